@@ -1,0 +1,73 @@
+# Needs Python 3.11 or newer, make and git. `make` alone lists what there is.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# The interpreter for .venv; empty means the first suitable one on PATH.
+PYTHON ?=
+# Passed on to what a target runs.
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WHEELS := build/wheels
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv as the lock says; quick when nothing changed. PYTHON=... picks the interpreter
+
+# FORCE: a PYTHON that is named must be looked at, even when the files have not changed.
+$(STAMP): pyproject.toml requirements/dev.txt tools/setup.sh $(if $(PYTHON),FORCE)
+	@PYTHON='$(PYTHON)' tools/setup.sh
+	@touch $@
+
+.PHONY: FORCE
+FORCE:
+
+.PHONY: demo
+demo: $(STAMP) ## Watch three workers prove seven claims, with and without Redis
+	@$(BIN)/coordinator demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Run the tests, with branch coverage held at its floor. A part: ARGS="--no-cov tests/unit"
+	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## Formatting, lint, types, who imports whom, and what the wheel holds
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports --no-logo
+	@rm -rf $(WHEELS)
+	$(BIN)/python -m build --wheel --no-isolation --quiet --outdir $(WHEELS)
+	$(BIN)/python tools/check_wheel.py $(WHEELS)
+
+.PHONY: bench
+bench: $(STAMP) ## Measure
+	$(BIN)/python -m bench $(ARGS)
+
+.PHONY: matrix
+matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has
+	$(BIN)/nox $(ARGS)
+
+.PHONY: lock
+lock: $(STAMP) ## Write requirements/dev.txt again from pyproject.toml. Newer versions: ARGS=--upgrade
+	$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --group dev --universal --python-version 3.11 \
+		--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
+		--custom-compile-command 'make lock' --output-file requirements/dev.txt $(ARGS)
+
+.PHONY: format
+format: $(STAMP) ## Format, and mend what ruff can mend
+	$(BIN)/ruff check --fix-only --quiet .
+	$(BIN)/ruff format .
+
+.PHONY: clean
+clean: ## Remove all that was installed, built or cached
+	rm -rf $(VENV) .nox build dist .setup.log
+	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

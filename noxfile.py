@@ -1,0 +1,40 @@
+"""The tests on every supported Python that this machine has: `make matrix`.
+
+A Python that is absent is named as skipped in the summary; it is no error, since nobody has them all.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import nox
+
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
+
+nox.needs_version = ">=2025.5.1"
+nox.options.sessions = ["tests"]
+nox.options.error_on_missing_interpreters = False  # nox makes it an error by itself where CI is set
+
+
+def reveal_pyenv_interpreters() -> None:
+    """Put pyenv's interpreters on PATH: its shims exist for every version but run the active ones only."""
+    versions = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
+    folders = [
+        str(folder)
+        for python in PYTHONS
+        for folder in sorted(versions.glob(f"{python}.*/bin"), reverse=True)
+        if (folder / f"python{python}").exists()
+    ]
+    os.environ["PATH"] = os.pathsep.join([*folders, os.environ.get("PATH", os.defpath)])
+
+
+reveal_pyenv_interpreters()
+
+
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests; arguments after `--` go to pytest."""
+    session.install("--require-hashes", "--only-binary", ":all:", "--requirement", "requirements/dev.txt")
+    session.install("--no-deps", "--no-build-isolation", "--no-index", "--editable", ".")
+    session.run("pytest", *session.posargs)
