@@ -1,0 +1,277 @@
+"""The store's ports: what a durable run store promises.
+
+`RunStore` is the set of record operations that existing gateways implement; subclass it. A store
+with only these serves one process (`stores.plain`). The transactions of the coordination itself are
+the small protocols below, asked for by `isinstance`; `stores.sqlite` and `stores.memory` have all of
+them. Each transaction is one indivisible unit: it finishes even if its caller is cancelled, and it
+may be run again with the same ids, which is how an unknown outcome is resolved.
+
+Errors of every transaction: StoreUnavailable (nothing was acknowledged), StoreRefused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Protocol, runtime_checkable
+
+from stores.rows import (
+    Admission,
+    Claimed,
+    Decision,
+    Finish,
+    Json,
+    Limits,
+    NewRun,
+    NewWorker,
+    Orphan,
+    Outcome,
+    Ownership,
+    RunRow,
+    Started,
+    ThreadRow,
+    Tick,
+    Transition,
+    WorkerRow,
+)
+from stores.states import CancelAction, Cause, RunStatus
+
+Row = dict[str, Any]
+"""A record as plain values: status text, ISO 8601 stamps with "T" and an offset."""
+
+
+@runtime_checkable
+class RecordStore(Protocol):
+    """The record operations of a gateway's own store. Signatures are fixed: nothing may be added.
+
+    `update_*` answer False where the store can prove that no row took the update (the row is gone,
+    or another decision stands), None where it cannot tell.
+    """
+
+    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
+        """Upsert. Accepts `status=None` (pending), several users and several runs in flight on a
+        thread: who may use a thread is admission's rule, not this one's."""
+        ...
+
+    async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None: ...
+    async def list_by_thread(
+        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
+    ) -> list[Row]: ...
+    async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool | None: ...
+    async def update_model_name(self, run_id: str, model_name: str | None) -> bool | None: ...
+    async def update_run_completion(self, run_id: str, *, status: str, **fields: Any) -> bool | None: ...
+    async def update_run_progress(self, run_id: str, **fields: Any) -> bool | None: ...
+    async def list_inflight(self, *, before: str | None = None) -> list[Row]: ...
+    async def delete(self, run_id: str) -> None: ...
+
+
+class RunStore:
+    """Base class for a gateway's own record store. Override what the store has.
+
+    `update_run_progress` defaults to doing nothing, so that stores without snapshots work.
+    """
+
+    async def put(
+        self,
+        run_id: str,
+        *,
+        thread_id: str,
+        assistant_id: str | None = None,
+        user_id: str | None = None,
+        status: str | None = "pending",
+        multitask_strategy: str = "reject",
+        metadata: dict[str, Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        error: str | None = None,
+        created_at: str | None = None,
+        model_name: str | None = None,
+    ) -> None:
+        raise NotImplementedError
+
+    async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
+        raise NotImplementedError
+
+    async def list_by_thread(
+        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
+    ) -> list[Row]:
+        raise NotImplementedError
+
+    async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool | None:
+        raise NotImplementedError
+
+    async def update_model_name(self, run_id: str, model_name: str | None) -> bool | None:
+        raise NotImplementedError
+
+    async def update_run_completion(self, run_id: str, *, status: str, **fields: Any) -> bool | None:
+        raise NotImplementedError
+
+    async def update_run_progress(self, run_id: str, **fields: Any) -> bool | None:
+        return None
+
+    async def list_inflight(self, *, before: str | None = None) -> list[Row]:
+        raise NotImplementedError
+
+    async def list_pending(self, *, before: str | None = None) -> list[Row]:
+        raise NotImplementedError
+
+    async def delete(self, run_id: str) -> None:
+        raise NotImplementedError
+
+    async def aggregate_tokens_by_thread(
+        self, thread_id: str, include_active: bool = False
+    ) -> dict[str, Any]:
+        raise NotImplementedError
+
+
+@runtime_checkable
+class AdmissionStore(Protocol):
+    """How a run gets onto its thread."""
+
+    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
+        """Lock the thread; my epoch must be live; the same run id or idempotency key already there is
+        returned; then by strategy: idle -> take the thread with a new fence; `reject` ->
+        ConflictError; `enqueue` -> join the line; `interrupt`, `rollback` -> decide everything in
+        flight and join the line, or take the thread at once where nobody holds it.
+
+        Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead.
+        """
+        ...
+
+    async def insert(self, run: NewRun, *, epoch: int) -> Admission:
+        """A pending run of mine without the one-run-per-thread rule (imports, repairs)."""
+        ...
+
+    async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
+        """The head of the waiting line takes the free thread, if it is mine to execute."""
+        ...
+
+    async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
+        """Take back an admission whose caller went away: interrupted, settled, the thread is free."""
+        ...
+
+    async def holder(self, thread_id: str) -> str | None:
+        """Whoever is in flight on the thread, the holder first."""
+        ...
+
+
+@runtime_checkable
+class EchoingStore(Protocol):
+    """A store that repeats its decisions in a record store beside it."""
+
+    async def echoed(self, run_ids: Iterable[str]) -> None:
+        """Return when the decisions over replaced runs are written there, or owed."""
+        ...
+
+
+@runtime_checkable
+class ForgettingStore(Protocol):
+    """A store that keeps rows in memory."""
+
+    def forget(self, run_id: str) -> None:
+        """Free the memory of a finished run that its manager has let go of."""
+        ...
+
+
+@runtime_checkable
+class DecisionStore(Protocol):
+    async def decide(
+        self,
+        run_id: str,
+        status: RunStatus,
+        *,
+        action: CancelAction,
+        cause: Cause,
+        reason: str | None = None,
+        actor: str | None = None,
+        error: str | None = None,
+    ) -> Decision | None:
+        """Fix the outcome where it is still open. Goes to the front of the queue. None = unknown run."""
+        ...
+
+
+@runtime_checkable
+class OwnershipStore(Protocol):
+    """What the owner of a run writes. Every write carries run id, epoch and fence."""
+
+    async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
+        """pending -> running; None = lost. See `Started`."""
+        ...
+
+    async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+        """Decide (unless somebody did) and settle. `hold`: decide only, the task has not stopped."""
+        ...
+
+    async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish: ...
+    async def refence(self, own: Ownership) -> Ownership | None: ...
+
+
+@runtime_checkable
+class ValuesStore(Protocol):
+    """A thread's values, for assistants that keep their state here."""
+
+    async def save(self, own: Ownership, values: Json) -> None: ...
+    async def restore(self, own: Ownership) -> Json: ...
+    async def delete_thread(self, own: Ownership) -> None: ...
+    async def thread(self, thread_id: str) -> ThreadRow | None: ...
+
+
+@runtime_checkable
+class WorkerStore(Protocol):
+    """What a worker owes the others."""
+
+    async def register(self, worker: NewWorker) -> int:
+        """Issue an epoch. Raises StoreRefused where this host must not use the store."""
+        ...
+
+    async def beat(self, epoch: int) -> bool:
+        """Renew the lease; False = fenced."""
+        ...
+
+    async def retire(self, epoch: int) -> list[Orphan]: ...
+    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+        """Compare-and-set on the heartbeat in `peer`: True where it was dead and is buried now."""
+        ...
+
+    async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
+        """End the runs of the dead and of nobody; adopt their half-done rollbacks."""
+        ...
+
+    async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]: ...
+    async def tick(self, epoch: int) -> Tick: ...
+    def proven_dead(self, peer: WorkerRow) -> bool:
+        """Does the operating system prove that the peer's process is gone? False = cannot tell."""
+        ...
+
+
+@runtime_checkable
+class ReadStore(Protocol):
+    async def row(self, run_id: str) -> RunRow | None: ...
+    async def waiting_line(self, thread_id: str) -> list[str]: ...
+    async def runs(
+        self,
+        *,
+        thread_id: str | None = None,
+        statuses: tuple[str, ...] = (),
+        limit: int = 100,
+        in_flight: bool = False,
+    ) -> list[RunRow]: ...
+    async def transitions(self, run_id: str) -> list[Transition]: ...
+    async def thread(self, thread_id: str) -> ThreadRow | None: ...
+
+
+@runtime_checkable
+class CoordinationStore(
+    RecordStore, AdmissionStore, DecisionStore, OwnershipStore, ValuesStore, WorkerStore, ReadStore, Protocol
+):
+    """Everything. `durable`: rows outlive this process. `url`: for people, without secrets."""
+
+    @property
+    def durable(self) -> bool: ...
+    @property
+    def shared(self) -> bool:
+        """May other workers use the same rows? If not, nobody needs to hear a heartbeat."""
+        ...
+
+    @property
+    def url(self) -> str: ...
+    async def open(self) -> None: ...
+    async def aclose(self) -> None: ...

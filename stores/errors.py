@@ -1,0 +1,80 @@
+"""Errors raised by stores. `coordinator.errors` draws the whole tree.
+
+Data goes in through the constructor; the message is built once, here.
+"""
+
+from __future__ import annotations
+
+
+class CoordinatorError(Exception):
+    """Root of every error that this project raises on purpose."""
+
+
+class ConflictError(CoordinatorError):
+    """The thread has a run in flight and the strategy was `reject`, or retries were exhausted."""
+
+    def __init__(self, thread_id: str, active_run_id: str | None = None) -> None:
+        self.thread_id = thread_id
+        self.active_run_id = active_run_id
+        which = f" (run {active_run_id!r})" if active_run_id else ""
+        super().__init__(f"Thread {thread_id!r} already has an active run{which}")
+
+
+class IdempotencyConflict(ConflictError):
+    """The idempotency key was used before for another thread, user or request body."""
+
+    def __init__(self, thread_id: str, key: str, active_run_id: str | None) -> None:
+        super().__init__(thread_id, active_run_id)
+        self.key = key
+        by = f" by run {active_run_id!r}" if active_run_id else ""
+        self.args = (f"Idempotency key {key!r} was already used{by} for a different request",)
+
+
+class QueueFull(CoordinatorError):
+    """`enqueue` was asked for and the waiting line of the thread or of the user is full."""
+
+    def __init__(self, thread_id: str, scope: str, limit: int) -> None:
+        self.thread_id, self.scope, self.limit = thread_id, scope, limit
+        super().__init__(
+            f"Thread {thread_id!r} cannot enqueue another run: {limit} runs of this {scope} are waiting"
+        )
+
+
+class ThreadNotFound(CoordinatorError):
+    """No such thread, or it belongs to another user: the two look the same on purpose."""
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id = thread_id
+        super().__init__(f"Thread {thread_id!r} not found")
+
+
+class StaleFence(CoordinatorError):
+    """A newer run has taken the thread: drop what you were about to write."""
+
+    def __init__(self, thread_id: str, fence: int) -> None:
+        self.thread_id, self.fence = thread_id, fence
+        super().__init__(f"Fence {fence} of thread {thread_id!r} is stale: a newer holder has the thread")
+
+
+class EpochDead(CoordinatorError):
+    """This worker's epoch is not live in the store: it was buried, drained or never registered."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        super().__init__(f"Worker epoch {epoch} is no longer live in the store")
+
+
+class StoreError(CoordinatorError):
+    """The store refused or could not answer."""
+
+
+class StoreUnavailable(StoreError):
+    """The store is away, locked past the busy time-out, full or read-only. Nothing was acknowledged."""
+
+    def __init__(self, what: str, *, hint: str = "Nothing was written; try again.") -> None:
+        self.what, self.hint = what, hint
+        super().__init__(f"Store unavailable: {what}. {hint}")
+
+
+class StoreRefused(StoreError):
+    """The store exists and must not be used by this process: foreign file, newer schema, other host."""

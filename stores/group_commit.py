@@ -1,0 +1,323 @@
+"""Group commit: what queued up while the last fsync ran goes out in one transaction.
+
+Each transaction is a plain function over the connection. The writer's thread takes a batch, opens
+one `BEGIN IMMEDIATE`, runs every function inside a savepoint of its own and answers all of them
+after the one commit; a function that raises rolls back only its savepoint. Nothing is answered
+before it is durable.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from functools import partial
+from typing import Any
+
+import aiosqlite
+
+from stores.errors import StoreUnavailable
+
+Transaction = Callable[..., Any]
+MAX_BATCH = 128
+"""Bounds how long an urgent transaction waits behind a batch that is under way (about 5 ms)."""
+
+
+class ThreadConnection(aiosqlite.Connection):
+    """An aiosqlite connection that runs whole functions in its thread."""
+
+    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
+        super().__init__(self._connect_in_thread, 64)
+        # A thread that blocks at the gate behind a paused process must not keep this process alive.
+        self._thread.daemon = True
+        self._make = connector
+        self._made: sqlite3.Connection | None = None
+        self._stopped: asyncio.Future[Any] | None = None
+
+    def _connect_in_thread(self) -> sqlite3.Connection:
+        self._made = self._make()
+        return self._made
+
+    async def connect(self) -> None:
+        """Start the thread and connect. A failure, or a cancellation, leaves neither behind."""
+        try:
+            await self
+        except BaseException:
+            if self._stopped is not None:
+                await self._stopped  # the thread's last word must not find a closed event loop
+            if self._made is not None:
+                self._made.close()
+            raise
+
+    def stop(self) -> asyncio.Future[Any] | None:
+        self._stopped = super().stop()  # pyright: ignore[reportUnknownMemberType] - as aiosqlite declares it
+        return self._stopped
+
+    def submit(self, function: Callable[[sqlite3.Connection], Any]) -> asyncio.Future[Any]:
+        """Queue a function for the thread. It runs even if the future is cancelled."""
+        if not self._running or self._connection is None:
+            raise StoreUnavailable("the store is closed", hint="Open it first.")
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._queue_up(partial(_run_and_tell, future, partial(function, self._connection)))
+        return future
+
+    def abandon(self, then: Callable[[], None]) -> None:
+        """Close whenever the thread gets there, then call `then` in it. Waits for nothing."""
+        connection, self._connection, self._running = self._connection, None, False
+
+        def last() -> None:
+            if connection is not None:
+                connection.close()
+            then()
+
+        self._queue_up(last)
+
+    def _queue_up(self, job: Callable[[], None]) -> None:
+        """Without a future: aiosqlite would answer it into an event loop that may be closed by then."""
+        self._tx.put_nowait((None, job))  # pyright: ignore[reportUnknownMemberType] - as aiosqlite declares it
+
+
+def _run_and_tell(future: asyncio.Future[Any], function: Callable[[], Any]) -> None:
+    """Answer into the event loop, unless it was closed meanwhile."""
+    tell: Callable[[], None]
+    try:
+        answer = function()
+    except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+        tell = partial(_settle, future, None, error)
+    else:
+        tell = partial(_settle, future, answer, None)
+    with suppress(RuntimeError):
+        future.get_loop().call_soon_threadsafe(tell)
+
+
+def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
+    if future.done():
+        return
+    if error is None:
+        future.set_result(answer)
+    else:
+        future.set_exception(error)
+
+
+class _Entry:
+    __slots__ = ("args", "deadline", "future", "kwargs", "transaction", "unclaimed")
+
+    def __init__(
+        self,
+        transaction: Transaction,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        future: asyncio.Future[Any],
+        deadline: float,
+    ) -> None:
+        self.transaction, self.args, self.kwargs, self.future = transaction, args, kwargs, future
+        self.deadline = deadline
+        # One token, taken either by the thread that runs the entry or by the clock that expires it.
+        self.unclaimed = [None]
+
+    def take(self) -> bool:
+        try:
+            self.unclaimed.pop()
+        except IndexError:
+            return False
+        return True
+
+
+class GroupCommit:
+    """The single writer of one connection, in one event loop. `clock` is the store's, in microseconds."""
+
+    def __init__(
+        self,
+        connection: ThreadConnection,
+        *,
+        clock: Callable[[], int],
+        busy_timeout: float,
+        gate: Callable[[], AbstractContextManager[None]] = nullcontext,
+        blocked_by: Callable[[], str] = str,
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._clock = clock
+        self._busy_timeout = busy_timeout
+        self._gate = gate
+        self._blocked_by = blocked_by
+        self._urgent: deque[_Entry] = deque()
+        self._queue: deque[_Entry] = deque()
+        self._batch: list[_Entry] | None = None
+        self._expiry: asyncio.TimerHandle | None = None
+        self._closed = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.transactions = 0
+        self.commits = 0
+
+    def run(
+        self, transaction: Transaction, *args: Any, urgent: bool = False, **kwargs: Any
+    ) -> asyncio.Future[Any]:
+        """Queue `transaction(cx, *args, now=..., **kwargs)`; the future has its answer once durable.
+
+        Cancelling the future does not stop the transaction. Raises StoreUnavailable after the busy
+        time-out, in which case the transaction did not run and never will.
+        """
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            raise StoreUnavailable(
+                "the store was opened in another event loop", hint="Open one store in each."
+            )
+        if self._closed:
+            raise StoreUnavailable("the store is closing", hint="Nothing was written.")
+        entry = _Entry(transaction, args, kwargs, loop.create_future(), loop.time() + self._busy_timeout)
+        (self._urgent if urgent else self._queue).append(entry)
+        if self._batch is None:
+            # Everything that is asked for in this turn of the loop shares the first commit.
+            self._batch = []
+            self._idle.clear()
+            loop.call_soon(self._next_batch)
+        elif self._expiry is None and self._batch:
+            self._arm_expiry()
+        return entry.future
+
+    async def close(self) -> bool:
+        """Refuse what comes from now on, and finish what is queued. Idempotent.
+
+        False = every caller has its answer, but the thread is still blocked behind a paused process.
+        """
+        self._closed = True
+        try:
+            await asyncio.wait_for(self._idle.wait(), self._busy_timeout + 1)
+        except TimeoutError:
+            return False
+        return True
+
+    def _next_batch(self) -> None:
+        while batch := self._take_batch():
+            self._batch = batch
+            try:
+                future = self._connection.submit(partial(self._run_batch, batch))
+            except StoreUnavailable as error:
+                self._answer(batch, [StoreUnavailable(error.what, hint=error.hint) for _ in batch])
+                continue
+            future.add_done_callback(self._batch_done)
+            self._arm_expiry()
+            return
+        self._batch = None
+        self._idle.set()
+
+    def _take_batch(self) -> list[_Entry]:
+        batch: list[_Entry] = []
+        for queue in (self._urgent, self._queue):
+            while queue and len(batch) < MAX_BATCH:
+                batch.append(queue.popleft())
+        return batch
+
+    def _arm_expiry(self) -> None:
+        """Wake up when the first of those who wait has waited long enough."""
+        heads = [queue[0].deadline for queue in (self._urgent, self._queue) if queue]
+        heads += [entry.deadline for entry in self._batch or () if entry.unclaimed]
+        if heads:
+            self._expiry = self._loop.call_at(min(heads), self._expire)
+
+    def _expire(self) -> None:
+        """Fail what has waited too long and has not begun; it will not be run."""
+        self._expiry = None
+        now = self._loop.time()
+        late = [entry for entry in self._batch or () if entry.deadline <= now]
+        for queue in (self._urgent, self._queue):
+            while queue and queue[0].deadline <= now:
+                late.append(queue.popleft())
+        late = [entry for entry in late if entry.take()]
+        why = f"locked for {self._busy_timeout:g} s{self._blocked_by()}" if late else ""
+        for entry in late:
+            if not entry.future.done():
+                entry.future.set_exception(StoreUnavailable(why))
+        self._arm_expiry()
+
+    def _batch_done(self, future: asyncio.Future[Any]) -> None:
+        if self._expiry is not None:
+            self._expiry.cancel()
+            self._expiry = None
+        batch = self._batch or []
+        if future.cancelled():
+            answers: Sequence[Any] = [StoreUnavailable("the event loop is shutting down")] * len(batch)
+        elif (error := future.exception()) is not None:
+            answers = [as_store_error(error) for _ in batch]
+        else:
+            answers = future.result()
+        self._answer(batch, answers)
+        self._next_batch()
+
+    def _answer(self, batch: list[_Entry], answers: Sequence[Any]) -> None:
+        for entry, answer in zip(batch, answers, strict=True):
+            if entry.future.done():
+                continue
+            if isinstance(answer, BaseException):
+                entry.future.set_exception(answer)
+            else:
+                entry.future.set_result(answer)
+
+    def _run_batch(self, batch: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
+        with self._gate():
+            if cx.in_transaction:  # an earlier ROLLBACK failed as well
+                cx.execute("ROLLBACK")
+            cx.execute("BEGIN IMMEDIATE")
+            live = [entry.take() for entry in batch]
+            try:
+                now = self._clock()
+                answers = [
+                    self._run_one(entry, cx, now) if mine else None
+                    for entry, mine in zip(batch, live, strict=True)
+                ]
+                cx.execute("COMMIT")
+            except BaseException:
+                if cx.in_transaction:
+                    cx.execute("ROLLBACK")
+                raise
+        self.transactions += len(batch)
+        self.commits += 1
+        return answers
+
+    def _run_one(self, entry: _Entry, cx: sqlite3.Connection, now: int) -> Any:
+        cx.execute("SAVEPOINT one")
+        try:
+            answer = entry.transaction(cx, *entry.args, now=now, **entry.kwargs)
+        except Exception as error:  # whatever it is, it is this caller's and nobody else's
+            if not cx.in_transaction:
+                raise  # SQLite gave up the whole transaction (disk full, I/O error): nobody is answered
+            cx.execute("ROLLBACK TO one")
+            answer = as_store_error(error)
+        cx.execute("RELEASE one")
+        return answer
+
+
+_WHY = {
+    sqlite3.SQLITE_BUSY: "the database is locked by another process",
+    sqlite3.SQLITE_LOCKED: "the database is locked",
+    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_READONLY: "the database file is read-only",
+    sqlite3.SQLITE_IOERR: "the disk reported an I/O error",
+    sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
+}
+
+
+_MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError)
+
+
+def as_store_error(error: BaseException) -> BaseException:
+    """StoreUnavailable for what SQLite or the system says of the file; anything else as it is."""
+    if isinstance(error, OSError):
+        unavailable = StoreUnavailable(str(error))
+    elif isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _MISTAKES):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        unavailable = StoreUnavailable(_WHY.get(code, str(error)))
+    else:
+        return error
+    unavailable.__cause__ = error
+    return unavailable
+
+
+def wall_clock() -> int:
+    """Microseconds since 1970: all processes of one host share it, so it is the store's clock."""
+    return time.time_ns() // 1000

@@ -1,0 +1,47 @@
+"""What an operator wants to know of a store as a whole. An optional ability: ask by isinstance."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+
+class Applied(NamedTuple):
+    """A migration that the store has. `at` is ISO 8601, UTC."""
+
+    number: int
+    name: str
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """A store looked over at one moment. Sizes are bytes; None = the store has no such thing.
+
+    `faults` is what the engine's own check of its pages and indexes found; empty = sound. The counts
+    are zero while the schema is not there yet (`version` 0).
+    """
+
+    version: int
+    newest: int
+    applied: tuple[Applied, ...]
+    faults: tuple[str, ...]
+    runs: dict[str, int]
+    """By status."""
+    in_flight: int
+    waiting: int
+    threads: int
+    workers_alive: int
+    workers_expired: int
+    """Of those alive, how many have let their lease run out."""
+    transitions: int
+    size: int | None = None
+    wal_size: int | None = None
+    disk_free: int | None = None
+
+
+@runtime_checkable
+class InspectableStore(Protocol):
+    async def inspect(self) -> Inspection:
+        """Creates, migrates and locks nothing. Raises StoreUnavailable, StoreRefused."""
+        ...

@@ -1,0 +1,254 @@
+"""Stores that live and die with the process.
+
+`MemoryStore` has every transaction: the same functions as on SQLite, over a database in memory,
+inline in the event loop. `MemoryRunStore` is the plain record store that gateways know; it carries a
+`coordination` of its own, so that several managers on one such store still agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import weakref
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from functools import cached_property
+from typing import Any
+
+from stores.base import Row, RunStore
+from stores.group_commit import as_store_error, wall_clock
+from stores.rows import COUNTERS, MESSAGES, NewRun
+from stores.sql.sqlite import records, schema
+from stores.sql.sqlite.codec import dumps, dumps_opaque, loads, model_name_of
+from stores.states import OPEN, TERMINAL, RunStatus
+from stores.times import instant, iso, stamp
+from stores.times import limit as limit_of
+from stores.transactions import SQLTransactions
+
+
+class MemoryStore(SQLTransactions):
+    """All transactions, none durable. Needs no running event loop to be built, and no `open`."""
+
+    durable = False
+    url = "memory://"
+
+    def __init__(self, *, shared: bool = False, clock: Callable[[], int] = wall_clock) -> None:
+        self.shared = shared
+        self._now = clock
+
+    @cached_property
+    def _cx(self) -> sqlite3.Connection:
+        cx = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512, check_same_thread=False)
+        schema.migrate(cx, self.url)
+        weakref.finalize(self, cx.close)
+        return cx
+
+    async def open(self) -> None:
+        """Nothing to connect."""
+
+    async def aclose(self) -> None:
+        """Nothing to close: the rows stay readable for as long as the object lives."""
+
+    async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
+        del urgent  # nothing ever queues here
+        return self._transact("COMMIT", transaction, *args, **kwargs)
+
+    def _transact(self, end: str, transaction: Any, *args: Any, **kwargs: Any) -> Any:
+        cx = self._cx
+        cx.execute("BEGIN")
+        try:
+            answer = transaction(cx, *args, now=self._now(), **kwargs)
+            cx.execute(end)
+        except BaseException as error:
+            if cx.in_transaction:
+                cx.execute("ROLLBACK")
+            translated = as_store_error(error)
+            if translated is error:
+                raise
+            raise translated from error
+        return answer
+
+    async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        return query(self._cx, *args, **kwargs)
+
+    def forget(self, run_id: str) -> None:
+        """Free the memory of a finished run."""
+        self._transact("COMMIT", _delete, run_id)
+
+
+class PrivateStore(MemoryStore):
+    """The coordination of a manager without a store: it remembers no history, so a run that has left
+    the manager's own memory is gone."""
+
+    async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
+        return None
+
+    async def list_by_thread(
+        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
+    ) -> list[Row]:
+        return []
+
+
+class Coordination(MemoryStore):
+    """Who holds which thread, beside a record store that cannot say. The managers on one record store
+    share it, and so agree."""
+
+    def __init__(self, *, shared: bool) -> None:
+        super().__init__(shared=shared)
+        self.arriving: dict[str, NewRun] = {}
+        """Runs whose record is being put."""
+        self._admissions: dict[str, tuple[asyncio.Lock, list[None]]] = {}
+
+    @asynccontextmanager
+    async def alone(self, thread_id: str) -> AsyncGenerator[None]:
+        """Admissions of one thread go one after another; others never wait for them."""
+        lock, users = self._admissions.setdefault(thread_id, (asyncio.Lock(), []))
+        users.append(None)
+        try:
+            async with lock:
+                yield
+        finally:
+            users.pop()
+            if not users:
+                del self._admissions[thread_id]
+
+
+class MemoryRunStore(RunStore):
+    """Records in a dictionary, for tests and for gateways without a database."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, Row] = {}
+        self.coordination = Coordination(shared=True)
+
+    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
+        now = iso(wall_clock())
+        known: Row = {
+            "assistant_id": None,
+            "user_id": None,
+            "status": "pending",
+            "multitask_strategy": "reject",
+            "metadata": {},
+            "kwargs": {},
+            "error": None,
+            "model_name": None,
+        }
+        row: Row = {**known, **fields, "run_id": run_id, "thread_id": thread_id, "updated_at": now}
+        row["metadata"] = loads(dumps(row["metadata"] or {}))
+        row["kwargs"] = loads(dumps_opaque(row["kwargs"] or {}))
+        row["model_name"] = model_name_of(row["model_name"])
+        before = self._runs.get(run_id, {})
+        created = row.get("created_at") or before.get("created_at") or now
+        row["created_at"] = stamp(str(created))[0]
+        self._runs[run_id] = {**before, **row}
+
+    async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
+        row = self._runs.get(run_id)
+        return None if row is None or not _visible(row, user_id) else dict(row)
+
+    async def list_by_thread(
+        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
+    ) -> list[Row]:
+        rows = [
+            row for row in self._runs.values() if row["thread_id"] == thread_id and _visible(row, user_id)
+        ]
+        rows.sort(key=lambda row: instant(row["created_at"]) or 0, reverse=True)
+        return [dict(row) for row in rows[:limit]]
+
+    async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool:
+        row = self._runs.get(run_id)
+        if row is None or not _may_take(row["status"], status):
+            return False
+        row.update(status=status, updated_at=iso(wall_clock()), **({} if error is None else {"error": error}))
+        return True
+
+    async def update_model_name(self, run_id: str, model_name: str | None) -> bool:
+        if (row := self._runs.get(run_id)) is None:
+            return False
+        row["model_name"] = model_name_of(model_name)
+        return True
+
+    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> bool:
+        row = self._runs.get(run_id)
+        if row is None:
+            return False
+        if status is not None and not _may_take(row["status"], status):
+            return False
+        if status is not None and status != RunStatus.running:
+            row["status"] = status
+        row.update({name: value for name, value in fields.items() if value is not None})
+        row["updated_at"] = iso(wall_clock())
+        return True
+
+    async def update_run_progress(self, run_id: str, **fields: Any) -> bool:
+        row = self._runs.get(run_id)
+        if row is None or row["status"] != RunStatus.running:
+            return False
+        row.update({k: v for k, v in fields.items() if v is not None and k in COUNTERS + MESSAGES})
+        return True
+
+    async def list_inflight(self, *, before: str | None = None) -> list[Row]:
+        return self._open(OPEN, limit_of(before), inclusive=False)
+
+    async def list_pending(self, *, before: str | None = None) -> list[Row]:
+        return self._open(frozenset({RunStatus.pending}), limit_of(before), inclusive=True)
+
+    def _open(self, statuses: frozenset[RunStatus], before: int | None, *, inclusive: bool) -> list[Row]:
+        """Oldest first. With a limit, rows whose created_at cannot be read are skipped."""
+        found: list[tuple[int, Row]] = []
+        for row in self._runs.values():
+            created = instant(row["created_at"])
+            if (row["status"] or RunStatus.pending) not in statuses or (
+                before is not None and created is None
+            ):
+                continue
+            if before is None or (created or 0) < before + int(inclusive):
+                found.append((created or 0, dict(row)))
+        return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+
+    async def delete(self, run_id: str) -> None:
+        self._runs.pop(run_id, None)
+
+    async def aggregate_tokens_by_thread(
+        self, thread_id: str, include_active: bool = False
+    ) -> dict[str, Any]:
+        counted = {"success", "error", "running"} if include_active else {"success", "error"}
+        rows = [
+            row for row in self._runs.values() if row["thread_id"] == thread_id and row["status"] in counted
+        ]
+        by_model: dict[str, dict[str, int]] = {}
+        for row in rows:
+            entry = by_model.setdefault(row.get("model_name") or "unknown", {"tokens": 0, "runs": 0})
+            entry["tokens"] += row.get("total_tokens", 0)
+            entry["runs"] += 1
+
+        def total(name: str) -> int:
+            return sum(row.get(name, 0) for row in rows)
+
+        return {
+            "total_tokens": total("total_tokens"),
+            "total_input_tokens": total("total_input_tokens"),
+            "total_output_tokens": total("total_output_tokens"),
+            "total_runs": len(rows),
+            "by_model": by_model,
+            "by_caller": {
+                "lead_agent": total("lead_agent_tokens"),
+                "subagent": total("subagent_tokens"),
+                "middleware": total("middleware_tokens"),
+            },
+        }
+
+
+def _delete(cx: sqlite3.Connection, run_id: str, now: int) -> None:
+    del now
+    records.delete(cx, run_id)
+
+
+def _visible(row: Row, user_id: str | None) -> bool:
+    return user_id is None or row.get("user_id") == user_id
+
+
+def _may_take(old: str | None, new: str) -> bool:
+    """A terminal status is final; saying it again is no change."""
+    if old in TERMINAL:
+        return old == new
+    return not (old == RunStatus.running and new == RunStatus.pending)

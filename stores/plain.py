@@ -1,0 +1,349 @@
+"""A gateway's own record store, made to serve one process.
+
+The coordination lives in memory, the record store is the history: a new run is `put` before it exists
+here, and whatever is decided here is written there, with retries; what could not be written is owed
+(`stores.outbox`). Methods are looked up on the record store at each call, so wrapping or replacing
+them works.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+from stores.base import Row
+from stores.memory import Coordination, MemoryStore
+from stores.outbox import Outbox, is_cancelled
+from stores.retry import PersistenceRetryPolicy, with_retries
+from stores.rows import Admission, Decision, Finish, Json, Limits, NewRun, Outcome, Ownership, RunRow, Started
+from stores.sql.sqlite import admission, decisions
+from stores.sql.sqlite.codec import dumps_opaque
+from stores.states import OPEN, TERMINAL, CancelAction, Cause, RunStatus
+
+logger = logging.getLogger(__name__)
+
+_COPIED = ("assistant_id", "multitask_strategy", "metadata", "kwargs", "created_at", "model_name")
+
+
+class PlainStore(MemoryStore):
+    """`records` has the record operations of `stores.base.RecordStore`, and nothing else is asked of it.
+
+    Where `records` carries a `coordination` (see `MemoryRunStore`), managers that share it agree.
+    """
+
+    durable = True
+
+    def __init__(self, records: Any, policy: PersistenceRetryPolicy) -> None:
+        beside = getattr(records, "coordination", None)
+        self._beside = beside if isinstance(beside, Coordination) else Coordination(shared=False)
+        super().__init__(shared=self._beside.shared)
+        self._cx = self._beside._cx
+        self.records = records
+        self.url = f"{type(records).__name__} (records only)"
+        self._policy = policy
+        self._outbox = Outbox()
+        self._echoes: dict[str, asyncio.Task[bool]] = {}
+
+    async def aclose(self) -> None:
+        await self._outbox.aclose()
+
+    # -- admission: the row first, then the thread
+
+    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
+        """The decisions over replaced runs are on their way to the records then: see `echoed`."""
+        admitted = await self._arrive(run, admission.admit, epoch, limits)
+        for decision in admitted.replaced:
+            echo = self._outbox.post(self._tell(decision.run_id, decision.status, decision.error))
+            self._echoes[decision.run_id] = echo
+            echo.add_done_callback(lambda _, run_id=decision.run_id: self._echoes.pop(run_id, None))
+        return admitted
+
+    async def echoed(self, run_ids: Iterable[str]) -> None:
+        if echoes := [echo for run_id in run_ids if (echo := self._echoes.get(run_id)) is not None]:
+            await asyncio.wait(echoes)
+
+    async def insert(self, run: NewRun, *, epoch: int) -> Admission:
+        return await self._arrive(run, admission.insert, epoch)
+
+    async def _arrive(self, run: NewRun, transaction: Any, *args: Any) -> Admission:
+        """What will be refused is refused before anything is put; what is put and then refused all the
+        same is removed again."""
+        async with self._beside.alone(run.thread_id):
+            foreseen = self._transact("ROLLBACK", transaction, run, *args)
+            if foreseen.existing is not None:
+                return foreseen
+            self._beside.arriving[run.run_id] = run  # until `withdraw` where the caller is cancelled
+            try:
+                await self._put_new(run)
+                try:
+                    admitted = await self._write(transaction, run, *args)
+                except Exception:
+                    await self._remove(run.run_id)
+                    raise
+            except Exception:
+                del self._beside.arriving[run.run_id]
+                raise
+            del self._beside.arriving[run.run_id]
+            return admitted
+
+    async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
+        decision = await super().withdraw(run_id, epoch=epoch)
+        arriving = self._beside.arriving.pop(run_id, None)
+        status = RunStatus.interrupted if decision is None else decision.status
+        await self._outbox.carry(self._tell(run_id, status, None, recreate=False))
+        if decision is None and arriving is not None and await self._recorded(run_id) is not None:
+            decision = Decision(run_id, arriving.thread_id, status, True, True, epoch, None, 0)
+            return decision._replace(action=CancelAction.interrupt, cause=Cause.disconnect)
+        return decision
+
+    async def _put_new(self, run: NewRun) -> None:
+        payload = {"status": RunStatus.pending.value, "error": None, **_described(run)}
+        await self._retried("put", run.run_id, lambda: self.records.put(run.run_id, **payload))
+
+    async def _remove(self, run_id: str) -> None:
+        try:
+            await self.records.delete(run_id)
+        except Exception:
+            logger.warning(
+                "The record of run %r, which was refused, stays as an error", run_id, exc_info=True
+            )
+            await self._tell(run_id, RunStatus.error, "The run was refused", recreate=False)
+
+    # -- what is decided in memory goes to the records, best effort
+
+    async def decide(
+        self,
+        run_id: str,
+        status: RunStatus,
+        *,
+        action: CancelAction,
+        cause: Cause,
+        reason: str | None = None,
+        actor: str | None = None,
+        error: str | None = None,
+    ) -> Decision | None:
+        decision = await super().decide(
+            run_id, status, action=action, cause=cause, reason=reason, actor=actor, error=error
+        )
+        if decision is None:
+            return await self._outbox.carry(self._decide_unowned(run_id, status, action, cause, error))
+        if decision.won:
+            await self._follow(decision)
+        return decision
+
+    async def _decide_unowned(
+        self, run_id: str, status: RunStatus, action: CancelAction, cause: Cause, error: str | None
+    ) -> Decision | None:
+        """A run of the past: nobody here has it. What its record says stands; where it is still open,
+        it is decided there."""
+        if run_id in self._beside.arriving or (there := await self._recorded(run_id)) is None:
+            return None
+        stands, won = RunStatus(there.get("status") or RunStatus.pending), False
+        if stands in OPEN:
+            if not await self._tell(run_id, status, error, recreate=False):
+                return None
+            stands, won = status, True
+        found = Decision(run_id, there["thread_id"], stands, won, True, None, None, 0)
+        return found._replace(action=action if won else None, cause=cause if won else None, error=error)
+
+    async def _recorded(self, run_id: str) -> Row | None:
+        """The record, None where there is none or it cannot be read."""
+        try:
+            there = await self.records.get(run_id)
+            if there is not None:
+                RunStatus(there.get("status") or RunStatus.pending)
+        except Exception:
+            logger.warning("Run %r cannot be read from the record store", run_id, exc_info=True)
+            return None
+        return there
+
+    async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
+        started = await super().start(own, rollback_ref)
+        if started is not None and started.decision.won:
+            await self._follow(started.decision)
+        return started
+
+    async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+        before = await self._standing(own.run_id)
+        finish = await super().finish(own, outcome, hold=hold)
+        if finish.decision is not None and not finish.lost and before is not None and before.status in OPEN:
+            await self._follow(finish.decision)
+        return finish
+
+    async def _follow(self, decision: Decision) -> None:
+        await self._outbox.carry(self._tell(decision.run_id, decision.status, decision.error))
+
+    async def _tell(
+        self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool = True
+    ) -> bool:
+        """True where the records took it. A failed write is logged and owed, not raised."""
+        key = f"the status of run {run_id!r}"
+
+        async def again() -> None:
+            known = await self._standing(run_id)
+            if known is None:
+                await self._say(run_id, status, error, recreate=recreate)
+            else:
+                await self._say(run_id, known.status, known.error, recreate=recreate)
+
+        try:
+            said = await self._say(run_id, status, error, recreate=recreate)
+        except (Exception, asyncio.CancelledError) as failure:
+            if is_cancelled(failure):
+                raise
+            logger.warning(
+                "Could not persist %s status for run %r in the record store; it is owed",
+                status,
+                run_id,
+                exc_info=True,
+            )
+            self._outbox.owe(key, again)
+            return False
+        self._outbox.settle(key)
+        return said
+
+    async def _say(self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool) -> bool:
+        """Write it; where another decision came meanwhile, say that one too, so that the last word of the
+        records is the one that stands."""
+        while True:
+            said = await self._say_once(run_id, status, error, recreate=recreate)
+            known = await self._standing(run_id)
+            if known is None or known.status in OPEN or known.status is status:
+                return said
+            status, error = known.status, known.error
+
+    async def _standing(self, run_id: str) -> Decision | None:
+        return await self._read(decisions.standing, run_id)
+
+    async def _say_once(self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool) -> bool:
+        updated = await self._retried(
+            "status", run_id, lambda: self.records.update_status(run_id, status.value, error=error)
+        )
+        if updated is False and recreate:
+            return await self.recreate(run_id, status, error)
+        return updated is not False
+
+    async def recreate(self, run_id: str, status: RunStatus, error: str | None) -> bool:
+        """The records took no update: look, and put the record anew where it has vanished. False =
+        unknown here, or another decision stands."""
+        known = await self.row(run_id)
+        if known is None:
+            return False
+        scope = {} if known.user_id is None else {"user_id": known.user_id}
+        there = await self.records.get(run_id, **scope)
+        if there is not None and (there.get("status") == status or there.get("status") in TERMINAL):
+            return there["status"] == status
+        fields = {"status": status.value, "error": error, **_described(known)}
+        await self._retried("put", run_id, lambda: self.records.put(run_id, **fields))
+        logger.warning("The record of run %r had vanished and was written anew", run_id)
+        return True
+
+    async def _retried(self, what: str, run_id: str, operation: Callable[[], Awaitable[Any]]) -> Any:
+        return await with_retries(self._policy, what, run_id, operation)
+
+    # -- recovery
+
+    async def end_abandoned(
+        self, *, error: str, before: str | None, readable: Callable[[Row], bool]
+    ) -> list[Row]:
+        """Open records that no manager on this store owns become `error`; unreadable ones and those
+        whose write failed are left for next time. Raises what `list_inflight` raises."""
+        rows = await self._retried("list_inflight", "*", lambda: self.records.list_inflight(before=before))
+        ended: list[Row] = []
+        for row in rows:
+            if not readable(row) or row["run_id"] in self._beside.arriving:
+                continue
+            known = await self.row(row["run_id"])
+            if known is not None:
+                if known.settled:  # ended here, and the record does not know it yet
+                    await self._tell(known.run_id, known.status, known.error)
+                continue
+            if await self._end_record(row["run_id"], error):
+                ended.append({**row, "status": RunStatus.error.value, "error": error})
+        return ended
+
+    async def _end_record(self, run_id: str, error: str) -> bool:
+        try:
+            updated = await self._retried(
+                "status",
+                run_id,
+                lambda: self.records.update_status(run_id, RunStatus.error.value, error=error),
+            )
+        except Exception:
+            logger.warning("Run %r could not be ended in the record store", run_id, exc_info=True)
+            return False
+        return updated is not False
+
+    # -- records: the gateway's store answers
+
+    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
+        await self.records.put(run_id, thread_id=thread_id, **fields)
+
+    async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
+        return await self.records.get(run_id, user_id=user_id)
+
+    async def list_by_thread(
+        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
+    ) -> list[Row]:
+        return await self.records.list_by_thread(thread_id, user_id=user_id, limit=limit)
+
+    async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool:
+        if await self.row(run_id) is not None and not await super().update_status(
+            run_id, status, error=error
+        ):
+            return False
+        return await self._outbox.carry(self._tell(run_id, RunStatus(status), error))
+
+    async def update_model_name(self, run_id: str, model_name: str | None) -> Any:
+        return await self._retried(
+            "model", run_id, lambda: self.records.update_model_name(run_id, model_name)
+        )
+
+    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> Any:
+        if status is None and (known := await self.row(run_id)) is not None:
+            status = known.status.value  # existing stores want one
+        given = fields if status is None else {"status": status, **fields}
+        return await self._retried(
+            "completion", run_id, lambda: self.records.update_run_completion(run_id, **given)
+        )
+
+    async def update_run_progress(self, run_id: str, **fields: Any) -> Any:
+        return await self.records.update_run_progress(run_id, **fields)
+
+    async def list_inflight(self, *, before: str | None = None) -> list[Row]:
+        return await self.records.list_inflight(before=before)
+
+    async def list_pending(self, *, before: str | None = None) -> list[Row]:
+        return await self.records.list_pending(before=before)
+
+    async def delete(self, run_id: str) -> None:
+        await self.records.delete(run_id)
+        self.forget(run_id)
+
+    async def aggregate_tokens_by_thread(
+        self, thread_id: str, include_active: bool = False
+    ) -> dict[str, Any]:
+        wanted = {"include_active": True} if include_active else {}
+        return await self.records.aggregate_tokens_by_thread(thread_id, **wanted)
+
+
+def _described(run: NewRun | RunRow) -> dict[str, Any]:
+    """What `put` is told of a run. `user_id` only where there is one: not every store takes it."""
+    fields: dict[str, Any] = {"thread_id": run.thread_id}
+    fields.update((name, getattr(run, name)) for name in _COPIED)
+    fields["kwargs"] = _storable(run.kwargs)
+    if run.user_id is not None:
+        fields["user_id"] = run.user_id
+    return fields
+
+
+def _storable(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """kwargs are opaque to us: what JSON cannot hold goes to the store as its `str()`."""
+    try:
+        json.dumps(kwargs, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):
+        return json.loads(dumps_opaque(kwargs))
+    return kwargs

@@ -1,0 +1,271 @@
+"""admit, insert, claim: how a run gets onto its thread."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+from stores.errors import ConflictError, EpochDead, IdempotencyConflict, QueueFull, ThreadNotFound
+from stores.rows import Admission, Claimed, Decision, Limits, NewRun, RunRow
+from stores.sql.sqlite.codec import (
+    IN_FLIGHT,
+    IN_FLIGHT_RUNS,
+    RUN_COLUMNS,
+    WAITING,
+    dumps,
+    dumps_opaque,
+    run_row,
+    storable,
+)
+from stores.sql.sqlite.decisions import decide
+from stores.states import CancelAction, Cause, RunStatus, Strategy
+from stores.times import stamp
+
+_ACTION = {Strategy.interrupt: CancelAction.interrupt, Strategy.rollback: CancelAction.rollback}
+
+
+class _InFlight(NamedTuple):
+    run_id: str
+    kind: str
+    status: str
+    holds_thread: int
+    home_epoch: int | None
+
+    @property
+    def waiting(self) -> bool:
+        return not self.holds_thread and self.home_epoch is not None and self.status == "pending"
+
+
+def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: int) -> Admission:
+    """Take the thread, join its line or be refused. Re-runnable with the same run id.
+
+    Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead.
+    """
+    if (existing := _already_there(cx, run, epoch)) is not None:
+        return existing
+    in_flight = [
+        _InFlight(*row)
+        for row in cx.execute(
+            f"SELECT run_id, kind, status, holds_thread, home_epoch FROM {IN_FLIGHT_RUNS} WHERE"  # noqa: S608 - constants only
+            f" thread_id = ? AND {IN_FLIGHT}"
+            " ORDER BY holds_thread DESC, seq",
+            (run.thread_id,),
+        )
+    ]
+    strategy = Strategy(run.multitask_strategy)
+    if in_flight and strategy is Strategy.reject:
+        raise ConflictError(run.thread_id, in_flight[0].run_id)
+    replaced: tuple[Decision, ...] = ()
+    if (action := _ACTION.get(strategy)) is not None:
+        replaced = _replace(cx, run, in_flight, action, now)
+        holds = not any(other.holds_thread for other in in_flight)
+    else:
+        holds = not in_flight
+        _check_limits(cx, run, in_flight, limits)
+    return _place(cx, run, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
+
+
+def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admission:
+    """Record a pending run of this worker without the one-run-per-thread rule, for whatever user:
+    who may use a thread is `admit`'s rule.
+
+    It takes the thread where the thread is idle; otherwise it lives beside the slot (fence 0).
+    """
+    if (existing := _already_there(cx, run, epoch, anybody=True)) is not None:
+        return existing
+    busy = cx.execute(
+        f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} LIMIT 1",  # noqa: S608 - constants only
+        (run.thread_id,),
+    ).fetchone()
+    return _place(cx, run, epoch, holds=busy is None, home=False, replaced=(), now=now)
+
+
+def claim(cx: sqlite3.Connection, thread_id: str, epoch: int, now: int) -> Claimed | None:
+    """Give a free thread to the head of its waiting line, if that run is this worker's to execute.
+
+    That is: this worker is its home, or its home is dead and the run is portable. None = nothing
+    to do here. A claimed run that has not started is answered again: the first answer may be lost.
+    Raises EpochDead.
+    """
+    if is_dead(cx, epoch):
+        raise EpochDead(epoch)
+    busy = cx.execute(
+        "SELECT run_id, fence, owner_epoch = ? AND home_epoch IS NOT NULL AND status = 'pending'"  # noqa: S608 - constants only
+        f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} AND (holds_thread OR home_epoch IS NULL)"
+        " ORDER BY holds_thread DESC LIMIT 1",
+        (epoch, thread_id),
+    ).fetchone()
+    if busy is not None:
+        return Claimed(*busy[:2]) if busy[2] else None
+    head = cx.execute(
+        f"SELECT run_id, home_epoch, portable FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING}"  # noqa: S608 - constants only
+        " ORDER BY seq LIMIT 1",
+        (thread_id,),
+    ).fetchone()
+    if head is None:
+        return None
+    run_id, home, portable = head
+    if home != epoch and not (portable and is_dead(cx, home)):
+        return None
+    (fence,) = cx.execute(
+        "UPDATE threads SET fence = fence + 1, updated_at = ? WHERE thread_id = ? RETURNING fence",
+        (now, thread_id),
+    ).fetchone()
+    cx.execute(
+        "UPDATE runs SET holds_thread = 1, owner_epoch = ?, fence = ?, updated_at = ? WHERE run_id = ?",
+        (epoch, fence, now, run_id),
+    )
+    return Claimed(run_id, fence)
+
+
+def is_dead(cx: sqlite3.Connection, epoch: int) -> bool:
+    """Buried, retired, or never registered."""
+    alive = cx.execute("SELECT 1 FROM workers WHERE epoch = ? AND state <> 'dead'", (epoch,)).fetchone()
+    return alive is None
+
+
+def _already_there(
+    cx: sqlite3.Connection, run: NewRun, epoch: int, *, anybody: bool = False
+) -> Admission | None:
+    """Who asks, and was this asked before? In this order, so that nobody learns of a foreign thread's runs.
+
+    A draining worker may still claim, but not admit.
+    """
+    live, owner, known = cx.execute(
+        "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = ? AND state = 'live'),"
+        " (SELECT user_id FROM threads WHERE thread_id = ?), EXISTS (SELECT 1 FROM runs WHERE run_id = ?)",
+        (epoch, run.thread_id, run.run_id),
+    ).fetchone()
+    if not live:
+        raise EpochDead(epoch)
+    if not anybody and None not in (owner, run.user_id) and owner != run.user_id:
+        raise ThreadNotFound(run.thread_id)
+    found: RunRow | None = None
+    if known:
+        row = cx.execute(
+            f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?",  # noqa: S608 - constants only
+            (run.run_id,),
+        ).fetchone()
+        found = run_row(row)
+        if (found.thread_id, found.user_id) != (run.thread_id, run.user_id):
+            raise ConflictError(run.thread_id)
+    elif run.idempotency_key is not None:
+        found = _same_key(cx, run)
+    if found is None:
+        return None
+    return Admission(found.run_id, found.holds_thread, found.fence, found.seq, (), found)
+
+
+def _same_key(cx: sqlite3.Connection, run: NewRun) -> RunRow | None:
+    row = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE idempotency_key = ?1 AND (COALESCE(user_id, '') = ?2"  # noqa: S608 - constants only
+        " OR thread_id = ?3)"
+        " ORDER BY thread_id = ?3 AND COALESCE(user_id, '') = ?2 DESC LIMIT 1",
+        (run.idempotency_key, run.user_id or "", run.thread_id),
+    ).fetchone()
+    if row is None:
+        return None
+    found = run_row(row)
+    if (found.user_id, found.thread_id, found.request_hash) != (run.user_id, run.thread_id, run.request_hash):
+        visible = found.run_id if found.user_id == run.user_id else None
+        raise IdempotencyConflict(run.thread_id, run.idempotency_key or "", visible)
+    return found
+
+
+def _replace(
+    cx: sqlite3.Connection, run: NewRun, in_flight: list[_InFlight], action: CancelAction, now: int
+) -> tuple[Decision, ...]:
+    decisions = (
+        decide(
+            cx,
+            other.run_id,
+            RunStatus.interrupted,
+            action=action,
+            cause=Cause.superseded,
+            reason=f"superseded by run {run.run_id}",
+            actor=run.user_id,
+            error=None,
+            now=now,
+        )
+        for other in in_flight
+        if other.kind == "run"  # an operation is a short holder: the new run waits it out
+    )
+    return tuple(decision for decision in decisions if decision is not None)
+
+
+def _check_limits(cx: sqlite3.Connection, run: NewRun, in_flight: list[_InFlight], limits: Limits) -> None:
+    if not in_flight:
+        return
+    if limits.per_thread is not None and sum(other.waiting for other in in_flight) >= limits.per_thread:
+        raise QueueFull(run.thread_id, "thread", limits.per_thread)
+    if limits.per_user is not None and run.user_id is not None:
+        (count,) = cx.execute(
+            "SELECT count(*) FROM runs WHERE status = 'pending' AND NOT holds_thread"
+            " AND home_epoch IS NOT NULL AND user_id = ?",
+            (run.user_id,),
+        ).fetchone()
+        if count >= limits.per_user:
+            raise QueueFull(run.thread_id, "user", limits.per_user)
+
+
+_INSERT_COLUMNS = (
+    "run_id, kind, thread_id, user_id, assistant_id, holds_thread, owner_epoch, home_epoch, fence,"
+    " seq, portable,"
+    " multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata, kwargs, model_name,"
+    " created_at, created_us, updated_at"
+)
+_INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608 - constants only
+
+
+_TOUCH_THREAD = (
+    "INSERT INTO threads (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at)"
+    " VALUES (?1, ?2, ?3,"
+    " ?4 + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = ?1), 0), 1, ?5, ?5)"
+    " ON CONFLICT (thread_id) DO UPDATE SET"
+    " user_id = COALESCE(threads.user_id, excluded.user_id),"
+    " assistant_id = COALESCE(excluded.assistant_id, threads.assistant_id),"
+    " fence = threads.fence + ?4, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at"
+    " RETURNING fence, next_seq"
+)
+"""Creates the thread's row or takes its next number, and a new fence where the run takes the thread."""
+
+
+def _place(
+    cx: sqlite3.Connection,
+    run: NewRun,
+    epoch: int,
+    *,
+    holds: bool,
+    home: bool,
+    replaced: tuple[Decision, ...],
+    now: int,
+) -> Admission:
+    step = 1 if holds else 0
+    fence, seq = cx.execute(
+        _TOUCH_THREAD, (run.thread_id, run.user_id, run.assistant_id, step, now)
+    ).fetchone()
+    fence = fence if holds else 0
+    values: tuple[Any, ...] = (
+        run.run_id,
+        run.kind,
+        run.thread_id,
+        run.user_id,
+        run.assistant_id,
+        step,
+        None if home else epoch,
+        epoch if home else None,
+        fence,
+        seq,
+        int(run.portable),
+        run.multitask_strategy,
+        run.on_disconnect,
+        run.idempotency_key,
+        run.request_hash,
+        dumps(run.metadata),
+        dumps_opaque(run.kwargs),
+        storable(run.model_name),
+        *stamp(run.created_at),
+        now,
+    )
+    cx.execute(_INSERT, values)
+    return Admission(run.run_id, holds, fence, seq, replaced)

@@ -1,0 +1,103 @@
+"""decide: fix a run's outcome, once, for ever. Nobody but the store says who came first."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from stores.rows import Decision
+from stores.sql.sqlite.codec import OPEN_STATUSES, storable
+from stores.states import TERMINAL, CancelAction, Cause, RunStatus
+
+DECISION_COLUMNS = (
+    "run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,"
+    " cancel_action, cancel_cause, cancel_reason, cancel_actor, error"
+)
+
+
+def decision_of(columns: tuple[Any, ...], *, won: bool) -> Decision:
+    run_id, thread_id, status, settled_at, owner, home, fence, action, cause, reason, actor, error = columns
+    return Decision(
+        run_id,
+        thread_id,
+        RunStatus(status),
+        won,
+        settled_at is not None,
+        owner,
+        home,
+        fence,
+        CancelAction(action) if action else None,
+        Cause(cause) if cause else None,
+        reason,
+        actor,
+        error,
+    )
+
+
+def decide(
+    cx: sqlite3.Connection,
+    run_id: str,
+    status: RunStatus,
+    *,
+    action: CancelAction,
+    cause: Cause,
+    reason: str | None,
+    actor: str | None,
+    error: str | None,
+    now: int,
+) -> Decision | None:
+    """Decide a pending or running run; answer what stands now; None = no such run.
+
+    A run without an owner (waiting, or imported) settles at once. The slot of any other run is kept
+    until its owner has seen the task stop. Decisions overtake what is queued: who decides over a run
+    that he admits waits for the answer of the admission first (or see `withdraw`).
+    """
+    if status not in TERMINAL:
+        raise ValueError(f"{status} is no outcome")
+    row = cx.execute(
+        "UPDATE runs SET status = ?1, cancel_action = ?2, cancel_cause = ?3, cancel_reason = ?4,"  # noqa: S608 - constants only
+        " cancel_actor = ?5,"
+        " cancel_requested_at = ?6, error = COALESCE(?7, error), ended_at = ?6, updated_at = ?6,"
+        " settled_at = CASE WHEN owner_epoch IS NULL THEN ?6 END"
+        f" WHERE run_id = ?8 AND status IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
+        (
+            status.value,
+            action.value,
+            cause.value,
+            storable(reason),
+            storable(actor),
+            now,
+            storable(error),
+            run_id,
+        ),
+    ).fetchone()
+    if row is not None:
+        return decision_of(row, won=True)
+    return standing(cx, run_id)
+
+
+def withdraw(cx: sqlite3.Connection, run_id: str, epoch: int, now: int) -> Decision | None:
+    """Take back an admission whose caller went away: interrupted and settled, its thread is free.
+
+    Only for a run of this epoch to which no task was ever attached. Queues behind the admission
+    itself, so it finds the row if there will ever be one. A cancel that came first keeps its word and
+    is settled as well. None = there is no such run.
+    """
+    row = cx.execute(
+        f"UPDATE runs SET status = CASE WHEN status IN {OPEN_STATUSES} THEN 'interrupted' ELSE status END,"  # noqa: S608 - constants only
+        " cancel_action = COALESCE(cancel_action, 'interrupt'),"
+        " cancel_cause = COALESCE(cancel_cause, 'disconnect'), cancel_requested_at ="
+        " COALESCE(cancel_requested_at, ?1),"
+        " cancel_reason = COALESCE(cancel_reason, 'the caller of the admission was cancelled'),"
+        " holds_thread = 0, settled_at = ?1, ended_at = COALESCE(ended_at, ?1), updated_at = ?1"
+        " WHERE run_id = ?2 AND COALESCE(owner_epoch, home_epoch) = ?3 AND settled_at IS NULL"
+        f" AND (status IN {OPEN_STATUSES} OR started_at IS NULL) RETURNING {DECISION_COLUMNS}",
+        (now, run_id, epoch),
+    ).fetchone()
+    return decision_of(row, won=True) if row is not None else standing(cx, run_id)
+
+
+def standing(cx: sqlite3.Connection, run_id: str) -> Decision | None:
+    """What the store says of the run, without touching it."""
+    row = cx.execute(f"SELECT {DECISION_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()  # noqa: S608 - constants only
+    return None if row is None else decision_of(row, won=False)

@@ -1,0 +1,73 @@
+"""Look a database file over: whose it is, how old its schema is, whether its pages are sound."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from stores.inspection import Applied, Inspection
+from stores.sql.sqlite import schema
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITING
+
+_FAULTS_SHOWN = 20
+
+
+def inspect(path: Path, now: int) -> Inspection:
+    """Opens the file read-only. Raises StoreRefused, sqlite3.Error."""
+    with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)) as cx:
+        version = schema.version(cx, str(path))
+        cx.execute("BEGIN")  # all counts of one moment
+        counts = _counts(cx, now) if version else _NOTHING
+        return Inspection(
+            version=version,
+            newest=schema.migrations()[-1].number,
+            applied=_applied(cx) if version else (),
+            faults=_faults(cx),
+            **counts,
+            size=path.stat().st_size,
+            wal_size=_size(Path(f"{path}-wal")),
+            disk_free=shutil.disk_usage(path.parent).free,
+        )
+
+
+_NOTHING: dict[str, Any] = {
+    "runs": {},
+    "in_flight": 0,
+    "waiting": 0,
+    "threads": 0,
+    "workers_alive": 0,
+    "workers_expired": 0,
+    "transitions": 0,
+}
+
+
+def _counts(cx: sqlite3.Connection, now: int) -> dict[str, Any]:
+    def count(query: str, *args: object) -> int:
+        return cx.execute(f"SELECT count(*) FROM {query}", args).fetchone()[0]  # noqa: S608 - constants only
+
+    return {
+        "runs": dict(cx.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status")),
+        "in_flight": count(f"{IN_FLIGHT_RUNS} WHERE {IN_FLIGHT}"),
+        "waiting": count(f"{IN_FLIGHT_RUNS} WHERE {WAITING}"),
+        "threads": count("threads"),
+        "workers_alive": count("workers WHERE state <> 'dead'"),
+        "workers_expired": count("workers WHERE state <> 'dead' AND lease_until < ?", now),
+        "transitions": count("transitions"),
+    }
+
+
+def _applied(cx: sqlite3.Connection) -> tuple[Applied, ...]:
+    rows = cx.execute("SELECT version, name, applied_at FROM schema_version ORDER BY version")
+    return tuple(Applied(*row) for row in rows)
+
+
+def _faults(cx: sqlite3.Connection) -> tuple[str, ...]:
+    found = [row[0] for row in cx.execute(f"PRAGMA integrity_check({_FAULTS_SHOWN})")]
+    return () if found == ["ok"] else tuple(found)
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.is_file() else 0

@@ -1,0 +1,233 @@
+"""What an owner writes: start, save, finish, settle. Each carries the guard, or writes nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from stores.errors import StaleFence
+from stores.rows import Decision, Finish, Json, Outcome, Ownership, Started
+from stores.sql.sqlite.admission import is_dead
+from stores.sql.sqlite.codec import IN_FLIGHT_RUNS, OPEN_STATUSES, WAITING, dumps, loads, storable
+from stores.sql.sqlite.decisions import DECISION_COLUMNS, decision_of, standing
+from stores.states import TERMINAL, CancelAction, RunStatus
+
+LIVE = "EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')"
+"""A worker is fenced by its burial itself: the sweep that ends its runs comes a moment later."""
+_GUARD = f"run_id = ?1 AND owner_epoch = ?2 AND fence = ?3 AND settled_at IS NULL AND {LIVE}"
+"""settled_at IS NULL: the run holds its thread, or lives beside the slot (see `insert`). Its three
+parameters come first in every statement."""
+
+
+def start(cx: sqlite3.Connection, own: Ownership, rollback_ref: Json, now: int) -> Started | None:
+    """pending -> running where it is mine and my epoch is live.
+
+    None = lost: another has the thread, or my epoch is dead.
+    """
+    row = cx.execute(
+        "UPDATE runs SET status = 'running', started_at = ?4, rollback_ref = ?5, updated_at = ?4"  # noqa: S608 - constants only
+        f" WHERE {_GUARD} AND status = 'pending'"
+        ' RETURNING home_epoch, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id)',
+        (*_guard(own), now, dumps(rollback_ref)),
+    ).fetchone()
+    if row is None:
+        found = standing(cx, own.run_id)
+        if found is None or not _mine(cx, found, own) or found.status is RunStatus.pending:
+            return None
+        return Started(found, _values(cx, own.thread_id) if found.status is RunStatus.running else None)
+    home, values = row
+    decision = Decision(own.run_id, own.thread_id, RunStatus.running, True, False, own.epoch, home, own.fence)
+    return Started(decision, loads(values))
+
+
+def save(cx: sqlite3.Connection, own: Ownership, values: Json, now: int) -> None:
+    """Write the thread's values as the running holder; the first save of a run keeps the old ones.
+
+    Raises StaleFence where the guard does not hold.
+    """
+    row = cx.execute(
+        f"SELECT rollback_ref FROM runs WHERE {_GUARD} AND status = 'running' AND holds_thread",  # noqa: S608 - constants only
+        _guard(own),
+    ).fetchone()
+    if row is None:
+        raise StaleFence(own.thread_id, own.fence)
+    ref: dict[str, Json] = loads(row[0]) or {}
+    if "values" not in ref:
+        old, interrupts = cx.execute(
+            'SELECT "values", interrupts FROM threads WHERE thread_id = ?', (own.thread_id,)
+        ).fetchone()
+        ref.update(values=loads(old), interrupts=loads(interrupts))
+        cx.execute("UPDATE runs SET rollback_ref = ? WHERE run_id = ?", (dumps(ref), own.run_id))
+    _write_values(cx, own.thread_id, values, None, now)
+
+
+def restore(cx: sqlite3.Connection, own: Ownership, now: int) -> Json:
+    """Undo what the run saved; answer the thread's values. Idempotent, also where it saved nothing.
+
+    Raises StaleFence where the run does not hold the thread with this fence.
+    """
+    row = cx.execute(
+        f'SELECT rollback_ref, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id) FROM runs'  # noqa: S608 - constants only
+        f" WHERE {_GUARD} AND holds_thread",
+        _guard(own),
+    ).fetchone()
+    if row is None:
+        raise StaleFence(own.thread_id, own.fence)
+    ref: dict[str, Json] = loads(row[0]) or {}
+    if "values" not in ref:
+        return loads(row[1])
+    _write_values(cx, own.thread_id, ref["values"], ref.get("interrupts"), now)
+    return ref["values"]
+
+
+def finish(
+    cx: sqlite3.Connection, own: Ownership, outcome: Outcome, *, hold: bool = False, now: int
+) -> Finish:
+    """Decide (unless somebody did) and settle, in one statement. `hold` only decides: the task that
+    reports its own end has not stopped yet, so the thread stays held until `settle`.
+
+    A rollback that was decided first keeps the thread held (`undo`) until `settle`: the state must
+    be back before the next run may look at it.
+    """
+    if outcome.status not in TERMINAL:
+        raise ValueError(f"{outcome.status} is no outcome")
+    row = cx.execute(
+        _FINISH,
+        (
+            *_guard(own),
+            now,
+            outcome.delivered_at,
+            outcome.stopped_at,
+            int(outcome.paused),
+            _or_null(outcome.interrupts),
+            _or_null(outcome.result),
+            storable(outcome.error),
+            outcome.status.value,
+            int(hold),
+        ),
+    ).fetchone()
+    if row is None:
+        return _why_not(cx, own)
+    decision = decision_of(row, won=row[2] == outcome.status and row[7] is None)
+    if decision.won and decision.status is RunStatus.success and own.fence:  # 0: beside the slot
+        _write_outcome(cx, own.thread_id, outcome, now)
+    return Finish(decision.status, next_home=next_home(cx, own.thread_id), decision=decision)
+
+
+_FINISH = (
+    "UPDATE runs SET holds_thread = holds_thread AND ?12, settled_at = CASE WHEN NOT ?12 THEN ?4 END,"  # noqa: S608 - constants only
+    " ended_at = COALESCE(ended_at, ?4), updated_at = ?4,"
+    " cancel_delivered_at = COALESCE(?5, cancel_delivered_at), stopped_at = COALESCE(?6, stopped_at),"
+    f" paused = CASE WHEN status IN {OPEN_STATUSES} THEN ?7 ELSE paused END,"
+    f" interrupts = CASE WHEN status IN {OPEN_STATUSES} THEN ?8 ELSE interrupts END,"
+    f" result = CASE WHEN status IN {OPEN_STATUSES} THEN ?9 ELSE result END,"
+    f" error = CASE WHEN status IN {OPEN_STATUSES} THEN ?10 ELSE error END,"
+    f" status = CASE WHEN status IN {OPEN_STATUSES} THEN ?11 ELSE status END"
+    f" WHERE {_GUARD} AND (status IN {OPEN_STATUSES} OR cancel_action IS NOT 'rollback'"
+    f" OR started_at IS NULL OR NOT holds_thread) RETURNING {DECISION_COLUMNS}"
+)
+"""A rollback waits for `settle` only where there is something to undo."""
+
+
+def settle(
+    cx: sqlite3.Connection, own: Ownership, outcome: Outcome, rollback_state: str | None, now: int
+) -> Finish:
+    """Free the thread of a run that was decided. `outcome.values`: what `restore` answered; its
+    status is of no account."""
+    row = cx.execute(
+        "UPDATE runs SET holds_thread = 0, settled_at = ?4, updated_at = ?4,"  # noqa: S608 - constants only
+        " stopped_at = COALESCE(?5, stopped_at), cancel_delivered_at = COALESCE(?6, cancel_delivered_at),"
+        " rollback_state = COALESCE(?7, rollback_state), error = COALESCE(?8, error)"
+        f" WHERE {_GUARD} AND status NOT IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
+        (
+            *_guard(own),
+            now,
+            outcome.stopped_at,
+            outcome.delivered_at,
+            rollback_state,
+            storable(outcome.error),
+        ),
+    ).fetchone()
+    if row is None:
+        return _why_not(cx, own)
+    if outcome.values is not None:
+        cx.execute(
+            'UPDATE threads SET "values" = ?, updated_at = ? WHERE thread_id = ?',
+            (dumps(outcome.values), now, own.thread_id),
+        )
+    decision = decision_of(row, won=False)
+    return Finish(decision.status, next_home=next_home(cx, own.thread_id), decision=decision)
+
+
+def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | None:
+    """Take a newer fence on a thread that the run still holds: writes with the old one are refused
+    from here on. Asked again with the old one, it answers the newer one. None = lost."""
+    row = cx.execute(
+        f"UPDATE runs SET fence = fence + 1, updated_at = ?4 WHERE {_GUARD} AND holds_thread RETURNING fence",  # noqa: S608 - constants only
+        (*_guard(own), now),
+    ).fetchone()
+    if row is not None:
+        cx.execute(
+            "UPDATE threads SET fence = ?, updated_at = ? WHERE thread_id = ?", (row[0], now, own.thread_id)
+        )
+    else:
+        row = cx.execute(
+            "SELECT fence FROM runs WHERE run_id = ?1 AND owner_epoch = ?2 AND fence > ?3 AND ?3 > 0"  # noqa: S608 - constants only
+            f" AND holds_thread AND {LIVE}",
+            _guard(own),
+        ).fetchone()
+    return None if row is None else own._replace(fence=row[0])
+
+
+def next_home(cx: sqlite3.Connection, thread_id: str) -> int | None:
+    """The home epoch of the head of the waiting line."""
+    row = cx.execute(
+        f"SELECT home_epoch FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING} ORDER BY seq LIMIT 1",  # noqa: S608 - constants only
+        (thread_id,),
+    ).fetchone()
+    return None if row is None else row[0]
+
+
+def _guard(own: Ownership) -> tuple[str, int, int]:
+    return own.run_id, own.epoch, own.fence
+
+
+def _why_not(cx: sqlite3.Connection, own: Ownership) -> Finish:
+    found = standing(cx, own.run_id)
+    if found is None or not _mine(cx, found, own):
+        return Finish(found.status if found else None, lost=True, decision=found)
+    if found.settled:  # repeated after an unknown outcome
+        return Finish(found.status, next_home=next_home(cx, own.thread_id), decision=found)
+    return Finish(found.status, undo=found.action is CancelAction.rollback, decision=found)
+
+
+def _mine(cx: sqlite3.Connection, found: Decision, own: Ownership) -> bool:
+    """The row carries my epoch and fence, and I am not buried."""
+    return (found.owner_epoch, found.fence) == (own.epoch, own.fence) and not is_dead(cx, own.epoch)
+
+
+def _values(cx: sqlite3.Connection, thread_id: str) -> Json:
+    (values,) = cx.execute('SELECT "values" FROM threads WHERE thread_id = ?', (thread_id,)).fetchone()
+    return loads(values)
+
+
+def _write_outcome(cx: sqlite3.Connection, thread_id: str, outcome: Outcome, now: int) -> None:
+    """A success replaces the thread's interrupts, and its values where it has any."""
+    if outcome.values is not None:
+        _write_values(cx, thread_id, outcome.values, outcome.interrupts, now)
+        return
+    interrupts = _or_null(outcome.interrupts)
+    cx.execute(
+        "UPDATE threads SET interrupts = ?1, updated_at = ?2 WHERE thread_id = ?3 AND interrupts IS NOT ?1",
+        (interrupts, now, thread_id),
+    )
+
+
+def _write_values(cx: sqlite3.Connection, thread_id: str, values: Json, interrupts: Json, now: int) -> None:
+    cx.execute(
+        'UPDATE threads SET "values" = ?, interrupts = ?, updated_at = ? WHERE thread_id = ?',
+        (_or_null(values), _or_null(interrupts), now, thread_id),
+    )
+
+
+def _or_null(value: Json) -> str | None:
+    return None if value is None else dumps(value)

@@ -1,0 +1,147 @@
+"""Reads: what workers, people and waiters look at. None of them takes the write lock."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from stores.rows import RunRow, ThreadRow, Tick, Transition
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, RUN_COLUMNS, WAITING, loads, run_row
+from stores.states import Cause, RunStatus
+
+
+def row(cx: sqlite3.Connection, run_id: str) -> RunRow | None:
+    found = cx.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()  # noqa: S608 - constants only
+    return None if found is None else run_row(found)
+
+
+def holder(cx: sqlite3.Connection, thread_id: str) -> str | None:
+    """The run that holds the thread or, where none does, the oldest one in flight."""
+    found = cx.execute(
+        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} ORDER BY"  # noqa: S608 - constants only
+        " holds_thread DESC, seq LIMIT 1",
+        (thread_id,),
+    ).fetchone()
+    return None if found is None else found[0]
+
+
+def waiting_line(cx: sqlite3.Connection, thread_id: str) -> list[str]:
+    """Run ids in the order in which they will take the thread."""
+    rows = cx.execute(
+        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING} ORDER BY seq",  # noqa: S608 - constants only
+        (thread_id,),
+    )
+    return [run_id for (run_id,) in rows]
+
+
+def tick(cx: sqlite3.Connection, epoch: int) -> Tick:
+    cancelled = cx.execute(
+        "SELECT run_id FROM runs WHERE owner_epoch = ? AND settled_at IS NULL AND cancel_action IS NOT NULL",
+        (epoch,),
+    )
+    cancelled_ids = tuple(run_id for (run_id,) in cancelled)
+    waiting = cx.execute(
+        f"SELECT run_id, thread_id, {_FREE} FROM runs w"  # noqa: S608 - constants only
+        " WHERE home_epoch = ? AND status = 'pending' AND NOT holds_thread",
+        (epoch,),
+    ).fetchall()
+    abandoned = cx.execute(
+        "SELECT thread_id FROM runs w INDEXED BY runs_portable WHERE status = 'pending' AND NOT holds_thread"  # noqa: S608 - constants only
+        " AND portable AND home_epoch NOT IN (SELECT epoch FROM workers WHERE state <> 'dead')"
+        f" AND {_FREE}"
+    ).fetchall()
+    mine = [(thread_id,) for _, thread_id, free in waiting if free]
+    free_threads = tuple(dict.fromkeys(thread_id for (thread_id,) in mine + abandoned))
+    return Tick(cancelled_ids, tuple(run_id for run_id, _, _ in waiting), free_threads)
+
+
+_FREE = "NOT EXISTS (SELECT 1 FROM runs h WHERE h.thread_id = w.thread_id AND h.holds_thread)"
+
+
+def thread(cx: sqlite3.Connection, thread_id: str) -> ThreadRow | None:
+    """One statement, so that status and values are of the same moment."""
+    found = cx.execute(_THREAD, (thread_id,)).fetchone()
+    if found is None:
+        return None
+    return ThreadRow(
+        thread_id=found[0],
+        user_id=found[1],
+        assistant_id=found[2],
+        status=_thread_status(*found[9:]),
+        fence=found[3],
+        metadata=loads(found[4]),
+        values=loads(found[5]),
+        interrupts=loads(found[6]),
+        created_at=found[7],
+        updated_at=found[8],
+    )
+
+
+_THREAD = (
+    'SELECT t.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts,'  # noqa: S608 - constants only
+    " t.created_at,"
+    f" t.updated_at, EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = t.thread_id AND {IN_FLIGHT}),"
+    " last.status, last.paused, last.rollback_state FROM threads t LEFT JOIN runs last ON last.run_id ="
+    " (SELECT run_id FROM runs WHERE thread_id = t.thread_id AND kind = 'run'"
+    " AND (cancel_action IS NOT 'rollback' OR rollback_state = 'failed')"
+    " AND NOT (status = 'interrupted' AND started_at IS NULL) ORDER BY created_us DESC, seq DESC LIMIT 1)"
+    " WHERE t.thread_id = ?"
+)
+"""The last run says how the thread is. Left out: what was rolled back, and what never began."""
+
+
+def _thread_status(in_flight: int, status: str | None, paused: int | None, rollback_state: str | None) -> str:
+    if in_flight:
+        return "busy"
+    if status in (RunStatus.error, RunStatus.timeout) or rollback_state == "failed":
+        return "error"
+    return "interrupted" if paused or status == RunStatus.interrupted else "idle"
+
+
+def runs(
+    cx: sqlite3.Connection, *, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool
+) -> list[RunRow]:
+    """Newest first. Operations are left out: they are not runs that anybody started."""
+    where, args = ["kind = 'run'"], list[Any]()
+    if thread_id is not None:
+        where.append("thread_id = ?")
+        args.append(thread_id)
+    if statuses:
+        where.append(f"status IN ({', '.join('?' * len(statuses))})")
+        args.extend(statuses)
+    if in_flight:
+        where.append(IN_FLIGHT)
+    table = IN_FLIGHT_RUNS if in_flight else "runs"
+    rows = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM {table} WHERE {' AND '.join(where)} ORDER BY created_us DESC,"  # noqa: S608 - constants only
+        " run_id LIMIT ?",
+        (*args, limit),
+    )
+    return [run_row(found) for found in rows]
+
+
+def transitions(cx: sqlite3.Connection, run_id: str) -> list[Transition]:
+    rows = cx.execute(
+        "SELECT id, run_id, thread_id, at, what, from_status, to_status, holds_thread, cause, actor,"
+        " epoch, fence,"
+        " detail FROM transitions WHERE run_id = ? ORDER BY id",
+        (run_id,),
+    )
+    return [
+        Transition(
+            id=found[0],
+            run_id=found[1],
+            thread_id=found[2],
+            at=found[3],
+            what=found[4],
+            from_status=RunStatus(found[5]) if found[5] else None,
+            to_status=RunStatus(found[6]),
+            holds_thread=bool(found[7]),
+            cause=Cause(found[8]) if found[8] else None,
+            actor=found[9],
+            epoch=found[10],
+            fence=found[11],
+            detail=found[12],
+        )
+        for found in rows
+    ]

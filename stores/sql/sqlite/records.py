@@ -1,0 +1,274 @@
+"""The record operations that gateways already call on their stores, on the same table."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from stores.errors import StaleFence
+from stores.rows import COUNTERS, MESSAGES, Ownership
+from stores.sql.sqlite.codec import (
+    IN_FLIGHT,
+    IN_FLIGHT_RUNS,
+    OPEN_STATUSES,
+    RUN_COLUMNS,
+    dumps,
+    dumps_opaque,
+    model_name_of,
+    run_row,
+    storable,
+)
+from stores.sql.sqlite.ownership import LIVE
+from stores.states import OPEN, RunStatus
+from stores.times import iso, stamp
+
+logger = logging.getLogger(__name__)
+
+_STAMPS = (
+    "cancel_requested_at",
+    "cancel_delivered_at",
+    "stopped_at",
+    "settled_at",
+    "started_at",
+    "ended_at",
+    "updated_at",
+)
+
+
+def record(columns: Sequence[Any]) -> dict[str, Any]:
+    """A row as the mapping that record operations return: plain values, ISO stamps."""
+    found = run_row(columns)
+    named = {name: getattr(found, name) for name in found.__dataclass_fields__ if name != "counters"}
+    named.update(found.counters)
+    named["status"] = found.status.value
+    named["cancel_action"] = found.cancel_action.value if found.cancel_action else None
+    named["cancel_cause"] = found.cancel_cause.value if found.cancel_cause else None
+    for name in _STAMPS:
+        named[name] = iso(named[name])
+    return named
+
+
+_PUT = (
+    "INSERT INTO runs (run_id, thread_id, user_id, assistant_id, status, multitask_strategy,"  # noqa: S608 - constants only
+    " on_disconnect,"
+    " metadata, kwargs, error, model_name, created_at, created_us, settled_at, ended_at, updated_at, seq)"
+    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, next_seq"
+    " FROM threads WHERE thread_id = ?2"
+    " ON CONFLICT (run_id) DO UPDATE SET assistant_id = excluded.assistant_id, metadata ="
+    " excluded.metadata,"
+    " user_id = COALESCE(excluded.user_id, runs.user_id), multitask_strategy ="
+    " excluded.multitask_strategy,"
+    " on_disconnect = excluded.on_disconnect, kwargs = excluded.kwargs, model_name = excluded.model_name,"
+    " created_at = excluded.created_at, created_us = excluded.created_us, updated_at ="
+    " excluded.updated_at,"
+    f" error = CASE WHEN runs.status IN {OPEN_STATUSES} OR runs.status = excluded.status"
+    " THEN excluded.error ELSE runs.error END,"
+    f" settled_at = CASE WHEN runs.status IN {OPEN_STATUSES} AND runs.owner_epoch IS NULL"
+    " THEN excluded.settled_at ELSE runs.settled_at END,"
+    f" ended_at = CASE WHEN runs.status IN {OPEN_STATUSES} THEN excluded.ended_at ELSE runs.ended_at END,"
+    f" status = CASE WHEN runs.status = 'pending' OR (runs.status = 'running' AND excluded.status NOT IN"
+    f" {OPEN_STATUSES}) THEN excluded.status ELSE runs.status END"
+)
+
+
+def put(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int) -> None:
+    """Upsert of a record (import, repair). A terminal status that is there already stays, and a run
+    that somebody owns is settled by its owner. The thread is left to the first user who is admitted."""
+    cx.execute(
+        "INSERT INTO threads (thread_id, next_seq, created_at, updated_at) VALUES (?1, 1, ?2, ?2)"
+        " ON CONFLICT (thread_id) DO UPDATE SET next_seq = next_seq + 1",
+        (fields["thread_id"], now),
+    )
+    status = RunStatus(fields.get("status") or RunStatus.pending).value
+    settled = None if status in OPEN else now
+    cx.execute(
+        _PUT,
+        (
+            run_id,
+            fields["thread_id"],
+            fields.get("user_id"),
+            fields.get("assistant_id"),
+            status,
+            fields.get("multitask_strategy") or "reject",
+            fields.get("on_disconnect") or "cancel",
+            dumps(fields.get("metadata") or {}),
+            dumps_opaque(fields.get("kwargs") or {}),
+            storable(fields.get("error")),
+            model_name_of(fields.get("model_name")),
+            *stamp(fields.get("created_at") or str(iso(now))),
+            settled,
+            now,
+        ),
+    )
+    _set_fields(cx, run_id, fields, now)
+
+
+def get(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> dict[str, Any] | None:
+    found = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?1 AND (?2 IS NULL OR user_id = ?2)",  # noqa: S608 - constants only
+        (run_id, user_id),
+    ).fetchone()
+    return None if found is None else record(found)
+
+
+def list_by_thread(
+    cx: sqlite3.Connection, thread_id: str, user_id: str | None, limit: int
+) -> list[dict[str, Any]]:
+    rows = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = ?1 AND kind = 'run' AND (?2 IS NULL OR"  # noqa: S608 - constants only
+        " user_id = ?2)"
+        " ORDER BY created_us DESC, seq LIMIT ?3",
+        (thread_id, user_id, limit),
+    )
+    return _readable(rows)
+
+
+def list_open(
+    cx: sqlite3.Connection, statuses: tuple[str, ...], before: int | None, *, inclusive: bool
+) -> list[dict[str, Any]]:
+    """Runs with one of the statuses, oldest first; rows that cannot be read are skipped."""
+    marks = ", ".join("?" * len(statuses))
+    compare = "<=" if inclusive else "<"
+    rows = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT} AND kind = 'run' AND status IN"  # noqa: S608 - constants only
+        f" ({marks})"
+        f" AND (? IS NULL OR created_us {compare} ?) ORDER BY created_us, seq",
+        (*statuses, before, before),
+    )
+    return _readable(rows)
+
+
+def _readable(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """One damaged row must not hide the others; `get` raises for it."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        try:
+            found.append(record(row))
+        except ValueError as error:
+            logger.warning("Run %r cannot be read: %s", row[0], error)
+    return found
+
+
+def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str | None, now: int) -> bool:
+    """False where no row took the status: it is gone, another decision stands, or `running` was said
+    of a run that waits for its turn. Saying a terminal status again changes nothing."""
+    allowed = OPEN_STATUSES if status != RunStatus.pending else "('pending')"
+    row = cx.execute(
+        f"UPDATE runs SET error = CASE WHEN status IN {OPEN_STATUSES} THEN COALESCE(?2, error) ELSE"  # noqa: S608 - constants only
+        " error END,"
+        " updated_at = ?3, status = ?1,"
+        " started_at = CASE WHEN ?1 = 'running' THEN COALESCE(started_at, ?3) ELSE started_at END,"
+        " ended_at = CASE WHEN ?4 THEN COALESCE(ended_at, ?3) ELSE ended_at END,"
+        " settled_at = CASE WHEN ?4 AND owner_epoch IS NULL THEN COALESCE(settled_at, ?3) ELSE settled_at END"
+        f" WHERE run_id = ?5 AND (status IN {allowed} OR status = ?1)"
+        " AND NOT (?1 = 'running' AND home_epoch IS NOT NULL AND owner_epoch IS NULL) RETURNING run_id",
+        (status, storable(error), now, int(status not in OPEN), run_id),
+    ).fetchone()
+    return row is not None
+
+
+def update_model_name(cx: sqlite3.Connection, run_id: str, model_name: str | None, now: int) -> bool:
+    row = cx.execute(
+        "UPDATE runs SET model_name = ?, updated_at = ? WHERE run_id = ? RETURNING run_id",
+        (model_name_of(model_name), now, run_id),
+    ).fetchone()
+    return row is not None
+
+
+def update_completion(
+    cx: sqlite3.Connection, run_id: str, status: str | None, fields: Mapping[str, Any], now: int
+) -> bool:
+    """Final counters, and the status unless another terminal one stands: then False, and nothing changes."""
+    if status is None:
+        found = cx.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        if found is None:
+            return False
+    elif status == RunStatus.running.value:
+        found = cx.execute(
+            f"SELECT 1 FROM runs WHERE run_id = ? AND status IN {OPEN_STATUSES}",  # noqa: S608 - constants only
+            (run_id,),
+        ).fetchone()
+        if found is None:
+            return False
+    elif not update_status(cx, run_id, status, fields.get("error"), now):
+        return False
+    _set_fields(cx, run_id, {**fields, "error": None}, now)
+    return True
+
+
+def update_progress(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int) -> bool:
+    """A snapshot while running; omitted and None fields stay. False = not running."""
+    if cx.execute("SELECT 1 FROM runs WHERE run_id = ? AND status = 'running'", (run_id,)).fetchone() is None:
+        return False
+    _set_fields(cx, run_id, fields, now)
+    return True
+
+
+def _set_fields(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int) -> None:
+    known = {name: fields[name] for name in COUNTERS if fields.get(name) is not None}
+    known.update({name: storable(fields[name]) for name in MESSAGES if fields.get(name) is not None})
+    if known:
+        assignments = ", ".join(f"{name} = ?" for name in known)
+        cx.execute(
+            f"UPDATE runs SET {assignments}, updated_at = ? WHERE run_id = ?",  # noqa: S608 - names from a constant
+            (*known.values(), now, run_id),
+        )
+
+
+def delete(cx: sqlite3.Connection, run_id: str, now: int = 0) -> None:  # noqa: ARG001 - every transaction gets a clock
+    """Remove the record and its audit. Deleting an unknown id is silent."""
+    cx.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+    cx.execute("DELETE FROM transitions WHERE run_id = ?", (run_id,))
+
+
+def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
+    """Remove a thread with all its runs, as the operation that holds it; the operation itself stays,
+    settled, and frees nothing that is still there. Asked again, it has nothing to do. Raises StaleFence."""
+    found = cx.execute(
+        "SELECT status, holds_thread FROM runs WHERE run_id = ? AND owner_epoch = ? AND fence = ?"  # noqa: S608 - constants only
+        f" AND {LIVE}",
+        (own.run_id, own.epoch, own.fence),
+    ).fetchone()
+    if found == (RunStatus.success, 0):
+        return
+    if found is None or not found[1] or found[0] not in OPEN:
+        raise StaleFence(own.thread_id, own.fence)
+    cx.execute("DELETE FROM transitions WHERE thread_id = ? AND run_id <> ?", (own.thread_id, own.run_id))
+    cx.execute("DELETE FROM runs WHERE thread_id = ? AND run_id <> ?", (own.thread_id, own.run_id))
+    cx.execute(
+        "UPDATE runs SET status = 'success', holds_thread = 0, settled_at = ?1, ended_at = ?1,"
+        " updated_at = ?1"
+        " WHERE run_id = ?2",
+        (now, own.run_id),
+    )
+    cx.execute(
+        "INSERT INTO deleted_threads SELECT thread_id, fence FROM threads WHERE thread_id = ?"
+        " ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence",
+        (own.thread_id,),
+    )
+    cx.execute("DELETE FROM threads WHERE thread_id = ?", (own.thread_id,))
+
+
+def aggregate_tokens(cx: sqlite3.Connection, thread_id: str, *, include_active: bool) -> dict[str, Any]:
+    statuses = "('success', 'error', 'running')" if include_active else "('success', 'error')"
+    where = f"thread_id = ? AND kind = 'run' AND status IN {statuses}"
+    rows = cx.execute(
+        "SELECT COALESCE(NULLIF(model_name, ''), 'unknown'), COUNT(*), SUM(total_tokens),"  # noqa: S608 - constants only
+        " SUM(total_input_tokens),"
+        " SUM(total_output_tokens), SUM(lead_agent_tokens), SUM(subagent_tokens), SUM(middleware_tokens)"
+        f" FROM runs WHERE {where} GROUP BY 1",
+        (thread_id,),
+    ).fetchall()
+    runs, tokens, inputs, outputs, lead, subagent, middleware = (
+        sum(row[at] for row in rows) for at in range(1, 8)
+    )
+    return {
+        "total_tokens": tokens,
+        "total_input_tokens": inputs,
+        "total_output_tokens": outputs,
+        "total_runs": runs,
+        "by_model": {row[0]: {"tokens": row[2], "runs": row[1]} for row in rows},
+        "by_caller": {"lead_agent": lead, "subagent": subagent, "middleware": middleware},
+    }

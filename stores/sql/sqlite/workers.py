@@ -1,0 +1,248 @@
+"""register, beat, bury, sweep: who is alive, and what becomes of the runs of those who are not."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import NamedTuple
+
+from stores.errors import StoreRefused
+from stores.rows import Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.sql.sqlite.admission import is_dead
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, OPEN_STATUSES, loads, storable
+from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
+
+ROLLBACK_ATTEMPTS = 3
+_ALIVE = "(SELECT epoch FROM workers WHERE state <> 'dead')"
+
+
+def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
+    """Issue an epoch. Raises StoreRefused while a worker of another host is alive: SQLite's locks
+    do not reach across hosts."""
+    other = cx.execute(
+        "SELECT host, epoch FROM workers WHERE state <> 'dead' AND lease_until > ? AND host <> ? AND"
+        " boot_id <> ?"
+        " LIMIT 1",
+        (now, worker.host, worker.boot_id),
+    ).fetchone()
+    if other is not None:
+        raise StoreRefused(
+            f"This SQLite store is in use by worker epoch {other[1]} on host {other[0]!r}; this is"
+            f" {worker.host!r}."
+            " SQLite serves one host: use postgresql:// for several, or stop the workers there."
+        )
+    (epoch,) = cx.execute(
+        "INSERT INTO workers (worker_id, host, boot_id, pid, proof, version, state, ttl_ms, lease_until,"
+        " started_at)"
+        " VALUES (?, ?, ?, ?, ?, ?, 'live', ?, ?, ?) RETURNING epoch",
+        (
+            worker.worker_id,
+            worker.host,
+            worker.boot_id,
+            worker.pid,
+            worker.proof,
+            worker.version,
+            worker.ttl_ms,
+            now + worker.ttl_ms * 1000,
+            now,
+        ),
+    ).fetchone()
+    return epoch
+
+
+def beat(cx: sqlite3.Connection, epoch: int, now: int) -> bool:
+    """Renew the lease. False = this epoch was buried: the worker is fenced."""
+    row = cx.execute(
+        "UPDATE workers SET hb_seq = hb_seq + 1, lease_until = ? + ttl_ms * 1000 WHERE epoch = ? AND"
+        " state <> 'dead'"
+        " RETURNING hb_seq",
+        (now, epoch),
+    ).fetchone()
+    return row is not None
+
+
+def retire(cx: sqlite3.Connection, epoch: int, now: int) -> list[Orphan]:
+    """The worker leaves by itself; whatever it still has in flight is ended."""
+    cx.execute(
+        "UPDATE workers SET state = 'dead', fenced_by = ?1, fenced_at = ?2 WHERE epoch = ?1 AND"
+        " state <> 'dead'",
+        (epoch, now),
+    )
+    error = f"Worker epoch {epoch} shut down before this run finished"
+    return _end_all(cx, _orphaned(cx, only=epoch), None, error, now)
+
+
+def bury(cx: sqlite3.Connection, epoch: int, hb_seq: int, by: int, *, proven: bool, now: int) -> bool:
+    """Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile).
+
+    The lease must also have expired by the store's clock, unless death is `proven` by the operating
+    system. From here on its writes are refused; the `sweep` that follows ends its runs.
+    """
+    row = cx.execute(
+        "UPDATE workers SET state = 'dead', fenced_by = ?, fenced_at = ?"
+        " WHERE epoch = ? AND hb_seq = ? AND state <> 'dead' AND (? OR lease_until < ?) RETURNING epoch",
+        (by, now, epoch, hb_seq, int(proven), now),
+    ).fetchone()
+    return row is not None
+
+
+def sweep(
+    cx: sqlite3.Connection, by: int | None, error: str, now: int, *, before: int | None = None
+) -> list[Orphan]:
+    """End every run in flight whose owner (or, while waiting, home) is dead or missing.
+
+    Undecided ones become `error`, decided ones just settle. A half-done rollback is adopted by `by`
+    with a new fence, at most ROLLBACK_ATTEMPTS times; then it fails and the thread is freed. Waiting
+    portable runs are left for others to claim. `before` limits by created_at.
+    """
+    adopter = None if by is None or is_dead(cx, by) else by  # a zombie adopts nothing
+    orphans = _end_all(cx, _orphaned(cx, before=before), adopter, error, now)
+    cx.execute(
+        "UPDATE runs INDEXED BY runs_tick SET settled_at = ?, updated_at = ? WHERE settled_at IS NULL"  # noqa: S608 - constants only
+        f" AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch NOT IN {_ALIVE}",
+        (now, now),
+    )
+    return orphans
+
+
+class _Orphaned(NamedTuple):
+    run_id: str
+    thread_id: str
+    status: str
+    epoch: int | None
+    cancel_action: str | None
+    started_at: int | None
+    rollback_ref: str | None
+    rollback_state: str
+    holds_thread: int
+
+    @property
+    def decided(self) -> bool:
+        return self.status not in OPEN
+
+    @property
+    def undo(self) -> bool:
+        """A rollback was decided and is not done yet."""
+        return bool(
+            self.decided
+            and self.holds_thread
+            and self.cancel_action == CancelAction.rollback
+            and self.started_at is not None
+        )
+
+    @property
+    def attempts(self) -> int:
+        state = self.rollback_state
+        return int(state.removeprefix("adopted ")) if state.startswith("adopted ") else 0
+
+
+def _orphaned(
+    cx: sqlite3.Connection, *, before: int | None = None, only: int | None = None
+) -> list[_Orphaned]:
+    """Runs in flight that no live worker answers for; `only`: those of one epoch."""
+    rows = cx.execute(
+        "SELECT run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at,"  # noqa: S608 - constants only
+        f" rollback_ref, COALESCE(rollback_state, ''), holds_thread FROM {IN_FLIGHT_RUNS} WHERE"
+        f" {IN_FLIGHT} AND CASE"
+        f" WHEN owner_epoch IS NOT NULL THEN owner_epoch NOT IN {_ALIVE}"
+        f" WHEN home_epoch IS NOT NULL THEN NOT portable AND home_epoch NOT IN {_ALIVE}"
+        " ELSE 1 END AND (?1 IS NULL OR created_us < ?1)"
+        " AND (?2 IS NULL OR COALESCE(owner_epoch, home_epoch) = ?2) ORDER BY created_us",
+        (before, only),
+    )
+    return [_Orphaned(*row) for row in rows.fetchall()]
+
+
+def _end_all(
+    cx: sqlite3.Connection, found: list[_Orphaned], by: int | None, error: str, now: int
+) -> list[Orphan]:
+    orphans: list[Orphan] = []
+    for run in found:
+        if run.undo and run.attempts < ROLLBACK_ATTEMPTS and (ref := _readable(run.rollback_ref)) is not None:
+            if by is not None:  # else the next reaper adopts it
+                own = _adopt(cx, run, by, now)
+                status = RunStatus(run.status)
+                orphans.append(
+                    Orphan(run.run_id, run.thread_id, status, run.epoch, own, ref[0], decided=True)
+                )
+        else:
+            final = _end(cx, run.run_id, error, run.epoch, undo=run.undo, now=now)
+            orphans.append(Orphan(run.run_id, run.thread_id, final, run.epoch, decided=run.decided))
+    return orphans
+
+
+def _readable(ref: str | None) -> tuple[Json] | None:
+    """None where it is damaged: one such row must not stop the recovery of all others."""
+    try:
+        return (loads(ref),)
+    except ValueError:
+        return None
+
+
+def _adopt(cx: sqlite3.Connection, run: _Orphaned, by: int, now: int) -> Ownership:
+    (fence,) = cx.execute(
+        "UPDATE threads SET fence = fence + 1, updated_at = ? WHERE thread_id = ? RETURNING fence",
+        (now, run.thread_id),
+    ).fetchone()
+    cx.execute(
+        "UPDATE runs SET owner_epoch = ?, fence = ?, rollback_state = ?, updated_at = ? WHERE run_id = ?",
+        (by, fence, f"adopted {run.attempts + 1}", now, run.run_id),
+    )
+    return Ownership(run.run_id, run.thread_id, by, fence)
+
+
+def _end(
+    cx: sqlite3.Connection, run_id: str, error: str, epoch: int | None, *, undo: bool, now: int
+) -> RunStatus:
+    row = cx.execute(
+        f"UPDATE runs SET cancel_cause = CASE WHEN status IN {OPEN_STATUSES} THEN ?1 ELSE cancel_cause END,"  # noqa: S608 - constants only
+        f" cancel_actor = CASE WHEN status IN {OPEN_STATUSES} THEN ?2 ELSE cancel_actor END,"
+        f" error = CASE WHEN status IN {OPEN_STATUSES} OR ?3 THEN ?4 ELSE error END,"
+        " rollback_state = CASE WHEN ?3 THEN 'failed' ELSE rollback_state END,"
+        f" status = CASE WHEN status IN {OPEN_STATUSES} THEN 'error' ELSE status END,"
+        " holds_thread = 0, settled_at = ?5, ended_at = COALESCE(ended_at, ?5), updated_at = ?5"
+        " WHERE run_id = ?6 RETURNING status",
+        (
+            Cause.orphaned.value,
+            None if epoch is None else f"worker epoch {epoch} is gone",
+            int(undo),
+            f"Rollback failed {ROLLBACK_ATTEMPTS} times" if undo else storable(error),
+            now,
+            run_id,
+        ),
+    ).fetchone()
+    return RunStatus(row[0])
+
+
+_WORKER_COLUMNS = (
+    "epoch, worker_id, host, boot_id, pid, version, state, hb_seq, ttl_ms, lease_until, fenced_by,"
+    " started_at, proof"
+)
+
+
+def workers(cx: sqlite3.Connection, now: int, *, alive_only: bool) -> list[WorkerRow]:
+    """Workers, oldest first, with the number of threads that each holds."""
+    where = "WHERE state <> 'dead'" if alive_only else ""
+    rows = cx.execute(
+        f"SELECT {_WORKER_COLUMNS}, (SELECT count(*) FROM runs WHERE owner_epoch = epoch AND holds_thread)"  # noqa: S608 - constants only
+        f" FROM workers {where} ORDER BY epoch"
+    )
+    return [
+        WorkerRow(
+            epoch=row[0],
+            worker_id=row[1],
+            host=row[2],
+            boot_id=row[3],
+            pid=row[4],
+            version=row[5],
+            state=WorkerState(row[6]),
+            hb_seq=row[7],
+            ttl_ms=row[8],
+            lease_until=row[9],
+            fenced_by=row[10],
+            started_at=row[11],
+            proof=row[12],
+            holding=row[13],
+            expired=row[9] < now,
+        )
+        for row in rows
+    ]

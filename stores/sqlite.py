@@ -1,0 +1,252 @@
+"""The SQLite store: one file, many processes of one host.
+
+WAL; one writer connection with group commit behind a gate (`stores.gate`), one read connection, so
+that reads never wait for the writer. Not for network file systems: SQLite's locks do not work there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+from stores import gate as gates
+from stores.errors import StoreUnavailable
+from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
+from stores.inspection import Inspection
+from stores.rows import NewWorker, Orphan, WorkerRow
+from stores.sql.sqlite import inspection, schema, workers
+from stores.transactions import SQLTransactions
+
+Synchronous = Literal["FULL", "NORMAL"]
+
+_HOW_TO_CREATE = "`coordinator db migrate` creates it."
+
+
+class SQLiteStore(SQLTransactions):
+    """`synchronous="FULL"`: an acknowledged write survives a power cut. "NORMAL" survives a crash of
+    the process and is faster. `busy_timeout` (s) bounds every write; reads never wait. `create=False`:
+    a file that does not exist is an error and stays absent."""
+
+    durable = True
+    shared = True
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        synchronous: Synchronous = "FULL",
+        busy_timeout: float = 30.0,
+        migrate: bool = True,
+        create: bool = True,
+        clock: Callable[[], int] = wall_clock,
+    ) -> None:
+        self.path = Path(path)
+        self.url = f"sqlite:///{path}"
+        self._synchronous = synchronous
+        self._busy_timeout = busy_timeout
+        self._migrate = migrate
+        self._create = create
+        self._now = clock
+        self._gate: gates.FileGate | None = None
+        self._writer: ThreadConnection | None = None
+        self._reader: ThreadConnection | None = None
+        self._commits: GroupCommit | None = None
+        self._opening = asyncio.Lock()
+        self.reads = 0
+
+    async def open(self) -> None:
+        """Connect, check that the file is ours, migrate. Idempotent.
+
+        Raises StoreRefused (foreign file, newer schema) and StoreUnavailable (no folder, read-only).
+        """
+        async with self._opening:
+            if self._commits is None:
+                await self._open()
+
+    async def _open(self) -> None:
+        if not self.path.parent.is_dir():
+            raise StoreUnavailable(
+                f"folder {str(self.path.parent)!r} does not exist", hint="Create it first."
+            )
+        if not self._create and not self.path.is_file():
+            raise StoreUnavailable(f"{str(self.path)!r} does not exist", hint=_HOW_TO_CREATE)
+        try:
+            writer = ThreadConnection(self._connect)
+            await writer.connect()
+            self._writer = writer
+            await writer.submit(self._prepare)
+            self._gate = gates.gate_of(self.path)
+            reader = ThreadConnection(lambda: self._connect(query_only=True))
+            await reader.connect()
+            self._reader = reader
+        except BaseException as error:
+            await self._close()
+            translated = as_store_error(error)
+            if translated is error:
+                raise
+            raise translated from error
+        self._commits = GroupCommit(
+            writer,
+            clock=self._now,
+            busy_timeout=self._busy_timeout,
+            blocked_by=self._blocked_by,
+            **({"gate": self._gate.writing} if self._gate is not None else {}),
+        )
+
+    def _connect(self, *, query_only: bool = False) -> sqlite3.Connection:
+        cx = sqlite3.connect(
+            self.path,
+            timeout=self._busy_timeout,
+            isolation_level=None,
+            cached_statements=512,
+            check_same_thread=False,
+        )
+        try:
+            if query_only:
+                cx.execute("PRAGMA query_only = ON")
+        except BaseException:
+            cx.close()
+            raise
+        return cx
+
+    def _prepare(self, cx: sqlite3.Connection) -> None:
+        """Bounded by the busy time-out, also where SQLite itself does not wait: a change of the journal
+        mode meets "database is locked" at once when two processes open a new file together."""
+        deadline = time.monotonic() + self._busy_timeout
+        while True:
+            try:
+                self._check_and_migrate(cx)
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
+                    raise
+                time.sleep(0.01)
+            else:
+                return
+
+    def _check_and_migrate(self, cx: sqlite3.Connection) -> None:
+        found = schema.version(cx, str(self.path))
+        old = found < schema.migrations()[-1].number
+        if old and not self._migrate:
+            raise StoreUnavailable(
+                f"{self.path} has schema version {found}", hint="Run `coordinator db migrate` first."
+            )
+        cx.execute(f"PRAGMA synchronous = {self._synchronous}")
+        cx.execute("PRAGMA journal_mode = WAL")
+        if old:
+            schema.migrate(cx, str(self.path))
+
+    async def aclose(self) -> None:
+        """Finish what is queued, then close both connections. Idempotent, and bounded: a writer that is
+        blocked behind a paused process is left to close itself."""
+        async with self._opening:
+            await self._close()
+
+    async def _close(self) -> None:
+        idle = self._commits is None or await self._commits.close()
+        self._commits = None
+        writer, reader, gate = self._writer, self._reader, self._gate
+        self._writer = self._reader = self._gate = None
+        try:
+            if reader is not None:
+                await reader.close()
+        finally:
+            release = partial(gates.release, gate) if gate is not None else _nothing
+            if not idle and writer is not None:
+                writer.abandon(then=release)
+            else:
+                try:
+                    if writer is not None:
+                        await writer.close()
+                finally:
+                    release()
+
+    async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
+        if self._commits is None:
+            raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
+        return await self._commits.run(transaction, *args, urgent=urgent, **kwargs)
+
+    async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        if self._reader is None:
+            raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
+        self.reads += 1
+        try:
+            return await self._reader.submit(lambda cx: query(cx, *args, **kwargs))
+        except sqlite3.Error as error:
+            raise as_store_error(error) from error
+
+    async def register(self, worker: NewWorker) -> int:
+        if self._commits is None or self._gate is None:
+            return await self._write(workers.register, worker)
+        gate, issued = self._gate, list[int]()
+        worker = replace(worker, proof=gate.token)
+
+        def register(cx: sqlite3.Connection, now: int) -> int:
+            issued.append(workers.register(cx, worker, now))
+            gate.live(issued[0])  # before the row can be seen: no peer may find it without its proof of life
+            return issued[0]
+
+        def disown(outcome: asyncio.Future[int]) -> None:
+            """The number of a registration that failed is issued again, perhaps to another process."""
+            if issued and (outcome.cancelled() or outcome.exception() is not None):
+                gate.dead(issued[0])
+
+        outcome = self._commits.run(register)
+        outcome.add_done_callback(disown)
+        return await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
+
+    async def retire(self, epoch: int) -> list[Orphan]:
+        ended = await super().retire(epoch)
+        if self._gate is not None:
+            self._gate.dead(epoch)
+        return ended
+
+    def proven_dead(self, peer: WorkerRow) -> bool:
+        """The peer's process released its byte of this very gate file, and only its end can do that."""
+        gate = self._gate
+        return gate is not None and peer.proof == gate.token and not gate.is_live(peer.epoch)
+
+    async def inspect(self) -> Inspection:
+        """Look the file over, read-only; the store need not be open. See `stores.inspection`."""
+        if not self.path.is_file():
+            raise StoreUnavailable(f"{str(self.path)!r} does not exist", hint=_HOW_TO_CREATE)
+        try:
+            return await asyncio.to_thread(inspection.inspect, self.path, self._now())
+        except sqlite3.Error as error:
+            raise as_store_error(error) from error
+
+    @property
+    def commits(self) -> int:
+        """Transactions that reached the disk through this store object; batches count once."""
+        return 0 if self._commits is None else self._commits.commits
+
+    def _blocked_by(self) -> str:
+        pid = self._gate.writer_pid() if self._gate is not None else None
+        return f" by process {pid}, which holds the write lock" if pid else " by another process"
+
+
+def _nothing() -> None:
+    """What there is to release where the platform has no gate."""
+
+
+async def database_version(path: Path) -> tuple[int, int]:
+    """(version of the file, newest that this program knows). Raises as `SQLiteStore.open` does."""
+
+    def look() -> int:
+        if not path.is_file():
+            raise StoreUnavailable(f"{str(path)!r} does not exist", hint=_HOW_TO_CREATE)
+        cx = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
+        try:
+            return schema.version(cx, str(path))
+        finally:
+            cx.close()
+
+    try:
+        return await asyncio.to_thread(look), schema.migrations()[-1].number
+    except sqlite3.Error as error:
+        raise as_store_error(error) from error

@@ -1,0 +1,94 @@
+"""The state machine of a run, as data. Every store builds its guards from these tables.
+
+status        pending --start--> running --> success | error | timeout | interrupted
+holds_thread  false --claim--> true --settle--> false
+
+A run may end without having been running (`pending -> error`). A terminal status is final.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class RunStatus(StrEnum):
+    pending = "pending"
+    running = "running"
+    success = "success"
+    error = "error"
+    timeout = "timeout"
+    interrupted = "interrupted"
+
+
+class DisconnectMode(StrEnum):
+    cancel = "cancel"
+    continue_ = "continue"
+
+
+class Strategy(StrEnum):
+    """What admission does when the thread has a run in flight (multitask strategy)."""
+
+    reject = "reject"
+    interrupt = "interrupt"
+    rollback = "rollback"
+    enqueue = "enqueue"
+
+
+class CancelAction(StrEnum):
+    interrupt = "interrupt"  # keep what the run has finished
+    rollback = "rollback"  # put the thread back to where it was before the run
+
+
+class Cause(StrEnum):
+    """Why a run was decided by somebody else than its own code."""
+
+    user = "user"
+    superseded = "superseded"
+    timeout = "timeout"
+    idle = "idle"
+    queue_timeout = "queue_timeout"
+    disconnect = "disconnect"
+    shutdown = "shutdown"
+    lease_lost = "lease_lost"
+    orphaned = "orphaned"
+    parent = "parent"
+    budget = "budget"
+    admin = "admin"
+
+
+class Phase(StrEnum):
+    """Derived from status and holds_thread, for people."""
+
+    waiting = "waiting"
+    pending = "pending"
+    running = "running"
+    cancelling = "cancelling"
+    rolling_back = "rolling back"
+    done = "done"
+
+
+class WorkerState(StrEnum):
+    live = "live"
+    draining = "draining"
+    dead = "dead"
+
+
+OPEN = frozenset({RunStatus.pending, RunStatus.running})
+TERMINAL = frozenset(RunStatus) - OPEN
+TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
+    RunStatus.pending: frozenset(RunStatus) - {RunStatus.pending},
+    RunStatus.running: TERMINAL,
+    **{status: frozenset[RunStatus]() for status in TERMINAL},
+}
+
+
+def may_become(old: RunStatus, new: RunStatus) -> bool:
+    return new in TRANSITIONS[old]
+
+
+def phase_of(status: RunStatus, *, holds_thread: bool, rollback: bool) -> Phase:
+    if status in OPEN:
+        return Phase(status) if holds_thread or status is RunStatus.running else Phase.waiting
+    if not holds_thread:
+        return Phase.done
+    return Phase.rolling_back if rollback else Phase.cancelling

@@ -1,0 +1,196 @@
+"""The store's operations over SQLite, whatever runs them: `sqlite` in a group commit, `memory` inline."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stores.base import Row, RunStore
+from stores.rows import (
+    Admission,
+    Claimed,
+    Decision,
+    Finish,
+    Json,
+    Limits,
+    NewRun,
+    NewWorker,
+    Orphan,
+    Outcome,
+    Ownership,
+    RunRow,
+    Started,
+    ThreadRow,
+    Tick,
+    Transition,
+    WorkerRow,
+)
+from stores.sql.sqlite import admission, decisions, ownership, reading, records, workers
+from stores.states import OPEN, CancelAction, Cause, RunStatus
+from stores.times import limit as limit_of
+
+
+class SQLTransactions(RunStore):
+    """Every operation is one call of one function; subclasses say where it runs."""
+
+    async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        raise NotImplementedError
+
+    def _now(self) -> int:
+        raise NotImplementedError
+
+    # -- admission, decisions, ownership
+
+    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
+        return await self._write(admission.admit, run, epoch, limits)
+
+    async def insert(self, run: NewRun, *, epoch: int) -> Admission:
+        return await self._write(admission.insert, run, epoch)
+
+    async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
+        return await self._write(admission.claim, thread_id, epoch)
+
+    async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
+        return await self._write(decisions.withdraw, run_id, epoch)
+
+    async def holder(self, thread_id: str) -> str | None:
+        return await self._read(reading.holder, thread_id)
+
+    async def decide(
+        self,
+        run_id: str,
+        status: RunStatus,
+        *,
+        action: CancelAction,
+        cause: Cause,
+        reason: str | None = None,
+        actor: str | None = None,
+        error: str | None = None,
+    ) -> Decision | None:
+        return await self._write(
+            decisions.decide,
+            run_id,
+            status,
+            action=action,
+            cause=cause,
+            reason=reason,
+            actor=actor,
+            error=error,
+            urgent=True,
+        )
+
+    async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
+        return await self._write(ownership.start, own, rollback_ref)
+
+    async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+        return await self._write(ownership.finish, own, outcome, hold=hold)
+
+    async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
+        return await self._write(ownership.settle, own, outcome, rollback_state)
+
+    async def refence(self, own: Ownership) -> Ownership | None:
+        return await self._write(ownership.refence, own)
+
+    async def save(self, own: Ownership, values: Json) -> None:
+        await self._write(ownership.save, own, values)
+
+    async def restore(self, own: Ownership) -> Json:
+        return await self._write(ownership.restore, own)
+
+    async def delete_thread(self, own: Ownership) -> None:
+        await self._write(records.delete_thread, own)
+
+    # -- workers
+
+    async def beat(self, epoch: int) -> bool:
+        return await self._write(workers.beat, epoch, urgent=True)
+
+    async def register(self, worker: NewWorker) -> int:
+        return await self._write(workers.register, worker)
+
+    async def retire(self, epoch: int) -> list[Orphan]:
+        return await self._write(workers.retire, epoch)
+
+    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+        return await self._write(workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)
+
+    async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
+        return await self._write(workers.sweep, by, error, before=limit_of(before))
+
+    async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
+        return await self._read(workers.workers, self._now(), alive_only=alive_only)
+
+    async def tick(self, epoch: int) -> Tick:
+        return await self._read(reading.tick, epoch)
+
+    def proven_dead(self, peer: WorkerRow) -> bool:
+        return False
+
+    # -- reads
+
+    async def row(self, run_id: str) -> RunRow | None:
+        return await self._read(reading.row, run_id)
+
+    async def waiting_line(self, thread_id: str) -> list[str]:
+        return await self._read(reading.waiting_line, thread_id)
+
+    async def thread(self, thread_id: str) -> ThreadRow | None:
+        return await self._read(reading.thread, thread_id)
+
+    async def runs(
+        self,
+        *,
+        thread_id: str | None = None,
+        statuses: tuple[str, ...] = (),
+        limit: int = 100,
+        in_flight: bool = False,
+    ) -> list[RunRow]:
+        return await self._read(
+            reading.runs, thread_id=thread_id, statuses=statuses, limit=limit, in_flight=in_flight
+        )
+
+    async def transitions(self, run_id: str) -> list[Transition]:
+        return await self._read(reading.transitions, run_id)
+
+    # -- record operations
+
+    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
+        await self._write(records.put, run_id, {"thread_id": thread_id, **fields})
+
+    async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
+        return await self._read(records.get, run_id, user_id)
+
+    async def list_by_thread(
+        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
+    ) -> list[Row]:
+        return await self._read(records.list_by_thread, thread_id, user_id, limit)
+
+    async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool:
+        return await self._write(records.update_status, run_id, RunStatus(status).value, error)
+
+    async def update_model_name(self, run_id: str, model_name: str | None) -> bool:
+        return await self._write(records.update_model_name, run_id, model_name)
+
+    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> bool:
+        return await self._write(
+            records.update_completion, run_id, None if status is None else RunStatus(status).value, fields
+        )
+
+    async def update_run_progress(self, run_id: str, **fields: Any) -> bool:
+        return await self._write(records.update_progress, run_id, fields)
+
+    async def list_inflight(self, *, before: str | None = None) -> list[Row]:
+        return await self._read(records.list_open, tuple(sorted(OPEN)), limit_of(before), inclusive=False)
+
+    async def list_pending(self, *, before: str | None = None) -> list[Row]:
+        return await self._read(records.list_open, (RunStatus.pending,), limit_of(before), inclusive=True)
+
+    async def delete(self, run_id: str) -> None:
+        await self._write(records.delete, run_id)
+
+    async def aggregate_tokens_by_thread(
+        self, thread_id: str, include_active: bool = False
+    ) -> dict[str, Any]:
+        return await self._read(records.aggregate_tokens, thread_id, include_active=include_active)

@@ -1,0 +1,22 @@
+"""What every run store must do. Enter by subclassing `StoreConformance` and giving it a `store`.
+
+    class TestMyStore(StoreConformance):
+        @pytest.fixture
+        async def store(self, clock): ...
+
+`clock` is the store's clock; an adapter that brings its own declares it by overriding `clock`.
+"""
+
+from __future__ import annotations
+
+from tests.conformance.run_store.admission import Admissions
+from tests.conformance.run_store.lines import WaitingLines
+from tests.conformance.run_store.ownership import Owners
+from tests.conformance.run_store.records import Records
+from tests.conformance.run_store.reports import Reports
+from tests.conformance.run_store.rollbacks import Rollbacks
+from tests.conformance.run_store.workers import Workers
+
+
+class StoreConformance(Admissions, WaitingLines, Owners, Rollbacks, Workers, Records, Reports):
+    """The whole suite, for one adapter."""

@@ -1,0 +1,153 @@
+"""claim, and the order of the waiting line."""
+
+from __future__ import annotations
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.errors import EpochDead
+from stores.rows import Claimed, Ownership
+from stores.states import RunStatus
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import (
+    SUCCESS,
+    admitted,
+    buried,
+    cancel,
+    holding,
+    new_run,
+    row_of,
+    running,
+    waiting,
+)
+
+
+class WaitingLines(StoreCase):
+    async def test_runs_take_the_thread_in_the_order_of_admission(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await running(store, me)
+        line = [await waiting(store, me) for _ in range(3)]
+        for number, run_id in enumerate(line):
+            finish = await store.finish(own, SUCCESS)
+            assert finish.next_home == me
+            assert await store.claim("t", epoch=me) == Claimed(run_id, number + 2)
+            own = Ownership(run_id, "t", me, number + 2)
+            assert await store.start(own, None) is not None
+        assert (await store.finish(own, SUCCESS)).next_home is None
+
+    async def test_a_claim_asked_again_answers_the_same_until_the_run_starts(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me)
+        run_id = await waiting(store, me)
+        await store.finish(own, SUCCESS)
+        claimed = await store.claim("t", epoch=me)
+        assert claimed == await store.claim("t", epoch=me) == Claimed(run_id, 2)
+        assert await store.claim("t", epoch=peer) is None
+        await store.start(Ownership(run_id, "t", me, 2), None)
+        assert await store.claim("t", epoch=me) is None
+
+    async def test_nothing_is_claimed_while_somebody_holds(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me)
+        await waiting(store, me)
+        assert await store.claim("t", epoch=me) is None
+        await cancel(store, own.run_id)
+        assert await store.claim("t", epoch=me) is None, "decided is not stopped"
+
+    async def test_nothing_is_claimed_on_an_idle_or_unknown_thread(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        assert await store.claim("t", epoch=me) is None
+        await store.finish(await holding(store, me), SUCCESS)
+        assert await store.claim("t", epoch=me) is None
+
+    async def test_a_run_beside_the_slot_is_waited_for(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me)
+        beside = await store.insert(new_run(), epoch=me)
+        await waiting(store, me)
+        await store.finish(own, SUCCESS)
+        assert await store.claim("t", epoch=me) is None
+        await store.finish(Ownership(beside.run_id, "t", me, 0), SUCCESS)
+        assert await store.claim("t", epoch=me) is not None
+
+    async def test_only_the_home_claims_while_it_lives(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me)
+        run_id = await waiting(store, me, portable=True)
+        assert (await store.finish(own, SUCCESS)).next_home == me
+        assert await store.claim("t", epoch=peer) is None
+        assert await store.claim("t", epoch=me) == Claimed(run_id, 2)
+
+    async def test_a_portable_run_is_claimed_by_anyone_once_its_home_is_dead(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me)
+        run_id = await waiting(store, peer, portable=True)
+        await store.finish(own, SUCCESS)
+        await buried(store, peer, by=me)
+        assert await store.claim("t", epoch=me) == Claimed(run_id, 2)
+        assert (await row_of(store, run_id)).owner_epoch == me
+
+    async def test_a_run_that_is_not_portable_dies_with_its_home(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me)
+        run_id = await waiting(store, peer)
+        behind = await waiting(store, me)
+        await store.finish(own, SUCCESS)
+        await buried(store, peer, by=me)
+        assert await store.claim("t", epoch=me) is None
+        await store.sweep(by=me, error="gone")
+        assert (await row_of(store, run_id)).status is RunStatus.error
+        assert await store.claim("t", epoch=me) == Claimed(behind, 2)
+
+    async def test_a_dead_epoch_claims_and_starts_nothing(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await holding(store, peer)
+        await buried(store, peer, by=me)
+        with pytest.raises(EpochDead):
+            await store.claim("t", epoch=peer)
+        assert await store.start(own, None) is None
+
+    async def test_a_cancelled_waiting_run_leaves_the_line_at_once(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await running(store, me)
+        first, second = await waiting(store, me), await waiting(store, me)
+        decision = await cancel(store, first)
+        assert decision.settled
+        assert await store.waiting_line("t") == [second]
+        await store.finish(own, SUCCESS)
+        assert (await store.claim("t", epoch=me) or ("",))[0] == second
+
+    async def test_running_cannot_be_said_of_a_run_that_waits(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        await running(store, me)
+        run_id = await waiting(store, me)
+        assert await store.update_status(run_id, "running") is False
+        assert (await row_of(store, run_id)).waiting
+
+    async def test_holder_is_the_holder_or_the_oldest_in_flight(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        assert await store.holder("t") is None
+        own = await running(store, me)
+        first = await waiting(store, me)
+        await waiting(store, me)
+        assert await store.holder("t") == own.run_id
+        await store.finish(own, SUCCESS)
+        assert await store.holder("t") == first
+
+    async def test_the_line_of_one_thread_is_not_that_of_another(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        await running(store, me, "a")
+        run_id = await waiting(store, me, "a")
+        await running(store, me, "b")
+        assert await store.waiting_line("b") == []
+        assert await store.waiting_line("a") == [run_id]
+        assert (await admitted(store, me, "c")).holds

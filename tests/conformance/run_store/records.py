@@ -1,0 +1,259 @@
+"""The record operations that gateways already call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.states import RunStatus
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import SUCCESS, created, row_of, running, sql_of
+
+
+class Records(StoreCase):
+    async def test_put_and_get(self, store: CoordinationStore) -> None:
+        await store.put(
+            "r", thread_id="t", assistant_id="a", user_id="u", status="pending", multitask_strategy="enqueue",
+            metadata={"m": [1, "ü"]}, kwargs={"k": None}, error=None, created_at=created(1), model_name="gpt",
+        )  # fmt: skip
+        found = await store.get("r")
+        assert found is not None
+        expected = {
+            "run_id": "r", "thread_id": "t", "assistant_id": "a", "user_id": "u", "status": "pending",
+            "multitask_strategy": "enqueue", "metadata": {"m": [1, "ü"]}, "kwargs": {"k": None},
+            "error": None, "created_at": created(1), "model_name": "gpt", "total_tokens": 0,
+        }  # fmt: skip
+        assert {name: found[name] for name in expected} == expected
+
+    async def test_put_is_an_upsert(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t", metadata={"v": 1}, error="x", model_name="old")
+        await store.put("r", thread_id="t", status="running", metadata={"v": 2}, created_at=created(5))
+        found = await store.get("r")
+        assert found is not None
+        assert (found["status"], found["metadata"], found["error"], found["model_name"]) == (
+            "running", {"v": 2}, None, None,
+        )  # fmt: skip
+        assert len(await store.list_by_thread("t")) == 1
+
+    async def test_a_put_never_reopens_what_is_decided(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t", status="error", error="first")
+        for status in ("pending", "running", "success"):
+            await store.put("r", thread_id="t", status=status, error="later")
+        found = await store.get("r")
+        assert found is not None
+        assert (found["status"], found["error"]) == ("error", "first")
+
+    async def test_a_put_that_ends_a_run_of_nobody_settles_it(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t", status="running")
+        await store.put("r", thread_id="t", status="success")
+        row = await row_of(store, "r")
+        assert (row.settled, row.ended_at is not None) == (True, True)
+
+    async def test_a_status_of_none_is_pending(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t", status=None)
+        assert (await row_of(store, "r")).status is RunStatus.pending
+
+    async def test_put_is_for_imports_several_users_and_several_runs_in_flight(
+        self, store: CoordinationStore
+    ) -> None:
+        for user in ("a", "b"):
+            await store.put(user, thread_id="t", user_id=user, status="running")
+        assert {row["run_id"] for row in await store.list_by_thread("t")} == {"a", "b"}
+        assert [row["run_id"] for row in await store.list_by_thread("t", user_id="b")] == ["b"]
+        assert await store.get("a", user_id="b") is None
+        assert await store.get("a", user_id="a") is not None
+
+    async def test_kwargs_are_opaque(self, store: CoordinationStore) -> None:
+        """What JSON cannot hold is kept as its str(), under its key."""
+        deep: list[Any] = []
+        for _ in range(10_000):
+            deep = [deep]
+        around: dict[str, Any] = {}
+        around["self"] = around
+        kwargs = {
+            "o": {1},
+            "nan": float("nan"),
+            "nested": {"x": 1 + 2j},
+            "around": around,
+            "ok": [1],
+            ("t",): 2,
+        }
+        await store.put("r", thread_id="t", kwargs=kwargs)
+        found = await store.get("r")
+        assert found is not None
+        stored = found["kwargs"]
+        assert (stored["o"], stored["nan"], stored["nested"], stored["ok"], stored["('t',)"]) == (
+            "{1}", "nan", {"x": "(1+2j)"}, [1], 2,
+        )  # fmt: skip
+        assert stored["around"] == str(around)
+        await store.put("deep", thread_id="t", kwargs={"deep": deep, "ok": 1})
+        found = await store.get("deep")
+        assert found is not None
+        assert found["kwargs"]["ok"] == 1
+
+    @pytest.mark.parametrize("value", [object(), float("inf"), {1}], ids=["object", "inf", "set"])
+    async def test_metadata_must_be_json(self, store: CoordinationStore, value: Any) -> None:
+        with pytest.raises((TypeError, ValueError)):
+            await store.put("r", thread_id="t", metadata={"x": value})
+        assert await store.get("r") is None
+        await store.put("after", thread_id="t")
+
+    async def test_metadata_that_is_too_deep_is_refused(self, store: CoordinationStore) -> None:
+        deep: list[Any] = []
+        for _ in range(100_000):
+            deep = [deep]
+        with pytest.raises(ValueError, match="too deep"):
+            await store.put("r", thread_id="t", metadata={"x": deep})
+        await store.put("after", thread_id="t")
+
+    async def test_a_number_too_large_harms_nobody_else(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t", status="running")
+        with pytest.raises(OverflowError):
+            await store.update_run_progress("r", total_tokens=10**20)
+        assert await store.update_run_progress("r", total_tokens=1) is True
+
+    async def test_lists_are_newest_first_with_ties_in_order_of_insertion(
+        self, store: CoordinationStore
+    ) -> None:
+        for run_id, step in {"b": 5, "a": 5, "old": 1, "new": 9}.items():
+            await store.put(run_id, thread_id="t", created_at=created(step))
+        assert [row["run_id"] for row in await store.list_by_thread("t")] == ["new", "b", "a", "old"]
+        assert [row["run_id"] for row in await store.list_by_thread("t", limit=1)] == ["new"]
+
+    async def test_times_are_iso_with_t_and_offset(self, store: CoordinationStore, me: int) -> None:
+        await store.put("naive", thread_id="t", created_at="2026-01-02 03:04:05")
+        await store.put("none", thread_id="t", created_at=None)
+        own = await running(store, me, "u")
+        await store.finish(own, SUCCESS)
+        for run_id in ("naive", "none", own.run_id):
+            found = await store.get(run_id)
+            assert found is not None
+            for name, value in found.items():
+                if name.endswith("_at") and value is not None:
+                    assert "T" in value, name
+                    assert value.endswith("+00:00"), name
+        found = await store.get("naive")
+        assert found is not None
+        assert found["created_at"] == "2026-01-02T03:04:05.000000+00:00"
+
+    async def test_update_status(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t")
+        assert await store.update_status("unknown", "running") is False
+        assert await store.update_status("r", "running") is True
+        assert await store.update_status("r", "pending") is False
+        assert await store.update_status("r", "error", error="why") is True
+        before = await store.get("r")
+        assert await store.update_status("r", "error", error="other") is True, "said again"
+        for status in ("pending", "running", "success", "interrupted"):
+            assert await store.update_status("r", status, error="later") is False
+        after = await store.get("r")
+        assert before is not None
+        assert after is not None
+        assert (after["status"], after["error"], after["ended_at"]) == ("error", "why", before["ended_at"])
+        with pytest.raises(ValueError, match="unheard"):
+            await store.update_status("r", "unheard")
+
+    async def test_update_model_name(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t")
+        assert await store.update_model_name("r", "m") is True
+        assert await store.update_model_name("unknown", "m") is False
+        found = await store.get("r")
+        assert found is not None
+        assert found["model_name"] == "m"
+
+    async def test_completion(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t", status="running")
+        done = {"total_tokens": 7, "last_ai_message": "bye \ud800", "first_human_message": None}
+        assert await store.update_run_completion("r", status="running", llm_call_count=2) is True
+        assert await store.update_run_completion("r", status="success", **done) is True
+        assert await store.update_run_completion("r", status="success", total_tokens=8) is True, "repeated"
+        assert await store.update_run_completion("unknown", status="success") is False
+        for status in ("error", "running", "interrupted"):
+            assert await store.update_run_completion("r", status=status, error="x", total_tokens=9) is False
+        found = await store.get("r")
+        assert found is not None
+        assert [found[name] for name in ("status", "error", "total_tokens", "llm_call_count")] == [
+            "success", None, 8, 2,
+        ]  # fmt: skip
+        assert found["last_ai_message"] == "bye \\ud800"
+
+    async def test_progress_only_while_running_and_omitted_fields_stay(
+        self, store: CoordinationStore
+    ) -> None:
+        await store.put("r", thread_id="t")
+        assert await store.update_run_progress("r", total_tokens=1) is False
+        await store.update_status("r", "running")
+        assert await store.update_run_progress("r", total_tokens=5, message_count=2) is True
+        assert await store.update_run_progress("r", total_tokens=6, message_count=None) is True
+        await store.update_status("r", "success")
+        assert await store.update_run_progress("r", total_tokens=9) is False
+        found = await store.get("r")
+        assert found is not None
+        assert (found["total_tokens"], found["message_count"]) == (6, 2)
+
+    async def test_inflight_and_pending_are_oldest_first(self, store: CoordinationStore) -> None:
+        rows = {"b": ("pending", 2), "a": ("running", 1), "c": ("pending", 3), "done": ("success", 0)}
+        for run_id, (status, step) in rows.items():
+            await store.put(run_id, thread_id=run_id, status=status, created_at=created(step))
+        assert ids(await store.list_inflight()) == ["a", "b", "c"]
+        assert ids(await store.list_pending()) == ["b", "c"]  # type: ignore[attr-defined]
+
+    async def test_before_compares_instants_and_naive_means_utc(self, store: CoordinationStore) -> None:
+        await store.put("a", thread_id="t", created_at="2026-01-01T12:00:00+02:00")  # 10:00 UTC
+        await store.put("b", thread_id="t", created_at="2026-01-01T11:00:00")
+        await store.put("odd", thread_id="t", created_at="not a time")
+        for limit in ("2026-01-01T10:30:00", "2026-01-01T10:30:00Z", "2026-01-01T11:30:00+01:00"):
+            assert ids(await store.list_inflight(before=limit)) == ["a"]
+            assert ids(await store.list_pending(before=limit)) == ["a"]  # type: ignore[attr-defined]
+        assert set(ids(await store.list_inflight())) == {"a", "b", "odd"}
+        with pytest.raises(ValueError, match="ISO 8601"):
+            await store.list_inflight(before="garbage")
+
+    async def test_a_damaged_row_does_not_hide_the_others(self, store: CoordinationStore) -> None:
+        for run_id in ("good", "bad"):
+            await store.put(run_id, thread_id="t", status="running")
+        sql_of(store)("UPDATE runs SET metadata = '{oops' WHERE run_id = 'bad'")
+        assert ids(await store.list_inflight()) == ["good"]
+        assert ids(await store.list_by_thread("t")) == ["good"]
+
+    async def test_operations_are_no_runs(self, store: CoordinationStore, me: int) -> None:
+        await running(store, me, kind="op")
+        assert await store.list_by_thread("t") == []
+        assert await store.list_inflight() == []
+        assert await store.runs() == []
+
+    async def test_delete_is_silent_and_takes_the_audit_along(self, store: CoordinationStore) -> None:
+        await store.put("r", thread_id="t")
+        for _ in range(2):
+            await store.delete("r")
+        assert await store.get("r") is None
+        assert await store.transitions("r") == []
+
+    async def test_tokens_of_a_thread(self, store: CoordinationStore) -> None:
+        runs = {
+            "a": ("success", "m1"),
+            "b": ("error", None),
+            "c": ("running", "m1"),
+            "d": ("interrupted", "m2"),
+        }
+        for run_id, (status, model) in runs.items():
+            await store.put(run_id, thread_id="t", status="running", model_name=model)
+            await store.update_run_progress(
+                run_id, total_tokens=10, total_input_tokens=6, total_output_tokens=4,
+                lead_agent_tokens=5, subagent_tokens=3, middleware_tokens=2,
+            )  # fmt: skip
+            await store.update_status(run_id, status)
+        aggregate = store.aggregate_tokens_by_thread  # type: ignore[attr-defined]
+        assert await aggregate("t") == {
+            "total_tokens": 20, "total_input_tokens": 12, "total_output_tokens": 8, "total_runs": 2,
+            "by_model": {"m1": {"tokens": 10, "runs": 1}, "unknown": {"tokens": 10, "runs": 1}},
+            "by_caller": {"lead_agent": 10, "subagent": 6, "middleware": 4},
+        }  # fmt: skip
+        assert (await aggregate("t", include_active=True))["by_model"]["m1"] == {"tokens": 20, "runs": 2}
+        assert (await aggregate("empty"))["total_runs"] == 0
+
+
+def ids(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["run_id"] for row in rows]

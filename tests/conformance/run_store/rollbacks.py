@@ -1,0 +1,187 @@
+"""save, restore, settle after a rollback, adoption; delete of a thread."""
+
+from __future__ import annotations
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.errors import StaleFence
+from stores.rows import Orphan, Ownership, ThreadRow
+from stores.states import CancelAction, RunStatus
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import (
+    ENDED,
+    SUCCESS,
+    admitted,
+    buried,
+    cancel,
+    holding,
+    new_worker,
+    row_of,
+    running,
+    sql_of,
+)
+
+
+class Rollbacks(StoreCase):
+    async def test_the_thread_stays_held_until_its_state_is_back(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        await store.finish(await running(store, me), SUCCESS._replace(values={"n": 0}))
+        own = await running(store, me)
+        for number in (1, 2):
+            await store.save(own, {"n": number})
+        assert (await row_of(store, own.run_id)).rollback_ref["values"] == {"n": 0}, "kept once"
+        await cancel(store, own.run_id, CancelAction.rollback)
+        for _ in range(2):
+            finish = await store.finish(own, SUCCESS)
+            assert (finish.status, finish.undo, finish.lost) == (RunStatus.interrupted, True, False)
+        assert await store.holder("t") == own.run_id
+        for _ in range(2):
+            assert await store.restore(own) == {"n": 0}
+        assert (await store.settle(own, ENDED, "done")).status is RunStatus.interrupted
+        thread = await the_thread(store)
+        assert (thread.values, thread.status) == ({"n": 0}, "idle")
+        assert (await row_of(store, own.run_id)).rollback_state == "done"
+
+    async def test_the_open_questions_of_the_thread_come_back_too(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        paused = SUCCESS._replace(values={"n": 0}, paused=True, interrupts=["question"])
+        await store.finish(await running(store, me), paused)
+        own = await running(store, me)
+        await store.save(own, {"n": 1})
+        assert (await the_thread(store)).interrupts is None
+        await cancel(store, own.run_id, CancelAction.rollback)
+        values = await store.restore(own)
+        await store.settle(own, ENDED._replace(values=values), "done")
+        thread = await the_thread(store)
+        assert (thread.values, thread.interrupts, thread.status) == ({"n": 0}, ["question"], "interrupted")
+
+    async def test_a_run_that_saved_nothing_is_restored_to_what_is_there(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        await store.finish(await running(store, me), SUCCESS._replace(values={"n": 0}))
+        own = await running(store, me)
+        await cancel(store, own.run_id, CancelAction.rollback)
+        assert await store.restore(own) == {"n": 0}
+
+    async def test_a_run_that_never_started_has_nothing_to_undo(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await holding(store, me)
+        await cancel(store, own.run_id, CancelAction.rollback)
+        finish = await store.finish(own, SUCCESS)
+        assert (finish.undo, finish.status) == (False, RunStatus.interrupted)
+        assert await store.holder("t") is None
+
+    async def test_settle_stores_values_that_were_restored_elsewhere(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        """A graph keeps its state in its own store; the thread's row shows what `restore` answered."""
+        own = await running(store, me)
+        await cancel(store, own.run_id, CancelAction.rollback)
+        await store.settle(own, ENDED._replace(values={"from": "checkpointer"}), "done")
+        assert (await the_thread(store)).values == {"from": "checkpointer"}
+
+    async def test_the_next_run_waits_until_the_rollback_is_settled(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me)
+        admission = await admitted(store, peer, multitask_strategy="rollback")
+        assert await store.claim("t", epoch=peer) is None
+        assert (await store.finish(own, SUCCESS)).undo
+        assert await store.claim("t", epoch=peer) is None
+        assert (await store.settle(own, ENDED, "done")).next_home == peer
+        claimed = await store.claim("t", epoch=peer)
+        assert claimed is not None
+        assert claimed.run_id == admission.run_id
+
+    async def test_a_peer_adopts_a_half_done_rollback_with_a_newer_fence(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await rolling_back(store, peer)
+        await buried(store, peer, by=me)
+        [orphan] = await store.sweep(by=me, error="gone")
+        assert orphan.adopted == own._replace(epoch=me, fence=own.fence + 1)
+        assert (orphan.decided, orphan.dead_epoch) == (True, peer)
+        assert orphan.rollback_ref["kind"] == "values"
+        with pytest.raises(StaleFence):
+            await store.restore(own)
+        assert orphan.adopted is not None
+        assert await store.restore(orphan.adopted) == {"n": 0}
+        assert (await store.settle(orphan.adopted, ENDED, "done")).status is RunStatus.interrupted
+        assert (await the_thread(store)).values == {"n": 0}
+        assert await store.sweep(by=me, error="gone") == []
+
+    async def test_the_fourth_crash_in_a_rollback_frees_the_thread_with_an_error_to_see(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        owner = await store.register(new_worker())
+        own = await rolling_back(store, owner)
+        for _ in range(3):
+            await buried(store, owner, by=me)
+            owner = await store.register(new_worker())
+            [orphan] = await store.sweep(by=owner, error="gone")
+            assert orphan.adopted is not None
+        await buried(store, owner, by=me)
+        [orphan] = await store.sweep(by=me, error="gone")
+        assert orphan.adopted is None
+        row = await row_of(store, own.run_id)
+        assert (row.status, row.rollback_state, row.settled) == (RunStatus.interrupted, "failed", True)
+        assert "Rollback failed" in (row.error or "")
+        assert (await the_thread(store)).status == "error"
+
+    async def test_a_zombie_adopts_nothing(self, store: CoordinationStore, me: int, peer: int) -> None:
+        own = await rolling_back(store, peer)
+        zombie = await store.register(new_worker())
+        await buried(store, peer, by=me)
+        await buried(store, zombie, by=me)
+        assert await store.sweep(by=zombie, error="gone") == []
+        assert (await row_of(store, own.run_id)).owner_epoch == peer
+
+    async def test_a_damaged_reference_does_not_stop_the_recovery_of_others(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await rolling_back(store, peer)
+        other = await running(store, peer, "other")
+        sql_of(store)("UPDATE runs SET rollback_ref = '{' WHERE run_id = ?", own.run_id)
+        await buried(store, peer, by=me)
+        ended: list[Orphan] = await store.sweep(by=me, error="gone")
+        assert {orphan.run_id for orphan in ended} == {own.run_id, other.run_id}
+
+    async def test_a_thread_is_deleted_by_the_operation_that_holds_it(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        old = await running(store, me)
+        await store.finish(old, SUCCESS)
+        own = await holding(store, me, kind="op")
+        for _ in range(2):
+            await store.delete_thread(own)
+        assert await store.thread("t") is None
+        assert await store.row(old.run_id) is None
+        assert await store.transitions(old.run_id) == []
+        assert (await row_of(store, own.run_id)).status is RunStatus.success
+        assert (await holding(store, me)).thread_id == "t"
+
+    async def test_a_cancelled_operation_deletes_nothing(self, store: CoordinationStore, me: int) -> None:
+        own = await holding(store, me, kind="op")
+        await cancel(store, own.run_id)
+        with pytest.raises(StaleFence):
+            await store.delete_thread(own)
+        assert await store.thread("t") is not None
+
+
+async def rolling_back(store: CoordinationStore, epoch: int) -> Ownership:
+    """A run whose rollback was decided, with values to restore."""
+    await store.finish(await running(store, epoch), SUCCESS._replace(values={"n": 0}))
+    own = await running(store, epoch)
+    await store.save(own, {"n": 1})
+    await cancel(store, own.run_id, CancelAction.rollback)
+    return own
+
+
+async def the_thread(store: CoordinationStore) -> ThreadRow:
+    thread = await store.thread("t")
+    assert thread is not None
+    return thread

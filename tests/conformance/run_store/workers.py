@@ -1,0 +1,211 @@
+"""register, beat, bury, sweep, retire, tick: who is alive, and what becomes of the rest."""
+
+from __future__ import annotations
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.errors import StoreRefused
+from stores.states import CancelAction, Cause, RunStatus, WorkerState
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import (
+    SUCCESS,
+    StoreClock,
+    buried,
+    cancel,
+    created,
+    holding,
+    new_run,
+    new_worker,
+    row_of,
+    running,
+    sql_of,
+    waiting,
+    worker_row,
+)
+
+
+class Workers(StoreCase):
+    async def test_a_restart_is_a_new_epoch_and_none_is_reused(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        worker = new_worker(worker_id="same")
+        first = await store.register(worker)
+        await store.retire(first)
+        second = await store.register(worker)
+        assert me < first < second
+        assert [row.epoch for row in await store.workers()] == [me, second]
+        assert (await worker_row(store, first)).state is WorkerState.dead
+
+    async def test_a_beat_renews_until_the_burial(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        clock.advance(16)
+        assert (await worker_row(store, peer)).expired
+        assert await store.beat(peer)
+        renewed = await worker_row(store, peer)
+        assert (renewed.hb_seq, renewed.expired) == (1, False)
+        await buried(store, peer, by=me)
+        assert not await store.beat(peer)
+        assert not await store.beat(999)
+        assert (await worker_row(store, peer)).fenced_by == me
+
+    async def test_an_owner_who_renews_between_the_look_and_the_burial_lives(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        own = await running(store, peer)
+        clock.advance(16)
+        seen = await worker_row(store, peer)
+        await store.beat(peer)
+        clock.advance(16)
+        assert not await store.bury(seen, by=me, proven=False)
+        assert not await store.bury(seen, by=me, proven=True)
+        await store.sweep(by=me, error="gone")
+        assert (await row_of(store, own.run_id)).status is RunStatus.running
+
+    async def test_without_proof_a_lease_must_have_expired(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        seen = await worker_row(store, peer)
+        assert not await store.bury(seen, by=me, proven=False)
+        clock.advance(15.1)
+        assert await store.bury(seen, by=me, proven=False)
+        assert not await store.bury(seen, by=me, proven=False), "once"
+
+    async def test_a_sweep_ends_the_runs_of_the_dead_and_spares_the_living(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        lives = await running(store, me, "a")
+        dies = await running(store, peer, "b")
+        never_started = await holding(store, peer, "c")
+        waits = await waiting(store, peer, "a")
+        await buried(store, peer, by=me)
+        ended = await store.sweep(by=me, error="its worker died")
+        assert {(o.run_id, o.status, o.dead_epoch, o.decided) for o in ended} == {
+            (run_id, RunStatus.error, peer, False) for run_id in (dies.run_id, never_started.run_id, waits)
+        }
+        row = await row_of(store, dies.run_id)
+        assert (row.error, row.cancel_cause, row.settled) == ("its worker died", Cause.orphaned, True)
+        assert (await row_of(store, lives.run_id)).status is RunStatus.running
+        assert await store.sweep(by=me, error="again") == [], "each recovery is reported once"
+
+    async def test_a_decided_run_of_the_dead_just_settles(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, peer)
+        await cancel(store, own.run_id, reason="stop")
+        await buried(store, peer, by=me)
+        [orphan] = await store.sweep(by=me, error="gone")
+        row = await row_of(store, own.run_id)
+        assert (orphan.status, orphan.decided, orphan.adopted) == (RunStatus.interrupted, True, None)
+        assert (row.status, row.error, row.cancel_cause, row.settled) == (
+            RunStatus.interrupted,
+            None,
+            Cause.user,
+            True,
+        )
+
+    async def test_a_cancel_after_the_death_does_not_disarm_the_sweep(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, peer)
+        await buried(store, peer, by=me)
+        await cancel(store, own.run_id)
+        assert len(await store.sweep(by=me, error="gone")) == 1
+        assert await store.holder("t") is None
+
+    async def test_rows_of_nobody_are_found(self, store: CoordinationStore, me: int) -> None:
+        """A NULL owner, or one that never existed, is reclaimable like a dead one."""
+        await store.put("nobody", thread_id="a", status="running")
+        ghost = await running(store, me, "b")
+        sql_of(store)("UPDATE runs SET owner_epoch = 999 WHERE run_id = ?", ghost.run_id)
+        ended = await store.sweep(by=me, error="gone")
+        assert {orphan.run_id for orphan in ended} == {"nobody", ghost.run_id}
+
+    async def test_a_waiting_portable_run_is_left_for_whoever_claims_it(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me)
+        run_id = await waiting(store, peer, portable=True)
+        await buried(store, peer, by=me)
+        assert await store.sweep(by=me, error="gone") == []
+        assert (await store.tick(me)).free_threads == ()
+        await store.finish(own, SUCCESS)
+        assert (await store.tick(me)).free_threads == ("t",), "every tick may find it: its home never will"
+        claimed = await store.claim("t", epoch=me)
+        assert claimed is not None
+        assert claimed.run_id == run_id
+
+    async def test_before_limits_by_creation_and_skips_what_cannot_be_read(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        for run_id, stamp in {"old": created(-100), "new": created(100), "odd": "yesterday"}.items():
+            await store.put(run_id, thread_id=run_id, status="running", created_at=stamp)
+        assert [o.run_id for o in await store.sweep(by=me, error="x", before=created(0))] == ["old"]
+        with pytest.raises(ValueError, match="ISO 8601"):
+            await store.sweep(by=me, error="x", before="last week")
+        assert {o.run_id for o in await store.sweep(by=me, error="x")} == {"new", "odd"}
+
+    async def test_retire_ends_its_own_runs_only(self, store: CoordinationStore, me: int, peer: int) -> None:
+        mine, theirs = await running(store, peer, "a"), await running(store, me, "b")
+        await store.put("imported", thread_id="c", status="pending")
+        decided = await running(store, peer, "d")
+        await cancel(store, decided.run_id)
+        undone = await running(store, peer, "e")
+        await cancel(store, undone.run_id, CancelAction.rollback)
+        ended = await store.retire(peer)
+        assert {orphan.run_id for orphan in ended} == {mine.run_id, decided.run_id}
+        assert await store.retire(peer) == []
+        assert (await row_of(store, theirs.run_id)).status is RunStatus.running
+        assert (await row_of(store, "imported")).open
+        [adopted] = [o for o in await store.sweep(by=me, error="gone") if o.adopted]
+        assert adopted.run_id == undone.run_id, "a rollback is left to a reaper"
+
+    async def test_a_run_beside_the_slot_ends_with_its_worker(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        await holding(store, me)
+        first, second = [(await store.insert(new_run(), epoch=peer)).run_id for _ in range(2)]
+        await cancel(store, first)
+        await buried(store, peer, by=me)
+        assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [second]
+        assert (await row_of(store, first)).settled
+
+    async def test_a_tick_reads_what_was_decided_what_waits_and_what_is_free(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        decided, quiet = await running(store, me, "a"), await running(store, me, "b")
+        theirs = await running(store, peer, "c")
+        for own in (decided, theirs):
+            await cancel(store, own.run_id)
+        waits, free = await waiting(store, me, "b"), await waiting(store, me, "c")
+        await waiting(store, peer, "b")
+        await store.finish(theirs, SUCCESS)
+        tick = await store.tick(me)
+        assert tick.cancelled == (decided.run_id,)
+        assert set(tick.waiting) == {waits, free}
+        assert tick.free_threads == ("c",)
+        await store.finish(decided, SUCCESS)
+        await store.finish(quiet, SUCCESS)
+        tick = await store.tick(me)
+        assert (tick.cancelled, set(tick.free_threads)) == ((), {"b", "c"})
+
+    async def test_workers_are_counted_with_what_they_hold(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        await running(store, me, "a")
+        await holding(store, me, "b")
+        await waiting(store, me, "b")
+        assert [(row.epoch, row.holding) for row in await store.workers()] == [(me, 2), (peer, 0)]
+
+    async def test_a_second_host_is_refused_while_the_first_is_alive(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        if store.url.startswith("postgresql"):
+            return  # any number of hosts
+        other = new_worker(host="there", boot_id="boot-2")
+        with pytest.raises(StoreRefused, match="'here'"):
+            await store.register(other)
+        await store.register(new_worker(host="container", boot_id="boot-1"))
+        clock.advance(16)
+        assert await store.register(other) > me

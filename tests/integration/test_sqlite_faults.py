@@ -1,0 +1,274 @@
+"""The SQLite store where the file, the disk or another process is in the way.
+
+The promise in all cases: nothing is acknowledged that is not written, nothing is half-written, the
+caller hears StoreUnavailable within the busy time-out, and the store works again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+import subprocess
+from collections.abc import Callable, Generator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stores.errors import StoreUnavailable
+from stores.rows import Limits
+from stores.sqlite import SQLiteStore
+from tests.support.builders import (
+    admitted,
+    new_run,
+    new_worker,
+    row_of,
+    stored,
+    worker_row,
+)
+from tests.support.children import SQLITE_WRITER, Child
+
+NOBODY = 65534
+UNPRIVILEGED = f"""
+import asyncio, os
+from stores.errors import StoreUnavailable
+from stores.rows import NewWorker
+from stores.sql.sqlite.schema import migrations
+from stores.sqlite import SQLiteStore
+async def main():
+    store = SQLiteStore(args[0], busy_timeout=2)
+    migrations()  # read while the program's own files can be
+    if os.getuid() == 0:  # file modes do not bind root
+        os.setgroups([])
+        os.setgid({NOBODY})
+        os.setuid({NOBODY})
+    try:
+        await store.open()
+        await store.register(NewWorker("w", "here", "boot", 1, "0", 15000))
+    except StoreUnavailable as error:
+        say("unavailable:", error)
+    else:
+        say("written")
+    finally:
+        await store.aclose()
+asyncio.run(main())
+"""
+
+
+async def told(store: SQLiteStore, pragma: str) -> None:
+    """Say something to the connection that writes."""
+
+    def tell(cx: sqlite3.Connection) -> None:
+        cx.execute(pragma).fetchall()
+
+    assert store._writer is not None
+    await store._writer.submit(tell)
+
+
+# -- read-only
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Generator[Path]:
+    """A folder that an unprivileged child can reach."""
+    import tempfile
+
+    with tempfile.TemporaryDirectory(
+        prefix="rc-", dir="/tmp" if os.access("/tmp", os.W_OK) else None
+    ) as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        yield folder
+        folder.chmod(0o755)
+
+
+def spare(database: Path, what: str) -> None:
+    """Let everybody write everything but that."""
+    gate = database.with_name("runs.db-gate")
+    for file in (database, gate):
+        file.chmod(0o666)
+    database.parent.chmod(0o777)
+    if what == "folder":
+        database.parent.chmod(0o555)
+    elif what != "nothing":
+        {"file": database, "gate": gate}[what].chmod(0o444)
+
+
+@pytest.mark.parametrize("what", ["nothing", "file", "folder", "gate"])
+async def test_what_may_not_be_written_is_unavailable(shared: Path, what: str) -> None:
+    """`nothing` is the control: the same child writes where it may."""
+    database = shared / "runs.db"
+    store = SQLiteStore(database)
+    await store.open()
+    await store.aclose()
+    spare(database, what)
+    with Child(UNPRIVILEGED, database) as child:
+        said = child.heard()
+    assert said.split(":")[0] == ("written" if what == "nothing" else "unavailable")
+    assert stored(database, "SELECT count(*) FROM workers") == [1 if what == "nothing" else 0]
+
+
+async def test_a_file_that_becomes_read_only_is_unavailable_and_heals(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite()
+    me = await store.register(new_worker())
+    await told(store, "PRAGMA query_only = ON")
+    with pytest.raises(StoreUnavailable, match="read-only"):
+        await admitted(store, me)
+    assert stored(sqlite_path) == []
+    await told(store, "PRAGMA query_only = OFF")
+    assert (await admitted(store, me)).holds
+
+
+# -- full disk
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Generator[Path]:
+    """A real file system of 1 MiB."""
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    try:
+        mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+    except FileNotFoundError:
+        mounted = False
+    if not mounted:
+        pytest.skip("a small tmpfs cannot be mounted here: the page limit stands in for it in the next test")
+    yield folder
+    subprocess.run(["umount", str(folder)], check=True)
+
+
+async def fill_up(store: SQLiteStore, epoch: int) -> list[str]:
+    """Admit until the store says no; which ones it acknowledged."""
+    acknowledged: list[str] = []
+    for number in range(200):
+        runs = [new_run(f"t{number}-{n}", metadata={"x": "x" * 8_000}) for n in range(5)]
+        calls = [store.admit(run, epoch=epoch, limits=Limits()) for run in runs]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        acknowledged += [
+            run.run_id for run, a in zip(runs, answers, strict=True) if not isinstance(a, Exception)
+        ]
+        errors = [answer for answer in answers if isinstance(answer, BaseException)]
+        if errors:
+            assert all(isinstance(error, StoreUnavailable) for error in errors)
+            assert "full" in str(errors[0]) or "I/O" in str(errors[0])
+            return acknowledged
+    pytest.fail("the disk was never full")
+
+
+def assert_whole(path: Path, acknowledged: list[str]) -> None:
+    assert sorted(stored(path)) == sorted(acknowledged)
+    assert sorted(stored(path, "SELECT run_id FROM transitions")) == sorted(acknowledged)
+    threads = stored(path, "SELECT thread_id FROM threads")
+    assert sorted(threads) == sorted(stored(path, "SELECT thread_id FROM runs"))
+    assert stored(path, "PRAGMA integrity_check") == ["ok"]
+
+
+async def test_a_full_disk_acknowledges_nothing_that_is_not_written(
+    small_disk: Path, open_sqlite: Callable[..., Any]
+) -> None:
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(b"x" * 200_000)
+    store = await open_sqlite(small_disk / "runs.db")
+    me = await store.register(new_worker())
+    acknowledged = await fill_up(store, me)
+    assert acknowledged
+    assert [await store.row(run_id) is not None for run_id in acknowledged] == [True] * len(acknowledged)
+    ballast.unlink()
+    acknowledged.append((await admitted(store, me, "after")).run_id)
+    assert_whole(small_disk / "runs.db", acknowledged)
+    await store.aclose()
+
+
+async def test_a_file_at_its_limit_acknowledges_nothing_that_is_not_written(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite()
+    me = await store.register(new_worker())
+    await told(store, "PRAGMA max_page_count = 100")
+    acknowledged = await fill_up(store, me)
+    assert_whole(sqlite_path, acknowledged)
+    own = [await row_of(store, run_id) for run_id in acknowledged]
+    assert all(row.open for row in own)
+    await told(store, "PRAGMA max_page_count = 100000")
+    acknowledged.append((await admitted(store, me, "after")).run_id)
+    assert_whole(sqlite_path, acknowledged)
+
+
+# -- commits that fail
+
+
+class FailsOnce(sqlite3.Connection):
+    """A connection whose next commit meets a full disk, when told so."""
+
+    fail = False
+
+    def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+        if sql == "COMMIT" and self.fail:
+            self.fail = False
+            error = sqlite3.OperationalError("database or disk is full")
+            error.sqlite_errorcode = sqlite3.SQLITE_FULL
+            raise error
+        return super().execute(sql, *args)
+
+
+async def failing(store: SQLiteStore) -> None:
+    """Make the next commit of the store fail."""
+
+    def arm(cx: sqlite3.Connection) -> None:
+        assert isinstance(cx, FailsOnce)
+        cx.fail = True
+
+    assert store._writer is not None
+    await store._writer.submit(arm)
+
+
+@pytest.fixture
+def fragile(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stores.sqlite.sqlite3.connect", partial(sqlite3.connect, factory=FailsOnce))
+
+
+async def test_a_commit_that_fails_is_not_acknowledged_and_may_be_repeated(
+    fragile: None, open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite()
+    me = await store.register(new_worker())
+    run = new_run()
+    await failing(store)
+    with pytest.raises(StoreUnavailable, match="full"):
+        await store.admit(run, epoch=me, limits=Limits())
+    assert stored(sqlite_path) == []
+    assert (await store.admit(run, epoch=me, limits=Limits())).existing is None
+
+
+async def test_a_registration_that_fails_leaves_its_number_to_others(
+    fragile: None, open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    """The number is issued again: whoever gets it must be able to prove that it lives."""
+    store = await open_sqlite()
+    await failing(store)
+    with pytest.raises(StoreUnavailable):
+        await store.register(new_worker())
+    with Child(SQLITE_WRITER, sqlite_path) as other:
+        assert other.heard() == "1"
+        other.tell()
+        assert other.heard() == "done"
+        peer = await worker_row(store, 1)
+        assert not store.proven_dead(peer)
+        other.kill()
+        assert store.proven_dead(peer)
+
+
+async def test_a_registration_whose_caller_goes_away_still_counts(open_sqlite: Callable[..., Any]) -> None:
+    store = await open_sqlite()
+    asking = asyncio.ensure_future(store.register(new_worker()))
+    await asyncio.sleep(0)
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await store.register(new_worker()) == 2
+    assert not store.proven_dead(await worker_row(store, 1))

@@ -1,0 +1,186 @@
+"""The SQLite store where other processes hold the file, stop in mid-transaction, or die.
+
+The promise in all cases: nothing is acknowledged that is not written, the caller hears
+StoreUnavailable within the busy time-out, and the store works again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stores import gate as gates
+from stores.errors import StoreRefused, StoreUnavailable
+from tests.support.builders import (
+    SUCCESS,
+    admitted,
+    buried,
+    cancel,
+    holding,
+    new_worker,
+    row_of,
+    running,
+    stored,
+    worker_row,
+)
+from tests.support.children import SQLITE_WRITER, Child
+from tests.support.waiting import wait_until
+
+STRANGER = """
+import sqlite3
+cx = sqlite3.connect(args[0], isolation_level=None)
+cx.execute("BEGIN IMMEDIATE")
+say("locked")
+hear()
+cx.execute("COMMIT")
+say("free")
+hear()
+"""
+
+
+async def test_a_lock_held_by_a_stranger_is_waited_out(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    """Nobody hears "database is locked" below the busy time-out, and no transition is lost."""
+    store = await open_sqlite(busy_timeout=20)
+    me = await store.register(new_worker())
+    owns = [await running(store, me, f"t{n}") for n in range(5)]
+    with Child(STRANGER, sqlite_path) as stranger:
+        assert stranger.heard() == "locked"
+        calls = [asyncio.ensure_future(store.finish(own, SUCCESS)) for own in owns[:3]]
+        calls += [asyncio.ensure_future(cancel(store, own.run_id)) for own in owns[3:]]
+        await asyncio.wait(calls, timeout=3)
+        assert not any(call.done() for call in calls)
+        assert (await row_of(store, owns[0].run_id)).open, "reads go on meanwhile"
+        stranger.tell()
+        answers = await asyncio.gather(*calls)
+    assert [answer.status for answer in answers] == ["success"] * 3 + ["interrupted"] * 2
+    for own in owns:
+        assert [line.what for line in await store.transitions(own.run_id)][2] in {"finished", "decided"}
+
+
+async def test_past_the_busy_time_out_nothing_is_run_and_the_store_recovers(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite(busy_timeout=0.3)
+    me = await store.register(new_worker())
+    with Child(STRANGER, sqlite_path) as stranger:
+        assert stranger.heard() == "locked"
+        calls = [admitted(store, me, f"t{n}") for n in range(3)]
+        answers = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 10)
+        assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+        stranger.tell()
+        assert stranger.heard() == "free"
+    assert (await admitted(store, me, "after")).holds
+    assert stored(sqlite_path, "SELECT thread_id FROM runs") == ["after"]
+
+
+async def test_a_writer_paused_in_mid_transaction_is_named_and_its_death_frees_the_file(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite(busy_timeout=0.3)
+    me = await store.register(new_worker())
+    with Child(SQLITE_WRITER, sqlite_path) as other:
+        epoch = int(other.heard())
+        other.pause()
+        with pytest.raises(StoreUnavailable, match=f"process {other.pid}"):
+            await admitted(store, me)
+        peer = await worker_row(store, epoch)
+        assert not store.proven_dead(peer), "paused is not dead"
+        other.kill()
+        assert store.proven_dead(peer)
+    assert (await admitted(store, me)).holds
+
+
+async def test_a_store_closes_within_a_bound_behind_a_paused_writer(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite(busy_timeout=0.3)
+    me = await store.register(new_worker())
+    with Child(SQLITE_WRITER, sqlite_path) as other:
+        assert other.heard()
+        other.pause()
+        asked = asyncio.ensure_future(admitted(store, me))
+        await asyncio.sleep(0)
+        await asyncio.wait_for(store.aclose(), 10)
+        with pytest.raises(StoreUnavailable):
+            await asked
+        await store.aclose()
+        with pytest.raises(StoreUnavailable, match="not open"):
+            await admitted(store, me)
+        other.kill()
+    await wait_until(lambda: gates._open == {}, description="the thread has closed for itself")
+    assert stored(sqlite_path) == []
+
+
+async def test_closing_answers_everybody_who_queued(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite()
+    me = await store.register(new_worker())
+    calls = [asyncio.ensure_future(admitted(store, me, f"t{n}")) for n in range(300)]
+    await asyncio.sleep(0)
+    await store.aclose()
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    done = [answer.run_id for answer in answers if not isinstance(answer, BaseException)]
+    assert all(isinstance(a, StoreUnavailable) for a in answers if isinstance(a, BaseException))
+    assert sorted(stored(sqlite_path)) == sorted(done)
+    assert len(done) == 300
+
+
+async def test_two_stores_of_one_process_share_the_file(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    """A heartbeat has a connection of its own; closing it must not drop the worker's proof of life."""
+    one, two = await open_sqlite(), await open_sqlite()
+    mine, other = await one.register(new_worker()), await two.register(new_worker())
+    calls = [
+        admitted(store, epoch, f"{epoch}-{n}")
+        for n in range(50)
+        for store, epoch in ((one, mine), (two, other))
+    ]
+    assert all(admission.holds for admission in await asyncio.gather(*calls))
+    await two.aclose()
+    assert await one.beat(mine)
+    with Child(VOUCHED, sqlite_path) as child:
+        assert child.heard() == "True True"
+    peer = await worker_row(one, other)
+    assert not one.proven_dead(peer)
+
+
+VOUCHED = """
+from pathlib import Path
+from stores.gate import gate_of
+gate = gate_of(Path(args[0]))
+say(gate.is_live(1), gate.is_live(2))
+hear()
+"""
+
+
+async def test_a_second_host_on_the_same_file_is_refused(open_sqlite: Callable[..., Any]) -> None:
+    one, two = await open_sqlite(), await open_sqlite()
+    await one.register(new_worker())
+    with pytest.raises(StoreRefused, match="serves one host"):
+        await two.register(new_worker(host="there", boot_id="boot-2"))
+
+
+async def test_the_death_of_a_process_is_proven_and_its_runs_end(
+    open_sqlite: Callable[..., Any], sqlite_path: Path
+) -> None:
+    store = await open_sqlite()
+    me = await store.register(new_worker())
+    with Child(SQLITE_WRITER, sqlite_path) as other:
+        epoch = int(other.heard())
+        other.tell()
+        assert other.heard() == "done"
+        await holding(store, epoch)
+        peer = await worker_row(store, epoch)
+        assert not store.proven_dead(peer)
+        other.kill()
+    assert store.proven_dead(peer)
+    await buried(store, epoch, by=me)
+    assert len(await store.sweep(by=me, error="killed")) == 1

@@ -1,0 +1,121 @@
+"""Builders of runs, workers and owned threads, for tests of the stores."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from stores.base import CoordinationStore
+from stores.rows import Admission, Limits, NewRun, NewWorker, Outcome, Ownership, RunRow, WorkerRow
+from stores.states import CancelAction, Cause, RunStatus
+
+_BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+_steps = itertools.count()
+SUCCESS = Outcome(RunStatus.success)
+ENDED = Outcome(RunStatus.interrupted)
+
+
+class StoreClock:
+    """The store's clock, in microseconds, moved by hand."""
+
+    def __init__(self) -> None:
+        self.micros = int(_BEGIN.timestamp()) * 1_000_000
+
+    def __call__(self) -> int:
+        return self.micros
+
+    def advance(self, seconds: float) -> None:
+        self.micros += int(seconds * 1_000_000)
+
+
+def created(step: int | None = None) -> str:
+    """A time of creation; without a step, later than every one before."""
+    return (_BEGIN + timedelta(seconds=next(_steps) if step is None else step)).isoformat(
+        timespec="microseconds"
+    )
+
+
+def new_run(thread_id: str = "t", **fields: Any) -> NewRun:
+    known: dict[str, Any] = {"run_id": uuid4().hex, "thread_id": thread_id, "created_at": created()}
+    return NewRun(**{**known, **fields})
+
+
+def new_worker(**fields: Any) -> NewWorker:
+    known: dict[str, Any] = {
+        "worker_id": f"w-{uuid4().hex[:6]}",
+        "host": "here",
+        "boot_id": "boot-1",
+        "pid": 1,
+        "version": "0",
+        "ttl_ms": 15_000,
+    }
+    return NewWorker(**{**known, **fields})
+
+
+async def admitted(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> Admission:
+    return await store.admit(new_run(thread_id, **fields), epoch=epoch, limits=Limits())
+
+
+async def holding(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> Ownership:
+    """Somebody of this epoch who holds the thread, not started."""
+    admission = await admitted(store, epoch, thread_id, **fields)
+    assert admission.holds
+    return Ownership(admission.run_id, thread_id, epoch, admission.fence)
+
+
+async def running(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> Ownership:
+    own = await holding(store, epoch, thread_id, **fields)
+    assert await store.start(own, {"kind": "values"}) is not None
+    return own
+
+
+async def waiting(store: CoordinationStore, epoch: int, thread_id: str = "t", **fields: Any) -> str:
+    """Somebody who stands in the line of a busy thread."""
+    admission = await admitted(store, epoch, thread_id, multitask_strategy="enqueue", **fields)
+    assert not admission.holds
+    return admission.run_id
+
+
+async def cancel(
+    store: CoordinationStore, run_id: str, action: CancelAction = CancelAction.interrupt, **fields: Any
+) -> Any:
+    return await store.decide(run_id, RunStatus.interrupted, action=action, cause=Cause.user, **fields)
+
+
+async def row_of(store: CoordinationStore, run_id: str) -> RunRow:
+    row = await store.row(run_id)
+    assert row is not None
+    return row
+
+
+async def worker_row(store: CoordinationStore, epoch: int) -> WorkerRow:
+    return next(row for row in await store.workers(alive_only=False) if row.epoch == epoch)
+
+
+async def buried(store: CoordinationStore, epoch: int, *, by: int) -> None:
+    assert await store.bury(await worker_row(store, epoch), by=by, proven=True)
+
+
+def sql_of(store: Any) -> Callable[..., list[Any]]:
+    """Statements past the store, as an operator with a database shell would type them."""
+    path = getattr(store, "path", None)
+
+    def execute(sql: str, *args: Any) -> list[Any]:
+        if path is None:
+            return list(store._cx.execute(sql, args))
+        with closing(sqlite3.connect(path, timeout=5)) as cx, cx:
+            return list(cx.execute(sql, args))
+
+    return execute
+
+
+def stored(path: Path, sql: str = "SELECT run_id FROM runs") -> list[Any]:
+    """The first column, as another program reads it from the file."""
+    with closing(sqlite3.connect(path)) as cx:
+        return [row[0] for row in cx.execute(sql)]

@@ -1,0 +1,85 @@
+"""Real processes under test: they say lines, wait for lines, and can be paused and killed."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+ROOT = Path(__file__).resolve().parents[2]
+_PRELUDE = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r})
+def say(*words): print(*words, flush=True)
+def hear(): return sys.stdin.readline()
+args = sys.argv[1:]
+"""
+
+SQLITE_WRITER = """
+import asyncio
+from stores.rows import NewWorker
+from stores.sqlite import SQLiteStore
+async def main():
+    store = SQLiteStore(args[0])
+    await store.open()
+    epoch = await store.register(NewWorker("w", "here", "boot", 1, "0", 15000))
+    def stop_here(cx, now):
+        say(epoch)
+        hear()
+    await store._write(stop_here)
+    say("done")
+    hear()
+asyncio.run(main())
+"""
+"""Registers, says its epoch inside a transaction, and commits when told to."""
+
+
+class Child:
+    """Runs `code`, which may use `say`, `hear` and `args`. Leaving the block kills it."""
+
+    def __init__(self, code: str, *args: object, **popen: Any) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _PRELUDE + code, *map(str, args)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            **popen,
+        )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def heard(self) -> str:
+        """Its next line. Empty when it has ended."""
+        assert self._process.stdout is not None
+        return self._process.stdout.readline().strip()
+
+    def tell(self, line: str = "") -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(f"{line}\n")
+        self._process.stdin.flush()
+
+    def pause(self) -> None:
+        self._process.send_signal(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()

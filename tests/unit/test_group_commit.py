@@ -1,0 +1,383 @@
+"""Group commit: who shares a commit, who is answered, who is not run."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stores.errors import StoreUnavailable
+from stores.group_commit import MAX_BATCH, GroupCommit, ThreadConnection
+from tests.support.waiting import wait_until
+
+BUSY = 0.2
+SCHEMA = """
+    CREATE TABLE kept (
+        n INTEGER PRIMARY KEY, parent INTEGER REFERENCES kept (n) DEFERRABLE INITIALLY DEFERRED
+    ) STRICT;
+"""
+
+
+class Turnstile:
+    """A gate that the test closes and opens: what waits at it has not begun."""
+
+    def __init__(self) -> None:
+        self.opened = threading.Event()
+        self.opened.set()
+        self.waiting = threading.Event()
+
+    @contextmanager
+    def __call__(self) -> Generator[None]:
+        self.waiting.set()
+        assert self.opened.wait(20)
+        yield
+
+    def close(self) -> None:
+        self.waiting.clear()
+        self.opened.clear()
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "t.db"
+    with sqlite3.connect(path, isolation_level=None) as cx:
+        cx.execute("PRAGMA journal_mode = WAL")
+        cx.executescript(SCHEMA)
+    cx.close()
+    return path
+
+
+def connector(path: Path) -> Callable[[], sqlite3.Connection]:
+    def connect() -> sqlite3.Connection:
+        cx = sqlite3.connect(path, isolation_level=None, timeout=BUSY, check_same_thread=False)
+        cx.execute("PRAGMA foreign_keys = ON")
+        return cx
+
+    return connect
+
+
+@pytest.fixture
+async def connection(path: Path) -> AsyncGenerator[ThreadConnection]:
+    connection = ThreadConnection(connector(path))
+    await connection.connect()
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+def turnstile() -> Generator[Turnstile]:
+    turnstile = Turnstile()
+    yield turnstile
+    turnstile.opened.set()
+
+
+@pytest.fixture
+async def commits(connection: ThreadConnection, turnstile: Turnstile) -> GroupCommit:
+    return GroupCommit(
+        connection, clock=lambda: 1, busy_timeout=BUSY, gate=turnstile, blocked_by=lambda: " by process 42"
+    )
+
+
+def keep(cx: sqlite3.Connection, n: int, parent: int | None = None, *, now: int) -> int:
+    cx.execute("INSERT INTO kept VALUES (?, ?)", (n, parent))
+    return n
+
+
+def kept(path: Path) -> set[int]:
+    cx = sqlite3.connect(path)
+    try:
+        return {n for (n,) in cx.execute("SELECT n FROM kept")}
+    finally:
+        cx.close()
+
+
+async def test_all_that_is_asked_in_one_turn_shares_one_commit(commits: GroupCommit, path: Path) -> None:
+    answers = await asyncio.gather(*(commits.run(keep, n) for n in range(50)))
+    assert answers == list(range(50))
+    assert (commits.transactions, commits.commits) == (50, 1)
+    assert kept(path) == set(range(50))
+
+
+async def test_what_queues_while_a_batch_is_under_way_shares_the_next(
+    commits: GroupCommit, turnstile: Turnstile
+) -> None:
+    turnstile.close()
+    first = commits.run(keep, 0)
+    await wait_until(turnstile.waiting.is_set, description="the first batch is at the gate")
+    others = [commits.run(keep, n) for n in range(1, 10)]
+    turnstile.opened.set()
+    await asyncio.gather(first, *others)
+    assert commits.commits == 2
+
+
+async def test_a_batch_is_bounded(commits: GroupCommit) -> None:
+    await asyncio.gather(*(commits.run(keep, n) for n in range(2 * MAX_BATCH + 1)))
+    assert commits.commits == 3
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("x"),
+        KeyError("x"),
+        OverflowError("x"),
+        RecursionError("x"),
+        OSError("x"),
+        AssertionError("x"),
+    ],
+    ids=repr,
+)
+async def test_a_transaction_that_fails_rolls_back_only_itself(
+    commits: GroupCommit, path: Path, error: Exception
+) -> None:
+    def fail(cx: sqlite3.Connection, *, now: int) -> None:
+        keep(cx, 1, now=now)
+        raise error
+
+    good, bad, good_too = await asyncio.gather(
+        commits.run(keep, 0), commits.run(fail), commits.run(keep, 2), return_exceptions=True
+    )
+    assert (good, good_too, commits.commits) == (0, 2, 1)
+    assert isinstance(bad, StoreUnavailable if isinstance(error, OSError) else type(error))
+    assert kept(path) == {0, 2}
+
+
+async def test_a_broken_rule_is_its_callers_alone(commits: GroupCommit, path: Path) -> None:
+    first, second = await asyncio.gather(commits.run(keep, 1), commits.run(keep, 1), return_exceptions=True)
+    assert first == 1
+    assert isinstance(second, sqlite3.IntegrityError)
+
+
+async def test_a_mistake_in_a_statement_is_not_called_unavailable(commits: GroupCommit) -> None:
+    def mistaken(cx: sqlite3.Connection, *, now: int) -> None:
+        cx.execute("INSERT INTO kept VALUES (?, ?)", (1, object()))
+
+    with pytest.raises(sqlite3.ProgrammingError):
+        await commits.run(mistaken)
+
+
+async def test_a_cancelled_caller_does_not_stop_its_transaction(
+    commits: GroupCommit, turnstile: Turnstile, path: Path
+) -> None:
+    turnstile.close()
+    under_way = asyncio.ensure_future(commits.run(keep, 1))
+    await wait_until(turnstile.waiting.is_set, description="the batch is at the gate")
+    queued = commits.run(keep, 2)
+    for caller in (under_way, queued):
+        caller.cancel()
+    turnstile.opened.set()
+    await commits.run(keep, 3)
+    assert kept(path) == {1, 2, 3}
+
+
+async def test_what_waits_too_long_is_not_run_and_its_caller_is_told_who_is_in_the_way(
+    commits: GroupCommit, turnstile: Turnstile, path: Path
+) -> None:
+    turnstile.close()
+    first = commits.run(keep, 1)
+    await wait_until(turnstile.waiting.is_set, description="the batch is at the gate")
+    second = commits.run(keep, 2, urgent=True)
+    for caller in (first, second):
+        with pytest.raises(StoreUnavailable, match="process 42"):
+            await asyncio.wait_for(caller, 5)
+    assert not commits._urgent, "nobody keeps what will never run"
+    turnstile.opened.set()
+    await commits.run(keep, 3)
+    assert kept(path) == {3}
+
+
+async def test_each_waits_for_its_own_time_only(commits: GroupCommit, turnstile: Turnstile) -> None:
+    """Queued behind a blocked batch, one is answered a busy time-out after *it* asked."""
+    loop = asyncio.get_running_loop()
+    turnstile.close()
+    first = commits.run(keep, 1)
+    with pytest.raises(StoreUnavailable):
+        await first
+    for n in (2, 3):
+        asked = loop.time()
+        with pytest.raises(StoreUnavailable):
+            await commits.run(keep, n)
+        assert BUSY * 0.9 <= loop.time() - asked < BUSY * 3
+
+
+async def test_a_stranger_who_holds_the_database_is_waited_for_within_the_bound(
+    commits: GroupCommit, path: Path
+) -> None:
+    """Past the gate, under SQLite's own lock: the entry has not begun, so it may still expire."""
+    stranger = sqlite3.connect(path, isolation_level=None)
+    stranger.execute("BEGIN IMMEDIATE")
+    with pytest.raises(StoreUnavailable, match="locked"):
+        await asyncio.wait_for(commits.run(keep, 1), 5)
+    stranger.execute("ROLLBACK")
+    await commits.run(keep, 2)
+    stranger.close()
+    assert kept(path) == {2}
+
+
+async def test_urgent_ones_go_first(commits: GroupCommit, turnstile: Turnstile) -> None:
+    order: list[int] = []
+
+    def note(cx: sqlite3.Connection, n: int, *, now: int) -> None:
+        order.append(n)
+
+    turnstile.close()
+    first = commits.run(note, 0)
+    await wait_until(turnstile.waiting.is_set, description="the batch is at the gate")
+    calls = [commits.run(note, 1), commits.run(note, 2), commits.run(note, 3, urgent=True)]
+    turnstile.opened.set()
+    await asyncio.gather(first, *calls)
+    assert order == [0, 3, 1, 2]
+
+
+async def test_a_commit_that_fails_answers_nobody_with_success(commits: GroupCommit, path: Path) -> None:
+    """The parent that is missing is noticed at the commit, when both have done their work."""
+    answers = await asyncio.gather(commits.run(keep, 1), commits.run(keep, 2, 99), return_exceptions=True)
+    assert all(isinstance(answer, sqlite3.IntegrityError) for answer in answers)
+    assert kept(path) == set()
+    await commits.run(keep, 3)
+    assert kept(path) == {3}
+
+
+async def test_a_full_disk_answers_nobody_with_success(
+    commits: GroupCommit, connection: ThreadConnection, path: Path
+) -> None:
+    def fill(cx: sqlite3.Connection, *, now: int) -> None:
+        cx.execute("CREATE TABLE big AS SELECT zeroblob(1000000)")
+
+    await connection.submit(lambda cx: cx.execute("PRAGMA max_page_count = 20").fetchall())
+    answers = await asyncio.gather(commits.run(keep, 1), commits.run(fill), return_exceptions=True)
+    ok = [answer for answer in answers if not isinstance(answer, StoreUnavailable)]
+    assert kept(path) == set(ok)
+    assert isinstance(answers[1], StoreUnavailable)
+    await commits.run(keep, 2)
+
+
+async def test_a_transaction_that_could_not_be_rolled_back_does_not_block_the_next(
+    commits: GroupCommit, connection: ThreadConnection, path: Path
+) -> None:
+    await connection.submit(lambda cx: cx.execute("BEGIN IMMEDIATE").fetchall())
+    await commits.run(keep, 1)
+    assert kept(path) == {1}
+
+
+async def test_closing_finishes_what_is_queued_and_refuses_the_rest(
+    commits: GroupCommit, turnstile: Turnstile, path: Path
+) -> None:
+    turnstile.close()
+    queued = [commits.run(keep, n) for n in range(3)]
+    closing = asyncio.ensure_future(commits.close())
+    await wait_until(turnstile.waiting.is_set, description="the batch is at the gate")
+    with pytest.raises(StoreUnavailable, match="closing"):
+        commits.run(keep, 9)
+    turnstile.opened.set()
+    assert await closing is True
+    assert await asyncio.gather(*queued) == [0, 1, 2]
+    assert kept(path) == {0, 1, 2}
+
+
+async def test_closing_is_bounded_behind_a_gate_that_never_opens(
+    commits: GroupCommit, turnstile: Turnstile, path: Path
+) -> None:
+    turnstile.close()
+    queued = commits.run(keep, 1)
+    assert await asyncio.wait_for(commits.close(), 10) is False
+    with pytest.raises(StoreUnavailable):
+        await queued
+    turnstile.opened.set()
+
+
+async def test_a_closed_connection_leaves_no_caller_without_an_answer(
+    commits: GroupCommit, connection: ThreadConnection
+) -> None:
+    await connection.close()
+    answers = await asyncio.gather(*(commits.run(keep, n) for n in range(5000)), return_exceptions=True)
+    assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+    assert len(set(map(id, answers))) == 5000, "each has an error of its own"
+
+
+async def test_another_event_loop_is_refused(commits: GroupCommit) -> None:
+    async def elsewhere() -> None:
+        with pytest.raises(StoreUnavailable, match="another event loop"):
+            commits.run(keep, 1)
+
+    await asyncio.to_thread(asyncio.run, elsewhere())
+
+
+def test_an_event_loop_that_closes_in_mid_batch_does_not_hurt_the_thread(
+    path: Path, turnstile: Turnstile
+) -> None:
+    """The transaction happens; nobody is there to hear of it; the thread lives on to close."""
+
+    async def ask() -> ThreadConnection:
+        connection = ThreadConnection(connector(path))
+        await connection.connect()
+        commits = GroupCommit(connection, clock=lambda: 1, busy_timeout=BUSY, gate=turnstile)
+        turnstile.close()
+        commits.run(keep, 1)
+        await wait_until(turnstile.waiting.is_set, description="the batch is at the gate")
+        return connection
+
+    connection = asyncio.run(ask())
+    turnstile.opened.set()
+    closed = threading.Event()
+    connection.abandon(closed.set)
+    assert closed.wait(10)
+    assert kept(path) == {1}
+
+
+async def test_a_connection_that_fails_or_is_cancelled_leaves_no_thread(path: Path) -> None:
+    before = set(threading.enumerate())
+
+    def broken() -> sqlite3.Connection:
+        raise sqlite3.OperationalError("no")
+
+    with pytest.raises(sqlite3.OperationalError):
+        await ThreadConnection(broken).connect()
+    begun, go_on = threading.Event(), threading.Event()
+    made: list[sqlite3.Connection] = []
+
+    def slow() -> sqlite3.Connection:
+        begun.set()
+        assert go_on.wait(10)
+        made.append(connector(path)())
+        return made[0]
+
+    task = asyncio.ensure_future(ThreadConnection(slow).connect())
+    await wait_until(begun.is_set, description="the thread connects")
+    task.cancel()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        made[0].execute("SELECT 1")
+    await wait_until(lambda: set(threading.enumerate()) <= before, description="no thread is left")
+
+
+def test_everything_that_is_asked_has_an_answer(path: Path) -> None:
+    """Interleaved at random with cancellations: done, failed or cancelled, never pending."""
+
+    async def scenario() -> tuple[list[Any], set[int]]:
+        connection = ThreadConnection(connector(path))
+        await connection.connect()
+        commits = GroupCommit(connection, clock=lambda: 1, busy_timeout=20)
+        calls: list[asyncio.Future[Any]] = []
+        for n in range(500):
+            calls.append(commits.run(keep, n, urgent=n % 7 == 0))
+            if n % 11 == 0:
+                calls[-1].cancel()
+            if n % 13 == 0:
+                await asyncio.sleep(0)
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        assert await commits.close()
+        await connection.close()
+        return answers, kept(path)
+
+    answers, rows = asyncio.run(scenario())
+    assert rows == set(range(500)), "cancelled ones as well"
+    assert {answer for answer in answers if isinstance(answer, int)} == {n for n in range(500) if n % 11}

@@ -1,0 +1,248 @@
+"""What must stay cheap however many runs have finished: every statement is looked at and explained."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from stores.memory import MemoryStore
+from stores.rows import Limits, NewRun
+from stores.sql.sqlite.codec import RUN_COLUMNS
+from tests.support.builders import (
+    SUCCESS,
+    cancel,
+    created,
+    holding,
+    new_run,
+    new_worker,
+    running,
+    waiting,
+    worker_row,
+)
+
+SMALL, LARGE = 20, 2_000
+LIMITS = Limits(per_thread=100, per_user=100)
+SCANNED_ON_PURPOSE = ("runs_inflight", "runs_tick", "runs_portable", "runs_home")
+"""Partial indexes that hold what is in flight only: as long as the work, not as the history."""
+
+
+def finished(store: MemoryStore, count: int) -> None:
+    """That many finished runs on the thread `t`, with their audit."""
+    store._cx.execute("BEGIN")
+    store._cx.execute("INSERT OR IGNORE INTO threads (thread_id, created_at, updated_at) VALUES ('t', 1, 1)")
+    store._cx.execute(
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)"
+        " INSERT INTO runs (run_id, thread_id, user_id, status, owner_epoch, fence, settled_at, created_at,"
+        " created_us, updated_at) SELECT 'old' || n, 't', 'u', 'success', 1, n, n, ?, n, n FROM n",
+        (count, created(-1000)),
+    )
+    store._cx.execute("COMMIT")
+
+
+class Scene:
+    """A store with history, and what a worker does in it."""
+
+    def __init__(self, history: int) -> None:
+        self.store = MemoryStore()
+        self.history = history
+        self.statements: list[str] = []
+        self.steps = 0
+
+    async def prepare(self) -> None:
+        self.me = await self.store.register(new_worker())
+        finished(self.store, self.history)
+        await running(self.store, self.me, "busy", user_id="u")
+        await waiting(self.store, self.me, "busy", user_id="u")
+
+    async def watch(self, call: Awaitable[Any]) -> None:
+        """Note each statement of the call, and count the instructions of SQLite's machine."""
+        cx = self.store._cx
+
+        def step() -> int:
+            self.steps += 1
+            return 0
+
+        def note(sql: str) -> None:
+            if self.statements[-1:] != [sql]:  # triggers are traced under the statement that fires them
+                self.statements.append(sql)
+
+        cx.set_trace_callback(note)
+        cx.set_progress_handler(step, 1)
+        try:
+            await call
+        finally:
+            cx.set_trace_callback(None)
+            cx.set_progress_handler(None, 0)
+
+    def explained(self) -> list[str]:
+        plans: list[str] = []
+        for sql in self.statements:
+            if sql.startswith(("SELECT", "INSERT", "UPDATE", "DELETE")):
+                plans += [row[3] for row in self.store._cx.execute(f"EXPLAIN QUERY PLAN {sql}")]
+        return plans
+
+
+async def admit_reject(scene: Scene) -> None:
+    await scene.watch(scene.store.admit(new_run(user_id="u"), epoch=scene.me, limits=LIMITS))
+
+
+async def admit_with_key(scene: Scene) -> None:
+    run = new_run(user_id="u", idempotency_key="k", request_hash="h")
+    await scene.watch(scene.store.admit(run, epoch=scene.me, limits=LIMITS))
+
+
+async def admit_enqueue(scene: Scene) -> None:
+    run: NewRun = new_run("busy", user_id="u", multitask_strategy="enqueue")
+    await scene.watch(scene.store.admit(run, epoch=scene.me, limits=LIMITS))
+
+
+async def admit_interrupt(scene: Scene) -> None:
+    await holding(scene.store, scene.me, user_id="u")
+    run = new_run(user_id="u", multitask_strategy="interrupt")
+    await scene.watch(scene.store.admit(run, epoch=scene.me, limits=LIMITS))
+
+
+async def insert(scene: Scene) -> None:
+    await scene.watch(scene.store.insert(new_run(user_id="u"), epoch=scene.me))
+
+
+async def claim(scene: Scene) -> None:
+    own = await holding(scene.store, scene.me)
+    await waiting(scene.store, scene.me)
+    await scene.store.finish(own, SUCCESS)
+    await scene.watch(scene.store.claim("t", epoch=scene.me))
+
+
+async def start_save_finish(scene: Scene) -> None:
+    own = await holding(scene.store, scene.me)
+    await scene.watch(scene.store.start(own, {}))
+    await scene.watch(scene.store.save(own, {"v": 1}))
+    await scene.watch(scene.store.finish(own, SUCCESS))
+
+
+async def cancel_and_settle(scene: Scene) -> None:
+    own = await running(scene.store, scene.me)
+    await scene.watch(cancel(scene.store, own.run_id))
+    await scene.watch(scene.store.refence(own))
+    await scene.watch(scene.store.settle(own._replace(fence=own.fence + 1), SUCCESS))
+
+
+async def tick(scene: Scene) -> None:
+    await waiting(scene.store, scene.me, "busy", portable=True)
+    await scene.watch(scene.store.tick(scene.me))
+
+
+async def beat(scene: Scene) -> None:
+    await scene.watch(scene.store.beat(scene.me))
+
+
+async def bury_and_sweep(scene: Scene) -> None:
+    peer = await scene.store.register(new_worker())
+    await running(scene.store, peer, "theirs")
+    await scene.watch(scene.store.bury(await worker_row(scene.store, peer), by=scene.me, proven=True))
+    await scene.watch(scene.store.sweep(by=scene.me, error="gone"))
+
+
+async def line_holder_thread(scene: Scene) -> None:
+    for thread in ("t", "busy"):
+        await scene.watch(scene.store.waiting_line(thread))
+        await scene.watch(scene.store.holder(thread))
+        await scene.watch(scene.store.thread(thread))
+
+
+async def history_page(scene: Scene) -> None:
+    await scene.watch(scene.store.runs(thread_id="t", limit=10))
+    await scene.watch(scene.store.list_by_thread("t", limit=10))
+
+
+async def everything_recent(scene: Scene) -> None:
+    await scene.watch(scene.store.runs(limit=10))
+    await scene.watch(scene.store.runs(in_flight=True, limit=10))
+    await scene.watch(scene.store.list_inflight())
+
+
+async def one_row(scene: Scene) -> None:
+    await scene.watch(scene.store.row("old3"))
+    await scene.watch(scene.store.transitions("old3"))
+    await scene.watch(scene.store.workers())
+
+
+Doing = Callable[[Scene], Awaitable[None]]
+EVERYTHING: tuple[Doing, ...] = (
+    admit_reject,
+    admit_with_key,
+    admit_enqueue,
+    admit_interrupt,
+    insert,
+    claim,
+    start_save_finish,
+    cancel_and_settle,
+    tick,
+    beat,
+    bury_and_sweep,
+    line_holder_thread,
+    history_page,
+    everything_recent,
+    one_row,
+)
+
+
+async def done(doing: Doing, history: int) -> Scene:
+    scene = Scene(history)
+    await scene.prepare()
+    await doing(scene)
+    assert scene.statements
+    return scene
+
+
+@pytest.mark.parametrize("doing", EVERYTHING, ids=lambda doing: doing.__name__)
+async def test_no_statement_scans_what_grows_with_the_history(doing: Doing) -> None:
+    scene = await done(doing, SMALL)
+    for step in scene.explained():
+        if step.startswith("SCAN") and not step.startswith(("SCAN workers", "SCAN CONSTANT")):
+            assert any(index in step for index in (*SCANNED_ON_PURPOSE, "runs_recent")), step
+
+
+@pytest.mark.parametrize("doing", EVERYTHING, ids=lambda doing: doing.__name__)
+async def test_the_work_stays_the_same_as_runs_finish(doing: Doing) -> None:
+    small, large = await done(doing, SMALL), await done(doing, LARGE)
+    assert len(large.statements) == len(small.statements)
+    assert large.steps <= small.steps * 1.1 + 20
+
+
+async def test_pages_are_read_in_the_order_of_their_index() -> None:
+    scene = await done(history_page, SMALL)
+    await everything_recent(scene)
+    for step in scene.explained():
+        if "runs_history" in step or "runs_recent" in step:
+            break
+    else:
+        pytest.fail("no page used its index")
+    plan = scene.store._cx.execute(
+        f"EXPLAIN QUERY PLAN SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = ? AND kind = 'run'"
+        " ORDER BY created_us DESC, run_id LIMIT 10",
+        ("t",),
+    ).fetchall()
+    assert [row[3] for row in plan] == ["SEARCH runs USING INDEX runs_history (thread_id=?)"]
+
+
+async def test_a_statement_that_loses_its_index_fails_loudly() -> None:
+    store = MemoryStore()
+    epoch = await store.register(new_worker())
+    store._cx.execute("DROP INDEX runs_inflight")
+    with pytest.raises(Exception, match="no such index") as lost:
+        await store.admit(new_run(), epoch=epoch, limits=Limits())
+    assert isinstance(lost.value.__cause__, sqlite3.Error)
+
+
+@pytest.mark.parametrize(
+    ("doing", "most"),
+    [(admit_reject, 6), (start_save_finish, 15), (tick, 3), (beat, 3)],
+    ids=["admit", "run", "tick", "beat"],
+)
+async def test_transactions_take_few_statements(doing: Doing, most: int) -> None:
+    """With BEGIN and COMMIT, without those of triggers."""
+    assert len((await done(doing, SMALL)).statements) <= most
