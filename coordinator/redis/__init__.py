@@ -1,0 +1,1 @@
+"""What both Redis adapters share. Only speed lives in Redis, never truth (law 1)."""

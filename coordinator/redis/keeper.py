@@ -1,0 +1,160 @@
+"""Keeps one connection open for ever: connects, probes, backs off, connects again.
+
+This is the circuit breaker as well. The circuit is open (`away`) from a failed attempt, or from `trip`, until
+a new connection has passed its tenant's greeting: the half-open probe, for which no caller waits.
+
+    idle ──start──> connecting ──greeted──> up ──lost──> connecting        calls wait, within their own limits
+                        └─failed─> away ──greeted──> up ──trip──> away     calls are answered at once
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from contextvars import Context
+from typing import Protocol
+
+from coordinator.redis.address import CONNECT_LIMIT, Address
+from coordinator.redis.resp import Reply
+from coordinator.redis.wire import Wire, open_wire
+
+_log = logging.getLogger(__name__)
+
+_FIRST_DELAY = 0.05
+_LONGEST_DELAY = 0.5
+_STABLE_AFTER = 1.0
+"""Seconds a connection must have lived for its loss to be answered without a pause."""
+
+
+class Tenant(Protocol):
+    """Who uses the kept connection. Called on the event loop; none may block, and none but `greet` raise."""
+
+    async def greet(self, wire: Wire) -> None:
+        """The first exchange. Raises where this server is of no use now. Limited in time by the tenant."""
+        ...
+
+    def on_up(self, wire: Wire) -> None: ...
+
+    def on_replies(self, replies: list[Reply]) -> None: ...
+
+    def on_lost(self) -> None:
+        """The connection is gone, and with it all that was sent and not answered."""
+        ...
+
+    def on_away(self) -> None:
+        """The circuit is open."""
+        ...
+
+
+class Keeper:
+    """From the lost server's return to an open connection takes less than 2 s: one attempt and one delay."""
+
+    def __init__(self, address: Address, tenant: Tenant, *, subject: str) -> None:
+        self._address = address
+        self._tenant = tenant
+        self._subject = subject
+        self._task: asyncio.Task[None] | None = None
+        self._current: Wire | None = None
+        self._trouble_since: float | None = None
+        self.wire: Wire | None = None
+        """The greeted connection, if there is one."""
+        self.away = False
+        self.connects = 0
+
+    def start(self) -> None:
+        """Idempotent. Needs a running loop."""
+        if self._task is None:
+            # In a context of its own: not in that of the request which happened to come first.
+            name = f"redis {self._subject}"
+            self._task = asyncio.create_task(self._keep(), name=name, context=Context())
+
+    def drop(self, why: str) -> None:
+        """Replace the connection; at once if it was stable."""
+        if self._current is not None:
+            self._current.abort(why)
+
+    def trip(self, why: str) -> None:
+        """Replace the connection, and answer callers at once until the new one has been greeted.
+
+        Not without a short pause: a server that stalls is tripped over by all its clients together.
+        """
+        self.drop(why)
+        self._open_circuit(why)
+
+    async def aclose(self) -> None:
+        """Idempotent. Nothing is kept afterwards."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait([task])
+
+    async def _keep(self) -> None:
+        delay = _FIRST_DELAY
+        while True:
+            lived = await self._live_once()
+            if lived >= _STABLE_AFTER:
+                delay = _FIRST_DELAY
+            if self.away:
+                await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+                delay = min(delay * 2, _LONGEST_DELAY)
+
+    async def _live_once(self) -> float:
+        """One connection from beginning to end. How many seconds it was up."""
+        loop = asyncio.get_running_loop()
+        try:
+            wire = await self._connect()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt must come
+            self._open_circuit(f"{type(error).__name__}: {error}")
+            return 0.0
+        born = loop.time()
+        try:
+            self._close_circuit(wire)
+            await wire.wait_lost()
+        finally:
+            self.wire = None
+            await wire.aclose()
+            self._current = None
+        lived = loop.time() - born
+        if lived < _STABLE_AFTER:
+            self._open_circuit(wire.why)
+        return lived
+
+    async def _connect(self) -> Wire:
+        async with asyncio.timeout(CONNECT_LIMIT):
+            wire = await open_wire(self._address, self._tenant.on_replies, self._on_lost)
+        self._current = wire
+        try:
+            await self._tenant.greet(wire)
+            if wire.lost:
+                raise ConnectionError(wire.why)
+        except BaseException:
+            await wire.aclose()
+            self._current = None
+            raise
+        return wire
+
+    def _on_lost(self) -> None:
+        self.wire = None
+        self._tenant.on_lost()
+
+    def _open_circuit(self, why: str) -> None:
+        if self._trouble_since is None:
+            self._trouble_since = asyncio.get_running_loop().time()
+            _log.warning("Redis is away for the %s (%s): %s", self._subject, self._address.redacted, why)
+        else:
+            _log.debug("Redis is still away for the %s: %s", self._subject, why)
+        if not self.away:
+            self.away = True
+            self._tenant.on_away()
+
+    def _close_circuit(self, wire: Wire) -> None:
+        self.connects += 1
+        self.away = False
+        self.wire = wire
+        if self._trouble_since is not None:
+            lasted = asyncio.get_running_loop().time() - self._trouble_since
+            self._trouble_since = None
+            where = self._address.redacted
+            _log.info("Redis is back for the %s (%s) after %.1f s", self._subject, where, lasted)
+        self._tenant.on_up(wire)

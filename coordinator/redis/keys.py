@@ -1,0 +1,78 @@
+"""Names of keys and channels. Each is in one hash tag, so no script ever spans two Cluster slots.
+
+    {ns}:{t:<t>}:slot        hash: run, epoch, fence      {ns}:{w:<epoch>}:lease    string: beat number
+    {ns}:{t:<t>}:resv        string: run id               {ns}:{w:<epoch>}:ctl      channel: abort channel
+    {ns}:{t:<t>}:ev          channel: thread freed        {ns}:{g}:ctl              channel: to all workers
+    {ns}:{t:<t>}:log:<run>   stream: the run's events     {ns}:{g}:workers          zset: epochs by expiry
+                                                          {ns}:{g}:probe            string: are writes taken?
+
+`<t>` is the thread's tag, `<run>` the run's, see `tag`. Every key has a TTL.
+"""
+
+from __future__ import annotations
+
+import re
+from hashlib import sha256
+from typing import NamedTuple
+
+PLAIN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
+_NAMESPACE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+_HASHED = re.compile(r"h-[0-9a-f]{32}")
+
+
+def tag(client_id: str) -> str:
+    """The id where it is plain, else `h-` and 32 hex digits of its SHA-256. Never two ids with one tag.
+
+    A plain id that looks hashed is hashed itself: nobody can name a thread so that it meets another's keys.
+    """
+    if PLAIN_ID.fullmatch(client_id) and not (client_id.startswith("h-") and _HASHED.fullmatch(client_id)):
+        return client_id
+    return "h-" + sha256(to_bytes(client_id)).hexdigest()[:32]
+
+
+def to_bytes(client_id: str) -> bytes:
+    """UTF-8 that also takes lone surrogates, which clients can send in JSON."""
+    return client_id.encode("utf-8", "surrogatepass")
+
+
+def to_text(stored: bytes) -> str | None:
+    """The reverse of `to_bytes`; None for bytes that it never made."""
+    try:
+        return stored.decode("utf-8", "surrogatepass")
+    except UnicodeDecodeError:
+        return None
+
+
+class ThreadKeys(NamedTuple):
+    slot: bytes
+    reservation: bytes
+    events: bytes
+
+
+class WorkerKeys(NamedTuple):
+    lease: bytes
+    control: bytes
+
+
+class Keys:
+    """The names within one namespace. Deployments that share a Redis are kept apart by it."""
+
+    def __init__(self, namespace: str = "rc") -> None:
+        if not _NAMESPACE.fullmatch(namespace):
+            raise ValueError(f"namespace must match {_NAMESPACE.pattern}, not {namespace!r}")
+        self.namespace = namespace
+        self._thread = f"{namespace}:{{t:"
+        self.broadcast = f"{namespace}:{{g}}:ctl".encode()
+        self.workers = f"{namespace}:{{g}}:workers".encode()
+        self.probe = f"{namespace}:{{g}}:probe".encode()
+
+    def thread(self, thread_id: str) -> ThreadKeys:
+        prefix = f"{self._thread}{tag(thread_id)}}}:".encode()
+        return ThreadKeys(prefix + b"slot", prefix + b"resv", prefix + b"ev")
+
+    def log(self, thread_id: str, run_id: str) -> bytes:
+        return f"{self._thread}{tag(thread_id)}}}:log:{tag(run_id)}".encode()
+
+    def worker(self, epoch: int) -> WorkerKeys:
+        prefix = f"{self.namespace}:{{w:{epoch}}}:".encode()
+        return WorkerKeys(prefix + b"lease", prefix + b"ctl")

@@ -1,0 +1,208 @@
+"""The link: one client connection for all commands of a process.
+
+Calls made in one turn of the event loop leave as one write and are answered together. Nothing is retried
+except a script whose hash the server did not know. Every call ends within the budget, one way or another.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+
+from coordinator.redis.address import Address
+from coordinator.redis.calls import Call, CallQueue, LinkCounters
+from coordinator.redis.keeper import Keeper
+from coordinator.redis.keys import Keys
+from coordinator.redis.resp import Reply, ReplyError
+from coordinator.redis.scripts import SCRIPTS, Command, ping, probe
+from coordinator.redis.wire import Wire
+
+_log = logging.getLogger(__name__)
+
+QUEUE_LIMIT = 10_000
+"""Calls waiting or in flight. At 10,000 runs/s this is what a third of a second makes."""
+
+_STALL = 0.05
+"""Seconds by which a timer may be late before it says more about this process than about Redis."""
+
+_UNFIT = (
+    "BUSY",
+    "CLUSTERDOWN",
+    "LOADING",
+    "MASTERDOWN",
+    "MISCONF",
+    "NOAUTH",
+    "NOREPLICAS",
+    "OOM",
+    "READONLY",
+)
+"""Errors that concern the server and not the command."""
+
+
+class RedisLink:
+    """Construction does no I/O and needs no running loop; the first call connects. One event loop per link.
+
+    `call` and `post` never raise because Redis is away, slow or full. Away, they do no I/O.
+    """
+
+    def __init__(self, url: str, *, namespace: str = "rc", budget: float = 0.25) -> None:
+        self.address = Address(url)
+        self.keys = Keys(namespace)
+        self.budget = budget
+        self._keeper = Keeper(self.address, self, subject="link")
+        self._calls = CallQueue()
+        self._flushing = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._pardoned = False
+        self._refusal = ""
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"RedisLink({self.address.redacted}, namespace={self.keys.namespace!r})"
+
+    @property
+    def counters(self) -> LinkCounters:
+        return self._calls.counters
+
+    @property
+    def away(self) -> bool:
+        """The circuit is open (or the link closed): calls are answered at once, without I/O."""
+        return self._keeper.away or self._closed
+
+    async def call(self, command: Command) -> Reply:
+        """The reply, or None where there is none: away, late, lost, refused. No command here answers nil."""
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        if not self._enqueue(command, future):
+            return None
+        return await future
+
+    def post(self, command: Command) -> None:
+        """Fire and forget. In order with all other calls, but for scripts that had to be sent again."""
+        self._enqueue(command, None)
+
+    async def ping(self) -> bool:
+        """Does Redis answer within the budget? False at once while it is away."""
+        return await self.call(ping()) == b"PONG"
+
+    async def aclose(self) -> None:
+        """Let what was asked be answered, within the budget; then disconnect. Idempotent."""
+        if not self.away and len(self._calls):
+            future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+            self._enqueue(ping(), future)
+            self._closed = True
+            await asyncio.wait([future], timeout=self.budget)
+        self._closed = True
+        await self._keeper.aclose()
+        self._calls.drop_unsent()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _enqueue(self, command: Command, future: asyncio.Future[Reply] | None) -> bool:
+        calls = self._calls
+        if self.away or len(calls) >= QUEUE_LIMIT:
+            calls.counters.dropped += 1
+            return False
+        loop = asyncio.get_running_loop()
+        calls.unsent.append(Call(command, future, loop.time() + self.budget))
+        if not self._flushing:
+            self._flushing = True
+            loop.call_soon(self._flush)
+        return True
+
+    def _flush(self) -> None:
+        self._flushing = False
+        if self._closed and not self._calls.unsent:
+            return
+        self._keeper.start()
+        wire = self._keeper.wire
+        if wire is not None and self._calls.unsent:
+            wire.send(self._calls.take_unsent())
+        self._arm()
+
+    # ---- deadlines -------------------------------------------------------------------------------------
+
+    def _arm(self) -> None:
+        deadline = self._calls.next_deadline() if self._timer is None else None
+        if deadline is not None:
+            self._timer = asyncio.get_running_loop().call_at(deadline, self._sweep)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        timer, self._timer = self._timer, None
+        now = loop.time()
+        if timer is not None and now - timer.when() > _STALL and not self._pardoned:
+            # This loop stood still. Replies may lie unread in the socket, and they are read first.
+            self._pardoned = True
+            self._timer = loop.call_at(now + _STALL, self._sweep)
+            return
+        self._pardoned = False
+        if self._calls.expire(now):
+            # One is enough: what still came on this connection could answer the wrong call, and a server that
+            # was slow just once is back in the milliseconds that a new connection takes.
+            self._keeper.trip(f"no answer within {self.budget * 1000:.0f} ms")
+        self._arm()
+
+    # ---- what the keeper tells (see `keeper.Tenant`) ---------------------------------------------------
+
+    async def greet(self, wire: Wire) -> None:
+        """Load the scripts, then try a write. Too slow for the budget is not fit either."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self.budget
+        answer: asyncio.Future[Reply] = loop.create_future()
+        greeting = deque([Call(Command(None, script.load), None, deadline) for script in SCRIPTS])
+        greeting.append(Call(probe(self.keys.probe), answer, deadline))
+        self._refusal = "no answer to the greeting"
+        wire.send(self._calls.take_off(greeting))
+        self._arm()
+        if await answer != b"OK":
+            raise ConnectionError(self._refusal)
+
+    def on_up(self, wire: Wire) -> None:
+        self._flush()
+
+    def on_lost(self) -> None:
+        self._calls.fail_inflight(asyncio.get_running_loop().time())
+
+    def on_away(self) -> None:
+        self._calls.drop_unsent()
+
+    def on_replies(self, replies: list[Reply]) -> None:
+        inflight = self._calls.inflight
+        answered = 0
+        for reply in replies:
+            if not inflight:
+                # An earlier one of these replies cost the connection; or it answers what nobody asked.
+                self._keeper.drop("a reply to no call")
+                break
+            call = inflight.popleft()
+            if isinstance(reply, ReplyError):
+                self._on_error(call, reply)
+            else:
+                answered += 1
+                call.resolve(reply)
+        self._calls.counters.answered += answered
+
+    def _on_error(self, call: Call, error: ReplyError) -> None:
+        source = call.command.with_source()
+        wire = self._keeper.wire
+        if error.code == "NOSCRIPT" and source is not None and wire is not None:
+            self.counters.reloaded += 1
+            self._calls.inflight.append(call)
+            wire.send(source)
+            return
+        self.counters.failed += 1
+        self.counters.refused += 1
+        self._refusal = error.text
+        call.resolve(None)
+        _log.debug("Redis refused %s: %r", call.command.name, error.text)
+        if _concerns_server(error):
+            self._keeper.trip(error.text)
+
+
+def _concerns_server(error: ReplyError) -> bool:
+    if error.code in _UNFIT:
+        return True
+    # Redis 6 wraps what a command in a script was told: "ERR Error running script …: -READONLY You can't …".
+    return error.code == "ERR" and any(f"-{code} " in error.text for code in _UNFIT)

@@ -1,0 +1,177 @@
+"""The Lua scripts. Each is one indivisible step on the server, touches one hash tag, and may be run again.
+
+A function here makes the command; its signature is the contract of the script. `RedisLink` sends it by hash
+and, where the server does not know the hash (restart, SCRIPT FLUSH), again by source: a script that was not
+known was not run. Whatever a script answers is a hint (law 1).
+"""
+
+from __future__ import annotations
+
+from hashlib import sha1
+
+from coordinator.redis.resp import pack, pack_parts
+
+
+class Script:
+    """A script and the fixed beginnings of the commands that run it."""
+
+    __slots__ = ("_by_hash", "_by_source", "load", "name")
+
+    def __init__(self, name: str, source: str, *, keys: int, arguments: int) -> None:
+        body = source.strip().encode()
+        # The server's own name for a script, no secret.
+        digest = sha1(body, usedforsecurity=False).hexdigest().encode()
+        count = b"*%d\r\n" % (3 + keys + arguments)
+        self.name = name
+        self.load = pack(b"SCRIPT", b"LOAD", body)
+        self._by_hash = count + pack_parts((b"EVALSHA", digest, b"%d" % keys))
+        self._by_source = count + pack_parts((b"EVAL", body, b"%d" % keys))
+
+    def __call__(self, *parts: bytes) -> Command:
+        return Command(self, pack_parts(parts))
+
+    def by_hash(self, parts: bytes) -> bytes:
+        return self._by_hash + parts
+
+    def by_source(self, parts: bytes) -> bytes:
+        return self._by_source + parts
+
+
+class Command:
+    """One packed command: what `RedisLink` carries."""
+
+    __slots__ = ("_packed", "_script")
+
+    def __init__(self, script: Script | None, packed: bytes) -> None:
+        self._script = script
+        self._packed = packed
+
+    def first_try(self) -> bytes:
+        return self._packed if self._script is None else self._script.by_hash(self._packed)
+
+    def with_source(self) -> bytes | None:
+        """The same with the script's source, or None where there is no script."""
+        return None if self._script is None else self._script.by_source(self._packed)
+
+    @property
+    def name(self) -> str:
+        return "command" if self._script is None else self._script.name
+
+
+_ADMIT = Script(
+    "admit",
+    """
+local holder = redis.call('HGET', KEYS[1], 'run')
+if holder and holder ~= ARGV[1] then return 'b' .. holder end
+local asking = redis.call('GET', KEYS[2])
+if asking and asking ~= ARGV[1] then return 'r' .. asking end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
+return 'f'
+""",
+    keys=2,
+    arguments=2,
+)
+
+_BIND = Script(
+    "bind",
+    """
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+local fence = redis.call('HGET', KEYS[1], 'fence')
+if fence and tonumber(fence) > tonumber(ARGV[3]) then return 0 end
+redis.call('HSET', KEYS[1], 'run', ARGV[1], 'epoch', ARGV[2], 'fence', ARGV[3])
+redis.call('PEXPIRE', KEYS[1], ARGV[4])
+return 1
+""",
+    keys=2,
+    arguments=4,
+)
+
+_RELEASE = Script(
+    "release",
+    """
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
+if ARGV[2] == '0' then return 0 end
+local slot = redis.call('HMGET', KEYS[1], 'run', 'fence')
+local freed = 0
+if slot[1] == ARGV[1] and slot[2] == ARGV[2] then freed = redis.call('DEL', KEYS[1]) end
+redis.call('PUBLISH', ARGV[3], ARGV[4])
+return freed
+""",
+    keys=2,
+    arguments=4,
+)
+
+_BEAT = Script(
+    "beat",
+    """
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return redis.call('PUBLISH', ARGV[3], 'hb:' .. ARGV[1])
+""",
+    keys=1,
+    arguments=3,
+)
+
+_ENLIST = Script(
+    "enlist",
+    """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return redis.call('ZCARD', KEYS[1])
+""",
+    keys=1,
+    arguments=2,
+)
+
+SCRIPTS = (_ADMIT, _BIND, _RELEASE, _BEAT, _ENLIST)
+
+
+def admit(slot: bytes, reservation: bytes, *, run: bytes, reservation_ms: int) -> Command:
+    """Ask for the slot. Answers `b<run>` held by another, `r<run>` asked for by another, `f` it is reserved.
+
+    The same run again is answered the same way and renews its reservation.
+    """
+    return _ADMIT(slot, reservation, run, b"%d" % reservation_ms)
+
+
+def bind(slot: bytes, reservation: bytes, *, run: bytes, epoch: int, fence: int, ttl_ms: int) -> Command:
+    """Write the slot, drop `run`'s reservation. Answers 1, or 0 where the slot has a higher fence."""
+    return _BIND(slot, reservation, run, b"%d" % epoch, b"%d" % fence, b"%d" % ttl_ms)
+
+
+def release(
+    slot: bytes, reservation: bytes, *, run: bytes, fence: int, channel: bytes, message: bytes
+) -> Command:
+    """Drop the slot where run *and* fence match and `run`'s reservation; publish. Answers 1 if freed.
+
+    Publishes even where there was no slot (flushed, expired): waiters must hear of it all the same.
+    Fence 0 only drops the reservation and publishes nothing.
+    """
+    return _RELEASE(slot, reservation, run, b"%d" % fence, channel, message)
+
+
+def beat(lease: bytes, *, seq: int, ttl_ms: int, channel: bytes) -> Command:
+    """Renew the presence key, publish `hb:<seq>`. Answers how many received it; 0: I am not subscribed."""
+    return _BEAT(lease, b"%d" % seq, b"%d" % ttl_ms, channel)
+
+
+def enlist(workers: bytes, *, epoch: int, ttl_ms: int) -> Command:
+    """Be on the list for `ttl_ms` by the server's clock; take expired ones off. Answers its length."""
+    return _ENLIST(workers, b"%d" % epoch, b"%d" % ttl_ms)
+
+
+def publish(channel: bytes, message: bytes) -> Command:
+    """A plain PUBLISH. Answers how many received it."""
+    return Command(None, pack(b"PUBLISH", channel, message))
+
+
+def ping() -> Command:
+    """Answers `PONG`."""
+    return Command(None, pack(b"PING"))
+
+
+def probe(key: bytes) -> Command:
+    """Is a write taken? No on a replica, a server that loads, is full, or must not write. Answers `OK`."""
+    return Command(None, pack(b"SET", key, b"1", b"PX", b"5000"))

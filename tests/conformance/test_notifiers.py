@@ -1,0 +1,80 @@
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+
+import pytest
+
+from coordinator.notifier import Connectivity, Notifier
+from coordinator.notifiers.local import LocalHub, LocalNotifier
+from coordinator.notifiers.redis import RedisNotifier
+from coordinator.redis.link import RedisLink
+from tests.conformance.notifiers import CANCEL, MakeNotifier, NotifierSuite, Worker
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import wait_until
+
+
+class TestLocalNotifier(NotifierSuite):
+    @pytest.fixture
+    async def make(self, no_task_left: None) -> AsyncGenerator[MakeNotifier]:
+        hub = LocalHub()
+        async with AsyncExitStack() as stack:
+
+            def make() -> Notifier:
+                notifier = LocalNotifier(hub)
+                stack.push_async_callback(notifier.aclose)
+                return notifier
+
+            yield make
+
+    async def test_there_is_no_transport(self, make: MakeNotifier) -> None:
+        worker = await Worker(make()).start(1)
+        assert worker.notifier.connectivity is Connectivity.off
+        assert worker.connectivities == []
+
+    async def test_without_a_shared_hub_each_is_alone(self) -> None:
+        one, other = await Worker(LocalNotifier()).start(1), await Worker(LocalNotifier()).start(2)
+        one.notifier.notify_worker(2, CANCEL)
+        one.notifier.notify_worker(1, CANCEL)
+        await wait_until(lambda: one.signals, description="its own signal")
+        assert other.signals == []
+
+
+class TestRedisNotifier(NotifierSuite):
+    @pytest.fixture
+    async def make(
+        self, shared_valkey: ValkeyServer, namespace: str, no_task_left: None
+    ) -> AsyncGenerator[MakeNotifier]:
+        async with AsyncExitStack() as stack:
+
+            def make() -> Notifier:
+                link = RedisLink(shared_valkey.url, namespace=namespace)
+                stack.push_async_callback(link.aclose)
+                notifier = RedisNotifier(link)
+                stack.push_async_callback(notifier.aclose)
+                return notifier
+
+            yield make
+
+    async def test_it_says_that_it_is_connected(self, make: MakeNotifier) -> None:
+        worker = Worker(make())
+        assert worker.notifier.connectivity is Connectivity.connecting
+        await worker.start(1)
+        await wait_until(
+            lambda: worker.notifier.connectivity is Connectivity.connected, description="connected"
+        )
+        assert worker.connectivities == [Connectivity.connected]
+
+    async def test_forged_messages_are_dropped_and_counted(
+        self, make: MakeNotifier, shared_valkey: ValkeyServer, namespace: str
+    ) -> None:
+        notifier = make()
+        assert isinstance(notifier, RedisNotifier)
+        worker = await Worker(notifier).start(1)
+        channel = f"{namespace}:{{w:1}}:ctl"
+        for forged in ("", "{}", "x" * 5000, '{"kind":"cancel","extra":1}', "[" * 10_000, "hb:999999"):
+            shared_valkey.command("PUBLISH", channel, forged)
+        shared_valkey.command("PUBLISH", f"{namespace}:{{g}}:ctl", '{"kind":"claim"}')
+        await wait_until(lambda: worker.signals, description="the broadcast after them")
+        assert [signal.kind for signal in worker.signals] == ["claim"]
+        assert notifier.rejected == 5

@@ -1,0 +1,47 @@
+"""What every test may use. Servers are shared; each test has a namespace of its own, so none sees another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Generator
+from uuid import uuid4
+
+import pytest
+
+from tests.support.proxy import Proxy
+from tests.support.valkey import ValkeyServer
+
+
+@pytest.fixture(scope="session")
+def shared_valkey() -> Generator[ValkeyServer]:
+    """One server for all tests that do it no harm."""
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def own_valkey() -> Generator[ValkeyServer]:
+    """A server that the test may kill, flush or fill."""
+    with ValkeyServer() as server:
+        yield server
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"test-{uuid4().hex[:12]}"
+
+
+@pytest.fixture
+async def no_task_left() -> AsyncGenerator[None]:
+    """Fails the test that leaves a task behind."""
+    before = asyncio.all_tasks()
+    yield
+    left = asyncio.all_tasks() - before - {asyncio.current_task()}
+    assert not left, f"tasks left behind: {left}"
+
+
+@pytest.fixture
+async def proxy(shared_valkey: ValkeyServer, no_task_left: None) -> AsyncGenerator[Proxy]:
+    """A network of the test's own, between it and the shared server."""
+    async with Proxy(shared_valkey.host, shared_valkey.port) as proxy:
+        yield proxy

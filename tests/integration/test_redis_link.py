@@ -1,0 +1,141 @@
+"""The link and the slot lock against a real server: speed, scripts, what stays in Redis."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from coordinator.lock import SlotState
+from coordinator.locks.redis import RedisSlotLock
+from coordinator.redis.link import RedisLink
+from coordinator.redis.scripts import SCRIPTS, enlist
+from tests.support.linked import HEALS_WITHIN, linked
+from tests.support.proxy import Proxy
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+async def test_construction_does_no_io() -> None:
+    link = RedisLink("redis://127.0.0.1:1/0")
+    assert not link.away
+    await link.aclose()
+    await link.aclose()
+    assert not await link.ping()
+
+
+# ---- one turn, one write -------------------------------------------------------------------------------
+
+
+async def test_calls_of_one_turn_leave_as_one_write(proxy: Proxy, namespace: str) -> None:
+    async with linked(proxy.url, namespace) as link:
+        lock = RedisSlotLock(link)
+        await wait_until(lambda: proxy.requests == proxy.replies, description="quiet")
+        before = proxy.requests, proxy.replies
+        answers = await asyncio.gather(*(lock.admit(f"t{number}", "r") for number in range(50)))
+        assert {answer.state for answer in answers} == {SlotState.free}
+        assert (proxy.requests - before[0], proxy.replies - before[1]) == (1, 1)
+
+
+async def test_a_thread_of_calls_costs_the_commands_it_has(own_valkey: ValkeyServer, namespace: str) -> None:
+    async with linked(own_valkey.url, namespace) as link:
+        own_valkey.command("CONFIG", "RESETSTAT")
+        lock = RedisSlotLock(link)
+        await lock.admit("t", "r")
+        lock.bind("t", "r", epoch=1, fence=1)
+        lock.release("t", "r", fence=1)
+        await link.ping()
+        assert b"cmdstat_evalsha:calls=3," in own_valkey.command("INFO", "commandstats")
+
+
+async def test_posted_calls_are_done_before_the_link_closes(
+    shared_valkey: ValkeyServer, namespace: str
+) -> None:
+    link = RedisLink(shared_valkey.url, namespace=namespace)
+    RedisSlotLock(link).bind("t", "r", epoch=1, fence=1)
+    await link.aclose()
+    slot = link.keys.thread("t").slot.decode()
+    assert shared_valkey.command("HGET", slot, "run") == b"$1\r\nr\r\n"
+
+
+# ---- scripts that the server has forgotten -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("forget", [("SCRIPT", "FLUSH"), ("FLUSHALL",)], ids=" ".join)
+async def test_forgotten_scripts_are_sent_again(
+    own_valkey: ValkeyServer, namespace: str, forget: tuple[str, ...]
+) -> None:
+    async with linked(own_valkey.url, namespace) as link:
+        lock = RedisSlotLock(link)
+        own_valkey.command(*forget)
+        answers = await asyncio.gather(*(lock.admit(f"t{number}", "r") for number in range(20)))
+        assert {answer.state for answer in answers} == {SlotState.free}
+        lock.bind("t0", "r", epoch=1, fence=1)
+        assert (await lock.admit("t0", "other")).holder == "r"
+        assert link.counters.failed == 0
+        assert not link.away
+
+
+async def test_a_restarted_server_is_taught_the_scripts_anew(
+    own_valkey: ValkeyServer, namespace: str
+) -> None:
+    async with linked(own_valkey.url, namespace) as link:
+        own_valkey.kill()
+        own_valkey.start()
+        await wait_until(link.ping, description="healed", timeout=HEALS_WITHIN)
+        assert (await RedisSlotLock(link).admit("t", "r")).state is SlotState.free
+        assert link.counters.reloaded == 0
+
+
+# ---- nothing stays in Redis for ever -------------------------------------------------------------------
+
+
+async def test_no_key_is_left_without_a_ttl(own_valkey: ValkeyServer, namespace: str) -> None:
+    async with linked(own_valkey.url, namespace) as link:
+        lock = RedisSlotLock(link)
+        for number in range(5):
+            await lock.admit(f"t{number}", "r")
+        for number in range(3):
+            lock.bind(f"t{number}", "r", epoch=1, fence=1)
+        lock.bind("t0", "again", epoch=1, fence=2)
+        lock.release("t1", "r", fence=1)
+        assert await link.call(enlist(link.keys.workers, epoch=1, ttl_ms=15_000)) == 1
+        names = [name for name in own_valkey.command("KEYS", "*").split(b"\r\n") if b"{" in name]
+        assert len(names) == 6  # slots of t0 and t2, reservations of t3 and t4, the workers, the probe
+        for name in names:
+            ttl = int(own_valkey.command("PTTL", name.decode())[1:])
+            assert 0 < ttl <= 15 * 60 * 1000, name
+        assert 0 < int(own_valkey.command("PTTL", link.keys.thread("t3").reservation.decode())[1:]) <= 5000
+
+
+async def test_every_script_fits_one_hash_slot_of_a_cluster(namespace: str) -> None:
+    with ValkeyServer("--cluster-enabled", "yes") as cluster:
+        cluster.command("CLUSTER", "ADDSLOTS", *(str(number) for number in range(16384)))
+        await wait_until(
+            lambda: b"cluster_state:ok" in cluster.command("CLUSTER", "INFO"), description="a cluster"
+        )
+        async with linked(cluster.url, namespace) as link:
+            lock = RedisSlotLock(link)
+            assert (await lock.admit("t", "r")).state is SlotState.free
+            lock.bind("t", "r", epoch=1, fence=1)
+            lock.release("t", "r", fence=1)
+            assert await link.call(enlist(link.keys.workers, epoch=1, ttl_ms=1000)) == 1
+            assert link.counters.refused == 0
+
+
+async def test_workers_that_stay_away_leave_the_list(shared_valkey: ValkeyServer, namespace: str) -> None:
+    async with linked(shared_valkey.url, namespace) as link:
+        await link.call(enlist(link.keys.workers, epoch=1, ttl_ms=1))
+
+        async def alone() -> bool:
+            return await link.call(enlist(link.keys.workers, epoch=2, ttl_ms=10_000)) == 1
+
+        await wait_until(alone, description="the first has expired")
+
+
+def test_all_scripts_have_names_of_their_own() -> None:
+    assert (
+        len({script.name for script in SCRIPTS}) == len({script.load for script in SCRIPTS}) == len(SCRIPTS)
+    )

@@ -1,0 +1,147 @@
+"""The test's side of `worker_process`: start, drive, pause and kill real workers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.support.teams import QUICK
+from tests.support.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+class Refused(Exception):
+    """The worker answered with an error."""
+
+    def __init__(self, name: str, text: str) -> None:
+        self.name = name
+        super().__init__(f"{name}: {text}")
+
+
+class WorkerProcess:
+    """One worker. `events` is what its agents said, in their order."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._complaints: list[str] = []
+        self._answers: dict[int, asyncio.Future[Any]] = {}
+        self._listening = asyncio.gather(self._listen(), self._overhear())
+        self.events: list[dict[str, Any]] = []
+
+    @classmethod
+    async def start(cls, settings: dict[str, Any]) -> WorkerProcess:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.support.worker_process",
+            json.dumps(settings),
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            cwd=ROOT,
+            limit=1 << 20,
+        )
+        worker = cls(process)
+        await worker.said("ready", timeout=20)
+        return worker
+
+    @property
+    def epoch(self) -> int:
+        """As it was at the start."""
+        return int(self.events[0]["epoch"])
+
+    async def do(self, name: str, **arguments: Any) -> Any:
+        """Call one of `worker_process.Program`'s methods. Raises Refused."""
+        number = len(self._answers)
+        answer = self._answers[number] = asyncio.get_running_loop().create_future()
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"id": number, "do": name, **arguments}).encode() + b"\n")
+        async with asyncio.timeout(30):
+            told = await answer
+        if "error" in told:
+            raise Refused(told["error"], told["text"])
+        return told["ok"]
+
+    def heard(self, event: str, run: str | None = None) -> dict[str, Any] | None:
+        return next((e for e in self.events if e["event"] == event and run in (None, e.get("run"))), None)
+
+    async def said(self, event: str, run: str | None = None, timeout: float = 10) -> dict[str, Any]:
+        """Wait until it says so."""
+        await wait_until(
+            lambda: self.heard(event, run) is not None or self._listening.done(),
+            description=f"{event} {run}",
+            timeout=timeout,
+        )
+        found = self.heard(event, run)
+        assert found is not None, f"the worker has ended: {''.join(self._complaints)[-3000:]}"
+        return found
+
+    def send(self, number: signal.Signals) -> None:
+        os.kill(self._process.pid, number)
+
+    async def kill(self) -> None:
+        """As by `kill -9`. Idempotent."""
+        if self._process.returncode is None:
+            self.send(signal.SIGCONT)
+            self._process.kill()
+        await self._process.wait()
+        await self._listening
+
+    async def leave(self) -> None:
+        """Let it shut down in its own time."""
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        async with asyncio.timeout(20):
+            await self._process.wait()
+        await self._listening
+
+    async def _listen(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            told = json.loads(line)
+            if "id" in told:
+                self._answers[told["id"]].set_result(told)
+            else:
+                self.events.append(told)
+
+    async def _overhear(self) -> None:
+        """What it logs, for whoever has to find out why it ended."""
+        assert self._process.stderr is not None
+        while line := await self._process.stderr.readline():
+            self._complaints.append(line.decode(errors="replace"))
+
+
+class Fleet:
+    """Workers on one store. Leaving the block kills whoever is left."""
+
+    def __init__(self, settings: dict[str, Any], stack: AsyncExitStack) -> None:
+        self._settings, self._stack = settings, stack
+
+    async def start(self, **overrides: Any) -> WorkerProcess:
+        worker = await WorkerProcess.start({**self._settings, **overrides})
+        self._stack.push_async_callback(worker.kill)
+        if (overrides.get("redis") or self._settings.get("redis")) is not None:
+            await wait_until(lambda: is_connected(worker), description="it hears its abort channel")
+        return worker
+
+    async def of(self, size: int) -> list[WorkerProcess]:
+        return list(await asyncio.gather(*(self.start() for _ in range(size))))
+
+
+async def is_connected(worker: WorkerProcess) -> bool:
+    return await worker.do("connectivity") == "connected"
+
+
+@asynccontextmanager
+async def fleet_on(folder: Path, redis: str | None = None, **overrides: Any) -> AsyncGenerator[Fleet]:
+    settings = {**QUICK, "store": f"sqlite:///{folder / 'runs.db'}", "redis": redis, **overrides}
+    async with AsyncExitStack() as stack:
+        yield Fleet(settings, stack)

@@ -1,0 +1,54 @@
+"""Several workers on one store, in one process: what two gateways look like to each other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from coordinator import RunManager, Settings, open_coordinator
+from coordinator.notifier import Connectivity
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import wait_until
+
+QUICK: dict[str, Any] = {
+    "sqlite_synchronous": "NORMAL",
+    "tick": 0.2,
+    "short_tick": 0.05,
+    "canary": 0.1,
+    "renew": 0.3,
+    "lease_ttl": 3.0,
+    "lease_margin": 0.5,
+    "sweep": 0.2,
+    "force_after": 1.0,
+    "grace": 0.3,
+}
+"""Settings with which what takes seconds takes tenths."""
+
+
+@asynccontextmanager
+async def team_of(
+    size: int, folder: Path, *, redis: str | None = None, namespace: str = "rc", **overrides: Any
+) -> AsyncGenerator[list[RunManager]]:
+    """Started workers on one SQLite file; with Redis, they hear each other when this returns."""
+    settings = Settings(
+        store=f"sqlite:///{folder / 'runs.db'}", redis=redis, namespace=namespace, **{**QUICK, **overrides}
+    )
+    async with AsyncExitStack() as stack:
+        team = [await stack.enter_async_context(open_coordinator(settings=settings)) for _ in range(size)]
+        for manager in team if redis else ():
+            await wait_until(
+                lambda manager=manager: manager.connectivity is Connectivity.connected,
+                description="the worker hears its abort channel",
+            )
+        yield team
+
+
+def keys_without_ttl(server: ValkeyServer, namespace: str) -> bool:
+    """Does any key of the namespace live for ever?"""
+    script = (
+        "for _, key in ipairs(redis.call('KEYS', ARGV[1] .. ':*')) do"
+        " if redis.call('PTTL', key) < 0 then return 1 end end return 0"
+    )
+    return server.command("EVAL", script, "0", namespace) != b":0\r\n"

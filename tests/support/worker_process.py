@@ -1,0 +1,130 @@
+"""A gateway worker as a process of its own, driven by lines of JSON.
+
+    python -m tests.support.worker_process '{"store": …, "redis": …, …}'     (fields of Settings)
+
+A line on stdin is {"id": n, "do": name, …}, its answer {"id": n, "ok": …} or {"id": n, "error": class}.
+Without an id, it says what happens: {"event": "started" | "cancelled" | "stopped", "run": …, "at": …}.
+`at` is the machine's monotonic clock, which all processes share.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from coordinator import RunContext, RunManager, Settings, open_coordinator
+
+
+def say(**words: Any) -> None:
+    sys.stdout.write(json.dumps(words) + "\n")
+    sys.stdout.flush()
+
+
+class Program:
+    def __init__(self, manager: RunManager) -> None:
+        self.manager = manager
+        self.contexts: dict[str, RunContext] = {}
+        self.may_end: dict[str, asyncio.Event] = {}
+        self.began = asyncio.Condition()
+
+    async def agent(self, ctx: RunContext) -> Any:
+        """Does what its kwargs say: save first, unwind for so long, refuse to."""
+        run_id, wish = ctx.run.run_id, ctx.run.kwargs
+        self.contexts[run_id] = ctx
+        released = self.may_end.setdefault(run_id, asyncio.Event())
+        if (saves := wish.get("saves")) is not None:
+            await ctx.save(saves)
+        async with self.began:
+            self.began.notify_all()
+        say(event="started", run=run_id, at=time.monotonic(), fence=ctx.fence, values=ctx.values)
+        try:
+            if (lasts := wish.get("lasts")) is not None:
+                await asyncio.sleep(lasts)
+            else:
+                await released.wait()
+            return wish.get("returns")
+        except asyncio.CancelledError:
+            say(event="cancelled", run=run_id, at=time.monotonic(), cause=ctx.abort and ctx.abort.cause)
+            await asyncio.sleep(wish.get("unwinds", 0))
+            raise
+        finally:
+            say(event="stopped", run=run_id, at=time.monotonic())
+
+    async def admit(self, thread: str, strategy: str = "reject", *, launch: bool = True, **wish: Any) -> str:
+        run = await self.manager.create_or_reject(thread, multitask_strategy=strategy, kwargs=wish)
+        if launch:
+            self.manager.launch(run, self.agent)
+        return run.run_id
+
+    async def admit_at(self, thread: str, moment: float) -> str:
+        """As near to that moment as the clock allows."""
+        await asyncio.sleep(max(0.0, moment - time.monotonic() - 0.002))
+        while time.monotonic() < moment:
+            pass
+        return await self.admit(thread)
+
+    async def many(self, count: int, prefix: str) -> None:
+        await asyncio.gather(*(self.admit(f"{prefix}{at}") for at in range(count)))
+        async with self.began:
+            await self.began.wait_for(lambda: len(self.contexts) >= count)
+
+    async def cancel(self, run: str, **options: Any) -> bool:
+        return await self.manager.cancel(run, **options)
+
+    async def end(self, run: str) -> None:
+        self.may_end.setdefault(run, asyncio.Event()).set()
+
+    async def save(self, run: str, values: Any) -> None:
+        await self.contexts[run].save(values)
+
+    async def wait(self, run: str, timeout: float = 10) -> Any:
+        return await self.manager.wait(run, timeout=timeout)
+
+    async def inflight(self, thread: str) -> bool:
+        return await self.manager.has_inflight(thread)
+
+    async def reconcile(self, error: str) -> list[str]:
+        return [run.run_id for run in await self.manager.reconcile_orphaned_inflight_runs(error=error)]
+
+    async def epoch(self) -> int:
+        return self.manager.epoch
+
+    async def connectivity(self) -> str:
+        return self.manager.connectivity.value
+
+    async def status(self, run: str) -> str | None:
+        record = await self.manager.get(run)
+        return None if record is None else record.status.value
+
+    async def counts(self) -> dict[str, int]:
+        """What this worker has asked of its store so far."""
+        store: Any = self.manager._store
+        return {"reads": store.reads, "commits": store.commits}
+
+    async def answer(self, number: int, do: str, **arguments: Any) -> None:
+        try:
+            say(id=number, ok=await getattr(self, do)(**arguments))
+        except Exception as error:  # noqa: BLE001 - the test looks at it
+            say(id=number, error=type(error).__name__, text=str(error))
+
+
+async def main() -> None:
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader(limit=1 << 20)
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    tasks: set[asyncio.Task[None]] = set()
+    async with open_coordinator(settings=Settings(**json.loads(sys.argv[1]))) as manager:
+        program = Program(manager)
+        say(event="ready", epoch=manager.epoch)
+        while line := await reader.readline():
+            asked = json.loads(line)
+            task = asyncio.create_task(program.answer(asked.pop("id"), asked.pop("do"), **asked))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

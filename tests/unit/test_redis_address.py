@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.redis.address import Address, redact_url
+from coordinator.redis.link import RedisLink
+
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://localhost",
+        "redis://localhost:6379/3?client_name=x",
+        f"redis://:{SECRET}@localhost:6379/0",
+        f"redis://user:{SECRET}@[::1]:6379/0",
+        f"rediss://user:{SECRET}@example.org:6380/1?ssl_cert_reqs=none&ssl_check_hostname=false",
+        f"redis+sentinel://user:{SECRET}@a:26379,b,[::1]:26380/service/2?sentinel_password={SECRET}",
+        f"rediss+sentinel://:{SECRET}@a/service?ssl_ca_certs=/x",
+        "redis://localhost?max_connections=9&socket_timeout=3&retry_on_timeout=true&protocol=3",
+        f"unix://user:{SECRET}@/run/redis.sock",
+    ],
+)
+def test_a_url_is_taken_and_its_secrets_are_not_shown(url: str) -> None:
+    assert SECRET not in repr(Address(url)) + repr(RedisLink(url))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "localhost:6379",
+        f"http://{SECRET}@localhost",
+        f"redis://:{SECRET}/x@localhost/0",
+        f"redis://:{SECRET}@localhost:port",
+        f"redis+sentinel://:{SECRET}@a,b",
+        f"redis+sentinel://:{SECRET}@/service",
+        f"redis+cluster://:{SECRET}@a/service",
+        f"redis://:{SECRET}@localhost?hoost={SECRET}",
+        f"redis://:{SECRET}@localhost?ssl_cert_reqs=none",
+        f"rediss://:{SECRET}@localhost?ssl_chek_hostname=true",
+        f"rediss://:{SECRET}@localhost?ssl_cert_reqs={SECRET}",
+        f"redis://:{SECRET}@localhost?db={SECRET}",
+    ],
+)
+def test_a_url_of_no_use_is_refused_without_showing_its_secrets(url: str) -> None:
+    with pytest.raises(ValueError, match="not a usable Redis URL") as refused:
+        Address(url)
+    assert SECRET not in str(refused.value)
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://localhost:6379/0", "redis://localhost:6379/0"),
+        ("redis://u:p@localhost/0?client_name=x#y", "redis://***@localhost/0"),
+        ("redis://u:p/a?b#c@d@localhost/0", "redis://***@localhost/0"),
+        ("redis+sentinel://:p@a:1,b:2/svc/0?sentinel_password=p", "redis+sentinel://***@a:1,b:2/svc/0"),
+        ("nonsense", "***"),
+    ],
+)
+def test_redaction(url: str, shown: str) -> None:
+    assert redact_url(url) == shown
+
+
+@given(st.text())
+def test_redaction_takes_any_text(text: str) -> None:
+    assert isinstance(redact_url(text), str)
+    assert SECRET not in redact_url(f"redis://user:{SECRET}{text}@localhost/0")
