@@ -1,0 +1,136 @@
+"""Coordinates LLM agent runs across processes: one run at a time on a thread, cancel from anywhere."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coordinator.bootstrap import open_coordinator
+    from coordinator.context import RunContext
+    from coordinator.errors import (
+        CancelNotDurable,
+        ConflictError,
+        CoordinatorError,
+        Draining,
+        IdempotencyConflict,
+        InvalidArgument,
+        LeaseLost,
+        NotSettled,
+        QueueFull,
+        RunFailed,
+        RunNotFound,
+        StaleFence,
+        StoreError,
+        StoreRefused,
+        StoreUnavailable,
+        ThreadNotFound,
+        UnsupportedStrategyError,
+    )
+    from coordinator.manager import RunManager
+    from coordinator.record import RunRecord
+    from coordinator.schemas import (
+        Abort,
+        CancelAction,
+        Cause,
+        DisconnectMode,
+        Interrupt,
+        Outcome,
+        PersistenceRetryPolicy,
+        Phase,
+        Receipt,
+        RunRequest,
+        RunStatus,
+        Strategy,
+    )
+    from coordinator.settings import Settings
+    from stores.base import RunStore
+    from stores.memory import MemoryRunStore
+
+__all__ = [
+    "Abort",
+    "CancelAction",
+    "CancelNotDurable",
+    "Cause",
+    "ConflictError",
+    "CoordinatorError",
+    "DisconnectMode",
+    "Draining",
+    "IdempotencyConflict",
+    "Interrupt",
+    "InvalidArgument",
+    "LeaseLost",
+    "MemoryRunStore",
+    "NotSettled",
+    "Outcome",
+    "PersistenceRetryPolicy",
+    "Phase",
+    "QueueFull",
+    "Receipt",
+    "RunContext",
+    "RunFailed",
+    "RunManager",
+    "RunNotFound",
+    "RunRecord",
+    "RunRequest",
+    "RunStatus",
+    "RunStore",
+    "Settings",
+    "StaleFence",
+    "StoreError",
+    "StoreRefused",
+    "StoreUnavailable",
+    "Strategy",
+    "ThreadNotFound",
+    "UnsupportedStrategyError",
+    "open_coordinator",
+]
+
+# Imported when first asked for: `coordinator --help` needs none of them, and they take longer than it may.
+_HOMES = {
+    "Abort": "coordinator.schemas",
+    "CancelAction": "coordinator.schemas",
+    "CancelNotDurable": "coordinator.errors",
+    "Cause": "coordinator.schemas",
+    "ConflictError": "coordinator.errors",
+    "CoordinatorError": "coordinator.errors",
+    "DisconnectMode": "coordinator.schemas",
+    "Draining": "coordinator.errors",
+    "IdempotencyConflict": "coordinator.errors",
+    "Interrupt": "coordinator.schemas",
+    "InvalidArgument": "coordinator.errors",
+    "LeaseLost": "coordinator.errors",
+    "MemoryRunStore": "stores.memory",
+    "NotSettled": "coordinator.errors",
+    "Outcome": "coordinator.schemas",
+    "PersistenceRetryPolicy": "coordinator.schemas",
+    "Phase": "coordinator.schemas",
+    "QueueFull": "coordinator.errors",
+    "Receipt": "coordinator.schemas",
+    "RunContext": "coordinator.context",
+    "RunFailed": "coordinator.errors",
+    "RunManager": "coordinator.manager",
+    "RunNotFound": "coordinator.errors",
+    "RunRecord": "coordinator.record",
+    "RunRequest": "coordinator.schemas",
+    "RunStatus": "coordinator.schemas",
+    "RunStore": "stores.base",
+    "Settings": "coordinator.settings",
+    "StaleFence": "coordinator.errors",
+    "StoreError": "coordinator.errors",
+    "StoreRefused": "coordinator.errors",
+    "StoreUnavailable": "coordinator.errors",
+    "Strategy": "coordinator.schemas",
+    "ThreadNotFound": "coordinator.errors",
+    "UnsupportedStrategyError": "coordinator.errors",
+    "open_coordinator": "coordinator.bootstrap",
+}
+
+if not TYPE_CHECKING:  # a type checker sees the imports above, and that nothing else is here
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

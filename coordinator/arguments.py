@@ -1,0 +1,177 @@
+"""Checks at the edge: a bad argument is named before anything is written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, cast
+
+from coordinator.errors import InvalidArgument, UnsupportedStrategyError
+from coordinator.schemas import CancelAction, Cause, DisconnectMode, Json, RunStatus, Strategy
+from stores.rows import COUNTERS, MESSAGES
+from stores.times import instant
+
+MAX_ID = 255
+MAX_MODEL_NAME = 128
+MAX_DEPTH = 200
+
+
+def check_id(argument: str, value: object) -> str:
+    """1 to 255 characters, no control characters, encodable."""
+    if not isinstance(value, str):
+        raise InvalidArgument(argument, f"must be a str, not {type(value).__name__}")
+    if not value or len(value) > MAX_ID:
+        raise InvalidArgument(argument, f"must have 1 to {MAX_ID} characters, not {len(value)}")
+    if not value.isprintable() and any(_is_control(char) for char in value):
+        raise InvalidArgument(argument, "must not contain control characters or lone surrogates")
+    return value
+
+
+def _is_control(char: str) -> bool:
+    code = ord(char)
+    return code < 0x20 or 0x7F <= code < 0xA0 or 0xD800 <= code < 0xE000 or code in {0x2028, 0x2029}
+
+
+def check_optional_id(argument: str, value: object) -> str | None:
+    return None if value is None else check_id(argument, value)
+
+
+def check_text(argument: str, value: object) -> str | None:
+    """Free text or None. A lone surrogate is escaped: databases store UTF-8."""
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise InvalidArgument(argument, f"must be a str or None, not {type(value).__name__}")
+    return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def check_model_name(value: object) -> str | None:
+    """Stripped, at most 128 characters; None stays."""
+    text = check_text("model_name", value)
+    return None if text is None else text.strip()[:MAX_MODEL_NAME]
+
+
+def check_strategy(value: object) -> Strategy:
+    try:
+        return Strategy(cast("str", value))
+    except ValueError:
+        raise UnsupportedStrategyError(value, Strategy) from None
+
+
+def check_action(value: object) -> CancelAction:
+    return _member("action", value, CancelAction)
+
+
+def check_cause(value: object) -> Cause:
+    return _member("cause", value, Cause)
+
+
+def check_status(value: object) -> RunStatus:
+    return _member("status", value, RunStatus)
+
+
+def check_statuses(value: object) -> tuple[str, ...]:
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return tuple(_member("statuses", status, RunStatus).value for status in cast("list[object]", value))
+    raise InvalidArgument("statuses", f"must be a list of statuses, not {type(value).__name__}")
+
+
+def check_disconnect(value: object) -> DisconnectMode:
+    return _member("on_disconnect", value, DisconnectMode)
+
+
+def _member(argument: str, value: object, enum: Any) -> Any:
+    try:
+        return enum(value)
+    except ValueError:
+        names = ", ".join(member.value for member in enum)
+        raise InvalidArgument(argument, f"{value!r} is not one of {names}") from None
+
+
+def check_mapping(argument: str, value: object) -> dict[str, Any]:
+    """A dict with str keys; None means empty."""
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise InvalidArgument(argument, f"must be a dict or None, not {type(value).__name__}")
+    mapping = cast("dict[Any, Any]", value)
+    for key in mapping:
+        if not isinstance(key, str):
+            raise InvalidArgument(argument, f"keys must be str, not {type(key).__name__}")
+    return mapping
+
+
+def check_metadata(value: object, argument: str = "metadata") -> dict[str, Any]:
+    """Metadata is queried, so it must be JSON: finite numbers, str keys, bounded depth."""
+    mapping = check_mapping(argument, value)
+    if mapping:
+        try:
+            json.dumps(mapping, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidArgument(argument, f"must be JSON: {error}") from None
+        if not _has_plain_keys(mapping, MAX_DEPTH):
+            raise InvalidArgument(argument, f"must be JSON: str keys, at most {MAX_DEPTH} levels deep")
+    return mapping
+
+
+def _has_plain_keys(value: object, depth: int) -> bool:
+    if depth == 0:
+        return False
+    if isinstance(value, dict):
+        items = cast("dict[object, object]", value)
+        return all(isinstance(key, str) and _has_plain_keys(item, depth - 1) for key, item in items.items())
+    if isinstance(value, (list, tuple)):
+        return all(_has_plain_keys(item, depth - 1) for item in cast("list[object]", value))
+    return True
+
+
+def check_counters(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The known fields of a completion or a progress snapshot; names that we do not know are let through."""
+    checked = dict(fields)
+    for name in COUNTERS:
+        value = fields.get(name)
+        if value is not None and (
+            isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 2**63
+        ):
+            raise InvalidArgument(name, f"must be a whole number of 64 bits or None, not {value!r:.40}")
+    for name in (*MESSAGES, "error", "model_name"):
+        if name in fields:
+            checked[name] = (
+                check_model_name(fields[name]) if name == "model_name" else check_text(name, fields[name])
+            )
+    if "status" in fields:
+        checked["status"] = check_status(fields["status"]).value
+    return checked
+
+
+def check_json(argument: str, value: object) -> Json:
+    """What JSON can hold: finite numbers, str keys, bounded depth."""
+    check_metadata({"value": value}, argument)
+    return value
+
+
+def check_limit(argument: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidArgument(argument, f"must be a whole number, 0 or more, not {value!r}")
+    return min(value, 2**31)
+
+
+def check_seconds(argument: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+        raise InvalidArgument(argument, f"must be a number of seconds, 0 or more, not {value!r}")
+    return float(value)
+
+
+def check_flag(argument: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidArgument(argument, f"must be a bool, not {type(value).__name__}")
+    return value
+
+
+def check_instant(argument: str, value: object) -> str | None:
+    """An ISO 8601 text; naive means UTC."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or instant(value) is None:
+        raise InvalidArgument(argument, f"must be an ISO 8601 time, not {value!r}")
+    return value

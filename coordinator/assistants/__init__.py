@@ -1,0 +1,1 @@
+"""What runs on a thread, and where threads keep their state. The ports are in `ports`."""

@@ -1,0 +1,80 @@
+"""The two ports that everything which runs on a thread goes through.
+
+Two, because a peer that adopts a half-done rollback may not have the assistant at hand, and because
+reading a state needs the assistant while undoing a run does not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
+
+from coordinator.context import RunContext
+from coordinator.schemas import Json, Outcome, RunRequest
+
+
+@runtime_checkable
+class Assistant(Protocol):
+    """Something that can run on a thread. One object per name and process, shared by all runs; it
+    holds no run's state and knows nothing of HTTP, rows or Redis."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def features(self) -> frozenset[str]:
+        """Stream modes it really has, and "command", "interrupt", "history", "attempts", "drain"."""
+        ...
+
+    @property
+    def states(self) -> ThreadStates: ...
+
+    def validate(self, request: RunRequest) -> None:
+        """Before admission; pure and fast. Raises InvalidArgument."""
+        ...
+
+    async def run(self, ctx: RunContext, request: RunRequest) -> Outcome:
+        """One attempt, in the run's own task, after `open` and `start`.
+
+        Cancel arrives as CancelledError here (`ctx.abort` says why). When it returns or raises,
+        nothing of it runs or writes any more, save what it gave to `ctx.track`. An exception means
+        status error; StaleFence means drop it and write nothing.
+        """
+        ...
+
+
+@runtime_checkable
+class ThreadStates(Protocol):
+    """Where threads keep their state. `kind` is stored in every rollback_ref, so that any worker
+    finds the right one without the assistant."""
+
+    @property
+    def kind(self) -> str: ...
+
+    async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
+        """When the run holds the thread, before `start` is committed. From its return on, writes
+        with a lower fence are refused by the store that holds the state. Returns the rollback_ref
+        (small). Idempotent. Raises StaleFence."""
+        ...
+
+    async def restore(self, thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
+        """Undo all that the run wrote, in one transaction with the fence checked inside. Idempotent,
+        also where the run wrote nothing. Returns the values now. Raises StaleFence."""
+        ...
+
+    def close(self, thread_id: str, fence: int) -> None:
+        """The run is over in this process: no write with this fence is accepted from here on. In
+        memory, instant; always called before finish, restore or a forced settle."""
+        ...
+
+    async def forget(self, run_ids: Sequence[str]) -> None:
+        """Settled for good: undo data may go."""
+        ...
+
+    async def copy(self, source: str, target: str, run_id: str, fence: int) -> None:
+        """Give `target`, held by the operation `run_id` with `fence`, the state of `source`."""
+        ...
+
+    async def delete(self, thread_id: str, run_id: str, fence: int) -> None:
+        """Remove the state of a thread that the operation `run_id` holds with `fence`."""
+        ...

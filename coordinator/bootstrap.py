@@ -1,0 +1,189 @@
+"""open_coordinator: the only module that picks adapters."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import unquote
+
+from coordinator.assembly import Assembly
+from coordinator.errors import InvalidArgument
+from coordinator.lock import SlotLock
+from coordinator.locks.local import LocalSlotLock
+from coordinator.manager import RunManager
+from coordinator.notifier import Notifier
+from coordinator.notifiers.local import LocalNotifier
+from coordinator.settings import Settings
+from coordinator.telemetry import Hook
+from coordinator.telemetry.log import LoggingHook
+from stores.base import CoordinationStore
+from stores.memory import MemoryStore
+from stores.sqlite import SQLiteStore
+
+if TYPE_CHECKING:
+    from coordinator.redis.link import RedisLink
+
+
+def store_from_url(
+    url: str, settings: Settings, *, migrate: bool = True, create: bool = True
+) -> CoordinationStore:
+    """memory://, sqlite:///relative/path, sqlite:////absolute/path. Raises InvalidArgument.
+
+    `migrate=False` refuses an older schema instead of bringing it up to date, `create=False` a store
+    that does not exist.
+    """
+    scheme, _, rest = url.partition("://")
+    if scheme == "memory":
+        return MemoryStore(shared=True)
+    if scheme == "sqlite":
+        if not rest.startswith("/") or len(rest) == 1:
+            raise InvalidArgument(
+                "store", "three slashes and a path: sqlite:///relative/path, sqlite:////absolute/path"
+            )
+        return SQLiteStore(
+            Path(unquote(rest[1:])),
+            synchronous=settings.sqlite_synchronous,
+            busy_timeout=settings.busy_timeout,
+            migrate=migrate,
+            create=create,
+        )
+    known = "memory://, sqlite:///path"
+    raise InvalidArgument("store", f"{scheme}:// is not a store URL that this version knows; known: {known}")
+
+
+class _Transport(NamedTuple):
+    notifier: Notifier
+    slots: SlotLock
+    link: RedisLink | None
+
+
+def _transport(url: str | None, settings: Settings) -> _Transport:
+    """Raises InvalidArgument for a URL that is of no use; does no I/O."""
+    if not url:
+        notifier = LocalNotifier()
+        return _Transport(notifier, LocalSlotLock(notifier), None)
+    from coordinator.locks.redis import RedisSlotLock
+    from coordinator.notifiers.redis import RedisNotifier
+    from coordinator.redis.link import RedisLink
+
+    try:
+        link = RedisLink(url, namespace=settings.namespace, budget=settings.admission_budget)
+    except ValueError as error:
+        raise InvalidArgument("redis", str(error)) from None
+    remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl)
+    return _Transport(remote, RedisSlotLock(link), link)
+
+
+@asynccontextmanager
+async def open_coordinator(
+    store: str | None = None,
+    *,
+    redis: str | None = None,
+    settings: Settings | None = None,
+    hooks: Iterable[Hook] | None = None,
+    **overrides: Any,
+) -> AsyncGenerator[RunManager]:
+    """A started RunManager on a store URL and, if given, a Redis URL.
+
+    What is not given comes from `settings`, then from COORDINATOR_… variables; `overrides` are fields
+    of `Settings`. Redis being away is no error: the manager starts in store-only mode and heals.
+    Raises InvalidArgument, StoreError.
+    """
+    given = settings or Settings(**overrides)
+    chosen = store_from_url(store or given.store, given)
+    notifier, slots, link = _transport(redis or given.redis, given)
+    manager = RunManager(
+        chosen,
+        settings=given,
+        notifier=notifier,
+        slots=slots,
+        hooks=(LoggingHook(),) if hooks is None else hooks,
+    )
+    try:
+        async with manager:
+            yield manager
+    finally:
+        await chosen.aclose()
+        if link is not None:
+            await link.aclose()
+
+
+@dataclass(frozen=True, slots=True)
+class Observer:
+    """What `open_observer` yields: a manager that is no worker, and its open store."""
+
+    manager: RunManager
+    store: CoordinationStore
+    link: RedisLink | None
+
+    async def redis_answers(self) -> bool | None:
+        """None where no Redis is configured."""
+        return None if self.link is None else await self.link.ping()
+
+
+@asynccontextmanager
+async def open_observer(settings: Settings) -> AsyncGenerator[Observer]:
+    """To read and to cancel without being a worker: it registers, creates and migrates nothing.
+
+    What would make it a worker (an admission) belongs to `open_coordinator`. Hints that were sent have
+    left when this ends, if Redis can be reached. Raises InvalidArgument, StoreError.
+    """
+    store = store_from_url(settings.store, settings, migrate=False, create=False)
+    notifier, slots, link = _transport(settings.redis, settings)
+    manager = RunManager(store, settings=settings, notifier=notifier, slots=slots)
+    try:
+        await store.open()
+        yield Observer(manager, store, link)
+    finally:
+        await manager.aclose()
+        if link is not None:
+            await link.aclose()
+
+
+class LoneReaper:
+    """What `open_reaper` yields: a worker that buries and ends only when it is told to."""
+
+    def __init__(self, parts: Assembly) -> None:
+        self._parts = parts
+
+    @property
+    def epoch(self) -> int:
+        return self._parts.worker.epoch
+
+    @property
+    def store(self) -> CoordinationStore:
+        return self._parts.store
+
+    async def reap(self, *, error: str, before: str | None) -> None:
+        """As `RunManager.reconcile_orphaned_inflight_runs`; hooks are told what it ended. To bury a
+        worker that nothing proves dead takes repeated calls, for one lease of that worker.
+        """
+        await self._parts.worker.beat()
+        await self._parts.worker.ready()
+        await self._parts.reaper.reap(error=error, before=before)
+
+
+@asynccontextmanager
+async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGenerator[LoneReaper]:
+    """A registered worker without loops of its own: no sweep ends runs with another error text, or
+    beyond the limit, than the operator's. Creates and migrates nothing. Raises InvalidArgument, StoreError.
+    """
+    store = store_from_url(settings.store, settings, migrate=False, create=False)
+    notifier, slots, link = _transport(settings.redis, settings)
+    parts = Assembly(store, settings, notifier=notifier, slots=slots, hooks=hooks)
+    parts.worker.on_registered = _alone
+    try:
+        await store.open()
+        await parts.worker.ready()
+        yield LoneReaper(parts)
+    finally:
+        await parts.close(0)
+        if link is not None:
+            await link.aclose()
+
+
+async def _alone(epoch: int) -> None:
+    del epoch

@@ -1,0 +1,121 @@
+"""Every error that this project raises on purpose.
+
+CoordinatorError
+├── InvalidArgument            (also ValueError) names the argument
+│   └── UnsupportedStrategyError
+├── ConflictError              the thread has a run in flight
+│   └── IdempotencyConflict
+├── QueueFull                  the waiting line is full
+├── ThreadNotFound, RunNotFound
+├── RunFailed                  what `wait` raises for a run that ended in error or timeout
+├── NotSettled                 (also TimeoutError) decided, but its task has not stopped yet
+├── Draining                   this worker admits nothing any more: retry elsewhere
+├── EpochDead, LeaseLost       this worker is fenced; it registers anew
+├── StaleFence                 a newer run has the thread: drop the write
+└── StoreError
+    ├── StoreUnavailable       nothing was acknowledged
+    │   └── CancelNotDurable   the local task was stopped, but the cancel is not written
+    └── StoreRefused           foreign file, newer schema, second host
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from stores.errors import (
+    ConflictError,
+    CoordinatorError,
+    EpochDead,
+    IdempotencyConflict,
+    QueueFull,
+    StaleFence,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+    ThreadNotFound,
+)
+
+__all__ = [
+    "CancelNotDurable",
+    "ConflictError",
+    "CoordinatorError",
+    "Draining",
+    "EpochDead",
+    "IdempotencyConflict",
+    "InvalidArgument",
+    "LeaseLost",
+    "NotSettled",
+    "QueueFull",
+    "RunFailed",
+    "RunNotFound",
+    "StaleFence",
+    "StoreError",
+    "StoreRefused",
+    "StoreUnavailable",
+    "ThreadNotFound",
+    "UnsupportedStrategyError",
+]
+
+
+class InvalidArgument(CoordinatorError, ValueError):
+    """An argument has the wrong type or shape. Nothing was written."""
+
+    def __init__(self, argument: str, why: str) -> None:
+        self.argument, self.why = argument, why
+        super().__init__(f"{argument}: {why}")
+
+
+class UnsupportedStrategyError(InvalidArgument):
+    def __init__(self, strategy: object, supported: Iterable[str]) -> None:
+        self.strategy = strategy
+        self.supported = tuple(supported)
+        names = ", ".join(self.supported)
+        super().__init__(
+            "multitask_strategy", f"{strategy!r} is not yet supported; supported strategies: {names}"
+        )
+
+
+class RunNotFound(CoordinatorError):
+    """No such run, or it belongs to another user: the two look the same on purpose."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run {run_id!r} not found")
+
+
+class RunFailed(CoordinatorError):
+    def __init__(self, run_id: str, status: str, error: str | None) -> None:
+        self.run_id, self.status, self.error = run_id, status, error
+        super().__init__(f"Run {run_id!r} ended with {status}: {error or 'no error text'}")
+
+
+class NotSettled(CoordinatorError, TimeoutError):
+    def __init__(self, run_id: str, waited: float) -> None:
+        self.run_id, self.waited = run_id, waited
+        super().__init__(
+            f"Run {run_id!r} has not settled within {waited:g} s. A committed cancel stays committed:"
+            " a task that does not stop is settled by force after `force_after`"
+        )
+
+
+class Draining(CoordinatorError):
+    def __init__(self) -> None:
+        super().__init__("This worker is draining and admits no runs: retry on another worker")
+
+
+class LeaseLost(CoordinatorError):
+    """The worker could not renew its lease in time, so its peers may have ended its runs."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        super().__init__(
+            f"Worker epoch {epoch} has lost its lease: its runs are dropped and it registers anew"
+        )
+
+
+class CancelNotDurable(StoreUnavailable):
+    def __init__(self, run_id: str, what: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            what, hint=f"The local task of run {run_id!r} was stopped, but its cancel is not durable."
+        )

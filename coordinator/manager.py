@@ -1,0 +1,375 @@
+"""RunManager: the facade that gateways call."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Any, Self
+
+from coordinator import arguments as check
+from coordinator.assembly import Assembly
+from coordinator.assistants.function import AgentFunction, as_assistant
+from coordinator.assistants.ports import Assistant
+from coordinator.errors import InvalidArgument
+from coordinator.lock import SlotLock
+from coordinator.locks.local import LocalSlotLock
+from coordinator.notifier import Connectivity, Notifier
+from coordinator.notifiers.local import LocalNotifier
+from coordinator.record import RunRecord
+from coordinator.runs.admission import asked
+from coordinator.runs.queries import Explanation
+from coordinator.runs.recovery import Recovery
+from coordinator.schemas import Cause, DisconnectMode, Json, PersistenceRetryPolicy, Receipt, RunStatus
+from coordinator.settings import Settings
+from coordinator.telemetry import Hook
+from stores.base import CoordinationStore
+from stores.memory import PrivateStore
+from stores.plain import PlainStore
+from stores.rows import Ownership, RunRow, ThreadRow, WorkerRow
+
+
+class RunManager:
+    """Runs of this process, coordinated with those of every other process on the same store.
+
+    `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
+    (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
+    process. It can be built without a running event loop: background work starts at the first
+    admission or in `async with`. Use `open_coordinator` to have the adapters picked by URL.
+    """
+
+    def __init__(
+        self,
+        store: Any = None,
+        *,
+        persistence_retry_policy: PersistenceRetryPolicy | None = None,
+        settings: Settings | None = None,
+        notifier: Notifier | None = None,
+        slots: SlotLock | None = None,
+        hooks: Iterable[Hook] = (),
+    ) -> None:
+        self._store = _coordinated(store, persistence_retry_policy or PersistenceRetryPolicy())
+        self._notifier = notifier or LocalNotifier()
+        self._parts = Assembly(
+            self._store,
+            settings or Settings(),
+            notifier=self._notifier,
+            slots=slots or LocalSlotLock(self._notifier),
+            hooks=hooks,
+        )
+        self._recovery = Recovery(self._store, self._parts.reaper, self._parts.worker)
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.aclose()
+
+    async def open(self) -> None:
+        """Open the store, register this worker, begin its loops. Raises StoreError."""
+        await self._store.open()
+        await self._parts.worker.ready()
+
+    async def aclose(self) -> None:
+        """Shut down with the configured grace, then let go of store and transport. Idempotent."""
+        await self._parts.close(None)
+
+    async def shutdown(self, *, timeout: float | None = None) -> None:
+        """Stop admitting; let runs finish for `timeout` s (default: the `grace` setting); cancel the
+        tasks of the rest, and decide only those that do not end by themselves. Bounded; idempotent."""
+        await self._parts.drain.run(None if timeout is None else check.check_seconds("timeout", timeout))
+
+    @property
+    def _runs(self) -> dict[str, RunRecord]:
+        return self._parts.registry.records
+
+    @property
+    def epoch(self) -> int:
+        """This worker's epoch; 0 before it registered."""
+        return self._parts.worker.epoch
+
+    @property
+    def connectivity(self) -> Connectivity:
+        """How well hints travel; `off` = store-only mode."""
+        return self._notifier.connectivity
+
+    def store_counters(self) -> dict[str, int]:
+        """Commits and reads of this manager's store so far; {} where the store does not count."""
+        names = ("commits", "reads")
+        return {name: getattr(self._store, name) for name in names if hasattr(self._store, name)}
+
+    # -- admission
+
+    async def create(
+        self,
+        thread_id: str,
+        assistant_id: str | None = None,
+        *,
+        on_disconnect: DisconnectMode | str = DisconnectMode.cancel,
+        metadata: dict[str, Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        multitask_strategy: str = "reject",
+        model_name: str | None = None,
+        user_id: str | None = None,
+    ) -> RunRecord:
+        """A pending run without the one-run-per-thread rule (imports, repairs). Visible only if its
+        row was written. Raises InvalidArgument, UnsupportedStrategyError, StoreError."""
+        new = asked(
+            thread_id=thread_id,
+            assistant_id=assistant_id,
+            on_disconnect=on_disconnect,
+            metadata=metadata,
+            kwargs=kwargs,
+            multitask_strategy=multitask_strategy,
+            model_name=model_name,
+            user_id=user_id,
+        )
+        return await self._parts.admissions.insert(new)
+
+    async def create_or_reject(
+        self,
+        thread_id: str,
+        assistant_id: str | None = None,
+        *,
+        on_disconnect: DisconnectMode | str = DisconnectMode.cancel,
+        metadata: dict[str, Any] | None = None,
+        kwargs: dict[str, Any] | None = None,
+        multitask_strategy: str = "reject",
+        model_name: str | None = None,
+        user_id: str | None = None,
+        idempotency_key: str | None = None,
+        portable: bool = False,
+    ) -> RunRecord:
+        """Admit a run, atomically against every other admission on the thread, on any worker.
+
+        `reject`: ConflictError while anything is in flight. `interrupt`, `rollback`: what is in flight
+        is cancelled with that action once the new row is safe; the new run waits until the old task
+        has stopped. `enqueue`: first in, first out. `portable`: another worker may execute it if this
+        one dies while it waits. Raises ConflictError, QueueFull, ThreadNotFound,
+        UnsupportedStrategyError, InvalidArgument, Draining, StoreError.
+        """
+        new = asked(
+            thread_id=thread_id,
+            assistant_id=assistant_id,
+            on_disconnect=on_disconnect,
+            metadata=metadata,
+            kwargs=kwargs,
+            multitask_strategy=multitask_strategy,
+            model_name=model_name,
+            user_id=user_id,
+            idempotency_key=idempotency_key,
+            portable=portable,
+        )
+        return await self._parts.admissions.admit(new)
+
+    # -- running
+
+    def launch(self, record: RunRecord, agent: AgentFunction | Assistant) -> asyncio.Task[Any]:
+        """Run `async def agent(ctx: RunContext) -> result` as the run's task; it waits for its turn.
+        Raises InvalidArgument for a run that this worker did not admit."""
+        return self._parts.execution.launch(_record(record), as_assistant(agent, self._parts.values))
+
+    async def start(self, run_id: str) -> bool:
+        """For callers with their own task: wait for the turn, then pending -> running. False = do not
+        run: the record shows what won."""
+        entry = self._parts.registry.entry(check.check_id("run_id", run_id))
+        if entry is None:
+            return False
+        if entry.started:
+            return entry.open
+        return await self._parts.lifecycle.start(entry, self._parts.values) is not None
+
+    async def set_status(self, run_id: str, status: RunStatus | str, *, error: str | None = None) -> None:
+        """Unknown runs are logged and ignored. `running` waits for the run's turn. A terminal status
+        never changes again. A run with no live task attached is settled with its decision."""
+        check.check_id("run_id", run_id)
+        await self._parts.lifecycle.set_status(
+            run_id, check.check_status(status), check.check_text("error", error)
+        )
+
+    async def update_model_name(self, run_id: str, name: str | None) -> None:
+        """Persisted, best effort."""
+        check.check_id("run_id", run_id)
+        await self._parts.lifecycle.update_model_name(run_id, check.check_model_name(name))
+
+    async def update_run_completion(self, run_id: str, **fields: Any) -> None:
+        """Final counters; never the record's status. A row that vanished is written anew, once."""
+        check.check_id("run_id", run_id)
+        await self._parts.lifecycle.update_completion(run_id, check.check_counters(fields))
+
+    async def update_run_progress(self, run_id: str, **fields: Any) -> None:
+        """A snapshot of counters while the run is running; otherwise ignored."""
+        check.check_id("run_id", run_id)
+        await self._parts.lifecycle.update_progress(run_id, check.check_counters(fields))
+
+    # -- cancelling and waiting
+
+    async def cancel(
+        self,
+        run_id: str,
+        *,
+        action: str = "interrupt",
+        reason: str | None = None,
+        actor: str | None = None,
+        cause: Cause | str = Cause.user,
+        user_id: str | None = None,
+        wait: float | None = None,
+    ) -> bool:
+        """Cancel a run, wherever it is: committed, then acknowledged, then published.
+
+        True when it is interrupted now or was before; False for an unknown run or another terminal
+        status. `wait` (s) returns only when the task has stopped and the thread is free, else raises
+        NotSettled. Raises StoreUnavailable, CancelNotDurable.
+        """
+        return await self._parts.cancellations.cancel(
+            check.check_id("run_id", run_id),
+            action=check.check_action(action),
+            cause=check.check_cause(cause),
+            reason=check.check_text("reason", reason),
+            actor=check.check_text("actor", actor),
+            user_id=check.check_optional_id("user_id", user_id),
+            wait=None if wait is None else check.check_seconds("wait", wait),
+        )
+
+    async def wait(self, run_id: str, *, timeout: float | None = None, user_id: str | None = None) -> Json:
+        """The run's result once it has settled, from any worker; None where it was interrupted.
+        Raises RunNotFound, RunFailed (error, timeout), TimeoutError."""
+        return await self._parts.queries.wait(
+            check.check_id("run_id", run_id),
+            check.check_optional_id("user_id", user_id),
+            None if timeout is None else check.check_seconds("timeout", timeout),
+        )
+
+    # -- reading
+
+    async def get(
+        self, run_id: str, *, user_id: str | None = None, raise_on_store_error: bool = False
+    ) -> RunRecord | None:
+        """Own memory first, else the store. `raise_on_store_error` tells "missing" from "store down"."""
+        return await self._parts.queries.get(
+            check.check_id("run_id", run_id),
+            check.check_optional_id("user_id", user_id),
+            raise_on_store_error=check.check_flag("raise_on_store_error", raise_on_store_error),
+        )
+
+    async def aget(self, run_id: str, *, user_id: str | None = None) -> RunRecord | None:
+        """Alias of `get`."""
+        return await self.get(run_id, user_id=user_id)
+
+    async def list_by_thread(
+        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
+    ) -> list[RunRecord]:
+        """Newest first, memory and store merged by run id. Store failure: memory alone."""
+        return await self._parts.queries.list_by_thread(
+            check.check_id("thread_id", thread_id),
+            check.check_optional_id("user_id", user_id),
+            check.check_limit("limit", limit),
+        )
+
+    async def has_inflight(self, thread_id: str) -> bool:
+        """Anything in flight on the thread, on any worker."""
+        return await self._parts.queries.has_inflight(check.check_id("thread_id", thread_id))
+
+    async def explain(self, run_id: str, *, user_id: str | None = None) -> Explanation:
+        """Who decided what, when and why. Raises RunNotFound."""
+        return await self._parts.queries.explain(
+            check.check_id("run_id", run_id), check.check_optional_id("user_id", user_id)
+        )
+
+    async def receipt(self, run_id: str, *, user_id: str | None = None) -> Receipt:
+        """The four times of a cancel. Raises RunNotFound."""
+        return await self._parts.queries.receipt(
+            check.check_id("run_id", run_id), check.check_optional_id("user_id", user_id)
+        )
+
+    async def runs(
+        self,
+        *,
+        thread_id: str | None = None,
+        statuses: Sequence[str] = (),
+        in_flight: bool = False,
+        limit: int = 100,
+    ) -> list[RunRow]:
+        """Rows of the store, newest first. System scope: for operators."""
+        wanted = check.check_statuses(statuses)
+        thread = check.check_optional_id("thread_id", thread_id)
+        bound = check.check_limit("limit", limit)
+        flag = check.check_flag("in_flight", in_flight)
+        return await self._store.runs(thread_id=thread, statuses=wanted, in_flight=flag, limit=bound)
+
+    async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
+        """Workers as the store knows them. System scope."""
+        return await self._store.workers(alive_only=check.check_flag("alive_only", alive_only))
+
+    # -- threads
+
+    async def thread(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow | None:
+        """The thread with its derived status and values."""
+        return await self._parts.queries.thread(
+            check.check_id("thread_id", thread_id), check.check_optional_id("user_id", user_id)
+        )
+
+    async def update_thread(self, thread_id: str, values: Json, *, user_id: str | None = None) -> None:
+        """Replace the thread's values as a short holder. Raises ConflictError while a run is in flight."""
+        await self._parts.operations.update_values(
+            check.check_id("thread_id", thread_id),
+            check.check_json("values", values),
+            check.check_optional_id("user_id", user_id),
+        )
+
+    async def copy_thread(self, source: str, target: str, *, user_id: str | None = None) -> None:
+        """Give `target` the values of `source`. Raises ThreadNotFound, ConflictError."""
+        await self._parts.operations.copy(
+            check.check_id("source", source),
+            check.check_id("target", target),
+            check.check_optional_id("user_id", user_id),
+        )
+
+    async def delete_thread(self, thread_id: str, *, user_id: str | None = None) -> None:
+        """Remove the thread, its values and its runs. Raises ThreadNotFound, ConflictError."""
+        await self._parts.operations.delete(
+            check.check_id("thread_id", thread_id), check.check_optional_id("user_id", user_id)
+        )
+
+    def operation(
+        self, thread_id: str, name: str, *, user_id: str | None = None
+    ) -> AbstractAsyncContextManager[Ownership]:
+        """Hold a thread for a short operation of the caller's own."""
+        return self._parts.operations.holding(
+            check.check_id("thread_id", thread_id),
+            check.check_id("name", name),
+            check.check_optional_id("user_id", user_id),
+        )
+
+    # -- upkeep
+
+    async def reconcile_orphaned_inflight_runs(
+        self, *, error: str, before: str | None = None
+    ) -> list[RunRecord]:
+        """End what no live worker owns, with that error text; answer what this call ended. `before`
+        (ISO 8601) limits by created_at. Never touches a run whose owner lives."""
+        text = check.check_text("error", error)
+        if text is None:
+            raise InvalidArgument("error", "must be a str, not None")
+        return await self._recovery.reconcile(text, check.check_instant("before", before))
+
+    async def cleanup(self, run_id: str, *, delay: float = 300) -> None:
+        """Drop the in-memory record after `delay` s. Without a durable store the run is gone then."""
+        check.check_id("run_id", run_id)
+        await asyncio.sleep(check.check_seconds("delay", delay))
+        await self._parts.lifecycle.forget(run_id)
+
+
+def _record(value: object) -> RunRecord:
+    if not isinstance(value, RunRecord):
+        raise InvalidArgument("record", f"must be a RunRecord, not {type(value).__name__}")
+    return value
+
+
+def _coordinated(store: Any, policy: PersistenceRetryPolicy) -> CoordinationStore:
+    if store is None:
+        return PrivateStore()
+    if isinstance(store, CoordinationStore):
+        return store
+    return PlainStore(store, policy)

@@ -1,0 +1,89 @@
+"""RunRecord: what callers hold of a run."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from coordinator.schemas import DisconnectMode, RunStatus
+from stores.rows import COUNTERS, MESSAGES
+
+PROGRESS_FIELDS = COUNTERS + MESSAGES
+COMPLETION_FIELDS = (*PROGRESS_FIELDS, "error", "model_name")
+
+
+@dataclass
+class RunRecord:
+    """A run as its callers see it. Mutable; `store_only` marks one that was read from the store.
+
+    Callers that make their own task put it into `task` before they start it.
+    """
+
+    run_id: str
+    thread_id: str
+    assistant_id: str | None
+    status: RunStatus
+    on_disconnect: DisconnectMode
+    multitask_strategy: str = "reject"
+    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
+    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
+    user_id: str | None = None
+    created_at: str = ""
+    updated_at: str = ""
+    task: asyncio.Task[Any] | None = field(default=None, repr=False)
+    abort_event: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
+    abort_action: str = "interrupt"
+    error: str | None = None
+    model_name: str | None = None
+    store_only: bool = False
+    already_admitted: bool = False
+    """Another call admitted this run under the same idempotency key: do not start it again."""
+    total_input_tokens: int = 0
+    total_output_tokens: int = 0
+    total_tokens: int = 0
+    llm_call_count: int = 0
+    lead_agent_tokens: int = 0
+    subagent_tokens: int = 0
+    middleware_tokens: int = 0
+    message_count: int = 0
+    last_ai_message: str | None = None
+    first_human_message: str | None = None
+
+    @property
+    def task_active(self) -> bool:
+        return self.task is not None and not self.task.done()
+
+    def take(self, fields: Mapping[str, Any], known: tuple[str, ...]) -> None:
+        """Copy the known fields that are not None."""
+        for name in known:
+            if fields.get(name) is not None:
+                setattr(self, name, fields[name])
+
+
+def record_from_row(row: Mapping[str, Any]) -> RunRecord:
+    """A read-only record of a stored row. NULL status means pending, NULL on_disconnect cancel.
+
+    Raises KeyError or ValueError on a row that cannot be read.
+    """
+    record = RunRecord(
+        run_id=row["run_id"],
+        thread_id=row["thread_id"],
+        assistant_id=row.get("assistant_id"),
+        status=RunStatus(row.get("status") or RunStatus.pending),
+        on_disconnect=DisconnectMode(row.get("on_disconnect") or DisconnectMode.cancel),
+        multitask_strategy=row.get("multitask_strategy") or "reject",
+        metadata=row.get("metadata") or {},
+        kwargs=row.get("kwargs") or {},
+        user_id=row.get("user_id"),
+        created_at=row.get("created_at") or "",
+        updated_at=row.get("updated_at") or "",
+        error=row.get("error"),
+        model_name=row.get("model_name"),
+        store_only=True,
+    )
+    if row.get("cancel_action"):
+        record.abort_action = row["cancel_action"]
+    record.take(row, PROGRESS_FIELDS)
+    return record

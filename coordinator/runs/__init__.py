@@ -1,0 +1,1 @@
+"""What happens to a run: admission, its turn, execution, cancellation, settlement."""

@@ -1,0 +1,290 @@
+"""create, create_or_reject: a run gets onto its thread, or a clear refusal."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any, Protocol
+
+from coordinator import arguments as check
+from coordinator.clock import Stamps
+from coordinator.errors import ConflictError, CoordinatorError, EpochDead, LeaseLost, StoreUnavailable
+from coordinator.ids import new_run_id
+from coordinator.lock import SlotLock, SlotState
+from coordinator.record import RunRecord, record_from_row
+from coordinator.runs.cancellation import Delivery
+from coordinator.runs.incarnation import Incarnation
+from coordinator.runs.jobs import Jobs, through
+from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.settlement import Settlement
+from coordinator.schemas import DisconnectMode, RunStatus, Strategy
+from coordinator.telemetry import Telemetry
+from coordinator.telemetry.events import RunAdmitted, RunRefused
+from stores.base import AdmissionStore, EchoingStore, RecordStore
+from stores.retry import is_unique_violation
+from stores.rows import Admission, Decision, Limits, NewRun, Ownership
+from stores.states import OPEN
+
+logger = logging.getLogger(__name__)
+
+UNIQUE_TRIES = 3
+
+
+class AdmittingStore(AdmissionStore, RecordStore, Protocol):
+    """What admission needs of the store."""
+
+
+def asked(
+    *,
+    thread_id: object,
+    assistant_id: object = None,
+    multitask_strategy: object = Strategy.reject,
+    on_disconnect: object = DisconnectMode.cancel,
+    metadata: object = None,
+    kwargs: object = None,
+    model_name: object = None,
+    user_id: object = None,
+    idempotency_key: object = None,
+    portable: object = False,
+    kind: str = "run",
+) -> NewRun:
+    """A new run with checked arguments. Raises InvalidArgument, UnsupportedStrategyError."""
+    run = NewRun(
+        run_id=new_run_id(),
+        thread_id=check.check_id("thread_id", thread_id),
+        created_at="",  # stamped when it is admitted
+        kind=kind,
+        user_id=check.check_optional_id("user_id", user_id),
+        assistant_id=check.check_optional_id("assistant_id", assistant_id),
+        multitask_strategy=check.check_strategy(multitask_strategy).value,
+        on_disconnect=check.check_disconnect(on_disconnect).value,
+        metadata=check.check_metadata(metadata),
+        kwargs=check.check_mapping("kwargs", kwargs),
+        model_name=check.check_model_name(model_name),
+        portable=check.check_flag("portable", portable),
+        idempotency_key=check.check_optional_id("idempotency_key", idempotency_key),
+    )
+    if run.idempotency_key is not None:
+        run.request_hash = _body_hash(run)
+    return run
+
+
+def _body_hash(run: NewRun) -> str:
+    body = [run.assistant_id, run.multitask_strategy, run.metadata, run.kwargs, run.model_name]
+    return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+
+
+class Admissions:
+    def __init__(
+        self,
+        store: AdmittingStore,
+        registry: Registry,
+        *,
+        slots: SlotLock,
+        worker: Incarnation,
+        settlement: Settlement,
+        delivery: Delivery,
+        jobs: Jobs,
+        telemetry: Telemetry,
+        stamps: Stamps,
+        limits: Limits,
+    ) -> None:
+        self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
+        self._settlement, self._delivery, self._jobs = settlement, delivery, jobs
+        self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
+        self._verifying: dict[str, asyncio.Future[str | None]] = {}
+
+    async def insert(self, new: NewRun) -> RunRecord:
+        """A pending run without the one-run-per-thread rule."""
+        epoch = await self._worker.ready()
+        new.created_at = self._stamps.now()
+        with self._registry.admitting(new.thread_id, new.run_id):
+            try:
+                admission, epoch = await self._in_live_epoch(
+                    epoch, lambda epoch: self._store.insert(new, epoch=epoch)
+                )
+            except asyncio.CancelledError:
+                await self._undo(self._take_back(new), new)
+                raise
+            return self._register(
+                new, admission, Ownership(new.run_id, new.thread_id, epoch, admission.fence)
+            )
+
+    async def admit(self, new: NewRun) -> RunRecord:
+        """Atomic against every other admission on the thread, on any worker.
+
+        Returns when the new run and the decisions over replaced runs are written; it does not wait
+        for the old tasks. Raises ConflictError, QueueFull, ThreadNotFound, Draining, StoreError.
+        """
+        await self._registry.calm(new.thread_id)
+        epoch = await self._worker.ready()
+        new.created_at = self._stamps.now()
+        with self._registry.admitting(new.thread_id, new.run_id):
+            try:
+                return await self._admitted(new, epoch)
+            except asyncio.CancelledError:
+                await self._undo(self._interrupt(new), new)
+                raise
+            except ConflictError as conflict:
+                self._slots.release(new.thread_id, new.run_id, fence=0)
+                self._telemetry.emit(RunRefused(new.thread_id, conflict.active_run_id))
+                raise
+
+    async def _admitted(self, new: NewRun, epoch: int) -> RunRecord:
+        if new.multitask_strategy == Strategy.reject and new.idempotency_key is None:
+            await self._refuse_if_busy(new)
+        admission, epoch = await self._admit(new, epoch)
+        if admission.run_id != new.run_id:
+            return await self._existing(admission.run_id)
+        own = Ownership(new.run_id, new.thread_id, epoch, admission.fence) if admission.holds else None
+        record = self._register(new, admission, own)
+        for decision in admission.replaced:
+            await self._delivery.deliver(decision)
+        if admission.replaced:
+            await self._echoed([decision.run_id for decision in admission.replaced])
+        if not admission.holds:
+            self._jobs.spawn(self._settlement.claim(new.thread_id), f"claiming thread {new.thread_id!r}")
+        return record
+
+    def _register(self, new: NewRun, admission: Admission, own: Ownership | None) -> RunRecord:
+        record = RunRecord(
+            run_id=new.run_id,
+            thread_id=new.thread_id,
+            assistant_id=new.assistant_id,
+            status=RunStatus.pending,
+            on_disconnect=DisconnectMode(new.on_disconnect),
+            multitask_strategy=new.multitask_strategy,
+            metadata=new.metadata,
+            kwargs=new.kwargs,
+            user_id=new.user_id,
+            created_at=new.created_at,
+            updated_at=new.created_at,
+            model_name=new.model_name,
+        )
+        entry = self._registry.add(record, own)
+        if own is not None:
+            self._still_live(entry, own.epoch)
+        if self._registry.reminded(new.run_id):
+            self._jobs.spawn(self._delivery.look(new.run_id), f"looking at run {new.run_id!r}")
+        if admission.holds and own is not None:
+            self._slots.bind(new.thread_id, new.run_id, epoch=own.epoch, fence=own.fence)
+        self._telemetry.emit(RunAdmitted(new.run_id, new.thread_id, new.multitask_strategy, admission.holds))
+        return record
+
+    def _still_live(self, entry: Entry, epoch: int) -> None:
+        """The worker may have been fenced while the row was written: then nobody has dropped the run."""
+        try:
+            self._worker.check(epoch)
+        except LeaseLost as error:
+            self._settlement.lose(entry, str(error))
+            raise
+
+    async def _existing(self, run_id: str) -> RunRecord:
+        """The run that an idempotency key was used for; whoever admitted it executes it."""
+        known = self._registry.records.get(run_id)
+        if known is not None:
+            record = RunRecord(**{name: getattr(known, name) for name in known.__dataclass_fields__})
+        else:
+            row = await self._store.get(run_id)
+            if row is None:
+                raise StoreUnavailable(f"run {run_id!r} was deleted while it was read")
+            record = record_from_row(row)
+        record.already_admitted = True
+        return record
+
+    # -- the write
+
+    async def _admit(self, new: NewRun, epoch: int) -> tuple[Admission, int]:
+        """What the store says, and the epoch that it said it to."""
+        for _ in range(UNIQUE_TRIES):
+            try:
+                return await self._in_live_epoch(
+                    epoch, lambda epoch: self._store.admit(new, epoch=epoch, limits=self._limits)
+                )
+            except Exception as error:
+                if not is_unique_violation(error):
+                    raise
+        raise ConflictError(new.thread_id, await self._store.holder(new.thread_id))
+
+    async def _in_live_epoch(
+        self, epoch: int, write: Callable[[int], Awaitable[Admission]]
+    ) -> tuple[Admission, int]:
+        """Where this epoch was buried meanwhile, once more with the one that follows it."""
+        try:
+            return await write(epoch), epoch
+        except EpochDead as error:
+            self._worker.fenced(epoch, str(error))
+        epoch = await self._worker.ready()
+        return await write(epoch), epoch
+
+    # -- the caller was cancelled: its write may have finished all the same
+
+    async def _undo(self, undoing: Coroutine[Any, Any, object], new: NewRun) -> None:
+        """Go through with it before the caller sees its CancelledError, however often it is cancelled."""
+        with suppress(CoordinatorError):  # logged by the job; the caller is to see its CancelledError
+            await through(self._jobs.spawn(undoing, f"taking back run {new.run_id!r}"))
+
+    async def _interrupt(self, new: NewRun) -> None:
+        """Where the row became durable, the run was admitted and is interrupted, here as in the store;
+        those that it replaced stay so, and are told."""
+        others = [
+            record.run_id
+            for record in self._registry.of_thread(new.thread_id)
+            if record.run_id != new.run_id and record.status in OPEN
+        ]
+        decision = await self._take_back(new)
+        if decision is None:
+            return
+        if self._registry.entry(new.run_id) is None:
+            self._register(new, Admission(new.run_id, holds=False, fence=0, seq=0), None)
+        await self._delivery.deliver(decision)
+        for run_id in others:
+            await self._delivery.look(run_id)
+        await self._echoed(others)
+
+    async def _take_back(self, new: NewRun) -> Decision | None:
+        """Admitted by an epoch that is over meanwhile, it is ended together with that."""
+        epoch, delay = self._worker.epoch, 0.05
+        while True:
+            try:
+                decision = await self._store.withdraw(new.run_id, epoch=epoch)
+                break
+            except StoreUnavailable as error:
+                self._worker.check(epoch)
+                logger.warning("Taking back run %r: %s", new.run_id, error)
+                await asyncio.sleep(delay)
+                delay = min(1.0, delay * 2)
+        if decision is not None:
+            self._slots.release(new.thread_id, new.run_id, fence=decision.fence)
+            await self._settlement.claim(new.thread_id)
+        return decision
+
+    async def _echoed(self, run_ids: Iterable[str]) -> None:
+        if isinstance(self._store, EchoingStore):
+            await self._store.echoed(run_ids)
+
+    # -- the fast refusal
+
+    async def _refuse_if_busy(self, new: NewRun) -> None:
+        """Ask Redis first; its "busy" is verified by one indexed read before it is believed. Nobody is
+        told here of a run that he may not see: then the store answers, which knows whose thread it is."""
+        answer = await self._slots.admit(new.thread_id, new.run_id)
+        if answer.state is not SlotState.busy or (holder := await self._holder(new.thread_id)) is None:
+            return
+        if new.user_id is None or await self._store.get(holder, user_id=new.user_id) is not None:
+            raise ConflictError(new.thread_id, holder)
+
+    async def _holder(self, thread_id: str) -> str | None:
+        """Callers who ask in the same turn of the loop share one read, which begins after they asked."""
+        shared = self._verifying.get(thread_id)
+        if shared is None:
+            shared = self._verifying[thread_id] = asyncio.ensure_future(self._read_holder(thread_id))
+        return await asyncio.shield(shared)
+
+    async def _read_holder(self, thread_id: str) -> str | None:
+        del self._verifying[thread_id]  # whoever asks from here on needs a read that begins later
+        return await self._store.holder(thread_id)

@@ -1,0 +1,197 @@
+"""cancel: committed, then acknowledged, then published; the task is told why, once."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from coordinator.clock import Stamps
+from coordinator.errors import CancelNotDurable, NotSettled, StoreUnavailable
+from coordinator.notifier import Notifier, Signal
+from coordinator.runs.incarnation import Incarnation
+from coordinator.runs.jobs import Jobs
+from coordinator.runs.queries import Waiter
+from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.settlement import Settlement
+from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
+from coordinator.telemetry import Telemetry
+from coordinator.telemetry.events import RunAborted
+from stores.base import DecisionStore, ReadStore, RecordStore
+from stores.rows import Claimed, Decision, RunRow
+
+logger = logging.getLogger(__name__)
+
+
+class DecidingStore(DecisionStore, ReadStore, RecordStore, Protocol):
+    """What cancelling needs of the store."""
+
+
+class Delivery:
+    """Brings a decision to the task that it is about, here or on the worker that has it."""
+
+    def __init__(
+        self,
+        store: ReadStore,
+        registry: Registry,
+        *,
+        notifier: Notifier,
+        worker: Incarnation,
+        settlement: Settlement,
+        telemetry: Telemetry,
+        stamps: Stamps,
+    ) -> None:
+        self._store, self._registry, self._notifier, self._worker = store, registry, notifier, worker
+        self._settlement, self._telemetry, self._stamps = settlement, telemetry, stamps
+
+    async def deliver(self, decision: Decision) -> None:
+        """Tell the local task, or publish to the worker that has it. Returns when a run without a
+        task of ours has settled."""
+        entry = self._registry.entry(decision.run_id)
+        if entry is not None:
+            await self.tell(entry, decision)
+            return
+        self._registry.remind(decision.run_id)
+        home = decision.owner_epoch if decision.owner_epoch is not None else decision.home_epoch
+        signal = Signal(kind="cancel", thread_id=decision.thread_id, run_id=decision.run_id)
+        if home is not None and home != self._worker.epoch:
+            self._notifier.notify_worker(home, signal)
+        if decision.settled:
+            self._notifier.notify_thread(decision.thread_id, signal.model_copy(update={"kind": "settled"}))
+
+    async def tell(self, entry: Entry, decision: Decision) -> None:
+        """Returns when a run that has nothing to stop has settled; that goes on without its caller."""
+        settling = self._tell(entry, decision)
+        if settling is not None:
+            await asyncio.shield(settling)
+
+    def _tell(self, entry: Entry, decision: Decision) -> asyncio.Future[None] | None:
+        self._hold(entry, decision.owner_epoch, decision.fence, settled=decision.settled)
+        own_word = decision.action is None and entry.own is not None
+        if own_word and not entry.stopped:
+            return None  # its code has reported the end, and is about to come to it
+        if not own_word and entry.tell(decision, self._stamps.now()):
+            self._announce(entry)
+        return self._settlement.wind_up(entry)
+
+    def _hold(self, entry: Entry, owner: int | None, fence: int, *, settled: bool) -> None:
+        """The row says that the run has its thread: the answer to the claim is late, or was lost."""
+        if entry.own is None and owner is not None and owner == self._worker.epoch and not settled:
+            entry.take_thread(Claimed(entry.record.run_id, fence), owner)
+
+    def _announce(self, entry: Entry) -> None:
+        if (abort := entry.abort) is not None:
+            run_id, thread_id = entry.record.run_id, entry.record.thread_id
+            self._telemetry.emit(
+                RunAborted(run_id, thread_id, abort.status, abort.cause, abort.reason, abort.actor)
+            )
+
+    async def look(self, run_id: str) -> None:
+        """A hint named the run: read its row, and deliver what the row says. Waits for no task."""
+        entry = self._registry.entry(run_id)
+        if entry is None:
+            self._registry.remind(run_id)
+            return
+        if entry.settled.is_set():
+            return
+        if entry.abort is not None:  # told before: it only has to stop
+            self._settlement.wind_up(entry)
+            return
+        row = await self._store.row(run_id)
+        if row is None:
+            return
+        if row.open:
+            self._hold(entry, row.owner_epoch, row.fence, settled=False)
+        else:
+            self._tell(entry, _decision(row))
+
+    def stop_locally(self, entry: Entry, abort: Abort) -> None:
+        """Stop the local task although the decision could not be written; it is written before the run
+        settles."""
+        if entry.abort is None:
+            entry.unwritten = abort
+            entry.stop(abort, self._stamps.now())
+            self._announce(entry)
+        self._settlement.wind_up(entry)
+
+
+def _decision(row: RunRow) -> Decision:
+    return Decision(
+        row.run_id,
+        row.thread_id,
+        row.status,
+        False,
+        row.settled,
+        row.owner_epoch,
+        row.home_epoch,
+        row.fence,
+        row.cancel_action,
+        row.cancel_cause,
+        row.cancel_reason,
+        row.cancel_actor,
+        row.error,
+    )
+
+
+class Cancellations:
+    def __init__(
+        self, store: DecidingStore, registry: Registry, *, delivery: Delivery, waiter: Waiter, jobs: Jobs
+    ) -> None:
+        self._store, self._registry = store, registry
+        self._delivery, self._waiter, self._jobs = delivery, waiter, jobs
+
+    async def cancel(
+        self,
+        run_id: str,
+        *,
+        action: CancelAction,
+        cause: Cause,
+        reason: str | None,
+        actor: str | None,
+        user_id: str | None,
+        wait: float | None,
+    ) -> bool:
+        """True when the run is interrupted now or was before. `wait` (s) returns when it has settled,
+        else raises NotSettled. Raises CancelNotDurable where only the local task could be stopped."""
+        if not await self._visible(run_id, user_id):
+            return False
+        abort = Abort(RunStatus.interrupted, action, cause, reason, actor)
+        # A caller who goes away does not leave a run that is decided and not told.
+        deciding = self._jobs.spawn(self._decide_and_deliver(run_id, abort), f"cancelling run {run_id!r}")
+        decision = await asyncio.shield(deciding)
+        if decision is None or decision.status is not RunStatus.interrupted:
+            return False
+        if wait is not None and not await self._waiter.until_settled(run_id, wait):
+            raise NotSettled(run_id, wait)
+        return True
+
+    async def _decide_and_deliver(self, run_id: str, abort: Abort) -> Decision | None:
+        decision = await self._decide(run_id, abort)
+        if decision is not None:
+            await self._delivery.deliver(decision)
+        return decision
+
+    async def _decide(self, run_id: str, abort: Abort) -> Decision | None:
+        try:
+            return await self._store.decide(
+                run_id,
+                abort.status,
+                action=abort.action,
+                cause=abort.cause,
+                reason=abort.reason,
+                actor=abort.actor,
+            )
+        except StoreUnavailable as error:
+            entry = self._registry.entry(run_id)
+            if entry is None or entry.own is None or not entry.open:  # nothing of it is under way here
+                raise
+            self._delivery.stop_locally(entry, abort)
+            raise CancelNotDurable(run_id, error.what) from error
+
+    async def _visible(self, run_id: str, user_id: str | None) -> bool:
+        if user_id is None:
+            return True
+        entry = self._registry.entry(run_id)
+        if entry is not None:
+            return entry.record.user_id == user_id
+        return await self._store.get(run_id, user_id=user_id) is not None

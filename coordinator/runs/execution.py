@@ -1,0 +1,125 @@
+"""launch: a run's code as a task of this worker, from its turn to its outcome."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+from typing import Any
+
+from coordinator.assistants.ports import Assistant
+from coordinator.assistants.values import StoredValues
+from coordinator.context import RunContext
+from coordinator.errors import CoordinatorError, InvalidArgument, LeaseLost, StaleFence
+from coordinator.record import RunRecord
+from coordinator.runs.incarnation import Incarnation
+from coordinator.runs.lifecycle import Lifecycle
+from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.settlement import Settlement
+from coordinator.schemas import Abort, Json, Outcome, RunStatus
+from coordinator.telemetry import Telemetry
+from coordinator.telemetry.events import RunEmitted
+from stores.rows import Outcome as StoredOutcome
+from stores.rows import Ownership
+
+logger = logging.getLogger(__name__)
+
+
+class Services:
+    """What one run's context may use of its worker."""
+
+    def __init__(self, execution: Execution, entry: Entry, own: Ownership) -> None:
+        self._execution, self._entry, self._own = execution, entry, own
+
+    def check(self) -> None:
+        self._execution.worker.check(self._own.epoch)
+
+    def abort(self) -> Abort | None:
+        return self._entry.abort
+
+    async def emit(self, mode: str, data: Json) -> None:
+        record = self._entry.record
+        self._execution.telemetry.emit(RunEmitted(record.run_id, record.thread_id, mode, data))
+
+    async def save(self, values: Json) -> None:
+        await self._execution.values.save(self._own, values)
+
+    def progress(self) -> None:
+        self._execution.lifecycle.progress_soon(self._entry)
+
+
+class Execution:
+    def __init__(
+        self,
+        registry: Registry,
+        *,
+        lifecycle: Lifecycle,
+        settlement: Settlement,
+        values: StoredValues,
+        worker: Incarnation,
+        telemetry: Telemetry,
+    ) -> None:
+        self._registry, self._settlement = registry, settlement
+        self.lifecycle, self.values, self.worker, self.telemetry = lifecycle, values, worker, telemetry
+
+    def launch(self, record: RunRecord, assistant: Assistant) -> asyncio.Task[Any]:
+        """Start the run's task; it waits for its turn. Raises InvalidArgument for a run that is not
+        this worker's, or that has a task already."""
+        entry = self._registry.entry(record.run_id)
+        if entry is None or record.already_admitted:
+            raise InvalidArgument("record", f"run {record.run_id!r} was not admitted by this worker")
+        if entry.record.task is not None:
+            raise InvalidArgument("record", f"run {record.run_id!r} has a task already")
+        task = asyncio.get_running_loop().create_task(self._attempt(entry, assistant))
+        entry.record.task = entry.supervised = task
+        task.add_done_callback(lambda done: self._task_over(entry, done))
+        return task
+
+    async def _attempt(self, entry: Entry, assistant: Assistant) -> Outcome | None:
+        started = await self.lifecycle.start(entry, assistant.states)
+        if started is None or entry.own is None:
+            return None
+        entry.context = RunContext(
+            run=entry.record,
+            fence=entry.own.fence,
+            attempt=1,
+            values=started.values,
+            drain_event=self.worker.drain_event,
+            services=Services(self, entry, entry.own),
+            tracked=entry.tracked,
+        )
+        return await assistant.run(entry.context, entry.context.request)
+
+    def _task_over(self, entry: Entry, task: asyncio.Task[Any]) -> None:
+        outcome = outcome_of(entry, task)
+        if not entry.settled.is_set():
+            self._settlement.conclude_soon(entry, outcome)
+
+
+def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcome | None:
+    """How the task ended, for the store; None = decided by somebody else."""
+    if task.cancelled():
+        return None if entry.abort is not None else StoredOutcome(RunStatus.interrupted)
+    error = task.exception()
+    if isinstance(error, (StaleFence, LeaseLost)) or (error is not None and entry.abort is not None):
+        return None if entry.abort is not None else StoredOutcome(RunStatus.error, str(error))
+    if error is not None:
+        if not isinstance(error, CoordinatorError):
+            logger.warning("Run %r failed", entry.record.run_id, exc_info=error)
+        return StoredOutcome(RunStatus.error, _text(error))
+    outcome = task.result()
+    if outcome is None:
+        return None
+    interrupts = [dataclasses.asdict(interrupt) for interrupt in outcome.interrupts] or None
+    return StoredOutcome(
+        RunStatus.success,
+        result=outcome.result if outcome.result is not None else outcome.values,
+        values=outcome.values,
+        paused=outcome.paused or outcome.drained,
+        interrupts=interrupts,
+    )
+
+
+def _text(error: BaseException) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,0 +1,57 @@
+"""Short background work that belongs to a manager: none is lost silently, none outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import Any
+
+from coordinator.errors import CoordinatorError
+
+logger = logging.getLogger(__name__)
+
+
+class Jobs:
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
+        """Run `work` on its own. A failure is logged under `what`."""
+        task = asyncio.get_running_loop().create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(lambda done: self._done(done, what))
+        return task
+
+    def _done(self, task: asyncio.Task[Any], what: str) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        if isinstance(error, CoordinatorError):
+            logger.warning("%s: %s", what, error)
+        else:
+            logger.error("%s failed", what, exc_info=error)
+
+    async def finished(self, within: float) -> None:
+        """Give what is under way some time, then cancel the rest."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=within)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=1.0)
+
+
+async def through(task: asyncio.Future[Any]) -> Any:
+    """Wait for `task` to the end even if the caller is cancelled, again and again; then re-raise."""
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError as error:
+            cancelled = error
+        except Exception:  # noqa: BLE001 - raised below, by result()
+            break
+    if cancelled is not None and not task.cancelled():
+        raise cancelled
+    return task.result()

@@ -1,0 +1,263 @@
+"""start, set_status, completion, progress: what the code around a run reports about it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from coordinator.assistants.ports import ThreadStates
+from coordinator.clock import Stamps
+from coordinator.errors import CoordinatorError
+from coordinator.record import COMPLETION_FIELDS, PROGRESS_FIELDS, RunRecord
+from coordinator.runs.cancellation import Delivery
+from coordinator.runs.jobs import Jobs, through
+from coordinator.runs.outcomes import row_of
+from coordinator.runs.registry import CancelSentinel, Entry, Registry
+from coordinator.runs.settlement import Settlement
+from coordinator.schemas import Json, RunStatus
+from coordinator.telemetry import Telemetry
+from coordinator.telemetry.events import RunStarted
+from stores.base import OwnershipStore, ReadStore, RecordStore
+from stores.outbox import Outbox
+from stores.rows import Outcome, Ownership, Started
+from stores.states import OPEN, TERMINAL
+
+logger = logging.getLogger(__name__)
+
+DROPPED = "The run was cleaned up before its end"
+
+
+class LifecycleStore(OwnershipStore, RecordStore, ReadStore, Protocol):
+    """What the lifecycle needs of the store."""
+
+
+class Lifecycle:
+    def __init__(
+        self,
+        store: LifecycleStore,
+        registry: Registry,
+        *,
+        settlement: Settlement,
+        delivery: Delivery,
+        states: ThreadStates,
+        jobs: Jobs,
+        outbox: Outbox,
+        telemetry: Telemetry,
+        stamps: Stamps,
+    ) -> None:
+        self._store, self._registry, self._outbox = store, registry, outbox
+        self._settlement, self._delivery, self._states = settlement, delivery, states
+        self._jobs, self._telemetry, self._stamps = jobs, telemetry, stamps
+
+    # -- pending -> running
+
+    async def start(self, entry: Entry, states: ThreadStates) -> Started | None:
+        """Wait for the run's turn, open its state, commit `running`. None = it must not run: then the
+        record shows what won, its abort event is set and its task is cancelled."""
+        await entry.turn.wait()
+        own = entry.own
+        if own is None or not _may_start(entry):
+            return self._refused(entry)
+        entry.states = states
+        # A run beside the slot (fence 0) has no part in the thread's state.
+        ref = await states.open(own.thread_id, own.run_id, own.fence) if own.fence else None
+        entry.rollback_ref = ref
+        started = await self._store.start(own, ref)
+        if started is None:
+            self._settlement.lose(entry, "the run was taken over before it started")
+            return None
+        if started.decision.status is not RunStatus.running:
+            await self._delivery.look(own.run_id)
+            return self._refused(entry)
+        return self._running(entry, own, started)
+
+    def _running(self, entry: Entry, own: Ownership, started: Started) -> Started | None:
+        entry.started = True
+        if entry.abort is not None:  # a cancel came while `running` was being written
+            return self._refused(entry)
+        record = entry.record
+        record.status, record.updated_at = RunStatus.running, self._stamps.now()
+        self._telemetry.emit(RunStarted(record.run_id, record.thread_id, own.fence))
+        return started
+
+    def _refused(self, entry: Entry) -> None:
+        task = entry.record.task
+        if task is not None and not task.done() and entry.abort is not None and not task.cancelling():
+            task.cancel(CancelSentinel(entry.abort))
+
+    # -- the seed's status call
+
+    async def set_status(self, run_id: str, status: RunStatus, error: str | None) -> None:
+        entry = self._registry.entry(run_id)
+        if entry is None:
+            logger.warning("set_status(%s): run %r is not known here", status, run_id)
+            return
+        if entry.lost:
+            logger.warning("set_status(%s): run %r was lost to another worker", status, run_id)
+            return
+        if status is RunStatus.running:
+            if not entry.started and await self.start(entry, self._states) is None:
+                await asyncio.sleep(0)  # the task that asks is cancelled here, not one step later
+            self._settlement.supervise(entry)
+        elif status in TERMINAL:
+            await self._end(entry, status, error)
+
+    async def _end(self, entry: Entry, status: RunStatus, error: str | None) -> None:
+        record = entry.record
+        if record.status not in OPEN:
+            if record.status is not status:
+                logger.info("Run %r is %s already; %s is not written", record.run_id, record.status, status)
+            return
+        if entry.own is None:
+            await through(self._jobs.spawn(self._end_waiting(entry, status, error), f"run {record.run_id!r}"))
+        elif record.task_active:
+            await through(
+                self._jobs.spawn(self._decide_own(entry, Outcome(status, error)), f"run {record.run_id!r}")
+            )
+        else:
+            await self._settlement.conclude(entry, Outcome(status, error))
+
+    async def _decide_own(self, entry: Entry, outcome: Outcome) -> None:
+        """The task reports its own end: decided now, settled when it has stopped."""
+        record, own = entry.record, entry.own
+        record.status, record.updated_at = outcome.status, self._stamps.now()
+        record.error = outcome.error if outcome.error is not None else record.error
+        self._settlement.supervise(entry)
+        if own is None:
+            return
+        try:
+            finish = await self._store.finish(own, outcome, hold=True)
+        except CoordinatorError as error:
+            logger.warning(
+                "%s of run %r will be written when its task stops: %s", outcome.status, own.run_id, error
+            )
+            return
+        if finish.lost and finish.decision is not None:
+            self._settlement.lose(entry, "another worker has the thread")
+        elif finish.status is not None and finish.status is not outcome.status:
+            await self._delivery.look(own.run_id)
+            record.status = finish.status
+
+    async def _end_waiting(self, entry: Entry, status: RunStatus, error: str | None) -> None:
+        run_id = entry.record.run_id
+        if await self._store.update_status(run_id, status.value, error=error) is False:
+            await self._delivery.look(run_id)
+        elif entry.own is None:
+            self._settlement.settled(entry, status, error)
+        else:  # it was given the thread a moment before
+            await self._settlement.conclude(entry, Outcome(status, error))
+
+    async def forget(self, run_id: str) -> None:
+        """Drop the record from memory. A run that is not over yet is ended: at once where no task of it
+        runs, else when its task is over, because nobody could end it any more."""
+        entry = self._registry.entry(run_id)
+        if entry is not None and not entry.settled.is_set() and not entry.lost:
+            outcome = Outcome(RunStatus.interrupted, DROPPED) if entry.open else None
+            task = entry.record.task
+            if task is not None and not task.done():
+                task.add_done_callback(lambda _: self._settlement.conclude_soon(entry, outcome))
+            elif entry.own is None and entry.open:
+                await self._end_waiting(entry, RunStatus.interrupted, DROPPED)
+            else:
+                await self._settlement.conclude(entry, outcome)
+        self._registry.drop(run_id)
+
+    # -- counters and names: best effort towards the caller
+
+    async def update_model_name(self, run_id: str, model_name: str | None) -> None:
+        record = self._registry.records.get(run_id)
+        if record is None or self._is_lost(run_id):
+            logger.warning("update_model_name: run %r is not known here, or was lost", run_id)
+            return
+        record.model_name, record.updated_at = model_name, self._stamps.now()
+        await self._best_effort(
+            "model name", run_id, lambda: self._store.update_model_name(run_id, record.model_name)
+        )
+
+    def _is_lost(self, run_id: str) -> bool:
+        entry = self._registry.entry(run_id)
+        return entry is not None and entry.lost
+
+    async def _best_effort(self, what: str, run_id: str, write: Callable[[], Awaitable[object]]) -> None:
+        """A failure is logged, not raised; the write is owed then, as long as the run is ours."""
+        key = f"the {what} of run {run_id!r}"
+
+        async def again() -> None:
+            if not self._is_lost(run_id):
+                await write()
+
+        try:
+            await write()
+        except (TypeError, ValueError):
+            logger.exception("%s cannot be written", key)  # nor ever could it
+        except Exception:
+            logger.warning("%s could not be written; it is owed", key, exc_info=True)
+            self._outbox.owe(key, again)
+        else:
+            self._outbox.settle(key)
+
+    async def update_completion(self, run_id: str, fields: dict[str, Any]) -> None:
+        record = self._registry.records.get(run_id)
+        if self._is_lost(run_id):
+            return
+        if record is not None:
+            record.take(fields, COMPLETION_FIELDS)
+            record.updated_at = self._stamps.now()
+        await self._best_effort("completion", run_id, lambda: self._complete(run_id, record, fields))
+
+    async def _complete(self, run_id: str, record: RunRecord | None, fields: dict[str, Any]) -> None:
+        if await self._store.update_run_completion(run_id, **fields) is False:
+            await self._recreate_and_repeat(run_id, record, fields)
+
+    async def _recreate_and_repeat(
+        self, run_id: str, record: RunRecord | None, fields: dict[str, Any]
+    ) -> None:
+        """No row took the completion: gone, or decided otherwise. Look before writing it anew, once."""
+        there = await self._store.get(run_id)
+        status = RunStatus(
+            fields.get("status") or (record.status if record is not None else RunStatus.pending)
+        )
+        if there is not None and there.get("status") in TERMINAL and there["status"] != status:
+            logger.warning(
+                "Run %r ended as %s; a completion as %s is not written", run_id, there["status"], status
+            )
+            return
+        if record is None:
+            logger.warning("The completion of run %r found no row, and the run is not known here", run_id)
+            return
+        await self._store.put(run_id, **row_of(record, status, fields.get("error")))
+        if await self._store.update_run_completion(run_id, **fields) is False:
+            logger.warning("The completion of run %r affected no rows after row recreation", run_id)
+
+    async def update_progress(self, run_id: str, fields: dict[str, Any]) -> None:
+        record = self._registry.records.get(run_id)
+        if record is not None:
+            if record.status is not RunStatus.running:
+                return
+            record.take(fields, PROGRESS_FIELDS)
+            record.updated_at = self._stamps.now()
+        await self._write_progress(run_id, fields)
+
+    async def _write_progress(self, run_id: str, fields: dict[str, Any]) -> None:
+        try:
+            await self._store.update_run_progress(run_id, **fields)
+        except Exception:
+            logger.warning("The progress of run %r could not be written", run_id, exc_info=True)
+
+    def progress_soon(self, entry: Entry) -> None:
+        """Write the record's counters; snapshots that come while one is being written share the next."""
+        if not entry.progress_due:
+            entry.progress_due = True
+            self._jobs.spawn(self._flush_progress(entry), f"progress of run {entry.record.run_id!r}")
+
+    async def _flush_progress(self, entry: Entry) -> None:
+        await asyncio.sleep(0)
+        entry.progress_due = False
+        fields: dict[str, Json] = {name: getattr(entry.record, name) for name in PROGRESS_FIELDS}
+        await self._write_progress(entry.record.run_id, fields)
+
+
+def _may_start(entry: Entry) -> bool:
+    return entry.abort is None and not entry.lost and entry.open

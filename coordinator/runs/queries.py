@@ -1,0 +1,207 @@
+"""get, list, wait, explain: what is known of runs, own memory first."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from coordinator.errors import RunFailed, RunNotFound
+from coordinator.notifier import Connectivity, Notifier
+from coordinator.record import RunRecord, record_from_row
+from coordinator.runs.registry import Registry
+from coordinator.schemas import Json, Phase, Receipt, RunStatus
+from stores.base import AdmissionStore, ReadStore, RecordStore
+from stores.rows import RunRow, ThreadRow, Transition
+from stores.states import OPEN
+from stores.times import instant
+
+logger = logging.getLogger(__name__)
+
+
+class QueryStore(ReadStore, RecordStore, AdmissionStore, Protocol):
+    """What queries need of the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Who decided what, when and why, on which row."""
+
+    run: RunRow
+    phase: Phase
+    position: int | None
+    """1 = next in line, None = not waiting."""
+    holder: str | None
+    """The run that holds the thread, if it is another one."""
+    transitions: tuple[Transition, ...]
+
+
+class Waiter:
+    """Waits until a run has settled, on any worker: hints wake it, the row decides."""
+
+    def __init__(
+        self, store: ReadStore, registry: Registry, notifier: Notifier, *, poll: float, quick: float
+    ) -> None:
+        self._store, self._registry, self._notifier = store, registry, notifier
+        self._poll, self._quick = poll, quick
+
+    async def until_settled(self, run_id: str, timeout: float | None) -> bool:
+        """False after `timeout` seconds, or where the run is unknown."""
+        entry = self._registry.entry(run_id)
+        try:
+            async with asyncio.timeout(timeout):
+                if entry is not None:
+                    await entry.settled.wait()
+                    return True
+                return await self._remote(run_id)
+        except TimeoutError:
+            return False
+
+    async def _remote(self, run_id: str) -> bool:
+        row = await self._store.row(run_id)
+        if row is None or _is_settled(row):
+            return row is not None
+        async with self._notifier.watch(row.thread_id) as wakeup:
+            pause = self._quick
+            while True:
+                row = await self._store.row(run_id)
+                if row is None or _is_settled(row):
+                    return row is not None
+                if self._notifier.connectivity is Connectivity.connected:
+                    await wakeup.wait(self._poll)
+                else:  # no hints come: look often at first, then at the pace of the tick
+                    await wakeup.wait(pause)
+                    pause = min(self._poll, pause * 1.5)
+
+
+def _is_settled(row: RunRow) -> bool:
+    return row.settled or (not row.open and not row.holds_thread and row.owner_epoch is None)
+
+
+class Queries:
+    def __init__(self, store: QueryStore, registry: Registry, waiter: Waiter) -> None:
+        self._store, self._registry, self._waiter = store, registry, waiter
+
+    async def get(self, run_id: str, user_id: str | None, *, raise_on_store_error: bool) -> RunRecord | None:
+        self._registry.evict()
+        if (known := self._registry.records.get(run_id)) is not None:
+            return known if user_id is None or known.user_id == user_id else None
+        try:
+            row = await self._store.get(run_id, user_id=user_id)
+        except Exception:
+            if raise_on_store_error:
+                raise
+            logger.warning("Run %r could not be read from the store", run_id, exc_info=True)
+            return None
+        # An admission may have put the run into memory while the store was read.
+        if (known := self._registry.records.get(run_id)) is not None:
+            return known if user_id is None or known.user_id == user_id else None
+        return None if row is None else readable(row)
+
+    async def list_by_thread(self, thread_id: str, user_id: str | None, limit: int) -> list[RunRecord]:
+        await self._registry.admitted(thread_id)
+        self._registry.evict()
+        rows: list[dict[str, Any]] = []
+        # Ours win by run id, with what they say themselves of when they were created, so the rows of
+        # ours must not use up the limit.
+        asked = limit + len(self._registry.of_thread(thread_id)) if limit else 0
+        try:
+            rows = await self._store.list_by_thread(thread_id, user_id=user_id, limit=asked)
+        except Exception:
+            logger.warning("Runs of thread %r could not be read from the store", thread_id, exc_info=True)
+        mine = [
+            record
+            for record in self._registry.of_thread(thread_id)
+            if user_id is None or record.user_id == user_id
+        ]
+        found = {record.run_id: record for record in mine}
+        for row in rows:
+            if row.get("run_id") not in found and (record := readable(row)) is not None:
+                found[record.run_id] = record
+        return sorted(found.values(), key=lambda record: instant(record.created_at) or 0, reverse=True)[
+            :limit
+        ]
+
+    async def has_inflight(self, thread_id: str) -> bool:
+        await self._registry.calm(thread_id)
+        for record in self._registry.of_thread(thread_id):
+            entry = self._registry.entry(record.run_id)
+            if record.status in OPEN or (entry is not None and not entry.settled.is_set()):
+                return True
+        return await self._store.holder(thread_id) is not None
+
+    async def wait(self, run_id: str, user_id: str | None, timeout: float | None) -> Json:
+        """The result once the run has settled; None where it was interrupted.
+
+        Raises RunNotFound, RunFailed (error, timeout), TimeoutError.
+        """
+        record = await self.get(run_id, user_id, raise_on_store_error=True)
+        if record is None:
+            raise RunNotFound(run_id)
+        entry = self._registry.entry(run_id)  # it may leave memory while it is waited for
+        if record.store_only and record.status not in OPEN and await self._store.row(run_id) is None:
+            return _result(run_id, record.status, record.error, None)  # a record store keeps no results
+        if not await self._waiter.until_settled(run_id, timeout):
+            if timeout is None:
+                raise RunNotFound(run_id)
+            raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
+        if entry is not None:
+            return _result(run_id, entry.record.status, entry.record.error, entry.result)
+        if (row := await self._store.row(run_id)) is None:
+            raise RunNotFound(run_id)
+        return _result(run_id, row.status, row.error, row.result)
+
+    async def row(self, run_id: str, user_id: str | None) -> RunRow:
+        found = await self._store.row(run_id)
+        if found is None or (user_id is not None and found.user_id != user_id):
+            raise RunNotFound(run_id)
+        return found
+
+    async def explain(self, run_id: str, user_id: str | None) -> Explanation:
+        row = await self.row(run_id, user_id)
+        line = await self._store.waiting_line(row.thread_id) if row.waiting else []
+        holder = await self._store.holder(row.thread_id)
+        return Explanation(
+            run=row,
+            phase=row.phase,
+            position=line.index(run_id) + 1 if run_id in line else None,
+            holder=holder if holder != run_id else None,
+            transitions=tuple(await self._store.transitions(run_id)),
+        )
+
+    async def receipt(self, run_id: str, user_id: str | None) -> Receipt:
+        row = await self.row(run_id, user_id)
+        entry = self._registry.entry(run_id)
+        return Receipt(
+            run_id=run_id,
+            status=row.status,
+            phase=row.phase,
+            action=row.cancel_action,
+            cause=row.cancel_cause,
+            reason=row.cancel_reason,
+            actor=row.cancel_actor,
+            requested=row.cancel_requested_at,
+            delivered=row.cancel_delivered_at or (entry.delivered_at if entry is not None else None),
+            stopped=row.stopped_at or (entry.stopped_at if entry is not None else None),
+            settled=row.settled_at,
+        )
+
+    async def thread(self, thread_id: str, user_id: str | None) -> ThreadRow | None:
+        found = await self._store.thread(thread_id)
+        return None if found is None or (user_id is not None and found.user_id != user_id) else found
+
+
+def _result(run_id: str, status: RunStatus, error: str | None, result: Json) -> Json:
+    if status in (RunStatus.error, RunStatus.timeout):
+        raise RunFailed(run_id, status.value, error)
+    return result
+
+
+def readable(row: Mapping[str, Any]) -> RunRecord | None:
+    try:
+        return record_from_row(row)
+    except (KeyError, TypeError, ValueError):
+        logger.warning("The row of run %r cannot be read", row.get("run_id"), exc_info=True)
+        return None

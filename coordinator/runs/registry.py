@@ -1,0 +1,277 @@
+"""The only place that holds run state in memory, and only of this worker's own runs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from coordinator.assistants.ports import ThreadStates
+from coordinator.context import RunContext
+from coordinator.record import RunRecord
+from coordinator.runs.latch import Latch
+from coordinator.schemas import Abort, CancelAction, Cause, Json, RunStatus
+from stores.rows import Claimed, Decision, Outcome, Ownership
+from stores.states import OPEN
+
+
+class CancelSentinel:
+    """The message of our own `task.cancel()`, so that it is told apart from an outer cancellation."""
+
+    def __init__(self, abort: Abort) -> None:
+        self.abort = abort
+
+    def __str__(self) -> str:
+        return f"run cancelled ({self.abort.cause}{': ' + self.abort.reason if self.abort.reason else ''})"
+
+
+class Entry:
+    """One run of this worker: its record and what only this process knows of it.
+
+    `own` is the guard of its writes, None while it waits. `turn` is set once it holds the thread or
+    has been decided; `settled` once its thread is free (law 3). `tracked` is work that keeps the
+    thread held after the task is over. `unwritten` is a decision that the store could not take yet.
+    """
+
+    def __init__(self, record: RunRecord, own: Ownership | None) -> None:
+        self.record = record
+        self.own = own
+        self.turn = Latch()
+        self.settled = Latch()
+        self.started = False
+        self.lost = False
+        self.abort: Abort | None = None
+        self.context: RunContext | None = None
+        self.states: ThreadStates | None = None
+        self.rollback_ref: Json = None
+        self.tracked: set[asyncio.Future[Any]] = set()
+        self.outcome: Outcome | None = None
+        self.unwritten: Abort | None = None
+        self.result: Json = None
+        self.supervised: asyncio.Task[Any] | None = None
+        self.force_timer: asyncio.TimerHandle | None = None
+        self.force: asyncio.Future[None] | None = None
+        self.forced = False
+        self.progress_due = False
+        self.delivered_at: int | None = None
+        self.stopped_at: int | None = None
+        self.settling: asyncio.Future[Any] | None = None
+        if own is not None:
+            self.turn.set()
+
+    @property
+    def open(self) -> bool:
+        return self.record.status in OPEN
+
+    @property
+    def stopped(self) -> bool:
+        """Law 3: the task is done and all that it tracked is over."""
+        return not self.record.task_active and not self.tracked
+
+    def take_thread(self, claimed: Claimed, epoch: int) -> None:
+        self.own = Ownership(self.record.run_id, self.record.thread_id, epoch, claimed.fence)
+        self.turn.set()
+
+    def tell(self, decision: Decision, stamp: str) -> bool:
+        """Apply a decision of somebody else: the record shows it, the abort event says why, the task
+        is cancelled once. True the first time."""
+        if self.abort is not None or self.settled.is_set():
+            return False
+        abort = Abort(
+            decision.status,
+            decision.action or CancelAction.interrupt,
+            decision.cause or Cause.admin,
+            decision.reason,
+            decision.actor,
+        )
+        self.stop(abort, stamp, decision.error)
+        return True
+
+    def stop(self, abort: Abort, stamp: str, error: str | None = None) -> None:
+        record = self.record
+        self.abort = abort
+        self.delivered_at = time.time_ns() // 1000
+        record.abort_action = abort.action.value
+        if record.status in OPEN:
+            record.status = abort.status
+        record.error = error if error is not None else record.error
+        record.updated_at = stamp
+        record.abort_event.set()
+        self.turn.set()
+        if record.task is not None and not record.task.done():
+            record.task.cancel(CancelSentinel(abort))
+
+    def settle(self, status: RunStatus, error: str | None, stamp: str) -> None:
+        record = self.record
+        record.status = status
+        record.error = error if error is not None else record.error
+        record.updated_at = stamp
+        if self.force_timer is not None:
+            self.force_timer.cancel()
+            self.force_timer = None
+        self.turn.set()
+        self.settled.set()
+
+
+class Admitting:
+    """Admissions of one thread that are under way; the event exists only where somebody waits."""
+
+    __slots__ = ("count", "over")
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.over: asyncio.Event | None = None
+
+
+class Registry:
+    """Indexes of entries. Finished ones leave `keep` seconds after they settled, or when there are
+    more than `keep_max` of them, oldest first."""
+
+    def __init__(self, keep: float, keep_max: int, on_evict: Callable[[str], None]) -> None:
+        self.records: dict[str, RunRecord] = {}
+        self._entries: dict[str, Entry] = {}
+        self._by_thread: dict[str, dict[str, None]] = {}
+        self._finished: OrderedDict[str, float] = OrderedDict()
+        self._admitting: dict[str, Admitting] = {}
+        self._settling: dict[str, set[asyncio.Future[Any]]] = {}
+        self._supervised: dict[str, set[asyncio.Task[Any]]] = {}
+        self._arriving: dict[str, bool] = {}
+        self._early: dict[str, tuple[Claimed, int]] = {}
+        self._keep, self._keep_max, self._on_evict = keep, keep_max, on_evict
+
+    def add(self, record: RunRecord, own: Ownership | None) -> Entry:
+        entry = Entry(record, own)
+        self._entries[record.run_id] = entry
+        self.records[record.run_id] = record
+        self._by_thread.setdefault(record.thread_id, {})[record.run_id] = None
+        if (early := self._early.pop(record.run_id, None)) is not None:
+            entry.take_thread(*early)
+        self.evict()
+        return entry
+
+    def entry(self, run_id: str) -> Entry | None:
+        record = self.records.get(run_id)
+        entry = self._entries.get(run_id)
+        if record is None or (entry is not None and entry.record is not record):
+            return None
+        return entry
+
+    def entries(self) -> list[Entry]:
+        return list(self._entries.values())
+
+    def unsettled(self) -> list[Entry]:
+        return [entry for entry in self._entries.values() if not entry.settled.is_set()]
+
+    def of_thread(self, thread_id: str) -> list[RunRecord]:
+        """In the order in which they were added."""
+        return [
+            self.records[run_id] for run_id in self._by_thread.get(thread_id, ()) if run_id in self.records
+        ]
+
+    def claimed(self, claimed: Claimed, epoch: int) -> bool:
+        """A run of this worker has its thread. If its admission has not come back yet, it will find
+        this when it does. False = it is no run of this worker."""
+        entry = self.entry(claimed.run_id)
+        if entry is not None:
+            entry.take_thread(claimed, epoch)
+        elif claimed.run_id in self._arriving:
+            self._early[claimed.run_id] = (claimed, epoch)
+        else:
+            return False
+        return True
+
+    def remind(self, run_id: str) -> None:
+        """Something was decided about a run that this worker does not know. If its admission has not
+        come back yet, its row has to be looked at when it does; see `reminded`."""
+        if run_id in self._arriving:
+            self._arriving[run_id] = True
+
+    def reminded(self, run_id: str) -> bool:
+        return self._arriving.get(run_id, False)
+
+    @contextmanager
+    def admitting(self, thread_id: str, run_id: str) -> Generator[None]:
+        """While an admission of the thread is under way; see `admitted`."""
+        self._arriving[run_id] = False
+        under_way = self._admitting.get(thread_id)
+        if under_way is None:
+            under_way = self._admitting[thread_id] = Admitting()
+        under_way.count += 1
+        try:
+            yield
+        finally:
+            del self._arriving[run_id]
+            self._early.pop(run_id, None)
+            under_way.count -= 1
+            if under_way.count == 0:
+                del self._admitting[thread_id]
+                if under_way.over is not None:
+                    under_way.over.set()
+
+    async def admitted(self, thread_id: str) -> None:
+        """Return when the admissions of this thread that are under way are over."""
+        if (under_way := self._admitting.get(thread_id)) is not None:
+            if under_way.over is None:
+                under_way.over = asyncio.Event()
+            await under_way.over.wait()
+
+    def settling(self, thread_id: str, future: asyncio.Future[Any]) -> None:
+        """A run's task is over and `future` settles it; see `calm`."""
+        futures = self._settling.setdefault(thread_id, set())
+        futures.add(future)
+        future.add_done_callback(lambda done: self._settled(thread_id, done))
+
+    def _settled(self, thread_id: str, future: asyncio.Future[Any]) -> None:
+        futures = self._settling.get(thread_id)
+        if futures is not None:
+            futures.discard(future)
+            if not futures:
+                del self._settling[thread_id]
+
+    def supervise(self, thread_id: str, task: asyncio.Task[Any]) -> None:
+        """When this task is over, its run may be settled; see `calm`."""
+        self._supervised.setdefault(thread_id, set()).add(task)
+        task.add_done_callback(lambda done: self._unsupervise(thread_id, done))
+
+    def _unsupervise(self, thread_id: str, task: asyncio.Task[Any]) -> None:
+        tasks = self._supervised[thread_id]
+        tasks.discard(task)
+        if not tasks:
+            del self._supervised[thread_id]
+
+    async def calm(self, thread_id: str) -> None:
+        """Return when no run of this worker, whose task is over, is still being settled there."""
+        if any(task.done() for task in self._supervised.get(thread_id, ())):
+            await asyncio.sleep(0)
+        while (futures := self._settling.get(thread_id)) is not None:
+            await asyncio.wait(tuple(futures))
+
+    def finished(self, run_id: str) -> None:
+        self._finished[run_id] = time.monotonic() + self._keep
+
+    def evict(self) -> None:
+        """Let go of what has been finished for long enough. Amortised O(1) a call."""
+        now = time.monotonic()
+        while self._finished:
+            run_id, due = next(iter(self._finished.items()))
+            if due > now and len(self._finished) <= self._keep_max:
+                return
+            self.drop(run_id)
+
+    def drop(self, run_id: str) -> None:
+        """Forget a run; the store keeps it."""
+        self._finished.pop(run_id, None)
+        self.records.pop(run_id, None)
+        entry = self._entries.pop(run_id, None)
+        if entry is None:
+            return
+        thread_id = entry.record.thread_id
+        if (siblings := self._by_thread.get(thread_id)) is not None:
+            siblings.pop(run_id, None)
+            if not siblings:
+                del self._by_thread[thread_id]
+        if entry.settled.is_set():
+            self._on_evict(run_id)

@@ -1,0 +1,369 @@
+"""How a thread becomes free, and who takes it next.
+
+A run settles when its task has stopped and all that it tracked is over: close, finish (or undo and
+settle), free the slot, hand the thread to the head of the waiting line.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+from coordinator.assistants.ports import ThreadStates
+from coordinator.clock import Stamps
+from coordinator.errors import CoordinatorError, EpochDead, LeaseLost, StaleFence, StoreUnavailable
+from coordinator.lock import SlotLock
+from coordinator.notifier import Notifier, Signal
+from coordinator.runs.incarnation import Incarnation
+from coordinator.runs.jobs import Jobs, through
+from coordinator.runs.outcomes import fallback, row_of, stack_of, with_times
+from coordinator.runs.registry import Entry, Registry
+from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
+from coordinator.telemetry import Telemetry
+from coordinator.telemetry.events import RunForced, RunLost, RunSettled
+from stores.base import AdmissionStore, DecisionStore, OwnershipStore, RecordStore
+from stores.rows import Claimed, Finish, Outcome, Ownership
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class SettlementStore(OwnershipStore, AdmissionStore, DecisionStore, RecordStore, Protocol):
+    """What settling needs of the store."""
+
+
+class Settlement:
+    def __init__(
+        self,
+        store: SettlementStore,
+        registry: Registry,
+        *,
+        slots: SlotLock,
+        notifier: Notifier,
+        worker: Incarnation,
+        states: ThreadStates,
+        jobs: Jobs,
+        telemetry: Telemetry,
+        stamps: Stamps,
+        force_after: float,
+    ) -> None:
+        self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
+        self._worker, self._states, self._jobs = worker, states, jobs
+        self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
+
+    # -- the end of a task
+
+    def supervise(self, entry: Entry) -> None:
+        """Settle a decided run when the task that its caller attached is over. Idempotent."""
+        task = entry.record.task
+        if task is not None and entry.supervised is not task:
+            entry.supervised = task
+            task.add_done_callback(lambda _: self._task_over(entry))
+            self._registry.supervise(entry.record.thread_id, task)
+
+    def _task_over(self, entry: Entry) -> None:
+        if not entry.open:  # an undecided run of a caller's own task is the caller's to decide
+            self.conclude_soon(entry, None)
+
+    def arm_force(self, entry: Entry) -> None:
+        """A task, or what it tracked, gets `force_after` seconds to stop."""
+        if entry.force_timer is None and not entry.forced and not entry.settled.is_set():
+            loop = asyncio.get_running_loop()
+            entry.force = entry.force or loop.create_future()
+            entry.force_timer = loop.call_later(self._force_after, self._force, entry)
+
+    def wind_up(self, entry: Entry) -> asyncio.Future[None] | None:
+        """Settle a run that was decided, or lost, as soon as it has stopped; by force if it does not.
+        A run that has nothing to stop is settled when the answer is done; None = it has to stop first."""
+        if entry.stopped or (entry.own is None and not entry.lost):
+            return self.conclude_soon(entry, None)
+        self.supervise(entry)
+        self.arm_force(entry)
+        if not entry.record.task_active:
+            self.conclude_soon(entry, None)  # waits for what the task tracked
+        return None
+
+    async def conclude(self, entry: Entry, outcome: Outcome | None) -> None:
+        """Settle now and return when the rows are written, also if the caller is cancelled meanwhile.
+        `outcome` decides; None = decided already. The first call wins."""
+        if entry.settling is not None or entry.tracked:
+            await through(self.conclude_soon(entry, outcome))
+            return
+        # Here and not in a job of its own, which would cost every run 15 us. What a cancelled caller
+        # leaves half done is done again, from the start: every write is re-runnable.
+        entry.outcome = entry.outcome or outcome
+        entry.settling = here = asyncio.get_running_loop().create_future()
+        try:
+            await self._conclude(entry)
+        except asyncio.CancelledError:
+            entry.settling = None
+            again = self.conclude_soon(entry, outcome)
+            again.add_done_callback(lambda _: here.done() or here.set_result(None))
+            await through(again)
+            raise
+        finally:
+            if entry.settling is here:
+                here.set_result(None)
+
+    def conclude_soon(self, entry: Entry, outcome: Outcome | None) -> asyncio.Future[None]:
+        entry.outcome = entry.outcome or outcome
+        if entry.settling is None or (entry.settling.done() and not entry.settled.is_set()):
+            entry.settling = self._jobs.spawn(self._conclude(entry), f"settling run {entry.record.run_id!r}")
+            if not entry.tracked:
+                self._registry.settling(entry.record.thread_id, entry.settling)
+        return entry.settling
+
+    async def _conclude(self, entry: Entry) -> None:
+        while entry.tracked and not entry.forced:
+            self.arm_force(entry)
+            force = () if entry.force is None else (entry.force,)
+            await asyncio.wait((*entry.tracked, *force), return_when=asyncio.FIRST_COMPLETED)
+        self._close(entry)
+        if entry.settled.is_set():
+            return
+        try:
+            await self._end(entry)
+        except (LeaseLost, StaleFence) as error:
+            self.lose(entry, str(error))
+        if entry.lost:
+            self._let_go(entry)
+
+    def _close(self, entry: Entry) -> None:
+        """From here on no write of the run's fence is accepted from this process."""
+        if entry.stopped:
+            entry.stopped_at = entry.stopped_at or time.time_ns() // 1000
+        if entry.context is not None:
+            entry.context.closed = True
+        if entry.states is not None and entry.own is not None:
+            entry.states.close(entry.record.thread_id, entry.own.fence)
+
+    async def _end(self, entry: Entry) -> None:
+        """Write how it ended and free the thread. Raises LeaseLost, StaleFence."""
+        if entry.lost:
+            return
+        if entry.own is None and entry.open:
+            await self._leave_line(entry)
+        if entry.own is None:  # it never held the thread: its decision settled it
+            self.settled(entry, entry.record.status, entry.record.error)
+            return
+        if entry.forced:
+            await self._refence(entry)
+        await self._write_unwritten(entry)
+        finish, end = await self._finish(entry)
+        if finish.undo:
+            finish = await self._undo(entry, end)
+        elif finish.lost and finish.decision is None:
+            finish = await self._recreate(entry, end)
+        if finish.lost:
+            raise StaleFence(entry.record.thread_id, _own(entry).fence)
+        status = finish.status or end.status
+        entry.result = end.result if status is end.status else None
+        error = finish.decision.error if finish.decision is not None else end.error
+        self.settled(entry, status, error)
+        await self._forget(entry)
+        await self.pass_on(entry.record.thread_id, finish.next_home)
+
+    async def _leave_line(self, entry: Entry) -> None:
+        """Its task was over before its turn came. It may have been given the thread just now."""
+        record, epoch, outcome = entry.record, self._worker.epoch, entry.outcome or fallback(entry)
+        leaving = self._worker.drain_event.is_set()
+        decision = await self._persist(
+            epoch,
+            lambda: self._store.decide(
+                record.run_id,
+                outcome.status,
+                action=CancelAction.interrupt,
+                cause=Cause.shutdown if leaving else Cause.disconnect,
+                reason="its task ended before its turn",
+                error=outcome.error,
+            ),
+        )
+        if decision is None:
+            return
+        record.status, record.error = decision.status, decision.error
+        if decision.owner_epoch == epoch and not decision.settled:
+            entry.take_thread(Claimed(record.run_id, decision.fence), epoch)
+
+    async def _refence(self, entry: Entry) -> None:
+        """The task did not stop: make its fence stale in the store before the thread is free."""
+        own = _own(entry)
+        if not own.fence:  # beside the slot: it holds nothing
+            return
+        refenced = await self._persist(own.epoch, lambda: self._store.refence(own))
+        if refenced is None:
+            raise StaleFence(own.thread_id, own.fence)
+        entry.own = refenced
+
+    async def _write_unwritten(self, entry: Entry) -> None:
+        """The store was away when the run was cancelled here: now the cancel is decided after all."""
+        if (abort := entry.unwritten) is not None:
+            await self._persist(
+                _own(entry).epoch,
+                lambda: self._store.decide(
+                    entry.record.run_id,
+                    abort.status,
+                    action=abort.action,
+                    cause=abort.cause,
+                    reason=abort.reason,
+                    actor=abort.actor,
+                ),
+            )
+
+    async def _finish(self, entry: Entry) -> tuple[Finish, Outcome]:
+        """What the store answered, and what it was told."""
+        own, end = _own(entry), with_times(entry.outcome or fallback(entry), entry)
+        try:
+            return await self._persist(own.epoch, lambda: self._store.finish(own, end)), end
+        except (TypeError, ValueError) as error:
+            failed = Outcome(RunStatus.error, f"The result of the run cannot be stored as JSON: {error}")
+        end = with_times(failed, entry)
+        return await self._persist(own.epoch, lambda: self._store.finish(own, end)), end
+
+    async def _undo(self, entry: Entry, end: Outcome) -> Finish:
+        """A rollback was decided: put the thread back, then settle."""
+        own, states, ref = _own(entry), entry.states or self._states, entry.rollback_ref
+        state, error, values = "done", None, None
+        try:
+            values = await self._persist(
+                own.epoch, lambda: states.restore(own.thread_id, own.run_id, ref, own.fence)
+            )
+        except CoordinatorError:
+            raise
+        except Exception as failure:
+            logger.exception("Rolling back run %r failed", own.run_id)
+            state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
+        settled = with_times(Outcome(end.status, error, values=values), entry)
+        return await self._persist(own.epoch, lambda: self._store.settle(own, settled, state))
+
+    async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
+        """The row has vanished (and nobody took the thread): write it anew, once."""
+        record = entry.record
+        row = row_of(record, end.status, end.error)
+        await self._persist(_own(entry).epoch, lambda: self._store.put(record.run_id, **row))
+        logger.warning("The row of run %r had vanished and was written anew", record.run_id)
+        return Finish(end.status)
+
+    async def _forget(self, entry: Entry) -> None:
+        """Settled for good: what the thread's state kept to undo the run may go."""
+        if entry.states is None:
+            return
+        try:
+            await entry.states.forget((entry.record.run_id,))
+        except Exception:
+            logger.warning("Undo data of run %r was left behind", entry.record.run_id, exc_info=True)
+
+    async def _persist(self, epoch: int, write: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a write of the owner while the store is away, never past the lease."""
+        delay = 0.05
+        while True:
+            self._worker.check(epoch)
+            try:
+                return await write()
+            except StoreUnavailable as error:
+                logger.warning("%s Trying again until the lease ends.", error)
+            await asyncio.sleep(delay)
+            delay = min(1.0, delay * 2)
+
+    def settled(self, entry: Entry, status: RunStatus, error: str | None) -> None:
+        """The thread is free of this run: tell everybody who waits for it."""
+        record, own = entry.record, entry.own
+        if entry.settled.is_set():
+            return
+        entry.settle(status, error, self._stamps.now())
+        self._registry.finished(record.run_id)
+        if own is not None and own.fence:
+            self._slots.release(record.thread_id, record.run_id, fence=own.fence)
+        else:
+            self._notifier.notify_thread(
+                record.thread_id, Signal(kind="settled", thread_id=record.thread_id, run_id=record.run_id)
+            )
+        self._telemetry.emit(RunSettled(record.run_id, record.thread_id, status.value, error))
+
+    # -- the next in line
+
+    async def pass_on(self, thread_id: str, next_home: int | None) -> None:
+        """Give the free thread to the head of its waiting line, wherever that is at home. Best effort:
+        what fails here is found by the tick."""
+        if next_home is None:
+            return
+        if next_home == self._worker.epoch:
+            try:
+                await self.claim(thread_id)
+            except CoordinatorError as error:
+                logger.warning("Thread %r could not be passed on: %s", thread_id, error)
+        else:
+            self._notifier.notify_worker(next_home, Signal(kind="claim", thread_id=thread_id))
+
+    async def claim(self, thread_id: str) -> None:
+        """Take the thread for the head of its line, if it is free and the head is ours."""
+        epoch = self._worker.epoch
+        try:
+            claimed = await self._store.claim(thread_id, epoch=epoch)
+        except EpochDead as error:
+            self._worker.fenced(epoch, str(error))
+            return
+        if claimed is None:
+            return
+        if self._registry.claimed(claimed, epoch):
+            self._slots.bind(thread_id, claimed.run_id, epoch=epoch, fence=claimed.fence)
+        else:
+            await self._end_foreign(Ownership(claimed.run_id, thread_id, epoch, claimed.fence))
+
+    async def _end_foreign(self, own: Ownership) -> None:
+        """A portable run whose home is dead came to this worker, where nothing can execute it."""
+        why = "The worker that was to run this is gone, and the one that took it over cannot run it"
+        finish = await self._persist(
+            own.epoch, lambda: self._store.finish(own, Outcome(RunStatus.error, why))
+        )
+        logger.warning("Run %r: %s", own.run_id, why)
+        signal = Signal(kind="settled", thread_id=own.thread_id, run_id=own.run_id)
+        self._notifier.notify_thread(own.thread_id, signal)
+        await self.pass_on(own.thread_id, finish.next_home)
+
+    # -- when it goes wrong
+
+    def lose(self, entry: Entry, why: str) -> None:
+        """Ownership is gone: stop the task, write nothing more. The run counts as settled here when it
+        has stopped; elsewhere the thread may be taken at once, for its fence is stale."""
+        if entry.lost or entry.settled.is_set():
+            return
+        entry.lost = True
+        self._close(entry)
+        if entry.abort is None:
+            abort = Abort(RunStatus.error, CancelAction.interrupt, Cause.lease_lost, why)
+            entry.stop(abort, self._stamps.now(), why if entry.open else None)
+        self._telemetry.emit(RunLost(entry.record.run_id, entry.record.thread_id, why))
+        self.wind_up(entry)
+
+    def abandon(self, entry: Entry, why: str) -> None:
+        """The worker has left: nobody waits any longer for what did not stop."""
+        self.lose(entry, why)
+        self._let_go(entry)
+
+    def _let_go(self, entry: Entry) -> None:
+        entry.settle(entry.record.status, entry.record.error, self._stamps.now())
+        self._registry.finished(entry.record.run_id)
+
+    def _force(self, entry: Entry) -> None:
+        """The time to stop is over. It is closed, its fence made stale, its thread freed; it is not
+        cancelled again, for that would let its writes land later."""
+        record = entry.record
+        entry.force_timer = None
+        if entry.stopped or entry.settled.is_set():
+            return
+        entry.forced = True
+        stack = stack_of(record.task)
+        self._telemetry.emit(RunForced(record.run_id, record.thread_id, self._force_after, stack))
+        if entry.force is not None and not entry.force.done():
+            entry.force.set_result(None)
+        self.conclude_soon(entry, None)
+
+
+def _own(entry: Entry) -> Ownership:
+    if entry.own is None:
+        raise AssertionError("a waiting run writes nothing")
+    return entry.own

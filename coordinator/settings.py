@@ -1,0 +1,61 @@
+"""Every setting, its default and its unit. Environment variables: COORDINATOR_ and the name."""
+
+from __future__ import annotations
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class Settings(BaseSettings):
+    """Times are seconds. `COORDINATOR_LEASE_TTL=20` sets `lease_ttl`."""
+
+    model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)
+
+    store: str = Field(default="sqlite:///runs.db", description="Store URL: memory://, sqlite:///path")
+    redis: str | None = Field(default=None, description="Redis URL; none = store-only mode")
+    namespace: str = Field(
+        default="rc", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Prefix of every Redis key"
+    )
+
+    sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
+        default="FULL", description="FULL survives a power cut; NORMAL is the fast mode"
+    )
+    busy_timeout: float = Field(default=30.0, gt=0, description="How long a write may wait for SQLite's lock")
+
+    tick: float = Field(default=1.0, gt=0, description="How often a worker looks for what no signal told it")
+    short_tick: float = Field(default=0.5, gt=0, description="The tick while Redis is away or suspected")
+    canary: float = Field(default=0.5, gt=0, description="How often a worker checks that it hears itself")
+    renew: float = Field(default=5.0, gt=0, description="How often the lease is renewed")
+    lease_ttl: float = Field(default=15.0, gt=0, description="How long a lease lasts")
+    lease_margin: float = Field(
+        default=3.0, ge=0, description="A worker fences itself this much before its lease ends"
+    )
+    sweep: float = Field(default=5.0, gt=0, description="How often the reaper looks for dead workers")
+    jitter: float = Field(default=0.1, ge=0, le=0.5, description="Share by which every interval varies")
+    stall_limit: float = Field(
+        default=60.0, gt=0, description="A loop that has not turned for so long is let die"
+    )
+    force_after: float = Field(
+        default=10.0, gt=0, description="A task that ignores its cancel is settled by force"
+    )
+    grace: float = Field(default=30.0, ge=0, description="How long runs may go on at shutdown")
+
+    admission_budget: float = Field(default=0.25, gt=0, description="How long admission waits for Redis")
+    max_waiting_per_thread: int | None = Field(
+        default=1000, ge=0, description="Bound of a thread's waiting line"
+    )
+    max_waiting_per_user: int | None = Field(default=None, ge=0, description="Bound of a user's waiting runs")
+    keep_finished: float = Field(default=300.0, ge=0, description="How long finished records stay in memory")
+    keep_finished_max: int = Field(
+        default=10_000, ge=0, description="How many finished records stay in memory"
+    )
+
+    @model_validator(mode="after")
+    def _lease_outlives_renewal(self) -> Self:
+        if self.lease_ttl - self.lease_margin <= self.renew:
+            raise ValueError(
+                "lease_ttl - lease_margin must be greater than renew, or every hiccup fences the worker"
+            )
+        return self

@@ -1,0 +1,104 @@
+"""The events. Frozen; ids are as the caller gave them, so escape them before they reach a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stores.rows import Json
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Base of all events."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunEvent(Event):
+    run_id: str
+    thread_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunAdmitted(RunEvent):
+    strategy: str
+    holds: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RunRefused(Event):
+    thread_id: str
+    active_run_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunStarted(RunEvent):
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunAborted(RunEvent):
+    """The local task was told to stop."""
+
+    status: str
+    cause: str
+    reason: str | None
+    actor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunEmitted(RunEvent):
+    """A run's code emitted something for its watchers."""
+
+    mode: str
+    data: Json
+
+
+@dataclass(frozen=True, slots=True)
+class RunSettled(RunEvent):
+    status: str
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunForced(RunEvent):
+    """The task did not stop in time; its thread was freed by force and its fence is stale."""
+
+    after: float
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunLost(RunEvent):
+    """Another worker took the run over, or the lease ended: nothing more is written for it here."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecovered(RunEvent):
+    """A sweep ended the run of a dead worker, or finished its rollback."""
+
+    status: str
+    dead_epoch: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRegistered(Event):
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerFenced(Event):
+    epoch: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerBuried(Event):
+    epoch: int
+    by: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectivityChanged(Event):
+    connectivity: str

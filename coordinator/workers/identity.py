@@ -1,0 +1,43 @@
+"""Who this process is."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from stores.rows import NewWorker
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@cache
+def program_version() -> str:
+    try:
+        return version("run-coordinator")
+    except PackageNotFoundError:
+        return "unknown"
+
+
+def boot_id() -> str:
+    """Differs after each boot; shared by the containers of one machine. "" where unknown."""
+    try:
+        return _BOOT_ID.read_text(encoding="ascii").strip()
+    except OSError:
+        return ""
+
+
+def new_worker(ttl: float) -> NewWorker:
+    """This process as it registers. The worker id is for people; the epoch is what counts."""
+    host = socket.gethostname()
+    return NewWorker(
+        worker_id=f"{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+        host=host,
+        boot_id=boot_id(),
+        pid=os.getpid(),
+        version=program_version(),
+        ttl_ms=int(ttl * 1000),
+    )

@@ -1,0 +1,52 @@
+"""The tick: what no signal told this worker, it finds out from two indexed reads."""
+
+from __future__ import annotations
+
+from coordinator.notifier import Signal
+from coordinator.runs.cancellation import Delivery
+from coordinator.runs.incarnation import Incarnation
+from coordinator.runs.jobs import Jobs
+from coordinator.runs.registry import Registry
+from coordinator.runs.settlement import Settlement
+from stores.base import WorkerStore
+
+
+class Watch:
+    def __init__(
+        self,
+        store: WorkerStore,
+        registry: Registry,
+        *,
+        worker: Incarnation,
+        delivery: Delivery,
+        settlement: Settlement,
+        jobs: Jobs,
+    ) -> None:
+        self._store, self._registry, self._worker = store, registry, worker
+        self._delivery, self._settlement, self._jobs = delivery, settlement, jobs
+
+    async def tick(self) -> None:
+        """Deliver the decisions over my runs that I have not seen; claim threads that are free."""
+        self._registry.evict()
+        if not self._worker.epoch:
+            return
+        tick = await self._store.tick(self._worker.epoch)
+        for run_id in tick.cancelled:
+            await self._delivery.look(run_id)
+        waiting = set(tick.waiting)
+        for entry in self._registry.unsettled():
+            if entry.own is None and not entry.lost and entry.record.run_id not in waiting:
+                await self._delivery.look(entry.record.run_id)
+        for thread_id in tick.free_threads:
+            await self._settlement.claim(thread_id)
+
+    def signal(self, signal: Signal) -> None:
+        """A hint came in: look at what it names, or at everything of mine."""
+        if signal.kind == "cancel" and signal.run_id is not None:
+            self._jobs.spawn(self._delivery.look(signal.run_id), f"looking at run {signal.run_id!r}")
+        elif signal.kind == "claim" and signal.thread_id is not None:
+            self._jobs.spawn(
+                self._settlement.claim(signal.thread_id), f"claiming thread {signal.thread_id!r}"
+            )
+        elif signal.kind in ("cancel", "claim"):
+            self._jobs.spawn(self.tick(), "a tick asked for by a peer")

@@ -1,0 +1,35 @@
+"""Two workers on one store, with Redis and without: every idea holds in both."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from coordinator import RunManager
+from tests.support.teams import keys_without_ttl, team_of
+from tests.support.valkey import ValkeyServer
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left(no_task_left: None) -> None:
+    """No test leaves a task behind."""
+
+
+@pytest.fixture(params=["redis", "store only"])
+async def team(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
+) -> AsyncGenerator[list[RunManager]]:
+    """Two workers."""
+    redis = shared_valkey.url if request.param == "redis" else None
+    async with team_of(2, tmp_path, redis=redis, namespace=namespace) as managers:
+        yield managers
+    assert not keys_without_ttl(shared_valkey, namespace)
+
+
+@pytest.fixture
+async def alone(tmp_path: Path) -> AsyncGenerator[RunManager]:
+    """One worker in store-only mode."""
+    async with team_of(1, tmp_path) as (manager,):
+        yield manager

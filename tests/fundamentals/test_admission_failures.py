@@ -1,0 +1,176 @@
+"""Admission is all or nothing, whatever happens to its caller or to the store."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from typing import Any
+
+import pytest
+
+from coordinator import ConflictError, RunManager, RunStatus, UnsupportedStrategyError
+from tests.support.agents import Agent, launched, running
+from tests.support.waiting import wait_until
+
+
+def answer_slowly(monkeypatch: pytest.MonkeyPatch, manager: RunManager, name: str) -> asyncio.Event:
+    """The write is committed, its answer never comes."""
+    write, committed = getattr(manager._store, name), asyncio.Event()
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        await write(*args, **kwargs)
+        committed.set()
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(manager._store, name, slowly)
+    return committed
+
+
+@pytest.mark.parametrize("times", [1, 3], ids=["once", "again during its clean-up"])
+async def test_cancelled_after_the_row_became_durable(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    """Reported failure 11: no pending row is stranded."""
+    a, b = team
+    committed = answer_slowly(monkeypatch, a, "admit")
+    admitting = asyncio.create_task(a.create_or_reject("t"))
+    await committed.wait()
+    for _ in range(times):
+        admitting.cancel()
+        await asyncio.sleep(0)
+    with pytest.raises(asyncio.CancelledError):
+        await admitting
+    assert not await b.has_inflight("t")
+    (row,) = await b.runs(thread_id="t")
+    assert row.status is RunStatus.interrupted
+
+
+async def test_the_same_for_runs_made_without_the_rule(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = team
+    committed = answer_slowly(monkeypatch, a, "insert")
+    creating = asyncio.create_task(a.create("t"))
+    await committed.wait()
+    creating.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await creating
+    assert not await b.has_inflight("t")
+
+
+async def test_those_that_it_replaced_are_stopped_all_the_same(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They were decided with the row; the caller who asked for it is gone."""
+    a, b = team
+    old_run, old = await running(a, "t")
+    committed = answer_slowly(monkeypatch, a, "admit")
+    admitting = asyncio.create_task(a.create_or_reject("t", multitask_strategy="interrupt"))
+    await committed.wait()
+    admitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await admitting
+    async with asyncio.timeout(5):
+        await old.stopped.wait()
+    assert old_run.status is RunStatus.interrupted
+    await wait_until(lambda: free(b), description="the thread is free")
+
+
+async def free(manager: RunManager) -> bool:
+    return not await manager.has_inflight("t")
+
+
+async def test_cancelled_while_the_replaced_ones_are_told(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 11, one step later: the new run is registered already."""
+    a, b = team
+    old = await a.create_or_reject("t")
+    told = asyncio.Event()
+    deliver = a._parts.delivery.deliver
+
+    async def slowly(decision: Any) -> None:
+        await deliver(decision)
+        if decision.run_id == old.run_id:
+            told.set()
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(a._parts.delivery, "deliver", slowly)
+    admitting = asyncio.create_task(a.create_or_reject("t", multitask_strategy="interrupt"))
+    await told.wait()
+    admitting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await admitting
+    await wait_until(lambda: free(b), description="nothing is stranded")
+
+
+async def test_a_lost_claim_is_made_good_by_the_tick(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread was given to the waiting run, and the answer was lost on the way to it."""
+    a, _ = team
+    first_run, first = await running(a, "t")
+    _, second = await launched(a, "t", multitask_strategy="enqueue")
+    claim, lost = a._store.claim, asyncio.Event()
+
+    async def lose(*args: Any, **kwargs: Any) -> Any:
+        claimed = await claim(*args, **kwargs)
+        if claimed is not None:
+            lost.set()
+
+    monkeypatch.setattr(a._store, "claim", lose)
+    first.may_end.set()
+    await a.wait(first_run.run_id, timeout=5)
+    await lost.wait()
+    async with asyncio.timeout(5):
+        await second.started.wait()
+
+
+class UniqueViolation(Exception):
+    """As a driver reports it."""
+
+    sqlite_errorcode = sqlite3.SQLITE_CONSTRAINT_UNIQUE
+
+
+async def test_retries_exhausted_on_a_unique_violation(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 13: a conflict, not a server error."""
+    tries: list[None] = []
+
+    async def lose(*_: Any, **__: Any) -> Any:
+        tries.append(None)
+        raise UniqueViolation
+
+    monkeypatch.setattr(team[0]._store, "admit", lose)
+    with pytest.raises(ConflictError):
+        await team[0].create_or_reject("t", multitask_strategy="enqueue")
+    assert len(tries) == 3
+
+
+async def test_an_unknown_strategy_is_refused_before_anything_is_written(team: list[RunManager]) -> None:
+    """Reported failure 13: accepted and stored, but not enforced."""
+    with pytest.raises(UnsupportedStrategyError) as refused:
+        await team[0].create_or_reject("t", multitask_strategy="whatever")
+    assert set(refused.value.supported) == {"reject", "interrupt", "rollback", "enqueue"}
+    assert await team[0].runs() == []
+
+
+@pytest.mark.parametrize("strategy", ["reject", "interrupt", "rollback", "enqueue"])
+async def test_what_is_accepted_is_enforced(team: list[RunManager], strategy: str) -> None:
+    """Reported failure 13, for each of them."""
+    a, b = team
+    _, first = await running(a, "t", Agent(stubborn=True))
+    if strategy == "reject":
+        with pytest.raises(ConflictError):
+            await launched(b, "t", multitask_strategy=strategy)
+        first.may_stop.set()
+        return
+    _, second = await launched(b, "t", multitask_strategy=strategy)
+    if strategy != "enqueue":
+        await first.cancelled.wait()
+    assert not second.started.is_set()
+    first.may_stop.set()
+    first.may_end.set()
+    async with asyncio.timeout(5):
+        await second.started.wait()

@@ -1,0 +1,237 @@
+"""cancel: from any worker, in any phase, any number of times. Committed, acknowledged, then published."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from coordinator import CancelNotDurable, NotSettled, RunManager, RunStatus, StoreUnavailable
+from coordinator.notifier import Signal
+from tests.support.agents import Agent, launched, quick, running
+
+ANYWHERE = pytest.mark.parametrize("canceller", [0, 1], ids=["owner", "other worker"])
+
+
+@ANYWHERE
+async def test_a_running_run(team: list[RunManager], canceller: int) -> None:
+    """Reported failure 1: a stop that lands on a worker which does not have the run."""
+    run, agent = await running(team[0], "t")
+    assert await team[canceller].cancel(run.run_id, reason="enough", actor="u1", wait=5)
+    assert agent.stopped.is_set()
+    assert run.status is RunStatus.interrupted
+    assert agent.ctx.abort is not None
+    assert (agent.ctx.abort.cause, agent.ctx.abort.reason, agent.ctx.abort.actor) == ("user", "enough", "u1")
+
+
+@ANYWHERE
+async def test_a_pending_run_never_starts(team: list[RunManager], canceller: int) -> None:
+    """Reported failures 4 and 38: the stop comes between admission and the task."""
+    run = await team[0].create_or_reject("t")
+    assert await team[canceller].cancel(run.run_id, wait=5)
+    agent = Agent()
+    team[0].launch(run, agent)
+    assert await team[0].wait(run.run_id, timeout=5) is None
+    assert not agent.started.is_set()
+    assert not await team[1].has_inflight("t")
+
+
+@ANYWHERE
+async def test_a_waiting_run_ends_at_once(team: list[RunManager], canceller: int) -> None:
+    await running(team[1], "t")
+    run, agent = await launched(team[0], "t", multitask_strategy="enqueue")
+    assert await team[canceller].cancel(run.run_id, wait=5)
+    assert await team[0].wait(run.run_id, timeout=5) is None
+    assert not agent.started.is_set()
+
+
+@ANYWHERE
+async def test_a_cancel_while_running_is_being_written(
+    team: list[RunManager], canceller: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 4: the agent's first line must not run."""
+    write, reached, go_on = team[0]._store.start, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any) -> Any:
+        started = await write(*args)
+        reached.set()
+        await go_on.wait()
+        return started
+
+    monkeypatch.setattr(team[0]._store, "start", slowly)
+    run, agent = await launched(team[0], "t")
+    await reached.wait()
+    assert await team[canceller].cancel(run.run_id)
+    await run.abort_event.wait()
+    go_on.set()
+    assert await team[1].wait(run.run_id, timeout=5) is None
+    assert not agent.started.is_set()
+
+
+@ANYWHERE
+async def test_twice_is_the_same_as_once(team: list[RunManager], canceller: int) -> None:
+    """Reported failure 5, here while the run still unwinds and after it has."""
+    run, agent = await running(team[0], "t", Agent(stubborn=True))
+    assert await team[0].cancel(run.run_id, reason="first")
+    assert await team[canceller].cancel(run.run_id, action="rollback", reason="second")
+    await agent.cancelled.wait()
+    agent.may_stop.set()
+    assert await team[canceller].cancel(run.run_id, wait=5)
+    assert await team[1 - canceller].cancel(run.run_id, wait=5)
+    assert agent.cancels == 1
+    receipt = await team[1].receipt(run.run_id)
+    assert (receipt.action, receipt.reason) == ("interrupt", "first")
+
+
+@ANYWHERE
+async def test_after_the_record_has_left_memory(team: list[RunManager], canceller: int) -> None:
+    """Reported failure 5."""
+    run, _ = await running(team[0], "t")
+    assert await team[0].cancel(run.run_id, wait=5)
+    await team[0].cleanup(run.run_id, delay=0)
+    assert await team[canceller].cancel(run.run_id)
+
+
+@ANYWHERE
+async def test_what_ended_by_itself_cannot_be_cancelled(team: list[RunManager], canceller: int) -> None:
+    run = await team[0].create_or_reject("t")
+    team[0].launch(run, quick)
+    await team[0].wait(run.run_id, timeout=5)
+    assert not await team[canceller].cancel(run.run_id)
+    assert run.status is RunStatus.success
+
+
+async def test_an_unknown_run(team: list[RunManager]) -> None:
+    assert not await team[0].cancel("no such run")
+
+
+@ANYWHERE
+async def test_wait_returns_when_the_task_has_stopped(team: list[RunManager], canceller: int) -> None:
+    """Reported failures 3 and 37: never on intent."""
+    run, agent = await running(team[0], "t", Agent(stubborn=True))
+    with pytest.raises(NotSettled):
+        await team[canceller].cancel(run.run_id, wait=0.2)
+    assert run.status is RunStatus.interrupted
+    assert agent.running
+    agent.may_stop.set()
+    assert await team[canceller].cancel(run.run_id, wait=5)
+    assert agent.stopped.is_set()
+
+
+async def test_a_lost_hint_is_found_at_the_next_tick(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 2."""
+    a, b = team
+    run, agent = await running(a, "t")
+
+    def lose(epoch: int, signal: Signal) -> None:
+        """As a broker does whose listener is just reconnecting."""
+
+    monkeypatch.setattr(b._notifier, "notify_worker", lose)
+    assert await b.cancel(run.run_id, wait=5)
+    assert agent.stopped.is_set()
+
+
+@ANYWHERE
+async def test_while_the_owner_drains(team: list[RunManager], canceller: int) -> None:
+    """Reported failure 7."""
+    run, agent = await running(team[0], "t")
+    leaving = asyncio.create_task(team[0].shutdown(timeout=20))
+    await team[0]._parts.worker.drain_event.wait()
+    assert await team[canceller].cancel(run.run_id, reason="now", wait=5)
+    await leaving
+    assert agent.cancels == 1
+    assert (await team[1].receipt(run.run_id)).reason == "now"
+
+
+async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says_so(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 8. When the store is back, the decision is written with its reason and action."""
+    a, b = team
+    await a.update_thread("t", {"turn": 1})
+    run, agent = await running(a, "t", Agent(saves={"turn": 2}, stubborn=True))
+    decide, away = a._store.decide, asyncio.Event()
+
+    async def unavailable(*args: Any, **kwargs: Any) -> Any:
+        if away.is_set():
+            raise StoreUnavailable("the disk is full")
+        return await decide(*args, **kwargs)
+
+    away.set()
+    monkeypatch.setattr(a._store, "decide", unavailable)
+    with pytest.raises(CancelNotDurable):
+        await a.cancel(run.run_id, action="rollback", reason="enough")
+    await agent.cancelled.wait()
+    away.clear()
+    agent.may_stop.set()
+    assert await b.wait(run.run_id, timeout=5) is None
+    receipt = await b.receipt(run.run_id)
+    assert (receipt.status, receipt.action, receipt.reason) == ("interrupted", "rollback", "enough")
+    thread = await b.thread("t")
+    assert thread is not None
+    assert thread.values == {"turn": 1}
+
+
+async def test_a_caller_who_goes_away_does_not_take_the_cancel_with_him(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The request that asked for the stop is dropped just after the commit."""
+    a, _ = team
+    run, agent = await running(a, "t")
+    decide, committed = a._store.decide, asyncio.Event()
+
+    async def slow_answer(*args: Any, **kwargs: Any) -> Any:
+        decision = await decide(*args, **kwargs)
+        committed.set()
+        await asyncio.sleep(0)
+        return decision
+
+    monkeypatch.setattr(a._store, "decide", slow_answer)
+    asking = asyncio.create_task(a.cancel(run.run_id))
+    await committed.wait()
+    asking.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+    assert await a.wait(run.run_id, timeout=5) is None
+    assert agent.cancels == 1
+
+
+async def test_cancelling_oneself(team: list[RunManager]) -> None:
+    a, b = team
+    run = await a.create_or_reject("t")
+
+    async def regretful(ctx: Any) -> None:
+        await a.cancel(ctx.run.run_id, reason="never mind")
+        await asyncio.Event().wait()
+
+    a.launch(run, regretful)
+    assert await b.wait(run.run_id, timeout=5) is None
+
+
+async def test_a_waiting_run_that_is_cancelled_just_as_it_gets_the_thread(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The claim is committed and its answer still on the way when the cancel is delivered."""
+    a, b = team
+    first_run, first = await running(a, "t")
+    run, agent = await launched(a, "t", multitask_strategy="enqueue")
+    claim, committed, go_on = a._store.claim, asyncio.Event(), asyncio.Event()
+
+    async def slow_answer(*args: Any, **kwargs: Any) -> Any:
+        claimed = await claim(*args, **kwargs)
+        if claimed is not None:
+            committed.set()
+            await go_on.wait()
+        return claimed
+
+    monkeypatch.setattr(a._store, "claim", slow_answer)
+    first.may_end.set()
+    await a.wait(first_run.run_id, timeout=5)
+    await committed.wait()
+    assert await b.cancel(run.run_id, wait=5)
+    go_on.set()
+    assert not await b.has_inflight("t")
+    assert not agent.started.is_set()

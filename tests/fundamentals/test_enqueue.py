@@ -1,0 +1,75 @@
+"""`enqueue` waits in line: first in, first out, whichever workers the runs are on."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coordinator import QueueFull, RunContext, RunFailed, RunManager
+from tests.support.agents import launched, running
+from tests.support.teams import team_of
+
+
+async def test_runs_of_two_workers_start_in_the_order_of_admission(team: list[RunManager]) -> None:
+    """Reported failure 14: the order is the line's, not that of ids or of luck."""
+    started: list[str] = []
+
+    async def note(ctx: RunContext) -> None:
+        started.append(ctx.run.run_id)
+
+    _, first = await running(team[0], "t")
+    line: list[str] = []
+    for at in range(6):
+        run = await team[at % 2].create_or_reject("t", multitask_strategy="enqueue")
+        team[at % 2].launch(run, note)
+        line.append(run.run_id)
+    first.may_end.set()
+    for run_id in line:
+        await team[0].wait(run_id, timeout=10)
+    assert started == line
+
+
+async def test_nobody_is_replaced_silently(team: list[RunManager]) -> None:
+    """Reported failure 14."""
+    a, b = team
+    _, first = await running(a, "t")
+    second, _ = await launched(b, "t", multitask_strategy="enqueue")
+    third, _ = await launched(a, "t", multitask_strategy="enqueue")
+    assert (await a.explain(second.run_id)).position == 1
+    assert (await b.explain(third.run_id)).position == 2
+    assert first.running
+
+
+async def test_who_waits_may_be_cancelled_and_the_line_moves_up(team: list[RunManager]) -> None:
+    a, b = team
+    _, first = await running(a, "t")
+    second, agent = await launched(b, "t", multitask_strategy="enqueue")
+    third, last = await launched(a, "t", multitask_strategy="enqueue")
+    assert await a.cancel(second.run_id, wait=5)
+    assert (await a.explain(third.run_id)).position == 1
+    first.may_end.set()
+    await last.started.wait()
+    assert not agent.started.is_set()
+
+
+async def test_the_line_is_bounded(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, max_waiting_per_thread=2) as (manager,):
+        for _ in range(3):
+            await manager.create_or_reject("t", multitask_strategy="enqueue")
+        with pytest.raises(QueueFull):
+            await manager.create_or_reject("t", multitask_strategy="enqueue")
+
+
+async def test_a_waiting_run_that_was_ended_in_the_store_is_told(team: list[RunManager]) -> None:
+    """By a repair, or by a reaper: nobody cancelled it, and its task must not wait for ever."""
+    a, b = team
+    await running(a, "t")
+    run, agent = await launched(a, "t", multitask_strategy="enqueue")
+    await b._store.update_status(run.run_id, "error", error="repaired")
+    with pytest.raises(RunFailed, match="repaired"):
+        await a.wait(run.run_id, timeout=5)
+    assert run.task is not None
+    await asyncio.wait((run.task,))
+    assert not agent.started.is_set()

@@ -1,0 +1,190 @@
+"""Random admissions, cancels, operations and failures on few threads and several workers, seed by seed.
+
+Whatever the order: two runs never hold a thread together, an acknowledged cancel is never a success,
+fences only grow, and in the end everything is settled and every thread is free. Also where living
+workers are declared dead all the time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import (
+    ConflictError,
+    InvalidArgument,
+    LeaseLost,
+    NotSettled,
+    RunContext,
+    RunManager,
+    RunStatus,
+    StaleFence,
+    StoreUnavailable,
+)
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+HONEST = (  # answers that a caller may get in such weather
+    ConflictError,
+    NotSettled,
+    StoreUnavailable,
+    StaleFence,
+    LeaseLost,
+    InvalidArgument,
+)
+THREADS = ("t1", "t2", "t3")
+WRITES = ("admit", "claim", "decide", "start", "finish", "settle", "save", "restore", "withdraw", "insert")
+
+
+class Weather:
+    """Between the workers and their store: answers come late, or the store is away."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice, self.fair = dice, False
+
+    def over(self, manager: RunManager, monkeypatch: pytest.MonkeyPatch) -> None:
+        for name in WRITES:
+            monkeypatch.setattr(manager._store, name, self._rough(getattr(manager._store, name)))
+
+    def _rough(self, write: Any) -> Any:
+        async def passed_on(*args: Any, **kwargs: Any) -> Any:
+            if self.fair:
+                return await write(*args, **kwargs)
+            luck = self.dice.random()
+            if luck < 0.03:
+                raise StoreUnavailable("struck before the write")
+            answer = await write(*args, **kwargs)
+            for _ in range(self.dice.randrange(4)):
+                await asyncio.sleep(0)
+            return answer
+
+        return passed_on
+
+
+class Story:
+    """What happened, as the agents saw it."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self.dice = dice
+        self.on_thread: dict[str, set[str]] = defaultdict(set)
+        self.fences: dict[str, list[int]] = defaultdict(list)
+        self.overlaps: list[tuple[str, str]] = []
+        self.acknowledged: set[str] = set()
+        self.runs: set[str] = set()
+
+    async def agent(self, ctx: RunContext) -> str:
+        thread_id = ctx.run.thread_id
+        self.overlaps += [(other, ctx.run.run_id) for other in self.on_thread[thread_id]]
+        self.on_thread[thread_id].add(ctx.run.run_id)
+        self.fences[thread_id].append(ctx.fence)
+        try:
+            for turn in range(self.dice.randrange(3)):
+                await asyncio.sleep(self.dice.random() * 0.01)
+                await ctx.save({"by": ctx.run.run_id, "turn": turn})
+            return "done"
+        finally:
+            try:
+                await self._pause()  # a cancel may strike here as well
+            finally:
+                self.on_thread[thread_id].discard(ctx.run.run_id)
+
+    async def admits(self, manager: RunManager) -> None:
+        strategy = self.dice.choice(("reject", "enqueue", "interrupt", "rollback"))
+        run = await manager.create_or_reject(self.dice.choice(THREADS), multitask_strategy=strategy)
+        self.runs.add(run.run_id)
+        await self._pause()
+        manager.launch(run, self.agent)
+
+    async def cancels(self, manager: RunManager) -> None:
+        if self.runs:
+            run_id = self.dice.choice(sorted(self.runs))
+            action = self.dice.choice(("interrupt", "rollback"))
+            if await manager.cancel(run_id, action=action, wait=self.dice.choice((None, 0.05))):
+                self.acknowledged.add(run_id)
+
+    async def operates(self, manager: RunManager) -> None:
+        await manager.update_thread(self.dice.choice(THREADS), {"by": "operation"})
+
+    async def gives_up(self, manager: RunManager) -> None:
+        """The caller of an admission or a cancel goes away at any moment."""
+        asking = asyncio.ensure_future(self.dice.choice((self.admits, self.cancels))(manager))
+        await self._pause()
+        asking.cancel()
+        await asyncio.wait((asking,))
+        if not asking.cancelled() and (error := asking.exception()) is not None:
+            raise error
+
+    async def _pause(self) -> None:
+        for _ in range(self.dice.randrange(6)):
+            await asyncio.sleep(0)
+
+
+async def caller(story: Story, manager: RunManager, calls: int) -> None:
+    for _ in range(calls):
+        act = story.dice.choices(
+            (story.admits, story.cancels, story.operates, story.gives_up), weights=(5, 4, 1, 2)
+        )[0]
+        with suppress(*HONEST):
+            await act(manager)
+        await asyncio.sleep(story.dice.random() * 0.005)
+
+
+async def undertaker(story: Story, team: list[RunManager]) -> None:
+    """Declares living workers dead: what they write afterwards is refused, and they register anew."""
+    for _ in range(6):
+        await asyncio.sleep(story.dice.random() * 0.05)
+        victim, by = story.dice.sample(team, 2)
+        for row in await by.workers():
+            if row.epoch == victim.epoch:
+                await by._store.bury(row, by=by.epoch, proven=True)
+
+
+@pytest.mark.parametrize("burials", [False, True], ids=["all live", "burials"])
+@pytest.mark.parametrize("seed", range(8))
+async def test_everything_at_once(
+    seed: int, burials: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dice = random.Random(seed)
+    story, weather = Story(dice), Weather(dice)
+    async with team_of(3, tmp_path, short_tick=0.02, renew=0.05, sweep=0.05, force_after=1) as team:
+        for manager in team:
+            weather.over(manager, monkeypatch)
+        acts = [caller(story, manager, 25) for manager in team for _ in range(2)]
+        async with asyncio.timeout(40):
+            await asyncio.gather(*acts, *([undertaker(story, team)] if burials else []))
+        weather.fair = True
+        await no_run_in_flight(team)
+        for row in await team[0].runs(limit=1000):
+            assert row.settled, row
+            assert row.run_id not in story.acknowledged or row.status is not RunStatus.success, row
+        for fences in story.fences.values():
+            assert fences == sorted(set(fences))
+        if not burials:  # who was buried hears of it with his next heartbeat; his writes are refused before
+            assert story.overlaps == []
+        for manager in team:
+            await wait_until(lambda manager=manager: told(manager), description="every worker knows")
+
+
+def told(manager: RunManager) -> bool:
+    return all(entry.record.task is None for entry in manager._parts.registry.unsettled())
+
+
+async def no_run_in_flight(team: list[RunManager]) -> None:
+    """Those that were admitted and never launched are nobody's to end but the test's."""
+
+    async def none_left() -> bool:
+        left = await team[0].runs(in_flight=True)
+        for row in left:
+            for manager in team:
+                entry = manager._parts.registry.entry(row.run_id)
+                if entry is not None and entry.record.task is None:
+                    await manager.cancel(row.run_id)
+        return not left
+
+    await wait_until(none_left, description="every thread is free", timeout=10)

@@ -1,0 +1,120 @@
+"""A fence grows whenever a thread changes hands. Code that acts for an older holder is refused."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from coordinator import LeaseLost, RunManager, RunStatus, StaleFence
+from stores.rows import WorkerRow
+from tests.support.agents import Agent, launched, running
+from tests.support.waiting import wait_until
+
+
+async def worker_row(manager: RunManager) -> WorkerRow:
+    return next(row for row in await manager.workers() if row.epoch == manager.epoch)
+
+
+async def bury(victim: RunManager, by: RunManager) -> None:
+    """What a peer does that has not heard of `victim` for long enough."""
+    while not await by._store.bury(await worker_row(victim), by=by.epoch, proven=True):
+        pass  # it renewed its lease between our look and our write
+
+
+async def test_each_run_of_a_thread_has_a_higher_fence(team: list[RunManager]) -> None:
+    fences: list[int] = []
+    for turn in range(4):
+        run, agent = await running(team[turn % 2], "t")
+        fences.append(agent.ctx.fence)
+        await team[0].cancel(run.run_id, wait=5)
+    assert fences == sorted(set(fences))
+
+
+async def test_nothing_is_written_after_the_run_is_over(team: list[RunManager]) -> None:
+    a, _ = team
+    run, agent = await running(a, "t", Agent(saves={"n": 1}))
+    agent.may_end.set()
+    await a.wait(run.run_id, timeout=5)
+    for refused in (lambda: agent.ctx.save({"n": 2}), lambda: agent.ctx.emit("custom", {})):
+        with pytest.raises(StaleFence):
+            await refused()
+    with pytest.raises(StaleFence):
+        agent.ctx.check()
+    thread = await a.thread("t")
+    assert thread is not None
+    assert thread.values == {"n": 1}
+
+
+async def test_a_cancelled_run_saves_nothing_more(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
+    await b.cancel(run.run_id)
+    await agent.cancelled.wait()
+    with pytest.raises(StaleFence):
+        await agent.ctx.save({"n": 2})
+    agent.may_stop.set()
+
+
+async def test_a_deaf_task_is_refused_after_it_was_settled_by_force(team: list[RunManager]) -> None:
+    a, b = team
+    _, old = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
+    _, new = await launched(b, "t", Agent(saves={"n": 2}), multitask_strategy="interrupt")
+    async with asyncio.timeout(10):
+        await new.started.wait()
+    with pytest.raises(StaleFence):
+        await old.ctx.save({"n": "zombie"})
+    with pytest.raises(StaleFence):
+        await old.ctx.emit("custom", {})
+    old.may_stop.set()
+    await old.stopped.wait()
+
+
+async def test_a_worker_that_was_buried_drops_its_runs_and_registers_anew(team: list[RunManager]) -> None:
+    """Its tasks are cancelled, what they write is refused, and its next run has a new epoch."""
+    a, b = team
+    run, agent = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
+    old_epoch = a.epoch
+    await bury(a, b)
+    with pytest.raises(StaleFence):
+        await agent.ctx.save({"n": 2})
+    await agent.cancelled.wait()
+    with pytest.raises((LeaseLost, StaleFence)):
+        agent.ctx.check()
+    assert run.status is RunStatus.error
+    assert run.abort_event.is_set()
+    agent.may_stop.set()
+    await wait_until(lambda: a.epoch > old_epoch, description="a new epoch")
+    await wait_until(lambda: not_inflight(b), description="the thread is free")
+    await running(a, "t")
+
+
+async def not_inflight(manager: RunManager) -> bool:
+    return not await manager.has_inflight("t")
+
+
+async def test_a_new_epoch_is_asked_for_when_the_old_tasks_are_gone(team: list[RunManager]) -> None:
+    a, b = team
+    _, agent = await running(a, "t", Agent(stubborn=True))
+    old_epoch = a.epoch
+    await bury(a, b)
+    await agent.cancelled.wait()
+    admitting = asyncio.create_task(a.create_or_reject("another"))
+    await asyncio.sleep(0)
+    assert a.epoch == old_epoch
+    agent.may_stop.set()
+    await admitting
+    assert a.epoch > old_epoch
+
+
+async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> None:
+    """The store is the first to say that the epoch is dead; the run must belong to the next one."""
+    a, b = team
+    await bury(a, b)
+    run, agent = await running(a, "t")
+    row = await b._store.row(run.run_id)
+    assert row is not None
+    assert row.owner_epoch == a.epoch
+    agent.may_end.set()
+    await b.wait(run.run_id, timeout=5)
+    assert run.status is RunStatus.success

@@ -1,0 +1,90 @@
+"""A run's outcome is fixed once. Whoever comes second is told what won."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from coordinator import RunManager, RunStatus
+from stores.memory import MemoryStore
+from tests.support.agents import Agent, running
+
+
+async def test_a_success_does_not_overwrite_a_cancel(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(a, "t", Agent(stubborn=True))
+    assert await b.cancel(run.run_id)
+    await agent.cancelled.wait()
+    await a.set_status(run.run_id, RunStatus.success)
+    agent.may_stop.set()
+    await b.wait(run.run_id, timeout=5)
+    assert (await b.receipt(run.run_id)).status is RunStatus.interrupted
+
+
+async def test_a_cancel_does_not_overwrite_a_success_nor_stop_what_is_left_of_it(
+    team: list[RunManager],
+) -> None:
+    """The task has reported success and is still tidying up."""
+    a, b = team
+    run, agent = await running(a, "t")
+    await a.set_status(run.run_id, RunStatus.success)
+    assert not await a.cancel(run.run_id)
+    assert not await b.cancel(run.run_id)
+    assert not run.abort_event.is_set()
+    agent.may_end.set()
+    await b.wait(run.run_id, timeout=5)
+    assert agent.cancels == 0
+    assert run.status is RunStatus.success
+
+
+async def test_an_agent_that_swallows_its_cancel_has_not_succeeded(team: list[RunManager]) -> None:
+    a, b = team
+    run, begun = await a.create_or_reject("t"), asyncio.Event()
+
+    async def stubborn(ctx: object) -> str:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "done anyway"
+        return "never"
+
+    a.launch(run, stubborn)
+    await begun.wait()
+    assert await b.cancel(run.run_id, wait=5)
+    assert run.status is RunStatus.interrupted
+    assert await b.wait(run.run_id) is None
+
+
+@pytest.mark.slow
+async def test_ten_thousand_interleavings() -> None:
+    """Reported failure 6: an acknowledged cancel never ends in success, and the other way round."""
+    dice, won = random.Random(4711), {RunStatus.success: 0, RunStatus.interrupted: 0}
+    async with RunManager(MemoryStore()) as manager:
+
+        async def one(thread: int) -> None:
+            run = await manager.create_or_reject(f"t{thread}")
+
+            async def agent(ctx: object) -> str:
+                for _ in range(dice.randrange(4)):
+                    await asyncio.sleep(0)
+                return "done"
+
+            manager.launch(run, agent)
+            for _ in range(dice.randrange(8)):
+                await asyncio.sleep(0)
+            cancelled = await manager.cancel(run.run_id)
+            result = await manager.wait(run.run_id)
+            row = await manager._store.row(run.run_id)
+            assert row is not None
+            assert cancelled == (run.status is RunStatus.interrupted) == (result is None)
+            assert row.status is run.status
+            assert row.settled
+            won[run.status] += 1
+
+        for batch in range(100):
+            await asyncio.gather(*(one(100 * batch + at) for at in range(100)))
+    assert sum(won.values()) == 10_000
+    assert min(won.values()) > 500, f"the dice are loaded: {won}"

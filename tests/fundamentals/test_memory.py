@@ -1,0 +1,97 @@
+"""What a process keeps: its own runs while they live, and for a while after. Never anybody else's."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import RunManager, RunStatus, Settings
+from tests.support.agents import quick, running
+from tests.support.teams import team_of
+
+
+async def finished(manager: RunManager, thread_id: str) -> str:
+    run = await manager.create_or_reject(thread_id)
+    manager.launch(run, quick)
+    await manager.wait(run.run_id, timeout=5)
+    return run.run_id
+
+
+async def test_finished_runs_do_not_fill_it(tmp_path: Path) -> None:
+    """Reported failure 30."""
+    async with team_of(1, tmp_path, keep_finished_max=5) as (manager,):
+        runs = [await finished(manager, f"t{at}") for at in range(12)]
+        _, agent = await running(manager, "another")
+        assert len(manager._runs) <= 6
+        assert agent.running
+        for run_id in runs:  # they are in the store
+            record = await manager.get(run_id)
+            assert record is not None
+            assert record.status is RunStatus.success
+
+
+async def test_a_run_of_another_worker_is_read_and_not_kept(team: list[RunManager]) -> None:
+    """A shadow copy would block the thread long after the run is over."""
+    a, b = team
+    run, agent = await running(a, "t")
+    record = await b.get(run.run_id)
+    assert record is not None
+    assert record.store_only
+    assert await b.list_by_thread("t") != []
+    assert b._runs == {}
+    agent.may_end.set()
+    await b.wait(run.run_id, timeout=5)
+    await b.create_or_reject("t")
+
+
+async def test_a_row_that_vanished_is_written_anew_once(alone: RunManager) -> None:
+    """Reported failure 27."""
+    run, agent = await running(alone, "t")
+    await alone._store.delete(run.run_id)
+    agent.may_end.set()
+    await alone.wait(run.run_id, timeout=5)
+    row = await alone._store.get(run.run_id)
+    assert row is not None
+    assert row["status"] == "success"
+
+
+async def test_but_never_after_the_run_was_lost(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 27."""
+    a, b = team
+    run, agent = await running(a, "t")
+    puts: list[Any] = []
+
+    async def put(*args: Any, **_: Any) -> None:
+        puts.append(args)
+
+    monkeypatch.setattr(a._store, "put", put)
+    a._parts.settlement.lose(a._parts.registry._entries[run.run_id], "taken over")
+    await b._store.delete(run.run_id)
+    async with asyncio.timeout(5):
+        await agent.stopped.wait()
+    await a.set_status(run.run_id, RunStatus.success)
+    assert puts == []
+    assert run.status is RunStatus.error
+
+
+async def test_two_managers_in_one_process_share_nothing(tmp_path: Path) -> None:
+    one, other = RunManager(settings=Settings(grace=0)), RunManager(settings=Settings(grace=0))
+    async with one, other:
+        await running(one, "t")
+        await running(other, "t")
+        assert len(await one.list_by_thread("t")) == 1
+
+
+@pytest.mark.parametrize("stamp", ["2026-01-01T00:00:00", "2026-01-01T00:00:00+00:00", "nonsense", None])
+async def test_times_of_every_kind_are_listed_and_reconciled(alone: RunManager, stamp: str | None) -> None:
+    """Reported failure 29: naive, aware, malformed and missing."""
+    await alone._store.put("imported", thread_id="t", status="success", created_at=stamp)
+    run_id = await finished(alone, "t")
+    listed = [record.run_id for record in await alone.list_by_thread("t")]
+    assert sorted(listed) == sorted(["imported", run_id])
+    assert await alone.reconcile_orphaned_inflight_runs(error="gone", before="2026-06-01T00:00:00") == []

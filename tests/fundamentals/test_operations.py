@@ -1,0 +1,120 @@
+"""Updating, copying and deleting a thread are short holders: they exclude runs, and are no runs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from coordinator import ConflictError, RunManager, StaleFence, ThreadNotFound
+from tests.support.agents import launched, running
+
+
+@pytest.mark.parametrize("operator", [0, 1], ids=["same worker", "other worker"])
+async def test_a_busy_thread_refuses_them(team: list[RunManager], operator: int) -> None:
+    run, _ = await running(team[0], "t")
+    await team[operator].update_thread("source", {"n": 1})
+    for refused in (
+        team[operator].update_thread("t", {"n": 2}),
+        team[operator].copy_thread("source", "t"),
+        team[operator].delete_thread("t"),
+    ):
+        with pytest.raises(ConflictError) as conflict:
+            await refused
+        assert conflict.value.active_run_id == run.run_id
+
+
+async def test_update_copy_delete(team: list[RunManager]) -> None:
+    a, b = team
+    await a.update_thread("t", {"n": 1})
+    await b.copy_thread("t", "copy")
+    copy = await a.thread("copy")
+    assert copy is not None
+    assert copy.values == {"n": 1}
+    await b.delete_thread("t")
+    assert await a.thread("t") is None
+    assert await a.list_by_thread("t") == []
+
+
+async def test_what_is_not_there_cannot_be_copied_or_deleted(team: list[RunManager]) -> None:
+    with pytest.raises(ThreadNotFound):
+        await team[0].copy_thread("nowhere", "t")
+    with pytest.raises(ThreadNotFound):
+        await team[0].delete_thread("nowhere")
+
+
+async def test_they_are_not_in_run_lists_but_in_the_audit(team: list[RunManager]) -> None:
+    a, b = team
+    async with b.operation("t", "rename") as own:
+        assert own.fence > 0
+    assert await a.list_by_thread("t") == []
+    assert await a.runs(thread_id="t") == []
+    steps = [step.what for step in (await a.explain(own.run_id)).transitions]
+    assert steps == ["admitted", "started", "finished"]
+
+
+async def test_a_run_waits_for_an_operation(team: list[RunManager]) -> None:
+    """An operation is not interrupted: it is short, and its caller waits for it."""
+    a, b = team
+    async with a.operation("t", "rename"):
+        with pytest.raises(ConflictError):
+            await b.create_or_reject("t")
+        _, agent = await launched(b, "t", multitask_strategy="interrupt")
+        await asyncio.sleep(0)
+        assert not agent.started.is_set()
+    async with asyncio.timeout(5):
+        await agent.started.wait()
+
+
+async def test_a_cancelled_operation_keeps_the_thread_until_its_block_has_ended(
+    team: list[RunManager],
+) -> None:
+    a, b = team
+    async with a.operation("t", "rename") as own:
+        assert await b.cancel(own.run_id)
+        with pytest.raises(ConflictError):
+            await b.create_or_reject("t")
+        with pytest.raises(StaleFence):
+            await a._store.save(own, {"n": 1})
+    run = await b.create_or_reject("t")
+    assert run.status == "pending"
+
+
+async def test_a_failure_or_a_cancelled_caller_frees_the_thread(team: list[RunManager]) -> None:
+    a, b = team
+    with pytest.raises(RuntimeError):
+        async with a.operation("t", "rename"):
+            raise RuntimeError("no")
+    holding = asyncio.Event()
+
+    async def hold() -> None:
+        async with a.operation("t", "rename"):
+            holding.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(hold())
+    await holding.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    await b.create_or_reject("t")
+
+
+async def test_a_caller_who_goes_away_before_the_block_begins(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = team
+    start, committed = a._store.start, asyncio.Event()
+
+    async def slow_answer(*args: object) -> object:
+        started = await start(*args)  # type: ignore[arg-type]  # passed through
+        committed.set()
+        await asyncio.Event().wait()
+        return started
+
+    monkeypatch.setattr(a._store, "start", slow_answer)
+    task = asyncio.create_task(a.update_thread("t", {"n": 1}))
+    await committed.wait()
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    await b.create_or_reject("t")

@@ -1,0 +1,69 @@
+"""`rollback` interrupts, and puts the thread back to where it was before the old run."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from coordinator import RunManager
+from tests.support.agents import Agent, launched, running
+
+BOTH = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
+
+
+async def values_of(manager: RunManager, thread_id: str) -> Any:
+    thread = await manager.thread(thread_id)
+    assert thread is not None
+    return thread.values
+
+
+@BOTH
+async def test_the_state_is_back_before_the_next_run_looks(team: list[RunManager], second: int) -> None:
+    """Reported failure 10: the old rollback must not overwrite what the new run writes."""
+    await team[0].update_thread("t", {"turn": 1})
+    _, old = await running(team[0], "t", Agent(saves={"turn": 2}, stubborn=True))
+    assert await values_of(team[second], "t") == {"turn": 2}
+    run, new = await launched(team[second], "t", Agent(saves={"turn": "new"}), multitask_strategy="rollback")
+    assert not new.started.is_set()
+    old.may_stop.set()
+    async with asyncio.timeout(5):
+        await new.started.wait()
+    new.may_end.set()
+    await team[second].wait(run.run_id, timeout=5)
+    assert await values_of(team[0], "t") == {"turn": "new"}
+
+
+@BOTH
+async def test_the_new_run_starts_from_the_restored_values(team: list[RunManager], second: int) -> None:
+    await team[0].update_thread("t", {"turn": 1})
+    await running(team[0], "t", Agent(saves={"turn": 2}))
+    run = await team[second].create_or_reject("t", multitask_strategy="rollback")
+    seen: list[Any] = []
+
+    async def look(ctx: Any) -> None:
+        seen.append(ctx.values)
+
+    team[second].launch(run, look)
+    await team[second].wait(run.run_id, timeout=5)
+    assert seen == [{"turn": 1}]
+
+
+async def test_cancel_can_roll_back_as_well(team: list[RunManager]) -> None:
+    a, b = team
+    await a.update_thread("t", {"turn": 1})
+    run, _ = await running(a, "t", Agent(saves={"turn": 2}))
+    assert await b.cancel(run.run_id, action="rollback", wait=5)
+    assert await values_of(b, "t") == {"turn": 1}
+    thread = await b.thread("t")
+    assert thread is not None
+    assert thread.status == "idle", "a run that was undone leaves no trace in the thread's status"
+
+
+async def test_a_run_that_never_started_has_nothing_to_undo(team: list[RunManager]) -> None:
+    a, b = team
+    await a.update_thread("t", {"turn": 1})
+    run = await a.create_or_reject("t")
+    assert await b.cancel(run.run_id, action="rollback", wait=5)
+    assert await values_of(b, "t") == {"turn": 1}

@@ -1,0 +1,96 @@
+"""Shutdown is not a cancel: runs may finish, tasks are stopped before anything is decided over them."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coordinator import Draining, RunContext, RunManager, RunStatus
+from tests.support.agents import Agent, launched, running
+from tests.support.teams import team_of
+
+
+async def test_a_run_that_finishes_in_time_keeps_its_success(alone: RunManager) -> None:
+    run, agent = await running(alone, "t")
+    leaving = asyncio.create_task(alone.shutdown(timeout=10))
+    await agent.ctx.drain_event.wait()
+    agent.may_end.set()
+    await leaving
+    assert run.status is RunStatus.success
+
+
+async def test_so_does_one_that_finishes_while_it_unwinds(alone: RunManager) -> None:
+    run, begun = await alone.create_or_reject("t"), asyncio.Event()
+
+    async def saves_what_it_has(ctx: RunContext) -> str:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return "half an answer"
+        return "never"
+
+    alone.launch(run, saves_what_it_has)
+    await begun.wait()
+    await alone.shutdown(timeout=0)
+    assert run.status is RunStatus.success
+    assert await alone.wait(run.run_id) == "half an answer"
+
+
+async def test_what_does_not_finish_is_interrupted(tmp_path: Path) -> None:
+    async with team_of(2, tmp_path) as (a, b):
+        run, agent = await running(a, "t")
+        await a.shutdown(timeout=0)
+        assert agent.stopped.is_set()
+        assert run.status is RunStatus.interrupted
+        assert not await b.has_inflight("t")
+
+
+async def test_nothing_is_admitted_any_more(alone: RunManager) -> None:
+    await alone.shutdown(timeout=0)
+    with pytest.raises(Draining):
+        await alone.create_or_reject("t")
+
+
+async def test_a_task_that_ignores_everything_does_not_stop_the_shutdown(tmp_path: Path) -> None:
+    deaf = Agent(stubborn=True)
+    async with team_of(2, tmp_path, force_after=0.3) as (a, b):
+        run, _ = await running(a, "t", deaf)
+        async with asyncio.timeout(20):
+            await a.shutdown(timeout=0)
+            await a.aclose()
+        assert not await b.has_inflight("t")
+        assert run.status is not RunStatus.running
+        deaf.may_stop.set()
+        await deaf.stopped.wait()
+
+
+async def test_a_waiting_run_whose_worker_leaves(tmp_path: Path) -> None:
+    async with team_of(2, tmp_path) as (a, b):
+        _, holder = await running(b, "t")
+        run, agent = await launched(a, "t", multitask_strategy="enqueue")
+        await a.shutdown(timeout=0)
+        assert run.status is RunStatus.interrupted
+        assert not agent.started.is_set()
+        assert holder.running
+
+
+async def test_an_operation_is_let_finish(tmp_path: Path) -> None:
+    async with team_of(2, tmp_path) as (a, b):
+        async with a.operation("t", "rename") as own:
+            leaving = asyncio.create_task(a.shutdown(timeout=10))
+            await a._parts.worker.drain_event.wait()
+            await a._store.save(own, {"n": 1})
+        await leaving
+        thread = await b.thread("t")
+        assert thread is not None
+        assert thread.values == {"n": 1}
+
+
+async def test_twice_is_harmless_and_nothing_to_do_is_nothing_done(alone: RunManager) -> None:
+    for _ in range(2):
+        await alone.shutdown(timeout=0)
+    for _ in range(2):
+        await alone.aclose()

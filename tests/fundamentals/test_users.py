@@ -1,0 +1,61 @@
+"""A thread belongs to its first user. What belongs to somebody else looks like what does not exist."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator import RunManager, RunNotFound, RunStatus, ThreadNotFound
+from tests.support.agents import running
+
+ANYWHERE = pytest.mark.parametrize("asker", [0, 1], ids=["owner", "other worker"])
+
+
+@ANYWHERE
+async def test_a_foreign_thread(team: list[RunManager], asker: int) -> None:
+    await running(team[0], "t", user_id="u1")
+    manager = team[asker]
+    for refused in (
+        manager.create_or_reject("t", user_id="u2", multitask_strategy="interrupt"),
+        manager.update_thread("t", {}, user_id="u2"),
+        manager.copy_thread("t", "mine", user_id="u2"),
+        manager.delete_thread("t", user_id="u2"),
+    ):
+        with pytest.raises(ThreadNotFound):
+            await refused
+    assert await manager.thread("t", user_id="u2") is None
+
+
+@ANYWHERE
+async def test_a_foreign_run(team: list[RunManager], asker: int) -> None:
+    run, agent = await running(team[0], "t", user_id="u1")
+    manager = team[asker]
+    assert await manager.get(run.run_id, user_id="u2") is None
+    assert not await manager.cancel(run.run_id, user_id="u2")
+    assert await manager.list_by_thread("t", user_id="u2") == []
+    for refused in (
+        manager.wait(run.run_id, user_id="u2"),
+        manager.explain(run.run_id, user_id="u2"),
+        manager.receipt(run.run_id, user_id="u2"),
+    ):
+        with pytest.raises(RunNotFound):
+            await refused
+    assert agent.running
+
+
+@ANYWHERE
+async def test_ones_own(team: list[RunManager], asker: int) -> None:
+    run, _ = await running(team[0], "t", user_id="u1")
+    manager = team[asker]
+    found = await manager.get(run.run_id, user_id="u1")
+    assert found is not None
+    assert found.run_id == run.run_id
+    assert await manager.cancel(run.run_id, user_id="u1", wait=5)
+    assert run.status is RunStatus.interrupted
+
+
+@ANYWHERE
+async def test_the_system_sees_everything(team: list[RunManager], asker: int) -> None:
+    """No user given = system scope, as old callers have it."""
+    run, _ = await running(team[0], "t", user_id="u1")
+    assert await team[asker].get(run.run_id) is not None
+    assert await team[asker].cancel(run.run_id, wait=5)

@@ -1,0 +1,129 @@
+"""The store decides; Redis only hurries. It may be absent, vanish, or lose everything at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from coordinator import ConflictError, RunManager
+from coordinator.notifier import Connectivity
+from tests.support.agents import Agent, launched, quick, running
+from tests.support.proxy import Proxy
+from tests.support.teams import team_of
+from tests.support.valkey import ValkeyServer
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+async def with_redis(own_valkey: ValkeyServer, tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
+    """Two workers on a Redis that the test may harm."""
+    async with team_of(2, tmp_path, redis=own_valkey.url) as managers:
+        yield managers
+
+
+async def everything_works(a: RunManager, b: RunManager, thread_id: str) -> None:
+    run, agent = await running(a, thread_id)
+    with pytest.raises(ConflictError):
+        await b.create_or_reject(thread_id)
+    queued, _ = await launched(b, thread_id, multitask_strategy="enqueue")
+    assert await b.cancel(run.run_id, wait=5)
+    assert agent.stopped.is_set()
+    assert await a.cancel(queued.run_id, wait=5)
+    last = await a.create_or_reject(thread_id)
+    a.launch(last, quick)
+    assert await b.wait(last.run_id, timeout=5) == f"done {last.run_id}"
+
+
+async def test_store_only_mode(tmp_path: Path) -> None:
+    async with team_of(2, tmp_path) as (a, b):
+        assert a.connectivity is Connectivity.off
+        await everything_works(a, b, "t")
+
+
+async def test_redis_dies_while_runs_are_under_way(
+    with_redis: list[RunManager], own_valkey: ValkeyServer
+) -> None:
+    a, b = with_redis
+    run, agent = await running(a, "t")
+    own_valkey.kill()
+    assert await b.cancel(run.run_id, wait=5)
+    assert agent.stopped.is_set()
+    await everything_works(a, b, "t")
+    await wait_until(lambda: a.connectivity is Connectivity.down, description="it says so")
+
+
+async def test_it_comes_back_and_is_used_again(
+    with_redis: list[RunManager], own_valkey: ValkeyServer
+) -> None:
+    a, b = with_redis
+    own_valkey.kill()
+    await wait_until(lambda: a.connectivity is Connectivity.down, description="the loss is noticed")
+    own_valkey.start()
+    for manager in with_redis:
+        await wait_until(
+            lambda manager=manager: manager.connectivity is Connectivity.connected, description="it heals"
+        )
+    await everything_works(a, b, "t")
+
+
+async def test_it_forgets_everything(with_redis: list[RunManager], own_valkey: ValkeyServer) -> None:
+    a, b = with_redis
+    run, agent = await running(a, "t")
+    own_valkey.command("FLUSHALL")
+    with pytest.raises(ConflictError):
+        await b.create_or_reject("t")
+    assert await b.cancel(run.run_id, wait=5)
+    assert agent.stopped.is_set()
+    await everything_works(a, b, "t")
+
+
+async def test_it_remembers_what_is_no_longer_true(
+    with_redis: list[RunManager], own_valkey: ValkeyServer
+) -> None:
+    """A slot that nobody holds costs one read of the store, never an admission."""
+    a, b = with_redis
+    own_valkey.command("HSET", "rc:{t:t}:slot", "run", "ghost", "epoch", "999", "fence", "999")
+    own_valkey.command("PEXPIRE", "rc:{t:t}:slot", "60000")
+    await everything_works(a, b, "t")
+
+
+async def test_a_half_open_connection(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    """Reported failure 28: no error, no answer. It is noticed, and cancels arrive meanwhile."""
+    async with (
+        Proxy(own_valkey.host, own_valkey.port) as proxy,
+        team_of(2, tmp_path, redis=proxy.url) as team,
+    ):
+        a, b = team
+        run, agent = await running(a, "t", Agent())
+        proxy.black_hole()
+        assert await b.cancel(run.run_id, wait=5)
+        assert agent.stopped.is_set()
+        await wait_until(
+            lambda: a.connectivity is not Connectivity.connected, description="the hole is noticed"
+        )
+        proxy.restore()
+        await wait_until(lambda: a.connectivity is Connectivity.connected, description="it heals")
+
+
+async def test_forged_and_broken_messages_do_no_harm(
+    with_redis: list[RunManager], own_valkey: ValkeyServer
+) -> None:
+    """Intent before signal: whoever hears a message only reads the row again."""
+    a, _ = with_redis
+    run, agent = await running(a, "t")
+    channel = f"rc:{{w:{a.epoch}}}:ctl"
+    for message in (
+        f'{{"kind":"cancel","thread_id":"t","run_id":"{run.run_id}"}}',
+        '{"kind":"claim","thread_id":"t"}',
+        f'{{"kind":"settled","thread_id":"t","run_id":"{run.run_id}"}}',
+        '{"kind":"destroy"}',
+        "no json",
+    ):
+        own_valkey.command("PUBLISH", channel, message)
+    await wait_until(lambda: a._notifier.rejected >= 2, description="the broken ones are counted")  # type: ignore[attr-defined]  # the Redis one
+    await asyncio.sleep(0)
+    assert agent.running
+    assert (await a.explain(run.run_id)).phase == "running"

@@ -1,0 +1,222 @@
+"""Workers die. Their runs end, their threads are freed, and nobody who lives is touched.
+
+Here a worker stops renewing its lease; tests/multiprocess kills and pauses real processes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import RunManager, RunStatus, StoreUnavailable
+from stores.rows import Orphan
+from tests.support.agents import Agent, launched, running
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+SHORT: dict[str, Any] = {"renew": 0.2, "lease_ttl": 0.8, "lease_margin": 0.3, "sweep": 0.1}
+
+
+@pytest.fixture
+async def trio(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
+    """Three workers with short leases."""
+    async with team_of(3, tmp_path, **SHORT) as managers:
+        yield managers
+
+
+async def hang(manager: RunManager) -> None:
+    """It lives and does nothing more for its peers: no heartbeat, no tick."""
+    await manager._parts._stop_loops()
+
+
+async def test_its_runs_end_and_its_thread_is_free(trio: list[RunManager]) -> None:
+    a, b, _ = trio
+    run, agent = await running(a, "t")
+    await hang(a)
+    _, new = await launched(b, "t", multitask_strategy="enqueue")
+    async with asyncio.timeout(10):
+        await new.started.wait()
+    assert agent.stopped.is_set(), "it fenced itself before its peers buried it"
+    row = await b._store.row(run.run_id)
+    assert row is not None
+    assert (row.status, row.cancel_cause) == (RunStatus.error, "orphaned")
+
+
+async def test_the_living_are_not_touched(trio: list[RunManager]) -> None:
+    """Reported failure 17, and the seed's fault 3: a reconcile marked live runs as failed."""
+    a, b, c = trio
+    run, agent = await running(a, "t")
+    await b.create("t2")
+    ended = await c.reconcile_orphaned_inflight_runs(error="gone")
+    assert ended == []
+    assert agent.running
+    assert run.status is RunStatus.running
+
+
+async def test_a_cancel_of_a_dead_workers_run_does_not_keep_its_thread_busy(trio: list[RunManager]) -> None:
+    """Reported failure 39: it was decided and never settled, so the reaper did not see it."""
+    a, b, _ = trio
+    run, _ = await running(a, "t", Agent(saves={"n": 1}))
+    await hang(a)
+    assert await b.cancel(run.run_id, wait=10)
+    assert (await b.receipt(run.run_id)).status is RunStatus.interrupted
+    assert not await b.has_inflight("t")
+
+
+async def test_its_half_done_rollback_is_finished_by_a_peer(
+    trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b, _ = trio
+    await b.update_thread("t", {"n": 1})
+    run, _ = await running(a, "t", Agent(saves={"n": 2}))
+    undoing = asyncio.Event()
+
+    async def dies(*_: Any) -> Any:
+        undoing.set()
+        raise StoreUnavailable("this worker cannot write any more")
+
+    monkeypatch.setattr(a._store, "restore", dies)
+    await hang(a)
+    assert await b.cancel(run.run_id, action="rollback")
+    await a._parts.delivery.look(run.run_id)
+    await undoing.wait()
+    assert await b.wait(run.run_id, timeout=10) is None
+    thread = await b.thread("t")
+    assert thread is not None
+    assert thread.values == {"n": 1}
+    row = await b._store.row(run.run_id)
+    assert row is not None
+    assert row.rollback_state == "done"
+
+
+async def test_each_recovery_is_reported_once(trio: list[RunManager]) -> None:
+    """Reported failure 22, here with two reconcilers of which one also sweeps."""
+    a, b, c = trio
+    runs = [(await running(a, f"t{at}"))[0].run_id for at in range(5)]
+    for manager in trio:
+        await hang(manager)
+    await wait_until(lambda: expired(b, a), description="its lease is over")
+    # The first look only begins to watch; both must have seen it stand still for its ttl.
+    reported: list[str] = []
+    while len(reported) < len(runs):
+        for ended in await asyncio.gather(
+            *(manager.reconcile_orphaned_inflight_runs(error="gone") for manager in (b, c))
+        ):
+            reported += [record.run_id for record in ended]
+    assert sorted(reported) == sorted(runs)
+
+
+async def expired(manager: RunManager, peer: RunManager) -> bool:
+    return any(row.epoch == peer.epoch and row.expired for row in await manager.workers())
+
+
+async def test_rows_that_nobody_owns_are_found(trio: list[RunManager]) -> None:
+    """Reported failure 24: a NULL owner is always reclaimable."""
+    a, b, _ = trio
+    await a._store.put("imported", thread_id="t", status="running")
+    await wait_until(lambda: ended(b, "imported"), description="the sweep ends it")
+    assert not await b.has_inflight("t")
+
+
+async def ended(manager: RunManager, run_id: str) -> bool:
+    row = await manager._store.row(run_id)
+    return row is not None and row.status is RunStatus.error
+
+
+async def test_a_reconciler_that_is_cancelled_finishes_what_it_adopted(
+    trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sweep is committed; its caller goes away before the answer."""
+    _, b, _ = trio
+    sweep, committed = b._store.sweep, asyncio.Event()
+
+    async def slow_answer(**kwargs: Any) -> list[Orphan]:
+        orphans: list[Orphan] = await sweep(**kwargs)
+        committed.set()
+        await asyncio.sleep(0)
+        return orphans
+
+    for manager in trio:
+        await hang(manager)
+        await manager._parts.jobs.finished(within=5)
+    recovered: list[str] = []
+    recover = b._parts.reaper._recover
+
+    async def note(orphan: Orphan) -> None:
+        recovered.append(orphan.run_id)
+        await recover(orphan)
+
+    monkeypatch.setattr(b._store, "sweep", slow_answer)
+    monkeypatch.setattr(b._parts.reaper, "_recover", note)
+    await b._store.put("imported", thread_id="t", status="running")
+    asking = asyncio.create_task(b.reconcile_orphaned_inflight_runs(error="gone"))
+    await committed.wait()
+    asking.cancel()
+    await asyncio.wait([asking])
+    await wait_until(lambda: recovered == ["imported"], description="the recovery goes on")
+
+
+async def test_the_database_goes_away_during_a_recovery(
+    trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 40: the adopted rollback comes up again, and stands in nobody's way."""
+    a, b, c = trio
+    await b.update_thread("t", {"n": 1})
+    run, _ = await running(a, "t", Agent(saves={"n": 2}))
+    for manager in (a, c):
+        await hang(manager)
+    restore, failures = b._store.restore, iter((True, True, False))
+
+    async def flaky(*args: Any) -> Any:
+        if next(failures, False):
+            raise StoreUnavailable("it restarts")
+        return await restore(*args)
+
+    async def never(*_: Any) -> Any:
+        raise StoreUnavailable("this worker cannot write any more")
+
+    monkeypatch.setattr(a._store, "restore", never)
+    monkeypatch.setattr(b._store, "restore", flaky)
+    assert await b.cancel(run.run_id, action="rollback", wait=10)
+    thread = await b.thread("t")
+    assert thread is not None
+    assert thread.values == {"n": 1}
+
+
+async def test_a_portable_run_that_nobody_can_take_over_does_not_block_its_thread(
+    trio: list[RunManager],
+) -> None:
+    """It was waiting on a worker that died, and the one that claims it has no code for it."""
+    a, b, _ = trio
+    _, holder = await running(b, "t")
+    run, _ = await launched(a, "t", multitask_strategy="enqueue", portable=True)
+    await hang(a)
+    await wait_until(lambda: gone(b, a.epoch), description="its peers have buried it")
+    _, last = await launched(b, "t", multitask_strategy="enqueue")
+    holder.may_end.set()
+    async with asyncio.timeout(10):
+        await last.started.wait()
+    row = await b._store.row(run.run_id)
+    assert row is not None
+    assert row.status is RunStatus.error
+
+
+async def gone(manager: RunManager, epoch: int) -> bool:
+    return all(row.epoch != epoch for row in await manager.workers())
+
+
+async def test_a_run_is_not_dead_because_it_is_old(trio: list[RunManager]) -> None:
+    """Reported failure 41: what counts is its worker, never its age, not even if somebody asks by age.
+    And a rescue does not have to wait: whoever asks for it gets it at once."""
+    a, b, _ = trio
+    run, agent = await running(a, "t")
+    await a._store.put("abandoned", thread_id="t2", status="running", created_at="2020-01-01T00:00:00")
+    ended_now = await b.reconcile_orphaned_inflight_runs(error="gone", before="2999-01-01T00:00:00")
+    swept = await ended(b, "abandoned")
+    assert [record.run_id for record in ended_now] == ["abandoned"] or swept
+    assert agent.running
+    assert run.status is RunStatus.running

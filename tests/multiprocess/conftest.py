@@ -1,0 +1,29 @@
+"""Real worker processes on one SQLite file, with a real Redis and without."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from tests.support.processes import Fleet, fleet_on
+from tests.support.teams import keys_without_ttl
+from tests.support.valkey import ValkeyServer
+
+
+@pytest.fixture(params=["redis", "store only"])
+async def fleet(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
+) -> AsyncGenerator[Fleet]:
+    redis = shared_valkey.url if request.param == "redis" else None
+    async with fleet_on(tmp_path, redis, namespace=namespace) as made:
+        yield made
+    assert not keys_without_ttl(shared_valkey, namespace)
+
+
+@pytest.fixture
+async def fragile(tmp_path: Path, own_valkey: ValkeyServer) -> AsyncGenerator[Fleet]:
+    """On a Redis that the test may harm."""
+    async with fleet_on(tmp_path, own_valkey.url) as made:
+        yield made

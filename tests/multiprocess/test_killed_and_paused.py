@@ -1,0 +1,146 @@
+"""kill -9 and SIGSTOP: what happens to the runs of a worker that is gone, or that was away for too long."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.processes import Fleet, Refused, WorkerProcess, fleet_on
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.multiprocess
+
+SHORT: dict[str, Any] = {"renew": 0.2, "lease_ttl": 0.8, "lease_margin": 0.3, "sweep": 0.1}
+
+
+async def free(worker: WorkerProcess, thread: str) -> bool:
+    return not await worker.do("inflight", thread=thread)
+
+
+async def test_the_runs_of_a_killed_worker_end_and_nobody_elses(fleet: Fleet) -> None:
+    """The system vouches for its death: no lease has to run out first."""
+    victim, other = await fleet.of(2)
+    dead = await victim.do("admit", thread="t")
+    alive = await other.do("admit", thread="t2")
+    await victim.said("started", dead)
+    await other.said("started", alive)
+    await victim.kill()
+    took = await wait_until(lambda: free(other, "t"), description="the thread is free")
+    assert took < 2.5, "sooner than the lease of 3 s"
+    assert await other.do("status", run=dead) == "error"
+    assert await other.do("status", run=alive) == "running"
+    again = await other.do("admit", thread="t")
+    await other.said("started", again)
+
+
+async def test_who_waited_behind_it_goes_on(fleet: Fleet) -> None:
+    victim, other = await fleet.of(2)
+    dead = await victim.do("admit", thread="t")
+    await victim.said("started", dead)
+    waiting = await other.do("admit", thread="t", strategy="interrupt")
+    await victim.kill()
+    await other.said("started", waiting)
+
+
+async def test_killed_while_cancelling(fleet: Fleet) -> None:
+    """Reported failures 23 and 39: settled as interrupted, not as an error and not for ever busy."""
+    victim, other = await fleet.of(2)
+    run = await victim.do("admit", thread="t", unwinds=60)
+    await victim.said("started", run)
+    assert await other.do("cancel", run=run)
+    await victim.said("cancelled", run)
+    await victim.kill()
+    assert await other.do("wait", run=run) is None
+    assert await other.do("status", run=run) == "interrupted"
+    assert await free(other, "t")
+
+
+async def test_killed_while_it_was_to_roll_back(fleet: Fleet) -> None:
+    """Reported failure 23: a peer finishes the rollback before the next run looks."""
+    victim, other = await fleet.of(2)
+    run = await victim.do("admit", thread="t", saves={"by": "dead"}, unwinds=60)
+    await victim.said("started", run)
+    new = await other.do("admit", thread="t", strategy="rollback")
+    await victim.said("cancelled", run)
+    await victim.kill()
+    assert (await other.said("started", new))["values"] is None
+
+
+async def test_a_restarted_worker_does_not_keep_the_dead_ones_runs(fleet: Fleet) -> None:
+    """Reported failures 21 and 25: a restart is a new worker, and it looks around at once."""
+    victim = await fleet.start(sweep=60)
+    run = await victim.do("admit", thread="t")
+    await victim.said("started", run)
+    await victim.kill()
+    reborn = await fleet.start(sweep=60)
+    assert reborn.epoch > victim.epoch
+    await wait_until(lambda: free(reborn, "t"), description="the thread is free")
+    assert await reborn.do("status", run=run) == "error"
+
+
+@pytest.fixture
+async def short(tmp_path: Path) -> AsyncGenerator[Fleet]:
+    """With short leases."""
+    async with fleet_on(tmp_path, **SHORT) as made:
+        yield made
+
+
+async def test_paused_past_its_lease(short: Fleet) -> None:
+    """Reported failure 20: a zombie's writes are refused, its tasks aborted, and it registers anew."""
+    zombie, other = await short.of(2)
+    old = await zombie.do("admit", thread="t", saves={"by": "old"})
+    await zombie.said("started", old)
+    zombie.send(signal.SIGSTOP)
+    new = await other.do("admit", thread="t", strategy="enqueue", saves={"by": "new"})
+    await other.said("started", new)
+    zombie.send(signal.SIGCONT)
+    with pytest.raises(Refused) as refused:
+        await zombie.do("save", run=old, values={"by": "zombie"})
+    assert refused.value.name in ("LeaseLost", "StaleFence")
+    await zombie.said("cancelled", old)
+    await wait_until(lambda: registered_anew(zombie), description="a new epoch")
+    assert await other.do("status", run=old) == "error"
+    await other.do("end", run=new)
+    await other.do("wait", run=new)
+    again = await zombie.do("admit", thread="t")
+    assert (await zombie.said("started", again))["values"] == {"by": "new"}
+
+
+async def registered_anew(worker: WorkerProcess) -> bool:
+    return bool(await worker.do("epoch") > worker.epoch)
+
+
+async def test_paused_for_less_than_its_lease(fleet: Fleet) -> None:
+    """Reported failure 17: nothing happens to it."""
+    slow, other = await fleet.of(2)
+    run = await slow.do("admit", thread="t")
+    await slow.said("started", run)
+    slow.send(signal.SIGSTOP)
+    assert await other.do("reconcile", error="gone") == []
+    slow.send(signal.SIGCONT)
+    assert await slow.do("epoch") == slow.epoch
+    assert await other.do("status", run=run) == "running"
+
+
+async def test_two_reconcilers_report_each_recovery_once(fleet: Fleet) -> None:
+    """Reported failure 22."""
+    victim, one, two = await asyncio.gather(fleet.start(), fleet.start(sweep=60), fleet.start(sweep=60))
+    runs = [await victim.do("admit", thread=f"t{at}") for at in range(20)]
+    await victim.said("started", runs[-1])
+    await victim.kill()
+    reported = await asyncio.gather(*(worker.do("reconcile", error="gone") for worker in (one, two)))
+    assert sorted(reported[0] + reported[1]) == sorted(runs)
+
+
+async def test_a_worker_that_leaves_in_order_leaves_nothing(fleet: Fleet) -> None:
+    leaver, other = await fleet.of(2)
+    run = await leaver.do("admit", thread="t")
+    await leaver.said("started", run)
+    await leaver.leave()
+    assert await free(other, "t")
+    assert await other.do("status", run=run) == "interrupted"

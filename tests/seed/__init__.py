@@ -1,0 +1,1 @@
+"""What the run manager promises to callers of the registry that it grew from, noun by noun."""

@@ -1,0 +1,237 @@
+"""cancel: idempotent, decided once, told once."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from coordinator import MemoryRunStore, RunManager, RunStatus, Settings
+from tests.support.runs import managing, row, running, working
+
+
+async def test_cancel_interrupts_and_persists(recorded: RunManager) -> None:
+    record = await running(recorded)
+    assert await recorded.cancel(record.run_id) is True
+    assert record.status is RunStatus.interrupted
+    assert record.abort_event.is_set()
+    assert record.abort_action == "interrupt"
+    assert (await row(recorded, record.run_id))["status"] == "interrupted"
+
+
+async def test_a_pending_run_is_cancelled_and_the_thread_is_free(manager: RunManager) -> None:
+    record = await manager.create_or_reject("t")
+    assert await manager.cancel(record.run_id) is True
+    assert record.status is RunStatus.interrupted
+    await manager.create_or_reject("t")
+
+
+async def test_cancel_is_idempotent(manager: RunManager) -> None:
+    record = await running(manager)
+    assert [await manager.cancel(record.run_id) for _ in range(3)] == [True] * 3
+
+
+async def test_also_after_the_record_has_left_memory(recorded: RunManager) -> None:
+    record = await running(recorded)
+    await recorded.cancel(record.run_id)
+    recorded._runs.clear()
+    assert await recorded.cancel(record.run_id) is True
+
+
+async def test_also_after_its_coordination_was_forgotten(store: MemoryRunStore) -> None:
+    async with managing(store, settings=Settings(keep_finished=0)) as manager:
+        record = await running(manager, user_id="ann")
+        await manager.cancel(record.run_id)
+        done = await running(manager, "u")
+        await manager.set_status(done.run_id, RunStatus.success)
+        await manager.create_or_reject("v")
+        assert record.run_id not in manager._runs
+        assert await manager.cancel(record.run_id) is True
+        assert await manager.cancel(record.run_id, user_id="ann") is True
+        assert await manager.cancel(record.run_id, user_id="bob") is False
+        assert await manager.cancel(done.run_id) is False
+        assert await manager.wait(record.run_id, timeout=5) is None
+
+
+async def test_a_run_of_the_past_that_nobody_owns_is_cancelled_in_its_row(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
+    await store.put("past", thread_id="t", status="running")
+    assert await plain.cancel("past") is True
+    assert (await row(plain, "past"))["status"] == "interrupted"
+    assert await plain.cancel("past") is True
+
+
+async def test_a_record_store_that_cannot_be_read_knows_no_run(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
+    async def get(run_id: str, *, user_id: str | None = None) -> None:
+        raise RuntimeError("away")
+
+    store.get = get
+    assert await plain.cancel("past") is False
+
+
+async def test_a_run_that_was_set_to_interrupted_counts_as_cancelled(manager: RunManager) -> None:
+    record = await running(manager)
+    await manager.set_status(record.run_id, RunStatus.interrupted)
+    assert await manager.cancel(record.run_id) is True
+
+
+@pytest.mark.parametrize("end", ["success", "error", "timeout"])
+async def test_another_end_is_not_cancelled(manager: RunManager, end: str) -> None:
+    record = await running(manager)
+    await manager.set_status(record.run_id, end)
+    assert await manager.cancel(record.run_id) is False
+    assert record.status.value == end
+    assert not record.abort_event.is_set()
+
+
+async def test_an_unknown_run_is_not_cancelled(manager: RunManager) -> None:
+    assert await manager.cancel("nobody") is False
+
+
+async def test_the_run_of_another_user_looks_unknown(manager: RunManager) -> None:
+    record = await manager.create_or_reject("t", user_id="ann")
+    assert await manager.cancel(record.run_id, user_id="bob") is False
+    assert record.status is RunStatus.pending
+    assert await manager.cancel(record.run_id, user_id="ann") is True
+
+
+async def test_the_first_action_stays(manager: RunManager) -> None:
+    record = await running(manager)
+    await manager.cancel(record.run_id, action="rollback")
+    await manager.cancel(record.run_id, action="interrupt")
+    assert record.abort_action == "rollback"
+
+
+async def test_the_task_is_cancelled_once_however_often_it_is_asked(manager: RunManager) -> None:
+    record = await running(manager)
+    work = await working(record)
+    assert await manager.cancel(record.run_id) is True
+    assert work.task.cancelling() == 1
+    await work.unwinding.wait()
+    assert await manager.cancel(record.run_id) is True
+    await manager.create_or_reject("t", multitask_strategy="interrupt")
+    await asyncio.sleep(0)
+    assert work.cancels == 1
+    work.unwound.set()
+    await asyncio.wait([work.task])
+
+
+async def test_a_task_that_ends_with_success_after_its_cancel_stays_interrupted(recorded: RunManager) -> None:
+    record = await running(recorded)
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await recorded.set_status(record.run_id, RunStatus.success)
+
+    record.task = asyncio.create_task(stubborn())
+    await asyncio.sleep(0)
+    assert await recorded.cancel(record.run_id) is True
+    await record.task
+    assert record.status is RunStatus.interrupted
+    assert not await recorded.has_inflight("t")
+    assert (await row(recorded, record.run_id))["status"] == "interrupted"
+
+
+async def test_a_waiting_run_ends_at_once_without_having_begun(manager: RunManager) -> None:
+    first = await running(manager)
+    waiting = await manager.create_or_reject("t", multitask_strategy="enqueue")
+    began = False
+
+    async def work() -> None:
+        nonlocal began
+        if await manager.start(waiting.run_id):
+            began = True
+
+    waiting.task = asyncio.create_task(work())
+    await asyncio.sleep(0)
+    ended = asyncio.create_task(manager.wait(waiting.run_id))
+    assert await manager.cancel(waiting.run_id) is True
+    assert await asyncio.wait_for(ended, 5) is None
+    await asyncio.wait([waiting.task])
+    assert not began
+    assert waiting.status is RunStatus.interrupted
+    assert first.status is RunStatus.running
+
+
+async def test_wait_returns_only_when_the_task_has_stopped(manager: RunManager) -> None:
+    record = await running(manager)
+    work = await working(record)
+    cancelling = asyncio.create_task(manager.cancel(record.run_id, wait=10))
+    await work.unwinding.wait()
+    await asyncio.sleep(0)
+    assert not cancelling.done()
+    work.unwound.set()
+    assert await cancelling is True
+    assert work.task.done()
+    assert not await manager.has_inflight("t")
+
+
+async def test_a_cancel_by_another_manager_reaches_the_task(store: MemoryRunStore) -> None:
+    async with managing(store) as owner, managing(store) as other:
+        record = await running(owner)
+        work = await working(record)
+        assert await other.cancel(record.run_id) is True
+        await asyncio.wait_for(work.unwinding.wait(), 5)
+        assert record.status is RunStatus.interrupted
+        work.unwound.set()
+        await asyncio.wait([work.task])
+
+
+async def test_the_owners_own_cancel_delivers_what_a_peer_decided(store: MemoryRunStore) -> None:
+    async with managing(store) as owner, managing(store) as other:
+        record = await running(owner)
+        work = await working(record)
+        assert await other.cancel(record.run_id, action="rollback") is True
+        assert await owner.cancel(record.run_id) is True
+        assert work.task.cancelling() == 1
+        assert record.abort_action == "rollback"
+        work.unwound.set()
+        await asyncio.wait([work.task])
+
+
+async def test_a_caller_who_goes_away_does_not_stop_the_cancel(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
+    record = await running(plain)
+    work = await working(record)
+    original, reached, release = store.update_status, asyncio.Event(), asyncio.Event()
+
+    async def update_status(run_id: str, status: str, *, error: str | None = None) -> bool:
+        reached.set()
+        await release.wait()
+        return await original(run_id, status, error=error)
+
+    store.update_status = update_status
+    cancelling = asyncio.create_task(plain.cancel(record.run_id))
+    await reached.wait()
+    cancelling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelling
+    release.set()
+    await asyncio.wait_for(work.unwinding.wait(), 5)
+    work.unwound.set()
+    await asyncio.wait([work.task])
+    assert record.status is RunStatus.interrupted
+    assert (await row(plain, record.run_id))["status"] == "interrupted"
+
+
+async def test_a_store_that_cancels_by_itself_does_not_save_the_task(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
+    record = await running(plain)
+    work = await working(record)
+
+    async def update_status(run_id: str, status: str, *, error: str | None = None) -> bool:
+        raise asyncio.CancelledError
+
+    store.update_status = update_status
+    assert await plain.cancel(record.run_id) is True
+    await asyncio.wait_for(work.unwinding.wait(), 5)
+    work.unwound.set()
+    await asyncio.wait([work.task])
+    assert not await plain.has_inflight("t")

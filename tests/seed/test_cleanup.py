@@ -1,0 +1,123 @@
+"""cleanup, and how long finished records stay in memory."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from coordinator import MemoryRunStore, RunManager, RunStatus, Settings
+from stores.plain import PlainStore
+from tests.support.runs import managing, row, running, working
+
+
+async def test_without_a_store_a_cleaned_up_run_is_gone() -> None:
+    async with managing() as manager:
+        record = await manager.create("t")
+        await manager.cleanup(record.run_id, delay=0)
+        assert await manager.get(record.run_id) is None
+        assert await manager.list_by_thread("t") == []
+        assert manager._runs == {}
+
+
+@pytest.mark.parametrize("recorded", ["records", "sqlite"], indirect=True)
+async def test_with_a_store_its_row_is_left(recorded: RunManager) -> None:
+    record = await running(recorded)
+    await recorded.set_status(record.run_id, RunStatus.success)
+    await recorded.cleanup(record.run_id, delay=0)
+    found = await recorded.get(record.run_id)
+    assert found is not None
+    assert (found.status, found.store_only) == (RunStatus.success, True)
+
+
+async def test_the_record_stays_until_the_delay_is_over(manager: RunManager) -> None:
+    record = await manager.create("t")
+    cleaning = asyncio.create_task(manager.cleanup(record.run_id, delay=0.02))
+    await asyncio.sleep(0)
+    assert record.run_id in manager._runs
+    await cleaning
+    assert record.run_id not in manager._runs
+
+
+async def test_an_unknown_run_is_no_error(manager: RunManager) -> None:
+    await manager.cleanup("nobody", delay=0)
+
+
+async def test_a_run_that_was_not_over_is_ended_and_frees_its_thread(manager: RunManager) -> None:
+    record = await running(manager)
+    await manager.cleanup(record.run_id, delay=0)
+    assert record.status is RunStatus.interrupted
+    await manager.create_or_reject("t")
+
+
+async def test_a_run_that_still_works_frees_its_thread_when_it_stops(manager: RunManager) -> None:
+    record = await running(manager)
+    work = await working(record)
+    await manager.cleanup(record.run_id, delay=0)
+    assert await manager.has_inflight("t")
+    work.release.set()
+    await work.task
+    new = await manager.create_or_reject("t", multitask_strategy="enqueue")
+    await asyncio.wait_for(manager.set_status(new.run_id, RunStatus.running), 5)
+    assert new.status is RunStatus.running
+
+
+async def test_a_waiting_run_that_is_cleaned_up_leaves_the_line(manager: RunManager) -> None:
+    first = await running(manager)
+    waiting = await manager.create_or_reject("t", multitask_strategy="enqueue")
+    await manager.cleanup(waiting.run_id, delay=0)
+    assert waiting.status is RunStatus.interrupted
+    await manager.set_status(first.run_id, RunStatus.success)
+    assert not await manager.has_inflight("t")
+
+
+# -- finished records leave by themselves
+
+
+async def _finished(manager: RunManager, thread_id: str) -> str:
+    record = await running(manager, thread_id)
+    await manager.set_status(record.run_id, RunStatus.success)
+    return record.run_id
+
+
+async def test_finished_records_stay_for_a_while(manager: RunManager) -> None:
+    run_id = await _finished(manager, "t")
+    await manager.create_or_reject("u")
+    assert run_id in manager._runs
+
+
+async def test_the_default_is_300_seconds_and_10000_records() -> None:
+    assert (Settings().keep_finished, Settings().keep_finished_max) == (300, 10_000)
+
+
+async def test_they_leave_when_their_time_is_over() -> None:
+    async with managing(MemoryRunStore(), settings=Settings(keep_finished=0)) as manager:
+        run_id = await _finished(manager, "t")
+        in_flight = await manager.create_or_reject("u")
+        found = await manager.get(run_id)
+        assert found is not None
+        assert found.store_only
+        assert list(manager._runs) == [in_flight.run_id]
+
+
+async def test_also_without_another_admission() -> None:
+    async with managing(settings=Settings(keep_finished=0)) as manager:
+        run_id = await _finished(manager, "t")
+        assert await manager.get(run_id) is None
+        assert manager._runs == {}
+
+
+async def test_of_too_many_the_oldest_leave_first() -> None:
+    async with managing(MemoryRunStore(), settings=Settings(keep_finished_max=3)) as manager:
+        finished = [await _finished(manager, f"t{number}") for number in range(6)]
+        in_flight = await manager.create_or_reject("u")
+        assert set(manager._runs) == {*finished[-3:], in_flight.run_id}
+
+
+async def test_the_coordination_of_a_plain_store_forgets_them_too() -> None:
+    async with managing(MemoryRunStore(), settings=Settings(keep_finished=0)) as manager:
+        run_id = await _finished(manager, "t")
+        await manager.create_or_reject("u")
+        assert isinstance(manager._store, PlainStore)
+        assert await manager._store.row(run_id) is None
+        assert (await row(manager, run_id))["status"] == "success"

@@ -1,0 +1,233 @@
+"""Errors carry data, and a bad argument is named before anything is written."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from coordinator import ConflictError, CoordinatorError, InvalidArgument, RunManager, UnsupportedStrategyError
+from stores.rows import COUNTERS, MESSAGES
+from tests.support.runs import row
+
+BAD_IDS: dict[str, Any] = {
+    "a number": 7,
+    "bytes": b"t",
+    "a list": ["t"],
+    "empty": "",
+    "too long": "x" * 256,
+    "NUL": "a\0b",
+    "newline": "a\nb",
+    "escape": "\x1b[2J",
+    "DEL": "a\x7f",
+    "C1": "a\x85",
+    "line separator": "a\u2028b",
+    "lone surrogate": "a\ud800",
+}
+_DEEP: dict[str, Any] = {}
+_inner = _DEEP
+for _ in range(500):
+    _inner["k"] = {}
+    _inner = _inner["k"]
+_CIRCLE: dict[str, Any] = {}
+_CIRCLE["k"] = _CIRCLE
+BAD_METADATA: dict[str, Any] = {
+    "a list": [],
+    "text": "{}",
+    "an object inside": {"k": object()},
+    "a set inside": {"k": {1}},
+    "NaN": {"k": float("nan")},
+    "infinity": {"k": [float("inf")]},
+    "a number as key": {1: "v"},
+    "None as key, deep": {"k": [{None: 1}]},
+    "deep": _DEEP,
+    "a circle": _CIRCLE,
+}
+BAD_TEXTS: dict[str, Any] = {"a number": 7, "bytes": b"x"}
+BAD_SECONDS: dict[str, Any] = {"text": "1", "negative": -1, "NaN": float("nan"), "a bool": True}
+BAD_NAMES: dict[str, Any] = {"unknown": "nonsense", "a number": 7, "a list": ["interrupt"], "empty": ""}
+BAD_LIMITS: dict[str, Any] = {"negative": -1, "text": "1", "a bool": True, "a fraction": 1.5, "None": None}
+NONE: dict[str, Any] = {"None": None}
+
+KINDS: dict[str, dict[str, Any]] = {
+    "id": BAD_IDS | NONE,
+    "optional id": BAD_IDS,
+    "metadata": BAD_METADATA,
+    "kwargs": {"a list": [], "a number as key": {1: 2}},
+    "text": BAD_TEXTS,
+    "needed text": BAD_TEXTS | NONE,
+    "seconds": BAD_SECONDS,
+    "needed seconds": BAD_SECONDS | NONE,
+    "name": BAD_NAMES | NONE,
+    "limit": BAD_LIMITS,
+    "flag": {"a number": 1, "text": "yes"},
+    "counter": {"text": "1", "a fraction": 1.5, "a bool": True, "beyond 64 bits": 10**20},
+    "statuses": {"a status": "running", "a number": 7, "unknown": ["nonsense"], "None": None},
+    "json": {"an object": object(), "NaN": float("nan"), "deep": _DEEP, "a number as key": {1: 2}},
+    "instant": {"a number": 7, "nonsense": "yesterday"},
+}
+
+COUNTED = {
+    **dict.fromkeys(COUNTERS, "counter"),
+    **dict.fromkeys(MESSAGES, "text"),
+    "model_name": "text",
+}
+ADMISSION = {
+    "thread_id": "id",
+    "assistant_id": "optional id",
+    "user_id": "optional id",
+    "on_disconnect": "name",
+    "metadata": "metadata",
+    "kwargs": "kwargs",
+    "multitask_strategy": "name",
+    "model_name": "text",
+}
+METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
+    # method: (a good call, the kind of each argument)
+    "create": ({"thread_id": "t"}, ADMISSION),
+    "create_or_reject": (
+        {"thread_id": "t"},
+        {**ADMISSION, "idempotency_key": "optional id", "portable": "flag"},
+    ),
+    "get": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id", "raise_on_store_error": "flag"}),
+    "aget": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
+    "list_by_thread": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id", "limit": "limit"}),
+    "has_inflight": ({"thread_id": "t"}, {"thread_id": "id"}),
+    "start": ({"run_id": "r"}, {"run_id": "id"}),
+    "set_status": ({"run_id": "r", "status": "running"}, {"run_id": "id", "status": "name", "error": "text"}),
+    "update_model_name": ({"run_id": "r", "name": "m"}, {"run_id": "id", "name": "text"}),
+    "update_run_completion": (
+        {"run_id": "r"},
+        {"run_id": "id", "status": "name", **COUNTED, "error": "text"},
+    ),
+    "update_run_progress": ({"run_id": "r"}, {"run_id": "id", **COUNTED}),
+    "cancel": (
+        {"run_id": "r"},
+        {
+            "run_id": "id",
+            "action": "name",
+            "cause": "name",
+            "reason": "text",
+            "actor": "text",
+            "user_id": "optional id",
+            "wait": "seconds",
+        },
+    ),
+    "wait": ({"run_id": "r"}, {"run_id": "id", "timeout": "seconds", "user_id": "optional id"}),
+    "explain": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
+    "receipt": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
+    "runs": (
+        {},
+        {"thread_id": "optional id", "limit": "limit", "statuses": "statuses", "in_flight": "flag"},
+    ),
+    "workers": ({}, {"alive_only": "flag"}),
+    "thread": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
+    "update_thread": (
+        {"thread_id": "t", "values": {}},
+        {"thread_id": "id", "user_id": "optional id", "values": "json"},
+    ),
+    "copy_thread": (
+        {"source": "t", "target": "u"},
+        {"source": "id", "target": "id", "user_id": "optional id"},
+    ),
+    "delete_thread": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
+    "operation": (
+        {"thread_id": "t", "name": "n"},
+        {"thread_id": "id", "name": "id", "user_id": "optional id"},
+    ),
+    "reconcile_orphaned_inflight_runs": ({"error": "e"}, {"error": "needed text", "before": "instant"}),
+    "cleanup": ({"run_id": "r", "delay": 0}, {"run_id": "id", "delay": "needed seconds"}),
+    "shutdown": ({}, {"timeout": "seconds"}),
+}
+RENAMED = {("update_model_name", "name"): "model_name"}
+
+MATRIX = [
+    pytest.param(method, argument, bad, id=f"{method}-{argument}-{how}")
+    for method, (_, kinds) in METHODS.items()
+    for argument, kind in kinds.items()
+    for how, bad in KINDS[kind].items()
+]
+
+
+async def _called(method: Any, arguments: dict[str, Any]) -> None:
+    answer = method(**arguments)
+    if inspect.isawaitable(answer):
+        await answer
+
+
+@pytest.mark.parametrize(("method", "argument", "bad"), MATRIX)
+async def test_a_bad_argument_is_named_before_anything_is_written(
+    method: str, argument: str, bad: Any
+) -> None:
+    manager = RunManager()
+    good, _ = METHODS[method]
+    with pytest.raises(CoordinatorError) as refused:
+        await _called(getattr(manager, method), {**good, argument: bad})
+    assert isinstance(refused.value, InvalidArgument)
+    assert isinstance(refused.value, ValueError)
+    named = {argument, RENAMED.get((method, argument), argument)}
+    assert refused.value.argument in named
+    assert str(refused.value).isprintable()
+    assert manager.epoch == 0, "it went as far as the store"
+    assert manager._runs == {}
+
+
+def test_the_matrix_knows_every_public_method() -> None:
+    public = {
+        name
+        for name, member in inspect.getmembers(RunManager, inspect.isfunction)
+        if not name.startswith("_") and len(inspect.signature(member).parameters) > 1
+    }
+    assert public - set(METHODS) == {"launch"}, "which takes a record: tested below"
+
+
+@pytest.mark.parametrize("record", [None, "run-1", {"run_id": "r"}])
+async def test_launch_takes_records_only(record: Any) -> None:
+    async def agent(ctx: Any) -> None: ...
+
+    with pytest.raises(InvalidArgument) as refused:
+        RunManager().launch(record, agent)
+    assert refused.value.argument == "record"
+
+
+GOOD_IDS = ["x" * 255, "../x", "a b", "%2f?#", "日本語", "🙂", "'; DROP TABLE runs; --"]
+
+
+@pytest.mark.parametrize("good", GOOD_IDS)
+async def test_any_other_id_is_taken_as_it_is(manager: RunManager, good: str) -> None:
+    record = await manager.create_or_reject(good, good, user_id=good, idempotency_key=good)
+    assert (record.thread_id, record.assistant_id, record.user_id) == (good, good, good)
+    assert await manager.list_by_thread(good, user_id=good) == [record]
+
+
+async def test_texts_that_no_database_can_hold_are_escaped(recorded: RunManager) -> None:
+    record = await recorded.create("t", kwargs={"q": "a\ud800"}, metadata={"k": "a\ud800"})
+    await recorded.set_status(record.run_id, "error", error="bad \ud800 text")
+    assert (await row(recorded, record.run_id))["error"] == "bad \\ud800 text"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (ConflictError("t"), "Thread 't' already has an active run"),
+        (ConflictError("t", "r"), "Thread 't' already has an active run (run 'r')"),
+        (
+            UnsupportedStrategyError("x", ("reject", "enqueue")),
+            "multitask_strategy: 'x' is not yet supported; supported strategies: reject, enqueue",
+        ),
+    ],
+)
+def test_messages_name_what_they_are_about(error: Exception, message: str) -> None:
+    assert str(error) == message
+
+
+def test_data_is_on_the_error() -> None:
+    conflict = ConflictError("t", "r")
+    assert (conflict.thread_id, conflict.active_run_id) == ("t", "r")
+    strategy = UnsupportedStrategyError("x", ("reject",))
+    assert (strategy.strategy, strategy.supported, strategy.argument) == (
+        "x",
+        ("reject",),
+        "multitask_strategy",
+    )

@@ -1,0 +1,223 @@
+"""get, aget, list_by_thread, has_inflight: own memory first, merged with the store."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from coordinator import DisconnectMode, MemoryRunStore, RunManager, RunRecord, RunStatus
+from tests.support.runs import managing, running
+
+OLD, NEW = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
+
+
+async def _put(manager: RunManager, run_id: str, thread_id: str = "t", **fields: Any) -> None:
+    await manager._store.put(
+        run_id, **{"thread_id": thread_id, "status": "success", "created_at": OLD, **fields}
+    )
+
+
+# -- get
+
+
+async def test_what_create_returned_is_what_is_found(manager: RunManager) -> None:
+    record = await manager.create("t")
+    assert await manager.get(record.run_id) is record
+    assert await manager.aget(record.run_id) is record
+    assert (await manager.list_by_thread("t"))[0] is record
+
+
+async def test_an_unknown_run_is_none(manager: RunManager) -> None:
+    assert await manager.get("nobody") is None
+    assert await manager.aget("nobody") is None
+
+
+async def test_a_run_of_the_past_is_read_from_the_store(recorded: RunManager) -> None:
+    await _put(
+        recorded,
+        "past",
+        assistant_id="lead",
+        metadata={"from": "store"},
+        kwargs={"q": 1},
+        model_name="m",
+        multitask_strategy="interrupt",
+    )
+    record = await recorded.get("past")
+    assert record is not None
+    assert (record.run_id, record.thread_id, record.assistant_id) == ("past", "t", "lead")
+    assert (record.status, record.on_disconnect) == (RunStatus.success, DisconnectMode.cancel)
+    assert (record.metadata, record.kwargs, record.model_name) == ({"from": "store"}, {"q": 1}, "m")
+    assert record.multitask_strategy == "interrupt"
+    assert record.store_only is True
+    assert record.task is None
+    assert "past" not in recorded._runs
+
+
+async def test_null_columns_have_safe_meanings(plain: RunManager) -> None:
+    await _put(plain, "null", status=None)
+    found = [await plain.get("null"), *(await plain.list_by_thread("t"))]
+    for record in found:
+        assert record is not None
+        assert (record.status, record.on_disconnect) == (RunStatus.pending, DisconnectMode.cancel)
+
+
+async def test_memory_wins_over_a_row_changed_behind_the_manager(recorded: RunManager) -> None:
+    record = await recorded.create("t")
+    await recorded._store.put(record.run_id, thread_id="t", status="success")
+    assert await recorded.get(record.run_id) is record
+    assert record.status is RunStatus.pending
+
+
+async def test_memory_is_looked_at_again_after_the_store(plain: RunManager, store: MemoryRunStore) -> None:
+    await store.put("r", thread_id="t", status="success", created_at=OLD)
+    original, reached, release = store.get, asyncio.Event(), asyncio.Event()
+
+    async def get(run_id: str, *, user_id: str | None = None) -> dict[str, Any] | None:
+        reached.set()
+        await release.wait()
+        return await original(run_id, user_id=user_id)
+
+    store.get = get
+    getting = asyncio.create_task(plain.get("r"))
+    await reached.wait()
+    plain._runs["r"] = mine = RunRecord("r", "t", None, RunStatus.pending, DisconnectMode.cancel)
+    release.set()
+    assert await getting is mine
+
+
+async def test_a_store_failure_is_none_or_raised_where_that_is_asked_for(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
+    async def get(run_id: str, *, user_id: str | None = None) -> None:
+        raise RuntimeError("away")
+
+    store.get = get
+    assert await plain.get("r") is None
+    assert await plain.aget("r") is None
+    with pytest.raises(RuntimeError, match="away"):
+        await plain.get("r", raise_on_store_error=True)
+
+
+async def test_missing_is_none_also_where_failures_are_raised(manager: RunManager) -> None:
+    assert await manager.get("nobody", raise_on_store_error=True) is None
+
+
+@pytest.mark.parametrize("damage", [{"status": "exploded"}, {"on_disconnect": "explode"}])
+async def test_a_row_that_cannot_be_read_is_left_out(
+    plain: RunManager, store: MemoryRunStore, damage: dict[str, str]
+) -> None:
+    for run_id in ("bad", "good"):
+        await store.put(run_id, thread_id="t", status="success", created_at=OLD)
+    store._runs["bad"].update(damage)
+    assert await plain.get("bad") is None
+    assert [record.run_id for record in await plain.list_by_thread("t")] == ["good"]
+
+
+async def test_users_see_their_own_runs_only(recorded: RunManager) -> None:
+    await _put(recorded, "hers", user_id="ann")
+    await _put(recorded, "his", user_id="bob")
+    mine = await recorded.create("t", user_id="ann")
+    for user, expected in (
+        ("ann", {"hers", mine.run_id}),
+        ("bob", {"his"}),
+        (None, {"hers", "his", mine.run_id}),
+    ):
+        listed = await recorded.list_by_thread("t", user_id=user)
+        assert {record.run_id for record in listed} == expected
+        for run_id in ("hers", "his", mine.run_id):
+            assert (await recorded.get(run_id, user_id=user) is not None) == (run_id in expected)
+
+
+# -- list_by_thread
+
+
+async def test_lists_are_newest_first_memory_and_store_merged(recorded: RunManager) -> None:
+    await _put(recorded, "old")
+    await _put(recorded, "newer", created_at=NEW)
+    await _put(recorded, "elsewhere", thread_id="u")
+    first, second = await recorded.create("t"), await recorded.create("t")
+    listed = await recorded.list_by_thread("t")
+    assert [record.run_id for record in listed] == [second.run_id, first.run_id, "newer", "old"]
+    assert listed[0] is second
+    assert [record.store_only for record in listed] == [False, False, True, True]
+
+
+async def test_at_most_as_many_as_asked_for(recorded: RunManager) -> None:
+    for number in range(5):
+        await _put(recorded, f"r{number}", created_at=f"2026-01-0{number + 1}T00:00:00+00:00")
+    mine = await recorded.create("t")
+    for limit, expected in ((0, []), (1, [mine.run_id]), (3, [mine.run_id, "r4", "r3"])):
+        listed = await recorded.list_by_thread("t", limit=limit)
+        assert [record.run_id for record in listed] == expected
+    assert len(await recorded.list_by_thread("t")) == 6
+
+
+async def test_an_old_run_in_memory_does_not_hide_a_newer_stored_one(recorded: RunManager) -> None:
+    mine = await recorded.create("t")
+    mine.created_at = OLD
+    await _put(recorded, "newer", created_at=NEW)
+    assert [record.run_id for record in await recorded.list_by_thread("t", limit=1)] == ["newer"]
+
+
+async def test_equal_stamps_keep_the_order_of_insertion(manager: RunManager) -> None:
+    records = [await manager.create("t") for _ in range(3)]
+    for record in records:
+        record.created_at = OLD
+    assert await manager.list_by_thread("t") == records
+
+
+async def test_naive_and_aware_stamps_are_compared_as_instants(recorded: RunManager) -> None:
+    await _put(recorded, "naive", created_at="2026-01-01T12:00:00")
+    await _put(recorded, "aware", created_at="2026-01-01T13:30:00+02:00")  # half an hour earlier
+    assert [record.run_id for record in await recorded.list_by_thread("t")] == ["naive", "aware"]
+
+
+async def test_a_store_failure_leaves_memory_alone(plain: RunManager, store: MemoryRunStore) -> None:
+    record = await plain.create("t")
+
+    async def list_by_thread(*args: Any, **fields: Any) -> list[Any]:
+        raise RuntimeError("away")
+
+    store.list_by_thread = list_by_thread
+    assert await plain.list_by_thread("t") == [record]
+
+
+async def test_after_a_restart_the_store_tells_the_history(recorded: RunManager) -> None:
+    done = await running(recorded)
+    await recorded.set_status(done.run_id, RunStatus.success)
+    failed = await recorded.create("t")
+    await recorded.set_status(failed.run_id, RunStatus.error, error="boom")
+    recorded._runs.clear()
+    fresh = await recorded.create("t")
+    listed = {record.run_id: record for record in await recorded.list_by_thread("t")}
+    assert {run_id: record.status for run_id, record in listed.items()} == {
+        done.run_id: RunStatus.success,
+        failed.run_id: RunStatus.error,
+        fresh.run_id: RunStatus.pending,
+    }
+    assert listed[fresh.run_id] is fresh
+    assert listed[failed.run_id].error == "boom"
+
+
+async def test_without_a_store_memory_is_all_there_is() -> None:
+    async with managing() as manager:
+        record = await manager.create("t")
+        manager._runs.clear()
+        assert await manager.list_by_thread("t") == []
+        assert await manager.get(record.run_id) is None
+
+
+# -- has_inflight
+
+
+async def test_in_flight_means_pending_or_running(manager: RunManager) -> None:
+    assert not await manager.has_inflight("t")
+    record = await manager.create_or_reject("t")
+    assert await manager.has_inflight("t")
+    await manager.set_status(record.run_id, RunStatus.running)
+    assert await manager.has_inflight("t")
+    assert not await manager.has_inflight("u")
+    await manager.set_status(record.run_id, RunStatus.success)
+    assert not await manager.has_inflight("t")

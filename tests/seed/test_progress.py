@@ -1,0 +1,77 @@
+"""update_run_progress: snapshots of counters while a run is running."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from coordinator import MemoryRunStore, RunManager, RunStatus, RunStore
+from stores.rows import COUNTERS
+from tests.support.runs import row, running
+
+
+async def test_a_snapshot_reaches_the_record_and_the_row(recorded: RunManager) -> None:
+    record = await running(recorded)
+    fields: dict[str, Any] = {name: number for number, name in enumerate(COUNTERS, start=1)}
+    fields |= {"last_ai_message": "hm", "first_human_message": "hi"}
+    await recorded.update_run_progress(record.run_id, **fields)
+    stored = await row(recorded, record.run_id)
+    assert {name: getattr(record, name) for name in fields} == fields
+    assert {name: stored[name] for name in fields} == fields
+    assert stored["status"] == "running"
+
+
+async def test_omitted_and_none_fields_stay_and_unknown_ones_are_ignored(recorded: RunManager) -> None:
+    record = await running(recorded)
+    await recorded.update_run_progress(record.run_id, total_tokens=3, last_ai_message="a")
+    await recorded.update_run_progress(record.run_id, total_tokens=None, message_count=2, unknown="x")
+    stored = await row(recorded, record.run_id)
+    assert (record.total_tokens, record.message_count, record.last_ai_message) == (3, 2, "a")
+    assert (stored["total_tokens"], stored["message_count"], stored["last_ai_message"]) == (3, 2, "a")
+    assert not hasattr(record, "unknown")
+
+
+@pytest.mark.parametrize("status", [None, "success", "interrupted"])
+async def test_a_run_that_is_not_running_is_left_alone(
+    plain: RunManager, store: MemoryRunStore, status: str | None
+) -> None:
+    record = await plain.create("t")
+    if status is not None:
+        await plain.set_status(record.run_id, status)
+    calls: list[str] = []
+
+    async def update_run_progress(run_id: str, **fields: Any) -> bool:
+        calls.append(run_id)
+        return True
+
+    store.update_run_progress = update_run_progress
+    await plain.update_run_progress(record.run_id, total_tokens=1)
+    assert calls == []
+    assert record.total_tokens == 0
+
+
+async def test_a_run_that_was_marked_running_by_hand_counts_as_running(manager: RunManager) -> None:
+    record = await manager.create("t")
+    record.status = RunStatus.running
+    await manager.update_run_progress(record.run_id, total_tokens=4)
+    assert record.total_tokens == 4
+
+
+async def test_a_failure_is_only_logged(plain: RunManager, store: MemoryRunStore) -> None:
+    record = await running(plain)
+
+    async def update_run_progress(run_id: str, **fields: Any) -> bool:
+        raise RuntimeError("away")
+
+    store.update_run_progress = update_run_progress
+    await plain.update_run_progress(record.run_id, total_tokens=4)
+    assert record.total_tokens == 4
+
+
+async def test_an_unknown_run_is_ignored(manager: RunManager) -> None:
+    await manager.update_run_progress("nobody", total_tokens=1)
+
+
+async def test_a_store_without_snapshots_does_nothing() -> None:
+    assert await RunStore().update_run_progress("r", total_tokens=1) is None
