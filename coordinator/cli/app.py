@@ -1,0 +1,299 @@
+"""The commands and their options. Each imports what it does only when it is run."""
+
+from __future__ import annotations
+
+from collections.abc import Coroutine, Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.main import get_command
+
+from coordinator.cli import failures
+from coordinator.cli.options import EXIT_CODES, AsJson, Namespace, Redis, Store, Where
+
+_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
+# Plain help: rich takes longer to import than --help may take.
+app = typer.Typer(
+    name="coordinator",
+    help="Look at runs on a coordinator's store, cancel them, and clean up after dead workers.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    context_settings=_SETTINGS,
+)
+
+
+def _group(name: str, about: str) -> typer.Typer:
+    group = typer.Typer(
+        no_args_is_help=True, rich_markup_mode=None, epilog=EXIT_CODES, context_settings=_SETTINGS
+    )
+    app.add_typer(group, name=name, help=about)
+    return group
+
+
+runs = _group("runs", "List, show and cancel runs.")
+workers = _group("workers", "The workers of the deployment.")
+threads = _group("threads", "What runs are serialised on.")
+db = _group("db", "Create, migrate and check the store.")
+
+Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id")]
+
+
+def run(args: Sequence[str]) -> int:
+    """Run one command line; answer the exit code. Everything that goes wrong has been reported."""
+    failures.log_to_stderr()
+    try:
+        code = get_command(app).main(args=list(args), prog_name="coordinator", standalone_mode=False)
+    except Exception as error:  # noqa: BLE001 - what is no failure on purpose is raised again
+        return failures.report(error, as_json="--json" in args)
+    return code if isinstance(code, int) else failures.DONE
+
+
+def _await(command: Coroutine[Any, Any, int]) -> int:
+    import asyncio
+
+    try:
+        return asyncio.run(command)
+    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter by a signal that a command handles
+        raise typer.Abort from None
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"coordinator {version('run-coordinator')}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit")
+    ] = False,
+) -> None:
+    del version
+
+
+# -- runs
+
+
+@runs.command("list", epilog=EXIT_CODES)
+def runs_list(
+    *,
+    thread: Annotated[str | None, typer.Option("--thread", metavar="ID", help="Only this thread")] = None,
+    status: Annotated[
+        list[str] | None,
+        typer.Option("--status", metavar="STATUS", help="Only this status; repeat it for several"),
+    ] = None,
+    in_flight: Annotated[
+        bool, typer.Option("--in-flight", help="Only what holds its thread or has not ended")
+    ] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many")] = 50,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """Runs, newest first: phase, age, owner epoch, and the place in its line of each that waits."""
+    from coordinator.cli.runs import list_runs
+
+    settings = Where(store, redis, namespace).settings()
+    wanted = tuple(status or ())
+    return _await(
+        list_runs(settings, thread=thread, statuses=wanted, in_flight=in_flight, limit=limit, as_json=as_json)
+    )
+
+
+@runs.command("show", epilog=EXIT_CODES)
+def runs_show(
+    run_id: Run,
+    *,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """One run with its arguments, result and cancel."""
+    from coordinator.cli.runs import show_run
+
+    return _await(show_run(Where(store, redis, namespace).settings(), run_id, as_json=as_json))
+
+
+@runs.command("cancel", epilog=EXIT_CODES)
+def runs_cancel(
+    run_id: Run,
+    *,
+    action: Annotated[
+        str,
+        typer.Option(
+            "--action", metavar="interrupt|rollback", help="Keep what it has done, or put its thread back"
+        ),
+    ] = "interrupt",
+    reason: Annotated[str | None, typer.Option("--reason", help="Why, for the history")] = None,
+    actor: Annotated[
+        str | None, typer.Option("--actor", help="Who, for the history. Default: cli:<your user name>")
+    ] = None,
+    wait: Annotated[
+        float | None,
+        typer.Option("--wait", metavar="SECONDS", min=0, help="Return when its task has stopped"),
+    ] = None,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """Cancel a run, wherever it is. Done = the cancel is committed; with --wait = the thread is free.
+
+    Redis away: the cancel stands all the same, and the run's worker finds it at its next tick.
+    """
+    from coordinator.cli.cancel import cancel_run
+
+    settings = Where(store, redis, namespace).settings()
+    return _await(
+        cancel_run(settings, run_id, action=action, reason=reason, actor=actor, wait=wait, as_json=as_json)
+    )
+
+
+# -- workers, threads
+
+
+@workers.command("list", epilog=EXIT_CODES)
+def workers_list(
+    *,
+    everyone: Annotated[bool, typer.Option("--all", help="Dead workers as well")] = False,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """Workers: epoch, state, lease, and how many threads each holds."""
+    from coordinator.cli.workers import list_workers
+
+    return _await(list_workers(Where(store, redis, namespace).settings(), everyone=everyone, as_json=as_json))
+
+
+@threads.command("show", epilog=EXIT_CODES)
+def threads_show(
+    thread_id: Annotated[str, typer.Argument(metavar="THREAD", help="Thread id")],
+    *,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="How many of its last runs")] = 10,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """A thread: status, who holds it, who waits, its values and its last runs."""
+    from coordinator.cli.threads import show_thread
+
+    return _await(
+        show_thread(Where(store, redis, namespace).settings(), thread_id, limit=limit, as_json=as_json)
+    )
+
+
+# -- upkeep
+
+
+@app.command("reconcile", epilog=EXIT_CODES)
+def reconcile_orphans(
+    *,
+    error: Annotated[
+        str, typer.Option("--error", help="Error text of the runs that are ended")
+    ] = "Ended by reconcile: the worker that ran this is gone.",
+    before: Annotated[
+        str | None, typer.Option("--before", metavar="ISO", help="Only runs created before this time")
+    ] = None,
+    wait: Annotated[
+        bool,
+        typer.Option("--wait/--no-wait", help="Watch workers of which only the lease ended, for one lease"),
+    ] = True,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """End the runs of dead workers and of nobody. Never a run whose owner lives.
+
+    A worker of this host whose process is gone is proven dead at once. Of any other whose lease has
+    ended the heartbeat must stand still for one whole lease first, while this command watches.
+    """
+    from coordinator.cli.reconcile import reconcile
+
+    settings = Where(store, redis, namespace).settings()
+    return _await(reconcile(settings, error=error, before=before, wait=wait, as_json=as_json))
+
+
+@app.command("explain", epilog=EXIT_CODES)
+def explain_run(
+    run_id: Run,
+    *,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """A run's history: when, what, by whom, why, with epoch and fence; and where it stands now."""
+    from coordinator.cli.explain import explain
+
+    return _await(explain(Where(store, redis, namespace).settings(), run_id, as_json=as_json))
+
+
+@db.command("migrate", epilog=EXIT_CODES)
+def db_migrate(
+    *, store: Store = None, redis: Redis = None, namespace: Namespace = None, as_json: AsJson = False
+) -> int:
+    """Create the store, or bring its schema up to date. Harmless when there is nothing to do."""
+    from coordinator.cli.database import migrate
+
+    return _await(migrate(Where(store, redis, namespace).settings(), as_json=as_json))
+
+
+@db.command("check", epilog=EXIT_CODES)
+def db_check(
+    *, store: Store = None, redis: Redis = None, namespace: Namespace = None, as_json: AsJson = False
+) -> int:
+    """Is it ours, is its schema current, is it sound; how much is in it; and does Redis answer."""
+    from coordinator.cli.database import check
+
+    return _await(check(Where(store, redis, namespace).settings(), as_json=as_json))
+
+
+# -- demo
+
+
+@app.command("demo", epilog=EXIT_CODES)
+def demo(
+    *,
+    redis: Redis = None,
+    as_json: AsJson = False,
+) -> int:
+    """Watch seven claims hold: three workers, cancels, strategies, a dead Redis and a dead worker.
+
+    Starts its own Redis-compatible server, store and workers, and leaves nothing behind. With --redis
+    it uses yours, and skips what would need to kill it.
+    """
+    from coordinator.cli.demo.program import demonstrate
+
+    return _await(demonstrate(redis, as_json=as_json))
+
+
+@app.command("demo-worker", hidden=True, epilog=EXIT_CODES)
+def demo_worker(
+    *,
+    every: Annotated[
+        float, typer.Option("--every", metavar="SECONDS", min=0.1, help="How often a run is admitted")
+    ] = 5.0,
+    seconds: Annotated[
+        float, typer.Option("--seconds", metavar="SECONDS", min=0, help="How long each run takes")
+    ] = 3.0,
+    threads_used: Annotated[int, typer.Option("--threads", min=1, help="On how many threads")] = 4,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+) -> int:
+    """A worker that admits and runs small runs until SIGTERM, then drains."""
+    from coordinator.cli.demo.resident import reside
+
+    settings = Where(store, redis, namespace).settings()
+    return _await(reside(settings, every=every, seconds=seconds, threads=threads_used))

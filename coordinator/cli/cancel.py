@@ -1,0 +1,122 @@
+"""runs cancel: committed in the store, then hinted to the run's worker. No worker is registered for it."""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+
+from coordinator.arguments import check_action
+from coordinator.bootstrap import Observer
+from coordinator.cli import screen
+from coordinator.cli.access import looking_at, run_or_fail
+from coordinator.cli.documents import receipt_document
+from coordinator.cli.failures import DONE, CommandFailed, warn
+from coordinator.errors import NotSettled
+from coordinator.schemas import Cause, Receipt, RunStatus
+from coordinator.settings import Settings
+from stores.rows import RunRow
+
+
+async def cancel_run(
+    settings: Settings,
+    run_id: str,
+    *,
+    action: str,
+    reason: str | None,
+    actor: str | None,
+    wait: float | None,
+    as_json: bool,
+) -> int:
+    check_action(action)
+    async with looking_at(settings) as seen:
+        answers = asyncio.ensure_future(seen.redis_answers())  # connects while the cancel commits
+        row = await run_or_fail(seen.store, settings, run_id)
+        cancelled = await seen.manager.cancel(
+            run_id, action=action, reason=reason, actor=actor or _me(), cause=Cause.admin
+        )
+        if not cancelled:
+            raise await _refused(seen, settings, run_id)
+        redis = await answers
+        if redis is False:
+            warn(
+                f"Redis does not answer: the cancel of run {run_id!r} is committed all the same, and its"
+                " worker finds it at its next tick"
+            )
+        if wait is not None:
+            await _until_settled(seen, run_id, wait)
+        receipt = await seen.manager.receipt(run_id)
+        alive = await _owner_lives(seen, row)
+    already = row.status is RunStatus.interrupted
+    if as_json:
+        _show_document(row, receipt, already=already, redis=redis)
+    else:
+        screen.show_lines(_lines(row, receipt, already=already, alive=alive))
+    return DONE
+
+
+def _me() -> str:
+    try:
+        return f"cli:{getpass.getuser()}"
+    except (KeyError, OSError):  # a user id without a name, as containers have
+        return "cli"
+
+
+async def _refused(seen: Observer, settings: Settings, run_id: str) -> CommandFailed:
+    row = await run_or_fail(seen.store, settings, run_id)
+    return CommandFailed(
+        "NotCancellable",
+        f"run {run_id!r} has ended with {row.status.value} and cannot be cancelled any more",
+        f"`coordinator explain {run_id}` shows how it ended.",
+        run_id=run_id,
+        thread_id=row.thread_id,
+    )
+
+
+async def _until_settled(seen: Observer, run_id: str, wait: float) -> None:
+    try:
+        await seen.manager.wait(run_id, timeout=wait)
+    except TimeoutError:
+        raise CommandFailed(
+            NotSettled.__name__,
+            f"the cancel of run {run_id!r} is committed, but its task has not stopped within {wait:g} s",
+            "Its thread is freed when it has; if its worker is dead, by `coordinator reconcile`.",
+            run_id=run_id,
+        ) from None
+
+
+async def _owner_lives(seen: Observer, row: RunRow) -> bool:
+    if row.owner_epoch is None:
+        return True
+    return any(
+        worker.epoch == row.owner_epoch and not worker.expired and not seen.store.proven_dead(worker)
+        for worker in await seen.store.workers()
+    )
+
+
+def _show_document(row: RunRow, receipt: Receipt, *, already: bool, redis: bool | None) -> None:
+    screen.show_document(
+        {
+            "cancel": {
+                "run_id": row.run_id,
+                "thread_id": row.thread_id,
+                "already": already,
+                "settled": receipt.settled is not None,
+                "redis": {None: None, True: "ok", False: "unreachable"}[redis],
+                **receipt_document(receipt),
+            }
+        }
+    )
+
+
+def _lines(row: RunRow, receipt: Receipt, *, already: bool, alive: bool) -> list[str]:
+    which = f"run {row.run_id!r} on thread {row.thread_id!r}"
+    if already:
+        by = f" by {receipt.actor}" if receipt.actor else ""
+        first = f"{which} was interrupted before{by}: nothing has changed"
+    else:
+        first = f"{which} is cancelled ({receipt.action}): committed"
+    if receipt.settled is not None:
+        return [first, "its thread is free of it"]
+    if alive:
+        return [first, f"worker epoch {row.owner_epoch} is stopping its task; --wait SECONDS waits for that"]
+    return [first, f"worker epoch {row.owner_epoch} is gone: `coordinator reconcile` frees the thread"]

@@ -1,0 +1,151 @@
+"""db check, db migrate."""
+
+from __future__ import annotations
+
+from coordinator.bootstrap import open_observer, store_from_url
+from coordinator.cli import screen
+from coordinator.cli.access import check_visible
+from coordinator.cli.documents import Document
+from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, warn
+from coordinator.cli.text import size
+from coordinator.errors import InvalidArgument, StoreUnavailable
+from coordinator.settings import Settings
+from stores.inspection import InspectableStore, Inspection
+
+_LOW_DISK = 256 * 1024 * 1024
+_LARGE_WAL = 256 * 1024 * 1024
+
+
+def _inspectable(settings: Settings) -> InspectableStore:
+    check_visible(settings)
+    store = store_from_url(settings.store, settings, migrate=False, create=False)
+    if not isinstance(store, InspectableStore):
+        raise InvalidArgument("store", f"{settings.store} cannot be inspected by this version")
+    return store
+
+
+async def check(settings: Settings, *, as_json: bool) -> int:
+    """Failed: it is not sound or its schema is old. Unreachable: Redis was named and does not answer."""
+    found = await _inspectable(settings).inspect()
+    problems, warnings = problems_of(found), warnings_of(found)
+    redis = await _redis(settings) if settings.redis and found.version == found.newest else None
+    if redis is False:
+        problems.append("Redis does not answer; runs go on in store-only mode, cancels take up to a tick")
+    if as_json:
+        screen.show_document({"check": _document(settings, found, problems, warnings, redis)})
+    else:
+        _show(settings, found, redis)
+        for problem in problems:
+            screen.show_lines([f"problem: {problem}"])
+        for warning in warnings:
+            warn(warning)
+        if not problems:
+            screen.show_lines(["ok"])
+    if problems_of(found):
+        return FAILED
+    return UNREACHABLE if redis is False else DONE
+
+
+def problems_of(found: Inspection) -> list[str]:
+    problems = list(found.faults)
+    if found.version < found.newest:
+        problems.append(
+            f"schema version {found.version} is older than {found.newest}: run `coordinator db migrate`"
+        )
+    return problems
+
+
+def warnings_of(found: Inspection) -> list[str]:
+    """What is no fault yet."""
+    warnings: list[str] = []
+    if found.disk_free is not None and found.disk_free < _LOW_DISK:
+        warnings.append(f"only {size(found.disk_free)} of disk are free")
+    if found.wal_size is not None and found.wal_size > _LARGE_WAL:
+        warnings.append(
+            f"the write-ahead log has {size(found.wal_size)}: somebody keeps a read transaction open"
+        )
+    if found.workers_expired:
+        warnings.append(
+            f"the lease of {found.workers_expired} workers is over: see `coordinator workers list`,"
+            " `coordinator reconcile`"
+        )
+    return warnings
+
+
+async def _redis(settings: Settings) -> bool | None:
+    async with open_observer(settings) as seen:
+        return await seen.redis_answers()
+
+
+def _document(
+    settings: Settings, found: Inspection, problems: list[str], warnings: list[str], redis: bool | None
+) -> Document:
+    return {
+        "store": settings.store,
+        "ok": not problems,
+        "problems": problems,
+        "warnings": warnings,
+        "version": found.version,
+        "newest": found.newest,
+        "applied": [step._asdict() for step in found.applied],
+        "integrity": "ok" if not found.faults else "damaged",
+        "runs": found.runs,
+        "in_flight": found.in_flight,
+        "waiting": found.waiting,
+        "threads": found.threads,
+        "workers_alive": found.workers_alive,
+        "workers_expired": found.workers_expired,
+        "transitions": found.transitions,
+        "size": found.size,
+        "wal_size": found.wal_size,
+        "disk_free": found.disk_free,
+        "redis": {None: None, True: "ok", False: "unreachable"}[redis],
+    }
+
+
+def _show(settings: Settings, found: Inspection, redis: bool | None) -> None:
+    by_status = ", ".join(f"{count} {status}" for status, count in found.runs.items())
+    expired = f" ({found.workers_expired} with an expired lease)" if found.workers_expired else ""
+    screen.show_pairs(
+        [
+            ("store", settings.store),
+            ("schema", f"version {found.version}, newest {found.newest}"),
+            ("integrity", "ok" if not found.faults else f"{len(found.faults)} faults"),
+            ("runs", f"{sum(found.runs.values())}" + (f": {by_status}" if by_status else "")),
+            ("in flight", f"{found.in_flight}, of which {found.waiting} wait"),
+            ("threads", found.threads),
+            ("workers alive", f"{found.workers_alive}{expired}"),
+            ("transitions", found.transitions),
+            ("size", size(found.size)),
+            ("write-ahead log", size(found.wal_size)),
+            ("disk free", size(found.disk_free)),
+            ("redis", {None: None, True: "answers", False: "does not answer"}[redis]),
+        ]
+    )
+
+
+async def migrate(settings: Settings, *, as_json: bool) -> int:
+    looked_at = _inspectable(settings)
+    try:
+        before: Inspection | None = await looked_at.inspect()
+    except StoreUnavailable:
+        before = None  # not there: open() creates it, or says why it cannot
+    store = store_from_url(settings.store, settings)
+    await store.open()
+    await store.aclose()
+    after = await looked_at.inspect()
+    known = {step.number for step in before.applied} if before is not None else set[int]()
+    applied = [step for step in after.applied if step.number not in known]
+    if as_json:
+        body = {
+            "store": settings.store,
+            "created": before is None,
+            "version": after.version,
+            "applied": [step._asdict() for step in applied],
+        }
+        screen.show_document({"migrate": body})
+    else:
+        done = "created" if before is None else "migrated" if applied else "is up to date"
+        screen.show_lines([f"{settings.store} {done}: schema version {after.version}"])
+        screen.show_lines([f"applied {step.name}" for step in applied], indent=2)
+    return DONE

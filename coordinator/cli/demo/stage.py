@@ -1,0 +1,102 @@
+"""What the demo plays on: a server, a store and three worker processes; all gone when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import shutil
+import tempfile
+import uuid
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from coordinator.cli.demo.process import Moments, WorkerProcess
+from coordinator.cli.demo.server import Server
+
+CONNECTED = "connected"
+_CONNECTS_WITHIN = 10.0
+
+
+class Stage:
+    """`server` is None where the user brought his own Redis, which is not the demo's to kill."""
+
+    def __init__(self, folder: Path, server: Server | None, redis: str) -> None:
+        self.folder, self.server, self.redis = folder, server, redis
+        self.moments = Moments()
+        self.workers = {name: WorkerProcess(name, self.moments, folder) for name in "ABC"}
+        self._threads = itertools.count(1)
+
+    @property
+    def a(self) -> WorkerProcess:
+        return self.workers["A"]
+
+    @property
+    def b(self) -> WorkerProcess:
+        return self.workers["B"]
+
+    @property
+    def c(self) -> WorkerProcess:
+        return self.workers["C"]
+
+    def thread(self) -> str:
+        """A thread that nobody has used."""
+        return f"thread-{next(self._threads)}"
+
+    async def start(self) -> None:
+        """Workers are registered and hear each other."""
+        settings = {
+            "store": f"sqlite:///{self.folder / 'runs.db'}",
+            "redis": self.redis,
+            "namespace": f"demo-{uuid.uuid4().hex[:8]}",
+            "grace": 0,
+        }
+        await asyncio.gather(*(worker.start(settings) for worker in self.workers.values()))
+        await self.connected(_CONNECTS_WITHIN)
+
+    async def connected(self, within: float) -> None:
+        """Every living worker hears its abort channel. Raises TimeoutError."""
+        async with asyncio.timeout(within):
+            while True:
+                alive = [worker for worker in self.workers.values() if worker.alive]
+                await asyncio.gather(*(worker.refresh() for worker in alive))
+                if all(worker.connectivity == CONNECTED for worker in alive):
+                    return
+                await asyncio.sleep(0.01)
+
+    async def disconnected(self, within: float) -> None:
+        """No living worker believes that Redis is there. Raises TimeoutError."""
+        async with asyncio.timeout(within):
+            while True:
+                alive = [worker for worker in self.workers.values() if worker.alive]
+                await asyncio.gather(*(worker.refresh() for worker in alive))
+                if all(worker.connectivity != CONNECTED for worker in alive):
+                    return
+                await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def set_up(redis: str | None) -> AsyncGenerator[Stage]:
+    """A started stage. However this ends, no process and no file is left."""
+    folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
+    server: Server | None = None
+    stage: Stage | None = None
+    politely = False
+    try:
+        if redis is None:
+            server = Server(folder)
+            await asyncio.to_thread(server.start)
+        stage = Stage(folder, server, redis or (server.url if server is not None else ""))
+        await stage.start()
+        yield stage
+        politely = True
+    finally:
+        await asyncio.shield(_tear_down(folder, server, stage, politely=politely))
+
+
+async def _tear_down(folder: Path, server: Server | None, stage: Stage | None, *, politely: bool) -> None:
+    if stage is not None:
+        await asyncio.gather(*(worker.aclose(politely=politely) for worker in stage.workers.values()))
+    if server is not None:
+        server.kill()
+    shutil.rmtree(folder, ignore_errors=True)

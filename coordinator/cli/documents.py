@@ -1,0 +1,142 @@
+"""What `--json` prints: one document a command. Keys are stable; new ones may be added.
+
+Times are ISO 8601 in UTC, null = not yet. Lengths of time are seconds, sizes are bytes.
+
+runs list      {"runs": [run, …]}                                newest first, without kwargs and result
+runs show      {"run": run + kwargs, result, interrupts}
+runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
+threads show   {"thread": {thread_id, status, holder, waiting, values, …, runs: [run, …]}}
+workers list   {"workers": [worker, …]}
+explain        {"run", "holder", "receipt", "timeline": [{at, what, from_status, to_status, …}, …]}
+reconcile      {"ended": [run, …], "buried": [epoch, …], "undecided": [worker, …]}
+db check       {"check": {ok, problems, version, newest, …}}
+db migrate     {"migrate": {store, created, version, applied: [{number, name, at}, …]}}
+demo           see `coordinator.cli.demo.report`
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from coordinator.cli.text import iso
+from coordinator.schemas import Receipt
+from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
+
+Document = dict[str, Any]
+
+
+def run_document(row: RunRow, position: int | None = None) -> Document:
+    """`position`: its place in the waiting line, from 1. Without kwargs and result: see `run_in_full`."""
+    return {
+        "run_id": row.run_id,
+        "thread_id": row.thread_id,
+        "assistant_id": row.assistant_id,
+        "user_id": row.user_id,
+        "status": row.status.value,
+        "phase": row.phase.value,
+        "holds_thread": row.holds_thread,
+        "position": position,
+        "owner_epoch": row.owner_epoch,
+        "home_epoch": row.home_epoch,
+        "fence": row.fence,
+        "multitask_strategy": row.multitask_strategy,
+        "portable": row.portable,
+        "paused": row.paused,
+        "cancel_action": row.cancel_action and row.cancel_action.value,
+        "cancel_cause": row.cancel_cause and row.cancel_cause.value,
+        "cancel_reason": row.cancel_reason,
+        "cancel_actor": row.cancel_actor,
+        "rollback_state": row.rollback_state,
+        "error": row.error,
+        "metadata": row.metadata,
+        "model_name": row.model_name,
+        "created_at": row.created_at,
+        "started_at": iso(row.started_at),
+        "ended_at": iso(row.ended_at),
+        "settled_at": iso(row.settled_at),
+        "updated_at": iso(row.updated_at),
+    }
+
+
+def run_in_full(row: RunRow, position: int | None) -> Document:
+    return {
+        **run_document(row, position),
+        "kwargs": row.kwargs,
+        "result": row.result,
+        "interrupts": row.interrupts,
+        "idempotency_key": row.idempotency_key,
+        "attempt": row.attempt,
+        "on_disconnect": row.on_disconnect,
+        "counters": row.counters,
+    }
+
+
+def receipt_document(receipt: Receipt) -> Document:
+    return {
+        "status": receipt.status.value,
+        "phase": receipt.phase.value,
+        "action": receipt.action and receipt.action.value,
+        "cause": receipt.cause and receipt.cause.value,
+        "reason": receipt.reason,
+        "actor": receipt.actor,
+        "requested_at": iso(receipt.requested),
+        "delivered_at": iso(receipt.delivered),
+        "stopped_at": iso(receipt.stopped),
+        "settled_at": iso(receipt.settled),
+    }
+
+
+def thread_document(
+    thread: ThreadRow, *, holder: RunRow | None, waiting: list[str], runs: list[RunRow]
+) -> Document:
+    line = {run_id: place for place, run_id in enumerate(waiting, start=1)}
+    return {
+        "thread_id": thread.thread_id,
+        "user_id": thread.user_id,
+        "assistant_id": thread.assistant_id,
+        "status": thread.status,
+        "fence": thread.fence,
+        "holder": None if holder is None else run_document(holder),
+        "waiting": waiting,
+        "values": thread.values,
+        "interrupts": thread.interrupts,
+        "metadata": thread.metadata,
+        "created_at": iso(thread.created_at),
+        "updated_at": iso(thread.updated_at),
+        "runs": [run_document(row, line.get(row.run_id)) for row in runs],
+    }
+
+
+def worker_document(worker: WorkerRow, *, gone: bool) -> Document:
+    """`gone`: the operating system says that its process has ended; false = it cannot tell."""
+    return {
+        "epoch": worker.epoch,
+        "worker_id": worker.worker_id,
+        "host": worker.host,
+        "pid": worker.pid,
+        "version": worker.version,
+        "state": worker.state.value,
+        "expired": worker.expired,
+        "gone": gone,
+        "holding": worker.holding,
+        "heartbeats": worker.hb_seq,
+        "lease_ttl": worker.ttl_ms / 1000,
+        "lease_until": iso(worker.lease_until),
+        "fenced_by": worker.fenced_by,
+        "started_at": iso(worker.started_at),
+    }
+
+
+def transition_document(step: Transition) -> Document:
+    return {
+        "at": iso(step.at),
+        "what": step.what,
+        "from_status": step.from_status and step.from_status.value,
+        "to_status": step.to_status.value,
+        "holds_thread": step.holds_thread,
+        "cause": step.cause and step.cause.value,
+        "actor": step.actor,
+        "detail": step.detail,
+        "epoch": step.epoch,
+        "fence": step.fence,
+    }

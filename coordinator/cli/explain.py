@@ -1,0 +1,94 @@
+"""explain: a run's history as a timeline, and where it stands now."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from coordinator.arguments import check_id
+from coordinator.cli import screen
+from coordinator.cli.access import looking_at, run_or_fail
+from coordinator.cli.documents import receipt_document, run_document, transition_document
+from coordinator.cli.failures import DONE
+from coordinator.cli.text import short, span
+from coordinator.runs.queries import Explanation
+from coordinator.settings import Settings
+from stores.rows import Transition
+
+_COLUMNS = ("TIME", "AFTER", "WHAT", "STATUS", "BY", "WHY", "EPOCH", "FENCE")
+
+_MEANING = {
+    "admitted": "admitted",
+    "queued": "waits",
+    "claimed": "its turn",
+    "started": "started",
+    "decided": "decided",
+    "finished": "ended",
+    "settled": "thread free",
+    "adopted": "adopted",
+    "fenced": "fenced off",
+}
+
+
+async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
+    check_id("RUN", run_id)
+    async with looking_at(settings) as seen:
+        await run_or_fail(seen.store, settings, run_id)
+        told = await seen.manager.explain(run_id)
+        receipt = await seen.manager.receipt(run_id)
+    if as_json:
+        screen.show_document(
+            {
+                "run": run_document(told.run, told.position),
+                "holder": told.holder,
+                "receipt": receipt_document(receipt) if told.run.cancel_action is not None else None,
+                "timeline": [transition_document(step) for step in told.transitions],
+            }
+        )
+        return DONE
+    steps = told.transitions
+    day = f"{datetime.fromtimestamp(steps[0].at / 1e6).astimezone():%Y-%m-%d, UTC%z}" if steps else ""
+    screen.show_lines([_headline(told), day])
+    lines = [_line(step, steps[index - 1] if index else None) for index, step in enumerate(steps)]
+    screen.show_table(
+        _COLUMNS, lines, none="its history is no longer kept", spare=("FENCE", "EPOCH", "AFTER")
+    )
+    if told.run.error is not None:
+        screen.show_lines(["", f"error: {short(told.run.error, 2000)}"])
+    return DONE
+
+
+def _headline(told: Explanation) -> str:
+    run = told.run
+    now = (
+        f"{run.phase.value}, {run.status.value}" if run.phase.value != run.status.value else run.status.value
+    )
+    text = f"run {run.run_id!r} on thread {run.thread_id!r}: {now}"
+    if told.position is not None:
+        behind = f" behind run {told.holder!r}" if told.holder is not None else ""
+        return f"{text}; number {told.position} in the line{behind}"
+    if run.holds_thread:
+        return f"{text}; holds the thread on worker epoch {run.owner_epoch} with fence {run.fence}"
+    return f"{text}; the thread is now held by run {told.holder!r}" if told.holder is not None else text
+
+
+def _line(step: Transition, before: Transition | None) -> list[object]:
+    moment = datetime.fromtimestamp(step.at / 1e6).astimezone()
+    status = step.to_status.value
+    if step.from_status is not None and step.from_status is not step.to_status:
+        status = f"{step.from_status.value} → {status}"
+    decides = step.what in ("decided", "finished", "admitted", "queued", "recorded")
+    return [
+        f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}",
+        "" if before is None else f"+{span((step.at - before.at) / 1e6)}",
+        _MEANING.get(step.what, step.what),
+        status,
+        step.actor if decides and step.actor else "",
+        _why(step) if decides else "",
+        step.epoch,
+        step.fence or None,
+    ]
+
+
+def _why(step: Transition) -> str:
+    cause = step.cause.value if step.cause is not None else ""
+    return f"{cause}: {step.detail}" if cause and step.detail else cause or str(step.detail or "")

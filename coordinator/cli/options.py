@@ -1,0 +1,78 @@
+"""The options that commands share, and what they come to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from coordinator.cli.failures import USAGE, CommandFailed
+
+if TYPE_CHECKING:
+    from coordinator.settings import Settings
+
+EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 usage, 3 store or Redis unreachable."
+
+Store = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        envvar="COORDINATOR_STORE",
+        help="Store, as sqlite:///path (four slashes for an absolute one). Default: sqlite:///runs.db",
+    ),
+]
+Redis = Annotated[
+    str | None,
+    typer.Option(
+        "--redis",
+        metavar="URL",
+        envvar="COORDINATOR_REDIS",
+        help="Redis. Only hurries: commands that read do without it",
+    ),
+]
+Namespace = Annotated[
+    str | None,
+    typer.Option(
+        "--namespace",
+        metavar="NAME",
+        envvar="COORDINATOR_NAMESPACE",
+        help="Prefix of every Redis key. Default: rc",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors too on stderr")]
+
+
+@dataclass(frozen=True, slots=True)
+class Where:
+    """Which deployment a command is about; None = the environment, then the default."""
+
+    store: str | None = None
+    redis: str | None = None
+    namespace: str | None = None
+
+    def settings(self) -> Settings:
+        """Raises CommandFailed (usage) where an option or a COORDINATOR_… variable is of no use."""
+        from pydantic import ValidationError
+
+        from coordinator.settings import Settings
+
+        named: dict[str, Any] = {
+            "store": self.store,
+            "redis": self.redis,
+            "namespace": self.namespace,
+        }
+        given = {name: value for name, value in named.items() if value is not None}
+        try:
+            return Settings(**given)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False)[0]
+            name = ".".join(str(part) for part in first["loc"]) or "settings"
+            raise CommandFailed(
+                "InvalidSetting",
+                f"{name}: {first['msg']}",
+                f"It comes from an option, or from COORDINATOR_{name.upper()}.",
+                code=USAGE,
+                argument=name,
+            ) from None

@@ -1,0 +1,92 @@
+"""What clients have sent, made harmless for a terminal. Standard library only."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def safe(text: object) -> str:
+    """One line in which every control, format and unassigned character shows as an escape.
+
+    An id or a reason with "\\x1b[31m", a line break or a bidirectional override prints as what it is.
+    """
+    plain = str(text)
+    if plain.isprintable():
+        return plain
+    return "".join(char if char.isprintable() else _escaped(char) for char in plain)
+
+
+def _escaped(char: str) -> str:
+    return char.encode("unicode_escape").decode("ascii")
+
+
+def short(text: object, limit: int) -> str:
+    """`safe`, cut to `limit` characters with an ellipsis."""
+    line = safe(text)
+    return line if len(line) <= limit else f"{line[: limit - 1]}…"
+
+
+def pretty(value: Any, limit: int = 40) -> list[str]:
+    """Indented JSON as safe lines; more than `limit` of them are cut, with a note."""
+    lines = [safe(line) for line in json.dumps(value, ensure_ascii=False, indent=2).split("\n")]
+    if len(lines) <= limit:
+        return lines
+    return [*lines[:limit], f"… {len(lines) - limit} more lines; --json shows all"]
+
+
+def document(value: Any) -> str:
+    """One JSON document, ASCII only and without control characters."""
+    return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
+
+
+def iso(micros: int | None) -> str | None:
+    """Microseconds since 1970 as ISO 8601 in UTC, for machines."""
+    return (
+        None
+        if micros is None
+        else (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")
+    )
+
+
+def clock(micros: int | None) -> str:
+    """Local date and time, for people; "-" for never."""
+    if micros is None:
+        return "-"
+    return datetime.fromtimestamp(micros / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def span(seconds: float) -> str:
+    """How long, in one unit or two: 3.2 ms, 4.5 s, 2 min 5 s, 3 h 10 min, 5 d 2 h."""
+    if not math.isfinite(seconds):
+        return "never"
+    if seconds < 0:
+        return f"-{span(-seconds)}"
+    if seconds < 1:
+        return f"{seconds * 1000:.3g} ms" if seconds < 0.9995 else "1 s"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, name, lesser, under in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // lesser
+            return f"{whole // size} {name}" + (f" {rest} {under}" if rest else "")
+    return f"{whole} s"
+
+
+def size(count: int | None) -> str:
+    """Bytes, for people."""
+    if count is None:
+        return "-"
+    if count < 1024:
+        return f"{count} B"
+    amount = float(count)
+    for unit in ("KiB", "MiB", "GiB"):
+        amount /= 1024
+        if amount < 1024:
+            return f"{amount:.1f} {unit}"
+    return f"{amount / 1024:.1f} TiB"

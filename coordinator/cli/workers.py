@@ -1,0 +1,55 @@
+"""workers list."""
+
+from __future__ import annotations
+
+import time
+
+from coordinator.cli import screen
+from coordinator.cli.access import looking_at
+from coordinator.cli.documents import worker_document
+from coordinator.cli.failures import DONE
+from coordinator.cli.text import span
+from coordinator.settings import Settings
+from stores.rows import WorkerRow
+from stores.states import WorkerState
+
+COLUMNS = ("EPOCH", "STATE", "HOLDS", "LEASE", "UP", "HOST", "PID", "VERSION", "WORKER")
+
+
+async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> int:
+    async with looking_at(settings) as seen:
+        rows = await seen.store.workers(alive_only=not everyone)
+        gone = {row.epoch for row in rows if is_gone(row, proven=seen.store.proven_dead(row))}
+    if as_json:
+        screen.show_document({"workers": [worker_document(row, gone=row.epoch in gone) for row in rows]})
+    else:
+        lines = [worker_line(row, gone=row.epoch in gone) for row in rows]
+        screen.show_table(
+            COLUMNS, lines, none=f"no workers in {settings.store}", spare=("WORKER", "VERSION", "UP")
+        )
+    return DONE
+
+
+def is_gone(row: WorkerRow, *, proven: bool) -> bool:
+    """Not buried yet, but its process has ended."""
+    return proven and row.state is not WorkerState.dead
+
+
+def worker_line(row: WorkerRow, *, gone: bool) -> list[object]:
+    """The cells of COLUMNS."""
+    now = time.time_ns() // 1000
+    left = (row.lease_until - now) / 1e6
+    dead = row.state is WorkerState.dead
+    lease = None if dead else f"{span(left)} left" if left > 0 else f"over for {span(-left)}"
+    state = "gone" if gone else "expired" if row.expired and not dead else row.state.value
+    return [
+        row.epoch,
+        screen.state(state),
+        row.holding,
+        lease,
+        None if dead else span((now - row.started_at) / 1e6),
+        row.host,
+        row.pid,
+        row.version,
+        row.worker_id,
+    ]
