@@ -50,6 +50,8 @@ class Assembly:
         self.jobs = Jobs()
         self.worker = worker = Worker(store, settings, self.telemetry)
         self._loops: list[asyncio.Task[None]] = []
+        self._first_sweep: asyncio.TimerHandle | None = None
+        self._closing = False
         self._kick_tick, self._kick_beat, self._kick_sweep = asyncio.Event(), asyncio.Event(), asyncio.Event()
         stamps = Stamps()
         self.registry = registry = Registry(settings.keep_finished, settings.keep_finished_max, self._evicted)
@@ -140,13 +142,15 @@ class Assembly:
         if not self.store.shared:
             return
         await self.notifier.start(epoch, self.watch.signal, self._kick_tick.set, self._connectivity)
-        if not self._loops:
+        if not self._loops and not self._closing:  # a registration may outlast the loop that asked for it
             self._start_loops()
 
     def _start_loops(self) -> None:
         settings, jitter = self.settings, self.settings.jitter
-        self._kick_sweep.set()  # a restart is cleaned up at once, not after the first interval
         loop = asyncio.get_running_loop()
+        # A restart is cleaned up at once, not after the first interval; but an operator who reconciles
+        # right after the start, with an error text of his own, comes first.
+        self._first_sweep = loop.call_later(settings.short_tick / 2, self._kick_sweep.set)
         self._loops = [
             loop.create_task(every(self._pace, jitter, self.watch.tick, self._kick_tick)),
             loop.create_task(every(lambda: settings.renew, jitter, self._beat, self._kick_beat)),
@@ -194,7 +198,10 @@ class Assembly:
         await self.store.aclose()
 
     async def _stop_loops(self) -> None:
+        self._closing = True
         loops, self._loops = self._loops, []
+        if self._first_sweep is not None:
+            self._first_sweep.cancel()
         for task in loops:
             task.cancel()
         if loops:

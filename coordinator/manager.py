@@ -139,14 +139,12 @@ class RunManager:
         model_name: str | None = None,
         user_id: str | None = None,
         idempotency_key: str | None = None,
-        portable: bool = False,
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
         `reject`: ConflictError while anything is in flight. `interrupt`, `rollback`: what is in flight
         is cancelled with that action once the new row is safe; the new run waits until the old task
-        has stopped. `enqueue`: first in, first out. `portable`: another worker may execute it if this
-        one dies while it waits. Raises ConflictError, QueueFull, ThreadNotFound,
+        has stopped. `enqueue`: first in, first out. Raises ConflictError, QueueFull, ThreadNotFound,
         UnsupportedStrategyError, InvalidArgument, Draining, StoreError.
         """
         new = asked(
@@ -159,7 +157,6 @@ class RunManager:
             model_name=model_name,
             user_id=user_id,
             idempotency_key=idempotency_key,
-            portable=portable,
         )
         return await self._parts.admissions.admit(new)
 

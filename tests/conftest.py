@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.proxy import Proxy
-from tests.support.valkey import ValkeyServer
 
 
 @pytest.fixture(scope="session")

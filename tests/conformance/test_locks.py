@@ -13,8 +13,8 @@ from coordinator.notifier import Notifier
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
+from coordinator.testing.valkey import ValkeyServer
 from tests.conformance.locks import RememberingSlotSuite, SlotLockSuite
-from tests.support.valkey import ValkeyServer
 
 
 class TestLocalSlotLock(SlotLockSuite):

@@ -9,8 +9,8 @@ from coordinator.notifier import Connectivity, Notifier
 from coordinator.notifiers.local import LocalHub, LocalNotifier
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
+from coordinator.testing.valkey import ValkeyServer
 from tests.conformance.notifiers import CANCEL, MakeNotifier, NotifierSuite, Worker
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
 

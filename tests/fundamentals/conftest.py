@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from coordinator import RunManager
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.teams import keys_without_ttl, team_of
-from tests.support.valkey import ValkeyServer
 
 
 @pytest.fixture(autouse=True)

@@ -155,9 +155,11 @@ async def test_everything_at_once(
     async with team_of(3, tmp_path, short_tick=0.02, renew=0.05, sweep=0.05, force_after=1) as team:
         for manager in team:
             weather.over(manager, monkeypatch)
-        acts = [caller(story, manager, 25) for manager in team for _ in range(2)]
-        async with asyncio.timeout(40):
-            await asyncio.gather(*acts, *([undertaker(story, team)] if burials else []))
+        async with asyncio.timeout(40), asyncio.TaskGroup() as acts:
+            for manager in team * 2:
+                acts.create_task(caller(story, manager, 25))
+            if burials:
+                acts.create_task(undertaker(story, team))
         weather.fair = True
         await no_run_in_flight(team)
         for row in await team[0].runs(limit=1000):

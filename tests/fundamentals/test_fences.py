@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from coordinator import LeaseLost, RunManager, RunStatus, StaleFence
-from stores.rows import WorkerRow
+from stores.rows import NewWorker, WorkerRow
 from tests.support.agents import Agent, launched, running
 from tests.support.waiting import wait_until
 
@@ -118,3 +118,25 @@ async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> N
     agent.may_end.set()
     await b.wait(run.run_id, timeout=5)
     assert run.status is RunStatus.success
+
+
+async def test_a_worker_that_leaves_while_it_registers_anew_leaves_nothing_behind(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = team
+    register, asked, go_on = a._store.register, asyncio.Event(), asyncio.Event()
+
+    async def slowly(worker: NewWorker) -> int:
+        asked.set()
+        await go_on.wait()
+        return await register(worker)
+
+    monkeypatch.setattr(a._store, "register", slowly)
+    await bury(a, b)
+    await asked.wait()
+    leaving = asyncio.create_task(a.aclose())
+    await wait_until(lambda: a._parts._closing, description="its loops are stopped")
+    go_on.set()
+    await leaving
+    assert a._parts._loops == []
+    assert [row.epoch for row in await b.workers()] == [b.epoch]

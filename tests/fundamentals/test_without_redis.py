@@ -10,10 +10,10 @@ import pytest
 
 from coordinator import ConflictError, RunManager
 from coordinator.notifier import Connectivity
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.proxy import Proxy
 from tests.support.teams import team_of
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
 

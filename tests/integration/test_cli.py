@@ -18,8 +18,8 @@ import pytest
 from coordinator import RunContext, RunManager, RunRecord, open_coordinator
 from coordinator.cli.database import problems_of, warnings_of
 from coordinator.cli.text import document, pretty, safe, short, size, span
+from coordinator.testing.valkey import ValkeyServer, free_port
 from stores.inspection import Inspection
-from tests.support.valkey import ValkeyServer, free_port
 from tests.support.waiting import wait_until
 
 DONE, FAILED, USAGE, UNREACHABLE = 0, 1, 2, 3

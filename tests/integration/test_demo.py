@@ -28,7 +28,7 @@ from coordinator.cli.demo.claims import (
 from coordinator.cli.demo.program import demonstrate, play
 from coordinator.cli.demo.screen import Silent
 from coordinator.cli.failures import UNREACHABLE, CommandFailed
-from tests.support.valkey import ValkeyServer, free_port
+from coordinator.testing.valkey import ValkeyServer, free_port
 
 MAIN = "import sys; from coordinator.cli import main; sys.exit(main())"
 MS = 1_000_000  # ns

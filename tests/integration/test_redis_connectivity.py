@@ -9,10 +9,10 @@ import pytest
 
 from coordinator.notifier import Connectivity
 from coordinator.notifiers.redis import RedisNotifier
+from coordinator.testing.valkey import ValkeyServer, free_port
 from tests.conformance.notifiers import CANCEL, SETTLED
 from tests.support.linked import HEALS_WITHIN, notified, until
 from tests.support.proxy import Proxy
-from tests.support.valkey import ValkeyServer, free_port
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")

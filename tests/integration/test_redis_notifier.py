@@ -9,10 +9,10 @@ import pytest
 from coordinator.locks.redis import RedisSlotLock
 from coordinator.notifier import Signal
 from coordinator.notifiers.redis import RedisNotifier
+from coordinator.testing.valkey import ValkeyServer
 from tests.conformance.notifiers import CANCEL, CLAIM, SETTLED
 from tests.support.linked import notified
 from tests.support.proxy import Proxy
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")

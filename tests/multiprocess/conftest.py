@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.processes import Fleet, fleet_on
 from tests.support.teams import keys_without_ttl
-from tests.support.valkey import ValkeyServer
 
 
 @pytest.fixture(params=["redis", "store only"])

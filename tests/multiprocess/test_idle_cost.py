@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.processes import fleet_on
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.multiprocess

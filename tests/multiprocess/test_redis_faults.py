@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.processes import Fleet, WorkerProcess, is_connected
 from tests.support.proxy import Proxy
-from tests.support.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.multiprocess

@@ -88,7 +88,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "create": ({"thread_id": "t"}, ADMISSION),
     "create_or_reject": (
         {"thread_id": "t"},
-        {**ADMISSION, "idempotency_key": "optional id", "portable": "flag"},
+        {**ADMISSION, "idempotency_key": "optional id"},
     ),
     "get": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id", "raise_on_store_error": "flag"}),
     "aget": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),

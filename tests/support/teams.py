@@ -9,7 +9,7 @@ from typing import Any
 
 from coordinator import RunManager, Settings, open_coordinator
 from coordinator.notifier import Connectivity
-from tests.support.valkey import ValkeyServer
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
 QUICK: dict[str, Any] = {

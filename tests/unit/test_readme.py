@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.valkey import ValkeyServer
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]

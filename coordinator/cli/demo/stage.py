@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from coordinator.cli.demo.process import Moments, WorkerProcess
-from coordinator.cli.demo.server import Server
+from coordinator.cli.demo.server import start_server
+from coordinator.testing.valkey import ValkeyServer
 
 CONNECTED = "connected"
 _CONNECTS_WITHIN = 10.0
@@ -21,7 +22,7 @@ _CONNECTS_WITHIN = 10.0
 class Stage:
     """`server` is None where the user brought his own Redis, which is not the demo's to kill."""
 
-    def __init__(self, folder: Path, server: Server | None, redis: str) -> None:
+    def __init__(self, folder: Path, server: ValkeyServer | None, redis: str) -> None:
         self.folder, self.server, self.redis = folder, server, redis
         self.moments = Moments()
         self.workers = {name: WorkerProcess(name, self.moments, folder) for name in "ABC"}
@@ -79,13 +80,12 @@ class Stage:
 async def set_up(redis: str | None) -> AsyncGenerator[Stage]:
     """A started stage. However this ends, no process and no file is left."""
     folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
-    server: Server | None = None
+    server: ValkeyServer | None = None
     stage: Stage | None = None
     politely = False
     try:
         if redis is None:
-            server = Server(folder)
-            await asyncio.to_thread(server.start)
+            server = start_server(folder)  # from this thread: the server ends together with its parent
         stage = Stage(folder, server, redis or (server.url if server is not None else ""))
         await stage.start()
         yield stage
@@ -94,7 +94,9 @@ async def set_up(redis: str | None) -> AsyncGenerator[Stage]:
         await asyncio.shield(_tear_down(folder, server, stage, politely=politely))
 
 
-async def _tear_down(folder: Path, server: Server | None, stage: Stage | None, *, politely: bool) -> None:
+async def _tear_down(
+    folder: Path, server: ValkeyServer | None, stage: Stage | None, *, politely: bool
+) -> None:
     if stage is not None:
         await asyncio.gather(*(worker.aclose(politely=politely) for worker in stage.workers.values()))
     if server is not None:

@@ -51,7 +51,7 @@ async def measure(stage: Stage) -> Evidence:
         "rollback": await _replace(stage, "rollback"),
         "enqueue": await _enqueue(stage),
     }
-    await asyncio.to_thread(server.start)
+    server.start()  # from the thread that started it first: the server ends together with its parent
     back = time.monotonic()
     healed, after = await _until_fast(stage, back)
     return Evidence(noticed, tuple(cancels), strategies, healed, tuple(after))
