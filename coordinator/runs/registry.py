@@ -101,8 +101,9 @@ class Entry:
         record.updated_at = stamp
         record.abort_event.set()
         self.turn.set()
-        if record.task is not None and not record.task.done():
-            record.task.cancel(CancelSentinel(abort))
+        if (task := record.task) is not None and not task.done() and not task.cancelling():
+            # Once: a second cancel would end its unwinding, and let what that still writes land later.
+            task.cancel(CancelSentinel(abort))
 
     def settle(self, status: RunStatus, error: str | None, stamp: str) -> None:
         record = self.record
