@@ -118,13 +118,13 @@ class Entry:
 
 
 class Admitting:
-    """Admissions of one thread that are under way; the event exists only where somebody waits."""
+    """Admissions of one thread that are under way; the latch exists only where somebody waits."""
 
     __slots__ = ("count", "over")
 
     def __init__(self) -> None:
         self.count = 0
-        self.over: asyncio.Event | None = None
+        self.over: Latch | None = None
 
 
 class Registry:
@@ -216,7 +216,7 @@ class Registry:
         """Return when the admissions of this thread that are under way are over."""
         if (under_way := self._admitting.get(thread_id)) is not None:
             if under_way.over is None:
-                under_way.over = asyncio.Event()
+                under_way.over = Latch()
             await under_way.over.wait()
 
     def settling(self, thread_id: str, future: asyncio.Future[Any]) -> None:
