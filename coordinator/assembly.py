@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from typing import Any
+from functools import cached_property
 
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Stamps
 from coordinator.lock import SlotLock
-from coordinator.notifier import Connectivity, Notifier
+from coordinator.notifier import Notifier
 from coordinator.runs.admission import Admissions
 from coordinator.runs.cancellation import Cancellations, Delivery
 from coordinator.runs.execution import Execution
@@ -21,11 +21,11 @@ from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
-from coordinator.telemetry.events import ConnectivityChanged
 from coordinator.workers.drain import Drain
+from coordinator.workers.loops import Loops
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
-from coordinator.workers.worker import Worker, every
+from coordinator.workers.worker import Worker
 from stores.base import CoordinationStore, ForgettingStore
 from stores.outbox import Outbox
 from stores.rows import Limits
@@ -34,7 +34,7 @@ _QUICK_POLL = 0.02  # s; first look of a waiter to whom no hint can come
 
 
 class Assembly:
-    """The collaborators of one manager, and the loops that belong to its epoch."""
+    """The collaborators of one manager. Each is made when it is first asked for."""
 
     def __init__(
         self,
@@ -45,135 +45,173 @@ class Assembly:
         slots: SlotLock,
         hooks: Iterable[Hook],
     ) -> None:
-        self.store, self.settings, self.notifier = store, settings, notifier
+        self.store, self.settings, self.notifier, self._slots = store, settings, notifier, slots
         self.telemetry = Telemetry(hooks)
-        self.jobs = Jobs()
-        self.worker = worker = Worker(store, settings, self.telemetry)
-        self._loops: list[asyncio.Task[None]] = []
-        self._first_sweep: asyncio.TimerHandle | None = None
-        self._closing = False
-        self._kick_tick, self._kick_beat, self._kick_sweep = asyncio.Event(), asyncio.Event(), asyncio.Event()
-        stamps = Stamps()
-        self.registry = registry = Registry(settings.keep_finished, settings.keep_finished_max, self._evicted)
-        self.values = values = StoredValues(store, lambda: worker.epoch)
-        waiter = Waiter(store, registry, notifier, poll=settings.short_tick, quick=_QUICK_POLL)
-        told: dict[str, Any] = {"telemetry": self.telemetry, "stamps": stamps}
-        self.settlement = settlement = Settlement(
-            store,
-            registry,
-            slots=slots,
-            notifier=notifier,
-            worker=worker,
-            states=values,
+        self.jobs, self.outbox, self._stamps = Jobs(), Outbox(), Stamps()
+        self.registry = Registry(settings.keep_finished, settings.keep_finished_max, self._evicted)
+        self.worker = Worker(store, settings, self.telemetry)
+        self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
+        self.worker.gone = self._gone
+
+    # -- runs
+
+    @cached_property
+    def values(self) -> StoredValues:
+        return StoredValues(self.store, lambda: self.worker.epoch)
+
+    @cached_property
+    def settlement(self) -> Settlement:
+        return Settlement(
+            self.store,
+            self.registry,
+            slots=self._slots,
+            notifier=self.notifier,
+            worker=self.worker,
+            states=self.values,
             jobs=self.jobs,
-            force_after=settings.force_after,
-            **told,
+            telemetry=self.telemetry,
+            stamps=self._stamps,
+            force_after=self.settings.force_after,
         )
-        self.delivery = delivery = Delivery(
-            store, registry, notifier=notifier, worker=worker, settlement=settlement, **told
+
+    @cached_property
+    def delivery(self) -> Delivery:
+        return Delivery(
+            self.store,
+            self.registry,
+            notifier=self.notifier,
+            worker=self.worker,
+            settlement=self.settlement,
+            telemetry=self.telemetry,
+            stamps=self._stamps,
         )
-        self.cancellations = Cancellations(store, registry, delivery=delivery, waiter=waiter, jobs=self.jobs)
-        self.admissions = Admissions(
-            store,
-            registry,
-            slots=slots,
-            worker=worker,
-            settlement=settlement,
-            delivery=delivery,
+
+    @cached_property
+    def _waiter(self) -> Waiter:
+        return Waiter(
+            self.store, self.registry, self.notifier, poll=self.settings.short_tick, quick=_QUICK_POLL
+        )
+
+    @cached_property
+    def cancellations(self) -> Cancellations:
+        return Cancellations(
+            self.store, self.registry, delivery=self.delivery, waiter=self._waiter, jobs=self.jobs
+        )
+
+    @cached_property
+    def admissions(self) -> Admissions:
+        return Admissions(
+            self.store,
+            self.registry,
+            slots=self._slots,
+            worker=self.worker,
+            settlement=self.settlement,
+            delivery=self.delivery,
             jobs=self.jobs,
-            limits=Limits(settings.max_waiting_per_thread, settings.max_waiting_per_user),
-            **told,
+            telemetry=self.telemetry,
+            stamps=self._stamps,
+            limits=Limits(self.settings.max_waiting_per_thread, self.settings.max_waiting_per_user),
         )
-        self.outbox = Outbox()
-        self.lifecycle = lifecycle = Lifecycle(
-            store,
-            registry,
-            settlement=settlement,
-            delivery=delivery,
-            states=values,
+
+    @cached_property
+    def lifecycle(self) -> Lifecycle:
+        return Lifecycle(
+            self.store,
+            self.registry,
+            settlement=self.settlement,
+            delivery=self.delivery,
+            states=self.values,
             jobs=self.jobs,
             outbox=self.outbox,
-            **told,
+            telemetry=self.telemetry,
+            stamps=self._stamps,
         )
-        self.execution = Execution(
-            registry,
-            lifecycle=lifecycle,
-            settlement=settlement,
-            values=values,
-            worker=worker,
+
+    @cached_property
+    def execution(self) -> Execution:
+        return Execution(
+            self.registry,
+            lifecycle=self.lifecycle,
+            settlement=self.settlement,
+            values=self.values,
+            worker=self.worker,
             telemetry=self.telemetry,
         )
-        self.operations = Operations(
-            store,
-            registry,
+
+    @cached_property
+    def operations(self) -> Operations:
+        return Operations(
+            self.store,
+            self.registry,
             admissions=self.admissions,
-            lifecycle=lifecycle,
-            settlement=settlement,
-            states=values,
-            values=values,
+            lifecycle=self.lifecycle,
+            settlement=self.settlement,
+            states=self.values,
+            values=self.values,
         )
-        self.queries = Queries(store, registry, waiter)
-        self.watch = Watch(
-            store, registry, worker=worker, delivery=delivery, settlement=settlement, jobs=self.jobs
+
+    @cached_property
+    def queries(self) -> Queries:
+        return Queries(self.store, self.registry, self._waiter)
+
+    # -- what this worker owes the others
+
+    @cached_property
+    def watch(self) -> Watch:
+        return Watch(
+            self.store,
+            self.registry,
+            worker=self.worker,
+            delivery=self.delivery,
+            settlement=self.settlement,
+            jobs=self.jobs,
         )
-        self.reaper = Reaper(
-            store,
-            worker=worker,
-            settlement=settlement,
-            states=values,
-            slots=slots,
-            notifier=notifier,
+
+    @cached_property
+    def reaper(self) -> Reaper:
+        return Reaper(
+            self.store,
+            worker=self.worker,
+            settlement=self.settlement,
+            states=self.values,
+            slots=self._slots,
+            notifier=self.notifier,
             jobs=self.jobs,
             telemetry=self.telemetry,
         )
-        self.drain = Drain(
-            store,
-            registry,
-            worker=worker,
-            delivery=delivery,
-            settlement=settlement,
-            grace=lambda: settings.grace,
+
+    @cached_property
+    def loops(self) -> Loops:
+        return Loops(
+            self.settings,
+            worker=self.worker,
+            watch=self.watch,
+            reaper=self.reaper,
+            notifier=self.notifier,
+            telemetry=self.telemetry,
         )
-        worker.on_registered = self._registered
-        worker.on_fenced = self._fenced
-        worker.gone = self._gone
+
+    @cached_property
+    def drain(self) -> Drain:
+        return Drain(
+            self.store,
+            self.registry,
+            worker=self.worker,
+            delivery=self.delivery,
+            settlement=self.settlement,
+            grace=lambda: self.settings.grace,
+        )
+
+    # -- what binds them
 
     async def _registered(self, epoch: int) -> None:
-        if not self.store.shared:
-            return
-        await self.notifier.start(epoch, self.watch.signal, self._kick_tick.set, self._connectivity)
-        if not self._loops and not self._closing:  # a registration may outlast the loop that asked for it
-            self._start_loops()
-
-    def _start_loops(self) -> None:
-        settings, jitter = self.settings, self.settings.jitter
-        loop = asyncio.get_running_loop()
-        # A restart is cleaned up at once, not after the first interval; but an operator who reconciles
-        # right after the start, with an error text of his own, comes first.
-        self._first_sweep = loop.call_later(settings.short_tick / 2, self._kick_sweep.set)
-        self._loops = [
-            loop.create_task(every(self._pace, jitter, self.watch.tick, self._kick_tick)),
-            loop.create_task(every(lambda: settings.renew, jitter, self._beat, self._kick_beat)),
-            loop.create_task(every(lambda: settings.sweep, jitter, self.reaper.sweep, self._kick_sweep)),
-        ]
-
-    def _pace(self) -> float:
-        connected = self.notifier.connectivity is Connectivity.connected
-        return self.settings.tick if connected else self.settings.short_tick
-
-    async def _beat(self) -> None:
-        await self.worker.beat()
-        if not self.worker.live:
-            await self.worker.ready()  # the runs are dropped: register anew
-
-    def _connectivity(self, connectivity: Connectivity) -> None:
-        self.telemetry.emit(ConnectivityChanged(connectivity.value))
-        self._kick_tick.set()
+        if self.store.shared:
+            await self.loops.begin(epoch)
 
     def _fenced(self, why: str) -> None:
         for entry in self.registry.unsettled():
             self.settlement.lose(entry, why)
-        self._kick_beat.set()
+        self.loops.register_anew()
 
     async def _gone(self) -> None:
         """The runs of an epoch that is over have stopped, or had the time to."""
@@ -188,7 +226,7 @@ class Assembly:
     async def close(self, timeout: float | None) -> None:
         """Drain, sign off, end every task of this manager, let go of transport and store. Idempotent."""
         await self.drain.run(timeout)
-        await self._stop_loops()
+        await self.loops.stop()
         await self.jobs.finished(within=5.0)
         await self.outbox.aclose()
         await self.worker.retire()
@@ -196,13 +234,3 @@ class Assembly:
             self.settlement.abandon(entry, "the worker has left")
         await self.notifier.aclose()
         await self.store.aclose()
-
-    async def _stop_loops(self) -> None:
-        self._closing = True
-        loops, self._loops = self._loops, []
-        if self._first_sweep is not None:
-            self._first_sweep.cancel()
-        for task in loops:
-            task.cancel()
-        if loops:
-            await asyncio.wait(loops)

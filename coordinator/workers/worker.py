@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-import random
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import Protocol
 
 from coordinator.clock import boottime
@@ -180,25 +178,3 @@ async def _nothing(epoch: int) -> None:
 
 async def _no_runs() -> None:
     """There is nothing to wait for."""
-
-
-async def every(
-    interval: Callable[[], float], jitter: float, work: Callable[[], Awaitable[None]], kick: asyncio.Event
-) -> None:
-    """Do `work` at a varying interval, and at once whenever `kick` is set. Its errors are logged."""
-    while True:
-        pause = interval() * random.uniform(1 - jitter, 1 + jitter)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(pause):  # wait_for swallows a cancel while `kick` is set (3.11)
-                await kick.wait()
-        kick.clear()
-        try:
-            await work()
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is None or task.cancelling():
-                raise
-            logger.warning("%s was cancelled from within", getattr(work, "__qualname__", "periodic work"))
-        except CoordinatorError as error:
-            logger.warning("%s: %s", getattr(work, "__qualname__", "periodic work"), error)
-        except Exception:
-            logger.exception("%s failed", getattr(work, "__qualname__", "periodic work"))

@@ -135,8 +135,8 @@ async def test_a_worker_that_leaves_while_it_registers_anew_leaves_nothing_behin
     await bury(a, b)
     await asked.wait()
     leaving = asyncio.create_task(a.aclose())
-    await wait_until(lambda: a._parts._closing, description="its loops are stopped")
+    await wait_until(lambda: a._parts.loops.stopped, description="its loops are stopped")
     go_on.set()
     await leaving
-    assert a._parts._loops == []
+    assert not a._parts.loops.running
     assert [row.epoch for row in await b.workers()] == [b.epoch]

@@ -30,7 +30,7 @@ async def trio(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
 
 async def hang(manager: RunManager) -> None:
     """It lives and does nothing more for its peers: no heartbeat, no tick."""
-    await manager._parts._stop_loops()
+    await manager._parts.loops.stop()
 
 
 async def test_its_runs_end_and_its_thread_is_free(trio: list[RunManager]) -> None:

@@ -46,7 +46,7 @@ def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: 
     in_flight = [
         _InFlight(*row)
         for row in cx.execute(
-            f"SELECT run_id, kind, status, holds_thread, home_epoch FROM {IN_FLIGHT_RUNS} WHERE"  # noqa: S608 - constants only
+            f"SELECT run_id, kind, status, holds_thread, home_epoch FROM {IN_FLIGHT_RUNS} WHERE"
             f" thread_id = ? AND {IN_FLIGHT}"
             " ORDER BY holds_thread DESC, seq",
             (run.thread_id,),
@@ -74,7 +74,7 @@ def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admissi
     if (existing := _already_there(cx, run, epoch, anybody=True)) is not None:
         return existing
     busy = cx.execute(
-        f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} LIMIT 1",  # noqa: S608 - constants only
+        f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} LIMIT 1",
         (run.thread_id,),
     ).fetchone()
     return _place(cx, run, epoch, holds=busy is None, home=False, replaced=(), now=now)
@@ -90,7 +90,7 @@ def claim(cx: sqlite3.Connection, thread_id: str, epoch: int, now: int) -> Claim
     if is_dead(cx, epoch):
         raise EpochDead(epoch)
     busy = cx.execute(
-        "SELECT run_id, fence, owner_epoch = ? AND home_epoch IS NOT NULL AND status = 'pending'"  # noqa: S608 - constants only
+        "SELECT run_id, fence, owner_epoch = ? AND home_epoch IS NOT NULL AND status = 'pending'"
         f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} AND (holds_thread OR home_epoch IS NULL)"
         " ORDER BY holds_thread DESC LIMIT 1",
         (epoch, thread_id),
@@ -98,7 +98,7 @@ def claim(cx: sqlite3.Connection, thread_id: str, epoch: int, now: int) -> Claim
     if busy is not None:
         return Claimed(*busy[:2]) if busy[2] else None
     head = cx.execute(
-        f"SELECT run_id, home_epoch, portable FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING}"  # noqa: S608 - constants only
+        f"SELECT run_id, home_epoch, portable FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING}"
         " ORDER BY seq LIMIT 1",
         (thread_id,),
     ).fetchone()
@@ -143,7 +143,7 @@ def _already_there(
     found: RunRow | None = None
     if known:
         row = cx.execute(
-            f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?",  # noqa: S608 - constants only
+            f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?",
             (run.run_id,),
         ).fetchone()
         found = run_row(row)
@@ -158,7 +158,7 @@ def _already_there(
 
 def _same_key(cx: sqlite3.Connection, run: NewRun) -> RunRow | None:
     row = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE idempotency_key = ?1 AND (COALESCE(user_id, '') = ?2"  # noqa: S608 - constants only
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE idempotency_key = ?1 AND (COALESCE(user_id, '') = ?2"
         " OR thread_id = ?3)"
         " ORDER BY thread_id = ?3 AND COALESCE(user_id, '') = ?2 DESC LIMIT 1",
         (run.idempotency_key, run.user_id or "", run.thread_id),
@@ -214,7 +214,7 @@ _INSERT_COLUMNS = (
     " multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata, kwargs, model_name,"
     " created_at, created_us, updated_at"
 )
-_INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 21)})"  # noqa: S608 - constants only
+_INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 21)})"
 
 
 _TOUCH_THREAD = (

@@ -55,7 +55,7 @@ def decide(
     if status not in TERMINAL:
         raise ValueError(f"{status} is no outcome")
     row = cx.execute(
-        "UPDATE runs SET status = ?1, cancel_action = ?2, cancel_cause = ?3, cancel_reason = ?4,"  # noqa: S608 - constants only
+        "UPDATE runs SET status = ?1, cancel_action = ?2, cancel_cause = ?3, cancel_reason = ?4,"
         " cancel_actor = ?5,"
         " cancel_requested_at = ?6, error = COALESCE(?7, error), ended_at = ?6, updated_at = ?6,"
         " settled_at = CASE WHEN owner_epoch IS NULL THEN ?6 END"
@@ -84,7 +84,7 @@ def withdraw(cx: sqlite3.Connection, run_id: str, epoch: int, now: int) -> Decis
     is settled as well. None = there is no such run.
     """
     row = cx.execute(
-        f"UPDATE runs SET status = CASE WHEN status IN {OPEN_STATUSES} THEN 'interrupted' ELSE status END,"  # noqa: S608 - constants only
+        f"UPDATE runs SET status = CASE WHEN status IN {OPEN_STATUSES} THEN 'interrupted' ELSE status END,"
         " cancel_action = COALESCE(cancel_action, 'interrupt'),"
         " cancel_cause = COALESCE(cancel_cause, 'disconnect'), cancel_requested_at ="
         " COALESCE(cancel_requested_at, ?1),"
@@ -99,5 +99,5 @@ def withdraw(cx: sqlite3.Connection, run_id: str, epoch: int, now: int) -> Decis
 
 def standing(cx: sqlite3.Connection, run_id: str) -> Decision | None:
     """What the store says of the run, without touching it."""
-    row = cx.execute(f"SELECT {DECISION_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()  # noqa: S608 - constants only
+    row = cx.execute(f"SELECT {DECISION_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     return None if row is None else decision_of(row, won=False)

@@ -24,7 +24,7 @@ def start(cx: sqlite3.Connection, own: Ownership, rollback_ref: Json, now: int) 
     None = lost: another has the thread, or my epoch is dead.
     """
     row = cx.execute(
-        "UPDATE runs SET status = 'running', started_at = ?4, rollback_ref = ?5, updated_at = ?4"  # noqa: S608 - constants only
+        "UPDATE runs SET status = 'running', started_at = ?4, rollback_ref = ?5, updated_at = ?4"
         f" WHERE {_GUARD} AND status = 'pending'"
         ' RETURNING home_epoch, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id)',
         (*_guard(own), now, dumps(rollback_ref)),
@@ -45,7 +45,7 @@ def save(cx: sqlite3.Connection, own: Ownership, values: Json, now: int) -> None
     Raises StaleFence where the guard does not hold.
     """
     row = cx.execute(
-        f"SELECT rollback_ref FROM runs WHERE {_GUARD} AND status = 'running' AND holds_thread",  # noqa: S608 - constants only
+        f"SELECT rollback_ref FROM runs WHERE {_GUARD} AND status = 'running' AND holds_thread",
         _guard(own),
     ).fetchone()
     if row is None:
@@ -66,7 +66,7 @@ def restore(cx: sqlite3.Connection, own: Ownership, now: int) -> Json:
     Raises StaleFence where the run does not hold the thread with this fence.
     """
     row = cx.execute(
-        f'SELECT rollback_ref, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id) FROM runs'  # noqa: S608 - constants only
+        f'SELECT rollback_ref, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id) FROM runs'
         f" WHERE {_GUARD} AND holds_thread",
         _guard(own),
     ).fetchone()
@@ -114,7 +114,7 @@ def finish(
 
 
 _FINISH = (
-    "UPDATE runs SET holds_thread = holds_thread AND ?12, settled_at = CASE WHEN NOT ?12 THEN ?4 END,"  # noqa: S608 - constants only
+    "UPDATE runs SET holds_thread = holds_thread AND ?12, settled_at = CASE WHEN NOT ?12 THEN ?4 END,"
     " ended_at = COALESCE(ended_at, ?4), updated_at = ?4,"
     " cancel_delivered_at = COALESCE(?5, cancel_delivered_at), stopped_at = COALESCE(?6, stopped_at),"
     f" paused = CASE WHEN status IN {OPEN_STATUSES} THEN ?7 ELSE paused END,"
@@ -134,7 +134,7 @@ def settle(
     """Free the thread of a run that was decided. `outcome.values`: what `restore` answered; its
     status is of no account."""
     row = cx.execute(
-        "UPDATE runs SET holds_thread = 0, settled_at = ?4, updated_at = ?4,"  # noqa: S608 - constants only
+        "UPDATE runs SET holds_thread = 0, settled_at = ?4, updated_at = ?4,"
         " stopped_at = COALESCE(?5, stopped_at), cancel_delivered_at = COALESCE(?6, cancel_delivered_at),"
         " rollback_state = COALESCE(?7, rollback_state), error = COALESCE(?8, error)"
         f" WHERE {_GUARD} AND status NOT IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
@@ -162,7 +162,7 @@ def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
     """Take a newer fence on a thread that the run still holds: writes with the old one are refused
     from here on. Asked again with the old one, it answers the newer one. None = lost."""
     row = cx.execute(
-        f"UPDATE runs SET fence = fence + 1, updated_at = ?4 WHERE {_GUARD} AND holds_thread RETURNING fence",  # noqa: S608 - constants only
+        f"UPDATE runs SET fence = fence + 1, updated_at = ?4 WHERE {_GUARD} AND holds_thread RETURNING fence",
         (*_guard(own), now),
     ).fetchone()
     if row is not None:
@@ -171,7 +171,7 @@ def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
         )
     else:
         row = cx.execute(
-            "SELECT fence FROM runs WHERE run_id = ?1 AND owner_epoch = ?2 AND fence > ?3 AND ?3 > 0"  # noqa: S608 - constants only
+            "SELECT fence FROM runs WHERE run_id = ?1 AND owner_epoch = ?2 AND fence > ?3 AND ?3 > 0"
             f" AND holds_thread AND {LIVE}",
             _guard(own),
         ).fetchone()
@@ -181,7 +181,7 @@ def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
 def next_home(cx: sqlite3.Connection, thread_id: str) -> int | None:
     """The home epoch of the head of the waiting line."""
     row = cx.execute(
-        f"SELECT home_epoch FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING} ORDER BY seq LIMIT 1",  # noqa: S608 - constants only
+        f"SELECT home_epoch FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING} ORDER BY seq LIMIT 1",
         (thread_id,),
     ).fetchone()
     return None if row is None else row[0]

@@ -11,14 +11,14 @@ from stores.states import Cause, RunStatus
 
 
 def row(cx: sqlite3.Connection, run_id: str) -> RunRow | None:
-    found = cx.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()  # noqa: S608 - constants only
+    found = cx.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     return None if found is None else run_row(found)
 
 
 def holder(cx: sqlite3.Connection, thread_id: str) -> str | None:
     """The run that holds the thread or, where none does, the oldest one in flight."""
     found = cx.execute(
-        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} ORDER BY"  # noqa: S608 - constants only
+        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} ORDER BY"
         " holds_thread DESC, seq LIMIT 1",
         (thread_id,),
     ).fetchone()
@@ -28,7 +28,7 @@ def holder(cx: sqlite3.Connection, thread_id: str) -> str | None:
 def waiting_line(cx: sqlite3.Connection, thread_id: str) -> list[str]:
     """Run ids in the order in which they will take the thread."""
     rows = cx.execute(
-        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING} ORDER BY seq",  # noqa: S608 - constants only
+        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING} ORDER BY seq",
         (thread_id,),
     )
     return [run_id for (run_id,) in rows]
@@ -41,12 +41,12 @@ def tick(cx: sqlite3.Connection, epoch: int) -> Tick:
     )
     cancelled_ids = tuple(run_id for (run_id,) in cancelled)
     waiting = cx.execute(
-        f"SELECT run_id, thread_id, {_FREE} FROM runs w"  # noqa: S608 - constants only
+        f"SELECT run_id, thread_id, {_FREE} FROM runs w"
         " WHERE home_epoch = ? AND status = 'pending' AND NOT holds_thread",
         (epoch,),
     ).fetchall()
     abandoned = cx.execute(
-        "SELECT thread_id FROM runs w INDEXED BY runs_portable WHERE status = 'pending' AND NOT holds_thread"  # noqa: S608 - constants only
+        "SELECT thread_id FROM runs w INDEXED BY runs_portable WHERE status = 'pending' AND NOT holds_thread"
         " AND portable AND home_epoch NOT IN (SELECT epoch FROM workers WHERE state <> 'dead')"
         f" AND {_FREE}"
     ).fetchall()
@@ -78,7 +78,7 @@ def thread(cx: sqlite3.Connection, thread_id: str) -> ThreadRow | None:
 
 
 _THREAD = (
-    'SELECT t.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts,'  # noqa: S608 - constants only
+    'SELECT t.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts,'
     " t.created_at,"
     f" t.updated_at, EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = t.thread_id AND {IN_FLIGHT}),"
     " last.status, last.paused, last.rollback_state FROM threads t LEFT JOIN runs last ON last.run_id ="
@@ -113,7 +113,7 @@ def runs(
         where.append(IN_FLIGHT)
     table = IN_FLIGHT_RUNS if in_flight else "runs"
     rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM {table} WHERE {' AND '.join(where)} ORDER BY created_us DESC,"  # noqa: S608 - constants only
+        f"SELECT {RUN_COLUMNS} FROM {table} WHERE {' AND '.join(where)} ORDER BY created_us DESC,"
         " run_id LIMIT ?",
         (*args, limit),
     )

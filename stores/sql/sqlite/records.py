@@ -51,7 +51,7 @@ def record(columns: Sequence[Any]) -> dict[str, Any]:
 
 
 _PUT = (
-    "INSERT INTO runs (run_id, thread_id, user_id, assistant_id, status, multitask_strategy,"  # noqa: S608 - constants only
+    "INSERT INTO runs (run_id, thread_id, user_id, assistant_id, status, multitask_strategy,"
     " on_disconnect,"
     " metadata, kwargs, error, model_name, created_at, created_us, settled_at, ended_at, updated_at, seq)"
     " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, next_seq"
@@ -107,7 +107,7 @@ def put(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int
 
 def get(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> dict[str, Any] | None:
     found = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?1 AND (?2 IS NULL OR user_id = ?2)",  # noqa: S608 - constants only
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?1 AND (?2 IS NULL OR user_id = ?2)",
         (run_id, user_id),
     ).fetchone()
     return None if found is None else record(found)
@@ -117,7 +117,7 @@ def list_by_thread(
     cx: sqlite3.Connection, thread_id: str, user_id: str | None, limit: int
 ) -> list[dict[str, Any]]:
     rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = ?1 AND kind = 'run' AND (?2 IS NULL OR"  # noqa: S608 - constants only
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = ?1 AND kind = 'run' AND (?2 IS NULL OR"
         " user_id = ?2)"
         " ORDER BY created_us DESC, seq LIMIT ?3",
         (thread_id, user_id, limit),
@@ -132,7 +132,7 @@ def list_open(
     marks = ", ".join("?" * len(statuses))
     compare = "<=" if inclusive else "<"
     rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT} AND kind = 'run' AND status IN"  # noqa: S608 - constants only
+        f"SELECT {RUN_COLUMNS} FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT} AND kind = 'run' AND status IN"
         f" ({marks})"
         f" AND (? IS NULL OR created_us {compare} ?) ORDER BY created_us, seq",
         (*statuses, before, before),
@@ -156,7 +156,7 @@ def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str |
     of a run that waits for its turn. Saying a terminal status again changes nothing."""
     allowed = OPEN_STATUSES if status != RunStatus.pending else "('pending')"
     row = cx.execute(
-        f"UPDATE runs SET error = CASE WHEN status IN {OPEN_STATUSES} THEN COALESCE(?2, error) ELSE"  # noqa: S608 - constants only
+        f"UPDATE runs SET error = CASE WHEN status IN {OPEN_STATUSES} THEN COALESCE(?2, error) ELSE"
         " error END,"
         " updated_at = ?3, status = ?1,"
         " started_at = CASE WHEN ?1 = 'running' THEN COALESCE(started_at, ?3) ELSE started_at END,"
@@ -187,7 +187,7 @@ def update_completion(
             return False
     elif status == RunStatus.running.value:
         found = cx.execute(
-            f"SELECT 1 FROM runs WHERE run_id = ? AND status IN {OPEN_STATUSES}",  # noqa: S608 - constants only
+            f"SELECT 1 FROM runs WHERE run_id = ? AND status IN {OPEN_STATUSES}",
             (run_id,),
         ).fetchone()
         if found is None:
@@ -212,7 +212,7 @@ def _set_fields(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], 
     if known:
         assignments = ", ".join(f"{name} = ?" for name in known)
         cx.execute(
-            f"UPDATE runs SET {assignments}, updated_at = ? WHERE run_id = ?",  # noqa: S608 - names from a constant
+            f"UPDATE runs SET {assignments}, updated_at = ? WHERE run_id = ?",
             (*known.values(), now, run_id),
         )
 
@@ -227,7 +227,7 @@ def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
     """Remove a thread with all its runs, as the operation that holds it; the operation itself stays,
     settled, and frees nothing that is still there. Asked again, it has nothing to do. Raises StaleFence."""
     found = cx.execute(
-        "SELECT status, holds_thread FROM runs WHERE run_id = ? AND owner_epoch = ? AND fence = ?"  # noqa: S608 - constants only
+        "SELECT status, holds_thread FROM runs WHERE run_id = ? AND owner_epoch = ? AND fence = ?"
         f" AND {LIVE}",
         (own.run_id, own.epoch, own.fence),
     ).fetchone()
@@ -255,7 +255,7 @@ def aggregate_tokens(cx: sqlite3.Connection, thread_id: str, *, include_active: 
     statuses = "('success', 'error', 'running')" if include_active else "('success', 'error')"
     where = f"thread_id = ? AND kind = 'run' AND status IN {statuses}"
     rows = cx.execute(
-        "SELECT COALESCE(NULLIF(model_name, ''), 'unknown'), COUNT(*), SUM(total_tokens),"  # noqa: S608 - constants only
+        "SELECT COALESCE(NULLIF(model_name, ''), 'unknown'), COUNT(*), SUM(total_tokens),"
         " SUM(total_input_tokens),"
         " SUM(total_output_tokens), SUM(lead_agent_tokens), SUM(subagent_tokens), SUM(middleware_tokens)"
         f" FROM runs WHERE {where} GROUP BY 1",

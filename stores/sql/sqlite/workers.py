@@ -97,7 +97,7 @@ def sweep(
     adopter = None if by is None or is_dead(cx, by) else by  # a zombie adopts nothing
     orphans = _end_all(cx, _orphaned(cx, before=before), adopter, error, now)
     cx.execute(
-        "UPDATE runs INDEXED BY runs_tick SET settled_at = ?, updated_at = ? WHERE settled_at IS NULL"  # noqa: S608 - constants only
+        "UPDATE runs INDEXED BY runs_tick SET settled_at = ?, updated_at = ? WHERE settled_at IS NULL"
         f" AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch NOT IN {_ALIVE}",
         (now, now),
     )
@@ -140,7 +140,7 @@ def _orphaned(
 ) -> list[_Orphaned]:
     """Runs in flight that no live worker answers for; `only`: those of one epoch."""
     rows = cx.execute(
-        "SELECT run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at,"  # noqa: S608 - constants only
+        "SELECT run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at,"
         f" rollback_ref, COALESCE(rollback_state, ''), holds_thread FROM {IN_FLIGHT_RUNS} WHERE"
         f" {IN_FLIGHT} AND CASE"
         f" WHEN owner_epoch IS NOT NULL THEN owner_epoch NOT IN {_ALIVE}"
@@ -194,7 +194,7 @@ def _end(
     cx: sqlite3.Connection, run_id: str, error: str, epoch: int | None, *, undo: bool, now: int
 ) -> RunStatus:
     row = cx.execute(
-        f"UPDATE runs SET cancel_cause = CASE WHEN status IN {OPEN_STATUSES} THEN ?1 ELSE cancel_cause END,"  # noqa: S608 - constants only
+        f"UPDATE runs SET cancel_cause = CASE WHEN status IN {OPEN_STATUSES} THEN ?1 ELSE cancel_cause END,"
         f" cancel_actor = CASE WHEN status IN {OPEN_STATUSES} THEN ?2 ELSE cancel_actor END,"
         f" error = CASE WHEN status IN {OPEN_STATUSES} OR ?3 THEN ?4 ELSE error END,"
         " rollback_state = CASE WHEN ?3 THEN 'failed' ELSE rollback_state END,"
@@ -223,7 +223,7 @@ def workers(cx: sqlite3.Connection, now: int, *, alive_only: bool) -> list[Worke
     """Workers, oldest first, with the number of threads that each holds."""
     where = "WHERE state <> 'dead'" if alive_only else ""
     rows = cx.execute(
-        f"SELECT {_WORKER_COLUMNS}, (SELECT count(*) FROM runs WHERE owner_epoch = epoch AND holds_thread)"  # noqa: S608 - constants only
+        f"SELECT {_WORKER_COLUMNS}, (SELECT count(*) FROM runs WHERE owner_epoch = epoch AND holds_thread)"
         f" FROM workers {where} ORDER BY epoch"
     )
     return [
