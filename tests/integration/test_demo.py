@@ -44,7 +44,13 @@ async def start(*arguments: str, folder: Path) -> asyncio.subprocess.Process:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=os.environ | {"TMPDIR": str(folder)},
+        preexec_fn=interruptible,
     )
+
+
+def interruptible() -> None:
+    """A shell lets what it runs in the background ignore SIGINT, and children inherit that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def left_in(folder: Path) -> list[str]:
