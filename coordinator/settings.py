@@ -35,7 +35,10 @@ class Settings(BaseSettings):
     sweep: float = Field(default=5.0, gt=0, description="How often the reaper looks for dead workers")
     jitter: float = Field(default=0.1, ge=0, le=0.5, description="Share by which every interval varies")
     stall_limit: float = Field(
-        default=60.0, gt=0, description="A loop that has not turned for so long is let die"
+        default=60.0,
+        gt=0,
+        description="How long the heartbeat may outlive a loop that does not turn. Without effect while the"
+        " heartbeat is on that loop and ends with it",
     )
     force_after: float = Field(
         default=10.0, gt=0, description="A task that ignores its cancel is settled by force"

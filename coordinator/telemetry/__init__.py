@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class Hook(Protocol):
     """Called on the event loop, must not block. What it raises is logged and goes no further."""
 
-    def __call__(self, event: Event) -> None: ...
+    def __call__(self, event: Event, /) -> None: ...
 
 
 class Telemetry:
