@@ -158,10 +158,10 @@ def _already_there(
 
 def _same_key(cx: sqlite3.Connection, run: NewRun) -> RunRow | None:
     row = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE idempotency_key = ?1 AND (COALESCE(user_id, '') = ?2"
-        " OR thread_id = ?3)"
-        " ORDER BY thread_id = ?3 AND COALESCE(user_id, '') = ?2 DESC LIMIT 1",
-        (run.idempotency_key, run.user_id or "", run.thread_id),
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE idempotency_key = :key AND (COALESCE(user_id, '') = :user"
+        " OR thread_id = :thread)"
+        " ORDER BY thread_id = :thread AND COALESCE(user_id, '') = :user DESC LIMIT 1",
+        {"key": run.idempotency_key, "user": run.user_id or "", "thread": run.thread_id},
     ).fetchone()
     if row is None:
         return None
@@ -219,12 +219,12 @@ _INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 21)})"
 
 _TOUCH_THREAD = (
     "INSERT INTO threads (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at)"
-    " VALUES (?1, ?2, ?3,"
-    " ?4 + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = ?1), 0), 1, ?5, ?5)"
+    " VALUES (:thread, :user, :assistant,"
+    " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now)"
     " ON CONFLICT (thread_id) DO UPDATE SET"
     " user_id = COALESCE(threads.user_id, excluded.user_id),"
     " assistant_id = COALESCE(excluded.assistant_id, threads.assistant_id),"
-    " fence = threads.fence + ?4, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at"
+    " fence = threads.fence + :step, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at"
     " RETURNING fence, next_seq"
 )
 """Creates the thread's row or takes its next number, and a new fence where the run takes the thread."""
@@ -242,7 +242,14 @@ def _place(
 ) -> Admission:
     step = 1 if holds else 0
     fence, seq = cx.execute(
-        _TOUCH_THREAD, (run.thread_id, run.user_id, run.assistant_id, step, now)
+        _TOUCH_THREAD,
+        {
+            "thread": run.thread_id,
+            "user": run.user_id,
+            "assistant": run.assistant_id,
+            "step": step,
+            "now": now,
+        },
     ).fetchone()
     fence = fence if holds else 0
     values: tuple[Any, ...] = (

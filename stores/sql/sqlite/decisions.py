@@ -55,21 +55,21 @@ def decide(
     if status not in TERMINAL:
         raise ValueError(f"{status} is no outcome")
     row = cx.execute(
-        "UPDATE runs SET status = ?1, cancel_action = ?2, cancel_cause = ?3, cancel_reason = ?4,"
-        " cancel_actor = ?5,"
-        " cancel_requested_at = ?6, error = COALESCE(?7, error), ended_at = ?6, updated_at = ?6,"
-        " settled_at = CASE WHEN owner_epoch IS NULL THEN ?6 END"
-        f" WHERE run_id = ?8 AND status IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
-        (
-            status.value,
-            action.value,
-            cause.value,
-            storable(reason),
-            storable(actor),
-            now,
-            storable(error),
-            run_id,
-        ),
+        "UPDATE runs SET status = :status, cancel_action = :action, cancel_cause = :cause,"
+        " cancel_reason = :reason, cancel_actor = :actor,"
+        " cancel_requested_at = :now, error = COALESCE(:error, error), ended_at = :now, updated_at = :now,"
+        " settled_at = CASE WHEN owner_epoch IS NULL THEN :now END"
+        f" WHERE run_id = :run AND status IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
+        {
+            "status": status.value,
+            "action": action.value,
+            "cause": cause.value,
+            "reason": storable(reason),
+            "actor": storable(actor),
+            "error": storable(error),
+            "now": now,
+            "run": run_id,
+        },
     ).fetchone()
     if row is not None:
         return decision_of(row, won=True)
@@ -87,12 +87,12 @@ def withdraw(cx: sqlite3.Connection, run_id: str, epoch: int, now: int) -> Decis
         f"UPDATE runs SET status = CASE WHEN status IN {OPEN_STATUSES} THEN 'interrupted' ELSE status END,"
         " cancel_action = COALESCE(cancel_action, 'interrupt'),"
         " cancel_cause = COALESCE(cancel_cause, 'disconnect'), cancel_requested_at ="
-        " COALESCE(cancel_requested_at, ?1),"
+        " COALESCE(cancel_requested_at, :now),"
         " cancel_reason = COALESCE(cancel_reason, 'the caller of the admission was cancelled'),"
-        " holds_thread = 0, settled_at = ?1, ended_at = COALESCE(ended_at, ?1), updated_at = ?1"
-        " WHERE run_id = ?2 AND COALESCE(owner_epoch, home_epoch) = ?3 AND settled_at IS NULL"
+        " holds_thread = 0, settled_at = :now, ended_at = COALESCE(ended_at, :now), updated_at = :now"
+        " WHERE run_id = :run AND COALESCE(owner_epoch, home_epoch) = :epoch AND settled_at IS NULL"
         f" AND (status IN {OPEN_STATUSES} OR started_at IS NULL) RETURNING {DECISION_COLUMNS}",
-        (now, run_id, epoch),
+        {"now": now, "run": run_id, "epoch": epoch},
     ).fetchone()
     return decision_of(row, won=True) if row is not None else standing(cx, run_id)
 

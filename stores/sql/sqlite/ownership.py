@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from typing import Any
 
 from stores.errors import StaleFence
 from stores.rows import Decision, Finish, Json, Outcome, Ownership, Started
@@ -13,9 +14,9 @@ from stores.states import TERMINAL, CancelAction, RunStatus
 
 LIVE = "EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')"
 """A worker is fenced by its burial itself: the sweep that ends its runs comes a moment later."""
-_GUARD = f"run_id = ?1 AND owner_epoch = ?2 AND fence = ?3 AND settled_at IS NULL AND {LIVE}"
-"""settled_at IS NULL: the run holds its thread, or lives beside the slot (see `insert`). Its three
-parameters come first in every statement."""
+_GUARD = f"run_id = :run AND owner_epoch = :epoch AND fence = :fence AND settled_at IS NULL AND {LIVE}"
+"""settled_at IS NULL: the run holds its thread, or lives beside the slot (see `insert`). Its
+parameters are those of `_guard`."""
 
 
 def start(cx: sqlite3.Connection, own: Ownership, rollback_ref: Json, now: int) -> Started | None:
@@ -24,10 +25,10 @@ def start(cx: sqlite3.Connection, own: Ownership, rollback_ref: Json, now: int) 
     None = lost: another has the thread, or my epoch is dead.
     """
     row = cx.execute(
-        "UPDATE runs SET status = 'running', started_at = ?4, rollback_ref = ?5, updated_at = ?4"
+        "UPDATE runs SET status = 'running', started_at = :now, rollback_ref = :ref, updated_at = :now"
         f" WHERE {_GUARD} AND status = 'pending'"
         ' RETURNING home_epoch, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id)',
-        (*_guard(own), now, dumps(rollback_ref)),
+        {**_guard(own), "now": now, "ref": dumps(rollback_ref)},
     ).fetchone()
     if row is None:
         found = standing(cx, own.run_id)
@@ -92,18 +93,18 @@ def finish(
         raise ValueError(f"{outcome.status} is no outcome")
     row = cx.execute(
         _FINISH,
-        (
-            *_guard(own),
-            now,
-            outcome.delivered_at,
-            outcome.stopped_at,
-            int(outcome.paused),
-            _or_null(outcome.interrupts),
-            _or_null(outcome.result),
-            storable(outcome.error),
-            outcome.status.value,
-            int(hold),
-        ),
+        {
+            **_guard(own),
+            "now": now,
+            "hold": int(hold),
+            "delivered_at": outcome.delivered_at,
+            "stopped_at": outcome.stopped_at,
+            "paused": int(outcome.paused),
+            "interrupts": _or_null(outcome.interrupts),
+            "result": _or_null(outcome.result),
+            "error": storable(outcome.error),
+            "status": outcome.status.value,
+        },
     ).fetchone()
     if row is None:
         return _why_not(cx, own)
@@ -114,14 +115,15 @@ def finish(
 
 
 _FINISH = (
-    "UPDATE runs SET holds_thread = holds_thread AND ?12, settled_at = CASE WHEN NOT ?12 THEN ?4 END,"
-    " ended_at = COALESCE(ended_at, ?4), updated_at = ?4,"
-    " cancel_delivered_at = COALESCE(?5, cancel_delivered_at), stopped_at = COALESCE(?6, stopped_at),"
-    f" paused = CASE WHEN status IN {OPEN_STATUSES} THEN ?7 ELSE paused END,"
-    f" interrupts = CASE WHEN status IN {OPEN_STATUSES} THEN ?8 ELSE interrupts END,"
-    f" result = CASE WHEN status IN {OPEN_STATUSES} THEN ?9 ELSE result END,"
-    f" error = CASE WHEN status IN {OPEN_STATUSES} THEN ?10 ELSE error END,"
-    f" status = CASE WHEN status IN {OPEN_STATUSES} THEN ?11 ELSE status END"
+    "UPDATE runs SET holds_thread = holds_thread AND :hold, settled_at = CASE WHEN NOT :hold THEN :now END,"
+    " ended_at = COALESCE(ended_at, :now), updated_at = :now,"
+    " cancel_delivered_at = COALESCE(:delivered_at, cancel_delivered_at),"
+    " stopped_at = COALESCE(:stopped_at, stopped_at),"
+    f" paused = CASE WHEN status IN {OPEN_STATUSES} THEN :paused ELSE paused END,"
+    f" interrupts = CASE WHEN status IN {OPEN_STATUSES} THEN :interrupts ELSE interrupts END,"
+    f" result = CASE WHEN status IN {OPEN_STATUSES} THEN :result ELSE result END,"
+    f" error = CASE WHEN status IN {OPEN_STATUSES} THEN :error ELSE error END,"
+    f" status = CASE WHEN status IN {OPEN_STATUSES} THEN :status ELSE status END"
     f" WHERE {_GUARD} AND (status IN {OPEN_STATUSES} OR cancel_action IS NOT 'rollback'"
     f" OR started_at IS NULL OR NOT holds_thread) RETURNING {DECISION_COLUMNS}"
 )
@@ -134,18 +136,19 @@ def settle(
     """Free the thread of a run that was decided. `outcome.values`: what `restore` answered; its
     status is of no account."""
     row = cx.execute(
-        "UPDATE runs SET holds_thread = 0, settled_at = ?4, updated_at = ?4,"
-        " stopped_at = COALESCE(?5, stopped_at), cancel_delivered_at = COALESCE(?6, cancel_delivered_at),"
-        " rollback_state = COALESCE(?7, rollback_state), error = COALESCE(?8, error)"
+        "UPDATE runs SET holds_thread = 0, settled_at = :now, updated_at = :now,"
+        " stopped_at = COALESCE(:stopped_at, stopped_at),"
+        " cancel_delivered_at = COALESCE(:delivered_at, cancel_delivered_at),"
+        " rollback_state = COALESCE(:rollback_state, rollback_state), error = COALESCE(:error, error)"
         f" WHERE {_GUARD} AND status NOT IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
-        (
-            *_guard(own),
-            now,
-            outcome.stopped_at,
-            outcome.delivered_at,
-            rollback_state,
-            storable(outcome.error),
-        ),
+        {
+            **_guard(own),
+            "now": now,
+            "stopped_at": outcome.stopped_at,
+            "delivered_at": outcome.delivered_at,
+            "rollback_state": rollback_state,
+            "error": storable(outcome.error),
+        },
     ).fetchone()
     if row is None:
         return _why_not(cx, own)
@@ -162,8 +165,9 @@ def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
     """Take a newer fence on a thread that the run still holds: writes with the old one are refused
     from here on. Asked again with the old one, it answers the newer one. None = lost."""
     row = cx.execute(
-        f"UPDATE runs SET fence = fence + 1, updated_at = ?4 WHERE {_GUARD} AND holds_thread RETURNING fence",
-        (*_guard(own), now),
+        "UPDATE runs SET fence = fence + 1, updated_at = :now"
+        f" WHERE {_GUARD} AND holds_thread RETURNING fence",
+        {**_guard(own), "now": now},
     ).fetchone()
     if row is not None:
         cx.execute(
@@ -171,8 +175,8 @@ def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
         )
     else:
         row = cx.execute(
-            "SELECT fence FROM runs WHERE run_id = ?1 AND owner_epoch = ?2 AND fence > ?3 AND ?3 > 0"
-            f" AND holds_thread AND {LIVE}",
+            "SELECT fence FROM runs WHERE run_id = :run AND owner_epoch = :epoch"
+            f" AND fence > :fence AND :fence > 0 AND holds_thread AND {LIVE}",
             _guard(own),
         ).fetchone()
     return None if row is None else own._replace(fence=row[0])
@@ -187,8 +191,8 @@ def next_home(cx: sqlite3.Connection, thread_id: str) -> int | None:
     return None if row is None else row[0]
 
 
-def _guard(own: Ownership) -> tuple[str, int, int]:
-    return own.run_id, own.epoch, own.fence
+def _guard(own: Ownership) -> dict[str, Any]:
+    return {"run": own.run_id, "epoch": own.epoch, "fence": own.fence}
 
 
 def _why_not(cx: sqlite3.Connection, own: Ownership) -> Finish:
@@ -217,8 +221,9 @@ def _write_outcome(cx: sqlite3.Connection, thread_id: str, outcome: Outcome, now
         return
     interrupts = _or_null(outcome.interrupts)
     cx.execute(
-        "UPDATE threads SET interrupts = ?1, updated_at = ?2 WHERE thread_id = ?3 AND interrupts IS NOT ?1",
-        (interrupts, now, thread_id),
+        "UPDATE threads SET interrupts = :interrupts, updated_at = :now"
+        " WHERE thread_id = :thread AND interrupts IS NOT :interrupts",
+        {"interrupts": interrupts, "now": now, "thread": thread_id},
     )
 
 

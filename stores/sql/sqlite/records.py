@@ -54,8 +54,9 @@ _PUT = (
     "INSERT INTO runs (run_id, thread_id, user_id, assistant_id, status, multitask_strategy,"
     " on_disconnect,"
     " metadata, kwargs, error, model_name, created_at, created_us, settled_at, ended_at, updated_at, seq)"
-    " SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?14, ?15, next_seq"
-    " FROM threads WHERE thread_id = ?2"
+    " SELECT :run, :thread, :user, :assistant, :status, :strategy, :on_disconnect, :metadata, :kwargs,"
+    " :error, :model, :created_at, :created_us, :settled, :settled, :now, next_seq"
+    " FROM threads WHERE thread_id = :thread"
     " ON CONFLICT (run_id) DO UPDATE SET assistant_id = excluded.assistant_id, metadata ="
     " excluded.metadata,"
     " user_id = COALESCE(excluded.user_id, runs.user_id), multitask_strategy ="
@@ -77,38 +78,40 @@ def put(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int
     """Upsert of a record (import, repair). A terminal status that is there already stays, and a run
     that somebody owns is settled by its owner. The thread is left to the first user who is admitted."""
     cx.execute(
-        "INSERT INTO threads (thread_id, next_seq, created_at, updated_at) VALUES (?1, 1, ?2, ?2)"
+        "INSERT INTO threads (thread_id, next_seq, created_at, updated_at) VALUES (:thread, 1, :now, :now)"
         " ON CONFLICT (thread_id) DO UPDATE SET next_seq = next_seq + 1",
-        (fields["thread_id"], now),
+        {"thread": fields["thread_id"], "now": now},
     )
     status = RunStatus(fields.get("status") or RunStatus.pending).value
     settled = None if status in OPEN else now
+    created_at, created_us = stamp(fields.get("created_at") or str(iso(now)))
     cx.execute(
         _PUT,
-        (
-            run_id,
-            fields["thread_id"],
-            fields.get("user_id"),
-            fields.get("assistant_id"),
-            status,
-            fields.get("multitask_strategy") or "reject",
-            fields.get("on_disconnect") or "cancel",
-            dumps(fields.get("metadata") or {}),
-            dumps_opaque(fields.get("kwargs") or {}),
-            storable(fields.get("error")),
-            model_name_of(fields.get("model_name")),
-            *stamp(fields.get("created_at") or str(iso(now))),
-            settled,
-            now,
-        ),
+        {
+            "run": run_id,
+            "thread": fields["thread_id"],
+            "user": fields.get("user_id"),
+            "assistant": fields.get("assistant_id"),
+            "status": status,
+            "strategy": fields.get("multitask_strategy") or "reject",
+            "on_disconnect": fields.get("on_disconnect") or "cancel",
+            "metadata": dumps(fields.get("metadata") or {}),
+            "kwargs": dumps_opaque(fields.get("kwargs") or {}),
+            "error": storable(fields.get("error")),
+            "model": model_name_of(fields.get("model_name")),
+            "created_at": created_at,
+            "created_us": created_us,
+            "settled": settled,
+            "now": now,
+        },
     )
     _set_fields(cx, run_id, fields, now)
 
 
 def get(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> dict[str, Any] | None:
     found = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?1 AND (?2 IS NULL OR user_id = ?2)",
-        (run_id, user_id),
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run AND (:user IS NULL OR user_id = :user)",
+        {"run": run_id, "user": user_id},
     ).fetchone()
     return None if found is None else record(found)
 
@@ -117,10 +120,10 @@ def list_by_thread(
     cx: sqlite3.Connection, thread_id: str, user_id: str | None, limit: int
 ) -> list[dict[str, Any]]:
     rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = ?1 AND kind = 'run' AND (?2 IS NULL OR"
-        " user_id = ?2)"
-        " ORDER BY created_us DESC, seq LIMIT ?3",
-        (thread_id, user_id, limit),
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE thread_id = :thread AND kind = 'run'"
+        " AND (:user IS NULL OR user_id = :user)"
+        " ORDER BY created_us DESC, seq LIMIT :limit",
+        {"thread": thread_id, "user": user_id, "limit": limit},
     )
     return _readable(rows)
 
@@ -156,15 +159,22 @@ def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str |
     of a run that waits for its turn. Saying a terminal status again changes nothing."""
     allowed = OPEN_STATUSES if status != RunStatus.pending else "('pending')"
     row = cx.execute(
-        f"UPDATE runs SET error = CASE WHEN status IN {OPEN_STATUSES} THEN COALESCE(?2, error) ELSE"
+        f"UPDATE runs SET error = CASE WHEN status IN {OPEN_STATUSES} THEN COALESCE(:error, error) ELSE"
         " error END,"
-        " updated_at = ?3, status = ?1,"
-        " started_at = CASE WHEN ?1 = 'running' THEN COALESCE(started_at, ?3) ELSE started_at END,"
-        " ended_at = CASE WHEN ?4 THEN COALESCE(ended_at, ?3) ELSE ended_at END,"
-        " settled_at = CASE WHEN ?4 AND owner_epoch IS NULL THEN COALESCE(settled_at, ?3) ELSE settled_at END"
-        f" WHERE run_id = ?5 AND (status IN {allowed} OR status = ?1)"
-        " AND NOT (?1 = 'running' AND home_epoch IS NOT NULL AND owner_epoch IS NULL) RETURNING run_id",
-        (status, storable(error), now, int(status not in OPEN), run_id),
+        " updated_at = :now, status = :status,"
+        " started_at = CASE WHEN :status = 'running' THEN COALESCE(started_at, :now) ELSE started_at END,"
+        " ended_at = CASE WHEN :ended THEN COALESCE(ended_at, :now) ELSE ended_at END,"
+        " settled_at ="
+        " CASE WHEN :ended AND owner_epoch IS NULL THEN COALESCE(settled_at, :now) ELSE settled_at END"
+        f" WHERE run_id = :run AND (status IN {allowed} OR status = :status)"
+        " AND NOT (:status = 'running' AND home_epoch IS NOT NULL AND owner_epoch IS NULL) RETURNING run_id",
+        {
+            "status": status,
+            "error": storable(error),
+            "now": now,
+            "ended": int(status not in OPEN),
+            "run": run_id,
+        },
     ).fetchone()
     return row is not None
 
@@ -238,10 +248,9 @@ def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
     cx.execute("DELETE FROM transitions WHERE thread_id = ? AND run_id <> ?", (own.thread_id, own.run_id))
     cx.execute("DELETE FROM runs WHERE thread_id = ? AND run_id <> ?", (own.thread_id, own.run_id))
     cx.execute(
-        "UPDATE runs SET status = 'success', holds_thread = 0, settled_at = ?1, ended_at = ?1,"
-        " updated_at = ?1"
-        " WHERE run_id = ?2",
-        (now, own.run_id),
+        "UPDATE runs SET status = 'success', holds_thread = 0, settled_at = :now, ended_at = :now,"
+        " updated_at = :now WHERE run_id = :run",
+        {"now": now, "run": own.run_id},
     )
     cx.execute(
         "INSERT INTO deleted_threads SELECT thread_id, fence FROM threads WHERE thread_id = ?"

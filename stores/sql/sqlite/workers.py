@@ -63,9 +63,9 @@ def beat(cx: sqlite3.Connection, epoch: int, now: int) -> bool:
 def retire(cx: sqlite3.Connection, epoch: int, now: int) -> list[Orphan]:
     """The worker leaves by itself; whatever it still has in flight is ended."""
     cx.execute(
-        "UPDATE workers SET state = 'dead', fenced_by = ?1, fenced_at = ?2 WHERE epoch = ?1 AND"
-        " state <> 'dead'",
-        (epoch, now),
+        "UPDATE workers SET state = 'dead', fenced_by = :epoch, fenced_at = :now"
+        " WHERE epoch = :epoch AND state <> 'dead'",
+        {"epoch": epoch, "now": now},
     )
     error = f"Worker epoch {epoch} shut down before this run finished"
     return _end_all(cx, _orphaned(cx, only=epoch), None, error, now)
@@ -145,9 +145,9 @@ def _orphaned(
         f" {IN_FLIGHT} AND CASE"
         f" WHEN owner_epoch IS NOT NULL THEN owner_epoch NOT IN {_ALIVE}"
         f" WHEN home_epoch IS NOT NULL THEN NOT portable AND home_epoch NOT IN {_ALIVE}"
-        " ELSE 1 END AND (?1 IS NULL OR created_us < ?1)"
-        " AND (?2 IS NULL OR COALESCE(owner_epoch, home_epoch) = ?2) ORDER BY created_us",
-        (before, only),
+        " ELSE 1 END AND (:before IS NULL OR created_us < :before)"
+        " AND (:only IS NULL OR COALESCE(owner_epoch, home_epoch) = :only) ORDER BY created_us",
+        {"before": before, "only": only},
     )
     return [_Orphaned(*row) for row in rows.fetchall()]
 
@@ -194,21 +194,22 @@ def _end(
     cx: sqlite3.Connection, run_id: str, error: str, epoch: int | None, *, undo: bool, now: int
 ) -> RunStatus:
     row = cx.execute(
-        f"UPDATE runs SET cancel_cause = CASE WHEN status IN {OPEN_STATUSES} THEN ?1 ELSE cancel_cause END,"
-        f" cancel_actor = CASE WHEN status IN {OPEN_STATUSES} THEN ?2 ELSE cancel_actor END,"
-        f" error = CASE WHEN status IN {OPEN_STATUSES} OR ?3 THEN ?4 ELSE error END,"
-        " rollback_state = CASE WHEN ?3 THEN 'failed' ELSE rollback_state END,"
+        "UPDATE runs SET"
+        f" cancel_cause = CASE WHEN status IN {OPEN_STATUSES} THEN :cause ELSE cancel_cause END,"
+        f" cancel_actor = CASE WHEN status IN {OPEN_STATUSES} THEN :actor ELSE cancel_actor END,"
+        f" error = CASE WHEN status IN {OPEN_STATUSES} OR :undo THEN :error ELSE error END,"
+        " rollback_state = CASE WHEN :undo THEN 'failed' ELSE rollback_state END,"
         f" status = CASE WHEN status IN {OPEN_STATUSES} THEN 'error' ELSE status END,"
-        " holds_thread = 0, settled_at = ?5, ended_at = COALESCE(ended_at, ?5), updated_at = ?5"
-        " WHERE run_id = ?6 RETURNING status",
-        (
-            Cause.orphaned.value,
-            None if epoch is None else f"worker epoch {epoch} is gone",
-            int(undo),
-            f"Rollback failed {ROLLBACK_ATTEMPTS} times" if undo else storable(error),
-            now,
-            run_id,
-        ),
+        " holds_thread = 0, settled_at = :now, ended_at = COALESCE(ended_at, :now), updated_at = :now"
+        " WHERE run_id = :run RETURNING status",
+        {
+            "cause": Cause.orphaned.value,
+            "actor": None if epoch is None else f"worker epoch {epoch} is gone",
+            "undo": int(undo),
+            "error": f"Rollback failed {ROLLBACK_ATTEMPTS} times" if undo else storable(error),
+            "now": now,
+            "run": run_id,
+        },
     ).fetchone()
     return RunStatus(row[0])
 
