@@ -48,7 +48,9 @@ class Assembly:
         self.store, self.settings, self.notifier, self._slots = store, settings, notifier, slots
         self.telemetry = Telemetry(hooks)
         self.jobs, self.outbox, self._stamps = Jobs(), Outbox(), Stamps()
-        self.registry = Registry(settings.keep_finished, settings.keep_finished_max, self._evicted)
+        # What leaves memory here leaves the memory of the store as well.
+        forget = store.forget if isinstance(store, ForgettingStore) else _nothing
+        self.registry = Registry(settings.keep_finished, settings.keep_finished_max, forget)
         self.worker = Worker(store, settings, self.telemetry)
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
         self.worker.gone = self._gone
@@ -218,11 +220,6 @@ class Assembly:
         lost = [entry.settled.wait() for entry in self.registry.unsettled() if entry.lost]
         await asyncio.gather(*lost)
 
-    def _evicted(self, run_id: str) -> None:
-        """What leaves memory here leaves the memory of the store as well."""
-        if isinstance(self.store, ForgettingStore):
-            self.store.forget(run_id)
-
     async def close(self, timeout: float | None) -> None:
         """Drain, sign off, end every task of this manager, let go of transport and store. Idempotent."""
         await self.drain.run(timeout)
@@ -234,3 +231,7 @@ class Assembly:
             self.settlement.abandon(entry, "the worker has left")
         await self.notifier.aclose()
         await self.store.aclose()
+
+
+def _nothing(run_id: str) -> None:
+    """A durable store keeps its rows."""

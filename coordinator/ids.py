@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import time
-import uuid
 
 _RANDOM_BITS = 62
 _VERSION_7 = 7 << 76
@@ -20,4 +19,5 @@ def new_run_id() -> str:
     millis, rest = divmod(time.time_ns(), 1_000_000)
     fraction = (rest << 12) // 1_000_000
     random = int.from_bytes(os.urandom(8), "big") >> 2
-    return str(uuid.UUID(int=(millis << 80) | _VERSION_7 | (fraction << 64) | _VARIANT | random))
+    text = f"{(millis << 80) | _VERSION_7 | (fraction << 64) | _VARIANT | random:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"

@@ -109,9 +109,10 @@ def finish(
     if row is None:
         return _why_not(cx, own)
     decision = decision_of(row, won=row[2] == outcome.status and row[7] is None)
+    home, interrupted = _after(cx, own.thread_id)
     if decision.won and decision.status is RunStatus.success and own.fence:  # 0: beside the slot
-        _write_outcome(cx, own.thread_id, outcome, now)
-    return Finish(decision.status, next_home=next_home(cx, own.thread_id), decision=decision)
+        _write_outcome(cx, own.thread_id, outcome, interrupted, now)
+    return Finish(decision.status, next_home=home, decision=decision)
 
 
 _FINISH = (
@@ -214,17 +215,28 @@ def _values(cx: sqlite3.Connection, thread_id: str) -> Json:
     return loads(values)
 
 
-def _write_outcome(cx: sqlite3.Connection, thread_id: str, outcome: Outcome, now: int) -> None:
+def _after(cx: sqlite3.Connection, thread_id: str) -> tuple[int | None, bool]:
+    """(the home epoch of who is next, does the thread carry interrupts), in one statement."""
+    home, interrupted = cx.execute(
+        f"SELECT (SELECT home_epoch FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {WAITING}"
+        " ORDER BY seq LIMIT 1), EXISTS"
+        " (SELECT 1 FROM threads WHERE thread_id = :thread AND interrupts IS NOT NULL)",
+        {"thread": thread_id},
+    ).fetchone()
+    return home, bool(interrupted)
+
+
+def _write_outcome(
+    cx: sqlite3.Connection, thread_id: str, outcome: Outcome, interrupted: bool, now: int
+) -> None:
     """A success replaces the thread's interrupts, and its values where it has any."""
     if outcome.values is not None:
         _write_values(cx, thread_id, outcome.values, outcome.interrupts, now)
-        return
-    interrupts = _or_null(outcome.interrupts)
-    cx.execute(
-        "UPDATE threads SET interrupts = :interrupts, updated_at = :now"
-        " WHERE thread_id = :thread AND interrupts IS NOT :interrupts",
-        {"interrupts": interrupts, "now": now, "thread": thread_id},
-    )
+    elif interrupted or outcome.interrupts is not None:
+        cx.execute(
+            "UPDATE threads SET interrupts = ?, updated_at = ? WHERE thread_id = ?",
+            (_or_null(outcome.interrupts), now, thread_id),
+        )
 
 
 def _write_values(cx: sqlite3.Connection, thread_id: str, values: Json, interrupts: Json, now: int) -> None:
