@@ -187,6 +187,10 @@ class DecisionStore(Protocol):
         """Fix the outcome where it is still open. Goes to the front of the queue. None = unknown run."""
         ...
 
+    async def standing(self, run_id: str) -> Decision | None:
+        """What the store says of the run; a read. None = unknown run."""
+        ...
+
 
 @runtime_checkable
 class OwnershipStore(Protocol):

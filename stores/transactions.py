@@ -81,6 +81,9 @@ class SQLTransactions(RunStore):
             urgent=True,
         )
 
+    async def standing(self, run_id: str) -> Decision | None:
+        return await self._read(decisions.standing, run_id)
+
     async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
         return await self._write(ownership.start, own, rollback_ref)
 

@@ -18,7 +18,8 @@ from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAborted
 from stores.base import DecisionStore, ReadStore, RecordStore
-from stores.rows import Claimed, Decision, RunRow
+from stores.rows import Claimed, Decision
+from stores.states import OPEN
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,7 @@ class Delivery:
 
     def __init__(
         self,
-        store: ReadStore,
+        store: DecisionStore,
         registry: Registry,
         *,
         notifier: Notifier,
@@ -97,13 +98,13 @@ class Delivery:
         if entry.abort is not None:  # told before: it only has to stop
             self._settlement.wind_up(entry)
             return
-        row = await self._store.row(run_id)
-        if row is None:
+        standing = await self._store.standing(run_id)
+        if standing is None:
             return
-        if row.open:
-            self._hold(entry, row.owner_epoch, row.fence, settled=False)
+        if standing.status in OPEN:
+            self._hold(entry, standing.owner_epoch, standing.fence, settled=False)
         else:
-            self._tell(entry, _decision(row))
+            self._tell(entry, standing)
 
     def stop_locally(self, entry: Entry, abort: Abort) -> None:
         """Stop the local task although the decision could not be written; it is written before the run
@@ -113,24 +114,6 @@ class Delivery:
             entry.stop(abort, self._stamps.now())
             self._announce(entry)
         self._settlement.wind_up(entry)
-
-
-def _decision(row: RunRow) -> Decision:
-    return Decision(
-        row.run_id,
-        row.thread_id,
-        row.status,
-        False,
-        row.settled,
-        row.owner_epoch,
-        row.home_epoch,
-        row.fence,
-        row.cancel_action,
-        row.cancel_cause,
-        row.cancel_reason,
-        row.cancel_actor,
-        row.error,
-    )
 
 
 class Cancellations:
