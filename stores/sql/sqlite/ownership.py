@@ -185,11 +185,7 @@ def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
 
 def next_home(cx: sqlite3.Connection, thread_id: str) -> int | None:
     """The home epoch of the head of the waiting line."""
-    row = cx.execute(
-        f"SELECT home_epoch FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING} ORDER BY seq LIMIT 1",
-        (thread_id,),
-    ).fetchone()
-    return None if row is None else row[0]
+    return _after(cx, thread_id)[0]
 
 
 def _guard(own: Ownership) -> dict[str, Any]:
