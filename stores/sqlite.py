@@ -187,6 +187,8 @@ class SQLiteStore(SQLTransactions):
         worker = replace(worker, proof=gate.token)
 
         def register(cx: sqlite3.Connection, now: int) -> int:
+            while issued:  # run again: what was issued before was rolled back
+                gate.dead(issued.pop())
             issued.append(workers.register(cx, worker, now))
             gate.live(issued[0])  # before the row can be seen: no peer may find it without its proof of life
             return issued[0]

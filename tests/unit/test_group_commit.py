@@ -148,6 +148,47 @@ async def test_a_transaction_that_fails_rolls_back_only_itself(
     assert kept(path) == {0, 2}
 
 
+async def test_one_that_fails_after_it_wrote_is_undone_alone_and_the_rest_is_run_again(
+    commits: GroupCommit, path: Path
+) -> None:
+    ran: list[int] = []
+
+    def noted(cx: sqlite3.Connection, n: int, *, now: int) -> int:
+        ran.append(n)
+        return keep(cx, n, now=now)
+
+    def half(cx: sqlite3.Connection, *, now: int) -> None:
+        noted(cx, 2, now=now)
+        raise ValueError("after the write")
+
+    asked = (commits.run(noted, 1), commits.run(half), commits.run(noted, 3))
+    first, failed, last = await asyncio.gather(*asked, return_exceptions=True)
+    assert (first, last) == (1, 3)
+    assert isinstance(failed, ValueError)
+    assert ran == [1, 2, 1, 2, 3]
+    assert kept(path) == {1, 3}
+
+
+async def test_a_refusal_that_wrote_nothing_costs_nobody_a_second_run(
+    commits: GroupCommit, path: Path
+) -> None:
+    ran: list[int] = []
+
+    def noted(cx: sqlite3.Connection, n: int, *, now: int) -> int:
+        ran.append(n)
+        return keep(cx, n, now=now)
+
+    def refuse(cx: sqlite3.Connection, *, now: int) -> None:
+        cx.execute("SELECT n FROM kept").fetchall()
+        raise ValueError("busy")
+
+    asked = (commits.run(noted, 1), commits.run(refuse), commits.run(noted, 3))
+    answers = await asyncio.gather(*asked, return_exceptions=True)
+    assert [type(answer) for answer in answers] == [int, ValueError, int]
+    assert ran == [1, 3]
+    assert kept(path) == {1, 3}
+
+
 async def test_a_broken_rule_is_its_callers_alone(commits: GroupCommit, path: Path) -> None:
     first, second = await asyncio.gather(commits.run(keep, 1), commits.run(keep, 1), return_exceptions=True)
     assert first == 1
