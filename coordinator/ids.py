@@ -10,14 +10,43 @@ import os
 import time
 
 _RANDOM_BITS = 62
+_RANDOM_BYTES = 8
+_POOL_BYTES = 512 * _RANDOM_BYTES
 _VERSION_7 = 7 << 76
 _VARIANT = 2 << _RANDOM_BITS
+
+
+class _RandomPool:
+    """Bytes of the system's generator, fetched for many ids at once: the call gives up the interpreter's
+    lock, and to get it back beside a busy writer thread took 19 of a run's 200 us.
+
+    A slice is taken before the next caller can see it, whatever thread that is in. A forked child
+    starts with an empty pool: it must not hand out what its parent does.
+    """
+
+    def __init__(self) -> None:
+        self._slices: list[bytes] = []
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self._slices.clear)
+
+    def take(self) -> bytes:
+        while True:
+            try:
+                return self._slices.pop()
+            except IndexError:
+                fresh = os.urandom(_POOL_BYTES)
+                self._slices.extend(
+                    fresh[start : start + _RANDOM_BYTES] for start in range(0, _POOL_BYTES, _RANDOM_BYTES)
+                )
+
+
+_pool = _RandomPool()
 
 
 def new_run_id() -> str:
     """48 bits of milliseconds, 12 of the fraction (2**-12 ms), 62 random ones (RFC 9562, 5.7 and 6.2)."""
     millis, rest = divmod(time.time_ns(), 1_000_000)
     fraction = (rest << 12) // 1_000_000
-    random = int.from_bytes(os.urandom(8), "big") >> 2
+    random = int.from_bytes(_pool.take(), "big") >> 2
     text = f"{(millis << 80) | _VERSION_7 | (fraction << 64) | _VARIANT | random:032x}"
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
