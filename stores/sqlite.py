@@ -1,7 +1,8 @@
 """The SQLite store: one file, many processes of one host.
 
 WAL; one writer connection with group commit behind a gate (`stores.gate`), one read connection, so
-that reads never wait for the writer. Not for network file systems: SQLite's locks do not work there.
+that reads never wait for the writer, and one for glances at single rows from the event loop. Not for
+network file systems: SQLite's locks do not work there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import asyncio
 import sqlite3
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -19,8 +21,8 @@ from stores import gate as gates
 from stores.errors import StoreUnavailable
 from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
 from stores.inspection import Inspection
-from stores.rows import NewWorker, Orphan, WorkerRow
-from stores.sql.sqlite import inspection, schema, workers
+from stores.rows import Decision, NewWorker, Orphan, WorkerRow
+from stores.sql.sqlite import decisions, inspection, schema, workers
 from stores.transactions import SQLTransactions
 
 Synchronous = Literal["FULL", "NORMAL"]
@@ -56,6 +58,7 @@ class SQLiteStore(SQLTransactions):
         self._gate: gates.FileGate | None = None
         self._writer: ThreadConnection | None = None
         self._reader: ThreadConnection | None = None
+        self._glance: sqlite3.Connection | None = None
         self._commits: GroupCommit | None = None
         self._opening = asyncio.Lock()
         self.reads = 0
@@ -85,6 +88,7 @@ class SQLiteStore(SQLTransactions):
             reader = ThreadConnection(lambda: self._connect(query_only=True))
             await reader.connect()
             self._reader = reader
+            self._glance = await reader.submit(lambda _: self._connect(query_only=True, timeout=0))
         except BaseException as error:
             await self._close()
             translated = as_store_error(error)
@@ -99,10 +103,10 @@ class SQLiteStore(SQLTransactions):
             **({"gate": self._gate.writing} if self._gate is not None else {}),
         )
 
-    def _connect(self, *, query_only: bool = False) -> sqlite3.Connection:
+    def _connect(self, *, query_only: bool = False, timeout: float | None = None) -> sqlite3.Connection:
         cx = sqlite3.connect(
             self.path,
-            timeout=self._busy_timeout,
+            timeout=self._busy_timeout if timeout is None else timeout,
             isolation_level=None,
             cached_statements=512,
             check_same_thread=False,
@@ -152,6 +156,9 @@ class SQLiteStore(SQLTransactions):
         self._commits = None
         writer, reader, gate = self._writer, self._reader, self._gate
         self._writer = self._reader = self._gate = None
+        if self._glance is not None:
+            self._glance.close()
+            self._glance = None
         try:
             if reader is not None:
                 await reader.close()
@@ -179,6 +186,15 @@ class SQLiteStore(SQLTransactions):
             return await self._reader.submit(lambda cx: query(cx, *args, **kwargs))
         except sqlite3.Error as error:
             raise as_store_error(error) from error
+
+    async def standing(self, run_id: str) -> Decision | None:
+        """In the event loop itself: the row was written a moment ago, so that its pages are in memory and
+        the look takes 15 us, where the hop to the reader's thread and back takes 100 to 350 of a cancel."""
+        if self._glance is not None:
+            with suppress(sqlite3.OperationalError):  # busy: the thread has the patience
+                self.reads += 1
+                return decisions.standing(self._glance, run_id)
+        return await super().standing(run_id)
 
     async def register(self, worker: NewWorker) -> int:
         if self._commits is None or self._gate is None:

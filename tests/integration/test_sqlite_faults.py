@@ -10,6 +10,7 @@ import asyncio
 import os
 import sqlite3
 import subprocess
+import threading
 from collections.abc import Callable, Generator
 from functools import partial
 from pathlib import Path
@@ -272,3 +273,36 @@ async def test_a_registration_whose_caller_goes_away_still_counts(open_sqlite: C
         await asking
     assert await store.register(new_worker()) == 2
     assert not store.proven_dead(await worker_row(store, 1))
+
+
+# -- a look at one row
+
+
+async def test_a_look_at_one_row_waits_for_nobody(open_sqlite: Callable[..., Any]) -> None:
+    """A cancel on its way stands behind no long read, and a file that is locked for a moment behind no
+    look: that one is taken by the reader, who waits."""
+    store = await open_sqlite()
+    me = await store.register(new_worker())
+    run_id = (await admitted(store, me)).run_id
+    let_go = threading.Event()
+    assert store._reader is not None
+
+    def long(_: sqlite3.Connection) -> bool:
+        return let_go.wait(20)
+
+    long_read = store._reader.submit(long)
+    found = await store.standing(run_id)
+    assert found is not None
+    assert found.run_id == run_id
+    assert not long_read.done()
+    let_go.set()
+    await long_read
+
+    assert store._glance is not None
+    store._glance.close()
+    store._glance = sqlite3.connect(":memory:")  # stands for a file that cannot be read at this moment
+    assert await store.standing(run_id) == found
+
+    await store.aclose()
+    with pytest.raises(StoreUnavailable):
+        await store.standing(run_id)
