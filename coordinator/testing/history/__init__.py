@@ -1,0 +1,29 @@
+"""Histories of workers: how they are written, and what proves that nothing went wrong.
+
+with Recorder("w1", folder / "w1.jsonl") as record:
+    with record.call("admit", thread="t", strategy="reject") as call:
+        run = await manager.create_or_reject("t")
+        call.answer(run=run.run_id)
+
+report = check(read(*folder.glob("*.jsonl")), await collect(store, ["t"]), bound=5.0)
+report.raise_if_violated()
+"""
+
+from coordinator.testing.history.audit import Audit, collect
+from coordinator.testing.history.check import check
+from coordinator.testing.history.findings import Finding, Report
+from coordinator.testing.history.lines import REFUSALS, Call, Line, Recorder, in_order, read
+
+__all__ = [
+    "REFUSALS",
+    "Audit",
+    "Call",
+    "Finding",
+    "Line",
+    "Recorder",
+    "Report",
+    "check",
+    "collect",
+    "in_order",
+    "read",
+]
