@@ -1,0 +1,106 @@
+"""From lines to the operations of each thread."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from coordinator.testing.history.lines import Line
+from coordinator.testing.history.sequential import Op
+
+EXCUSING = frozenset({"killed", "paused", "fenced", "drained", "store_down", "buried", "stopped"})
+"""Faults after which the runs of a worker may be ended by others."""
+WITHOUT_EFFECT = frozenset({"wait", "get"})
+VALUES = ("values",)
+
+
+def of_threads(lines: Iterable[Line], run_ids: Iterable[tuple[str, str]] = ()) -> dict[str, list[Op]]:
+    """`lines` in the order of time. `run_ids`: (run, thread) that are known from elsewhere."""
+    history = list(lines)
+    threads = dict(run_ids) | {line.run: line.thread for line in history if line.run and line.thread}
+    ops: dict[str, list[Op]] = defaultdict(list)
+    for op, thread in _calls(history):
+        where = thread or threads.get(op.run or "")
+        if where is not None:
+            ops[where].append(op)
+    for line in history:
+        if line.kind == "step" and line.what in ("began", "stopped") and line.thread is not None:
+            ops[line.thread].append(_at(line, line.what, _step_args(line)))
+    excuses = [excuse for line in history if (excuse := _excuse(line)) is not None]
+    return {thread: _complete(found, excuses, threads, thread) for thread, found in ops.items()}
+
+
+def _calls(history: list[Line]) -> Iterator[tuple[Op, str | None]]:
+    answers = {line.call: line for line in history if line.kind == "answer"}
+    for call in (line for line in history if line.kind == "call"):
+        answer = answers.get(call.call)
+        known = answer is not None and answer.outcome != "unknown"
+        if call.what in WITHOUT_EFFECT and (not known or (answer is not None and answer.outcome != "ok")):
+            continue
+        if call.what == "get" and answer is not None and answer.args.get("source") == "memory":
+            continue  # a worker's own view, see `properties.views_never_go_back`
+        op = _op(call, answer if known else None)
+        yield op, call.thread or (answer.thread if answer else None)
+        if call.what == "cancel" and call.args.get("wait") and op.answer.get("result"):
+            answered = Op("wait", op.worker, op.begin, op.end, run=op.run, lines=op.lines)
+            yield answered, call.thread
+
+
+def _op(call: Line, answer: Line | None) -> Op:
+    return Op(
+        call.what,
+        call.worker,
+        call.at,
+        answer.at if answer else None,
+        outcome=(answer.outcome if answer else None) or "unknown",
+        error=answer.error if answer else None,
+        run=(answer.run if answer else None) or call.run,
+        fence=call.fence,
+        args=plain(call.args),
+        answer=answer.args if answer else {},
+        lines=tuple(str(line) for line in (call, answer) if line is not None),
+    )
+
+
+def _step_args(line: Line) -> dict[str, Any]:
+    """A task that leaves no values behind leaves the thread's as they are."""
+    leaves_none = line.what == "stopped" and line.args.get("values") is None
+    return {name: value for name, value in line.args.items() if name != "values" or not leaves_none}
+
+
+def _at(line: Line, what: str, args: dict[str, Any]) -> Op:
+    """Something that was seen at one instant."""
+    ids: dict[str, Any] = {"run": line.run, "fence": line.fence, "lines": (str(line),)}
+    return Op(what, line.worker, line.at, line.at, args=plain(args), **ids)
+
+
+def _excuse(line: Line) -> Op | None:
+    if line.kind != "fault":
+        return None
+    if line.what == "deaf" and line.run is not None:
+        return _at(line, "excuse", {"who": line.run})
+    return _at(line, "excuse", {"who": line.args.get("worker", "*")}) if line.what in EXCUSING else None
+
+
+def _complete(ops: list[Op], excuses: list[Op], threads: dict[str, str], thread: str) -> list[Op]:
+    """Admissions without an answer may have got any id that was seen and that no answer explains."""
+    answered = {op.run for op in ops if op.what == "admit" and op.run is not None}
+    left = tuple(run for run, where in threads.items() if where == thread and run not in answered)
+    done = [
+        replace(op, candidates=(*left, f"unseen-{number}"))
+        if op.what == "admit" and op.run is None and op.outcome == "unknown"
+        else op
+        for number, op in enumerate(ops)
+    ]
+    workers = {op.worker for op in ops}
+    return done + [op for op in excuses if op.args["who"] in workers | {"*"} | threads.keys()]
+
+
+def plain(args: dict[str, Any]) -> dict[str, Any]:
+    """States are compared and hashed: values as text."""
+    return {
+        name: json.dumps(value, sort_keys=True) if name in VALUES else value for name, value in args.items()
+    }

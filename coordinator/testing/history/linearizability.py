@@ -1,0 +1,126 @@
+"""Is a history linearizable? Wing and Gong's search with Lowe's cache, thread by thread.
+
+Each call gets one instant between its call and its answer; the search looks for an order of these
+instants that the sequential thread can follow with the same answers. A call without an answer may
+take effect at any time after it was made, or never. What has been tried (set of calls that took
+effect, state) is not tried again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from coordinator.testing.history.findings import Finding
+from coordinator.testing.history.sequential import Op, Thread, after
+
+LOOKS_AT_THE_CLOCK_EVERY = 16
+"""Steps; one takes 20 us to some ms."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`decided` False: the budget ran out first. `placed`: how many answered calls were put in order at
+    best; `stuck`: those that came next there, and that none of the states could answer so."""
+
+    linearizable: bool
+    decided: bool
+    steps: int
+    placed: int = 0
+    stuck: tuple[Op, ...] = ()
+
+
+class _Node(NamedTuple):
+    """Of the answered calls, in order of their begin: all below `first` are placed, and those in the
+    bit set `more` (bit 0 = `first`). Of the open-ended ones those in `also`."""
+
+    first: int
+    more: int
+    also: int
+    state: Thread
+
+    def place(self, at: int, state: Thread) -> _Node:
+        first, more = self.first, self.more | 1 << (at - self.first)
+        while more & 1:
+            first, more = first + 1, more >> 1
+        return _Node(first, more, self.also, state)
+
+
+def search(ops: Sequence[Op], *, budget: float) -> Verdict:
+    """`budget` in seconds of this process's clock."""
+    return _Search(ops).run(time.monotonic() + budget)
+
+
+class _Search:
+    def __init__(self, ops: Sequence[Op]) -> None:
+        self.answered = sorted((op for op in ops if op.end is not None), key=lambda op: op.begin)
+        self.open_ended = sorted((op for op in ops if op.end is None), key=lambda op: op.begin)
+        self.steps, self.placed = 0, -1
+        self.stuck: tuple[Op, ...] = ()
+
+    def run(self, until: float) -> Verdict:
+        start = _Node(0, 0, 0, Thread())
+        seen, path = {start}, [self._next(start)]
+        while path:
+            self.steps += 1
+            if self.steps % LOOKS_AT_THE_CLOCK_EVERY == 0 and time.monotonic() > until:
+                return Verdict(False, False, self.steps, self.placed, self.stuck)
+            node = next(path[-1], None)
+            if node is None:
+                path.pop()
+            elif node.first == len(self.answered):
+                return Verdict(True, True, self.steps, len(self.answered))
+            elif node not in seen:
+                seen.add(node)
+                path.append(self._next(node))
+        return Verdict(not self.answered, True, self.steps, self.placed, self.stuck)
+
+    def _next(self, node: _Node) -> Iterator[_Node]:
+        """Nodes one call further; the call whose answer came first is tried first."""
+        candidates, deadline = self._candidates(node)
+        self._note(node, candidates)
+        for at in candidates:
+            for state in after(node.state, self.answered[at]):
+                yield node.place(at, state)
+        for at, op in enumerate(self.open_ended):
+            if not node.also >> at & 1 and (deadline is None or op.begin <= deadline):
+                for state in after(node.state, op):
+                    if state != node.state:
+                        yield node._replace(also=node.also | 1 << at, state=state)
+
+    def _candidates(self, node: _Node) -> tuple[list[int], int | None]:
+        """Calls that were made before the earliest answer that is still to come."""
+        found: list[tuple[int, int]] = []
+        deadline: int | None = None
+        for at in range(node.first, len(self.answered)):
+            op = self.answered[at]
+            if deadline is not None and op.begin > deadline:
+                break
+            if not node.more >> (at - node.first) & 1 and op.end is not None:
+                found.append((op.end, at))
+                deadline = op.end if deadline is None else min(deadline, op.end)
+        return [at for _, at in sorted(found)], deadline
+
+    def _note(self, node: _Node, candidates: list[int]) -> None:
+        placed = node.first + node.more.bit_count()
+        if placed > self.placed:
+            self.placed = placed
+            self.stuck = tuple(self.answered[at] for at in candidates)
+
+
+def check_thread(thread: str, ops: Sequence[Op], *, budget: float) -> list[Finding]:
+    verdict = search(ops, budget=budget)
+    if verdict.linearizable:
+        return []
+    lines = tuple(dict.fromkeys(line for op in verdict.stuck[:4] for line in op.lines))
+    where = (
+        f"{verdict.placed} of {sum(op.end is not None for op in ops)} answered calls could be put in order"
+    )
+    if not verdict.decided:
+        what = f"undecided after {budget:g} s and {verdict.steps} steps: {where}"
+        return [Finding("linearizable: undecided", what, lines, thread)]
+    names = ", ".join(f"{op.what} {op.run or ''}".strip() for op in verdict.stuck[:4])
+    what = f"no order of these calls explains their answers: {where}, then none of: {names}"
+    return [Finding("linearizable", what, lines, thread, verdict.stuck[0].run if verdict.stuck else None)]
