@@ -37,6 +37,13 @@ demo: $(STAMP) ## Watch three workers prove seven claims, with and without Redis
 test: $(STAMP) ## Run the tests, with branch coverage held at its floor. A part: ARGS="--no-cov tests/unit"
 	$(BIN)/pytest --cov --cov-report=term $(ARGS)
 
+# How many crashes, pauses, false burials, outages and deaf tasks a way through the model may have.
+FAULTS ?= 2
+
+.PHONY: model
+model: $(STAMP) ## Explore every state of the protocol's model. FAULTS=3 takes minutes; ARGS="--weaken no_tick" breaks it
+	@$(BIN)/python -m tests.model --faults $(FAULTS) $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## Formatting, lint, types, who imports whom, and what the wheel holds
 	$(BIN)/ruff format --check .

@@ -1,0 +1,232 @@
+"""What may happen next: (what, whether it needs no fault, the state after it)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from tests.model import store
+from tests.model.states import OPEN, TERMINAL, State, Task, Worker
+from tests.model.store import Weak
+
+NO_TASKS = frozenset[Task]()
+NOTHING_OWED = frozenset[tuple[int, int]]()
+
+
+class Step(NamedTuple):
+    name: str
+    fair: bool
+    after: State
+    saves: Task | None = None
+    """The task whose write to the thread's values was accepted."""
+    restores: int | None = None
+    """The fence with which a restore was accepted."""
+    certain: bool = True
+    """It will happen in the end, if nothing else does. A task that nobody stops may go on for ever."""
+
+
+class Scenario(NamedTuple):
+    """Which runs there are, where they are admitted, and what may happen beside crashes, pauses and
+    false burials. One model, several small configurations: the product of all features is too large."""
+
+    strategies: tuple[str, ...]
+    homes: tuple[int, ...]
+    portable: tuple[bool, ...]
+    cancels: frozenset[int] = frozenset()
+    saves: frozenset[int] = frozenset()
+    attempts: int = 3
+    pauses: int = 1
+    drains: bool = False
+    outages: bool = False
+    deafness: bool = False
+
+
+def steps(s: State, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
+    """`spare`: one more fault is allowed."""
+    return (step for step in _steps(s, scene, weak) if step.fair or spare)
+
+
+def _steps(s: State, scene: Scenario, weak: Weak) -> Iterator[Step]:
+    for i, w in enumerate(s.workers):
+        yield from _lives_and_dies(s, i, w, scene, weak)
+        if w.mode == "up":
+            yield from _executes(s, i, w, scene, weak)
+            if s.store_up:
+                yield from _coordinates(s, i, w, scene, weak)
+                yield from _outbox(s, i, w, weak)
+            elif w.tasks or w.owed:
+                yield Step(f"lease of {i} ends, registers anew", True, anew(s, i))
+    if scene.outages and s.store_up:
+        yield Step("store goes down", False, s._replace(store_up=False))
+    if not s.store_up:
+        yield Step("store comes back", True, s._replace(store_up=True))
+        if "acknowledge_first" in weak:
+            for r in scene.cancels:
+                if s.runs[r].status in OPEN:
+                    yield Step(f"cancel {r} acknowledged", True, s.with_run(r, acknowledged=True))
+
+
+def _lives_and_dies(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+    if w.mode == "up":
+        yield Step(f"crash {i}", False, s.with_worker(i, mode="down", tasks=NO_TASKS, owed=NOTHING_OWED))
+        if w.pauses < scene.pauses:
+            yield Step(f"pause {i}", False, s.with_worker(i, mode="paused", pauses=w.pauses + 1))
+        if w.epoch in s.buried:
+            yield Step(f"worker {i} fences itself, registers anew", True, anew(s, i))
+        if scene.drains and i == 0:
+            yield from _drains(s, i, w, weak)
+    if w.mode == "paused":
+        yield Step(f"resume {i}", True, s.with_worker(i, mode="up"))
+    if w.mode == "down" and w.restarts < 1 and s.store_up:
+        yield Step(f"restart {i}", True, anew(s.with_worker(i, mode="up", restarts=1, draining=False), i))
+
+
+def anew(s: State, i: int) -> State:
+    """A new incarnation: an epoch that nobody had, no tasks, nothing owed."""
+    epoch = s.epochs + 1
+    return s.with_worker(i, epoch=epoch, tasks=NO_TASKS, owed=NOTHING_OWED)._replace(epochs=epoch)
+
+
+def _drains(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
+    if not w.draining:
+        yield Step(f"drain {i}", True, s.with_worker(i, draining=True))
+        return
+    for r, run in enumerate(s.runs):  # grace is over
+        if run.holds and run.owner == w.epoch and run.status in OPEN:
+            yield Step(f"grace of {i} ends, cancel {r}", True, store.decide(s, r, weak))
+    holding = any(run.holds and run.owner == w.epoch for run in s.runs)
+    if "drain_leaves_tasks" in weak or not (w.tasks or holding or w.owed):
+        after = store.bury(s, w.epoch).with_worker(i, mode="gone")
+        yield Step(f"{i} retires", True, after)
+
+
+def _executes(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+    """Tasks, and how they end."""
+    for task in w.tasks:
+        run, r = s.runs[task.run], task.run
+        without = s.with_worker(i, tasks=w.tasks - {task})
+        if r in scene.saves and s.store_up and not task.closed:
+            saved = store.save(s, r, task.fence, weak)
+            if saved is not None and saved != s:
+                yield Step(f"task {r} saves", True, saved, saves=task)
+            elif saved is None:
+                yield Step(f"save of {r} refused, task dropped", True, without)
+        mine = store.owned(s, r, w.epoch, task.fence)
+        if task.deaf:
+            continue
+        told = run.status in TERMINAL and mine and "no_tick" not in weak
+        if told:
+            yield Step(f"task {r} told to stop, stops", True, without)
+            if scene.deafness:
+                deaf = w.tasks - {task} | {task._replace(deaf=True)}
+                yield Step(f"task {r} told to stop, does not", False, s.with_worker(i, tasks=deaf))
+        yield from _ends(s, without, i, w, task, scene, weak)
+
+
+def _ends(
+    s: State, without: State, i: int, w: Worker, task: Task, scene: Scenario, weak: Weak
+) -> Iterator[Step]:
+    """The task has returned: its finish is sent, or owed."""
+    r = task.run
+    owes = without.with_worker(i, owed=w.owed | {(r, task.fence)})
+    if not s.store_up:
+        yield Step(f"task {r} ends, finish owed", True, without if "outbox_dropped" in weak else owes)
+        return
+    done = store.finish(without, r, w.epoch, task.fence, weak)
+    if done is None:
+        if not store.owned(s, r, w.epoch, task.fence):
+            yield Step(f"finish of {r} refused, task dropped", True, without)
+        return
+    yield Step(f"finish {r} by {i}", True, done, certain=s.runs[r].status in OPEN)
+    if scene.outages:  # committed, and the answer was lost
+        unknown = store.finish(owes, r, w.epoch, task.fence, weak)
+        if unknown is not None:
+            yield Step(f"finish {r} by {i}, outcome unknown", False, unknown)
+
+
+def _outbox(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
+    """Owed finishes are written again with the same ids: a repetition finds itself done."""
+    for r, fence in w.owed:
+        paid = s.with_worker(i, owed=w.owed - {(r, fence)})
+        again = store.finish(paid, r, w.epoch, fence, weak)
+        if again is None and "outbox_unfenced" in weak:
+            again = paid.with_run(r, status="success", holds=False)
+        mine = (s.runs[r].owner, s.runs[r].fence) == (w.epoch, fence)
+        if (
+            again is None
+            and "retry_blindly" in weak
+            and mine
+            and s.fence == fence + 1
+            and s.holder is not None
+        ):
+            again = paid.with_run(s.holder, status="success", holds=False)  # whoever holds the thread now
+        yield Step(f"owed finish of {r} by {i}", True, paid if again is None else again)
+
+
+def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+    """What the coordinator on a worker asks of the store."""
+    for r, run in enumerate(s.runs):
+        home = scene.homes[r] == i and (not w.draining or "drain_admits" in weak)
+        if run.status == "-" and home:
+            after = store.admit(s, r, scene.strategies[r], w.epoch, weak)
+            if after is not None:
+                yield Step(f"admit {r} ({scene.strategies[r]}) by {i}", True, after)
+        if not w.has_task(r) and (after := store.start(s, r, w.epoch, weak)) is not None:
+            task = Task(r, run.fence)
+            yield Step(f"start {r} by {i}", True, after.with_worker(i, tasks=w.tasks | {task}))
+        if run.status in TERMINAL and store.owned(s, r, w.epoch, run.fence):
+            yield from _settles(s, i, w, r, scene, weak)
+        if r in scene.cancels and run.status in OPEN and w.epoch not in s.buried:
+            after = store.decide(s, r, weak)
+            yield Step(f"cancel {r}", True, after.with_run(r, acknowledged=True))
+    if (after := store.claim(s, w.epoch, scene.portable, weak)) is not None:
+        yield Step(f"claim by {i}", True, after)
+    yield from _reaps(s, i, w, scene, weak)
+    yield from _zombie_restores(s, w, weak)
+
+
+def _settles(s: State, i: int, w: Worker, r: int, scene: Scenario, weak: Weak) -> Iterator[Step]:
+    """stop -> close -> restore -> settle; a task that does not stop is closed and fenced first."""
+    run = s.runs[r]
+    task = next((task for task in w.tasks if task.run == r), None)
+    if (
+        task is not None
+        and task.deaf
+        and not task.closed
+        and task.fence == run.fence
+        and "no_force" not in weak
+    ):
+        after = store.refence(s, r, w.epoch, run.fence, weak)
+        if after is not None:
+            closed = task._replace(closed="force_without_close" not in weak)
+            after = after.with_worker(i, tasks=w.tasks - {task} | {closed})
+            yield Step(f"force {r} by {i}", True, after)
+    forced = task is not None and task.deaf and (task.closed or task.fence < run.fence)
+    if any(owed == r for owed, _ in w.owed) or (task is not None and not forced):
+        return
+    if run.must_undo and (after := store.restore(s, r, run.fence, weak)) is not None:
+        yield Step(f"restore {r} by {i}", True, after.with_run(r, undone=True), restores=run.fence)
+    if (after := store.settle(s, r, w.epoch, run.fence, weak)) is not None:
+        yield Step(f"settle {r} by {i}", True, after)
+
+
+def _zombie_restores(s: State, w: Worker, weak: Weak) -> Iterator[Step]:
+    """A worker that was buried inside a restore goes on with the fence that it had."""
+    for r, run in enumerate(s.runs):
+        if run.rollback and run.attempts and run.owner != w.epoch and w.epoch in s.buried:
+            fence = run.fence - 1  # the one before the adoption
+            after = store.restore(s, r, fence, weak)
+            if after is not None and after != s:
+                yield Step(f"late restore {r} with fence {fence}", True, after, restores=fence)
+
+
+def _reaps(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+    if w.epoch in s.buried:
+        return
+    for j, peer in enumerate(s.workers):
+        if j != i and peer.epoch not in s.buried and peer.mode != "gone":
+            yield Step(f"bury {j} by {i}", peer.mode != "up", store.bury(s, peer.epoch))
+    if "no_bury_runs" not in weak:
+        after = store.sweep(s, w.epoch, scene.portable, scene.attempts, weak)
+        if after != s:
+            yield Step(f"sweep by {i}", True, after)

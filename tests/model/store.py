@@ -1,0 +1,137 @@
+"""Transactions: what the store does, each all or nothing. None = refused, nothing was written."""
+
+from __future__ import annotations
+
+from tests.model.states import NONE, OPEN, TERMINAL, Run, State
+
+Weak = frozenset[str]
+
+
+def live(s: State, epoch: int, weak: Weak) -> bool:
+    return epoch not in s.buried or "no_live_check" in weak
+
+
+def owned(s: State, r: int, epoch: int, fence: int) -> bool:
+    """The guard of every write of an owner."""
+    run = s.runs[r]
+    return run.holds and (run.owner, run.fence) == (epoch, fence) and epoch not in s.buried
+
+
+def next_fence(s: State, weak: Weak) -> int:
+    return max(1, s.fence) if "no_new_fence" in weak else s.fence + 1
+
+
+def admit(s: State, r: int, strategy: str, epoch: int, weak: Weak) -> State | None:
+    if not live(s, epoch, weak):
+        return None
+    if strategy in ("interrupt", "rollback"):
+        for other in range(len(s.runs)):
+            s = decide(s, other, weak, rollback=strategy == "rollback")
+    busy = any(run.in_flight for run in s.runs) and "no_single_holder" not in weak
+    if not busy:
+        fence = next_fence(s, weak)
+        return s.with_run(r, status="pending", holds=True, owner=epoch, fence=fence)._replace(fence=fence)
+    return None if strategy == "reject" else s.with_run(r, status="pending", home=epoch)
+
+
+def claim(s: State, epoch: int, portable: tuple[bool, ...], weak: Weak) -> State | None:
+    """The head of the line takes the free thread, if it is this epoch's to execute."""
+    head = next((r for r, run in enumerate(s.runs) if run.waiting), None)
+    held = s.holder is not None and "no_single_holder" not in weak
+    if head is None or held or not live(s, epoch, weak):
+        return None
+    orphan = s.dead(s.runs[head].home) and portable[head] and "only_home_claims" not in weak
+    if s.runs[head].home != epoch and not orphan:
+        return None
+    fence = next_fence(s, weak)
+    return s.with_run(head, holds=True, owner=epoch, fence=fence)._replace(fence=fence)
+
+
+def start(s: State, r: int, epoch: int, weak: Weak) -> State | None:
+    """With `open` before it: from here on the thread's values refuse older fences."""
+    run = s.runs[r]
+    if run.status != "pending" or not run.holds or run.owner != epoch or not live(s, epoch, weak):
+        return None
+    s = s._replace(opened=max(s.opened, run.fence))
+    return s.with_run(r, status="running", started=True, found=s.values)
+
+
+def decide(s: State, r: int, weak: Weak, *, rollback: bool = False) -> State:
+    """A cancel. Whoever waits settles at once; a holder keeps the thread until it has stopped."""
+    run = s.runs[r]
+    if run.status not in OPEN:
+        return s
+    return s.with_run(
+        r, status="interrupted", rollback=rollback, holds=run.holds and "free_on_cancel" not in weak
+    )
+
+
+def finish(s: State, r: int, epoch: int, fence: int, weak: Weak) -> State | None:
+    """Decide and settle. A decision that came first stands; a rollback keeps the thread until `settle`."""
+    run = s.runs[r]
+    if not owned(s, r, epoch, fence) and "no_owner_guard" not in weak:
+        return None
+    if run.status in OPEN or "success_overwrites" in weak or "no_owner_guard" in weak:
+        return s.with_run(r, status="success", holds=False)
+    return settle(s, r, epoch, fence, weak)
+
+
+def settle(s: State, r: int, epoch: int, fence: int, weak: Weak) -> State | None:
+    run = s.runs[r]
+    if not owned(s, r, epoch, fence) or run.status not in TERMINAL:
+        return None
+    if run.must_undo and "settle_before_restore" not in weak:
+        return None
+    return s.with_run(r, holds=False)
+
+
+def refence(s: State, r: int, epoch: int, fence: int, weak: Weak) -> State | None:
+    if not owned(s, r, epoch, fence):
+        return None
+    if "force_without_fence" in weak:
+        return s
+    return s.with_run(r, fence=s.fence + 1)._replace(fence=s.fence + 1)
+
+
+def save(s: State, r: int, fence: int, weak: Weak) -> State | None:
+    """A write of the thread's values, in whatever store holds them: that one knows only the fence.
+    The first save of a run keeps what was there before it, in the same transaction."""
+    if fence < s.opened and "save_unfenced" not in weak:
+        return None
+    base = s.values if s.runs[r].base == NONE or "base_overwritten" in weak else s.runs[r].base
+    return s.with_run(r, base=base)._replace(values=r + 1)
+
+
+def restore(s: State, r: int, fence: int, weak: Weak) -> State | None:
+    """Undo what the run saved, with the fence advanced first. Any number of times, by anybody who has a
+    fence that is new enough; only its owner knows from the answer that it is complete."""
+    if fence < s.opened and "restore_unfenced" not in weak:
+        return None
+    values = s.values if s.runs[r].base == NONE else s.runs[r].base
+    return s._replace(values=values, opened=max(s.opened, fence))
+
+
+def bury(s: State, epoch: int) -> State:
+    return s._replace(buried=s.buried | {epoch})
+
+
+def sweep(s: State, by: int, portable: tuple[bool, ...], attempts: int, weak: Weak) -> State:
+    """End whatever nobody alive answers for; adopt half-done rollbacks, at most `attempts` times."""
+    for r, run in enumerate(s.runs):
+        answers = run.owner if run.owner != NONE else run.home
+        if not run.in_flight or not s.dead(answers) or (run.waiting and portable[r]):
+            continue
+        if run.waiting and "drain_keeps_line" in weak:
+            continue
+        s = _end_or_adopt(s, r, run, by, attempts, weak)
+    return s
+
+
+def _end_or_adopt(s: State, r: int, run: Run, by: int, attempts: int, weak: Weak) -> State:
+    undo = run.must_undo and "no_adoption" not in weak
+    if undo and (run.attempts < attempts or "adopt_for_ever" in weak):
+        fence = s.fence if "adopt_without_fence" in weak else s.fence + 1
+        s = s.with_run(r, owner=by, fence=fence, attempts=run.attempts + 1, undone=False)
+        return s._replace(fence=fence)
+    status = run.status if run.status in TERMINAL else "error"
+    return s.with_run(r, status=status, holds=False, failed=run.failed or undo)
