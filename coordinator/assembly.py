@@ -47,13 +47,14 @@ class Assembly:
     ) -> None:
         self.store, self.settings, self.notifier, self._slots = store, settings, notifier, slots
         self.telemetry = Telemetry(hooks)
-        self.jobs, self.outbox, self._stamps = Jobs(), Outbox(), Stamps()
+        self.jobs, self._stamps = Jobs(), Stamps()
         # What leaves memory here leaves the memory of the store as well.
         forget = store.forget if isinstance(store, ForgettingStore) else _nothing
         self.registry = Registry(settings.keep_finished, settings.keep_finished_max, forget)
         self.worker = Worker(store, settings, self.telemetry)
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
         self.worker.gone = self._gone
+        self.outbox = Outbox(settings.outbox_limit, self.worker.check)
 
     # -- runs
 
@@ -71,6 +72,7 @@ class Assembly:
             worker=self.worker,
             states=self.values,
             jobs=self.jobs,
+            outbox=self.outbox,
             telemetry=self.telemetry,
             stamps=self._stamps,
             force_after=self.settings.force_after,
@@ -110,6 +112,7 @@ class Assembly:
             settlement=self.settlement,
             delivery=self.delivery,
             jobs=self.jobs,
+            outbox=self.outbox,
             telemetry=self.telemetry,
             stamps=self._stamps,
             limits=Limits(self.settings.max_waiting_per_thread, self.settings.max_waiting_per_user),
@@ -213,6 +216,7 @@ class Assembly:
     def _fenced(self, why: str) -> None:
         for entry in self.registry.unsettled():
             self.settlement.lose(entry, why)
+        self.outbox.weed()
         self.loops.register_anew()
 
     async def _gone(self) -> None:

@@ -14,6 +14,7 @@ CoordinatorError
 ├── StaleFence                 a newer run has the thread: drop the write
 └── StoreError
     ├── StoreUnavailable       nothing was acknowledged
+    │   ├── OutboxFull         too much waits for the store: nothing is admitted
     │   └── CancelNotDurable   the local task was stopped, but the cancel is not written
     └── StoreRefused           foreign file, newer schema, second host
 """
@@ -27,6 +28,7 @@ from stores.errors import (
     CoordinatorError,
     EpochDead,
     IdempotencyConflict,
+    OutboxFull,
     QueueFull,
     StaleFence,
     StoreError,
@@ -45,6 +47,7 @@ __all__ = [
     "InvalidArgument",
     "LeaseLost",
     "NotSettled",
+    "OutboxFull",
     "QueueFull",
     "RunFailed",
     "RunNotFound",

@@ -94,6 +94,11 @@ class RunManager:
         """How well hints travel; `off` = store-only mode."""
         return self._notifier.connectivity
 
+    @property
+    def owed(self) -> int:
+        """How many writes wait for the store, which is away. At `outbox_limit` admission stops."""
+        return len(self._parts.outbox)
+
     def store_counters(self) -> dict[str, int]:
         """Commits and reads of this manager's store so far; {} where the store does not count."""
         names = ("commits", "reads")
@@ -145,7 +150,7 @@ class RunManager:
         `reject`: ConflictError while anything is in flight. `interrupt`, `rollback`: what is in flight
         is cancelled with that action once the new row is safe; the new run waits until the old task
         has stopped. `enqueue`: first in, first out. Raises ConflictError, QueueFull, ThreadNotFound,
-        UnsupportedStrategyError, InvalidArgument, Draining, StoreError.
+        UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
         """
         new = asked(
             thread_id=thread_id,

@@ -54,6 +54,9 @@ class Settings(BaseSettings):
     keep_finished_max: int = Field(
         default=10_000, ge=0, description="How many finished records stay in memory"
     )
+    outbox_limit: int = Field(
+        default=1000, ge=1, description="How many writes may wait for the store before admission stops"
+    )
 
     @model_validator(mode="after")
     def _lease_outlives_renewal(self) -> Self:

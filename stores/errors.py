@@ -76,5 +76,16 @@ class StoreUnavailable(StoreError):
         super().__init__(f"Store unavailable: {what}. {hint}")
 
 
+class OutboxFull(StoreUnavailable):
+    """So many writes wait for the store that this worker admits no more runs."""
+
+    def __init__(self, owed: int, limit: int) -> None:
+        self.owed, self.limit = owed, limit
+        super().__init__(
+            f"{owed} finished results wait for the store (limit {limit})",
+            hint="Nothing was admitted; retry later.",
+        )
+
+
 class StoreRefused(StoreError):
     """The store exists and must not be used by this process: foreign file, newer schema, other host."""

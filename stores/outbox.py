@@ -1,19 +1,31 @@
-"""Writes that must arrive although their caller has gone away or the store has failed."""
+"""Writes that must arrive although their caller has gone away or the store is away.
+
+What failed is owed: it waits in the order in which it was owed, strictly so for each run, and one
+drainer writes it when the store is back: one probe, then the rest in waves. Nothing is dropped but
+what its guard refuses (the worker was fenced: its peers end those runs) and what no store could take.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
+
+from stores.errors import CoordinatorError, OutboxFull, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-MOST = 10_000
-FIRST_DELAY, LAST_DELAY = 0.1, 5.0  # s
+LIMIT = 1000
+FIRST_DELAY, LAST_DELAY = 0.05, 1.0  # s; between probes of a store that is away
+WAVE = 100
+"""How many owed writes go out together: one group commit, and no herd."""
+SHOWN = 20
+"""How many runs a log line names."""
 
 
 def is_cancelled(error: BaseException) -> bool:
@@ -22,17 +34,50 @@ def is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
-class Outbox:
-    """Best effort towards the caller, and not lost: what failed is owed, and repeated until it is
-    written or `aclose` gives up on it. One write is owed per key: the newest says it all."""
+class _Owed:
+    __slots__ = ("answer", "epoch", "key", "run_id", "write")
 
-    def __init__(self) -> None:
+    def __init__(
+        self,
+        run_id: str,
+        epoch: int | None,
+        key: str,
+        write: Callable[[], Awaitable[Any]],
+        answer: asyncio.Future[Any] | None,
+    ) -> None:
+        self.run_id, self.epoch, self.key, self.write, self.answer = run_id, epoch, key, write, answer
+
+
+class _Tried(NamedTuple):
+    written: bool
+    away: bool
+
+
+class Outbox:
+    """`guard(epoch)` raises a CoordinatorError where that epoch may write no more.
+
+    The bound is on admission: `check_room` refuses new runs while `limit` writes are owed. Those of runs
+    that are under way already still get in, so at most `limit` and a few for each of them wait.
+    """
+
+    def __init__(self, limit: int = LIMIT, guard: Callable[[int], None] | None = None) -> None:
+        self._limit, self._guard = limit, guard
         self._under_way: set[asyncio.Task[Any]] = set()
-        self._owed: dict[str, Callable[[], Awaitable[object]]] = {}
-        self._repeating: asyncio.Task[None] | None = None
+        self._owed: dict[_Owed, None] = {}
+        self._lanes: Counter[str] = Counter()
+        self._keys: dict[str, _Owed] = {}
+        self._away = False
+        self._drainer: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._owed)
+
+    def check_room(self) -> None:
+        """Raises OutboxFull."""
+        if len(self._owed) >= self._limit:
+            raise OutboxFull(len(self._owed), self._limit)
+
+    # -- work that goes on without its caller
 
     def post(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(work)
@@ -44,51 +89,197 @@ class Outbox:
         """Wait for `work`, which goes on to its end even if the caller is cancelled meanwhile."""
         return await asyncio.shield(self.post(work))
 
+    # -- writes
+
+    async def deliver(
+        self,
+        run_id: str,
+        epoch: int,
+        what: str,
+        write: Callable[[], Awaitable[T]],
+        *,
+        patient: bool = True,
+    ) -> T:
+        """What `write` answers, now or when the store is back. A caller who is cancelled takes a write
+        that has not begun with him. Raises what the guard raises, and what `write` does but
+        StoreUnavailable; that too where the caller is not `patient`."""
+        if self._guard is not None:
+            self._guard(epoch)
+        if not (self._away or run_id in self._lanes):
+            try:
+                return await write()
+            except StoreUnavailable as error:
+                self._away = True
+                logger.warning("%s It is owed: %s", error, what)
+                if not patient:
+                    raise
+        elif not patient:
+            raise StoreUnavailable("writes wait for it", hint="This one will wait, too.")
+        answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+        self._enqueue(_Owed(run_id, epoch, what, write, answer))
+        return await answer
+
+    async def offer(
+        self, run_id: str, epoch: int | None, key: str, write: Callable[[], Awaitable[object]]
+    ) -> None:
+        """Best effort towards the caller, and not lost: returns when it is written or owed.
+
+        What no store could take (TypeError, ValueError) is logged. Raises nothing."""
+        if not (self._away or run_id in self._lanes):
+            try:
+                await write()
+            except (TypeError, ValueError):
+                logger.exception("%s cannot be written", key)  # nor ever could it
+                return
+            except Exception as error:
+                self._away = isinstance(error, StoreUnavailable)
+                logger.warning("%s could not be written; it is owed", key, exc_info=True)
+            else:
+                return
+        self._enqueue(_Owed(run_id, epoch, key, write, None))
+
     def owe(self, key: str, write: Callable[[], Awaitable[object]]) -> None:
-        """Repeat `write` until it returns."""
-        if key not in self._owed and len(self._owed) >= MOST:
-            lost = next(iter(self._owed))
-            del self._owed[lost]
-            logger.error("%d writes are owed to the store; the one of %s is given up", MOST, lost)
-        self._owed[key] = write
-        if self._repeating is None or self._repeating.done():
-            self._repeating = asyncio.get_running_loop().create_task(self._repeat())
+        """Repeat `write` until it returns. One is owed per key: the newest says it all."""
+        if (known := self._keys.get(key)) is not None:
+            known.write = write
+            return
+        owed = self._keys[key] = _Owed(key, None, key, write, None)
+        self._enqueue(owed)
 
     def settle(self, key: str) -> None:
         """A newer write of the same has arrived, or may not be made any more."""
-        self._owed.pop(key, None)
+        if (known := self._keys.get(key)) is not None:
+            self._remove(known)
 
-    async def _repeat(self) -> None:
+    def weed(self) -> None:
+        """Drop at once what the guard refuses; see `Incarnation.fenced`."""
+        refused = [owed for owed in self._owed if self._refused(owed) is not None]
+        self._drop(refused)
+
+    def _refused(self, owed: _Owed) -> CoordinatorError | None:
+        if self._guard is None or owed.epoch is None:
+            return None
+        try:
+            self._guard(owed.epoch)
+        except CoordinatorError as error:
+            return error
+        return None
+
+    def _drop(self, refused: list[_Owed]) -> None:
+        """The worker's peers end those runs: they were told to, or will find them."""
+        for owed in refused:
+            error = self._refused(owed)
+            self._remove(owed)
+            if owed.answer is not None and not owed.answer.done() and error is not None:
+                owed.answer.set_exception(error)
+        if refused:
+            run_ids = list(dict.fromkeys(owed.run_id for owed in refused))
+            logger.error(
+                "%d writes owed to the store are dropped, because this worker was fenced; the reaper ends"
+                " what is in flight of runs %s%s",
+                len(refused),
+                ", ".join(repr(run_id) for run_id in run_ids[:SHOWN]),
+                f" and {len(run_ids) - SHOWN} more" if len(run_ids) > SHOWN else "",
+            )
+
+    def _enqueue(self, owed: _Owed) -> None:
+        self._owed[owed] = None
+        self._lanes[owed.run_id] += 1
+        if self._drainer is None or self._drainer.done():
+            self._drainer = asyncio.get_running_loop().create_task(self._drain())
+
+    def _remove(self, owed: _Owed) -> None:
+        if owed not in self._owed:
+            return
+        del self._owed[owed]
+        self._lanes[owed.run_id] -= 1
+        if not self._lanes[owed.run_id]:
+            del self._lanes[owed.run_id]
+        if self._keys.get(owed.key) is owed:
+            del self._keys[owed.key]
+
+    # -- the drainer
+
+    async def _drain(self) -> None:
         delay = FIRST_DELAY
         while self._owed:
             await asyncio.sleep(delay)
-            delay = min(LAST_DELAY, delay * 2)
-            await self._try_all()
+            delay = FIRST_DELAY if await self._round() else min(LAST_DELAY, delay * 2)
 
-    async def _try_all(self) -> None:
-        for key, write in tuple(self._owed.items()):
-            if self._owed.get(key) is not write:
-                continue
-            try:
-                await write()
-            except (Exception, asyncio.CancelledError) as error:
-                if is_cancelled(error):
-                    raise
-                logger.warning("%s is still owed to the store: %r", key, error)
-            else:
-                if self._owed.get(key) is write:
-                    del self._owed[key]
+    async def _round(self) -> bool:
+        """Try each that is owed once, the oldest first, until the store proves to be away. True where
+        something was written."""
+        progress = False
+        tried = set[_Owed]()
+        size = 1  # the probe
+        while wave := self._next(size, tried):
+            results = await asyncio.gather(*(self._attempt(owed) for owed in wave))
+            tried.update(wave)
+            progress = progress or any(result.written for result in results)
+            if any(result.away for result in results):
+                self._away = True
+                return progress
+            if progress:
+                self._away, size = False, WAVE
+        self._away = False  # whoever answers, be it with an error, is there
+        return progress
+
+    def _next(self, size: int, tried: set[_Owed]) -> list[_Owed]:
+        """The oldest that may go, one for each run. The guard is asked first. One that has failed for
+        reasons of its own does not hold up those that follow: a run must be able to end."""
+        self.weed()
+        wave: dict[str, _Owed] = {}
+        for owed in list(self._owed):
+            if owed.answer is not None and owed.answer.done():  # its caller has gone
+                self._remove(owed)
+            elif owed.run_id not in wave and owed not in tried:
+                wave[owed.run_id] = owed
+                if len(wave) == size:
+                    break
+        return list(wave.values())
+
+    async def _attempt(self, owed: _Owed) -> _Tried:
+        write = owed.write
+        try:
+            answer = await write()
+        except StoreUnavailable:
+            return _Tried(written=False, away=True)
+        except (Exception, asyncio.CancelledError) as error:
+            if is_cancelled(error):
+                raise
+            self._failed(owed, error)
+            return _Tried(written=False, away=False)
+        if owed.write is write:  # else a newer one has come, which says it all
+            self._remove(owed)
+        if owed.answer is not None and not owed.answer.done():
+            owed.answer.set_result(answer)
+        return _Tried(written=True, away=False)
+
+    def _failed(self, owed: _Owed, error: BaseException) -> None:
+        """Not because the store is away. Whoever waits for the answer gets it."""
+        if owed.answer is not None:
+            self._remove(owed)
+            if not owed.answer.done():
+                owed.answer.set_exception(error)
+        elif isinstance(error, (TypeError, ValueError)):
+            self._remove(owed)
+            logger.error("%s cannot be written", owed.key, exc_info=error)
+        else:
+            logger.warning("%s is still owed to the store: %r", owed.key, error)
 
     async def aclose(self, within: float = 5.0) -> None:
         """Let what is under way end, try what is owed once more, then give up. Idempotent."""
-        if self._repeating is not None:
-            self._repeating.cancel()
-            await asyncio.wait((self._repeating,))
-            self._repeating = None
+        if self._drainer is not None:
+            self._drainer.cancel()
+            await asyncio.wait((self._drainer,))
+            self._drainer = None
         if self._under_way:
             await asyncio.wait(tuple(self._under_way), timeout=within)
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._try_all(), within)
-        for key in self._owed:
-            logger.error("%s could not be written before the store was closed", key)
-        self._owed.clear()
+            async with asyncio.timeout(within):
+                await self._round()
+        for owed in list(self._owed):
+            self._remove(owed)
+            logger.error("%s could not be written before the store was closed", owed.key)
+            if owed.answer is not None and not owed.answer.done():
+                owed.answer.set_exception(StoreUnavailable("the worker has left"))

@@ -25,6 +25,7 @@ from coordinator.schemas import DisconnectMode, RunStatus, Strategy
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAdmitted, RunRefused
 from stores.base import AdmissionStore, EchoingStore, RecordStore
+from stores.outbox import Outbox
 from stores.retry import is_unique_violation
 from stores.rows import Admission, Decision, Limits, NewRun, Ownership
 from stores.states import OPEN
@@ -87,17 +88,19 @@ class Admissions:
         settlement: Settlement,
         delivery: Delivery,
         jobs: Jobs,
+        outbox: Outbox,
         telemetry: Telemetry,
         stamps: Stamps,
         limits: Limits,
     ) -> None:
         self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
-        self._settlement, self._delivery, self._jobs = settlement, delivery, jobs
+        self._settlement, self._delivery, self._jobs, self._outbox = settlement, delivery, jobs, outbox
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
         self._verifying: dict[str, asyncio.Future[str | None]] = {}
 
     async def insert(self, new: NewRun) -> RunRecord:
         """A pending run without the one-run-per-thread rule."""
+        self._outbox.check_room()
         epoch = await self._worker.ready()
         new.created_at = self._stamps.now()
         with self._registry.admitting(new.thread_id, new.run_id):
@@ -116,8 +119,9 @@ class Admissions:
         """Atomic against every other admission on the thread, on any worker.
 
         Returns when the new run and the decisions over replaced runs are written; it does not wait
-        for the old tasks. Raises ConflictError, QueueFull, ThreadNotFound, Draining, StoreError.
+        for the old tasks. Raises ConflictError, QueueFull, ThreadNotFound, Draining, OutboxFull, StoreError.
         """
+        self._outbox.check_room()
         await self._registry.calm(new.thread_id)
         epoch = await self._worker.ready()
         new.created_at = self._stamps.now()
@@ -248,16 +252,13 @@ class Admissions:
 
     async def _take_back(self, new: NewRun) -> Decision | None:
         """Admitted by an epoch that is over meanwhile, it is ended together with that."""
-        epoch, delay = self._worker.epoch, 0.05
-        while True:
-            try:
-                decision = await self._store.withdraw(new.run_id, epoch=epoch)
-                break
-            except StoreUnavailable as error:
-                self._worker.check(epoch)
-                logger.warning("Taking back run %r: %s", new.run_id, error)
-                await asyncio.sleep(delay)
-                delay = min(1.0, delay * 2)
+        epoch = self._worker.epoch
+        decision = await self._outbox.deliver(
+            new.run_id,
+            epoch,
+            "an admission taken back",
+            lambda: self._store.withdraw(new.run_id, epoch=epoch),
+        )
         if decision is not None:
             self._slots.release(new.thread_id, new.run_id, fence=decision.fence)
             await self._settlement.claim(new.thread_id)

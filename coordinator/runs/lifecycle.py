@@ -182,21 +182,15 @@ class Lifecycle:
 
     async def _best_effort(self, what: str, run_id: str, write: Callable[[], Awaitable[object]]) -> None:
         """A failure is logged, not raised; the write is owed then, as long as the run is ours."""
-        key = f"the {what} of run {run_id!r}"
 
-        async def again() -> None:
+        async def unless_lost() -> None:
             if not self._is_lost(run_id):
                 await write()
 
-        try:
-            await write()
-        except (TypeError, ValueError):
-            logger.exception("%s cannot be written", key)  # nor ever could it
-        except Exception:
-            logger.warning("%s could not be written; it is owed", key, exc_info=True)
-            self._outbox.owe(key, again)
-        else:
-            self._outbox.settle(key)
+        entry = self._registry.entry(run_id)
+        own = None if entry is None else entry.own
+        epoch = None if own is None else own.epoch
+        await self._outbox.offer(run_id, epoch, f"the {what} of run {run_id!r}", unless_lost)
 
     async def update_completion(self, run_id: str, fields: dict[str, Any]) -> None:
         record = self._registry.records.get(run_id)

@@ -34,6 +34,7 @@ class Entry:
     `own` is the guard of its writes, None while it waits. `turn` is set once it holds the thread or
     has been decided; `settled` once its thread is free (law 3). `tracked` is work that keeps the
     thread held after the task is over. `unwritten` is a decision that the store could not take yet.
+    `inline`: it is being settled in its caller's own steps, who does not wait for a store that is away.
     """
 
     def __init__(self, record: RunRecord, own: Ownership | None) -> None:
@@ -59,6 +60,7 @@ class Entry:
         self.delivered_at: int | None = None
         self.stopped_at: int | None = None
         self.settling: asyncio.Future[Any] | None = None
+        self.inline = False
         if own is not None:
             self.turn.set()
 

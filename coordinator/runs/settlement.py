@@ -25,6 +25,7 @@ from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunForced, RunLost, RunSettled
 from stores.base import AdmissionStore, DecisionStore, OwnershipStore, RecordStore
+from stores.outbox import Outbox
 from stores.rows import Claimed, Finish, Outcome, Ownership
 
 logger = logging.getLogger(__name__)
@@ -47,12 +48,13 @@ class Settlement:
         worker: Incarnation,
         states: ThreadStates,
         jobs: Jobs,
+        outbox: Outbox,
         telemetry: Telemetry,
         stamps: Stamps,
         force_after: float,
     ) -> None:
         self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
-        self._worker, self._states, self._jobs = worker, states, jobs
+        self._worker, self._states, self._jobs, self._outbox = worker, states, jobs, outbox
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
 
     # -- the end of a task
@@ -88,8 +90,9 @@ class Settlement:
         return None
 
     async def conclude(self, entry: Entry, outcome: Outcome | None) -> None:
-        """Settle now and return when the rows are written, also if the caller is cancelled meanwhile.
-        `outcome` decides; None = decided already. The first call wins."""
+        """Settle now and return when the rows are written, also if the caller is cancelled meanwhile; or,
+        while the store is away, when they are owed. `outcome` decides; None = decided already. The first
+        call wins."""
         if entry.settling is not None or entry.tracked:
             await through(self.conclude_soon(entry, outcome))
             return
@@ -97,16 +100,20 @@ class Settlement:
         # leaves half done is done again, from the start: every write is re-runnable.
         entry.outcome = entry.outcome or outcome
         entry.settling = here = asyncio.get_running_loop().create_future()
+        entry.inline = True
         try:
             await self._conclude(entry)
-        except asyncio.CancelledError:
-            entry.settling = None
+        except (asyncio.CancelledError, StoreUnavailable) as error:
+            entry.settling, entry.inline = None, False
             again = self.conclude_soon(entry, outcome)
             again.add_done_callback(lambda _: here.done() or here.set_result(None))
+            if isinstance(error, StoreUnavailable):
+                return
             await through(again)
             raise
         finally:
             if entry.settling is here:
+                entry.inline = False
                 here.set_result(None)
 
     def conclude_soon(self, entry: Entry, outcome: Outcome | None) -> asyncio.Future[None]:
@@ -172,7 +179,7 @@ class Settlement:
         record, epoch, outcome = entry.record, self._worker.epoch, entry.outcome or fallback(entry)
         leaving = self._worker.drain_event.is_set()
         decision = await self._persist(
-            epoch,
+            entry,
             lambda: self._store.decide(
                 record.run_id,
                 outcome.status,
@@ -193,7 +200,7 @@ class Settlement:
         own = _own(entry)
         if not own.fence:  # beside the slot: it holds nothing
             return
-        refenced = await self._persist(own.epoch, lambda: self._store.refence(own))
+        refenced = await self._persist(entry, lambda: self._store.refence(own))
         if refenced is None:
             raise StaleFence(own.thread_id, own.fence)
         entry.own = refenced
@@ -202,7 +209,7 @@ class Settlement:
         """The store was away when the run was cancelled here: now the cancel is decided after all."""
         if (abort := entry.unwritten) is not None:
             await self._persist(
-                _own(entry).epoch,
+                entry,
                 lambda: self._store.decide(
                     entry.record.run_id,
                     abort.status,
@@ -217,11 +224,11 @@ class Settlement:
         """What the store answered, and what it was told."""
         own, end = _own(entry), with_times(entry.outcome or fallback(entry), entry)
         try:
-            return await self._persist(own.epoch, lambda: self._store.finish(own, end)), end
+            return await self._persist(entry, lambda: self._store.finish(own, end)), end
         except (TypeError, ValueError) as error:
             failed = Outcome(RunStatus.error, f"The result of the run cannot be stored as JSON: {error}")
         end = with_times(failed, entry)
-        return await self._persist(own.epoch, lambda: self._store.finish(own, end)), end
+        return await self._persist(entry, lambda: self._store.finish(own, end)), end
 
     async def _undo(self, entry: Entry, end: Outcome) -> Finish:
         """A rollback was decided: put the thread back, then settle."""
@@ -229,7 +236,7 @@ class Settlement:
         state, error, values = "done", None, None
         try:
             values = await self._persist(
-                own.epoch, lambda: states.restore(own.thread_id, own.run_id, ref, own.fence)
+                entry, lambda: states.restore(own.thread_id, own.run_id, ref, own.fence)
             )
         except CoordinatorError:
             raise
@@ -237,13 +244,13 @@ class Settlement:
             logger.exception("Rolling back run %r failed", own.run_id)
             state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
         settled = with_times(Outcome(end.status, error, values=values), entry)
-        return await self._persist(own.epoch, lambda: self._store.settle(own, settled, state))
+        return await self._persist(entry, lambda: self._store.settle(own, settled, state))
 
     async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
         """The row has vanished (and nobody took the thread): write it anew, once."""
         record = entry.record
         row = row_of(record, end.status, end.error)
-        await self._persist(_own(entry).epoch, lambda: self._store.put(record.run_id, **row))
+        await self._persist(entry, lambda: self._store.put(record.run_id, **row))
         logger.warning("The row of run %r had vanished and was written anew", record.run_id)
         return Finish(end.status)
 
@@ -256,17 +263,12 @@ class Settlement:
         except Exception:
             logger.warning("Undo data of run %r was left behind", entry.record.run_id, exc_info=True)
 
-    async def _persist(self, epoch: int, write: Callable[[], Awaitable[T]]) -> T:
-        """Repeat a write of the owner while the store is away, never past the lease."""
-        delay = 0.05
-        while True:
-            self._worker.check(epoch)
-            try:
-                return await write()
-            except StoreUnavailable as error:
-                logger.warning("%s Trying again until the lease ends.", error)
-            await asyncio.sleep(delay)
-            delay = min(1.0, delay * 2)
+    async def _persist(self, entry: Entry, write: Callable[[], Awaitable[T]]) -> T:
+        """A write of the owner; while the store is away it waits in the outbox, never past the lease."""
+        epoch = self._worker.epoch if entry.own is None else entry.own.epoch
+        return await self._outbox.deliver(
+            entry.record.run_id, epoch, "the end of a run", write, patient=not entry.inline
+        )
 
     def settled(self, entry: Entry, status: RunStatus, error: str | None) -> None:
         """The thread is free of this run: tell everybody who waits for it."""
@@ -316,8 +318,11 @@ class Settlement:
     async def _end_foreign(self, own: Ownership) -> None:
         """A portable run whose home is dead came to this worker, where nothing can execute it."""
         why = "The worker that was to run this is gone, and the one that took it over cannot run it"
-        finish = await self._persist(
-            own.epoch, lambda: self._store.finish(own, Outcome(RunStatus.error, why))
+        finish = await self._outbox.deliver(
+            own.run_id,
+            own.epoch,
+            "the end of a foreign run",
+            lambda: self._store.finish(own, Outcome(RunStatus.error, why)),
         )
         logger.warning("Run %r: %s", own.run_id, why)
         signal = Signal(kind="settled", thread_id=own.thread_id, run_id=own.run_id)

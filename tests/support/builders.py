@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -113,6 +113,15 @@ def sql_of(store: Any) -> Callable[..., list[Any]]:
             return list(cx.execute(sql, args))
 
     return execute
+
+
+@contextmanager
+def locked(path: Path) -> Generator[None]:
+    """Another program holds the file's write lock, past the gate: every write times out."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as cx:
+        cx.execute("BEGIN IMMEDIATE")
+        yield
+        cx.execute("ROLLBACK")
 
 
 def stored(path: Path, sql: str = "SELECT run_id FROM runs") -> list[Any]:

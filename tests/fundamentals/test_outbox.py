@@ -1,0 +1,149 @@
+"""The store is away: what an owner still has to write waits, in order, and is written when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import RunManager, RunStatus
+from coordinator.errors import OutboxFull, StoreUnavailable
+from tests.support.agents import Agent, quick, running
+from tests.support.builders import locked, stored
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+AWAY = 5.0
+PATIENT: dict[str, Any] = {"busy_timeout": 0.1, "lease_ttl": 60.0}
+"""A lease that outlasts the outage."""
+
+
+async def owes(manager: RunManager, count: int) -> None:
+    await wait_until(lambda: manager.owed == count, description=f"{count} writes are owed")
+
+
+async def several(manager: RunManager, count: int) -> list[tuple[str, Agent]]:
+    team = [await running(manager, f"t{at}") for at in range(count)]
+    return [(run.run_id, agent) for run, agent in team]
+
+
+@pytest.mark.slow
+async def test_an_outage_of_five_seconds_loses_nothing_and_keeps_the_order(tmp_path: Path) -> None:
+    """Reported failure 26: the store is busy for 5 s, and no transition is lost."""
+    async with team_of(1, tmp_path, **PATIENT) as (manager,):
+        runs = await several(manager, 12)
+        began = time.monotonic()
+        with locked(tmp_path / "runs.db"):
+            for done, (_, agent) in enumerate(reversed(runs), start=1):
+                agent.returns = {"result": done}
+                agent.may_end.set()
+                await owes(manager, done)
+            await wait_until(
+                lambda: time.monotonic() - began > AWAY, description="5 s have passed", timeout=AWAY + 1
+            )
+            assert manager.owed == len(runs)
+        for done, (run_id, _) in enumerate(reversed(runs), start=1):
+            assert await manager.wait(run_id, timeout=5) == {"result": done}
+        assert manager.owed == 0
+    finished = stored(
+        tmp_path / "runs.db", "SELECT run_id FROM transitions WHERE what = 'finished' ORDER BY id"
+    )
+    assert finished == [run_id for run_id, _ in reversed(runs)]
+
+
+async def test_what_is_owed_of_one_run_is_written_in_its_order(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, **PATIENT) as (manager,):
+        run, agent = await running(manager, "t")
+        with locked(tmp_path / "runs.db"):
+            await manager.update_model_name(run.run_id, "first")
+            await manager.update_model_name(run.run_id, "second")
+            await manager.update_run_completion(run.run_id, total_tokens=7)
+            await manager.update_run_completion(run.run_id, message_count=3)
+            agent.may_end.set()
+            await owes(manager, 5)
+        await manager.wait(run.run_id, timeout=5)
+        row = await manager._store.get(run.run_id)
+    assert row is not None
+    assert (row["model_name"], row["total_tokens"], row["message_count"]) == ("second", 7, 3)
+    assert row["status"] == "success"
+
+
+async def test_the_caller_hears_at_once_that_its_status_is_taken(tmp_path: Path) -> None:
+    """set_status returns when it is owed, and the record shows what will be written."""
+    async with team_of(1, tmp_path, **PATIENT) as (manager,):
+        run = await manager.create_or_reject("t")
+        assert await manager.start(run.run_id)
+        with locked(tmp_path / "runs.db"):
+            await manager.set_status(run.run_id, RunStatus.error, error="why")
+            await owes(manager, 1)
+            assert stored(tmp_path / "runs.db", "SELECT status FROM runs") == ["running"]
+        assert await manager._parts.queries._waiter.until_settled(run.run_id, 5)
+        assert stored(tmp_path / "runs.db", "SELECT status || error FROM runs") == ["errorwhy"]
+
+
+async def test_a_caller_who_goes_away_leaves_nothing_half_written(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, **PATIENT) as (manager,):
+        run = await manager.create_or_reject("t")
+        assert await manager.start(run.run_id)
+        with locked(tmp_path / "runs.db"):
+            telling = asyncio.create_task(manager.set_status(run.run_id, RunStatus.success))
+            await asyncio.sleep(0)
+            telling.cancel()
+            await owes(manager, 1)
+        with pytest.raises(asyncio.CancelledError):
+            await telling
+        assert stored(tmp_path / "runs.db", "SELECT status || holds_thread FROM runs") == ["success0"]
+        assert (await manager.create_or_reject("t")).run_id != run.run_id
+
+
+async def test_a_fenced_worker_writes_nothing_of_it_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with team_of(1, tmp_path, busy_timeout=0.1, lease_ttl=1.0, renew=0.2) as (manager,):
+        run, agent = await running(manager, "t")
+        epoch = manager.epoch
+        agent.returns = "too late"
+        with locked(tmp_path / "runs.db"), caplog.at_level(logging.ERROR, "stores.outbox"):
+            agent.may_end.set()
+            await owes(manager, 1)
+            await owes(manager, 0)  # the lease is over
+            assert run.run_id in caplog.text
+            assert "the reaper ends" in caplog.text
+        await wait_until(lambda: manager.epoch > epoch, description="it registers anew")
+        ends = "SELECT status FROM runs WHERE settled_at IS NOT NULL AND result IS NULL"
+        await wait_until(
+            lambda: stored(tmp_path / "runs.db", ends) == ["error"],
+            description="the run is ended by the others",
+        )
+
+
+async def test_full_it_stops_admission_and_heals(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, **PATIENT, outbox_limit=3) as (manager,):
+        runs = await several(manager, 5)
+        with locked(tmp_path / "runs.db"):
+            for done, (_, agent) in enumerate(runs, start=1):  # those under way are never dropped
+                agent.may_end.set()
+                await owes(manager, done)
+            with pytest.raises(OutboxFull, match="5 finished results wait for the store") as full:
+                await manager.create_or_reject("another")
+            assert isinstance(full.value, StoreUnavailable)
+            with pytest.raises(OutboxFull):
+                await manager.create("another")
+        for run_id, _ in runs:
+            await manager.wait(run_id, timeout=5)
+        run = await manager.create_or_reject("another")
+        manager.launch(run, quick)
+        await manager.wait(run.run_id, timeout=5)
+
+
+async def test_leaving_it_tries_once_more(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, **PATIENT) as (manager,):
+        run, _ = await running(manager, "t")
+        with locked(tmp_path / "runs.db"):
+            await manager.update_model_name(run.run_id, "m")
+            assert manager.owed == 1
+    assert stored(tmp_path / "runs.db", "SELECT model_name FROM runs") == ["m"]
