@@ -58,6 +58,10 @@ check: $(STAMP) ## Formatting, lint, types, who imports whom, and what the wheel
 bench: $(STAMP) ## Measure
 	$(BIN)/python -m bench $(ARGS)
 
+.PHONY: churn
+churn: $(STAMP) ## Begin and end runs for MINUTES (10): memory flat, nothing left over. Report in build/churn
+	@$(BIN)/python -m tests.churn $(ARGS)
+
 .PHONY: matrix
 matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has
 	$(BIN)/nox $(ARGS)

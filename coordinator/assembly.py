@@ -23,12 +23,13 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.drain import Drain
 from coordinator.workers.loops import Loops
+from coordinator.workers.pruner import Pruner
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.base import CoordinationStore, ForgettingStore
 from stores.outbox import Outbox
-from stores.rows import Limits
+from stores.rows import Limits, Retention
 
 _QUICK_POLL = 0.02  # s; first look of a waiter to whom no hint can come
 
@@ -197,6 +198,12 @@ class Assembly:
         )
 
     @cached_property
+    def pruner(self) -> Pruner:
+        given = self.settings
+        keep = Retention(given.keep_runs, given.keep_transitions, given.keep_workers)
+        return Pruner(self.store, keep, interval=given.prune, jitter=given.jitter)
+
+    @cached_property
     def drain(self) -> Drain:
         return Drain(
             self.store,
@@ -212,6 +219,7 @@ class Assembly:
     async def _registered(self, epoch: int) -> None:
         if self.store.shared:
             await self.loops.begin(epoch)
+            self.pruner.begin()
 
     def _fenced(self, why: str) -> None:
         for entry in self.registry.unsettled():
@@ -228,6 +236,7 @@ class Assembly:
         """Drain, sign off, end every task of this manager, let go of transport and store. Idempotent."""
         await self.drain.run(timeout)
         await self.loops.stop()
+        await self.pruner.stop()
         await self.jobs.finished(within=5.0)
         await self.outbox.aclose()
         await self.worker.retire()

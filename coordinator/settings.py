@@ -58,6 +58,28 @@ class Settings(BaseSettings):
         default=1000, ge=1, description="How many writes may wait for the store before admission stops"
     )
 
+    keep_runs: float | None = Field(
+        default=None,
+        ge=0,
+        description="How long runs are kept in the store after they settled; none = for ever. Never less than"
+        " keep_finished",
+    )
+    keep_transitions: float | None = Field(
+        default=None, ge=0, description="How long the audit is kept; none = as long as its run"
+    )
+    keep_workers: float | None = Field(
+        default=7 * 86_400.0, ge=0, description="How long dead workers are kept; none = for ever"
+    )
+    prune: float = Field(default=3600.0, gt=0, description="How often what is older than that is removed")
+
+    @model_validator(mode="after")
+    def _rows_outlive_records(self) -> Self:
+        if self.keep_runs is not None and self.keep_runs < self.keep_finished:
+            raise ValueError(
+                "keep_runs must not be less than keep_finished: a record in memory would write its row anew"
+            )
+        return self
+
     @model_validator(mode="after")
     def _lease_outlives_renewal(self) -> Self:
         if self.lease_ttl - self.lease_margin <= self.renew:

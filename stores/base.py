@@ -26,6 +26,9 @@ from stores.rows import (
     Orphan,
     Outcome,
     Ownership,
+    PruneCursor,
+    PruneStep,
+    Retention,
     RunRow,
     Started,
     ThreadRow,
@@ -168,6 +171,23 @@ class ForgettingStore(Protocol):
 
     def forget(self, run_id: str) -> None:
         """Free the memory of a finished run that its manager has let go of."""
+        ...
+
+
+@runtime_checkable
+class PruningStore(Protocol):
+    """A store whose history can be shortened."""
+
+    async def prune(
+        self, keep: Retention, *, cursor: PruneCursor | None = None, limit: int = 500, dry_run: bool = False
+    ) -> PruneStep:
+        """One step of a pass: look at `limit` rows, remove those that are older than `keep` by the store's
+        clock; one transaction. Repeat with the step's cursor until that is None.
+
+        Never removed: a run that has not settled (in flight, waiting, rolling back), the run from which
+        its thread's status derives (so no thread changes its status), a thread (so fences survive), the
+        audit of a run in flight, a worker that lives or has something in flight. `dry_run` only counts.
+        """
         ...
 
 

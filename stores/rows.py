@@ -200,6 +200,51 @@ class Tick:
     portable one whose home is dead."""
 
 
+class Retention(NamedTuple):
+    """How long what is over is kept, in seconds; None = for ever.
+
+    `runs`: after they settled. `transitions`: longest, also while their run is there; they leave with it
+    in any case. `workers`: after they died. `keys`: a run with an idempotency key is kept for at least
+    that long after it settled, so that a repeated request finds it.
+    """
+
+    runs: float | None = None
+    transitions: float | None = None
+    workers: float | None = None
+    keys: float = 86_400.0
+
+    @property
+    def anything(self) -> bool:
+        return (self.runs, self.transitions, self.workers) != (None, None, None)
+
+
+class Pruned(NamedTuple):
+    """How many rows a prune removed."""
+
+    runs: int = 0
+    transitions: int = 0
+    workers: int = 0
+
+    def plus(self, more: Pruned) -> Pruned:
+        return Pruned(*(one + other for one, other in zip(self, more, strict=True)))
+
+
+class PruneCursor(NamedTuple):
+    """Where a pass of the pruner goes on. Opaque to all but the store."""
+
+    stage: str
+    us: int | None = None
+    run_id: str = ""
+    id: int = 0
+
+
+class PruneStep(NamedTuple):
+    """`cursor` is None where the pass is over."""
+
+    pruned: Pruned
+    cursor: PruneCursor | None
+
+
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """One row of `runs`."""

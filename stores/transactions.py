@@ -17,6 +17,9 @@ from stores.rows import (
     Orphan,
     Outcome,
     Ownership,
+    PruneCursor,
+    PruneStep,
+    Retention,
     RunRow,
     Started,
     ThreadRow,
@@ -24,7 +27,7 @@ from stores.rows import (
     Transition,
     WorkerRow,
 )
-from stores.sql.sqlite import admission, decisions, ownership, reading, records, workers
+from stores.sql.sqlite import admission, decisions, ownership, pruning, reading, records, workers
 from stores.states import OPEN, CancelAction, Cause, RunStatus
 from stores.times import limit as limit_of
 
@@ -127,6 +130,13 @@ class SQLTransactions(RunStore):
 
     async def tick(self, epoch: int) -> Tick:
         return await self._read(reading.tick, epoch)
+
+    async def prune(
+        self, keep: Retention, *, cursor: PruneCursor | None = None, limit: int = 500, dry_run: bool = False
+    ) -> PruneStep:
+        if dry_run:
+            return await self._read(pruning.prune, keep, cursor, limit, dry_run=True, now=self._now())
+        return await self._write(pruning.prune, keep, cursor, limit, dry_run=False)
 
     def proven_dead(self, peer: WorkerRow) -> bool:
         return False

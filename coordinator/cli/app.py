@@ -224,6 +224,30 @@ def reconcile_orphans(
     return _await(reconcile(settings, error=error, before=before, wait=wait, as_json=as_json))
 
 
+@app.command("prune", epilog=EXIT_CODES)
+def prune_old(
+    *,
+    older_than: Annotated[
+        str, typer.Option("--older-than", metavar="AGE", help="What was over before that: 12h, 30d, 2w")
+    ],
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """Remove runs that settled long ago, their history, and workers that died long ago.
+
+    Kept: what is in flight, the last run of each thread, threads with their fences, and for 24 h runs with an
+    idempotency key. In small transactions: workers go on meanwhile.
+    """
+    from coordinator.cli.prune import prune_history
+
+    settings = Where(store, redis, namespace).settings()
+    return _await(prune_history(settings, older_than=older_than, dry_run=dry_run, yes=yes, as_json=as_json))
+
+
 @app.command("explain", epilog=EXIT_CODES)
 def explain_run(
     run_id: Run,

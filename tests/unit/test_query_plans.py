@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from stores.memory import MemoryStore
-from stores.rows import Limits, NewRun
+from stores.rows import Limits, NewRun, PruneCursor, Retention
 from stores.sql.sqlite.codec import RUN_COLUMNS
 from tests.support.builders import (
     SUCCESS,
@@ -170,6 +170,18 @@ async def one_row(scene: Scene) -> None:
     await scene.watch(scene.store.workers())
 
 
+async def prune_one_page(scene: Scene) -> None:
+    """The plans of all three stages; `created_us` of the history is its number."""
+    keep = Retention(runs=0, transitions=0, workers=0)
+    for cursor in (
+        PruneCursor("runs"),
+        PruneCursor("runs", us=0),
+        PruneCursor("transitions"),
+        PruneCursor("workers"),
+    ):
+        await scene.watch(scene.store.prune(keep, cursor=cursor, limit=10))
+
+
 Doing = Callable[[Scene], Awaitable[None]]
 EVERYTHING: tuple[Doing, ...] = (
     admit_reject,
@@ -187,6 +199,7 @@ EVERYTHING: tuple[Doing, ...] = (
     history_page,
     everything_recent,
     one_row,
+    prune_one_page,
 )
 
 

@@ -77,17 +77,24 @@ def thread(cx: sqlite3.Connection, thread_id: str) -> ThreadRow | None:
     )
 
 
+def last_run(thread: str) -> str:
+    """The run that says how the thread is, as a subquery; `thread` is SQL. Left out: what was rolled
+    back, and what never began."""
+    return (
+        f"(SELECT run_id FROM runs l WHERE l.thread_id = {thread} AND l.kind = 'run'"
+        " AND (l.cancel_action IS NOT 'rollback' OR l.rollback_state = 'failed')"
+        " AND NOT (l.status = 'interrupted' AND l.started_at IS NULL)"
+        " ORDER BY l.created_us DESC, l.seq DESC LIMIT 1)"
+    )
+
+
 _THREAD = (
     'SELECT t.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts,'
     " t.created_at,"
     f" t.updated_at, EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = t.thread_id AND {IN_FLIGHT}),"
     " last.status, last.paused, last.rollback_state FROM threads t LEFT JOIN runs last ON last.run_id ="
-    " (SELECT run_id FROM runs WHERE thread_id = t.thread_id AND kind = 'run'"
-    " AND (cancel_action IS NOT 'rollback' OR rollback_state = 'failed')"
-    " AND NOT (status = 'interrupted' AND started_at IS NULL) ORDER BY created_us DESC, seq DESC LIMIT 1)"
-    " WHERE t.thread_id = ?"
+    f" {last_run('t.thread_id')} WHERE t.thread_id = ?"
 )
-"""The last run says how the thread is. Left out: what was rolled back, and what never began."""
 
 
 def _thread_status(in_flight: int, status: str | None, paused: int | None, rollback_state: str | None) -> str:

@@ -12,11 +12,12 @@ from __future__ import annotations
 from tests.conformance.run_store.admission import Admissions
 from tests.conformance.run_store.lines import WaitingLines
 from tests.conformance.run_store.ownership import Owners
+from tests.conformance.run_store.pruning import Pruning
 from tests.conformance.run_store.records import Records
 from tests.conformance.run_store.reports import Reports
 from tests.conformance.run_store.rollbacks import Rollbacks
 from tests.conformance.run_store.workers import Workers
 
 
-class StoreConformance(Admissions, WaitingLines, Owners, Rollbacks, Workers, Records, Reports):
+class StoreConformance(Admissions, WaitingLines, Owners, Rollbacks, Workers, Records, Reports, Pruning):
     """The whole suite, for one adapter."""

@@ -1,0 +1,102 @@
+"""prune: remove old history, after a look at how much that would be."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+
+import typer
+
+from coordinator.bootstrap import store_from_url
+from coordinator.cli import screen
+from coordinator.cli.access import check_visible
+from coordinator.cli.failures import DONE, USAGE, CommandFailed, note
+from coordinator.cli.text import span
+from coordinator.errors import InvalidArgument
+from coordinator.settings import Settings
+from coordinator.workers.pruner import prune
+from stores.base import PruningStore
+from stores.rows import Pruned, Retention
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
+_EVERY = 5_000  # rows; between two notes of progress
+
+
+def seconds_of(text: str) -> float:
+    """`90m`, `12h`, `30d`, `2w`; a bare number is seconds. Raises InvalidArgument."""
+    found = re.fullmatch(r"(\d{1,9})([smhdw]?)", text.strip())
+    if found is None:
+        raise InvalidArgument("--older-than", f"{text!r} is no duration: write 90m, 12h, 30d or 2w")
+    return float(found[1]) * _UNITS[found[2] or "s"]
+
+
+async def prune_history(
+    settings: Settings, *, older_than: str, dry_run: bool, yes: bool, as_json: bool
+) -> int:
+    age = seconds_of(older_than)
+    if age < settings.keep_finished:
+        raise InvalidArgument(
+            "--older-than",
+            f"must be at least {span(settings.keep_finished)} (keep_finished): until then workers may write"
+            " a row anew",
+        )
+    check_visible(settings)
+    store = store_from_url(settings.store, settings, migrate=False, create=False)
+    if not isinstance(store, PruningStore):
+        raise InvalidArgument("store", f"{settings.store} cannot be pruned by this version")
+    keep = Retention(runs=age, workers=age)
+    await store.open()
+    try:
+        expected = await prune(store, keep, dry_run=True)
+        if dry_run or not any(expected):
+            removed = Pruned()
+        else:
+            _ask(expected, age, yes=yes, as_json=as_json)
+            removed = await prune(store, keep, progress=_progress())
+    finally:
+        await store.aclose()
+    _show(expected, removed, dry_run=dry_run, as_json=as_json)
+    return DONE
+
+
+def _ask(expected: Pruned, age: float, *, yes: bool, as_json: bool) -> None:
+    """Raises CommandFailed where nobody can answer, typer.Abort where the answer is no."""
+    if yes:
+        return
+    if as_json or not sys.stdin.isatty():
+        raise CommandFailed(
+            "NotConfirmed",
+            f"{_text(expected)} would be removed, and nobody confirmed it",
+            "Add --yes to remove them, --dry-run to only count.",
+            code=USAGE,
+        )
+    typer.confirm(f"Remove {_text(expected)} that are older than {span(age)}?", abort=True, err=True)
+
+
+def _progress() -> Callable[[Pruned], None]:
+    due = _EVERY
+
+    def tell(removed: Pruned) -> None:
+        nonlocal due
+        if sum(removed) >= due:
+            due = sum(removed) + _EVERY
+            note(f"{_text(removed)} removed")
+
+    return tell
+
+
+def _text(counts: Pruned) -> str:
+    return f"{counts.runs} runs, {counts.transitions} transitions and {counts.workers} dead workers"
+
+
+def _show(expected: Pruned, removed: Pruned, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        body = {"dry_run": dry_run, "found": expected._asdict(), "removed": removed._asdict()}
+        screen.show_document(body)
+    elif not any(expected):
+        screen.show_lines(["nothing to remove"])
+    elif dry_run:
+        screen.show_lines([f"would remove {_text(expected)}"])
+    else:
+        screen.show_lines([f"removed {_text(removed)}"])

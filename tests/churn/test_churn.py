@@ -1,0 +1,44 @@
+"""The short form: after a few seconds of churn everything is as it was. `make churn` is the long one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+
+from coordinator.testing.valkey import ValkeyServer
+from tests.churn.workload import churning
+from tests.support.teams import keys_without_ttl
+
+RUNNING, STEPS, KEPT = 40, 400, 50
+
+
+async def test_nothing_grows_and_nothing_is_left(
+    tmp_path: Path, own_valkey: ValkeyServer, namespace: str, no_task_left: None
+) -> None:
+    """Reported failure 30. Tasks, files, connections, and the maps of the registry, counted exactly."""
+    files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one call, so that its own descriptor counts once
+    kept = {"keep_finished_max": KEPT, "sqlite_synchronous": "NORMAL"}
+    async with churning(tmp_path, own_valkey, namespace=namespace, running=RUNNING, **kept) as churn:
+        idle = await churn.held()
+        await churn.fill()
+        for _ in range(STEPS // 4):
+            await churn.step()
+        early = await churn.held()
+        for _ in range(STEPS):
+            await churn.step()
+        late = await churn.held()
+        assert late.ended > early.ended + STEPS // 2
+        assert (late.files, late.redis_connections) == (early.files, early.redis_connections)
+        assert late.unsettled == early.unsettled == RUNNING
+        assert max(early.runs_in_memory, late.runs_in_memory) <= KEPT + RUNNING + 1
+        assert abs(late.tasks - early.tasks) <= 3, "a wait or a job may be ending just now"
+        await churn.finish()
+        async with asyncio.timeout(10):
+            while (rest := await churn.held()).tasks > idle.tasks or any(rest.waiting.values()):
+                await asyncio.sleep(0.01)
+        assert (rest.unsettled, rest.files) == (0, early.files)
+        assert churn.manager._parts.registry._supervised == {}
+        assert len(churn.manager._parts.registry._by_thread) <= KEPT + 1
+    assert not keys_without_ttl(own_valkey, namespace)
+    assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208 - as above
