@@ -105,8 +105,8 @@ def _markdown(found: dict[str, Any]) -> str:
 
 {found["running"]} running, {found["finished_in_memory"]} finished in memory, {found["minutes"]:g} minutes:
 {found["ended"]} runs ended; memory within {found["drift"]:.1%} of the start; {verdict}.
-Left behind: {found["tasks_left"]} tasks, {found["files_left"]} files, {found["keys_without_ttl"]} keys without
-TTL.
+Left behind: {found["tasks_left"]} tasks, {found["files_left"]} files, {found["keys_without_ttl"]} keys that
+have no TTL.
 
 | s | RSS MiB | in memory | ended | tasks | files | Redis keys | connections |
 |---|---|---|---|---|---|---|---|

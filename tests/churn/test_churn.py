@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from pathlib import Path
 
 from coordinator.testing.valkey import ValkeyServer
 from tests.churn.workload import churning
 from tests.support.teams import keys_without_ttl
+from tests.support.waiting import wait_until
 
 RUNNING, STEPS, KEPT = 40, 400, 50
 
@@ -34,9 +34,13 @@ async def test_nothing_grows_and_nothing_is_left(
         assert max(early.runs_in_memory, late.runs_in_memory) <= KEPT + RUNNING + 1
         assert abs(late.tasks - early.tasks) <= 3, "a wait or a job may be ending just now"
         await churn.finish()
-        async with asyncio.timeout(10):
-            while (rest := await churn.held()).tasks > idle.tasks or any(rest.waiting.values()):
-                await asyncio.sleep(0.01)
+
+        async def calm() -> bool:
+            now = await churn.held()
+            return now.tasks <= idle.tasks and not any(now.waiting.values())
+
+        await wait_until(calm, description="what was under way is over")
+        rest = await churn.held()
         assert (rest.unsettled, rest.files) == (0, early.files)
         assert churn.manager._parts.registry._supervised == {}
         assert len(churn.manager._parts.registry._by_thread) <= KEPT + 1

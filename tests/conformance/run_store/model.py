@@ -1,0 +1,382 @@
+"""What every run store must do, as a small pure program: read it as the specification.
+
+Answers are compared as plain tuples; an error is its type's name. Times are left out but for leases
+and ages; the model's clock moves with the store's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+OPEN = ("pending", "running")
+ROLLBACKS = 3
+Answer = Any
+
+
+@dataclass
+class Worker:
+    ttl: int
+    lease_until: int
+    dead_at: int | None = None
+    beats: int = 0
+
+
+@dataclass
+class Thread:
+    fence: int = 0
+    seq: int = 0
+    values: Any = None
+    interrupts: Any = None
+
+
+@dataclass
+class Run:
+    run_id: str
+    thread: str
+    order: int
+    key: str | None
+    status: str = "pending"
+    holds: bool = False
+    owner: int | None = None
+    home: int | None = None
+    portable: bool = False
+    fence: int = 0
+    seq: int = 0
+    action: str | None = None
+    started: bool = False
+    settled_at: int | None = None
+    paused: bool = False
+    undo: str | None = None
+    saved: tuple[Any, Any] | None = None
+
+    @property
+    def open(self) -> bool:
+        return self.status in OPEN
+
+    @property
+    def in_flight(self) -> bool:
+        return self.holds or self.open
+
+    @property
+    def waiting(self) -> bool:
+        return self.status == "pending" and not self.holds and self.home is not None
+
+    @property
+    def to_undo(self) -> bool:
+        """A rollback was decided over a run that had started and still holds its thread."""
+        return not self.open and self.holds and self.action == "rollback" and self.started
+
+
+@dataclass(frozen=True)
+class Own:
+    """The guard of an owner's write."""
+
+    run_id: str
+    thread: str
+    epoch: int
+    fence: int
+
+
+@dataclass
+class Model:
+    now: int
+    workers: dict[int, Worker] = field(default_factory=dict[int, Worker])
+    threads: dict[str, Thread] = field(default_factory=dict[str, Thread])
+    runs: dict[str, Run] = field(default_factory=dict[str, Run])
+
+    # -- who
+
+    def alive(self, epoch: int | None) -> bool:
+        return epoch in self.workers and self.workers[epoch].dead_at is None
+
+    def of(self, thread: str) -> list[Run]:
+        return sorted((run for run in self.runs.values() if run.thread == thread), key=lambda run: run.seq)
+
+    def in_flight(self, thread: str) -> list[Run]:
+        """The holder first, then in the order of admission."""
+        return sorted((run for run in self.of(thread) if run.in_flight), key=lambda run: not run.holds)
+
+    def line(self, thread: str) -> list[Run]:
+        return [run for run in self.of(thread) if run.waiting]
+
+    def next_home(self, thread: str) -> int | None:
+        return next((run.home for run in self.line(thread)), None)
+
+    def mine(self, own: Own) -> Run | None:
+        run = self.runs.get(own.run_id)
+        if run is None or (run.owner, run.fence) != (own.epoch, own.fence) or not self.alive(own.epoch):
+            return None
+        return run
+
+    def guarded(self, own: Own) -> Run | None:
+        run = self.mine(own)
+        return None if run is None or run.settled_at is not None else run
+
+    # -- admission
+
+    def admit(self, new: Run, strategy: str, epoch: int) -> Answer:
+        if not self.alive(epoch):
+            return "EpochDead"
+        if (there := self._there(new)) is not None:
+            return there
+        others = self.in_flight(new.thread)
+        if others and strategy == "reject":
+            return ("ConflictError", others[0].run_id)
+        holds = not others
+        if strategy in ("interrupt", "rollback"):
+            holds = not any(run.holds for run in others)
+            for run in others:
+                self._decide(run, "interrupted", strategy)
+        return self._place(new, epoch, holds=holds, home=not holds)
+
+    def insert(self, new: Run, epoch: int) -> Answer:
+        if not self.alive(epoch):
+            return "EpochDead"
+        if (there := self._there(new)) is not None:
+            return there
+        return self._place(new, epoch, holds=not self.in_flight(new.thread), home=False)
+
+    def _there(self, new: Run) -> Answer:
+        if (known := self.runs.get(new.run_id)) is not None:
+            return ("existing", known.run_id, known.holds, known.fence, known.seq)
+        for known in self.runs.values():
+            if new.key is not None and known.key == new.key:
+                if known.thread != new.thread:
+                    return ("IdempotencyConflict", known.run_id)
+                return ("existing", known.run_id, known.holds, known.fence, known.seq)
+        return None
+
+    def _place(self, new: Run, epoch: int, *, holds: bool, home: bool) -> Answer:
+        thread = self.threads.setdefault(new.thread, Thread())
+        thread.seq += 1
+        thread.fence += holds
+        new = replace(new, holds=holds, fence=thread.fence if holds else 0, seq=thread.seq)
+        new.owner, new.home = (None, epoch) if home else (epoch, None)
+        self.runs[new.run_id] = new
+        return ("admitted", new.run_id, new.holds, new.fence, new.seq)
+
+    def claim(self, thread: str, epoch: int) -> Answer:
+        if not self.alive(epoch):
+            return "EpochDead"
+        busy = [run for run in self.in_flight(thread) if run.holds or run.home is None]
+        if busy:
+            first = busy[0]
+            again = first.owner == epoch and first.home is not None and first.status == "pending"
+            return (first.run_id, first.fence) if again else None
+        line = self.line(thread)
+        if not line:
+            return None
+        head = line[0]
+        if head.home != epoch and not (head.portable and not self.alive(head.home)):
+            return None
+        self.threads[thread].fence += 1
+        head.holds, head.owner, head.fence = True, epoch, self.threads[thread].fence
+        return (head.run_id, head.fence)
+
+    def withdraw(self, run_id: str, epoch: int) -> Answer:
+        run = self.runs.get(run_id)
+        if run is None:
+            return None
+        at = run.owner if run.owner is not None else run.home
+        if at == epoch and run.settled_at is None and (run.open or not run.started):
+            run.status = "interrupted" if run.open else run.status
+            run.action = run.action or "interrupt"
+            run.holds, run.settled_at = False, self.now
+        return (run.status, run.settled_at is not None)
+
+    # -- decisions
+
+    def decide(self, run_id: str, status: str, action: str) -> Answer:
+        run = self.runs.get(run_id)
+        if run is None:
+            return None
+        won = self._decide(run, status, action)
+        return (run.status, won, run.settled_at is not None, run.action)
+
+    def _decide(self, run: Run, status: str, action: str) -> bool:
+        if not run.open:
+            return False
+        run.status, run.action = status, action
+        if run.owner is None:
+            run.settled_at = self.now
+        return True
+
+    # -- the owner's writes
+
+    def start(self, own: Own) -> Answer:
+        run = self.guarded(own)
+        if run is not None and run.status == "pending":
+            run.status, run.started, run.saved = "running", True, None
+            return ("running", self.threads[run.thread].values)
+        run = self.mine(own)
+        if run is None or run.status == "pending":
+            return None
+        return (run.status, self.threads[run.thread].values if run.status == "running" else None)
+
+    def save(self, own: Own, values: Any) -> Answer:
+        run = self.guarded(own)
+        if run is None or run.status != "running" or not run.holds:
+            return "StaleFence"
+        thread = self.threads[run.thread]
+        run.saved = run.saved or (thread.values, thread.interrupts)
+        thread.values, thread.interrupts = values, None
+        return None
+
+    def restore(self, own: Own) -> Answer:
+        run = self.guarded(own)
+        if run is None or not run.holds:
+            return "StaleFence"
+        thread = self.threads[run.thread]
+        if run.saved is not None:
+            thread.values, thread.interrupts = run.saved
+        return ("values", thread.values)
+
+    def finish(self, own: Own, status: str, values: Any, *, paused: bool, hold: bool) -> Answer:
+        run = self.guarded(own)
+        if run is None or run.to_undo:
+            return self._why_not(own)
+        if run.open:
+            run.status, run.paused = status, paused
+        run.holds = run.holds and hold
+        run.settled_at = None if hold else self.now
+        home = self.next_home(run.thread)
+        if run.status == status == "success" and run.action is None and run.fence:
+            thread = self.threads[run.thread]
+            thread.values = thread.values if values is None else values
+            thread.interrupts = None
+        return (run.status, False, False, home)
+
+    def settle(self, own: Own, values: Any, undo: str | None) -> Answer:
+        run = self.guarded(own)
+        if run is None or run.open:
+            return self._why_not(own)
+        run.holds, run.settled_at, run.undo = False, self.now, undo or run.undo
+        if values is not None:
+            self.threads[run.thread].values = values
+        return (run.status, False, False, self.next_home(run.thread))
+
+    def _why_not(self, own: Own) -> Answer:
+        """(status, lost, undo, next home)"""
+        run = self.mine(own)
+        if run is None:
+            known = self.runs.get(own.run_id)
+            return (known.status if known else None, True, False, None)
+        if run.settled_at is not None:
+            return (run.status, False, False, self.next_home(run.thread))
+        return (run.status, False, run.action == "rollback", None)
+
+    def refence(self, own: Own) -> Answer:
+        run = self.guarded(own)
+        if run is not None and run.holds:
+            run.fence += 1
+            self.threads[run.thread].fence = run.fence
+            return run.fence
+        known = self.runs.get(own.run_id)
+        if known is None or not known.holds or known.owner != own.epoch or not self.alive(own.epoch):
+            return None
+        return known.fence if known.fence > own.fence > 0 else None
+
+    # -- workers
+
+    def register(self, epoch: int, ttl: int) -> Answer:
+        assert epoch not in self.workers, "an epoch was issued twice"
+        self.workers[epoch] = Worker(ttl, self.now + ttl)
+
+    def beat(self, epoch: int) -> Answer:
+        if not self.alive(epoch):
+            return False
+        worker = self.workers[epoch]
+        worker.beats, worker.lease_until = worker.beats + 1, self.now + worker.ttl
+        return True
+
+    def bury(self, epoch: int, beats: int, *, proven: bool) -> Answer:
+        worker = self.workers.get(epoch)
+        if worker is None or worker.dead_at is not None or worker.beats != beats:
+            return False
+        if not proven and worker.lease_until >= self.now:
+            return False
+        worker.dead_at = self.now
+        return True
+
+    def retire(self, epoch: int) -> Answer:
+        if self.alive(epoch):
+            self.workers[epoch].dead_at = self.now
+        orphans = [
+            run for run in self._orphans() if epoch == (run.owner if run.owner is not None else run.home)
+        ]
+        return self._end_all(orphans, None)
+
+    def sweep(self, by: int) -> Answer:
+        ended = self._end_all(self._orphans(), by if self.alive(by) else None)
+        for run in self.runs.values():  # decided beside the slot
+            if (
+                run.settled_at is None
+                and run.action
+                and not run.holds
+                and run.owner
+                and not self.alive(run.owner)
+            ):
+                run.settled_at = self.now
+        return ended
+
+    def _orphans(self) -> list[Run]:
+        def orphaned(run: Run) -> bool:
+            if run.owner is not None:
+                return not self.alive(run.owner)
+            return run.home is None or not (run.portable or self.alive(run.home))
+
+        return [run for run in self.runs.values() if run.in_flight and orphaned(run)]
+
+    def _end_all(self, orphans: list[Run], by: int | None) -> Answer:
+        ended: list[Any] = []
+        for run in orphans:
+            attempts = int((run.undo or "adopted 0").removeprefix("adopted "))
+            if run.to_undo and attempts < ROLLBACKS:
+                if by is None:
+                    continue
+                thread = self.threads[run.thread]
+                thread.fence += 1
+                run.owner, run.fence, run.undo = by, thread.fence, f"adopted {attempts + 1}"
+                ended.append((run.run_id, run.status, run.fence))
+            else:
+                run.undo = "failed" if run.to_undo else run.undo
+                run.status = "error" if run.open else run.status
+                run.holds, run.settled_at = False, self.now
+                ended.append((run.run_id, run.status, None))
+        return sorted(ended)
+
+    # -- upkeep
+
+    def last(self, thread: str) -> Run | None:
+        """The run from which the thread's status derives."""
+        counted = [
+            run
+            for run in self.of(thread)
+            if (run.action != "rollback" or run.undo == "failed")
+            and not (run.status == "interrupted" and not run.started)
+        ]
+        return max(counted, key=lambda run: run.order, default=None)
+
+    def prune(self, age: int, key_age: int) -> Answer:
+        keep = {last.run_id for name in self.threads if (last := self.last(name)) is not None}
+        gone = [
+            run.run_id
+            for run in self.runs.values()
+            if run.settled_at is not None
+            and run.settled_at <= self.now - (max(age, key_age) if run.key else age)
+            and run.run_id not in keep
+        ]
+        for run_id in gone:
+            del self.runs[run_id]
+        return len(gone)
+
+    def status(self, thread: str) -> str:
+        if self.in_flight(thread):
+            return "busy"
+        last = self.last(thread)
+        if last is None:
+            return "idle"
+        if last.status in ("error", "timeout") or last.undo == "failed":
+            return "error"
+        return "interrupted" if last.paused or last.status == "interrupted" else "idle"

@@ -1,0 +1,129 @@
+"""Any sequence of calls, on every store, against one model. PostgreSQL joins with its adapter.
+
+MACHINE_EXAMPLES=5000 makes it long; then the examples are random, and a failing one is printed. In the
+suite they are always the same.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, settings
+from hypothesis.stateful import run_state_machine_as_test
+
+from stores.base import CoordinationStore
+from stores.memory import MemoryStore
+from stores.sql.sqlite import admission, ownership, pruning, workers
+from stores.sqlite import SQLiteStore
+from tests.conformance.run_store.machine import OpenStore, machine_over
+from tests.support.builders import StoreClock
+
+SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
+EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "0"))
+
+
+@asynccontextmanager
+async def memory(clock: StoreClock) -> AsyncGenerator[CoordinationStore]:
+    yield MemoryStore(clock=clock)
+
+
+@asynccontextmanager
+async def sqlite(clock: StoreClock) -> AsyncGenerator[CoordinationStore]:
+    with TemporaryDirectory() as folder:
+        store = SQLiteStore(Path(folder) / "runs.db", clock=clock, synchronous="NORMAL")
+        await store.open()
+        try:
+            yield store
+        finally:
+            await store.aclose()
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 60)
+@pytest.mark.parametrize(("open_store", "examples"), [(memory, 60), (sqlite, 15)], ids=["memory", "sqlite"])
+def test_the_store_does_what_the_model_does(open_store: OpenStore, examples: int) -> None:
+    run_state_machine_as_test(
+        machine_over(open_store),
+        settings=settings(
+            max_examples=EXAMPLES or examples,
+            stateful_step_count=60 if EXAMPLES else 40,
+            derandomize=not EXAMPLES,
+            database=None,
+            deadline=None,
+            print_blob=True,
+            suppress_health_check=SLOW_IS_FINE,
+        ),
+    )
+
+
+def no_live_epoch_in_claim(patch: pytest.MonkeyPatch) -> None:
+    def nobody_is_dead(cx: Any, epoch: int) -> bool:
+        return False
+
+    patch.setattr(admission, "is_dead", nobody_is_dead)
+
+
+def a_buried_owner_finishes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ownership, "_FINISH", ownership._FINISH.replace(f" AND {ownership.LIVE}", ""))
+
+
+def an_old_fence_finishes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(ownership, "_FINISH", ownership._FINISH.replace(" AND fence = :fence", ""))
+
+
+def finish_frees_before_the_undo(patch: pytest.MonkeyPatch) -> None:
+    weak = ownership._FINISH.replace("cancel_action IS NOT 'rollback'", "1")
+    patch.setattr(ownership, "_FINISH", weak)
+
+
+def the_heartbeat_is_not_compared(patch: pytest.MonkeyPatch) -> None:
+    strong = workers.bury
+
+    def weak(cx: Any, epoch: int, hb_seq: int, by: int, *, proven: bool, now: int) -> bool:
+        (hb_seq,) = cx.execute("SELECT hb_seq FROM workers WHERE epoch = ?", (epoch,)).fetchone()
+        return strong(cx, epoch, hb_seq, by, proven=proven, now=now)
+
+    patch.setattr(workers, "bury", weak)
+
+
+def the_last_run_is_pruned(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pruning, "_DATED", re.sub(r"run_id = \(SELECT.*?LIMIT 1\)", "0", pruning._DATED))
+
+
+def keys_are_forgotten_with_the_rest(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(pruning, "_DATED", pruning._DATED.replace("idempotency_key IS NULL", "1"))
+
+
+COMMON = (no_live_epoch_in_claim, the_heartbeat_is_not_compared, the_last_run_is_pruned)
+RARE = (
+    a_buried_owner_finishes,
+    an_old_fence_finishes,
+    finish_frees_before_the_undo,
+    keys_are_forgotten_with_the_rest,
+)
+"""Found within 300 examples, which take some 15 s each: in the long form."""
+
+
+@pytest.mark.parametrize(
+    "weaken", (*COMMON, *RARE) if EXAMPLES else COMMON, ids=lambda weaken: weaken.__name__
+)
+def test_a_weakened_store_is_found(weaken: Callable[[pytest.MonkeyPatch], None]) -> None:
+    budget = settings(
+        max_examples=300,
+        stateful_step_count=40,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=SLOW_IS_FINE,
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        weaken(patch)
+        with pytest.raises(AssertionError):
+            run_state_machine_as_test(machine_over(memory), settings=budget)
