@@ -70,7 +70,8 @@ class PlainStore(MemoryStore):
 
     async def _arrive(self, run: NewRun, transaction: Any, *args: Any) -> Admission:
         """What will be refused is refused before anything is put; what is put and then refused all the
-        same is removed again."""
+        same is removed again. Raises OutboxFull while too much is owed to the records."""
+        self._outbox.check_room()
         async with self._beside.alone(run.thread_id):
             foreseen = self._transact("ROLLBACK", transaction, run, *args)
             if foreseen.existing is not None:
