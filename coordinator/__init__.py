@@ -26,6 +26,8 @@ if TYPE_CHECKING:
         ThreadNotFound,
         UnsupportedStrategyError,
     )
+    from coordinator.event_log import End, Event, Gap
+    from coordinator.events.follower import Follower
     from coordinator.manager import RunManager
     from coordinator.record import RunRecord
     from coordinator.schemas import (
@@ -55,6 +57,10 @@ __all__ = [
     "CoordinatorError",
     "DisconnectMode",
     "Draining",
+    "End",
+    "Event",
+    "Follower",
+    "Gap",
     "IdempotencyConflict",
     "Interrupt",
     "InvalidArgument",
@@ -96,6 +102,10 @@ _HOMES = {
     "CoordinatorError": "coordinator.errors",
     "DisconnectMode": "coordinator.schemas",
     "Draining": "coordinator.errors",
+    "End": "coordinator.event_log",
+    "Event": "coordinator.event_log",
+    "Follower": "coordinator.events.follower",
+    "Gap": "coordinator.event_log",
     "IdempotencyConflict": "coordinator.errors",
     "Interrupt": "coordinator.schemas",
     "InvalidArgument": "coordinator.errors",

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, cast
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
+from coordinator.event_log import TAIL, EventId
 from coordinator.schemas import CancelAction, Cause, DisconnectMode, Json, RunStatus, Strategy
 from stores.rows import COUNTERS, MESSAGES
 from stores.times import instant
@@ -154,6 +155,31 @@ def check_limit(argument: str, value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
         raise InvalidArgument(argument, f"must be a whole number, 0 or more, not {value!r}")
     return min(value, 2**31)
+
+
+def check_event_id(argument: str, value: object) -> EventId | None:
+    """`<fence>-<number>` as an event or a gap gave it; None = before the first one, `$` = after the last."""
+    if value is None:
+        return None
+    if value == "$":
+        return TAIL
+    if not isinstance(value, str):
+        raise InvalidArgument(argument, f"must be a str or None, not {type(value).__name__}")
+    try:
+        return EventId.parse(value)
+    except ValueError as error:
+        raise InvalidArgument(argument, f"{error}, not {value!r:.50}") from None
+
+
+def check_modes(argument: str, value: object) -> frozenset[str] | None:
+    """A mode, or several; None = all."""
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return frozenset({check_id(argument, value)})
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return frozenset(check_id(argument, mode) for mode in cast("list[object]", value))
+    raise InvalidArgument(argument, f"must be a list of modes, not {type(value).__name__}")
 
 
 def check_seconds(argument: str, value: object) -> float:

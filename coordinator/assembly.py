@@ -8,6 +8,10 @@ from functools import cached_property
 
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Stamps
+from coordinator.event_log import EventLog
+from coordinator.events.follower import Readers
+from coordinator.events.standing import Standing
+from coordinator.events.writer import EventWriter
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier
 from coordinator.runs.admission import Admissions
@@ -44,14 +48,15 @@ class Assembly:
         *,
         notifier: Notifier,
         slots: SlotLock,
+        event_log: EventLog,
         hooks: Iterable[Hook],
     ) -> None:
         self.store, self.settings, self.notifier, self._slots = store, settings, notifier, slots
+        self._event_log = event_log
+        self.events = EventWriter(event_log, notifier, settings)
         self.telemetry = Telemetry(hooks)
         self.jobs, self._stamps = Jobs(), Stamps()
-        # What leaves memory here leaves the memory of the store as well.
-        forget = store.forget if isinstance(store, ForgettingStore) else _nothing
-        self.registry = Registry(settings.keep_finished, settings.keep_finished_max, forget)
+        self.registry = Registry(settings.keep_finished, settings.keep_finished_max, self._forget)
         self.worker = Worker(store, settings, self.telemetry)
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
         self.worker.gone = self._gone
@@ -141,6 +146,7 @@ class Assembly:
             settlement=self.settlement,
             values=self.values,
             worker=self.worker,
+            events=self.events,
             telemetry=self.telemetry,
         )
 
@@ -159,6 +165,20 @@ class Assembly:
     @cached_property
     def queries(self) -> Queries:
         return Queries(self.store, self.registry, self._waiter)
+
+    @cached_property
+    def readers(self) -> Readers:
+        return Readers(
+            self._event_log,
+            self.notifier,
+            self.settings,
+            jobs=self.jobs,
+            standing=Standing(self.queries),
+            emitted_nothing=self._emitted_nothing,
+        )
+
+    def _emitted_nothing(self, run_id: str) -> bool:
+        return self.registry.entry(run_id) is not None and not self.events.emitted(run_id)
 
     # -- what this worker owes the others
 
@@ -221,6 +241,12 @@ class Assembly:
             await self.loops.begin(epoch)
             self.pruner.begin()
 
+    def _forget(self, run_id: str) -> None:
+        """What leaves memory here leaves the memory of the store and of the event log as well."""
+        if isinstance(self.store, ForgettingStore):
+            self.store.forget(run_id)
+        self.events.forget(run_id)
+
     def _fenced(self, why: str) -> None:
         for entry in self.registry.unsettled():
             self.settlement.lose(entry, why)
@@ -244,7 +270,3 @@ class Assembly:
             self.settlement.abandon(entry, "the worker has left")
         await self.notifier.aclose()
         await self.store.aclose()
-
-
-def _nothing(run_id: str) -> None:
-    """A durable store keeps its rows."""

@@ -11,6 +11,8 @@ from urllib.parse import unquote
 
 from coordinator.assembly import Assembly
 from coordinator.errors import InvalidArgument
+from coordinator.event_log import EventLog
+from coordinator.event_logs.local import LocalEventLog
 from coordinator.lock import SlotLock
 from coordinator.locks.local import LocalSlotLock
 from coordinator.manager import RunManager
@@ -57,24 +59,37 @@ def store_from_url(
 class _Transport(NamedTuple):
     notifier: Notifier
     slots: SlotLock
-    link: RedisLink | None
+    event_log: EventLog
+    links: tuple[RedisLink, ...]
+
+    async def aclose(self) -> None:
+        for link in self.links:
+            await link.aclose()
+
+    async def answers(self) -> bool | None:
+        """None where no Redis is configured."""
+        return await self.links[0].ping() if self.links else None
 
 
 def _transport(url: str | None, settings: Settings) -> _Transport:
     """Raises InvalidArgument for a URL that is of no use; does no I/O."""
     if not url:
         notifier = LocalNotifier()
-        return _Transport(notifier, LocalSlotLock(notifier), None)
+        return _Transport(notifier, LocalSlotLock(notifier), LocalEventLog(), ())
+    from coordinator.event_logs.redis import RedisEventLog
     from coordinator.locks.redis import RedisSlotLock
     from coordinator.notifiers.redis import RedisNotifier
     from coordinator.redis.link import RedisLink
 
     try:
         link = RedisLink(url, namespace=settings.namespace, budget=settings.admission_budget)
+        # A megabyte of tokens must not stand before a cancel. It connects with the first event.
+        bulk = RedisLink(url, namespace=settings.namespace, budget=settings.event_budget)
     except ValueError as error:
         raise InvalidArgument("redis", str(error)) from None
     remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl)
-    return _Transport(remote, RedisSlotLock(link), link)
+    event_log = RedisEventLog(bulk, settings.event_log_ttl)
+    return _Transport(remote, RedisSlotLock(link), event_log, (link, bulk))
 
 
 @asynccontextmanager
@@ -94,12 +109,13 @@ async def open_coordinator(
     """
     given = settings or Settings(**overrides)
     chosen = store_from_url(store or given.store, given)
-    notifier, slots, link = _transport(redis or given.redis, given)
+    transport = _transport(redis or given.redis, given)
     manager = RunManager(
         chosen,
         settings=given,
-        notifier=notifier,
-        slots=slots,
+        notifier=transport.notifier,
+        slots=transport.slots,
+        event_log=transport.event_log,
         hooks=(LoggingHook(),) if hooks is None else hooks,
     )
     try:
@@ -107,8 +123,7 @@ async def open_coordinator(
             yield manager
     finally:
         await chosen.aclose()
-        if link is not None:
-            await link.aclose()
+        await transport.aclose()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,11 +132,11 @@ class Observer:
 
     manager: RunManager
     store: CoordinationStore
-    link: RedisLink | None
+    transport: _Transport
 
     async def redis_answers(self) -> bool | None:
         """None where no Redis is configured."""
-        return None if self.link is None else await self.link.ping()
+        return await self.transport.answers()
 
 
 @asynccontextmanager
@@ -132,15 +147,20 @@ async def open_observer(settings: Settings) -> AsyncGenerator[Observer]:
     left when this ends, if Redis can be reached. Raises InvalidArgument, StoreError.
     """
     store = store_from_url(settings.store, settings, migrate=False, create=False)
-    notifier, slots, link = _transport(settings.redis, settings)
-    manager = RunManager(store, settings=settings, notifier=notifier, slots=slots)
+    transport = _transport(settings.redis, settings)
+    manager = RunManager(
+        store,
+        settings=settings,
+        notifier=transport.notifier,
+        slots=transport.slots,
+        event_log=transport.event_log,
+    )
     try:
         await store.open()
-        yield Observer(manager, store, link)
+        yield Observer(manager, store, transport)
     finally:
         await manager.aclose()
-        if link is not None:
-            await link.aclose()
+        await transport.aclose()
 
 
 class LoneReaper:
@@ -172,8 +192,15 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
     beyond the limit, than the operator's. Creates and migrates nothing. Raises InvalidArgument, StoreError.
     """
     store = store_from_url(settings.store, settings, migrate=False, create=False)
-    notifier, slots, link = _transport(settings.redis, settings)
-    parts = Assembly(store, settings, notifier=notifier, slots=slots, hooks=hooks)
+    transport = _transport(settings.redis, settings)
+    parts = Assembly(
+        store,
+        settings,
+        notifier=transport.notifier,
+        slots=transport.slots,
+        event_log=transport.event_log,
+        hooks=hooks,
+    )
     parts.worker.on_registered = _alone
     try:
         await store.open()
@@ -181,8 +208,7 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
         yield LoneReaper(parts)
     finally:
         await parts.close(0)
-        if link is not None:
-            await link.aclose()
+        await transport.aclose()
 
 
 async def _alone(epoch: int) -> None:

@@ -21,7 +21,11 @@ class ContextServices(Protocol):
         """Raise LeaseLost once this worker may no longer act for its runs."""
         ...
 
-    def emit(self, mode: str, data: Json) -> Awaitable[None]: ...
+    def emit(self, mode: str, data: Json, *, any_size: bool = False) -> Awaitable[None]: ...
+    def close(self) -> None:
+        """The run emits no more. Called once."""
+        ...
+
     def save(self, values: Json) -> Awaitable[None]: ...
     def progress(self) -> None: ...
     def abort(self) -> Abort | None: ...
@@ -69,16 +73,28 @@ class RunContext:
             raise StaleFence(self.run.thread_id, self.fence)
         self.services.check()
 
+    def close(self) -> None:
+        """For its worker: the run has stopped or is given up, nothing of it is accepted. Idempotent."""
+        if not self.closed:
+            self.closed = True
+            self.services.close()
+
     async def save(self, values: Json) -> None:
         """Write the thread's values under this run's fence. Raises StaleFence, LeaseLost."""
         self.check()
         await self.services.save(values)
         self.saved = True
         self.values = values
-        await self.services.emit("values", values)
+        # They are saved: too large for an event, they are missing in the log, and no error.
+        await self.services.emit("values", values, any_size=True)
 
     async def emit(self, mode: str, data: Json) -> None:
-        """Tell the run's watchers something (`"custom"`, `"updates|subgraph"`). Raises as `check`."""
+        """Tell the run's watchers something (`"custom"`, `"updates|subgraph"`).
+
+        Waits until the log has it, at most for `event_budget`: then it goes on without, and followers are
+        told of the gap. Also accepted while the run unwinds; not after it has stopped. Raises as `check`,
+        and InvalidArgument for what is no JSON or larger than `event_max_bytes`.
+        """
         self.check()
         await self.services.emit(mode, data)
 

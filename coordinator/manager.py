@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
@@ -12,6 +12,9 @@ from coordinator.assembly import Assembly
 from coordinator.assistants.function import AgentFunction, as_assistant
 from coordinator.assistants.ports import Assistant
 from coordinator.errors import InvalidArgument
+from coordinator.event_log import Event, EventLog, Gap
+from coordinator.event_logs.local import LocalEventLog
+from coordinator.events.follower import Follower
 from coordinator.lock import SlotLock
 from coordinator.locks.local import LocalSlotLock
 from coordinator.notifier import Connectivity, Notifier
@@ -46,6 +49,7 @@ class RunManager:
         settings: Settings | None = None,
         notifier: Notifier | None = None,
         slots: SlotLock | None = None,
+        event_log: EventLog | None = None,
         hooks: Iterable[Hook] = (),
     ) -> None:
         self._store = _coordinated(store, persistence_retry_policy or PersistenceRetryPolicy())
@@ -55,6 +59,7 @@ class RunManager:
             settings or Settings(),
             notifier=self._notifier,
             slots=slots or LocalSlotLock(self._notifier),
+            event_log=event_log or LocalEventLog(),
             hooks=hooks,
         )
         self._recovery = Recovery(self._store, self._parts.reaper, self._parts.worker)
@@ -241,6 +246,41 @@ class RunManager:
             check.check_id("run_id", run_id),
             check.check_optional_id("user_id", user_id),
             None if timeout is None else check.check_seconds("timeout", timeout),
+        )
+
+    # -- events
+
+    def follow(
+        self,
+        run_id: str,
+        *,
+        after: str | None = None,
+        modes: Collection[str] | None = None,
+        user_id: str | None = None,
+    ) -> Follower:
+        """Iterate over what a run emits, wherever it runs: from the beginning, after the id of an event, or
+        (`"$"`) only from now on; first what its log has, then live. Ends with exactly one `End`, once the
+        run has settled, also if its log is gone or its owner dead; what is missing is told as a `Gap`.
+
+        `modes` leaves others out (`updates` includes `updates|<subgraph>`). `async with` ends the
+        subscription with the block. Raises InvalidArgument; RunNotFound while iterating.
+        """
+        return self._parts.readers.follow(
+            check.check_id("run_id", run_id),
+            check.check_event_id("after", after),
+            check.check_modes("modes", modes),
+            check.check_optional_id("user_id", user_id),
+        )
+
+    async def events(
+        self, run_id: str, *, after: str | None = None, limit: int = 1000, user_id: str | None = None
+    ) -> list[Event | Gap]:
+        """What the run's log has now, without waiting; at most `limit` events. Raises RunNotFound."""
+        return await self._parts.readers.read(
+            check.check_id("run_id", run_id),
+            check.check_event_id("after", after),
+            check.check_limit("limit", limit),
+            check.check_optional_id("user_id", user_id),
         )
 
     # -- reading

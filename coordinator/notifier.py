@@ -80,8 +80,14 @@ class Notifier(Protocol):
         """Publish on the thread's channel. Fire and forget."""
         ...
 
-    def watch(self, thread_id: str) -> AbstractAsyncContextManager[Wakeup]:
-        """Wake up when something is published on the thread's channel.
+    def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        """A run's log has grown up to this id: wake who follows it in this process, without the transport.
+        Followers elsewhere hear of it from the log itself."""
+        ...
+
+    def watch(self, thread_id: str, log: str | None = None) -> AbstractAsyncContextManager[Wakeup]:
+        """Wake up when something is published on the thread's channel; when the log of the run `log` grows
+        only if it is named.
 
         Entering waits (bounded, at most 250 ms) until the subscription stands, so that a caller who
         enters, reads the row and then waits cannot miss a signal that a healthy transport carries.

@@ -80,6 +80,21 @@ class Settings(BaseSettings):
             )
         return self
 
+    event_budget: float = Field(
+        default=0.25, gt=0, description="How long an emit waits for the log; then its event is missing there"
+    )
+    event_max_bytes: int = Field(
+        default=1 << 20, ge=1, le=1 << 20, description="Largest event, in bytes of JSON"
+    )
+    event_log_max: int = Field(default=10_000, ge=1, description="How many events of a run are kept")
+    event_log_max_bytes: int = Field(
+        default=64 << 20, ge=1, description="How many bytes of a run's events are kept"
+    )
+    event_log_ttl: float = Field(default=900.0, gt=0, description="How long a log outlives its last event")
+    follow_buffer: int = Field(
+        default=256, ge=1, le=10_000, description="How many events a follower reads ahead"
+    )
+
     @model_validator(mode="after")
     def _lease_outlives_renewal(self) -> Self:
         if self.lease_ttl - self.lease_margin <= self.renew:

@@ -11,7 +11,7 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from coordinator.notifier import Connectivity, Signal, Wakeup
-from coordinator.notifiers.bell import Bell
+from coordinator.notifiers.bell import Bell, Bells
 from coordinator.notifiers.callbacks import Callbacks
 
 
@@ -20,7 +20,7 @@ class LocalHub:
 
     def __init__(self) -> None:
         self._workers: dict[int, Callbacks] = {}
-        self._watchers: dict[str, set[Bell]] = {}
+        self._watchers: dict[str, Bells] = {}
 
     def join(self, epoch: int, callbacks: Callbacks) -> None:
         self._workers[epoch] = callbacks
@@ -35,11 +35,15 @@ class LocalHub:
             asyncio.get_running_loop().call_soon(self._deliver, epoch, signal)
 
     def tell_thread(self, thread_id: str) -> None:
-        for bell in self._watchers.get(thread_id, ()):
-            bell.ring()
+        if (bells := self._watchers.get(thread_id)) is not None:
+            bells.ring()
 
-    def listen(self, thread_id: str, bell: Bell) -> None:
-        self._watchers.setdefault(thread_id, set()).add(bell)
+    def tell_followers(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        if (bells := self._watchers.get(thread_id)) is not None:
+            bells.hint(run_id, event_id)
+
+    def listen(self, thread_id: str, bell: Bell, log: str | None) -> None:
+        self._watchers.setdefault(thread_id, Bells()).add(bell, log)
 
     def unlisten(self, thread_id: str, bell: Bell) -> None:
         bells = self._watchers[thread_id]
@@ -81,10 +85,13 @@ class LocalNotifier:
     def notify_thread(self, thread_id: str, signal: Signal) -> None:
         self._hub.tell_thread(thread_id)
 
+    def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        self._hub.tell_followers(thread_id, run_id, event_id)
+
     @asynccontextmanager
-    async def watch(self, thread_id: str) -> AsyncGenerator[Wakeup]:
+    async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
         bell = Bell()
-        self._hub.listen(thread_id, bell)
+        self._hub.listen(thread_id, bell, log)
         try:
             yield bell
         finally:

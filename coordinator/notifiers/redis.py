@@ -8,12 +8,12 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from coordinator.notifier import Connectivity, Signal, Wakeup
-from coordinator.notifiers.bell import Bell
+from coordinator.notifiers.bell import Bell, Bells
 from coordinator.notifiers.callbacks import Callbacks
 from coordinator.redis.canary import Canary
 from coordinator.redis.link import RedisLink
 from coordinator.redis.listener import Listener
-from coordinator.redis.messages import SignalReader, encode
+from coordinator.redis.messages import SignalReader, encode, read_hint
 from coordinator.redis.scripts import publish
 
 _log = logging.getLogger(__name__)
@@ -25,12 +25,8 @@ class _Watched:
     """A thread's channel and those who watch it. `decided`: it stands, or there is nothing to wait for."""
 
     def __init__(self) -> None:
-        self.bells: set[Bell] = set()
+        self.bells = Bells()
         self.decided = asyncio.Event()
-
-    def ring(self) -> None:
-        for bell in self.bells:
-            bell.ring()
 
 
 class RedisNotifier:
@@ -95,15 +91,21 @@ class RedisNotifier:
     def notify_thread(self, thread_id: str, signal: Signal) -> None:
         self._link.post(publish(self._link.keys.thread(thread_id).events, encode(signal)))
 
+    def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        if self._watched:
+            watched = self._watched.get(self._link.keys.thread(thread_id).events)
+            if watched is not None:
+                watched.bells.hint(self._link.keys.run(run_id), event_id)
+
     @asynccontextmanager
-    async def watch(self, thread_id: str) -> AsyncGenerator[Wakeup]:
+    async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
         channel = self._link.keys.thread(thread_id).events
         bell = Bell()
         watched = self._watched.get(channel)
         if watched is None:
             watched = self._watched[channel] = _Watched()
             self._listener.add(channel)
-        watched.bells.add(bell)
+        watched.bells.add(bell, None if log is None else self._link.keys.run(log))
         try:
             await self._until_decided(watched)
             bell.hush()  # the caller has read nothing yet: nothing is lost
@@ -133,7 +135,10 @@ class RedisNotifier:
     def on_message(self, channel: bytes, payload: bytes) -> None:
         watched = self._watched.get(channel)
         if watched is not None:
-            watched.ring()
+            if (hint := read_hint(payload)) is None:
+                watched.bells.ring()
+            else:
+                watched.bells.hint(*hint)
         elif channel in self._control and not self._canary.hear(payload):
             signal = self._reader.read(payload)
             if signal is not None:
@@ -143,7 +148,7 @@ class RedisNotifier:
         watched = self._watched.get(channel)
         if watched is not None:
             watched.decided.set()
-            watched.ring()
+            watched.bells.ring()
         elif channel in self._unconfirmed:
             self._unconfirmed.discard(channel)
             if not self._unconfirmed:

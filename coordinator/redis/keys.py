@@ -2,7 +2,7 @@
 
     {ns}:{t:<t>}:slot        hash: run, epoch, fence      {ns}:{w:<epoch>}:lease    string: beat number
     {ns}:{t:<t>}:resv        string: run id               {ns}:{w:<epoch>}:ctl      channel: abort channel
-    {ns}:{t:<t>}:ev          channel: thread freed        {ns}:{g}:ctl              channel: to all workers
+    {ns}:{t:<t>}:ev          channel: freed, log grown    {ns}:{g}:ctl              channel: to all workers
     {ns}:{t:<t>}:log:<run>   stream: the run's events     {ns}:{g}:workers          zset: epochs by expiry
                                                           {ns}:{g}:probe            string: are writes taken?
 
@@ -72,6 +72,11 @@ class Keys:
 
     def log(self, thread_id: str, run_id: str) -> bytes:
         return f"{self._thread}{tag(thread_id)}}}:log:{tag(run_id)}".encode()
+
+    @staticmethod
+    def run(run_id: str) -> bytes:
+        """How hints name a run."""
+        return tag(run_id).encode()
 
     def worker(self, epoch: int) -> WorkerKeys:
         prefix = f"{self.namespace}:{{w:{epoch}}}:".encode()

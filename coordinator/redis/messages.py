@@ -5,6 +5,7 @@ Anybody who can publish can send anything, so reading never raises and never cos
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import ValidationError
@@ -37,6 +38,17 @@ def encode_settled(thread_id: str, run_id: str) -> bytes:
     if PLAIN_ID.fullmatch(thread_id) and PLAIN_ID.fullmatch(run_id):
         return f'{{"kind":"settled","thread_id":"{thread_id}","run_id":"{run_id}"}}'.encode()
     return encode(signal("settled", thread_id, run_id))
+
+
+_HINT = re.compile(rb"log:([0-9]{1,19})-([0-9]{1,19}):(.{1,128})", re.DOTALL)
+
+
+def read_hint(payload: bytes) -> tuple[bytes, tuple[int, int]] | None:
+    """What script `append` publishes on the thread's channel: which run's log has grown, and up to which id.
+    None = something else."""
+    if not payload.startswith(b"log:") or (found := _HINT.fullmatch(payload)) is None:
+        return None
+    return found[3], (int(found[1]), int(found[2]))
 
 
 class SignalReader:

@@ -125,7 +125,67 @@ return redis.call('ZCARD', KEYS[1])
     arguments=2,
 )
 
-SCRIPTS = (_ADMIT, _BIND, _RELEASE, _BEAT, _ENLIST)
+# A stream takes no id that is not greater than its newest. What it refused is there already, came too late,
+# or is a zombie's; any other error (full, read-only) is the caller's to see.
+_APPEND = Script(
+    "append",
+    """
+local fence, number = tonumber(ARGV[1]), tonumber(ARGV[2])
+local slot = redis.call('HGET', KEYS[1], 'fence')
+if fence > 0 and slot and tonumber(slot) > fence then return 's' end
+local id = ARGV[1] .. '-' .. ARGV[2]
+local added = redis.pcall('XADD', KEYS[2], 'MINID', '~', ARGV[3], id, ARGV[4], ARGV[5])
+if type(added) == 'table' and added.err then
+  if #redis.call('XRANGE', KEYS[2], id, id) > 0 then return 'd' end
+  local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+  if not top then return added end
+  local dash = string.find(top[1], '-', 1, true)
+  local newest = tonumber(string.sub(top[1], 1, dash - 1))
+  if newest > fence then return 's' end
+  if newest == fence and tonumber(string.sub(top[1], dash + 1)) > number then return 'l' end
+  return added
+end
+redis.call('PEXPIRE', KEYS[2], ARGV[6])
+redis.call('PUBLISH', ARGV[7], 'log:' .. id .. ':' .. ARGV[8])
+return 'd'
+""",
+    keys=2,
+    arguments=8,
+)
+
+# A page is limited in bytes as well, and one event may be a megabyte: so it is read in growing steps.
+_READ_LOG = Script(
+    "read_log",
+    """
+local from, left, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local found, step = {''}, 8
+while left > 0 and room > 0 do
+  local asked = math.min(step, left)
+  local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', asked)
+  for _, entry in ipairs(entries) do
+    if room <= 0 then break end
+    local mode, data = entry[2][1], entry[2][2]
+    found[#found + 1] = entry[1]
+    found[#found + 1] = mode
+    found[#found + 1] = data
+    room = room - #mode - #data
+    left = left - 1
+    from = '(' .. entry[1]
+  end
+  if #entries < asked then break end
+  step = step * 2
+end
+if #found == 1 then
+  local top = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+  if top then found[1] = top[1] end
+end
+return found
+""",
+    keys=1,
+    arguments=3,
+)
+
+SCRIPTS = (_ADMIT, _BIND, _RELEASE, _BEAT, _ENLIST, _APPEND, _READ_LOG)
 
 
 def admit(slot: bytes, reservation: bytes, *, run: bytes, reservation_ms: int) -> Command:
@@ -160,6 +220,33 @@ def beat(lease: bytes, *, seq: int, ttl_ms: int, channel: bytes) -> Command:
 def enlist(workers: bytes, *, epoch: int, ttl_ms: int) -> Command:
     """Be on the list for `ttl_ms` by the server's clock; take expired ones off. Answers its length."""
     return _ENLIST(workers, b"%d" % epoch, b"%d" % ttl_ms)
+
+
+def append(
+    slot: bytes,
+    log: bytes,
+    *,
+    run: bytes,
+    fence: int,
+    number: int,
+    floor: bytes,
+    mode: bytes,
+    data: bytes,
+    ttl_ms: int,
+    channel: bytes,
+) -> Command:
+    """XADD `<fence>-<number>` with the one field `mode`, renew the log's TTL, publish `log:<id>:<run>`.
+
+    Answers `d` done (also: it was there), `l` a later number is there, `s` a higher fence is. Trims what is
+    below `floor`, by whole nodes of the stream. Fence 0 lives beside the slot and is not compared with it.
+    """
+    return _APPEND(slot, log, b"%d" % fence, b"%d" % number, floor, mode, data, b"%d" % ttl_ms, channel, run)
+
+
+def read_log(log: bytes, *, begin: bytes, limit: int, page_bytes: int) -> Command:
+    """Entries from `begin` on, as a flat list: the newest id of the log where there are none (`''`: no log),
+    else `''`; then id, mode and data of each. At most `limit`, and no more after `page_bytes` are reached."""
+    return _READ_LOG(log, begin, b"%d" % limit, b"%d" % page_bytes)
 
 
 def publish(channel: bytes, message: bytes) -> Command:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import logging
-from typing import Any
+from contextlib import suppress
+from typing import Any, Protocol
 
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.values import StoredValues
@@ -25,6 +26,14 @@ from stores.rows import Ownership
 logger = logging.getLogger(__name__)
 
 
+class Emitting(Protocol):
+    """Where events go."""
+
+    def encode(self, mode: str, data: Json, *, any_size: bool) -> str: ...
+    async def append(self, own: Ownership, mode: str, text: str) -> None: ...
+    def close(self, own: Ownership) -> None: ...
+
+
 class Services:
     """What one run's context may use of its worker."""
 
@@ -37,9 +46,17 @@ class Services:
     def abort(self) -> Abort | None:
         return self._entry.abort
 
-    async def emit(self, mode: str, data: Json) -> None:
-        record = self._entry.record
+    async def emit(self, mode: str, data: Json, *, any_size: bool = False) -> None:
+        """Every event of a run passes here."""
+        record, events = self._entry.record, self._execution.events
+        text = events.encode(mode, data, any_size=any_size)
         self._execution.telemetry.emit(RunEmitted(record.run_id, record.thread_id, mode, data))
+        await events.append(self._own, mode, text)
+
+    def close(self) -> None:
+        with suppress(LeaseLost):  # fenced: nothing is written any more
+            self.check()
+            self._execution.events.close(self._own)
 
     async def save(self, values: Json) -> None:
         await self._execution.values.save(self._own, values)
@@ -57,9 +74,10 @@ class Execution:
         settlement: Settlement,
         values: StoredValues,
         worker: Incarnation,
+        events: Emitting,
         telemetry: Telemetry,
     ) -> None:
-        self._registry, self._settlement = registry, settlement
+        self._registry, self._settlement, self.events = registry, settlement, events
         self.lifecycle, self.values, self.worker, self.telemetry = lifecycle, values, worker, telemetry
 
     def launch(self, record: RunRecord, assistant: Assistant) -> asyncio.Task[Any]:

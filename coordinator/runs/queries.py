@@ -61,13 +61,13 @@ class Waiter:
 
     async def _remote(self, run_id: str) -> bool:
         row = await self._store.row(run_id)
-        if row is None or _is_settled(row):
+        if row is None or is_settled(row):
             return row is not None
         async with self._notifier.watch(row.thread_id) as wakeup:
             pause = self._quick
             while True:
                 row = await self._store.row(run_id)
-                if row is None or _is_settled(row):
+                if row is None or is_settled(row):
                     return row is not None
                 if self._notifier.connectivity is Connectivity.connected:
                     await wakeup.wait(self._poll)
@@ -76,7 +76,8 @@ class Waiter:
                     pause = min(self._poll, pause * 1.5)
 
 
-def _is_settled(row: RunRow) -> bool:
+def is_settled(row: RunRow) -> bool:
+    """Also where it never held a thread."""
     return row.settled or (not row.open and not row.holds_thread and row.owner_epoch is None)
 
 
@@ -158,6 +159,18 @@ class Queries:
         if found is None or (user_id is not None and found.user_id != user_id):
             raise RunNotFound(run_id)
         return found
+
+    async def row_or_record(self, run_id: str, user_id: str | None) -> RunRow | RunRecord:
+        """The record where the store has no more than that. Raises RunNotFound, StoreError."""
+        row = await self._store.row(run_id)
+        if row is None:
+            record = await self.get(run_id, user_id, raise_on_store_error=True)
+            if record is None:
+                raise RunNotFound(run_id)
+            return record
+        if user_id is not None and row.user_id != user_id:
+            raise RunNotFound(run_id)
+        return row
 
     async def explain(self, run_id: str, user_id: str | None) -> Explanation:
         row = await self.row(run_id, user_id)

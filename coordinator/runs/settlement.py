@@ -144,7 +144,7 @@ class Settlement:
         if entry.stopped:
             entry.stopped_at = entry.stopped_at or time.time_ns() // 1000
         if entry.context is not None:
-            entry.context.closed = True
+            entry.context.close()
         if entry.states is not None and entry.own is not None:
             entry.states.close(entry.record.thread_id, entry.own.fence)
 

@@ -1,0 +1,1 @@
+"""Adapters of `coordinator.event_log`."""

@@ -1,0 +1,75 @@
+"""The event log as a Redis stream for each run, with ids of our own.
+
+It has a link of its own: a megabyte of somebody's tokens must not stand before a cancel.
+"""
+
+from __future__ import annotations
+
+from coordinator.event_log import Appended, Entry, Event, EventId, Page
+from coordinator.redis.keys import to_bytes
+from coordinator.redis.link import RedisLink
+from coordinator.redis.resp import Reply
+from coordinator.redis.scripts import Command, append, read_log
+
+PAGE_BYTES = 256 * 1024
+"""A page ends after the event that reaches it: what asyncio reads from a socket at once."""
+
+_ANSWERS = {b"d": Appended.done, b"l": Appended.late, b"s": Appended.stale}
+
+
+class RedisEventLog:
+    """Does not close `link`. `ttl` is seconds after the last append."""
+
+    def __init__(self, link: RedisLink, ttl: float) -> None:
+        self._link = link
+        self._ttl_ms = max(1, int(ttl * 1000))
+
+    async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
+        command = self._command(thread_id, run_id, entry)
+        reply = await self._link.call(command)
+        if reply is None and not self._link.away:
+            # Lost with its connection, and another one is coming: the same id again is the same event.
+            reply = await self._link.call(command)
+        return _ANSWERS.get(reply, Appended.lost) if isinstance(reply, bytes) else Appended.lost
+
+    def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
+        self._link.post(self._command(thread_id, run_id, entry))
+
+    async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
+        log = self._link.keys.log(thread_id, run_id)
+        begin = b"-" if after is None else str(after.next).encode()
+        reply = await self._link.call(read_log(log, begin=begin, limit=limit, page_bytes=PAGE_BYTES))
+        return _page(reply)
+
+    def forget(self, run_id: str) -> None:
+        """Nothing to do: the stream expires."""
+
+    def _command(self, thread_id: str, run_id: str, entry: Entry) -> Command:
+        keys = self._link.keys
+        slot, _, events = keys.thread(thread_id)
+        return append(
+            slot,
+            keys.log(thread_id, run_id),
+            run=keys.run(run_id),
+            fence=entry.id.fence,
+            number=entry.id.number,
+            floor=str(entry.floor).encode(),
+            mode=to_bytes(entry.mode),
+            data=to_bytes(entry.json),
+            ttl_ms=self._ttl_ms,
+            channel=events,
+        )
+
+
+def _page(reply: Reply) -> Page | None:
+    """None also for what no writer of ours put there."""
+    if not isinstance(reply, list) or not reply or not all(isinstance(part, bytes) for part in reply):
+        return None
+    try:
+        texts = [part.decode("utf-8", "surrogatepass") for part in reply if isinstance(part, bytes)]
+        top = EventId.parse(texts[0]) if texts[0] else None
+        fields = iter(texts[1:])
+        events = tuple(Event(EventId.parse(text), next(fields), next(fields)) for text in fields)
+    except (ValueError, RuntimeError):
+        return None
+    return Page(events, top)

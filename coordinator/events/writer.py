@@ -1,0 +1,107 @@
+"""The owner's side of event logs: numbers, JSON, bounds."""
+
+from __future__ import annotations
+
+import json
+import logging
+
+from coordinator.arguments import check_id
+from coordinator.errors import InvalidArgument, StaleFence
+from coordinator.event_log import BEGINNING, END, Appended, Entry, EventId, EventLog
+from coordinator.events.window import Window
+from coordinator.notifier import Notifier
+from coordinator.schemas import Json
+from coordinator.settings import Settings
+from stores.rows import Ownership
+
+logger = logging.getLogger(__name__)
+
+# What `json.dumps` makes for each call that does not use its defaults costs more than encoding a token.
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True).encode
+
+
+class _Writing:
+    """A run of this worker that has emitted something under this fence."""
+
+    __slots__ = ("fence", "losing", "number", "window")
+
+    def __init__(self, fence: int, window: Window) -> None:
+        self.fence, self.window = fence, window
+        self.number = 0
+        self.losing = False
+
+    def entry(self, number: int, mode: str, text: str) -> Entry:
+        oldest = self.window.add(number, len(text))
+        # What an earlier fence left behind goes when the first of this one have to.
+        floor = BEGINNING if oldest == 1 else EventId(self.fence, oldest)
+        return Entry(EventId(self.fence, number), mode, text, floor)
+
+
+class EventWriter:
+    """Numbers are counted here and nowhere else, one for each emit, also for one whose append is lost."""
+
+    def __init__(self, log: EventLog, notifier: Notifier, settings: Settings) -> None:
+        self._log, self._notifier, self._settings = log, notifier, settings
+        self._runs: dict[str, _Writing] = {}
+        self.lost = 0
+        """Events that no log has taken, as far as is known, since construction."""
+
+    def encode(self, mode: str, data: Json, *, any_size: bool = False) -> str:
+        """The JSON of an event: ASCII, so a character is a byte. Raises InvalidArgument for what is no JSON,
+        or too large."""
+        check_id("mode", mode)
+        try:
+            text = _encode(data)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise InvalidArgument("data", f"must be JSON: {error}") from None
+        limit = self._settings.event_max_bytes
+        if len(text) > limit and not any_size:
+            raise InvalidArgument("data", f"an event may have {limit} bytes of JSON, not {len(text)}")
+        return text
+
+    async def append(self, own: Ownership, mode: str, text: str) -> None:
+        """Returns when the log has it, or when that took too long: then its number is missing in the log.
+        One that is too large is left out the same way. Raises StaleFence."""
+        writing = self._writing(own)
+        writing.number += 1
+        if len(text) > self._settings.event_max_bytes:
+            self._tell(own, writing, Appended.lost, f"{len(text)} bytes are too many")
+            return
+        entry = writing.entry(writing.number, mode, text)
+        appended = await self._log.append(own.thread_id, own.run_id, entry)
+        if appended is Appended.done:
+            self._notifier.hint(own.thread_id, own.run_id, entry.id)
+        elif appended is Appended.stale:
+            raise StaleFence(own.thread_id, own.fence)
+        self._tell(own, writing, appended, "no answer in time, or not in order")
+
+    def _writing(self, own: Ownership) -> _Writing:
+        writing = self._runs.get(own.run_id)
+        if writing is None or writing.fence != own.fence:
+            window = Window(self._settings.event_log_max, self._settings.event_log_max_bytes)
+            writing = self._runs[own.run_id] = _Writing(own.fence, window)
+        return writing
+
+    def _tell(self, own: Ownership, writing: _Writing, appended: Appended, why: str) -> None:
+        lost = appended is not Appended.done
+        self.lost += lost
+        if lost and not writing.losing:
+            logger.warning("Events of run %r are missing in its log: %s", own.run_id, why)
+        writing.losing = lost
+
+    def close(self, own: Ownership) -> None:
+        """The run emits no more: its log says which number was the last. No emit, no log."""
+        writing = self._runs.get(own.run_id)
+        if writing is not None and writing.fence == own.fence:
+            entry = writing.entry(writing.number + 1, END, "")
+            self._log.close(own.thread_id, own.run_id, entry)
+            self._notifier.hint(own.thread_id, own.run_id, entry.id)
+
+    def emitted(self, run_id: str) -> bool:
+        """Has this worker's run emitted anything?"""
+        return run_id in self._runs
+
+    def forget(self, run_id: str) -> None:
+        """The run has left memory."""
+        self._runs.pop(run_id, None)
+        self._log.forget(run_id)

@@ -1,0 +1,145 @@
+"""What every event log does, wherever it keeps events. Entered by `CLAUSES`: each is a promise, tried on every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from coordinator.event_log import BEGINNING, END, TAIL, Appended, Entry, EventId, EventLog, Page
+
+Clause = Callable[[EventLog], Awaitable[None]]
+
+
+def entry(fence: int, number: int, text: str = '{"n":1}', *, floor: EventId = BEGINNING) -> Entry:
+    return Entry(EventId(fence, number), "custom", text, floor)
+
+
+async def ids(log: EventLog, run: str, after: EventId | None = None, limit: int = 1000) -> list[str]:
+    return [str(event.id) for event in (await page(log, run, after, limit)).events]
+
+
+async def page(log: EventLog, run: str, after: EventId | None = None, limit: int = 1000) -> Page:
+    found = await log.read("t", run, after, limit)
+    assert found is not None, "the log can be read"
+    return found
+
+
+async def what_was_appended_is_read_in_order_and_unchanged(log: EventLog) -> None:
+    text = '{"text":"\\ud83d\\ude00 \\ud800 \\u0000","list":[1,2.5,null]}'
+    assert (
+        await log.append("t", "r1", Entry(EventId(1, 1), "updates|sub:é", text, BEGINNING)) is Appended.done
+    )
+    for number in (2, 3):
+        assert await log.append("t", "r1", entry(1, number)) is Appended.done
+    events = (await page(log, "r1")).events
+    assert [str(event.id) for event in events] == ["1-1", "1-2", "1-3"]
+    assert (events[0].mode, events[0].json) == ("updates|sub:é", text)
+    assert events[1].data == {"n": 1}
+
+
+async def a_log_that_is_not_there_is_empty(log: EventLog) -> None:
+    assert await page(log, "r2") == Page((), None)
+    assert await page(log, "r2", EventId(5, 5)) == Page((), None)
+
+
+async def reading_goes_on_after_any_id(log: EventLog) -> None:
+    for number in range(1, 8):
+        await log.append("t", "r3", entry(2, number))
+    assert await ids(log, "r3", EventId(2, 3), 2) == ["2-4", "2-5"]
+    assert await ids(log, "r3", EventId(1, 999)) == [f"2-{number}" for number in range(1, 8)]
+    assert await ids(log, "r3", EventId(2, 6)) == ["2-7"]
+
+
+async def who_is_up_to_date_is_told_the_newest_id(log: EventLog) -> None:
+    await log.append("t", "r4", entry(1, 1))
+    for after in (EventId(1, 1), EventId(1, 2), EventId(9, 9), TAIL):
+        assert await page(log, "r4", after) == Page((), EventId(1, 1))
+
+
+async def the_same_append_again_is_the_same_event(log: EventLog) -> None:
+    for number in (1, 2, 2, 1):
+        assert await log.append("t", "r5", entry(1, number)) is Appended.done
+    assert await ids(log, "r5") == ["1-1", "1-2"]
+
+
+async def what_comes_after_a_later_number_stays_missing(log: EventLog) -> None:
+    for number, expected in ((1, Appended.done), (3, Appended.done), (2, Appended.late)):
+        assert await log.append("t", "r6", entry(1, number)) is expected
+    assert await ids(log, "r6") == ["1-1", "1-3"]
+
+
+async def an_older_fence_is_refused_by_the_log_itself(log: EventLog) -> None:
+    for fence, number, expected in (
+        (3, 1, Appended.done),
+        (4, 1, Appended.done),
+        (3, 2, Appended.stale),
+        (4, 2, Appended.done),
+        (3, 3, Appended.stale),
+    ):
+        assert await log.append("t", "r7", entry(fence, number)) is expected
+    assert await ids(log, "r7") == ["3-1", "4-1", "4-2"]
+
+
+async def a_run_beside_the_slot_has_fence_zero(log: EventLog) -> None:
+    assert await log.append("t", "r8", entry(0, 1)) is Appended.done
+    assert await ids(log, "r8") == ["0-1"]
+
+
+async def the_last_entry_has_no_mode(log: EventLog) -> None:
+    await log.append("t", "r9", entry(1, 1))
+    log.close("t", "r9", Entry(EventId(1, 2), END, "", BEGINNING))
+    events = (await page(log, "r9")).events
+    assert [(str(event.id), event.mode) for event in events] == [("1-1", "custom"), ("1-2", END)]
+
+
+async def what_is_below_the_floor_goes_the_rest_stays(log: EventLog) -> None:
+    """Redis lets go of whole nodes: of up to 100 entries more are kept than asked for."""
+    await log.append("t", "r10", entry(1, 1))
+    for number in range(1, 501):
+        floor = EventId(2, number - 99) if number > 100 else BEGINNING
+        await log.append("t", "r10", entry(2, number, floor=floor))
+    kept = await ids(log, "r10")
+    assert kept[-100:] == [f"2-{number}" for number in range(401, 501)]
+    assert 100 <= len(kept) <= 200
+
+
+async def large_events_come_whole(log: EventLog) -> None:
+    text = '"' + "x" * ((1 << 20) - 2) + '"'
+    for number in range(1, 4):
+        assert await log.append("t", "r11", entry(1, number, text)) is Appended.done
+    found: list[str] = []
+    after: EventId | None = None
+    while events := (await page(log, "r11", after)).events:
+        found += [event.json for event in events]
+        after = events[-1].id
+    assert found == [text] * 3
+
+
+async def runs_of_any_name_are_kept_apart(log: EventLog) -> None:
+    names = ["r12", "r12 ", "{r12}", "é", "\ud800", "x" * 255]
+    for number, name in enumerate(names, 1):
+        await log.append("t", name, entry(1, number))
+    assert [await ids(log, name) for name in names] == [[f"1-{number}"] for number in range(1, 7)]
+
+
+async def what_left_memory_may_be_gone(log: EventLog) -> None:
+    log.forget("never seen")
+    await log.append("t", "r13", entry(1, 1))
+    log.forget("r13")
+    assert await ids(log, "r13") in ([], ["1-1"])
+
+
+CLAUSES: tuple[Clause, ...] = (
+    what_was_appended_is_read_in_order_and_unchanged,
+    a_log_that_is_not_there_is_empty,
+    reading_goes_on_after_any_id,
+    who_is_up_to_date_is_told_the_newest_id,
+    the_same_append_again_is_the_same_event,
+    what_comes_after_a_later_number_stays_missing,
+    an_older_fence_is_refused_by_the_log_itself,
+    a_run_beside_the_slot_has_fence_zero,
+    the_last_entry_has_no_mode,
+    what_is_below_the_floor_goes_the_rest_stays,
+    large_events_come_whole,
+    runs_of_any_name_are_kept_apart,
+    what_left_memory_may_be_gone,
+)

@@ -1,0 +1,259 @@
+"""What a run emits can be followed from anywhere, from any point, to its end; what is missing is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+
+from coordinator import End, Event, Gap, InvalidArgument, RunContext, RunManager, RunNotFound, RunStatus
+from coordinator.notifier import Connectivity
+from tests.support.agents import Agent, launched, running
+from tests.support.waiting import wait_until
+
+Told = Event | Gap | End
+
+
+async def all_of(followed: AsyncIterator[Told]) -> list[Told]:
+    async with asyncio.timeout(20):
+        return [told async for told in followed]
+
+
+def numbers(told: list[Told]) -> list[Any]:
+    return [item.data for item in told if isinstance(item, Event)]
+
+
+def end_of(told: list[Told]) -> End:
+    ends = [item for item in told if isinstance(item, End)]
+    assert len(ends) == 1
+    assert told[-1] is ends[0], "the end is the last thing"
+    return ends[0]
+
+
+async def counting(ctx: RunContext) -> str:
+    """Emits 0 … 199, sometimes several at once, and lets others have their turn between."""
+    for number in range(0, 200, 4):
+        await ctx.emit("custom", number)
+        await asyncio.gather(*(ctx.emit("custom", number + more) for more in (1, 2, 3)))
+    return "done"
+
+
+def everywhere(team: list[RunManager]) -> list[RunManager]:
+    """The workers on which events can be followed: without Redis, only the owner's process has them."""
+    return team if team[0].connectivity is Connectivity.connected else team[:1]
+
+
+async def test_nothing_is_lost_or_repeated_between_replay_and_live(team: list[RunManager]) -> None:
+    """Followers join at every moment: before the run, during it, after it."""
+    run = await team[0].create_or_reject("t")
+    followers = [asyncio.create_task(all_of(m.follow(run.run_id))) for m in everywhere(team)]
+    task = team[0].launch(run, counting)
+    while not task.done():
+        followers += [asyncio.create_task(all_of(m.follow(run.run_id))) for m in everywhere(team)]
+        await asyncio.sleep(0.002)
+    followers += [asyncio.create_task(all_of(m.follow(run.run_id))) for m in everywhere(team)]
+    for told in await asyncio.gather(*followers):
+        assert numbers(told) == list(range(200))
+        end = end_of(told)
+        assert (end.status, end.complete, len(told)) == (RunStatus.success, True, 201)
+
+
+async def test_it_goes_on_after_any_event(team: list[RunManager]) -> None:
+    run = await team[0].create_or_reject("t")
+    await team[0].launch(run, counting)
+    for manager in everywhere(team):
+        first = await all_of(manager.follow(run.run_id))
+        middle = first[100]
+        assert isinstance(middle, Event)
+        rest = await all_of(manager.follow(run.run_id, after=str(middle.id)))
+        assert rest == first[101:]
+        assert await all_of(manager.follow(run.run_id, after=end_of(first).last_id)) == first[-1:]
+
+
+async def test_only_what_comes_from_now_on(team: list[RunManager]) -> None:
+    run, agent = await running(team[0], "t")
+    await agent.ctx.emit("custom", "before")
+    for manager in everywhere(team):
+        async with manager.follow(run.run_id, after="$") as followed:
+            await agent.ctx.emit("custom", "after")
+            told = await anext(followed)
+            assert isinstance(told, Event)
+            assert told.data == "after"
+
+
+async def test_modes_leave_others_out(team: list[RunManager]) -> None:
+    async def agent(ctx: RunContext) -> None:
+        for mode in ("values", "updates", "updates|sub", "custom"):
+            await ctx.emit(mode, mode)
+
+    run = await team[0].create_or_reject("t")
+    team[0].launch(run, agent)
+    told = await all_of(team[0].follow(run.run_id, modes=["updates", "custom"]))
+    assert numbers(told) == ["updates", "updates|sub", "custom"]
+    assert end_of(told).complete, "what was left out is not missing"
+
+
+async def test_what_was_streamed_is_kept_at_a_stop(team: list[RunManager]) -> None:
+    """Also what the run says while it unwinds; nothing after it has stopped."""
+    a, b = team
+    run, agent = await running(a, "t", Agent(stubborn=True))
+    await agent.ctx.emit("custom", "streamed")
+    await b.cancel(run.run_id)
+    await agent.cancelled.wait()
+    await agent.ctx.emit("custom", "last words")
+    agent.may_stop.set()
+    told = await all_of(everywhere(team)[-1].follow(run.run_id))
+    assert numbers(told) == ["streamed", "last words"]
+    end = end_of(told)
+    assert (end.status, end.cause, end.complete) == (RunStatus.interrupted, "user", True)
+
+
+async def test_everyone_is_told_the_end(team: list[RunManager]) -> None:
+    """Finished, failed, cancelled before it began: on the owner's worker and on the other."""
+
+    async def failing(ctx: RunContext) -> None:
+        await ctx.emit("custom", 1)
+        raise ValueError("no")
+
+    a, b = team
+    failed = await a.create_or_reject("t1")
+    waiting = await a.create_or_reject("t2")
+    followers = [asyncio.create_task(all_of(m.follow(run.run_id))) for m in team for run in (failed, waiting)]
+    await asyncio.sleep(0)
+    a.launch(failed, failing)
+    await b.cancel(waiting.run_id)
+    ends = [end_of(told) for told in await asyncio.gather(*followers)]
+    assert [end.status.value for end in ends] == ["error", "interrupted"] * 2
+    assert ends[0].error == "ValueError: no"
+
+
+async def test_a_run_that_emits_nothing_just_ends(team: list[RunManager]) -> None:
+    run, agent = await launched(team[0], "t")
+    following = asyncio.create_task(all_of(team[0].follow(run.run_id)))
+    agent.may_end.set()
+    told = await following
+    assert len(told) == 1
+    assert end_of(told).complete
+
+
+async def test_a_trimmed_cursor_is_an_explicit_gap(team: list[RunManager]) -> None:
+    async def chatty(ctx: RunContext) -> None:
+        for number in range(1, 12_001):
+            await ctx.emit("custom", number)
+
+    run = await team[0].create_or_reject("t")
+    task = team[0].launch(run, chatty)
+    await asyncio.wait([task])
+    for after in (None, "1-5"):
+        told = await all_of(team[0].follow(run.run_id, after=after))
+        gap, first = told[:2]
+        assert isinstance(gap, Gap)
+        assert isinstance(first, Event)
+        assert (gap.after, gap.before) == (after, str(first.id))
+        assert numbers(told) == list(range(first.data, 12_001))
+        assert 1_500 < first.data < 3_000
+        assert not end_of(told).complete
+
+
+@pytest.mark.parametrize("after", ["7-1000000", "1-1000000"])
+async def test_an_id_that_was_never_issued_is_a_gap(team: list[RunManager], after: str) -> None:
+    """A client's Last-Event-ID may be anything. What comes from now on is told all the same."""
+    run, agent = await running(team[0], "t")
+    await agent.ctx.emit("custom", 1)
+    async with team[0].follow(run.run_id, after=after) as followed:
+        assert await anext(followed) == Gap(after, None)
+        await agent.ctx.emit("custom", 2)
+        told = await anext(followed)
+        assert isinstance(told, Event)
+        assert told.data == 2
+
+
+@pytest.mark.parametrize("after", ["", "5", "-1", "1-2-3", "1-\u0661", f"{2**63}-1", "1-1\n", "x" * 10_000])
+async def test_what_is_no_id_is_refused(alone: RunManager, after: str) -> None:
+    run = await alone.create_or_reject("t")
+    with pytest.raises(InvalidArgument, match="after"):
+        alone.follow(run.run_id, after=after)
+
+
+async def test_who_may_not_see_a_run_may_not_follow_it(team: list[RunManager]) -> None:
+    run = await team[0].create_or_reject("t", user_id="ann")
+    for manager in team:
+        for run_id, user in ((run.run_id, "bob"), ("unknown", None)):
+            with pytest.raises(RunNotFound):
+                await anext(manager.follow(run_id, user_id=user))
+            with pytest.raises(RunNotFound):
+                await manager.events(run_id, user_id=user)
+
+
+async def test_what_cannot_be_an_event_is_refused_and_costs_no_number(alone: RunManager) -> None:
+    run, agent = await running(alone, "t")
+    for data in (object(), float("nan"), {1, 2}, "x" * (1 << 20)):
+        with pytest.raises(InvalidArgument, match="data"):
+            await agent.ctx.emit("custom", data)
+    for mode in ("", "a\r\nid: 1", "x" * 256):
+        with pytest.raises(InvalidArgument, match="mode"):
+            await agent.ctx.emit(mode, 1)
+    await agent.ctx.emit("custom", 1)
+    assert [str(event.id) for event in await alone.events(run.run_id) if isinstance(event, Event)] == ["1-1"]
+
+
+async def test_values_too_large_for_an_event_are_saved_and_told_as_a_gap(alone: RunManager) -> None:
+    run, agent = await running(alone, "t")
+    await agent.ctx.save({"x": "x" * (1 << 20)})
+    await agent.ctx.emit("custom", 1)
+    gap, event = await alone.events(run.run_id)
+    assert gap == Gap(None, "1-2")
+    assert isinstance(event, Event)
+
+
+async def test_a_slow_follower_is_not_cut_off_and_holds_one_page(team: list[RunManager]) -> None:
+    run = await team[0].create_or_reject("t")
+    async with everywhere(team)[-1].follow(run.run_id) as followed:
+        task = team[0].launch(run, counting)
+        first = await anext(followed)
+        await asyncio.wait([task])
+        assert len(followed._told) <= 256
+        told = [first, *await all_of(followed)]
+    assert numbers(told) == list(range(200))
+
+
+async def test_a_cancelled_wait_for_the_next_event_loses_nothing(team: list[RunManager]) -> None:
+    """How a gateway sends heartbeats."""
+    run, agent = await running(team[0], "t")
+    told: list[Told] = []
+    async with everywhere(team)[-1].follow(run.run_id) as followed:
+        for number in range(40):
+            emitting = asyncio.create_task(agent.ctx.emit("custom", number))
+            try:
+                async with asyncio.timeout(number % 5 / 2000):
+                    told.append(await anext(followed))
+            except TimeoutError:
+                pass
+            await emitting
+        agent.may_end.set()
+        told += await all_of(followed)
+    assert numbers(told) == list(range(40))
+
+
+async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
+    run, agent = await running(team[0], "t")
+    async with team[1].follow(run.run_id) as followed:
+        following = asyncio.create_task(all_of(followed))
+        agent.may_end.set()
+        await team[0].wait(run.run_id, timeout=5)
+        await following
+    await team[0].delete_thread("t")
+    with pytest.raises(RunNotFound):
+        await anext(team[1].follow(run.run_id))
+
+
+async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) -> None:
+    run, _ = await running(team[0], "t")
+    manager = team[0]
+    notifier: Any = manager._notifier
+    watched = notifier._watched if hasattr(notifier, "_watched") else notifier._hub._watchers
+    async with manager.follow(run.run_id):
+        assert watched
+    await wait_until(lambda: not watched, description="nobody is watched")
