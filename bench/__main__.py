@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from bench import cancel, growth, idle, startup, throughput
+from bench import cancel, events, growth, idle, startup, throughput
 from bench.report import Measure, document, machine, table
 
 Bench = Callable[[int], Coroutine[Any, Any, list[Measure]]]
@@ -19,6 +19,7 @@ BENCHES: dict[str, Bench] = {
     "growth": growth.run,
     "idle": idle.run,
     "startup": startup.run,
+    "events": events.run,
 }
 
 

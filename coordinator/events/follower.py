@@ -23,6 +23,9 @@ _GRACE = 0.5
 """Seconds that the last entry of a log gets to arrive after the row of its run. It is sent first, but on
 another way. An owner that died has sent none."""
 
+_OUTAGE = 2.0
+"""Seconds that a log which cannot be read gets to come back: what the link takes to heal."""
+
 _PAUSE = 0.05
 _LONG_AGO = 5.0
 
@@ -104,7 +107,7 @@ class Follower:
         self._wakeup: Wakeup | None = None
         self._pages: Pages | None = None
         self._settled: Settled | None = None
-        self._patience: float | None = None
+        self._waiting_since: float | None = None
         self._over = False
 
     async def __aenter__(self) -> Self:
@@ -189,7 +192,7 @@ class Follower:
         nothing = not settled.started or self._readers.emitted_nothing(self.run_id)
         proven = cursor.closed or (no_log and nothing and cursor.position is None)
         never_seen = no_log and cursor.position is None
-        if not proven and cursor.complete and not never_seen and self._may_come(settled):
+        if not proven and cursor.complete and not never_seen and self._may_come(settled, page):
             await wakeup.wait(_PAUSE)
             return
         expired = no_log and time.time() - settled.at > self._readers.settings.event_log_ttl
@@ -200,9 +203,11 @@ class Follower:
             End(self.run_id, settled.status, settled.error, settled.cause, cursor.last_id, complete)
         )
 
-    def _may_come(self, settled: Settled) -> bool:
+    def _may_come(self, settled: Settled, page: Page | None) -> bool:
+        """Is it too early to give up on the rest of the log?"""
         now = time.monotonic()
-        if self._patience is None:
-            long_ago = time.time() - settled.at > _LONG_AGO
-            self._patience = now if long_ago else now + _GRACE
-        return now < self._patience
+        self._waiting_since = self._waiting_since or now
+        waited = now - self._waiting_since
+        if page is None:
+            return waited < _OUTAGE
+        return waited < _GRACE and time.time() - settled.at < _LONG_AGO

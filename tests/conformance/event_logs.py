@@ -1,4 +1,4 @@
-"""What every event log does, wherever it keeps events. Entered by `CLAUSES`: each is a promise, tried on every adapter."""
+"""What every event log does, wherever it keeps events: each of `CLAUSES` is tried on every adapter."""
 
 from __future__ import annotations
 

@@ -15,7 +15,8 @@ import sys
 import time
 from typing import Any
 
-from coordinator import RunContext, RunManager, Settings, open_coordinator
+from coordinator import Event, Follower, Gap, RunContext, RunManager, Settings, open_coordinator
+from coordinator.event_log import BEGINNING, Entry, EventId
 
 
 def say(**words: Any) -> None:
@@ -29,6 +30,7 @@ class Program:
         self.contexts: dict[str, RunContext] = {}
         self.may_end: dict[str, asyncio.Event] = {}
         self.began = asyncio.Condition()
+        self.following: set[asyncio.Task[None]] = set()
 
     async def agent(self, ctx: RunContext) -> Any:
         """Does what its kwargs say: save first, unwind for so long, refuse to."""
@@ -79,6 +81,42 @@ class Program:
 
     async def save(self, run: str, values: Any) -> None:
         await self.contexts[run].save(values)
+
+    async def emit(self, run: str, data: list[Any]) -> None:
+        for item in data:
+            await self.contexts[run].emit("custom", item)
+
+    async def follow(self, run: str) -> None:
+        """Says `told` and `gap`, and at last `end`."""
+        followed = await self.manager.follow(run).__aenter__()
+        self.following.add(asyncio.create_task(self._follow(followed)))
+
+    async def _follow(self, followed: Follower) -> None:
+        async for told in followed:
+            if isinstance(told, Event):
+                say(event="told", run=followed.run_id, data=told.data)
+            elif isinstance(told, Gap):
+                say(event="gap", run=followed.run_id, after=told.after, before=told.before)
+            else:
+                say(event="end", run=told.run_id, status=told.status.value, complete=told.complete)
+
+    async def events(self, run: str) -> list[Any]:
+        return [told.data for told in await self.manager.events(run) if isinstance(told, Event)]
+
+    async def force_append(self, run: str) -> str:
+        """What a zombie would do whose own checks had failed: append with its old fence."""
+        ctx = self.contexts[run]
+        return await self._append(ctx.run.thread_id, run, EventId(ctx.fence, 1000), "zombie")
+
+    async def take_over(self, run: str, fence: int = 1000) -> str:
+        """Append under a newer fence, past the slot."""
+        row = await self.manager._store.row(run)
+        assert row is not None
+        return await self._append(row.thread_id, run, EventId(fence, 1), "taken over")
+
+    async def _append(self, thread: str, run: str, event_id: EventId, data: str) -> str:
+        entry = Entry(event_id, "custom", json.dumps(data), BEGINNING)
+        return (await self.manager._parts._event_log.append(thread, run, entry)).value
 
     async def wait(self, run: str, timeout: float = 10) -> Any:
         return await self.manager.wait(run, timeout=timeout)

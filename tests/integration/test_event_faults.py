@@ -1,0 +1,240 @@
+"""Streams while Redis is away, slow, emptied or lies: only completeness is lost, and every reader is told."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+import pytest
+
+from coordinator import End, Event, Gap, RunStatus
+from coordinator.event_log import Appended
+from coordinator.event_logs.redis import RedisEventLog
+from coordinator.redis.link import RedisLink
+from coordinator.testing.valkey import ValkeyServer
+from tests.conformance.event_logs import entry, ids
+from tests.fundamentals.test_streams import Told, all_of, end_of, numbers
+from tests.support.agents import running
+from tests.support.linked import linked
+from tests.support.proxy import Proxy
+from tests.support.teams import keys_without_ttl, team_of
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+async def followed_from_afar(told: list[Told], number: int) -> None:
+    await wait_until(lambda: len(told) >= number, description=f"{number} things were told")
+
+
+# ---- one append ----------------------------------------------------------------------------------------
+
+
+async def test_an_append_whose_answer_was_lost_is_done_once(
+    proxy: Proxy, shared_valkey: ValkeyServer, namespace: str
+) -> None:
+    """The connection breaks after the server has done it: sent again, it is recognised."""
+    async with linked(proxy.url, namespace, budget=2.0) as link:
+        log = RedisEventLog(link, ttl=60)
+        assert await log.append("t", "r", entry(1, 1)) is Appended.done
+        proxy.drop_replies = 1
+        appending = asyncio.create_task(log.append("t", "r", entry(1, 2)))
+        await wait_until(lambda: not proxy.drop_replies, description="the answer was swallowed")
+        link._keeper.drop("reset by the test")
+        again = await appending
+        await wait_until(link.ping, description="back")
+        assert again in (
+            Appended.done,
+            Appended.lost,
+        )  # lost where the connection was too young to be replaced
+        assert await log.append("t", "r", entry(1, 2)) is Appended.done
+        assert await log.append("t", "r", entry(1, 3)) is Appended.done
+        assert await ids(log, "r") == ["1-1", "1-2", "1-3"]
+
+
+async def test_a_black_hole_costs_an_emit_the_budget_and_then_nothing(proxy: Proxy, namespace: str) -> None:
+    async with linked(proxy.url, namespace) as link:
+        log = RedisEventLog(link, ttl=60)
+        proxy.black_hole()
+        began = time.perf_counter()
+        assert await log.append("t", "r", entry(1, 1)) is Appended.lost
+        assert time.perf_counter() - began < 0.6
+        began = time.perf_counter()
+        for number in range(2, 1000):
+            assert await log.append("t", "r", entry(1, number)) is Appended.lost
+        assert time.perf_counter() - began < 0.6
+        proxy.restore()
+        await wait_until(link.ping, description="back")
+        assert await log.append("t", "r", entry(1, 1000)) is Appended.done
+
+
+async def test_a_full_server_takes_no_events_and_runs_go_on(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, redis=own_valkey.url) as (manager,):
+        run, agent = await running(manager, "t")
+        own_valkey.command("CONFIG", "SET", "maxmemory", "1")
+        await agent.ctx.emit("custom", 1)
+        own_valkey.command("CONFIG", "SET", "maxmemory", "0")
+        agent.may_end.set()
+        told = await all_of(manager.follow(run.run_id))
+        assert numbers(told) == []
+        assert not end_of(told).complete
+        assert run.status is RunStatus.success
+
+
+# ---- while somebody follows ----------------------------------------------------------------------------
+
+
+async def test_emptied_while_followed(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    """Who was up to date has missed nothing; who comes later is told from where on the log is whole."""
+    async with team_of(2, tmp_path, redis=own_valkey.url) as (owner, other):
+        run, agent = await running(owner, "t")
+        told: list[Told] = []
+
+        async def follow() -> None:
+            async for item in other.follow(run.run_id):
+                told.append(item)  # noqa: PERF401 - it is looked at meanwhile
+
+        following = asyncio.create_task(follow())
+        for number in range(1, 6):
+            await agent.ctx.emit("custom", number)
+        await followed_from_afar(told, 5)
+        own_valkey.command("FLUSHALL")
+        for number in range(6, 11):
+            await agent.ctx.emit("custom", number)
+        agent.may_end.set()
+        await following
+        assert numbers(told) == list(range(1, 11))
+        assert end_of(told).complete
+        late = await all_of(other.follow(run.run_id))
+        assert isinstance(late[0], Gap)
+        assert late[0].after is None
+        assert numbers(late) == list(range(6, 11))
+
+
+async def test_emptied_after_the_end(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    async with team_of(2, tmp_path, redis=own_valkey.url) as (owner, other):
+        run, agent = await running(owner, "t")
+        await agent.ctx.emit("custom", 1)
+        agent.may_end.set()
+        (event, end) = await all_of(other.follow(run.run_id))
+        assert isinstance(event, Event)
+        own_valkey.command("FLUSHALL")
+        assert await all_of(other.follow(run.run_id, after=str(event.id))) == [
+            Gap(str(event.id), None),
+            End(run.run_id, RunStatus.success, None, None, str(event.id), complete=False),
+        ]
+        (only,) = await all_of(other.follow(run.run_id))
+        assert isinstance(only, End)
+        assert not only.complete
+        assert isinstance(end, End)
+
+
+async def test_an_expired_log_ends_with_a_gap(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    async with team_of(2, tmp_path, redis=own_valkey.url, event_log_ttl=0.05) as (owner, other):
+        run, agent = await running(owner, "t")
+        await agent.ctx.emit("custom", 1)
+        agent.may_end.set()
+        await owner.wait(run.run_id, timeout=5)
+
+        async def is_gone() -> bool:
+            return await other.events(run.run_id) == []
+
+        await wait_until(is_gone, description="the log has expired")
+        gap, end = await all_of(other.follow(run.run_id))
+        assert gap == Gap(None, None)
+        assert isinstance(end, End)
+        assert not end.complete
+
+
+async def test_restarted_while_followed(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    """What was emitted while it was away is missing by number; the run never noticed."""
+    async with team_of(2, tmp_path, redis=own_valkey.url) as (owner, other):
+        run, agent = await running(owner, "t")
+        told: list[Told] = []
+
+        async def follow() -> None:
+            async for item in other.follow(run.run_id):
+                told.append(item)  # noqa: PERF401 - it is looked at meanwhile
+
+        following = asyncio.create_task(follow())
+        for number in range(1, 4):
+            await agent.ctx.emit("custom", number)
+        await followed_from_afar(told, 3)
+        own_valkey.kill()
+        began = time.perf_counter()
+        for number in range(4, 7):
+            await agent.ctx.emit("custom", number)
+        assert time.perf_counter() - began < 1.5
+        own_valkey.start()
+
+        async def taken() -> bool:
+            await agent.ctx.emit("custom", "again")
+            return any(isinstance(item, Event) for item in await owner.events(run.run_id, after="1-6"))
+
+        await wait_until(taken, description="events are taken again")
+        await agent.ctx.emit("custom", "last")
+        agent.may_end.set()
+        await following
+        assert numbers(told)[:3] == [1, 2, 3]
+        assert numbers(told)[-1] == "last"
+        gaps = [item for item in told if isinstance(item, Gap)]
+        assert len(gaps) == 1
+        assert gaps[0].after == "1-3"
+        assert not end_of(told).complete
+
+
+async def test_the_end_comes_also_while_redis_is_away(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    async with team_of(2, tmp_path, redis=own_valkey.url) as (owner, other):
+        run, agent = await running(owner, "t")
+        await agent.ctx.emit("custom", 1)
+        async with other.follow(run.run_id) as followed:
+            assert isinstance(await anext(followed), Event)
+            own_valkey.kill()
+            await agent.ctx.emit("custom", 2)
+            agent.may_end.set()
+            assert await all_of(followed) == [
+                Gap("1-1", None),
+                End(run.run_id, RunStatus.success, None, None, "1-1", complete=False),
+            ]
+
+
+async def test_a_deaf_follower_finds_events_and_end_by_itself(
+    own_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """Hints are forged or lost; the poll does without."""
+    async with team_of(2, tmp_path, redis=own_valkey.url) as (owner, other):
+        run, agent = await running(owner, "t")
+        channel = "rc:{t:t}:ev"
+        async with other.follow(run.run_id) as followed:
+            own_valkey.command("PUBLISH", channel, f"log:{2**62}-1:{run.run_id}")
+            for forged in ("log:", "log:1-1", "log:x-y:z", f"log:{'9' * 30}-1:{run.run_id}"):
+                own_valkey.command("PUBLISH", channel, forged)
+            await agent.ctx.emit("custom", 1)
+            told = await anext(followed)
+            assert isinstance(told, Event)
+            agent.may_end.set()
+            assert isinstance(await anext(followed), End)
+
+
+async def test_many_followers_share_reads(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    async with team_of(2, tmp_path, redis=own_valkey.url, tick=5.0) as (owner, other):
+        run, agent = await running(owner, "t")
+        followers = [asyncio.create_task(all_of(other.follow(run.run_id))) for _ in range(300)]
+        await agent.ctx.emit("custom", 0)
+        await asyncio.sleep(0)
+        link = _bulk_link_of(other)
+        before = link.counters.sent
+        for number in range(1, 21):
+            await agent.ctx.emit("custom", number)
+        agent.may_end.set()
+        for told in await asyncio.gather(*followers):
+            assert numbers(told) == list(range(21))
+        assert link.counters.sent - before < 150, "and not 300 reads for each of 20 events"
+    assert not keys_without_ttl(own_valkey, "rc")
+
+
+def _bulk_link_of(manager: object) -> RedisLink:
+    log = manager._parts._event_log  # type: ignore[attr-defined]
+    assert isinstance(log, RedisEventLog)
+    return log._link

@@ -1,0 +1,75 @@
+"""A run followed from another process, and what becomes of its stream when its owner is gone or a zombie."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator.testing.valkey import ValkeyServer
+from tests.support.processes import Fleet, Refused, fleet_on
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.multiprocess
+
+
+async def free(worker: Any, thread: str) -> bool:
+    return not await worker.do("inflight", thread=thread)
+
+
+async def test_to_its_end_from_another_process(fragile: Fleet) -> None:
+    owner, other = await fragile.of(2)
+    run = await owner.do("admit", thread="t")
+    await owner.said("started", run)
+    await other.do("follow", run=run)
+    await owner.do("emit", run=run, data=list(range(100)))
+    await owner.do("end", run=run)
+    end = await other.said("end", run)
+    assert (end["status"], end["complete"]) == ("success", True)
+    told = [said["data"] for said in other.events if said["event"] == "told"]
+    assert told == list(range(100))
+
+
+async def test_the_owner_is_killed_while_it_is_followed(fragile: Fleet) -> None:
+    owner, other = await fragile.of(2)
+    run = await owner.do("admit", thread="t")
+    await owner.said("started", run)
+    await other.do("follow", run=run)
+    await owner.do("emit", run=run, data=[1, 2, 3])
+    await owner.kill()
+    end = await other.said("end", run)
+    assert end["status"] == "error"
+    assert not end["complete"], "nobody can say whether it had more to tell"
+    assert [said["data"] for said in other.events if said["event"] == "told"] == [1, 2, 3]
+
+
+async def test_a_zombie_adds_nothing_to_its_log(tmp_path: Path, own_valkey: ValkeyServer) -> None:
+    """Two real workers: the owner is paused past its lease, a peer buries it and takes the thread."""
+    short = {"renew": 0.2, "lease_ttl": 0.8, "lease_margin": 0.3, "sweep": 0.1}
+    async with fleet_on(tmp_path, own_valkey.url, **short) as fleet:
+        owner, other = await fleet.of(2)
+        old = await owner.do("admit", thread="t", unwinds=5)
+        await owner.said("started", old)
+        await owner.do("emit", run=old, data=["before"])
+        owner.send(signal.SIGSTOP)
+        await wait_until(lambda: free(other, "t"), description="buried", timeout=15)
+        new = await other.do("admit", thread="t")
+        await other.said("started", new)
+        owner.send(signal.SIGCONT)
+        with pytest.raises(Refused, match=r"LeaseLost|StaleFence"):
+            await owner.do("emit", run=old, data=["zombie"])
+        # As if its own checks had failed: the slot's fence refuses it, and without the slot the log's own.
+        assert await owner.do("force_append", run=old) == "stale"
+        assert await other.do("events", run=old) == ["before"]
+
+
+async def test_the_stream_refuses_a_zombie_also_where_the_slot_is_gone(fragile: Fleet) -> None:
+    owner, other = await fragile.of(2)
+    run = await owner.do("admit", thread="t")
+    await owner.said("started", run)
+    await owner.do("emit", run=run, data=["mine"])
+    await other.do("take_over", run=run)
+    assert await owner.do("force_append", run=run) == "stale"
+    assert await other.do("events", run=run) == ["mine", "taken over"]

@@ -1,0 +1,246 @@
+"""The parts that streams are made of: numbers, bounds, what follows what, shared reads."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from coordinator.errors import InvalidArgument
+from coordinator.event_log import BEGINNING, END, TAIL, Appended, Entry, Event, EventId, Gap, Page
+from coordinator.event_logs.local import LocalEventLog
+from coordinator.events.cursor import Cursor
+from coordinator.events.pages import Pages
+from coordinator.events.window import Window
+from coordinator.events.writer import EventWriter
+from coordinator.notifiers.bell import Bell, Bells
+from coordinator.notifiers.local import LocalNotifier
+from coordinator.redis.messages import read_hint
+from coordinator.runs.jobs import Jobs
+from coordinator.settings import Settings
+from stores.rows import Ownership
+from tests.support.waiting import wait_until
+
+
+def page(*ids: str, closed: bool = False) -> Page:
+    events = [Event(EventId.parse(text), "custom", "1") for text in ids]
+    if closed:
+        events.append(Event(events[-1].id.next, END, ""))
+    return Page(tuple(events), None)
+
+
+def told(cursor: Cursor, *pages: Page) -> list[str]:
+    """Events by id, gaps as `after..before`."""
+    items = [item for read in pages for item in cursor.advance(read)]
+    return [f"{item.after}..{item.before}" if isinstance(item, Gap) else str(item.id) for item in items]
+
+
+# ---- what follows what ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("after", "read", "expected"),
+    [
+        (None, page("1-1", "1-2"), ["1-1", "1-2"]),
+        (None, page("7-1"), ["7-1"]),
+        (None, page("1-3"), ["None..1-3", "1-3"]),
+        ("1-2", page("1-3"), ["1-3"]),
+        ("1-2", page("1-5", "1-6", "1-9"), ["1-2..1-5", "1-5", "1-6", "1-6..1-9", "1-9"]),
+        ("1-2", page("2-1"), ["1-2..2-1", "2-1"]),
+        ("1-2", page("1-3", "2-1", closed=False), ["1-3", "1-3..2-1", "2-1"]),
+    ],
+)
+def test_numbers_tell_what_is_missing(after: str | None, read: Page, expected: list[str]) -> None:
+    cursor = Cursor(None if after is None else EventId.parse(after))
+    assert told(cursor, read) == expected
+    assert cursor.complete == (not any(".." in item for item in expected))
+
+
+def test_a_take_over_misses_nothing_where_the_older_fence_was_closed() -> None:
+    cursor = Cursor(None)
+    assert told(cursor, page("1-1", "1-2", closed=True), page("2-1")) == ["1-1", "1-2", "2-1"]
+    assert cursor.complete
+
+
+def test_a_missing_tail_is_found_by_the_closing_entry() -> None:
+    cursor = Cursor(EventId(1, 2))
+    closing = Page((Event(EventId(1, 6), END, ""),), None)
+    assert told(cursor, closing) == ["1-2..None"]
+    assert (cursor.closed, cursor.complete, cursor.last_id) == (True, False, "1-2")
+
+
+def test_who_reads_the_tail_may_begin_anywhere() -> None:
+    cursor = Cursor(TAIL)
+    assert told(cursor, Page((), None), page("4-17", "4-18")) == ["4-17", "4-18"]
+    assert cursor.complete
+
+
+# ---- how much is kept ----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.integers(0, 500), min_size=1, max_size=300), st.integers(1, 100), st.integers(1, 5_000))
+def test_a_window_keeps_what_its_bounds_allow(sizes: list[int], max_events: int, max_bytes: int) -> None:
+    window = Window(max_events, max_bytes)
+    floor = 1
+    for number, size in enumerate(sizes, 1):
+        before, floor = floor, window.add(number, size)
+        assert before <= floor <= number
+        kept = sizes[floor - 1 : number]
+        assert len(kept) <= max_events
+        assert sum(kept) <= max_bytes or len(kept) == 1 or floor == number or _is_one_part(window)
+    assert len(window._parts) <= 40
+
+
+def _is_one_part(window: Window) -> bool:
+    """What was appended together goes together: then it is the newest part alone that is too large."""
+    return len(window._parts) == 1
+
+
+# ---- the writer ----------------------------------------------------------------------------------------
+
+OWN = Ownership("r", "t", 1, 3)
+
+
+class Unreliable(LocalEventLog):
+    """Loses what it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: list[Appended] = []
+
+    async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
+        if self.answers and (answer := self.answers.pop(0)) is not Appended.done:
+            return answer
+        return await super().append(thread_id, run_id, entry)
+
+
+async def test_the_number_of_a_lost_event_is_used_up(caplog: pytest.LogCaptureFixture) -> None:
+    log = Unreliable()
+    writer = EventWriter(log, LocalNotifier(), Settings())
+    log.answers = [Appended.done, Appended.lost, Appended.late, Appended.done]
+    for number in range(4):
+        await writer.append(OWN, "custom", str(number))
+    writer.close(OWN)
+    found = await log.read("t", "r", None, 10)
+    assert found is not None
+    assert [str(event.id) for event in found.events] == ["3-1", "3-4", "3-5"]
+    assert writer.lost == 2
+    assert len(caplog.records) == 1, "said once, not for every event"
+
+
+async def test_each_fence_counts_from_one() -> None:
+    log = LocalEventLog()
+    writer = EventWriter(log, LocalNotifier(), Settings())
+    await writer.append(OWN, "custom", "1")
+    await writer.append(OWN._replace(fence=4), "custom", "2")
+    writer.close(OWN)  # the older one is over already
+    found = await log.read("t", "r", None, 10)
+    assert found is not None
+    assert [str(event.id) for event in found.events] == ["3-1", "4-1"]
+
+
+@pytest.mark.parametrize("data", [float("inf"), object(), {("a",): 1}, b"x"])
+def test_what_is_no_json_is_named(data: Any) -> None:
+    with pytest.raises(InvalidArgument, match="data"):
+        EventWriter(LocalEventLog(), LocalNotifier(), Settings()).encode("custom", data)
+
+
+def test_too_deep_is_no_crash() -> None:
+    deep: list[Any] = []
+    for _ in range(100_000):
+        deep = [deep]
+    with pytest.raises(InvalidArgument, match="data"):
+        EventWriter(LocalEventLog(), LocalNotifier(), Settings()).encode("custom", deep)
+
+
+@given(st.text(st.characters(exclude_categories=()), max_size=50))
+def test_any_text_is_encoded_as_ascii_without_line_ends(text: str) -> None:
+    """So it fits into one line of a server-sent event, and into UTF-8."""
+    encoded = EventWriter(LocalEventLog(), LocalNotifier(), Settings()).encode("custom", text)
+    assert encoded.isascii()
+    assert "\n" not in encoded
+    assert Event(EventId(1, 1), "custom", encoded).data == text
+
+
+# ---- shared reads --------------------------------------------------------------------------------------
+
+
+class Slow(LocalEventLog):
+    """Reads when it is allowed to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads = 0
+        self.go = asyncio.Event()
+
+    async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
+        self.reads += 1
+        found = await super().read(thread_id, run_id, after, limit)
+        await self.go.wait()
+        return found
+
+
+async def test_an_empty_page_is_never_older_than_the_question(no_task_left: None) -> None:
+    """A follower that was woken for an event joins a read that began before that event was there."""
+    log = Slow()
+    pages = Pages(log, Jobs(), "t", "r", 10)
+    early = asyncio.create_task(pages.after(None))
+    await wait_until(lambda: log.reads, description="the read has begun")
+    await log.append("t", "r", Entry(EventId(1, 1), "custom", "1", BEGINNING))
+    late = asyncio.create_task(pages.after(None))
+    await asyncio.sleep(0)
+    log.go.set()
+    assert await early == Page((), None)
+    read = await late
+    assert read is not None
+    assert [str(event.id) for event in read.events] == ["1-1"]
+
+
+async def test_many_who_ask_the_same_read_once(no_task_left: None) -> None:
+    log = Slow()
+    log.go.set()
+    await log.append("t", "r", Entry(EventId(1, 1), "custom", "1", BEGINNING))
+    pages = Pages(log, Jobs(), "t", "r", 10)
+    found = await asyncio.gather(*(pages.after(None) for _ in range(100)))
+    assert log.reads == 1
+    assert len({id(read) for read in found}) == 1
+
+
+# ---- hints ---------------------------------------------------------------------------------------------
+
+
+async def test_a_hint_wakes_followers_of_that_log_once() -> None:
+    bells, follower, other, waiter = Bells(), Bell(), Bell(), Bell()
+    bells.add(follower, "r")
+    bells.add(other, "r2")
+    bells.add(waiter)
+    for event_id, expected in (((1, 1), True), ((1, 1), False), ((1, 3), True), ((1, 2), False)):
+        bells.hint("r", event_id)
+        assert await follower.wait(0) is expected
+    assert not await other.wait(0)
+    assert not await waiter.wait(0)
+    bells.ring()
+    assert [await bell.wait(0) for bell in (follower, other, waiter)] == [True, True, True]
+    for bell in (follower, other, waiter):
+        bells.discard(bell)
+    assert not bells
+
+
+@pytest.mark.parametrize(
+    ("payload", "expected"),
+    [
+        (b"log:3-14:run-1", (b"run-1", (3, 14))),
+        (b"log:3-14:a:b", (b"a:b", (3, 14))),
+        (b"log:3-14:", None),
+        (b"log:-1-1:r", None),
+        (b"log:%s-1:r" % (b"9" * 20), None),
+        (b"log:1-1:" + b"x" * 129, None),
+        (b'{"kind":"settled"}', None),
+        (b"", None),
+    ],
+)
+def test_hints_are_read_strictly(payload: bytes, expected: object) -> None:
+    assert read_hint(payload) == expected
