@@ -121,6 +121,33 @@ def runs_show(
     return _await(show_run(Where(store, redis, namespace).settings(), run_id, as_json=as_json))
 
 
+@runs.command("follow", epilog=EXIT_CODES)
+def runs_follow(
+    run_id: Run,
+    *,
+    after: Annotated[
+        str | None,
+        typer.Option("--after", metavar="ID", help="Only what came after this event; $ = from now on"),
+    ] = None,
+    modes: Annotated[
+        list[str] | None,
+        typer.Option("--mode", metavar="MODE", help="Only this mode; repeat it for several"),
+    ] = None,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """What a run emits, from the beginning to its end. With --json one line for each event, gap and end.
+
+    Events travel through Redis: without it only the run's own worker has them, and the end is all there is.
+    """
+    from coordinator.cli.follow import follow_run
+
+    settings = Where(store, redis, namespace).settings()
+    return _await(follow_run(settings, run_id, after=after, modes=modes, as_json=as_json))
+
+
 @runs.command("cancel", epilog=EXIT_CODES)
 def runs_cancel(
     run_id: Run,

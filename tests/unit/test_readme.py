@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from coordinator import RunContext
 from coordinator.testing.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
@@ -96,6 +97,10 @@ async def test_the_example_cancels_its_run(
     assert names["result"] is None
 
 
+async def emits_once(ctx: RunContext) -> None:
+    await ctx.emit("custom", 1)
+
+
 async def test_the_acl_line_is_enough(own_valkey: ValkeyServer, somewhere: None, no_task_left: None) -> None:
     from coordinator import open_coordinator
     from coordinator.notifier import Connectivity
@@ -115,6 +120,9 @@ async def test_the_acl_line_is_enough(own_valkey: ValkeyServer, somewhere: None,
             )
         run = await one.create_or_reject("thread-1")
         await other.cancel(run.run_id, wait=5)
+        emitting = await one.create_or_reject("thread-2")
+        one.launch(emitting, emits_once)
+        assert len([told async for told in other.follow(emitting.run_id)]) == 2
     assert own_valkey.command("ACL", "LOG") == b"*0\r\n", "something was refused"
 
 
