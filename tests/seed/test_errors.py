@@ -65,6 +65,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "counter": {"text": "1", "a fraction": 1.5, "a bool": True, "beyond 64 bits": 10**20},
     "statuses": {"a status": "running", "a number": 7, "unknown": ["nonsense"], "None": None},
     "json": {"an object": object(), "NaN": float("nan"), "deep": _DEEP, "a number as key": {1: 2}},
+    "event id": {"a number": 7, "no id": "5", "a line end": "1-1\n", "beyond 63 bits": f"{2**63}-1"},
+    "modes": {"a number": 7, "an empty one": [""], "a line end": "a\nb", "numbers": [1]},
     "instant": {"a number": 7, "nonsense": "yesterday"},
 }
 
@@ -93,6 +95,14 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "get": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id", "raise_on_store_error": "flag"}),
     "aget": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
     "list_by_thread": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id", "limit": "limit"}),
+    "events": (
+        {"run_id": "r"},
+        {"run_id": "id", "after": "event id", "limit": "limit", "user_id": "optional id"},
+    ),
+    "follow": (
+        {"run_id": "r"},
+        {"run_id": "id", "after": "event id", "modes": "modes", "user_id": "optional id"},
+    ),
     "has_inflight": ({"thread_id": "t"}, {"thread_id": "id"}),
     "start": ({"run_id": "r"}, {"run_id": "id"}),
     "set_status": ({"run_id": "r", "status": "running"}, {"run_id": "id", "status": "name", "error": "text"}),
