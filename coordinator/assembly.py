@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 
+from coordinator.assistants.function import AgentFunction
+from coordinator.assistants.ports import Assistant
+from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
-from coordinator.clock import Stamps
+from coordinator.clock import Clocks, Stamps
 from coordinator.event_log import EventLog
 from coordinator.events.follower import Readers
 from coordinator.events.standing import Standing
@@ -26,7 +29,9 @@ from coordinator.runs.settlement import Settlement
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.drain import Drain
+from coordinator.workers.lease import Pacemaker
 from coordinator.workers.loops import Loops
+from coordinator.workers.pacemaker import pacemaker_for
 from coordinator.workers.pruner import Pruner
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
@@ -50,14 +55,28 @@ class Assembly:
         slots: SlotLock,
         event_log: EventLog,
         hooks: Iterable[Hook],
+        assistants: Mapping[str, AgentFunction | Assistant] | None = None,
+        pacemaker: Pacemaker | None = None,
+        clocks: Clocks | None = None,
     ) -> None:
         self.store, self.settings, self.notifier, self._slots = store, settings, notifier, slots
+        self.clocks = clocks or Clocks()
         self._event_log = event_log
         self.events = EventWriter(event_log, notifier, settings)
         self.telemetry = Telemetry(hooks)
-        self.jobs, self._stamps = Jobs(), Stamps()
-        self.registry = Registry(settings.keep_finished, settings.keep_finished_max, self._forget)
-        self.worker = Worker(store, settings, self.telemetry)
+        self.jobs, self._stamps = Jobs(), Stamps(self.clocks.wall)
+        self.registry = Registry(
+            settings.keep_finished, settings.keep_finished_max, self._forget, clocks=self.clocks
+        )
+        self.assistants = Assistants(assistants or {}, self.values)
+        self.pacemaker = pacemaker or pacemaker_for(store, settings)
+        self.worker = Worker(
+            store,
+            settings,
+            self.telemetry,
+            assistants=self.assistants.names,
+            clock=self.clocks.boottime,
+        )
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
         self.worker.gone = self._gone
         self.outbox = Outbox(settings.outbox_limit, self.worker.check)
@@ -238,6 +257,7 @@ class Assembly:
 
     async def _registered(self, epoch: int) -> None:
         if self.store.shared:
+            self.pacemaker.start(self.worker.lease)
             await self.loops.begin(epoch)
             self.pruner.begin()
 
@@ -265,6 +285,7 @@ class Assembly:
         await self.pruner.stop()
         await self.jobs.finished(within=5.0)
         await self.outbox.aclose()
+        await self.pacemaker.stop()
         await self.worker.retire()
         for entry in self.registry.unsettled():  # admitted while the doors closed, or deaf to its cancel
             self.settlement.abandon(entry, "the worker has left")

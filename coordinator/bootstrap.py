@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from coordinator.assembly import Assembly
+from coordinator.assistants.function import AgentFunction
+from coordinator.assistants.ports import Assistant
 from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
@@ -99,12 +101,13 @@ async def open_coordinator(
     redis: str | None = None,
     settings: Settings | None = None,
     hooks: Iterable[Hook] | None = None,
+    assistants: Mapping[str, AgentFunction | Assistant] | None = None,
     **overrides: Any,
 ) -> AsyncGenerator[RunManager]:
     """A started RunManager on a store URL and, if given, a Redis URL.
 
     What is not given comes from `settings`, then from COORDINATOR_… variables; `overrides` are fields
-    of `Settings`. Redis being away is no error: the manager starts in store-only mode and heals.
+    of `Settings`. `assistants`: see `RunManager`. Redis being away is no error: the manager starts in store-only mode and heals.
     Raises InvalidArgument, StoreError.
     """
     given = settings or Settings(**overrides)
@@ -117,6 +120,7 @@ async def open_coordinator(
         slots=transport.slots,
         event_log=transport.event_log,
         hooks=(LoggingHook(),) if hooks is None else hooks,
+        assistants=assistants,
     )
     try:
         async with manager:
@@ -181,7 +185,6 @@ class LoneReaper:
         """As `RunManager.reconcile_orphaned_inflight_runs`; hooks are told what it ended. To bury a
         worker that nothing proves dead takes repeated calls, for one lease of that worker.
         """
-        await self._parts.worker.beat()
         await self._parts.worker.ready()
         await self._parts.reaper.reap(error=error, before=before)
 
@@ -201,7 +204,12 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
         event_log=transport.event_log,
         hooks=hooks,
     )
-    parts.worker.on_registered = _alone
+
+    async def only_beat(epoch: int) -> None:
+        del epoch
+        parts.pacemaker.start(parts.worker.lease)
+
+    parts.worker.on_registered = only_beat
     try:
         await store.open()
         await parts.worker.ready()
@@ -209,7 +217,3 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
     finally:
         await parts.close(0)
         await transport.aclose()
-
-
-async def _alone(epoch: int) -> None:
-    del epoch

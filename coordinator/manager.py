@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, Self
 
@@ -11,6 +11,7 @@ from coordinator import arguments as check
 from coordinator.assembly import Assembly
 from coordinator.assistants.function import AgentFunction, as_assistant
 from coordinator.assistants.ports import Assistant
+from coordinator.clock import Clocks
 from coordinator.errors import InvalidArgument
 from coordinator.event_log import Event, EventLog, Gap
 from coordinator.event_logs.local import LocalEventLog
@@ -26,6 +27,7 @@ from coordinator.runs.recovery import Recovery
 from coordinator.schemas import Cause, DisconnectMode, Json, PersistenceRetryPolicy, Receipt, RunStatus
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
+from coordinator.workers.lease import Pacemaker
 from stores.base import CoordinationStore
 from stores.memory import PrivateStore
 from stores.plain import PlainStore
@@ -39,6 +41,10 @@ class RunManager:
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
     process. It can be built without a running event loop: background work starts at the first
     admission or in `async with`. Use `open_coordinator` to have the adapters picked by URL.
+
+    `assistants` by assistant_id: `launch` finds them, and their runs are portable: one that waits when
+    its worker leaves or dies is run by another that has the same assistant. `pacemaker`, `clocks`:
+    where heartbeats and times come from, for simulations.
     """
 
     def __init__(
@@ -51,6 +57,9 @@ class RunManager:
         slots: SlotLock | None = None,
         event_log: EventLog | None = None,
         hooks: Iterable[Hook] = (),
+        assistants: Mapping[str, AgentFunction | Assistant] | None = None,
+        pacemaker: Pacemaker | None = None,
+        clocks: Clocks | None = None,
     ) -> None:
         self._store = _coordinated(store, persistence_retry_policy or PersistenceRetryPolicy())
         self._notifier = notifier or LocalNotifier()
@@ -61,6 +70,9 @@ class RunManager:
             slots=slots or LocalSlotLock(self._notifier),
             event_log=event_log or LocalEventLog(),
             hooks=hooks,
+            assistants=assistants,
+            pacemaker=pacemaker,
+            clocks=clocks,
         )
         self._recovery = Recovery(self._store, self._parts.reaper, self._parts.worker)
 
@@ -172,10 +184,14 @@ class RunManager:
 
     # -- running
 
-    def launch(self, record: RunRecord, agent: AgentFunction | Assistant) -> asyncio.Task[Any]:
+    def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> asyncio.Task[Any]:
         """Run `async def agent(ctx: RunContext) -> result` as the run's task; it waits for its turn.
-        Raises InvalidArgument for a run that this worker did not admit."""
-        return self._parts.execution.launch(_record(record), as_assistant(agent, self._parts.values))
+        Without an agent, the one that is registered under the run's assistant_id. Raises
+        InvalidArgument for a run that this worker did not admit, or an assistant that it does not know."""
+        run = _record(record)
+        if agent is None:
+            return self._parts.execution.launch(run, self._parts.assistants.named(run.assistant_id))
+        return self._parts.execution.launch(run, as_assistant(agent, self._parts.values))
 
     async def start(self, run_id: str) -> bool:
         """For callers with their own task: wait for the turn, then pending -> running. False = do not

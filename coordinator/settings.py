@@ -37,8 +37,7 @@ class Settings(BaseSettings):
     stall_limit: float = Field(
         default=60.0,
         gt=0,
-        description="How long the heartbeat may outlive a loop that does not turn. Without effect while the"
-        " heartbeat is on that loop and ends with it",
+        description="How long the lease is renewed for an event loop that does not turn",
     )
     force_after: float = Field(
         default=10.0, gt=0, description="A task that ignores its cancel is settled by force"

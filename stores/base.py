@@ -266,6 +266,34 @@ class WorkerStore(Protocol):
         ...
 
 
+class Heart(Protocol):
+    """Renews leases from a thread of its own, over a connection of its own. Blocks; no event loop."""
+
+    def beat(self, epoch: int) -> bool:
+        """As `WorkerStore.beat`, and ahead of this process's other writes. Raises StoreUnavailable."""
+        ...
+
+    def close(self) -> None: ...
+
+
+@runtime_checkable
+class HeartStore(Protocol):
+    """A store that several workers share, and that has a connection to spare for the heartbeat."""
+
+    def heart(self) -> Heart:
+        """Called in the one thread that uses the answer; blocks. Raises StoreUnavailable."""
+        ...
+
+
+@runtime_checkable
+class GatedStore(Protocol):
+    """A store whose writers of several processes queue."""
+
+    def writer_pid(self) -> int | None:
+        """The other process that keeps everybody from writing at this moment; None = nobody does."""
+        ...
+
+
 @runtime_checkable
 class ReadStore(Protocol):
     async def row(self, run_id: str) -> RunRow | None: ...

@@ -39,7 +39,9 @@ class FileGate:
         self.users = 0
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
         self.token = self._named()
-        self._thread_lock = threading.Lock()
+        self._turn = threading.Condition()
+        self._writing = False
+        self._first = 0
         self._epochs: set[int] = set()
 
     def _named(self) -> str:
@@ -55,14 +57,36 @@ class FileGate:
             fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _NAMING)
 
     @contextmanager
-    def writing(self) -> Generator[None]:
-        """Hold the gate. Blocks without bound: the caller bounds what waits for it."""
-        with self._thread_lock:
+    def writing(self, *, first: bool = False) -> Generator[None]:
+        """Hold the gate. Blocks without bound: the caller bounds what waits for it.
+
+        `first`: ahead of this process's other threads (the heartbeat, which a writer that writes back
+        to back must not starve). Among processes there is no such order.
+        """
+        self._enter(first)
+        try:
             fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _WRITERS)
             try:
                 yield
             finally:
                 fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _WRITERS)
+        finally:
+            self._leave()
+
+    def _enter(self, first: bool) -> None:
+        with self._turn:
+            self._first += first
+            try:
+                while self._writing or (self._first and not first):
+                    self._turn.wait()
+            finally:
+                self._first -= first
+            self._writing = True
+
+    def _leave(self) -> None:
+        with self._turn:
+            self._writing = False
+            self._turn.notify_all()
 
     def writer_pid(self) -> int | None:
         """The process that holds the gate at this moment, if it is another one."""

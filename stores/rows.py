@@ -144,7 +144,8 @@ class Finish(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewWorker:
-    """`proof` names what proves that the worker's process lives; the store fills it in."""
+    """`proof` names what proves that the worker's process lives; the store fills it in. `assistants`:
+    whose waiting portable runs it can take over."""
 
     worker_id: str
     host: str
@@ -153,6 +154,7 @@ class NewWorker:
     version: str
     ttl_ms: int
     proof: str | None = None
+    assistants: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ from typing import Any, Literal
 from stores import gate as gates
 from stores.errors import StoreUnavailable
 from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
+from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import decisions, inspection, schema, workers
@@ -229,6 +230,16 @@ class SQLiteStore(SQLTransactions):
         gate = self._gate
         return gate is not None and peer.proof == gate.token and not gate.is_live(peer.epoch)
 
+    def heart(self) -> SQLiteHeart:
+        """For the heartbeat's thread: see `stores.base.HeartStore`."""
+        return SQLiteHeart(
+            self.path, synchronous=self._synchronous, patience=self._busy_timeout, clock=self._now
+        )
+
+    def writer_pid(self) -> int | None:
+        """The other process that holds the write gate at this moment."""
+        return self._gate.writer_pid() if self._gate is not None else None
+
     async def inspect(self) -> Inspection:
         """Look the file over, read-only; the store need not be open. See `stores.inspection`."""
         if not self.path.is_file():
@@ -244,7 +255,7 @@ class SQLiteStore(SQLTransactions):
         return 0 if self._commits is None else self._commits.commits
 
     def _blocked_by(self) -> str:
-        pid = self._gate.writer_pid() if self._gate is not None else None
+        pid = self.writer_pid()
         return f" by process {pid}, which holds the write lock" if pid else " by another process"
 
 

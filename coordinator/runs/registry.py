@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from coordinator.assistants.ports import ThreadStates
+from coordinator.clock import Clocks, wall
 from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.runs.latch import Latch
@@ -37,9 +37,10 @@ class Entry:
     `inline`: it is being settled in its caller's own steps, who does not wait for a store that is away.
     """
 
-    def __init__(self, record: RunRecord, own: Ownership | None) -> None:
+    def __init__(self, record: RunRecord, own: Ownership | None, wall: Callable[[], int] = wall) -> None:
         self.record = record
         self.own = own
+        self.wall = wall
         self.turn = Latch()
         self.settled = Latch()
         self.started = False
@@ -95,7 +96,7 @@ class Entry:
     def stop(self, abort: Abort, stamp: str, error: str | None = None) -> None:
         record = self.record
         self.abort = abort
-        self.delivered_at = time.time_ns() // 1000
+        self.delivered_at = self.wall()
         record.abort_action = abort.action.value
         if record.status in OPEN:
             record.status = abort.status
@@ -133,7 +134,15 @@ class Registry:
     """Indexes of entries. Finished ones leave `keep` seconds after they settled, or when there are
     more than `keep_max` of them, oldest first."""
 
-    def __init__(self, keep: float, keep_max: int, on_evict: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        keep: float,
+        keep_max: int,
+        on_evict: Callable[[str], None],
+        *,
+        clocks: Clocks | None = None,
+    ) -> None:
+        self._clocks = clocks or Clocks()
         self.records: dict[str, RunRecord] = {}
         self._entries: dict[str, Entry] = {}
         self._by_thread: dict[str, dict[str, None]] = {}
@@ -146,7 +155,8 @@ class Registry:
         self._keep, self._keep_max, self._on_evict = keep, keep_max, on_evict
 
     def add(self, record: RunRecord, own: Ownership | None) -> Entry:
-        entry = Entry(record, own)
+        entry = Entry(record, own, self._clocks.wall)
+        self._finished.pop(record.run_id, None)  # taken over by the next epoch of the worker that lost it
         self._entries[record.run_id] = entry
         self.records[record.run_id] = record
         self._by_thread.setdefault(record.thread_id, {})[record.run_id] = None
@@ -178,7 +188,7 @@ class Registry:
         """A run of this worker has its thread. If its admission has not come back yet, it will find
         this when it does. False = it is no run of this worker."""
         entry = self.entry(claimed.run_id)
-        if entry is not None:
+        if entry is not None and not entry.lost:
             entry.take_thread(claimed, epoch)
         elif claimed.run_id in self._arriving:
             self._early[claimed.run_id] = (claimed, epoch)
@@ -253,11 +263,11 @@ class Registry:
             await asyncio.wait(tuple(futures))
 
     def finished(self, run_id: str) -> None:
-        self._finished[run_id] = time.monotonic() + self._keep
+        self._finished[run_id] = self._clocks.monotonic() + self._keep
 
     def evict(self) -> None:
         """Let go of what has been finished for long enough. Amortised O(1) a call."""
-        now = time.monotonic()
+        now = self._clocks.monotonic()
         while self._finished:
             run_id, due = next(iter(self._finished.items()))
             if due > now and len(self._finished) <= self._keep_max:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeVar
 
@@ -142,7 +141,7 @@ class Settlement:
     def _close(self, entry: Entry) -> None:
         """From here on no write of the run's fence is accepted from this process."""
         if entry.stopped:
-            entry.stopped_at = entry.stopped_at or time.time_ns() // 1000
+            entry.stopped_at = entry.stopped_at or entry.wall()
         if entry.context is not None:
             entry.context.close()
         if entry.states is not None and entry.own is not None:

@@ -30,7 +30,7 @@ def boot_id() -> str:
         return ""
 
 
-def new_worker(ttl: float) -> NewWorker:
+def new_worker(ttl: float, assistants: tuple[str, ...] = ()) -> NewWorker:
     """This process as it registers. The worker id is for people; the epoch is what counts."""
     host = socket.gethostname()
     return NewWorker(
@@ -40,4 +40,5 @@ def new_worker(ttl: float) -> NewWorker:
         pid=os.getpid(),
         version=program_version(),
         ttl_ms=int(ttl * 1000),
+        assistants=assistants,
     )

@@ -1,4 +1,4 @@
-"""The loops that belong to an epoch: tick, heartbeat and sweep, each at its varying interval."""
+"""The loops of a worker: tick, sweep, and the next registration, each at its varying interval."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Loops:
         self._notifier, self._telemetry = notifier, telemetry
         self._tasks: list[asyncio.Task[None]] = []
         self._first_sweep: asyncio.TimerHandle | None = None
-        self._kick_tick, self._kick_beat, self._kick_sweep = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self._kick_tick, self._kick_anew, self._kick_sweep = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.stopped = False
 
     @property
@@ -58,13 +58,13 @@ class Loops:
         self._first_sweep = loop.call_later(settings.short_tick / 2, self._kick_sweep.set)
         self._tasks = [
             loop.create_task(every(self._pace, jitter, self._watch.tick, self._kick_tick)),
-            loop.create_task(every(lambda: settings.renew, jitter, self._beat, self._kick_beat)),
+            loop.create_task(every(lambda: settings.renew, jitter, self._worker.stay, self._kick_anew)),
             loop.create_task(every(lambda: settings.sweep, jitter, self._reaper.sweep, self._kick_sweep)),
         ]
 
     def register_anew(self) -> None:
-        """The epoch is over: the next heartbeat, which comes at once, asks for another."""
-        self._kick_beat.set()
+        """The epoch is over: ask for another, at once."""
+        self._kick_anew.set()
 
     async def stop(self) -> None:
         """End all loops, for good. Idempotent."""
@@ -80,11 +80,6 @@ class Loops:
     def _pace(self) -> float:
         connected = self._notifier.connectivity is Connectivity.connected
         return self._settings.tick if connected else self._settings.short_tick
-
-    async def _beat(self) -> None:
-        await self._worker.beat()
-        if not self._worker.live:
-            await self._worker.ready()
 
     def _connectivity(self, connectivity: Connectivity) -> None:
         self._telemetry.emit(ConnectivityChanged(connectivity.value))

@@ -1,19 +1,20 @@
-"""This worker's incarnation: an epoch, and a lease that it renews or fences itself over."""
+"""This worker's incarnation: an epoch, and what follows on the end of its lease."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Protocol
 
 from coordinator.clock import boottime
-from coordinator.errors import CoordinatorError, Draining, LeaseLost, StoreUnavailable
+from coordinator.errors import CoordinatorError, Draining
 from coordinator.settings import Settings
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import WorkerFenced, WorkerRegistered
 from coordinator.workers.identity import new_worker
+from coordinator.workers.lease import TOO_LATE, Lease
 from stores.base import WorkerStore
 
 logger = logging.getLogger(__name__)
@@ -38,17 +39,20 @@ class Worker:
         settings: Settings,
         telemetry: Telemetry,
         *,
+        assistants: tuple[str, ...] = (),
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._settings, self._telemetry, self._clock = store, settings, telemetry, clock
+        self._assistants = assistants
         self._registering: asyncio.Future[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._epoch = 0
-        self._deadline = -math.inf
         self._live = False
         self._draining = False
         self._closed = False
+        self.lease = Lease(settings.lease_ttl - settings.lease_margin, clock=clock)
+        self.lease.on_end = self._lease_ended
         self.drain_event = asyncio.Event()
         self.on_registered: Callable[[int], Awaitable[None]] = _nothing
         self.on_fenced: Callable[[str], None] = logger.debug
@@ -62,88 +66,70 @@ class Worker:
     def live(self) -> bool:
         return self._live
 
+    @property
+    def draining(self) -> bool:
+        return self._draining or self._closed
+
     def check(self, epoch: int) -> None:
-        if epoch == self._epoch and self._live:
-            if self._clock() <= self._deadline:
-                return
-            if self._loop is not None:  # not from here: this may be any thread
-                self._loop.call_soon_threadsafe(self._expire, epoch)
-        raise LeaseLost(epoch)
+        """Raise LeaseLost where `epoch` may not act any more. From any thread."""
+        self.lease.check(epoch)
 
     async def ready(self) -> int:
         """One registration at a time, which goes on if its caller is cancelled: an epoch that nobody
         uses would look like a worker."""
         if self._draining or self._closed:
             raise Draining
-        if not self._live or self._clock() > self._deadline:
+        if not self._live or not self.lease.alive(self._epoch):
             if self._registering is None or self._registering.done():
                 self._registering = asyncio.ensure_future(self._register())
             await asyncio.shield(self._registering)
         return self._epoch
 
+    async def stay(self) -> None:
+        """Register anew where the last epoch is over. Raises as `ready`."""
+        if not self._live:
+            await self.ready()
+
     async def _register(self) -> None:
         previous = self._epoch
-        self.fenced(previous, _TOO_LATE)
+        self.fenced(previous, TOO_LATE)
         await self.gone()
         await self._store.open()
         began = self._clock()
-        epoch = await self._store.register(new_worker(self._settings.lease_ttl))
+        epoch = await self._store.register(new_worker(self._settings.lease_ttl, self._assistants))
         self._loop = asyncio.get_running_loop()
         self._epoch, self._live = epoch, True
-        self._extend(began)
+        # Nobody hears a heartbeat where nobody else uses the rows: there the lease never ends.
+        self.lease.begin(epoch, began, endless=not self._store.shared)
+        self._watch_over(epoch)
         self._telemetry.emit(WorkerRegistered(epoch))
         await self.on_registered(epoch)
         if previous:
             await self._sign_off(previous)
 
-    def _extend(self, began: float) -> None:
-        """Nobody hears a heartbeat where nobody else uses the rows, so there the lease never ends.
-
-        The timer finds its end also while a renewal hangs."""
-        if not self._store.shared:
-            self._deadline = math.inf
-            return
-        self._deadline = began + self._settings.lease_ttl - self._settings.lease_margin
-        self._arm()
-
-    def _arm(self) -> None:
+    def _watch_over(self, epoch: int) -> None:
+        """Find the end of the lease also where no task asks and no renewal comes back."""
         self._disarm()
-        delay = max(0.0, self._deadline - self._clock()) + 0.001
-        self._expiry = asyncio.get_running_loop().call_later(delay, self._expire, self._epoch)
+        if self._live and epoch == self._epoch and self._store.shared and self.lease.alive(epoch):
+            delay = self.lease.remaining + 0.001  # the two clocks need not run alike: look again then
+            self._expiry = asyncio.get_running_loop().call_later(delay, self._watch_over, epoch)
 
     def _disarm(self) -> None:
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
 
-    def _expire(self, epoch: int) -> None:
-        if not self._live or epoch != self._epoch:
-            return
-        if self._clock() > self._deadline:
-            self.fenced(epoch, _TOO_LATE)
-        else:  # the two clocks need not run alike
-            self._arm()
-
-    async def beat(self) -> None:
-        """Renew the lease; fence ourselves where the store says that we are dead, or it got too late."""
-        if not self._live:
-            return
-        epoch, began = self._epoch, self._clock()
-        try:
-            alive = await self._store.beat(epoch)
-        except StoreUnavailable as error:
-            logger.warning("The lease could not be renewed: %s", error)
-        else:
-            if not alive:
-                self.fenced(epoch, "a peer has buried this epoch")
-            elif epoch == self._epoch and self._live:
-                self._extend(began)
-        self._expire(epoch)
+    def _lease_ended(self, epoch: int, why: str) -> None:
+        """From whatever thread found out, be it in the middle of a run's code."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # the loop is closed, and every task with it
+                self._loop.call_soon_threadsafe(self.fenced, epoch, why)
 
     def fenced(self, epoch: int, why: str) -> None:
         if not self._live or epoch != self._epoch:
             return
         self._live = False
+        self.lease.end(epoch)
         self._disarm()
         self._telemetry.emit(WorkerFenced(epoch, why))
         self.on_fenced(why)
@@ -159,6 +145,7 @@ class Worker:
             await asyncio.wait((self._registering,))
         if self._live:
             self._live = False
+            self.lease.end(self._epoch)
             self._disarm()
             await self._sign_off(self._epoch)
 
@@ -167,9 +154,6 @@ class Worker:
             await self._store.retire(epoch)
         except CoordinatorError as error:
             logger.warning("Worker epoch %d could not sign off; its peers will bury it: %s", epoch, error)
-
-
-_TOO_LATE = "the lease could not be renewed in time"
 
 
 async def _nothing(epoch: int) -> None:

@@ -31,6 +31,7 @@ async def trio(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
 async def hang(manager: RunManager) -> None:
     """It lives and does nothing more for its peers: no heartbeat, no tick."""
     await manager._parts.loops.stop()
+    await manager._parts.pacemaker.stop()
 
 
 async def test_its_runs_end_and_its_thread_is_free(trio: list[RunManager]) -> None:

@@ -1,0 +1,56 @@
+"""The heart of a SQLite store: renews leases over a connection of its own, from a thread of its own."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+
+from stores import gate as gates
+from stores.group_commit import as_store_error
+from stores.sql.sqlite import workers
+
+
+class SQLiteHeart:
+    """Made and used in one thread. It goes through the same gate as the writer of this process, ahead
+    of it; SQLite's own lock it awaits for `patience` s."""
+
+    def __init__(self, path: Path, *, synchronous: str, patience: float, clock: Callable[[], int]) -> None:
+        self._clock = clock
+        try:
+            cx = sqlite3.connect(
+                f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None
+            )
+            try:
+                cx.execute(f"PRAGMA synchronous = {synchronous}")
+                self._gate = gates.gate_of(path)
+            except BaseException:
+                cx.close()
+                raise
+        except (sqlite3.Error, OSError) as error:
+            raise as_store_error(error) from error
+        self._cx = cx
+
+    def beat(self, epoch: int) -> bool:
+        """See `stores.base.Heart`."""
+        cx = self._cx
+        try:
+            with self._gate.writing(first=True) if self._gate is not None else nullcontext():
+                cx.execute("BEGIN IMMEDIATE")
+                try:
+                    alive = workers.beat(cx, epoch, self._clock())
+                    cx.execute("COMMIT")
+                except BaseException:
+                    if cx.in_transaction:
+                        cx.execute("ROLLBACK")
+                    raise
+        except (sqlite3.Error, OSError) as error:
+            raise as_store_error(error) from error
+        return alive
+
+    def close(self) -> None:
+        gate, self._gate = self._gate, None
+        self._cx.close()
+        if gate is not None:
+            gates.release(gate)
