@@ -26,6 +26,7 @@ from coordinator.runs.operations import Operations
 from coordinator.runs.queries import Queries, Waiter
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
+from coordinator.runs.takeover import Takeover
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.drain import Drain
@@ -38,7 +39,7 @@ from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.base import CoordinationStore, ForgettingStore
 from stores.outbox import Outbox
-from stores.rows import Limits, Retention
+from stores.rows import Limits, Ownership, Retention
 
 _QUICK_POLL = 0.02  # s; first look of a waiter to whom no hint can come
 
@@ -80,6 +81,7 @@ class Assembly:
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
         self.worker.gone = self._gone
         self.outbox = Outbox(settings.outbox_limit, self.worker.check)
+        self.settlement.take_over = self._take_over
 
     # -- runs
 
@@ -141,6 +143,8 @@ class Assembly:
             telemetry=self.telemetry,
             stamps=self._stamps,
             limits=Limits(self.settings.max_waiting_per_thread, self.settings.max_waiting_per_user),
+            portable=self.assistants,
+            swept=self.reaper.first_sweep,
         )
 
     @cached_property
@@ -167,6 +171,16 @@ class Assembly:
             worker=self.worker,
             events=self.events,
             telemetry=self.telemetry,
+        )
+
+    @cached_property
+    def takeover(self) -> Takeover:
+        return Takeover(
+            self.store,
+            self.registry,
+            admissions=self.admissions,
+            execution=self.execution,
+            assistants=self.assistants,
         )
 
     @cached_property
@@ -223,6 +237,8 @@ class Assembly:
             notifier=self.notifier,
             jobs=self.jobs,
             telemetry=self.telemetry,
+            needed=self.store.shared,
+            clock=self.clocks.boottime,
         )
 
     @cached_property
@@ -272,6 +288,9 @@ class Assembly:
             self.settlement.lose(entry, why)
         self.outbox.weed()
         self.loops.register_anew()
+
+    async def _take_over(self, own: Ownership) -> bool:
+        return await self.takeover.run(own)
 
     async def _gone(self) -> None:
         """The runs of an epoch that is over have stopped, or had the time to."""

@@ -107,8 +107,8 @@ async def open_coordinator(
     """A started RunManager on a store URL and, if given, a Redis URL.
 
     What is not given comes from `settings`, then from COORDINATOR_… variables; `overrides` are fields
-    of `Settings`. `assistants`: see `RunManager`. Redis being away is no error: the manager starts in store-only mode and heals.
-    Raises InvalidArgument, StoreError.
+    of `Settings`. `assistants`: see `RunManager`. Redis being away is no error: the manager starts in
+    store-only mode and heals. Raises InvalidArgument, StoreError.
     """
     given = settings or Settings(**overrides)
     chosen = store_from_url(store or given.store, given)

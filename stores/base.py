@@ -226,6 +226,10 @@ class OwnershipStore(Protocol):
 
     async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish: ...
     async def refence(self, own: Ownership) -> Ownership | None: ...
+    async def readopt(self, own: Ownership) -> Ownership | None:
+        """An adopted rollback has failed: the next attempt, counted durably, with a new fence. None =
+        the attempts are used up, or the run was lost."""
+        ...
 
 
 @runtime_checkable

@@ -198,8 +198,8 @@ class Tick:
     waiting: tuple[str, ...]
     """Runs of mine that still wait."""
     free_threads: tuple[str, ...]
-    """Threads on which somebody waits whom I may claim while nobody holds: a run of mine, or a
-    portable one whose home is dead."""
+    """Threads that nobody holds and whose next in line I may claim: a run of mine, or a portable one
+    whose home is gone and whose assistant I know."""
 
 
 class Retention(NamedTuple):
@@ -297,7 +297,8 @@ class RunRow:
 
     @property
     def waiting(self) -> bool:
-        return self.status is RunStatus.pending and not self.holds_thread and self.home_epoch is not None
+        in_line = self.home_epoch is not None or (self.portable and self.owner_epoch is None)
+        return self.status is RunStatus.pending and not self.holds_thread and in_line
 
     @property
     def settled(self) -> bool:

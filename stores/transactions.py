@@ -99,6 +99,9 @@ class SQLTransactions(RunStore):
     async def refence(self, own: Ownership) -> Ownership | None:
         return await self._write(ownership.refence, own)
 
+    async def readopt(self, own: Ownership) -> Ownership | None:
+        return await self._write(workers.readopt, own)
+
     async def save(self, own: Ownership, values: Json) -> None:
         await self._write(ownership.save, own, values)
 

@@ -6,7 +6,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
@@ -33,6 +33,10 @@ from stores.states import OPEN
 logger = logging.getLogger(__name__)
 
 UNIQUE_TRIES = EPOCH_TRIES = 3
+
+
+async def _at_once() -> None:
+    """Nobody has to be looked for first."""
 
 
 class AdmittingStore(AdmissionStore, RecordStore, Protocol):
@@ -92,16 +96,20 @@ class Admissions:
         telemetry: Telemetry,
         stamps: Stamps,
         limits: Limits,
+        portable: Container[str | None] = (),
+        swept: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
         self._settlement, self._delivery, self._jobs, self._outbox = settlement, delivery, jobs, outbox
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
+        self._portable, self._swept = portable, swept
         self._verifying: dict[str, asyncio.Future[str | None]] = {}
 
     async def insert(self, new: NewRun) -> RunRecord:
         """A pending run without the one-run-per-thread rule."""
         self._outbox.check_room()
         epoch = await self._worker.ready()
+        await self._swept()
         new.created_at = self._stamps.now()
         with self._registry.admitting(new.thread_id, new.run_id):
             try:
@@ -111,9 +119,7 @@ class Admissions:
             except asyncio.CancelledError:
                 await self._undo(self._take_back(new), new)
                 raise
-            return self._register(
-                new, admission, Ownership(new.run_id, new.thread_id, epoch, admission.fence)
-            )
+            return self.register(new, admission, Ownership(new.run_id, new.thread_id, epoch, admission.fence))
 
     async def admit(self, new: NewRun) -> RunRecord:
         """Atomic against every other admission on the thread, on any worker.
@@ -124,7 +130,8 @@ class Admissions:
         self._outbox.check_room()
         await self._registry.calm(new.thread_id)
         epoch = await self._worker.ready()
-        new.created_at = self._stamps.now()
+        await self._swept()
+        new.created_at, new.portable = self._stamps.now(), new.assistant_id in self._portable
         with self._registry.admitting(new.thread_id, new.run_id):
             try:
                 return await self._admitted(new, epoch)
@@ -143,7 +150,7 @@ class Admissions:
         if admission.run_id != new.run_id:
             return await self._existing(admission.run_id)
         own = Ownership(new.run_id, new.thread_id, epoch, admission.fence) if admission.holds else None
-        record = self._register(new, admission, own)
+        record = self.register(new, admission, own)
         for decision in admission.replaced:
             await self._delivery.deliver(decision)
         if admission.replaced:
@@ -152,7 +159,8 @@ class Admissions:
             self._jobs.spawn(self._settlement.claim(new.thread_id), f"claiming thread {new.thread_id!r}")
         return record
 
-    def _register(self, new: NewRun, admission: Admission, own: Ownership | None) -> RunRecord:
+    def register(self, new: NewRun, admission: Admission, own: Ownership | None) -> RunRecord:
+        """The run is this worker's from here on. Raises LeaseLost where the worker was fenced meanwhile."""
         record = RunRecord(
             run_id=new.run_id,
             thread_id=new.thread_id,
@@ -244,7 +252,7 @@ class Admissions:
         if decision is None:
             return
         if self._registry.entry(new.run_id) is None:
-            self._register(new, Admission(new.run_id, holds=False, fence=0, seq=0), None)
+            self.register(new, Admission(new.run_id, holds=False, fence=0, seq=0), None)
         await self._delivery.deliver(decision)
         for run_id in others:
             await self._delivery.look(run_id)

@@ -55,6 +55,7 @@ class Settlement:
         self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
         self._worker, self._states, self._jobs, self._outbox = worker, states, jobs, outbox
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
+        self.take_over: Callable[[Ownership], Awaitable[bool]] = _nobody_can
 
     # -- the end of a task
 
@@ -312,10 +313,12 @@ class Settlement:
         if self._registry.claimed(claimed, epoch):
             self._slots.bind(thread_id, claimed.run_id, epoch=epoch, fence=claimed.fence)
         else:
-            await self._end_foreign(Ownership(claimed.run_id, thread_id, epoch, claimed.fence))
+            own = Ownership(claimed.run_id, thread_id, epoch, claimed.fence)
+            if not await self.take_over(own):
+                await self._end_foreign(own)
 
     async def _end_foreign(self, own: Ownership) -> None:
-        """A portable run whose home is dead came to this worker, where nothing can execute it."""
+        """A run came to this worker, where nothing can execute it."""
         why = "The worker that was to run this is gone, and the one that took it over cannot run it"
         finish = await self._outbox.deliver(
             own.run_id,
@@ -365,6 +368,12 @@ class Settlement:
         if entry.force is not None and not entry.force.done():
             entry.force.set_result(None)
         self.conclude_soon(entry, None)
+
+
+async def _nobody_can(own: Ownership) -> bool:
+    """No assistant is registered in this process."""
+    del own
+    return False
 
 
 def _own(entry: Entry) -> Ownership:

@@ -133,7 +133,7 @@ class Turning:
         self._asked = None
 
     def _stack(self) -> str:
-        frame = sys._current_frames().get(self._ident)  # noqa: SLF001 - documented, and the only way
+        frame = sys._current_frames().get(self._ident)  # pyright: ignore[reportPrivateUsage] - documented
         return "".join(traceback.format_stack(frame)) if frame is not None else "(its thread has ended)"
 
 

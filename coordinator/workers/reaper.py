@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Protocol
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import boottime
-from coordinator.errors import CoordinatorError, StaleFence
+from coordinator.errors import CoordinatorError, StaleFence, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
+from coordinator.runs.latch import Latch
 from coordinator.runs.settlement import Settlement
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
@@ -45,6 +47,7 @@ class Reaper:
         notifier: Notifier,
         jobs: Jobs,
         telemetry: Telemetry,
+        needed: bool = True,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._worker, self._settlement, self._states = store, worker, settlement, states
@@ -52,10 +55,34 @@ class Reaper:
         self._telemetry, self._clock = telemetry, clock
         self._watched: dict[int, tuple[int, float]] = {}
         self._adopted: dict[str, Orphan] = {}
+        self._recovering: dict[tuple[str, Ownership | None], asyncio.Future[None]] = {}
         self._reaping = asyncio.Lock()
+        self._swept = Latch()
+        self._first: asyncio.Future[Any] | None = None
+        self.swept_at: float | None = None
+        """When the last sweep was committed, on `clock`."""
+        if not needed:
+            self._swept.set()
+
+    async def first_sweep(self) -> None:
+        """Before the first admission: return when this process has looked for the dead once, be it for
+        an operator. What was found may still be rolling back. Raises StoreUnavailable."""
+        if self._swept.is_set():
+            return
+        if self._first is None or self._first.done():
+            self._first = self._jobs.spawn(
+                self._sweep(ORPHANED, None), "the sweep before the first admission"
+            )
+        try:
+            await asyncio.shield(self._first)
+        except StoreUnavailable:
+            raise
+        except Exception:  # noqa: BLE001 - logged by the job; one bad row must not close the doors
+            self._swept.set()
 
     async def sweep(self) -> None:
-        await self.reap(error=ORPHANED, before=None)
+        """As `reap`, and waits for no rollback: one that hangs must not make the reaper blind."""
+        await asyncio.shield(self._jobs.spawn(self._sweep(ORPHANED, None), "looking for dead workers"))
 
     async def reap(self, *, error: str, before: str | None) -> list[Orphan]:
         """Bury who is dead, end what nobody owns; answer what this call ended. Two reapers never
@@ -63,23 +90,36 @@ class Reaper:
         return await asyncio.shield(self._jobs.spawn(self._reap(error, before), "looking for dead workers"))
 
     async def _reap(self, error: str, before: str | None) -> list[Orphan]:
+        orphans, recoveries = await self._sweep(error, before)
+        if recoveries:
+            await asyncio.wait(recoveries)
+        return orphans
+
+    async def _sweep(self, error: str, before: str | None) -> tuple[list[Orphan], list[asyncio.Future[None]]]:
         async with self._reaping:
             me = self._worker.epoch
-            await self._recover_all(tuple(self._adopted.values()))
-            for peer in await self._store.workers():
+            peers = await self._store.workers()
+            self._watched = {p.epoch: self._watched[p.epoch] for p in peers if p.epoch in self._watched}
+            for peer in peers:
                 if peer.epoch != me:
                     await self._look_at(peer, me)
             orphans = await self._store.sweep(by=me, error=error, before=before)
-            await self._recover_all(orphans)
-            return orphans
+            self._adopted.update({o.run_id: o for o in orphans if o.adopted is not None})
+            self._swept.set()
+            self.swept_at = self._clock()
+            found = {orphan.run_id for orphan in orphans}
+            again = [orphan for orphan in self._adopted.values() if orphan.run_id not in found]
+            return orphans, [self._recover_soon(orphan) for orphan in (*again, *orphans)]
 
-    async def _recover_all(self, orphans: Sequence[Orphan]) -> None:
+    def _recover_soon(self, orphan: Orphan) -> asyncio.Future[None]:
         """One that cannot be recovered now stands in nobody's way: it comes up again next time."""
-        for orphan in orphans:
-            try:
-                await self._recover(orphan)
-            except CoordinatorError as error:
-                logger.warning("Recovery of run %r: %s", orphan.run_id, error)
+        this = orphan.run_id, orphan.adopted
+        under_way = self._recovering.get(this)
+        if under_way is None:
+            under_way = self._jobs.spawn(self._recover(orphan), f"recovery of run {orphan.run_id!r}")
+            self._recovering[this] = under_way
+            under_way.add_done_callback(lambda _: self._recovering.pop(this, None))
+        return under_way
 
     async def _look_at(self, peer: WorkerRow, me: int) -> None:
         proven = self._store.proven_dead(peer)
@@ -99,10 +139,9 @@ class Reaper:
         return now - seen[1] >= peer.ttl_ms / 1000
 
     async def _recover(self, orphan: Orphan) -> None:
-        if orphan.adopted is not None:
-            self._adopted[orphan.run_id] = orphan  # until it is settled: the store may go away meanwhile
-            await self._undo(orphan, orphan.adopted)
-            del self._adopted[orphan.run_id]
+        if orphan.adopted is not None and not await self._undo(orphan, orphan.adopted):
+            return
+        self._adopted.pop(orphan.run_id, None)
         self._telemetry.emit(
             RunRecovered(orphan.run_id, orphan.thread_id, orphan.status.value, orphan.dead_epoch)
         )
@@ -110,18 +149,25 @@ class Reaper:
         self._notifier.notify_thread(orphan.thread_id, signal)
         await self._settlement.claim(orphan.thread_id)
 
-    async def _undo(self, orphan: Orphan, own: Ownership) -> None:
-        """Finish the rollback that its owner did not live to finish. Raises StoreUnavailable."""
+    async def _undo(self, orphan: Orphan, own: Ownership) -> bool:
+        """Finish the rollback that its owner did not live to finish. False = not yet, or not ours any
+        more. Raises StoreUnavailable: then it stays adopted until the next sweep."""
         state, error, values = "done", None, None
         try:
             values = await self._states.restore(own.thread_id, own.run_id, orphan.rollback_ref, own.fence)
-        except StaleFence:
-            return  # adopted by yet another worker
+        except StaleFence:  # adopted by yet another worker, or by another epoch of this one
+            if self._adopted.get(orphan.run_id) is orphan:
+                del self._adopted[orphan.run_id]
+            return False
         except CoordinatorError:
             raise
         except Exception as failure:
             logger.exception("Rolling back run %r of dead epoch %s failed", own.run_id, orphan.dead_epoch)
+            if (again := await self._store.readopt(own)) is not None:
+                self._adopted[orphan.run_id] = replace(orphan, adopted=again)
+                return False
             state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
         finish = await self._store.settle(own, Outcome(orphan.status, error, values=values), state)
         self._slots.release(own.thread_id, own.run_id, fence=own.fence)
         await self._settlement.pass_on(own.thread_id, finish.next_home)
+        return True

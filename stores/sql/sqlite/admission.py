@@ -8,8 +8,11 @@ from typing import Any, NamedTuple
 from stores.errors import ConflictError, EpochDead, IdempotencyConflict, QueueFull, ThreadNotFound
 from stores.rows import Admission, Claimed, Decision, Limits, NewRun, RunRow
 from stores.sql.sqlite.codec import (
+    HOMELESS,
     IN_FLIGHT,
     IN_FLIGHT_RUNS,
+    IN_LINE,
+    KNOWN,
     RUN_COLUMNS,
     WAITING,
     dumps,
@@ -27,13 +30,8 @@ _ACTION = {Strategy.interrupt: CancelAction.interrupt, Strategy.rollback: Cancel
 class _InFlight(NamedTuple):
     run_id: str
     kind: str
-    status: str
     holds_thread: int
-    home_epoch: int | None
-
-    @property
-    def waiting(self) -> bool:
-        return not self.holds_thread and self.home_epoch is not None and self.status == "pending"
+    waiting: int
 
 
 def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: int) -> Admission:
@@ -46,7 +44,7 @@ def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: 
     in_flight = [
         _InFlight(*row)
         for row in cx.execute(
-            f"SELECT run_id, kind, status, holds_thread, home_epoch FROM {IN_FLIGHT_RUNS} WHERE"
+            f"SELECT run_id, kind, holds_thread, {IN_LINE} FROM {IN_FLIGHT_RUNS} WHERE"
             f" thread_id = ? AND {IN_FLIGHT}"
             " ORDER BY holds_thread DESC, seq",
             (run.thread_id,),
@@ -83,37 +81,37 @@ def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admissi
 def claim(cx: sqlite3.Connection, thread_id: str, epoch: int, now: int) -> Claimed | None:
     """Give a free thread to the head of its waiting line, if that run is this worker's to execute.
 
-    That is: this worker is its home, or its home is dead and the run is portable. None = nothing
-    to do here. A claimed run that has not started is answered again: the first answer may be lost.
-    Raises EpochDead.
+    That is: this worker is its home; or the run is portable, its home is gone, and this worker knows
+    its assistant. None = nothing to do here. A claimed run that has not started is answered again: the
+    first answer may be lost. Raises EpochDead.
     """
     if is_dead(cx, epoch):
         raise EpochDead(epoch)
+    here = {"epoch": epoch, "thread": thread_id}
     busy = cx.execute(
-        "SELECT run_id, fence, owner_epoch = ? AND home_epoch IS NOT NULL AND status = 'pending'"
-        f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} AND (holds_thread OR home_epoch IS NULL)"
+        "SELECT run_id, fence, owner_epoch = :epoch AND home_epoch IS NOT NULL AND status = 'pending'"
+        f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT} AND NOT ({IN_LINE})"
         " ORDER BY holds_thread DESC LIMIT 1",
-        (epoch, thread_id),
+        here,
     ).fetchone()
     if busy is not None:
         return Claimed(*busy[:2]) if busy[2] else None
     head = cx.execute(
-        f"SELECT run_id, home_epoch, portable FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {WAITING}"
-        " ORDER BY seq LIMIT 1",
-        (thread_id,),
+        f"SELECT run_id, home_epoch IS :epoch OR (portable AND {HOMELESS} AND {KNOWN})"
+        f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {WAITING} ORDER BY seq LIMIT 1",
+        here,
     ).fetchone()
-    if head is None:
+    if head is None or not head[1]:
         return None
-    run_id, home, portable = head
-    if home != epoch and not (portable and is_dead(cx, home)):
-        return None
+    run_id: str = head[0]
     (fence,) = cx.execute(
         "UPDATE threads SET fence = fence + 1, updated_at = ? WHERE thread_id = ? RETURNING fence",
         (now, thread_id),
     ).fetchone()
     cx.execute(
-        "UPDATE runs SET holds_thread = 1, owner_epoch = ?, fence = ?, updated_at = ? WHERE run_id = ?",
-        (epoch, fence, now, run_id),
+        "UPDATE runs SET holds_thread = 1, owner_epoch = :epoch, home_epoch = :epoch, fence = :fence,"
+        " updated_at = :now WHERE run_id = :run",
+        {"epoch": epoch, "fence": fence, "now": now, "run": run_id},
     )
     return Claimed(run_id, fence)
 
@@ -200,8 +198,7 @@ def _check_limits(cx: sqlite3.Connection, run: NewRun, in_flight: list[_InFlight
         raise QueueFull(run.thread_id, "thread", limits.per_thread)
     if limits.per_user is not None and run.user_id is not None:
         (count,) = cx.execute(
-            "SELECT count(*) FROM runs WHERE status = 'pending' AND NOT holds_thread"
-            " AND home_epoch IS NOT NULL AND user_id = ?",
+            f"SELECT count(*) FROM runs WHERE {IN_LINE} AND user_id = ?",
             (run.user_id,),
         ).fetchone()
         if count >= limits.per_user:

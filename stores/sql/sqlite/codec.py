@@ -18,7 +18,19 @@ IN_FLIGHT = f"(holds_thread OR status IN {OPEN_STATUSES})"
 IN_FLIGHT_RUNS = "runs INDEXED BY runs_inflight"
 """Without statistics SQLite prefers the history index, and admission would slow down with every
 finished run of the thread. INDEXED BY fails loudly where the index cannot serve the query."""
-WAITING = f"{IN_FLIGHT} AND status = 'pending' AND NOT holds_thread AND home_epoch IS NOT NULL"
+IN_LINE = (
+    "status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)"
+)
+"""Waits for the thread. Without a home it was handed over, to whoever knows its assistant; what has
+neither home nor portability was imported, and stands beside the slot."""
+WAITING = f"{IN_FLIGHT} AND {IN_LINE}"
+ALIVE = "(SELECT epoch FROM workers WHERE state <> 'dead')"
+HOMELESS = f"(home_epoch IS NULL OR home_epoch NOT IN {ALIVE})"
+KNOWN = (
+    "assistant_id IN (SELECT value FROM json_each((SELECT assistants FROM workers"
+    " WHERE epoch = :epoch AND state = 'live')))"
+)
+"""The worker `:epoch` can execute it. One that drains takes nothing over."""
 
 _JSON_COLUMNS = ("interrupts", "rollback_ref", "metadata", "kwargs", "result")
 _COUNTER_COLUMNS = COUNTERS + MESSAGES

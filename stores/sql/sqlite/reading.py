@@ -6,7 +6,17 @@ import sqlite3
 from typing import Any
 
 from stores.rows import RunRow, ThreadRow, Tick, Transition
-from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, RUN_COLUMNS, WAITING, loads, run_row
+from stores.sql.sqlite.codec import (
+    HOMELESS,
+    IN_FLIGHT,
+    IN_FLIGHT_RUNS,
+    IN_LINE,
+    KNOWN,
+    RUN_COLUMNS,
+    WAITING,
+    loads,
+    run_row,
+)
 from stores.states import Cause, RunStatus
 
 
@@ -41,21 +51,26 @@ def tick(cx: sqlite3.Connection, epoch: int) -> Tick:
     )
     cancelled_ids = tuple(run_id for (run_id,) in cancelled)
     waiting = cx.execute(
-        f"SELECT run_id, thread_id, {_FREE} FROM runs w"
+        f"SELECT run_id, thread_id, {_NEXT} FROM runs w"
         " WHERE home_epoch = ? AND status = 'pending' AND NOT holds_thread",
         (epoch,),
     ).fetchall()
     abandoned = cx.execute(
         "SELECT thread_id FROM runs w INDEXED BY runs_portable WHERE status = 'pending' AND NOT holds_thread"
-        " AND portable AND home_epoch NOT IN (SELECT epoch FROM workers WHERE state <> 'dead')"
-        f" AND {_FREE}"
+        f" AND portable AND owner_epoch IS NULL AND {HOMELESS} AND {KNOWN} AND {_NEXT}",
+        {"epoch": epoch},
     ).fetchall()
-    mine = [(thread_id,) for _, thread_id, free in waiting if free]
+    mine = [(thread_id,) for _, thread_id, next_ in waiting if next_]
     free_threads = tuple(dict.fromkeys(thread_id for (thread_id,) in mine + abandoned))
     return Tick(cancelled_ids, tuple(run_id for run_id, _, _ in waiting), free_threads)
 
 
-_FREE = "NOT EXISTS (SELECT 1 FROM runs h WHERE h.thread_id = w.thread_id AND h.holds_thread)"
+_NEXT = (
+    f"NOT EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = w.thread_id"
+    f" AND {IN_FLIGHT} AND (holds_thread OR (seq < w.seq AND {IN_LINE})))"
+)
+"""Nobody holds the thread, and nobody stands in line before this one. Who is not next is nobody's to
+claim: a worker would try in vain at every tick."""
 
 
 def thread(cx: sqlite3.Connection, thread_id: str) -> ThreadRow | None:

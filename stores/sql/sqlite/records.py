@@ -12,6 +12,7 @@ from stores.rows import COUNTERS, MESSAGES, Ownership
 from stores.sql.sqlite.codec import (
     IN_FLIGHT,
     IN_FLIGHT_RUNS,
+    IN_LINE,
     OPEN_STATUSES,
     RUN_COLUMNS,
     dumps,
@@ -167,7 +168,7 @@ def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str |
         " settled_at ="
         " CASE WHEN :ended AND owner_epoch IS NULL THEN COALESCE(settled_at, :now) ELSE settled_at END"
         f" WHERE run_id = :run AND (status IN {allowed} OR status = :status)"
-        " AND NOT (:status = 'running' AND home_epoch IS NOT NULL AND owner_epoch IS NULL) RETURNING run_id",
+        f" AND NOT (:status = 'running' AND {IN_LINE}) RETURNING run_id",
         {
             "status": status,
             "error": storable(error),

@@ -8,11 +8,23 @@ from typing import NamedTuple
 from stores.errors import StoreRefused
 from stores.rows import Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.sqlite.admission import is_dead
-from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, OPEN_STATUSES, loads, storable
+from stores.sql.sqlite.codec import (
+    ALIVE,
+    HOMELESS,
+    IN_FLIGHT,
+    IN_FLIGHT_RUNS,
+    IN_LINE,
+    OPEN_STATUSES,
+    dumps,
+    loads,
+    storable,
+)
 from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
 
 ROLLBACK_ATTEMPTS = 3
-_ALIVE = "(SELECT epoch FROM workers WHERE state <> 'dead')"
+PATIENCE = 600_000_000
+"""us. So long a portable run without a home waits for a worker that knows its assistant (a deployment
+may be all down in between); then it is ended, because its thread waits with it."""
 
 
 def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
@@ -32,8 +44,8 @@ def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
         )
     (epoch,) = cx.execute(
         "INSERT INTO workers (worker_id, host, boot_id, pid, proof, version, state, ttl_ms, lease_until,"
-        " started_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, 'live', ?, ?, ?) RETURNING epoch",
+        " started_at, assistants)"
+        " VALUES (?, ?, ?, ?, ?, ?, 'live', ?, ?, ?, ?) RETURNING epoch",
         (
             worker.worker_id,
             worker.host,
@@ -44,6 +56,7 @@ def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
             worker.ttl_ms,
             now + worker.ttl_ms * 1000,
             now,
+            dumps(worker.assistants),
         ),
     ).fetchone()
     return epoch
@@ -68,7 +81,7 @@ def retire(cx: sqlite3.Connection, epoch: int, now: int) -> list[Orphan]:
         {"epoch": epoch, "now": now},
     )
     error = f"Worker epoch {epoch} shut down before this run finished"
-    return _end_all(cx, _orphaned(cx, only=epoch), None, error, now)
+    return _end_all(cx, _orphaned(cx, now, only=epoch), None, error, now)
 
 
 def bury(cx: sqlite3.Connection, epoch: int, hb_seq: int, by: int, *, proven: bool, now: int) -> bool:
@@ -92,13 +105,14 @@ def sweep(
 
     Undecided ones become `error`, decided ones just settle. A half-done rollback is adopted by `by`
     with a new fence, at most ROLLBACK_ATTEMPTS times; then it fails and the thread is freed. Waiting
-    portable runs are left for others to claim. `before` limits by created_at.
+    portable runs are left for others to claim, for a while where nobody can (PATIENCE). `before` limits
+    by created_at.
     """
     adopter = None if by is None or is_dead(cx, by) else by  # a zombie adopts nothing
-    orphans = _end_all(cx, _orphaned(cx, before=before), adopter, error, now)
+    orphans = _end_all(cx, _orphaned(cx, now, before=before), adopter, error, now)
     cx.execute(
         "UPDATE runs INDEXED BY runs_tick SET settled_at = ?, updated_at = ? WHERE settled_at IS NULL"
-        f" AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch NOT IN {_ALIVE}",
+        f" AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch NOT IN {ALIVE}",
         (now, now),
     )
     return orphans
@@ -131,23 +145,25 @@ class _Orphaned(NamedTuple):
 
     @property
     def attempts(self) -> int:
-        state = self.rollback_state
-        return int(state.removeprefix("adopted ")) if state.startswith("adopted ") else 0
+        return _attempts(self.rollback_state)
 
 
 def _orphaned(
-    cx: sqlite3.Connection, *, before: int | None = None, only: int | None = None
+    cx: sqlite3.Connection, now: int, *, before: int | None = None, only: int | None = None
 ) -> list[_Orphaned]:
     """Runs in flight that no live worker answers for; `only`: those of one epoch."""
     rows = cx.execute(
         "SELECT run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at,"
         f" rollback_ref, COALESCE(rollback_state, ''), holds_thread FROM {IN_FLIGHT_RUNS} WHERE"
         f" {IN_FLIGHT} AND CASE"
-        f" WHEN owner_epoch IS NOT NULL THEN owner_epoch NOT IN {_ALIVE}"
-        f" WHEN home_epoch IS NOT NULL THEN NOT portable AND home_epoch NOT IN {_ALIVE}"
+        f" WHEN owner_epoch IS NOT NULL THEN owner_epoch NOT IN {ALIVE}"
+        f" WHEN portable AND {IN_LINE} THEN :only IS NULL AND updated_at < :now - {PATIENCE} AND {HOMELESS}"
+        f" AND NOT EXISTS (SELECT 1 FROM workers peer, json_each(peer.assistants) WHERE peer.state <> 'dead'"
+        " AND value = runs.assistant_id)"
+        f" WHEN home_epoch IS NOT NULL THEN home_epoch NOT IN {ALIVE}"
         " ELSE 1 END AND (:before IS NULL OR created_us < :before)"
         " AND (:only IS NULL OR COALESCE(owner_epoch, home_epoch) = :only) ORDER BY created_us",
-        {"before": before, "only": only},
+        {"before": before, "only": only, "now": now},
     )
     return [_Orphaned(*row) for row in rows.fetchall()]
 
@@ -159,7 +175,7 @@ def _end_all(
     for run in found:
         if run.undo and run.attempts < ROLLBACK_ATTEMPTS and (ref := _readable(run.rollback_ref)) is not None:
             if by is not None:  # else the next reaper adopts it
-                own = _adopt(cx, run, by, now)
+                own = _adopt(cx, run.run_id, run.thread_id, by, attempt=run.attempts + 1, now=now)
                 status = RunStatus(run.status)
                 orphans.append(
                     Orphan(run.run_id, run.thread_id, status, run.epoch, own, ref[0], decided=True)
@@ -170,6 +186,10 @@ def _end_all(
     return orphans
 
 
+def _attempts(state: str) -> int:
+    return int(state.removeprefix("adopted ")) if state.startswith("adopted ") else 0
+
+
 def _readable(ref: str | None) -> tuple[Json] | None:
     """None where it is damaged: one such row must not stop the recovery of all others."""
     try:
@@ -178,16 +198,33 @@ def _readable(ref: str | None) -> tuple[Json] | None:
         return None
 
 
-def _adopt(cx: sqlite3.Connection, run: _Orphaned, by: int, now: int) -> Ownership:
+def _adopt(
+    cx: sqlite3.Connection, run_id: str, thread_id: str, by: int, *, attempt: int, now: int
+) -> Ownership:
     (fence,) = cx.execute(
         "UPDATE threads SET fence = fence + 1, updated_at = ? WHERE thread_id = ? RETURNING fence",
-        (now, run.thread_id),
+        (now, thread_id),
     ).fetchone()
     cx.execute(
         "UPDATE runs SET owner_epoch = ?, fence = ?, rollback_state = ?, updated_at = ? WHERE run_id = ?",
-        (by, fence, f"adopted {run.attempts + 1}", now, run.run_id),
+        (by, fence, f"adopted {attempt}", now, run_id),
     )
-    return Ownership(run.run_id, run.thread_id, by, fence)
+    return Ownership(run_id, thread_id, by, fence)
+
+
+def readopt(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | None:
+    """The attempt of this adopter has failed: another one, counted in the row, with a new fence.
+
+    None = there have been ROLLBACK_ATTEMPTS, or the run is not this adopter's any more.
+    """
+    row = cx.execute(
+        "SELECT COALESCE(rollback_state, '') FROM runs WHERE run_id = :run AND owner_epoch = :epoch"
+        f" AND fence = :fence AND holds_thread AND owner_epoch IN {ALIVE}",
+        {"run": own.run_id, "epoch": own.epoch, "fence": own.fence},
+    ).fetchone()
+    if row is None or (attempts := _attempts(row[0])) >= ROLLBACK_ATTEMPTS:
+        return None
+    return _adopt(cx, own.run_id, own.thread_id, own.epoch, attempt=attempts + 1, now=now)
 
 
 def _end(

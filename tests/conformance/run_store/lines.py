@@ -11,13 +11,16 @@ from stores.states import RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
     SUCCESS,
+    StoreClock,
     admitted,
     buried,
     cancel,
     holding,
     new_run,
+    new_worker,
     row_of,
     running,
+    sql_of,
     waiting,
 )
 
@@ -80,15 +83,45 @@ class WaitingLines(StoreCase):
         assert await store.claim("t", epoch=peer) is None
         assert await store.claim("t", epoch=me) == Claimed(run_id, 2)
 
-    async def test_a_portable_run_is_claimed_by_anyone_once_its_home_is_dead(
-        self, store: CoordinationStore, me: int, peer: int
+    @pytest.mark.parametrize("home", ["dead", "none", "missing"])
+    async def test_a_portable_run_without_a_home_is_claimed_by_whoever_knows_its_assistant(
+        self, store: CoordinationStore, me: int, peer: int, home: str
     ) -> None:
+        knows = await store.register(new_worker(assistants=("other", "agent")))
         own = await running(store, me)
-        run_id = await waiting(store, peer, portable=True)
+        run_id = await waiting(store, peer, portable=True, assistant_id="agent")
+        behind = await waiting(store, me)
+        await store.finish(own, SUCCESS)
+        if home == "dead":
+            await buried(store, peer, by=me)
+        else:
+            epoch = None if home == "none" else 4711
+            sql_of(store)("UPDATE runs SET home_epoch = ? WHERE run_id = ?", epoch, run_id)
+        assert (await row_of(store, run_id)).waiting
+        assert await store.waiting_line("t") == [run_id, behind]
+        assert await store.claim("t", epoch=me) is None, "it cannot run it, and its own run is not next"
+        assert (await store.tick(me)).free_threads == (), "nor does it try at every tick"
+        assert (await store.tick(knows)).free_threads == ("t",)
+        assert await store.sweep(by=me, error="gone") == []
+        assert await store.claim("t", epoch=knows) == Claimed(run_id, 2)
+        assert await store.claim("t", epoch=knows) == Claimed(run_id, 2), "the first answer may be lost"
+        row = await row_of(store, run_id)
+        assert (row.owner_epoch, row.home_epoch) == (knows, knows)
+
+    async def test_a_portable_run_that_nobody_can_run_is_ended_in_the_end(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        knows = await store.register(new_worker(assistants=("agent",)))
+        own = await running(store, me)
+        run_id = await waiting(store, peer, portable=True, assistant_id="agent")
+        behind = await waiting(store, me)
         await store.finish(own, SUCCESS)
         await buried(store, peer, by=me)
-        assert await store.claim("t", epoch=me) == Claimed(run_id, 2)
-        assert (await row_of(store, run_id)).owner_epoch == me
+        clock.advance(3600)
+        assert await store.sweep(by=me, error="gone") == [], "somebody who knows it may still come to it"
+        await buried(store, knows, by=me)
+        assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [run_id]
+        assert await store.claim("t", epoch=me) == Claimed(behind, 2)
 
     async def test_a_run_that_is_not_portable_dies_with_its_home(
         self, store: CoordinationStore, me: int, peer: int

@@ -126,7 +126,8 @@ class Workers(StoreCase):
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:
         own = await running(store, me)
-        run_id = await waiting(store, peer, portable=True)
+        me = await store.register(new_worker(assistants=("agent",)))
+        run_id = await waiting(store, peer, portable=True, assistant_id="agent")
         await buried(store, peer, by=me)
         assert await store.sweep(by=me, error="gone") == []
         assert (await store.tick(me)).free_threads == ()

@@ -1,0 +1,57 @@
+"""A waiting run whose home is gone goes on here, where its assistant is known."""
+
+from __future__ import annotations
+
+import logging
+
+from coordinator.assistants.registry import Assistants
+from coordinator.runs.admission import Admissions
+from coordinator.runs.execution import Execution
+from coordinator.runs.registry import Registry
+from stores.base import ReadStore
+from stores.rows import Admission, NewRun, Ownership, RunRow
+
+logger = logging.getLogger(__name__)
+
+
+class Takeover:
+    def __init__(
+        self,
+        store: ReadStore,
+        registry: Registry,
+        *,
+        admissions: Admissions,
+        execution: Execution,
+        assistants: Assistants,
+    ) -> None:
+        self._store, self._registry = store, registry
+        self._admissions, self._execution, self._assistants = admissions, execution, assistants
+
+    async def run(self, own: Ownership) -> bool:
+        """Execute a run that was claimed with `own` and that this worker did not admit. False = it has
+        no assistant here. Whoever claims it again meanwhile, or decides over it, is heard."""
+        with self._registry.admitting(own.thread_id, own.run_id):
+            row = await self._store.row(own.run_id)
+            if row is None or (assistant := self._assistants.get(row.assistant_id)) is None:
+                return False
+            admission = Admission(own.run_id, holds=True, fence=own.fence, seq=row.seq)
+            record = self._admissions.register(_asked(row), admission, own)
+        logger.info("Run %r goes on here: its worker is gone", own.run_id)
+        self._execution.launch(record, assistant)
+        return True
+
+
+def _asked(row: RunRow) -> NewRun:
+    return NewRun(
+        run_id=row.run_id,
+        thread_id=row.thread_id,
+        created_at=row.created_at,
+        user_id=row.user_id,
+        assistant_id=row.assistant_id,
+        multitask_strategy=row.multitask_strategy,
+        on_disconnect=row.on_disconnect,
+        metadata=row.metadata,
+        kwargs=row.kwargs,
+        model_name=row.model_name,
+        portable=row.portable,
+    )
