@@ -30,6 +30,7 @@ from coordinator.runs.takeover import Takeover
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.drain import Drain
+from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
 from coordinator.workers.loops import Loops
 from coordinator.workers.pacemaker import pacemaker_for
@@ -154,6 +155,7 @@ class Assembly:
             self.registry,
             settlement=self.settlement,
             delivery=self.delivery,
+            worker=self.worker,
             states=self.values,
             jobs=self.jobs,
             outbox=self.outbox,
@@ -224,6 +226,7 @@ class Assembly:
             delivery=self.delivery,
             settlement=self.settlement,
             jobs=self.jobs,
+            clock=self.clocks.boottime,
         )
 
     @cached_property
@@ -238,6 +241,19 @@ class Assembly:
             jobs=self.jobs,
             telemetry=self.telemetry,
             needed=self.store.shared,
+            clock=self.clocks.boottime,
+        )
+
+    @cached_property
+    def examination(self) -> Examination:
+        return Examination(
+            self.store,
+            self.settings,
+            worker=self.worker,
+            pacemaker=self.pacemaker,
+            notifier=self.notifier,
+            watch=self.watch,
+            reaper=self.reaper,
             clock=self.clocks.boottime,
         )
 

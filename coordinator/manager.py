@@ -27,6 +27,7 @@ from coordinator.runs.recovery import Recovery
 from coordinator.schemas import Cause, DisconnectMode, Json, PersistenceRetryPolicy, Receipt, RunStatus
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
+from coordinator.workers.health import Health
 from coordinator.workers.lease import Pacemaker
 from stores.base import CoordinationStore
 from stores.memory import PrivateStore
@@ -115,6 +116,11 @@ class RunManager:
     def owed(self) -> int:
         """How many writes wait for the store, which is away. At `outbox_limit` admission stops."""
         return len(self._parts.outbox)
+
+    async def health(self) -> Health:
+        """How this worker is, role by role, and whether it may be sent new runs. Never raises; answers
+        within a second and a bit."""
+        return await self._parts.examination.health()
 
     def store_counters(self) -> dict[str, int]:
         """Commits and reads of this manager's store so far; {} where the store does not count."""

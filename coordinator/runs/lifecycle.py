@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import Stamps
-from coordinator.errors import CoordinatorError
+from coordinator.errors import CoordinatorError, LeaseLost
 from coordinator.record import COMPLETION_FIELDS, PROGRESS_FIELDS, RunRecord
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.outcomes import row_of
 from coordinator.runs.registry import CancelSentinel, Entry, Registry
@@ -41,6 +42,7 @@ class Lifecycle:
         *,
         settlement: Settlement,
         delivery: Delivery,
+        worker: Incarnation,
         states: ThreadStates,
         jobs: Jobs,
         outbox: Outbox,
@@ -50,6 +52,7 @@ class Lifecycle:
         self._store, self._registry, self._outbox = store, registry, outbox
         self._settlement, self._delivery, self._states = settlement, delivery, states
         self._jobs, self._telemetry, self._stamps = jobs, telemetry, stamps
+        self._worker = worker
 
     # -- pending -> running
 
@@ -178,7 +181,13 @@ class Lifecycle:
 
     def _is_lost(self, run_id: str) -> bool:
         entry = self._registry.entry(run_id)
-        return entry is not None and entry.lost
+        if entry is None or entry.lost or entry.own is None or entry.settled.is_set():
+            return entry is not None and entry.lost
+        try:
+            self._worker.check(entry.own.epoch)
+        except LeaseLost:
+            return True
+        return False
 
     async def _best_effort(self, what: str, run_id: str, write: Callable[[], Awaitable[object]]) -> None:
         """A failure is logged, not raised; the write is owed then, as long as the run is ours."""

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+from coordinator.clock import boottime
 from coordinator.notifier import Signal
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
@@ -21,9 +24,13 @@ class Watch:
         delivery: Delivery,
         settlement: Settlement,
         jobs: Jobs,
+        clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._registry, self._worker = store, registry, worker
         self._delivery, self._settlement, self._jobs = delivery, settlement, jobs
+        self._clock = clock
+        self.ticked_at: float | None = None
+        """When the store last answered a tick, on `clock`."""
 
     async def tick(self) -> None:
         """Deliver the decisions over my runs that I have not seen; claim threads that are free."""
@@ -31,6 +38,7 @@ class Watch:
         if not self._worker.epoch:
             return
         tick = await self._store.tick(self._worker.epoch)
+        self.ticked_at = self._clock()
         for run_id in tick.cancelled:
             await self._delivery.look(run_id)
         waiting = set(tick.waiting)

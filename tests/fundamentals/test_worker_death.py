@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from coordinator import RunManager, RunStatus, StoreUnavailable
-from stores.rows import Limits, NewRun, Orphan
+from stores.rows import Orphan
 from tests.support.agents import Agent, launched, running
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -186,25 +186,6 @@ async def test_the_database_goes_away_during_a_recovery(
     thread = await b.thread("t")
     assert thread is not None
     assert thread.values == {"n": 1}
-
-
-async def test_a_portable_run_that_nobody_can_take_over_does_not_block_its_thread(
-    trio: list[RunManager],
-) -> None:
-    """It was waiting on a worker that died, and the one that claims it has no code for it."""
-    a, b, _ = trio
-    _, holder = await running(b, "t")
-    run = NewRun("portable", "t", "2026-01-01T00:00:00+00:00", multitask_strategy="enqueue", portable=True)
-    await a._store.admit(run, epoch=a.epoch, limits=Limits())
-    await hang(a)
-    await wait_until(lambda: gone(b, a.epoch), description="its peers have buried it")
-    _, last = await launched(b, "t", multitask_strategy="enqueue")
-    holder.may_end.set()
-    async with asyncio.timeout(10):
-        await last.started.wait()
-    row = await b._store.row(run.run_id)
-    assert row is not None
-    assert row.status is RunStatus.error
 
 
 async def gone(manager: RunManager, epoch: int) -> bool:

@@ -55,8 +55,16 @@ class Program:
         finally:
             say(event="stopped", run=run_id, at=time.monotonic())
 
-    async def admit(self, thread: str, strategy: str = "reject", *, launch: bool = True, **wish: Any) -> str:
-        run = await self.manager.create_or_reject(thread, multitask_strategy=strategy, kwargs=wish)
+    async def admit(
+        self,
+        thread: str,
+        strategy: str = "reject",
+        *,
+        assistant: str | None = None,
+        launch: bool = True,
+        **wish: Any,
+    ) -> str:
+        run = await self.manager.create_or_reject(thread, assistant, multitask_strategy=strategy, kwargs=wish)
         if launch:
             self.manager.launch(run, self.agent)
         return run.run_id
@@ -75,6 +83,20 @@ class Program:
 
     async def cancel(self, run: str, **options: Any) -> bool:
         return await self.manager.cancel(run, **options)
+
+    async def block(self, seconds: float) -> None:
+        """What no coroutine may do: the event loop stands still."""
+        say(event="blocking", at=time.monotonic())
+        time.sleep(seconds)  # noqa: ASYNC251 - the point of it
+
+    async def scribble(self, run: str) -> None:
+        """Write all that a run may write, until it is refused."""
+        ctx, number = self.contexts[run], 0
+        while True:
+            number += 1
+            await ctx.save({"n": number})
+            ctx.progress(total_tokens=number)
+            await self.manager.update_run_completion(run, llm_call_count=number)
 
     async def end(self, run: str) -> None:
         self.may_end.setdefault(run, asyncio.Event()).set()
@@ -154,7 +176,12 @@ async def main() -> None:
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     tasks: set[asyncio.Task[None]] = set()
-    async with open_coordinator(settings=Settings(**json.loads(sys.argv[1]))) as manager:
+
+    async def agent(ctx: RunContext) -> Any:
+        return await program.agent(ctx)
+
+    settings = Settings(**json.loads(sys.argv[1]))
+    async with open_coordinator(settings=settings, assistants={"agent": agent}) as manager:
         program = Program(manager)
         say(event="ready", epoch=manager.epoch)
         while line := await reader.readline():

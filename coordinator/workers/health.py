@@ -1,0 +1,117 @@
+"""Health: how this worker is, role by role. Every number is of this moment, none is kept for show."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from coordinator.clock import boottime
+from coordinator.errors import CoordinatorError
+from coordinator.notifier import Connectivity, Notifier
+from coordinator.settings import Settings
+from coordinator.workers.lease import Pacemaker
+from coordinator.workers.reaper import Reaper
+from coordinator.workers.watch import Watch
+from coordinator.workers.worker import Worker
+from stores.base import GatedStore, WorkerStore
+
+ASK_WITHIN = 1.0  # s; a store that takes longer to answer one small read is not reachable
+MISSED = 5  # ticks, or sweeps, in a row
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """`ready`: may be sent new runs; `why_not` says what is wrong. Redis being away makes no worker
+    unready, for it works without; being deaf in both ways (no tick succeeds) does. Times are seconds."""
+
+    state: str
+    """unregistered, live, fenced (between two epochs) or draining."""
+    epoch: int
+    lease_remaining: float | None
+    """None where the lease never ends: nobody else uses the store."""
+    store_reachable: bool
+    store_error: str | None
+    blocked_by: int | None
+    """The process that keeps all others from writing at this moment."""
+    connectivity: Connectivity
+    ticked_ago: float | None
+    swept_ago: float | None
+    loop_lag: float | None
+    """The longer of what the loop took just now and when the heartbeat asked it last."""
+    ready: bool
+    why_not: tuple[str, ...]
+
+
+class Examination:
+    def __init__(
+        self,
+        store: WorkerStore,
+        settings: Settings,
+        *,
+        worker: Worker,
+        pacemaker: Pacemaker,
+        notifier: Notifier,
+        watch: Watch,
+        reaper: Reaper,
+        clock: Callable[[], float] = boottime,
+    ) -> None:
+        self._store, self._settings, self._worker, self._pacemaker = store, settings, worker, pacemaker
+        self._notifier, self._watch, self._reaper, self._clock = notifier, watch, reaper, clock
+
+    async def health(self) -> Health:
+        """Asks the store one small question, for at most ASK_WITHIN. Never raises."""
+        error, lag = await self._store_error(), await self._lag()
+        remaining = self._worker.lease.remaining
+        ticked, swept = self._ago(self._watch.ticked_at), self._ago(self._reaper.swept_at)
+        state = self._state()
+        why_not = tuple(self._complaints(state, error, ticked))
+        return Health(
+            state=state,
+            epoch=self._worker.epoch,
+            lease_remaining=None if remaining == math.inf else remaining,
+            store_reachable=error is None,
+            store_error=error,
+            blocked_by=self._store.writer_pid() if isinstance(self._store, GatedStore) else None,
+            connectivity=self._notifier.connectivity,
+            ticked_ago=ticked,
+            swept_ago=swept,
+            loop_lag=lag,
+            ready=not why_not,
+            why_not=why_not,
+        )
+
+    def _state(self) -> str:
+        worker = self._worker
+        if worker.draining:
+            return "draining"
+        if not worker.epoch:
+            return "unregistered"
+        return "live" if worker.live and worker.lease.alive(worker.epoch) else "fenced"
+
+    def _complaints(self, state: str, error: str | None, ticked: float | None) -> list[str]:
+        found = [] if state == "live" else [f"the worker is {state}"]
+        if error is not None:
+            found.append(f"the store does not answer: {error}")
+        if ticked is not None and ticked > MISSED * self._settings.tick:
+            found.append(f"deaf: the last tick was {ticked:.1f} s ago")
+        return found
+
+    async def _store_error(self) -> str | None:
+        try:
+            async with asyncio.timeout(ASK_WITHIN):
+                await self._store.workers()
+        except TimeoutError:
+            return f"no answer within {ASK_WITHIN:g} s"
+        except CoordinatorError as error:
+            return str(error)
+        return None
+
+    async def _lag(self) -> float | None:
+        began = self._clock()
+        await asyncio.sleep(0)
+        return max(self._clock() - began, self._pacemaker.lag or 0.0)
+
+    def _ago(self, moment: float | None) -> float | None:
+        return None if moment is None else max(0.0, self._clock() - moment)

@@ -1,0 +1,303 @@
+"""The lease: who may act until when, and what becomes of a worker that is late.
+
+tests/multiprocess blocks, pauses and kills real processes; here the gate is held, and clocks are moved.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import LeaseLost, RunManager, RunStatus, Settings, StoreUnavailable, open_coordinator
+from stores.rows import WorkerRow
+from tests.fundamentals.test_worker_death import SHORT, ended, hang
+from tests.support.agents import Agent, launched, running
+from tests.support.builders import stored
+from tests.support.children import Child
+from tests.support.teams import QUICK, team_of
+from tests.support.waiting import wait_until
+from tests.unit.test_gate import HOLD
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
+    async with team_of(2, tmp_path, **{**SHORT, "lease_ttl": 2.0}) as managers:
+        yield managers
+
+
+async def heartbeats(manager: RunManager) -> int:
+    return next(row.hb_seq for row in await manager.workers() if row.epoch == manager.epoch)
+
+
+async def test_a_saturated_writer_does_not_starve_the_heartbeat(tmp_path: Path) -> None:
+    """Reported failure 18: the beat has a connection of its own, and goes first at the gate."""
+    async with team_of(1, tmp_path, **SHORT) as (manager,):
+        run, agent = await running(manager, "t")
+        epoch, before, full = manager.epoch, await heartbeats(manager), True
+
+        async def write() -> None:
+            while full:
+                await manager._store.update_run_progress(run.run_id, total_tokens=1)
+
+        writers = [asyncio.create_task(write()) for _ in range(200)]
+        await wait_until(lambda: beaten(manager, before + 8), description="eight more beats", timeout=15)
+        full = False
+        await asyncio.gather(*writers)
+        assert (manager.epoch, agent.running) == (epoch, True)
+
+
+async def beaten(manager: RunManager, number: int) -> bool:
+    return await heartbeats(manager) >= number
+
+
+async def test_one_slow_renewal_fences_nobody(pair: list[RunManager], tmp_path: Path) -> None:
+    """Reported failure 18: as long as the deadline is not reached, late is not lost."""
+    a, _ = pair
+    _, agent = await running(a, "t")
+    epoch = a.epoch
+    with Child(HOLD, tmp_path / "runs.db") as stranger:
+        assert stranger.heard() == "held"
+        left = a._parts.worker.lease.remaining
+        await wait_until(
+            lambda: a._parts.worker.lease.remaining < left - 0.6, description="three renewals are overdue"
+        )
+        stranger.tell()
+        assert stranger.heard() == "released"
+        await wait_until(lambda: a._parts.worker.lease.remaining > 1.2, description="it is renewed")
+    assert (a.epoch, agent.running) == (epoch, True)
+
+
+async def test_nobody_is_revived(tmp_path: Path) -> None:
+    """The renewal comes back after the deadline: the worker is fenced already and registers anew."""
+    async with team_of(1, tmp_path, **SHORT) as (manager,):
+        _, agent = await running(manager, "t")
+        epoch = manager.epoch
+        with Child(HOLD, tmp_path / "runs.db") as stranger:
+            assert stranger.heard() == "held"
+            await agent.stopped.wait()
+            with pytest.raises(LeaseLost):
+                agent.ctx.services.check()
+            stranger.tell()
+            await wait_until(lambda: manager.epoch > epoch, description="a new epoch")
+        with pytest.raises(LeaseLost):
+            manager._parts.worker.check(epoch)
+
+
+async def test_the_owner_renews_before_it_is_buried(
+    pair: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 19: the reaper has seen an expired lease; burying is a compare-and-set."""
+    a, b = pair
+    _, agent = await running(a, "t")
+    await a._parts.pacemaker.stop()
+    bury, tried = b._store.bury, list[bool]()
+
+    async def renewed_first(peer: WorkerRow, **how: Any) -> bool:
+        assert await a._store.beat(peer.epoch)
+        tried.append(await bury(peer, **how))
+        return tried[-1]
+
+    monkeypatch.setattr(b._store, "bury", renewed_first)
+    monkeypatch.setattr(a._parts.worker.lease, "_term", a._parts.worker.lease._term._replace(deadline=1e12))
+    await wait_until(lambda: tried, description="the reaper has tried", timeout=10)
+    assert tried[0] is False
+    assert agent.running
+
+
+async def test_a_result_that_queued_up_before_the_pause_is_refused_after_the_burial(
+    pair: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 20: it was checked while the lease was good, and comes to the store too late. The
+    guard is inside the transaction, so what matters is when it commits."""
+    a, b = pair
+    run, agent = await running(a, "t", Agent(returns="too late"))
+    finish, queued, go_on = a._store.finish, asyncio.Event(), asyncio.Event()
+
+    async def paused(*args: Any, **kwargs: Any) -> Any:
+        queued.set()
+        await go_on.wait()
+        return await finish(*args, **kwargs)
+
+    monkeypatch.setattr(a._store, "finish", paused)
+    agent.may_end.set()
+    await queued.wait()
+    victim = next(row for row in await b.workers() if row.epoch == a.epoch)
+    await wait_until(lambda: buried(b, victim), description="its heartbeat stood still for a moment")
+    go_on.set()
+    await wait_until(lambda: ended(b, run.run_id), description="the sweep ends it")
+    row = await b._store.row(run.run_id)
+    assert row is not None
+    assert (row.status, row.result) == (RunStatus.error, None)
+
+
+async def buried(by: RunManager, victim: WorkerRow) -> bool:
+    """As if the system had proved its death; from the heartbeat of this moment."""
+    row = next((row for row in await by.workers() if row.epoch == victim.epoch), None)
+    return row is None or await by._store.bury(row, by=by.epoch, proven=True)
+
+
+async def test_a_fenced_worker_writes_no_counters(pair: list[RunManager]) -> None:
+    """The check is inline: it does not wait for a watchdog to fire."""
+    a, b = pair
+    run, _ = await running(a, "t")
+    await a.update_run_completion(run.run_id, total_tokens=1)
+    a._parts.worker.lease.end(a.epoch)
+    await a.update_run_completion(run.run_id, total_tokens=2)
+    await a.update_model_name(run.run_id, "late")
+    row = await b._store.row(run.run_id)
+    assert row is not None
+    assert (row.counters["total_tokens"], row.model_name) == (1, None)
+
+
+async def orphaned(folder: Path) -> str:
+    """A worker dies; its run is left on the thread `t`."""
+    async with team_of(1, folder) as (manager,):
+        await manager._store.put("orphan", thread_id="t", status="running", created_at="2026-01-01T00:00:00Z")
+        await hang(manager)
+    return "orphan"
+
+
+LATER: dict[str, Any] = {**QUICK, "sweep": 3600, "short_tick": 3600}
+
+
+async def test_a_new_process_looks_for_the_dead_before_it_admits(tmp_path: Path) -> None:
+    """Reported failure 25: no interval has to pass, not even for the very first caller."""
+    orphan = await orphaned(tmp_path)
+    async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}", settings=Settings(**LATER)) as manager:
+        many = await asyncio.gather(
+            *(manager.create_or_reject("t") for _ in range(3)), return_exceptions=True
+        )
+        assert sum(not isinstance(one, Exception) for one in many) == 1
+        assert await ended(manager, orphan)
+
+
+async def test_an_operator_who_reconciles_first_is_the_first_sweep(tmp_path: Path) -> None:
+    """… and his error text is the one that stands, and what he ended is reported to him."""
+    orphan = await orphaned(tmp_path)
+    async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}", settings=Settings(**LATER)) as manager:
+        reported = await manager.reconcile_orphaned_inflight_runs(error="restarted")
+        await manager.create_or_reject("t")
+        assert [(record.run_id, record.error) for record in reported] == [(orphan, "restarted")]
+
+
+async def test_if_the_store_is_away_the_first_admission_says_so_and_the_next_one_sweeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 40, at the start."""
+    orphan = await orphaned(tmp_path)
+    async with open_coordinator(f"sqlite:///{tmp_path / 'runs.db'}", settings=Settings(**LATER)) as manager:
+        with monkeypatch.context() as away:
+
+            async def fails(**_: Any) -> Any:
+                raise StoreUnavailable("it restarts")
+
+            away.setattr(manager._store, "sweep", fails)
+            with pytest.raises(StoreUnavailable):
+                await manager.create_or_reject("u")
+        await manager.create_or_reject("t")
+        assert await ended(manager, orphan)
+
+
+async def test_a_rollback_that_fails_is_tried_three_times_and_then_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The attempts are counted in the row: neither a crash nor a new reaper begins to count anew."""
+    async with team_of(2, tmp_path, **SHORT) as (a, b):
+        run, agent = await running(a, "t", Agent(saves={"n": 2}, stubborn=True))
+        tried = list[int]()
+
+        async def breaks(thread_id: str, run_id: str, ref: Any, fence: int) -> Any:
+            tried.append(fence)
+            raise ZeroDivisionError("no way back")
+
+        monkeypatch.setattr(b._parts.values, "restore", breaks)
+        assert await b.cancel(run.run_id, action="rollback")
+        await hang(a)
+        await wait_until(lambda: free(b), description="the thread is free", timeout=15)
+        row = await b._store.row(run.run_id)
+        assert row is not None
+        assert (row.status, row.rollback_state) == (RunStatus.interrupted, "failed")
+        assert row.error == "Rollback failed: ZeroDivisionError: no way back"
+        assert len(tried) == 3
+        assert tried == sorted(set(tried)), "each with a newer fence"
+        thread = await b.thread("t")
+        assert thread is not None
+        assert thread.status == "error"
+        agent.may_stop.set()
+        await agent.stopped.wait()
+
+
+async def free(manager: RunManager) -> bool:
+    return not await manager.has_inflight("t")
+
+
+async def test_a_rollback_that_hangs_does_not_blind_the_reaper(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with team_of(2, tmp_path, **SHORT) as (a, b):
+        run, agent = await running(a, "t", Agent(saves={"n": 2}, stubborn=True))
+        hanging, go_on = asyncio.Event(), asyncio.Event()
+
+        async def hangs(*_: Any) -> Any:
+            hanging.set()
+            await go_on.wait()
+
+        monkeypatch.setattr(b._parts.values, "restore", hangs)
+        assert await b.cancel(run.run_id, action="rollback")
+        await hang(a)
+        async with asyncio.timeout(10):
+            await hanging.wait()
+        await b._store.put("other", thread_id="u", status="running")
+        await wait_until(lambda: ended(b, "other"), description="others are ended meanwhile")
+        go_on.set()
+        await wait_until(lambda: free(b), description="the thread is free")
+        agent.may_stop.set()
+        await agent.stopped.wait()
+
+
+async def test_ready_goes_red_while_the_worker_is_deaf_and_heals_by_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reported failure 42: it lives, its heart beats, and it hears nothing of what it should do."""
+    async with team_of(1, tmp_path, tick=0.1, short_tick=0.05) as (manager,):
+        await wait_until(lambda: ticked(manager), description="the first tick")
+        health = await manager.health()
+        assert (health.ready, health.state, health.why_not) == (True, "live", ())
+        assert health.lease_remaining is not None
+        with monkeypatch.context() as deaf:
+
+            async def unheard(epoch: int) -> Any:
+                raise StoreUnavailable("nobody answers")
+
+            deaf.setattr(manager._store, "tick", unheard)
+            await wait_until(lambda: unready(manager), description="it is red")
+            assert "deaf" in (await manager.health()).why_not[0]
+        await wait_until(lambda: ready(manager), description="it is green again")
+
+
+async def ticked(manager: RunManager) -> bool:
+    return (await manager.health()).ticked_ago is not None
+
+
+async def ready(manager: RunManager) -> bool:
+    return (await manager.health()).ready
+
+
+async def unready(manager: RunManager) -> bool:
+    return not await ready(manager)
+
+
+async def test_health_names_whoever_keeps_the_others_from_writing(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path) as (manager,):
+        await launched(manager, "t")
+        with Child(HOLD, tmp_path / "runs.db") as stranger:
+            assert stranger.heard() == "held"
+            assert (await manager.health()).blocked_by == stranger.pid
+            stranger.tell()
+            assert stranger.heard() == "released"
+        assert (await manager.health()).blocked_by is None
+        assert stored(tmp_path / "runs.db")

@@ -1,0 +1,147 @@
+"""A run whose assistant is registered by name is portable: while it waits, any worker that knows the
+name can run it. What has begun is never begun again by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import InvalidArgument, RunContext, RunManager, RunStatus, Settings, open_coordinator
+from tests.fundamentals.test_worker_death import SHORT, gone, hang
+from tests.support.agents import Agent, running
+from tests.support.teams import QUICK
+from tests.support.waiting import wait_until
+
+
+@asynccontextmanager
+async def gateway(folder: Path, **assistants: Any) -> AsyncGenerator[RunManager]:
+    settings = Settings(store=f"sqlite:///{folder / 'runs.db'}", **{**QUICK, **SHORT})
+    async with open_coordinator(settings=settings, assistants=assistants) as manager:
+        yield manager
+
+
+@pytest.fixture
+async def stack() -> AsyncGenerator[AsyncExitStack]:
+    async with AsyncExitStack() as stack:
+        yield stack
+
+
+async def test_launch_finds_the_assistant(tmp_path: Path) -> None:
+    async def poet(ctx: RunContext) -> str:
+        return f"a poem about {ctx.request.input}"
+
+    async with gateway(tmp_path, poet=poet) as manager:
+        run = await manager.create_or_reject("t", "poet", kwargs={"input": "rain"})
+        manager.launch(run)
+        assert await manager.wait(run.run_id, timeout=10) == "a poem about rain"
+        unknown = await manager.create_or_reject("t", "painter")
+        with pytest.raises(InvalidArgument, match="painter"):
+            manager.launch(unknown)
+        portable = {row.run_id: row.portable for row in await manager.runs()}
+        assert portable == {run.run_id: True, unknown.run_id: False}
+
+
+async def test_who_waits_for_a_dead_worker_is_run_by_one_that_knows_the_assistant(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    agents = {"home": Agent(), "stranger": Agent(), "friend": Agent(returns="done")}
+    home = await stack.enter_async_context(gateway(tmp_path, agent=agents["home"]))
+    stranger = await stack.enter_async_context(gateway(tmp_path, other=agents["stranger"]))
+    friend = await stack.enter_async_context(gateway(tmp_path, agent=agents["friend"]))
+    _, holder = await running(stranger, "t")
+    run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
+    home.launch(run)
+    behind, last = await launched_behind(stranger, "t")
+    await hang(home)
+    await wait_until(lambda: gone(stranger, home.epoch), description="its peers have buried it")
+    holder.may_end.set()
+    async with asyncio.timeout(10):
+        await agents["friend"].started.wait()
+    assert agents["friend"].ctx.request.input == 1
+    assert not last.started.is_set(), "first in, first out: it keeps its place"
+    agents["friend"].may_end.set()
+    assert await stranger.wait(run.run_id, timeout=10) == "done"
+    last.may_end.set()
+    await stranger.wait(behind, timeout=10)
+    row = await stranger._store.row(run.run_id)
+    assert row is not None
+    assert (row.status, row.owner_epoch, row.attempt) == (RunStatus.success, friend.epoch, 1)
+    assert not agents["home"].started.is_set()
+
+
+async def launched_behind(manager: RunManager, thread: str) -> tuple[str, Agent]:
+    agent = Agent()
+    record = await manager.create_or_reject(thread, multitask_strategy="enqueue")
+    manager.launch(record, agent)
+    return record.run_id, agent
+
+
+async def test_a_run_without_a_home_is_found_by_the_tick(tmp_path: Path) -> None:
+    """Handed over by a worker that left: its next home is whoever knows the assistant."""
+    agent = Agent(returns=1)
+    async with gateway(tmp_path) as leaver, gateway(tmp_path, agent=agent) as heir:
+        _, holder = await running(leaver, "t")
+        run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
+        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
+        heir._parts.registry.drop(run.run_id)
+        holder.may_end.set()
+        async with asyncio.timeout(10):
+            await agent.started.wait()
+        agent.may_end.set()
+        assert await leaver.wait(run.run_id, timeout=10) == 1
+
+
+def handed_over(cx: Any, run_id: str, now: int) -> None:
+    cx.execute("UPDATE runs SET home_epoch = NULL, updated_at = ? WHERE run_id = ?", (now, run_id))
+
+
+async def test_a_cancel_finds_it_while_it_changes_hands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claimed here and decided elsewhere before its task exists: it never starts."""
+    agent = Agent()
+    async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
+        _, holder = await running(other, "t")
+        run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
+        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
+        heir._parts.registry.drop(run.run_id)
+        read, reached, go_on = heir._store.row, asyncio.Event(), asyncio.Event()
+
+        async def slow(run_id: str) -> Any:
+            row = await read(run_id)
+            if run_id == run.run_id:
+                reached.set()
+                await go_on.wait()
+            return row
+
+        monkeypatch.setattr(heir._store, "row", slow)
+        holder.may_end.set()
+        await reached.wait()
+        assert await other.cancel(run.run_id)
+        go_on.set()
+        assert await other.wait(run.run_id, timeout=10) is None
+        assert not agent.started.is_set()
+
+
+async def test_what_has_begun_is_not_begun_again(tmp_path: Path) -> None:
+    """Reported failures 17, 41 and 45: a worker dies in the middle of a portable run. It ends as an error
+    that says so; it is not run from its first step by whoever comes next."""
+    first, second = Agent(), Agent()
+    async with gateway(tmp_path, agent=first) as victim, gateway(tmp_path, agent=second) as peer:
+        run = await victim.create_or_reject("t", "agent")
+        victim.launch(run)
+        await first.started.wait()
+        await hang(victim)
+        with pytest.raises(Exception, match="gone"):
+            await peer.wait(run.run_id, timeout=10)
+        again = await peer.create_or_reject("t", "agent")
+        peer.launch(again)
+        await second.started.wait()
+        assert second.ctx.run.run_id == again.run_id
+        second.may_end.set()
+        await peer.wait(again.run_id, timeout=10)

@@ -1,0 +1,166 @@
+"""Leases of real processes: a loop that stands still, a pause, a kill, a file that a stranger locks."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import sqlite3
+import time
+from collections.abc import AsyncGenerator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import Settings
+from tests.support.builders import stored
+from tests.support.processes import Fleet, Refused, WorkerProcess, fleet_on
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.multiprocess
+
+SHORT: dict[str, Any] = {"renew": 0.2, "lease_ttl": 1.0, "lease_margin": 0.3, "sweep": 0.1}
+
+
+@pytest.fixture
+async def short(tmp_path: Path) -> AsyncGenerator[Fleet]:
+    async with fleet_on(tmp_path, **SHORT) as made:
+        yield made
+
+
+async def free(worker: WorkerProcess, thread: str) -> bool:
+    return not await worker.do("inflight", thread=thread)
+
+
+async def test_a_loop_that_stands_still_for_longer_than_the_lease_lives(short: Fleet) -> None:
+    """Reported failure 18: the heart beats in a thread of its own."""
+    blocked, other = await short.of(2)
+    run = await blocked.do("admit", thread="t")
+    await blocked.said("started", run)
+    blocking = asyncio.create_task(blocked.do("block", seconds=3.0))
+    await blocked.said("blocking")
+    while not blocking.done():
+        assert await other.do("reconcile", error="gone") == []
+        assert await other.do("status", run=run) == "running"
+        await asyncio.wait((blocking,), timeout=0.2)
+    assert await blocked.do("epoch") == blocked.epoch
+    await blocked.do("end", run=run)
+    await other.do("wait", run=run)
+    assert await other.do("status", run=run) == "success"
+
+
+async def test_a_loop_that_stands_still_for_too_long_is_let_die(short: Fleet) -> None:
+    blocked, other = await short.start(stall_limit=0.5), await short.start()
+    run = await blocked.do("admit", thread="t")
+    await blocked.said("started", run)
+    blocking = asyncio.create_task(blocked.do("block", seconds=4.0))
+    await blocked.said("blocking")
+    await wait_until(lambda: free(other, "t"), description="its peer has buried it")
+    assert not blocking.done()
+    assert await other.do("status", run=run) == "error"
+    await blocking
+    await blocked.said("cancelled", run)
+    await wait_until(lambda: registered_anew(blocked), description="a new epoch")
+    log = "".join(blocked._complaints)
+    assert "The event loop has not turned for" in log
+    assert "time.sleep(seconds)" in log, "with the stack of what blocks it"
+
+
+async def registered_anew(worker: WorkerProcess) -> bool:
+    return bool(await worker.do("epoch") > worker.epoch)
+
+
+async def test_nothing_that_a_paused_worker_does_after_its_burial_is_accepted(
+    short: Fleet, tmp_path: Path
+) -> None:
+    """Reported failure 20: every kind of write, again and again, from tasks that do not know yet."""
+    zombie, other = await short.of(2)
+    runs = [await zombie.do("admit", thread=f"t{at}") for at in range(5)]
+    await zombie.said("started", runs[-1])
+    asked = [asyncio.create_task(zombie.do("scribble", run=run)) for run in runs]
+    await wait_until(lambda: scribbled(tmp_path, runs), description="all of them write")
+    zombie.send(signal.SIGSTOP)
+    for at in range(len(runs)):
+        await wait_until(lambda at=at: free(other, f"t{at}"), description="buried", timeout=10)
+    before = snapshot(tmp_path)
+    zombie.send(signal.SIGCONT)
+    for task in asked:
+        with pytest.raises(Refused) as refused:
+            await task
+        assert refused.value.name in ("LeaseLost", "StaleFence", "CancelledError")
+    await wait_until(lambda: registered_anew(zombie), description="a new epoch")
+    assert snapshot(tmp_path) == before
+
+
+def scribbled(folder: Path, runs: list[str]) -> bool:
+    return len(stored(folder / "runs.db", 'SELECT thread_id FROM threads WHERE "values" IS NOT NULL')) == len(
+        runs
+    )
+
+
+def snapshot(folder: Path) -> list[Any]:
+    """Everything that a run may write."""
+    with closing(sqlite3.connect(folder / "runs.db")) as cx:
+        runs = cx.execute("SELECT * FROM runs ORDER BY run_id").fetchall()
+        return [runs, cx.execute('SELECT thread_id, fence, "values" FROM threads').fetchall()]
+
+
+async def test_killed_with_the_default_sweep(tmp_path: Path) -> None:
+    """On one host the system vouches for its death: free within sweep + 1 s, whatever the lease."""
+    sweep = Settings().sweep
+    async with fleet_on(tmp_path, sweep=sweep, lease_ttl=15, renew=5, lease_margin=3) as fleet:
+        victim, other = await fleet.of(2)
+        run = await victim.do("admit", thread="t")
+        await victim.said("started", run)
+        await victim.kill()
+        took = await wait_until(lambda: free(other, "t"), description="it is free", timeout=sweep + 5)
+        assert took <= sweep + 1
+
+
+async def test_a_file_that_a_stranger_locks_for_five_seconds_fences_nobody(tmp_path: Path) -> None:
+    """With the default lease. What is written meanwhile waits; nobody is buried, nothing is lost."""
+    defaults = {name: getattr(Settings(), name) for name in ("renew", "lease_ttl", "lease_margin", "sweep")}
+    async with fleet_on(tmp_path, **defaults) as fleet:
+        workers = await fleet.of(2)
+        runs = [await worker.do("admit", thread=f"t{at}") for at, worker in enumerate(workers)]
+        for worker, run in zip(workers, runs, strict=True):
+            await worker.said("started", run)
+        with closing(sqlite3.connect(tmp_path / "runs.db", isolation_level=None)) as stranger:
+            stranger.execute("BEGIN EXCLUSIVE")
+            locked = time.monotonic()
+            late = asyncio.create_task(workers[0].do("admit", thread="late"))
+            while time.monotonic() < locked + 5:
+                assert not late.done()
+                await asyncio.wait((late,), timeout=0.2)
+            stranger.execute("ROLLBACK")
+        assert await late
+        for worker, run in zip(workers, runs, strict=True):
+            assert await worker.do("epoch") == worker.epoch
+            await worker.do("end", run=run)
+            await worker.do("wait", run=run)
+            assert await worker.do("status", run=run) == "success"
+
+
+async def test_who_waited_for_a_killed_worker_is_run_by_its_successor(fleet: Fleet) -> None:
+    """Reported failure 45: what waited is run once; what ran is not run again."""
+    victim, holder = await fleet.of(2)
+    first = await holder.do("admit", thread="t")
+    await holder.said("started", first)
+    began = await victim.do("admit", thread="u", assistant="agent")
+    await victim.said("started", began)
+    waiting = await victim.do("admit", thread="t", strategy="enqueue", assistant="agent", returns=7)
+    await victim.kill()
+    successor = await fleet.start()
+    await holder.do("end", run=first)
+    await wait_until(
+        lambda: successor.heard("started", waiting) or holder.heard("started", waiting),
+        description="one of those who know the assistant runs it",
+    )
+    both = (successor, holder)
+    assert sum(worker.heard("started", waiting) is not None for worker in both) == 1
+    for worker in both:
+        await worker.do("end", run=waiting)
+    assert await holder.do("wait", run=waiting) == 7
+    assert await holder.do("status", run=began) == "error"
+    assert not any(worker.heard("started", began) for worker in both)
