@@ -219,6 +219,8 @@ class Lifecycle:
     ) -> None:
         """No row took the completion: gone, or decided otherwise. Look before writing it anew, once."""
         there = await self._store.get(run_id)
+        if self._is_lost(run_id):  # meanwhile: the row that refused it is its new owner's
+            return
         status = RunStatus(
             fields.get("status") or (record.status if record is not None else RunStatus.pending)
         )

@@ -25,7 +25,8 @@ from tests.unit.test_gate import HOLD
 
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
-    async with team_of(2, tmp_path, **{**SHORT, "lease_ttl": 2.0}) as managers:
+    short: dict[str, Any] = {**SHORT, "lease_ttl": 2.0}
+    async with team_of(2, tmp_path, **short) as managers:
         yield managers
 
 

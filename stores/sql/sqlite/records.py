@@ -158,6 +158,8 @@ def _readable(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
 def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str | None, now: int) -> bool:
     """False where no row took the status: it is gone, another decision stands, or `running` was said
     of a run that waits for its turn. Saying a terminal status again changes nothing."""
+    if _taken_away(cx, run_id):
+        return False
     allowed = OPEN_STATUSES if status != RunStatus.pending else "('pending')"
     row = cx.execute(
         f"UPDATE runs SET error = CASE WHEN status IN {OPEN_STATUSES} THEN COALESCE(:error, error) ELSE"
@@ -180,7 +182,20 @@ def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str |
     return row is not None
 
 
+def _taken_away(cx: sqlite3.Connection, run_id: str) -> bool:
+    """In flight when its owner was buried. Whatever still comes for it was written by a zombie, perhaps
+    in a batch that had queued up before the pause."""
+    found = cx.execute(
+        "SELECT 1 FROM runs JOIN workers ON epoch = owner_epoch WHERE run_id = ? AND state = 'dead'"
+        " AND fenced_by <> epoch AND (settled_at IS NULL OR settled_at >= fenced_at)",
+        (run_id,),
+    ).fetchone()
+    return found is not None
+
+
 def update_model_name(cx: sqlite3.Connection, run_id: str, model_name: str | None, now: int) -> bool:
+    if _taken_away(cx, run_id):
+        return False
     row = cx.execute(
         "UPDATE runs SET model_name = ?, updated_at = ? WHERE run_id = ? RETURNING run_id",
         (model_name_of(model_name), now, run_id),
@@ -191,7 +206,10 @@ def update_model_name(cx: sqlite3.Connection, run_id: str, model_name: str | Non
 def update_completion(
     cx: sqlite3.Connection, run_id: str, status: str | None, fields: Mapping[str, Any], now: int
 ) -> bool:
-    """Final counters, and the status unless another terminal one stands: then False, and nothing changes."""
+    """Final counters, and the status unless another terminal one stands or the run was
+    taken away from its owner: then False, and nothing changes."""
+    if _taken_away(cx, run_id):
+        return False
     if status is None:
         found = cx.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone()
         if found is None:
@@ -211,7 +229,8 @@ def update_completion(
 
 def update_progress(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int) -> bool:
     """A snapshot while running; omitted and None fields stay. False = not running."""
-    if cx.execute("SELECT 1 FROM runs WHERE run_id = ? AND status = 'running'", (run_id,)).fetchone() is None:
+    running = cx.execute("SELECT 1 FROM runs WHERE run_id = ? AND status = 'running'", (run_id,)).fetchone()
+    if running is None or _taken_away(cx, run_id):
         return False
     _set_fields(cx, run_id, fields, now)
     return True

@@ -147,6 +147,26 @@ class Workers(StoreCase):
             await store.sweep(by=me, error="x", before="last week")
         assert {o.run_id for o in await store.sweep(by=me, error="x")} == {"new", "odd"}
 
+    async def test_nothing_is_recorded_for_a_run_that_was_taken_from_its_owner(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        """A zombie's records, from a batch that had queued up before it was paused: refused from its burial
+        on, before and after the sweep. What had finished before belongs to whoever counts."""
+        own, over = await running(store, peer), await running(store, peer, "u")
+        await store.finish(over, SUCCESS)
+        clock.advance(1)
+        await buried(store, peer, by=me)
+        for _ in range(2):
+            assert await store.update_run_progress(own.run_id, total_tokens=1) is False
+            assert await store.update_run_completion(own.run_id, status="success", total_tokens=1) is False
+            assert await store.update_run_completion(own.run_id, status="error", total_tokens=1) is False
+            assert await store.update_status(own.run_id, "success") is False
+            assert await store.update_model_name(own.run_id, "late") is False
+            await store.sweep(by=me, error="gone")
+        row = await row_of(store, own.run_id)
+        assert (row.status, row.counters["total_tokens"], row.model_name) == (RunStatus.error, 0, None)
+        assert await store.update_run_completion(over.run_id, status="success", total_tokens=9) is True
+
     async def test_retire_ends_its_own_runs_only(self, store: CoordinationStore, me: int, peer: int) -> None:
         mine, theirs = await running(store, peer, "a"), await running(store, me, "b")
         await store.put("imported", thread_id="c", status="pending")
