@@ -7,6 +7,7 @@ CoordinatorError
 │   └── IdempotencyConflict
 ├── QueueFull                  the waiting line is full
 ├── ThreadNotFound, RunNotFound
+├── ParentEnded                the parent run was stopped or failed: it gets no more children
 ├── RunFailed                  what `wait` raises for a run that ended in error or timeout
 ├── NotSettled                 (also TimeoutError) decided, but its task has not stopped yet
 ├── Draining                   this worker admits nothing any more: retry elsewhere
@@ -29,7 +30,9 @@ from stores.errors import (
     EpochDead,
     IdempotencyConflict,
     OutboxFull,
+    ParentEnded,
     QueueFull,
+    RunNotFound,
     StaleFence,
     StoreError,
     StoreRefused,
@@ -48,6 +51,7 @@ __all__ = [
     "LeaseLost",
     "NotSettled",
     "OutboxFull",
+    "ParentEnded",
     "QueueFull",
     "RunFailed",
     "RunNotFound",
@@ -78,14 +82,6 @@ class UnsupportedStrategyError(InvalidArgument):
         )
 
 
-class RunNotFound(CoordinatorError):
-    """No such run, or it belongs to another user: the two look the same on purpose."""
-
-    def __init__(self, run_id: str) -> None:
-        self.run_id = run_id
-        super().__init__(f"Run {run_id!r} not found")
-
-
 class RunFailed(CoordinatorError):
     def __init__(self, run_id: str, status: str, error: str | None) -> None:
         self.run_id, self.status, self.error = run_id, status, error
@@ -102,8 +98,11 @@ class NotSettled(CoordinatorError, TimeoutError):
 
 
 class Draining(CoordinatorError):
+    """The worker is about to leave. Not the thread's fault and not the caller's: over HTTP this is 503
+    with a retry, never 409. Nothing was written."""
+
     def __init__(self) -> None:
-        super().__init__("This worker is draining and admits no runs: retry on another worker")
+        super().__init__("draining, retry elsewhere: this worker admits no runs any more")
 
 
 class LeaseLost(CoordinatorError):

@@ -19,6 +19,7 @@ from stores.rows import (
     Claimed,
     Decision,
     Finish,
+    HandedOver,
     Json,
     Limits,
     NewRun,
@@ -135,7 +136,8 @@ class AdmissionStore(Protocol):
         ConflictError; `enqueue` -> join the line; `interrupt`, `rollback` -> decide everything in
         flight and join the line, or take the thread at once where nobody holds it.
 
-        Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead.
+        Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead; of the parent
+        that it names RunNotFound (also where that is another user's), ParentEnded.
         """
         ...
 
@@ -203,8 +205,11 @@ class DecisionStore(Protocol):
         reason: str | None = None,
         actor: str | None = None,
         error: str | None = None,
+        while_waiting: bool = False,
     ) -> Decision | None:
-        """Fix the outcome where it is still open. Goes to the front of the queue. None = unknown run."""
+        """Fix the outcome where it is still open (`while_waiting`: and the run waits for its turn). Unless
+        it is success, the children in flight are cancelled in the same transaction. Goes to the front
+        of the queue. None = unknown run."""
         ...
 
     async def standing(self, run_id: str) -> Decision | None:
@@ -252,6 +257,11 @@ class WorkerStore(Protocol):
 
     async def beat(self, epoch: int) -> bool:
         """Renew the lease; False = fenced."""
+        ...
+
+    async def drain(self, epoch: int) -> list[HandedOver]:
+        """Admit nothing for this epoch any more, and take the home from its waiting portable runs: any
+        worker may claim them. One transaction; idempotent."""
         ...
 
     async def retire(self, epoch: int) -> list[Orphan]: ...

@@ -48,6 +48,22 @@ class ThreadNotFound(CoordinatorError):
         super().__init__(f"Thread {thread_id!r} not found")
 
 
+class RunNotFound(CoordinatorError):
+    """No such run, or it belongs to another user: the two look the same on purpose."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"Run {run_id!r} not found")
+
+
+class ParentEnded(CoordinatorError):
+    """The parent of the run that asks for admission was stopped or failed: nothing starts on its behalf."""
+
+    def __init__(self, parent_run_id: str, status: str) -> None:
+        self.parent_run_id, self.status = parent_run_id, status
+        super().__init__(f"Parent run {parent_run_id!r} has ended ({status}): it gets no more children")
+
+
 class StaleFence(CoordinatorError):
     """A newer run has taken the thread: drop what you were about to write."""
 

@@ -125,9 +125,17 @@ class PlainStore(MemoryStore):
         reason: str | None = None,
         actor: str | None = None,
         error: str | None = None,
+        while_waiting: bool = False,
     ) -> Decision | None:
         decision = await super().decide(
-            run_id, status, action=action, cause=cause, reason=reason, actor=actor, error=error
+            run_id,
+            status,
+            action=action,
+            cause=cause,
+            reason=reason,
+            actor=actor,
+            error=error,
+            while_waiting=while_waiting,
         )
         if decision is None:
             return await self._outbox.carry(self._decide_unowned(run_id, status, action, cause, error))
@@ -170,11 +178,18 @@ class PlainStore(MemoryStore):
     async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
         before = await self._standing(own.run_id)
         finish = await super().finish(own, outcome, hold=hold)
-        if finish.decision is not None and not finish.lost and before is not None and before.status in OPEN:
+        if (
+            finish.decision is not None
+            and not finish.lost
+            and before is not None
+            and (before.status in OPEN or before.cause is Cause.parent)  # a child's end is told here at last
+        ):
             await self._follow(finish.decision)
         return finish
 
     async def _follow(self, decision: Decision) -> None:
+        for child in decision.children:
+            await self._follow(child)
         await self._outbox.carry(self._tell(decision.run_id, decision.status, decision.error))
 
     async def _tell(

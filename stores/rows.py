@@ -46,6 +46,10 @@ class NewRun:
     portable: bool = False
     idempotency_key: str | None = None
     request_hash: str | None = None
+    parent_run_id: str | None = None
+    timeout_ms: int | None = None
+    idle_timeout_ms: int | None = None
+    queue_timeout_ms: int | None = None
 
 
 class Limits(NamedTuple):
@@ -68,7 +72,8 @@ class Decision(NamedTuple):
     """What became of a run, as the store has it after a decide or a finish.
 
     `won` is True where this very call fixed the outcome. `settled` is True where the thread is not
-    held by the run (any more), so that nobody has to stop anything.
+    held by the run (any more), so that nobody has to stop anything. `children`: what this very call
+    decided over the children in flight, and over theirs.
     """
 
     run_id: str
@@ -84,6 +89,7 @@ class Decision(NamedTuple):
     reason: str | None = None
     actor: str | None = None
     error: str | None = None
+    children: tuple[Decision, ...] = ()
 
 
 class Admission(NamedTuple):
@@ -189,9 +195,23 @@ class Orphan:
     decided: bool = False
 
 
+class HandedOver(NamedTuple):
+    """A waiting run that its home has given away."""
+
+    run_id: str
+    thread_id: str
+
+
+class Overdue(NamedTuple):
+    """A run that is past a time limit, whoever owns it or is its home."""
+
+    run_id: str
+    cause: Cause
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a worker reads once a tick: three index look-ups, whatever the number of runs."""
+    """What a worker reads once a tick: five index look-ups, whatever the number of runs."""
 
     cancelled: tuple[str, ...]
     """Runs of mine that were decided and are not settled."""
@@ -200,6 +220,8 @@ class Tick:
     free_threads: tuple[str, ...]
     """Threads that nobody holds and whose next in line I may claim: a run of mine, or a portable one
     whose home is gone and whose assistant I know."""
+    overdue: tuple[Overdue, ...] = ()
+    """Runs of anybody that are past their time, at most a batch; usually their worker was faster."""
 
 
 class Retention(NamedTuple):
@@ -290,6 +312,11 @@ class RunRow:
     started_at: int | None
     ended_at: int | None
     updated_at: int
+    parent_run_id: str | None = None
+    timeout_ms: int | None = None
+    deadline_at: int | None = None
+    idle_timeout_ms: int | None = None
+    queue_deadline_at: int | None = None
 
     @property
     def open(self) -> bool:

@@ -10,6 +10,7 @@ from stores.rows import (
     Claimed,
     Decision,
     Finish,
+    HandedOver,
     Json,
     Limits,
     NewRun,
@@ -71,6 +72,7 @@ class SQLTransactions(RunStore):
         reason: str | None = None,
         actor: str | None = None,
         error: str | None = None,
+        while_waiting: bool = False,
     ) -> Decision | None:
         return await self._write(
             decisions.decide,
@@ -81,6 +83,7 @@ class SQLTransactions(RunStore):
             reason=reason,
             actor=actor,
             error=error,
+            while_waiting=while_waiting,
             urgent=True,
         )
 
@@ -119,6 +122,9 @@ class SQLTransactions(RunStore):
     async def register(self, worker: NewWorker) -> int:
         return await self._write(workers.register, worker)
 
+    async def drain(self, epoch: int) -> list[HandedOver]:
+        return await self._write(workers.drain, epoch)
+
     async def retire(self, epoch: int) -> list[Orphan]:
         return await self._write(workers.retire, epoch)
 
@@ -132,7 +138,7 @@ class SQLTransactions(RunStore):
         return await self._read(workers.workers, self._now(), alive_only=alive_only)
 
     async def tick(self, epoch: int) -> Tick:
-        return await self._read(reading.tick, epoch)
+        return await self._read(reading.tick, epoch, self._now())
 
     async def prune(
         self, keep: Retention, *, cursor: PruneCursor | None = None, limit: int = 500, dry_run: bool = False

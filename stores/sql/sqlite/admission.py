@@ -5,7 +5,15 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
-from stores.errors import ConflictError, EpochDead, IdempotencyConflict, QueueFull, ThreadNotFound
+from stores.errors import (
+    ConflictError,
+    EpochDead,
+    IdempotencyConflict,
+    ParentEnded,
+    QueueFull,
+    RunNotFound,
+    ThreadNotFound,
+)
 from stores.rows import Admission, Claimed, Decision, Limits, NewRun, RunRow
 from stores.sql.sqlite.codec import (
     HOMELESS,
@@ -21,7 +29,7 @@ from stores.sql.sqlite.codec import (
     storable,
 )
 from stores.sql.sqlite.decisions import decide
-from stores.states import CancelAction, Cause, RunStatus, Strategy
+from stores.states import OPEN, CancelAction, Cause, RunStatus, Strategy
 from stores.times import stamp
 
 _ACTION = {Strategy.interrupt: CancelAction.interrupt, Strategy.rollback: CancelAction.rollback}
@@ -37,10 +45,11 @@ class _InFlight(NamedTuple):
 def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: int) -> Admission:
     """Take the thread, join its line or be refused. Re-runnable with the same run id.
 
-    Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead.
+    Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded.
     """
     if (existing := _already_there(cx, run, epoch)) is not None:
         return existing
+    _check_parent(cx, run)
     in_flight = [
         _InFlight(*row)
         for row in cx.execute(
@@ -170,6 +179,22 @@ def _same_key(cx: sqlite3.Connection, run: NewRun) -> RunRow | None:
     return found
 
 
+def _check_parent(cx: sqlite3.Connection, run: NewRun) -> None:
+    """A parent that was stopped meanwhile has taken its children along: one that comes too late would be
+    left over. One that succeeded leaves them alone. Another user's parent looks missing."""
+    if run.parent_run_id is None:
+        return
+    found = cx.execute(
+        "SELECT status FROM runs WHERE run_id = :parent AND kind = 'run'"
+        " AND (:user IS NULL OR user_id = :user)",
+        {"parent": run.parent_run_id, "user": run.user_id},
+    ).fetchone()
+    if found is None:
+        raise RunNotFound(run.parent_run_id)
+    if found[0] not in OPEN and found[0] != RunStatus.success:
+        raise ParentEnded(run.parent_run_id, found[0])
+
+
 def _replace(
     cx: sqlite3.Connection, run: NewRun, in_flight: list[_InFlight], action: CancelAction, now: int
 ) -> tuple[Decision, ...]:
@@ -209,9 +234,9 @@ _INSERT_COLUMNS = (
     "run_id, kind, thread_id, user_id, assistant_id, holds_thread, owner_epoch, home_epoch, fence,"
     " seq, portable,"
     " multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata, kwargs, model_name,"
-    " created_at, created_us, updated_at"
+    " created_at, created_us, updated_at, parent_run_id, timeout_ms, idle_timeout_ms, queue_deadline_at"
 )
-_INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 21)})"
+_INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 25)})"
 
 
 _TOUCH_THREAD = (
@@ -270,6 +295,10 @@ def _place(
         storable(run.model_name),
         *stamp(run.created_at),
         now,
+        run.parent_run_id,
+        run.timeout_ms,
+        run.idle_timeout_ms,
+        now + run.queue_timeout_ms * 1000 if home and run.queue_timeout_ms is not None else None,
     )
     cx.execute(_INSERT, values)
     return Admission(run.run_id, holds, fence, seq, replaced)

@@ -44,9 +44,11 @@ def decide(
     reason: str | None,
     actor: str | None,
     error: str | None,
+    while_waiting: bool = False,
     now: int,
 ) -> Decision | None:
-    """Decide a pending or running run; answer what stands now; None = no such run.
+    """Decide a pending or running run; answer what stands now; None = no such run. `while_waiting`:
+    only where the run does not hold its thread yet. Its children in flight end with it.
 
     A run without an owner (waiting, or imported) settles at once. The slot of any other run is kept
     until its owner has seen the task stop. Decisions overtake what is queued: who decides over a run
@@ -55,11 +57,8 @@ def decide(
     if status not in TERMINAL:
         raise ValueError(f"{status} is no outcome")
     row = cx.execute(
-        "UPDATE runs SET status = :status, cancel_action = :action, cancel_cause = :cause,"
-        " cancel_reason = :reason, cancel_actor = :actor,"
-        " cancel_requested_at = :now, error = COALESCE(:error, error), ended_at = :now, updated_at = :now,"
-        " settled_at = CASE WHEN owner_epoch IS NULL THEN :now END"
-        f" WHERE run_id = :run AND status IN {OPEN_STATUSES} RETURNING {DECISION_COLUMNS}",
+        f"{_DECIDE} WHERE run_id = :run AND status IN {OPEN_STATUSES}"
+        f" AND (NOT :while_waiting OR {_NOT_HOLDING}) RETURNING {DECISION_COLUMNS}",
         {
             "status": status.value,
             "action": action.value,
@@ -69,11 +68,54 @@ def decide(
             "error": storable(error),
             "now": now,
             "run": run_id,
+            "while_waiting": int(while_waiting),
         },
     ).fetchone()
-    if row is not None:
-        return decision_of(row, won=True)
-    return standing(cx, run_id)
+    if row is None:
+        return standing(cx, run_id)
+    decision = decision_of(row, won=True)
+    return decision._replace(children=end_children(cx, run_id, status, now))
+
+
+_NOT_HOLDING = "(status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL)"
+
+_DECIDE = (
+    "UPDATE runs SET status = :status, cancel_action = :action, cancel_cause = :cause,"
+    " cancel_reason = :reason, cancel_actor = :actor,"
+    " cancel_requested_at = :now, error = COALESCE(:error, error), ended_at = :now, updated_at = :now,"
+    " settled_at = CASE WHEN owner_epoch IS NULL THEN :now END"
+)
+
+_KIN = (
+    "WITH RECURSIVE kin (run_id) AS ("
+    " SELECT run_id FROM runs INDEXED BY runs_children"
+    f" WHERE parent_run_id = :parent AND status IN {OPEN_STATUSES}"
+    " UNION SELECT child.run_id FROM kin JOIN runs child INDEXED BY runs_children"
+    f" ON child.parent_run_id = kin.run_id AND child.status IN {OPEN_STATUSES}) SELECT run_id FROM kin"
+)
+"""Who is in flight below a run, through runs in flight. UNION: each once, whatever the rows say."""
+
+
+def end_children(cx: sqlite3.Connection, run_id: str, status: RunStatus, now: int) -> tuple[Decision, ...]:
+    """The run has ended with `status`: unless that is success, what it started and is still in flight is
+    cancelled, in the transaction that ended it. Those of other workers are told by a hint or their tick."""
+    if status is RunStatus.success:
+        return ()
+    kin = cx.execute(_KIN, {"parent": run_id}).fetchall()
+    told = {
+        "status": RunStatus.interrupted.value,
+        "action": CancelAction.interrupt.value,
+        "cause": Cause.parent.value,
+        "reason": storable(f"run {run_id} ended: {status}"),
+        "actor": None,
+        "error": None,
+        "now": now,
+    }
+    rows = [
+        cx.execute(f"{_DECIDE} WHERE run_id = :run RETURNING {DECISION_COLUMNS}", {**told, "run": child})
+        for (child,) in kin
+    ]
+    return tuple(decision_of(row.fetchone(), won=True) for row in rows)
 
 
 def withdraw(cx: sqlite3.Connection, run_id: str, epoch: int, now: int) -> Decision | None:
@@ -94,7 +136,10 @@ def withdraw(cx: sqlite3.Connection, run_id: str, epoch: int, now: int) -> Decis
         f" AND (status IN {OPEN_STATUSES} OR started_at IS NULL) RETURNING {DECISION_COLUMNS}",
         {"now": now, "run": run_id, "epoch": epoch},
     ).fetchone()
-    return decision_of(row, won=True) if row is not None else standing(cx, run_id)
+    if row is None:
+        return standing(cx, run_id)
+    decision = decision_of(row, won=True)
+    return decision._replace(children=end_children(cx, run_id, decision.status, now))
 
 
 def standing(cx: sqlite3.Connection, run_id: str) -> Decision | None:

@@ -9,7 +9,7 @@ from stores.errors import StaleFence
 from stores.rows import Decision, Finish, Json, Outcome, Ownership, Started
 from stores.sql.sqlite.admission import is_dead
 from stores.sql.sqlite.codec import IN_FLIGHT_RUNS, OPEN_STATUSES, WAITING, dumps, loads, storable
-from stores.sql.sqlite.decisions import DECISION_COLUMNS, decision_of, standing
+from stores.sql.sqlite.decisions import DECISION_COLUMNS, decision_of, end_children, standing
 from stores.states import TERMINAL, CancelAction, RunStatus
 
 LIVE = "EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')"
@@ -25,7 +25,8 @@ def start(cx: sqlite3.Connection, own: Ownership, rollback_ref: Json, now: int) 
     None = lost: another has the thread, or my epoch is dead.
     """
     row = cx.execute(
-        "UPDATE runs SET status = 'running', started_at = :now, rollback_ref = :ref, updated_at = :now"
+        "UPDATE runs SET status = 'running', started_at = :now, rollback_ref = :ref, updated_at = :now,"
+        " deadline_at = :now + timeout_ms * 1000"
         f" WHERE {_GUARD} AND status = 'pending'"
         ' RETURNING home_epoch, (SELECT "values" FROM threads t WHERE t.thread_id = runs.thread_id)',
         {**_guard(own), "now": now, "ref": dumps(rollback_ref)},
@@ -109,6 +110,8 @@ def finish(
     if row is None:
         return _why_not(cx, own)
     decision = decision_of(row, won=row[2] == outcome.status and row[7] is None)
+    if decision.status is not RunStatus.success:
+        decision = decision._replace(children=end_children(cx, own.run_id, decision.status, now))
     home, interrupted = _after(cx, own.thread_id)
     if decision.won and decision.status is RunStatus.success and own.fence:  # 0: beside the slot
         _write_outcome(cx, own.thread_id, outcome, interrupted, now)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
-from stores.rows import RunRow, ThreadRow, Tick, Transition
+from stores.rows import Overdue, RunRow, ThreadRow, Tick, Transition
 from stores.sql.sqlite.codec import (
     HOMELESS,
     IN_FLIGHT,
@@ -44,7 +44,7 @@ def waiting_line(cx: sqlite3.Connection, thread_id: str) -> list[str]:
     return [run_id for (run_id,) in rows]
 
 
-def tick(cx: sqlite3.Connection, epoch: int) -> Tick:
+def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
     cancelled = cx.execute(
         "SELECT run_id FROM runs WHERE owner_epoch = ? AND settled_at IS NULL AND cancel_action IS NOT NULL",
         (epoch,),
@@ -62,7 +62,23 @@ def tick(cx: sqlite3.Connection, epoch: int) -> Tick:
     ).fetchall()
     mine = [(thread_id,) for _, thread_id, next_ in waiting if next_]
     free_threads = tuple(dict.fromkeys(thread_id for (thread_id,) in mine + abandoned))
-    return Tick(cancelled_ids, tuple(run_id for run_id, _, _ in waiting), free_threads)
+    overdue = cx.execute(_OVERDUE, {"now": now}).fetchall()
+    return Tick(
+        cancelled_ids,
+        tuple(run_id for run_id, _, _ in waiting),
+        free_threads,
+        tuple(Overdue(run_id, Cause(cause)) for run_id, cause in overdue),
+    )
+
+
+_OVERDUE = (
+    "SELECT run_id, 'timeout' FROM runs INDEXED BY runs_deadline"
+    " WHERE status = 'running' AND deadline_at IS NOT NULL AND deadline_at <= :now"
+    " UNION ALL SELECT run_id, 'queue_timeout' FROM runs INDEXED BY runs_queue_deadline"
+    " WHERE status = 'pending' AND NOT holds_thread AND queue_deadline_at IS NOT NULL"
+    " AND queue_deadline_at <= :now LIMIT 100"
+)
+"""Usually empty: the worker that has the run keeps its time. A batch, so that a tick stays short."""
 
 
 _NEXT = (

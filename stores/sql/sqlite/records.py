@@ -21,6 +21,7 @@ from stores.sql.sqlite.codec import (
     run_row,
     storable,
 )
+from stores.sql.sqlite.decisions import end_children
 from stores.sql.sqlite.ownership import LIVE
 from stores.states import OPEN, RunStatus
 from stores.times import iso, stamp
@@ -35,6 +36,8 @@ _STAMPS = (
     "started_at",
     "ended_at",
     "updated_at",
+    "deadline_at",
+    "queue_deadline_at",
 )
 
 
@@ -179,6 +182,8 @@ def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str |
             "run": run_id,
         },
     ).fetchone()
+    if row is not None and status not in OPEN:
+        end_children(cx, run_id, RunStatus(status), now)
     return row is not None
 
 

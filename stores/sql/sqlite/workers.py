@@ -6,7 +6,7 @@ import sqlite3
 from typing import NamedTuple
 
 from stores.errors import StoreRefused
-from stores.rows import Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.rows import HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.sqlite.admission import is_dead
 from stores.sql.sqlite.codec import (
     ALIVE,
@@ -19,6 +19,7 @@ from stores.sql.sqlite.codec import (
     loads,
     storable,
 )
+from stores.sql.sqlite.decisions import end_children
 from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
 
 ROLLBACK_ATTEMPTS = 3
@@ -71,6 +72,24 @@ def beat(cx: sqlite3.Connection, epoch: int, now: int) -> bool:
         (now, epoch),
     ).fetchone()
     return row is not None
+
+
+def drain(cx: sqlite3.Connection, epoch: int, now: int) -> list[HandedOver]:
+    """From here on this worker admits nothing, and whoever waits here and is portable has no home any
+    more: the two in one transaction, so that nobody portable is admitted in between. Idempotent; a
+    dead worker gives nothing away, for that is the reaper's to do."""
+    live = cx.execute(
+        "UPDATE workers SET state = 'draining' WHERE epoch = :epoch AND state <> 'dead' RETURNING epoch",
+        {"epoch": epoch},
+    ).fetchone()
+    if live is None:
+        return []
+    rows = cx.execute(
+        "UPDATE runs SET home_epoch = NULL, updated_at = :now WHERE home_epoch = :epoch"
+        " AND status = 'pending' AND NOT holds_thread AND portable RETURNING run_id, thread_id",
+        {"epoch": epoch, "now": now},
+    )
+    return [HandedOver(*row) for row in rows.fetchall()]
 
 
 def retire(cx: sqlite3.Connection, epoch: int, now: int) -> list[Orphan]:
@@ -248,7 +267,9 @@ def _end(
             "run": run_id,
         },
     ).fetchone()
-    return RunStatus(row[0])
+    status = RunStatus(row[0])
+    end_children(cx, run_id, status, now)
+    return status
 
 
 _WORKER_COLUMNS = (

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from tests.conformance.run_store.admission import Admissions
+from tests.conformance.run_store.limits import Children, Draining, TimeLimits
 from tests.conformance.run_store.lines import WaitingLines
 from tests.conformance.run_store.ownership import Owners
 from tests.conformance.run_store.pruning import Pruning
@@ -19,5 +20,17 @@ from tests.conformance.run_store.rollbacks import Rollbacks
 from tests.conformance.run_store.workers import Workers
 
 
-class StoreConformance(Admissions, WaitingLines, Owners, Rollbacks, Workers, Records, Reports, Pruning):
+class StoreConformance(
+    Admissions,
+    WaitingLines,
+    Owners,
+    Rollbacks,
+    Workers,
+    Records,
+    Reports,
+    Pruning,
+    TimeLimits,
+    Draining,
+    Children,
+):
     """The whole suite, for one adapter."""

@@ -1,0 +1,250 @@
+"""Time limits, drain and children: what ends a run, or moves it, without its own doing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.errors import EpochDead, ParentEnded, RunNotFound
+from stores.rows import Claimed, Overdue, Ownership
+from stores.states import CancelAction, Cause, RunStatus
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import (
+    SUCCESS,
+    StoreClock,
+    admitted,
+    buried,
+    holding,
+    row_of,
+    running,
+    sql_of,
+    waiting,
+)
+
+
+async def timed_out(store: CoordinationStore, run_id: str, cause: Cause, **fields: Any) -> Any:
+    return await store.decide(run_id, RunStatus.timeout, action=CancelAction.interrupt, cause=cause, **fields)
+
+
+class TimeLimits(StoreCase):
+    async def test_the_time_of_a_run_counts_from_its_start(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        own = await holding(store, me, timeout_ms=5_000, idle_timeout_ms=1_000)
+        clock.advance(60)
+        assert (await store.tick(peer)).overdue == ()
+        assert await store.start(own, None) is not None
+        row = await row_of(store, own.run_id)
+        assert (row.timeout_ms, row.idle_timeout_ms) == (5_000, 1_000)
+        assert row.deadline_at == clock.micros + 5_000_000
+        clock.advance(4.9)
+        assert (await store.tick(peer)).overdue == ()
+        clock.advance(0.2)
+        assert (await store.tick(peer)).overdue == (Overdue(own.run_id, Cause.timeout),)
+        await timed_out(store, own.run_id, Cause.timeout)
+        assert (await store.tick(peer)).overdue == ()
+
+    async def test_without_a_limit_nothing_is_overdue(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        own = await running(store, me)
+        await waiting(store, me)
+        clock.advance(1e6)
+        assert (await store.tick(me)).overdue == ()
+        assert (await row_of(store, own.run_id)).deadline_at is None
+
+    async def test_a_wait_is_overdue_also_when_its_home_is_dead(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        await running(store, me)
+        run_id = await waiting(store, peer, queue_timeout_ms=2_000, portable=True)
+        await buried(store, peer, by=me)
+        clock.advance(2.1)
+        assert (await store.tick(me)).overdue == (Overdue(run_id, Cause.queue_timeout),)
+        decision = await timed_out(store, run_id, Cause.queue_timeout, while_waiting=True)
+        assert (decision.won, decision.settled, decision.status) == (True, True, RunStatus.timeout)
+        assert (await store.tick(me)).overdue == ()
+
+    async def test_who_has_its_thread_waits_no_longer(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        """The race of the two: whoever commits first."""
+        holder = await running(store, me)
+        run_id = await waiting(store, me, queue_timeout_ms=2_000)
+        await store.finish(holder, SUCCESS)
+        claimed = await store.claim("t", epoch=me)
+        clock.advance(3)
+        assert (await store.tick(me)).overdue == ()
+        decision = await timed_out(store, run_id, Cause.queue_timeout, while_waiting=True)
+        assert (decision.won, decision.status) == (False, RunStatus.pending)
+        assert claimed == Claimed(run_id, (await row_of(store, run_id)).fence)
+
+    async def test_who_did_not_have_to_wait_has_no_queue_deadline(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await holding(store, me, queue_timeout_ms=1)
+        assert (await row_of(store, own.run_id)).queue_deadline_at is None
+
+    async def test_a_finish_that_comes_first_wins(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me, timeout_ms=1)
+        await store.finish(own, SUCCESS)
+        decision = await timed_out(store, own.run_id, Cause.timeout)
+        assert (decision.won, decision.status) == (False, RunStatus.success)
+
+    async def test_a_tick_reads_a_batch(self, store: CoordinationStore, clock: StoreClock, me: int) -> None:
+        await running(store, me)
+        for _ in range(103):
+            await waiting(store, me, queue_timeout_ms=1)
+        clock.advance(1)
+        assert len((await store.tick(me)).overdue) == 100
+
+
+class Draining(StoreCase):
+    async def test_it_shows_and_nothing_is_admitted(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me)
+        assert await store.drain(me) == []
+        assert [(row.epoch, row.state) for row in await store.workers()] == [(me, "draining"), (peer, "live")]
+        assert await store.beat(me), "it lives until it has left"
+        assert not (await store.finish(own, SUCCESS)).lost
+        with pytest.raises(EpochDead):
+            await admitted(store, me, "other")
+
+    async def test_portable_runs_that_wait_lose_their_home(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        await running(store, peer)
+        goes, stays = await waiting(store, me, portable=True), await waiting(store, me)
+        theirs = await waiting(store, peer, portable=True)
+        handed = await store.drain(me)
+        assert [(run.run_id, run.thread_id) for run in handed] == [(goes, "t")]
+        assert [(await row_of(store, run)).home_epoch for run in (goes, stays, theirs)] == [None, me, peer]
+        assert (await store.tick(me)).waiting == (stays,)
+        assert await store.drain(me) == []
+        last = (await store.transitions(goes))[-1]
+        assert (last.what, last.epoch) == ("handed over", me)
+
+    async def test_what_was_handed_over_is_nobodys_orphan(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        await running(store, peer)
+        goes = await waiting(store, me, portable=True)
+        await store.drain(me)
+        assert goes not in [orphan.run_id for orphan in await store.retire(me)]
+        assert await store.sweep(by=peer, error="gone") == []
+        assert (await row_of(store, goes)).open
+
+    async def test_who_holds_its_thread_is_not_handed_over(self, store: CoordinationStore, me: int) -> None:
+        own = await holding(store, me, portable=True)
+        assert await store.drain(me) == []
+        assert await store.start(own, None) is not None
+
+    async def test_the_dead_hand_over_nothing(self, store: CoordinationStore, me: int, peer: int) -> None:
+        await running(store, me)
+        run_id = await waiting(store, peer, portable=True)
+        await buried(store, peer, by=me)
+        assert await store.drain(peer) == []
+        assert (await row_of(store, run_id)).home_epoch == peer
+
+
+class Children(StoreCase):
+    async def family(self, store: CoordinationStore, me: int, peer: int) -> tuple[Ownership, list[str]]:
+        """A parent, a child and a grandchild that run on two workers, and a child that waits."""
+        parent = await running(store, me, "a")
+        child = await running(store, peer, "b", parent_run_id=parent.run_id)
+        grandchild = await running(store, me, "c", parent_run_id=child.run_id)
+        waits = await waiting(store, peer, "c", parent_run_id=parent.run_id)
+        return parent, [child.run_id, grandchild.run_id, waits]
+
+    async def ends(self, store: CoordinationStore, runs: list[str]) -> set[tuple[str, Cause | None, bool]]:
+        rows = [await row_of(store, run_id) for run_id in runs]
+        return {(row.status.value, row.cancel_cause, row.settled) for row in rows}
+
+    async def test_a_cancelled_parent_takes_them_along(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        parent, family = await self.family(store, me, peer)
+        decision = await timed_out(store, parent.run_id, Cause.timeout)
+        assert {child.run_id for child in decision.children} == set(family)
+        assert await self.ends(store, family[:2]) == {("interrupted", Cause.parent, False)}
+        assert await self.ends(store, family[2:]) == {("interrupted", Cause.parent, True)}
+        assert (await store.tick(peer)).cancelled == (family[0],), "its owner finds it without any hint"
+        reason = (await row_of(store, family[0])).cancel_reason
+        assert reason == f"run {parent.run_id} ended: timeout"
+        assert (await store.transitions(family[1]))[-1].cause is Cause.parent
+
+    async def test_so_does_one_that_fails(self, store: CoordinationStore, me: int, peer: int) -> None:
+        parent, family = await self.family(store, me, peer)
+        await store.finish(parent, SUCCESS._replace(status=RunStatus.error, error="x"))
+        assert {end[:2] for end in await self.ends(store, family)} == {("interrupted", Cause.parent)}
+
+    async def test_and_one_whose_end_is_only_recorded(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        parent, family = await self.family(store, me, peer)
+        await store.update_status(parent.run_id, "error", error="x")
+        assert {end[:2] for end in await self.ends(store, family)} == {("interrupted", Cause.parent)}
+
+    async def test_one_whose_worker_died(self, store: CoordinationStore, me: int, peer: int) -> None:
+        parent = await running(store, peer, "a")
+        child = await running(store, me, "b", parent_run_id=parent.run_id)
+        await buried(store, peer, by=me)
+        await store.sweep(by=me, error="gone")
+        assert await self.ends(store, [child.run_id]) == {("interrupted", Cause.parent, False)}
+
+    async def test_one_that_succeeds_leaves_them_alone(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        parent, family = await self.family(store, me, peer)
+        await store.finish(parent, SUCCESS)
+        assert {end[0] for end in await self.ends(store, family)} == {"running", "pending"}
+
+    async def test_their_own_ends_stand(self, store: CoordinationStore, me: int, peer: int) -> None:
+        parent = await running(store, me, "a")
+        child = await running(store, peer, "b", parent_run_id=parent.run_id)
+        grandchild = await running(store, peer, "c", parent_run_id=child.run_id)
+        await store.finish(child, SUCCESS)
+        decision = await timed_out(store, parent.run_id, Cause.timeout)
+        assert decision.children == ()
+        assert (await row_of(store, child.run_id)).status is RunStatus.success
+        assert (await row_of(store, grandchild.run_id)).status is RunStatus.running
+
+    async def test_rows_in_a_circle_end_all_the_same(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        """No admission makes one; an import could."""
+        parent, family = await self.family(store, me, peer)
+        sql_of(store)("UPDATE runs SET parent_run_id = ? WHERE run_id = ?", family[1], parent.run_id)
+        decision = await timed_out(store, family[0], Cause.timeout)
+        assert len(decision.children) == 3
+
+    async def test_a_long_line_of_them(self, store: CoordinationStore, me: int) -> None:
+        """Deeper than any limit on recursion."""
+        first = await running(store, me, "t0")
+        last = first.run_id
+        for depth in range(1, 1_050):
+            last = (await running(store, me, f"t{depth}", parent_run_id=last)).run_id
+        decision = await timed_out(store, first.run_id, Cause.timeout)
+        assert len(decision.children) == 1_049
+        assert not (await row_of(store, last)).open
+
+    async def test_a_parent_must_be_there_and_the_users_own(self, store: CoordinationStore, me: int) -> None:
+        parent = await running(store, me, "a", user_id="u")
+        for wrong in ({"user_id": "v", "parent_run_id": parent.run_id}, {"parent_run_id": "nobody"}):
+            with pytest.raises(RunNotFound):
+                await admitted(store, me, "b", **wrong)
+        assert (await admitted(store, me, "b", user_id="u", parent_run_id=parent.run_id)).holds
+        assert (await admitted(store, me, "c", parent_run_id=parent.run_id)).holds, "system scope"
+
+    async def test_a_parent_that_was_stopped_gets_no_more(self, store: CoordinationStore, me: int) -> None:
+        """Else a child that its code admits while it unwinds would be left over."""
+        parent = await running(store, me, "a")
+        await timed_out(store, parent.run_id, Cause.timeout)
+        with pytest.raises(ParentEnded, match="timeout"):
+            await admitted(store, me, "b", parent_run_id=parent.run_id)
+        done = await running(store, me, "c")
+        await store.finish(done, SUCCESS)
+        assert (await admitted(store, me, "b", parent_run_id=done.run_id)).holds
