@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import Any, Literal, TypeAlias, cast
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
 from coordinator.event_log import TAIL, EventId
@@ -15,6 +16,10 @@ from stores.times import instant
 MAX_ID = 255
 MAX_MODEL_NAME = 128
 MAX_DEPTH = 200
+MAX_TIME_LIMIT = 10 * 366 * 86_400  # s; what is longer is no limit, and its microseconds must fit 64 bits
+
+TimeLimit: TypeAlias = float | Literal["default"] | None
+"""Seconds; None = no limit; "default" = what the settings say."""
 
 
 def check_id(argument: str, value: object) -> str:
@@ -186,6 +191,17 @@ def check_seconds(argument: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
         raise InvalidArgument(argument, f"must be a number of seconds, 0 or more, not {value!r}")
     return float(value)
+
+
+def check_time_limit(argument: str, value: object, default: float | None) -> float | None:
+    if value == "default":
+        return default
+    if value is None:
+        return None
+    seconds = check_seconds(argument, value)
+    if not 0 < seconds <= MAX_TIME_LIMIT or math.isnan(seconds):
+        raise InvalidArgument(argument, f"must be more than 0 and at most {MAX_TIME_LIMIT} s, or None")
+    return seconds
 
 
 def check_flag(argument: str, value: object) -> bool:

@@ -27,6 +27,7 @@ from coordinator.runs.queries import Queries, Waiter
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.takeover import Takeover
+from coordinator.runs.timeouts import Timeouts
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.drain import Drain
@@ -119,6 +120,10 @@ class Assembly:
         )
 
     @cached_property
+    def timeouts(self) -> Timeouts:
+        return Timeouts(self.store, self.registry, delivery=self.delivery, jobs=self.jobs)
+
+    @cached_property
     def _waiter(self) -> Waiter:
         return Waiter(
             self.store, self.registry, self.notifier, poll=self.settings.short_tick, quick=_QUICK_POLL
@@ -139,6 +144,7 @@ class Assembly:
             worker=self.worker,
             settlement=self.settlement,
             delivery=self.delivery,
+            timeouts=self.timeouts,
             jobs=self.jobs,
             outbox=self.outbox,
             telemetry=self.telemetry,
@@ -156,6 +162,7 @@ class Assembly:
             settlement=self.settlement,
             delivery=self.delivery,
             worker=self.worker,
+            timeouts=self.timeouts,
             states=self.values,
             jobs=self.jobs,
             outbox=self.outbox,
@@ -225,6 +232,7 @@ class Assembly:
             worker=self.worker,
             delivery=self.delivery,
             settlement=self.settlement,
+            timeouts=self.timeouts,
             jobs=self.jobs,
             clock=self.clocks.boottime,
         )
@@ -282,7 +290,8 @@ class Assembly:
             worker=self.worker,
             delivery=self.delivery,
             settlement=self.settlement,
-            grace=lambda: self.settings.grace,
+            notifier=self.notifier,
+            grace=self.settings.grace,
         )
 
     # -- what binds them
@@ -318,7 +327,7 @@ class Assembly:
         await self.drain.run(timeout)
         await self.loops.stop()
         await self.pruner.stop()
-        await self.jobs.finished(within=5.0)
+        await self.jobs.finished(within=1.0)
         await self.outbox.aclose()
         await self.pacemaker.stop()
         await self.worker.retire()

@@ -24,6 +24,7 @@ from coordinator.record import RunRecord
 from coordinator.runs.admission import asked
 from coordinator.runs.queries import Explanation
 from coordinator.runs.recovery import Recovery
+from coordinator.runs.timeouts import limits_of
 from coordinator.schemas import Cause, DisconnectMode, Json, PersistenceRetryPolicy, Receipt, RunStatus
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
@@ -98,6 +99,34 @@ class RunManager:
         tasks of the rest, and decide only those that do not end by themselves. Bounded; idempotent."""
         await self._parts.drain.run(None if timeout is None else check.check_seconds("timeout", timeout))
 
+    async def drain(self, grace: float | None = None) -> None:
+        """Leave in good order: not ready, admits nothing (`Draining`), `draining` in the workers table.
+        Runs get `grace` s (default: the setting) to finish; waiting portable ones are handed over; what is
+        left is cancelled with cause `shutdown`, the deaf settled by force. Cancels work all the while.
+        Returns when no run is left here, within `grace` + 4 s. A second call hurries the first."""
+        seconds = None if grace is None else check.check_seconds("grace", grace)
+        self._parts.drain.hurry()
+        await self._parts.drain.run(seconds)
+
+    def hurry(self) -> None:
+        """The grace of a drain that is under way ends now."""
+        self._parts.drain.hurry()
+
+    @property
+    def draining(self) -> bool:
+        """It admits nothing any more: readiness is red."""
+        return self._parts.worker.drain_event.is_set()
+
+    @property
+    def grace(self) -> float:
+        """The setting: s that runs get to finish when this worker drains."""
+        return self._parts.settings.grace
+
+    @property
+    def forced(self) -> int:
+        """How many runs of this worker did not stop and were settled by force."""
+        return self._parts.settlement.forced
+
     @property
     def _runs(self) -> dict[str, RunRecord]:
         return self._parts.registry.records
@@ -140,6 +169,8 @@ class RunManager:
         multitask_strategy: str = "reject",
         model_name: str | None = None,
         user_id: str | None = None,
+        timeout: check.TimeLimit = "default",
+        idle_timeout: check.TimeLimit = "default",
     ) -> RunRecord:
         """A pending run without the one-run-per-thread rule (imports, repairs). Visible only if its
         row was written. Raises InvalidArgument, UnsupportedStrategyError, StoreError."""
@@ -152,6 +183,7 @@ class RunManager:
             multitask_strategy=multitask_strategy,
             model_name=model_name,
             user_id=user_id,
+            limits=limits_of(self._parts.settings, timeout, idle_timeout, None),
         )
         return await self._parts.admissions.insert(new)
 
@@ -167,12 +199,22 @@ class RunManager:
         model_name: str | None = None,
         user_id: str | None = None,
         idempotency_key: str | None = None,
+        parent_run_id: str | None = None,
+        timeout: check.TimeLimit = "default",
+        idle_timeout: check.TimeLimit = "default",
+        queue_timeout: check.TimeLimit = "default",
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
         `reject`: ConflictError while anything is in flight. `interrupt`, `rollback`: what is in flight
         is cancelled with that action once the new row is safe; the new run waits until the old task
-        has stopped. `enqueue`: first in, first out. Raises ConflictError, QueueFull, ThreadNotFound,
+        has stopped. `enqueue`: first in, first out.
+
+        Limits in s ("default" = the setting, None = off), each ends the run with status `timeout`:
+        `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
+        its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
+
+        Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
         """
         new = asked(
@@ -185,6 +227,8 @@ class RunManager:
             model_name=model_name,
             user_id=user_id,
             idempotency_key=idempotency_key,
+            parent_run_id=parent_run_id,
+            limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
         )
         return await self._parts.admissions.admit(new)
 
@@ -259,6 +303,13 @@ class RunManager:
             actor=check.check_text("actor", actor),
             user_id=check.check_optional_id("user_id", user_id),
             wait=None if wait is None else check.check_seconds("wait", wait),
+        )
+
+    async def disconnected(self, run_id: str, *, user_id: str | None = None) -> bool:
+        """The run's last watcher has gone; from any worker, idempotent. Cancels with cause `disconnect`
+        where the run was admitted with `on_disconnect="cancel"`: True, as `cancel`. Else nothing: False."""
+        return await self._parts.cancellations.disconnected(
+            check.check_id("run_id", run_id), check.check_optional_id("user_id", user_id)
         )
 
     async def wait(self, run_id: str, *, timeout: float | None = None, user_id: str | None = None) -> Json:

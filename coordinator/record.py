@@ -30,6 +30,7 @@ class RunRecord:
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
     user_id: str | None = None
+    parent_run_id: str | None = None
     created_at: str = ""
     updated_at: str = ""
     task: asyncio.Task[Any] | None = field(default=None, repr=False)
@@ -77,6 +78,7 @@ def record_from_row(row: Mapping[str, Any]) -> RunRecord:
         metadata=row.get("metadata") or {},
         kwargs=row.get("kwargs") or {},
         user_id=row.get("user_id"),
+        parent_run_id=row.get("parent_run_id"),
         created_at=row.get("created_at") or "",
         updated_at=row.get("updated_at") or "",
         error=row.get("error"),

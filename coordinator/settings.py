@@ -43,6 +43,15 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="A task that ignores its cancel is settled by force"
     )
     grace: float = Field(default=30.0, ge=0, description="How long runs may go on at shutdown")
+    run_timeout: float | None = Field(
+        default=None, gt=0, description="How long a run may run, unless its admission says otherwise"
+    )
+    idle_timeout: float | None = Field(
+        default=None, gt=0, description="How long a run may go without event, save or progress"
+    )
+    queue_timeout: float | None = Field(
+        default=None, gt=0, description="How long a run may wait for its turn"
+    )
 
     admission_budget: float = Field(default=0.25, gt=0, description="How long admission waits for Redis")
     max_waiting_per_thread: int | None = Field(

@@ -12,15 +12,23 @@ from typing import Any, Protocol
 
 from coordinator import arguments as check
 from coordinator.clock import Stamps
-from coordinator.errors import ConflictError, CoordinatorError, EpochDead, LeaseLost, StoreUnavailable
+from coordinator.errors import (
+    ConflictError,
+    CoordinatorError,
+    Draining,
+    EpochDead,
+    LeaseLost,
+    StoreUnavailable,
+)
 from coordinator.ids import new_run_id
 from coordinator.lock import SlotLock, SlotState
 from coordinator.record import RunRecord, record_from_row
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import NO_LIMITS, Entry, Registry, TimeLimits
 from coordinator.runs.settlement import Settlement
+from coordinator.runs.timeouts import Timeouts
 from coordinator.schemas import DisconnectMode, RunStatus, Strategy
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAdmitted, RunRefused
@@ -54,6 +62,8 @@ def asked(
     model_name: object = None,
     user_id: object = None,
     idempotency_key: object = None,
+    parent_run_id: object = None,
+    limits: TimeLimits = NO_LIMITS,
     kind: str = "run",
 ) -> NewRun:
     """A new run with checked arguments. Raises InvalidArgument, UnsupportedStrategyError."""
@@ -70,15 +80,34 @@ def asked(
         kwargs=check.check_mapping("kwargs", kwargs),
         model_name=check.check_model_name(model_name),
         idempotency_key=check.check_optional_id("idempotency_key", idempotency_key),
+        parent_run_id=check.check_optional_id("parent_run_id", parent_run_id),
+        timeout_ms=_millis(limits.timeout),
+        idle_timeout_ms=_millis(limits.idle),
+        queue_timeout_ms=_millis(limits.queue),
     )
     if run.idempotency_key is not None:
         run.request_hash = _body_hash(run)
     return run
 
 
+def _millis(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, round(seconds * 1000))
+
+
+def _seconds(millis: int | None) -> float | None:
+    return None if millis is None else millis / 1000
+
+
 def _body_hash(run: NewRun) -> str:
-    body = [run.assistant_id, run.multitask_strategy, run.metadata, run.kwargs, run.model_name]
+    body: list[Any] = [run.assistant_id, run.multitask_strategy, run.metadata, run.kwargs, run.model_name]
+    more = [run.parent_run_id, run.timeout_ms, run.idle_timeout_ms, run.queue_timeout_ms]
+    if any(value is not None for value in more):  # the hash of a request without them never changes
+        body += more
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _limits_of(run: NewRun) -> TimeLimits:
+    return TimeLimits(_seconds(run.timeout_ms), _seconds(run.idle_timeout_ms), _seconds(run.queue_timeout_ms))
 
 
 class Admissions:
@@ -91,6 +120,7 @@ class Admissions:
         worker: Incarnation,
         settlement: Settlement,
         delivery: Delivery,
+        timeouts: Timeouts,
         jobs: Jobs,
         outbox: Outbox,
         telemetry: Telemetry,
@@ -103,6 +133,7 @@ class Admissions:
         self._settlement, self._delivery, self._jobs, self._outbox = settlement, delivery, jobs, outbox
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
         self._portable, self._swept = portable, swept
+        self._timeouts = timeouts
         self._verifying: dict[str, asyncio.Future[str | None]] = {}
 
     async def insert(self, new: NewRun) -> RunRecord:
@@ -171,11 +202,15 @@ class Admissions:
             metadata=new.metadata,
             kwargs=new.kwargs,
             user_id=new.user_id,
+            parent_run_id=new.parent_run_id,
             created_at=new.created_at,
             updated_at=new.created_at,
             model_name=new.model_name,
         )
         entry = self._registry.add(record, own)
+        if (limits := _limits_of(new)) != NO_LIMITS:
+            entry.limits = limits
+            self._timeouts.waits(entry)
         if own is not None:
             self._still_live(entry, own.epoch)
         if self._registry.reminded(new.run_id):
@@ -229,6 +264,8 @@ class Admissions:
             try:
                 return await write(epoch), epoch
             except EpochDead as error:
+                if self._worker.drain_event.is_set():  # it lives, and has said that it admits nothing
+                    raise Draining from None
                 self._worker.fenced(epoch, str(error))
             epoch = await self._worker.ready()
         raise LeaseLost(epoch)

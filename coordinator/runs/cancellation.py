@@ -14,7 +14,7 @@ from coordinator.runs.jobs import Jobs
 from coordinator.runs.queries import Waiter
 from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.settlement import Settlement
-from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
+from coordinator.schemas import Abort, CancelAction, Cause, DisconnectMode, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAborted
 from stores.base import DecisionStore, ReadStore, RecordStore
@@ -46,8 +46,10 @@ class Delivery:
         self._settlement, self._telemetry, self._stamps = settlement, telemetry, stamps
 
     async def deliver(self, decision: Decision) -> None:
-        """Tell the local task, or publish to the worker that has it. Returns when a run without a
-        task of ours has settled."""
+        """Tell the local task, or publish to the worker that has it; the same for the children that the
+        decision took along. Returns when a run without a task of ours has settled."""
+        for child in decision.children:
+            await self.deliver(child)
         entry = self._registry.entry(decision.run_id)
         if entry is not None:
             await self.tell(entry, decision)
@@ -103,6 +105,8 @@ class Delivery:
             return
         if standing.status in OPEN:
             self._hold(entry, standing.owner_epoch, standing.fence, settled=False)
+            if entry.own is None and self._worker.epoch not in (standing.owner_epoch, standing.home_epoch):
+                self._settlement.hand_over(entry)
         else:
             self._tell(entry, standing)
 
@@ -147,6 +151,22 @@ class Cancellations:
         if wait is not None and not await self._waiter.until_settled(run_id, wait):
             raise NotSettled(run_id, wait)
         return True
+
+    async def disconnected(self, run_id: str, user_id: str | None) -> bool:
+        """The last watcher has gone: that is a cancel where the run asked for it, and nothing elsewhere."""
+        entry = self._registry.entry(run_id)
+        run = entry.record if entry is not None else await self._store.row(run_id)
+        if run is None or run.on_disconnect != DisconnectMode.cancel:
+            return False
+        return await self.cancel(
+            run_id,
+            action=CancelAction.interrupt,
+            cause=Cause.disconnect,
+            reason="its last watcher has gone",
+            actor=None,
+            user_id=user_id,
+            wait=None,
+        )
 
     async def _decide_and_deliver(self, run_id: str, abort: Abort) -> Decision | None:
         decision = await self._decide(run_id, abort)

@@ -44,10 +44,11 @@ class Services:
         self._execution.worker.check(self._own.epoch)
 
     def abort(self) -> Abort | None:
-        return self._entry.abort
+        return self._entry.abort or self._entry.warned
 
     async def emit(self, mode: str, data: Json, *, any_size: bool = False) -> None:
         """Every event of a run passes here."""
+        self._entry.touch()
         record, events = self._entry.record, self._execution.events
         text = events.encode(mode, data, any_size=any_size)
         self._execution.telemetry.emit(RunEmitted(record.run_id, record.thread_id, mode, data))
@@ -59,9 +60,11 @@ class Services:
             self._execution.events.close(self._own)
 
     async def save(self, values: Json) -> None:
+        self._entry.touch()
         await self._execution.values.save(self._own, values)
 
     def progress(self) -> None:
+        self._entry.touch()
         self._execution.lifecycle.progress_soon(self._entry)
 
 
@@ -111,6 +114,8 @@ class Execution:
     def _task_over(self, entry: Entry, task: asyncio.Task[Any]) -> None:
         outcome = outcome_of(entry, task)
         if not entry.settled.is_set():
+            if task.cancelled() and entry.own is not None and entry.abort is None:
+                entry.unwritten = entry.warned  # it stopped because it was told to: now that is decided
             self._settlement.conclude_soon(entry, outcome)
 
 

@@ -15,8 +15,9 @@ from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.outcomes import row_of
-from coordinator.runs.registry import CancelSentinel, Entry, Registry
+from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.settlement import Settlement
+from coordinator.runs.timeouts import Timeouts
 from coordinator.schemas import Json, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunStarted
@@ -43,6 +44,7 @@ class Lifecycle:
         settlement: Settlement,
         delivery: Delivery,
         worker: Incarnation,
+        timeouts: Timeouts,
         states: ThreadStates,
         jobs: Jobs,
         outbox: Outbox,
@@ -53,6 +55,7 @@ class Lifecycle:
         self._settlement, self._delivery, self._states = settlement, delivery, states
         self._jobs, self._telemetry, self._stamps = jobs, telemetry, stamps
         self._worker = worker
+        self._timeouts = timeouts
 
     # -- pending -> running
 
@@ -82,13 +85,13 @@ class Lifecycle:
             return self._refused(entry)
         record = entry.record
         record.status, record.updated_at = RunStatus.running, self._stamps.now()
+        self._timeouts.runs(entry)
         self._telemetry.emit(RunStarted(record.run_id, record.thread_id, own.fence))
         return started
 
     def _refused(self, entry: Entry) -> None:
-        task = entry.record.task
-        if task is not None and not task.done() and entry.abort is not None and not task.cancelling():
-            task.cancel(CancelSentinel(entry.abort))
+        if entry.abort is not None:
+            entry.cancel_task(entry.abort)
 
     # -- the seed's status call
 
@@ -171,18 +174,24 @@ class Lifecycle:
 
     async def update_model_name(self, run_id: str, model_name: str | None) -> None:
         record = self._registry.records.get(run_id)
-        if record is None or self._is_lost(run_id):
-            logger.warning("update_model_name: run %r is not known here, or was lost", run_id)
+        if record is None or self._is_closed(run_id):
+            logger.warning("update_model_name: run %r is not known here, or is closed", run_id)
             return
         record.model_name, record.updated_at = model_name, self._stamps.now()
         await self._best_effort(
             "model name", run_id, lambda: self._store.update_model_name(run_id, record.model_name)
         )
 
-    def _is_lost(self, run_id: str) -> bool:
+    def _is_closed(self, run_id: str) -> bool:
+        """Lost, or ended by force: what comes now is from code that did not stop. Where tracked work alone
+        did not, the run's own end is its own, and its counters are welcome."""
         entry = self._registry.entry(run_id)
-        if entry is None or entry.lost or entry.own is None or entry.settled.is_set():
-            return entry is not None and entry.lost
+        if entry is None:
+            return False
+        if entry.lost or (entry.forced and entry.abort is not None):
+            return True
+        if entry.own is None or entry.settled.is_set():
+            return False
         try:
             self._worker.check(entry.own.epoch)
         except LeaseLost:
@@ -192,19 +201,21 @@ class Lifecycle:
     async def _best_effort(self, what: str, run_id: str, write: Callable[[], Awaitable[object]]) -> None:
         """A failure is logged, not raised; the write is owed then, as long as the run is ours."""
 
-        async def unless_lost() -> None:
-            if not self._is_lost(run_id):
+        async def unless_closed() -> None:
+            if not self._is_closed(run_id):
                 await write()
 
         entry = self._registry.entry(run_id)
         own = None if entry is None else entry.own
         epoch = None if own is None else own.epoch
-        await self._outbox.offer(run_id, epoch, f"the {what} of run {run_id!r}", unless_lost)
+        await self._outbox.offer(run_id, epoch, f"the {what} of run {run_id!r}", unless_closed)
 
     async def update_completion(self, run_id: str, fields: dict[str, Any]) -> None:
         record = self._registry.records.get(run_id)
-        if self._is_lost(run_id):
+        if self._is_closed(run_id):
+            logger.warning("A completion of run %r came too late: it is closed", run_id)
             return
+        self._touch(run_id)
         if record is not None:
             record.take(fields, COMPLETION_FIELDS)
             record.updated_at = self._stamps.now()
@@ -219,7 +230,7 @@ class Lifecycle:
     ) -> None:
         """No row took the completion: gone, or decided otherwise. Look before writing it anew, once."""
         there = await self._store.get(run_id)
-        if self._is_lost(run_id):  # meanwhile: the row that refused it is its new owner's
+        if self._is_closed(run_id):  # meanwhile: the row that refused it is its new owner's
             return
         status = RunStatus(
             fields.get("status") or (record.status if record is not None else RunStatus.pending)
@@ -241,6 +252,7 @@ class Lifecycle:
         if record is not None:
             if record.status is not RunStatus.running:
                 return
+            self._touch(run_id)
             record.take(fields, PROGRESS_FIELDS)
             record.updated_at = self._stamps.now()
         await self._write_progress(run_id, fields)
@@ -250,6 +262,10 @@ class Lifecycle:
             await self._store.update_run_progress(run_id, **fields)
         except Exception:
             logger.warning("The progress of run %r could not be written", run_id, exc_info=True)
+
+    def _touch(self, run_id: str) -> None:
+        if (entry := self._registry.entry(run_id)) is not None:
+            entry.touch()
 
     def progress_soon(self, entry: Entry) -> None:
         """Write the record's counters; snapshots that come while one is being written share the next."""

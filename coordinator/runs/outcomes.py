@@ -39,9 +39,14 @@ def row_of(record: object, status: RunStatus, error: str | None) -> dict[str, Js
     return fields
 
 
-def stack_of(task: asyncio.Task[object] | None) -> str:
-    if task is None:
-        return "no task"
+def stack_of(entry: Entry) -> str:
+    """Where its task, and the tasks that it tracked, stand. Of a thread's job only that there is one."""
+    tracked = sorted(entry.tracked, key=repr)
+    work = [entry.record.task, *tracked] if entry.record.task_active else tracked
     text = io.StringIO()
-    task.print_stack(file=text)
+    for future in work:
+        if isinstance(future, asyncio.Task):
+            future.print_stack(file=text)
+        else:
+            text.write(f"tracked: {future!r}\n")
     return text.getvalue()

@@ -54,7 +54,8 @@ class Waiter:
             async with asyncio.timeout(timeout):
                 if entry is not None:
                     await entry.settled.wait()
-                    return True
+                    if not entry.handed_over:
+                        return True
                 return await self._remote(run_id)
         except TimeoutError:
             return False
@@ -148,7 +149,7 @@ class Queries:
             if timeout is None:
                 raise RunNotFound(run_id)
             raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
-        if entry is not None:
+        if entry is not None and not entry.handed_over:
             return _result(run_id, entry.record.status, entry.record.error, entry.result)
         if (row := await self._store.row(run_id)) is None:
             raise RunNotFound(run_id)

@@ -6,16 +6,18 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 from coordinator.assistants.ports import ThreadStates
-from coordinator.clock import Clocks, wall
+from coordinator.clock import Clocks
 from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.runs.latch import Latch
 from coordinator.schemas import Abort, CancelAction, Cause, Json, RunStatus
 from stores.rows import Claimed, Decision, Outcome, Ownership
 from stores.states import OPEN
+
+_REAL = Clocks()
 
 
 class CancelSentinel:
@@ -28,19 +30,32 @@ class CancelSentinel:
         return f"run cancelled ({self.abort.cause}{': ' + self.abort.reason if self.abort.reason else ''})"
 
 
+class TimeLimits(NamedTuple):
+    """Seconds; None = unlimited."""
+
+    timeout: float | None = None
+    idle: float | None = None
+    queue: float | None = None
+
+
+NO_LIMITS = TimeLimits()
+
+
 class Entry:
     """One run of this worker: its record and what only this process knows of it.
 
     `own` is the guard of its writes, None while it waits. `turn` is set once it holds the thread or
     has been decided; `settled` once its thread is free (law 3). `tracked` is work that keeps the
-    thread held after the task is over. `unwritten` is a decision that the store could not take yet.
-    `inline`: it is being settled in its caller's own steps, who does not wait for a store that is away.
+    thread held after the task is over. `unwritten` is a decision that the store has not taken yet.
+    `warned` says why the task was told to stop although nothing is decided (shutdown). `handed_over`:
+    another worker executes it; this entry has left the registry. `inline`: it is being settled in
+    its caller's own steps, who does not wait for a store that is away.
     """
 
-    def __init__(self, record: RunRecord, own: Ownership | None, wall: Callable[[], int] = wall) -> None:
+    def __init__(self, record: RunRecord, own: Ownership | None, clocks: Clocks = _REAL) -> None:
         self.record = record
         self.own = own
-        self.wall = wall
+        self.clocks = clocks
         self.turn = Latch()
         self.settled = Latch()
         self.started = False
@@ -52,6 +67,12 @@ class Entry:
         self.tracked: set[asyncio.Future[Any]] = set()
         self.outcome: Outcome | None = None
         self.unwritten: Abort | None = None
+        self.warned: Abort | None = None
+        self.handed_over = False
+        self.limits = NO_LIMITS
+        self.timers: dict[Cause, asyncio.TimerHandle] | None = None
+        self.active_at = 0.0
+        self.cancelled_task: asyncio.Task[Any] | None = None
         self.result: Json = None
         self.supervised: asyncio.Task[Any] | None = None
         self.force_timer: asyncio.TimerHandle | None = None
@@ -96,7 +117,7 @@ class Entry:
     def stop(self, abort: Abort, stamp: str, error: str | None = None) -> None:
         record = self.record
         self.abort = abort
-        self.delivered_at = self.wall()
+        self.delivered_at = self.clocks.wall()
         record.abort_action = abort.action.value
         if record.status in OPEN:
             record.status = abort.status
@@ -104,9 +125,32 @@ class Entry:
         record.updated_at = stamp
         record.abort_event.set()
         self.turn.set()
-        if (task := record.task) is not None and not task.done() and not task.cancelling():
-            # Once: a second cancel would end its unwinding, and let what that still writes land later.
-            task.cancel(CancelSentinel(abort))
+        self.stop_timers()
+        self.cancel_task(abort)
+
+    def warn(self, abort: Abort) -> None:
+        """Tell the task to stop, and decide nothing: an end that it comes to by itself counts."""
+        self.warned = abort
+        self.record.abort_event.set()
+        self.cancel_task(abort)
+
+    def cancel_task(self, abort: Abort) -> None:
+        """Once for each task, also where that swallowed it: a second cancel would end its unwinding, and
+        let what that still writes land later."""
+        task = self.record.task
+        if task is None or task.done() or task is self.cancelled_task or task.cancelling():
+            return
+        self.cancelled_task = task
+        task.cancel(CancelSentinel(abort))
+
+    def touch(self) -> None:
+        """It has shown a sign of life. Cheap; from any thread."""
+        self.active_at = self.clocks.monotonic()
+
+    def stop_timers(self) -> None:
+        timers, self.timers = self.timers, None
+        for timer in (timers or {}).values():
+            timer.cancel()
 
     def settle(self, status: RunStatus, error: str | None, stamp: str) -> None:
         record = self.record
@@ -116,6 +160,7 @@ class Entry:
         if self.force_timer is not None:
             self.force_timer.cancel()
             self.force_timer = None
+        self.stop_timers()
         self.turn.set()
         self.settled.set()
 
@@ -155,7 +200,7 @@ class Registry:
         self._keep, self._keep_max, self._on_evict = keep, keep_max, on_evict
 
     def add(self, record: RunRecord, own: Ownership | None) -> Entry:
-        entry = Entry(record, own, self._clocks.wall)
+        entry = Entry(record, own, self._clocks)
         self._finished.pop(record.run_id, None)  # taken over by the next epoch of the worker that lost it
         self._entries[record.run_id] = entry
         self.records[record.run_id] = record
@@ -230,6 +275,11 @@ class Registry:
             if under_way.over is None:
                 under_way.over = Latch()
             await under_way.over.wait()
+
+    async def all_admitted(self) -> None:
+        """Return when every admission that is under way now is over."""
+        for thread_id in tuple(self._admitting):
+            await self.admitted(thread_id)
 
     def settling(self, thread_id: str, future: asyncio.Future[Any]) -> None:
         """A run's task is over and `future` settles it; see `calm`."""

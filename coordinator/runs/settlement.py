@@ -56,6 +56,8 @@ class Settlement:
         self._worker, self._states, self._jobs, self._outbox = worker, states, jobs, outbox
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
         self.take_over: Callable[[Ownership], Awaitable[bool]] = _nobody_can
+        self.forced = 0
+        """How many runs of this worker were settled by force."""
 
     # -- the end of a task
 
@@ -142,7 +144,7 @@ class Settlement:
     def _close(self, entry: Entry) -> None:
         """From here on no write of the run's fence is accepted from this process."""
         if entry.stopped:
-            entry.stopped_at = entry.stopped_at or entry.wall()
+            entry.stopped_at = entry.stopped_at or entry.clocks.wall()
         if entry.context is not None:
             entry.context.close()
         if entry.states is not None and entry.own is not None:
@@ -217,6 +219,7 @@ class Settlement:
                     cause=abort.cause,
                     reason=abort.reason,
                     actor=abort.actor,
+                    error=abort.reason if abort.status is RunStatus.timeout else None,
                 ),
             )
 
@@ -346,6 +349,23 @@ class Settlement:
         self._telemetry.emit(RunLost(entry.record.run_id, entry.record.thread_id, why))
         self.wind_up(entry)
 
+    def hand_over(self, entry: Entry) -> None:
+        """While it waited its home has let go of it: another worker executes it. Its row is left alone,
+        and whoever waits for it here waits for that."""
+        if entry.lost or entry.settled.is_set():
+            return
+        entry.lost = entry.handed_over = True
+        self._registry.drop(entry.record.run_id)
+        entry.warn(Abort(entry.record.status, CancelAction.interrupt, Cause.shutdown, "handed over"))
+        entry.settle(entry.record.status, None, self._stamps.now())
+
+    def force(self, entry: Entry) -> None:
+        """Do not wait any longer for what was told to stop."""
+        if entry.force_timer is not None:
+            entry.force_timer.cancel()
+        if not entry.forced:
+            self._force(entry)
+
     def abandon(self, entry: Entry, why: str) -> None:
         """The worker has left: nobody waits any longer for what did not stop."""
         self.lose(entry, why)
@@ -363,7 +383,8 @@ class Settlement:
         if entry.stopped or entry.settled.is_set():
             return
         entry.forced = True
-        stack = stack_of(record.task)
+        self.forced += 1
+        stack = stack_of(entry)
         self._telemetry.emit(RunForced(record.run_id, record.thread_id, self._force_after, stack))
         if entry.force is not None and not entry.force.done():
             entry.force.set_result(None)

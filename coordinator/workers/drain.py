@@ -1,61 +1,153 @@
-"""Shutdown: stop admitting, let runs finish, stop the rest, leave. Shutdown is not a cancel."""
+"""Drain: admit nothing, let runs finish or hand them over, stop the rest, leave. It is not a cancel."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+import math
+from collections.abc import Awaitable, Iterable
+from contextlib import suppress
+from typing import Protocol, TypeVar
 
+from coordinator.notifier import Notifier, Signal
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.settlement import Settlement
-from coordinator.schemas import CancelAction, Cause, RunStatus
+from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.workers.worker import Worker
-from stores.base import DecisionStore
+from stores.base import DecisionStore, WorkerStore
 from stores.errors import CoordinatorError
+from stores.rows import HandedOver
+from stores.states import WorkerState
 
 logger = logging.getLogger(__name__)
 
-LEAST_UNWIND, UNWIND = 0.5, 5.0  # s; how long cancelled tasks get to unwind and settle
+T = TypeVar("T")
+
+# What follows on the grace, in seconds: together less than the 5 s within which a process has to be gone.
+FAREWELL = 0.5  # to tell the store, and for admissions that are under way
+LEAST_UNWIND, UNWIND = 0.5, 2.0  # for cancelled tasks to end by themselves
+DECIDE = 1.0  # to decide over those that did not, and for what they then do
+FORCE = 0.5  # to settle those that are deaf
+
+_LEAVING = Abort(RunStatus.interrupted, CancelAction.interrupt, Cause.shutdown, "the worker shut down")
+
+
+class DrainingStore(DecisionStore, WorkerStore, Protocol):
+    """What a drain needs of the store."""
 
 
 class Drain:
     """Tasks are cancelled first and decided only if they do not end by themselves: one that finishes
-    with `success` while unwinding keeps it."""
+    with `success` while unwinding keeps it. Cancels work all the while.
+
+    One drain for each worker: whoever asks again joins it, and the shortest grace counts.
+    """
 
     def __init__(
         self,
-        store: DecisionStore,
+        store: DrainingStore,
         registry: Registry,
         *,
         worker: Worker,
         delivery: Delivery,
         settlement: Settlement,
-        grace: Callable[[], float],
+        notifier: Notifier,
+        grace: float,
     ) -> None:
         self._store, self._registry, self._worker = store, registry, worker
-        self._delivery, self._settlement, self._grace = delivery, settlement, grace
+        self._delivery, self._settlement, self._notifier = delivery, settlement, notifier
+        self._grace = grace
+        self._task: asyncio.Task[None] | None = None
+        self._until = math.inf
+        self._waiting: asyncio.Timeout | None = None
 
-    async def run(self, timeout: float | None) -> None:
-        """Bounded: `timeout` (default: grace), then at most as long again, twice, for the unwinding of
-        what was cancelled. Twice is harmless."""
+    @property
+    def begun(self) -> bool:
+        return self._task is not None
+
+    async def run(self, grace: float | None) -> None:
+        """Returns when no run is left here, at the latest about 4 s after `grace` (s; None = the
+        setting). Goes on if its caller is cancelled. Twice is harmless."""
+        loop = asyncio.get_running_loop()
+        seconds = self._grace if grace is None else grace
+        self._shorten(loop.time() + seconds)
+        if self._task is None or self._task.done():
+            self._task = loop.create_task(self._run(min(UNWIND, max(seconds, LEAST_UNWIND))))
+        await asyncio.shield(self._task)
+
+    def hurry(self) -> None:
+        """The grace is over now. Without effect before a drain has begun."""
+        if self.begun:
+            self._shorten(asyncio.get_running_loop().time())
+
+    def _shorten(self, until: float) -> None:
+        self._until = min(self._until, until)
+        if self._waiting is not None and not self._waiting.expired():
+            self._waiting.reschedule(self._until)
+
+    async def _run(self, unwind: float) -> None:
         self._worker.drain()
-        await asyncio.sleep(0)  # a task that is over has its run settled from here on
+        await self._take_leave()
         entries = self._registry.unsettled()
-        idle = [entry for entry in entries if entry.stopped and entry.settling is None]
-        for entry in idle:
-            await self._decide(entry)
-        working = [entry for entry in entries if not entry.settled.is_set()]
-        grace = self._grace() if timeout is None else timeout
-        unwind = min(UNWIND, max(grace, LEAST_UNWIND))
-        await _within(grace, working)
-        for entry in working:
-            if not entry.settled.is_set() and entry.abort is None and entry.record.task is not None:
-                entry.record.task.cancel()
-        await _within(unwind, working)
-        for entry in working:
-            await self._decide(entry)
-        await _within(unwind, working)
+        await self._decide_over(entry for entry in entries if entry.stopped and entry.settling is None)
+        await self._finished_by_themselves()
+        for entry in self._registry.unsettled():
+            if entry.abort is None and not entry.lost:
+                entry.warn(_LEAVING)
+        await _within(unwind, _all_ended(self._registry.unsettled()))
+        await self._decide_over(self._registry.unsettled())
+        await _within(DECIDE, _all_ended(self._registry.unsettled()))
+        for entry in self._registry.unsettled():
+            self._settlement.force(entry)
+        await _within(FORCE, _all_ended(self._registry.unsettled()))
+
+    # -- the grace
+
+    async def _finished_by_themselves(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(self._until) as self._waiting:
+                await _all_ended(self._registry.unsettled())
+        self._waiting = None
+
+    # -- no more runs
+
+    async def _take_leave(self) -> None:
+        """The store refuses this worker's admissions from here on; those that were faster have come
+        back, and had the time to be launched."""
+        handed: list[HandedOver] = []
+        if self._worker.live:
+            handed = await _within(FAREWELL, self._tell_store()) or []
+        await _within(FAREWELL, self._registry.all_admitted())
+        for _ in range(2):  # the caller of an admission goes on, and what follows on the end of a task
+            await asyncio.sleep(0)
+        for run in handed:
+            await _within(FAREWELL, self._let_go(run))
+
+    async def _tell_store(self) -> list[HandedOver]:
+        """Whom it hands over is hinted to everybody: a hint that is lost leaves it to their ticks."""
+        try:
+            handed = await self._store.drain(self._worker.epoch)
+            peers = await self._store.workers() if handed else []
+        except CoordinatorError as error:
+            logger.warning("The store does not know that this worker drains: %s", error)
+            return []
+        for peer in peers:
+            if peer.state is WorkerState.live:
+                for thread_id in dict.fromkeys(run.thread_id for run in handed):
+                    self._notifier.notify_worker(peer.epoch, Signal(kind="claim", thread_id=thread_id))
+        return handed
+
+    async def _let_go(self, run: HandedOver) -> None:
+        try:
+            await self._delivery.look(run.run_id)
+        except CoordinatorError as error:
+            logger.warning("Handed over run %r: %s", run.run_id, error)
+
+    # -- decisions
+
+    async def _decide_over(self, entries: Iterable[Entry]) -> None:
+        await _within(DECIDE, asyncio.gather(*(self._decide(entry) for entry in entries)))
 
     async def _decide(self, entry: Entry) -> None:
         if entry.settled.is_set() or entry.lost:
@@ -64,26 +156,32 @@ class Drain:
             self._settlement.conclude_soon(entry, None)
             return
         try:
+            if entry.own is None:  # the answer of the hand-over may have been lost
+                await self._delivery.look(entry.record.run_id)
+                if entry.handed_over:
+                    return
             decision = await self._store.decide(
                 entry.record.run_id,
-                RunStatus.interrupted,
-                action=CancelAction.interrupt,
-                cause=Cause.shutdown,
-                reason="the worker shut down",
+                _LEAVING.status,
+                action=_LEAVING.action,
+                cause=_LEAVING.cause,
+                reason=_LEAVING.reason,
             )
             if decision is not None:
-                async with asyncio.timeout(UNWIND):
-                    await self._delivery.tell(entry, decision)
-        except (CoordinatorError, TimeoutError) as error:
+                await self._delivery.deliver(decision)
+        except CoordinatorError as error:
             logger.warning("Run %r could not be ended at shutdown: %s", entry.record.run_id, error)
 
 
-async def _within(seconds: float, entries: list[Entry]) -> None:
-    ends = [asyncio.ensure_future(_ended(entry)) for entry in entries if not entry.settled.is_set()]
-    if ends:
-        await asyncio.wait(ends, timeout=seconds)
-    for end in ends:
-        end.cancel()
+async def _within(seconds: float, work: Awaitable[T]) -> T | None:
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            return await work
+    return None
+
+
+async def _all_ended(entries: list[Entry]) -> None:
+    await asyncio.gather(*(_ended(entry) for entry in entries))
 
 
 async def _ended(entry: Entry) -> None:

@@ -1,4 +1,4 @@
-"""The tick: what no signal told this worker, it finds out from two indexed reads."""
+"""The tick: what no signal told this worker, it finds out from one read of a few indexes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
+from coordinator.runs.timeouts import Timeouts
 from stores.base import WorkerStore
 
 
@@ -23,6 +24,7 @@ class Watch:
         worker: Incarnation,
         delivery: Delivery,
         settlement: Settlement,
+        timeouts: Timeouts,
         jobs: Jobs,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -31,6 +33,7 @@ class Watch:
         self._clock = clock
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
+        self._timeouts = timeouts
 
     async def tick(self) -> None:
         """Deliver the decisions over my runs that I have not seen; claim threads that are free."""
@@ -45,6 +48,8 @@ class Watch:
         for entry in self._registry.unsettled():
             if entry.own is None and not entry.lost and entry.record.run_id not in waiting:
                 await self._delivery.look(entry.record.run_id)
+        for overdue in tick.overdue:
+            await self._timeouts.end(overdue.run_id, overdue.cause)
         for thread_id in tick.free_threads:
             await self._settlement.claim(thread_id)
 

@@ -59,6 +59,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "needed text": BAD_TEXTS | NONE,
     "seconds": BAD_SECONDS,
     "needed seconds": BAD_SECONDS | NONE,
+    "time limit": BAD_SECONDS | {"zero": 0, "for ever": float("inf")},
     "name": BAD_NAMES | NONE,
     "limit": BAD_LIMITS,
     "flag": {"a number": 1, "text": "yes"},
@@ -84,13 +85,20 @@ ADMISSION = {
     "kwargs": "kwargs",
     "multitask_strategy": "name",
     "model_name": "text",
+    "timeout": "time limit",
+    "idle_timeout": "time limit",
 }
 METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     # method: (a good call, the kind of each argument)
     "create": ({"thread_id": "t"}, ADMISSION),
     "create_or_reject": (
         {"thread_id": "t"},
-        {**ADMISSION, "idempotency_key": "optional id"},
+        {
+            **ADMISSION,
+            "idempotency_key": "optional id",
+            "parent_run_id": "optional id",
+            "queue_timeout": "time limit",
+        },
     ),
     "get": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id", "raise_on_store_error": "flag"}),
     "aget": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
@@ -149,6 +157,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "reconcile_orphaned_inflight_runs": ({"error": "e"}, {"error": "needed text", "before": "instant"}),
     "cleanup": ({"run_id": "r", "delay": 0}, {"run_id": "id", "delay": "needed seconds"}),
     "shutdown": ({}, {"timeout": "seconds"}),
+    "drain": ({}, {"grace": "seconds"}),
+    "disconnected": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
 }
 RENAMED = {("update_model_name", "name"): "model_name"}
 

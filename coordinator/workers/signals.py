@@ -1,0 +1,115 @@
+"""Signals of the supervisor: the first drains, the second hurries, and the process is gone in time."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager, suppress
+from typing import Protocol
+
+BOUND = 5.0
+"""Seconds after the grace within which the process is gone, whatever it still has open."""
+_RESERVE = 0.3  # of these: a busy machine wakes the backstop late
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Leaving(Protocol):
+    """What leaves when it is told to: a manager."""
+
+    @property
+    def grace(self) -> float: ...
+    async def drain(self) -> None: ...
+    def hurry(self) -> None: ...
+
+
+class Departure:
+    """What has become of the signals. `asked`: the first has come. `drained`: no run is left here, and the
+    program may go; until then it should go on answering (cancels work all the while)."""
+
+    def __init__(self, manager: Leaving, end: Callable[[int], object]) -> None:
+        self._manager, self._end = manager, end
+        self._task: asyncio.Task[None] | None = None
+        self._backstop: threading.Timer | None = None
+        self.asked, self.drained = asyncio.Event(), asyncio.Event()
+
+    def received(self, number: int) -> None:
+        """On the event loop."""
+        if self._task is None:
+            self.asked.set()
+            self._arm(self._manager.grace + BOUND - _RESERVE, number)
+            self._task = asyncio.get_running_loop().create_task(self._drain())
+        else:
+            self._manager.hurry()
+            self._arm(BOUND - _RESERVE, number)
+
+    async def _drain(self) -> None:
+        try:
+            await self._manager.drain()
+        finally:
+            self.drained.set()
+
+    def _arm(self, seconds: float, number: int) -> None:
+        """A thread, because what is in the way may be the event loop, a task that swallows its cancel, or
+        a job in a thread pool, for each of which the interpreter itself would wait for ever."""
+        if self._backstop is not None:
+            self._backstop.cancel()
+        self._backstop = threading.Timer(seconds, self._end, (128 + number,))
+        self._backstop.daemon = True
+        self._backstop.start()
+
+
+@contextmanager
+def draining_on_signals(
+    manager: Leaving,
+    *,
+    signals: Iterable[signal.Signals] = SIGNALS,
+    end: Callable[[int], object] | None = None,
+) -> Generator[Departure]:
+    """While this is open, the first of `signals` drains `manager` and every further one hurries it.
+
+    From the main thread, on a running event loop. For programs that end afterwards: the backstop that
+    `end` (by default: stacks to stderr, then `os._exit`) stays armed when the block is left. The exit
+    status is then 128 and the signal's number.
+    """
+    loop, departure = asyncio.get_running_loop(), Departure(manager, end or _exit)
+    undo = [_handle(loop, number, departure) for number in signals]
+    try:
+        yield departure
+    finally:
+        for restore in undo:
+            restore()
+
+
+def _handle(
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, departure: Departure
+) -> Callable[[], object]:
+    before = signal.getsignal(number)
+    try:
+        loop.add_signal_handler(number, departure.received, number)
+    except NotImplementedError:  # Windows
+
+        def receive(_number: int, _frame: object) -> None:
+            loop.call_soon_threadsafe(departure.received, number)
+
+        signal.signal(number, receive)
+        return lambda: signal.signal(number, before)
+
+    def restore() -> None:
+        loop.remove_signal_handler(number)
+        signal.signal(number, before)
+
+    return restore
+
+
+def _exit(status: int) -> None:
+    """Nothing here may block: not the log, whose lock may be held by what is in the way."""
+    with suppress(Exception):
+        os.write(2, b"coordinator: not gone in time, ending the process. Its threads:\n")
+        faulthandler.dump_traceback(sys.__stderr__ or 2)
+    os._exit(status)

@@ -1,0 +1,114 @@
+"""What a run started does not outlive it, unless it succeeded. Reported failure 36."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from coordinator import ParentEnded, RunManager, RunNotFound, RunStatus
+from tests.support.agents import Agent, launched, running
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+
+async def cause_of(manager: RunManager, run_id: str) -> str | None:
+    cause = (await manager.receipt(run_id)).cause
+    return cause and cause.value
+
+
+async def test_a_cancel_reaches_every_generation_on_every_worker(team: list[RunManager]) -> None:
+    a, b = team
+    parent, _ = await running(a, "t")
+    child, second = await running(b, "t2", parent_run_id=parent.run_id)
+    grandchild, third = await running(a, "t3", parent_run_id=child.run_id)
+    waits, fourth = await launched(b, "t3", multitask_strategy="enqueue", parent_run_id=parent.run_id)
+    assert child.parent_run_id == parent.run_id
+    assert await b.cancel(parent.run_id, wait=5)
+    for run in (child, grandchild, waits):
+        assert await a.wait(run.run_id, timeout=5) is None
+        assert await cause_of(a, run.run_id) == "parent"
+    assert (second.cancels, third.cancels, fourth.started.is_set()) == (1, 1, False)
+    assert second.ctx.abort is not None
+    assert second.ctx.abort.cause == "parent"
+
+
+async def test_so_does_a_time_limit(team: list[RunManager]) -> None:
+    a, b = team
+    parent, _ = await running(a, "t", timeout=0.3)
+    child, agent = await running(b, "t2", parent_run_id=parent.run_id)
+    assert await a.wait(child.run_id, timeout=5) is None
+    assert await cause_of(b, child.run_id) == "parent"
+    assert agent.cancels == 1
+
+
+async def test_a_parent_that_fails(team: list[RunManager]) -> None:
+    a, b = team
+    parent, go_on = await a.create_or_reject("t"), asyncio.Event()
+
+    async def fails(_: object) -> None:
+        await go_on.wait()
+        raise RuntimeError("no more")
+
+    a.launch(parent, fails)
+    await wait_until(lambda: parent.status is RunStatus.running, description="it runs")
+    child, _ = await running(b, "t2", parent_run_id=parent.run_id)
+    go_on.set()
+    assert await a.wait(child.run_id, timeout=5) is None
+    assert await cause_of(a, child.run_id) == "parent"
+
+
+async def test_a_parent_that_had_to_be_forced(tmp_path: Path) -> None:
+    async with team_of(2, tmp_path, force_after=0.2) as (a, b):
+        deaf = Agent(stubborn=True)
+        parent, _ = await running(a, "t", deaf)
+        child, agent = await running(b, "t2", parent_run_id=parent.run_id)
+        assert await b.cancel(parent.run_id, wait=5)
+        assert await b.wait(child.run_id, timeout=5) is None
+        assert (a.forced, agent.cancels) == (1, 1)
+        deaf.may_stop.set()
+        await deaf.stopped.wait()
+
+
+async def test_one_that_succeeds_leaves_them_alone(team: list[RunManager]) -> None:
+    a, b = team
+    parent, first = await running(a, "t")
+    child, second = await running(b, "t2", Agent(returns="later"), parent_run_id=parent.run_id)
+    first.may_end.set()
+    await a.wait(parent.run_id, timeout=5)
+    second.may_end.set()
+    assert await a.wait(child.run_id, timeout=5) == "later"
+
+
+async def test_a_child_that_comes_too_late(team: list[RunManager]) -> None:
+    """The code of a cancelled run still unwinds, and starts something."""
+    a, b = team
+    parent, agent = await running(a, "t", Agent(stubborn=True))
+    assert await b.cancel(parent.run_id)
+    for manager in team:
+        with pytest.raises(ParentEnded):
+            await manager.create_or_reject("t2", parent_run_id=parent.run_id)
+    agent.may_stop.set()
+    assert not await a.has_inflight("t2")
+
+
+async def test_a_parent_of_another_user_looks_missing(team: list[RunManager]) -> None:
+    a, b = team
+    parent, _ = await running(a, "t", user_id="u")
+    for other in (parent.run_id, "no such run"):
+        with pytest.raises(RunNotFound):
+            await b.create_or_reject("t2", user_id="v", parent_run_id=other)
+
+
+async def test_on_a_store_with_records_only_the_records_say_so_too() -> None:
+    from coordinator import MemoryRunStore
+
+    async with RunManager(records := MemoryRunStore()) as manager:
+        parent, _ = await running(manager, "t")
+        child, _ = await running(manager, "t2", parent_run_id=parent.run_id)
+        await manager.cancel(parent.run_id, wait=5)
+        await manager.wait(child.run_id, timeout=5)
+        row = await records.get(child.run_id)
+        assert row is not None
+        assert row["status"] == "interrupted"

@@ -1,0 +1,57 @@
+"""A watcher who goes away is not a cancel, unless the run was admitted so. Reported failure 33."""
+
+from __future__ import annotations
+
+import pytest
+
+from coordinator import DisconnectMode, RunManager, RunStatus
+from tests.support.agents import Agent, launched, quick, running
+
+ANYWHERE = pytest.mark.parametrize("told", [0, 1], ids=["owner", "other worker"])
+
+
+@ANYWHERE
+async def test_where_the_run_says_continue_nothing_happens(team: list[RunManager], told: int) -> None:
+    run, agent = await running(team[0], "t", Agent(returns=1), on_disconnect="continue")
+    assert not await team[told].disconnected(run.run_id)
+    assert agent.running
+    agent.may_end.set()
+    assert await team[1].wait(run.run_id, timeout=5) == 1
+
+
+@ANYWHERE
+async def test_where_it_says_cancel_it_is_cancelled(team: list[RunManager], told: int) -> None:
+    run, agent = await running(team[0], "t", on_disconnect=DisconnectMode.cancel)
+    for _ in range(2):
+        assert await team[told].disconnected(run.run_id)
+    assert await team[1].wait(run.run_id, timeout=5) is None
+    assert agent.cancels == 1
+    assert run.status is RunStatus.interrupted
+    assert (await team[1].receipt(run.run_id)).cause == "disconnect"
+    assert await team[told].disconnected(run.run_id), "also when it is over"
+
+
+@ANYWHERE
+async def test_one_that_waits_never_starts(team: list[RunManager], told: int) -> None:
+    await running(team[1], "t")
+    run, agent = await launched(team[0], "t", multitask_strategy="enqueue")
+    assert await team[told].disconnected(run.run_id)
+    assert await team[0].wait(run.run_id, timeout=5) is None
+    assert not agent.started.is_set()
+
+
+@ANYWHERE
+async def test_one_that_is_done_stays_so(team: list[RunManager], told: int) -> None:
+    run = await team[0].create_or_reject("t")
+    team[0].launch(run, quick)
+    await team[0].wait(run.run_id, timeout=5)
+    assert not await team[told].disconnected(run.run_id)
+    assert run.status is RunStatus.success
+
+
+@ANYWHERE
+async def test_an_unknown_run_and_one_of_somebody_else(team: list[RunManager], told: int) -> None:
+    run, agent = await running(team[0], "t", user_id="u")
+    assert not await team[told].disconnected("no such run")
+    assert not await team[told].disconnected(run.run_id, user_id="v")
+    assert agent.running

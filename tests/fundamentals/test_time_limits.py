@@ -1,0 +1,230 @@
+"""A run may run, be silent and wait for so long. Then it ends like a cancelled one, with status `timeout`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import RunContext, RunFailed, RunManager, RunStatus, StoreUnavailable
+from tests.support.agents import Agent, launched, quick, running
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+SOON, NEVER = 0.15, 60.0
+
+
+async def ended(manager: RunManager, run_id: str) -> tuple[str, str | None]:
+    """Status and cause, as the store has them once the run has settled."""
+    with pytest.raises(RunFailed, match="timeout"):
+        await manager.wait(run_id, timeout=5)
+    row = (await manager.explain(run_id)).run
+    return row.status.value, row.cancel_cause and row.cancel_cause.value
+
+
+async def test_a_run_that_runs_too_long(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(a, "t", timeout=SOON)
+    assert await ended(b, run.run_id) == ("timeout", "timeout")
+    assert agent.cancels == 1
+    assert agent.ctx.abort is not None
+    assert (agent.ctx.abort.cause, agent.ctx.abort.status) == ("timeout", RunStatus.timeout)
+    assert run.error == "it ran for longer than its time limit"
+    assert not await b.has_inflight("t")
+
+
+async def test_its_time_begins_when_it_starts(team: list[RunManager]) -> None:
+    a, _ = team
+    holder, first = await running(a, "t")
+    run, agent = await launched(a, "t", multitask_strategy="enqueue", timeout=SOON)
+    await asyncio.sleep(SOON * 2)  # time passes, and nothing of it counts
+    assert run.status is RunStatus.pending
+    first.may_end.set()
+    await agent.started.wait()
+    assert await ended(a, run.run_id) == ("timeout", "timeout")
+    assert holder.status is RunStatus.success
+
+
+async def test_a_silent_run(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(a, "t", idle_timeout=SOON, timeout=NEVER)
+    assert await ended(b, run.run_id) == ("timeout", "idle")
+    assert agent.cancels == 1
+
+
+@pytest.mark.parametrize("sign", ["event", "save", "progress"])
+async def test_signs_of_life(alone: RunManager, sign: str) -> None:
+    signs, silent = 0, asyncio.Event()
+
+    async def agent(ctx: RunContext) -> None:
+        nonlocal signs
+        for _ in range(10):
+            await asyncio.sleep(0.04)
+            if sign == "event":
+                await ctx.emit("custom", signs)
+            elif sign == "save":
+                await ctx.save({"n": signs})
+            else:
+                ctx.progress(llm_call_count=signs)
+            signs += 1
+        silent.set()
+        await asyncio.Event().wait()
+
+    run = await alone.create_or_reject("t", idle_timeout=0.3)
+    alone.launch(run, agent)
+    assert await ended(alone, run.run_id) == ("timeout", "idle")
+    assert silent.is_set(), "it was let live for longer than its idle limit, as long as it spoke"
+    assert signs == 10
+
+
+async def test_callers_with_tasks_of_their_own_give_signs_too(alone: RunManager) -> None:
+    run = await alone.create_or_reject("t", idle_timeout=0.3)
+    spoke = asyncio.Event()
+
+    async def work() -> None:
+        await alone.set_status(run.run_id, RunStatus.running)
+        for count in range(10):
+            await asyncio.sleep(0.04)
+            await alone.update_run_progress(run.run_id, llm_call_count=count)
+        spoke.set()
+        await asyncio.Event().wait()
+
+    run.task = asyncio.create_task(work())
+    assert await ended(alone, run.run_id) == ("timeout", "idle")
+    assert spoke.is_set()
+    assert run.task.cancelled()
+
+
+async def test_a_run_that_waits_too_long(team: list[RunManager]) -> None:
+    a, b = team
+    _, holder = await running(b, "t")
+    run, agent = await launched(a, "t", multitask_strategy="enqueue", queue_timeout=SOON)
+    assert await ended(b, run.run_id) == ("timeout", "queue_timeout")
+    assert not agent.started.is_set()
+    assert holder.running
+
+
+async def test_a_turn_that_comes_in_time_ends_the_wait(alone: RunManager) -> None:
+    _, first = await running(alone, "t")
+    run, agent = await launched(alone, "t", multitask_strategy="enqueue", queue_timeout=0.3)
+    first.may_end.set()
+    await agent.started.wait()
+    await asyncio.sleep(0.4)  # past the limit
+    assert run.status is RunStatus.running
+    agent.may_end.set()
+    await alone.wait(run.run_id, timeout=5)
+
+
+async def test_a_turn_that_comes_in_the_same_moment_wins(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The timer has fired, and before its decision is written the run gets its thread."""
+    _, first = await running(alone, "t")
+    decide, reached, go_on = alone._store.decide, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await decide(*args, **kwargs)
+
+    monkeypatch.setattr(alone._store, "decide", slowly)
+    run, agent = await launched(alone, "t", multitask_strategy="enqueue", queue_timeout=SOON)
+    await reached.wait()
+    first.may_end.set()
+    await agent.started.wait()
+    go_on.set()
+    await wait_until(lambda: not alone._parts.jobs._tasks, description="the timer's job is over")
+    assert run.status is RunStatus.running
+    agent.may_end.set()
+    await alone.wait(run.run_id, timeout=5)
+
+
+async def test_a_finish_that_comes_first_wins(alone: RunManager, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide, reached, go_on = alone._store.decide, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await decide(*args, **kwargs)
+
+    monkeypatch.setattr(alone._store, "decide", slowly)
+    run, agent = await running(alone, "t", Agent(returns="done"), timeout=SOON)
+    await reached.wait()
+    agent.may_end.set()
+    assert await alone.wait(run.run_id, timeout=5) == "done"
+    go_on.set()
+    await wait_until(lambda: not alone._parts.jobs._tasks, description="the timer's job is over")
+    assert run.status is RunStatus.success
+    assert (await alone.receipt(run.run_id)).cause is None
+
+
+async def test_if_it_cannot_be_written_the_task_is_stopped_all_the_same(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decide, away = alone._store.decide, asyncio.Event()
+    away.set()
+
+    async def unavailable(*args: Any, **kwargs: Any) -> Any:
+        if away.is_set():
+            raise StoreUnavailable("the disk is full")
+        return await decide(*args, **kwargs)
+
+    monkeypatch.setattr(alone._store, "decide", unavailable)
+    run, agent = await running(alone, "t", timeout=SOON)
+    await agent.cancelled.wait()
+    away.clear()
+    assert await ended(alone, run.run_id) == ("timeout", "timeout")
+
+
+async def test_what_no_timer_ends_the_tick_of_any_worker_does(team: list[RunManager]) -> None:
+    """As after a restart: the timers of the run are gone, its row is not."""
+    a, b = team
+    run, agent = await running(b, "t", timeout=1)
+    entry = b._parts.registry.entry(run.run_id)
+    assert entry is not None
+    assert entry.open
+    entry.stop_timers()
+    assert await ended(a, run.run_id) == ("timeout", "timeout")
+    assert agent.cancels == 1
+
+
+async def test_a_wait_ends_also_when_its_home_is_gone(tmp_path: Path) -> None:
+    """A portable run outlives its home, but not its queue limit."""
+    async with team_of(2, tmp_path) as (a, b):
+        await running(b, "t")
+        run = await a.create_or_reject("t", multitask_strategy="enqueue", queue_timeout=1)
+        sql = f"UPDATE runs SET portable = 1 WHERE run_id = '{run.run_id}'"
+        await a._store._write(lambda cx, now: cx.execute(sql))
+        await a.drain(grace=0)
+        await a.aclose()
+        assert (await b.explain(run.run_id)).run.open
+        assert await ended(b, run.run_id) == ("timeout", "queue_timeout")
+
+
+async def test_the_settings_are_the_defaults(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, run_timeout=SOON, queue_timeout=NEVER) as (manager,):
+        run, _ = await running(manager, "t")
+        assert await ended(manager, run.run_id) == ("timeout", "timeout")
+        endless, agent = await running(manager, "t", timeout=None)
+        row = (await manager.explain(endless.run_id)).run
+        assert (row.timeout_ms, row.deadline_at) == (None, None)
+        agent.may_end.set()
+        await manager.wait(endless.run_id, timeout=5)
+
+
+async def test_runs_of_create_have_them_too(alone: RunManager) -> None:
+    run = await alone.create("t", timeout=SOON)
+    agent = Agent()
+    alone.launch(run, agent)
+    assert await ended(alone, run.run_id) == ("timeout", "timeout")
+
+
+async def test_no_timer_outlives_its_run(alone: RunManager) -> None:
+    run = await alone.create_or_reject("t", timeout=NEVER, idle_timeout=NEVER)
+    entry = alone._parts.registry.entry(run.run_id)
+    assert entry is not None
+    alone.launch(run, quick)
+    await alone.wait(run.run_id, timeout=5)
+    assert entry.timers is None
