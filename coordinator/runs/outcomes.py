@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import io
+import traceback
+from typing import cast
 
 from coordinator.runs.registry import Entry
 from coordinator.schemas import Json, RunStatus
@@ -43,10 +44,17 @@ def stack_of(entry: Entry) -> str:
     """Where its task, and the tasks that it tracked, stand. Of a thread's job only that there is one."""
     tracked = sorted(entry.tracked, key=repr)
     work = [entry.record.task, *tracked] if entry.record.task_active else tracked
-    text = io.StringIO()
-    for future in work:
-        if isinstance(future, asyncio.Task):
-            future.print_stack(file=text)
-        else:
-            text.write(f"tracked: {future!r}\n")
-    return text.getvalue()
+    return "\n".join(f"{future!r}\n{_frames(future)}" for future in work)
+
+
+def _frames(future: object) -> str:
+    """Outermost first, down to what it awaits; `Task.print_stack` shows the outermost alone."""
+    frames: list[traceback.FrameSummary] = []
+    task = cast("asyncio.Task[object] | None", future if isinstance(future, asyncio.Task) else None)
+    awaited = None if task is None else cast("object", task.get_coro())
+    while awaited is not None:
+        frame = getattr(awaited, "cr_frame", None) or getattr(awaited, "gi_frame", None)
+        if frame is not None:
+            frames += traceback.StackSummary.extract([(frame, frame.f_lineno)])
+        awaited = getattr(awaited, "cr_await", None) or getattr(awaited, "gi_yieldfrom", None)
+    return "".join(traceback.format_list(frames))

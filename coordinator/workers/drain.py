@@ -92,6 +92,7 @@ class Drain:
         entries = self._registry.unsettled()
         await self._decide_over(entry for entry in entries if entry.stopped and entry.settling is None)
         await self._finished_by_themselves()
+        await _within(FAREWELL, self._look_at_the_waiting())
         for entry in self._registry.unsettled():
             if entry.abort is None and not entry.lost:
                 entry.warn(_LEAVING)
@@ -121,8 +122,8 @@ class Drain:
         await _within(FAREWELL, self._registry.all_admitted())
         for _ in range(2):  # the caller of an admission goes on, and what follows on the end of a task
             await asyncio.sleep(0)
-        for run in handed:
-            await _within(FAREWELL, self._let_go(run))
+        if handed:
+            await _within(FAREWELL, self._look_at_the_waiting())
 
     async def _tell_store(self) -> list[HandedOver]:
         """Whom it hands over is hinted to everybody: a hint that is lost leaves it to their ticks."""
@@ -138,11 +139,14 @@ class Drain:
                     self._notifier.notify_worker(peer.epoch, Signal(kind="claim", thread_id=thread_id))
         return handed
 
-    async def _let_go(self, run: HandedOver) -> None:
+    async def _look_at_the_waiting(self) -> None:
+        """Their rows say who was handed over, also where the answer of the store was lost."""
         try:
-            await self._delivery.look(run.run_id)
+            for entry in self._registry.unsettled():
+                if entry.own is None:
+                    await self._delivery.look(entry.record.run_id)
         except CoordinatorError as error:
-            logger.warning("Handed over run %r: %s", run.run_id, error)
+            logger.warning("Runs that wait could not be read: %s", error)
 
     # -- decisions
 
@@ -156,10 +160,6 @@ class Drain:
             self._settlement.conclude_soon(entry, None)
             return
         try:
-            if entry.own is None:  # the answer of the hand-over may have been lost
-                await self._delivery.look(entry.record.run_id)
-                if entry.handed_over:
-                    return
             decision = await self._store.decide(
                 entry.record.run_id,
                 _LEAVING.status,

@@ -10,6 +10,7 @@ import pytest
 
 from coordinator import RunContext, RunFailed, RunManager, RunStatus, StoreUnavailable
 from tests.support.agents import Agent, launched, quick, running
+from tests.support.builders import sql_of
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -195,8 +196,7 @@ async def test_a_wait_ends_also_when_its_home_is_gone(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
         await running(b, "t")
         run = await a.create_or_reject("t", multitask_strategy="enqueue", queue_timeout=1)
-        sql = f"UPDATE runs SET portable = 1 WHERE run_id = '{run.run_id}'"
-        await a._store._write(lambda cx, now: cx.execute(sql))
+        sql_of(a._store)("UPDATE runs SET portable = 1 WHERE run_id = ?", run.run_id)
         await a.drain(grace=0)
         await a.aclose()
         assert (await b.explain(run.run_id)).run.open

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -102,6 +103,14 @@ class WorkerProcess:
         async with asyncio.timeout(20):
             await self._process.wait()
         await self._listening
+
+    async def gone(self, timeout: float = 20) -> tuple[float, int]:
+        """Wait for its end: when that came (monotonic), and its exit status."""
+        async with asyncio.timeout(timeout):
+            status = await self._process.wait()
+        ended = time.monotonic()
+        await self._listening
+        return ended, status
 
     async def _listen(self) -> None:
         assert self._process.stdout is not None

@@ -13,10 +13,12 @@ import asyncio
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 from coordinator import Event, Follower, Gap, RunContext, RunManager, Settings, open_coordinator
 from coordinator.event_log import BEGINNING, Entry, EventId
+from coordinator.workers.signals import draining_on_signals
 
 
 def say(**words: Any) -> None:
@@ -50,6 +52,9 @@ class Program:
             return wish.get("returns")
         except asyncio.CancelledError:
             say(event="cancelled", run=run_id, at=time.monotonic(), cause=ctx.abort and ctx.abort.cause)
+            while wish.get("deaf"):
+                with suppress(asyncio.CancelledError):
+                    await asyncio.sleep(1)
             await asyncio.sleep(wish.get("unwinds", 0))
             raise
         finally:
@@ -80,6 +85,13 @@ class Program:
         await asyncio.gather(*(self.admit(f"{prefix}{at}") for at in range(count)))
         async with self.began:
             await self.began.wait_for(lambda: len(self.contexts) >= count)
+
+    async def workers(self) -> dict[int, str]:
+        return {row.epoch: row.state.value for row in await self.manager.workers(alive_only=False)}
+
+    async def occupy(self, seconds: float) -> None:
+        """A job in a thread pool, for which the interpreter waits at its end."""
+        asyncio.get_running_loop().run_in_executor(None, time.sleep, seconds)
 
     async def cancel(self, run: str, **options: Any) -> bool:
         return await self.manager.cancel(run, **options)
@@ -183,12 +195,20 @@ async def main() -> None:
     settings = Settings(**json.loads(sys.argv[1]))
     async with open_coordinator(settings=settings, assistants={"agent": agent}) as manager:
         program = Program(manager)
-        say(event="ready", epoch=manager.epoch)
-        while line := await reader.readline():
-            asked = json.loads(line)
-            task = asyncio.create_task(program.answer(asked.pop("id"), asked.pop("do"), **asked))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+
+        async def serve() -> None:
+            while line := await reader.readline():
+                asked = json.loads(line)
+                task = asyncio.create_task(program.answer(asked.pop("id"), asked.pop("do"), **asked))
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
+
+        with draining_on_signals(manager) as departure:
+            say(event="ready", epoch=manager.epoch)
+            serving, drained = asyncio.create_task(serve()), asyncio.create_task(departure.drained.wait())
+            await asyncio.wait((serving, drained), return_when=asyncio.FIRST_COMPLETED)
+            for task in (serving, drained):
+                task.cancel()
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@
     out   {"moment": "started", "run_id": …, "at": …, …}         what the runs of this worker go through
 
 Times are nanoseconds of CLOCK_MONOTONIC, which all processes of a machine share. The end of stdin ends
-the worker, so none outlives the demo.
+the worker, so none outlives the demo. SIGTERM drains it, and it answers until it is gone.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 from coordinator import ConflictError, CoordinatorError, RunContext, RunFailed, RunManager, open_coordinator
 from coordinator.settings import Settings
+from coordinator.workers.signals import draining_on_signals
 
 Answer = dict[str, Any]
 
@@ -129,14 +130,21 @@ async def serve(settings: Settings) -> None:
     answering: set[asyncio.Task[None]] = set()
     async with open_coordinator(settings=settings) as manager:
         worker = Worker(manager)
-        say({"ready": True, "epoch": manager.epoch})
-        while line := await lines.readline():
-            task = asyncio.create_task(worker.answer(json.loads(line)))
-            answering.add(task)
-            task.add_done_callback(answering.discard)
-        for task in answering:
-            task.cancel()
-        await manager.shutdown(timeout=0)
+
+        async def listen() -> None:
+            while line := await lines.readline():
+                task = asyncio.create_task(worker.answer(json.loads(line)))
+                answering.add(task)
+                task.add_done_callback(answering.discard)
+
+        with draining_on_signals(manager) as departure:
+            say({"ready": True, "epoch": manager.epoch})
+            listening = asyncio.create_task(listen())
+            drained = asyncio.create_task(departure.drained.wait())
+            await asyncio.wait((listening, drained), return_when=asyncio.FIRST_COMPLETED)
+            for task in (listening, drained, *answering):
+                task.cancel()
+            await manager.shutdown(timeout=0)
 
 
 if __name__ == "__main__":

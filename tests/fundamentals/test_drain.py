@@ -1,0 +1,299 @@
+"""Drain: a worker that leaves says so, gives away what it can, and keeps nobody waiting."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import Draining, RunContext, RunManager, RunRecord, RunStatus, StoreUnavailable
+from coordinator.notifier import Signal
+from tests.support.agents import Agent, launched, running
+from tests.support.builders import sql_of
+from tests.support.runs import working
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+BOUND = 5.0
+
+
+async def begun(manager: RunManager, grace: float = 30) -> asyncio.Task[None]:
+    """A drain that the store knows of."""
+    task = asyncio.create_task(manager.drain(grace))
+
+    async def shows() -> bool:
+        return [row.state for row in await manager.workers() if row.epoch == manager.epoch] == ["draining"]
+
+    await wait_until(shows, description="it shows as draining")
+    return task
+
+
+async def portable(manager: RunManager, thread_id: str) -> tuple[RunRecord, Agent]:
+    """A waiting run that any worker could execute."""
+    run, agent = await launched(manager, thread_id, multitask_strategy="enqueue")
+    sql_of(manager._store)("UPDATE runs SET portable = 1 WHERE run_id = ?", run.run_id)
+    return run, agent
+
+
+async def test_it_shows_and_admits_nothing(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(a, "t")
+    assert not a.draining
+    leaving = await begun(a)
+    assert (a.draining, b.draining) == (True, False)
+    for admitting in (a.create("t2"), a.create_or_reject("t2"), a.update_thread("t2", {})):
+        with pytest.raises(Draining, match="draining, retry elsewhere"):
+            await admitting
+    assert (await running(b, "t2"))[1].running, "elsewhere it works"
+    agent.may_end.set()
+    await leaving
+    assert run.status is RunStatus.success
+
+
+async def test_a_second_call_hurries(alone: RunManager) -> None:
+    run, agent = await running(alone, "t")
+    first = await begun(alone)
+    began = time.monotonic()
+    await alone.drain()
+    await first
+    assert time.monotonic() - began < BOUND
+    assert (run.status, agent.cancels) == (RunStatus.interrupted, 1)
+
+
+async def test_hurry_does_so_too_and_a_close_joins(alone: RunManager) -> None:
+    run, agent = await running(alone, "t")
+    alone.hurry()
+    assert agent.running, "nothing is under way"
+    first = await begun(alone)
+    closing = asyncio.create_task(alone.shutdown(timeout=30))
+    await asyncio.sleep(0)
+    assert agent.cancels == 0, "it only joins"
+    alone.hurry()
+    await asyncio.gather(first, closing)
+    assert (run.status, agent.cancels) == (RunStatus.interrupted, 1)
+
+
+async def test_who_is_stopped_is_told_why_before_anything_is_decided(team: list[RunManager]) -> None:
+    a, b = team
+    run, seen = await a.create_or_reject("t"), list[Any]()
+    started = asyncio.Event()
+
+    async def agent(ctx: RunContext) -> None:
+        started.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            row = (await b.explain(run.run_id)).run
+            seen.extend((ctx.abort and ctx.abort.cause, ctx.abort_event.is_set(), row.status))
+            await ctx.save({"kept": True})  # nothing is decided: it may still write
+            raise
+
+    a.launch(run, agent)
+    await started.wait()
+    await a.drain(grace=0)
+    assert seen == ["shutdown", True, "running"]
+    receipt = await b.receipt(run.run_id)
+    assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
+    thread = await b.thread("t")
+    assert thread is not None
+    assert thread.values == {"kept": True}
+
+
+async def test_a_cancel_while_it_unwinds_is_the_users(team: list[RunManager]) -> None:
+    """Reported failure 7, in the last moment."""
+    a, b = team
+    run, agent = await running(a, "t", Agent(stubborn=True))
+    leaving = asyncio.create_task(a.drain(grace=0))
+    await agent.cancelled.wait()
+    assert await b.cancel(run.run_id, reason="mine")
+    agent.may_stop.set()
+    await leaving
+    receipt = await b.receipt(run.run_id)
+    assert (receipt.cause, receipt.reason, agent.cancels) == ("user", "mine", 1)
+
+
+async def test_a_turn_that_comes_within_the_grace_is_taken(team: list[RunManager]) -> None:
+    a, b = team
+    _, holder = await running(b, "t")
+    run, agent = await launched(a, "t", Agent(returns="done"), multitask_strategy="enqueue")
+    leaving = await begun(a)
+    holder.may_end.set()
+    await agent.started.wait()
+    agent.may_end.set()
+    await leaving
+    assert await b.wait(run.run_id, timeout=5) == "done"
+
+
+async def test_a_turn_that_does_not_come_ends_the_wait(team: list[RunManager]) -> None:
+    a, b = team
+    await running(b, "t")
+    run, agent = await launched(a, "t", multitask_strategy="enqueue")
+    await a.drain(grace=0.2)
+    receipt = await b.receipt(run.run_id)
+    assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
+    assert not agent.started.is_set()
+
+
+async def handed_over(a: RunManager, b: RunManager, run: RunRecord, agent: Agent) -> None:
+    row = (await b.explain(run.run_id)).run
+    assert (row.status, row.home_epoch, row.owner_epoch) == ("pending", None, None)
+    task = run.task
+    assert task is not None
+    await asyncio.wait([task])
+    assert not agent.started.is_set(), "not here"
+    assert run.abort_event.is_set()
+    assert run.status is RunStatus.pending, "nothing is decided"
+    assert (await b.explain(run.run_id)).transitions[-1].what == "handed over"
+
+
+async def test_a_portable_run_that_waits_is_handed_over(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = team
+    await running(b, "t")
+    run, agent = await portable(a, "t")
+    hints: list[tuple[int, Signal]] = []
+
+    def hint(epoch: int, signal: Signal) -> None:
+        hints.append((epoch, signal))
+
+    monkeypatch.setattr(a._notifier, "notify_worker", hint)
+    waiting = asyncio.create_task(a.wait(run.run_id))
+    await asyncio.sleep(0)
+    async with asyncio.timeout(BOUND):
+        await a.drain(grace=30)
+    await handed_over(a, b, run, agent)
+    assert hints == [(b.epoch, Signal(kind="claim", thread_id="t"))]
+    await a._parts.worker.retire()
+    assert (await b.explain(run.run_id)).run.open, "nobody ends it as an orphan"
+    assert not waiting.done(), "whoever waits for it here waits for what becomes of it there"
+    await b.cancel(run.run_id)
+    assert await waiting is None
+
+
+async def test_also_if_the_answer_of_the_store_is_lost(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = team
+    await running(b, "t")
+    run, agent = await portable(a, "t")
+    drain = a._store.drain
+
+    async def lost(epoch: int) -> Any:
+        await drain(epoch)
+        raise StoreUnavailable("the connection broke")
+
+    monkeypatch.setattr(a._store, "drain", lost)
+    await a.drain(grace=0.1)
+    await handed_over(a, b, run, agent)
+
+
+async def test_an_admission_that_was_faster_is_a_run_like_any_other(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its row is written and its answer on the way, while the drain begins."""
+    admit, reached, go_on = alone._store.admit, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        admission = await admit(*args, **kwargs)
+        reached.set()
+        await go_on.wait()
+        return admission
+
+    monkeypatch.setattr(alone._store, "admit", slowly)
+    agent = Agent(returns="done")
+    admitting = asyncio.create_task(launched(alone, "t", agent))
+    await reached.wait()
+    leaving = await begun(alone)
+    go_on.set()
+    run, _ = await admitting
+    await agent.started.wait()
+    agent.may_end.set()
+    await leaving
+    assert run.status is RunStatus.success
+
+
+async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passed the check here before the drain, and reaches the store after it. The store's "no" must
+    not be taken for a burial: that would end every run of the worker."""
+    run, agent = await running(alone, "t", Agent(returns="done"))
+    admit, reached, go_on = alone._store.admit, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        reached.set()
+        await go_on.wait()
+        return await admit(*args, **kwargs)
+
+    monkeypatch.setattr(alone._store, "admit", slowly)
+    admitting = asyncio.create_task(alone.create_or_reject("t2"))
+    await reached.wait()
+    leaving = await begun(alone)
+    go_on.set()
+    with pytest.raises(Draining):
+        await admitting
+    assert agent.running
+    agent.may_end.set()
+    await leaving
+    assert await alone.wait(run.run_id, timeout=5) == "done"
+
+
+async def forced(a: RunManager, b: RunManager, run_id: str) -> None:
+    began = time.monotonic()
+    await a.drain(grace=0)
+    await a.aclose()
+    assert time.monotonic() - began < BOUND, "not after `force_after`, which may be longer"
+    assert a.forced == 1
+    explained = await b.explain(run_id)
+    row = explained.run
+    assert (row.status, row.cancel_cause, row.settled) == ("interrupted", "shutdown", True)
+    assert "fenced" in [step.what for step in explained.transitions]
+
+
+async def test_a_deaf_task_is_settled_by_force_within_the_bound(tmp_path: Path) -> None:
+    """Reported failure 37."""
+    async with team_of(2, tmp_path, force_after=60) as (a, b):
+        run, agent = await running(a, "t", Agent(stubborn=True))
+        await forced(a, b, run.run_id)
+        assert agent.cancels == 1
+        agent.may_stop.set()
+        await agent.stopped.wait()
+
+
+async def test_so_is_one_that_its_caller_made(tmp_path: Path) -> None:
+    async with team_of(2, tmp_path, force_after=60) as (a, b):
+        run = await a.create_or_reject("t")
+        await a.set_status(run.run_id, RunStatus.running)
+        work = await working(run)
+        await forced(a, b, run.run_id)
+        assert work.cancels == 1
+        work.unwound.set()
+        await asyncio.wait([work.task])
+
+
+async def test_it_is_bounded_also_when_the_store_does_not_answer(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, agent = await running(alone, "t", Agent(stubborn=True))
+    back = asyncio.Event()
+
+    def hanging(write: Any) -> Any:
+        async def hang(*args: Any, **kwargs: Any) -> Any:
+            await back.wait()
+            return await write(*args, **kwargs)
+
+        return hang
+
+    for name in ("drain", "decide", "finish", "refence"):
+        monkeypatch.setattr(alone._store, name, hanging(getattr(alone._store, name)))
+    began = time.monotonic()
+    await alone.drain(grace=0)
+    assert time.monotonic() - began < BOUND
+    back.set()
+    agent.may_stop.set()
+    await alone._parts.close(0)
+    assert not run.task_active

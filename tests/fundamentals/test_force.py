@@ -1,0 +1,230 @@
+"""What does not stop is closed, fenced and settled by force: cancelled once, and it writes nothing more."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import RunContext, RunManager, RunRecord, RunStatus, StaleFence
+from coordinator.telemetry import Event
+from coordinator.telemetry.events import RunEmitted, RunForced
+from stores.rows import Ownership
+from tests.support.agents import Agent, running
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+async def impatient(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
+    """Two workers who wait 0.2 s for a task to stop."""
+    async with team_of(2, tmp_path, force_after=0.2) as managers:
+        await managers[0].update_thread("t", {"by": "before"})
+        yield managers
+
+
+def told(manager: RunManager) -> list[Event]:
+    events: list[Event] = []
+    hooks: Any = manager._parts.telemetry
+    hooks._hooks = (*hooks._hooks, events.append)
+    return events
+
+
+class Deaf:
+    """Swallows its cancel, and goes on when it is released."""
+
+    def __init__(self) -> None:
+        self.begun, self.release = asyncio.Event(), asyncio.Event()
+        self.cancels = 0
+
+    async def ignore(self) -> None:
+        self.begun.set()
+        while not self.release.is_set():
+            try:
+                await self.release.wait()
+            except asyncio.CancelledError:
+                self.cancels += 1
+                task = asyncio.current_task()
+                assert task is not None
+                task.uncancel()  # as asyncio.timeout does: nothing shows any more that it was cancelled
+
+
+async def values(manager: RunManager) -> Any:
+    thread = await manager.thread("t")
+    assert thread is not None
+    return thread.values
+
+
+async def test_a_deaf_task_is_settled_counted_and_shown(
+    impatient: list[RunManager], caplog: pytest.LogCaptureFixture
+) -> None:
+    a, b = impatient
+    events, agent = told(a), Agent(stubborn=True)
+    run, _ = await running(a, "t", agent)
+    assert await b.cancel(run.run_id, wait=5)
+    assert (a.forced, b.forced, agent.cancels) == (1, 0, 1)
+    [forced] = [event for event in events if isinstance(event, RunForced)]
+    assert "await self.may_stop.wait()" in forced.stack, "where it stands"
+    assert "RunForced" in caplog.text
+    assert "await self.may_stop.wait()" in caplog.text
+    explained = await b.explain(run.run_id)
+    assert [step.what for step in explained.transitions][-2:] == ["fenced", "settled"]
+    assert explained.run.fence == agent.ctx.fence + 1
+    receipt = await b.receipt(run.run_id)
+    assert receipt.settled is not None
+    assert receipt.stopped is None, "it never did"
+    agent.may_stop.set()
+    await agent.stopped.wait()
+    assert agent.cancels == 1
+
+
+async def test_its_context_refuses_everything(impatient: list[RunManager]) -> None:
+    a, b = impatient
+    deaf, late, over = Deaf(), dict[str, str](), asyncio.Event()
+    events = told(a)
+    run = await a.create_or_reject("t")
+
+    async def agent(ctx: RunContext) -> str:
+        await deaf.ignore()
+        writes: dict[str, Any] = {
+            "save": lambda: ctx.save({"by": "zombie"}),
+            "emit": lambda: ctx.emit("custom", "zombie"),
+        }
+        for name, write in writes.items():
+            try:
+                await write()
+            except StaleFence:
+                late[name] = "refused"
+        for name, call in {"progress": lambda: ctx.progress(llm_call_count=99), "check": ctx.check}.items():
+            try:
+                call()
+            except StaleFence:
+                late[name] = "refused"
+        over.set()
+        return "zombie"
+
+    a.launch(run, agent)
+    await deaf.begun.wait()
+    assert await b.cancel(run.run_id, wait=5)
+    new, next_agent = await running(b, "t", Agent(saves={"by": "new"}))
+    deaf.release.set()
+    await over.wait()
+    assert late == dict.fromkeys(("save", "emit", "progress", "check"), "refused")
+    assert not [event for event in events if isinstance(event, RunEmitted)]
+    assert await values(b) == {"by": "new"}
+    row = (await b.explain(run.run_id)).run
+    assert (row.status, row.result, row.counters["llm_call_count"]) == (RunStatus.interrupted, None, 0)
+    assert deaf.cancels == 1
+    next_agent.may_end.set()
+    await b.wait(new.run_id, timeout=5)
+
+
+async def test_a_job_in_a_thread_that_ends_after_the_force(impatient: list[RunManager]) -> None:
+    """Its coroutine is long over; what the job does through the loop is refused as well."""
+    a, b = impatient
+    begun, may_end, outcomes = threading.Event(), threading.Event(), dict[str, str]()
+    run, loop = await a.create_or_reject("t"), asyncio.get_running_loop()
+
+    async def agent(ctx: RunContext) -> None:
+        def job() -> None:
+            begun.set()
+            may_end.wait(20)
+            for name, late in {"save": ctx.save({"by": "zombie"}), "emit": ctx.emit("custom", 1)}.items():
+                try:
+                    asyncio.run_coroutine_threadsafe(late, loop).result(5)
+                except StaleFence:
+                    outcomes[name] = "refused"
+
+        await ctx.track(loop.run_in_executor(None, job))
+
+    a.launch(run, agent)
+    await asyncio.to_thread(begun.wait, 10)
+    assert await b.cancel(run.run_id, wait=5)
+    assert a.forced == 1
+    new, next_agent = await running(b, "t")
+    may_end.set()
+    await wait_until(lambda: len(outcomes) == 2, description="the job has tried")
+    assert outcomes == {"save": "refused", "emit": "refused"}
+    assert await values(b) == {"by": "before"}
+    next_agent.may_end.set()
+    await b.wait(new.run_id, timeout=5)
+
+
+async def test_a_write_that_passed_the_check_before_the_force(impatient: list[RunManager]) -> None:
+    """The store itself refuses the old fence, whatever a process believes."""
+    a, b = impatient
+    agent = Agent(stubborn=True)
+    run, _ = await running(a, "t", agent)
+    own = Ownership(run.run_id, "t", a.epoch, agent.ctx.fence)
+    assert await b.cancel(run.run_id, wait=5)
+    with pytest.raises(StaleFence):
+        await a._store.save(own, {"by": "zombie"})
+    agent.may_stop.set()
+    await agent.stopped.wait()
+
+
+async def own_task(manager: RunManager, deaf: Deaf) -> RunRecord:
+    """A run whose caller made the task itself, and then reports as if nothing had happened."""
+    run = await manager.create_or_reject("t")
+
+    async def work() -> None:
+        await manager.set_status(run.run_id, RunStatus.running)
+        await deaf.ignore()
+        await manager.update_run_progress(run.run_id, llm_call_count=99)
+        await manager.update_run_completion(run.run_id, status="success", total_tokens=99)
+        await manager.update_run_completion(run.run_id, total_tokens=99, error="zombie")
+        await manager.update_model_name(run.run_id, "zombie")
+        await manager.set_status(run.run_id, RunStatus.running)
+        await manager.set_status(run.run_id, RunStatus.success)
+
+    run.task = asyncio.create_task(work())
+    await deaf.begun.wait()
+    return run
+
+
+@pytest.mark.parametrize("forgotten", [False, True], ids=["in memory", "forgotten"])
+async def test_a_callers_own_task(impatient: list[RunManager], forgotten: bool) -> None:
+    a, b = impatient
+    deaf = Deaf()
+    run = await own_task(a, deaf)
+    assert await b.cancel(run.run_id, wait=5)
+    assert a.forced == 1
+    task = run.task
+    assert task is not None
+    if forgotten:
+        await a.cleanup(run.run_id, delay=0)
+    deaf.release.set()
+    await asyncio.wait([task])
+    assert not task.cancelled()
+    assert task.exception() is None, "its calls are refused, not answered with errors"
+    assert deaf.cancels == 1
+    row = (await b.explain(run.run_id)).run
+    assert (row.status, row.error, row.model_name) == (RunStatus.interrupted, None, None)
+    assert row.counters["llm_call_count"] == 0
+    if not forgotten:
+        assert row.counters["total_tokens"] == 0
+        assert (run.status, run.total_tokens, run.model_name) == (RunStatus.interrupted, 0, None)
+
+
+async def test_a_callers_task_that_asks_to_run_after_its_cancel_is_not_cancelled_again(
+    impatient: list[RunManager],
+) -> None:
+    """It swallowed the cancel while it was about to start: it is told that it may not, and that is all."""
+    a, b = impatient
+    run, deaf = await a.create_or_reject("t"), Deaf()
+    answers: list[bool] = []
+
+    async def work() -> None:
+        await deaf.ignore()
+        answers.append(await a.start(run.run_id))
+
+    run.task = asyncio.create_task(work())
+    await deaf.begun.wait()
+    assert await b.cancel(run.run_id, wait=5)
+    deaf.release.set()
+    await run.task
+    assert (answers, deaf.cancels) == ([False], 1)
