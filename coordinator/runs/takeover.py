@@ -54,4 +54,7 @@ def _asked(row: RunRow) -> NewRun:
         kwargs=row.kwargs,
         model_name=row.model_name,
         portable=row.portable,
+        parent_run_id=row.parent_run_id,
+        timeout_ms=row.timeout_ms,
+        idle_timeout_ms=row.idle_timeout_ms,
     )

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
-from coordinator import InvalidArgument, RunContext, RunManager, RunStatus, Settings, open_coordinator
+from coordinator import (
+    InvalidArgument,
+    RunContext,
+    RunFailed,
+    RunManager,
+    RunStatus,
+    Settings,
+    open_coordinator,
+)
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, running
 from tests.support.teams import QUICK
@@ -145,3 +153,23 @@ async def test_what_has_begun_is_not_begun_again(tmp_path: Path) -> None:
         assert second.ctx.run.run_id == again.run_id
         second.may_end.set()
         await peer.wait(again.run_id, timeout=10)
+
+
+async def test_who_waits_at_a_worker_that_drains_goes_on_elsewhere_with_its_limits(
+    tmp_path: Path, stack: AsyncExitStack
+) -> None:
+    here, there = Agent(), Agent()
+    home = await stack.enter_async_context(gateway(tmp_path, agent=here))
+    friend = await stack.enter_async_context(gateway(tmp_path, agent=there))
+    _, holder = await running(friend, "t")
+    run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", idle_timeout=0.2)
+    home.launch(run)
+    async with asyncio.timeout(10):
+        await home.drain(grace=30)
+        holder.may_end.set()
+        await there.started.wait()
+        with pytest.raises(RunFailed, match="no sign of life"):
+            await friend.wait(run.run_id)
+    assert not here.started.is_set()
+    ended = await friend.explain(run.run_id)
+    assert (ended.run.status, ended.run.cancel_cause) == (RunStatus.timeout, "idle")
