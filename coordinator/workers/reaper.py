@@ -123,7 +123,9 @@ class Reaper:
 
     async def _look_at(self, peer: WorkerRow, me: int) -> None:
         proven = self._store.proven_dead(peer)
-        if not proven and not (peer.expired and self._silent(peer)):
+        # Looked at each time: the watch begins with the last heartbeat, not with the end of the lease.
+        silent = self._silent(peer)
+        if not proven and not (peer.expired and silent):
             return
         if await self._store.bury(peer, by=me, proven=proven):
             self._watched.pop(peer.epoch, None)

@@ -13,7 +13,9 @@ from typing import Any
 import pytest
 
 from coordinator import RunManager, RunStatus, StoreUnavailable
-from stores.rows import Orphan
+from coordinator.workers.identity import boot_id
+from stores.rows import NewWorker, Orphan
+from stores.sqlite import SQLiteStore
 from tests.support.agents import Agent, launched, running
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -203,3 +205,17 @@ async def test_a_run_is_not_dead_because_it_is_old(trio: list[RunManager]) -> No
     assert [record.run_id for record in ended_now] == ["abandoned"] or swept
     assert agent.running
     assert run.status is RunStatus.running
+
+
+async def test_a_silent_peer_is_buried_one_ttl_after_its_last_heartbeat(tmp_path: Path) -> None:
+    """Its silence counts from when it was last heard, not from when its lease is seen to be over."""
+    wall, since_boot = 1_700_000_000_000_000, 1000.0
+    store = SQLiteStore(tmp_path / "runs.db", clock=lambda: wall)
+    async with RunManager(store) as manager:
+        reaper = manager._parts.reaper
+        reaper._clock = lambda: since_boot
+        peer = await store.register(NewWorker("peer", "elsewhere", boot_id(), 1, "0", ttl_ms=15_000))
+        await reaper.sweep()
+        wall, since_boot = wall + 15_000_001, since_boot + 15.0
+        await reaper.sweep()
+        assert peer not in [worker.epoch for worker in await store.workers()]
