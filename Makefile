@@ -58,9 +58,17 @@ check: $(STAMP) ## Formatting, lint, types, who imports whom, and what the wheel
 bench: $(STAMP) ## Measure
 	$(BIN)/python -m bench $(ARGS)
 
+# Empty: the suite draws one and prints it.
+SEED ?=
+MINUTES ?= 3
+
 .PHONY: churn
 churn: $(STAMP) ## Begin and end runs for MINUTES (10): memory flat, nothing left over. Report in build/churn
 	@$(BIN)/python -m tests.churn $(ARGS)
+
+.PHONY: faults
+faults: $(STAMP) ## Kill, pause, cut off and fill up real workers, check their histories. MINUTES=30 SEED=7
+	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: matrix
 matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has

@@ -9,9 +9,9 @@ import signal
 import sys
 import time
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
@@ -27,10 +27,27 @@ class Refused(Exception):
         super().__init__(f"{name}: {text}")
 
 
+class Process(Protocol):
+    """What driving a worker needs of its process; `asyncio.subprocess.Process` has it."""
+
+    @property
+    def pid(self) -> int: ...
+    @property
+    def returncode(self) -> int | None: ...
+    @property
+    def stdin(self) -> asyncio.StreamWriter | None: ...
+    @property
+    def stdout(self) -> asyncio.StreamReader | None: ...
+    @property
+    def stderr(self) -> asyncio.StreamReader | None: ...
+    def kill(self) -> None: ...
+    async def wait(self) -> int: ...
+
+
 class WorkerProcess:
     """One worker. `events` is what its agents said, in their order."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
         self._complaints: list[str] = []
         self._answers: dict[int, asyncio.Future[Any]] = {}
@@ -60,7 +77,10 @@ class WorkerProcess:
         return int(self.events[0]["epoch"])
 
     async def do(self, name: str, **arguments: Any) -> Any:
-        """Call one of `worker_process.Program`'s methods. Raises Refused."""
+        """Call one of `worker_process.Program`'s methods. Raises Refused, ConnectionError where the
+        process has ended."""
+        if self._listening.done():
+            raise ConnectionResetError("the worker has ended")
         number = len(self._answers)
         answer = self._answers[number] = asyncio.get_running_loop().create_future()
         assert self._process.stdin is not None
@@ -87,6 +107,21 @@ class WorkerProcess:
 
     def send(self, number: signal.Signals) -> None:
         os.kill(self._process.pid, number)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def gone(self) -> bool:
+        return self._process.returncode is not None
+
+    async def ended(self, within: float) -> bool:
+        """Wait for the process to end by itself."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._process.wait()
+        return self.gone
 
     async def kill(self) -> None:
         """As by `kill -9`. Idempotent."""
@@ -117,14 +152,18 @@ class WorkerProcess:
         while line := await self._process.stdout.readline():
             told = json.loads(line)
             if "id" in told:
-                self._answers[told["id"]].set_result(told)
+                if not (answer := self._answers[told["id"]]).done():  # its caller may have given up
+                    answer.set_result(told)
             else:
                 self.events.append(told)
+        for answer in self._answers.values():
+            if not answer.done():
+                answer.set_exception(ConnectionResetError("the worker has ended"))
+                answer.exception()  # seen: whoever still waits for it gets it all the same
 
     async def _overhear(self) -> None:
         """What it logs, for whoever has to find out why it ended."""
-        assert self._process.stderr is not None
-        while line := await self._process.stderr.readline():
+        while self._process.stderr is not None and (line := await self._process.stderr.readline()):
             self._complaints.append(line.decode(errors="replace"))
 
 

@@ -183,32 +183,38 @@ class Program:
             say(id=number, error=type(error).__name__, text=str(error))
 
 
-async def main() -> None:
+async def obey(program: Program) -> None:
+    """Do what stdin says, until it ends."""
     loop = asyncio.get_running_loop()
     reader = asyncio.StreamReader(limit=1 << 20)
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     tasks: set[asyncio.Task[None]] = set()
 
+    async def serve() -> None:
+        while line := await reader.readline():
+            asked = json.loads(line)
+            task = asyncio.create_task(program.answer(asked.pop("id"), asked.pop("do"), **asked))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+    with draining_on_signals(program.manager) as departure:
+        say(event="ready", epoch=program.manager.epoch)
+        serving, drained = asyncio.create_task(serve()), asyncio.create_task(departure.drained.wait())
+        await asyncio.wait((serving, drained), return_when=asyncio.FIRST_COMPLETED)
+        for task in (serving, drained):
+            task.cancel()
+
+
+async def main() -> None:
+    programs: list[Program] = []
+
     async def agent(ctx: RunContext) -> Any:
-        return await program.agent(ctx)
+        return await programs[0].agent(ctx)
 
     settings = Settings(**json.loads(sys.argv[1]))
     async with open_coordinator(settings=settings, assistants={"agent": agent}) as manager:
-        program = Program(manager)
-
-        async def serve() -> None:
-            while line := await reader.readline():
-                asked = json.loads(line)
-                task = asyncio.create_task(program.answer(asked.pop("id"), asked.pop("do"), **asked))
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
-
-        with draining_on_signals(manager) as departure:
-            say(event="ready", epoch=manager.epoch)
-            serving, drained = asyncio.create_task(serve()), asyncio.create_task(departure.drained.wait())
-            await asyncio.wait((serving, drained), return_when=asyncio.FIRST_COMPLETED)
-            for task in (serving, drained):
-                task.cancel()
+        programs.append(Program(manager))
+        await obey(programs[0])
 
 
 if __name__ == "__main__":

@@ -1,0 +1,43 @@
+"""What the file itself says when a leg is over. `coordinator.testing.history` checks the histories."""
+
+from __future__ import annotations
+
+from tests.faults.stage import Stage
+from tests.faults.store import is_sound
+
+_SAVED_AFTER_BURIAL = """
+    SELECT 'run ' || s.run_id || ' of epoch ' || s.epoch || ' saved ' || s.n || ' after its burial'
+    FROM (SELECT min(id) AS id FROM test_saves GROUP BY run_id, n) first
+    JOIN test_saves s USING (id) JOIN test_burials b USING (epoch)
+    WHERE b.by <> b.epoch AND s.id > b.save
+"""
+"""A value's first appearance is a write of the run itself; a later one is a rollback that put it back."""
+
+_ACTED_AFTER_BURIAL = """
+    SELECT 'run ' || run_id || ' was ' || what || ' (' || to_status || ') by epoch ' || epoch
+        || ' after its burial'
+    FROM transitions t JOIN test_burials b USING (epoch)
+    WHERE b.by <> b.epoch AND t.id > b.transition
+      AND (what IN ('admitted', 'queued', 'recorded', 'claimed', 'started')
+           OR to_status = 'success' AND from_status IN ('pending', 'running'))
+"""
+
+_TWO_HOLDERS = """
+    SELECT thread_id || ' has ' || count(*) || ' holders' FROM runs WHERE holds_thread
+    GROUP BY thread_id HAVING count(*) > 1
+"""
+_UNSETTLED = "SELECT run_id || ' is ' || status FROM runs WHERE settled_at IS NULL OR holds_thread"
+
+
+def audit(stage: Stage) -> None:
+    """Adds violations to the stage's book."""
+    for check in (_SAVED_AFTER_BURIAL, _ACTED_AFTER_BURIAL, _TWO_HOLDERS, _UNSETTLED):
+        for (what,) in stage.query(check):
+            stage.violation(what)
+    if not is_sound(str(stage.database)):
+        stage.violation("the file is damaged (PRAGMA integrity_check)")
+    stage.book.counts["runs"] += stage.query("SELECT count(*) FROM runs")[0][0]
+    stage.book.counts["workers"] += stage.query("SELECT count(*) FROM workers")[0][0]
+    stage.book.counts["transitions"] += stage.query("SELECT count(*) FROM transitions")[0][0]
+    tried = sum(path.read_bytes().count(b'"LeaseLost"') for path in stage.folder.glob(f"{stage.leg}-*.jsonl"))
+    stage.book.counts["writes and calls refused to workers whose lease was over"] += tried

@@ -1,0 +1,163 @@
+"""A worker that can be told where to die: its own kill -9, at a named point of what it is doing.
+
+The shipped code knows nothing of these points. They are in the test's own store, which is the real one
+with a few methods that call the real ones, and in the agents of the workload.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from coordinator import RunManager, Settings
+from coordinator.locks.redis import RedisSlotLock
+from coordinator.notifiers.redis import RedisNotifier
+from coordinator.redis.link import RedisLink
+from coordinator.telemetry import Hook
+from coordinator.telemetry.log import LoggingHook
+from stores.rows import (
+    Admission,
+    Claimed,
+    Decision,
+    Finish,
+    Json,
+    Limits,
+    NewRun,
+    NewWorker,
+    Outcome,
+    Ownership,
+    Started,
+    WorkerRow,
+)
+from stores.sqlite import SQLiteStore
+
+POINTS = {
+    "admitted": "after the commit of an admission, before anybody knows of it",
+    "claimed": "after a waiting run was given its thread, before its task knows",
+    "started": "after `running` was committed, before the agent began",
+    "decided": "between the commit of a cancel and its publication",
+    "unwinding": "in the agent's `except CancelledError`",
+    "to restore": "when a rollback is to be undone, before the state is touched",
+    "restored": "after the state was put back, before the run settles",
+    "finished": "after a run settled, before the slot is freed and the next in line is told",
+    "buried": "after a peer was buried, before its runs are ended",
+}
+"""Where a worker can be made to die."""
+
+
+class Points:
+    """At most one is armed; whoever reaches it dies."""
+
+    def __init__(self) -> None:
+        self.armed: str | None = None
+
+    def reach(self, point: str) -> None:
+        if point == self.armed:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+class Clock:
+    """The store's and this process' wall clock, with a jump."""
+
+    def __init__(self) -> None:
+        self.jump = 0
+        self._real = time.time_ns
+        time.time_ns = self.time_ns
+
+    def time_ns(self) -> int:
+        return self._real() + self.jump * 1_000_000_000
+
+    def __call__(self) -> int:
+        return self.time_ns() // 1000
+
+
+class MortalStore(SQLiteStore):
+    """`host`: another than this one's name has peers see a worker of another machine, whose process no
+    operating system vouches for: only the two-evidence burial remains. (`boot_id` stays: SQLite's locks do
+    reach, as between two containers of one machine.)"""
+
+    def __init__(
+        self, path: Path, points: Points, clock: Callable[[], int], host: str | None, settings: Settings
+    ) -> None:
+        super().__init__(
+            path,
+            synchronous=settings.sqlite_synchronous,
+            busy_timeout=settings.busy_timeout,
+            clock=clock,
+        )
+        self._points, self._host = points, host
+
+    async def register(self, worker: NewWorker) -> int:
+        return await super().register(worker if self._host is None else replace(worker, host=self._host))
+
+    def proven_dead(self, peer: WorkerRow) -> bool:
+        return self._host in (None, peer.host) and super().proven_dead(peer)
+
+    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
+        admission = await super().admit(run, epoch=epoch, limits=limits)
+        self._points.reach("admitted")
+        return admission
+
+    async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
+        claimed = await super().claim(thread_id, epoch=epoch)
+        if claimed is not None:
+            self._points.reach("claimed")
+        return claimed
+
+    async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
+        started = await super().start(own, rollback_ref)
+        if started is not None:
+            self._points.reach("started")
+        return started
+
+    async def decide(self, run_id: str, *args: Any, **kwargs: Any) -> Decision | None:
+        decision = await super().decide(run_id, *args, **kwargs)
+        if decision is not None and decision.won:
+            self._points.reach("decided")
+        return decision
+
+    async def restore(self, own: Ownership) -> Json:
+        self._points.reach("to restore")
+        values = await super().restore(own)
+        self._points.reach("restored")
+        return values
+
+    async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+        finish = await super().finish(own, outcome, hold=hold)
+        if not finish.lost and not finish.undo and not hold:
+            self._points.reach("finished")
+        return finish
+
+    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+        buried = await super().bury(peer, by=by, proven=proven)
+        if buried:
+            self._points.reach("buried")
+        return buried
+
+
+@asynccontextmanager
+async def open_mortal(
+    settings: Settings, points: Points, clock: Callable[[], int], host: str | None, hook: Hook
+) -> AsyncGenerator[RunManager]:
+    """As `open_coordinator` on SQLite and Redis, with the store that may kill us."""
+    store = MortalStore(Path(settings.store.removeprefix("sqlite:///")), points, clock, host, settings)
+    link = RedisLink(settings.redis or "", namespace=settings.namespace, budget=settings.admission_budget)
+    manager = RunManager(
+        store,
+        settings=settings,
+        notifier=RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl),
+        slots=RedisSlotLock(link),
+        hooks=(LoggingHook(), hook),
+    )
+    try:
+        async with manager:
+            yield manager
+    finally:
+        await store.aclose()
+        await link.aclose()

@@ -1,0 +1,139 @@
+"""Faults of worker processes: kill -9 and SIGSTOP."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+
+from tests.faults.fault import Fault
+from tests.faults.stage import Slot, Stage, holds
+
+_REACHED_WITHIN = 8.0  # s; for a worker that was told where to die
+
+
+class Kill(Fault):
+    """kill -9: at a named point, or (`point=None`) at a random instant."""
+
+    expects = "its runs end, its threads are free: same host <= sweep + 1 s, other host <= ttl + sweep + tick"
+
+    def __init__(self, point: str | None = None) -> None:
+        self.point = point
+        self.name = "kill -9 " + ("at a random instant" if point is None else f"at {point!r}")
+
+    async def strike(self, stage: Stage) -> None:
+        slot = stage.rng.choice(stage.slots)
+        if self.point == "buried":
+            await self._kill_the_reaper(stage, slot)
+            return
+        stage.test.fault("killed", worker=slot.name, at=self.point or "random")
+        if not await self._kill(stage, slot):
+            stage.book.counts[f"not reached: {self.point}"] += 1
+        await self._recover(stage, [slot])
+
+    async def _kill(self, stage: Stage, slot: Slot) -> bool:
+        """Whether it died where it was to."""
+        if self.point is None:
+            await asyncio.sleep(stage.rng.uniform(0, 0.15))
+            await slot.live.kill()
+            return True
+        await told_to_die(slot, self.point)
+        if await slot.live.ended(_REACHED_WITHIN):
+            return True
+        await slot.live.kill()
+        return False
+
+    async def _kill_the_reaper(self, stage: Stage, slot: Slot) -> None:
+        others = [other for other in stage.slots if other is not slot]
+        stage.test.fault("killed", worker=slot.name, at="random")
+        for other in others:
+            stage.test.fault("killed", worker=other.name, at="buried")
+            await told_to_die(other, "buried")
+        await slot.live.kill()
+        reaped = [asyncio.create_task(other.live.ended(_REACHED_WITHIN)) for other in others]
+        await asyncio.wait(reaped, return_when=asyncio.FIRST_COMPLETED)
+        dead = [slot]
+        for other in others:
+            if other.live.gone or not await told_to_die(other, "nowhere"):
+                await other.live.kill()
+                dead.append(other)
+        for task in reaped:
+            task.cancel()
+        if len(dead) == 1:
+            stage.book.counts["not reached: buried"] += 1
+        stage.book.faults["kill -9 of a reaper's victim"] += 1
+        await self._recover(stage, dead)
+
+    async def _recover(self, stage: Stage, dead: list[Slot]) -> None:
+        """A worker that comes back proves the death of the one before, and looks around at once. So it
+        comes back later where hosts are several, and now and then where they are not."""
+        epochs = [epoch for slot in dead for epoch in stage.epochs(slot, alive=False)]
+        runs = stage.unfinished(epochs)
+        over = asyncio.create_task(
+            stage.until(
+                f"the runs of {[slot.name for slot in dead]} end", lambda: stage.is_over(epochs, runs)
+            )
+        )
+        patient = dead[0].host is not None or stage.rng.random() < 0.5
+        if patient and len(dead) < len(stage.slots):
+            await over
+        await asyncio.gather(*(stage.start(slot) for slot in dead))
+        stage.book.counts["runs ended for dead workers"] += len(runs)
+        if (took := await over) is None:
+            return
+        knobs = stage.knobs
+        if len(dead) > 1:
+            stage.book.measure("two or more killed together: threads free", took)
+        elif dead[0].host is not None:
+            bound = knobs.lease_ttl + knobs.sweep + knobs.tick
+            stage.book.measure(f"other host killed: threads free (ttl {knobs.lease_ttl:g} s)", took, bound)
+        else:
+            by = "by its peers" if patient else "restarted at once"
+            name = f"same host killed: threads free (sweep {knobs.sweep:g} s, {by})"
+            stage.book.measure(name, took, knobs.sweep + 1)
+
+
+async def told_to_die(slot: Slot, point: str) -> bool:
+    """False where it is dead already, perhaps of this."""
+    try:
+        await slot.live.do("die", at=point)
+    except ConnectionError:
+        return False
+    return True
+
+
+class Pause(Fault):
+    """SIGSTOP until its peers have buried it."""
+
+    name = "SIGSTOP past the lease"
+    expects = "after SIGCONT not one of its writes is accepted, its tasks are aborted, it registers anew"
+    lasts = 4.0
+
+    async def strike(self, stage: Stage) -> None:
+        slot = stage.rng.choice(stage.slots)
+        stage.test.fault("paused", worker=slot.name)
+        slot.live.send(signal.SIGSTOP)
+        epochs = stage.epochs(slot)
+        patience = stage.knobs.lease_ttl * 3 + 3
+        buried = await holds(lambda: not stage.query(_ALIVE, epochs[-1]), within=patience)
+        if buried:
+            stage.test.fault("buried", worker=slot.name, epoch=epochs[-1])
+            stage.book.counts["paused and buried"] += 1
+        else:  # it holds the write lock, so nobody can
+            stage.book.counts["paused in the middle of a transaction: nobody could bury it"] += 1
+        await asyncio.sleep(stage.rng.uniform(0, 0.3))
+        stage.test.fault("resumed", worker=slot.name)
+        woke = time.monotonic()
+        slot.live.send(signal.SIGCONT)
+        if not buried:
+            return
+        took = await stage.until(
+            f"{slot.name} registers anew", lambda: any(epoch > epochs[-1] for epoch in stage.epochs(slot))
+        )
+        if took is not None:
+            stage.book.measure(
+                "paused and buried: registered anew after waking", time.monotonic() - woke, 5.0
+            )
+
+
+_ALIVE = "SELECT 1 FROM workers WHERE epoch = ? AND state <> 'dead'"

@@ -1,0 +1,182 @@
+"""Faults of Redis and of the network before it."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+
+from tests.faults.fault import Fault
+from tests.faults.stage import BLACK_HOLE_FOUND, Slot, Stage
+
+
+class RedisFault(Fault):
+    """Struck, probed for `seconds` while it lasts, ended, probed until cancels are fast again."""
+
+    expects = "a cancel meanwhile is delivered within 1.5 s; cancels are fast again within 2 s of its end"
+    seconds = 1.5
+    lasts = 4.0
+
+    async def strike(self, stage: Stage) -> None:
+        await stage.connected()
+        stage.test.fault("redis_down", fault=self.name)
+        began = time.monotonic()
+        await self.begin(stage)
+        try:
+            await stage.probe_during(self.name, self.seconds)
+            await self.while_it_lasts(stage, began)
+        finally:
+            await self.end(stage)
+        since = time.monotonic()
+        stage.test.fault("redis_up", fault=self.name)
+        await stage.fast_again(since, self.name)
+
+    @abstractmethod
+    async def begin(self, stage: Stage) -> None: ...
+
+    async def while_it_lasts(self, stage: Stage, began: float) -> None:
+        """Anything else to look at."""
+
+    async def end(self, stage: Stage) -> None:
+        """Some end by themselves."""
+
+
+class Restart(RedisFault):
+    name = "Redis restart"
+
+    async def begin(self, stage: Stage) -> None:
+        stage.server.kill()
+
+    async def end(self, stage: Stage) -> None:
+        stage.server.start()
+
+
+class Flush(RedisFault):
+    name = "FLUSHALL"
+    seconds = 0.0
+    lasts = 1.0
+
+    async def begin(self, stage: Stage) -> None:
+        stage.server.command("FLUSHALL")
+
+
+class Freeze(RedisFault):
+    name = "Redis frozen (SIGSTOP)"
+
+    async def begin(self, stage: Stage) -> None:
+        stage.server.pause()
+
+    async def end(self, stage: Stage) -> None:
+        stage.server.resume()
+
+
+class Failover(RedisFault):
+    """The master dies; the sentinel promotes the replica. The old master comes back as a replica."""
+
+    name = "failover (Sentinel)"
+    lasts = 12.0
+
+    async def begin(self, stage: Stage) -> None:
+        stage.server.kill()
+
+    async def end(self, stage: Stage) -> None:
+        assert stage.sentinel is not None
+        replica, sentinel = stage.sentinel
+        await stage.until(
+            "the failover", lambda: b"role:master" in replica.command("INFO", "replication"), timeout=20
+        )
+        old, stage.server = stage.server, replica
+        stage.sentinel = (old, sentinel)
+
+    async def strike(self, stage: Stage) -> None:
+        await super().strike(stage)
+        assert stage.sentinel is not None
+        old, sentinel = stage.sentinel
+        old.start()
+        await stage.until(
+            "the old master follows the new one",
+            lambda: (
+                b"role:slave" in old.command("INFO", "replication")
+                and b"num-slaves\r\n$1\r\n1" in sentinel.command("SENTINEL", "MASTER", "service")
+            ),
+        )
+
+
+class BlackHole(RedisFault):
+    """Nothing passes and nothing fails."""
+
+    expects = "found within 2 s; a cancel meanwhile is delivered within 1.5 s; fast again within 2 s"
+    seconds = 2.5
+    lasts = 6.0
+
+    def __init__(self, *, everybody: bool) -> None:
+        self._everybody = everybody
+        self.name = f"proxy: black hole ({'all workers' if everybody else 'one worker'})"
+        self._struck: list[Slot] = []
+
+    async def begin(self, stage: Stage) -> None:
+        self._struck = stage.slots if self._everybody else [stage.rng.choice(stage.slots)]
+        for slot in self._struck:
+            if slot.proxy is not None:
+                slot.proxy.black_hole()
+
+    async def while_it_lasts(self, stage: Stage, began: float) -> None:
+        for slot in self._struck:
+            found = [
+                event["at"] - began
+                for event in slot.live.events
+                if event["event"] == "connectivity" and event["value"] != "connected" and event["at"] >= began
+            ]
+            if found:
+                stage.book.measure("black hole: found", found[0], BLACK_HOLE_FOUND)
+            else:
+                stage.violation(f"{slot.name} did not find the black hole within {self.seconds} s")
+
+    async def end(self, stage: Stage) -> None:
+        for slot in self._struck:
+            if slot.proxy is not None:
+                slot.proxy.restore()
+
+
+class ProxyFault(RedisFault):
+    """One worker's link, or everybody's."""
+
+    async def begin(self, stage: Stage) -> None:
+        for slot in stage.slots if stage.rng.random() < 0.5 else [stage.rng.choice(stage.slots)]:
+            if slot.proxy is not None:
+                self.harm(slot)
+
+    @abstractmethod
+    def harm(self, slot: Slot) -> None: ...
+
+
+class Delay(ProxyFault):
+    name = "proxy: replies late by 0.4 s"
+
+    def harm(self, slot: Slot) -> None:
+        if slot.proxy is not None:
+            slot.proxy.delay = 0.4
+
+    async def end(self, stage: Stage) -> None:
+        for slot in stage.slots:
+            if slot.proxy is not None:
+                slot.proxy.delay = 0.0
+
+
+class Reset(ProxyFault):
+    name = "proxy: connections reset"
+    seconds = 0.0
+    lasts = 1.5
+
+    def harm(self, slot: Slot) -> None:
+        if slot.proxy is not None:
+            slot.proxy.reset()
+
+
+class DropReply(ProxyFault):
+    name = "proxy: exactly one reply dropped"
+    seconds = 0.0
+    lasts = 1.5
+
+    def harm(self, slot: Slot) -> None:
+        if slot.proxy is not None:
+            slot.proxy.drop_replies = 1

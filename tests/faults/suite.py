@@ -1,0 +1,103 @@
+"""Leg by leg: set up, strike, let it settle, check the histories and the file."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+import tempfile
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
+from pathlib import Path
+
+from coordinator.testing.history import Report, check, collect, read
+from stores.sqlite import SQLiteStore
+from tests.faults.audit import audit
+from tests.faults.fault import Fault
+from tests.faults.measures import Book
+from tests.faults.schedule import Leg
+from tests.faults.stage import DISK, Stage, set_up
+
+BOUND = 10.0  # s; everything is settled so long after the last fault
+
+Watcher = Callable[[Leg, Fault | None], None]
+
+
+async def run_all(
+    legs: Iterable[Leg], seed: int, kept: Path, book: Book, watch: Watcher = lambda _leg, _fault: None
+) -> None:
+    """What a leg wrote is kept in `kept` where something was wrong with it."""
+    for leg in legs:
+        before = len(book.violations)
+        with _folder(leg, book) as folder:
+            if folder is None:
+                continue
+            await run_leg(leg, random.Random(f"{seed}/{leg.name}"), folder, book, watch)
+            if len(book.violations) > before:
+                told = [what for _, what in book.violations[before:]]
+                await asyncio.to_thread(_keep, folder, kept / leg.name, told)
+
+
+async def run_leg(leg: Leg, rng: random.Random, folder: Path, book: Book, watch: Watcher) -> None:
+    async with set_up(
+        leg.name, folder, leg.settings, book, rng, hosts=leg.hosts, failover=leg.failover
+    ) as stage:
+        for fault in leg.faults:
+            watch(leg, fault)
+            book.faults[fault.name] += 1
+            try:
+                await fault.strike(stage)
+            except Exception as error:  # noqa: BLE001 - the report is to show it and the rest
+                stage.violation(f"{fault.name}: {type(error).__name__}: {error}")
+        watch(leg, None)
+        await stage.quiet()
+        await stage.leave()
+        audit(stage)
+        report = await histories(stage)
+        for finding in report.findings:
+            stage.violation(finding.to_markdown())
+        for name, count in report.counts.items():
+            book.counts[f"history: {name}"] += count
+
+
+async def histories(stage: Stage) -> Report:
+    lines = read(*sorted(stage.folder.glob("*.jsonl")))
+    for line in lines:
+        if line.kind == "fault" and line.what in ("unexpected", "old style failed"):
+            stage.violation(f"{line}")
+    threads = {line.thread for line in lines if line.thread is not None}
+    store = SQLiteStore(stage.database)
+    await store.open()
+    try:
+        found = await collect(store, threads)
+    finally:
+        await store.aclose()
+    return await asyncio.to_thread(check, lines, found, bound=BOUND)
+
+
+@contextmanager
+def _folder(leg: Leg, book: Book) -> Generator[Path | None]:
+    with tempfile.TemporaryDirectory(prefix="rc-faults-") as name:
+        disk = Path(name) / DISK
+        disk.mkdir()
+        if not leg.small_disk:
+            yield Path(name)
+            return
+        mount = ["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(disk)]
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            book.skipped.append(f"disk full: no small file system can be mounted here: {done.stderr.strip()}")
+            yield None
+            return
+        try:
+            yield Path(name)
+        finally:
+            subprocess.run(["umount", "--lazy", str(disk)], check=True)
+
+
+def _keep(folder: Path, kept: Path, violations: list[str]) -> None:
+    kept.mkdir(parents=True, exist_ok=True)
+    for path in (*folder.iterdir(), *(folder / DISK).iterdir()):
+        if path.suffix in (".jsonl", ".log", ".db", ".db-wal"):
+            (kept / path.name).write_bytes(path.read_bytes())
+    (kept / "violations.md").write_text("\n".join(violations) + "\n")

@@ -1,0 +1,100 @@
+"""A bounded form of `make faults`, and that it would notice what it is there to notice."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.audit import audit
+from tests.faults.fault import Fault
+from tests.faults.measures import Book, percentile
+from tests.faults.mortal import POINTS
+from tests.faults.processes import Kill, Pause
+from tests.faults.redis import BlackHole, DropReply, Restart
+from tests.faults.schedule import HOSTS, QUICK, SHORT_LEASE, Leg, legs_of, plan_for
+from tests.faults.stage import set_up
+from tests.faults.suite import run_all
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+
+LEGS = {
+    "kills": Leg("kills", QUICK, (*(Kill(point) for point in POINTS), Kill(), Kill())),
+    "leases": Leg("leases", SHORT_LEASE, (Pause(), Kill()), hosts=HOSTS),
+    "redis": Leg("redis", QUICK, (Restart(), DropReply(), BlackHole(everybody=False))),
+}
+
+
+@pytest.mark.parametrize("name", LEGS)
+async def test_faults_do_no_harm(name: str, tmp_path: Path) -> None:
+    book = Book()
+    await run_all([LEGS[name]], 1, tmp_path, book)
+    assert not book.violations
+    assert book.counts["runs"] > 0
+    assert sum(book.faults.values()) >= len(LEGS[name].faults)
+
+
+async def test_an_accepted_write_of_a_buried_worker_is_noticed(tmp_path: Path) -> None:
+    """The witness in the file, without which "0 writes after waking" would prove nothing."""
+    (tmp_path / "disk").mkdir()
+    book = Book()
+    async with set_up("forged", tmp_path, QUICK, book, random.Random(1)) as stage:
+        await stage.quiet()
+        epoch = stage.epochs(stage.slots[0])[-1]
+        run = await stage.slots[1].live.do("admit", thread="t")
+        await stage.slots[1].live.said("started", run)
+        forge(stage.database, epoch, run)
+        audit(stage)
+        await stage.slots[1].live.do("end", run=run)
+    told = [what for _, what in book.violations]
+    assert f"run {run} of epoch {epoch} saved 7 after its burial" in told
+
+
+def forge(database: Path, epoch: int, run: str) -> None:
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(database, timeout=10)) as cx, cx:
+        cx.execute("UPDATE workers SET state = 'dead', fenced_by = 999 WHERE epoch = ?", (epoch,))
+        value = f'{{"by": "{run}", "epoch": {epoch}, "n": 7}}'
+        cx.execute('UPDATE threads SET "values" = ? WHERE thread_id = ?', (value, "t"))
+
+
+def test_the_schedule_follows_from_the_seed() -> None:
+    def described(seed: int) -> list[tuple[str, list[str]]]:
+        legs = legs_of(plan_for(3), random.Random(seed))
+        return [(leg.name, [fault.name for fault in leg.faults]) for leg in legs]
+
+    assert described(7) == described(7)
+    assert described(7) != described(8)
+
+
+@pytest.mark.parametrize("minutes", [3, 30])
+def test_every_fault_strikes_and_the_long_form_reaches_its_numbers(minutes: int) -> None:
+    faults: list[Fault] = [
+        fault for leg in legs_of(plan_for(minutes), random.Random(1)) for fault in leg.faults
+    ]
+    kinds = Counter(type(fault) for fault in faults)
+    assert {kind for kind in every(Fault) if not getattr(kind, "__abstractmethods__", None)} == set(kinds)
+    at_point = Counter(fault.point for fault in faults if isinstance(fault, Kill))
+    least: dict[str, Any] = {"kills": 60, "point": 4, "restarts": 1, "pauses": 1}
+    if minutes == 30:
+        least = {"kills": 1000, "point": 20, "restarts": 50, "pauses": 50}
+    assert kinds[Kill] >= least["kills"]
+    assert all(at_point[point] >= least["point"] for point in POINTS)
+    assert kinds[Restart] >= least["restarts"]
+    assert kinds[Pause] >= least["pauses"]
+
+
+def every(kind: type[Fault]) -> set[type[Fault]]:
+    return {kind}.union(*(every(below) for below in kind.__subclasses__()))
+
+
+def test_percentiles_are_values_that_were_measured() -> None:
+    assert percentile([], 0.99) == 0
+    assert percentile([3, 1, 2], 0.5) == 2
+    assert percentile(range(1, 101), 0.99) == 99
+    assert percentile([1, 2], 0.99) == 2

@@ -1,0 +1,240 @@
+"""What a worker does while faults strike: everything that callers do, at random, all of it recorded."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+import traceback
+from collections import deque
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, RunRecord
+from coordinator.testing.history import Recorder
+from tests.faults.mortal import Points
+
+CLIENTS = 3
+PAUSE = 0.08  # s between two calls of one client, on average
+THREADS = 6
+THREAD_LIFE = 4.0  # s; then other threads are used, so that no thread's history grows long
+SLOW = 3.0  # s that a client waits for anything
+
+STRATEGIES = {"reject": 30, "enqueue": 25, "interrupt": 15, "rollback": 30}
+
+
+class Agents:
+    """The code of the runs. What a run does is in its kwargs."""
+
+    def __init__(self, manager: RunManager, record: Recorder, points: Points) -> None:
+        self._manager, self._record, self._points = manager, record, points
+
+    async def agent(self, ctx: RunContext) -> Any:
+        """Saves, lasts, may leave a thread job behind, may be slow to stop, may return values."""
+        run, wish, record = ctx.run, ctx.run.kwargs, self._record
+        epoch = self._manager.epoch
+        ids: dict[str, Any] = {"run": run.run_id, "thread": run.thread_id, "epoch": epoch, "fence": ctx.fence}
+        end: dict[str, Any] = {"outcome": "error"}
+        record.step("began", **ids, values=ctx.values)
+        job = None
+        try:
+            if (lasts := wish.get("job")) is not None:
+                job = asyncio.get_running_loop().run_in_executor(None, time.sleep, lasts)
+                ctx.track(job)
+            for number in range(wish["steps"]):
+                if number in wish["saves"]:
+                    values = {"by": run.run_id, "epoch": epoch, "n": number}
+                    with record.call("save", **ids, values=values):
+                        await ctx.save(values)
+                await asyncio.sleep(wish["pause"])
+                ctx.check()
+                record.step("step", **ids)
+            end = {"outcome": "success"}
+            if not wish["returns"]:
+                return None
+            values = {"by": run.run_id, "epoch": epoch, "n": -1}
+            if not ctx.saved:
+                end["values"] = values
+            return values
+        except asyncio.CancelledError:
+            end = {"outcome": "cancelled"}
+            record.step("told", **ids)
+            self._points.reach("unwinding")
+            await asyncio.sleep(wish["unwinds"])
+            raise
+        finally:
+            if job is None or job.done():
+                record.step("stopped", **ids, **end)
+            else:
+                job.add_done_callback(lambda _: record.step("stopped", **ids, **end))
+
+    async def old_style(self, run: RunRecord) -> None:
+        """A caller's own task, as gateways that know nothing of `launch` have it."""
+        manager, record = self._manager, self._record
+        await manager.set_status(run.run_id, "running")
+        if run.abort_event.is_set():
+            return
+        row = (await manager.explain(run.run_id)).run
+        if row.owner_epoch is None:
+            return
+        ids: dict[str, Any] = {
+            "run": run.run_id,
+            "thread": run.thread_id,
+            "epoch": row.owner_epoch,
+            "fence": row.fence,
+        }
+        end = "error"
+        record.step("began", **ids)
+        try:
+            await asyncio.sleep(run.kwargs["pause"])
+            await manager.set_status(run.run_id, "success")
+            end = "success"
+        except asyncio.CancelledError:
+            end = "cancelled"
+            record.step("told", **ids)
+            raise
+        finally:
+            record.step("stopped", **ids, outcome=end)
+
+
+class Workload:
+    """Clients of one worker. `stop` lets each finish the call that it is in."""
+
+    def __init__(
+        self, manager: RunManager, record: Recorder, points: Points, *, name: str, prefix: str
+    ) -> None:
+        self._manager, self._record = manager, record
+        self._agents = Agents(manager, record, points)
+        self._name, self._prefix = name, prefix
+        self._rng = random.Random(name)
+        self._known: deque[tuple[str, str]] = deque(maxlen=12)
+        self._going = False
+        self._clients: list[asyncio.Task[None]] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+
+    def start(self) -> None:
+        self._going = True
+        self._clients = [asyncio.create_task(self._client(), name=f"client {at}") for at in range(CLIENTS)]
+
+    async def stop(self) -> None:
+        """Returns when no client is in a call any more."""
+        self._going = False
+        await asyncio.gather(*self._clients)
+
+    async def _client(self) -> None:
+        rng = self._rng
+        calls: dict[Callable[[], Awaitable[object]], int] = {
+            self.admit: 45,
+            self.admit_old_style: 6,
+            self.admit_with_key: 7,
+            self.cancel: 24,
+            self.wait: 8,
+            self.get: 8,
+            self.learn: 8,
+        }
+        while self._going:
+            call = rng.choices(list(calls), list(calls.values()))[0]
+            try:
+                async with asyncio.timeout(SLOW):
+                    await call()
+            except (CoordinatorError, TimeoutError):
+                pass  # recorded with the call
+            except Exception:  # noqa: BLE001 - whatever it is, the report shows it
+                self._record.fault("unexpected", worker=self._name, trace=traceback.format_exc())
+            await asyncio.sleep(rng.expovariate(1 / PAUSE))
+
+    def _thread(self) -> str:
+        age = int(time.monotonic() / THREAD_LIFE)
+        return f"{self._prefix}-{age}-{self._rng.randrange(THREADS)}"
+
+    def _wish(self) -> dict[str, Any]:
+        rng = self._rng
+        steps = rng.randint(1, 3)
+        return {
+            "steps": steps,
+            "saves": [number for number in range(steps) if rng.random() < 0.6],
+            "pause": rng.choice((0.0, 0.01, 0.03, 0.08)),
+            "unwinds": rng.choice((0.0, 0.0, 0.02, 0.08)),
+            "returns": rng.random() < 0.3,
+            **({"job": 0.03} if rng.random() < 0.1 else {}),
+        }
+
+    async def admit(self) -> None:
+        strategy = self._rng.choices(list(STRATEGIES), list(STRATEGIES.values()))[0]
+        run = await self._admit(self._thread(), strategy)
+        self._manager.launch(run, self._agents.agent)
+
+    async def admit_with_key(self) -> None:
+        """Two callers use the same key, here or on another worker."""
+        thread = self._thread()
+        body: dict[str, Any] = {"steps": 1, "saves": [], "pause": 0.01, "unwinds": 0, "returns": False}
+        run = await self._admit(thread, "enqueue", f"{thread}/{self._rng.randrange(2)}", body)
+        if not run.already_admitted:
+            self._manager.launch(run, self._agents.agent)
+
+    async def _admit(
+        self, thread: str, strategy: str, key: str | None = None, wish: dict[str, Any] | None = None
+    ) -> RunRecord:
+        shown: dict[str, Any] = {"strategy": strategy} | ({} if key is None else {"key": key})
+        with self._record.call("admit", thread=thread, **shown) as call:
+            run = await self._manager.create_or_reject(
+                thread, multitask_strategy=strategy, kwargs=wish or self._wish(), idempotency_key=key
+            )
+            call.answer(run=run.run_id)
+        self._known.append((run.thread_id, run.run_id))
+        return run
+
+    async def admit_old_style(self) -> None:
+        run = await self._admit(self._thread(), "reject")
+        run.task = asyncio.create_task(self._agents.old_style(run))
+        self._tasks.add(run.task)
+        run.task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), Exception):
+            self._record.fault("old style failed", worker=self._name, error=repr(error))
+
+    async def cancel(self) -> None:
+        if not self._known:
+            return
+        thread, run = self._rng.choice(self._known)
+        action = self._rng.choice(("interrupt", "interrupt", "rollback"))
+        wait = self._rng.choice((None, None, SLOW))
+        shown: dict[str, Any] = {"action": action} | ({} if wait is None else {"wait": True})
+        with self._record.call("cancel", thread=thread, run=run, **shown) as call:
+            call.answer(result=await self._manager.cancel(run, action=action, actor=self._name, wait=wait))
+
+    async def wait(self) -> None:
+        if not self._known:
+            return
+        thread, run = self._rng.choice(self._known)
+        with self._record.call("wait", thread=thread, run=run) as call:
+            try:
+                await self._manager.wait(run, timeout=SLOW)
+            except RunFailed as failed:
+                call.answer(status=failed.status)
+                return
+            record = await self._manager.get(run, raise_on_store_error=True)
+            if record is not None:
+                call.answer(status=record.status.value)
+            else:
+                call.unknown("not found")
+
+    async def get(self) -> None:
+        if not self._known:
+            return
+        thread, run = self._rng.choice(self._known)
+        with self._record.call("get", thread=thread, run=run) as call:
+            record = await self._manager.get(run, raise_on_store_error=True)
+            if record is None:
+                call.answer(status=None, source="store")
+            else:
+                source = "store" if record.store_only else "memory"
+                call.answer(status=record.status.value, source=source)
+
+    async def learn(self) -> None:
+        """Get to know runs of other workers, so as to cancel them and wait for them."""
+        for row in await self._manager.runs(in_flight=True, limit=8):
+            if row.thread_id.startswith(self._prefix):
+                self._known.append((row.thread_id, row.run_id))
