@@ -54,9 +54,9 @@ class Waiter:
             async with asyncio.timeout(timeout):
                 if entry is not None:
                     await entry.settled.wait()
-                    if not entry.handed_over:
+                    if not (entry.lost or entry.handed_over):
                         return True
-                return await self._remote(run_id)
+                return await self._remote(run_id)  # another worker's, or its reaper's, to settle
         except TimeoutError:
             return False
 
@@ -149,7 +149,7 @@ class Queries:
             if timeout is None:
                 raise RunNotFound(run_id)
             raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
-        if entry is not None and not entry.handed_over:
+        if entry is not None and not (entry.lost or entry.handed_over):
             return _result(run_id, entry.record.status, entry.record.error, entry.result)
         if (row := await self._store.row(run_id)) is None:
             raise RunNotFound(run_id)

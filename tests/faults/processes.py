@@ -54,7 +54,7 @@ class Kill(Fault):
         await asyncio.wait(reaped, return_when=asyncio.FIRST_COMPLETED)
         dead = [slot]
         for other in others:
-            if other.live.gone or not await told_to_die(other, "nowhere"):
+            if other.live.over or not await told_to_die(other, "nowhere"):
                 await other.live.kill()
                 dead.append(other)
         for task in reaped:

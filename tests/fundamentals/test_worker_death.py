@@ -219,3 +219,14 @@ async def test_a_silent_peer_is_buried_one_ttl_after_its_last_heartbeat(tmp_path
         wall, since_boot = wall + 15_000_001, since_boot + 15.0
         await reaper.sweep()
         assert peer not in [worker.epoch for worker in await store.workers()]
+
+
+async def test_a_fenced_worker_answers_wait_from_the_store(trio: list[RunManager]) -> None:
+    """It has lost the run and knows no more than anybody else: a peer's decision stands, and the run has
+    settled when the reaper says so."""
+    a, b, _ = trio
+    run, _ = await running(a, "t")
+    await hang(a)
+    assert await b.cancel(run.run_id)
+    assert await a.wait(run.run_id, timeout=10) is None
+    assert not await b.has_inflight("t")

@@ -113,7 +113,7 @@ class WorkerProcess:
         return self._process.pid
 
     @property
-    def gone(self) -> bool:
+    def over(self) -> bool:
         return self._process.returncode is not None
 
     async def ended(self, within: float) -> bool:
@@ -121,7 +121,7 @@ class WorkerProcess:
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self._process.wait()
-        return self.gone
+        return self.over
 
     async def kill(self) -> None:
         """As by `kill -9`. Idempotent."""
