@@ -16,8 +16,8 @@ from tests.faults.mortal import Points
 
 CLIENTS = 3
 PAUSE = 0.08  # s between two calls of one client, on average
-THREADS = 6
-THREAD_LIFE = 4.0  # s; then other threads are used, so that no thread's history grows long
+THREADS = 8
+THREAD_LIFE = 2.5  # s; then other threads are used, so that no thread's history grows long
 SLOW = 3.0  # s that a client waits for anything
 
 STRATEGIES = {"reject": 30, "enqueue": 25, "interrupt": 15, "rollback": 30}
@@ -74,8 +74,9 @@ class Agents:
         await manager.set_status(run.run_id, "running")
         if run.abort_event.is_set():
             return
+        thread = await manager.thread(run.thread_id)
         row = (await manager.explain(run.run_id)).run
-        if row.owner_epoch is None:
+        if thread is None or row.owner_epoch is None or not (row.holds_thread and row.open):
             return
         ids: dict[str, Any] = {
             "run": run.run_id,
@@ -84,7 +85,7 @@ class Agents:
             "fence": row.fence,
         }
         end = "error"
-        record.step("began", **ids)
+        record.step("began", **ids, values=thread.values)
         try:
             await asyncio.sleep(run.kwargs["pause"])
             await manager.set_status(run.run_id, "success")
