@@ -7,6 +7,7 @@ import asyncio
 import random
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
@@ -18,13 +19,14 @@ from tests.faults.schedule import Leg, legs_of, plan_for
 from tests.faults.suite import run_all
 
 SHORT = 3.0
-DAY = 86_400
 
 
 class Screen:
-    """A line for each leg, and below them, on a terminal, what strikes now and when it will be over."""
+    """A line for each leg; on a terminal also what strikes now, and when it will be over. `write` is called
+    after each leg, so that what breaks off has a report too."""
 
-    def __init__(self, book: Book, legs: list[Leg]) -> None:
+    def __init__(self, book: Book, legs: list[Leg], write: Callable[[], object]) -> None:
+        self._write = write
         self._book, self._console = book, Console(highlight=False, soft_wrap=True)
         self._left = sum(leg.lasts for leg in legs)
         self._expected, self._done, self._began = self._left, 0.0, time.monotonic()
@@ -48,7 +50,10 @@ class Screen:
             )
         if fault is not None:
             self._done += fault.lasts
-        doing = "letting it settle, checking" if fault is None else fault.name
+            doing = fault.name
+        else:
+            doing = "over"
+            self._write()
         self._status.update(
             f"{leg.name}: {doing} | {sum(self._book.faults.values())} faults, {kills(self._book)} kills,"
             f" {len(self._book.violations)} violations | {self._eta()}"
@@ -80,13 +85,16 @@ def main() -> int:
     ]
     book, began = Book(), time.monotonic()
     print(f"seed {seed}: {sum(len(leg.faults) for leg in legs)} faults in {len(legs)} legs")  # noqa: T201
+
+    def report() -> Path:
+        took = time.monotonic() - began
+        return write(book, legs, asked.out, seed=seed, minutes=asked.minutes, took=took)
+
     try:
-        with Screen(book, legs) as screen:
+        with Screen(book, legs, report) as screen:
             asyncio.run(run_all(legs, seed, asked.out / "kept", book, screen))
     finally:
-        took = time.monotonic() - began
-        path = write(book, legs, asked.out, seed=seed, minutes=asked.minutes, took=took)
-        print(path.read_text())  # noqa: T201
+        print(report().read_text())  # noqa: T201
     return 0 if book.ok else 1
 
 

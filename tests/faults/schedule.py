@@ -40,6 +40,7 @@ class Leg:
     hosts: Sequence[str | None] = (None, None, None)
     failover: bool = False
     small_disk: bool = False
+    clock_jumps: bool = False
 
     @property
     def lasts(self) -> float:
@@ -104,7 +105,7 @@ def legs_of(plan: Plan, rng: random.Random) -> list[Leg]:
         *chunks("kills", QUICK, kills, rng),
         *chunks("leases", SHORT_LEASE, short, rng, hosts=HOSTS),
         *chunks("defaults", DEFAULTS, slow, rng),
-        *chunks("clock", DEFAULTS, jumps, rng),
+        *chunks("clock", DEFAULTS, jumps, rng, clock_jumps=True),
         *chunks("failover", DEFAULTS, many(plan.failovers, Failover), rng, failover=True),
         *chunks("hosts", DEFAULTS, many(plan.slow_other_host_kills, Kill), rng, hosts=HOSTS),
         *chunks("disk", DEFAULTS, many(plan.store_faults, Full), rng, small_disk=True),

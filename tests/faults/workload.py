@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, RunRecord
+from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, RunRecord, StoreUnavailable
 from coordinator.testing.history import Recorder
 from tests.faults.mortal import Points
 
@@ -18,6 +18,7 @@ CLIENTS = 3
 PAUSE = 0.08  # s between two calls of one client, on average
 THREADS = 8
 THREAD_LIFE = 2.5  # s; then other threads are used, so that no thread's history grows long
+BACK_OFF = 0.5  # s; a call whose outcome is unknown doubles what a history may mean, so not too many of them
 SLOW = 3.0  # s that a client waits for anything
 
 STRATEGIES = {"reject": 30, "enqueue": 25, "interrupt": 15, "rollback": 30}
@@ -138,8 +139,10 @@ class Workload:
             try:
                 async with asyncio.timeout(SLOW):
                     await call()
-            except (CoordinatorError, TimeoutError):
-                pass  # recorded with the call
+            except (StoreUnavailable, TimeoutError):  # recorded with the call
+                await asyncio.sleep(BACK_OFF)
+            except CoordinatorError:
+                pass  # the same
             except Exception:  # noqa: BLE001 - whatever it is, the report shows it
                 self._record.fault("unexpected", worker=self._name, trace=traceback.format_exc())
             await asyncio.sleep(rng.expovariate(1 / PAUSE))
