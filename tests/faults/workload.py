@@ -16,7 +16,7 @@ from tests.faults.mortal import Points
 
 CLIENTS = 3
 PAUSE = 0.08  # s between two calls of one client, on average
-THREADS = 8
+THREADS = 10
 THREAD_LIFE = 2.5  # s; then other threads are used, so that no thread's history grows long
 BACK_OFF = 0.5  # s; a call whose outcome is unknown doubles what a history may mean, so not too many of them
 SLOW = 3.0  # s that a client waits for anything
@@ -109,7 +109,7 @@ class Workload:
         self._agents = Agents(manager, record, points)
         self._name, self._prefix = name, prefix
         self._rng = random.Random(name)
-        self._known: deque[tuple[str, str]] = deque(maxlen=12)
+        self._known: deque[tuple[str, str]] = deque(maxlen=8)
         self._going = False
         self._clients: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -218,12 +218,8 @@ class Workload:
                 await self._manager.wait(run, timeout=SLOW)
             except RunFailed as failed:
                 call.answer(status=failed.status)
-                return
-            record = await self._manager.get(run, raise_on_store_error=True)
-            if record is not None:
-                call.answer(status=record.status.value)
             else:
-                call.unknown("not found")
+                call.answer(status=(await self._manager.explain(run)).run.status.value)
 
     async def get(self) -> None:
         if not self._known:
@@ -231,7 +227,10 @@ class Workload:
         thread, run = self._rng.choice(self._known)
         with self._record.call("get", thread=thread, run=run) as call:
             record = await self._manager.get(run, raise_on_store_error=True)
-            if record is None:
+            entry = self._manager._parts.registry.entry(run)
+            if entry is not None and entry.lost:
+                call.unknown("the record of a lost run shows error, whatever became of the run")
+            elif record is None:
                 call.answer(status=None, source="store")
             else:
                 source = "store" if record.store_only else "memory"
