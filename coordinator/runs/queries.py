@@ -54,9 +54,9 @@ class Waiter:
             async with asyncio.timeout(timeout):
                 if entry is not None:
                     await entry.settled.wait()
-                    if not (entry.lost or entry.handed_over):
+                    if not entry.elsewhere:
                         return True
-                return await self._remote(run_id)  # another worker's, or its reaper's, to settle
+                return await self._remote(run_id)
         except TimeoutError:
             return False
 
@@ -146,10 +146,12 @@ class Queries:
         if record.store_only and record.status not in OPEN and await self._store.row(run_id) is None:
             return _result(run_id, record.status, record.error, None)  # a record store keeps no results
         if not await self._waiter.until_settled(run_id, timeout):
-            if timeout is None:
-                raise RunNotFound(run_id)
+            if timeout is None or (
+                (entry is None or entry.elsewhere) and await self._store.row(run_id) is None
+            ):
+                raise RunNotFound(run_id)  # it was deleted meanwhile
             raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
-        if entry is not None and not (entry.lost or entry.handed_over):
+        if entry is not None and not entry.elsewhere:
             return _result(run_id, entry.record.status, entry.record.error, entry.result)
         if (row := await self._store.row(run_id)) is None:
             raise RunNotFound(run_id)

@@ -91,6 +91,11 @@ class Entry:
         return self.record.status in OPEN
 
     @property
+    def elsewhere(self) -> bool:
+        """Another worker, or its reaper, settles it: how it ends only the store knows."""
+        return self.lost or self.handed_over
+
+    @property
     def stopped(self) -> bool:
         """Law 3: the task is done and all that it tracked is over."""
         return not self.record.task_active and not self.tracked
