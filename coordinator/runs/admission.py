@@ -150,6 +150,9 @@ class Admissions:
             except asyncio.CancelledError:
                 await self._undo(self._take_back(new), new)
                 raise
+            except StoreUnavailable:
+                self._resolve(new)
+                raise
             return self.register(new, admission, Ownership(new.run_id, new.thread_id, epoch, admission.fence))
 
     async def admit(self, new: NewRun) -> RunRecord:
@@ -169,6 +172,9 @@ class Admissions:
             except asyncio.CancelledError:
                 await self._undo(self._interrupt(new), new)
                 raise
+            except StoreUnavailable:
+                self._resolve(new)
+                raise
             except ConflictError as conflict:
                 self._slots.release(new.thread_id, new.run_id, fence=0)
                 self._telemetry.emit(RunRefused(new.thread_id, conflict.active_run_id))
@@ -182,6 +188,8 @@ class Admissions:
             return await self._existing(admission.run_id)
         own = Ownership(new.run_id, new.thread_id, epoch, admission.fence) if admission.holds else None
         record = self.register(new, admission, own)
+        if own is None and (entry := self._registry.entry(new.run_id)) is not None:
+            self._still_live(entry, epoch)
         for decision in admission.replaced:
             await self._delivery.deliver(decision)
         if admission.replaced:
@@ -271,6 +279,12 @@ class Admissions:
         raise LeaseLost(epoch)
 
     # -- the caller was cancelled: its write may have finished all the same
+
+    def _resolve(self, new: NewRun) -> None:
+        """The store did not say whether it wrote. A row that is there all the same would hold its thread
+        for ever: its caller was told that there is no run, so nobody executes it."""
+        if self._registry.entry(new.run_id) is None:
+            self._jobs.spawn(self._take_back(new), f"taking back run {new.run_id!r}")
 
     async def _undo(self, undoing: Coroutine[Any, Any, object], new: NewRun) -> None:
         """Go through with it before the caller sees its CancelledError, however often it is cancelled."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import ConflictError, RunManager, RunStatus, UnsupportedStrategyError
+from coordinator import ConflictError, RunManager, RunStatus, StoreUnavailable, UnsupportedStrategyError
 from tests.support.agents import Agent, launched, running
 from tests.support.waiting import wait_until
 
@@ -174,3 +174,23 @@ async def test_what_is_accepted_is_enforced(team: list[RunManager], strategy: st
     first.may_end.set()
     async with asyncio.timeout(5):
         await second.started.wait()
+
+
+@pytest.mark.parametrize("name", ["admit", "insert"])
+async def test_the_store_does_not_say_whether_it_wrote(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Its caller was told that there is no run: a row that is there all the same must not hold the thread."""
+    a, b = team
+    write = getattr(a._store, name)
+
+    async def and_fails(*args: Any, **kwargs: Any) -> Any:
+        await write(*args, **kwargs)
+        raise StoreUnavailable("the connection broke")
+
+    monkeypatch.setattr(a._store, name, and_fails)
+    with pytest.raises(StoreUnavailable):
+        await (a.create_or_reject("t") if name == "admit" else a.create("t"))
+    await wait_until(lambda: free(b), description="the thread is free")
+    (row,) = await b.runs(thread_id="t")
+    assert row.status is RunStatus.interrupted
