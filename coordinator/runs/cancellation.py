@@ -102,6 +102,8 @@ class Delivery:
             return
         standing = await self._store.standing(run_id)
         if standing is None:
+            if entry.own is None:  # its thread was deleted: its turn will never come
+                self._settlement.lose(entry, "the run was deleted while it waited")
             return
         if standing.status in OPEN:
             self._hold(entry, standing.owner_epoch, standing.fence, settled=False)

@@ -84,7 +84,8 @@ class Operations:
             await self._states.copy(source, target, own.run_id, own.fence)
 
     async def delete(self, thread_id: str, user_id: str | None) -> None:
-        """Remove the thread with its state and all its runs. Raises ThreadNotFound, ConflictError."""
+        """Remove the thread with its state and its runs, but for those that were admitted meanwhile and
+        wait for their turn: they find it empty. Raises ThreadNotFound, ConflictError."""
         thread = await self._store.thread(thread_id)
         if thread is None or (user_id is not None and thread.user_id != user_id):
             raise ThreadNotFound(thread_id)
@@ -92,4 +93,6 @@ class Operations:
             await self._states.delete(thread_id, own.run_id, own.fence)
             await self._store.delete_thread(own)
         for record in self._registry.of_thread(thread_id):
-            self._registry.drop(record.run_id)
+            known = self._registry.entry(record.run_id)
+            if known is None or known.settled.is_set():
+                self._registry.drop(record.run_id)

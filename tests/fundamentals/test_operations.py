@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
-from coordinator import ConflictError, RunManager, StaleFence, ThreadNotFound
+from coordinator import ConflictError, RunManager, RunNotFound, StaleFence, ThreadNotFound
 from tests.support.agents import launched, running
 
 
@@ -118,3 +119,61 @@ async def test_a_caller_who_goes_away_before_the_block_begins(
     await asyncio.wait([task])
     assert task.cancelled()
     await b.create_or_reject("t")
+
+
+async def test_a_run_that_waits_for_a_deletion_gets_its_turn(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was admitted after the operation, so it finds an empty thread; it is not deleted with the others."""
+    a, b = team
+    await a.update_thread("t", {"n": 1})
+    delete = a._store.delete_thread
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(own: Any) -> None:
+        begun.set()
+        await go_on.wait()
+        await delete(own)
+
+    monkeypatch.setattr(a._store, "delete_thread", slowly)
+    deleting = asyncio.create_task(a.delete_thread("t"))
+    await begun.wait()
+    run, agent = await launched(b, "t", multitask_strategy="enqueue")
+    go_on.set()
+    await deleting
+    async with asyncio.timeout(5):
+        await agent.started.wait()
+    assert agent.ctx.values is None
+    agent.may_end.set()
+    assert await a.wait(run.run_id, timeout=5) is None
+
+
+async def test_a_waiting_run_whose_row_is_gone_is_over(team: list[RunManager]) -> None:
+    a, b = team
+    await running(a, "t")
+    run, agent = await launched(b, "t", multitask_strategy="enqueue")
+    await a._store.delete(run.run_id)
+    assert run.task is not None
+    async with asyncio.timeout(5):
+        await asyncio.wait((run.task,))
+    assert not agent.started.is_set()
+
+
+async def test_waiting_for_a_run_that_is_deleted(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, b = team
+    run, _ = await running(a, "t")
+    watching = asyncio.Event()
+    watch = b._notifier.watch
+
+    def watched(thread_id: str) -> Any:
+        watching.set()
+        return watch(thread_id)
+
+    monkeypatch.setattr(b._notifier, "watch", watched)
+    waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))
+    await watching.wait()
+    await a._store.delete(run.run_id)
+    with pytest.raises(RunNotFound):
+        await waiting

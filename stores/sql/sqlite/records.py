@@ -260,7 +260,8 @@ def delete(cx: sqlite3.Connection, run_id: str, now: int = 0) -> None:  # noqa: 
 
 def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
     """Remove a thread with all its runs, as the operation that holds it; the operation itself stays,
-    settled, and frees nothing that is still there. Asked again, it has nothing to do. Raises StaleFence."""
+    settled, and frees nothing that is still there. Runs in flight were admitted after the operation: they
+    stay, with a thread that holds nothing. Asked again, it has nothing to do. Raises StaleFence."""
     found = cx.execute(
         "SELECT status, holds_thread FROM runs WHERE run_id = ? AND owner_epoch = ? AND fence = ?"
         f" AND {LIVE}",
@@ -270,13 +271,26 @@ def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
         return
     if found is None or not found[1] or found[0] not in OPEN:
         raise StaleFence(own.thread_id, own.fence)
-    cx.execute("DELETE FROM transitions WHERE thread_id = ? AND run_id <> ?", (own.thread_id, own.run_id))
-    cx.execute("DELETE FROM runs WHERE thread_id = ? AND run_id <> ?", (own.thread_id, own.run_id))
+    cx.execute(
+        "DELETE FROM transitions WHERE thread_id = :thread AND run_id NOT IN"
+        f" (SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT})",
+        {"thread": own.thread_id},
+    )
+    cx.execute(f"DELETE FROM runs WHERE thread_id = ? AND NOT {IN_FLIGHT}", (own.thread_id,))
     cx.execute(
         "UPDATE runs SET status = 'success', holds_thread = 0, settled_at = :now, ended_at = :now,"
         " updated_at = :now WHERE run_id = :run",
         {"now": now, "run": own.run_id},
     )
+    if cx.execute(
+        f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT}", (own.thread_id,)
+    ).fetchone():
+        cx.execute(
+            "UPDATE threads SET metadata = '{}', \"values\" = NULL, interrupts = NULL, created_at = :now,"
+            " updated_at = :now WHERE thread_id = :thread",
+            {"now": now, "thread": own.thread_id},
+        )
+        return
     cx.execute(
         "INSERT INTO deleted_threads SELECT thread_id, fence FROM threads WHERE thread_id = ?"
         " ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence",
