@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, Protocol
 
 from coordinator.assistants.ports import ThreadStates
@@ -54,7 +53,6 @@ class Reaper:
         self._slots, self._notifier, self._jobs = slots, notifier, jobs
         self._telemetry, self._clock = telemetry, clock
         self._watched: dict[int, tuple[int, float]] = {}
-        self._adopted: dict[str, Orphan] = {}
         self._recovering: dict[tuple[str, Ownership | None], asyncio.Future[None]] = {}
         self._reaping = asyncio.Lock()
         self._swept = Latch()
@@ -104,12 +102,9 @@ class Reaper:
                 if peer.epoch != me:
                     await self._look_at(peer, me)
             orphans = await self._store.sweep(by=me, error=error, before=before)
-            self._adopted.update({o.run_id: o for o in orphans if o.adopted is not None})
             self._swept.set()
             self.swept_at = self._clock()
-            found = {orphan.run_id for orphan in orphans}
-            again = [orphan for orphan in self._adopted.values() if orphan.run_id not in found]
-            return orphans, [self._recover_soon(orphan) for orphan in (*again, *orphans)]
+            return orphans, [self._recover_soon(orphan) for orphan in orphans]
 
     def _recover_soon(self, orphan: Orphan) -> asyncio.Future[None]:
         """One that cannot be recovered now stands in nobody's way: it comes up again next time."""
@@ -142,8 +137,7 @@ class Reaper:
 
     async def _recover(self, orphan: Orphan) -> None:
         if orphan.adopted is not None and not await self._undo(orphan, orphan.adopted):
-            return
-        self._adopted.pop(orphan.run_id, None)
+            return  # the store answers it again in the next sweep, as long as it is adopted here
         self._telemetry.emit(
             RunRecovered(orphan.run_id, orphan.thread_id, orphan.status.value, orphan.dead_epoch)
         )
@@ -158,15 +152,12 @@ class Reaper:
         try:
             values = await self._states.restore(own.thread_id, own.run_id, orphan.rollback_ref, own.fence)
         except StaleFence:  # adopted by yet another worker, or by another epoch of this one
-            if self._adopted.get(orphan.run_id) is orphan:
-                del self._adopted[orphan.run_id]
             return False
         except CoordinatorError:
             raise
         except Exception as failure:
             logger.exception("Rolling back run %r of dead epoch %s failed", own.run_id, orphan.dead_epoch)
-            if (again := await self._store.readopt(own)) is not None:
-                self._adopted[orphan.run_id] = replace(orphan, adopted=again)
+            if await self._store.readopt(own) is not None:
                 return False
             state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
         finish = await self._store.settle(own, Outcome(orphan.status, error, values=values), state)

@@ -123,12 +123,14 @@ def sweep(
     """End every run in flight whose owner (or, while waiting, home) is dead or missing.
 
     Undecided ones become `error`, decided ones just settle. A half-done rollback is adopted by `by`
-    with a new fence, at most ROLLBACK_ATTEMPTS times; then it fails and the thread is freed. Waiting
-    portable runs are left for others to claim, for a while where nobody can (PATIENCE). `before` limits
-    by created_at.
+    with a new fence, at most ROLLBACK_ATTEMPTS times; then it fails and the thread is freed. What `by`
+    has adopted and not settled yet is answered again: the first answer may be lost. Waiting portable
+    runs are left for others to claim, for a while where nobody can (PATIENCE). `before` limits by
+    created_at.
     """
     adopter = None if by is None or is_dead(cx, by) else by  # a zombie adopts nothing
-    orphans = _end_all(cx, _orphaned(cx, now, before=before), adopter, error, now)
+    orphans = [] if adopter is None else _adopted_before(cx, adopter)
+    orphans += _end_all(cx, _orphaned(cx, now, before=before), adopter, error, now)
     cx.execute(
         "UPDATE runs INDEXED BY runs_tick SET settled_at = ?, updated_at = ? WHERE settled_at IS NULL"
         f" AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch NOT IN {ALIVE}",
@@ -207,6 +209,19 @@ def _end_all(
 
 def _attempts(state: str) -> int:
     return int(state.removeprefix("adopted ")) if state.startswith("adopted ") else 0
+
+
+def _adopted_before(cx: sqlite3.Connection, by: int) -> list[Orphan]:
+    rows = cx.execute(
+        "SELECT run_id, thread_id, status, fence, rollback_ref FROM runs INDEXED BY runs_owner"
+        " WHERE owner_epoch = ? AND holds_thread AND rollback_state LIKE 'adopted %'",
+        (by,),
+    ).fetchall()
+    return [
+        Orphan(run, thread, RunStatus(status), None, Ownership(run, thread, by, fence), ref[0], decided=True)
+        for run, thread, status, fence, text in rows
+        if (ref := _readable(text)) is not None
+    ]
 
 
 def _readable(ref: str | None) -> tuple[Json] | None:

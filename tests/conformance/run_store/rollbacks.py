@@ -114,6 +114,20 @@ class Rollbacks(StoreCase):
         assert (await the_thread(store)).values == {"n": 0}
         assert await store.sweep(by=me, error="gone") == []
 
+    async def test_what_a_sweep_adopted_is_answered_until_it_is_settled(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        """The first answer may be lost, and nobody else would ever finish the rollback."""
+        await rolling_back(store, peer)
+        await buried(store, peer, by=me)
+        [first] = await store.sweep(by=me, error="gone")
+        [again] = await store.sweep(by=me, error="gone")
+        assert first.adopted is not None
+        assert (again.run_id, again.adopted, again.decided) == (first.run_id, first.adopted, True)
+        assert await store.restore(first.adopted) == {"n": 0}
+        await store.settle(first.adopted, ENDED, "done")
+        assert await store.sweep(by=me, error="gone") == []
+
     async def test_the_fourth_crash_in_a_rollback_frees_the_thread_with_an_error_to_see(
         self, store: CoordinationStore, me: int
     ) -> None:
