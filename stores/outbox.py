@@ -66,7 +66,7 @@ class Outbox:
         self._owed: dict[_Owed, None] = {}
         self._lanes: Counter[str] = Counter()
         self._keys: dict[str, _Owed] = {}
-        self._away = False
+        self._away = self._closed = False
         self._drainer: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -183,6 +183,9 @@ class Outbox:
             )
 
     def _enqueue(self, owed: _Owed) -> None:
+        if self._closed:  # nobody would end its repetition
+            self._give_up(owed)
+            return
         self._owed[owed] = None
         self._lanes[owed.run_id] += 1
         if self._drainer is None or self._drainer.done():
@@ -275,11 +278,16 @@ class Outbox:
             self._drainer = None
         if self._under_way:
             await asyncio.wait(tuple(self._under_way), timeout=within)
+        self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
                 await self._round()
         for owed in list(self._owed):
-            self._remove(owed)
-            logger.error("%s could not be written before the store was closed", owed.key)
-            if owed.answer is not None and not owed.answer.done():
-                owed.answer.set_exception(StoreUnavailable("the worker has left"))
+            self._give_up(owed)
+
+    def _give_up(self, owed: _Owed) -> None:
+        self._remove(owed)
+        self._keys.pop(owed.key, None)
+        logger.error("%s could not be written before the store was closed", owed.key)
+        if owed.answer is not None and not owed.answer.done():
+            owed.answer.set_exception(StoreUnavailable("the worker has left"))
