@@ -70,6 +70,15 @@ churn: $(STAMP) ## Begin and end runs for MINUTES (10): memory flat, nothing lef
 faults: $(STAMP) ## Kill, pause, cut off and fill up real workers, check their histories. MINUTES=30 SEED=7
 	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+# How many seeds, over how many processes; SEED= replays one step by step, BUG= plants a bug first.
+SEEDS ?= 5000
+JOBS ?= 2
+BUG ?=
+
+.PHONY: simulate
+simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JOBS=2; one step by step: SEED=123
+	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
+
 .PHONY: matrix
 matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has
 	$(BIN)/nox $(ARGS)

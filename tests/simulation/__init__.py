@@ -1,0 +1,1 @@
+"""The real manager under a seeded scheduler. `make simulate`; see docs/guides/simulation.md."""

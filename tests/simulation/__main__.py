@@ -1,0 +1,128 @@
+"""`python -m tests.simulation`: many seeds, one seed step by step, or a planted bug until it is found."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.simulation.bugs import BUGS
+from tests.simulation.campaign import Batch, Hunt, hunt_all, laboratory, run_seed, run_seeds
+from tests.simulation.faults import STRIKES
+from tests.simulation.store import Database
+from tests.simulation.world import Met
+
+
+def main(argv: list[str] | None = None) -> int:
+    options = _options(argv)
+    if options.seed is not None:
+        return show(options.seed, options.bug)
+    if options.bug:
+        names = list(BUGS) if options.bug == "all" else [options.bug]
+        return show_hunts(list(hunt_all(names, options.seeds, options.jobs)))
+    return campaign(options.first, options.seeds, options.jobs, options.json)
+
+
+def _options(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5000, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="the first of them")
+    parser.add_argument("--jobs", type=int, default=2, help="processes that share them")
+    parser.add_argument("--seed", type=int, help="run this one and print it step by step")
+    parser.add_argument(
+        "--bug", choices=["all", *BUGS], help="plant this bug and try seeds until it is found"
+    )
+    parser.add_argument("--json", type=Path, help="write the figures there, too")
+    return parser.parse_args(argv)
+
+
+def show(seed: int, bug: str | None) -> int:
+    """Every step of one seed, the same in every replay."""
+    with laboratory():
+        if bug is None:
+            violations = run_seed(seed, Database(), trace=print)
+        else:
+            with BUGS[bug].planted():
+                violations = run_seed(seed, Database(), trace=print)
+    for violation in violations:
+        print(f"VIOLATION {violation}")
+    return int(bool(violations))
+
+
+def show_hunts(hunts: list[Hunt]) -> int:
+    for found in sorted(hunts, key=lambda found: found.bug):
+        where = "not found" if found.seed is None else f"seed {found.seed}"
+        print(
+            f"{found.bug:40} {where:>12} {found.tried:6} seeds {found.seconds:6.1f} s  {found.violation:.90}"
+        )
+    return int(any(found.seed is None for found in hunts))
+
+
+def campaign(first: int, count: int, jobs: int, report: Path | None) -> int:
+    total, began = Batch(), time.monotonic()
+    for batch in run_seeds(first, count, jobs):
+        total.add(batch)
+        rate = total.seeds / (time.monotonic() - began)
+        print(
+            f"\r{total.seeds}/{count} seeds, {rate:.0f} a second, {len(total.failed)} failed",
+            end="",
+            flush=True,
+        )
+    print()
+    print_met(total.met)
+    wall = time.monotonic() - began
+    print(
+        f"{total.seeds} seeds in {wall:.1f} s, {1000 * total.seconds / total.seeds:.1f} ms of a core for each"
+    )
+    for seed, violations in sorted(total.failed.items())[:20]:
+        print(f"seed {seed} (make simulate SEED={seed}): {violations[0]}")
+    if report is not None:
+        report.write_text(json.dumps(figures(total, wall), indent=1) + "\n", encoding="utf-8")
+    return int(bool(total.failed))
+
+
+def pairs(met: Counter[Met]) -> tuple[Counter[Met], list[Met]]:
+    """What was met, and what was not: every await point of the store times what may strike there."""
+    points = {(point, op) for point, op, where, _ in met if where in ("before", "after")}
+    every = [
+        (*point, where, strike)
+        for point in sorted(points)
+        for where in ("before", "after")
+        for strike in STRIKES
+    ]
+    return Counter({pair: met[pair] for pair in every if met[pair]}), [
+        pair for pair in every if not met[pair]
+    ]
+
+
+def print_met(met: Counter[Met]) -> None:
+    found, never = pairs(met)
+    points = sorted({(point, op) for point, op, _, _ in found} | {(point, op) for point, op, _, _ in never})
+    columns = [(where, strike) for strike in STRIKES for where in ("before", "after")]
+    print(f"{'await point':52}" + "".join(f"{strike[:4] + where[0].upper():>8}" for where, strike in columns))
+    for point, op in points:
+        counts = "".join(f"{met[point, op, where, strike] or '-':>8}" for where, strike in columns)
+        print(f"{point + ' / ' + op:52.52}{counts}")
+    for (kind, op, _, what), times in sorted(met.items()):
+        if kind in ("Bus", "Slots"):
+            print(f"{kind} {op}: {what} {times} times")
+    print(f"{len(found)} pairs of await point and fault met, {len(never)} never met")
+
+
+def figures(total: Batch, wall: float) -> dict[str, object]:
+    found, never = pairs(total.met)
+    return {
+        "seeds": total.seeds,
+        "wall_seconds": round(wall, 1),
+        "core_ms_a_seed": round(1000 * total.seconds / total.seeds, 2),
+        "failed": {str(seed): violations for seed, violations in sorted(total.failed.items())},
+        "met": {" / ".join(pair): times for pair, times in sorted(found.items())},
+        "never_met": [" / ".join(pair) for pair in never],
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,180 @@
+"""What runs do: they step, save, emit, track work, fail, hang, and are more or less willing to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from coordinator.context import RunContext
+from coordinator.record import RunRecord
+from coordinator.schemas import Interrupt, Outcome, RunStatus
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+
+class Failed(Exception):
+    """An agent's own failure."""
+
+
+@dataclass
+class Habits:
+    """How one agent behaves."""
+
+    steps: int
+    pace: float
+    saves: float
+    ends: str  # value | dict | paused | fails | hangs
+    stops: str  # at_once | late | with_success | with_failure | saving
+    deaf: float
+    tracks: float | None
+
+    @classmethod
+    def draw(cls, chance: Random) -> Habits:
+        return cls(
+            steps=chance.choice((0, 1, 2, 3)),
+            pace=chance.choice((0.0, 0.01, 0.1, 0.4)),
+            saves=chance.choice((0.0, 0.5, 1.0)),
+            ends=chance.choices(("value", "dict", "paused", "fails", "hangs"), (3, 3, 1, 1, 4))[0],
+            stops=chance.choices(
+                ("at_once", "late", "with_success", "with_failure", "saving"), (4, 3, 2, 1, 2)
+            )[0],
+            deaf=chance.choice((0.05, 0.5, 1.5, 4.0)),
+            tracks=chance.choice((None, None, None, 0.3, 1.5, 4.0)),
+        )
+
+
+class Agent:
+    """One run's code, and what it does told to the world's truth."""
+
+    def __init__(self, process: Process, habits: Habits) -> None:
+        self.process, self.habits = process, habits
+        self.world, self.truth = process.world, process.world.truth
+        self.cancels = 0
+        self.run_id = ""
+        self.epoch = self.fence = 0
+
+    def step(self, *, guarded: bool = False) -> None:
+        self.truth.step(self.run_id, self.epoch, self.fence, guarded=guarded)
+
+    async def __call__(self, ctx: RunContext) -> Any:
+        self.run_id, self.fence = ctx.run.run_id, ctx.fence
+        self.epoch = self.process.manager.epoch
+        self.process.agents += 1
+        try:
+            return await self._live(ctx)
+        finally:
+            self.step()
+            self.process.agents -= 1
+
+    async def _live(self, ctx: RunContext) -> Any:
+        habits = self.habits
+        self.step()
+        if habits.tracks is not None:
+            ctx.track(self.process.loop.create_task(self._background(habits.tracks)))
+        try:
+            for number in range(habits.steps):
+                ctx.check()
+                self.step(guarded=True)
+                await self._deed(ctx, number)
+                await asyncio.sleep(habits.pace)
+                self.step()
+            while habits.ends == "hangs":
+                await asyncio.sleep(2.0)
+                self.step()
+        except asyncio.CancelledError:
+            self._told(ctx)
+            return await self._stop(ctx)
+        return self._end()
+
+    def _end(self) -> Any:
+        ends = self.habits.ends
+        if ends == "fails":
+            raise Failed(self.run_id)
+        if ends == "dict":
+            return {"by": self.run_id}
+        if ends == "paused":
+            return Outcome(result="p" + self.run_id, paused=True, interrupts=(Interrupt("why?"),))
+        return "r" + self.run_id
+
+    async def _deed(self, ctx: RunContext, number: int) -> None:
+        if self.world.chance.random() < self.habits.saves:
+            await ctx.save({"by": self.run_id, "step": number})
+        else:
+            await ctx.emit("custom", number)
+            ctx.progress(total_tokens=number)
+
+    def _told(self, ctx: RunContext) -> None:
+        self.cancels += 1
+        if ctx.abort is None and not self.process.leaving:
+            self.truth.wrong(f"run {self.run_id} was cancelled and not told why")
+        self.world.told(self.process, self.run_id)
+
+    async def _stop(self, ctx: RunContext) -> Any:
+        stops = self.habits.stops
+        if stops == "at_once":
+            raise asyncio.CancelledError
+        waits = min(self.habits.deaf, 0.5) if stops != "late" else self.habits.deaf
+        try:
+            while waits > 0:
+                await asyncio.sleep(min(waits, 0.4))
+                waits -= 0.4
+                self.step()
+            if stops in ("late", "saving"):
+                ctx.check()
+                self.step(guarded=True)
+            if stops == "saving":
+                await ctx.save({"by": self.run_id, "step": "last"})
+        except asyncio.CancelledError:
+            self.truth.wrong(f"run {self.run_id} was cancelled twice")
+            raise
+        if stops == "with_success":
+            return {"by": self.run_id, "late": True}
+        if stops == "with_failure":
+            raise Failed(self.run_id)
+        raise asyncio.CancelledError
+
+    async def _background(self, seconds: float) -> None:
+        self.process.agents += 1
+        try:
+            while seconds > 0:
+                await asyncio.sleep(min(seconds, 0.4))
+                seconds -= 0.4
+                self.step()
+        finally:
+            self.process.agents -= 1
+
+    # -- a caller's own task, as gateways of old have it
+
+    async def old_style(self, record: RunRecord) -> None:
+        manager, run_id = self.process.manager, record.run_id
+        self.run_id = run_id
+        self.process.agents += 1
+        try:
+            await manager.set_status(run_id, RunStatus.running)
+            if record.status is not RunStatus.running:
+                return
+            entry = manager._parts.registry.entry(run_id)
+            if entry is not None and entry.own is not None:
+                self.epoch, self.fence = entry.own.epoch, entry.own.fence
+            for _ in range(self.habits.steps + 1):
+                self.step()
+                await asyncio.sleep(self.habits.pace)
+            while self.habits.ends == "hangs":
+                await asyncio.sleep(2.0)
+            self.step()
+            failed = self.habits.ends == "fails"
+            status = RunStatus.error if failed else RunStatus.success
+            await manager.set_status(run_id, status, error="failed" if failed else None)
+            self.step()
+        except asyncio.CancelledError:
+            if self.habits.stops == "late":
+                await asyncio.sleep(self.habits.deaf)
+                self.step()
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever it is, the run ends with it
+            await manager.set_status(run_id, RunStatus.error, error=str(error))
+        finally:
+            self.process.agents -= 1

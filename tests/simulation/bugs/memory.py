@@ -1,0 +1,191 @@
+"""Guards in the manager and below it."""
+
+from __future__ import annotations
+
+from tests.simulation.bugs.edit import bug
+
+_ADMISSION = "coordinator.runs.admission:Admissions."
+_SETTLEMENT = "coordinator.runs.settlement:Settlement."
+_DELIVERY = "coordinator.runs.cancellation:Delivery."
+_CANCEL = "coordinator.runs.cancellation:Cancellations."
+_REGISTRY = "coordinator.runs.registry:"
+_WORKER = "coordinator.workers.worker:Worker."
+_REAPER = "coordinator.workers.reaper:Reaper."
+_WATCH = "coordinator.workers.watch:Watch."
+_QUERIES = "coordinator.runs.queries:"
+
+_EARLY = """early = self._registry.entry(run_id)
+    if early is not None and early.own is not None and early.open: early.stop(abort, '')
+    decision = await self._decide(run_id, abort)"""
+
+_NOT_RESTORED = """entry.rollback_ref
+    done = with_times(end, entry)
+    return await self._persist(own.epoch, lambda: self._store.settle(own, done, 'done'))
+"""
+
+BUGS = (
+    # -- admission
+    bug(
+        "a-cancelled-admission-stays",
+        (_ADMISSION + "admit", "await self._undo(self._interrupt(new), new)", "pass"),
+    ),
+    bug(
+        "a-cancelled-create-stays",
+        (_ADMISSION + "insert", "await self._undo(self._take_back(new), new)", "pass"),
+    ),
+    bug(
+        "an-unknown-outcome-stays",
+        (_ADMISSION + "_resolve", "if self._registry.entry(new.run_id) is None:", "if 0:"),
+    ),
+    bug(
+        "redis-refuses",
+        (
+            _ADMISSION + "_refuse_if_busy",
+            "(holder := await self._holder(new.thread_id)) is None",
+            "(holder := answer.holder) is None",
+        ),
+    ),
+    bug("admitted-while-it-was-fenced", (_ADMISSION + "_still_live", "self._worker.check(epoch)", "pass")),
+    bug(
+        "replaced-and-not-told",
+        (_ADMISSION + "_admitted", "for decision in admission.replaced:", "for decision in ():"),
+    ),
+    bug(
+        "admitted-after-it-has-left",
+        (_ADMISSION + "_admitted", "if own is None and (entry :=", "if 0 and (entry :="),
+    ),
+    bug("owed-for-ever", ("stores.outbox:Outbox.owe", "if self._closed:", "if 0:")),
+    # -- cancel
+    bug(
+        "acknowledged-before-it-is-written",
+        (_CANCEL + "cancel", "decision = await asyncio.shield(deciding)", "return True"),
+    ),
+    bug(
+        "told-before-it-is-written",
+        (
+            _CANCEL + "_decide_and_deliver",
+            "decision = await self._decide(run_id, abort)",
+            _EARLY,
+        ),
+    ),
+    bug(
+        "wait-returns-at-once",
+        (_CANCEL + "cancel", "if wait is not None and not await", "if 0 and not await"),
+    ),
+    bug(
+        "nothing-is-published",
+        (_DELIVERY + "deliver", "if home is not None and home != self._worker.epoch:", "if 0:"),
+    ),
+    bug(
+        "a-second-cancel",
+        (
+            _REGISTRY + "Entry.tell",
+            "if self.abort is not None or self.settled.is_set():",
+            "if self.settled.is_set():",
+        ),
+        (_REGISTRY + "Entry.stop", "and not task.cancelling():", "and True:"),
+        (_DELIVERY + "look", "if entry.abort is not None:", "if 0:"),
+    ),
+    bug(
+        "an-unwritten-cancel-is-forgotten",
+        (
+            _SETTLEMENT + "_write_unwritten",
+            "(abort := entry.unwritten) is not None",
+            "(abort := None) is not None",
+        ),
+    ),
+    # -- settlement
+    bug(
+        "tracked-work-is-not-waited-for",
+        (_SETTLEMENT + "_conclude", "while entry.tracked and not entry.forced:", "while 0:"),
+    ),
+    bug(
+        "settled-before-the-task-stopped",
+        (_SETTLEMENT + "wind_up", "if entry.stopped or (entry.own is None and not entry.lost):", "if 1:"),
+    ),
+    bug("the-context-stays-open", (_SETTLEMENT + "_close", "entry.context.closed = True", "pass")),
+    bug("nobody-is-forced", (_SETTLEMENT + "arm_force", "if entry.force_timer is None and", "if 0 and")),
+    bug("forced-with-a-good-fence", (_SETTLEMENT + "_end", "if entry.forced:", "if 0:")),
+    bug(
+        "an-owner-gives-up",
+        (_SETTLEMENT + "_persist", 'logger.warning("%s Trying again until the lease ends.", error)', "raise"),
+    ),
+    bug("nobody-passes-on", (_SETTLEMENT + "pass_on", "if next_home is None:", "if 1:")),
+    bug("a-lost-run-goes-on", (_SETTLEMENT + "lose", "if entry.abort is None:", "if 0:")),
+    bug("the-undoing-is-skipped", (_SETTLEMENT + "_end", "finish = await self._undo(entry, end)", "pass")),
+    bug(
+        "restored-values-are-not-settled",
+        (
+            _SETTLEMENT + "_undo",
+            "entry.rollback_ref\n",
+            _NOT_RESTORED,
+        ),
+    ),
+    bug("in-line-and-over", (_SETTLEMENT + "_end", "await self._leave_line(entry)", "pass")),
+    bug("who-leaves-stays-unsettled", (_SETTLEMENT + "abandon", "self._let_go(entry)", "pass")),
+    # -- the tick, hints
+    bug(
+        "tick-does-not-look-at-cancels",
+        (_WATCH + "tick", "for run_id in tick.cancelled:", "for run_id in ():"),
+    ),
+    bug(
+        "tick-does-not-claim",
+        (_WATCH + "tick", "for thread_id in tick.free_threads:", "for thread_id in ():"),
+    ),
+    bug("tick-forgets-who-waits", (_WATCH + "tick", "if entry.own is None and", "if 0 and")),
+    bug(
+        "hints-are-not-heard",
+        (
+            _WATCH + "signal",
+            'if signal.kind == "cancel" and signal.run_id is not None:',
+            "if signal.kind == 'cancel': return\n    if 0:",
+        ),
+    ),
+    bug(
+        "an-early-claim-is-foreign",
+        (_REGISTRY + "Registry.claimed", "elif claimed.run_id in self._arriving:", "elif 0:"),
+    ),
+    # -- the worker
+    bug("the-lease-is-not-checked", (_WORKER + "check", "if self._clock() <= self._deadline:", "if 1:")),
+    bug("a-buried-worker-goes-on", (_WORKER + "beat", "if not alive:", "if 0:")),
+    bug(
+        "the-lease-begins-at-the-answer",
+        (_WORKER + "beat", "self._extend(began)", "self._extend(self._clock())"),
+        (_WORKER + "_extend", "- self._settings.lease_margin", ""),
+    ),
+    bug("registered-before-the-tasks-are-gone", (_WORKER + "_register", "await self.gone()", "pass")),
+    bug("admits-while-it-drains", (_WORKER + "ready", "if self._draining or self._closed:", "if 0:")),
+    bug(
+        "fenced-and-nobody-is-dropped",
+        (
+            "coordinator.assembly:Assembly._fenced",
+            "for entry in self.registry.unsettled():",
+            "for entry in ():",
+        ),
+    ),
+    # -- the reaper
+    bug(
+        "one-look-is-proof-of-death",
+        (_REAPER + "_silent", "return now - seen[1] >= peer.ttl_ms / 1000", "return True"),
+    ),
+    bug(
+        "silence-from-the-first-look",
+        (_REAPER + "_silent", "if seen is None or seen[0] != peer.hb_seq:", "if seen is None:"),
+    ),
+    bug(
+        "nobody-is-buried",
+        (_REAPER + "_look_at", "if not proven and not (peer.expired and self._silent(peer)):", "if 1:"),
+    ),
+    bug("an-adopted-rollback-is-left", (_REAPER + "_recover", "if orphan.adopted is not None:", "if 0:")),
+    # -- waiting
+    bug(
+        "a-deleted-run-times-out",
+        (
+            _QUERIES + "Queries.wait",
+            "((entry is None or entry.lost) and await self._store.row(run_id) is None)",
+            "0",
+        ),
+    ),
+    bug("decided-is-settled", (_QUERIES + "_is_settled", "return row.settled or", "return not row.open or")),
+    bug("a-lost-run-answers-for-itself", (_QUERIES + "Waiter.until_settled", "if not entry.lost:", "if 1:")),
+)

@@ -1,0 +1,150 @@
+"""Guards in the transactions."""
+
+from __future__ import annotations
+
+from tests.simulation.bugs.edit import bug
+
+_ADMISSION = "stores.sql.sqlite.admission:"
+_DECISIONS = "stores.sql.sqlite.decisions:"
+_OWNERSHIP = "stores.sql.sqlite.ownership:"
+_WORKERS = "stores.sql.sqlite.workers:"
+_RECORDS = "stores.sql.sqlite.records:"
+
+BUGS = (
+    # -- admission
+    bug(
+        "reject-does-not-look",
+        (_ADMISSION + "admit", "if in_flight and strategy is Strategy.reject:", "if 0:"),
+    ),
+    bug("admit-without-live-epoch", (_ADMISSION + "_already_there", "if not live:", "if 0:")),
+    bug(
+        "admit-ignores-the-key",
+        (_ADMISSION + "_already_there", "elif run.idempotency_key is not None:", "elif 0:"),
+    ),
+    bug(
+        "interrupt-takes-a-held-thread",
+        (_ADMISSION + "admit", "holds = not any(other.holds_thread for other in in_flight)", "holds = True"),
+    ),
+    bug(
+        "interrupt-spares-who-waits",
+        (_ADMISSION + "_replace", 'if other.kind == "run"', 'if other.kind == "run" and other.holds_thread'),
+    ),
+    bug(
+        "enqueue-jumps-the-line",
+        (_ADMISSION + "admit", "holds = not in_flight", "holds = not any(o.holds_thread for o in in_flight)"),
+    ),
+    bug(
+        "line-without-bound",
+        (_ADMISSION + "_check_limits", "if limits.per_thread is not None and", "if 0 and"),
+    ),
+    bug(
+        "admit-keeps-the-fence",
+        (_ADMISSION + "_TOUCH_THREAD", "fence = threads.fence + :step", "fence = threads.fence"),
+    ),
+    bug(
+        "deleted-thread-forgets-its-fence",
+        (
+            _ADMISSION + "_TOUCH_THREAD",
+            "COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0)",
+            "0",
+        ),
+    ),
+    # -- claim
+    bug("claim-without-live-epoch", (_ADMISSION + "claim", "if is_dead(cx, epoch):", "if 0:")),
+    bug(
+        "claim-of-somebody-elses-run",
+        (_ADMISSION + "claim", "if home != epoch and not (portable and is_dead(cx, home)):", "if 0:"),
+    ),
+    bug(
+        "claim-takes-the-last",
+        (_ADMISSION + "claim", '" ORDER BY seq LIMIT 1"', '" ORDER BY seq DESC LIMIT 1"'),
+    ),
+    bug("claim-keeps-the-fence", (_ADMISSION + "claim", "SET fence = fence + 1", "SET fence = fence")),
+    bug("claim-of-a-held-thread", (_ADMISSION + "claim", "if busy is not None:", "if 0:")),
+    # -- decide, withdraw
+    bug(
+        "decide-overwrites", (_DECISIONS + "decide", " AND status IN {OPEN_STATUSES} RETURNING", " RETURNING")
+    ),
+    bug(
+        "decided-in-line-and-not-settled",
+        (_DECISIONS + "decide", "CASE WHEN owner_epoch IS NULL THEN :now END", "NULL"),
+    ),
+    bug(
+        "decide-frees-the-thread",
+        (_DECISIONS + "decide", "CASE WHEN owner_epoch IS NULL THEN :now END", ":now, holds_thread = 0"),
+    ),
+    # -- what an owner writes
+    bug(
+        "zombies-write",
+        (
+            _OWNERSHIP + "_GUARD",
+            " AND EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')",
+            "",
+        ),
+        (
+            _OWNERSHIP + "_FINISH",
+            " AND EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')",
+            "",
+        ),
+    ),
+    bug("save-after-the-decision", (_OWNERSHIP + "save", " AND status = 'running'", "")),
+    bug("every-save-moves-the-rollback-point", (_OWNERSHIP + "save", 'if "values" not in ref:', "if 1:")),
+    bug("no-save-keeps-the-old-values", (_OWNERSHIP + "save", 'if "values" not in ref:', "if 0:")),
+    bug(
+        "finish-overwrites-the-decision",
+        (
+            _OWNERSHIP + "_FINISH",
+            "status = CASE WHEN status IN ('pending', 'running') THEN :status ELSE status END",
+            "status = :status",
+        ),
+    ),
+    bug(
+        "finish-does-not-wait-for-the-rollback",
+        (_OWNERSHIP + "_FINISH", "OR cancel_action IS NOT 'rollback'", "OR 1"),
+    ),
+    bug(
+        "values-of-a-cancelled-run",
+        (
+            _OWNERSHIP + "finish",
+            "if decision.won and decision.status is RunStatus.success and own.fence:",
+            "if own.fence:",
+        ),
+    ),
+    bug(
+        "hold-does-not-hold",
+        (_OWNERSHIP + "_FINISH", "holds_thread = holds_thread AND :hold", "holds_thread = 0"),
+        (_OWNERSHIP + "_FINISH", "CASE WHEN NOT :hold THEN :now END", ":now"),
+    ),
+    bug(
+        "refence-keeps-the-threads-fence",
+        (_OWNERSHIP + "refence", "(row[0], now, own.thread_id)", "(own.fence, now, own.thread_id)"),
+    ),
+    bug(
+        "refence-asked-again-is-lost",
+        (_OWNERSHIP + "refence", " AND fence > :fence AND :fence > 0", " AND 0"),
+    ),
+    # -- workers
+    bug("the-dead-renew", (_WORKERS + "beat", "\" state <> 'dead'\"", '" 1"')),
+    bug("living-runs-are-orphans", (_WORKERS + "_orphaned", "THEN owner_epoch NOT IN {_ALIVE}", "THEN 1")),
+    bug(
+        "nobody-ends-who-waits",
+        (_WORKERS + "_orphaned", "THEN NOT portable AND home_epoch NOT IN {_ALIVE}", "THEN 0"),
+    ),
+    bug("zombies-adopt", (_WORKERS + "sweep", "None if by is None or is_dead(cx, by) else by", "by")),
+    bug("adopted-with-the-old-fence", (_WORKERS + "_adopt", "SET fence = fence + 1", "SET fence = fence")),
+    bug("a-lost-answer-to-a-sweep", (_WORKERS + "_adopted_before", "return [", "return [] and [")),
+    bug("nobody-adopts", (_WORKERS + "_end_all", "if run.undo and", "if 0 and")),
+    bug(
+        "sweep-leaves-what-is-beside",
+        (_WORKERS + "sweep", "AND cancel_action IS NOT NULL AND NOT holds_thread", "AND 0"),
+    ),
+    # -- records
+    bug(
+        "delete-takes-who-waits",
+        (
+            _RECORDS + "delete_thread",
+            "AND NOT {IN_FLIGHT}",
+            "AND run_id <> (SELECT max(run_id) FROM runs WHERE kind = 'op')",
+        ),
+    ),
+)

@@ -1,0 +1,130 @@
+"""Many seeds over several processes: what was met, what was wrong, how long it took."""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+
+from tests.simulation import stand_ins
+from tests.simulation.bugs import BUGS
+from tests.simulation.store import Database
+from tests.simulation.world import Met, World
+
+BATCH = 250
+
+
+@dataclass
+class Batch:
+    """What some seeds came to."""
+
+    seeds: int = 0
+    seconds: float = 0.0
+    """Of this process, not of the wall: the machine may be busy with something else."""
+    failed: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
+    met: Counter[Met] = field(default_factory=Counter[Met])
+
+    def add(self, other: Batch) -> None:
+        self.seeds += other.seeds
+        self.seconds += other.seconds
+        self.failed.update(other.failed)
+        self.met.update(other.met)
+
+
+@contextmanager
+def laboratory() -> Generator[None]:
+    """The product asks the stand-ins, and what a killed process leaves behind is swept up in silence: its
+    tasks are destroyed while they wait, and their `finally` clauses run with nobody to hear them."""
+    hook = sys.unraisablehook
+    sys.unraisablehook = _nobody_hears
+    was_enabled = gc.isenabled()
+    try:
+        with stand_ins.installed(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            yield
+            gc.collect()
+    finally:
+        gc.unfreeze()
+        if was_enabled:
+            gc.enable()
+        sys.unraisablehook = hook
+
+
+def _nobody_hears(what: object) -> None:
+    del what
+
+
+def run_seed(
+    seed: int, database: Database, batch: Batch | None = None, trace: Callable[[str], None] | None = None
+) -> list[str]:
+    world = World(seed, database, trace)
+    violations = world.run()
+    if batch is not None:
+        batch.seeds += 1
+        batch.met.update(world.met)
+        if violations:
+            batch.failed[seed] = violations
+    world.end()
+    return violations
+
+
+def run_batch(seeds: Iterable[int]) -> Batch:
+    batch, began = Batch(), time.process_time()
+    with laboratory():
+        database = Database()
+        for number, seed in enumerate(seeds):
+            run_seed(seed, database, batch)
+            if number % 10 == 9:
+                gc.collect()
+    batch.seconds = time.process_time() - began
+    return batch
+
+
+def run_seeds(first: int, count: int, jobs: int) -> Iterator[Batch]:
+    """Batches as they come in, from `jobs` processes."""
+    ends = range(first, first + count, BATCH)
+    parts = [range(begin, min(begin + BATCH, first + count)) for begin in ends]
+    if jobs == 1:
+        yield from map(run_batch, parts)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(run_batch, parts)
+
+
+@dataclass
+class Hunt:
+    """How a planted bug was found; `seed` is None where it was not."""
+
+    bug: str
+    seed: int | None
+    tried: int
+    seconds: float
+    violation: str
+
+
+def hunt(name: str, most: int, first: int = 0) -> Hunt:
+    """Plant a bug and try seeds until one finds it."""
+    began = time.process_time()
+    with laboratory(), BUGS[name].planted():
+        database = Database()
+        for tried, seed in enumerate(range(first, first + most), 1):
+            if violations := run_seed(seed, database):
+                return Hunt(name, seed, tried, time.process_time() - began, violations[0])
+            if tried % 10 == 0:
+                gc.collect()
+    return Hunt(name, None, most, time.process_time() - began, "")
+
+
+def hunt_all(names: Iterable[str], most: int, jobs: int) -> Iterator[Hunt]:
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap_unordered(partial(hunt, most=most), names)

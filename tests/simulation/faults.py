@@ -1,0 +1,63 @@
+"""Which faults a seed knows, and how often each strikes.
+
+Every seed has only some of them ("swarm testing"): where all strike at once, each hides what another
+would show.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from random import Random
+
+STRIKES = ("slow", "fail", "crash", "pause", "cancel")
+"""What may happen at an await point, before the commit or after it."""
+
+
+@dataclass
+class Faults:
+    """Shares between 0 and 1; `crashes` and `pauses` are how many a seed may have."""
+
+    strike: dict[str, float] = field(default_factory=dict[str, float])
+    lose: float = 0.0
+    repeat: float = 0.0
+    late: float = 0.0
+    crashes: int = 0
+    pauses: int = 0
+    outages: int = 0
+    jumps: int = 0
+    connected: bool = False
+    """Hints travel between processes; if not, every process hears only itself."""
+    breaks: int = 0
+    """How often the transport of a process goes away for a while, or all that it keeps is flushed."""
+    proofs: bool = False
+    """All processes are on one host: a dead one is proven dead."""
+    disordered: bool = False
+    """Answers of one process may overtake each other, as with a pool of connections."""
+
+
+def draw(chance: Random) -> Faults:
+    def some(share: float) -> bool:
+        return chance.random() < share
+
+    faults = Faults(connected=some(0.6), proofs=some(0.4), disordered=some(0.3))
+    if some(0.1):
+        return faults  # nothing goes wrong
+    faults.strike["slow"] = chance.choice((0.0, 0.05, 0.2))
+    if some(0.5):
+        faults.strike["fail"] = chance.choice((0.02, 0.05, 0.15))
+    if some(0.4):
+        faults.strike["cancel"] = chance.choice((0.05, 0.2))
+    if some(0.4):
+        faults.crashes = chance.choice((1, 1, 2))
+        faults.strike["crash"] = chance.choice((0.01, 0.05))
+    if some(0.3):
+        faults.pauses = chance.choice((1, 2))
+        faults.strike["pause"] = chance.choice((0.01, 0.05))
+    if faults.connected:
+        faults.lose = chance.choice((0.0, 0.1, 0.5))
+        faults.repeat = chance.choice((0.0, 0.3))
+        faults.late = chance.choice((0.0, 0.2, 0.6))
+        faults.breaks = chance.choice((0, 0, 1))
+    faults.outages = int(some(0.15))
+    faults.jumps = int(some(0.15))
+    return faults

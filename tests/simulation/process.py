@@ -1,0 +1,115 @@
+"""One simulated gateway process: a real RunManager on ports of the world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import TYPE_CHECKING, Any
+
+from coordinator.manager import RunManager
+from coordinator.settings import Settings
+from coordinator.telemetry.events import Event, RunForced, WorkerRegistered
+from tests.simulation.bus import SimNotifier, SimSlots
+from tests.simulation.loop import ProcessLoop
+from tests.simulation.store import SimStore
+
+if TYPE_CHECKING:
+    from tests.simulation.world import World
+
+SETTINGS = Settings(
+    tick=1.0,
+    short_tick=0.5,
+    renew=1.5,
+    lease_ttl=5.0,
+    lease_margin=1.0,
+    sweep=1.5,
+    force_after=2.0,
+    grace=1.0,
+    max_waiting_per_thread=2,
+)
+
+
+class Process:
+    def __init__(self, world: World, number: int) -> None:
+        self.world, self.number = world, number
+        self.loop = ProcessLoop(world.schedule)
+        self.linked = True
+        self.store_closed = self.leaving = self.left = False
+        self.last_write = self.last_answer = 0.0
+        self.epochs: set[int] = set()
+        self.clients: set[asyncio.Task[Any]] = set()
+        self.agents = 0
+        """Tasks of runs, and what they track, that are at work."""
+        self.notifier = SimNotifier(self, world.bus)
+        self.store = SimStore(self)
+        self.manager = RunManager(
+            self.store,
+            settings=SETTINGS,
+            notifier=self.notifier,
+            slots=SimSlots(self, world.bus, self.notifier),
+            hooks=(self._hook,),
+        )
+
+    @property
+    def up(self) -> bool:
+        return not (self.loop.dead or self.leaving)
+
+    def __repr__(self) -> str:
+        return f"P{self.number}"
+
+    def begin(self, work: Coroutine[Any, Any, Any], name: str) -> None:
+        """A caller of this process asks for something."""
+
+        def start() -> None:
+            task = self.loop.create_task(work, name=name)
+            self.clients.add(task)
+            task.add_done_callback(self._over)
+
+        if self.loop.dead:
+            work.close()
+        else:
+            self.loop.post(start)
+
+    def _over(self, task: asyncio.Task[Any]) -> None:
+        self.clients.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self.world.truth.wrong(f"{self} {task.get_name()} raised {error!r}")
+
+    def _hook(self, event: Event) -> None:
+        self.world.say(self, event)
+        if isinstance(event, WorkerRegistered):
+            self.epochs.add(event.epoch)
+            self.world.epochs[event.epoch] = self
+        elif isinstance(event, RunForced) and (run := self.world.truth.runs.get(event.run_id)) is not None:
+            run.forced = True
+
+    async def leave(self) -> None:
+        """Shut down in good order."""
+        self.leaving = True
+        began = self.world.schedule.now
+        await self.manager.aclose()
+        took = self.world.schedule.now - began
+        if took > 25.0 and self.world.calm:
+            self.world.truth.wrong(f"{self} took {took:.1f} s to shut down")
+        if unsettled := self.manager._parts.registry.unsettled():
+            self.world.truth.wrong(f"{self} has left, and {len(unsettled)} of its runs are not settled")
+        self.left = True
+
+    def leftovers(self) -> list[str]:
+        """What must not be there once it has left and all its runs are over."""
+        parts = self.manager._parts
+        registry = parts.registry
+        kept = {
+            "unsettled runs": registry.unsettled(),
+            "admissions": registry._admitting,
+            "arriving runs": registry._arriving,
+            "early claims": registry._early,
+            "settling runs": registry._settling,
+            "supervised tasks": registry._supervised,
+            "jobs": parts.jobs._tasks,
+            "reads of a holder": parts.admissions._verifying,
+            "callers": self.clients,
+            "tasks": [task for task in self.loop.tasks if not task.done()],
+        }
+        found = [f"{self} left {what}: {things!r:.200}" for what, things in kept.items() if things]
+        return found + [f"{self}: {complaint}" for complaint in self.loop.complaints]

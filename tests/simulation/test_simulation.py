@@ -1,0 +1,77 @@
+"""The simulation in CI: thousands of seeds without a violation, a replay that is the same bit for bit,
+and every planted bug found."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.__main__ import pairs
+from tests.simulation.bugs import BUGS
+from tests.simulation.campaign import Batch, hunt_all, run_seeds
+
+SEEDS = 5000
+HUNT = SEEDS
+"""How many seeds a planted bug may survive."""
+JOBS = 2
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_no_seed_breaks_a_property() -> None:
+    total = Batch()
+    for batch in run_seeds(0, SEEDS, JOBS):
+        total.add(batch)
+    assert total.seeds == SEEDS
+    assert not total.failed, f"replay: make simulate SEED={min(total.failed)}; {total.failed}"
+    found, never = pairs(total.met)
+    assert len(found) > 2 * len(never), "most pairs of await point and fault are met, even in the short form"
+    assert 1000 * total.seconds / total.seeds < 30, "milliseconds of a core for each seed"
+
+
+@pytest.mark.parametrize("seed", [3, 62, 106])
+def test_a_seed_replays_bit_for_bit(seed: int) -> None:
+    """In processes with different hash seeds and addresses."""
+    first, second = (
+        subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--seed", str(seed)],
+            env={"PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for hash_seed in ("1", "2")
+    )
+    assert len(first.splitlines()) > 20
+    assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_every_planted_bug_is_found(capsys: pytest.CaptureFixture[str]) -> None:
+    hunts = sorted(hunt_all(BUGS, HUNT, JOBS), key=lambda hunt: -hunt.tried)
+    with capsys.disabled():
+        print()
+        for hunt in hunts:
+            print(f"{hunt.bug:40} {hunt.tried:6} seeds  {hunt.violation:.80}")
+    assert len(hunts) >= 40
+    assert not [hunt.bug for hunt in hunts if hunt.seed is None]
+
+
+def test_every_line_of_the_track_record_names_a_planted_bug_or_a_test() -> None:
+    """So each is found again in every CI run."""
+    root = Path(__file__).parents[2]
+    lines = [
+        line for line in (root / "docs/track-record.md").read_text("utf-8").splitlines() if "| S" in line
+    ]
+    assert len(lines) >= 5
+    for line in lines:
+        bugs = re.findall(r"BUG=([a-z-]+)", line)
+        tests = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", line)
+        assert bugs or tests, line
+        assert all(name in BUGS for name in bugs), line
+        assert all(f"def {name}(" in (root / path).read_text("utf-8") for path, name in tests), line

@@ -1,0 +1,370 @@
+"""What really happened, commit by commit, and whether it may have.
+
+The world's own account of runs, workers and values, made from the audit as the database writes it (a trigger
+calls `note` inside the transaction) and from what each call answered. Most properties are checked at the very
+commit, answer or step that would break them; `final` looks at what is left in the end.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from stores.rows import Admission, Finish, NewRun, Orphan, Outcome, Ownership, Started
+from stores.states import OPEN, RunStatus
+
+OWNERS = frozenset({"start", "save", "restore", "finish", "settle", "refence", "delete_thread"})
+"""Writes that carry run, epoch and fence."""
+
+
+@dataclass
+class Run:
+    run_id: str
+    thread_id: str
+    number: int
+    epoch: int | None
+    status: RunStatus = RunStatus.pending
+    holds: bool = False
+    fence: int = 0
+    waiting: bool = False
+    decisions: int = 0
+    adoptions: int = 0
+    settled_at: float | None = None
+    forced: bool = False
+    deleted: bool = False
+    started: bool = False
+    before: Any = None
+    result: Any = None
+    acknowledged: bool = False
+    stopped_here: bool = False
+    """A caller was told that the task was stopped, but that the store does not know yet."""
+    queued: bool = False
+    refenced: bool = False
+    handed_out: bool = False
+    kind: str = "run"
+    told_at: float | None = None
+
+    @property
+    def in_flight(self) -> bool:
+        return not self.deleted and (self.holds or self.status in OPEN)
+
+
+@dataclass
+class Truth:
+    now: Callable[[], float]
+    violations: list[str] = field(default_factory=list[str])
+    runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    values: dict[str, Any] = field(default_factory=dict[str, Any])
+    fences: dict[str, int] = field(default_factory=dict[str, int])
+    dead: dict[int, float] = field(default_factory=dict[int, float])
+    """Epochs that the store calls dead, and since when."""
+    beats: dict[int, float] = field(default_factory=dict[int, float])
+    killed: set[int] = field(default_factory=set[int])
+    """Epochs of processes that were killed."""
+    ttl: float = 0.0
+    most_waiting: int = 0
+    longest_stop: float = 0.0
+    quiet: bool = False
+    """Nothing goes wrong in this world, so that speed can be asked for."""
+    reported: set[str] = field(default_factory=set[str])
+    keys: dict[str, str] = field(default_factory=dict[str, str])
+    _notes: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+
+    def wrong(self, what: str) -> None:
+        self.violations.append(f"{self.now():.3f} {what}")
+
+    def note(self, *columns: Any) -> None:
+        """Called by the database for each line of the audit, inside the transaction."""
+        self._notes.append(columns)
+
+    # -- at each commit
+
+    def commit(self, op: str, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[[], Any]) -> Any:
+        """Run the transaction and account for it."""
+        self._notes.clear()
+        own: Ownership | None = args[0] if op in OWNERS else None
+        before = self.runs.get(own.run_id) if own is not None else None
+        fence = before.fence if before is not None else None
+        try:
+            answer = call()
+        except BaseException:
+            self._notes.clear()
+            raise
+        notes, self._notes = self._notes, []
+        if own is not None and (notes or op in ("save", "restore")):
+            self._owner_wrote(op, own, fence)
+        for columns in notes:
+            self._apply(op, columns)
+        known = getattr(self, f"_{op}", None)
+        if known is not None:
+            known(args, kwargs, answer, bool(notes))
+        return answer
+
+    def _owner_wrote(self, op: str, own: Ownership, fence: int | None) -> None:
+        if own.epoch in self.dead:
+            self.wrong(f"{op} of dead epoch {own.epoch} was accepted for run {own.run_id}")
+        if fence is not None and own.fence != fence:
+            self.wrong(f"{op} with fence {own.fence} was accepted for run {own.run_id}, which has {fence}")
+
+    def _apply(self, op: str, columns: tuple[Any, ...]) -> None:
+        run_id, thread_id, what, old, new, holds, cause, epoch, fence, home = columns
+        run = self.runs.get(run_id)
+        if run is None:
+            run = self.runs[run_id] = Run(run_id, thread_id, len(self.runs), epoch)
+            run.waiting = run.queued = home is not None and not holds
+        took, same_fence = holds and not run.holds, fence == run.fence
+        left = run.holds and not holds
+        run.status, run.holds, run.epoch = RunStatus(new), bool(holds), epoch
+        if took and home is not None and home != epoch and home not in self.dead:
+            self.wrong(f"run {run_id} of epoch {home} was taken by epoch {epoch}")
+        if took:
+            self._took(run, epoch, fence)
+        elif fence != run.fence:
+            self._fence_grew(run, fence)
+        run.fence = fence
+        if old is not None and old in OPEN and new not in OPEN:
+            run.decisions += 1
+            if run.decisions > 1:
+                self.wrong(f"run {run_id} was decided twice")
+            if cause == "orphaned" and epoch not in self.dead and op != "retire":
+                self.wrong(f"run {run_id} of live epoch {epoch} was ended as an orphan")
+        elif old is not None and old not in OPEN and new != old:
+            self.wrong(f"run {run_id} went from {old} to {new}")
+        if what == "fenced":
+            run.refenced = True
+        if left and op == "finish" and run.forced and not run.refenced:
+            self.wrong(f"run {run_id} was freed by force, and its fence is still good")
+        if left and self.quiet and run.told_at is not None and self.now() - run.told_at > self.longest_stop:
+            self.wrong(
+                f"run {run_id} was told to stop {self.now() - run.told_at:.1f} s before its thread was free"
+            )
+        if what == "adopted":
+            run.adoptions += 1
+            if same_fence:
+                self.wrong(f"run {run_id} was adopted with the fence of its dead owner")
+            if epoch in self.dead:
+                self.wrong(f"dead epoch {epoch} adopted run {run_id}")
+        if new not in OPEN and not holds:
+            run.waiting = False
+            if left or run.settled_at is None:
+                run.settled_at = self.now()
+
+    def _took(self, run: Run, epoch: int, fence: int) -> None:
+        if epoch in self.dead:
+            self.wrong(f"dead epoch {epoch} took thread {run.thread_id} with run {run.run_id}")
+        self._fence_grew(run, fence)
+        run.waiting = False
+        for other in self.runs.values():
+            if other.thread_id != run.thread_id or other is run:
+                continue
+            if other.holds:
+                self.wrong(f"run {run.run_id} took thread {run.thread_id} from {other.run_id}")
+            if other.waiting and other.number < run.number:
+                self.wrong(f"run {run.run_id} overtook {other.run_id} in the line of {run.thread_id}")
+
+    def _fence_grew(self, run: Run, fence: int) -> None:
+        if fence <= self.fences.get(run.thread_id, 0):
+            self.wrong(f"fence {fence} of thread {run.thread_id} had been given before (run {run.run_id})")
+        self.fences[run.thread_id] = max(fence, self.fences.get(run.thread_id, 0))
+
+    # -- what each operation did beside the audit
+
+    def _admit(self, args: Any, kwargs: Any, admission: Admission, wrote: bool) -> None:
+        new: NewRun = args[0]
+        if not wrote or admission.existing is not None:
+            return
+        self.runs[new.run_id].kind = new.kind
+        others = [run for run in self.in_flight(new.thread_id) if run.run_id != new.run_id]
+        waiting = sum(run.waiting for run in others)
+        if new.multitask_strategy in ("interrupt", "rollback"):
+            for run in others:
+                if run.kind == "run" and run.status in OPEN:
+                    self.wrong(f"run {new.run_id} was to replace {run.run_id}, which goes on")
+        elif waiting > self.most_waiting:
+            self.wrong(f"{waiting + 1} runs wait on {new.thread_id}")
+        elif new.multitask_strategy == "reject" and others:
+            self.wrong(f"run {new.run_id} was to be refused over {others[0].run_id}")
+
+    def _register(self, args: Any, kwargs: Any, epoch: int, wrote: bool) -> None:
+        self.beats[epoch] = self.now()
+
+    def _beat(self, args: Any, kwargs: Any, alive: bool, wrote: bool) -> None:
+        if alive and args[0] in self.dead:
+            self.wrong(f"dead epoch {args[0]} renewed its lease")
+        self.beats[args[0]] = self.now()
+
+    def _retire(self, args: Any, kwargs: Any, orphans: list[Orphan], wrote: bool) -> None:
+        self.dead.setdefault(args[0], self.now())
+        self._ended(orphans)
+
+    def _bury(self, args: Any, kwargs: Any, buried: bool, wrote: bool) -> None:
+        if not buried:
+            return
+        epoch = args[0].epoch
+        if epoch in self.dead:
+            self.wrong(f"epoch {epoch} was buried twice")
+        if self.now() - self.beats[epoch] < self.ttl and epoch not in self.killed:
+            self.wrong(f"epoch {epoch} was buried {self.now() - self.beats[epoch]:.1f} s after it renewed")
+        self.dead[epoch] = self.now()
+
+    def _sweep(self, args: Any, kwargs: Any, orphans: list[Orphan], wrote: bool) -> None:
+        self._ended(orphans)
+
+    def _ended(self, orphans: list[Orphan]) -> None:
+        for orphan in orphans:
+            if orphan.adopted is None:
+                if orphan.run_id in self.reported:
+                    self.wrong(f"the end of run {orphan.run_id} was reported twice")
+                self.reported.add(orphan.run_id)
+
+    def _start(self, args: Any, kwargs: Any, started: Started | None, wrote: bool) -> None:
+        if started is None or started.decision.status is not RunStatus.running:
+            return
+        run = self.runs[args[0].run_id]
+        if wrote:
+            run.started, run.before = True, self.values.get(run.thread_id)
+        if run.holds and run.started and started.values != self.values.get(run.thread_id):
+            self.wrong(f"run {run.run_id} began with values {started.values!r}")
+
+    def _save(self, args: Any, kwargs: Any, answer: None, wrote: bool) -> None:
+        run = self.runs.get(args[0].run_id)
+        if run is not None and run.status is not RunStatus.running:
+            self.wrong(f"run {run.run_id} saved while it is {run.status}")
+        self.values[args[0].thread_id] = args[1]
+
+    def _restore(self, args: Any, kwargs: Any, values: Any, wrote: bool) -> None:
+        run = self.runs.get(args[0].run_id)
+        if run is not None and run.started:
+            if values != run.before:
+                self.wrong(f"rollback of {run.run_id} answered {values!r}, not {run.before!r}")
+            self.values[run.thread_id] = run.before
+
+    def _finish(self, args: Any, kwargs: Any, finish: Finish, wrote: bool) -> None:
+        outcome: Outcome = args[1]
+        decision = finish.decision
+        if wrote and decision is not None and decision.won and decision.status is RunStatus.success:
+            run = self.runs[args[0].run_id]
+            run.result = outcome.result
+            if args[0].fence and outcome.values is not None:
+                self.values[run.thread_id] = outcome.values
+
+    def _delete_thread(self, args: Any, kwargs: Any, answer: None, wrote: bool) -> None:
+        if not wrote:
+            return
+        thread_id = args[0].thread_id
+        self.values.pop(thread_id, None)
+        for run in self.runs.values():
+            if run.thread_id == thread_id and run.run_id != args[0].run_id and not run.in_flight:
+                run.deleted = True
+
+    # -- what tasks do
+
+    def step(self, run_id: str, epoch: int, fence: int, *, guarded: bool) -> None:
+        """A task of a run does something; `guarded`: right after `ctx.check()` let it pass."""
+        run = self.runs.get(run_id)
+        if run is None or not fence:
+            return
+        dead, stale = epoch in self.dead, run.fence != fence or run.epoch != epoch
+        if guarded and (dead or stale or not run.holds):
+            why = "its epoch is dead" if dead else "its fence is stale" if stale else "its thread is free"
+            self.wrong(f"run {run_id} passed its check although {why}")
+        if not run.holds and not (dead or stale or run.forced):
+            self.wrong(f"thread {run.thread_id} was freed while the task of run {run_id} was at work")
+
+    # -- what callers are told
+
+    def cancelled(self, run_id: str, *, answer: bool, waited: bool) -> None:
+        run = self.runs.get(run_id)
+        if run is None or run.deleted:
+            return
+        if answer:
+            run.acknowledged = True
+            if run.status is not RunStatus.interrupted:
+                self.wrong(f"cancel of {run_id} was acknowledged while it is {run.status}")
+            if waited and run.settled_at is None and run.holds:
+                self.wrong(f"cancel(wait) of {run_id} returned before it settled")
+        elif run.status in OPEN or run.status is RunStatus.interrupted:
+            self.wrong(f"cancel of {run_id} answered False while it is {run.status}")
+
+    def waited(self, run_id: str, status: RunStatus | None, result: Any) -> None:
+        run = self.runs.get(run_id)
+        if run is None or run.deleted:
+            return
+        if run.in_flight:
+            self.wrong(f"wait for {run_id} returned while it is in flight")
+        if status is None:
+            expected = run.result if run.status is RunStatus.success else None
+            if run.status in (RunStatus.error, RunStatus.timeout) or result != expected:
+                self.wrong(f"wait for {run_id} ({run.status}) returned {result!r}, not {expected!r}")
+        elif run.status is not status:
+            self.wrong(f"wait for {run_id} said {status}, it is {run.status}")
+
+    def refused(self, thread_id: str, holder: str | None, asked: float) -> None:
+        run = self.runs.get(holder or "")
+        if run is None or run.deleted:
+            return
+        if run.thread_id != thread_id or (run.settled_at is not None and run.settled_at < asked):
+            self.wrong(f"thread {thread_id} was refused over run {holder}, which had settled before")
+
+    def told(self, run_id: str, *, unwritten: bool) -> None:
+        """A task was told to stop."""
+        run = self.runs.get(run_id)
+        if run is None:
+            return
+        run.told_at = self.now()
+        if run.status in OPEN and not unwritten and run.epoch not in self.dead:
+            self.wrong(f"run {run_id} was told of a cancel that is not written")
+
+    def not_durable(self, run_id: str) -> None:
+        if (run := self.runs.get(run_id)) is not None:
+            run.stopped_here = True
+
+    def admitted(self, run_id: str, key: str | None) -> None:
+        run = self.runs.get(run_id)
+        if run is not None:
+            run.handed_out = True
+        if run is None:
+            self.wrong(f"run {run_id} was handed out and is not in the store")
+        elif key is not None:
+            first = self.keys.setdefault(key, run_id)
+            if self.runs[first].deleted:  # with its thread: the key is free again
+                self.keys[key] = run_id
+            elif first != run_id and not run.deleted:
+                self.wrong(f"key {key} was used for {first} and {run_id}")
+
+    def in_flight(self, thread_id: str) -> list[Run]:
+        return [run for run in self.runs.values() if run.thread_id == thread_id and run.in_flight]
+
+    # -- in the end
+
+    def final(self, cx: sqlite3.Connection) -> None:
+        for row in cx.execute(
+            "SELECT run_id, status, holds_thread, settled_at, cancel_action, started_at, rollback_state,"
+            " fence, error FROM runs"
+        ):
+            run_id, status, holds, settled, action, started, undone, fence, error = row
+            run = self.runs[run_id]
+            if (
+                status in OPEN or holds or (settled is None and fence)
+            ):  # beside the slot: the next sweep settles it
+                self.wrong(
+                    f"run {run_id} is not over: {status}, holds={holds}, settled={settled is not None}"
+                )
+            if run.acknowledged and status != RunStatus.interrupted:
+                self.wrong(f"run {run_id} was cancelled, and is {status}")
+            if run.stopped_here and run.told_at is not None and status == RunStatus.success:
+                self.wrong(f"the task of {run_id} was stopped for a cancel, and the run is {status}")
+            if run.handed_out and (error or "").startswith("The worker that was to run this is gone"):
+                self.wrong(f"run {run_id} was ended by its own worker as somebody else's")
+            if action == "rollback" and started is not None and fence and status == RunStatus.interrupted:
+                if undone not in ("done", "failed"):
+                    self.wrong(f"run {run_id} was to be rolled back, and was not: {undone!r}")
+                if undone == "failed" and run.adoptions < 3:
+                    self.wrong(f"rollback of {run_id} failed after {run.adoptions} adoptions")
+        for thread_id, values in cx.execute('SELECT thread_id, "values" FROM threads'):
+            found = None if values is None else json.loads(values)
+            if found != self.values.get(thread_id):
+                self.wrong(f"thread {thread_id} holds {found!r}; accepted was {self.values.get(thread_id)!r}")

@@ -1,0 +1,490 @@
+"""One seed: some processes on one store, what is asked of them, what goes wrong, and how it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Callable
+from functools import partial
+from random import Random
+from typing import Any
+
+from stores.errors import StoreUnavailable
+from tests.simulation import stand_ins
+from tests.simulation.agents import Habits
+from tests.simulation.bus import Bus
+from tests.simulation.faults import Faults, draw
+from tests.simulation.loop import Handle, Livelock, Schedule
+from tests.simulation.process import SETTINGS, Process
+from tests.simulation.store import URGENT, WRITES, Database
+from tests.simulation.truth import Truth
+from tests.simulation.workload import Callers
+
+Met = tuple[str, str, str, str]
+"""Await point, operation, before or after its commit, what happened there."""
+
+WALL = 1_750_000_000.0
+TROUBLE = 5.0  # s; how long things go wrong
+BOUND = 45.0  # s; from then on, everything has to be over
+MOST_EVENTS = 60_000
+
+
+class World:
+    def __init__(self, seed: int, database: Database, trace: Callable[[str], None] | None = None) -> None:
+        self.seed, self.trace = seed, trace
+        self.chance = Random(seed)
+        self.schedule = Schedule()
+        self.truth = Truth(lambda: self.schedule.now)
+        self.truth.ttl = SETTINGS.lease_ttl
+        self.faults: Faults = draw(self.chance)
+        self.quiet = self.truth.quiet = not self.faults.strike
+        self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
+        self.truth.longest_stop = SETTINGS.force_after + 0.5
+        self.bus = Bus(self)
+        self.met: Counter[Met] = Counter()
+        self.habits: dict[str, Habits] = {}
+        self.epochs: dict[int, Process] = {}
+        self.processes: list[Process] = []
+        self.errors: list[str] = []
+        self.calm = False
+        self._asked: dict[str, float] = {}
+        self._freed: dict[str, tuple[float, int | None]] = {}
+        self._decided: dict[str, tuple[float, Process]] = {}
+        self._outage_until = self._calm_since = self._skew = 0.0
+        self._closing = self._done = False
+        self._database = database
+        database.empty()
+        database.note = self.truth.note
+        database.clock = lambda: self.wall_ns() // 1000
+        self.callers = Callers(self, self.chance)
+
+    # -- the clocks of whoever runs at the moment
+
+    def boottime(self) -> float:
+        return self.schedule.now
+
+    def wall_ns(self) -> int:
+        return int((WALL + self.schedule.now + self._skew) * 1e9)
+
+    def say(self, process: Process | None, what: object) -> None:
+        if self.trace is not None:
+            self.trace(f"{self.schedule.now:9.4f} {'' if process is None else process!r:<3} {what}")
+
+    def meet(self, point: str, op: str, where: str, what: str) -> None:
+        self.met[point, op, where, what] += 1
+        self._last_met = self.schedule.now
+
+    # -- the run of it
+
+    def run(self) -> list[str]:
+        """Everything from the first call to the last check; what was wrong."""
+        with stand_ins.answering(self), _errors_logged(self.errors):
+            self.say(None, f"seed {self.seed}: {self.faults}")
+            for _ in range(self.chance.choice((1, 2, 2, 3))):
+                self._start_process()
+            for when, name in self.callers.plan():
+                self.schedule.after(when, self._call, name)
+            self._plan_trouble()
+            self.schedule.after(TROUBLE, self._be_calm)
+            try:
+                self._go()
+            except Livelock as error:
+                self.truth.wrong(f"a process never waits: {error}")
+            return self.truth.violations + self.errors
+
+    def end(self) -> None:
+        """Nothing of it runs any more, whatever its tasks do when they are destroyed."""
+        for process in self.processes:
+            process.loop.kill()
+
+    def _go(self) -> None:
+        for _ in range(MOST_EVENTS):
+            if self._done or not self.schedule.step():
+                break
+        if not self._done:
+            self.truth.wrong("the world stood still, or never came to an end")
+            return
+        for process in self.processes:
+            if not process.loop.dead:
+                self.truth.violations.extend(process.leftovers())
+        self.truth.final(self._database.cx)
+
+    def _start_process(self) -> Process:
+        process = Process(self, len(self.processes))
+        self.processes.append(process)
+        process.begin(self.callers.opening(process), "open")
+        return process
+
+    def restart(self) -> None:
+        """Another process takes the place of one that is gone."""
+        if not self._closing:
+            self._start_process()
+
+    def up(self) -> list[Process]:
+        return [process for process in self.processes if process.up]
+
+    def _call(self, name: str) -> None:
+        up = self.up()
+        if self.chance.random() < 0.1:
+            up = [process for process in self.processes if not process.loop.dead]
+        if up:
+            process = self.chance.choice(up)
+            process.begin(self.callers.call(name, process), name)
+
+    # -- trouble
+
+    def _plan_trouble(self) -> None:
+        faults, chance = self.faults, self.chance
+        if faults.crashes and chance.random() < 0.5:
+            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.kill)
+        if faults.pauses and chance.random() < 0.5:
+            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.pause)
+        for _ in range(faults.outages):
+            self.schedule.after(chance.uniform(0.1, 3.0), self._outage)
+        for _ in range(faults.jumps):
+            self.schedule.after(chance.uniform(0.1, 9.0), self._jump)
+        for _ in range(faults.breaks):
+            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self._break)
+            self.schedule.after(chance.uniform(0.1, 3.0), self.bus.flush)
+
+    def _strike(self, fault: Callable[[Process], None]) -> None:
+        if up := self.up():
+            fault(self.chance.choice(up))
+
+    def kill(self, process: Process) -> None:
+        if process.loop.dead or self.faults.crashes <= 0:
+            return
+        self.faults.crashes -= 1
+        self.say(process, "is killed")
+        process.loop.kill()
+        self.truth.killed |= process.epochs
+        if self.chance.random() < 0.6:
+            self.schedule.after(self.chance.uniform(0.05, 2.0), self.restart)
+
+    def pause(self, process: Process) -> None:
+        if process.loop.dead or process.loop.stopped or self.faults.pauses <= 0:
+            return
+        self.faults.pauses -= 1
+        seconds = self.chance.choice((0.5, 2.0, 7.0, 12.0))
+        self.say(process, f"is paused for {seconds} s")
+        process.loop.stopped = True
+        self.schedule.after(seconds, self._go_on, process)
+
+    def _go_on(self, process: Process) -> None:
+        self.say(process, "goes on")
+        process.loop.go_on(self._shuffle)
+
+    def _shuffle(self, kept: list[Handle]) -> None:
+        if self.chance.random() < 0.5:
+            kept.sort(key=lambda handle: handle.when() > 0)  # answers first, then timers as they were due
+        else:
+            kept.sort(key=lambda handle: handle.when() <= 0)
+
+    def _outage(self) -> None:
+        self._outage_until = self.schedule.now + self.chance.choice((0.3, 1.0, 6.0))
+        self.say(None, f"the store is away until {self._outage_until:.3f}")
+
+    def _jump(self) -> None:
+        """All processes are on one host, which is what SQLite asks for: its clock is everybody's."""
+        self._skew += self.chance.choice((-15.0, 0.5, 40.0))
+        self.say(None, f"the clock jumps to {self._skew:+} s")
+
+    def _break(self, process: Process) -> None:
+        self._link(process, up=False)
+        self.schedule.after(self.chance.uniform(0.2, 3.0), partial(self._link, process, up=True))
+
+    def _link(self, process: Process, *, up: bool) -> None:
+        if process.linked is not up and not process.loop.dead:
+            process.linked = up
+            self.say(process, "hears the others again" if up else "hears nobody")
+            process.loop.post(process.notifier.link_changed)
+
+    # -- the store's side of a call
+
+    def request(
+        self,
+        process: Process,
+        op: str,
+        point: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        future: asyncio.Future[Any],
+    ) -> None:
+        """An await point: the call is on its way."""
+        if process.loop.dead:
+            return
+        if process.store_closed:
+            future.set_exception(StoreUnavailable("the store is closed"))
+            return
+        strike, before = self._fate(process)
+        call = _Call(self, process, op, point, args, kwargs, future, strike, before)
+        self.met[point, op, "before" if before else "after", strike or "nothing"] += 1
+        when = self.schedule.now + self.chance.uniform(0.0002, 0.004)
+        if before and strike is not None:
+            when = call.strike(when)
+            if process.loop.dead:
+                return
+        if op in WRITES and op not in URGENT:
+            when = process.last_write = max(when, process.last_write)
+        self.schedule.at(when, call.commit)
+
+    def _fate(self, process: Process) -> tuple[str | None, bool]:
+        if self.calm:
+            return None, True
+        chance, before = self.chance, self.chance.random() < 0.5
+        for name, share in self.faults.strike.items():
+            if chance.random() < share:
+                return name, before
+        return None, before
+
+    def proven_dead(self, epoch: int) -> bool:
+        process = self.epochs.get(epoch)
+        return self.faults.proofs and process is not None and process.loop.dead
+
+    # -- how fast it is where nothing goes wrong
+
+    def told(self, process: Process, run_id: str) -> None:
+        """A task heard of its cancel."""
+        entry = process.manager._parts.registry.entry(run_id)
+        unwritten = process.leaving or entry is None or entry.lost or entry.unwritten is not None
+        if not process.leaving:  # a shutdown cancels first and decides later
+            self.truth.told(run_id, unwritten=unwritten)
+        decided = self._decided.pop(run_id, None)
+        if decided is None or not self.quiet:
+            return
+        hinted = decided[1] is process or self.faults.connected
+        bound = 0.1 if hinted else SETTINGS.short_tick * 1.2 + 0.1
+        took = self.schedule.now - decided[0]
+        if took > bound:
+            self.truth.wrong(f"run {run_id} heard of its cancel after {took:.3f} s")
+
+    def account(self, process: Process, op: str, args: tuple[Any, ...], answer: Any) -> None:
+        """What has to go fast: a cancel from its commit on, a free thread to the head of its line."""
+        if answer is None:
+            return
+        if op == "register":
+            self._registered(process)
+        elif op == "decide" and answer.won:
+            self._decided[args[0]] = (self.schedule.now, process)
+            if answer.settled:  # it may have been at the head of a line: who follows is found by the tick
+                self._freed.pop(answer.thread_id, None)
+        elif op == "admit":
+            for decision in answer.replaced:
+                self._decided[decision.run_id] = (self.schedule.now, process)
+        elif op in ("finish", "settle") and answer.next_home is not None and not answer.undo:
+            hinted = self.faults.connected or answer.next_home in process.epochs
+            beside = any(not run.fence and not run.waiting for run in self.truth.in_flight(args[0].thread_id))
+            if (
+                hinted
+                and args[0].fence
+                and not beside
+                and answer.decision is not None
+                and answer.decision.settled
+            ):
+                self._freed[args[0].thread_id] = (self.schedule.now, answer.next_home)
+        elif op == "claim":
+            freed = self._freed.pop(args[0], None)
+            if freed is not None and self.quiet and self.schedule.now - freed[0] > 0.1:
+                self.truth.wrong(f"thread {args[0]} was free for {self.schedule.now - freed[0]:.3f} s")
+
+    def _registered(self, process: Process) -> None:
+        """A new epoch: nothing of the one before may be at work any more."""
+        registry = process.manager._parts.registry
+        for entry in registry.unsettled():
+            if entry.own is not None and entry.own.epoch in process.epochs:
+                self.truth.wrong(f"{process} registered anew while run {entry.record.run_id} was not over")
+
+    # -- the end
+
+    def _be_calm(self) -> None:
+        """Nothing goes wrong any more. What hangs is cancelled; everything has to come to an end."""
+        self.say(None, "all is calm")
+        self.calm, self._calm_since = True, self.schedule.now
+        faults = self.faults
+        faults.crashes = faults.pauses = 0
+        faults.lose = faults.repeat = faults.late = 0.0
+        self._outage_until = 0.0
+        for process in self.processes:  # who is paused goes on by itself, perhaps long after its burial
+            self._link(process, up=True)
+        if all(process.loop.stopped for process in self.up()):
+            self._start_process()
+        self._look()
+
+    def _look(self) -> None:
+        unsettled = [run for run in self.truth.runs.values() if run.in_flight]
+        busy = [
+            process
+            for process in self.processes
+            if not process.loop.dead and (process.clients or process.agents)
+        ]
+        if not unsettled and not busy and not self._database.unsettled():
+            self._close()
+            return
+        if self.schedule.now - self._calm_since > BOUND:
+            names = [f"{run.run_id} ({run.status}, holds={run.holds})" for run in unsettled]
+            clients = [task.get_name() for process in busy for task in process.clients]
+            agents = sum(process.agents for process in busy)
+            self.truth.wrong(f"not over after {BOUND} s: {names}, calls {clients}, {agents} agents")
+            self._close()
+            return
+        for run in unsettled:
+            self._end_what_hangs(run.run_id)
+        self.schedule.after(0.25, self._look)
+
+    def _end_what_hangs(self, run_id: str) -> None:
+        run, habits = self.truth.runs[run_id], self.habits.get(run_id)
+        if habits is None or habits.ends != "hangs" or run.waiting or run.status.value != "running":
+            return
+        up = [process for process in self.up() if not process.loop.stopped]
+        if up and self.schedule.now - self._asked.get(run_id, 0.0) > 5.0:
+            self._asked[run_id] = self.schedule.now
+            process = self.chance.choice(up)
+            wait = self.chance.choice((None, 20.0))
+            process.begin(self.callers.last_cancel(process, run_id, wait), "last cancel")
+
+    def _close(self) -> None:
+        """Every process leaves; then what is left is looked at."""
+        self._closing = True
+        for process in self.up():
+            process.begin(process.leave(), "leave")
+        self._await_left()
+
+    def _await_left(self) -> None:
+        left = all(
+            process.left and not process.clients and not process.agents
+            for process in self.processes
+            if not process.loop.dead
+        )
+        if left or self.schedule.now - self._calm_since > BOUND + 60.0:
+            self.schedule.after(0.1, self._finish)
+        else:
+            self.schedule.after(0.1, self._await_left)
+
+    def _finish(self) -> None:
+        self._done = True
+
+
+class _Call:
+    """One call of the store, from the caller's await to its answer."""
+
+    __slots__ = (
+        "args",
+        "before",
+        "fate",
+        "future",
+        "kwargs",
+        "op",
+        "point",
+        "process",
+        "task",
+        "world",
+    )
+
+    def __init__(
+        self,
+        world: World,
+        process: Process,
+        op: str,
+        point: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        future: asyncio.Future[Any],
+        fate: str | None,
+        before: bool,
+    ) -> None:
+        self.world, self.process, self.op, self.point = world, process, op, point
+        self.args, self.kwargs, self.future = args, kwargs, future
+        self.fate, self.before = fate, before
+        self.task = asyncio.current_task(process.loop) if fate == "cancel" else None
+
+    def strike(self, when: float) -> float:
+        """What goes wrong at this moment; when the call goes on."""
+        world, process = self.world, self.process
+        world.say(process, f"{self.op} ({self.point}): {self.fate} {'before' if self.before else 'after'}")
+        if self.fate == "slow":
+            return when + world.chance.choice((0.02, 0.3, 2.0))
+        if self.fate == "crash":
+            world.kill(process)
+        elif self.fate == "pause":
+            world.pause(process)
+            if self.before and process.loop.stopped:
+                return when + world.chance.choice((0.0, 8.0))
+        elif self.fate == "cancel" and self.task in process.clients and self.task.get_name() != "leave":
+            process.loop.call_soon(self.task.cancel) if self.before else process.loop.post(self.task.cancel)
+        return when
+
+    def commit(self) -> None:
+        world, process = self.world, self.process
+        if world.schedule.now < world._outage_until or (self.fate == "fail" and self.before):
+            self._answer(None, StoreUnavailable("the simulated store is away"))
+            return
+        try:
+            answer = world.truth.commit(self.op, self.args, self.kwargs, self._run)
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            self._answer(None, error)
+        else:
+            world.account(process, self.op, self.args, answer)
+            if self.fate == "fail":
+                self._answer(None, StoreUnavailable("the simulated store does not say whether it wrote"))
+            else:
+                self._answer(answer, None)
+
+    def _run(self) -> Any:
+        try:
+            getattr(self.world._database.store, self.op)(*self.args, **self.kwargs).send(None)
+        except StopIteration as done:
+            return done.value
+        raise AssertionError("a transaction in memory never waits")
+
+    def _answer(self, answer: Any, error: Exception | None) -> None:
+        world, process = self.world, self.process
+        if world.trace is not None and self.op not in ("tick", "beat", "workers", "sweep"):
+            world.say(process, f"{self.op}{self.args!r:.150} -> {error or answer!r:.150} [{self.point}]")
+        when = world.schedule.now + world.chance.uniform(0.0001, 0.002)
+        if not self.before and self.fate not in (None, "fail"):
+            when = self.strike(when)
+        if self.op in WRITES and not world.faults.disordered:
+            when = process.last_answer = max(when, process.last_answer)
+        world.schedule.at(when, process.loop.post, self._settle, answer, error)
+
+    def _settle(self, answer: Any, error: Exception | None) -> None:
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(answer)
+
+
+class _Errors(logging.Handler):
+    def __init__(self, found: list[str]) -> None:
+        super().__init__(logging.ERROR)
+        self._found = found
+
+    def emit(self, record: logging.LogRecord) -> None:
+        text = record.getMessage()
+        if record.exc_info and record.exc_info[1] is not None:
+            text += f": {record.exc_info[1]!r}"
+        self._found.append(f"logged: {text}")
+
+
+class _errors_logged:  # noqa: N801 - a context manager
+    """What the product logs as an error is a violation; warnings are not even made."""
+
+    def __init__(self, found: list[str]) -> None:
+        self._handler = _Errors(found)
+
+    def __enter__(self) -> None:
+        for name in ("coordinator", "stores"):
+            logger = logging.getLogger(name)
+            logger.addHandler(self._handler)
+            logger.setLevel(logging.ERROR)
+            logger.propagate = False
+
+    def __exit__(self, *exc: object) -> None:
+        for name in ("coordinator", "stores"):
+            logger = logging.getLogger(name)
+            logger.removeHandler(self._handler)
+            logger.setLevel(logging.NOTSET)
+            logger.propagate = True
