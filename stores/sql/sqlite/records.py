@@ -82,7 +82,8 @@ def put(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int
     """Upsert of a record (import, repair). A terminal status that is there already stays, and a run
     that somebody owns is settled by its owner. The thread is left to the first user who is admitted."""
     cx.execute(
-        "INSERT INTO threads (thread_id, next_seq, created_at, updated_at) VALUES (:thread, 1, :now, :now)"
+        "INSERT INTO threads (thread_id, fence, next_seq, created_at, updated_at) VALUES (:thread,"
+        " COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now)"
         " ON CONFLICT (thread_id) DO UPDATE SET next_seq = next_seq + 1",
         {"thread": fields["thread_id"], "now": now},
     )

@@ -128,6 +128,14 @@ class Rollbacks(StoreCase):
         await store.settle(first.adopted, ENDED, "done")
         assert await store.sweep(by=me, error="gone") == []
 
+    async def test_a_record_put_back_on_a_deleted_thread_does_not_reset_its_fence(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        operation = await running(store, me, kind="op")
+        await store.delete_thread(operation)
+        await store.put("imported", thread_id="t", status="error")
+        assert (await holding(store, me)).fence > operation.fence
+
     async def test_the_fourth_crash_in_a_rollback_frees_the_thread_with_an_error_to_see(
         self, store: CoordinationStore, me: int
     ) -> None:
