@@ -82,8 +82,11 @@ class Agent:
                 await asyncio.sleep(habits.pace)
                 self.step()
             while habits.ends == "hangs":
-                await asyncio.sleep(2.0)
+                await asyncio.sleep(1.0)
                 self.step()
+                ctx.check()
+                self.step(guarded=True)
+                await self._deed(ctx, -1)
         except asyncio.CancelledError:
             self._told(ctx)
             return await self._stop(ctx)

@@ -144,13 +144,15 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.hand(Handle(callback, args, None))
 
     def go_on(self, shuffle: Callable[[list[Handle]], None]) -> None:
-        """After a pause: answers and timers are all there at once, in whatever order the system has them."""
+        """After a pause: answers and timers are all there, in whatever order the system has them, and tasks
+        may take a step between any two of them."""
         if not self.stopped or self.dead:
             return
         self.stopped = False
         kept, self._kept = self._kept, []
         shuffle(kept)
-        self._ready.extend(kept)
+        for handle in kept:
+            self.hand(handle)
         self._spin()
 
     def kill(self) -> None:

@@ -122,6 +122,8 @@ class Truth:
             self.wrong(f"run {run_id} of epoch {home} was taken by epoch {epoch}")
         if took:
             self._took(run, epoch, fence)
+        elif what == "recorded":
+            run.deleted = False  # put back from a record
         elif fence != run.fence:
             self._fence_grew(run, fence)
         run.fence = fence

@@ -176,10 +176,7 @@ class World:
         process.loop.go_on(self._shuffle)
 
     def _shuffle(self, kept: list[Handle]) -> None:
-        if self.chance.random() < 0.5:
-            kept.sort(key=lambda handle: handle.when() > 0)  # answers first, then timers as they were due
-        else:
-            kept.sort(key=lambda handle: handle.when() <= 0)
+        self.chance.shuffle(kept)
 
     def _outage(self) -> None:
         self._outage_until = self.schedule.now + self.chance.choice((0.3, 1.0, 6.0))
@@ -262,6 +259,8 @@ class World:
     def account(self, process: Process, op: str, args: tuple[Any, ...], answer: Any) -> None:
         """What has to go fast: a cancel from its commit on, a free thread to the head of its line."""
         if answer is None:
+            if op == "claim":  # somebody has looked: it is not free, or not his to take
+                self._freed.pop(args[0], None)
             return
         if op == "register":
             self._registered(process)
@@ -464,6 +463,8 @@ class _Errors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
+        if text.endswith("could not be written before the store was closed"):
+            return  # the store is away while the manager closes: it says what it gives up
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"
         self._found.append(f"logged: {text}")

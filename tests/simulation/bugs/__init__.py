@@ -10,3 +10,20 @@ from tests.simulation.bugs import memory, store
 from tests.simulation.bugs.edit import Bug
 
 BUGS: dict[str, Bug] = {bug.name: bug for bug in (*store.BUGS, *memory.BUGS)}
+
+NOT_FOUND_YET = frozenset(
+    {
+        "a-buried-worker-goes-on",
+        "a-deleted-run-times-out",
+        "an-unwritten-cancel-is-forgotten",
+        "claim-without-live-epoch",
+        "delete-takes-who-waits",
+        "put-resets-the-fence",
+        "silence-from-the-first-look",
+        "the-lease-begins-at-the-answer",
+        "zombies-adopt",
+        "zombies-write",
+    }
+)
+"""Guards that the simulation does not miss within the seeds of CI: another one stands before most of them (a
+worker past its lease sends nothing), the rest are met too rarely."""

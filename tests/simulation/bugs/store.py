@@ -140,6 +140,14 @@ BUGS = (
     ),
     # -- records
     bug(
+        "put-resets-the-fence",
+        (
+            _RECORDS + "put",
+            "COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0)",
+            "0",
+        ),
+    ),
+    bug(
         "delete-takes-who-waits",
         (
             _RECORDS + "delete_thread",
