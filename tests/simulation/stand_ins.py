@@ -75,6 +75,9 @@ class _Random(_Module):
 
 
 class _Os(_Module):
+    def getpid(self) -> int:
+        return 1 if _now else os.getpid()
+
     def urandom(self, size: int) -> bytes:
         return _now[-1].chance.randbytes(size) if _now else os.urandom(size)
 
