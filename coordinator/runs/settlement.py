@@ -250,12 +250,14 @@ class Settlement:
         return await self._persist(entry, lambda: self._store.settle(own, settled, state))
 
     async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
-        """The row has vanished (and nobody took the thread): write it anew, once."""
+        """The row has vanished (and nobody took the thread): write it anew, once. A decision that came
+        before the task's own end stays, although no row says so any more."""
         record = entry.record
-        row = row_of(record, end.status, end.error)
+        status, error = (end.status, end.error) if entry.open else (record.status, record.error)
+        row = row_of(record, status, error)
         await self._persist(entry, lambda: self._store.put(record.run_id, **row))
         logger.warning("The row of run %r had vanished and was written anew", record.run_id)
-        return Finish(end.status)
+        return Finish(status)
 
     async def _forget(self, entry: Entry) -> None:
         """Settled for good: what the thread's state kept to undo the run may go."""

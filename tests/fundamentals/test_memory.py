@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import RunManager, RunStatus, Settings
+from coordinator import RunContext, RunManager, RunStatus, Settings
 from tests.support.agents import quick, running
 from tests.support.teams import team_of
 
@@ -56,6 +56,28 @@ async def test_a_row_that_vanished_is_written_anew_once(alone: RunManager) -> No
     row = await alone._store.get(run.run_id)
     assert row is not None
     assert row["status"] == "success"
+
+
+async def test_it_keeps_the_cancel_that_was_acknowledged(alone: RunManager) -> None:
+    run, begun, may_end = await alone.create_or_reject("t"), asyncio.Event(), asyncio.Event()
+
+    async def succeeds_all_the_same(ctx: RunContext) -> str:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            await may_end.wait()
+        return "done"
+
+    alone.launch(run, succeeds_all_the_same)
+    await begun.wait()
+    assert await alone.cancel(run.run_id)
+    await alone._store.delete(run.run_id)
+    may_end.set()
+    assert await alone.wait(run.run_id, timeout=5) is None
+    row = await alone._store.row(run.run_id)
+    assert row is not None
+    assert row.status is RunStatus.interrupted
 
 
 async def test_but_never_after_the_run_was_lost(
