@@ -123,7 +123,12 @@ class Callers:
             )
         except ConflictError as conflict:
             truth = self._world.truth
-            if key is not None and known and not isinstance(conflict, IdempotencyConflict):
+            if (
+                key is not None
+                and known
+                and not truth.runs[truth.keys[key]].deleted
+                and not isinstance(conflict, IdempotencyConflict)
+            ):
                 truth.wrong(f"key {key} was known, and its run was not answered: {conflict}")
             elif key is None and strategy == "reject":
                 truth.refused(thread_id, conflict.active_run_id, asked)
