@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterable, Mapping
 from typing import Any, Self
 
 from coordinator import arguments as check
@@ -13,31 +12,31 @@ from coordinator.assistants.function import AgentFunction, as_assistant
 from coordinator.assistants.ports import Assistant
 from coordinator.clock import Clocks
 from coordinator.errors import InvalidArgument
-from coordinator.event_log import Event, EventLog, Gap
+from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
-from coordinator.events.follower import Follower
+from coordinator.facade.threads import ThreadsFacade
+from coordinator.facade.views import ViewsFacade
+from coordinator.facade.worker import WorkerFacade
 from coordinator.lock import SlotLock
 from coordinator.locks.local import LocalSlotLock
-from coordinator.notifier import Connectivity, Notifier
+from coordinator.notifier import Notifier
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.record import RunRecord
 from coordinator.runs.admission import asked
-from coordinator.runs.queries import Explanation
-from coordinator.runs.recovery import Recovery
 from coordinator.runs.timeouts import limits_of
-from coordinator.schemas import Cause, DisconnectMode, Json, PersistenceRetryPolicy, Receipt, RunStatus
+from coordinator.schemas import Cause, DisconnectMode, Json, PersistenceRetryPolicy, RunStatus
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
-from coordinator.workers.health import Health
 from coordinator.workers.lease import Pacemaker
 from stores.base import CoordinationStore
 from stores.memory import PrivateStore
 from stores.plain import PlainStore
-from stores.rows import Ownership, RunRow, ThreadRow, WorkerRow
 
 
-class RunManager:
+class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
     """Runs of this process, coordinated with those of every other process on the same store.
+
+    What is not about the life of a run is inherited: `facade.worker`, `facade.views`, `facade.threads`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
@@ -63,20 +62,19 @@ class RunManager:
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
-        self._store = _coordinated(store, persistence_retry_policy or PersistenceRetryPolicy())
-        self._notifier = notifier or LocalNotifier()
-        self._parts = Assembly(
-            self._store,
+        chosen = notifier or LocalNotifier()
+        parts = Assembly(
+            _coordinated(store, persistence_retry_policy or PersistenceRetryPolicy()),
             settings or Settings(),
-            notifier=self._notifier,
-            slots=slots or LocalSlotLock(self._notifier),
+            notifier=chosen,
+            slots=slots or LocalSlotLock(chosen),
             event_log=event_log or LocalEventLog(),
             hooks=hooks,
             assistants=assistants,
             pacemaker=pacemaker,
             clocks=clocks,
         )
-        self._recovery = Recovery(self._store, self._parts.reaper, self._parts.worker)
+        super().__init__(parts)
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -99,62 +97,9 @@ class RunManager:
         tasks of the rest, and decide only those that do not end by themselves. Bounded; idempotent."""
         await self._parts.drain.run(None if timeout is None else check.check_seconds("timeout", timeout))
 
-    async def drain(self, grace: float | None = None) -> None:
-        """Leave in good order: not ready, admits nothing (`Draining`), `draining` in the workers table.
-        Runs get `grace` s (default: the setting) to finish; waiting portable ones are handed over; what is
-        left is cancelled with cause `shutdown`, the deaf settled by force. Cancels work all the while.
-        Returns when no run is left here, within `grace` + 4 s. A second call hurries the first."""
-        seconds = None if grace is None else check.check_seconds("grace", grace)
-        self._parts.drain.hurry()
-        await self._parts.drain.run(seconds)
-
-    def hurry(self) -> None:
-        """The grace of a drain that is under way ends now."""
-        self._parts.drain.hurry()
-
-    @property
-    def draining(self) -> bool:
-        """It admits nothing any more: readiness is red."""
-        return self._parts.worker.drain_event.is_set()
-
-    @property
-    def grace(self) -> float:
-        """The setting: s that runs get to finish when this worker drains."""
-        return self._parts.settings.grace
-
-    @property
-    def forced(self) -> int:
-        """How many runs of this worker did not stop and were settled by force."""
-        return self._parts.settlement.forced
-
     @property
     def _runs(self) -> dict[str, RunRecord]:
         return self._parts.registry.records
-
-    @property
-    def epoch(self) -> int:
-        """This worker's epoch; 0 before it registered."""
-        return self._parts.worker.epoch
-
-    @property
-    def connectivity(self) -> Connectivity:
-        """How well hints travel; `off` = store-only mode."""
-        return self._notifier.connectivity
-
-    @property
-    def owed(self) -> int:
-        """How many writes wait for the store, which is away. At `outbox_limit` admission stops."""
-        return len(self._parts.outbox)
-
-    async def health(self) -> Health:
-        """How this worker is, role by role, and whether it may be sent new runs. Never raises; answers
-        within a second and a bit."""
-        return await self._parts.examination.health()
-
-    def store_counters(self) -> dict[str, int]:
-        """Commits and reads of this manager's store so far; {} where the store does not count."""
-        names = ("commits", "reads")
-        return {name: getattr(self._store, name) for name in names if hasattr(self._store, name)}
 
     # -- admission
 
@@ -320,154 +265,6 @@ class RunManager:
             check.check_optional_id("user_id", user_id),
             None if timeout is None else check.check_seconds("timeout", timeout),
         )
-
-    # -- events
-
-    def follow(
-        self,
-        run_id: str,
-        *,
-        after: str | None = None,
-        modes: Collection[str] | None = None,
-        user_id: str | None = None,
-    ) -> Follower:
-        """Iterate over what a run emits, wherever it runs: from the beginning, after the id of an event, or
-        (`"$"`) only from now on; first what its log has, then live. Ends with exactly one `End`, once the
-        run has settled, also if its log is gone or its owner dead; what is missing is told as a `Gap`.
-
-        `modes` leaves others out (`updates` includes `updates|<subgraph>`). `async with` ends the
-        subscription with the block. Raises InvalidArgument; RunNotFound while iterating.
-        """
-        return self._parts.readers.follow(
-            check.check_id("run_id", run_id),
-            check.check_event_id("after", after),
-            check.check_modes("modes", modes),
-            check.check_optional_id("user_id", user_id),
-        )
-
-    async def events(
-        self, run_id: str, *, after: str | None = None, limit: int = 1000, user_id: str | None = None
-    ) -> list[Event | Gap]:
-        """What the run's log has now, without waiting; at most `limit` events. Raises RunNotFound."""
-        return await self._parts.readers.read(
-            check.check_id("run_id", run_id),
-            check.check_event_id("after", after),
-            check.check_limit("limit", limit),
-            check.check_optional_id("user_id", user_id),
-        )
-
-    # -- reading
-
-    async def get(
-        self, run_id: str, *, user_id: str | None = None, raise_on_store_error: bool = False
-    ) -> RunRecord | None:
-        """Own memory first, else the store. `raise_on_store_error` tells "missing" from "store down"."""
-        return await self._parts.queries.get(
-            check.check_id("run_id", run_id),
-            check.check_optional_id("user_id", user_id),
-            raise_on_store_error=check.check_flag("raise_on_store_error", raise_on_store_error),
-        )
-
-    async def aget(self, run_id: str, *, user_id: str | None = None) -> RunRecord | None:
-        """Alias of `get`."""
-        return await self.get(run_id, user_id=user_id)
-
-    async def list_by_thread(
-        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
-    ) -> list[RunRecord]:
-        """Newest first, memory and store merged by run id. Store failure: memory alone."""
-        return await self._parts.queries.list_by_thread(
-            check.check_id("thread_id", thread_id),
-            check.check_optional_id("user_id", user_id),
-            check.check_limit("limit", limit),
-        )
-
-    async def has_inflight(self, thread_id: str) -> bool:
-        """Anything in flight on the thread, on any worker."""
-        return await self._parts.queries.has_inflight(check.check_id("thread_id", thread_id))
-
-    async def explain(self, run_id: str, *, user_id: str | None = None) -> Explanation:
-        """Who decided what, when and why. Raises RunNotFound."""
-        return await self._parts.queries.explain(
-            check.check_id("run_id", run_id), check.check_optional_id("user_id", user_id)
-        )
-
-    async def receipt(self, run_id: str, *, user_id: str | None = None) -> Receipt:
-        """The four times of a cancel. Raises RunNotFound."""
-        return await self._parts.queries.receipt(
-            check.check_id("run_id", run_id), check.check_optional_id("user_id", user_id)
-        )
-
-    async def runs(
-        self,
-        *,
-        thread_id: str | None = None,
-        statuses: Sequence[str] = (),
-        in_flight: bool = False,
-        limit: int = 100,
-    ) -> list[RunRow]:
-        """Rows of the store, newest first. System scope: for operators."""
-        wanted = check.check_statuses(statuses)
-        thread = check.check_optional_id("thread_id", thread_id)
-        bound = check.check_limit("limit", limit)
-        flag = check.check_flag("in_flight", in_flight)
-        return await self._store.runs(thread_id=thread, statuses=wanted, in_flight=flag, limit=bound)
-
-    async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
-        """Workers as the store knows them. System scope."""
-        return await self._store.workers(alive_only=check.check_flag("alive_only", alive_only))
-
-    # -- threads
-
-    async def thread(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow | None:
-        """The thread with its derived status and values."""
-        return await self._parts.queries.thread(
-            check.check_id("thread_id", thread_id), check.check_optional_id("user_id", user_id)
-        )
-
-    async def update_thread(self, thread_id: str, values: Json, *, user_id: str | None = None) -> None:
-        """Replace the thread's values as a short holder. Raises ConflictError while a run is in flight."""
-        await self._parts.operations.update_values(
-            check.check_id("thread_id", thread_id),
-            check.check_json("values", values),
-            check.check_optional_id("user_id", user_id),
-        )
-
-    async def copy_thread(self, source: str, target: str, *, user_id: str | None = None) -> None:
-        """Give `target` the values of `source`. Raises ThreadNotFound, ConflictError."""
-        await self._parts.operations.copy(
-            check.check_id("source", source),
-            check.check_id("target", target),
-            check.check_optional_id("user_id", user_id),
-        )
-
-    async def delete_thread(self, thread_id: str, *, user_id: str | None = None) -> None:
-        """Remove the thread, its values and its runs. Raises ThreadNotFound, ConflictError."""
-        await self._parts.operations.delete(
-            check.check_id("thread_id", thread_id), check.check_optional_id("user_id", user_id)
-        )
-
-    def operation(
-        self, thread_id: str, name: str, *, user_id: str | None = None
-    ) -> AbstractAsyncContextManager[Ownership]:
-        """Hold a thread for a short operation of the caller's own."""
-        return self._parts.operations.holding(
-            check.check_id("thread_id", thread_id),
-            check.check_id("name", name),
-            check.check_optional_id("user_id", user_id),
-        )
-
-    # -- upkeep
-
-    async def reconcile_orphaned_inflight_runs(
-        self, *, error: str, before: str | None = None
-    ) -> list[RunRecord]:
-        """End what no live worker owns, with that error text; answer what this call ended. `before`
-        (ISO 8601) limits by created_at. Never touches a run whose owner lives."""
-        text = check.check_text("error", error)
-        if text is None:
-            raise InvalidArgument("error", "must be a str, not None")
-        return await self._recovery.reconcile(text, check.check_instant("before", before))
 
     async def cleanup(self, run_id: str, *, delay: float = 300) -> None:
         """Drop the in-memory record after `delay` s. Without a durable store the run is gone then."""

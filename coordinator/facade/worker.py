@@ -1,0 +1,86 @@
+"""This worker among its peers: how it is, how it leaves, and what it does for those that are dead."""
+
+from __future__ import annotations
+
+from coordinator import arguments as check
+from coordinator.assembly import Assembly
+from coordinator.errors import InvalidArgument
+from coordinator.facade.base import Facade
+from coordinator.notifier import Connectivity
+from coordinator.record import RunRecord
+from coordinator.runs.recovery import Recovery
+from coordinator.workers.health import Health
+from stores.rows import WorkerRow
+
+
+class WorkerFacade(Facade):
+    def __init__(self, parts: Assembly) -> None:
+        super().__init__(parts)
+        self._recovery = Recovery(parts.store, parts.reaper, parts.worker)
+
+    async def drain(self, grace: float | None = None) -> None:
+        """Leave in good order: not ready, admits nothing (`Draining`), `draining` in the workers table.
+        Runs get `grace` s (default: the setting) to finish; waiting portable ones are handed over; what is
+        left is cancelled with cause `shutdown`, the deaf settled by force. Cancels work all the while.
+        Returns when no run is left here, within `grace` + 4 s. A second call hurries the first."""
+        seconds = None if grace is None else check.check_seconds("grace", grace)
+        self._parts.drain.hurry()
+        await self._parts.drain.run(seconds)
+
+    def hurry(self) -> None:
+        """The grace of a drain that is under way ends now."""
+        self._parts.drain.hurry()
+
+    @property
+    def draining(self) -> bool:
+        """It admits nothing any more: readiness is red."""
+        return self._parts.worker.drain_event.is_set()
+
+    @property
+    def grace(self) -> float:
+        """The setting: s that runs get to finish when this worker drains."""
+        return self._parts.settings.grace
+
+    @property
+    def forced(self) -> int:
+        """How many runs of this worker did not stop and were settled by force."""
+        return self._parts.settlement.forced
+
+    @property
+    def epoch(self) -> int:
+        """This worker's epoch; 0 before it registered."""
+        return self._parts.worker.epoch
+
+    @property
+    def connectivity(self) -> Connectivity:
+        """How well hints travel; `off` = store-only mode."""
+        return self._notifier.connectivity
+
+    @property
+    def owed(self) -> int:
+        """How many writes wait for the store, which is away. At `outbox_limit` admission stops."""
+        return len(self._parts.outbox)
+
+    async def health(self) -> Health:
+        """How this worker is, role by role, and whether it may be sent new runs. Never raises; answers
+        within a second and a bit."""
+        return await self._parts.examination.health()
+
+    def store_counters(self) -> dict[str, int]:
+        """Commits and reads of this manager's store so far; {} where the store does not count."""
+        names = ("commits", "reads")
+        return {name: getattr(self._store, name) for name in names if hasattr(self._store, name)}
+
+    async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
+        """Workers as the store knows them. System scope."""
+        return await self._store.workers(alive_only=check.check_flag("alive_only", alive_only))
+
+    async def reconcile_orphaned_inflight_runs(
+        self, *, error: str, before: str | None = None
+    ) -> list[RunRecord]:
+        """End what no live worker owns, with that error text; answer what this call ended. `before`
+        (ISO 8601) limits by created_at. Never touches a run whose owner lives."""
+        text = check.check_text("error", error)
+        if text is None:
+            raise InvalidArgument("error", "must be a str, not None")
+        return await self._recovery.reconcile(text, check.check_instant("before", before))
