@@ -28,6 +28,7 @@ from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.takeover import Takeover
 from coordinator.runs.timeouts import Timeouts
+from coordinator.runs.waiting_line import WaitingLine
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.drain import Drain
@@ -83,7 +84,7 @@ class Assembly:
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
         self.worker.gone = self._gone
         self.outbox = Outbox(settings.outbox_limit, self.worker.check)
-        self.settlement.take_over = self._take_over
+        self.line.take_over = self._take_over
 
     # -- runs
 
@@ -92,10 +93,22 @@ class Assembly:
         return StoredValues(self.store, lambda: self.worker.epoch)
 
     @cached_property
+    def line(self) -> WaitingLine:
+        return WaitingLine(
+            self.store,
+            self.registry,
+            slots=self._slots,
+            notifier=self.notifier,
+            worker=self.worker,
+            outbox=self.outbox,
+        )
+
+    @cached_property
     def settlement(self) -> Settlement:
         return Settlement(
             self.store,
             self.registry,
+            line=self.line,
             slots=self._slots,
             notifier=self.notifier,
             worker=self.worker,
@@ -143,6 +156,7 @@ class Assembly:
             slots=self._slots,
             worker=self.worker,
             settlement=self.settlement,
+            line=self.line,
             delivery=self.delivery,
             timeouts=self.timeouts,
             jobs=self.jobs,
@@ -231,7 +245,7 @@ class Assembly:
             self.registry,
             worker=self.worker,
             delivery=self.delivery,
-            settlement=self.settlement,
+            line=self.line,
             timeouts=self.timeouts,
             jobs=self.jobs,
             clock=self.clocks.boottime,
@@ -242,7 +256,7 @@ class Assembly:
         return Reaper(
             self.store,
             worker=self.worker,
-            settlement=self.settlement,
+            line=self.line,
             states=self.values,
             slots=self._slots,
             notifier=self.notifier,

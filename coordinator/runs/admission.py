@@ -29,6 +29,7 @@ from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.registry import NO_LIMITS, Entry, Registry, TimeLimits
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.timeouts import Timeouts
+from coordinator.runs.waiting_line import WaitingLine
 from coordinator.schemas import DisconnectMode, RunStatus, Strategy
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAdmitted, RunRefused
@@ -119,6 +120,7 @@ class Admissions:
         slots: SlotLock,
         worker: Incarnation,
         settlement: Settlement,
+        line: WaitingLine,
         delivery: Delivery,
         timeouts: Timeouts,
         jobs: Jobs,
@@ -131,6 +133,7 @@ class Admissions:
     ) -> None:
         self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
         self._settlement, self._delivery, self._jobs, self._outbox = settlement, delivery, jobs, outbox
+        self._line = line
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
         self._portable, self._swept = portable, swept
         self._timeouts = timeouts
@@ -195,7 +198,7 @@ class Admissions:
         if admission.replaced:
             await self._echoed([decision.run_id for decision in admission.replaced])
         if not admission.holds:
-            self._jobs.spawn(self._settlement.claim(new.thread_id), f"claiming thread {new.thread_id!r}")
+            self._jobs.spawn(self._line.claim(new.thread_id), f"claiming thread {new.thread_id!r}")
         return record
 
     def register(self, new: NewRun, admission: Admission, own: Ownership | None) -> RunRecord:
@@ -320,7 +323,7 @@ class Admissions:
         )
         if decision is not None:
             self._slots.release(new.thread_id, new.run_id, fence=decision.fence)
-            await self._settlement.claim(new.thread_id)
+            await self._line.claim(new.thread_id)
         return decision
 
     async def _echoed(self, run_ids: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""How a thread becomes free, and who takes it next.
+"""How a thread becomes free.
 
 A run settles when its task has stopped and all that it tracked is over: close, finish (or undo and
 settle), free the slot, hand the thread to the head of the waiting line.
@@ -13,17 +13,18 @@ from typing import Protocol, TypeVar
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import Stamps
-from coordinator.errors import CoordinatorError, EpochDead, LeaseLost, StaleFence, StoreUnavailable
+from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.outcomes import fallback, row_of, stack_of, with_times
 from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.waiting_line import WaitingLine
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunForced, RunLost, RunSettled
-from stores.base import AdmissionStore, DecisionStore, OwnershipStore, RecordStore
+from stores.base import DecisionStore, OwnershipStore, RecordStore
 from stores.outbox import Outbox
 from stores.rows import Claimed, Finish, Outcome, Ownership
 
@@ -32,7 +33,7 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-class SettlementStore(OwnershipStore, AdmissionStore, DecisionStore, RecordStore, Protocol):
+class SettlementStore(OwnershipStore, DecisionStore, RecordStore, Protocol):
     """What settling needs of the store."""
 
 
@@ -42,6 +43,7 @@ class Settlement:
         store: SettlementStore,
         registry: Registry,
         *,
+        line: WaitingLine,
         slots: SlotLock,
         notifier: Notifier,
         worker: Incarnation,
@@ -55,7 +57,7 @@ class Settlement:
         self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
         self._worker, self._states, self._jobs, self._outbox = worker, states, jobs, outbox
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
-        self.take_over: Callable[[Ownership], Awaitable[bool]] = _nobody_can
+        self._line = line
         self.forced = 0
         """How many runs of this worker were settled by force."""
 
@@ -174,7 +176,7 @@ class Settlement:
         error = finish.decision.error if finish.decision is not None else end.error
         self.settled(entry, status, error)
         await self._forget(entry)
-        await self.pass_on(entry.record.thread_id, finish.next_home)
+        await self._line.pass_on(entry.record.thread_id, finish.next_home)
 
     async def _leave_line(self, entry: Entry) -> None:
         """Its task was over before its turn came. It may have been given the thread just now."""
@@ -290,52 +292,6 @@ class Settlement:
             )
         self._telemetry.emit(RunSettled(record.run_id, record.thread_id, status.value, error))
 
-    # -- the next in line
-
-    async def pass_on(self, thread_id: str, next_home: int | None) -> None:
-        """Give the free thread to the head of its waiting line, wherever that is at home. Best effort:
-        what fails here is found by the tick."""
-        if next_home is None:
-            return
-        if next_home == self._worker.epoch:
-            try:
-                await self.claim(thread_id)
-            except CoordinatorError as error:
-                logger.warning("Thread %r could not be passed on: %s", thread_id, error)
-        else:
-            self._notifier.notify_worker(next_home, Signal(kind="claim", thread_id=thread_id))
-
-    async def claim(self, thread_id: str) -> None:
-        """Take the thread for the head of its line, if it is free and the head is ours."""
-        epoch = self._worker.epoch
-        try:
-            claimed = await self._store.claim(thread_id, epoch=epoch)
-        except EpochDead as error:
-            self._worker.fenced(epoch, str(error))
-            return
-        if claimed is None:
-            return
-        if self._registry.claimed(claimed, epoch):
-            self._slots.bind(thread_id, claimed.run_id, epoch=epoch, fence=claimed.fence)
-        else:
-            own = Ownership(claimed.run_id, thread_id, epoch, claimed.fence)
-            if not await self.take_over(own):
-                await self._end_foreign(own)
-
-    async def _end_foreign(self, own: Ownership) -> None:
-        """A run came to this worker, where nothing can execute it."""
-        why = "The worker that was to run this is gone, and the one that took it over cannot run it"
-        finish = await self._outbox.deliver(
-            own.run_id,
-            own.epoch,
-            "the end of a foreign run",
-            lambda: self._store.finish(own, Outcome(RunStatus.error, why)),
-        )
-        logger.warning("Run %r: %s", own.run_id, why)
-        signal = Signal(kind="settled", thread_id=own.thread_id, run_id=own.run_id)
-        self._notifier.notify_thread(own.thread_id, signal)
-        await self.pass_on(own.thread_id, finish.next_home)
-
     # -- when it goes wrong
 
     def lose(self, entry: Entry, why: str) -> None:
@@ -391,12 +347,6 @@ class Settlement:
         if entry.force is not None and not entry.force.done():
             entry.force.set_result(None)
         self.conclude_soon(entry, None)
-
-
-async def _nobody_can(own: Ownership) -> bool:
-    """No assistant is registered in this process."""
-    del own
-    return False
 
 
 def _own(entry: Entry) -> Ownership:

@@ -15,7 +15,7 @@ from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.latch import Latch
-from coordinator.runs.settlement import Settlement
+from coordinator.runs.waiting_line import WaitingLine
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
 from stores.base import OwnershipStore, WorkerStore
@@ -40,7 +40,7 @@ class Reaper:
         store: ReapingStore,
         *,
         worker: Incarnation,
-        settlement: Settlement,
+        line: WaitingLine,
         states: ThreadStates,
         slots: SlotLock,
         notifier: Notifier,
@@ -49,7 +49,7 @@ class Reaper:
         needed: bool = True,
         clock: Callable[[], float] = boottime,
     ) -> None:
-        self._store, self._worker, self._settlement, self._states = store, worker, settlement, states
+        self._store, self._worker, self._line, self._states = store, worker, line, states
         self._slots, self._notifier, self._jobs = slots, notifier, jobs
         self._telemetry, self._clock = telemetry, clock
         self._watched: dict[int, tuple[int, float]] = {}
@@ -143,7 +143,7 @@ class Reaper:
         )
         signal = Signal(kind="settled", thread_id=orphan.thread_id, run_id=orphan.run_id)
         self._notifier.notify_thread(orphan.thread_id, signal)
-        await self._settlement.claim(orphan.thread_id)
+        await self._line.claim(orphan.thread_id)
 
     async def _undo(self, orphan: Orphan, own: Ownership) -> bool:
         """Finish the rollback that its owner did not live to finish. False = not yet, or not ours any
@@ -162,5 +162,5 @@ class Reaper:
             state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
         finish = await self._store.settle(own, Outcome(orphan.status, error, values=values), state)
         self._slots.release(own.thread_id, own.run_id, fence=own.fence)
-        await self._settlement.pass_on(own.thread_id, finish.next_home)
+        await self._line.pass_on(own.thread_id, finish.next_home)
         return True

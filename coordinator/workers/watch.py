@@ -10,8 +10,8 @@ from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
-from coordinator.runs.settlement import Settlement
 from coordinator.runs.timeouts import Timeouts
+from coordinator.runs.waiting_line import WaitingLine
 from stores.base import WorkerStore
 
 
@@ -23,13 +23,13 @@ class Watch:
         *,
         worker: Incarnation,
         delivery: Delivery,
-        settlement: Settlement,
+        line: WaitingLine,
         timeouts: Timeouts,
         jobs: Jobs,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._registry, self._worker = store, registry, worker
-        self._delivery, self._settlement, self._jobs = delivery, settlement, jobs
+        self._delivery, self._line, self._jobs = delivery, line, jobs
         self._clock = clock
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
@@ -51,15 +51,13 @@ class Watch:
         for overdue in tick.overdue:
             await self._timeouts.end(overdue.run_id, overdue.cause)
         for thread_id in tick.free_threads:
-            await self._settlement.claim(thread_id)
+            await self._line.claim(thread_id)
 
     def signal(self, signal: Signal) -> None:
         """A hint came in: look at what it names, or at everything of mine."""
         if signal.kind == "cancel" and signal.run_id is not None:
             self._jobs.spawn(self._delivery.look(signal.run_id), f"looking at run {signal.run_id!r}")
         elif signal.kind == "claim" and signal.thread_id is not None:
-            self._jobs.spawn(
-                self._settlement.claim(signal.thread_id), f"claiming thread {signal.thread_id!r}"
-            )
+            self._jobs.spawn(self._line.claim(signal.thread_id), f"claiming thread {signal.thread_id!r}")
         elif signal.kind in ("cancel", "claim"):
             self._jobs.spawn(self.tick(), "a tick asked for by a peer")

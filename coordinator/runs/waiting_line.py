@@ -1,0 +1,91 @@
+"""Who takes a free thread: the head of its waiting line, wherever that is at home."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from coordinator.errors import CoordinatorError, EpochDead
+from coordinator.lock import SlotLock
+from coordinator.notifier import Notifier, Signal
+from coordinator.runs.incarnation import Incarnation
+from coordinator.runs.registry import Registry
+from coordinator.schemas import RunStatus
+from stores.base import AdmissionStore, OwnershipStore
+from stores.outbox import Outbox
+from stores.rows import Outcome, Ownership
+
+logger = logging.getLogger(__name__)
+
+
+class ClaimingStore(AdmissionStore, OwnershipStore, Protocol):
+    """What claiming needs of the store."""
+
+
+class WaitingLine:
+    """`take_over(own)` executes a claimed run that this worker did not admit; False = nobody here can."""
+
+    def __init__(
+        self,
+        store: ClaimingStore,
+        registry: Registry,
+        *,
+        slots: SlotLock,
+        notifier: Notifier,
+        worker: Incarnation,
+        outbox: Outbox,
+    ) -> None:
+        self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
+        self._worker, self._outbox = worker, outbox
+        self.take_over: Callable[[Ownership], Awaitable[bool]] = _nobody_can
+
+    async def pass_on(self, thread_id: str, next_home: int | None) -> None:
+        """Give the free thread to the head of its waiting line, wherever that is at home. Best effort:
+        what fails here is found by the tick."""
+        if next_home is None:
+            return
+        if next_home == self._worker.epoch:
+            try:
+                await self.claim(thread_id)
+            except CoordinatorError as error:
+                logger.warning("Thread %r could not be passed on: %s", thread_id, error)
+        else:
+            self._notifier.notify_worker(next_home, Signal(kind="claim", thread_id=thread_id))
+
+    async def claim(self, thread_id: str) -> None:
+        """Take the thread for the head of its line, if it is free and the head is ours."""
+        epoch = self._worker.epoch
+        try:
+            claimed = await self._store.claim(thread_id, epoch=epoch)
+        except EpochDead as error:
+            self._worker.fenced(epoch, str(error))
+            return
+        if claimed is None:
+            return
+        if self._registry.claimed(claimed, epoch):
+            self._slots.bind(thread_id, claimed.run_id, epoch=epoch, fence=claimed.fence)
+        else:
+            own = Ownership(claimed.run_id, thread_id, epoch, claimed.fence)
+            if not await self.take_over(own):
+                await self._end_foreign(own)
+
+    async def _end_foreign(self, own: Ownership) -> None:
+        """A run came to this worker, where nothing can execute it."""
+        why = "The worker that was to run this is gone, and the one that took it over cannot run it"
+        finish = await self._outbox.deliver(
+            own.run_id,
+            own.epoch,
+            "the end of a foreign run",
+            lambda: self._store.finish(own, Outcome(RunStatus.error, why)),
+        )
+        logger.warning("Run %r: %s", own.run_id, why)
+        signal = Signal(kind="settled", thread_id=own.thread_id, run_id=own.run_id)
+        self._notifier.notify_thread(own.thread_id, signal)
+        await self.pass_on(own.thread_id, finish.next_home)
+
+
+async def _nobody_can(own: Ownership) -> bool:
+    """No assistant is registered in this process."""
+    del own
+    return False
