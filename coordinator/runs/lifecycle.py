@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import Stamps
-from coordinator.errors import CoordinatorError, LeaseLost
+from coordinator.errors import CoordinatorError, LeaseLost, StoreUnavailable
 from coordinator.record import COMPLETION_FIELDS, PROGRESS_FIELDS, RunRecord
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
@@ -117,7 +117,7 @@ class Lifecycle:
                 logger.info("Run %r is %s already; %s is not written", record.run_id, record.status, status)
             return
         if entry.own is None:
-            await through(self._jobs.spawn(self._end_waiting(entry, status, error), f"run {record.run_id!r}"))
+            await self._end_waiting(entry, Outcome(status, error))
         elif record.task_active:
             await through(
                 self._jobs.spawn(self._decide_own(entry, Outcome(status, error)), f"run {record.run_id!r}")
@@ -146,14 +146,42 @@ class Lifecycle:
             await self._delivery.look(own.run_id)
             record.status = finish.status
 
-    async def _end_waiting(self, entry: Entry, status: RunStatus, error: str | None) -> None:
-        run_id = entry.record.run_id
-        if await self._store.update_status(run_id, status.value, error=error) is False:
+    async def _end_waiting(self, entry: Entry, outcome: Outcome) -> None:
+        """Returns when it is decided and settled, or owed. From here on its turn may come, and it does
+        not begin."""
+        entry.outcome = entry.outcome or outcome
+        await through(self._jobs.spawn(self._write_or_owe(entry, outcome), f"run {entry.record.run_id!r}"))
+
+    async def _write_or_owe(self, entry: Entry, outcome: Outcome) -> None:
+        try:
+            await self._write_end(entry, outcome, patient=False)
+        except StoreUnavailable:
+            owing = self._write_end(entry, outcome, patient=True)
+            self._jobs.spawn(owing, f"the end of run {entry.record.run_id!r}")
+
+    async def _write_end(self, entry: Entry, outcome: Outcome, *, patient: bool) -> None:
+        run_id, what = entry.record.run_id, "the end of a waiting run"
+
+        async def unless_lost() -> bool | None:  # else a peer ends it, or executes it
+            if entry.lost:
+                return None
+            return await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
+
+        try:
+            written = await self._outbox.deliver(
+                run_id, self._worker.epoch, what, unless_lost, patient=patient
+            )
+        except LeaseLost as error:
+            self._settlement.lose(entry, str(error))
+            return
+        if entry.lost:
+            return
+        if written is False:
             await self._delivery.look(run_id)
         elif entry.own is None:
-            self._settlement.settled(entry, status, error)
+            self._settlement.settled(entry, outcome.status, outcome.error)
         else:  # it was given the thread a moment before
-            await self._settlement.conclude(entry, Outcome(status, error))
+            await self._settlement.conclude(entry, outcome)
 
     async def forget(self, run_id: str) -> None:
         """Drop the record from memory. A run that is not over yet is ended: at once where no task of it
@@ -162,10 +190,10 @@ class Lifecycle:
         if entry is not None and not entry.settled.is_set() and not entry.lost:
             outcome = Outcome(RunStatus.interrupted, DROPPED) if entry.open else None
             task = entry.record.task
-            if task is not None and not task.done():
+            if entry.own is None and outcome is not None:
+                await self._end_waiting(entry, outcome)
+            elif task is not None and not task.done():
                 task.add_done_callback(lambda _: self._settlement.conclude_soon(entry, outcome))
-            elif entry.own is None and entry.open:
-                await self._end_waiting(entry, RunStatus.interrupted, DROPPED)
             else:
                 await self._settlement.conclude(entry, outcome)
         self._registry.drop(run_id)
@@ -281,4 +309,4 @@ class Lifecycle:
 
 
 def _may_start(entry: Entry) -> bool:
-    return entry.abort is None and not entry.lost and entry.open
+    return entry.abort is None and entry.outcome is None and not entry.lost and entry.open

@@ -12,7 +12,7 @@ import pytest
 
 from coordinator import RunManager, RunStatus
 from coordinator.errors import OutboxFull, StoreUnavailable
-from tests.support.agents import Agent, quick, running
+from tests.support.agents import Agent, launched, quick, running
 from tests.support.builders import locked, stored
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -83,6 +83,39 @@ async def test_the_caller_hears_at_once_that_its_status_is_taken(tmp_path: Path)
             assert stored(tmp_path / "runs.db", "SELECT status FROM runs") == ["running"]
         assert await manager._parts.queries._waiter.until_settled(run.run_id, 5)
         assert stored(tmp_path / "runs.db", "SELECT status || error FROM runs") == ["errorwhy"]
+
+
+async def test_the_end_of_a_run_that_waits_is_owed_too(tmp_path: Path) -> None:
+    """Its caller gives it up while the store is away: nobody runs it when its turn comes."""
+    async with team_of(1, tmp_path, **PATIENT) as (manager,):
+        first, holder = await running(manager, "t")
+        given_up, never = await launched(manager, "t", multitask_strategy="enqueue")
+        with locked(tmp_path / "runs.db"):
+            holder.may_end.set()
+            await owes(manager, 1)  # which will pass the thread on before the store hears of the other
+            await manager.set_status(given_up.run_id, RunStatus.error, error="why")
+            await owes(manager, 2)
+        await manager.wait(first.run_id, timeout=5)
+        assert await manager._parts.queries._waiter.until_settled(given_up.run_id, 5)
+        assert not never.started.is_set()
+        assert (given_up.status, given_up.error) == (RunStatus.error, "why")
+        another = await manager.create_or_reject("t")
+        manager.launch(another, quick)
+        await manager.wait(another.run_id, timeout=5)
+    ends = stored(tmp_path / "runs.db", "SELECT status || holds_thread FROM runs ORDER BY created_us")
+    assert ends == ["success0", "error0", "success0"]
+
+
+async def test_a_run_that_waits_is_cleaned_up_without_the_store(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, **PATIENT) as (manager,):
+        _, holder = await running(manager, "t")
+        dropped, _ = await launched(manager, "t", multitask_strategy="enqueue")
+        with locked(tmp_path / "runs.db"):
+            await manager.cleanup(dropped.run_id, delay=0)
+            await owes(manager, 1)
+        await owes(manager, 0)
+        assert stored(tmp_path / "runs.db", "SELECT status FROM runs ORDER BY created_us")[1] == "interrupted"
+        holder.may_end.set()
 
 
 async def test_a_caller_who_goes_away_leaves_nothing_half_written(tmp_path: Path) -> None:
