@@ -31,7 +31,8 @@ from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
-from coordinator.workers.drain import Drain
+from coordinator.workers.deadline import Deadline
+from coordinator.workers.drain import DRAINED, Drain
 from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
 from coordinator.workers.loops import Loops
@@ -45,6 +46,7 @@ from stores.outbox import Outbox
 from stores.rows import Limits, Ownership, Retention
 
 _QUICK_POLL = 0.02  # s; first look of a waiter to whom no hint can come
+GONE = 4.7  # s after the grace; the process has 5, see `workers.signals`
 
 
 class Assembly:
@@ -337,15 +339,21 @@ class Assembly:
         await asyncio.gather(*lost)
 
     async def close(self, timeout: float | None) -> None:
-        """Drain, sign off, end every task of this manager, let go of transport and store. Idempotent."""
+        """Drain, sign off, end every task of this manager, let go of transport and store. Idempotent.
+
+        Returns within `timeout` (s; None = the setting) and 5 s, also where the store is blocked: what
+        could not be done by then is logged and left undone.
+        """
         await self.drain.run(timeout)
-        await self.loops.stop()
-        await self.pruner.stop()
-        await self.jobs.finished(within=1.0)
-        await self.outbox.aclose()
-        await self.pacemaker.stop()
-        await self.worker.retire()
+        now = asyncio.get_running_loop().time()
+        closing = Deadline(max(self.drain.until + GONE, now + GONE - DRAINED))
+        await closing.step("Stopping the loops", self.loops.stop())
+        await closing.step("Stopping the pruner", self.pruner.stop())
+        await self.jobs.finished(within=min(1.0, closing.share))
+        await self.outbox.aclose(within=min(5.0, closing.share))
+        await closing.step("Stopping the heartbeat", self.pacemaker.stop())
+        await closing.step("Signing off", self.worker.retire())
         for entry in self.registry.unsettled():  # admitted while the doors closed, or deaf to its cancel
             self.settlement.abandon(entry, "the worker has left")
-        await self.notifier.aclose()
-        await self.store.aclose()
+        await closing.step("Closing the transport", self.notifier.aclose())
+        await closing.step("Closing the store", self.store.aclose())

@@ -271,19 +271,20 @@ class Outbox:
             logger.warning("%s is still owed to the store: %r", owed.key, error)
 
     async def aclose(self, within: float = 5.0) -> None:
-        """Let what is under way end, try what is owed once more, then give up. Idempotent."""
+        """Let what is under way end, try what is owed once more, then give up; all `within` so many
+        seconds, and at once where it is cancelled. Nothing is owed from then on. Idempotent."""
         if self._drainer is not None:
             self._drainer.cancel()
-            await asyncio.wait((self._drainer,))
-            self._drainer = None
-        if self._under_way:
-            await asyncio.wait(tuple(self._under_way), timeout=within)
-        self._closed = True
-        with suppress(TimeoutError):
-            async with asyncio.timeout(within):
-                await self._round()
-        for owed in list(self._owed):
-            self._give_up(owed)
+        try:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(within):
+                    if last := (*self._under_way, *([self._drainer] if self._drainer else ())):
+                        await asyncio.wait(last)
+                    await self._round()
+        finally:
+            self._drainer, self._closed = None, True
+            for owed in list(self._owed):
+                self._give_up(owed)
 
     def _give_up(self, owed: _Owed) -> None:
         self._remove(owed)

@@ -148,13 +148,19 @@ class SQLiteStore(SQLTransactions):
 
     async def aclose(self) -> None:
         """Finish what is queued, then close both connections. Idempotent, and bounded: a writer that is
-        blocked behind a paused process is left to close itself."""
+        blocked behind a paused process is left to close itself, at once where this is cancelled."""
         async with self._opening:
             await self._close()
 
     async def _close(self) -> None:
-        idle = self._commits is None or await self._commits.close()
-        self._commits = None
+        idle = False
+        try:
+            idle = self._commits is None or await self._commits.close()
+        finally:
+            self._commits = None
+            await self._disconnect(idle=idle)
+
+    async def _disconnect(self, *, idle: bool) -> None:
         writer, reader, gate = self._writer, self._reader, self._gate
         self._writer = self._reader = self._gate = None
         if self._glance is not None:

@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What follows on the grace, in seconds: together less than the 5 s within which a process has to be gone.
+# What follows on the grace, in seconds. Where the store keeps none of it waiting it takes 3.5.
+DRAINED = 4.0  # all of it, whatever the store does: of the 5 s within which a process has to be gone
 FAREWELL = 0.5  # to tell the store, and for admissions that are under way
 LEAST_UNWIND, UNWIND = 0.5, 2.0  # for cancelled tasks to end by themselves
 DECIDE = 1.0  # to decide over those that did not, and for what they then do
@@ -66,8 +67,13 @@ class Drain:
     def begun(self) -> bool:
         return self._task is not None
 
+    @property
+    def until(self) -> float:
+        """When the grace ends, or has ended, on the clock of the event loop."""
+        return self._until
+
     async def run(self, grace: float | None) -> None:
-        """Returns when no run is left here, at the latest about 4 s after `grace` (s; None = the
+        """Returns when no run is left here, at the latest 4 s after `grace` (s; None = the
         setting). Goes on if its caller is cancelled. Twice is harmless."""
         loop = asyncio.get_running_loop()
         seconds = self._grace if grace is None else grace
@@ -92,16 +98,23 @@ class Drain:
         entries = self._registry.unsettled()
         await self._decide_over(entry for entry in entries if entry.stopped and entry.settling is None)
         await self._finished_by_themselves()
-        await _within(FAREWELL, self._look_at_the_waiting())
+        await self._within(FAREWELL, self._look_at_the_waiting())
         for entry in self._registry.unsettled():
             if entry.abort is None and not entry.lost:
                 entry.warn(_LEAVING)
-        await _within(unwind, _all_ended(self._registry.unsettled()))
+        await self._within(unwind, _all_ended(self._registry.unsettled()))
         await self._decide_over(self._registry.unsettled())
-        await _within(DECIDE, _all_ended(self._registry.unsettled()))
+        await self._within(DECIDE, _all_ended(self._registry.unsettled()))
         for entry in self._registry.unsettled():
             self._settlement.force(entry)
-        await _within(FORCE, _all_ended(self._registry.unsettled()))
+        await self._within(FORCE, _all_ended(self._registry.unsettled()))
+
+    async def _within(self, seconds: float, work: Awaitable[T]) -> T | None:
+        at = min(asyncio.get_running_loop().time() + seconds, self._until + DRAINED)
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(at):
+                return await work
+        return None
 
     # -- the grace
 
@@ -118,12 +131,12 @@ class Drain:
         back, and had the time to be launched."""
         handed: list[HandedOver] = []
         if self._worker.live:
-            handed = await _within(FAREWELL, self._tell_store()) or []
-        await _within(FAREWELL, self._registry.all_admitted())
+            handed = await self._within(FAREWELL, self._tell_store()) or []
+        await self._within(FAREWELL, self._registry.all_admitted())
         for _ in range(2):  # the caller of an admission goes on, and what follows on the end of a task
             await asyncio.sleep(0)
         if handed:
-            await _within(FAREWELL, self._look_at_the_waiting())
+            await self._within(FAREWELL, self._look_at_the_waiting())
 
     async def _tell_store(self) -> list[HandedOver]:
         """Whom it hands over is hinted to everybody: a hint that is lost leaves it to their ticks."""
@@ -151,7 +164,7 @@ class Drain:
     # -- decisions
 
     async def _decide_over(self, entries: Iterable[Entry]) -> None:
-        await _within(DECIDE, asyncio.gather(*(self._decide(entry) for entry in entries)))
+        await self._within(DECIDE, asyncio.gather(*(self._decide(entry) for entry in entries)))
 
     async def _decide(self, entry: Entry) -> None:
         if entry.settled.is_set() or entry.lost:
@@ -171,13 +184,6 @@ class Drain:
                 await self._delivery.deliver(decision)
         except CoordinatorError as error:
             logger.warning("Run %r could not be ended at shutdown: %s", entry.record.run_id, error)
-
-
-async def _within(seconds: float, work: Awaitable[T]) -> T | None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(seconds):
-            return await work
-    return None
 
 
 async def _all_ended(entries: list[Entry]) -> None:

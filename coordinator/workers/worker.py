@@ -142,7 +142,10 @@ class Worker:
         """Leave for good: what is still in flight here is ended. Idempotent."""
         self._closed = True
         if self._registering is not None:
-            await asyncio.wait((self._registering,))
+            try:
+                await asyncio.wait((self._registering,))
+            finally:
+                self._registering.cancel()
         if self._live:
             self._live = False
             self.lease.end(self._epoch)
