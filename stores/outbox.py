@@ -280,9 +280,13 @@ class Outbox:
                 async with asyncio.timeout(within):
                     if last := (*self._under_way, *([self._drainer] if self._drainer else ())):
                         await asyncio.wait(last)
+                    self._closed = True
                     await self._round()
         finally:
-            self._drainer, self._closed = None, True
+            self._closed = True
+            if self._drainer is not None:  # begun for what was owed while the last ones ended
+                self._drainer.cancel()
+                self._drainer = None
             for owed in list(self._owed):
                 self._give_up(owed)
 

@@ -195,6 +195,7 @@ class Registry:
         self._clocks = clocks or Clocks()
         self.records: dict[str, RunRecord] = {}
         self._entries: dict[str, Entry] = {}
+        self._unsettled: dict[str, Entry] = {}
         self._by_thread: dict[str, dict[str, None]] = {}
         self._finished: OrderedDict[str, float] = OrderedDict()
         self._admitting: dict[str, Admitting] = {}
@@ -207,7 +208,7 @@ class Registry:
     def add(self, record: RunRecord, own: Ownership | None) -> Entry:
         entry = Entry(record, own, self._clocks)
         self._finished.pop(record.run_id, None)  # taken over by the next epoch of the worker that lost it
-        self._entries[record.run_id] = entry
+        self._entries[record.run_id] = self._unsettled[record.run_id] = entry
         self.records[record.run_id] = record
         self._by_thread.setdefault(record.thread_id, {})[record.run_id] = None
         if (early := self._early.pop(record.run_id, None)) is not None:
@@ -226,7 +227,8 @@ class Registry:
         return list(self._entries.values())
 
     def unsettled(self) -> list[Entry]:
-        return [entry for entry in self._entries.values() if not entry.settled.is_set()]
+        """Costs as much as there are of them, however many have finished."""
+        return list(self._unsettled.values())
 
     def of_thread(self, thread_id: str) -> list[RunRecord]:
         """In the order in which they were added."""
@@ -317,7 +319,14 @@ class Registry:
         while (futures := self._settling.get(thread_id)) is not None:
             await asyncio.wait(tuple(futures))
 
-    def finished(self, run_id: str) -> None:
+    def finished(self, entry: Entry) -> None:
+        """It has settled. Of one that was dropped before, what others keep of it goes as late as usual."""
+        run_id = entry.record.run_id
+        known = self._entries.get(run_id)
+        if known is entry:
+            self._unsettled.pop(run_id, None)
+        elif known is not None or entry.handed_over:  # the run goes on, in another entry
+            return
         self._finished[run_id] = self._clocks.monotonic() + self._keep
 
     def evict(self) -> None:
@@ -331,10 +340,13 @@ class Registry:
 
     def drop(self, run_id: str) -> None:
         """Forget a run; the store keeps it."""
-        self._finished.pop(run_id, None)
+        finished = self._finished.pop(run_id, None) is not None
         self.records.pop(run_id, None)
         entry = self._entries.pop(run_id, None)
+        self._unsettled.pop(run_id, None)
         if entry is None:
+            if finished:  # dropped before it settled
+                self._on_evict(run_id)
             return
         thread_id = entry.record.thread_id
         if (siblings := self._by_thread.get(thread_id)) is not None:

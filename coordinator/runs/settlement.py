@@ -283,7 +283,7 @@ class Settlement:
         if entry.settled.is_set():
             return
         entry.settle(status, error, self._stamps.now())
-        self._registry.finished(record.run_id)
+        self._registry.finished(entry)
         if own is not None and own.fence:
             self._slots.release(record.thread_id, record.run_id, fence=own.fence)
         else:
@@ -331,7 +331,7 @@ class Settlement:
 
     def _let_go(self, entry: Entry) -> None:
         entry.settle(entry.record.status, entry.record.error, self._stamps.now())
-        self._registry.finished(entry.record.run_id)
+        self._registry.finished(entry)
 
     def _force(self, entry: Entry) -> None:
         """The time to stop is over. It is closed, its fence made stale, its thread freed; it is not

@@ -9,8 +9,11 @@ from typing import Any
 import pytest
 
 from coordinator import RunContext, RunManager, RunStatus, Settings
+from coordinator.event_logs.local import LocalEventLog
+from coordinator.runs.latch import Latch
 from tests.support.agents import quick, running
 from tests.support.teams import team_of
+from tests.support.waiting import wait_until
 
 
 async def finished(manager: RunManager, thread_id: str) -> str:
@@ -31,6 +34,44 @@ async def test_finished_runs_do_not_fill_it(tmp_path: Path) -> None:
             record = await manager.get(run_id)
             assert record is not None
             assert record.status is RunStatus.success
+
+
+async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, keep_finished=0.05) as (manager,):
+        run, agent = await running(manager, "t")
+        await agent.ctx.emit("custom", "something")
+        await manager.cleanup(run.run_id, delay=0)
+        writer, log = manager._parts.events, manager._parts._event_log
+        assert isinstance(log, LocalEventLog)
+        assert list(writer._runs) == list(log._logs) == [run.run_id], "it may still emit"
+        agent.may_end.set()
+        await wait_until(lambda: not writer._runs, description="what its watchers needed is gone")
+        assert not log._logs
+        assert manager._parts.registry._finished == {}
+
+
+async def test_who_looks_for_unsettled_runs_passes_no_finished_ones(tmp_path: Path) -> None:
+    """The tick does, and there may be ten thousand of them."""
+    async with team_of(1, tmp_path, tick=0.02, short_tick=0.02) as (manager,):
+        registry, asked = manager._parts.registry, list[str]()
+
+        class Watched(Latch):
+            def is_set(self) -> bool:
+                asked.append("a finished one")
+                return super().is_set()
+
+        for at in range(20):
+            entry = registry._entries[await finished(manager, f"t{at}")]
+            entry.settled = Watched()
+            entry.settled.set()
+        run, agent = await running(manager, "another")
+        ticked = manager._parts.watch.ticked_at or 0.0
+        await wait_until(lambda: (manager._parts.watch.ticked_at or 0.0) > ticked, description="a tick")
+        assert [entry.record for entry in registry.unsettled()] == [run]
+        assert asked == []
+        agent.may_end.set()
+        await manager.wait(run.run_id, timeout=5)
+        assert registry.unsettled() == []
 
 
 async def test_a_run_of_another_worker_is_read_and_not_kept(team: list[RunManager]) -> None:
