@@ -232,8 +232,8 @@ class OwnershipStore(Protocol):
     async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish: ...
     async def refence(self, own: Ownership) -> Ownership | None: ...
     async def readopt(self, own: Ownership) -> Ownership | None:
-        """An adopted rollback has failed: the next attempt, counted durably, with a new fence. None =
-        the attempts are used up, or the run was lost."""
+        """A rollback has failed, its owner's or an adopted one: the next attempt, counted durably, with a
+        new fence. None = the attempts are used up, or the run was lost."""
         ...
 
 

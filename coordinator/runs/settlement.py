@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol, TypeVar
 
 from coordinator.assistants.ports import ThreadStates
@@ -31,6 +32,8 @@ from stores.rows import Claimed, Finish, Outcome, Ownership
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+AGAIN = 0.2  # s; between two attempts of a rollback, during which the thread is held
 
 
 class SettlementStore(OwnershipStore, DecisionStore, RecordStore, Protocol):
@@ -236,20 +239,27 @@ class Settlement:
         return await self._persist(entry, lambda: self._store.finish(own, end)), end
 
     async def _undo(self, entry: Entry, end: Outcome) -> Finish:
-        """A rollback was decided: put the thread back, then settle."""
-        own, states, ref = _own(entry), entry.states or self._states, entry.rollback_ref
-        state, error, values = "done", None, None
-        try:
-            values = await self._persist(
-                entry, lambda: states.restore(own.thread_id, own.run_id, ref, own.fence)
-            )
-        except CoordinatorError:
-            raise
-        except Exception as failure:
-            logger.exception("Rolling back run %r failed", own.run_id)
-            state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
-        settled = with_times(Outcome(end.status, error, values=values), entry)
-        return await self._persist(entry, lambda: self._store.settle(own, settled, state))
+        """A rollback was decided: put the thread back, then settle. The attempts that fail are counted in
+        the row, with a new fence for the next: whoever goes on with it, there are so many in all."""
+        states, ref = entry.states or self._states, entry.rollback_ref
+        while True:
+            own = _own(entry)
+            state, error, values = "done", None, None
+            try:
+                values = await self._persist(
+                    entry, partial(states.restore, own.thread_id, own.run_id, ref, own.fence)
+                )
+            except CoordinatorError:
+                raise
+            except Exception as failure:
+                logger.exception("Rolling back run %r failed", own.run_id)
+                if (again := await self._persist(entry, partial(self._store.readopt, own))) is not None:
+                    entry.own = again
+                    await asyncio.sleep(AGAIN)
+                    continue
+                state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
+            settled = with_times(Outcome(end.status, error, values=values), entry)
+            return await self._persist(entry, partial(self._store.settle, own, settled, state))
 
     async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
         """The row has vanished (and nobody took the thread): write it anew, once. A decision that came

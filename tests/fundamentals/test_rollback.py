@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator import RunManager
+from coordinator.schemas import Json
 from tests.support.agents import Agent, launched, running
 
 BOTH = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
@@ -67,3 +68,29 @@ async def test_a_run_that_never_started_has_nothing_to_undo(team: list[RunManage
     run = await a.create_or_reject("t")
     assert await b.cancel(run.run_id, action="rollback", wait=5)
     assert await values_of(b, "t") == {"turn": 1}
+
+
+@pytest.mark.parametrize("failures", [2, 3])
+async def test_one_that_fails_is_tried_three_times(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """By its owner as by whoever adopts it; then the thread is freed, and the run says so."""
+    await alone.update_thread("t", {"turn": 1})
+    run, agent = await running(alone, "t", Agent(saves={"turn": 2}))
+    restore, fences = alone._parts.values.restore, list[int]()
+
+    async def fails(thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
+        fences.append(fence)
+        if len(fences) <= failures:
+            raise ZeroDivisionError("no way back")
+        return await restore(thread_id, run_id, ref, fence)
+
+    monkeypatch.setattr(alone._parts.values, "restore", fails)
+    assert await alone.cancel(run.run_id, action="rollback", wait=5)
+    assert len(fences) == 3
+    assert fences == sorted(set(fences)), "what an attempt left behind is refused"
+    undone = failures < 3
+    assert await values_of(alone, "t") == {"turn": 1 if undone else 2}
+    assert run.error == (None if undone else "Rollback failed: ZeroDivisionError: no way back")
+    assert agent.stopped.is_set()
+    await running(alone, "t")
