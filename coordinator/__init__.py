@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         Strategy,
     )
     from coordinator.settings import Settings
+    from coordinator.workers.health import Health
     from stores.base import RunStore
     from stores.memory import MemoryRunStore
 
@@ -62,6 +63,7 @@ __all__ = [
     "Event",
     "Follower",
     "Gap",
+    "Health",
     "IdempotencyConflict",
     "Interrupt",
     "InvalidArgument",
@@ -108,6 +110,7 @@ _HOMES = {
     "Event": "coordinator.event_log",
     "Follower": "coordinator.events.follower",
     "Gap": "coordinator.event_log",
+    "Health": "coordinator.workers.health",
     "IdempotencyConflict": "coordinator.errors",
     "Interrupt": "coordinator.schemas",
     "InvalidArgument": "coordinator.errors",
