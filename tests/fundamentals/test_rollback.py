@@ -81,6 +81,8 @@ async def test_one_that_fails_is_tried_three_times(
 
     async def fails(thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
         fences.append(fence)
+        (row,) = await alone.runs(thread_id="t")
+        assert not (row.rollback_state or "").startswith("adopted"), "the reaper would undo it as well"
         if len(fences) <= failures:
             raise ZeroDivisionError("no way back")
         return await restore(thread_id, run_id, ref, fence)

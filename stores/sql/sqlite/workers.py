@@ -207,8 +207,14 @@ def _end_all(
     return orphans
 
 
+# What `rollback_state` counts attempts under: those of an adopter, which its reaper goes on with, and those
+# of the owner, which settles the run itself.
+ADOPTED, TRIED = "adopted", "tried"
+
+
 def _attempts(state: str) -> int:
-    return int(state.removeprefix("adopted ")) if state.startswith("adopted ") else 0
+    word, _, number = state.partition(" ")
+    return int(number) if word in (ADOPTED, TRIED) else 0
 
 
 def _adopted_before(cx: sqlite3.Connection, by: int) -> list[Orphan]:
@@ -233,7 +239,14 @@ def _readable(ref: str | None) -> tuple[Json] | None:
 
 
 def _adopt(
-    cx: sqlite3.Connection, run_id: str, thread_id: str, by: int, *, attempt: int, now: int
+    cx: sqlite3.Connection,
+    run_id: str,
+    thread_id: str,
+    by: int,
+    *,
+    attempt: int,
+    word: str = ADOPTED,
+    now: int,
 ) -> Ownership:
     (fence,) = cx.execute(
         "UPDATE threads SET fence = fence + 1, updated_at = ? WHERE thread_id = ? RETURNING fence",
@@ -241,7 +254,7 @@ def _adopt(
     ).fetchone()
     cx.execute(
         "UPDATE runs SET owner_epoch = ?, fence = ?, rollback_state = ?, updated_at = ? WHERE run_id = ?",
-        (by, fence, f"adopted {attempt}", now, run_id),
+        (by, fence, f"{word} {attempt}", now, run_id),
     )
     return Ownership(run_id, thread_id, by, fence)
 
@@ -259,7 +272,8 @@ def readopt(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
     ).fetchone()
     if row is None or (attempts := _attempts(row[0]) or 1) >= ROLLBACK_ATTEMPTS:
         return None
-    return _adopt(cx, own.run_id, own.thread_id, own.epoch, attempt=attempts + 1, now=now)
+    word = ADOPTED if row[0].startswith(ADOPTED) else TRIED
+    return _adopt(cx, own.run_id, own.thread_id, own.epoch, attempt=attempts + 1, word=word, now=now)
 
 
 def _end(
