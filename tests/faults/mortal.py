@@ -16,9 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator import RunManager, Settings
-from coordinator.locks.redis import RedisSlotLock
-from coordinator.notifiers.redis import RedisNotifier
-from coordinator.redis.link import RedisLink
+from coordinator.bootstrap import _transport
 from coordinator.telemetry import Hook
 from coordinator.telemetry.log import LoggingHook
 from stores.rows import (
@@ -145,14 +143,15 @@ class MortalStore(SQLiteStore):
 async def open_mortal(
     settings: Settings, points: Points, clock: Callable[[], int], host: str | None, hook: Hook
 ) -> AsyncGenerator[RunManager]:
-    """As `open_coordinator` on SQLite and Redis, with the store that may kill us."""
+    """As `open_coordinator`, with the store that may kill us."""
     store = MortalStore(Path(settings.store.removeprefix("sqlite:///")), points, clock, host, settings)
-    link = RedisLink(settings.redis or "", namespace=settings.namespace, budget=settings.admission_budget)
+    transport = _transport(settings.redis, settings)
     manager = RunManager(
         store,
         settings=settings,
-        notifier=RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl),
-        slots=RedisSlotLock(link),
+        notifier=transport.notifier,
+        slots=transport.slots,
+        event_log=transport.event_log,
         hooks=(LoggingHook(), hook),
     )
     try:
@@ -160,4 +159,4 @@ async def open_mortal(
             yield manager
     finally:
         await store.aclose()
-        await link.aclose()
+        await transport.aclose()

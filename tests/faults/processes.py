@@ -8,6 +8,7 @@ import time
 
 from tests.faults.fault import Fault
 from tests.faults.stage import Slot, Stage, holds
+from tests.support.processes import Refused
 
 _REACHED_WITHIN = 8.0  # s; for a worker that was told where to die
 
@@ -111,8 +112,11 @@ class Pause(Fault):
 
     async def strike(self, stage: Stage) -> None:
         slot = stage.rng.choice(stage.slots)
-        stage.test.fault("paused", worker=slot.name)
-        slot.live.send(signal.SIGSTOP)
+        try:
+            await slot.live.do("scribble")
+        except Refused as error:  # it has just been buried for the pause before
+            stage.book.counts[f"paused without scribblers: {error.name}"] += 1
+        await self._stop(stage, slot)
         epochs = stage.epochs(slot)
         patience = stage.knobs.lease_ttl * 3 + 3
         buried = await holds(lambda: not stage.query(_ALIVE, epochs[-1]), within=patience)
@@ -126,6 +130,7 @@ class Pause(Fault):
         woke = time.monotonic()
         slot.live.send(signal.SIGCONT)
         if not buried:
+            await slot.live.do("put_down")
             return
         took = await stage.until(
             f"{slot.name} registers anew", lambda: any(epoch > epochs[-1] for epoch in stage.epochs(slot))
@@ -134,6 +139,22 @@ class Pause(Fault):
             stage.book.measure(
                 "paused and buried: registered anew after waking", time.monotonic() - woke, 5.0
             )
+        await slot.live.do("put_down")
+
+    async def _stop(self, stage: Stage, slot: Slot) -> None:
+        """Between two of its transactions, after some that were not: while it holds the write lock nobody
+        can bury it, nor do anything else."""
+        for _ in range(10):
+            await asyncio.sleep(stage.rng.uniform(0.02, 0.1))
+            stage.test.fault("paused", worker=slot.name)
+            slot.live.send(signal.SIGSTOP)
+            (before,) = stage.query(_PEERS_BEATS, slot.live.pid)
+            if await holds(lambda: stage.query(_PEERS_BEATS, slot.live.pid) != [before], within=0.8):  # noqa: B023
+                return
+            stage.book.counts["paused in the middle of a transaction, resumed after 0.8 s"] += 1
+            stage.test.fault("resumed", worker=slot.name)
+            slot.live.send(signal.SIGCONT)
 
 
+_PEERS_BEATS = "SELECT sum(hb_seq) FROM workers WHERE pid <> ?"
 _ALIVE = "SELECT 1 FROM workers WHERE epoch = ? AND state <> 'dead'"

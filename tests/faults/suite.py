@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from pathlib import Path
 
-from coordinator.testing.history import Report, check, collect, read
+from coordinator.testing.history import Line, Report, check, collect, read
 from stores.sqlite import SQLiteStore
 from tests.faults.audit import audit
 from tests.faults.fault import Fault
@@ -20,6 +20,8 @@ from tests.faults.stage import DISK, Stage, set_up
 
 BOUND = 10.0  # s; everything is settled so long after the last fault
 BUDGET = 30.0  # s; for the search of one thread. Ten killed workers and a hundred calls took 10 s
+
+ZOMBIES_TRY = ("save", "emit")
 
 CLOCK_BOUND = 2 * 3600 + BOUND  # where clocks jump by an hour, stamps do; `quiet` has timed it by then
 
@@ -69,6 +71,7 @@ async def histories(stage: Stage, bound: float) -> Report:
     for line in lines:
         if line.kind == "fault" and line.what in ("unexpected", "old style failed"):
             stage.violation(f"{line}")
+    count_zombies(lines, stage.book)
     threads = {line.thread for line in lines if line.thread is not None}
     store = SQLiteStore(stage.database)
     await store.open()
@@ -77,6 +80,23 @@ async def histories(stage: Stage, bound: float) -> Report:
     finally:
         await store.aclose()
     return await asyncio.to_thread(check, lines, found, bound=bound, budget=BUDGET)
+
+
+def count_zombies(lines: list[Line], book: Book) -> None:
+    """What buried workers tried after they had woken; `check` judges what was accepted of it."""
+    buried, woken = dict[str, int](), set[int | None]()
+    tries = set[str | None]()
+    for line in lines:
+        if line.kind == "fault" and line.what == "buried":
+            buried[line.args["worker"]] = line.args["epoch"]
+        elif line.kind == "fault" and line.what == "resumed":
+            woken.add(buried.pop(line.args["worker"], None))
+        elif line.kind == "call" and line.what in ZOMBIES_TRY and line.epoch in woken - {None}:
+            tries.add(line.call)
+            book.counts[f"tried by buried workers after waking: {line.what}"] += 1
+        elif line.kind == "answer" and line.call in tries:
+            how = "accepted" if line.outcome == "ok" else f"refused ({line.error})"
+            book.counts[f"tried by buried workers after waking: {line.what} {how}"] += 1
 
 
 @contextmanager

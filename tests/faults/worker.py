@@ -31,6 +31,12 @@ class FaultProgram(Program):
     async def work(self) -> None:
         self._workload.start()
 
+    async def scribble(self) -> None:
+        await self._workload.scribble()
+
+    async def put_down(self) -> None:
+        self._workload.put_down()
+
     async def rest(self) -> None:
         await self._workload.stop()
 

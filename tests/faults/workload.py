@@ -11,7 +11,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, RunRecord, StoreUnavailable
+from coordinator.schemas import Json
 from coordinator.testing.history import Recorder
+from stores.rows import Ownership
 from tests.faults.mortal import Points
 
 CLIENTS = 3
@@ -21,6 +23,10 @@ THREAD_LIFE = 2.5  # s; then other threads are used, so that no thread's history
 BACK_OFF = 0.5  # s; a call whose outcome is unknown doubles what a history may mean, so not too many of them
 SLOW = 3.0  # s that a client waits for anything
 
+SCRIBBLERS = 3
+REFUSALS = 8
+"""That a scribbler takes before it gives up."""
+
 STRATEGIES = {"reject": 30, "enqueue": 25, "interrupt": 15, "rollback": 30}
 
 
@@ -29,6 +35,47 @@ class Agents:
 
     def __init__(self, manager: RunManager, record: Recorder, points: Points) -> None:
         self._manager, self._record, self._points = manager, record, points
+        self.scribbling = False
+
+    async def scribbler(self, ctx: RunContext) -> None:
+        """Saves and emits without a pause, and goes on for a while when it is refused and when it is told
+        to stop; then it tries the store itself, past the checks of its own worker."""
+        run, epoch, number, refused = ctx.run, self._manager.epoch, 0, 0
+        ids: dict[str, Any] = {"run": run.run_id, "thread": run.thread_id, "epoch": epoch, "fence": ctx.fence}
+        own = Ownership(run.run_id, run.thread_id, epoch, ctx.fence)
+        end = "success"
+        self._record.step("began", **ids, values=ctx.values)
+
+        async def past_the_checks(values: Json) -> None:
+            await self._manager._store.save(own, values)
+
+        async def scribble(save: Callable[[Json], Awaitable[None]]) -> None:
+            nonlocal number, refused
+            number += 1
+            values = {"by": run.run_id, "epoch": epoch, "n": number}
+            try:
+                with self._record.call("save", **ids, values=values):
+                    await save(values)
+            except CoordinatorError:
+                refused += 1
+            try:
+                with self._record.call("emit", **ids):
+                    await ctx.emit("custom", number)
+            except CoordinatorError:
+                refused += 1
+
+        try:
+            while self.scribbling and refused < REFUSALS:
+                await scribble(ctx.save)
+        except asyncio.CancelledError:
+            end = "cancelled"
+            self._record.step("told", **ids)
+            raise
+        finally:
+            if end == "cancelled" or refused:
+                for save in (ctx.save, past_the_checks):
+                    await scribble(save)
+            self._record.step("stopped", **ids, outcome=end)
 
     async def agent(self, ctx: RunContext) -> Any:
         """Saves, lasts, may leave a thread job behind, may be slow to stop, may return values."""
@@ -110,7 +157,7 @@ class Workload:
         self._name, self._prefix = name, prefix
         self._rng = random.Random(name)
         self._known: deque[tuple[str, str]] = deque(maxlen=8)
-        self._going = False
+        self._going, self._scribblers = False, 0
         self._clients: list[asyncio.Task[None]] = []
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -120,7 +167,7 @@ class Workload:
 
     async def stop(self) -> None:
         """Returns when no client is in a call any more."""
-        self._going = False
+        self._going = self._agents.scribbling = False
         await asyncio.gather(*self._clients)
 
     async def _client(self) -> None:
@@ -146,6 +193,17 @@ class Workload:
             except Exception:  # noqa: BLE001 - whatever it is, the report shows it
                 self._record.fault("unexpected", worker=self._name, trace=traceback.format_exc())
             await asyncio.sleep(rng.expovariate(1 / PAUSE))
+
+    async def scribble(self) -> None:
+        """Runs that write without a pause, until `put_down`. Each has a thread of its own."""
+        self._agents.scribbling = True
+        for _ in range(SCRIBBLERS):
+            self._scribblers += 1
+            run = await self._admit(f"{self._name}-scribbler-{self._scribblers}", "reject")
+            self._manager.launch(run, self._agents.scribbler)
+
+    def put_down(self) -> None:
+        self._agents.scribbling = False
 
     def _thread(self) -> str:
         age = int(time.monotonic() / THREAD_LIFE)

@@ -14,6 +14,8 @@ from coordinator.testing.history.sequential import Op
 EXCUSING = frozenset({"killed", "paused", "fenced", "drained", "store_down", "buried", "stopped"})
 """Faults after which the runs of a worker may be ended by others."""
 WITHOUT_EFFECT = frozenset({"wait", "get"})
+BESIDE_THE_THREAD = frozenset({"emit"})
+"""They change no run and no values: a thread's order says nothing of them."""
 VALUES = ("values",)
 
 
@@ -38,6 +40,8 @@ def _calls(history: list[Line]) -> Iterator[tuple[Op, str | None]]:
     for call in (line for line in history if line.kind == "call"):
         answer = answers.get(call.call)
         known = answer is not None and answer.outcome != "unknown"
+        if call.what in BESIDE_THE_THREAD:
+            continue
         if call.what in WITHOUT_EFFECT and (not known or (answer is not None and answer.outcome != "ok")):
             continue
         if call.what == "get" and answer is not None and answer.args.get("source") == "memory":

@@ -1,12 +1,12 @@
 """The record of a history: one JSON object a line, for each call, answer, task step, fault and sample.
 
-| kind   | what                                              | args                                    |
-|--------|---------------------------------------------------|-----------------------------------------|
-| call   | admit, cancel, wait, get, save, finish, update    | of the call, see `sequential`           |
-| answer | the same, with the same `call`                    | the answer; `outcome` says what it is   |
-| step   | began, step, told, stopped                        | began: values. stopped: outcome, values |
-| fault  | killed, paused, resumed, fenced, drained, deaf, … | whatever helps a reader                 |
-| sample | tick                                              | runs, ticks, reads                      |
+| kind   | what                                                 | args                                    |
+|--------|------------------------------------------------------|-----------------------------------------|
+| call   | admit, cancel, wait, get, save, emit, finish, update | of the call, see `sequential`           |
+| answer | the same, with the same `call`                       | the answer; `outcome` says what it is   |
+| step   | began, step, told, stopped                           | began: values. stopped: outcome, values |
+| fault  | killed, paused, resumed, fenced, drained, deaf, …    | whatever helps a reader                 |
+| sample | tick                                                 | runs, ticks, reads                      |
 
 `outcome` is `ok`, `refused` (certainly nothing happened) or `unknown` (may have happened, or may yet).
 A call without an answer is unknown: its caller was killed.

@@ -16,7 +16,7 @@ from coordinator.testing.history.lines import Line
 from stores.states import CancelAction
 
 TERMINAL = frozenset({"success", "error", "timeout", "interrupted"})
-OWNERS_CALLS = frozenset({"save", "finish"})
+OWNERS_CALLS = frozenset({"save", "emit", "finish"})
 
 
 @dataclass(frozen=True)
