@@ -113,7 +113,7 @@ class Pause(Fault):
     async def strike(self, stage: Stage) -> None:
         slot = stage.rng.choice(stage.slots)
         try:
-            await slot.live.do("scribble")
+            await slot.live.do("take_up")
         except Refused as error:  # it has just been buried for the pause before
             stage.book.counts[f"paused without scribblers: {error.name}"] += 1
         await self._stop(stage, slot)

@@ -31,7 +31,8 @@ class FaultProgram(Program):
     async def work(self) -> None:
         self._workload.start()
 
-    async def scribble(self) -> None:
+    async def take_up(self) -> None:
+        """Runs that write without a pause, until `put_down`."""
         await self._workload.scribble()
 
     async def put_down(self) -> None:

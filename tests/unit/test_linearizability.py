@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -12,10 +13,11 @@ from hypothesis import strategies as st
 from coordinator.testing.history.calls import of_threads
 from coordinator.testing.history.linearizability import check_thread, search
 from coordinator.testing.history.lines import Line
-from coordinator.testing.history.sequential import OPEN, Op, Thread, after, reachable
+from coordinator.testing.history.sequential import _APPLY, OPEN, Op, Thread, after, reachable
 
 WORKERS = ("a", "b", "c")
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")
+STATUSES = ("pending", "running", "success", "error", "timeout", "interrupted")
 SPREAD = 8
 """How far from its effect a call may begin and end; effects are 2 apart, so that some eight overlap."""
 
@@ -110,7 +112,68 @@ def test_and_is_not_with_an_answer_that_nobody_gave(seed: int) -> None:
     assert not verdict.linearizable
 
 
-def op(what: str, begin: int, end: int | None, run: str = "r", **fields: object) -> Op:
+def exhaustive(ops: list[Op]) -> bool:
+    """The same question without any of the search's economies: every order, every drift."""
+    answered = [op for op in ops if op.end is not None]
+    seen = set[tuple[frozenset[Op], Thread]]()
+    todo = [(frozenset[Op](), Thread())]
+    while todo:
+        placed, state = todo.pop()
+        if placed.issuperset(answered):
+            return True
+        deadline = min(op.end for op in answered if op not in placed and op.end is not None)
+        for op in ops:
+            if op in placed or op.begin > deadline:
+                continue
+            for old in reachable(state):
+                for new in _APPLY[op.what](old, op):
+                    node = (placed | {op}, new)
+                    if node not in seen:
+                        seen.add(node)
+                        todo.append(node)
+    return False
+
+
+def lose_an_admission(ops: list[Op], random: random.Random) -> None:
+    admitted = [at for at, op in enumerate(ops) if op.what == "admit" and op.run is not None]
+    if admitted:
+        at = random.choice(admitted)
+        names = (ops[at].run or "", "unseen")
+        ops[at] = replace(ops[at], end=None, outcome="unknown", run=None, candidates=names)
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.integers(min_value=0, max_value=1 << 32), st.booleans())
+def test_its_economies_change_no_verdict(seed: int, forged: bool) -> None:
+    play = Play(seed)
+    ops = play.history(8)
+    if play.random.random() < 0.4:
+        who = play.random.choice((*WORKERS, "*"))
+        ops.insert(0, Op("excuse", "test", 0, 0, args={"who": who}))
+    if play.random.random() < 0.5:
+        lose_an_admission(ops, play.random)
+    if forged:
+        told = [at for at, op in enumerate(ops) if "status" in op.answer or "result" in op.answer]
+        at = play.random.choice(told or [0])
+        lie = {"result": not ops[at].answer["result"]} if "result" in ops[at].answer else None
+        ops[at] = replace(ops[at], answer=lie or {"status": play.random.choice(STATUSES)})
+    assert search(ops, budget=20.0).linearizable == exhaustive(ops)
+
+
+def test_many_dead_workers_runs_do_not_make_the_search_explode() -> None:
+    """Each of them may have ended in error or interrupted, and nobody has asked which: 2^40 states."""
+    excuse = Op("excuse", "test", 0, 0, args={"who": "*"})
+    admissions = [
+        op("admit", 10 * at + 1, 10 * at + 2, f"r{at}", args={"strategy": "reject"}) for at in range(40)
+    ]
+    lie = op("get", 1000, 1001, "r39", answer={"status": "never heard of"})
+    verdict = search([excuse, *admissions, lie], budget=20.0)
+    assert verdict.decided
+    assert not verdict.linearizable
+    assert verdict.steps < 500
+
+
+def op(what: str, begin: int, end: int | None, run: str | None = "r", **fields: object) -> Op:
     return replace(Op(what, "a", begin, end, run=run), **fields)
 
 
@@ -151,6 +214,32 @@ def test_a_lost_admission_explains_a_run_that_is_seen_later() -> None:
     ]
     assert check_thread("t", of_threads(lines)["t"], budget=5) == []
     assert check_thread("t", of_threads(lines[1:])["t"], budget=5) != []
+
+
+def test_a_lost_admission_may_have_got_the_run_that_its_key_is_answered_with_later() -> None:
+    lines = [
+        Line("call", "admit", "a", 0, 0, thread="t", call="a:1", args={"key": "k"}),
+        Line("call", "admit", "b", 5, 5, thread="t", call="b:1"),
+        answered("admit", "b", 6, "b:1", outcome="refused", error="ConflictError", args={"active_run": "r"}),
+        Line("call", "admit", "b", 7, 7, thread="t", call="b:2", args={"key": "k"}),
+        answered("admit", "b", 8, "b:2", run="r"),
+    ]
+    assert check_thread("t", of_threads(lines)["t"], budget=5) == []
+    lines[0] = replace(lines[0], args={"key": "another"})
+    assert check_thread("t", of_threads(lines)["t"], budget=5) != []
+
+
+def test_an_id_that_one_lost_admission_got_another_one_cannot_get() -> None:
+    lost = [op("admit", at, None, None, outcome="unknown", candidates=("r",)) for at in (0, 1)]
+    ended = [op("cancel", 2, 3, answer={"result": True}), op("wait", 4, 5, answer={"status": "interrupted"})]
+    refused = op("admit", 6, 7, None, outcome="refused", error="ConflictError", answer={"active_run": "r"})
+    assert search([*lost, *ended], budget=5).linearizable
+    assert not search([*lost, *ended, refused], budget=5).linearizable
+
+
+def answered(what: str, worker: str, at: int, call: str, **fields: Any) -> Line:
+    fields = {"outcome": "ok", **fields}
+    return Line("answer", what, worker, at, at, thread="t", call=call, **fields)
 
 
 def test_the_runs_of_a_killed_worker_may_be_ended_by_others_and_no_others() -> None:

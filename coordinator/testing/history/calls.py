@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from coordinator.testing.history.lines import Line
-from coordinator.testing.history.sequential import Op
+from coordinator.testing.history.sequential import Op, key_of
 
 EXCUSING = frozenset({"killed", "paused", "fenced", "drained", "store_down", "buried", "stopped"})
 """Faults after which the runs of a worker may be ended by others."""
@@ -90,17 +90,26 @@ def _excuse(line: Line) -> Op | None:
 
 
 def _complete(ops: list[Op], excuses: list[Op], threads: dict[str, str], thread: str) -> list[Op]:
-    """Admissions without an answer may have got any id that was seen and that no answer explains."""
+    """Admissions without an answer may have got any id that was seen and that no answer explains, or that
+    was answered to a later call with the same key."""
     answered = {op.run for op in ops if op.what == "admit" and op.run is not None}
     left = tuple(run for run, where in threads.items() if where == thread and run not in answered)
     done = [
-        replace(op, candidates=(*left, f"unseen-{number}"))
+        replace(op, candidates=(*left, *_of_key(op, ops), f"unseen-{number}"))
         if op.what == "admit" and op.run is None and op.outcome == "unknown"
         else op
         for number, op in enumerate(ops)
     ]
     workers = {op.worker for op in ops}
     return done + [op for op in excuses if op.args["who"] in workers | {"*"} | threads.keys()]
+
+
+def _of_key(lost: Op, ops: list[Op]) -> tuple[str, ...]:
+    key = key_of(lost)
+    if key is None:
+        return ()
+    found = (op.run for op in ops if op.what == "admit" and op.run is not None and key_of(op) == key)
+    return tuple(dict.fromkeys(run for run in found if run is not None))
 
 
 def plain(args: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,10 @@ Each call gets one instant between its call and its answer; the search looks for
 instants that the sequential thread can follow with the same answers. A call without an answer may
 take effect at any time after it was made, or never. What has been tried (set of calls that took
 effect, state) is not tried again.
+
+Three things keep the search small where many calls of killed workers have no answer (`relevance`):
+a state in which a run has ended as no later answer allows is left at once, what no call still to come
+asks about is forgotten, and the coordinator's own steps wait until a call needs them (`after`).
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from coordinator.testing.history.findings import Finding
+from coordinator.testing.history.relevance import Relevance
 from coordinator.testing.history.sequential import Op, Thread, after
 
 LOOKS_AT_THE_CLOCK_EVERY = 16
@@ -57,6 +62,7 @@ class _Search:
     def __init__(self, ops: Sequence[Op]) -> None:
         self.answered = sorted((op for op in ops if op.end is not None), key=lambda op: op.begin)
         self.open_ended = sorted((op for op in ops if op.end is None), key=lambda op: op.begin)
+        self._relevance = Relevance(self.answered, self.open_ended)
         self.steps, self.placed = 0, -1
         self.stuck: tuple[Op, ...] = ()
 
@@ -82,13 +88,17 @@ class _Search:
         candidates, deadline = self._candidates(node)
         self._note(node, candidates)
         for at in candidates:
-            for state in after(node.state, self.answered[at]):
-                yield node.place(at, state)
+            for state in after(node.state, self.answered[at], self._relevance.possible):
+                yield self._known(node.place(at, state))
         for at, op in enumerate(self.open_ended):
             if not node.also >> at & 1 and (deadline is None or op.begin <= deadline):
-                for state in after(node.state, op):
+                for state in after(node.state, op, self._relevance.possible):
                     if state != node.state:
-                        yield node._replace(also=node.also | 1 << at, state=state)
+                        yield self._known(node._replace(also=node.also | 1 << at, state=state))
+
+    def _known(self, node: _Node) -> _Node:
+        placed = (1 << node.first) - 1 | node.more << node.first
+        return node._replace(state=self._relevance.without_the_past(node.state, placed, node.also))
 
     def _candidates(self, node: _Node) -> tuple[list[int], int | None]:
         """Calls that were made before the earliest answer that is still to come."""

@@ -8,7 +8,7 @@ calls, at any moment from when it may: `drift`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, NamedTuple
@@ -84,9 +84,18 @@ class Op:
     lines: tuple[str, ...] = ()
 
 
-def after(state: Thread, op: Op) -> tuple[Thread, ...]:
+def after(
+    state: Thread, op: Op, possible: Callable[[Thread], bool] = lambda _state: True
+) -> tuple[Thread, ...]:
+    """Without what an earlier one of them may drift to, since it still can: the coordinator's own steps
+    are not taken before a call needs them. Those that are not `possible` need not be followed."""
     apply = _APPLY[op.what]
-    return tuple(dict.fromkeys(new for old in reachable(state) for new in apply(old, op)))
+    found = dict.fromkeys(new for old in reachable(state) for new in apply(old, op) if possible(new))
+    least: list[Thread] = []
+    for new in found:
+        if not any(new in reachable(other) for other in least):
+            least.append(new)
+    return tuple(least)
 
 
 # -- what the coordinator does by itself
@@ -167,7 +176,7 @@ def _admit(state: Thread, op: Op) -> Iterator[Thread]:
         if op.error != "ConflictError" or (busy and (wanted is None or any(r.run == wanted for r in busy))):
             yield state
         return
-    key = _key(op)
+    key = key_of(op)
     known = dict(state.keys).get(key) if key is not None else None
     names = (op.run,) if op.run is not None else op.candidates
     for name in names:
@@ -192,7 +201,7 @@ def _place(state: Thread, op: Op, name: str, key: str | None) -> Iterator[Thread
     yield state._replace(runs=(*state.runs, new), keys=keys)
 
 
-def _key(op: Op) -> str | None:
+def key_of(op: Op) -> str | None:
     key = op.args.get("key")
     return None if key is None else f"{op.args.get('user') or ''}/{key}"
 
