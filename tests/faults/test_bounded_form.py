@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import random
+import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from coordinator import Settings
 from tests.faults.audit import audit
 from tests.faults.fault import Fault
 from tests.faults.measures import Book, percentile
-from tests.faults.mortal import POINTS
+from tests.faults.mortal import POINTS, Clock, MortalStore, Points
 from tests.faults.processes import Kill, Pause
 from tests.faults.redis import BlackHole, DropReply, Restart
 from tests.faults.schedule import HOSTS, QUICK, SHORT_LEASE, Leg, legs_of, plan_for
 from tests.faults.stage import set_up
 from tests.faults.suite import run_all
+from tests.support.builders import new_worker
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
@@ -35,6 +39,27 @@ async def test_faults_do_no_harm(name: str, tmp_path: Path) -> None:
     assert not book.violations
     assert book.counts["runs"] > 0
     assert sum(book.faults.values()) >= len(LEGS[name].faults)
+    if book.counts["paused and buried"]:
+        assert book.counts["tried by buried workers after waking: save"] > 0
+        assert book.counts["tried by buried workers after waking: emit"] > 0
+
+
+async def test_the_heartbeats_own_connection_has_the_clock_that_jumps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time_ns", time.time_ns)  # `Clock` replaces it
+    clock = Clock()
+    store = MortalStore(tmp_path / "runs.db", Points(), clock, None, Settings())
+    await store.open()
+    try:
+        epoch = await store.register(new_worker())
+        before = (await store.workers())[0].lease_until
+        clock.jump = 3600
+        with closing(store.heart()) as heart:
+            assert heart.beat(epoch)
+        assert (await store.workers())[0].lease_until - before >= 3600 * 1_000_000
+    finally:
+        await store.aclose()
 
 
 async def test_an_accepted_write_of_a_buried_worker_is_noticed(tmp_path: Path) -> None:
@@ -55,7 +80,6 @@ async def test_an_accepted_write_of_a_buried_worker_is_noticed(tmp_path: Path) -
 
 def forge(database: Path, epoch: int, run: str) -> None:
     import sqlite3
-    from contextlib import closing
 
     with closing(sqlite3.connect(database, timeout=10)) as cx, cx:
         cx.execute("UPDATE workers SET state = 'dead', fenced_by = 999 WHERE epoch = ?", (epoch,))

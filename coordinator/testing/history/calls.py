@@ -109,7 +109,7 @@ def _of_key(lost: Op, ops: list[Op]) -> tuple[str, ...]:
     if key is None:
         return ()
     found = (op.run for op in ops if op.what == "admit" and op.run is not None and key_of(op) == key)
-    return tuple(dict.fromkeys(run for run in found if run is not None))
+    return tuple(dict.fromkeys(found))
 
 
 def plain(args: dict[str, Any]) -> dict[str, Any]:

@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from coordinator.testing.history.findings import Finding
 from coordinator.testing.history.relevance import Relevance
-from coordinator.testing.history.sequential import Op, Thread, after
+from coordinator.testing.history.sequential import Op, Thread, after, anything
 
 LOOKS_AT_THE_CLOCK_EVERY = 16
 """Steps; one takes 20 us to some ms."""
+
+
+EXPLAINING = 2.0  # s; to find the calls that a finding shows
 
 
 @dataclass(frozen=True)
@@ -53,16 +56,18 @@ class _Node(NamedTuple):
         return _Node(first, more, self.also, state)
 
 
-def search(ops: Sequence[Op], *, budget: float) -> Verdict:
-    """`budget` in seconds of this process's clock."""
-    return _Search(ops).run(time.monotonic() + budget)
+def search(ops: Sequence[Op], *, budget: float, foresight: bool = True) -> Verdict:
+    """`budget` in seconds of this process's clock. Without `foresight` states are followed although a later
+    answer contradicts them: it takes longer, and gets stuck where the contradiction is."""
+    return _Search(ops, foresight).run(time.monotonic() + budget)
 
 
 class _Search:
-    def __init__(self, ops: Sequence[Op]) -> None:
+    def __init__(self, ops: Sequence[Op], foresight: bool) -> None:
         self.answered = sorted((op for op in ops if op.end is not None), key=lambda op: op.begin)
         self.open_ended = sorted((op for op in ops if op.end is None), key=lambda op: op.begin)
         self._relevance = Relevance(self.answered, self.open_ended)
+        self._possible = self._relevance.possible if foresight else anything
         self.steps, self.placed = 0, -1
         self.stuck: tuple[Op, ...] = ()
 
@@ -88,11 +93,11 @@ class _Search:
         candidates, deadline = self._candidates(node)
         self._note(node, candidates)
         for at in candidates:
-            for state in after(node.state, self.answered[at], self._relevance.possible):
+            for state in after(node.state, self.answered[at], self._possible):
                 yield self._known(node.place(at, state))
         for at, op in enumerate(self.open_ended):
             if not node.also >> at & 1 and (deadline is None or op.begin <= deadline):
-                for state in after(node.state, op, self._relevance.possible):
+                for state in after(node.state, op, self._possible):
                     if state != node.state:
                         yield self._known(node._replace(also=node.also | 1 << at, state=state))
 
@@ -124,6 +129,9 @@ def check_thread(thread: str, ops: Sequence[Op], *, budget: float) -> list[Findi
     verdict = search(ops, budget=budget)
     if verdict.linearizable:
         return []
+    if verdict.decided:
+        shown = search(ops, budget=min(budget, EXPLAINING), foresight=False)
+        verdict = replace(verdict, placed=shown.placed, stuck=shown.stuck)
     lines = tuple(dict.fromkeys(line for op in verdict.stuck[:4] for line in op.lines))
     where = (
         f"{verdict.placed} of {sum(op.end is not None for op in ops)} answered calls could be put in order"

@@ -16,7 +16,9 @@ from coordinator.testing.history.lines import Line
 from stores.states import CancelAction
 
 TERMINAL = frozenset({"success", "error", "timeout", "interrupted"})
-OWNERS_CALLS = frozenset({"save", "emit", "finish"})
+OWNERS_CALLS = frozenset({"save", "finish"})
+LEASED_CALLS = OWNERS_CALLS | {"emit"}
+"""Refused once the lease is over; an event log that lost its memory takes an event with an old fence."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +136,7 @@ def no_write_after_burial(lines: Sequence[Line]) -> Iterator[Finding]:
     for line in lines:
         if line.kind == "fault" and line.what == "buried" and line.args.get("epoch") is not None:
             buried.setdefault(line.args["epoch"], line)
-    for call, answer in _owners_writes(lines):
+    for call, answer in _accepted(lines, LEASED_CALLS):
         grave = buried.get(call.epoch) if call.epoch is not None else None
         if grave is not None and call.at > grave.at:
             what = f"epoch {call.epoch} was buried, and yet its '{call.what}' was accepted"
@@ -144,7 +146,7 @@ def no_write_after_burial(lines: Sequence[Line]) -> Iterator[Finding]:
 def no_write_with_a_stale_fence(lines: Sequence[Line]) -> Iterator[Finding]:
     """From when a task has begun with a greater fence, no call with a lower one is accepted."""
     newest: dict[str, tuple[int, Line]] = {}
-    accepted = {call.call: answer for call, answer in _owners_writes(lines)}
+    accepted = {call.call: answer for call, answer in _accepted(lines, OWNERS_CALLS)}
     for line in lines:
         if line.thread is None or line.fence is None:
             continue
@@ -156,10 +158,10 @@ def no_write_with_a_stale_fence(lines: Sequence[Line]) -> Iterator[Finding]:
             yield _finding("stale fences are refused", what, newer, line, accepted[line.call])
 
 
-def _owners_writes(lines: Sequence[Line]) -> Iterator[tuple[Line, Line]]:
+def _accepted(lines: Sequence[Line], calls: frozenset[str]) -> Iterator[tuple[Line, Line]]:
     answers = {line.call: line for line in lines if line.kind == "answer" and line.outcome == "ok"}
     for line in lines:
-        if line.kind == "call" and line.what in OWNERS_CALLS and line.call in answers:
+        if line.kind == "call" and line.what in calls and line.call in answers:
             yield line, answers[line.call]
 
 

@@ -84,9 +84,11 @@ class Op:
     lines: tuple[str, ...] = ()
 
 
-def after(
-    state: Thread, op: Op, possible: Callable[[Thread], bool] = lambda _state: True
-) -> tuple[Thread, ...]:
+def anything(_state: Thread) -> bool:
+    return True
+
+
+def after(state: Thread, op: Op, possible: Callable[[Thread], bool] = anything) -> tuple[Thread, ...]:
     """Without what an earlier one of them may drift to, since it still can: the coordinator's own steps
     are not taken before a call needs them. Those that are not `possible` need not be followed."""
     apply = _APPLY[op.what]
