@@ -119,8 +119,11 @@ class SimNotifier:
         for notifier, bell in self._bus.watchers.get(thread_id, {}).values():
             self._bus.carry(self.process, notifier.process, "settled", bell.ring)
 
+    def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        """Nobody follows a log here: `watch` below rings for every signal, and for no event."""
+
     @asynccontextmanager
-    async def watch(self, thread_id: str) -> AsyncGenerator[Wakeup]:
+    async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
         bell, number = Bell(), self.process.world.schedule.number()
         watchers = self._bus.watchers.setdefault(thread_id, {})
         watchers[number] = (self, bell)

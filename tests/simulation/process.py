@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from coordinator.event_logs.local import LocalEventLog
 from coordinator.manager import RunManager
 from coordinator.settings import Settings
 from coordinator.telemetry.events import Event, RunForced, WorkerRegistered
+from coordinator.workers.pacemaker import LoopPacemaker
+from stores.base import CoordinationStore
 from tests.simulation.bus import SimNotifier, SimSlots
 from tests.simulation.loop import ProcessLoop
 from tests.simulation.store import SimStore
@@ -42,11 +45,15 @@ class Process:
         """Tasks of runs, and what they track, that are at work."""
         self.notifier = SimNotifier(self, world.bus)
         self.store = SimStore(self)
+        # Else the manager takes it for a plain store of records, and nothing of it is simulated.
+        assert isinstance(self.store, CoordinationStore), "SimStore lacks a method of the port"
         self.manager = RunManager(
             self.store,
             settings=SETTINGS,
             notifier=self.notifier,
             slots=SimSlots(self, world.bus, self.notifier),
+            event_log=LocalEventLog(),
+            pacemaker=LoopPacemaker(self.store, SETTINGS),
             hooks=(self._hook,),
         )
 
