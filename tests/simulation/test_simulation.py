@@ -15,7 +15,7 @@ from tests.simulation.bugs import BUGS, NOT_FOUND_YET
 from tests.simulation.campaign import Batch, hunt_all, run_seeds
 
 SEEDS = 5000
-HUNT = SEEDS
+HUNT = 2000
 """How many seeds a planted bug may survive."""
 JOBS = 2
 

@@ -10,6 +10,8 @@ _DELIVERY = "coordinator.runs.cancellation:Delivery."
 _CANCEL = "coordinator.runs.cancellation:Cancellations."
 _REGISTRY = "coordinator.runs.registry:"
 _WORKER = "coordinator.workers.worker:Worker."
+_LEASE = "coordinator.workers.lease:Lease."
+_HEART = "coordinator.workers.pacemaker:LoopPacemaker."
 _REAPER = "coordinator.workers.reaper:Reaper."
 _WATCH = "coordinator.workers.watch:Watch."
 _QUERIES = "coordinator.runs.queries:"
@@ -54,7 +56,7 @@ BUGS = (
         "admitted-after-it-has-left",
         (_ADMISSION + "_admitted", "if own is None and (entry :=", "if 0 and (entry :="),
     ),
-    bug("owed-for-ever", ("stores.outbox:Outbox.owe", "if self._closed:", "if 0:")),
+    bug("owed-for-ever", ("stores.outbox:Outbox._enqueue", "if self._closed:", "if 0:")),
     # -- cancel
     bug(
         "acknowledged-before-it-is-written",
@@ -83,7 +85,11 @@ BUGS = (
             "if self.abort is not None or self.settled.is_set():",
             "if self.settled.is_set():",
         ),
-        (_REGISTRY + "Entry.stop", "and not task.cancelling():", "and True:"),
+        (
+            _REGISTRY + "Entry.cancel_task",
+            "task.done() or task is self.cancelled_task or task.cancelling():",
+            "task.done():",
+        ),
         (_DELIVERY + "look", "if entry.abort is not None:", "if 0:"),
     ),
     bug(
@@ -103,12 +109,12 @@ BUGS = (
         "settled-before-the-task-stopped",
         (_SETTLEMENT + "wind_up", "if entry.stopped or (entry.own is None and not entry.lost):", "if 1:"),
     ),
-    bug("the-context-stays-open", (_SETTLEMENT + "_close", "entry.context.closed = True", "pass")),
+    bug("the-context-stays-open", (_SETTLEMENT + "_close", "entry.context.close()", "pass")),
     bug("nobody-is-forced", (_SETTLEMENT + "arm_force", "if entry.force_timer is None and", "if 0 and")),
     bug("forced-with-a-good-fence", (_SETTLEMENT + "_end", "if entry.forced:", "if 0:")),
     bug(
         "an-owner-gives-up",
-        (_SETTLEMENT + "_persist", 'logger.warning("%s Trying again until the lease ends.", error)', "raise"),
+        ("stores.outbox:Outbox.deliver", 'logger.warning("%s It is owed: %s", error, what)', "raise"),
     ),
     bug("nobody-passes-on", (_SETTLEMENT + "pass_on", "if next_home is None:", "if 1:")),
     bug("a-lost-run-goes-on", (_SETTLEMENT + "lose", "if entry.abort is None:", "if 0:")),
@@ -146,12 +152,12 @@ BUGS = (
         (_REGISTRY + "Registry.claimed", "elif claimed.run_id in self._arriving:", "elif 0:"),
     ),
     # -- the worker
-    bug("the-lease-is-not-checked", (_WORKER + "check", "if self._clock() <= self._deadline:", "if 1:")),
-    bug("a-buried-worker-goes-on", (_WORKER + "beat", "if not alive:", "if 0:")),
+    bug("the-lease-is-not-checked", (_LEASE + "check", "if term.epoch == epoch and self.clock() <= term.deadline:", "if 1:")),
+    bug("a-buried-worker-goes-on", (_HEART + "_beat", "lease.revoke(epoch, BURIED)", "pass")),
     bug(
         "the-lease-begins-at-the-answer",
-        (_WORKER + "beat", "self._extend(began)", "self._extend(self._clock())"),
-        (_WORKER + "_extend", "- self._settings.lease_margin", ""),
+        (_HEART + "_beat", "lease.renewed(epoch, began)", "lease.renewed(epoch, lease.clock())"),
+        (_WORKER + "__init__", "settings.lease_ttl - settings.lease_margin", "settings.lease_ttl"),
     ),
     bug("registered-before-the-tasks-are-gone", (_WORKER + "_register", "await self.gone()", "pass")),
     bug("admits-while-it-drains", (_WORKER + "ready", "if self._draining or self._closed:", "if 0:")),
@@ -174,18 +180,18 @@ BUGS = (
     ),
     bug(
         "nobody-is-buried",
-        (_REAPER + "_look_at", "if not proven and not (peer.expired and self._silent(peer)):", "if 1:"),
+        (_REAPER + "_look_at", "if not proven and not (peer.expired and silent):", "if 1:"),
     ),
-    bug("an-adopted-rollback-is-left", (_REAPER + "_recover", "if orphan.adopted is not None:", "if 0:")),
+    bug("an-adopted-rollback-is-left", (_REAPER + "_recover", "if orphan.adopted is not None and", "if 0 and")),
     # -- waiting
     bug(
         "a-deleted-run-times-out",
         (
             _QUERIES + "Queries.wait",
-            "((entry is None or entry.lost) and await self._store.row(run_id) is None)",
+            "(entry is None or entry.elsewhere) and await self._store.row(run_id) is None",
             "0",
         ),
     ),
-    bug("decided-is-settled", (_QUERIES + "_is_settled", "return row.settled or", "return not row.open or")),
-    bug("a-lost-run-answers-for-itself", (_QUERIES + "Waiter.until_settled", "if not entry.lost:", "if 1:")),
+    bug("decided-is-settled", (_QUERIES + "is_settled", "return row.settled or", "return not row.open or")),
+    bug("a-lost-run-answers-for-itself", (_QUERIES + "Waiter.until_settled", "if not entry.elsewhere:", "if 1:")),
 )

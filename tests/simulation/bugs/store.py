@@ -53,25 +53,25 @@ BUGS = (
     bug("claim-without-live-epoch", (_ADMISSION + "claim", "if is_dead(cx, epoch):", "if 0:")),
     bug(
         "claim-of-somebody-elses-run",
-        (_ADMISSION + "claim", "if home != epoch and not (portable and is_dead(cx, home)):", "if 0:"),
+        (_ADMISSION + "claim", "home_epoch IS :epoch OR (portable AND {HOMELESS} AND {KNOWN})", "1"),
     ),
     bug(
         "claim-takes-the-last",
-        (_ADMISSION + "claim", '" ORDER BY seq LIMIT 1"', '" ORDER BY seq DESC LIMIT 1"'),
+        (_ADMISSION + "claim", "{WAITING} ORDER BY seq LIMIT 1", "{WAITING} ORDER BY seq DESC LIMIT 1"),
     ),
     bug("claim-keeps-the-fence", (_ADMISSION + "claim", "SET fence = fence + 1", "SET fence = fence")),
     bug("claim-of-a-held-thread", (_ADMISSION + "claim", "if busy is not None:", "if 0:")),
     # -- decide, withdraw
     bug(
-        "decide-overwrites", (_DECISIONS + "decide", " AND status IN {OPEN_STATUSES} RETURNING", " RETURNING")
+        "decide-overwrites", (_DECISIONS + "decide", "run_id = :run AND status IN {OPEN_STATUSES}", "run_id = :run")
     ),
     bug(
         "decided-in-line-and-not-settled",
-        (_DECISIONS + "decide", "CASE WHEN owner_epoch IS NULL THEN :now END", "NULL"),
+        (_DECISIONS + "_DECIDE", "CASE WHEN owner_epoch IS NULL THEN :now END", "NULL"),
     ),
     bug(
         "decide-frees-the-thread",
-        (_DECISIONS + "decide", "CASE WHEN owner_epoch IS NULL THEN :now END", ":now, holds_thread = 0"),
+        (_DECISIONS + "_DECIDE", "CASE WHEN owner_epoch IS NULL THEN :now END", ":now, holds_thread = 0"),
     ),
     # -- what an owner writes
     bug(
@@ -125,10 +125,10 @@ BUGS = (
     ),
     # -- workers
     bug("the-dead-renew", (_WORKERS + "beat", "\" state <> 'dead'\"", '" 1"')),
-    bug("living-runs-are-orphans", (_WORKERS + "_orphaned", "THEN owner_epoch NOT IN {_ALIVE}", "THEN 1")),
+    bug("living-runs-are-orphans", (_WORKERS + "_orphaned", "THEN owner_epoch NOT IN {ALIVE}", "THEN 1")),
     bug(
         "nobody-ends-who-waits",
-        (_WORKERS + "_orphaned", "THEN NOT portable AND home_epoch NOT IN {_ALIVE}", "THEN 0"),
+        (_WORKERS + "_orphaned", "THEN home_epoch NOT IN {ALIVE}", "THEN 0"),
     ),
     bug("zombies-adopt", (_WORKERS + "sweep", "None if by is None or is_dead(cx, by) else by", "by")),
     bug("adopted-with-the-old-fence", (_WORKERS + "_adopt", "SET fence = fence + 1", "SET fence = fence")),
