@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from coordinator.context import RunContext
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.manager import RunManager
 from coordinator.settings import Settings
 from coordinator.telemetry.events import Event, RunForced, WorkerRegistered
 from coordinator.workers.pacemaker import LoopPacemaker
 from stores.base import CoordinationStore
+from tests.simulation.agents import Agent, Habits
 from tests.simulation.bus import SimNotifier, SimSlots
 from tests.simulation.loop import ProcessLoop
 from tests.simulation.store import SimStore
@@ -30,6 +32,10 @@ SETTINGS = Settings(
     grace=1.0,
     max_waiting_per_thread=2,
 )
+
+
+PORTABLE = "portable"
+"""The assistant that every process knows, where a seed has it."""
 
 
 class Process:
@@ -55,6 +61,7 @@ class Process:
             event_log=LocalEventLog(),
             pacemaker=LoopPacemaker(self.store, SETTINGS),
             hooks=(self._hook,),
+            assistants={PORTABLE: self._portable} if world.faults.portable else None,
         )
 
     @property
@@ -90,10 +97,18 @@ class Process:
         elif isinstance(event, RunForced) and (run := self.world.truth.runs.get(event.run_id)) is not None:
             run.forced = True
 
+    async def _portable(self, ctx: RunContext) -> Any:
+        run_id, habits = ctx.run.run_id, self.world.habits
+        if run_id not in habits:  # its admission was never answered
+            habits[run_id] = Habits.draw(self.world.chance)
+        return await Agent(self, habits[run_id])(ctx)
+
     async def leave(self) -> None:
         """Shut down in good order."""
         self.leaving = True
         began = self.world.schedule.now
+        if self.world.chance.random() < 0.3:
+            await self.manager.drain(self.world.chance.choice((0.0, 0.3, 2.0)))
         await self.manager.aclose()
         took = self.world.schedule.now - began
         if took > 25.0 and self.world.calm:

@@ -63,7 +63,7 @@ READS = frozenset(
         "list_pending",
     }
 )
-_HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "write", "_write_progress", "_best_effort"})
+_HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "write", "_write_progress", "deliver"})
 
 _TABLES = ("transitions", "runs", "threads", "deleted_threads", "workers", "sqlite_sequence")
 _NOTE = (

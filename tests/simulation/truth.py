@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from stores.rows import Admission, Finish, NewRun, Orphan, Outcome, Ownership, Started
+from stores.rows import Admission, Finish, HandedOver, NewRun, Orphan, Outcome, Ownership, Started
 from stores.states import OPEN, RunStatus
 
 OWNERS = frozenset({"start", "save", "restore", "finish", "settle", "refence", "delete_thread"})
@@ -46,6 +46,8 @@ class Run:
     handed_out: bool = False
     kind: str = "run"
     told_at: float | None = None
+    home: int | None = None
+    portable: bool = False
 
     @property
     def in_flight(self) -> bool:
@@ -62,6 +64,7 @@ class Truth:
     dead: dict[int, float] = field(default_factory=dict[int, float])
     """Epochs that the store calls dead, and since when."""
     beats: dict[int, float] = field(default_factory=dict[int, float])
+    draining: set[int] = field(default_factory=set[int])
     killed: set[int] = field(default_factory=set[int])
     """Epochs of processes that were killed."""
     ttl: float = 0.0
@@ -115,11 +118,17 @@ class Truth:
         if run is None:
             run = self.runs[run_id] = Run(run_id, thread_id, len(self.runs), epoch)
             run.waiting = run.queued = home is not None and not holds
+            run.home = home
         took, same_fence = holds and not run.holds, fence == run.fence
         left = run.holds and not holds
         run.status, run.holds, run.epoch = RunStatus(new), bool(holds), epoch
-        if took and home is not None and home != epoch and home not in self.dead:
-            self.wrong(f"run {run_id} of epoch {home} was taken by epoch {epoch}")
+        if what == "claimed":
+            self._taken_over(run, epoch)
+        if what in ("admitted", "queued") and epoch in self.draining:
+            self.wrong(f"epoch {epoch} drains, and admitted run {run_id}")
+        if cause == "shutdown" and run.portable and run.waiting and self.quiet and not holds:
+            self.wrong(f"portable run {run_id} was ended by the shutdown of its home")
+        run.home = home
         if took:
             self._took(run, epoch, fence)
         elif what == "recorded":
@@ -154,6 +163,16 @@ class Truth:
             if left or run.settled_at is None:
                 run.settled_at = self.now()
 
+    def _taken_over(self, run: Run, epoch: int) -> None:
+        if run.home == epoch:
+            return
+        if run.home is not None and run.home not in self.dead:
+            self.wrong(f"run {run.run_id} of epoch {run.home} was taken by epoch {epoch}")
+        if not run.portable:
+            self.wrong(f"run {run.run_id} was taken by epoch {epoch}, and is not portable")
+        if epoch in self.draining:
+            self.wrong(f"epoch {epoch} drains, and took over run {run.run_id}")
+
     def _took(self, run: Run, epoch: int, fence: int) -> None:
         if epoch in self.dead:
             self.wrong(f"dead epoch {epoch} took thread {run.thread_id} with run {run.run_id}")
@@ -178,7 +197,7 @@ class Truth:
         new: NewRun = args[0]
         if not wrote or admission.existing is not None:
             return
-        self.runs[new.run_id].kind = new.kind
+        self.runs[new.run_id].kind, self.runs[new.run_id].portable = new.kind, new.portable
         others = [run for run in self.in_flight(new.thread_id) if run.run_id != new.run_id]
         waiting = sum(run.waiting for run in others)
         if new.multitask_strategy in ("interrupt", "rollback"):
@@ -192,6 +211,12 @@ class Truth:
 
     def _register(self, args: Any, kwargs: Any, epoch: int, wrote: bool) -> None:
         self.beats[epoch] = self.now()
+
+    def _drain(self, args: Any, kwargs: Any, handed: list[HandedOver], wrote: bool) -> None:
+        self.draining.add(args[0])
+        for run in self.runs.values():
+            if run.portable and run.waiting and run.home == args[0]:
+                self.wrong(f"epoch {args[0]} drains, and run {run.run_id} is still at home there")
 
     def _beat(self, args: Any, kwargs: Any, alive: bool, wrote: bool) -> None:
         if alive and args[0] in self.dead:

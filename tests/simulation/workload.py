@@ -114,12 +114,14 @@ class Callers:
     async def _admit(self, process: Process, strategy: str, key: str | None = None) -> None:
         thread_id, asked = self._chance.choice(self._threads), self._world.schedule.now
         habits, old_style = Habits.draw(self._chance), self._old_style and self._chance.random() < 0.7
+        portable = self._world.faults.portable and not old_style and self._chance.random() < 0.6
+        assistant = "portable" if portable else "agent"
         closed = process.leaving
         known = key in self._world.truth.keys
         self._world.say(process, f"{strategy} on {thread_id}, {habits}")
         try:
             record = await process.manager.create_or_reject(
-                thread_id, "agent", multitask_strategy=strategy, idempotency_key=key, kwargs={"strategy": key}
+                thread_id, assistant, multitask_strategy=strategy, idempotency_key=key, kwargs={"strategy": key}
             )
         except ConflictError as conflict:
             truth = self._world.truth
@@ -140,7 +142,11 @@ class Callers:
         self._world.truth.admitted(record.run_id, key)
         if record.already_admitted:
             return
-        self._start(process, record, habits, old_style=old_style)
+        if portable:
+            self._world.habits[record.run_id] = habits
+            process.manager.launch(record)
+        else:
+            self._start(process, record, habits, old_style=old_style)
         await self._wait_for(process, record.run_id, 60.0)
 
     def _start(self, process: Process, record: Any, habits: Habits, *, old_style: bool) -> None:

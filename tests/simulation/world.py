@@ -263,7 +263,9 @@ class World:
             if op == "claim":  # somebody has looked: it is not free, or not his to take
                 self._freed.pop(args[0], None)
             return
-        if op == "register":
+        if op == "drain":  # who was to be next may have gone elsewhere
+            self._freed = {thread: freed for thread, freed in self._freed.items() if freed[1] != args[0]}
+        elif op == "register":
             self._registered(process)
         elif op == "decide" and answer.won:
             self._decided[args[0]] = (self.schedule.now, process)

@@ -12,6 +12,7 @@ _REGISTRY = "coordinator.runs.registry:"
 _WORKER = "coordinator.workers.worker:Worker."
 _LEASE = "coordinator.workers.lease:Lease."
 _HEART = "coordinator.workers.pacemaker:LoopPacemaker."
+_DRAIN = "coordinator.workers.drain:Drain."
 _REAPER = "coordinator.workers.reaper:Reaper."
 _WATCH = "coordinator.workers.watch:Watch."
 _QUERIES = "coordinator.runs.queries:"
@@ -169,7 +170,19 @@ BUGS = (
             "for entry in ():",
         ),
     ),
+    # -- drain
+    bug("the-store-is-not-told", (_DRAIN + "_run", "await self._take_leave()", "pass")),
+    bug("handed-over-and-kept", (_DELIVERY + "look", "self._settlement.hand_over(entry)", "pass")),
+    bug("handed-over-is-over", (_SETTLEMENT + "hand_over", "entry.lost = entry.handed_over = True", "pass")),
+    bug(
+        "taken-over-and-not-run",
+        ("coordinator.runs.takeover:Takeover.run", "self._execution.launch(record, assistant)", "pass"),
+    ),
     # -- the reaper
+    bug(
+        "admitted-before-the-first-sweep",
+        (_REAPER + "first_sweep", "if self._swept.is_set():", "if 1:"),
+    ),
     bug(
         "one-look-is-proof-of-death",
         (_REAPER + "_silent", "return now - seen[1] >= peer.ttl_ms / 1000", "return True"),

@@ -61,6 +61,23 @@ BUGS = (
     ),
     bug("claim-keeps-the-fence", (_ADMISSION + "claim", "SET fence = fence + 1", "SET fence = fence")),
     bug("claim-of-a-held-thread", (_ADMISSION + "claim", "if busy is not None:", "if 0:")),
+    # -- drain, takeover
+    bug(
+        "who-drains-admits",
+        (_ADMISSION + "_already_there", "epoch = ? AND state = 'live'", "epoch = ? AND state <> 'dead'"),
+    ),
+    bug("who-drains-takes-over", (_ADMISSION + "KNOWN", " AND state = 'live'", "")),
+    bug("claim-from-a-living-home", (_ADMISSION + "HOMELESS", "(home_epoch", "1 OR (home_epoch")),
+    bug(
+        "claim-of-what-is-not-portable",
+        (_ADMISSION + "claim", "(portable AND {HOMELESS} AND {KNOWN})", "{HOMELESS}"),
+    ),
+    bug("nobody-takes-over", (_ADMISSION + "claim", "(portable AND {HOMELESS} AND {KNOWN})", "0")),
+    bug("drain-hands-nothing-over", (_WORKERS + "drain", "AND NOT holds_thread AND portable", "AND 0")),
+    bug(
+        "drain-hands-over-what-is-not-portable",
+        (_WORKERS + "drain", "AND NOT holds_thread AND portable", "AND NOT holds_thread"),
+    ),
     # -- decide, withdraw
     bug(
         "decide-overwrites", (_DECISIONS + "decide", "run_id = :run AND status IN {OPEN_STATUSES}", "run_id = :run")
