@@ -17,6 +17,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Any, Protocol
 
+from coordinator import ids
+
 _SKIPPED = ("coordinator.cli", "coordinator.testing", "coordinator.redis", "stores.gate", "stores.sqlite")
 
 
@@ -34,12 +36,14 @@ _now: list[Clocks] = []
 
 @contextmanager
 def answering(world: Clocks) -> Generator[None]:
-    """This world is the one that is asked."""
+    """This world is the one that is asked. It begins, as every process does, without random bytes in stock."""
+    ids._pool._slices.clear()
     _now.append(world)
     try:
         yield
     finally:
         _now.pop()
+        ids._pool._slices.clear()
 
 
 class _Module:

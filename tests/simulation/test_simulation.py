@@ -12,7 +12,8 @@ import pytest
 
 from tests.simulation.__main__ import pairs
 from tests.simulation.bugs import BUGS, NOT_FOUND_YET
-from tests.simulation.campaign import Batch, hunt_all, run_seeds
+from tests.simulation.campaign import Batch, hunt_all, laboratory, run_seed, run_seeds
+from tests.simulation.store import Database
 
 SEEDS = 5000
 HUNT = 2000
@@ -48,6 +49,19 @@ def test_a_seed_replays_bit_for_bit(seed: int) -> None:
     )
     assert len(first.splitlines()) > 20
     assert first == second
+
+
+def test_a_seed_does_not_depend_on_those_before_it() -> None:
+    traces: list[list[str]] = []
+    with laboratory():
+        for before in ((), (1, 2)):
+            database, trace = Database(), list[str]()
+            for seed in before:
+                run_seed(seed, database)
+            run_seed(3, database, trace=trace.append)
+            traces.append(trace)
+    assert len(traces[0]) > 20
+    assert traces[0] == traces[1]
 
 
 @pytest.mark.slow

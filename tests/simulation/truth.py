@@ -374,6 +374,8 @@ class Truth:
         ):
             run_id, status, holds, settled, action, started, undone, fence, error = row
             run = self.runs[run_id]
+            if run.portable and run.waiting and (run.home is None or run.home in self.dead):
+                continue  # everybody has left: whoever comes next takes it over
             if (
                 status in OPEN or holds or (settled is None and fence)
             ):  # beside the slot: the next sweep settles it

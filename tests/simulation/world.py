@@ -459,11 +459,10 @@ class _Call:
             self.future.set_result(answer)
 
 
-_GIVEN_UP = (
-    "could not be written before the store was closed",
-    "owed to the store are dropped, because this worker was fenced",
-)
-"""What the manager says where it has to: the store was away until the end, or for longer than the lease."""
+_CLOSED = "could not be written before the store was closed"
+"""What the manager says of writes that came too late, or for which the store was away until the end."""
+_FENCED = "owed to the store are dropped, because this worker was fenced"
+"""And where the store was away for longer than the lease."""
 
 
 class _Errors(logging.Handler):
@@ -473,7 +472,7 @@ class _Errors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if self._away and any(given_up in text for given_up in _GIVEN_UP):
+        if text.endswith(_CLOSED) or (self._away and _FENCED in text):
             return
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"
