@@ -36,7 +36,7 @@ _now: list[Clocks] = []
 
 @contextmanager
 def answering(world: Clocks) -> Generator[None]:
-    """This world is the one that is asked. It begins, as every process does, without random bytes in stock."""
+    """This world is the one that is asked. As every process, it begins without random bytes in stock."""
     ids._pool._slices.clear()
     _now.append(world)
     try:

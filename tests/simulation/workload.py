@@ -121,7 +121,11 @@ class Callers:
         self._world.say(process, f"{strategy} on {thread_id}, {habits}")
         try:
             record = await process.manager.create_or_reject(
-                thread_id, assistant, multitask_strategy=strategy, idempotency_key=key, kwargs={"strategy": key}
+                thread_id,
+                assistant,
+                multitask_strategy=strategy,
+                idempotency_key=key,
+                kwargs={"strategy": key},
             )
         except ConflictError as conflict:
             truth = self._world.truth

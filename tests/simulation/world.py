@@ -465,6 +465,10 @@ _FENCED = "owed to the store are dropped, because this worker was fenced"
 """And where the store was away for longer than the lease."""
 
 
+_LATE = "not done in time, and left undone"
+"""And of a step of its end for which a call of the store took too long: peers do what it left."""
+
+
 class _Errors(logging.Handler):
     def __init__(self, found: list[str], *, away: bool) -> None:
         super().__init__(logging.ERROR)
@@ -472,7 +476,7 @@ class _Errors(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if text.endswith(_CLOSED) or (self._away and _FENCED in text):
+        if text.endswith((_CLOSED, _LATE)) or (self._away and _FENCED in text):
             return
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"

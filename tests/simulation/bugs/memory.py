@@ -153,7 +153,10 @@ BUGS = (
         (_REGISTRY + "Registry.claimed", "elif claimed.run_id in self._arriving:", "elif 0:"),
     ),
     # -- the worker
-    bug("the-lease-is-not-checked", (_LEASE + "check", "if term.epoch == epoch and self.clock() <= term.deadline:", "if 1:")),
+    bug(
+        "the-lease-is-not-checked",
+        (_LEASE + "check", "if term.epoch == epoch and self.clock() <= term.deadline:", "if 1:"),
+    ),
     bug("a-buried-worker-goes-on", (_HEART + "_beat", "lease.revoke(epoch, BURIED)", "pass")),
     bug(
         "the-lease-begins-at-the-answer",
@@ -195,7 +198,9 @@ BUGS = (
         "nobody-is-buried",
         (_REAPER + "_look_at", "if not proven and not (peer.expired and silent):", "if 1:"),
     ),
-    bug("an-adopted-rollback-is-left", (_REAPER + "_recover", "if orphan.adopted is not None and", "if 0 and")),
+    bug(
+        "an-adopted-rollback-is-left", (_REAPER + "_recover", "if orphan.adopted is not None and", "if 0 and")
+    ),
     # -- waiting
     bug(
         "a-deleted-run-times-out",
@@ -206,5 +211,8 @@ BUGS = (
         ),
     ),
     bug("decided-is-settled", (_QUERIES + "is_settled", "return row.settled or", "return not row.open or")),
-    bug("a-lost-run-answers-for-itself", (_QUERIES + "Waiter.until_settled", "if not entry.elsewhere:", "if 1:")),
+    bug(
+        "a-lost-run-answers-for-itself",
+        (_QUERIES + "Waiter.until_settled", "if not entry.elsewhere:", "if 1:"),
+    ),
 )

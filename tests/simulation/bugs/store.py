@@ -80,7 +80,8 @@ BUGS = (
     ),
     # -- decide, withdraw
     bug(
-        "decide-overwrites", (_DECISIONS + "decide", "run_id = :run AND status IN {OPEN_STATUSES}", "run_id = :run")
+        "decide-overwrites",
+        (_DECISIONS + "decide", "run_id = :run AND status IN {OPEN_STATUSES}", "run_id = :run"),
     ),
     bug(
         "decided-in-line-and-not-settled",
