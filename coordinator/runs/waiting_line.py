@@ -6,7 +6,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from coordinator.errors import CoordinatorError, EpochDead
+from coordinator.errors import CoordinatorError, EpochDead, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
@@ -54,7 +54,16 @@ class WaitingLine:
             self._notifier.notify_worker(next_home, Signal(kind="claim", thread_id=thread_id))
 
     async def claim(self, thread_id: str) -> None:
-        """Take the thread for the head of its line, if it is free and the head is ours."""
+        """Take the thread for the head of its line, if it is free and the head is ours. Where the store
+        does not answer, it is also asked for until it does: the head may have the thread by now, and if
+        it was not ours before, nobody else here knows that it is."""
+        try:
+            await self._claim(thread_id)
+        except StoreUnavailable:
+            self._outbox.owe(f"the claim of thread {thread_id!r}", lambda: self._claim(thread_id))
+            raise
+
+    async def _claim(self, thread_id: str) -> None:
         epoch = self._worker.epoch
         try:
             claimed = await self._store.claim(thread_id, epoch=epoch)

@@ -18,6 +18,7 @@ from coordinator import (
     RunManager,
     RunStatus,
     Settings,
+    StoreUnavailable,
     open_coordinator,
 )
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
@@ -173,3 +174,32 @@ async def test_who_waits_at_a_worker_that_drains_goes_on_elsewhere_with_its_limi
     assert not here.started.is_set()
     ended = await friend.explain(run.run_id)
     assert (ended.run.status, ended.run.cancel_cause) == (RunStatus.timeout, "idle")
+
+
+@pytest.mark.parametrize("unanswered", ["claim", "row"])
+async def test_what_was_claimed_goes_on_although_the_store_did_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unanswered: str
+) -> None:
+    """It holds its thread by then, and stands in no line in which a tick would find it."""
+    agent = Agent(returns=1)
+    async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
+        _, holder = await running(other, "t")
+        run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
+        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
+        heir._parts.registry.drop(run.run_id)
+        ask, failed = getattr(heir._store, unanswered), asyncio.Event()
+
+        async def once(*args: Any, **kwargs: Any) -> Any:
+            answer = await ask(*args, **kwargs)
+            if answer is not None and not failed.is_set():
+                failed.set()
+                raise StoreUnavailable("the connection broke")
+            return answer
+
+        monkeypatch.setattr(heir._store, unanswered, once)
+        holder.may_end.set()
+        async with asyncio.timeout(10):
+            await failed.wait()
+            await agent.started.wait()
+        agent.may_end.set()
+        assert await other.wait(run.run_id, timeout=10) == 1
