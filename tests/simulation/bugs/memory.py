@@ -6,6 +6,7 @@ from tests.simulation.bugs.edit import bug
 
 _ADMISSION = "coordinator.runs.admission:Admissions."
 _SETTLEMENT = "coordinator.runs.settlement:Settlement."
+_LINE = "coordinator.runs.waiting_line:WaitingLine."
 _DELIVERY = "coordinator.runs.cancellation:Delivery."
 _CANCEL = "coordinator.runs.cancellation:Cancellations."
 _REGISTRY = "coordinator.runs.registry:"
@@ -117,7 +118,8 @@ BUGS = (
         "an-owner-gives-up",
         ("stores.outbox:Outbox.deliver", 'logger.warning("%s It is owed: %s", error, what)', "raise"),
     ),
-    bug("nobody-passes-on", (_SETTLEMENT + "pass_on", "if next_home is None:", "if 1:")),
+    bug("a-claim-without-an-answer", (_LINE + "claim", "self._outbox.owe(", "(lambda *_: None)(")),
+    bug("nobody-passes-on", (_LINE + "pass_on", "if next_home is None:", "if 1:")),
     bug("a-lost-run-goes-on", (_SETTLEMENT + "lose", "if entry.abort is None:", "if 0:")),
     bug("the-undoing-is-skipped", (_SETTLEMENT + "_end", "finish = await self._undo(entry, end)", "pass")),
     bug(
