@@ -11,6 +11,7 @@ from tests.support.teams import keys_without_ttl
 from tests.support.waiting import wait_until
 
 RUNNING, STEPS, KEPT = 40, 400, 50
+EVENT_LINK = 1  # the event log's own connection begins with the first event, and one task keeps it
 
 
 async def test_nothing_grows_and_nothing_is_left(
@@ -37,7 +38,7 @@ async def test_nothing_grows_and_nothing_is_left(
 
         async def calm() -> bool:
             now = await churn.held()
-            return now.tasks <= idle.tasks and not any(now.waiting.values())
+            return now.tasks <= idle.tasks + EVENT_LINK and not any(now.waiting.values())
 
         await wait_until(calm, description="what was under way is over")
         rest = await churn.held()
