@@ -11,6 +11,7 @@ from tests.support.teams import keys_without_ttl
 from tests.support.waiting import wait_until
 
 RUNNING, STEPS, KEPT = 40, 400, 50
+HEART = 2  # its connection begins with its first beat: the database and its log
 EVENT_LINK = 1  # the event log's own connection begins with the first event, and one task keeps it
 
 
@@ -30,7 +31,8 @@ async def test_nothing_grows_and_nothing_is_left(
             await churn.step()
         late = await churn.held()
         assert late.ended > early.ended + STEPS // 2
-        assert (late.files, late.redis_connections) == (early.files, early.redis_connections)
+        assert late.files <= early.files + HEART
+        assert late.redis_connections == early.redis_connections
         assert late.unsettled == early.unsettled == RUNNING
         assert max(early.runs_in_memory, late.runs_in_memory) <= KEPT + RUNNING + 1
         assert abs(late.tasks - early.tasks) <= 3, "a wait or a job may be ending just now"
@@ -42,7 +44,8 @@ async def test_nothing_grows_and_nothing_is_left(
 
         await wait_until(calm, description="what was under way is over")
         rest = await churn.held()
-        assert (rest.unsettled, rest.files) == (0, early.files)
+        assert rest.unsettled == 0
+        assert rest.files <= early.files + HEART
         assert churn.manager._parts.registry._supervised == {}
         assert len(churn.manager._parts.registry._by_thread) <= KEPT + 1
     assert not keys_without_ttl(own_valkey, namespace)
