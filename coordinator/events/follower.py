@@ -108,6 +108,9 @@ class Follower:
         self._pages: Pages | None = None
         self._settled: Settled | None = None
         self._waiting_since: float | None = None
+        # The page before held all there was. What came since has rung the bell, so that the log need not
+        # be asked whether there is more: for each event, by each follower.
+        self._caught_up = False
         self._over = False
 
     async def __aenter__(self) -> Self:
@@ -155,13 +158,19 @@ class Follower:
     async def _look(self) -> None:
         """One step: something to tell, or one wait. What it awaits may be cancelled."""
         wakeup, pages = await self._open()
-        settled = self._settled  # known before the log is read: then the log is read to its end
-        page = await pages.after(self._cursor.position)
-        if page is not None and self._tell(page):
+        if self._told:  # by what the log held already
             return
-        if settled is not None:
-            await self._conclude(settled, page, wakeup)
-        elif not await self._has_settled():
+        settled = self._settled  # known before the log is read: then the log is read to its end
+        if settled is not None or not self._caught_up:
+            page = await pages.after(self._cursor.position)
+            if page is not None and self._tell(page):
+                self._caught_up = pages.is_last(page)
+                return
+            if settled is not None:
+                await self._conclude(settled, page, wakeup)
+                return
+        if not await self._has_settled():
+            self._caught_up = False
             await wakeup.wait(self._readers.pause())
 
     def _tell(self, page: Page) -> bool:

@@ -30,6 +30,10 @@ class Pages:
             if page is None or page.events or number > asked:
                 return page
 
+    def is_last(self, page: Page) -> bool:
+        """Did the log end with this page when it was read?"""
+        return len(page.events) < self._limit
+
     def _begin(self, position: EventId | None) -> tuple[int, asyncio.Task[Page | None]]:
         self._begun += 1
         task = self._jobs.spawn(self._read(position), f"reading the log of run {self._run_id!r}")

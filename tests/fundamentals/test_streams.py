@@ -60,6 +60,20 @@ async def test_nothing_is_lost_or_repeated_between_replay_and_live(team: list[Ru
         assert (end.status, end.complete, len(told)) == (RunStatus.success, True, 201)
 
 
+async def test_what_the_log_holds_is_told_at_once(team: list[RunManager]) -> None:
+    """Of a run that says nothing more: not with the next event, nor at the next look."""
+    run, agent = await running(team[0], "t")
+    await agent.ctx.emit("custom", "before")
+    for manager in everywhere(team):
+        followed = manager.follow(run.run_id)
+        followed._readers.pause = lambda: 60.0
+        async with asyncio.timeout(10):
+            told = await anext(followed)
+        assert isinstance(told, Event)
+        assert told.data == "before"
+        await followed.aclose()
+
+
 async def test_it_goes_on_after_any_event(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t")
     await team[0].launch(run, counting)
