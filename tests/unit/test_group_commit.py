@@ -89,6 +89,17 @@ def keep(cx: sqlite3.Connection, n: int, parent: int | None = None, *, now: int)
     return n
 
 
+def noting() -> tuple[list[int], Callable[..., int]]:
+    """What was run, in order; and `keep`, which notes it."""
+    ran: list[int] = []
+
+    def noted(cx: sqlite3.Connection, n: int, *, now: int) -> int:
+        ran.append(n)
+        return keep(cx, n, now=now)
+
+    return ran, noted
+
+
 def kept(path: Path) -> set[int]:
     cx = sqlite3.connect(path)
     try:
@@ -151,11 +162,7 @@ async def test_a_transaction_that_fails_rolls_back_only_itself(
 async def test_one_that_fails_after_it_wrote_is_undone_alone_and_the_rest_is_run_again(
     commits: GroupCommit, path: Path
 ) -> None:
-    ran: list[int] = []
-
-    def noted(cx: sqlite3.Connection, n: int, *, now: int) -> int:
-        ran.append(n)
-        return keep(cx, n, now=now)
+    ran, noted = noting()
 
     def half(cx: sqlite3.Connection, *, now: int) -> None:
         noted(cx, 2, now=now)
@@ -172,11 +179,7 @@ async def test_one_that_fails_after_it_wrote_is_undone_alone_and_the_rest_is_run
 async def test_a_refusal_that_wrote_nothing_costs_nobody_a_second_run(
     commits: GroupCommit, path: Path
 ) -> None:
-    ran: list[int] = []
-
-    def noted(cx: sqlite3.Connection, n: int, *, now: int) -> int:
-        ran.append(n)
-        return keep(cx, n, now=now)
+    ran, noted = noting()
 
     def refuse(cx: sqlite3.Connection, *, now: int) -> None:
         cx.execute("SELECT n FROM kept").fetchall()
