@@ -31,7 +31,7 @@ from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
-from coordinator.workers.deadline import Deadline
+from coordinator.workers.deadline import GONE, Deadline
 from coordinator.workers.drain import DRAINED, Drain
 from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
@@ -46,7 +46,6 @@ from stores.outbox import Outbox
 from stores.rows import Limits, Ownership, Retention
 
 _QUICK_POLL = 0.02  # s; first look of a waiter to whom no hint can come
-GONE = 4.7  # s after the grace; the process has 5, see `workers.signals`
 
 
 class Assembly:

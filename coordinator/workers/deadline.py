@@ -9,6 +9,9 @@ from contextlib import suppress
 
 logger = logging.getLogger(__name__)
 
+GONE = 4.7
+"""Seconds after the grace within which a worker is gone. It promises 5; a busy machine wakes it late."""
+
 
 class Deadline:
     """`at` is on the clock of the running event loop."""

@@ -8,13 +8,11 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Coroutine, Generator, Iterable
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Any, Protocol
 
-BOUND = 5.0
-"""Seconds after the grace within which the process is gone, whatever it still has open."""
-_RESERVE = 0.3  # of these: a busy machine wakes the backstop late
+from coordinator.workers.deadline import GONE
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -42,11 +40,18 @@ class Departure:
         """On the event loop."""
         if self._task is None:
             self.asked.set()
-            self._arm(self._manager.grace + BOUND - _RESERVE, number)
+            self._arm(self._manager.grace + GONE, number)
             self._task = asyncio.get_running_loop().create_task(self._drain())
         else:
             self._manager.hurry()
-            self._arm(BOUND - _RESERVE, number)
+            self._arm(GONE, number)
+
+    async def serving(self, work: Coroutine[Any, Any, object]) -> None:
+        """Do `work` until it ends by itself or the worker is drained, which ends it."""
+        working, drained = asyncio.ensure_future(work), asyncio.ensure_future(self.drained.wait())
+        await asyncio.wait((working, drained), return_when=asyncio.FIRST_COMPLETED)
+        for task in (working, drained):
+            task.cancel()
 
     async def _drain(self) -> None:
         try:

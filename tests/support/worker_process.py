@@ -199,10 +199,7 @@ async def obey(program: Program) -> None:
 
     with draining_on_signals(program.manager) as departure:
         say(event="ready", epoch=program.manager.epoch)
-        serving, drained = asyncio.create_task(serve()), asyncio.create_task(departure.drained.wait())
-        await asyncio.wait((serving, drained), return_when=asyncio.FIRST_COMPLETED)
-        for task in (serving, drained):
-            task.cancel()
+        await departure.serving(serve())
 
 
 async def main() -> None:

@@ -139,10 +139,8 @@ async def serve(settings: Settings) -> None:
 
         with draining_on_signals(manager) as departure:
             say({"ready": True, "epoch": manager.epoch})
-            listening = asyncio.create_task(listen())
-            drained = asyncio.create_task(departure.drained.wait())
-            await asyncio.wait((listening, drained), return_when=asyncio.FIRST_COMPLETED)
-            for task in (listening, drained, *answering):
+            await departure.serving(listen())
+            for task in answering:
                 task.cancel()
             await manager.shutdown(timeout=0)
 
