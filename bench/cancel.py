@@ -1,7 +1,9 @@
 """Cancel of a run on another process: from the call on one worker to CancelledError in the task on the other.
 
 All processes are on one machine, where CLOCK_MONOTONIC is common. Beside it, in the same run, a bare
-publish/subscribe round trip through the same server with the same client library.
+publish/subscribe round trip through the same server with the plain client library: back to back, and at the
+pace of the cancels. A cancel comes alone, to processes that have slept and whose caches are cold, so it is
+judged by a round trip that comes alone as well.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from pathlib import Path
 from bench.bare import connect
 from bench.processes import WorkerProcess, workers
 from bench.report import Measure, at_most, median, quantile
+from bench.worker import QUIET
 from coordinator.settings import Settings
 from coordinator.testing.valkey import ValkeyServer
 
@@ -23,19 +26,22 @@ STORE_ONLY_CANCELS = 12
 
 
 async def run(rounds: int) -> list[Measure]:
+    hot: list[float] = []
     bare: list[float] = []
     with ValkeyServer() as server:
         quiet: list[float] = []
         busy: list[float] = []
         for _ in range(rounds):
-            bare += await _bare_round_trips(server.url)
+            hot += await _bare_round_trips(server.url, pause=0)
+            bare += await _bare_round_trips(server.url, pause=QUIET)
             quiet += await _cancels(server.url, CANCELS, saturating=0)
             busy += await _cancels(server.url, CANCELS, saturating=2)
     alone = await _cancels(None, STORE_ONLY_CANCELS, saturating=0)
     trip, short_tick = median(bare), Settings().short_tick
     note = f"{median(quiet) / trip:.2f} x the bare round trip"
     return [
-        Measure("cancel", "bare publish/subscribe round trip, median", trip, "ms"),
+        Measure("cancel", "bare publish/subscribe round trip, back to back, median", median(hot), "ms"),
+        Measure("cancel", "bare publish/subscribe round trip, at the same pace, median", trip, "ms"),
         at_most(Measure("cancel", "Redis, median", median(quiet), "ms", note=note), round(3 * trip, 3)),
         at_most(Measure("cancel", "Redis, p99", quantile(quiet, 0.99), "ms"), 10),
         at_most(
@@ -68,7 +74,7 @@ async def _one(owner: WorkerProcess, other: WorkerProcess, number: int) -> float
     return (await owner.ask("stopped", run=run_id) - began) * 1000
 
 
-async def _bare_round_trips(url: str) -> list[float]:
+async def _bare_round_trips(url: str, *, pause: float) -> list[float]:
     context = multiprocessing.get_context("spawn")
     echo = context.Process(target=_echo, args=(url,), daemon=True)
     echo.start()
@@ -87,6 +93,7 @@ async def _bare_round_trips(url: str) -> list[float]:
                     trips.append((now - sent) * 1000)
                 if len(trips) == CANCELS:
                     return trips
+                await asyncio.sleep(pause)
                 await client.publish("ping", repr(time.monotonic()))
         return trips
     finally:

@@ -20,7 +20,7 @@ from typing import Any
 from bench.throughput import by_status
 from coordinator import RunContext, RunManager, open_coordinator
 
-_QUIET = 0.02  # s; the answer wakes the driver, which must not take a core from the owner just now
+QUIET = 0.02  # s; the answer wakes the driver, which must not take a core from the owner just now
 
 
 class Commands:
@@ -53,7 +53,7 @@ class Commands:
         began = time.monotonic()
         await self._manager.cancel(run)
         acknowledged = time.monotonic()
-        await asyncio.sleep(_QUIET)
+        await asyncio.sleep(QUIET)
         return [began, acknowledged]
 
     async def saturate(self, at_once: int) -> bool:
