@@ -1,0 +1,84 @@
+"""Every failure as an answer: the status, `{"detail": …}` and what else a client needs to go on.
+
+The one place where exceptions become statuses. A route raises what the coordinator raises, or an
+HTTPException where only HTTP knows the mistake.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response
+
+from coordinator import errors
+
+logger = logging.getLogger(__name__)
+
+RETRY_AFTER = 1
+"""Seconds. What was refused for want of room or of the store is taken by another worker, or in a moment."""
+
+# The first that fits: subclasses stand before their bases.
+STATUSES: tuple[tuple[type[Exception], int], ...] = (
+    (errors.InvalidArgument, 422),
+    (errors.IdempotencyConflict, 409),
+    (errors.ConflictError, 409),
+    (errors.ParentEnded, 409),
+    (errors.QueueFull, 429),
+    (errors.ThreadNotFound, 404),
+    (errors.RunNotFound, 404),
+    (errors.NotSettled, 504),
+    (errors.Draining, 503),
+    (errors.LeaseLost, 503),
+    (errors.EpochDead, 503),
+    (errors.StoreRefused, 503),
+    (errors.StoreError, 503),
+)
+
+
+def answer(status: int, detail: Any, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
+    """`detail` is text, or for a body that does not fit its model the list of what does not."""
+    return JSONResponse({"detail": detail, **more}, status_code=status, headers=headers)
+
+
+def answer_to(error: errors.CoordinatorError) -> Response:
+    status = next((status for kind, status in STATUSES if isinstance(error, kind)), 500)
+    headers = {"Retry-After": str(RETRY_AFTER)} if status in (429, 503) else None
+    if isinstance(error, errors.ConflictError) and error.active_run_id is not None:
+        return answer(status, str(error), headers, run_id=error.active_run_id)
+    return answer(status, str(error), headers)
+
+
+async def _coordinator_error(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, errors.CoordinatorError)  # noqa: S101 - it is registered for these alone
+    return answer_to(error)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    del request
+    assert isinstance(error, HTTPException)  # noqa: S101
+    return answer(error.status_code, error.detail, error.headers)
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    """Without what the client sent: it may be large, secret, or no JSON at all."""
+    del request
+    assert isinstance(error, RequestValidationError)  # noqa: S101
+    return answer(422, [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()])
+
+
+async def _unforeseen(request: Request, error: Exception) -> Response:
+    logger.error("%s %r failed", request.method, request.url.path, exc_info=error)
+    return answer(500, "internal error: it is in the log of this worker, under the answer's x-request-id")
+
+
+def install(app: FastAPI) -> None:
+    app.add_exception_handler(errors.CoordinatorError, _coordinator_error)
+    app.add_exception_handler(HTTPException, _http_error)
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(Exception, _unforeseen)

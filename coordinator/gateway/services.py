@@ -1,0 +1,26 @@
+"""What route functions work with. Requests get at it through `ServicesIn`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from coordinator.gateway.settings import GatewaySettings
+from coordinator.manager import RunManager
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """One for each app: the same objects for all of its requests."""
+
+    manager: RunManager
+    settings: GatewaySettings
+
+
+def services(request: Request) -> Services:
+    return cast("Services", request.app.state.services)
+
+
+ServicesIn = Annotated[Services, Depends(services)]

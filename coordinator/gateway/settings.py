@@ -1,0 +1,54 @@
+"""What the gateway can be told, its defaults and units. Environment variables: COORDINATOR_ and the name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class GatewaySettings(BaseSettings):
+    """Times are seconds, sizes bytes. What a worker is told besides stands in `coordinator.settings`."""
+
+    model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)
+
+    host: str = Field(default="127.0.0.1", description="Address to listen on")
+    port: int = Field(default=2024, ge=0, le=65535, description="Port to listen on; 0 = any free one")
+    workers: int = Field(default=1, ge=1, le=256, description="How many processes share the port")
+    log_format: Literal["text", "json"] = Field(default="text", description="Lines for people or machines")
+
+    demo_assistant: bool = Field(default=True, description="Offer the demo assistant `agent`")
+    threads: int = Field(
+        default=64, ge=1, le=4096, description="How many thread jobs of a worker's runs run at once"
+    )
+
+    heartbeat: float = Field(
+        default=5.0, gt=0, description="How often a stream or a long answer shows that it lives"
+    )
+    max_body_bytes: int = Field(default=4 << 20, ge=1024, description="Largest request body")
+    max_metadata_bytes: int = Field(
+        default=64 << 10, ge=2, description="Largest metadata of a thread or a run, as JSON"
+    )
+    max_streams: int = Field(
+        default=2000, ge=1, description="How many streams and long answers a worker has open"
+    )
+    rate_limit: float | None = Field(
+        default=None, gt=0, description="Requests a second that a worker takes from one caller; none = any"
+    )
+
+    api_keys: Path | None = Field(
+        default=None, description="File with the hashes of the API keys; none = loopback only"
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Host names that requests may be for, besides the address listened on"
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="Origins of web pages that may call, e.g. https://app.example.com"
+    )
+
+    webhook_allow_private: bool = Field(
+        default=False,
+        description="Webhooks may go to http, loopback and private addresses. For development",
+    )
