@@ -111,6 +111,9 @@ class Follower:
         # The page before held all there was. What came since has rung the bell, so that the log need not
         # be asked whether there is more: for each event, by each follower.
         self._caught_up = False
+        # While events come the row has nothing to say: its owner closes the log before it settles the run,
+        # and an owner that cannot brings no more events.
+        self._row_is_due = True
         self._over = False
 
     async def __aenter__(self) -> Self:
@@ -165,12 +168,13 @@ class Follower:
             page = await pages.after(self._cursor.position)
             if page is not None and self._tell(page):
                 self._caught_up = pages.is_last(page)
+                self._row_is_due = self._cursor.closed
                 return
             if settled is not None:
                 await self._conclude(settled, page, wakeup)
                 return
-        if not await self._has_settled():
-            self._caught_up = False
+        if not (self._row_is_due and await self._has_settled()):
+            self._caught_up, self._row_is_due = False, True
             await wakeup.wait(self._readers.pause())
 
     def _tell(self, page: Page) -> bool:
