@@ -102,6 +102,7 @@ class Assembly:
             notifier=self.notifier,
             worker=self.worker,
             outbox=self.outbox,
+            jobs=self.jobs,
         )
 
     @cached_property

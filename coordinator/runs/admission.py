@@ -287,6 +287,7 @@ class Admissions:
         """The store did not say whether it wrote. A row that is there all the same would hold its thread
         for ever: its caller was told that there is no run, so nobody executes it."""
         if self._registry.entry(new.run_id) is None:
+            self._registry.taking_back(new.run_id)
             self._jobs.spawn(self._take_back(new), f"taking back run {new.run_id!r}")
 
     async def _undo(self, undoing: Coroutine[Any, Any, object], new: NewRun) -> None:
@@ -315,12 +316,16 @@ class Admissions:
     async def _take_back(self, new: NewRun) -> Decision | None:
         """Admitted by an epoch that is over meanwhile, it is ended together with that."""
         epoch = self._worker.epoch
-        decision = await self._outbox.deliver(
-            new.run_id,
-            epoch,
-            "an admission taken back",
-            lambda: self._store.withdraw(new.run_id, epoch=epoch),
-        )
+        self._registry.taking_back(new.run_id)
+        try:
+            decision = await self._outbox.deliver(
+                new.run_id,
+                epoch,
+                "an admission taken back",
+                lambda: self._store.withdraw(new.run_id, epoch=epoch),
+            )
+        finally:
+            self._registry.taken_back(new.run_id)
         if decision is not None:
             self._slots.release(new.thread_id, new.run_id, fence=decision.fence)
             await self._line.claim(new.thread_id)

@@ -202,6 +202,7 @@ class Registry:
         self._settling: dict[str, set[asyncio.Future[Any]]] = {}
         self._supervised: dict[str, set[asyncio.Task[Any]]] = {}
         self._arriving: dict[str, bool] = {}
+        self._leaving: set[str] = set()
         self._early: dict[str, tuple[Claimed, int]] = {}
         self._keep, self._keep_max, self._on_evict = keep, keep_max, on_evict
 
@@ -238,14 +239,15 @@ class Registry:
 
     def claimed(self, claimed: Claimed, epoch: int) -> bool:
         """A run of this worker has its thread. If its admission has not come back yet, it will find
-        this when it does. False = it is no run of this worker."""
+        this when it does; if that is being taken back, its withdrawal frees the thread. False = it is no
+        run of this worker."""
         entry = self.entry(claimed.run_id)
         if entry is not None and not entry.lost:
             entry.take_thread(claimed, epoch)
         elif claimed.run_id in self._arriving:
             self._early[claimed.run_id] = (claimed, epoch)
         else:
-            return False
+            return claimed.run_id in self._leaving
         return True
 
     def remind(self, run_id: str) -> None:
@@ -275,6 +277,14 @@ class Registry:
                 del self._admitting[thread_id]
                 if under_way.over is not None:
                     under_way.over.set()
+
+    def taking_back(self, run_id: str) -> None:
+        """Its caller was told that there is no run. Until `taken_back` it is executed by nobody here, though
+        its row may be there and get its thread."""
+        self._leaving.add(run_id)
+
+    def taken_back(self, run_id: str) -> None:
+        self._leaving.discard(run_id)
 
     async def admitted(self, thread_id: str) -> None:
         """Return when the admissions of this thread that are under way are over."""

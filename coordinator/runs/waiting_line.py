@@ -10,6 +10,7 @@ from coordinator.errors import CoordinatorError, EpochDead, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
+from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
 from coordinator.schemas import RunStatus
 from stores.base import AdmissionStore, OwnershipStore
@@ -35,9 +36,10 @@ class WaitingLine:
         notifier: Notifier,
         worker: Incarnation,
         outbox: Outbox,
+        jobs: Jobs,
     ) -> None:
         self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
-        self._worker, self._outbox = worker, outbox
+        self._worker, self._outbox, self._jobs = worker, outbox, jobs
         self.take_over: Callable[[Ownership], Awaitable[bool]] = _nobody_can
 
     async def pass_on(self, thread_id: str, next_home: int | None) -> None:
@@ -77,7 +79,8 @@ class WaitingLine:
         else:
             own = Ownership(claimed.run_id, thread_id, epoch, claimed.fence)
             if not await self.take_over(own):
-                await self._end_foreign(own)
+                # By itself: this may be an owed write, which must not wait for what is owed behind it.
+                self._jobs.spawn(self._end_foreign(own), f"ending run {own.run_id!r}, which is foreign here")
 
     async def _end_foreign(self, own: Ownership) -> None:
         """A run came to this worker, where nothing can execute it."""

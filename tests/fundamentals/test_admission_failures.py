@@ -4,12 +4,22 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coordinator import ConflictError, RunManager, RunStatus, StoreUnavailable, UnsupportedStrategyError
+from coordinator import (
+    ConflictError,
+    RunContext,
+    RunManager,
+    RunStatus,
+    StoreUnavailable,
+    UnsupportedStrategyError,
+    open_coordinator,
+)
 from tests.support.agents import Agent, launched, running
+from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
 
 
@@ -194,3 +204,101 @@ async def test_the_store_does_not_say_whether_it_wrote(
     await wait_until(lambda: free(b), description="the thread is free")
     (row,) = await b.runs(thread_id="t")
     assert row.status is RunStatus.interrupted
+
+
+class Silent:
+    """The store writes admissions and does not say so, nor takes any back before it `answers`."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, manager: RunManager) -> None:
+        store = manager._store
+        self._admit, self._withdraw = store.admit, store.withdraw
+        self.answers = False
+        monkeypatch.setattr(store, "admit", self.admit)
+        monkeypatch.setattr(store, "withdraw", self.withdraw)
+
+    async def admit(self, *args: Any, **kwargs: Any) -> Any:
+        await self._admit(*args, **kwargs)
+        raise StoreUnavailable("the answer was lost")
+
+    async def withdraw(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.answers:
+            raise StoreUnavailable("away")
+        return await self._withdraw(*args, **kwargs)
+
+
+async def test_what_is_being_taken_back_is_not_run_as_if_its_home_had_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its caller was told that there is no run. It waits in line, and its assistant is known here."""
+    begun = asyncio.Event()
+
+    async def poet(ctx: RunContext) -> None:
+        begun.set()
+
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    async with (
+        open_coordinator(url, assistants={"poet": poet}, **QUICK) as manager,
+        open_coordinator(url, **QUICK) as other,
+    ):
+        _, first = await running(other, "t")
+        store = Silent(monkeypatch, manager)
+        claimed = answers_of(monkeypatch, manager, "claim")
+        with pytest.raises(StoreUnavailable):
+            await manager.create_or_reject("t", "poet", multitask_strategy="enqueue")
+        first.may_end.set()
+        async with asyncio.timeout(5):
+            while await claimed.get() is None:
+                pass
+        store.answers = True
+        await wait_until(lambda: free(manager), description="the thread is free")
+        (row,) = [row for row in await manager.runs(thread_id="t") if row.assistant_id == "poet"]
+        assert row.status is RunStatus.interrupted
+        assert row.started_at is None
+        assert not begun.is_set()
+
+
+async def test_a_claim_that_is_owed_does_not_wait_for_what_is_owed_behind_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread was given to a run that nobody here can execute, and that has to be written, too."""
+    async with team_of(1, tmp_path, tick=60.0, short_tick=60.0) as (alone,):
+        _, first = await running(alone, "t")
+        stray = await alone.create_or_reject("t", multitask_strategy="enqueue")
+        alone._parts.registry.drop(stray.run_id)
+        claim, asked = alone._store.claim, asyncio.Event()
+
+        async def late(*args: Any, **kwargs: Any) -> Any:
+            claimed = await claim(*args, **kwargs)
+            if claimed is not None and not asked.is_set():
+                asked.set()
+                raise StoreUnavailable("the answer was lost")
+            return claimed
+
+        tries: list[None] = []
+
+        async def written_at_last() -> None:
+            tries.append(None)
+            if len(tries) == 1:
+                raise StoreUnavailable("away")
+
+        monkeypatch.setattr(alone._store, "claim", late)
+        first.may_end.set()
+        await asked.wait()
+        await alone._parts.outbox.offer(stray.run_id, None, "something of the stray run", written_at_last)
+        await wait_until(lambda: free(alone), description="the thread is free")
+        (row,) = [row for row in await alone.runs(thread_id="t") if row.run_id == stray.run_id]
+        assert row.status is RunStatus.error
+        await wait_until(lambda: alone.owed == 0, description="nothing is owed")
+
+
+def answers_of(monkeypatch: pytest.MonkeyPatch, manager: RunManager, name: str) -> asyncio.Queue[object]:
+    """What the store answers from here on."""
+    ask, answers = getattr(manager._store, name), asyncio.Queue[object]()
+
+    async def asking(*args: Any, **kwargs: Any) -> Any:
+        answer = await ask(*args, **kwargs)
+        answers.put_nowait(answer)
+        return answer
+
+    monkeypatch.setattr(manager._store, name, asking)
+    return answers
