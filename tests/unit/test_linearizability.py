@@ -237,6 +237,26 @@ def test_an_id_that_one_lost_admission_got_another_one_cannot_get() -> None:
     assert not search([*lost, *ended, refused], budget=5).linearizable
 
 
+def test_a_worker_may_die_between_its_decision_and_letting_go_of_the_thread() -> None:
+    """Another run asks to replace the one that is decided and still holds: it finds that too late to stop."""
+    lines = [
+        Line("call", "admit", "a", 0, 0, thread="t", call="a:1"),
+        answered("admit", "a", 1, "a:1", run="r"),
+        Line("step", "began", "a", 2, 2, run="r", thread="t", epoch=1, fence=1, args={"values": None}),
+        Line("step", "stopped", "a", 3, 3, run="r", thread="t", epoch=1, fence=1),
+        Line("fault", "killed", "test", 4, 4, args={"worker": "a"}),
+        Line("call", "admit", "b", 5, 5, thread="t", call="b:1", args={"strategy": "interrupt"}),
+        answered("admit", "b", 6, "b:1", run="s"),
+        Line("call", "admit", "b", 7, 7, thread="t", call="b:2"),
+        answered("admit", "b", 8, "b:2", outcome="refused", error="ConflictError", args={"active_run": "r"}),
+        Line("call", "get", "b", 9, 9, run="r", thread="t", call="b:3"),
+        answered("get", "b", 10, "b:3", run="r", args={"status": "success", "source": "store"}),
+    ]
+    assert check_thread("t", of_threads(lines)["t"], budget=5) == []
+    del lines[4]
+    assert check_thread("t", of_threads(lines)["t"], budget=5) != []
+
+
 def answered(what: str, worker: str, at: int, call: str, **fields: Any) -> Line:
     fields = {"outcome": "ok", **fields}
     return Line("answer", what, worker, at, at, thread="t", call=call, **fields)

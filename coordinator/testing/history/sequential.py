@@ -143,6 +143,8 @@ def _end_of(state: Thread, holder: Run) -> Iterator[Thread]:
         values = holder.leaves if status == "success" and holder.leaves is not None else state.values
         done = holder._replace(status=status, holds=False, settled=True)
         yield state.with_run(done, values=values)
+        if excused:  # its worker had decided, and died before it let go of the thread
+            yield state.with_run(holder._replace(status=status))
 
 
 def _decided_by_the_system(state: Thread, run: Run) -> Iterator[Thread]:
