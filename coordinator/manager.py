@@ -149,6 +149,7 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         timeout: check.TimeLimit = "default",
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
+        after_seconds: float | None = None,
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
@@ -159,6 +160,10 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         Limits in s ("default" = the setting, None = off), each ends the run with status `timeout`:
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
         its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
+
+        `after_seconds`: it joins its thread's line when that much time has passed by the store's clock, and
+        survives restarts until then; its `created_at` is that moment. Who comes before it is not kept
+        waiting. What its strategy does to others, it does now.
 
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
@@ -175,6 +180,7 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
             idempotency_key=idempotency_key,
             parent_run_id=parent_run_id,
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
+            after_seconds=after_seconds,
         )
         return await self._parts.admissions.admit(new)
 
