@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreRefused,
         StoreUnavailable,
+        ThreadExists,
         ThreadNotFound,
         UnsupportedStrategyError,
     )
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from coordinator.settings import Settings
     from coordinator.workers.health import Health
     from stores.base import RunStore
+    from stores.catalogue import ThreadQuery
     from stores.memory import MemoryRunStore
 
 __all__ = [
@@ -91,7 +93,9 @@ __all__ = [
     "StoreRefused",
     "StoreUnavailable",
     "Strategy",
+    "ThreadExists",
     "ThreadNotFound",
+    "ThreadQuery",
     "UnsupportedStrategyError",
     "open_coordinator",
 ]
@@ -138,7 +142,9 @@ _HOMES = {
     "StoreRefused": "coordinator.errors",
     "StoreUnavailable": "coordinator.errors",
     "Strategy": "coordinator.schemas",
+    "ThreadExists": "coordinator.errors",
     "ThreadNotFound": "coordinator.errors",
+    "ThreadQuery": "stores.catalogue",
     "UnsupportedStrategyError": "coordinator.errors",
     "open_coordinator": "coordinator.bootstrap",
 }
