@@ -36,6 +36,7 @@ class World:
         self.chance = Random(seed)
         self.schedule = Schedule()
         self.truth = Truth(lambda: self.schedule.now)
+        self.truth.wall = lambda: self.wall_ns() // 1000
         self.truth.ttl = SETTINGS.lease_ttl
         self.faults: Faults = draw(self.chance)
         self.quiet = self.truth.quiet = not self.faults.strike
