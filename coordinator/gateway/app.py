@@ -11,14 +11,24 @@ from coordinator.assistants.function import AgentFunction
 from coordinator.assistants.ports import Assistant
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate, trusting
-from coordinator.gateway.routes import probes
+from coordinator.gateway.held import Watchers
+from coordinator.gateway.routes import assistants as assistant_routes
+from coordinator.gateway.routes import probes, runs, stateless, states, threads
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
+from coordinator.gateway.wire.json import JsonAnswer
 from coordinator.manager import RunManager
 
 
 class Gateway(FastAPI):
     """An ASGI app. Served by itself it opens and closes the manager; mounted, its host enters `running`."""
+
+    def let_go(self) -> None:
+        """End every stream and every answer that is waited for: their clients go on at another worker. For
+        whoever stops the server: once the manager has drained, and before the server waits for open
+        answers. No client is taken to have gone away by that."""
+        services: Services = self.state.services
+        services.watchers.let_go()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -39,12 +49,20 @@ def create_gateway(
 
     Without `authenticate` every caller may do everything: for loopback, or behind a host that has checked.
     """
-    del assistants
-    app = Gateway(title="run-coordinator", lifespan=_lifespan)
-    app.state.services = Services(manager, settings or GatewaySettings())
+    given = settings or GatewaySettings()
+    for name, agent in (assistants or {}).items():
+        manager.assistants.register(agent, name=name)
+    app = Gateway(
+        title="run-coordinator",
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        default_response_class=JsonAnswer,
+    )
+    app.state.services = Services(manager, given, Watchers(given.max_streams))
     app.state.authenticate = authenticate or trusting
     errors.install(app)
-    app.include_router(probes.router)
+    for noun in (probes, assistant_routes, threads, states, stateless, runs):
+        app.include_router(noun.router)
     return app
 
 
