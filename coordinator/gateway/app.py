@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from coordinator.assistants import demo
 from coordinator.assistants.function import AgentFunction
 from coordinator.assistants.ports import Assistant
+from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate, trusting
 from coordinator.gateway.held import Watchers
@@ -18,6 +21,10 @@ from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.gateway.wire.json import JsonAnswer
 from coordinator.manager import RunManager
+
+logger = logging.getLogger(__name__)
+
+DEMO = "agent"
 
 
 class Gateway(FastAPI):
@@ -52,6 +59,8 @@ def create_gateway(
     given = settings or GatewaySettings()
     for name, agent in (assistants or {}).items():
         manager.assistants.register(agent, name=name)
+    if given.demo_assistant:
+        _offer_demo(manager)
     app = Gateway(
         title="run-coordinator",
         lifespan=_lifespan,
@@ -64,6 +73,15 @@ def create_gateway(
     for noun in (probes, assistant_routes, threads, states, stateless, runs):
         app.include_router(noun.router)
     return app
+
+
+def _offer_demo(manager: RunManager) -> None:
+    if DEMO in manager.assistants:
+        return
+    try:
+        manager.assistants.register(demo.agent, name=DEMO)
+    except InvalidArgument:  # whoever opened the manager has told the peers already what it can run
+        logger.info("No demo assistant: the manager was opened before the gateway was made")
 
 
 @asynccontextmanager
