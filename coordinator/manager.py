@@ -186,6 +186,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
         new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
         if check.check_flag("temporary_thread", temporary_thread):
             new.temporary_ms = self._parts.temporary_ms
+            self._parts.expiry.begin()
         return await self._parts.admissions.admit(new)
 
     # -- running
