@@ -193,6 +193,40 @@ def workers_list(
     return _await(list_workers(Where(store, redis, namespace).settings(), everyone=everyone, as_json=as_json))
 
 
+@threads.command("list", epilog=EXIT_CODES)
+def threads_list(
+    *,
+    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Only this user's")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option("--status", metavar="STATUS", help="Only idle, busy, interrupted or error ones"),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata", metavar="KEY=VALUE", help="Only with this in their metadata; repeat it for several"
+        ),
+    ] = None,
+    oldest_first: Annotated[
+        bool, typer.Option("--oldest-first", help="What changed longest ago comes first")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Temporary threads as well")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many")] = 50,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """Threads, the last changed first: status, user, and what they failed with."""
+    from coordinator.cli.threads import list_threads, thread_query
+
+    settings = Where(store, redis, namespace).settings()
+    query = thread_query(
+        status, metadata or (), oldest_first=oldest_first, everything=everything, limit=limit
+    )
+    return _await(list_threads(settings, query, user=user, as_json=as_json))
+
+
 @threads.command("show", epilog=EXIT_CODES)
 def threads_show(
     thread_id: Annotated[str, typer.Argument(metavar="THREAD", help="Thread id")],

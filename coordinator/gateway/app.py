@@ -2,23 +2,40 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
+from coordinator.assistants import demo
 from coordinator.assistants.function import AgentFunction
 from coordinator.assistants.ports import Assistant
+from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate, trusting
-from coordinator.gateway.routes import probes
+from coordinator.gateway.held import Watchers
+from coordinator.gateway.routes import assistants as assistant_routes
+from coordinator.gateway.routes import probes, runs, stateless, states, threads
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
+from coordinator.gateway.wire.json import JsonAnswer
 from coordinator.manager import RunManager
+
+logger = logging.getLogger(__name__)
+
+DEMO = "agent"
 
 
 class Gateway(FastAPI):
     """An ASGI app. Served by itself it opens and closes the manager; mounted, its host enters `running`."""
+
+    def let_go(self) -> None:
+        """End every stream and every answer that is waited for: their clients go on at another worker. For
+        whoever stops the server: once the manager has drained, and before the server waits for open
+        answers. No client is taken to have gone away by that."""
+        services: Services = self.state.services
+        services.watchers.let_go()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -39,13 +56,32 @@ def create_gateway(
 
     Without `authenticate` every caller may do everything: for loopback, or behind a host that has checked.
     """
-    del assistants
-    app = Gateway(title="run-coordinator", lifespan=_lifespan)
-    app.state.services = Services(manager, settings or GatewaySettings())
+    given = settings or GatewaySettings()
+    for name, agent in (assistants or {}).items():
+        manager.assistants.register(agent, name=name)
+    if given.demo_assistant:
+        _offer_demo(manager)
+    app = Gateway(
+        title="run-coordinator",
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        default_response_class=JsonAnswer,
+    )
+    app.state.services = Services(manager, given, Watchers(given.max_streams))
     app.state.authenticate = authenticate or trusting
     errors.install(app)
-    app.include_router(probes.router)
+    for noun in (probes, assistant_routes, threads, states, stateless, runs):
+        app.include_router(noun.router)
     return app
+
+
+def _offer_demo(manager: RunManager) -> None:
+    if DEMO in manager.assistants:
+        return
+    try:
+        manager.assistants.register(demo.agent, name=DEMO)
+    except InvalidArgument:  # whoever opened the manager has told the peers already what it can run
+        logger.info("No demo assistant: the manager was opened before the gateway was made")
 
 
 @asynccontextmanager

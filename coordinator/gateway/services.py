@@ -7,6 +7,7 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from coordinator.gateway.held import Watchers
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.manager import RunManager
 
@@ -17,6 +18,7 @@ class Services:
 
     manager: RunManager
     settings: GatewaySettings
+    watchers: Watchers
 
 
 def services(request: Request) -> Services:
