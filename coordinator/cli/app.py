@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
-from coordinator.cli import failures
+from coordinator.cli import failures, servers
+from coordinator.cli.awaiting import finish as _await
 from coordinator.cli.options import EXIT_CODES, AsJson, Namespace, Redis, Store, Where
 
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -16,7 +17,7 @@ _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # Plain help: rich takes longer to import than --help may take.
 app = typer.Typer(
     name="coordinator",
-    help="Look at runs on a coordinator's store, cancel them, and clean up after dead workers.",
+    help="Serve runs of agents; look at them, cancel them, and clean up after dead workers.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -48,15 +49,6 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - what is no failure on purpose is raised again
         return failures.report(error, as_json="--json" in args)
     return code if isinstance(code, int) else failures.DONE
-
-
-def _await(command: Coroutine[Any, Any, int]) -> int:
-    import asyncio
-
-    try:
-        return asyncio.run(command)
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter by a signal that a command handles
-        raise typer.Abort from None
 
 
 def _version(asked: bool) -> None:
@@ -342,6 +334,12 @@ def db_check(
     from coordinator.cli.database import check
 
     return _await(check(Where(store, redis, namespace).settings(), as_json=as_json))
+
+
+# -- servers
+
+app.command("serve", epilog=servers.EXIT_CODES)(servers.serve)
+app.command("dev", epilog=servers.EXIT_CODES)(servers.dev)
 
 
 # -- demo
