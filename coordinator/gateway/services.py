@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.manager import RunManager
+from coordinator.runs.jobs import Jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,9 @@ class Services:
 
     manager: RunManager
     settings: GatewaySettings
+    metrics: Metrics = field(default_factory=Metrics)
+    jobs: Jobs = field(default_factory=Jobs)
+    """What goes on after a request was answered."""
 
 
 def services(request: Request) -> Services:
