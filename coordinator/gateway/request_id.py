@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from contextvars import ContextVar
 from uuid import uuid4
@@ -19,3 +20,12 @@ def request_id(given: str | None) -> str:
     if given is not None and _WELL_FORMED.fullmatch(given):
         return given
     return uuid4().hex
+
+
+class InLogs(logging.Filter):
+    """For a handler: gives each record that is logged for a request its `request_id`."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if (name := current.get()) is not None:
+            record.request_id = name
+        return True

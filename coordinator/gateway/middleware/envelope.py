@@ -80,11 +80,7 @@ class Envelope:
             "user": caller.user_id if caller else None,
             "key": caller.key_id if caller else None,
         }
-        access.info(
-            "%(method)s %(path)s %(status)s %(ms)s ms",
-            about,
-            extra={"about": about},
-        )
+        access.info("request", extra=about)
 
 
 class _Opened:

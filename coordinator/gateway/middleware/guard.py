@@ -42,9 +42,7 @@ def guard(
     """Raises KeyFileError. What is added last stands first."""
     if authenticate is None and settings.api_keys is not None:
         authenticate = Keys(settings.api_keys)
-    app.add_middleware(
-        Bodies, max_bytes=settings.max_body_bytes, max_metadata_bytes=settings.max_metadata_bytes
-    )
+    app.add_middleware(Bodies, max_bytes=settings.max_body_bytes)
     if settings.rate_limit is not None:
         app.add_middleware(Rate, buckets=Buckets(settings.rate_limit))
     app.add_middleware(Authentication, authenticate=authenticate or trusting, public=public)
