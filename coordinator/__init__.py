@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from coordinator.assistants.decorator import assistant
     from coordinator.bootstrap import open_coordinator
     from coordinator.context import RunContext
     from coordinator.errors import (
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         Abort,
         CancelAction,
         Cause,
+        CheckpointRef,
+        Description,
         DisconnectMode,
         Interrupt,
         Outcome,
@@ -43,6 +46,7 @@ if TYPE_CHECKING:
         Receipt,
         RunRequest,
         RunStatus,
+        StateView,
         Strategy,
     )
     from coordinator.settings import Settings
@@ -55,8 +59,10 @@ __all__ = [
     "CancelAction",
     "CancelNotDurable",
     "Cause",
+    "CheckpointRef",
     "ConflictError",
     "CoordinatorError",
+    "Description",
     "DisconnectMode",
     "Draining",
     "End",
@@ -87,12 +93,14 @@ __all__ = [
     "RunStore",
     "Settings",
     "StaleFence",
+    "StateView",
     "StoreError",
     "StoreRefused",
     "StoreUnavailable",
     "Strategy",
     "ThreadNotFound",
     "UnsupportedStrategyError",
+    "assistant",
     "open_coordinator",
 ]
 
@@ -102,8 +110,10 @@ _HOMES = {
     "CancelAction": "coordinator.schemas",
     "CancelNotDurable": "coordinator.errors",
     "Cause": "coordinator.schemas",
+    "CheckpointRef": "coordinator.schemas",
     "ConflictError": "coordinator.errors",
     "CoordinatorError": "coordinator.errors",
+    "Description": "coordinator.schemas",
     "DisconnectMode": "coordinator.schemas",
     "Draining": "coordinator.errors",
     "End": "coordinator.event_log",
@@ -134,12 +144,14 @@ _HOMES = {
     "RunStore": "stores.base",
     "Settings": "coordinator.settings",
     "StaleFence": "coordinator.errors",
+    "StateView": "coordinator.schemas",
     "StoreError": "coordinator.errors",
     "StoreRefused": "coordinator.errors",
     "StoreUnavailable": "coordinator.errors",
     "Strategy": "coordinator.schemas",
     "ThreadNotFound": "coordinator.errors",
     "UnsupportedStrategyError": "coordinator.errors",
+    "assistant": "coordinator.assistants.decorator",
     "open_coordinator": "coordinator.bootstrap",
 }
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
 from coordinator.event_log import TAIL, EventId
-from coordinator.schemas import CancelAction, Cause, DisconnectMode, Json, RunStatus, Strategy
+from coordinator.schemas import CancelAction, Cause, CheckpointRef, DisconnectMode, Json, RunStatus, Strategy
 from stores.rows import COUNTERS, MESSAGES
 from stores.times import instant
 
@@ -174,6 +174,16 @@ def check_event_id(argument: str, value: object) -> EventId | None:
         return EventId.parse(value)
     except ValueError as error:
         raise InvalidArgument(argument, f"{error}, not {value!r:.50}") from None
+
+
+def check_checkpoint(argument: str, value: object) -> CheckpointRef | None:
+    if value is None:
+        return None
+    if not isinstance(value, CheckpointRef):
+        raise InvalidArgument(argument, f"must be a CheckpointRef or None, not {type(value).__name__}")
+    check_optional_id(argument, value.checkpoint_id)
+    check_text(argument, value.checkpoint_ns)
+    return value
 
 
 def check_modes(argument: str, value: object) -> frozenset[str] | None:

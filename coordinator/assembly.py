@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 
-from coordinator.assistants.function import AgentFunction
-from coordinator.assistants.ports import Assistant
+from coordinator.assistants.decorator import Agents
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Clocks, Stamps
@@ -24,6 +23,7 @@ from coordinator.runs.jobs import Jobs
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.operations import Operations
 from coordinator.runs.queries import Queries, Waiter
+from coordinator.runs.reading import Reading
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.takeover import Takeover
@@ -60,7 +60,7 @@ class Assembly:
         slots: SlotLock,
         event_log: EventLog,
         hooks: Iterable[Hook],
-        assistants: Mapping[str, AgentFunction | Assistant] | None = None,
+        assistants: Agents | None = None,
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
@@ -73,13 +73,13 @@ class Assembly:
         self.registry = Registry(
             settings.keep_finished, settings.keep_finished_max, self._forget, clocks=self.clocks
         )
-        self.assistants = Assistants(assistants or {}, self.values)
+        self.assistants = Assistants(assistants or (), self.values)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)
         self.worker = Worker(
             store,
             settings,
             self.telemetry,
-            assistants=self.assistants.names,
+            assistants=self.assistants.seal,
             clock=self.clocks.boottime,
         )
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
@@ -166,7 +166,7 @@ class Assembly:
             telemetry=self.telemetry,
             stamps=self._stamps,
             limits=Limits(self.settings.max_waiting_per_thread, self.settings.max_waiting_per_user),
-            portable=self.assistants,
+            assistants=self.assistants,
             swept=self.reaper.first_sweep,
         )
 
@@ -215,14 +215,19 @@ class Assembly:
             self.registry,
             admissions=self.admissions,
             lifecycle=self.lifecycle,
+            execution=self.execution,
             settlement=self.settlement,
-            states=self.values,
             values=self.values,
+            assistants=self.assistants,
         )
 
     @cached_property
     def queries(self) -> Queries:
         return Queries(self.store, self.registry, self._waiter)
+
+    @cached_property
+    def reading(self) -> Reading:
+        return Reading(self.queries, self.assistants)
 
     @cached_property
     def readers(self) -> Readers:
@@ -259,7 +264,7 @@ class Assembly:
             self.store,
             worker=self.worker,
             line=self.line,
-            states=self.values,
+            states=self.assistants.states_of,
             slots=self._slots,
             notifier=self.notifier,
             jobs=self.jobs,

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Self
 
 from coordinator import arguments as check
 from coordinator.assembly import Assembly
+from coordinator.assistants.decorator import Agents
 from coordinator.assistants.function import AgentFunction, as_assistant
 from coordinator.assistants.ports import Assistant
 from coordinator.clock import Clocks
@@ -43,8 +44,8 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
     process. It can be built without a running event loop: background work starts at the first
     admission or in `async with`. Use `open_coordinator` to have the adapters picked by URL.
 
-    `assistants` by assistant_id: `launch` finds them, and their runs are portable: one that waits when
-    its worker leaves or dies is run by another that has the same assistant. `pacemaker`, `clocks`:
+    `assistants` by name, or such as have one: `launch` finds them, and their runs are portable: one that
+    waits when its worker leaves or dies is run by another that has the same assistant. `pacemaker`, `clocks`:
     where heartbeats and times come from, for simulations.
     """
 
@@ -58,7 +59,7 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         slots: SlotLock | None = None,
         event_log: EventLog | None = None,
         hooks: Iterable[Hook] = (),
-        assistants: Mapping[str, AgentFunction | Assistant] | None = None,
+        assistants: Agents | None = None,
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
