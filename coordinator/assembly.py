@@ -18,6 +18,7 @@ from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier
 from coordinator.runs.admission import Admissions
 from coordinator.runs.cancellation import Cancellations, Delivery
+from coordinator.runs.catalogue import Catalogue
 from coordinator.runs.execution import Execution
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.lifecycle import Lifecycle
@@ -33,6 +34,7 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.deadline import GONE, Deadline
 from coordinator.workers.drain import DRAINED, Drain
+from coordinator.workers.expiry import Expiry
 from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
 from coordinator.workers.loops import Loops
@@ -71,7 +73,11 @@ class Assembly:
         self.telemetry = Telemetry(hooks)
         self.jobs, self._stamps = Jobs(), Stamps(self.clocks.wall)
         self.registry = Registry(
-            settings.keep_finished, settings.keep_finished_max, self._forget, clocks=self.clocks
+            settings.keep_finished,
+            settings.keep_finished_max,
+            self._forget,
+            keep_temporary=settings.keep_temporary,
+            clocks=self.clocks,
         )
         self.assistants = Assistants(assistants or (), self.values)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)
@@ -230,6 +236,10 @@ class Assembly:
         return Reading(self.queries, self.assistants)
 
     @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.store, self.registry)
+
+    @cached_property
     def readers(self) -> Readers:
         return Readers(
             self._event_log,
@@ -287,12 +297,17 @@ class Assembly:
         )
 
     @cached_property
+    def expiry(self) -> Expiry:
+        return Expiry(self.store, self.registry)
+
+    @cached_property
     def loops(self) -> Loops:
         return Loops(
             self.settings,
             worker=self.worker,
             watch=self.watch,
             reaper=self.reaper,
+            expiry=self.expiry,
             notifier=self.notifier,
             telemetry=self.telemetry,
         )
@@ -314,6 +329,11 @@ class Assembly:
             notifier=self.notifier,
             grace=self.settings.grace,
         )
+
+    @property
+    def temporary_ms(self) -> int:
+        """The time to live of a temporary thread."""
+        return round(self.settings.keep_temporary * 1000)
 
     # -- what binds them
 

@@ -15,6 +15,7 @@ from coordinator.clock import Clocks
 from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
+from coordinator.facade.catalogue import CatalogueFacade
 from coordinator.facade.threads import ThreadsFacade
 from coordinator.facade.views import ViewsFacade
 from coordinator.facade.worker import WorkerFacade
@@ -34,10 +35,11 @@ from stores.memory import PrivateStore
 from stores.plain import PlainStore
 
 
-class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
+class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
     """Runs of this process, coordinated with those of every other process on the same store.
 
-    What is not about the life of a run is inherited: `facade.worker`, `facade.views`, `facade.threads`.
+    What is not about the life of a run is inherited: `facade.worker`, `facade.views`,
+    `facade.catalogue`, `facade.threads`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
@@ -146,6 +148,8 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         user_id: str | None = None,
         idempotency_key: str | None = None,
         parent_run_id: str | None = None,
+        thread_must_exist: bool = False,
+        temporary_thread: bool = False,
         timeout: check.TimeLimit = "default",
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
@@ -159,6 +163,9 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         Limits in s ("default" = the setting, None = off), each ends the run with status `timeout`:
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
         its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
+
+        A thread that is not there is made by the first admission, unless `thread_must_exist`;
+        `temporary_thread`: as one that is removed `keep_temporary` s after its last run settled.
 
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
@@ -176,6 +183,9 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
             parent_run_id=parent_run_id,
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
         )
+        new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
+        if check.check_flag("temporary_thread", temporary_thread):
+            new.temporary_ms = self._parts.temporary_ms
         return await self._parts.admissions.admit(new)
 
     # -- running

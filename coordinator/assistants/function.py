@@ -104,8 +104,8 @@ class FunctionAssistant:
         if await self.state(thread_id, at) is None:
             raise InvalidArgument("checkpoint", "the thread has no other state than its last")
         updates = cast("list[Json]", values if isinstance(values, list) else [values])
-        held = cast("dict[str, Json] | None", ctx.values if isinstance(ctx.values, dict) else None)
-        merged = dict(held or {})
+        held: Json = ctx.values
+        merged = dict(cast("dict[str, Json]", held)) if isinstance(held, dict) else {}
         for update in updates:
             if update is not None and not isinstance(update, dict):
                 raise InvalidArgument("values", f"must be a dict or None, not {type(update).__name__}")

@@ -13,12 +13,17 @@ from coordinator.assistants.function import AgentFunction
 from coordinator.assistants.ports import Assistant
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate
+from coordinator.gateway.held import Watchers
+from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard
-from coordinator.gateway.routes import operations, probes
+from coordinator.gateway.routes import assistants as assistant_routes
+from coordinator.gateway.routes import operations, probes, runs, stateless, states, threads
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
+from coordinator.gateway.wire.json import JsonAnswer
 from coordinator.manager import RunManager
+from coordinator.runs.jobs import Jobs
 
 
 class Gateway(FastAPI):
@@ -28,12 +33,19 @@ class Gateway(FastAPI):
         """Outside of all, also of what answers for failures: their answers have a request id too."""
         return Envelope(super().build_middleware_stack(), self.state.observers)
 
+    def let_go(self) -> None:
+        """End every stream and every answer that is waited for: their clients go on at another worker. For
+        whoever stops the server: once the manager has drained, and before the server waits for open
+        answers. No client is taken to have gone away by that."""
+        services: Services = self.state.services
+        services.watchers.let_go()
+
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Everything that lives as long as requests are answered: for the lifespan of the host app."""
         services: Services = self.state.services
         async with services.manager:
-            fresh = services.jobs.spawn(services.metrics.keep_fresh(services.manager), "The metrics")
+            fresh = services.jobs.spawn(services.metrics.keep_fresh(), "The metrics")
             try:
                 yield
             finally:
@@ -53,22 +65,25 @@ def create_gateway(
     Callers are those whom `authenticate` knows, by default by the keys of the file `settings.api_keys`.
     Without both every caller may do everything: for loopback, see `exposure`. Raises KeyFileError.
     """
-    del assistants
     given = settings or GatewaySettings()
-    services = Services(manager, given)
-    manager.observe(services.metrics.of_run)
+    for name, agent in (assistants or {}).items():
+        manager.assistants.register(agent, name=name)
     app = Gateway(
         title="run-coordinator",
         version=version("run-coordinator"),
         lifespan=_lifespan,
         redirect_slashes=False,
+        default_response_class=JsonAnswer,
     )
     documents = tuple(app.routes)  # FastAPI's own: the description of the API, and pages that show it
-    app.state.services = services
-    app.state.observers = (services.metrics.of_request,)
+    watchers = Watchers(given.max_streams)
+    metrics = Metrics(manager, watchers)
+    manager.observe(metrics.of_run)
+    app.state.services = Services(manager, given, watchers, metrics, Jobs())
+    app.state.observers = (metrics.of_request,)
     errors.install(app)
-    app.include_router(probes.router)
-    app.include_router(operations.router)
+    for noun in (probes, assistant_routes, threads, states, stateless, runs, operations):
+        app.include_router(noun.router)
     guard(app, given, authenticate, public=(*documents, *probes.router.routes))
     return app
 

@@ -19,6 +19,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
+from coordinator.gateway.held import Watchers
 from coordinator.gateway.middleware.envelope import Exchange
 from coordinator.manager import RunManager
 from coordinator.notifier import Connectivity
@@ -35,7 +36,6 @@ from coordinator.telemetry.events import (
     RunStarted,
     WorkerFenced,
 )
-from coordinator.workers.health import Health
 from stores.rows import WorkerRow
 from stores.states import WorkerState
 
@@ -46,6 +46,17 @@ REFRESH = 5.0
 
 _FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+
+_OF_WORKER = {
+    "ready": "1 = may be sent new runs",
+    "epoch": "The worker's epoch",
+    "lease_seconds": "Until its lease ends unless it is renewed; infinite where nobody else uses the store",
+    "loop_lag_seconds": "How late the event loop turns",
+    "tick_age_seconds": "Since it last looked for what no signal told it",
+    "redis_connected": "1 = signals travel; 0 = the store is asked instead",
+    "owed_writes": "Writes that wait for the store",
+    "open_answers": "Streams and long answers that are open",
+}
 
 
 @contextmanager
@@ -65,7 +76,8 @@ def shared_between_workers() -> Generator[None]:
 class Metrics:
     """One for each gateway. `of_run` is a telemetry hook, `of_request` is called for each request."""
 
-    def __init__(self) -> None:
+    def __init__(self, manager: RunManager, watchers: Watchers) -> None:
+        self._manager, self._watchers = manager, watchers
         self._registry = CollectorRegistry()
         self._shared = _FOLDER in os.environ
         self._requests = self._counter("http_requests", "Requests", "method", "route", "status")
@@ -88,17 +100,11 @@ class Metrics:
             WorkerFenced: self._counter("worker_fenced", "Times that a worker lost its lease"),
             PeerBuried: self._counter("peers_buried", "Dead workers buried"),
         }
-        self._of_worker: dict[str, tuple[Gauge, Callable[[RunManager, Health], float]]] = {
-            name: (
-                Gauge(
-                    f"coordinator_worker_{name}",
-                    about,
-                    registry=self._registry,
-                    multiprocess_mode="liveall",
-                ),
-                read,
+        self._of_worker = {
+            name: Gauge(
+                f"coordinator_worker_{name}", about, registry=self._registry, multiprocess_mode="liveall"
             )
-            for name, (about, read) in _OF_WORKER.items()
+            for name, about in _OF_WORKER.items()
         }
 
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
@@ -117,21 +123,32 @@ class Metrics:
         elif (counter := self._counted.get(type(event))) is not None:
             counter.inc()
 
-    async def refresh(self, manager: RunManager) -> None:
-        health = await manager.health()
-        for gauge, read in self._of_worker.values():
-            gauge.set(read(manager, health))
+    async def refresh(self) -> None:
+        health = await self._manager.health()
+        forever, never = float("inf"), float("nan")
+        told = {
+            "ready": health.ready,
+            "epoch": health.epoch,
+            "lease_seconds": forever if health.lease_remaining is None else health.lease_remaining,
+            "loop_lag_seconds": never if health.loop_lag is None else health.loop_lag,
+            "tick_age_seconds": never if health.ticked_ago is None else health.ticked_ago,
+            "redis_connected": health.connectivity is Connectivity.connected,
+            "owed_writes": self._manager.owed,
+            "open_answers": self._watchers.open,
+        }
+        for name, gauge in self._of_worker.items():
+            gauge.set(told[name])
 
-    async def keep_fresh(self, manager: RunManager) -> None:
+    async def keep_fresh(self) -> None:
         """For ever, where other workers answer for this one."""
         while self._shared:
-            await self.refresh(manager)
+            await self.refresh()
             await asyncio.sleep(REFRESH)
 
-    async def exposition(self, manager: RunManager) -> bytes:
+    async def exposition(self) -> bytes:
         """All of it, as CONTENT_TYPE. Raises StoreError."""
-        await self.refresh(manager)
-        workers = await manager.workers()
+        await self.refresh()
+        workers = await self._manager.workers()
         registry = CollectorRegistry()
         if self._shared:
             _forget_the_dead(Path(os.environ[_FOLDER]))
@@ -140,26 +157,6 @@ class Metrics:
             registry.register(_Collected(self._registry.collect))
         registry.register(_Collected(lambda: _of_all(workers)))
         return await asyncio.to_thread(generate_latest, registry)
-
-
-_OF_WORKER: dict[str, tuple[str, Callable[[RunManager, Health], float]]] = {
-    "ready": ("1 = may be sent new runs", lambda _, health: health.ready),
-    "epoch": ("The worker's epoch", lambda _, health: health.epoch),
-    "lease_seconds": (
-        "How long its lease lasts unless it is renewed; infinite where nobody else uses the store",
-        lambda _, health: float("inf") if health.lease_remaining is None else health.lease_remaining,
-    ),
-    "loop_lag_seconds": ("How late the event loop turns", lambda _, health: health.loop_lag or 0.0),
-    "tick_age_seconds": (
-        "Since it last looked for what no signal told it",
-        lambda _, health: float("nan") if health.ticked_ago is None else health.ticked_ago,
-    ),
-    "redis_connected": (
-        "1 = signals travel; 0 = the store is asked instead",
-        lambda _, health: health.connectivity is Connectivity.connected,
-    ),
-    "owed_writes": ("Writes that wait for the store", lambda manager, _: manager.owed),
-}
 
 
 class _Collected(Collector):

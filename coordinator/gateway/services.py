@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from coordinator.gateway.held import Watchers
 from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.manager import RunManager
@@ -19,8 +20,9 @@ class Services:
 
     manager: RunManager
     settings: GatewaySettings
-    metrics: Metrics = field(default_factory=Metrics)
-    jobs: Jobs = field(default_factory=Jobs)
+    watchers: Watchers
+    metrics: Metrics
+    jobs: Jobs
     """What goes on after a request was answered."""
 
 

@@ -238,6 +238,7 @@ class Admissions:
             model_name=new.model_name,
         )
         entry = self._registry.add(record, own)
+        entry.temporary = admission.temporary
         if (limits := _limits_of(new)) != NO_LIMITS:
             entry.limits = limits
             self._timeouts.waits(entry)

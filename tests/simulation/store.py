@@ -44,6 +44,10 @@ WRITES = frozenset(
         "update_run_completion",
         "update_run_progress",
         "delete",
+        "create_thread",
+        "patch_thread",
+        "delete_run",
+        "expire_threads",
     }
 )
 READS = frozenset(
@@ -61,11 +65,25 @@ READS = frozenset(
         "list_by_thread",
         "list_inflight",
         "list_pending",
+        "threads",
+        "count_threads",
+        "run",
+        "thread_runs",
+        "inflight_runs",
+        "has_expired_threads",
     }
 )
 _HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "write", "_write_progress", "deliver"})
 
-_TABLES = ("transitions", "runs", "threads", "deleted_threads", "workers", "sqlite_sequence")
+_TABLES = (
+    "transitions",
+    "runs",
+    "threads",
+    "deleted_threads",
+    "passing_fences",
+    "workers",
+    "sqlite_sequence",
+)
 _NOTE = (
     "CREATE TEMP TRIGGER sim_note AFTER INSERT ON main.transitions BEGIN SELECT sim_note(NEW.run_id,"
     " NEW.thread_id, NEW.what, NEW.from_status, NEW.to_status, NEW.holds_thread, NEW.cause, NEW.epoch,"

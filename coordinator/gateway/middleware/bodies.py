@@ -1,4 +1,4 @@
-"""What a request brings: at most so much, and within a time. Whether it is what it should be is for the routes."""
+"""What a request brings: at most so much, and within a time. What it has to be is for the routes."""
 
 from __future__ import annotations
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from fastapi import APIRouter, Depends, HTTPException, Response
+from fastapi import Depends, HTTPException, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from coordinator.gateway.caller import CallerIn, Role, at_least, check_sees_everybody
 from coordinator.gateway.metrics import CONTENT_TYPE
+from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.operation_models import (
     Explained,
     HealthDetails,
@@ -14,9 +15,13 @@ from coordinator.gateway.routes.operation_models import (
     ReceiptOut,
     WorkerOut,
 )
+from coordinator.gateway.routes.parameters import READER, RunIn
 from coordinator.gateway.services import ServicesIn
 
-router = APIRouter(tags=["operations"], dependencies=[Depends(at_least(Role.reader))])
+router = router_of("operations")
+
+EVERYBODY = [*READER, Depends(check_sees_everybody)]
+ADMIN = [Depends(at_least(Role.admin))]
 
 
 class DrainBody(BaseModel):
@@ -35,32 +40,32 @@ class Drained(BaseModel):
     """It was draining before."""
 
 
-@router.get("/coordinator/workers", dependencies=[Depends(check_sees_everybody)])
+@router.get("/coordinator/workers", dependencies=EVERYBODY)
 async def workers(services: ServicesIn, all: bool = False) -> list[WorkerOut]:  # noqa: A002 - its name in the query
     """The workers of the deployment, as the store knows them; with `all` those that are dead too."""
     return [WorkerOut.of(worker) for worker in await services.manager.workers(alive_only=not all)]
 
 
-@router.get("/coordinator/runs/{run_id}/explain")
-async def explain(run_id: str, services: ServicesIn, caller: CallerIn) -> Explained:
+@router.get("/coordinator/runs/{run_id}/explain", dependencies=READER)
+async def explain(run_id: RunIn, services: ServicesIn, caller: CallerIn) -> Explained:
     """A run's history: who decided what, when and why; and where it stands now."""
-    return Explained.of(await services.manager.explain(run_id, user_id=caller.user_id))
+    return Explained.of(await services.manager.explain(str(run_id), user_id=caller.user_id))
 
 
-@router.get("/coordinator/runs/{run_id}/receipt")
-async def receipt(run_id: str, services: ServicesIn, caller: CallerIn) -> ReceiptOut:
+@router.get("/coordinator/runs/{run_id}/receipt", dependencies=READER)
+async def receipt(run_id: RunIn, services: ServicesIn, caller: CallerIn) -> ReceiptOut:
     """The four times of a run's cancel: requested, delivered, stopped, settled. None = not yet."""
-    return ReceiptOut.of(await services.manager.receipt(run_id, user_id=caller.user_id))
+    return ReceiptOut.of(await services.manager.receipt(str(run_id), user_id=caller.user_id))
 
 
-@router.get("/coordinator/health")
+@router.get("/coordinator/health", dependencies=READER)
 async def health(services: ServicesIn, caller: CallerIn) -> HealthDetails | HealthSummary:
     """How the worker is that answers; why it is not ready is for admins, whom errors may tell of hosts."""
     seen = await services.manager.health()
     return HealthDetails.of(seen) if caller.role >= Role.admin else HealthSummary.of(seen)
 
 
-@router.post("/coordinator/drain", status_code=202, dependencies=[Depends(at_least(Role.admin))])
+@router.post("/coordinator/drain", status_code=202, dependencies=ADMIN)
 async def drain(services: ServicesIn, body: DrainBody | None = None) -> Drained:
     """Let the worker that answers leave in good order: it admits nothing any more, its waiting runs are
     handed over, the others get `grace` s. Answers at once. Behind one port several workers answer in
@@ -76,9 +81,7 @@ async def drain(services: ServicesIn, body: DrainBody | None = None) -> Drained:
     return Drained(epoch=manager.epoch, grace=grace, already=already)
 
 
-@router.get(
-    "/metrics", dependencies=[Depends(check_sees_everybody)], response_class=Response, tags=["operations"]
-)
+@router.get("/metrics", dependencies=EVERYBODY, response_class=Response)
 async def metrics(services: ServicesIn) -> Response:
     """For Prometheus. Of all workers of this server, and of the deployment as the store knows it."""
-    return Response(await services.metrics.exposition(services.manager), media_type=CONTENT_TYPE)
+    return Response(await services.metrics.exposition(), media_type=CONTENT_TYPE)

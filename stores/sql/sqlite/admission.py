@@ -138,13 +138,17 @@ def _already_there(
 
     A draining worker may still claim, but not admit.
     """
-    live, owner, known = cx.execute(
-        "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = ? AND state = 'live'),"
-        " (SELECT user_id FROM threads WHERE thread_id = ?), EXISTS (SELECT 1 FROM runs WHERE run_id = ?)",
-        (epoch, run.thread_id, run.run_id),
+    live, there, owner, known = cx.execute(
+        "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = :epoch AND state = 'live'),"
+        " EXISTS (SELECT 1 FROM threads WHERE thread_id = :thread),"
+        " (SELECT user_id FROM threads WHERE thread_id = :thread),"
+        " EXISTS (SELECT 1 FROM runs WHERE run_id = :run)",
+        {"epoch": epoch, "thread": run.thread_id, "run": run.run_id},
     ).fetchone()
     if not live:
         raise EpochDead(epoch)
+    if run.thread_must_exist and not there:
+        raise ThreadNotFound(run.thread_id)
     if not anybody and None not in (owner, run.user_id) and owner != run.user_id:
         raise ThreadNotFound(run.thread_id)
     found: RunRow | None = None
@@ -240,14 +244,16 @@ _INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 25)})"
 
 
 _TOUCH_THREAD = (
-    "INSERT INTO threads (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at)"
+    "INSERT INTO threads"
+    " (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at, ttl_ms, temporary)"
     " VALUES (:thread, :user, :assistant,"
-    " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now)"
+    " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now,"
+    " :temporary_ms, :temporary_ms IS NOT NULL)"
     " ON CONFLICT (thread_id) DO UPDATE SET"
     " user_id = COALESCE(threads.user_id, excluded.user_id),"
     " assistant_id = COALESCE(excluded.assistant_id, threads.assistant_id),"
     " fence = threads.fence + :step, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at"
-    " RETURNING fence, next_seq"
+    " RETURNING fence, next_seq, temporary"
 )
 """Creates the thread's row or takes its next number, and a new fence where the run takes the thread."""
 
@@ -263,7 +269,7 @@ def _place(
     now: int,
 ) -> Admission:
     step = 1 if holds else 0
-    fence, seq = cx.execute(
+    fence, seq, temporary = cx.execute(
         _TOUCH_THREAD,
         {
             "thread": run.thread_id,
@@ -271,6 +277,7 @@ def _place(
             "assistant": run.assistant_id,
             "step": step,
             "now": now,
+            "temporary_ms": run.temporary_ms,
         },
     ).fetchone()
     fence = fence if holds else 0
@@ -301,4 +308,4 @@ def _place(
         now + run.queue_timeout_ms * 1000 if home and run.queue_timeout_ms is not None else None,
     )
     cx.execute(_INSERT, values)
-    return Admission(run.run_id, holds, fence, seq, replaced)
+    return Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))
