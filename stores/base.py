@@ -136,7 +136,8 @@ class AdmissionStore(Protocol):
         returned; then by strategy: idle -> take the thread with a new fence; `reject` ->
         ConflictError; `enqueue` -> join the line; `interrupt`, `rollback` -> decide everything in
         flight and join the line, or take the thread at once where nobody holds it. A thread that is not
-        there is made, unless the run says `thread_must_exist`: ThreadNotFound.
+        there is made, unless the run says `thread_must_exist`: ThreadNotFound. So is one of another
+        user, and, unless the run may `adopt` it, one of none.
 
         Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead; of the parent
         that it names RunNotFound (also where that is another user's), ParentEnded.

@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from coordinator import RunManager
+from coordinator.assistants.demo import agent
 from coordinator.gateway import Gateway, GatewaySettings, create_gateway, key_file
 from coordinator.gateway.caller import Authenticate, Role
 from coordinator.settings import Settings
@@ -25,9 +26,12 @@ async def serving(
     headers: Mapping[str, str] | None = None,
     **settings: Any,
 ) -> AsyncGenerator[tuple[Gateway, httpx.AsyncClient]]:
-    """A gateway on a manager in memory that is open, and a client that is refused nothing by default."""
+    """A gateway on a manager in memory that is open, with the demo assistant, and a client of it.
+
+    A client that carries no key is refused nothing unless the settings name a file of keys."""
     gateway = create_gateway(
-        manager or RunManager(settings=Settings(tick=0.05)),
+        manager or RunManager(settings=Settings(tick=0.05, grace=0)),
+        {"agent": agent},
         settings=GatewaySettings(**settings),
         authenticate=authenticate,
     )
