@@ -51,6 +51,8 @@ class NewRun:
     idle_timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
     thread_must_exist: bool = False
+    adopt: bool = True
+    """A thread that is no user's becomes that of the run's user; else it is not there for him."""
     temporary_ms: int | None = None
     """A thread that this admission makes is temporary, and kept so long after it was last used."""
     delay_ms: int | None = None

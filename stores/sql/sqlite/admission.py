@@ -55,16 +55,17 @@ def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: 
     strategy = Strategy(run.multitask_strategy)
     if in_flight and strategy is Strategy.reject:
         raise ConflictError(run.thread_id, in_flight[0].run_id)
-    replaced: tuple[Decision, ...] = ()
-    if (action := _ACTION.get(strategy)) is not None:
-        replaced = _replace(cx, run, in_flight, action, now)
-        free = not any(other.holds_thread for other in in_flight)
-        in_flight = []
-    else:
+    action = _ACTION.get(strategy)
+    if action is None:
         free = all(other.not_before is not None for other in in_flight)
+    else:
+        free = not any(other.holds_thread for other in in_flight)
     holds = free and run.delay_ms is None
-    if not holds and (action is None or run.delay_ms is not None):
-        _check_limits(cx, run, in_flight, limits)
+    if not holds:
+        if action is None:
+            _check_thread_limit(run, in_flight, limits.per_thread)
+        _check_user_limit(cx, run, limits.per_user, but_on_its_thread=action is not None)
+    replaced = () if action is None else _replace(cx, run, in_flight, action, now)
     return _place(cx, run, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
 
 
@@ -182,7 +183,7 @@ def _already_there(
         raise EpochDead(epoch)
     if run.thread_must_exist and not there:
         raise ThreadNotFound(run.thread_id)
-    if not anybody and None not in (owner, run.user_id) and owner != run.user_id:
+    if not anybody and run.user_id not in (None, owner) and (owner is not None or (there and not run.adopt)):
         raise ThreadNotFound(run.thread_id)
     found: RunRow | None = None
     if known:
@@ -253,16 +254,23 @@ def _replace(
     return tuple(decision for decision in decisions if decision is not None)
 
 
-def _check_limits(cx: sqlite3.Connection, run: NewRun, in_flight: list[_InFlight], limits: Limits) -> None:
-    if limits.per_thread is not None and sum(other.waiting for other in in_flight) >= limits.per_thread:
-        raise QueueFull(run.thread_id, "thread", limits.per_thread)
-    if limits.per_user is not None and run.user_id is not None:
-        (count,) = cx.execute(
-            f"SELECT count(*) FROM runs WHERE {WAITS} AND user_id = ?",
-            (run.user_id,),
-        ).fetchone()
-        if count >= limits.per_user:
-            raise QueueFull(run.thread_id, "user", limits.per_user)
+def _check_thread_limit(run: NewRun, in_flight: list[_InFlight], limit: int | None) -> None:
+    if limit is not None and sum(other.waiting for other in in_flight) >= limit:
+        raise QueueFull(run.thread_id, "thread", limit)
+
+
+def _check_user_limit(
+    cx: sqlite3.Connection, run: NewRun, limit: int | None, *, but_on_its_thread: bool = False
+) -> None:
+    """`but_on_its_thread`: those that wait there will be replaced."""
+    if limit is None or run.user_id is None:
+        return
+    (count,) = cx.execute(
+        f"SELECT count(*) FROM runs WHERE {WAITS} AND user_id = ? AND (NOT ? OR thread_id <> ?)",
+        (run.user_id, but_on_its_thread, run.thread_id),
+    ).fetchone()
+    if count >= limit:
+        raise QueueFull(run.thread_id, "user", limit)
 
 
 _INSERT_COLUMNS = (
