@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreRefused,
         StoreUnavailable,
+        ThreadExists,
         ThreadNotFound,
         UnsupportedStrategyError,
     )
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from coordinator.settings import Settings
     from coordinator.workers.health import Health
     from stores.base import RunStore
+    from stores.catalogue import ThreadQuery
     from stores.memory import MemoryRunStore
 
 __all__ = [
@@ -98,7 +100,9 @@ __all__ = [
     "StoreRefused",
     "StoreUnavailable",
     "Strategy",
+    "ThreadExists",
     "ThreadNotFound",
+    "ThreadQuery",
     "UnsupportedStrategyError",
     "assistant",
     "open_coordinator",
@@ -149,7 +153,9 @@ _HOMES = {
     "StoreRefused": "coordinator.errors",
     "StoreUnavailable": "coordinator.errors",
     "Strategy": "coordinator.schemas",
+    "ThreadExists": "coordinator.errors",
     "ThreadNotFound": "coordinator.errors",
+    "ThreadQuery": "stores.catalogue",
     "UnsupportedStrategyError": "coordinator.errors",
     "assistant": "coordinator.assistants.decorator",
     "open_coordinator": "coordinator.bootstrap",

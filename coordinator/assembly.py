@@ -8,6 +8,7 @@ from functools import cached_property
 
 from coordinator.assistants.decorator import Agents
 from coordinator.assistants.registry import Assistants
+from coordinator.assistants.undo import Undo
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Clocks, Stamps
 from coordinator.event_log import EventLog
@@ -18,6 +19,7 @@ from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier
 from coordinator.runs.admission import Admissions
 from coordinator.runs.cancellation import Cancellations, Delivery
+from coordinator.runs.catalogue import Catalogue
 from coordinator.runs.execution import Execution
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.lifecycle import Lifecycle
@@ -34,6 +36,7 @@ from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.deadline import GONE, Deadline
 from coordinator.workers.drain import DRAINED, Drain
 from coordinator.workers.executor import TrackingExecutor
+from coordinator.workers.expiry import Expiry
 from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
 from coordinator.workers.loops import Loops
@@ -72,7 +75,11 @@ class Assembly:
         self.telemetry = Telemetry(hooks)
         self.jobs, self._stamps = Jobs(), Stamps(self.clocks.wall)
         self.registry = Registry(
-            settings.keep_finished, settings.keep_finished_max, self._forget, clocks=self.clocks
+            settings.keep_finished,
+            settings.keep_finished_max,
+            self._forget,
+            keep_temporary=settings.keep_temporary,
+            clocks=self.clocks,
         )
         self.assistants = Assistants(assistants or (), self.values)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)
@@ -96,6 +103,10 @@ class Assembly:
         return StoredValues(self.store, lambda: self.worker.epoch)
 
     @cached_property
+    def _undo(self) -> Undo:
+        return Undo(self.values, self.assistants.states_of)
+
+    @cached_property
     def line(self) -> WaitingLine:
         return WaitingLine(
             self.store,
@@ -116,7 +127,7 @@ class Assembly:
             slots=self._slots,
             notifier=self.notifier,
             worker=self.worker,
-            states=self.values,
+            undo=self._undo,
             jobs=self.jobs,
             outbox=self.outbox,
             telemetry=self.telemetry,
@@ -232,6 +243,10 @@ class Assembly:
         return Reading(self.queries, self.assistants)
 
     @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.store, self.registry, self._event_log)
+
+    @cached_property
     def readers(self) -> Readers:
         return Readers(
             self._event_log,
@@ -266,7 +281,7 @@ class Assembly:
             self.store,
             worker=self.worker,
             line=self.line,
-            states=self.assistants.states_of,
+            undo=self._undo,
             slots=self._slots,
             notifier=self.notifier,
             jobs=self.jobs,
@@ -288,6 +303,11 @@ class Assembly:
             executor=lambda: self.executor,
             clock=self.clocks.boottime,
         )
+
+    @cached_property
+    def expiry(self) -> Expiry:
+        given = self.settings
+        return Expiry(self.store, self.registry, self._event_log, interval=given.sweep, jitter=given.jitter)
 
     @cached_property
     def loops(self) -> Loops:
@@ -318,6 +338,11 @@ class Assembly:
             grace=self.settings.grace,
         )
 
+    @property
+    def temporary_ms(self) -> int:
+        """The time to live of a temporary thread."""
+        return round(self.settings.keep_temporary * 1000)
+
     # -- what binds them
 
     async def _registered(self, epoch: int) -> None:
@@ -325,6 +350,7 @@ class Assembly:
             self.pacemaker.start(self.worker.lease)
             await self.loops.begin(epoch)
             self.pruner.begin()
+            self.expiry.begin()
 
     def _forget(self, run_id: str) -> None:
         """What leaves memory here leaves the memory of the store and of the event log as well."""
@@ -363,11 +389,13 @@ class Assembly:
         closing = Deadline(max(self.drain.until + GONE, now + GONE - DRAINED))
         await closing.step("Stopping the loops", self.loops.stop())
         await closing.step("Stopping the pruner", self.pruner.stop())
+        await closing.step("Stopping the expiry", self.expiry.stop())
         await self.jobs.finished(within=min(1.0, closing.share))
         await self.outbox.aclose(within=min(5.0, closing.share))
         await closing.step("Stopping the heartbeat", self.pacemaker.stop())
         await closing.step("Signing off", self.worker.retire())
         for entry in self.registry.unsettled():  # admitted while the doors closed, or deaf to its cancel
             self.settlement.abandon(entry, "the worker has left")
+        self.readers.close()
         await closing.step("Closing the transport", self.notifier.aclose())
         await closing.step("Closing the store", self.store.aclose())

@@ -15,6 +15,7 @@ from coordinator.clock import Clocks
 from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
+from coordinator.facade.catalogue import CatalogueFacade
 from coordinator.facade.threads import ThreadsFacade
 from coordinator.facade.views import ViewsFacade
 from coordinator.facade.worker import WorkerFacade
@@ -34,10 +35,11 @@ from stores.memory import PrivateStore
 from stores.plain import PlainStore
 
 
-class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
+class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
     """Runs of this process, coordinated with those of every other process on the same store.
 
-    What is not about the life of a run is inherited: `facade.worker`, `facade.views`, `facade.threads`.
+    What is not about the life of a run is inherited: `facade.worker`, `facade.views`,
+    `facade.catalogue`, `facade.threads`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
@@ -146,6 +148,9 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         user_id: str | None = None,
         idempotency_key: str | None = None,
         parent_run_id: str | None = None,
+        thread_must_exist: bool = False,
+        adopt_thread: bool = True,
+        temporary_thread: bool = False,
         timeout: check.TimeLimit = "default",
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
@@ -160,6 +165,10 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         Limits in s ("default" = the setting, None = off), each ends the run with status `timeout`:
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
         its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
+
+        A thread that is not there is made by the first admission, unless `thread_must_exist`; one that
+        is no user's becomes that of this user, or without `adopt_thread` is not there for him;
+        `temporary_thread`: as one that is removed `keep_temporary` s after its last run settled.
 
         `after_seconds`: it joins its thread's line when that much time has passed by the store's clock, and
         survives restarts until then; its `created_at` is that moment. Who comes before it is not kept
@@ -182,6 +191,11 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
             after_seconds=after_seconds,
         )
+        new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
+        new.adopt = check.check_flag("adopt_thread", adopt_thread)
+        if check.check_flag("temporary_thread", temporary_thread):
+            new.temporary_ms = self._parts.temporary_ms
+            self._parts.expiry.begin()
         return await self._parts.admissions.admit(new)
 
     # -- running

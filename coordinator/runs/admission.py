@@ -242,6 +242,7 @@ class Admissions:
             model_name=new.model_name,
         )
         entry = self._registry.add(record, own)
+        entry.temporary = admission.temporary
         delay = _seconds(new.delay_ms) or 0.0
         if (limits := _limits_of(new)) != NO_LIMITS:
             entry.limits = limits

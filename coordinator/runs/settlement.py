@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.undo import Undo
 from coordinator.clock import Stamps
 from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreUnavailable
 from coordinator.lock import SlotLock
@@ -25,7 +25,7 @@ from coordinator.runs.waiting_line import WaitingLine
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunForced, RunLost, RunSettled
-from stores.base import DecisionStore, OwnershipStore, RecordStore
+from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
 from stores.rows import Claimed, Finish, Outcome, Ownership
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 AGAIN = 0.2  # s; between two attempts of a rollback, during which the thread is held
 
 
-class SettlementStore(OwnershipStore, DecisionStore, RecordStore, Protocol):
+class SettlementStore(OwnershipStore, DecisionStore, RecordStore, ReadStore, Protocol):
     """What settling needs of the store."""
 
 
@@ -50,7 +50,7 @@ class Settlement:
         slots: SlotLock,
         notifier: Notifier,
         worker: Incarnation,
-        states: ThreadStates,
+        undo: Undo,
         jobs: Jobs,
         outbox: Outbox,
         telemetry: Telemetry,
@@ -58,7 +58,7 @@ class Settlement:
         force_after: float,
     ) -> None:
         self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
-        self._worker, self._states, self._jobs, self._outbox = worker, states, jobs, outbox
+        self._worker, self._undoing, self._jobs, self._outbox = worker, undo, jobs, outbox
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
         self._line = line
         self.forced = 0
@@ -241,14 +241,12 @@ class Settlement:
     async def _undo(self, entry: Entry, end: Outcome) -> Finish:
         """A rollback was decided: put the thread back, then settle. The attempts that fail are counted in
         the row, with a new fence for the next: whoever goes on with it, there are so many in all."""
-        states, ref = entry.states or self._states, entry.rollback_ref
+        ref = entry.rollback_ref
         while True:
             own = _own(entry)
             state, error, values = "done", None, None
             try:
-                values = await self._persist(
-                    entry, partial(states.restore, own.thread_id, own.run_id, ref, own.fence)
-                )
+                values = await self._persist(entry, partial(self._undoing.restore, own, ref, entry.states))
             except CoordinatorError:
                 raise
             except Exception as failure:
@@ -263,9 +261,12 @@ class Settlement:
 
     async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
         """The row has vanished (and nobody took the thread): write it anew, once. A decision that came
-        before the task's own end stays, although no row says so any more."""
+        before the task's own end stays, although no row says so any more. Where its thread is gone as well,
+        it had settled, and was removed before its owner heard of it."""
         record = entry.record
         status, error = (end.status, end.error) if entry.open else (record.status, record.error)
+        if await self._persist(entry, lambda: self._store.thread(record.thread_id)) is None:
+            return Finish(status)
         row = row_of(record, status, error)
         await self._persist(entry, lambda: self._store.put(record.run_id, **row))
         logger.warning("The row of run %r had vanished and was written anew", record.run_id)

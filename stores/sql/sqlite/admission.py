@@ -55,16 +55,17 @@ def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: 
     strategy = Strategy(run.multitask_strategy)
     if in_flight and strategy is Strategy.reject:
         raise ConflictError(run.thread_id, in_flight[0].run_id)
-    replaced: tuple[Decision, ...] = ()
-    if (action := _ACTION.get(strategy)) is not None:
-        replaced = _replace(cx, run, in_flight, action, now)
-        free = not any(other.holds_thread for other in in_flight)
-        in_flight = []
-    else:
+    action = _ACTION.get(strategy)
+    if action is None:
         free = all(other.not_before is not None for other in in_flight)
+    else:
+        free = not any(other.holds_thread for other in in_flight)
     holds = free and run.delay_ms is None
-    if not holds and (action is None or run.delay_ms is not None):
-        _check_limits(cx, run, in_flight, limits)
+    if not holds:
+        if action is None:
+            _check_thread_limit(run, in_flight, limits.per_thread)
+        _check_user_limit(cx, run, limits.per_user, but_on_its_thread=action is not None)
+    replaced = () if action is None else _replace(cx, run, in_flight, action, now)
     return _place(cx, run, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
 
 
@@ -171,14 +172,18 @@ def _already_there(
 
     A draining worker may still claim, but not admit.
     """
-    live, owner, known = cx.execute(
-        "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = ? AND state = 'live'),"
-        " (SELECT user_id FROM threads WHERE thread_id = ?), EXISTS (SELECT 1 FROM runs WHERE run_id = ?)",
-        (epoch, run.thread_id, run.run_id),
+    live, there, owner, known = cx.execute(
+        "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = :epoch AND state = 'live'),"
+        " EXISTS (SELECT 1 FROM threads WHERE thread_id = :thread),"
+        " (SELECT user_id FROM threads WHERE thread_id = :thread),"
+        " EXISTS (SELECT 1 FROM runs WHERE run_id = :run)",
+        {"epoch": epoch, "thread": run.thread_id, "run": run.run_id},
     ).fetchone()
     if not live:
         raise EpochDead(epoch)
-    if not anybody and None not in (owner, run.user_id) and owner != run.user_id:
+    if run.thread_must_exist and not there:
+        raise ThreadNotFound(run.thread_id)
+    if not anybody and run.user_id not in (None, owner) and (owner is not None or (there and not run.adopt)):
         raise ThreadNotFound(run.thread_id)
     found: RunRow | None = None
     if known:
@@ -249,16 +254,23 @@ def _replace(
     return tuple(decision for decision in decisions if decision is not None)
 
 
-def _check_limits(cx: sqlite3.Connection, run: NewRun, in_flight: list[_InFlight], limits: Limits) -> None:
-    if limits.per_thread is not None and sum(other.waiting for other in in_flight) >= limits.per_thread:
-        raise QueueFull(run.thread_id, "thread", limits.per_thread)
-    if limits.per_user is not None and run.user_id is not None:
-        (count,) = cx.execute(
-            f"SELECT count(*) FROM runs WHERE {WAITS} AND user_id = ?",
-            (run.user_id,),
-        ).fetchone()
-        if count >= limits.per_user:
-            raise QueueFull(run.thread_id, "user", limits.per_user)
+def _check_thread_limit(run: NewRun, in_flight: list[_InFlight], limit: int | None) -> None:
+    if limit is not None and sum(other.waiting for other in in_flight) >= limit:
+        raise QueueFull(run.thread_id, "thread", limit)
+
+
+def _check_user_limit(
+    cx: sqlite3.Connection, run: NewRun, limit: int | None, *, but_on_its_thread: bool = False
+) -> None:
+    """`but_on_its_thread`: those that wait there will be replaced."""
+    if limit is None or run.user_id is None:
+        return
+    (count,) = cx.execute(
+        f"SELECT count(*) FROM runs WHERE {WAITS} AND user_id = ? AND (NOT ? OR thread_id <> ?)",
+        (run.user_id, but_on_its_thread, run.thread_id),
+    ).fetchone()
+    if count >= limit:
+        raise QueueFull(run.thread_id, "user", limit)
 
 
 _INSERT_COLUMNS = (
@@ -272,14 +284,16 @@ _INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 26)})"
 
 
 _TOUCH_THREAD = (
-    "INSERT INTO threads (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at)"
+    "INSERT INTO threads"
+    " (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at, ttl_ms, temporary)"
     " VALUES (:thread, :user, :assistant,"
-    " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now)"
+    " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now,"
+    " :temporary_ms, :temporary_ms IS NOT NULL)"
     " ON CONFLICT (thread_id) DO UPDATE SET"
     " user_id = COALESCE(threads.user_id, excluded.user_id),"
     " assistant_id = COALESCE(excluded.assistant_id, threads.assistant_id),"
     " fence = threads.fence + :step, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at"
-    " RETURNING fence, next_seq"
+    " RETURNING fence, next_seq, temporary"
 )
 """Creates the thread's row or takes its next number, and a new fence where the run takes the thread."""
 
@@ -295,7 +309,7 @@ def _place(
     now: int,
 ) -> Admission:
     step = 1 if holds else 0
-    fence, seq = cx.execute(
+    fence, seq, temporary = cx.execute(
         _TOUCH_THREAD,
         {
             "thread": run.thread_id,
@@ -303,6 +317,7 @@ def _place(
             "assistant": run.assistant_id,
             "step": step,
             "now": now,
+            "temporary_ms": run.temporary_ms,
         },
     ).fetchone()
     fence = fence if holds else 0
@@ -337,4 +352,4 @@ def _place(
         not_before,
     )
     cx.execute(_INSERT, values)
-    return Admission(run.run_id, holds, fence, seq, replaced)
+    return Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))
