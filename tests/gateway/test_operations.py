@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -21,8 +22,8 @@ from stores.memory import MemoryStore
 from tests.support.gateways import key_for, serving
 from tests.support.waiting import wait_until
 
-SLOW = {"assistant_id": "agent", "input": {"sleep": 60}}
-AGENT = {"assistant_id": "agent", "input": {}}
+SLOW: dict[str, Any] = {"assistant_id": "agent", "input": {"sleep": 60}}
+AGENT: dict[str, Any] = {"assistant_id": "agent", "input": {}}
 
 
 @pytest.fixture
