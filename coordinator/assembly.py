@@ -237,7 +237,7 @@ class Assembly:
 
     @cached_property
     def catalogue(self) -> Catalogue:
-        return Catalogue(self.store, self.registry)
+        return Catalogue(self.store, self.registry, self._event_log)
 
     @cached_property
     def readers(self) -> Readers:
@@ -298,7 +298,8 @@ class Assembly:
 
     @cached_property
     def expiry(self) -> Expiry:
-        return Expiry(self.store, self.registry)
+        given = self.settings
+        return Expiry(self.store, self.registry, self._event_log, interval=given.sweep, jitter=given.jitter)
 
     @cached_property
     def loops(self) -> Loops:
@@ -307,7 +308,6 @@ class Assembly:
             worker=self.worker,
             watch=self.watch,
             reaper=self.reaper,
-            expiry=self.expiry,
             notifier=self.notifier,
             telemetry=self.telemetry,
         )
@@ -342,6 +342,7 @@ class Assembly:
             self.pacemaker.start(self.worker.lease)
             await self.loops.begin(epoch)
             self.pruner.begin()
+            self.expiry.begin()
 
     def _forget(self, run_id: str) -> None:
         """What leaves memory here leaves the memory of the store and of the event log as well."""
@@ -374,6 +375,7 @@ class Assembly:
         closing = Deadline(max(self.drain.until + GONE, now + GONE - DRAINED))
         await closing.step("Stopping the loops", self.loops.stop())
         await closing.step("Stopping the pruner", self.pruner.stop())
+        await closing.step("Stopping the expiry", self.expiry.stop())
         await self.jobs.finished(within=min(1.0, closing.share))
         await self.outbox.aclose(within=min(5.0, closing.share))
         await closing.step("Stopping the heartbeat", self.pacemaker.stop())

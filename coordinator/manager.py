@@ -189,6 +189,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
         new.adopt = check.check_flag("adopt_thread", adopt_thread)
         if check.check_flag("temporary_thread", temporary_thread):
             new.temporary_ms = self._parts.temporary_ms
+            self._parts.expiry.begin()
         return await self._parts.admissions.admit(new)
 
     # -- running

@@ -60,6 +60,8 @@ class ThreadQuery:
 
 
 class RemovedThread(NamedTuple):
+    """`run_ids`: what this call has removed of it."""
+
     thread_id: str
     run_ids: tuple[str, ...]
 
@@ -116,7 +118,8 @@ class CatalogueStore(Protocol):
         """Remove threads whose time to live has passed by the store's clock since they were last used, with
         their runs and the audit of those; one transaction, at most `limit` threads.
 
-        Used: changed, or a run there settled. Never one where a run has not settled. Its fence is kept, so
-        that a thread of the same id goes on from there: that of a temporary one for a day.
+        Used: changed, or a run there settled. Never one where a run has not settled. One with very many runs
+        goes in pieces, the oldest first; used again meanwhile, it keeps the rest. Its fence is kept, so that
+        a thread of the same id goes on from there: that of a temporary one for a day.
         """
         ...

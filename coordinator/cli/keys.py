@@ -39,10 +39,7 @@ def create_key(
         raise InvalidArgument("--user", "a key with the role user is for one user")
     if wanted is Role.admin and user is not None:
         raise InvalidArgument("--user", "a key with the role admin is for everybody's threads")
-    until = (
-        None if expires is None else datetime.now(UTC) + timedelta(seconds=seconds_of(expires, "--expires"))
-    )
-    key, text = key_file.create(path, role=wanted, user_id=user, name=name, expires_at=until)
+    key, text = key_file.create(path, role=wanted, user_id=user, name=name, expires_at=_end(expires))
     if as_json:
         screen.show_document({"key": {**key_document(key), "text": text}})
         return DONE

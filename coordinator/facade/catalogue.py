@@ -40,6 +40,8 @@ class CatalogueFacade(Facade):
             temporary=check.check_flag("temporary", temporary),
             existing_ok=check.check_choice("if_exists", if_exists, ("raise", "do_nothing")) == "do_nothing",
         )
+        if new.ttl_ms is not None:
+            self._parts.expiry.begin()
         return await self._parts.catalogue.create(new)
 
     async def patch_thread(
@@ -57,6 +59,8 @@ class CatalogueFacade(Facade):
             ttl_ms=None if ttl == "unchanged" else check.check_ttl("ttl", ttl),
             sets_ttl=ttl != "unchanged",
         )
+        if patch.ttl_ms is not None:
+            self._parts.expiry.begin()
         return await self._parts.catalogue.patch(
             check.check_id("thread_id", thread_id), patch, check.check_optional_id("user_id", user_id)
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -9,8 +10,10 @@ from importlib.metadata import version
 from fastapi import FastAPI
 from starlette.types import ASGIApp
 
+from coordinator.assistants import demo
 from coordinator.assistants.function import AgentFunction
 from coordinator.assistants.ports import Assistant
+from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate
 from coordinator.gateway.held import Watchers
@@ -24,6 +27,10 @@ from coordinator.gateway.settings import GatewaySettings
 from coordinator.gateway.wire.json import JsonAnswer
 from coordinator.manager import RunManager
 from coordinator.runs.jobs import Jobs
+
+logger = logging.getLogger(__name__)
+
+DEMO = "agent"
 
 
 class Gateway(FastAPI):
@@ -68,6 +75,8 @@ def create_gateway(
     given = settings or GatewaySettings()
     for name, agent in (assistants or {}).items():
         manager.assistants.register(agent, name=name)
+    if given.demo_assistant:
+        _offer_demo(manager)
     app = Gateway(
         title="run-coordinator",
         version=version("run-coordinator"),
@@ -86,6 +95,15 @@ def create_gateway(
         app.include_router(noun.router)
     guard(app, given, authenticate, public=(*documents, *probes.router.routes))
     return app
+
+
+def _offer_demo(manager: RunManager) -> None:
+    if DEMO in manager.assistants:
+        return
+    try:
+        manager.assistants.register(demo.agent, name=DEMO)
+    except InvalidArgument:  # whoever opened the manager has told the peers already what it can run
+        logger.info("No demo assistant: the manager was opened before the gateway was made")
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4, uuid5
 
 from fastapi import HTTPException
 
+from coordinator.assistants.requests import cleaned
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.bodies import RunCreate, check_metadata, ref_of
@@ -35,7 +36,7 @@ def checked(services: Services, body: RunCreate, thread_id: str | None) -> Wante
     assistant = assistants.get(body.assistant_id)
     if assistant is None:
         raise HTTPException(404 if _is_uuid(body.assistant_id) else 422, "assistant_id: no such assistant")
-    request = _request_of(body)
+    request = cleaned(_request_of(body))
     assistant.validate(request)
     name = assistants.name_of(body.assistant_id) or assistant.name
     return Wanted(body, name, request, thread_id)
@@ -51,7 +52,7 @@ async def begin(
         wanted.thread_id or _own_thread(caller.user_id, idempotency_key),
         wanted.assistant,
         on_disconnect=body.on_disconnect,
-        metadata=body.metadata,
+        metadata=wanted.request.metadata,
         kwargs=wanted.request.kwargs(),
         multitask_strategy=body.multitask_strategy,
         user_id=caller.user_id,

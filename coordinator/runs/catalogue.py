@@ -4,14 +4,15 @@ that every worker gives the same answer."""
 from __future__ import annotations
 
 from coordinator.errors import RunNotFound
+from coordinator.event_log import EventLog
 from coordinator.runs.registry import Registry
 from stores.catalogue import CatalogueStore, NewThread, ThreadPatch, ThreadQuery
 from stores.rows import RunRow, ThreadRow
 
 
 class Catalogue:
-    def __init__(self, store: CatalogueStore, registry: Registry) -> None:
-        self._store, self._registry = store, registry
+    def __init__(self, store: CatalogueStore, registry: Registry, event_log: EventLog) -> None:
+        self._store, self._registry, self._event_log = store, registry, event_log
 
     async def create(self, new: NewThread) -> ThreadRow:
         return await self._store.create_thread(new)
@@ -46,5 +47,6 @@ class Catalogue:
         )
 
     async def delete_run(self, run_id: str, thread_id: str | None, user_id: str | None) -> None:
-        await self._store.delete_run(run_id, thread_id=thread_id, user_id=user_id)
+        deleted = await self._store.delete_run(run_id, thread_id=thread_id, user_id=user_id)
         self._registry.drop(run_id)
+        self._event_log.remove(deleted.thread_id, run_id)

@@ -6,7 +6,9 @@ import asyncio
 import logging
 import time
 
+from coordinator.event_log import EventLog
 from coordinator.runs.registry import Registry
+from coordinator.workers.loops import every
 from stores.catalogue import CatalogueStore
 
 logger = logging.getLogger(__name__)
@@ -16,11 +18,31 @@ BATCH = 100
 
 
 class Expiry:
-    """Every worker looks, at its sweep's interval: two at once do each other no harm, and none has to be
+    """Looks at a varying interval. Every worker does: two at once do each other no harm, and none has to be
     the one that is alive. Where nothing has expired, a look is one read."""
 
-    def __init__(self, store: CatalogueStore, registry: Registry) -> None:
-        self._store, self._registry = store, registry
+    def __init__(
+        self,
+        store: CatalogueStore,
+        registry: Registry,
+        event_log: EventLog,
+        *,
+        interval: float,
+        jitter: float,
+    ) -> None:
+        self._store, self._registry, self._event_log = store, registry, event_log
+        self._interval, self._jitter = interval, jitter
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def begin(self) -> None:
+        """Idempotent. At the first registration where others share the store, else with the first thread
+        that will expire."""
+        if self._task is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(
+                every(lambda: self._interval, self._jitter, self.sweep, asyncio.Event())
+            )
 
     async def sweep(self) -> None:
         """Between two transactions it rests for as long as the last one took. Raises StoreUnavailable."""
@@ -31,6 +53,16 @@ class Expiry:
             for thread in removed:
                 for run_id in thread.run_ids:
                     self._registry.drop(run_id)
-            if removed:
-                logger.debug("Removed %d expired threads", len(removed))
+                    self._event_log.remove(thread.thread_id, run_id)
+            if not removed:
+                return
+            logger.debug("Removed %d expired threads", len(removed))
             await asyncio.sleep(time.monotonic() - began)
+
+    async def stop(self) -> None:
+        """For good. Idempotent."""
+        self._closed = True
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))

@@ -1,4 +1,4 @@
-"""The loops of a worker: tick, sweep, expiry, and the next registration, each at its varying interval."""
+"""The loops of a worker: tick, sweep, and the next registration, each at its varying interval."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from coordinator.notifier import Connectivity, Notifier
 from coordinator.settings import Settings
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import ConnectivityChanged
-from coordinator.workers.expiry import Expiry
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
@@ -31,12 +30,10 @@ class Loops:
         worker: Worker,
         watch: Watch,
         reaper: Reaper,
-        expiry: Expiry,
         notifier: Notifier,
         telemetry: Telemetry,
     ) -> None:
         self._settings, self._worker, self._watch, self._reaper = settings, worker, watch, reaper
-        self._expiry = expiry
         self._notifier, self._telemetry = notifier, telemetry
         self._tasks: list[asyncio.Task[None]] = []
         self._first_sweep: asyncio.TimerHandle | None = None
@@ -63,7 +60,6 @@ class Loops:
             loop.create_task(every(self._pace, jitter, self._watch.tick, self._kick_tick)),
             loop.create_task(every(lambda: settings.renew, jitter, self._worker.stay, self._kick_anew)),
             loop.create_task(every(lambda: settings.sweep, jitter, self._reaper.sweep, self._kick_sweep)),
-            loop.create_task(every(lambda: settings.sweep, jitter, self._expiry.sweep, asyncio.Event())),
         ]
 
     def register_anew(self) -> None:

@@ -30,7 +30,7 @@ from tests.gateway.matrix import (
     expected,
     new_ids,
 )
-from tests.support.gateways import key_for, serving
+from tests.support.asgi import key_for, serving
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,7 +15,7 @@ from coordinator.gateway.authority import Authority, parse_authority, parse_orig
 from coordinator.gateway.caller import Role
 from coordinator.gateway.middleware.hosts import Names
 from coordinator.gateway.middleware.origins import Pages
-from tests.support.gateways import key_for, serving
+from tests.support.asgi import key_for, serving
 
 URL = "/coordinator/workers"
 

@@ -17,7 +17,7 @@ from coordinator.gateway import key_file
 from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.key_file import KeyFileError
 from coordinator.gateway.keys import LOOK_EVERY, Keys, presented
-from tests.support.gateways import key_for, serving
+from tests.support.asgi import key_for, serving
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from coordinator.gateway.caller import Role
 from coordinator.gateway.middleware.bodies import Bodies
 from coordinator.gateway.middleware.rate import MOST_CALLERS, Buckets
 from coordinator.settings import Settings
-from tests.support.gateways import key_for, serving
+from tests.support.asgi import key_for, serving
 from tests.support.waiting import wait_until
 
 MAX = 4096

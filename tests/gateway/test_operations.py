@@ -17,9 +17,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from coordinator import RunManager
 from coordinator.errors import StoreUnavailable
 from coordinator.gateway.caller import Role
-from coordinator.gateway.metrics import shared_between_workers
+from coordinator.gateway.shared_counts import VARIABLE, shared_between_workers
 from stores.memory import MemoryStore
-from tests.support.gateways import key_for, serving
+from tests.support.asgi import key_for, serving
 from tests.support.waiting import wait_until
 
 SLOW: dict[str, Any] = {"assistant_id": "agent", "input": {"sleep": 60}}
@@ -186,7 +186,7 @@ async def test_one_of_several_processes_answers_for_all(tmp_path: Path) -> None:
     program = """
 import asyncio, sys
 from tests.gateway.test_operations import finished, metrics
-from tests.support.gateways import serving
+from tests.support.asgi import serving
 
 async def main():
     async with serving() as (_, client):
@@ -205,4 +205,4 @@ asyncio.run(main())
             out, _ = await process.communicate()
             assert process.returncode == 0
             assert out.split() == [b"%.1f" % number, b"1"]
-    assert "PROMETHEUS_MULTIPROC_DIR" not in os.environ
+    assert VARIABLE not in os.environ

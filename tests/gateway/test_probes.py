@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.support.gateways import serving
+from tests.support.asgi import serving
 
 
 async def test_ok_and_info_answer_without_a_key() -> None:

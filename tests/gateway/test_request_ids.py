@@ -13,7 +13,7 @@ from coordinator import RunManager
 from coordinator.gateway import create_gateway
 from coordinator.gateway.caller import Role
 from coordinator.gateway.request_id import InLogs, request_id
-from tests.support.gateways import key_for, serving
+from tests.support.asgi import key_for, serving
 
 
 @pytest.mark.parametrize("given", ["a", "3f2a-77", "A.b_c:9", "x" * 128])

@@ -45,7 +45,7 @@ class Process:
         self.loop = ProcessLoop(world.schedule)
         self.linked = True
         self.store_closed = self.leaving = self.left = False
-        self.last_write = self.last_answer = 0.0
+        self.last_write = self.last_answer = self.cut_until = 0.0
         self.sent = 0
         """Calls that the store has and has not done yet."""
         self.unsent: list[Call] = []

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stores.memory import MemoryStore
 from stores.rows import WorkerRow
+from stores.sql.sqlite import workers
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -110,6 +111,12 @@ class Database:
 
     def unsettled(self) -> bool:
         return self.cx.execute("SELECT 1 FROM runs WHERE settled_at IS NULL LIMIT 1").fetchone() is not None
+
+    def workers(self) -> list[WorkerRow]:
+        return workers.workers(self.cx, self.clock(), alive_only=True)
+
+    def bury(self, peer: WorkerRow) -> bool:
+        return workers.bury(self.cx, peer.epoch, peer.hb_seq, 0, proven=True, now=self.clock())
 
     def empty(self) -> None:
         for table in _TABLES:

@@ -248,9 +248,12 @@ def state_parts(state: State, select: Collection[str] | None) -> JsonObject:
     found = parts(state, {"values" if name.startswith("values.") else name for name in select})
     keys = {name.removeprefix("values.") for name in select if name.startswith("values.")}
     if keys and "values" not in select:
-        values: Json = state.values if isinstance(state.values, dict) else {}
-        found["values"] = {key: values[key] for key in keys if key in values}
+        found["values"] = _picked(state.values, keys)
     return found
+
+
+def _picked(values: Json, keys: Collection[str]) -> JsonObject:
+    return {key: values[key] for key in keys if key in values} if isinstance(values, dict) else {}
 
 
 def checkpoint_document(thread_id: str, ref: CheckpointRef) -> CheckpointDocument:

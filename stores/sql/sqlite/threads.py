@@ -21,6 +21,8 @@ _FENCE_KEPT = 86_400 * _SECOND
 that was paused."""
 _UNUSED = 60_000
 """ms for which a temporary thread that no run has come to is kept at least: its run is on the way."""
+_RUNS_AT_ONCE = 1_000
+"""Runs removed in one transaction: about 20 ms of the write lock."""
 
 
 def create_thread(cx: sqlite3.Connection, new: NewThread, now: int) -> ThreadRow:
@@ -156,15 +158,31 @@ def has_expired_threads(cx: sqlite3.Connection, now: int) -> bool:
 
 
 def expire_threads(cx: sqlite3.Connection, limit: int, now: int) -> list[RemovedThread]:
-    _forget_fences(cx, limit, now)
-    expired = cx.execute(_EXPIRED, {"now": now, "limit": limit}).fetchall()
-    return [_remove(cx, *row, now=now) for row in expired]
+    _forget_fences(cx, limit * 10, now)
+    removed, room = list[RemovedThread](), _RUNS_AT_ONCE
+    for thread_id, fence, temporary in cx.execute(_EXPIRED, {"now": now, "limit": limit}).fetchall():
+        runs = _remove_runs(cx, thread_id, room)
+        removed.append(RemovedThread(thread_id, tuple(runs)))
+        room -= len(runs)
+        if room <= 0:
+            break
+        _remove(cx, thread_id, fence, temporary, now)
+    return removed
 
 
-def _remove(cx: sqlite3.Connection, thread_id: str, fence: int, temporary: int, now: int) -> RemovedThread:
-    runs = cx.execute("SELECT run_id FROM runs WHERE thread_id = ?", (thread_id,)).fetchall()
-    cx.executemany("DELETE FROM transitions WHERE run_id = ?", runs)
-    cx.execute("DELETE FROM runs WHERE thread_id = ?", (thread_id,))
+def _remove_runs(cx: sqlite3.Connection, thread_id: str, limit: int) -> list[str]:
+    """The oldest of an expired thread, with their audit."""
+    oldest = cx.execute(
+        "SELECT run_id FROM runs INDEXED BY runs_history WHERE thread_id = ?"
+        " ORDER BY created_us, run_id DESC LIMIT ?",
+        (thread_id, limit),
+    ).fetchall()
+    cx.executemany("DELETE FROM transitions WHERE run_id = ?", oldest)
+    cx.executemany("DELETE FROM runs WHERE run_id = ?", oldest)
+    return [run_id for (run_id,) in oldest]
+
+
+def _remove(cx: sqlite3.Connection, thread_id: str, fence: int, temporary: int, now: int) -> None:
     cx.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
     cx.execute(
         "INSERT INTO deleted_threads (thread_id, fence) VALUES (?, ?)"
@@ -177,7 +195,6 @@ def _remove(cx: sqlite3.Connection, thread_id: str, fence: int, temporary: int, 
             " ON CONFLICT (forget_at, thread_id) DO UPDATE SET fence = excluded.fence",
             (now + _FENCE_KEPT, thread_id, fence),
         )
-    return RemovedThread(thread_id, tuple(run_id for (run_id,) in runs))
 
 
 def _forget_fences(cx: sqlite3.Connection, limit: int, now: int) -> None:
