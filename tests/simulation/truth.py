@@ -230,6 +230,9 @@ class Truth:
         if new.delay_ms is not None:
             self.runs[new.run_id].due = self.wall() + new.delay_ms * 1000
         others = [run for run in self.in_flight(new.thread_id) if run.run_id != new.run_id]
+        for run in others:
+            if run.due is not None and run.due <= self.wall():
+                self.wrong(f"run {new.run_id} was placed before {run.run_id}, whose time had come")
         waiting = sum(run.waiting or run.due is not None for run in others)
         if not admission.holds and new.delay_ms is None and all(run.due is not None for run in others):
             self.wrong(f"run {new.run_id} waits, and nobody is before it")

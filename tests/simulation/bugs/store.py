@@ -96,7 +96,7 @@ BUGS = (
         (_ADMISSION + "_in_flight", "other.not_before <= now for other in found", "0 for other in found"),
     ),
     bug("nobody-looks-who-is-due", (_ADMISSION + "claim", "queue_due(cx, thread_id, now)", "pass")),
-    bug("the-tick-finds-nobody-due", (_READING + "_DUE", "not_before <= :now", "0")),
+    bug("the-tick-finds-nobody-due", (_READING + "_DUE", "not_before <= :now", "not_before < 0 * :now")),
     bug(
         "delayed-runs-die-with-their-home",
         (
