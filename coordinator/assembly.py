@@ -34,6 +34,7 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.deadline import GONE, Deadline
 from coordinator.workers.drain import DRAINED, Drain
+from coordinator.workers.executor import TrackingExecutor
 from coordinator.workers.expiry import Expiry
 from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
@@ -92,6 +93,7 @@ class Assembly:
         self.worker.gone = self._gone
         self.outbox = Outbox(settings.outbox_limit, self.worker.check)
         self.line.take_over = self._take_over
+        self.executor: TrackingExecutor | None = None
 
     # -- runs
 
@@ -293,6 +295,7 @@ class Assembly:
             notifier=self.notifier,
             watch=self.watch,
             reaper=self.reaper,
+            executor=lambda: self.executor,
             clock=self.clocks.boottime,
         )
 
@@ -363,6 +366,12 @@ class Assembly:
         """The runs of an epoch that is over have stopped, or had the time to."""
         lost = [entry.settled.wait() for entry in self.registry.unsettled() if entry.lost]
         await asyncio.gather(*lost)
+
+    def install_executor(self, size: int | None) -> None:
+        """It stays when the manager leaves: the loop is its host's."""
+        loop = asyncio.get_running_loop()
+        self.executor = TrackingExecutor(size or self.settings.threads, loop)
+        loop.set_default_executor(self.executor)
 
     async def close(self, timeout: float | None) -> None:
         """Drain, sign off, end every task of this manager, let go of transport and store. Idempotent.

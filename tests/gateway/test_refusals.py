@@ -199,7 +199,7 @@ class TestAway:
             thread = (await http.post("/threads", json={})).json()["thread_id"]
             store.away = True
             body = {"assistant_id": "agent"}
-            asked = [
+            asked: list[tuple[str, str, Any]] = [
                 ("POST", "/threads", {}),
                 ("GET", f"/threads/{thread}", None),
                 ("POST", "/threads/search", {}),
