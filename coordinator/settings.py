@@ -78,6 +78,11 @@ class Settings(BaseSettings):
     keep_workers: float | None = Field(
         default=7 * 86_400.0, ge=0, description="How long dead workers are kept; none = for ever"
     )
+    keep_temporary: float = Field(
+        default=5.0,
+        ge=0,
+        description="How long a temporary thread outlives its last run; the next sweep removes it",
+    )
     prune: float = Field(default=3600.0, gt=0, description="How often what is older than that is removed")
 
     @model_validator(mode="after")

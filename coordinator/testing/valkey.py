@@ -16,7 +16,7 @@ from types import TracebackType
 
 from coordinator.testing.servers import ServerError, die_with_parent, free_port
 
-__all__ = ["ServerError", "ValkeyServer", "find_binary", "free_port"]
+__all__ = ["ServerError", "ValkeyServer", "die_with_parent", "find_binary", "free_port"]
 
 BINARY_VARIABLE = "COORDINATOR_TEST_REDIS_BIN"
 _START_LIMIT = 10.0

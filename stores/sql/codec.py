@@ -142,29 +142,26 @@ def decision_of(columns: Sequence[Any], *, won: bool) -> Decision:
     )
 
 
-def thread_row(found: Sequence[Any]) -> ThreadRow:
-    """Map thread_id, user_id, assistant_id, fence, metadata, values, interrupts, created_at, updated_at, is
-    anything in flight, and status, paused and rollback_state of the run that says how the thread is."""
+def thread_row(columns: Sequence[Any]) -> ThreadRow:
+    """Map thread_id, user_id, assistant_id, fence, metadata, values, interrupts, created_at, updated_at,
+    state_updated_at, ttl_ms, temporary, the derived status, and the error of the run that says so."""
+    status: str = columns[12]
     return ThreadRow(
-        thread_id=found[0],
-        user_id=found[1],
-        assistant_id=found[2],
-        status=_thread_status(*found[9:]),
-        fence=found[3],
-        metadata=loads(found[4]),
-        values=loads(found[5]),
-        interrupts=loads(found[6]),
-        created_at=found[7],
-        updated_at=found[8],
+        thread_id=columns[0],
+        user_id=columns[1],
+        assistant_id=columns[2],
+        status=status,
+        fence=columns[3],
+        metadata=loads(columns[4]),
+        values=loads(columns[5]),
+        interrupts=loads(columns[6]),
+        created_at=columns[7],
+        updated_at=columns[8],
+        state_updated_at=columns[9],
+        error=columns[13] if status == "error" else None,
+        ttl_ms=columns[10],
+        temporary=bool(columns[11]),
     )
-
-
-def _thread_status(in_flight: int, status: str | None, paused: int | None, rollback_state: str | None) -> str:
-    if in_flight:
-        return "busy"
-    if status in (RunStatus.error, RunStatus.timeout) or rollback_state == "failed":
-        return "error"
-    return "interrupted" if paused or status == RunStatus.interrupted else "idle"
 
 
 def token_totals(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
