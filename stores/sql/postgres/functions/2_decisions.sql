@@ -1,7 +1,7 @@
 -- decide: fix a run's outcome, once, for ever. Nobody but the store says who came first.
 
 -- Who is in flight below these runs, through runs in flight. UNION: each once, whatever the rows say.
-CREATE FUNCTION rc.kin(_run_ids text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION rc.kin(_run_ids text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
     WITH RECURSIVE kin (run_id) AS (
         SELECT run_id FROM rc.runs
         WHERE parent_run_id = ANY (_run_ids) AND status IN ('pending', 'running')
@@ -13,7 +13,7 @@ $$;
 
 -- Lock what is in flight below the runs, and answer it. Whoever admits a child holds its parent's row
 -- (FOR SHARE), so that once all are locked nobody can be added.
-CREATE FUNCTION rc.lock_kin(_run_ids text[]) RETURNS text[] LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION rc.lock_kin(_run_ids text[]) RETURNS text[] LANGUAGE plpgsql AS $$
 DECLARE
     v_locked text[] := '{}';
     v_found text[];
@@ -30,7 +30,7 @@ END $$;
 
 -- The run has ended with `_status`: unless that is success, what it started and is still in flight is
 -- cancelled with it. The answer is an array of standings as arrays; null = there was nobody.
-CREATE FUNCTION rc.end_children(_run_id text, _status text, _now bigint) RETURNS json LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION rc.end_children(_run_id text, _status text, _now bigint) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_kin text[];
     v_ended json;
@@ -56,7 +56,7 @@ END $$;
 
 -- Decide a pending or running run. `won`: this very call did. A run without an owner (waiting, or
 -- imported) settles at once; the slot of any other is kept until its owner has seen the task stop.
-CREATE FUNCTION rc.decide(
+CREATE OR REPLACE FUNCTION rc.decide(
     _run_id text, _status text, _action text, _cause text, _reason text, _actor text, _error text,
     _while_waiting boolean, _now bigint,
     OUT won boolean, OUT stands rc.standing, OUT children json
@@ -82,7 +82,7 @@ END $$;
 -- Take back an admission whose caller went away: interrupted and settled, its thread is free. Only for a
 -- run of this epoch to which no task was ever attached. A cancel that came first keeps its word and is
 -- settled as well. Whoever calls this has the answer of the admission, or has made it impossible.
-CREATE FUNCTION rc.withdraw(
+CREATE OR REPLACE FUNCTION rc.withdraw(
     _run_id text, _epoch bigint, _now bigint,
     OUT won boolean, OUT stands rc.standing, OUT children json
 ) LANGUAGE plpgsql AS $$

@@ -1,15 +1,19 @@
 -- admit, insert, claim: how a run gets onto its thread. A refusal is an answer (`said`), not an error: it
 -- has written nothing, and the server's log stays quiet.
 
--- Take the thread, join its line or be refused; `_beside`: without the one-run-per-thread rule, where the
--- thread is busy beside its slot (fence 0), for whatever user. Run again with the same id it finds the run.
-CREATE FUNCTION rc.admit(
+-- Take the thread, join its line, wait for its time or be refused; `_beside`: without the
+-- one-run-per-thread rule, where the thread is busy beside its slot (fence 0), for whatever user. Run again
+-- with the same id it finds the run. Without `_patient` it waits for no lock and writes nothing where
+-- somebody is in its way, or where there is more to do than to take a thread or a place ('busy').
+CREATE OR REPLACE FUNCTION rc.admit(
     _epoch bigint, _beside boolean, _run_id text, _kind text, _thread_id text, _user_id text,
     _assistant_id text, _strategy text, _on_disconnect text, _portable boolean, _key text, _request_hash text,
     _metadata text, _kwargs text, _model_name text, _created_at text, _created_us bigint, _parent text,
     _timeout_ms bigint, _idle_timeout_ms bigint, _queue_timeout_ms bigint,
+    _must_exist boolean, _adopt boolean, _temporary_ms bigint, _delay_ms bigint,
     _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
-    OUT said text, OUT about text, OUT holds boolean, OUT fence bigint, OUT seq bigint, OUT more json
+    OUT said text, OUT about text, OUT holds boolean, OUT fence bigint, OUT seq bigint, OUT temporary boolean,
+    OUT more json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -17,6 +21,7 @@ DECLARE
     v_fresh boolean := false;
     v_owner text;
     v_home boolean;
+    v_not_before bigint;
 BEGIN
     IF _key IS NOT NULL THEN  -- the same key on another thread has another lock: one at a time
         PERFORM pg_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(_key));
@@ -27,13 +32,17 @@ BEGIN
     END IF;
     LOOP
         IF _patient THEN
-            SELECT user_id, t.fence, next_seq INTO v_owner, fence, seq
+            SELECT user_id, t.fence, next_seq, t.temporary INTO v_owner, fence, seq, temporary
                 FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE;
         ELSE
-            SELECT user_id, t.fence, next_seq INTO v_owner, fence, seq
+            SELECT user_id, t.fence, next_seq, t.temporary INTO v_owner, fence, seq, temporary
                 FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE SKIP LOCKED;
         END IF;
         EXIT WHEN FOUND;
+        IF _must_exist THEN
+            said := CASE WHEN _patient THEN 'thread not found' ELSE 'busy' END;
+            RETURN;
+        END IF;
         v_fresh := rc.make_thread(_thread_id, _patient);
         IF NOT _patient AND NOT v_fresh THEN
             said := 'busy';
@@ -41,12 +50,15 @@ BEGIN
         END IF;
     END LOOP;
     v_now := rc.clock(_now);
-    SELECT a.said, a.about, a.more INTO said, about, more
-        FROM rc.may_admit(_beside, _run_id, _thread_id, _user_id, _key, _request_hash, _parent,
-                          CASE WHEN v_fresh THEN NULL ELSE v_owner END) a;
+    IF NOT _beside AND _user_id <> COALESCE(v_owner, '') AND (v_owner IS NOT NULL OR NOT v_fresh AND NOT _adopt) THEN
+        said := 'thread not found';
+    ELSE
+        SELECT a.said, a.about, a.more INTO said, about, more
+            FROM rc.may_admit(_run_id, _thread_id, _user_id, _key, _request_hash, _parent, _patient) a;
+    END IF;
     IF said IS NULL THEN
         SELECT p.said, p.about, p.holds, p.more INTO said, about, holds, more
-            FROM rc.make_room(_beside, _run_id, _thread_id, _user_id, _strategy,
+            FROM rc.make_room(_beside, _run_id, _thread_id, _user_id, _strategy, _delay_ms IS NOT NULL,
                               _per_thread, _per_user, v_now, _patient) p;
     END IF;
     IF said IS NOT NULL THEN
@@ -56,28 +68,31 @@ BEGIN
         RETURN;
     END IF;
     said := 'admitted';
-    seq := seq + 1;
     v_home := NOT holds AND NOT _beside;
+    v_not_before := v_now + _delay_ms * 1000;
+    temporary := CASE WHEN v_fresh THEN _temporary_ms IS NOT NULL ELSE temporary END;
     UPDATE rc.threads t SET user_id = COALESCE(user_id, _user_id),
-        assistant_id = COALESCE(_assistant_id, assistant_id), fence = t.fence + holds::int, next_seq = seq,
-        created_at = CASE WHEN v_fresh THEN v_now ELSE created_at END, updated_at = v_now
-        WHERE thread_id = _thread_id;
-    fence := CASE WHEN holds THEN fence + 1 ELSE 0 END;
+        assistant_id = COALESCE(_assistant_id, assistant_id), fence = t.fence + holds::int,
+        next_seq = next_seq + 1, updated_at = v_now,
+        created_at = CASE WHEN v_fresh THEN v_now ELSE created_at END,
+        ttl_ms = CASE WHEN v_fresh THEN _temporary_ms ELSE ttl_ms END, temporary = admit.temporary
+        WHERE thread_id = _thread_id RETURNING t.fence, next_seq INTO fence, seq;
+    fence := CASE WHEN holds THEN fence ELSE 0 END;
     INSERT INTO rc.runs (run_id, kind, thread_id, user_id, assistant_id, holds_thread, owner_epoch, home_epoch,
         fence, seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata, kwargs,
         model_name, created_at, created_us, updated_at, parent_run_id, timeout_ms, idle_timeout_ms,
-        queue_deadline_at)
+        queue_deadline_at, not_before)
     VALUES (_run_id, _kind, _thread_id, _user_id, _assistant_id, holds,
         CASE WHEN NOT v_home THEN _epoch END, CASE WHEN v_home THEN _epoch END,
         fence, seq, _portable, _strategy, _on_disconnect, _key, _request_hash, _metadata, _kwargs,
         _model_name, _created_at, _created_us, v_now, _parent, _timeout_ms, _idle_timeout_ms,
-        CASE WHEN v_home THEN v_now + _queue_timeout_ms * 1000 END);
+        CASE WHEN v_home THEN COALESCE(v_not_before, v_now) + _queue_timeout_ms * 1000 END, v_not_before);
 END $$;
 
 -- The row of a thread that is not there, with the fence that it had; it is locked then. False = somebody
 -- else has made it, or (impatient) is about to. The lock keeps two from meeting in the index, where one
 -- that must not wait would wait for the other's commit.
-CREATE FUNCTION rc.make_thread(_thread_id text, _patient boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION rc.make_thread(_thread_id text, _patient boolean) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     IF _patient THEN
         PERFORM pg_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(_thread_id));
@@ -90,11 +105,9 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Who asks, and was this asked before? In this order, so that nobody learns of a foreign thread's runs.
--- `said` is null where the run is new and may ask.
-CREATE FUNCTION rc.may_admit(
-    _beside boolean, _run_id text, _thread_id text, _user_id text, _key text, _request_hash text,
-    _parent text, _owner text,
+-- Was this asked before? `said` is null where the run is new and may ask.
+CREATE OR REPLACE FUNCTION rc.may_admit(
+    _run_id text, _thread_id text, _user_id text, _key text, _request_hash text, _parent text, _patient boolean,
     OUT said text, OUT about text, OUT more json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -102,8 +115,10 @@ DECLARE
     v_found rc.runs;
     v_status text;
 BEGIN
-    IF NOT _beside AND _owner <> _user_id THEN
-        said := 'thread not found';
+    IF _key IS NULL AND _parent IS NULL AND NOT EXISTS (SELECT FROM rc.runs WHERE run_id = _run_id) THEN
+        RETURN;
+    ELSIF NOT _patient THEN
+        said := 'busy';
         RETURN;
     END IF;
     SELECT * INTO v_found FROM rc.runs WHERE run_id = _run_id;
@@ -129,8 +144,7 @@ BEGIN
         about := v_found.run_id;
         more := to_json(v_found);
         RETURN;
-    END IF;
-    IF _parent IS NULL THEN
+    ELSIF _parent IS NULL THEN
         RETURN;
     END IF;
     -- A parent that was stopped meanwhile has taken its children along: one that comes too late would be
@@ -146,56 +160,92 @@ BEGIN
 END $$;
 
 -- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread.
-CREATE FUNCTION rc.make_room(
-    _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text,
+CREATE OR REPLACE FUNCTION rc.make_room(
+    _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _delayed boolean,
     _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
     OUT said text, OUT about text, OUT holds boolean, OUT more json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    v_ids text[];
+    v_first text;
     v_runs text[];
     v_held boolean;
+    v_in_the_way boolean;
     v_waiting bigint;
+    v_due boolean;
+    v_replaces boolean := _strategy IN ('interrupt', 'rollback');
 BEGIN
-    SELECT array_agg(run_id ORDER BY holds_thread DESC, seq),
-           array_agg(run_id ORDER BY holds_thread DESC, seq) FILTER (WHERE kind = 'run'),
-           bool_or(holds_thread),
-           count(*) FILTER (WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-                            AND (home_epoch IS NOT NULL OR portable))
-        INTO v_ids, v_runs, v_held, v_waiting
-        FROM rc.runs WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'));
-    holds := v_ids IS NULL;
-    IF holds OR _beside THEN
-        RETURN;
-    ELSIF _strategy = 'reject' THEN
-        said := 'conflict';
-        about := v_ids[1];
-    ELSIF NOT _patient THEN
-        said := 'busy';
-    ELSIF _strategy = 'enqueue' THEN
-        IF v_waiting >= _per_thread THEN
+    LOOP
+        SELECT (array_agg(run_id ORDER BY holds_thread DESC, not_before IS NOT NULL, seq))[1],
+               array_agg(run_id ORDER BY holds_thread DESC, not_before IS NOT NULL, seq) FILTER (WHERE kind = 'run'),
+               bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
+               count(*) FILTER (WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
+                                AND (home_epoch IS NOT NULL OR portable)),
+               bool_or(not_before <= _now)
+            INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
+            FROM rc.runs WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'));
+        IF v_first IS NULL AND NOT _delayed OR _beside THEN
+            holds := NOT COALESCE(v_in_the_way, false);
+            RETURN;
+        ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND NOT COALESCE(v_due, false) THEN
+            said := 'conflict';
+            about := v_first;
+            RETURN;
+        ELSIF NOT _patient THEN
+            said := 'busy';
+            RETURN;
+        END IF;
+        EXIT WHEN NOT COALESCE(v_due, false);
+        PERFORM rc.queue_due(_thread_id, _now);
+    END LOOP;
+    holds := NOT _delayed
+        AND NOT COALESCE(CASE WHEN v_replaces THEN v_held ELSE v_in_the_way END, false);
+    IF NOT holds THEN
+        IF NOT v_replaces AND v_waiting >= _per_thread THEN
             said := 'line full';
             about := 'thread';
+            RETURN;
         ELSIF _per_user IS NOT NULL AND _user_id IS NOT NULL THEN
             PERFORM pg_advisory_xact_lock('rc.transitions'::regclass::oid::int4, hashtext(_user_id));
             IF (SELECT count(*) FROM rc.runs
                 WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-                  AND (home_epoch IS NOT NULL OR portable) AND user_id = _user_id) >= _per_user THEN
+                  AND (home_epoch IS NOT NULL OR portable) AND user_id = _user_id
+                  AND (NOT v_replaces OR thread_id <> _thread_id)) >= _per_user THEN
                 said := 'line full';
                 about := 'user';
+                RETURN;
             END IF;
         END IF;
-    ELSE
-        holds := NOT v_held;
-        IF v_runs IS NOT NULL THEN
-            more := rc.supersede(v_runs, _strategy, _run_id, _user_id, _now);
-        END IF;
+    END IF;
+    IF v_replaces AND v_runs IS NOT NULL THEN
+        more := rc.supersede(v_runs, _strategy, _run_id, _user_id, _now);
     END IF;
 END $$;
 
+-- Delayed runs whose time has come take the next places in the thread's line. Before whoever comes after
+-- that moment, so every transaction that places or claims a run begins with it, under the thread's lock.
+CREATE OR REPLACE FUNCTION rc.queue_due(_thread_id text, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    v_due record;
+BEGIN
+    FOR v_due IN
+        SELECT run_id FROM rc.runs
+        WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
+          AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
+          AND (home_epoch IS NOT NULL OR portable) AND not_before <= _now
+        ORDER BY not_before, seq
+    LOOP
+        UPDATE rc.runs SET seq = (SELECT next_seq + 1 FROM rc.threads WHERE thread_id = _thread_id),
+            not_before = NULL, updated_at = _now
+            WHERE run_id = v_due.run_id AND status = 'pending' AND NOT holds_thread AND not_before IS NOT NULL;
+        IF FOUND THEN
+            UPDATE rc.threads SET next_seq = next_seq + 1 WHERE thread_id = _thread_id;
+        END IF;
+    END LOOP;
+END $$;
+
 -- Decide all of these, in favour of run `_by`. An array of what became of each: its standing, and its children's.
-CREATE FUNCTION rc.supersede(_run_ids text[], _action text, _by text, _actor text, _now bigint)
+CREATE OR REPLACE FUNCTION rc.supersede(_run_ids text[], _action text, _by text, _actor text, _now bigint)
 RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_answers json[] := '{}';
@@ -217,7 +267,7 @@ END $$;
 -- home; or the run is portable, its home is gone, and the worker knows its assistant. A claimed run that
 -- has not started is answered again: the first answer may be lost. `said`: 'claimed', 'epoch dead'; null =
 -- nothing to do here.
-CREATE FUNCTION rc.claim(_thread_id text, _epoch bigint, _now bigint, OUT said text, OUT run_id text, OUT fence bigint)
+CREATE OR REPLACE FUNCTION rc.claim(_thread_id text, _epoch bigint, _now bigint, OUT said text, OUT run_id text, OUT fence bigint)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -233,6 +283,7 @@ BEGIN
     END IF;
     SELECT t.fence + 1 INTO v_fence FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE;
     v_now := rc.clock(_now);
+    PERFORM rc.queue_due(_thread_id, v_now);
     SELECT r.run_id, r.fence, owner_epoch = _epoch AND home_epoch IS NOT NULL AND status = 'pending'
         INTO run_id, fence, v_mine FROM rc.runs r
         WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
@@ -251,7 +302,7 @@ BEGIN
             INTO run_id, v_mine FROM rc.runs r
             WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
               AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-              AND (home_epoch IS NOT NULL OR portable)
+              AND (home_epoch IS NOT NULL OR portable) AND not_before IS NULL
             ORDER BY seq LIMIT 1;
         IF NOT FOUND OR NOT v_mine THEN
             RETURN;

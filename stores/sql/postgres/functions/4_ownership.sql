@@ -4,7 +4,7 @@
 
 -- pending -> running. `said`: 'started'; 'stands' = it is mine and somebody decided, or it runs already
 -- (`stands`, and `vals` where it runs); 'lost'.
-CREATE FUNCTION rc.start(
+CREATE OR REPLACE FUNCTION rc.start(
     _run_id text, _epoch bigint, _fence bigint, _ref text, _saved boolean, _saved_values text,
     _saved_interrupts text, _now bigint, _patient boolean,
     OUT said text, OUT home bigint, OUT vals text, OUT stands rc.standing
@@ -47,7 +47,7 @@ BEGIN
 END $$;
 
 -- Write the thread's values as the running holder; the first save of a run keeps the old ones. False = stale.
-CREATE FUNCTION rc.save(
+CREATE OR REPLACE FUNCTION rc.save(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _values text, _now bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -69,13 +69,13 @@ BEGIN
         UPDATE rc.runs r SET saved = true, saved_values = t."values", saved_interrupts = t.interrupts
             FROM rc.threads t WHERE r.run_id = _run_id AND t.thread_id = _thread_id;
     END IF;
-    UPDATE rc.threads SET "values" = _values, interrupts = NULL, updated_at = rc.clock(_now)
-        WHERE thread_id = _thread_id;
+    UPDATE rc.threads SET "values" = _values, interrupts = NULL, state_updated_at = rc.clock(_now),
+        updated_at = rc.clock(_now) WHERE thread_id = _thread_id;
     RETURN true;
 END $$;
 
 -- Undo what the run saved; `vals` are the thread's then. Idempotent, also where it saved nothing.
-CREATE FUNCTION rc.restore(
+CREATE OR REPLACE FUNCTION rc.restore(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint, OUT ok boolean, OUT vals text
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -96,7 +96,7 @@ BEGIN
     ok := true;
     IF v_run.saved THEN
         UPDATE rc.threads SET "values" = v_run.saved_values, interrupts = v_run.saved_interrupts,
-            updated_at = rc.clock(_now) WHERE thread_id = _thread_id;
+            state_updated_at = rc.clock(_now), updated_at = rc.clock(_now) WHERE thread_id = _thread_id;
     END IF;
     vals := (SELECT t."values" FROM rc.threads t WHERE thread_id = _thread_id);
 END $$;
@@ -104,7 +104,7 @@ END $$;
 -- Decide (unless somebody did) and settle; `_hold` only decides. `said`: 'written', with how it stands;
 -- 'stands' = mine, and not written: a rollback was decided first and waits for `settle`, or it was settled
 -- before; 'lost'. `next_home`: of the head of the waiting line.
-CREATE FUNCTION rc.finish(
+CREATE OR REPLACE FUNCTION rc.finish(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _hold boolean, _status text, _error text,
     _result text, _values text, _paused boolean, _interrupts text, _delivered_at bigint, _stopped_at bigint,
     _now bigint, _patient boolean,
@@ -154,8 +154,8 @@ BEGIN
         children := rc.end_children(_run_id, (stands).status, v_now);
         IF (stands).status = 'success' AND (stands).cancel_action IS NULL AND _status = 'success' AND _fence > 0 THEN
             IF _values IS NOT NULL THEN
-                UPDATE rc.threads SET "values" = _values, interrupts = _interrupts, updated_at = v_now
-                    WHERE thread_id = _thread_id;
+                UPDATE rc.threads SET "values" = _values, interrupts = _interrupts, state_updated_at = v_now,
+                    updated_at = v_now WHERE thread_id = _thread_id;
             ELSIF v_interrupted OR _interrupts IS NOT NULL THEN
                 UPDATE rc.threads SET interrupts = _interrupts, updated_at = v_now WHERE thread_id = _thread_id;
             END IF;
@@ -167,7 +167,7 @@ BEGIN
 END $$;
 
 -- Free the thread of a run that was decided. `_values`: what `restore` answered.
-CREATE FUNCTION rc.settle(
+CREATE OR REPLACE FUNCTION rc.settle(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
     _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,
     OUT said text, OUT stands rc.standing, OUT next_home bigint
@@ -195,7 +195,7 @@ BEGIN
     ELSE
         said := 'written';
         IF _values IS NOT NULL THEN
-            UPDATE rc.threads SET "values" = _values, updated_at = v_now WHERE thread_id = _thread_id;
+            UPDATE rc.threads SET "values" = _values, state_updated_at = v_now, updated_at = v_now WHERE thread_id = _thread_id;
         END IF;
     END IF;
     IF said = 'written' OR (stands).settled_at IS NOT NULL THEN
@@ -204,22 +204,23 @@ BEGIN
 END $$;
 
 -- A guard has matched no row.
-CREATE FUNCTION rc.why_not(_stands rc.standing, _epoch bigint, _fence bigint, _state text) RETURNS text
+CREATE OR REPLACE FUNCTION rc.why_not(_stands rc.standing, _epoch bigint, _fence bigint, _state text) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN (_stands).owner_epoch = _epoch AND (_stands).fence = _fence
                  AND _state IN ('live', 'draining') THEN 'stands' ELSE 'lost' END
 $$;
 
-CREATE FUNCTION rc.next_home(_thread_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION rc.next_home(_thread_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT home_epoch FROM rc.runs
     WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
       AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)
+      AND not_before IS NULL
     ORDER BY seq LIMIT 1
 $$;
 
 -- Take a newer fence on a thread that the run still holds. Asked again with the old one, it answers the
 -- newer one. Null = lost.
-CREATE FUNCTION rc.refence(_run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint)
+CREATE OR REPLACE FUNCTION rc.refence(_run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint)
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_state text;

@@ -1,7 +1,7 @@
 -- register, beat, bury, sweep: who is alive, and what becomes of the runs of those who are not.
 
 -- Issue an epoch. `_proof` is drawn for each registration, so that one that is sent again gets the same.
-CREATE FUNCTION rc.register(
+CREATE OR REPLACE FUNCTION rc.register(
     _worker_id text, _host text, _boot_id text, _pid bigint, _proof text, _version text, _ttl_ms bigint,
     _assistants text[], _now bigint
 ) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -22,7 +22,7 @@ BEGIN
 END $$;
 
 -- Renew the lease. False = this epoch was buried: the worker is fenced.
-CREATE FUNCTION rc.beat(_epoch bigint, _now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION rc.beat(_epoch bigint, _now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE rc.workers SET hb_seq = hb_seq + 1, lease_until = rc.clock(_now) + ttl_ms * 1000
         WHERE epoch = _epoch AND state <> 'dead';
@@ -31,7 +31,7 @@ END $$;
 
 -- From here on this worker admits nothing, and whoever waits here and is portable has no home any more: the
 -- two in one transaction, so that nobody portable is admitted in between. A dead worker gives nothing away.
-CREATE FUNCTION rc.drain(_epoch bigint, _now bigint) RETURNS TABLE (run_id text, thread_id text)
+CREATE OR REPLACE FUNCTION rc.drain(_epoch bigint, _now bigint) RETURNS TABLE (run_id text, thread_id text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -54,7 +54,7 @@ BEGIN
 END $$;
 
 -- The worker leaves by itself. What it still has in flight is ended by the calls that follow (`end_orphan`).
-CREATE FUNCTION rc.retire(_epoch bigint, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM rc.change_worker(_epoch);
     UPDATE rc.workers SET state = 'dead', fenced_by = _epoch, fenced_at = rc.clock(_now)
@@ -63,7 +63,7 @@ END $$;
 
 -- Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile). The
 -- lease must also have expired by the store's clock, unless death is proven.
-CREATE FUNCTION rc.bury(_epoch bigint, _hb_seq bigint, _by bigint, _proven boolean, _now bigint)
+CREATE OR REPLACE FUNCTION rc.bury(_epoch bigint, _hb_seq bigint, _by bigint, _proven boolean, _now bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint;
@@ -77,14 +77,14 @@ END $$;
 
 -- Runs in flight that no live worker answers for; `_only`: those of one epoch. A read: each is looked at
 -- again under its lock. A portable run without a home waits `_patience` us for a worker that knows its assistant.
-CREATE FUNCTION rc.orphaned(_only bigint, _before bigint, _patience bigint, _now bigint)
+CREATE OR REPLACE FUNCTION rc.orphaned(_only bigint, _before bigint, _patience bigint, _now bigint)
 RETURNS SETOF rc.runs LANGUAGE sql STABLE AS $$
     SELECT * FROM rc.runs r
     WHERE (holds_thread OR status IN ('pending', 'running')) AND CASE
         WHEN owner_epoch IS NOT NULL
             THEN NOT EXISTS (SELECT FROM rc.workers WHERE epoch = owner_epoch AND state <> 'dead')
         WHEN portable AND status = 'pending' AND NOT holds_thread
-            THEN _only IS NULL AND updated_at < _now - _patience
+            THEN _only IS NULL AND GREATEST(updated_at, COALESCE(not_before, 0)) < rc.clock(_now) - _patience
                 AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
                 AND NOT EXISTS (SELECT FROM rc.workers peer
                                 WHERE peer.state <> 'dead' AND r.assistant_id = ANY (peer.assistants))
@@ -96,7 +96,7 @@ RETURNS SETOF rc.runs LANGUAGE sql STABLE AS $$
     ORDER BY created_us NULLS FIRST
 $$;
 
-CREATE FUNCTION rc.attempts(_rollback_state text) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+CREATE OR REPLACE FUNCTION rc.attempts(_rollback_state text) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN _rollback_state ~ '^(adopted|tried) [0-9]+$'
                 THEN split_part(_rollback_state, ' ', 2)::bigint ELSE 0 END
 $$;
@@ -104,7 +104,7 @@ $$;
 -- End one of the runs that `orphaned` found, if it is still one and owned by whom it was owned; a half-done
 -- rollback is adopted by `_by` with a new fence, at most `_attempts` times. `_legible`: its rollback_ref can
 -- be read. `said`: 'ended', 'adopted'; null = somebody else was faster, or there is nobody to adopt it.
-CREATE FUNCTION rc.end_orphan(
+CREATE OR REPLACE FUNCTION rc.end_orphan(
     _run_id text, _thread_id text, _epoch bigint, _by bigint, _error text, _legible boolean, _attempts bigint,
     _now bigint,
     OUT said text, OUT status text, OUT fence bigint, OUT decided boolean
@@ -151,7 +151,7 @@ BEGIN
     PERFORM rc.end_children(_run_id, status, v_now);
 END $$;
 
-CREATE FUNCTION rc.adopt(_run_id text, _thread_id text, _by bigint, _state text, _now bigint)
+CREATE OR REPLACE FUNCTION rc.adopt(_run_id text, _thread_id text, _by bigint, _state text, _now bigint)
 RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_fence bigint;
@@ -165,7 +165,7 @@ END $$;
 
 -- The attempt of this owner has failed, be it the first or an adopter: another one, counted in the row, with
 -- a new fence. Null = there have been `_attempts`, or the run is not this owner's any more.
-CREATE FUNCTION rc.readopt(
+CREATE OR REPLACE FUNCTION rc.readopt(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _attempts bigint, _now bigint
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
@@ -191,7 +191,7 @@ BEGIN
 END $$;
 
 -- Decided runs beside the slot whose owner is gone have nobody who settles them.
-CREATE FUNCTION rc.settle_strays(_now bigint) RETURNS void LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION rc.settle_strays(_now bigint) RETURNS void LANGUAGE sql AS $$
     WITH stray AS (
         SELECT run_id FROM rc.runs
         WHERE settled_at IS NULL AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch IS NOT NULL

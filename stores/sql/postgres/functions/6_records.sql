@@ -1,7 +1,7 @@
 -- The record operations that gateways already call on their stores, on the same table.
 
 -- In flight when its owner was buried. Whatever still comes for it was written by a zombie.
-CREATE FUNCTION rc.taken_away(_run_id text) RETURNS boolean LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION rc.taken_away(_run_id text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
         SELECT FROM rc.runs JOIN rc.workers ON epoch = owner_epoch
         WHERE run_id = _run_id AND state = 'dead' AND fenced_by <> epoch
@@ -9,10 +9,15 @@ CREATE FUNCTION rc.taken_away(_run_id text) RETURNS boolean LANGUAGE sql STABLE 
     )
 $$;
 
+-- ISO 8601 with microseconds and an offset.
+CREATE OR REPLACE FUNCTION rc.iso(_us bigint) RETURNS text LANGUAGE sql IMMUTABLE AS $$
+    SELECT to_char(timestamp 'epoch' + _us * interval '1 microsecond', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
+$$;
+
 -- Upsert of a record (import, repair). A terminal status that is there already stays, and a run that
 -- somebody owns is settled by its owner. The thread is left to the first user who is admitted.
 -- `_counters` in the order of the columns below, null = leave it.
-CREATE FUNCTION rc.put(
+CREATE OR REPLACE FUNCTION rc.put(
     _run_id text, _thread_id text, _user_id text, _assistant_id text, _status text, _strategy text,
     _on_disconnect text, _metadata text, _kwargs text, _error text, _model_name text, _created_at text,
     _created_us bigint, _counters bigint[], _last_ai text, _first_human text, _now bigint
@@ -36,7 +41,8 @@ BEGIN
     INSERT INTO rc.runs AS r (run_id, thread_id, user_id, assistant_id, status, multitask_strategy, on_disconnect,
         metadata, kwargs, error, model_name, created_at, created_us, settled_at, ended_at, updated_at, seq)
     VALUES (_run_id, _thread_id, _user_id, _assistant_id, _status, _strategy, _on_disconnect, _metadata, _kwargs,
-        _error, _model_name, _created_at, _created_us, v_settled, v_settled, v_now, v_seq)
+        _error, _model_name, COALESCE(_created_at, rc.iso(v_now)),
+        CASE WHEN _created_at IS NULL THEN v_now ELSE _created_us END, v_settled, v_settled, v_now, v_seq)
     ON CONFLICT (run_id) DO UPDATE SET assistant_id = excluded.assistant_id, metadata = excluded.metadata,
         user_id = COALESCE(excluded.user_id, r.user_id), multitask_strategy = excluded.multitask_strategy,
         on_disconnect = excluded.on_disconnect, kwargs = excluded.kwargs, model_name = excluded.model_name,
@@ -52,7 +58,7 @@ BEGIN
     PERFORM rc.set_fields(_run_id, _counters, _last_ai, _first_human, v_now);
 END $$;
 
-CREATE FUNCTION rc.set_fields(_run_id text, _counters bigint[], _last_ai text, _first_human text, _now bigint)
+CREATE OR REPLACE FUNCTION rc.set_fields(_run_id text, _counters bigint[], _last_ai text, _first_human text, _now bigint)
 RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
     IF num_nonnulls(VARIADIC _counters) = 0 AND _last_ai IS NULL AND _first_human IS NULL THEN
@@ -75,7 +81,7 @@ END $$;
 
 -- False where no row took the status: it is gone, another decision stands, or `running` was said of a run
 -- that waits for its turn. Saying a terminal status again changes nothing.
-CREATE FUNCTION rc.update_status(_run_id text, _status text, _error text, _now bigint) RETURNS boolean
+CREATE OR REPLACE FUNCTION rc.update_status(_run_id text, _status text, _error text, _now bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint;
@@ -105,7 +111,7 @@ BEGIN
     RETURN true;
 END $$;
 
-CREATE FUNCTION rc.update_model_name(_run_id text, _model_name text, _now bigint) RETURNS boolean
+CREATE OR REPLACE FUNCTION rc.update_model_name(_run_id text, _model_name text, _now bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE rc.runs SET model_name = _model_name, updated_at = rc.clock(_now)
@@ -115,7 +121,7 @@ END $$;
 
 -- Final counters, and the status unless another terminal one stands or the run was taken away from its
 -- owner: then false, and nothing changes.
-CREATE FUNCTION rc.update_completion(
+CREATE OR REPLACE FUNCTION rc.update_completion(
     _run_id text, _status text, _error text, _counters bigint[], _last_ai text, _first_human text, _now bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -137,7 +143,7 @@ BEGIN
 END $$;
 
 -- A snapshot while running; null fields stay. False = not running.
-CREATE FUNCTION rc.update_progress(
+CREATE OR REPLACE FUNCTION rc.update_progress(
     _run_id text, _counters bigint[], _last_ai text, _first_human text, _now bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
@@ -150,7 +156,7 @@ BEGIN
 END $$;
 
 -- Remove the record and its audit. Deleting an unknown id is silent.
-CREATE FUNCTION rc.delete(_run_id text) RETURNS void LANGUAGE sql AS $$
+CREATE OR REPLACE FUNCTION rc.delete(_run_id text) RETURNS void LANGUAGE sql AS $$
     DELETE FROM rc.runs WHERE run_id = _run_id;
     DELETE FROM rc.transitions WHERE run_id = _run_id;
 $$;
@@ -158,7 +164,7 @@ $$;
 -- Remove a thread with all its runs, as the operation that holds it; the operation itself stays, settled, and
 -- frees nothing that is still there. Runs in flight were admitted after the operation: they stay, with a
 -- thread that holds nothing. Asked again, it has nothing to do. False = stale.
-CREATE FUNCTION rc.delete_thread(_run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint)
+CREATE OR REPLACE FUNCTION rc.delete_thread(_run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     v_state text;
@@ -188,10 +194,11 @@ BEGIN
     IF EXISTS (SELECT FROM rc.runs WHERE thread_id = _thread_id
                AND (holds_thread OR status IN ('pending', 'running'))) THEN
         UPDATE rc.threads SET metadata = '{}', "values" = NULL, interrupts = NULL, created_at = v_now,
-            updated_at = v_now WHERE thread_id = _thread_id;
+            state_updated_at = NULL, ttl_ms = CASE WHEN temporary THEN ttl_ms END, updated_at = v_now WHERE thread_id = _thread_id;
         RETURN true;
     END IF;
-    INSERT INTO rc.deleted_threads SELECT thread_id, fence FROM rc.threads WHERE thread_id = _thread_id
+    INSERT INTO rc.deleted_threads (thread_id, fence)
+        SELECT thread_id, fence FROM rc.threads WHERE thread_id = _thread_id
         ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence;
     DELETE FROM rc.threads WHERE thread_id = _thread_id;
     RETURN true;

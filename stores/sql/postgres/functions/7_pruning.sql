@@ -2,7 +2,7 @@
 -- next pass. A step looks at `_limit` rows; `more`: there may be others behind the last one.
 
 -- The run that says how the thread is. Left out: what was rolled back, and what never began.
-CREATE FUNCTION rc.last_run(_thread_id text) RETURNS text LANGUAGE sql STABLE AS $$
+CREATE OR REPLACE FUNCTION rc.last_run(_thread_id text) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT run_id FROM rc.runs
     WHERE thread_id = _thread_id AND kind = 'run'
       AND (cancel_action IS DISTINCT FROM 'rollback' OR rollback_state = 'failed')
@@ -12,7 +12,7 @@ $$;
 
 -- Runs that have settled, in the order of their creation; never the one from which its thread's status
 -- derives. Ages in microseconds. `_us` null: those without an instant.
-CREATE FUNCTION rc.prune_runs(
+CREATE OR REPLACE FUNCTION rc.prune_runs(
     _us bigint, _run_id text, _age bigint, _age_with_key bigint, _limit bigint, _dry boolean, _now bigint,
     OUT runs bigint, OUT transitions bigint, OUT last_us bigint, OUT last_run_id text, OUT more boolean
 ) LANGUAGE plpgsql AS $$
@@ -56,7 +56,7 @@ BEGIN
 END $$;
 
 -- The audit of runs that have settled. Ids grow with time: the first that is young ends the pass.
-CREATE FUNCTION rc.prune_transitions(
+CREATE OR REPLACE FUNCTION rc.prune_transitions(
     _id bigint, _age bigint, _limit bigint, _dry boolean, _now bigint,
     OUT transitions bigint, OUT last_id bigint, OUT more boolean
 ) LANGUAGE plpgsql AS $$
@@ -80,7 +80,7 @@ BEGIN
 END $$;
 
 -- Dead ones that have nothing in flight. A dead worker and a missing one are the same to everybody.
-CREATE FUNCTION rc.prune_workers(_age bigint, _limit bigint, _dry boolean, _now bigint) RETURNS bigint
+CREATE OR REPLACE FUNCTION rc.prune_workers(_age bigint, _limit bigint, _dry boolean, _now bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
     v_gone bigint[];

@@ -132,6 +132,12 @@ CREATE TABLE rc.transitions (
 
 CREATE INDEX transitions_run ON rc.transitions (run_id, id);
 
+-- Who stands where, as every decision is answered.
+CREATE TYPE rc.standing AS (
+    run_id text, thread_id text, status text, settled_at bigint, owner_epoch bigint, home_epoch bigint,
+    fence bigint, cancel_action text, cancel_cause text, cancel_reason text, cancel_actor text, error text
+);
+
 -- What a row may be, and the audit of what becomes of it. One trigger for both, and no CHECK, no WHEN:
 -- PostgreSQL compiles each of those anew for every statement, which was a third of what a run cost.
 CREATE FUNCTION rc.audit_insert() RETURNS trigger LANGUAGE plpgsql AS $$
