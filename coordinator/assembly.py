@@ -8,6 +8,7 @@ from functools import cached_property
 
 from coordinator.assistants.decorator import Agents
 from coordinator.assistants.registry import Assistants
+from coordinator.assistants.undo import Undo
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Clocks, Stamps
 from coordinator.event_log import EventLog
@@ -102,6 +103,10 @@ class Assembly:
         return StoredValues(self.store, lambda: self.worker.epoch)
 
     @cached_property
+    def _undo(self) -> Undo:
+        return Undo(self.values, self.assistants.states_of)
+
+    @cached_property
     def line(self) -> WaitingLine:
         return WaitingLine(
             self.store,
@@ -122,7 +127,7 @@ class Assembly:
             slots=self._slots,
             notifier=self.notifier,
             worker=self.worker,
-            states=self.values,
+            undo=self._undo,
             jobs=self.jobs,
             outbox=self.outbox,
             telemetry=self.telemetry,
@@ -276,7 +281,7 @@ class Assembly:
             self.store,
             worker=self.worker,
             line=self.line,
-            states=self.assistants.states_of,
+            undo=self._undo,
             slots=self._slots,
             notifier=self.notifier,
             jobs=self.jobs,

@@ -9,6 +9,7 @@ from uuid import uuid4
 import pytest
 
 from coordinator.testing.valkey import ValkeyServer
+from tests.support.postgres import Database, database
 from tests.support.proxy import Proxy
 
 
@@ -17,6 +18,13 @@ def shared_valkey() -> Generator[ValkeyServer]:
     """One server for all tests that do it no harm."""
     with ValkeyServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shared_postgres() -> Generator[Database]:
+    """One server for all tests that do it no harm. At the end it has seen no deadlock."""
+    with database() as found:
+        yield found
 
 
 @pytest.fixture

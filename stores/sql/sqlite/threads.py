@@ -10,8 +10,8 @@ from typing import Any
 from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.errors import ThreadExists, ThreadNotFound
 from stores.rows import ThreadRow
-from stores.sql.sqlite.codec import dumps
-from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread, thread_row
+from stores.sql.codec import dumps, thread_row
+from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
 
 logger = logging.getLogger(__name__)
 
