@@ -34,8 +34,6 @@ class TestPostgresStore(StoreConformance):
     """As a role with the rights of a worker, and no others."""
 
     @pytest.fixture
-    async def store(
-        self, clock: StoreClock, shared_postgres: Database
-    ) -> AsyncGenerator[CoordinationStore]:
+    async def store(self, clock: StoreClock, shared_postgres: Database) -> AsyncGenerator[CoordinationStore]:
         async with shared_postgres.store(clock=clock) as store:
             yield store
