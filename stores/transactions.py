@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stores.base import Row, RunStore
 from stores.rows import (
     Admission,
     Claimed,
+    ClaimedWebhook,
     Decision,
     Finish,
     HandedOver,
@@ -26,9 +28,11 @@ from stores.rows import (
     ThreadRow,
     Tick,
     Transition,
+    WebhookReport,
+    WebhookRow,
     WorkerRow,
 )
-from stores.sql.sqlite import admission, decisions, ownership, pruning, reading, records, workers
+from stores.sql.sqlite import admission, decisions, ownership, pruning, reading, records, webhooks, workers
 from stores.states import OPEN, CancelAction, Cause, RunStatus
 from stores.times import limit as limit_of
 
@@ -149,6 +153,32 @@ class SQLTransactions(RunStore):
 
     def proven_dead(self, peer: WorkerRow) -> bool:
         return False
+
+    # -- webhooks
+
+    async def next_webhook(self) -> float | None:
+        return await self._read(webhooks.next_due, self._now())
+
+    async def claim_webhooks(self, *, epoch: int, lease: float, limit: int) -> list[ClaimedWebhook]:
+        return await self._write(webhooks.claim, epoch, round(lease * 1e6), limit)
+
+    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
+        return await self._write(webhooks.report, run_id, attempt, report)
+
+    async def revive_webhooks(
+        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
+    ) -> list[str]:
+        return await self._write(webhooks.revive, run_ids, user_id)
+
+    async def webhooks(
+        self,
+        *,
+        states: Sequence[str] = (),
+        run_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+    ) -> list[WebhookRow]:
+        return await self._read(webhooks.listed, states=states, run_id=run_id, user_id=user_id, limit=limit)
 
     # -- reads
 

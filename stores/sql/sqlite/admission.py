@@ -301,4 +301,9 @@ def _place(
         now + run.queue_timeout_ms * 1000 if home and run.queue_timeout_ms is not None else None,
     )
     cx.execute(_INSERT, values)
+    if run.webhook is not None:
+        cx.execute(
+            "INSERT INTO webhooks (run_id, thread_id, user_id, url, created_at) VALUES (?, ?, ?, ?, ?)",
+            (run.run_id, run.thread_id, run.user_id, run.webhook, now),
+        )
     return Admission(run.run_id, holds, fence, seq, replaced)

@@ -17,6 +17,7 @@ from tests.conformance.run_store.pruning import Pruning
 from tests.conformance.run_store.records import Records
 from tests.conformance.run_store.reports import Reports
 from tests.conformance.run_store.rollbacks import Rollbacks
+from tests.conformance.run_store.webhooks import Webhooks
 from tests.conformance.run_store.workers import Workers
 
 
@@ -32,5 +33,6 @@ class StoreConformance(
     TimeLimits,
     Draining,
     Children,
+    Webhooks,
 ):
     """The whole suite, for one adapter."""
