@@ -127,5 +127,6 @@ def listed(
 
 
 def _row(columns: Sequence[Any]) -> WebhookRow:
-    named = dict(zip(_NAMES, columns, strict=True))
-    return WebhookRow(**{**named, "state": WebhookState(named["state"])})
+    named: dict[str, Any] = dict(zip(_NAMES, columns, strict=True))
+    named["state"] = WebhookState(named["state"])
+    return WebhookRow(**named)
