@@ -16,6 +16,7 @@ from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.facade.threads import ThreadsFacade
 from coordinator.facade.views import ViewsFacade
+from coordinator.facade.webhooks import WebhooksFacade
 from coordinator.facade.worker import WorkerFacade
 from coordinator.lock import SlotLock
 from coordinator.locks.local import LocalSlotLock
@@ -33,10 +34,11 @@ from stores.memory import PrivateStore
 from stores.plain import PlainStore
 
 
-class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
+class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade, WebhooksFacade):
     """Runs of this process, coordinated with those of every other process on the same store.
 
-    What is not about the life of a run is inherited: `facade.worker`, `facade.views`, `facade.threads`.
+    What is not about the life of a run is inherited: `facade.worker`, `facade.views`, `facade.threads`,
+    `facade.webhooks`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
@@ -148,6 +150,7 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         timeout: check.TimeLimit = "default",
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
+        webhook: str | None = None,
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
@@ -158,6 +161,7 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
         Limits in s ("default" = the setting, None = off), each ends the run with status `timeout`:
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
         its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
+        `webhook`: the URL that is sent the run once it has settled, by a worker that delivers webhooks.
 
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
@@ -174,6 +178,7 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade):
             idempotency_key=idempotency_key,
             parent_run_id=parent_run_id,
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
+            webhook=self._asked_for(webhook),
         )
         return await self._parts.admissions.admit(new)
 

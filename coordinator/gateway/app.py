@@ -15,6 +15,7 @@ from coordinator.gateway.routes import probes
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.manager import RunManager
+from coordinator.webhooks.deliverer import Deliverer, targets_of
 
 
 class Gateway(FastAPI):
@@ -24,8 +25,12 @@ class Gateway(FastAPI):
     async def running(self) -> AsyncGenerator[None]:
         """Everything that lives as long as requests are answered: for the lifespan of the host app."""
         services: Services = self.state.services
-        async with services.manager:
-            yield
+        manager = services.manager
+        async with manager, Deliverer(manager, services.settings, targets=services.targets).running():
+            try:
+                yield
+            finally:  # runs that end now have webhooks that are due now
+                await manager.shutdown()
 
 
 def create_gateway(
@@ -41,7 +46,8 @@ def create_gateway(
     """
     del assistants
     app = Gateway(title="run-coordinator", lifespan=_lifespan)
-    app.state.services = Services(manager, settings or GatewaySettings())
+    given = settings or GatewaySettings()
+    app.state.services = Services(manager, given, targets_of(given))
     app.state.authenticate = authenticate or trusting
     errors.install(app)
     app.include_router(probes.router)

@@ -9,6 +9,7 @@ from fastapi import Depends, Request
 
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.manager import RunManager
+from coordinator.webhooks.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,8 @@ class Services:
 
     manager: RunManager
     settings: GatewaySettings
+    targets: Targets
+    """Where webhooks may go: `await targets.check(url)` before a run that names one is admitted."""
 
 
 def services(request: Request) -> Services:

@@ -6,13 +6,12 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coordinator.webhooks.settings import WebhookSettings
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(WebhookSettings):
     """Times are seconds, sizes bytes. What a worker is told besides stands in `coordinator.settings`."""
-
-    model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: int = Field(default=2024, ge=0, le=65535, description="Port to listen on; 0 = any free one")
@@ -46,9 +45,4 @@ class GatewaySettings(BaseSettings):
     )
     cors_origins: tuple[str, ...] = Field(
         default=(), description="Origins of web pages that may call, e.g. https://app.example.com"
-    )
-
-    webhook_allow_private: bool = Field(
-        default=False,
-        description="Webhooks may go to http, loopback and private addresses. For development",
     )

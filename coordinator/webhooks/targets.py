@@ -16,9 +16,9 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
+from coordinator.arguments import MAX_URL
 from coordinator.errors import CoordinatorError, InvalidArgument
 
-MAX_URL = 2048
 _PATIENCE = 2.0  # s; what an admission waits for a name server
 _LOOKUPS = 8  # at once; in threads of their own, which those of runs do not wait for
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.webhooks.targets import MAX_URL, Lookup, NameUnknown, TargetRefused, Targets
+from coordinator.arguments import MAX_URL
+from coordinator.webhooks.targets import Lookup, NameUnknown, TargetRefused, Targets
 
 
 def refused_hosts() -> dict[str, list[str]]:
