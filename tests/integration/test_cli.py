@@ -693,7 +693,7 @@ async def test_prune_counts_first_and_removes_what_was_confirmed(old: str) -> No
     for asked in ((), ("--json",)):
         refused = await cli("prune", "--older-than", "30d", *asked, "--store", old)
         assert (refused.code, refused.out) == (USAGE, "")
-        assert "2 runs, 2 transitions and 0 dead workers" in refused.err
+        assert "2 runs, 2 transitions, 0 dead workers and 0 webhooks" in refused.err
         assert "--yes" in refused.err
     assert (await cli("prune", "--older-than", "6w", "--yes", "--store", old)).out == "nothing to remove\n"
     done = await cli("prune", "--older-than", "30d", "--yes", "--json", "--store", old)
