@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from coordinator.assistants.decorator import assistant
     from coordinator.bootstrap import open_coordinator
     from coordinator.context import RunContext
     from coordinator.errors import (
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
         StoreError,
         StoreRefused,
         StoreUnavailable,
+        ThreadExists,
         ThreadNotFound,
         UnsupportedStrategyError,
     )
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
         Abort,
         CancelAction,
         Cause,
+        CheckpointRef,
+        Description,
         DisconnectMode,
         Interrupt,
         Outcome,
@@ -43,11 +47,13 @@ if TYPE_CHECKING:
         Receipt,
         RunRequest,
         RunStatus,
+        StateView,
         Strategy,
     )
     from coordinator.settings import Settings
     from coordinator.workers.health import Health
     from stores.base import RunStore
+    from stores.catalogue import ThreadQuery
     from stores.memory import MemoryRunStore
 
 __all__ = [
@@ -55,8 +61,10 @@ __all__ = [
     "CancelAction",
     "CancelNotDurable",
     "Cause",
+    "CheckpointRef",
     "ConflictError",
     "CoordinatorError",
+    "Description",
     "DisconnectMode",
     "Draining",
     "End",
@@ -87,12 +95,16 @@ __all__ = [
     "RunStore",
     "Settings",
     "StaleFence",
+    "StateView",
     "StoreError",
     "StoreRefused",
     "StoreUnavailable",
     "Strategy",
+    "ThreadExists",
     "ThreadNotFound",
+    "ThreadQuery",
     "UnsupportedStrategyError",
+    "assistant",
     "open_coordinator",
 ]
 
@@ -102,8 +114,10 @@ _HOMES = {
     "CancelAction": "coordinator.schemas",
     "CancelNotDurable": "coordinator.errors",
     "Cause": "coordinator.schemas",
+    "CheckpointRef": "coordinator.schemas",
     "ConflictError": "coordinator.errors",
     "CoordinatorError": "coordinator.errors",
+    "Description": "coordinator.schemas",
     "DisconnectMode": "coordinator.schemas",
     "Draining": "coordinator.errors",
     "End": "coordinator.event_log",
@@ -134,12 +148,16 @@ _HOMES = {
     "RunStore": "stores.base",
     "Settings": "coordinator.settings",
     "StaleFence": "coordinator.errors",
+    "StateView": "coordinator.schemas",
     "StoreError": "coordinator.errors",
     "StoreRefused": "coordinator.errors",
     "StoreUnavailable": "coordinator.errors",
     "Strategy": "coordinator.schemas",
+    "ThreadExists": "coordinator.errors",
     "ThreadNotFound": "coordinator.errors",
+    "ThreadQuery": "stores.catalogue",
     "UnsupportedStrategyError": "coordinator.errors",
+    "assistant": "coordinator.assistants.decorator",
     "open_coordinator": "coordinator.bootstrap",
 }
 

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from enum import StrEnum
 from typing import Any, Literal, TypeAlias, cast
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
 from coordinator.event_log import TAIL, EventId
-from coordinator.schemas import CancelAction, Cause, DisconnectMode, Json, RunStatus, Strategy
+from coordinator.schemas import CancelAction, Cause, CheckpointRef, DisconnectMode, Json, RunStatus, Strategy
 from stores.rows import COUNTERS, MESSAGES
 from stores.times import instant
 
@@ -22,6 +22,9 @@ MAX_TIME_LIMIT = 10 * 366 * 86_400  # s; what is longer is no limit, and its mic
 
 TimeLimit: TypeAlias = float | Literal["default"] | None
 """Seconds; None = no limit; "default" = what the settings say."""
+
+TimeToLive: TypeAlias = float | Literal["unchanged"] | None
+"""Seconds; None = for ever."""
 
 
 def check_id(argument: str, value: object) -> str:
@@ -96,6 +99,12 @@ def check_members(argument: str, value: object, enum: type[StrEnum]) -> tuple[st
     if isinstance(value, (list, tuple, set, frozenset)):
         return tuple(_member(argument, one, enum).value for one in cast("list[object]", value))
     raise InvalidArgument(argument, f"must be a list of {argument}, not {type(value).__name__}")
+
+
+def check_choice(argument: str, value: object, choices: Collection[str]) -> str:
+    if not isinstance(value, str) or value not in choices:
+        raise InvalidArgument(argument, f"{value!r:.50} is not one of {', '.join(choices)}")
+    return value
 
 
 def check_disconnect(value: object) -> DisconnectMode:
@@ -192,6 +201,16 @@ def check_event_id(argument: str, value: object) -> EventId | None:
         raise InvalidArgument(argument, f"{error}, not {value!r:.50}") from None
 
 
+def check_checkpoint(argument: str, value: object) -> CheckpointRef | None:
+    if value is None:
+        return None
+    if not isinstance(value, CheckpointRef):
+        raise InvalidArgument(argument, f"must be a CheckpointRef or None, not {type(value).__name__}")
+    check_optional_id(argument, value.checkpoint_id)
+    check_text(argument, value.checkpoint_ns)
+    return value
+
+
 def check_modes(argument: str, value: object) -> frozenset[str] | None:
     """A mode, or several; None = all."""
     if value is None:
@@ -218,6 +237,12 @@ def check_time_limit(argument: str, value: object, default: float | None) -> flo
     if not 0 < seconds <= MAX_TIME_LIMIT or math.isnan(seconds):
         raise InvalidArgument(argument, f"must be more than 0 and at most {MAX_TIME_LIMIT} s, or None")
     return seconds
+
+
+def check_ttl(argument: str, value: object) -> int | None:
+    """Milliseconds; None = for ever."""
+    seconds = check_time_limit(argument, value, None)
+    return None if seconds is None else max(1, round(seconds * 1000))
 
 
 def check_flag(argument: str, value: object) -> bool:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from functools import cached_property
 
-from coordinator.assistants.function import AgentFunction
-from coordinator.assistants.ports import Assistant
+from coordinator.assistants.decorator import Agents
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Clocks, Stamps
@@ -19,11 +18,13 @@ from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier
 from coordinator.runs.admission import Admissions
 from coordinator.runs.cancellation import Cancellations, Delivery
+from coordinator.runs.catalogue import Catalogue
 from coordinator.runs.execution import Execution
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.operations import Operations
 from coordinator.runs.queries import Queries, Waiter
+from coordinator.runs.reading import Reading
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.takeover import Takeover
@@ -33,6 +34,7 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.deadline import GONE, Deadline
 from coordinator.workers.drain import DRAINED, Drain
+from coordinator.workers.expiry import Expiry
 from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
 from coordinator.workers.loops import Loops
@@ -60,7 +62,7 @@ class Assembly:
         slots: SlotLock,
         event_log: EventLog,
         hooks: Iterable[Hook],
-        assistants: Mapping[str, AgentFunction | Assistant] | None = None,
+        assistants: Agents | None = None,
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
@@ -71,15 +73,19 @@ class Assembly:
         self.telemetry = Telemetry(hooks)
         self.jobs, self._stamps = Jobs(), Stamps(self.clocks.wall)
         self.registry = Registry(
-            settings.keep_finished, settings.keep_finished_max, self._forget, clocks=self.clocks
+            settings.keep_finished,
+            settings.keep_finished_max,
+            self._forget,
+            keep_temporary=settings.keep_temporary,
+            clocks=self.clocks,
         )
-        self.assistants = Assistants(assistants or {}, self.values)
+        self.assistants = Assistants(assistants or (), self.values)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)
         self.worker = Worker(
             store,
             settings,
             self.telemetry,
-            assistants=self.assistants.names,
+            assistants=self.assistants.seal,
             clock=self.clocks.boottime,
         )
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
@@ -166,7 +172,7 @@ class Assembly:
             telemetry=self.telemetry,
             stamps=self._stamps,
             limits=Limits(self.settings.max_waiting_per_thread, self.settings.max_waiting_per_user),
-            portable=self.assistants,
+            assistants=self.assistants,
             swept=self.reaper.first_sweep,
         )
 
@@ -215,14 +221,23 @@ class Assembly:
             self.registry,
             admissions=self.admissions,
             lifecycle=self.lifecycle,
+            execution=self.execution,
             settlement=self.settlement,
-            states=self.values,
             values=self.values,
+            assistants=self.assistants,
         )
 
     @cached_property
     def queries(self) -> Queries:
         return Queries(self.store, self.registry, self._waiter)
+
+    @cached_property
+    def reading(self) -> Reading:
+        return Reading(self.queries, self.assistants)
+
+    @cached_property
+    def catalogue(self) -> Catalogue:
+        return Catalogue(self.store, self.registry, self._event_log)
 
     @cached_property
     def readers(self) -> Readers:
@@ -259,7 +274,7 @@ class Assembly:
             self.store,
             worker=self.worker,
             line=self.line,
-            states=self.values,
+            states=self.assistants.states_of,
             slots=self._slots,
             notifier=self.notifier,
             jobs=self.jobs,
@@ -280,6 +295,11 @@ class Assembly:
             reaper=self.reaper,
             clock=self.clocks.boottime,
         )
+
+    @cached_property
+    def expiry(self) -> Expiry:
+        given = self.settings
+        return Expiry(self.store, self.registry, self._event_log, interval=given.sweep, jitter=given.jitter)
 
     @cached_property
     def loops(self) -> Loops:
@@ -312,6 +332,11 @@ class Assembly:
             grace=self.settings.grace,
         )
 
+    @property
+    def temporary_ms(self) -> int:
+        """The time to live of a temporary thread."""
+        return round(self.settings.keep_temporary * 1000)
+
     # -- what binds them
 
     async def _registered(self, epoch: int) -> None:
@@ -319,6 +344,7 @@ class Assembly:
             self.pacemaker.start(self.worker.lease)
             await self.loops.begin(epoch)
             self.pruner.begin()
+            self.expiry.begin()
 
     def _forget(self, run_id: str) -> None:
         """What leaves memory here leaves the memory of the store and of the event log as well."""
@@ -351,6 +377,7 @@ class Assembly:
         closing = Deadline(max(self.drain.until + GONE, now + GONE - DRAINED))
         await closing.step("Stopping the loops", self.loops.stop())
         await closing.step("Stopping the pruner", self.pruner.stop())
+        await closing.step("Stopping the expiry", self.expiry.stop())
         await self.jobs.finished(within=min(1.0, closing.share))
         await self.outbox.aclose(within=min(5.0, closing.share))
         await closing.step("Stopping the heartbeat", self.pacemaker.stop())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
 from coordinator.assembly import Assembly
-from coordinator.assistants.function import AgentFunction
-from coordinator.assistants.ports import Assistant
+from coordinator.assistants.decorator import Agents
 from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
@@ -101,7 +100,7 @@ async def open_coordinator(
     redis: str | None = None,
     settings: Settings | None = None,
     hooks: Iterable[Hook] | None = None,
-    assistants: Mapping[str, AgentFunction | Assistant] | None = None,
+    assistants: Agents | None = None,
     **overrides: Any,
 ) -> AsyncGenerator[RunManager]:
     """A started RunManager on a store URL and, if given, a Redis URL.

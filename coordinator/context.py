@@ -50,6 +50,8 @@ class RunContext:
     def __post_init__(self) -> None:
         self.closed = False
         self.saved = False
+        self.input: Any = self.request.input
+        """What it was asked: an instance of the assistant's input model, where that has one."""
 
     @property
     def abort_event(self) -> asyncio.Event:

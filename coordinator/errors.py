@@ -4,7 +4,8 @@ CoordinatorError
 ├── InvalidArgument            (also ValueError) names the argument
 │   └── UnsupportedStrategyError
 ├── ConflictError              the thread has a run in flight
-│   └── IdempotencyConflict
+│   ├── IdempotencyConflict
+│   └── ThreadExists           a new thread was asked for, and its id is taken
 ├── QueueFull                  the waiting line is full
 ├── ThreadNotFound, RunNotFound
 ├── ParentEnded                the parent run was stopped or failed: it gets no more children
@@ -37,6 +38,7 @@ from stores.errors import (
     StoreError,
     StoreRefused,
     StoreUnavailable,
+    ThreadExists,
     ThreadNotFound,
 )
 
@@ -59,6 +61,7 @@ __all__ = [
     "StoreError",
     "StoreRefused",
     "StoreUnavailable",
+    "ThreadExists",
     "ThreadNotFound",
     "UnsupportedStrategyError",
 ]

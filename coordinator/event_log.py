@@ -146,3 +146,7 @@ class EventLog(Protocol):
     def forget(self, run_id: str) -> None:
         """The run has left its worker's memory. A log that lives elsewhere has a time to live of its own."""
         ...
+
+    def remove(self, thread_id: str, run_id: str) -> None:
+        """The run is removed for good, and its log with it. Fire and forget, from any worker."""
+        ...

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Any, Self
 
 from coordinator import arguments as check
 from coordinator.assembly import Assembly
+from coordinator.assistants.decorator import Agents
 from coordinator.assistants.function import AgentFunction, as_assistant
 from coordinator.assistants.ports import Assistant
 from coordinator.clock import Clocks
 from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
+from coordinator.facade.catalogue import CatalogueFacade
 from coordinator.facade.threads import ThreadsFacade
 from coordinator.facade.views import ViewsFacade
 from coordinator.facade.webhooks import WebhooksFacade
@@ -34,19 +36,19 @@ from stores.memory import PrivateStore
 from stores.plain import PlainStore
 
 
-class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade, WebhooksFacade):
+class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, WebhooksFacade):
     """Runs of this process, coordinated with those of every other process on the same store.
 
-    What is not about the life of a run is inherited: `facade.worker`, `facade.views`, `facade.threads`,
-    `facade.webhooks`.
+    What is not about the life of a run is inherited: `facade.worker`, `facade.views`,
+    `facade.catalogue`, `facade.threads`, `facade.webhooks`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
     process. It can be built without a running event loop: background work starts at the first
     admission or in `async with`. Use `open_coordinator` to have the adapters picked by URL.
 
-    `assistants` by assistant_id: `launch` finds them, and their runs are portable: one that waits when
-    its worker leaves or dies is run by another that has the same assistant. `pacemaker`, `clocks`:
+    `assistants` by name, or such as have one: `launch` finds them, and their runs are portable: one that
+    waits when its worker leaves or dies is run by another that has the same assistant. `pacemaker`, `clocks`:
     where heartbeats and times come from, for simulations.
     """
 
@@ -60,7 +62,7 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade, WebhooksFacade):
         slots: SlotLock | None = None,
         event_log: EventLog | None = None,
         hooks: Iterable[Hook] = (),
-        assistants: Mapping[str, AgentFunction | Assistant] | None = None,
+        assistants: Agents | None = None,
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
@@ -147,6 +149,9 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade, WebhooksFacade):
         user_id: str | None = None,
         idempotency_key: str | None = None,
         parent_run_id: str | None = None,
+        thread_must_exist: bool = False,
+        adopt_thread: bool = True,
+        temporary_thread: bool = False,
         timeout: check.TimeLimit = "default",
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
@@ -162,6 +167,10 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade, WebhooksFacade):
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
         its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
         `webhook`: the URL that is sent the run once it has settled, by a worker that delivers webhooks.
+
+        A thread that is not there is made by the first admission, unless `thread_must_exist`; one that
+        is no user's becomes that of this user, or without `adopt_thread` is not there for him;
+        `temporary_thread`: as one that is removed `keep_temporary` s after its last run settled.
 
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
@@ -180,6 +189,11 @@ class RunManager(WorkerFacade, ViewsFacade, ThreadsFacade, WebhooksFacade):
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
             webhook=self._asked_for(webhook),
         )
+        new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
+        new.adopt = check.check_flag("adopt_thread", adopt_thread)
+        if check.check_flag("temporary_thread", temporary_thread):
+            new.temporary_ms = self._parts.temporary_ms
+            self._parts.expiry.begin()
         return await self._parts.admissions.admit(new)
 
     # -- running

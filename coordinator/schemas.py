@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, cast
 
 from stores.retry import PersistenceRetryPolicy
@@ -16,6 +16,7 @@ __all__ = [
     "Cause",
     "CheckpointRef",
     "Command",
+    "Description",
     "DisconnectMode",
     "Interrupt",
     "Json",
@@ -25,6 +26,7 @@ __all__ = [
     "Receipt",
     "RunRequest",
     "RunStatus",
+    "StateView",
     "Strategy",
     "User",
 ]
@@ -39,8 +41,11 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
+    """A state that a thread had. Of which thread is said by whoever asks, never by the reference."""
+
     checkpoint_id: str | None = None
     checkpoint_ns: str = ""
+    checkpoint_map: Json = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +65,10 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class RunRequest:
-    """What a run was asked to do: what `runs.kwargs` holds."""
+    """What a run was asked to do: what `runs.kwargs` holds.
+
+    An assistant that has no use for a field leaves it alone; none is refused for being of no use.
+    """
 
     input: Json = None
     command: Command | None = None
@@ -70,9 +78,14 @@ class RunRequest:
     metadata: Json = None
     stream_mode: tuple[str, ...] = ()
     stream_subgraphs: bool = False
+    stream_resumable: bool = False
     interrupt_before: list[str] | Literal["*"] | None = None
     interrupt_after: list[str] | Literal["*"] | None = None
     durability: Literal["sync", "async", "exit"] | None = None
+    checkpoint_during: bool | None = None
+    feedback_keys: tuple[str, ...] = ()
+    langsmith_tracer: Json = None
+    strict_resume: bool | None = None
 
     @classmethod
     def of(cls, kwargs: Mapping[str, Any], metadata: Json) -> RunRequest:
@@ -84,13 +97,64 @@ class RunRequest:
             known["input"] = dict(kwargs)
         for name, build in (("command", Command), ("checkpoint", CheckpointRef)):
             if isinstance(value := known.get(name), Mapping):
-                fields = cast("Mapping[str, Any]", value)
-                known[name] = build(
-                    **{key: fields[key] for key in build.__dataclass_fields__ if key in fields}
-                )
-        modes = known.get("stream_mode", ())
-        known["stream_mode"] = (modes,) if isinstance(modes, str) else tuple(modes or ())
+                given = cast("Mapping[str, Any]", value)
+                known[name] = build(**{key: given[key] for key in build.__dataclass_fields__ if key in given})
+        for name in ("stream_mode", "feedback_keys"):
+            known[name] = _texts(known.get(name))
         return cls(**known, metadata=metadata)
+
+    def kwargs(self) -> dict[str, Json]:
+        """For `runs.kwargs`, and back with `of`. Metadata has a column of its own, and what says nothing
+        is left out."""
+        stored: dict[str, Json] = {"input": self.input}
+        for each in fields(self):
+            value = getattr(self, each.name)
+            if each.name in ("input", "metadata") or value == each.default:
+                continue
+            stored[each.name] = asdict(value) if isinstance(value, (Command, CheckpointRef)) else value
+        return stored
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str) else tuple(cast("Iterable[str]", value))
+
+
+@dataclass(frozen=True, slots=True)
+class StateView:
+    """What a thread holds, or held at `checkpoint`. `next`: what would go on from here, empty where
+    nothing is left to do."""
+
+    values: Json = None
+    next: tuple[str, ...] = ()
+    checkpoint: CheckpointRef | None = None
+    parent: CheckpointRef | None = None
+    metadata: Mapping[str, Json] = field(default_factory=dict[str, Json])
+    created_at: str | None = None
+    """ISO 8601 with an offset."""
+    tasks: tuple[Json, ...] = ()
+    interrupts: tuple[Interrupt, ...] = ()
+
+    def carries(self, metadata: Mapping[str, Json] | None) -> bool:
+        """All of that is in its own."""
+        return all(
+            key in self.metadata and self.metadata[key] == value for key, value in (metadata or {}).items()
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What an assistant takes and keeps, as JSON schemas, and how it may be drawn; None = it does not say."""
+
+    text: str | None = None
+    input_schema: Json = None
+    output_schema: Json = None
+    state_schema: Json = None
+    config_schema: Json = None
+    context_schema: Json = None
+    drawing: Json = None
+    """`{"nodes": […], "edges": […]}`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -83,6 +83,11 @@ class Settings(BaseSettings):
         ge=0,
         description="How long webhooks are kept after they were delivered or given up; none = for ever",
     )
+    keep_temporary: float = Field(
+        default=5.0,
+        ge=0,
+        description="How long a temporary thread outlives its last run; the next sweep removes it",
+    )
     prune: float = Field(default=3600.0, gt=0, description="How often what is older than that is removed")
 
     @model_validator(mode="after")

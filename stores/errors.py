@@ -30,6 +30,14 @@ class IdempotencyConflict(ConflictError):
         self.args = (f"Idempotency key {key!r} was already used{by} for a different request",)
 
 
+class ThreadExists(ConflictError):
+    """The id is taken. By whom is not said: it may be another user's."""
+
+    def __init__(self, thread_id: str) -> None:
+        super().__init__(thread_id)
+        self.args = (f"Thread {thread_id!r} already exists",)
+
+
 class QueueFull(CoordinatorError):
     """`enqueue` was asked for and the waiting line of the thread or of the user is full."""
 

@@ -18,7 +18,7 @@ from typing import Any
 from stores.base import Row, RunStore
 from stores.group_commit import as_store_error, wall_clock
 from stores.rows import COUNTERS, MESSAGES, NewRun
-from stores.sql.sqlite import records, schema
+from stores.sql.sqlite import contains, records, schema
 from stores.sql.sqlite.codec import dumps, dumps_opaque, loads, model_name_of
 from stores.states import OPEN, TERMINAL, RunStatus
 from stores.times import instant, iso, stamp
@@ -40,6 +40,7 @@ class MemoryStore(SQLTransactions):
     def _cx(self) -> sqlite3.Connection:
         cx = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512, check_same_thread=False)
         schema.migrate(cx, self.url)
+        contains.register(cx)
         weakref.finalize(self, cx.close)
         return cx
 

@@ -60,6 +60,13 @@ class NewRun:
     idle_timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
     webhook: str | None = None
+    thread_must_exist: bool = False
+    adopt: bool = True
+    """A thread that is no user's becomes that of the run's user; else it is not there for him."""
+    temporary_ms: int | None = None
+    """A thread that this admission makes is temporary, and kept so long after it was last used."""
+    delay_ms: int | None = None
+    """So long it is in nobody's way; then it takes the next place in the line. Its queue time begins then."""
 
 
 class Limits(NamedTuple):
@@ -115,6 +122,7 @@ class Admission(NamedTuple):
     seq: int
     replaced: tuple[Decision, ...] = ()
     existing: RunRow | None = None
+    temporary: bool = False
 
 
 class Claimed(NamedTuple):
@@ -221,7 +229,7 @@ class Overdue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a worker reads once a tick: five index look-ups, whatever the number of runs."""
+    """What a worker reads once a tick: six index look-ups, whatever the number of runs."""
 
     cancelled: tuple[str, ...]
     """Runs of mine that were decided and are not settled."""
@@ -229,7 +237,8 @@ class Tick:
     """Runs of mine that still wait."""
     free_threads: tuple[str, ...]
     """Threads that nobody holds and whose next in line I may claim: a run of mine, or a portable one
-    whose home is gone and whose assistant I know."""
+    whose home is gone and whose assistant I know. And those where such a run has waited for its time,
+    which has come: a claim puts it into the line."""
     overdue: tuple[Overdue, ...] = ()
     """Runs of anybody that are past their time, at most a batch; usually their worker was faster."""
 
@@ -330,6 +339,8 @@ class RunRow:
     deadline_at: int | None = None
     idle_timeout_ms: int | None = None
     queue_deadline_at: int | None = None
+    not_before: int | None = None
+    """While it is delayed: when it takes its place in the line."""
 
     @property
     def open(self) -> bool:
@@ -341,6 +352,11 @@ class RunRow:
         return self.status is RunStatus.pending and not self.holds_thread and in_line
 
     @property
+    def delayed(self) -> bool:
+        """Waits for its time, and not yet for its turn."""
+        return self.waiting and self.not_before is not None
+
+    @property
     def settled(self) -> bool:
         return self.settled_at is not None
 
@@ -350,10 +366,32 @@ class RunRow:
             self.status, holds_thread=self.holds_thread, rollback=self.cancel_action is CancelAction.rollback
         )
 
+    @property
+    def stopping(self) -> bool:
+        """Decided, and its task has not stopped yet (or its rollback is not over)."""
+        return not self.open and not self.settled and (self.holds_thread or self.owner_epoch is not None)
+
+    @property
+    def cancelling(self) -> bool:
+        return self.stopping and self.cancel_action is not None
+
+    @property
+    def rolled_back(self) -> bool:
+        """For clients it is as if it had never been."""
+        undone = self.cancel_action is CancelAction.rollback and self.rollback_state != "failed"
+        return undone and not self.open and not self.stopping
+
+    @property
+    def shown_status(self) -> RunStatus:
+        """The status for clients, who take a terminal one to mean that the thread is free."""
+        if self.stopping:
+            return RunStatus.running
+        return RunStatus.error if self.rollback_state == "failed" else self.status
+
 
 @dataclass(frozen=True, slots=True)
 class ThreadRow:
-    """A thread with its derived status (never stored)."""
+    """A thread with its derived status and error (never stored)."""
 
     thread_id: str
     user_id: str | None
@@ -365,6 +403,17 @@ class ThreadRow:
     interrupts: Json
     created_at: int
     updated_at: int
+    state_updated_at: int
+    """When its values were last written; as long as they never were, when it was made."""
+    error: str | None = None
+    """What its last run failed with, while `status` is error."""
+    ttl_ms: int | None = None
+    temporary: bool = False
+
+    @property
+    def expires_at(self) -> int | None:
+        """When it is removed if nobody uses it until then."""
+        return None if self.ttl_ms is None else self.updated_at + self.ttl_ms * 1000
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, w
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
-from stores.sql.sqlite import decisions, inspection, schema, workers
+from stores.sql.sqlite import contains, decisions, inspection, schema, workers
 from stores.transactions import SQLTransactions
 
 Synchronous = Literal["FULL", "NORMAL"]
@@ -113,6 +113,7 @@ class SQLiteStore(SQLTransactions):
             check_same_thread=False,
         )
         try:
+            contains.register(cx)
             if query_only:
                 cx.execute("PRAGMA query_only = ON")
         except BaseException:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stores.base import Row, RunStore
+from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.rows import (
     Admission,
     Claimed,
@@ -32,7 +33,18 @@ from stores.rows import (
     WebhookRow,
     WorkerRow,
 )
-from stores.sql.sqlite import admission, decisions, ownership, pruning, reading, records, webhooks, workers
+from stores.sql.sqlite import (
+    admission,
+    decisions,
+    history,
+    ownership,
+    pruning,
+    reading,
+    records,
+    threads,
+    webhooks,
+    workers,
+)
 from stores.states import OPEN, CancelAction, Cause, RunStatus
 from stores.times import limit as limit_of
 
@@ -205,6 +217,57 @@ class SQLTransactions(RunStore):
 
     async def transitions(self, run_id: str) -> list[Transition]:
         return await self._read(reading.transitions, run_id)
+
+    # -- the catalogue
+
+    async def create_thread(self, new: NewThread) -> ThreadRow:
+        return await self._write(threads.create_thread, new)
+
+    async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
+        return await self._write(threads.patch_thread, thread_id, patch, user_id)
+
+    async def threads(self, query: ThreadQuery, *, user_id: str | None) -> list[ThreadRow]:
+        return await self._read(threads.threads, query, user_id)
+
+    async def count_threads(self, query: ThreadQuery, *, user_id: str | None) -> int:
+        return await self._read(threads.count_threads, query, user_id)
+
+    async def run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow | None:
+        return await self._read(history.run, run_id, thread_id, user_id)
+
+    async def thread_runs(
+        self, thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
+    ) -> list[RunRow]:
+        return await self._read(
+            history.thread_runs, thread_id, statuses=statuses, limit=limit, offset=offset, user_id=user_id
+        )
+
+    async def inflight_runs(
+        self,
+        *,
+        statuses: tuple[str, ...],
+        thread_id: str | None,
+        user_id: str | None,
+        after: str,
+        limit: int,
+    ) -> list[RunRow]:
+        return await self._read(
+            history.inflight_runs,
+            statuses=statuses,
+            thread_id=thread_id,
+            user_id=user_id,
+            after=after,
+            limit=limit,
+        )
+
+    async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
+        return await self._write(history.delete_run, run_id, thread_id, user_id)
+
+    async def has_expired_threads(self) -> bool:
+        return await self._read(threads.has_expired_threads, self._now())
+
+    async def expire_threads(self, *, limit: int) -> list[RemovedThread]:
+        return await self._write(threads.expire_threads, limit)
 
     # -- record operations
 

@@ -2,42 +2,133 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from inspect import isfunction
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from inspect import getdoc, isfunction
 from typing import Any, TypeAlias, cast
 
-from coordinator.assistants.ports import Assistant, ThreadStates
+from pydantic import BaseModel, ValidationError
+
+from coordinator.assistants.ports import Assistant
+from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext
 from coordinator.errors import InvalidArgument
-from coordinator.schemas import Json, Outcome, RunRequest
+from coordinator.schemas import CheckpointRef, Description, Json, Outcome, RunRequest, StateView, User
 
 AgentFunction: TypeAlias = Callable[[RunContext], Awaitable[Any]]
+
+START = "__start__"
+"""What graphs call the place where input comes in: who writes a state as if it were input says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class AgentSpec:
+    """What `@assistant` says of a function."""
+
+    name: str | None = None
+    input: type[BaseModel] | None = None
+    description: str | None = None
 
 
 class FunctionAssistant:
     """Wraps an async function. A dict that it returns becomes the thread's values, unless the run
-    has saved values itself: then its last save stands. An `Outcome` is taken as it is."""
+    has saved values itself: then its last save stands. An `Outcome` is taken as it is.
+
+    Its threads have one state, the values that are stored: there is no history.
+    """
 
     features = frozenset({"values", "custom"})
 
-    def __init__(self, function: AgentFunction, states: ThreadStates) -> None:
-        self.function = function
-        self.states = states
-        self.name = getattr(function, "__name__", type(function).__name__)
+    def __init__(self, function: AgentFunction, states: StoredValues, *, name: str | None = None) -> None:
+        spec = spec_of(function)
+        self.function, self.states, self.input = function, states, spec.input
+        self.name = name or spec.name or getattr(function, "__name__", type(function).__name__)
+        self.text = spec.description or (getdoc(function) if isfunction(function) else None)
 
     def validate(self, request: RunRequest) -> None:
-        """A function takes whatever it is given."""
+        """Raises InvalidArgument where there is an input model, and the input does not fit it."""
+        self._parsed(request)
+
+    def _parsed(self, request: RunRequest) -> Any:
+        """No input at all is one without fields, for a model may have defaults for all of them."""
+        if self.input is None or (request.input is None and request.command is not None):
+            return request.input
+        try:
+            return self.input.model_validate({} if request.input is None else request.input)
+        except ValidationError as error:
+            raise InvalidArgument("input", _without_values(error)) from None
 
     async def run(self, ctx: RunContext, request: RunRequest) -> Outcome:
-        del request  # it is in the context
+        ctx.input = self._parsed(request)
         result: Json = await self.function(ctx)
         if isinstance(result, Outcome):
             return result
         values = cast("Json", result) if isinstance(result, dict) and not ctx.saved else None
         return Outcome(values=values, result=result)
 
+    async def state(
+        self,
+        thread_id: str,
+        at: CheckpointRef | None = None,
+        *,
+        subgraphs: bool = False,
+        user: User | None = None,
+    ) -> StateView | None:
+        del subgraphs, user
+        view = await self.states.view(thread_id, self.name)
+        return view if view is not None and _is_at(view, at) else None
 
-def as_assistant(agent: Assistant | AgentFunction, states: ThreadStates) -> Assistant:
+    async def history(
+        self,
+        thread_id: str,
+        *,
+        limit: int,
+        before: CheckpointRef | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        user: User | None = None,
+    ) -> AsyncIterator[StateView]:
+        view = await self.state(thread_id, user=user)
+        if view is None or view.checkpoint is None or limit < 1 or before is not None:
+            return  # nothing is older than the only one
+        if view.carries(metadata):
+            yield view
+
+    async def update_state(
+        self, ctx: RunContext, values: Json, *, as_node: str | None = None, at: CheckpointRef | None = None
+    ) -> CheckpointRef:
+        """The keys that are given replace those of the thread's values, the others stay; a list of such
+        updates is applied in its order."""
+        if as_node not in (None, self.name, START):
+            raise InvalidArgument("as_node", f"must be {self.name!r} or {START!r}, for it has no other nodes")
+        thread_id = ctx.run.thread_id
+        if await self.state(thread_id, at) is None:
+            raise InvalidArgument("checkpoint", "the thread has no other state than its last")
+        updates = cast("list[Json]", values if isinstance(values, list) else [values])
+        held: Json = ctx.values
+        merged = dict(cast("dict[str, Json]", held)) if isinstance(held, dict) else {}
+        for update in updates:
+            if update is not None and not isinstance(update, dict):
+                raise InvalidArgument("values", f"must be a dict or None, not {type(update).__name__}")
+            merged.update(cast("dict[str, Json]", update or {}))
+        if any(update is not None for update in updates):
+            await ctx.save(merged)
+        view = await self.state(thread_id)
+        return (view and view.checkpoint) or CheckpointRef()
+
+    async def describe(self, user: User | None = None) -> Description:
+        del user
+        schema = None if self.input is None else self.input.model_json_schema()
+        return Description(text=self.text, input_schema=schema)
+
+
+def spec_of(function: object) -> AgentSpec:
+    spec = getattr(function, "__assistant__", None)
+    return spec if isinstance(spec, AgentSpec) else AgentSpec()
+
+
+def as_assistant(
+    agent: Assistant | AgentFunction, states: StoredValues, *, name: str | None = None
+) -> Assistant:
     """Objects that implement the port are taken as they are. Raises InvalidArgument."""
     if not isfunction(agent) and isinstance(agent, Assistant):  # asked in this order: the second is slow
         return agent
@@ -45,4 +136,20 @@ def as_assistant(agent: Assistant | AgentFunction, states: ThreadStates) -> Assi
         raise InvalidArgument(
             "agent", f"must be an async function or an Assistant, not {type(agent).__name__}"
         )
-    return FunctionAssistant(agent, states)
+    return FunctionAssistant(agent, states, name=name)
+
+
+def _is_at(view: StateView, at: CheckpointRef | None) -> bool:
+    if at is None or at == CheckpointRef():
+        return True
+    return view.checkpoint is not None and (at.checkpoint_id, at.checkpoint_ns) == (
+        view.checkpoint.checkpoint_id,
+        view.checkpoint.checkpoint_ns,
+    )
+
+
+def _without_values(error: ValidationError) -> str:
+    """What does not fit, and where; not what was sent, which may be large or secret."""
+    return "; ".join(
+        f"{'.'.join(str(part) for part in one['loc']) or 'it'}: {one['msg']}" for one in error.errors()
+    )

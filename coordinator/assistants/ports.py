@@ -6,11 +6,11 @@ reading a state needs the assistant while undoing a run does not.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
 from coordinator.context import RunContext
-from coordinator.schemas import Json, Outcome, RunRequest
+from coordinator.schemas import CheckpointRef, Description, Json, Outcome, RunRequest, StateView, User
 
 
 @runtime_checkable
@@ -23,7 +23,8 @@ class Assistant(Protocol):
 
     @property
     def features(self) -> frozenset[str]:
-        """Stream modes it really has, and "command", "interrupt", "history", "attempts", "drain"."""
+        """Stream modes it really has, and "command", "interrupt", "checkpoint", "history", "attempts",
+        "drain"."""
         ...
 
     @property
@@ -42,11 +43,46 @@ class Assistant(Protocol):
         """
         ...
 
+    async def state(
+        self,
+        thread_id: str,
+        at: CheckpointRef | None = None,
+        *,
+        subgraphs: bool = False,
+        user: User | None = None,
+    ) -> StateView | None:
+        """What the thread holds now, or held at `at`; None where it has nothing, or nothing like that.
+        Reads only; also while a run is active. Whether the user may see the thread is asked before."""
+        ...
+
+    def history(
+        self,
+        thread_id: str,
+        *,
+        limit: int,
+        before: CheckpointRef | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        user: User | None = None,
+    ) -> AsyncIterator[StateView]:
+        """Newest first. Reads only. `metadata`: only those that have all of that in theirs."""
+        ...
+
+    async def update_state(
+        self, ctx: RunContext, values: Json, *, as_node: str | None = None, at: CheckpointRef | None = None
+    ) -> CheckpointRef:
+        """Inside an operation that holds the thread: `ctx.fence` guards it as it guards a run. Raises
+        InvalidArgument, StaleFence."""
+        ...
+
+    async def describe(self, user: User | None = None) -> Description:
+        """For user interfaces."""
+        ...
+
 
 @runtime_checkable
 class ThreadStates(Protocol):
-    """Where threads keep their state. `kind` is stored in every rollback_ref, so that any worker
-    finds the right one without the assistant."""
+    """Where threads keep their state; many assistants may share one. `kind` is stored in every
+    rollback_ref, so that any worker finds the right one without the assistant."""
 
     @property
     def kind(self) -> str: ...
@@ -54,7 +90,7 @@ class ThreadStates(Protocol):
     async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
         """When the run holds the thread, before `start` is committed. From its return on, writes
         with a lower fence are refused by the store that holds the state. Returns the rollback_ref
-        (small). Idempotent. Raises StaleFence."""
+        (small, a dict with `kind`). Idempotent. Raises StaleFence."""
         ...
 
     async def restore(self, thread_id: str, run_id: str, ref: Json, fence: int) -> Json:

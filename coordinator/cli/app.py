@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 from typer.main import get_command
 
-from coordinator.cli import failures
+from coordinator.cli import failures, servers
+from coordinator.cli.awaiting import finish as _await
 from coordinator.cli.options import EXIT_CODES, AsJson, Namespace, Redis, Store, Where
 
 _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
@@ -16,7 +17,7 @@ _SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
 # Plain help: rich takes longer to import than --help may take.
 app = typer.Typer(
     name="coordinator",
-    help="Look at runs on a coordinator's store, cancel them, and clean up after dead workers.",
+    help="Serve runs of agents; look at them, cancel them, and clean up after dead workers.",
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,
@@ -48,15 +49,6 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - what is no failure on purpose is raised again
         return failures.report(error, as_json="--json" in args)
     return code if isinstance(code, int) else failures.DONE
-
-
-def _await(command: Coroutine[Any, Any, int]) -> int:
-    import asyncio
-
-    try:
-        return asyncio.run(command)
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter by a signal that a command handles
-        raise typer.Abort from None
 
 
 def _version(asked: bool) -> None:
@@ -201,6 +193,40 @@ def workers_list(
     return _await(list_workers(Where(store, redis, namespace).settings(), everyone=everyone, as_json=as_json))
 
 
+@threads.command("list", epilog=EXIT_CODES)
+def threads_list(
+    *,
+    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Only this user's")] = None,
+    status: Annotated[
+        str | None,
+        typer.Option("--status", metavar="STATUS", help="Only idle, busy, interrupted or error ones"),
+    ] = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata", metavar="KEY=VALUE", help="Only with this in their metadata; repeat it for several"
+        ),
+    ] = None,
+    oldest_first: Annotated[
+        bool, typer.Option("--oldest-first", help="What changed longest ago comes first")
+    ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Temporary threads as well")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, help="At most so many")] = 50,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """Threads, the last changed first: status, user, and what they failed with."""
+    from coordinator.cli.threads import list_threads, thread_query
+
+    settings = Where(store, redis, namespace).settings()
+    query = thread_query(
+        status, metadata or (), oldest_first=oldest_first, everything=everything, limit=limit
+    )
+    return _await(list_threads(settings, query, user=user, as_json=as_json))
+
+
 @threads.command("show", epilog=EXIT_CODES)
 def threads_show(
     thread_id: Annotated[str, typer.Argument(metavar="THREAD", help="Thread id")],
@@ -308,6 +334,12 @@ def db_check(
     from coordinator.cli.database import check
 
     return _await(check(Where(store, redis, namespace).settings(), as_json=as_json))
+
+
+# -- servers
+
+app.command("serve", epilog=servers.EXIT_CODES)(servers.serve)
+app.command("dev", epilog=servers.EXIT_CODES)(servers.dev)
 
 
 # -- demo

@@ -5,6 +5,7 @@ Times are ISO 8601 in UTC, null = not yet. Lengths of time are seconds, sizes ar
 runs list      {"runs": [run, …]}                                newest first, without kwargs and result
 runs show      {"run": run + kwargs, result, interrupts}
 runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
+threads list   {"threads": [thread, …]}                          without values, holder, waiting and runs
 threads show   {"thread": {thread_id, status, holder, waiting, values, …, runs: [run, …]}}
 workers list   {"workers": [worker, …]}
 explain        {"run", "holder", "receipt", "timeline": [{at, what, from_status, to_status, …}, …]}
@@ -86,23 +87,34 @@ def receipt_document(receipt: Receipt) -> Document:
     }
 
 
-def thread_document(
-    thread: ThreadRow, *, holder: RunRow | None, waiting: list[str], runs: list[RunRow]
-) -> Document:
-    line = {run_id: place for place, run_id in enumerate(waiting, start=1)}
+def thread_document(thread: ThreadRow) -> Document:
+    """Without its values: see `thread_in_full`. `ttl`: after its last use, null = for ever."""
     return {
         "thread_id": thread.thread_id,
         "user_id": thread.user_id,
         "assistant_id": thread.assistant_id,
         "status": thread.status,
+        "error": thread.error,
         "fence": thread.fence,
+        "interrupts": thread.interrupts,
+        "metadata": thread.metadata,
+        "temporary": thread.temporary,
+        "ttl": None if thread.ttl_ms is None else thread.ttl_ms / 1000,
+        "created_at": iso(thread.created_at),
+        "updated_at": iso(thread.updated_at),
+        "state_updated_at": iso(thread.state_updated_at),
+    }
+
+
+def thread_in_full(
+    thread: ThreadRow, *, holder: RunRow | None, waiting: list[str], runs: list[RunRow]
+) -> Document:
+    line = {run_id: place for place, run_id in enumerate(waiting, start=1)}
+    return {
+        **thread_document(thread),
         "holder": None if holder is None else run_document(holder),
         "waiting": waiting,
         "values": thread.values,
-        "interrupts": thread.interrupts,
-        "metadata": thread.metadata,
-        "created_at": iso(thread.created_at),
-        "updated_at": iso(thread.updated_at),
         "runs": [run_document(row, line.get(row.run_id)) for row in runs],
     }
 

@@ -1,16 +1,81 @@
-"""threads show."""
+"""threads list, threads show."""
 
 from __future__ import annotations
 
-from coordinator.arguments import check_id
+import json
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from coordinator.arguments import check_choice, check_id, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
-from coordinator.cli.documents import thread_document
+from coordinator.cli.documents import thread_document, thread_in_full
 from coordinator.cli.failures import DONE, CommandFailed
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
-from coordinator.cli.text import clock, pretty
+from coordinator.cli.text import clock, pretty, short, span
+from coordinator.errors import InvalidArgument
+from coordinator.facade.catalogue import THREAD_STATUSES
 from coordinator.settings import Settings
+from stores.catalogue import ThreadQuery
 from stores.rows import RunRow, ThreadRow
+
+THREAD_COLUMNS = ("THREAD", "STATUS", "USER", "ASSISTANT", "CHANGED", "AGE", "TTL", "METADATA", "ERROR")
+THREAD_SPARE = ("ERROR", "METADATA", "TTL", "ASSISTANT", "AGE", "USER")
+"""As `coordinator.cli.runs.SPARE`."""
+
+
+async def list_threads(settings: Settings, query: ThreadQuery, *, user: str | None, as_json: bool) -> int:
+    user_id = check_optional_id("--user", user)
+    async with looking_at(settings) as seen:
+        found = await seen.store.threads(query, user_id=user_id)
+    if as_json:
+        screen.show_document({"threads": [thread_document(thread) for thread in found]})
+    else:
+        lines = [_thread_line(thread) for thread in found]
+        none = f"no such threads in {settings.store}"
+        screen.show_table(THREAD_COLUMNS, lines, none=none, spare=THREAD_SPARE)
+    return DONE
+
+
+def thread_query(
+    status: str | None, metadata: Sequence[str], *, oldest_first: bool, everything: bool, limit: int
+) -> ThreadQuery:
+    """Raises InvalidArgument."""
+    return ThreadQuery(
+        metadata=dict(_pair(text) for text in metadata),
+        status=None if status is None else check_choice("--status", status, THREAD_STATUSES),
+        sort_order="asc" if oldest_first else "desc",
+        temporary=everything,
+        limit=limit,
+    )
+
+
+def _pair(text: str) -> tuple[str, Any]:
+    """KEY=VALUE; a value that is no JSON is the text itself."""
+    key, equals, value = text.partition("=")
+    if not key or not equals:
+        raise InvalidArgument("--metadata", f"{text!r:.50} is not KEY=VALUE")
+    try:
+        return key, json.loads(value)
+    except (ValueError, RecursionError):
+        return key, value
+
+
+def _thread_line(thread: ThreadRow) -> list[object]:
+    """The cells of THREAD_COLUMNS."""
+    now = time.time_ns() // 1000
+    return [
+        thread.thread_id,
+        screen.state(thread.status),
+        thread.user_id,
+        thread.assistant_id,
+        span((now - thread.updated_at) / 1e6),
+        span((now - thread.created_at) / 1e6),
+        None if thread.ttl_ms is None else span(thread.ttl_ms / 1000),
+        short(json.dumps(thread.metadata, ensure_ascii=False), 60) if thread.metadata else None,
+        None if thread.error is None else short(thread.error, 60),
+    ]
 
 
 async def show_thread(settings: Settings, thread_id: str, *, limit: int, as_json: bool) -> int:
@@ -31,7 +96,7 @@ async def show_thread(settings: Settings, thread_id: str, *, limit: int, as_json
     if holder is not None and not holder.holds_thread:
         holder = None
     if as_json:
-        document = thread_document(thread, holder=holder, waiting=waiting, runs=runs)
+        document = thread_in_full(thread, holder=holder, waiting=waiting, runs=runs)
         screen.show_document({"thread": document})
     else:
         _show(thread, holder, waiting, runs)
@@ -48,7 +113,9 @@ def _show(thread: ThreadRow, holder: RunRow | None, waiting: list[str], runs: li
         [
             ("thread", thread.thread_id),
             ("status", screen.state(thread.status)),
+            ("error", thread.error),
             ("user", thread.user_id),
+            ("removed after", None if thread.ttl_ms is None else span(thread.ttl_ms / 1000)),
             ("fence", thread.fence),
             ("held by", held or "nobody"),
             ("waiting", len(waiting)),
@@ -61,6 +128,9 @@ def _show(thread: ThreadRow, holder: RunRow | None, waiting: list[str], runs: li
     screen.show_lines(["values" if thread.values is not None else "no values"])
     if thread.values is not None:
         screen.show_lines(pretty(thread.values), indent=2)
+    if thread.metadata:
+        screen.show_lines(["metadata"])
+        screen.show_lines(pretty(thread.metadata), indent=2)
     if thread.interrupts:
         screen.show_lines(["interrupts"])
         screen.show_lines(pretty(thread.interrupts), indent=2)

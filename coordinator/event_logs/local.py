@@ -61,6 +61,10 @@ class LocalEventLog:
         if log is not None:
             self._size -= log.size
 
+    def remove(self, thread_id: str, run_id: str) -> None:
+        del thread_id
+        self.forget(run_id)
+
     def _append(self, run_id: str, entry: Entry) -> Appended:
         log = self._logs.get(run_id)
         if log is None:

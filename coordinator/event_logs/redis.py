@@ -9,7 +9,7 @@ from coordinator.event_log import Appended, Entry, Event, EventId, Page
 from coordinator.redis.keys import to_bytes
 from coordinator.redis.link import RedisLink
 from coordinator.redis.resp import Reply
-from coordinator.redis.scripts import Command, append, read_log
+from coordinator.redis.scripts import Command, append, read_log, remove
 
 PAGE_BYTES = 256 * 1024
 """A page ends after the event that reaches it: what asyncio reads from a socket at once."""
@@ -43,6 +43,9 @@ class RedisEventLog:
 
     def forget(self, run_id: str) -> None:
         """Nothing to do: the stream expires."""
+
+    def remove(self, thread_id: str, run_id: str) -> None:
+        self._link.post(remove(self._link.keys.log(thread_id, run_id)))
 
     def _command(self, thread_id: str, run_id: str, entry: Entry) -> Command:
         keys = self._link.keys

@@ -2,19 +2,82 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
 
 from coordinator import arguments as check
+from coordinator.assistants.registry import Assistants
 from coordinator.facade.base import Facade
-from coordinator.schemas import Json
+from coordinator.schemas import CheckpointRef, Json, StateView
 from stores.rows import Ownership, ThreadRow
 
 
 class ThreadsFacade(Facade):
+    @property
+    def assistants(self) -> Assistants:
+        """Those of this worker, by name or UUID; `register` more before the manager opens."""
+        return self._parts.assistants
+
     async def thread(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow | None:
         """The thread with its derived status and values."""
         return await self._parts.queries.thread(
             check.check_id("thread_id", thread_id), check.check_optional_id("user_id", user_id)
+        )
+
+    async def state(
+        self,
+        thread_id: str,
+        at: CheckpointRef | None = None,
+        *,
+        subgraphs: bool = False,
+        user_id: str | None = None,
+    ) -> StateView | None:
+        """What the thread holds, as its assistant tells it, now or at a checkpoint; None where it never
+        was in that state. Also while a run is active. Raises ThreadNotFound."""
+        return await self._parts.reading.state(
+            check.check_id("thread_id", thread_id),
+            check.check_checkpoint("at", at),
+            check.check_optional_id("user_id", user_id),
+            subgraphs=check.check_flag("subgraphs", subgraphs),
+        )
+
+    def history(
+        self,
+        thread_id: str,
+        *,
+        limit: int = 10,
+        before: CheckpointRef | None = None,
+        metadata: dict[str, Json] | None = None,
+        user_id: str | None = None,
+    ) -> AsyncIterator[StateView]:
+        """The states that the thread had, newest first; of a plain function only the last. Raises
+        InvalidArgument; ThreadNotFound while iterating."""
+        return self._parts.reading.history(
+            check.check_id("thread_id", thread_id),
+            limit=check.check_limit("limit", limit),
+            before=check.check_checkpoint("before", before),
+            metadata=check.check_metadata(metadata),
+            user_id=check.check_optional_id("user_id", user_id),
+        )
+
+    async def update_state(
+        self,
+        thread_id: str,
+        values: Json,
+        *,
+        as_node: str | None = None,
+        at: CheckpointRef | None = None,
+        user_id: str | None = None,
+    ) -> CheckpointRef:
+        """Change the thread's state through its assistant, as a short holder. For a plain function the keys
+        that are given replace those that are there. Raises ThreadNotFound, InvalidArgument, and
+        ConflictError while a run is in flight."""
+        return await self._parts.operations.update_state(
+            check.check_id("thread_id", thread_id),
+            check.check_json("values", values),
+            as_node=check.check_optional_id("as_node", as_node),
+            at=check.check_checkpoint("at", at),
+            user_id=check.check_optional_id("user_id", user_id),
         )
 
     async def update_thread(self, thread_id: str, values: Json, *, user_id: str | None = None) -> None:

@@ -9,6 +9,7 @@ from coordinator.facade.base import Facade
 from coordinator.notifier import Connectivity
 from coordinator.record import RunRecord
 from coordinator.runs.recovery import Recovery
+from coordinator.telemetry import Hook
 from coordinator.workers.health import Health
 from stores.rows import WorkerRow
 
@@ -65,6 +66,10 @@ class WorkerFacade(Facade):
         """How this worker is, role by role, and whether it may be sent new runs. Never raises; answers
         within a second and a bit."""
         return await self._parts.examination.health()
+
+    def observe(self, hook: Hook) -> None:
+        """Tell `hook` what happens from now on, as those that the manager was made with."""
+        self._parts.telemetry.add(hook)
 
     def store_counters(self) -> dict[str, int]:
         """Commits and reads of this manager's store so far; {} where the store does not count."""

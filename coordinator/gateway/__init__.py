@@ -1,6 +1,29 @@
 """The HTTP gateway: the Runs API on a RunManager. `create_gateway` makes an ASGI app to serve or to mount."""
 
-from coordinator.gateway.app import Gateway, create_gateway
-from coordinator.gateway.settings import GatewaySettings
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from coordinator.gateway.app import Gateway, create_gateway
+    from coordinator.gateway.settings import GatewaySettings
 
 __all__ = ["Gateway", "GatewaySettings", "create_gateway"]
+
+# Imported when first asked for: a supervisor of workers needs none of them, and they take longer to import
+# than all the rest.
+_HOMES = {
+    "Gateway": "coordinator.gateway.app",
+    "GatewaySettings": "coordinator.gateway.settings",
+    "create_gateway": "coordinator.gateway.app",
+}
+
+if not TYPE_CHECKING:  # a type checker sees the imports above, and that nothing else is here
+
+    def __getattr__(name: str) -> object:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        return value
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

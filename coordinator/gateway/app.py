@@ -2,24 +2,51 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
+from coordinator.assistants import demo
 from coordinator.assistants.function import AgentFunction
 from coordinator.assistants.ports import Assistant
+from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
-from coordinator.gateway.caller import Authenticate, trusting
-from coordinator.gateway.routes import probes
+from coordinator.gateway.caller import Authenticate
+from coordinator.gateway.held import Watchers
+from coordinator.gateway.metrics import Metrics
+from coordinator.gateway.middleware.envelope import Envelope
+from coordinator.gateway.middleware.guard import guard
+from coordinator.gateway.routes import assistants as assistant_routes
+from coordinator.gateway.routes import operations, probes, runs, stateless, states, threads
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
+from coordinator.gateway.wire.json import JsonAnswer
 from coordinator.manager import RunManager
+from coordinator.runs.jobs import Jobs
 from coordinator.webhooks.deliverer import Deliverer, targets_of
+
+logger = logging.getLogger(__name__)
+
+DEMO = "agent"
 
 
 class Gateway(FastAPI):
     """An ASGI app. Served by itself it opens and closes the manager; mounted, its host enters `running`."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Outside of all, also of what answers for failures: their answers have a request id too."""
+        return Envelope(super().build_middleware_stack(), self.state.observers)
+
+    def let_go(self) -> None:
+        """End every stream and every answer that is waited for: their clients go on at another worker. For
+        whoever stops the server: once the manager has drained, and before the server waits for open
+        answers. No client is taken to have gone away by that."""
+        services: Services = self.state.services
+        services.watchers.let_go()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
@@ -27,10 +54,13 @@ class Gateway(FastAPI):
         services: Services = self.state.services
         manager = services.manager
         async with manager, Deliverer(manager, services.settings, targets=services.targets).running():
+            fresh = services.jobs.spawn(services.metrics.keep_fresh(), "The metrics")
             try:
                 yield
-            finally:  # runs that end now have webhooks that are due now
-                await manager.shutdown()
+            finally:
+                fresh.cancel()
+                await manager.shutdown()  # runs that end now have webhooks that are due now
+        await services.jobs.finished(1.0)
 
 
 def create_gateway(
@@ -42,16 +72,41 @@ def create_gateway(
 ) -> Gateway:
     """The Runs API on `manager`, for `assistants` by name besides those that the manager knows.
 
-    Without `authenticate` every caller may do everything: for loopback, or behind a host that has checked.
+    Callers are those whom `authenticate` knows, by default by the keys of the file `settings.api_keys`.
+    Without both every caller may do everything: for loopback, see `exposure`. Raises KeyFileError.
     """
-    del assistants
-    app = Gateway(title="run-coordinator", lifespan=_lifespan)
     given = settings or GatewaySettings()
-    app.state.services = Services(manager, given, targets_of(given))
-    app.state.authenticate = authenticate or trusting
+    for name, agent in (assistants or {}).items():
+        manager.assistants.register(agent, name=name)
+    if given.demo_assistant:
+        _offer_demo(manager)
+    app = Gateway(
+        title="run-coordinator",
+        version=version("run-coordinator"),
+        lifespan=_lifespan,
+        redirect_slashes=False,
+        default_response_class=JsonAnswer,
+    )
+    documents = tuple(app.routes)  # FastAPI's own: the description of the API, and pages that show it
+    watchers = Watchers(given.max_streams)
+    metrics = Metrics(manager, watchers)
+    manager.observe(metrics.of_run)
+    app.state.services = Services(manager, given, watchers, metrics, Jobs(), targets_of(given))
+    app.state.observers = (metrics.of_request,)
     errors.install(app)
-    app.include_router(probes.router)
+    for noun in (probes, assistant_routes, threads, states, stateless, runs, operations):
+        app.include_router(noun.router)
+    guard(app, given, authenticate, public=(*documents, *probes.router.routes))
     return app
+
+
+def _offer_demo(manager: RunManager) -> None:
+    if DEMO in manager.assistants:
+        return
+    try:
+        manager.assistants.register(demo.agent, name=DEMO)
+    except InvalidArgument:  # whoever opened the manager has told the peers already what it can run
+        logger.info("No demo assistant: the manager was opened before the gateway was made")
 
 
 @asynccontextmanager

@@ -22,6 +22,15 @@ logger = logging.getLogger(__name__)
 RETRY_AFTER = 1
 """Seconds. What was refused for want of room or of the store is taken by another worker, or in a moment."""
 
+
+class TooManyOpen(errors.CoordinatorError):
+    """This worker has as many streams and long answers open as it may. Nothing was done."""
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        super().__init__(f"this worker has {limit} streams and long answers open: try again, or elsewhere")
+
+
 # The first that fits: subclasses stand before their bases.
 STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.InvalidArgument, 422),
@@ -29,6 +38,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.ConflictError, 409),
     (errors.ParentEnded, 409),
     (errors.QueueFull, 429),
+    (TooManyOpen, 429),
     (errors.ThreadNotFound, 404),
     (errors.RunNotFound, 404),
     (errors.NotSettled, 504),

@@ -7,8 +7,11 @@ from typing import Annotated, cast
 
 from fastapi import Depends, Request
 
+from coordinator.gateway.held import Watchers
+from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.manager import RunManager
+from coordinator.runs.jobs import Jobs
 from coordinator.webhooks.targets import Targets
 
 
@@ -18,6 +21,10 @@ class Services:
 
     manager: RunManager
     settings: GatewaySettings
+    watchers: Watchers
+    metrics: Metrics
+    jobs: Jobs
+    """What goes on after a request was answered."""
     targets: Targets
     """Where webhooks may go: `await targets.check(url)` before a run that names one is admitted."""
 

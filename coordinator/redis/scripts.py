@@ -249,6 +249,11 @@ def read_log(log: bytes, *, begin: bytes, limit: int, page_bytes: int) -> Comman
     return _READ_LOG(log, begin, b"%d" % limit, b"%d" % page_bytes)
 
 
+def remove(log: bytes) -> Command:
+    """A plain DEL. Answers 1 if there was a log. Not UNLINK: the Redis user has had DEL all along."""
+    return Command(None, pack(b"DEL", log))
+
+
 def publish(channel: bytes, message: bytes) -> Command:
     """A plain PUBLISH. Answers how many received it."""
     return Command(None, pack(b"PUBLISH", channel, message))

@@ -6,17 +6,19 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import Awaitable, Callable, Container, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, Protocol
 
 from coordinator import arguments as check
+from coordinator.assistants.registry import Assistants
 from coordinator.clock import Stamps
 from coordinator.errors import (
     ConflictError,
     CoordinatorError,
     Draining,
     EpochDead,
+    InvalidArgument,
     LeaseLost,
     StoreUnavailable,
 )
@@ -30,7 +32,7 @@ from coordinator.runs.registry import NO_LIMITS, Entry, Registry, TimeLimits
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine
-from coordinator.schemas import DisconnectMode, RunStatus, Strategy
+from coordinator.schemas import DisconnectMode, RunRequest, RunStatus, Strategy
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAdmitted, RunRefused
 from stores.base import AdmissionStore, EchoingStore, RecordStore
@@ -111,6 +113,13 @@ def _body_hash(run: NewRun) -> str:
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 
 
+def _request(run: NewRun) -> RunRequest:
+    try:
+        return RunRequest.of(run.kwargs, run.metadata)
+    except TypeError as error:
+        raise InvalidArgument("kwargs", f"are no request of a run: {error}") from None
+
+
 def _limits_of(run: NewRun) -> TimeLimits:
     return TimeLimits(_seconds(run.timeout_ms), _seconds(run.idle_timeout_ms), _seconds(run.queue_timeout_ms))
 
@@ -132,14 +141,14 @@ class Admissions:
         telemetry: Telemetry,
         stamps: Stamps,
         limits: Limits,
-        portable: Container[str | None] = (),
+        assistants: Assistants,
         swept: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
         self._settlement, self._delivery, self._jobs, self._outbox = settlement, delivery, jobs, outbox
         self._line = line
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
-        self._portable, self._swept = portable, swept
+        self._assistants, self._swept = assistants, swept
         self._timeouts = timeouts
         self._verifying: dict[str, asyncio.Future[str | None]] = {}
 
@@ -166,13 +175,15 @@ class Admissions:
         """Atomic against every other admission on the thread, on any worker.
 
         Returns when the new run and the decisions over replaced runs are written; it does not wait
-        for the old tasks. Raises ConflictError, QueueFull, ThreadNotFound, Draining, OutboxFull, StoreError.
+        for the old tasks. Raises InvalidArgument (the assistant does not take it), ConflictError, QueueFull,
+        ThreadNotFound, Draining, OutboxFull, StoreError.
         """
+        self._validate(new)
         self._outbox.check_room()
         await self._registry.calm(new.thread_id)
         epoch = await self._worker.ready()
         await self._swept()
-        new.created_at, new.portable = self._stamps.now(), new.assistant_id in self._portable
+        new.created_at = self._stamps.now()
         with self._registry.admitting(new.thread_id, new.run_id):
             try:
                 return await self._admitted(new, epoch)
@@ -186,6 +197,14 @@ class Admissions:
                 self._slots.release(new.thread_id, new.run_id, fence=0)
                 self._telemetry.emit(RunRefused(new.thread_id, conflict.active_run_id))
                 raise
+
+    def _validate(self, new: NewRun) -> None:
+        """A registered assistant says whether it takes this; its run is portable, and known by its name."""
+        new.assistant_id = self._assistants.name_of(new.assistant_id)
+        assistant = self._assistants.get(new.assistant_id)
+        if assistant is not None and new.kind == "run":
+            assistant.validate(_request(new))
+            new.portable = True
 
     async def _admitted(self, new: NewRun, epoch: int) -> RunRecord:
         if new.multitask_strategy == Strategy.reject and new.idempotency_key is None:
@@ -223,6 +242,7 @@ class Admissions:
             model_name=new.model_name,
         )
         entry = self._registry.add(record, own)
+        entry.temporary = admission.temporary
         if (limits := _limits_of(new)) != NO_LIMITS:
             entry.limits = limits
             self._timeouts.waits(entry)

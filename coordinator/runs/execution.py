@@ -21,7 +21,7 @@ from coordinator.schemas import Abort, Json, Outcome, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunEmitted
 from stores.rows import Outcome as StoredOutcome
-from stores.rows import Ownership
+from stores.rows import Ownership, Started
 
 logger = logging.getLogger(__name__)
 
@@ -68,6 +68,17 @@ class Services:
         self._execution.lifecycle.progress_soon(self._entry)
 
 
+class Quiet(Services):
+    """For an operation: it has no watchers."""
+
+    async def emit(self, mode: str, data: Json, *, any_size: bool = False) -> None:
+        del mode, data, any_size
+        self._entry.touch()
+
+    def close(self) -> None:
+        """Nothing was emitted."""
+
+
 class Execution:
     def __init__(
         self,
@@ -100,16 +111,21 @@ class Execution:
         started = await self.lifecycle.start(entry, assistant.states)
         if started is None or entry.own is None:
             return None
+        context = self.context(entry, entry.own, started, Services)
+        return await assistant.run(context, context.request)
+
+    def context(self, entry: Entry, own: Ownership, started: Started, services: type[Services]) -> RunContext:
+        """What the code of a run that has started is given, or that of an operation."""
         entry.context = RunContext(
             run=entry.record,
-            fence=entry.own.fence,
+            fence=own.fence,
             attempt=1,
             values=started.values,
             drain_event=self.worker.drain_event,
-            services=Services(self, entry, entry.own),
+            services=services(self, entry, own),
             tracked=entry.tracked,
         )
-        return await assistant.run(entry.context, entry.context.request)
+        return entry.context
 
     def _task_over(self, entry: Entry, task: asyncio.Task[Any]) -> None:
         outcome = outcome_of(entry, task)

@@ -271,6 +271,9 @@ class Lifecycle:
         if record is None:
             logger.warning("The completion of run %r found no row, and the run is not known here", run_id)
             return
+        if await self._store.thread(record.thread_id) is None:
+            logger.warning("The completion of run %r came after its thread was removed", run_id)
+            return
         await self._store.put(run_id, **row_of(record, status, fields.get("error")))
         if await self._store.update_run_completion(run_id, **fields) is False:
             logger.warning("The completion of run %r affected no rows after row recreation", run_id)

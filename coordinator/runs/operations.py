@@ -9,22 +9,34 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from dataclasses import asdict
 from typing import Protocol
 
 from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
-from coordinator.errors import ConflictError, LeaseLost, ThreadNotFound
+from coordinator.context import RunContext
+from coordinator.errors import ConflictError, InvalidArgument, LeaseLost, ThreadNotFound
 from coordinator.runs.admission import Admissions, asked
+from coordinator.runs.execution import Execution, Quiet
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
-from coordinator.schemas import Json, RunStatus
+from coordinator.schemas import CheckpointRef, Json, RunStatus
 from stores.base import ValuesStore
-from stores.rows import Outcome, Ownership
+from stores.rows import Outcome, Ownership, ThreadRow
 
 
 class OperatingStore(ValuesStore, Protocol):
     """What operations need of the store."""
+
+
+class Held:
+    """A thread that an operation holds, and how that is to end."""
+
+    def __init__(self, own: Ownership, context: RunContext) -> None:
+        self.own, self.context = own, context
+        self.outcome = Outcome(RunStatus.success)
 
 
 class Operations:
@@ -35,31 +47,56 @@ class Operations:
         *,
         admissions: Admissions,
         lifecycle: Lifecycle,
+        execution: Execution,
         settlement: Settlement,
-        states: ThreadStates,
         values: StoredValues,
+        assistants: Assistants,
     ) -> None:
         self._store, self._registry = store, registry
         self._admissions, self._lifecycle, self._settlement = admissions, lifecycle, settlement
-        self._states, self._values = states, values
+        self._execution, self._values, self._assistants = execution, values, assistants
 
     @asynccontextmanager
     async def holding(self, thread_id: str, name: str, user_id: str | None) -> AsyncGenerator[Ownership]:
         """Hold the thread for the block. Raises ConflictError while a run is in flight there.
 
         The block's exception ends the operation as an error and propagates."""
-        new = asked(thread_id=thread_id, user_id=user_id, metadata={"operation": name}, kind="op")
+        async with self._held(thread_id, name, user_id) as held:
+            yield held.own
+
+    @asynccontextmanager
+    async def _held(
+        self,
+        thread_id: str,
+        name: str,
+        user_id: str | None,
+        *,
+        states: ThreadStates | None = None,
+        assistant_id: str | None = None,
+    ) -> AsyncGenerator[Held]:
+        """As `holding`, with `states` open for writing."""
+        new = asked(
+            thread_id=thread_id,
+            user_id=user_id,
+            assistant_id=assistant_id,
+            metadata={"operation": name},
+            kind="op",
+        )
         record = await self._admissions.admit(new)
         entry = self._registry.entry(record.run_id)
         if entry is None:
             raise ConflictError(thread_id)
         block: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         entry.tracked.add(block)  # whoever decides over the operation does not free its thread under it
+        held: Held | None = None
         outcome = Outcome(RunStatus.success)
         try:
-            if await self._lifecycle.start(entry, self._states) is None or entry.own is None:
+            started = await self._lifecycle.start(entry, states or self._values)
+            if started is None or entry.own is None:
                 raise ConflictError(thread_id)
-            yield entry.own
+            held = Held(entry.own, self._execution.context(entry, entry.own, started, Quiet))
+            yield held
+            outcome = held.outcome
         except BaseException as error:
             outcome = Outcome(RunStatus.error, f"{type(error).__name__}: {error}")
             raise
@@ -69,30 +106,59 @@ class Operations:
             await self._settlement.conclude(entry, outcome)
             self._registry.drop(record.run_id)
         if entry.lost:
-            raise LeaseLost(entry.own.epoch)
+            raise LeaseLost(held.own.epoch)
 
     async def update_values(self, thread_id: str, values: Json, user_id: str | None) -> None:
-        async with self.holding(thread_id, "update", user_id) as own:
-            await self._values.save(own, values)
+        async with self._held(thread_id, "update", user_id) as held:
+            await self._values.save(held.own, values)
+
+    async def update_state(
+        self,
+        thread_id: str,
+        values: Json,
+        *,
+        as_node: str | None,
+        at: CheckpointRef | None,
+        user_id: str | None,
+    ) -> CheckpointRef:
+        """Through the thread's assistant, whose values are the thread's afterwards. Raises ThreadNotFound,
+        InvalidArgument, ConflictError."""
+        thread = await self._visible(thread_id, user_id)
+        if thread.assistant_id is not None and thread.assistant_id not in self._assistants:
+            why = f"the thread's, {thread.assistant_id!r}, is not known to this worker"
+            raise InvalidArgument("assistant", why)
+        assistant = self._assistants.reading(thread.assistant_id)
+        async with self._held(thread_id, "update state", user_id, states=assistant.states) as held:
+            new = await assistant.update_state(held.context, values, as_node=as_node, at=at)
+            view = None if held.context.saved else await assistant.state(thread_id)
+            if view is not None:
+                interrupts = [asdict(interrupt) for interrupt in view.interrupts] or None
+                held.outcome = held.outcome._replace(values=view.values, interrupts=interrupts)
+        return new
 
     async def copy(self, source: str, target: str, user_id: str | None) -> None:
-        """`target` gets the values of `source`. Raises ThreadNotFound."""
-        thread = await self._store.thread(source)
-        if thread is None or (user_id is not None and thread.user_id != user_id):
-            raise ThreadNotFound(source)
-        async with self.holding(target, f"copy of {source}", user_id) as own:
-            await self._states.copy(source, target, own.run_id, own.fence)
+        """`target` gets the state of `source`, and its assistant. Raises ThreadNotFound, ConflictError."""
+        thread = await self._visible(source, user_id)
+        assistant_id = thread.assistant_id
+        async with self._held(target, f"copy of {source}", user_id, assistant_id=assistant_id) as held:
+            for states in self._assistants.kinds:
+                await states.copy(source, target, held.own.run_id, held.own.fence)
 
     async def delete(self, thread_id: str, user_id: str | None) -> None:
         """Remove the thread with its state and its runs, but for those that were admitted meanwhile and
         wait for their turn: they find it empty. Raises ThreadNotFound, ConflictError."""
-        thread = await self._store.thread(thread_id)
-        if thread is None or (user_id is not None and thread.user_id != user_id):
-            raise ThreadNotFound(thread_id)
-        async with self.holding(thread_id, "delete", user_id) as own:
-            await self._states.delete(thread_id, own.run_id, own.fence)
-            await self._store.delete_thread(own)
+        await self._visible(thread_id, user_id)
+        async with self._held(thread_id, "delete", user_id) as held:
+            for states in self._assistants.kinds:
+                await states.delete(thread_id, held.own.run_id, held.own.fence)
+            await self._store.delete_thread(held.own)
         for record in self._registry.of_thread(thread_id):
             known = self._registry.entry(record.run_id)
             if known is None or known.settled.is_set():
                 self._registry.drop(record.run_id)
+
+    async def _visible(self, thread_id: str, user_id: str | None) -> ThreadRow:
+        thread = await self._store.thread(thread_id)
+        if thread is None or (user_id is not None and thread.user_id != user_id):
+            raise ThreadNotFound(thread_id)
+        return thread

@@ -49,7 +49,7 @@ class Entry:
     thread held after the task is over. `unwritten` is a decision that the store has not taken yet.
     `warned` says why the task was told to stop although nothing is decided (shutdown). `handed_over`:
     another worker executes it; this entry has left the registry. `inline`: it is being settled in
-    its caller's own steps, who does not wait for a store that is away.
+    its caller's own steps, who does not wait for a store that is away. `temporary`: its thread is.
     """
 
     def __init__(self, record: RunRecord, own: Ownership | None, clocks: Clocks = _REAL) -> None:
@@ -83,6 +83,7 @@ class Entry:
         self.stopped_at: int | None = None
         self.settling: asyncio.Future[Any] | None = None
         self.inline = False
+        self.temporary = False
         if own is not None:
             self.turn.set()
 
@@ -181,8 +182,8 @@ class Admitting:
 
 
 class Registry:
-    """Indexes of entries. Finished ones leave `keep` seconds after they settled, or when there are
-    more than `keep_max` of them, oldest first."""
+    """Indexes of entries. Finished ones leave `keep` seconds after they settled (`keep_temporary` where
+    their thread is temporary: it is removed then), or when there are more than `keep_max`, oldest first."""
 
     def __init__(
         self,
@@ -190,6 +191,7 @@ class Registry:
         keep_max: int,
         on_evict: Callable[[str], None],
         *,
+        keep_temporary: float | None = None,
         clocks: Clocks | None = None,
     ) -> None:
         self._clocks = clocks or Clocks()
@@ -198,6 +200,7 @@ class Registry:
         self._unsettled: dict[str, Entry] = {}
         self._by_thread: dict[str, dict[str, None]] = {}
         self._finished: OrderedDict[str, float] = OrderedDict()
+        self._passing: OrderedDict[str, float] = OrderedDict()
         self._admitting: dict[str, Admitting] = {}
         self._settling: dict[str, set[asyncio.Future[Any]]] = {}
         self._supervised: dict[str, set[asyncio.Task[Any]]] = {}
@@ -205,10 +208,12 @@ class Registry:
         self._leaving: set[str] = set()
         self._early: dict[str, tuple[Claimed, int]] = {}
         self._keep, self._keep_max, self._on_evict = keep, keep_max, on_evict
+        self._keep_temporary = keep if keep_temporary is None else min(keep, keep_temporary)
 
     def add(self, record: RunRecord, own: Ownership | None) -> Entry:
         entry = Entry(record, own, self._clocks)
         self._finished.pop(record.run_id, None)  # taken over by the next epoch of the worker that lost it
+        self._passing.pop(record.run_id, None)
         self._entries[record.run_id] = self._unsettled[record.run_id] = entry
         self.records[record.run_id] = record
         self._by_thread.setdefault(record.thread_id, {})[record.run_id] = None
@@ -337,20 +342,25 @@ class Registry:
             self._unsettled.pop(run_id, None)
         elif known is not None or entry.handed_over:  # the run goes on, in another entry
             return
-        self._finished[run_id] = self._clocks.monotonic() + self._keep
+        now = self._clocks.monotonic()
+        if entry.temporary:
+            self._passing[run_id] = now + self._keep_temporary
+        else:
+            self._finished[run_id] = now + self._keep
 
     def evict(self) -> None:
         """Let go of what has been finished for long enough. Amortised O(1) a call."""
         now = self._clocks.monotonic()
-        while self._finished:
-            run_id, due = next(iter(self._finished.items()))
-            if due > now and len(self._finished) <= self._keep_max:
-                return
-            self.drop(run_id)
+        for finished in (self._passing, self._finished):
+            while finished:
+                run_id, due = next(iter(finished.items()))
+                if due > now and len(finished) <= self._keep_max:
+                    break
+                self.drop(run_id)
 
     def drop(self, run_id: str) -> None:
         """Forget a run; the store keeps it."""
-        finished = self._finished.pop(run_id, None) is not None
+        finished = (self._finished.pop(run_id, None) or self._passing.pop(run_id, None)) is not None
         self.records.pop(run_id, None)
         entry = self._entries.pop(run_id, None)
         self._unsettled.pop(run_id, None)

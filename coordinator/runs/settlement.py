@@ -25,7 +25,7 @@ from coordinator.runs.waiting_line import WaitingLine
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunForced, RunLost, RunSettled
-from stores.base import DecisionStore, OwnershipStore, RecordStore
+from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
 from stores.rows import Claimed, Finish, Outcome, Ownership
 
@@ -36,7 +36,7 @@ T = TypeVar("T")
 AGAIN = 0.2  # s; between two attempts of a rollback, during which the thread is held
 
 
-class SettlementStore(OwnershipStore, DecisionStore, RecordStore, Protocol):
+class SettlementStore(OwnershipStore, DecisionStore, RecordStore, ReadStore, Protocol):
     """What settling needs of the store."""
 
 
@@ -263,9 +263,12 @@ class Settlement:
 
     async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
         """The row has vanished (and nobody took the thread): write it anew, once. A decision that came
-        before the task's own end stays, although no row says so any more."""
+        before the task's own end stays, although no row says so any more. Where its thread is gone as well,
+        it had settled, and was removed before its owner heard of it."""
         record = entry.record
         status, error = (end.status, end.error) if entry.open else (record.status, record.error)
+        if await self._persist(entry, lambda: self._store.thread(record.thread_id)) is None:
+            return Finish(status)
         row = row_of(record, status, error)
         await self._persist(entry, lambda: self._store.put(record.run_id, **row))
         logger.warning("The row of run %r had vanished and was written anew", record.run_id)

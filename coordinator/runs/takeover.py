@@ -34,7 +34,14 @@ class Takeover:
             row = await self._store.row(own.run_id)
             if row is None or (assistant := self._assistants.get(row.assistant_id)) is None:
                 return False
-            admission = Admission(own.run_id, holds=True, fence=own.fence, seq=row.seq)
+            thread = await self._store.thread(own.thread_id)
+            admission = Admission(
+                own.run_id,
+                holds=True,
+                fence=own.fence,
+                seq=row.seq,
+                temporary=thread is not None and thread.temporary,
+            )
             record = self._admissions.register(_asked(row), admission, own)
         logger.info("Run %r goes on here: its worker is gone", own.run_id)
         self._execution.launch(record, assistant)

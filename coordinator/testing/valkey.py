@@ -56,7 +56,7 @@ def free_port() -> int:
 _libc: ctypes.CDLL | None = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """Also when the parent is killed by SIGKILL (Linux). The parent is the *thread* that starts it."""
     if _libc is not None:
         _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
@@ -122,7 +122,7 @@ class ValkeyServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_die_with_parent,  # noqa: PLW1509 - one system call, of a library loaded before
+                preexec_fn=die_with_parent,  # noqa: PLW1509 - one system call, of a library loaded before
             )
         self._await_answer(self._process)
 

@@ -16,6 +16,7 @@ from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.latch import Latch
 from coordinator.runs.waiting_line import WaitingLine
+from coordinator.schemas import Json
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
 from stores.base import OwnershipStore, WorkerStore
@@ -33,7 +34,9 @@ class ReapingStore(WorkerStore, OwnershipStore, Protocol):
 class Reaper:
     """Burying a peer needs two kinds of evidence: its heartbeat did not move for its own ttl on this
     worker's clock, and the store's clock says that its lease is over. On one host the operating
-    system's word that the process is gone is enough."""
+    system's word that the process is gone is enough.
+
+    `states` answers where the state is that a rollback_ref is about."""
 
     def __init__(
         self,
@@ -41,7 +44,7 @@ class Reaper:
         *,
         worker: Incarnation,
         line: WaitingLine,
-        states: ThreadStates,
+        states: Callable[[Json], ThreadStates],
         slots: SlotLock,
         notifier: Notifier,
         jobs: Jobs,
@@ -150,7 +153,8 @@ class Reaper:
         more. Raises StoreUnavailable: then it stays adopted until the next sweep."""
         state, error, values = "done", None, None
         try:
-            values = await self._states.restore(own.thread_id, own.run_id, orphan.rollback_ref, own.fence)
+            ref = orphan.rollback_ref
+            values = await self._states(ref).restore(own.thread_id, own.run_id, ref, own.fence)
         except StaleFence:  # adopted by yet another worker, or by another epoch of this one
             return False
         except CoordinatorError:

@@ -29,8 +29,9 @@ class LeasingStore(WorkerStore, Protocol):
 class Worker:
     """Registers lazily, at the first admission or in `start`. Implements `runs.incarnation`.
 
-    `on_registered(epoch)` starts what belongs to an epoch; `on_fenced(why)` drops every run, and
-    `gone()` returns when the dropped ones have stopped: only then a new epoch is asked for.
+    `assistants()` names those that it has, for its row. `on_registered(epoch)` starts what belongs to an
+    epoch; `on_fenced(why)` drops every run, and `gone()` returns when the dropped ones have stopped: only
+    then a new epoch is asked for.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Worker:
         settings: Settings,
         telemetry: Telemetry,
         *,
-        assistants: tuple[str, ...] = (),
+        assistants: Callable[[], tuple[str, ...]] = tuple,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._settings, self._telemetry, self._clock = store, settings, telemetry, clock
@@ -96,7 +97,7 @@ class Worker:
         await self.gone()
         await self._store.open()
         began = self._clock()
-        epoch = await self._store.register(new_worker(self._settings.lease_ttl, self._assistants))
+        epoch = await self._store.register(new_worker(self._settings.lease_ttl, self._assistants()))
         self._loop = asyncio.get_running_loop()
         self._epoch, self._live = epoch, True
         # Nobody hears a heartbeat where nobody else uses the rows: there the lease never ends.

@@ -128,6 +128,15 @@ async def what_left_memory_may_be_gone(log: EventLog) -> None:
     assert await ids(log, "r13") in ([], ["1-1"])
 
 
+async def what_is_removed_is_gone(log: EventLog) -> None:
+    log.remove("t", "never seen")
+    for run in ("r14", "r15"):
+        await log.append("t", run, entry(1, 1))
+    log.remove("t", "r14")
+    assert (await ids(log, "r14"), await ids(log, "r15")) == ([], ["1-1"])
+    assert await log.append("t", "r14", entry(1, 1)) is Appended.done
+
+
 CLAUSES: tuple[Clause, ...] = (
     what_was_appended_is_read_in_order_and_unchanged,
     a_log_that_is_not_there_is_empty,
@@ -142,4 +151,5 @@ CLAUSES: tuple[Clause, ...] = (
     large_events_come_whole,
     runs_of_any_name_are_kept_apart,
     what_left_memory_may_be_gone,
+    what_is_removed_is_gone,
 )

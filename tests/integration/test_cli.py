@@ -31,6 +31,7 @@ COMMANDS = [
     ("runs", "follow"),
     ("runs", "cancel"),
     ("workers", "list"),
+    ("threads", "list"),
     ("threads", "show"),
     ("reconcile",),
     ("prune",),
@@ -403,6 +404,35 @@ async def test_follow_refuses_what_is_no_id(busy: Busy) -> None:
 
 
 # ---- the rest of what is read --------------------------------------------------------------------------
+
+
+async def test_threads_list(busy: Busy) -> None:
+    await busy.manager.create_thread("t2", metadata={"team": EVIL, "n": 1}, user_id="u", ttl=3600)
+    await busy.manager.create_thread("t3", temporary=True)
+
+    async def ids(*args: str) -> list[str]:
+        answer = await busy.cli("threads", "list", "--json", *args)
+        assert answer.code == DONE, answer.err
+        return [thread["thread_id"] for thread in answer.document["threads"]]
+
+    assert await ids("--oldest-first", "--all") == ["t1", "t2", "t3"]
+    assert await ids("--status", "busy", "--limit", "1") == ["t1"]
+    assert await ids("--metadata", "n=1", "--metadata", f"team={EVIL}") == ["t2"]
+    (thread,) = (await busy.cli("threads", "list", "--user", "u", "--json")).document["threads"]
+    assert (thread["status"], thread["ttl"], thread["temporary"]) == ("idle", 3600, False)
+    assert "values" not in thread
+    people = await busy.cli("threads", "list")
+    assert "t2" in people.out
+    assert "\x1b[31mred" not in people.out
+    nobody = await busy.cli("threads", "list", "--user", "v")
+    assert (nobody.code, "no such threads" in nobody.out + nobody.err) == (DONE, True)
+
+
+@pytest.mark.parametrize("args", [("--status", "banana"), ("--metadata", "team"), ("--user", "")])
+async def test_threads_list_names_a_bad_filter(busy: Busy, args: tuple[str, str]) -> None:
+    answer = await busy.cli("threads", "list", *args)
+    assert answer.code == USAGE
+    assert args[0] in answer.err
 
 
 async def test_threads_show(busy: Busy) -> None:

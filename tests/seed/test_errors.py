@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from coordinator import ConflictError, CoordinatorError, InvalidArgument, RunManager, UnsupportedStrategyError
+from coordinator import (
+    CheckpointRef,
+    ConflictError,
+    CoordinatorError,
+    InvalidArgument,
+    RunManager,
+    UnsupportedStrategyError,
+)
 from stores.rows import COUNTERS, MESSAGES
 from tests.support.runs import row
 
@@ -68,6 +75,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "json": {"an object": object(), "NaN": float("nan"), "deep": _DEEP, "a number as key": {1: 2}},
     "event id": {"a number": 7, "no id": "5", "a line end": "1-1\n", "beyond 63 bits": f"{2**63}-1"},
     "modes": {"a number": 7, "an empty one": [""], "a line end": "a\nb", "numbers": [1]},
+    "checkpoint": {"text": "c", "a dict": {}, "an empty id": CheckpointRef("")},
     "instant": {"a number": 7, "nonsense": "yesterday"},
 }
 
@@ -150,6 +158,30 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"source": "id", "target": "id", "user_id": "optional id"},
     ),
     "delete_thread": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
+    "state": (
+        {"thread_id": "t"},
+        {"thread_id": "id", "at": "checkpoint", "subgraphs": "flag", "user_id": "optional id"},
+    ),
+    "history": (
+        {"thread_id": "t"},
+        {
+            "thread_id": "id",
+            "limit": "limit",
+            "before": "checkpoint",
+            "metadata": "metadata",
+            "user_id": "optional id",
+        },
+    ),
+    "update_state": (
+        {"thread_id": "t", "values": {}},
+        {
+            "thread_id": "id",
+            "values": "json",
+            "as_node": "optional id",
+            "at": "checkpoint",
+            "user_id": "optional id",
+        },
+    ),
     "operation": (
         {"thread_id": "t", "name": "n"},
         {"thread_id": "id", "name": "id", "user_id": "optional id"},

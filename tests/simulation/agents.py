@@ -113,7 +113,7 @@ class Agent:
         self.cancels += 1
         if ctx.abort is None and not self.process.leaving:
             self.truth.wrong(f"run {self.run_id} was cancelled and not told why")
-        self.world.told(self.process, self.run_id)
+        self.world.pace.told(self.process, self.run_id)
 
     async def _stop(self, ctx: RunContext) -> Any:
         stops = self.habits.stops

@@ -19,6 +19,7 @@ from tests.simulation.loop import ProcessLoop
 from tests.simulation.store import SimStore
 
 if TYPE_CHECKING:
+    from tests.simulation.calls import Call
     from tests.simulation.world import World
 
 SETTINGS = Settings(
@@ -44,7 +45,11 @@ class Process:
         self.loop = ProcessLoop(world.schedule)
         self.linked = True
         self.store_closed = self.leaving = self.left = False
-        self.last_write = self.last_answer = 0.0
+        self.last_write = self.last_answer = self.cut_until = 0.0
+        self.sent = 0
+        """Calls that the store has and has not done yet."""
+        self.unsent: list[Call] = []
+        """Calls that a pause came before: they go out when it is over, and never where it is killed first."""
         self.epochs: set[int] = set()
         self.clients: set[asyncio.Task[Any]] = set()
         self.agents = 0

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stores.memory import MemoryStore
 from stores.rows import WorkerRow
+from stores.sql.sqlite import workers
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -44,6 +45,10 @@ WRITES = frozenset(
         "update_run_completion",
         "update_run_progress",
         "delete",
+        "create_thread",
+        "patch_thread",
+        "delete_run",
+        "expire_threads",
     }
 )
 READS = frozenset(
@@ -61,11 +66,25 @@ READS = frozenset(
         "list_by_thread",
         "list_inflight",
         "list_pending",
+        "threads",
+        "count_threads",
+        "run",
+        "thread_runs",
+        "inflight_runs",
+        "has_expired_threads",
     }
 )
 _HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "write", "_write_progress", "deliver"})
 
-_TABLES = ("transitions", "runs", "threads", "deleted_threads", "workers", "sqlite_sequence")
+_TABLES = (
+    "transitions",
+    "runs",
+    "threads",
+    "deleted_threads",
+    "passing_fences",
+    "workers",
+    "sqlite_sequence",
+)
 _NOTE = (
     "CREATE TEMP TRIGGER sim_note AFTER INSERT ON main.transitions BEGIN SELECT sim_note(NEW.run_id,"
     " NEW.thread_id, NEW.what, NEW.from_status, NEW.to_status, NEW.holds_thread, NEW.cause, NEW.epoch,"
@@ -92,6 +111,12 @@ class Database:
 
     def unsettled(self) -> bool:
         return self.cx.execute("SELECT 1 FROM runs WHERE settled_at IS NULL LIMIT 1").fetchone() is not None
+
+    def workers(self) -> list[WorkerRow]:
+        return workers.workers(self.cx, self.clock(), alive_only=True)
+
+    def bury(self, peer: WorkerRow) -> bool:
+        return workers.bury(self.cx, peer.epoch, peer.hb_seq, 0, proven=True, now=self.clock())
 
     def empty(self) -> None:
         for table in _TABLES:

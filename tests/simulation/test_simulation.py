@@ -31,7 +31,6 @@ def test_no_seed_breaks_a_property() -> None:
     assert not total.failed, f"replay: make simulate SEED={min(total.failed)}; {total.failed}"
     found, never = pairs(total.met)
     assert len(found) > 2 * len(never), "most pairs of await point and fault are met, even in the short form"
-    assert 1000 * total.seconds / total.seeds < 30, "milliseconds of a core for each seed"
 
 
 @pytest.mark.parametrize("seed", [3, 62, 106])

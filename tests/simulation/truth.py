@@ -16,7 +16,7 @@ from typing import Any
 from stores.rows import Admission, Finish, HandedOver, NewRun, Orphan, Outcome, Ownership, Started
 from stores.states import OPEN, RunStatus
 
-OWNERS = frozenset({"start", "save", "restore", "finish", "settle", "refence", "delete_thread"})
+OWNERS = frozenset({"start", "save", "restore", "finish", "settle", "refence", "readopt", "delete_thread"})
 """Writes that carry run, epoch and fence."""
 
 
@@ -32,6 +32,8 @@ class Run:
     waiting: bool = False
     decisions: int = 0
     adoptions: int = 0
+    retries: int = 0
+    """How often its own worker, or one that adopted it, began its rollback anew."""
     settled_at: float | None = None
     forced: bool = False
     deleted: bool = False
@@ -67,6 +69,12 @@ class Truth:
     draining: set[int] = field(default_factory=set[int])
     killed: set[int] = field(default_factory=set[int])
     """Epochs of processes that were killed."""
+    falsely: set[int] = field(default_factory=set[int])
+    """Epochs that were buried while their process was well."""
+    told_dead: dict[int, float] = field(default_factory=dict[int, float])
+    """When a worker heard of its burial."""
+    term: float = 0.0
+    """How long a worker acts after its last renewal."""
     ttl: float = 0.0
     most_waiting: int = 0
     longest_stop: float = 0.0
@@ -233,7 +241,7 @@ class Truth:
         epoch = args[0].epoch
         if epoch in self.dead:
             self.wrong(f"epoch {epoch} was buried twice")
-        if self.now() - self.beats[epoch] < self.ttl and epoch not in self.killed:
+        if self.now() - self.beats[epoch] < self.ttl and epoch not in self.killed | self.falsely:
             self.wrong(f"epoch {epoch} was buried {self.now() - self.beats[epoch]:.1f} s after it renewed")
         self.dead[epoch] = self.now()
 
@@ -269,6 +277,13 @@ class Truth:
                 self.wrong(f"rollback of {run.run_id} answered {values!r}, not {run.before!r}")
             self.values[run.thread_id] = run.before
 
+    def _readopt(self, args: Any, kwargs: Any, again: Ownership | None, wrote: bool) -> None:
+        run = self.runs.get(args[0].run_id)
+        if run is not None and again is not None:
+            run.retries += 1
+            if run.adoptions + run.retries > 3:
+                self.wrong(f"rollback of {run.run_id} began {run.adoptions} + {run.retries} times anew")
+
     def _finish(self, args: Any, kwargs: Any, finish: Finish, wrote: bool) -> None:
         outcome: Outcome = args[1]
         decision = finish.decision
@@ -295,11 +310,23 @@ class Truth:
         if run is None or not fence:
             return
         dead, stale = epoch in self.dead, run.fence != fence or run.epoch != epoch
-        if guarded and (dead or stale or not run.holds):
+        if guarded and not self._unaware(epoch) and (dead or stale or not run.holds):
             why = "its epoch is dead" if dead else "its fence is stale" if stale else "its thread is free"
             self.wrong(f"run {run_id} passed its check although {why}")
         if not run.holds and not (dead or stale or run.forced):
             self.wrong(f"thread {run.thread_id} was freed while the task of run {run_id} was at work")
+
+    def heard(self, epoch: int) -> None:
+        """The answer to its heartbeat says that it is dead."""
+        self.told_dead.setdefault(epoch, self.now())
+
+    def _unaware(self, epoch: int) -> bool:
+        """Buried alive: until its next heartbeat it cannot know, at most until its lease ends. Its writes
+        are refused all the same."""
+        if epoch not in self.falsely:
+            return False
+        heard = self.told_dead.get(epoch)
+        return self.now() <= (self.dead[epoch] + self.term if heard is None else heard)
 
     # -- what callers are told
 
@@ -391,8 +418,9 @@ class Truth:
             if action == "rollback" and started is not None and fence and status == RunStatus.interrupted:
                 if undone not in ("done", "failed"):
                     self.wrong(f"run {run_id} was to be rolled back, and was not: {undone!r}")
-                if undone == "failed" and run.adoptions < 3:
-                    self.wrong(f"rollback of {run_id} failed after {run.adoptions} adoptions")
+                # Three attempts: of its owner, or of those who adopted it, or both.
+                if undone == "failed" and run.adoptions + run.retries < (2 if run.retries else 3):
+                    self.wrong(f"rollback of {run_id} failed too soon: {run.adoptions} + {run.retries}")
         for thread_id, values in cx.execute('SELECT thread_id, "values" FROM threads'):
             found = None if values is None else json.loads(values)
             if found != self.values.get(thread_id):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import Counter
 from collections.abc import Callable
 from functools import partial
@@ -14,8 +13,11 @@ from stores.errors import StoreUnavailable
 from tests.simulation import stand_ins
 from tests.simulation.agents import Habits
 from tests.simulation.bus import Bus
+from tests.simulation.calls import Call
 from tests.simulation.faults import Faults, draw
+from tests.simulation.logged import errors_logged
 from tests.simulation.loop import Handle, Livelock, Schedule
+from tests.simulation.pace import Pace
 from tests.simulation.process import SETTINGS, Process
 from tests.simulation.store import URGENT, WRITES, Database
 from tests.simulation.truth import Truth
@@ -37,6 +39,7 @@ class World:
         self.schedule = Schedule()
         self.truth = Truth(lambda: self.schedule.now)
         self.truth.ttl = SETTINGS.lease_ttl
+        self.truth.term = SETTINGS.lease_ttl - SETTINGS.lease_margin
         self.faults: Faults = draw(self.chance)
         self.quiet = self.truth.quiet = not self.faults.strike
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
@@ -49,11 +52,10 @@ class World:
         self.errors: list[str] = []
         self.calm = False
         self._asked: dict[str, float] = {}
-        self._freed: dict[str, tuple[float, int | None]] = {}
-        self._decided: dict[str, tuple[float, Process]] = {}
-        self._outage_until = self._calm_since = self._skew = 0.0
+        self.pace = Pace(lambda: self.schedule.now, self.faults, self.truth)
+        self.outage_until = self._calm_since = self._skew = 0.0
         self._closing = self._done = False
-        self._database = database
+        self.database = database
         database.empty()
         database.note = self.truth.note
         database.clock = lambda: self.wall_ns() // 1000
@@ -73,14 +75,12 @@ class World:
 
     def meet(self, point: str, op: str, where: str, what: str) -> None:
         self.met[point, op, where, what] += 1
-        self._last_met = self.schedule.now
 
     # -- the run of it
 
     def run(self) -> list[str]:
         """Everything from the first call to the last check; what was wrong."""
-        away = bool(self.faults.strike or self.faults.outages)
-        with stand_ins.answering(self), _errors_logged(self.errors, away=away):
+        with stand_ins.answering(self), errors_logged(self.errors, self.faults):
             self.say(None, f"seed {self.seed}: {self.faults}")
             for _ in range(self.chance.choice((1, 2, 2, 3))):
                 self._start_process()
@@ -109,7 +109,7 @@ class World:
         for process in self.processes:
             if not process.loop.dead:
                 self.truth.violations.extend(process.leftovers())
-        self.truth.final(self._database.cx)
+        self.truth.final(self.database.cx)
 
     def _start_process(self) -> Process:
         process = Process(self, len(self.processes))
@@ -143,6 +143,10 @@ class World:
             self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.pause)
         for _ in range(faults.outages):
             self.schedule.after(chance.uniform(0.1, 3.0), self._outage)
+        for _ in range(faults.cuts):
+            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self._cut_off)
+        for _ in range(faults.burials):
+            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.bury)
         for _ in range(faults.jumps):
             self.schedule.after(chance.uniform(0.1, 9.0), self._jump)
         for _ in range(faults.breaks):
@@ -153,35 +157,60 @@ class World:
         if up := self.up():
             fault(self.chance.choice(up))
 
-    def kill(self, process: Process) -> None:
+    def kill(self, process: Process) -> bool:
         if process.loop.dead or self.faults.crashes <= 0:
-            return
+            return False
         self.faults.crashes -= 1
         self.say(process, "is killed")
         process.loop.kill()
+        process.unsent.clear()
         self.truth.killed |= process.epochs
         if self.chance.random() < 0.6:
             self.schedule.after(self.chance.uniform(0.05, 2.0), self.restart)
+        return True
 
-    def pause(self, process: Process) -> None:
+    def pause(self, process: Process) -> bool:
         if process.loop.dead or process.loop.stopped or self.faults.pauses <= 0:
-            return
+            return False
         self.faults.pauses -= 1
         seconds = self.chance.choice((0.5, 2.0, 7.0, 12.0))
         self.say(process, f"is paused for {seconds} s")
         process.loop.stopped = True
         self.schedule.after(seconds, self._go_on, process)
+        return True
 
     def _go_on(self, process: Process) -> None:
         self.say(process, "goes on")
+        unsent, process.unsent = process.unsent, []
+        for call in unsent:
+            self._send(call, self.schedule.now + self.chance.uniform(0.0002, 0.004))
         process.loop.go_on(self._shuffle)
 
     def _shuffle(self, kept: list[Handle]) -> None:
         self.chance.shuffle(kept)
 
     def _outage(self) -> None:
-        self._outage_until = self.schedule.now + self.chance.choice((0.3, 1.0, 6.0))
-        self.say(None, f"the store is away until {self._outage_until:.3f}")
+        self.outage_until = self.schedule.now + self.chance.choice((0.3, 1.0, 6.0))
+        self.say(None, f"the store is away until {self.outage_until:.3f}")
+
+    def _cut_off(self, process: Process) -> None:
+        """One process alone, both ways: what it sent may be done, and it does not hear so."""
+        process.cut_until = self.schedule.now + self.chance.choice((0.5, 2.0, 5.5, 9.0))
+        self.say(process, f"does not reach the store until {process.cut_until:.3f}")
+
+    def away_from(self, process: Process) -> bool:
+        return self.schedule.now < max(self.outage_until, process.cut_until)
+
+    def breaks(self) -> bool:
+        return self.chance.random() < self.faults.broken
+
+    def bury(self, process: Process) -> None:
+        """It lives, and somebody says that it is dead."""
+        for peer in self.database.workers():
+            if peer.epoch in process.epochs and not process.loop.dead:
+                self.say(process, f"is buried alive, epoch {peer.epoch}")
+                self.truth.falsely.add(peer.epoch)
+                self.truth.commit("bury", (peer,), {}, partial(self.database.bury, peer))
 
     def _jump(self) -> None:
         """All processes are on one host, which is what SQLite asks for: its clock is everybody's."""
@@ -215,19 +244,28 @@ class World:
         if process.store_closed:
             future.set_exception(StoreUnavailable("the store is closed"))
             return
-        strike, before = self._fate(process)
-        call = _Call(self, process, op, point, args, kwargs, future, strike, before)
-        self.met[point, op, "before" if before else "after", strike or "nothing"] += 1
+        strike, before = self._fate(point, op)
+        call = Call(self, process, op, point, args, kwargs, future, strike, before)
+        self.meet(point, op, "before", "nothing")
         when = self.schedule.now + self.chance.uniform(0.0002, 0.004)
         if before and strike is not None:
             when = call.strike(when)
             if process.loop.dead:
                 return
-        if op in WRITES and op not in URGENT:
+        if process.loop.stopped and self.chance.random() < 0.5:
+            process.unsent.append(call)
+        else:
+            self._send(call, when)
+
+    def _send(self, call: Call, when: float) -> None:
+        """From here on the store does it, whatever becomes of who asked."""
+        process = call.process
+        if call.op in WRITES and call.op not in URGENT:
             when = process.last_write = max(when, process.last_write)
+        process.sent += 1
         self.schedule.at(when, call.commit)
 
-    def _fate(self, process: Process) -> tuple[str | None, bool]:
+    def _fate(self, point: str, op: str) -> tuple[str | None, bool]:
         if self.calm:
             return None, True
         chance, before = self.chance, self.chance.random() < 0.5
@@ -240,63 +278,6 @@ class World:
         process = self.epochs.get(epoch)
         return self.faults.proofs and process is not None and process.loop.dead
 
-    # -- how fast it is where nothing goes wrong
-
-    def told(self, process: Process, run_id: str) -> None:
-        """A task heard of its cancel."""
-        entry = process.manager._parts.registry.entry(run_id)
-        unwritten = process.leaving or entry is None or entry.lost or entry.unwritten is not None
-        if not process.leaving:  # a shutdown cancels first and decides later
-            self.truth.told(run_id, unwritten=unwritten)
-        decided = self._decided.pop(run_id, None)
-        if decided is None or not self.quiet:
-            return
-        hinted = decided[1] is process or self.faults.connected
-        bound = 0.1 if hinted else SETTINGS.short_tick * 1.2 + 0.1
-        took = self.schedule.now - decided[0]
-        if took > bound:
-            self.truth.wrong(f"run {run_id} heard of its cancel after {took:.3f} s")
-
-    def account(self, process: Process, op: str, args: tuple[Any, ...], answer: Any) -> None:
-        """What has to go fast: a cancel from its commit on, a free thread to the head of its line."""
-        if answer is None:
-            if op == "claim":  # somebody has looked: it is not free, or not his to take
-                self._freed.pop(args[0], None)
-            return
-        if op == "drain":  # who was to be next may have gone elsewhere
-            self._freed = {thread: freed for thread, freed in self._freed.items() if freed[1] != args[0]}
-        elif op == "register":
-            self._registered(process)
-        elif op == "decide" and answer.won:
-            self._decided[args[0]] = (self.schedule.now, process)
-            if answer.settled:  # it may have been at the head of a line: who follows is found by the tick
-                self._freed.pop(answer.thread_id, None)
-        elif op == "admit":
-            for decision in answer.replaced:
-                self._decided[decision.run_id] = (self.schedule.now, process)
-        elif op in ("finish", "settle") and answer.next_home is not None and not answer.undo:
-            hinted = self.faults.connected or answer.next_home in process.epochs
-            beside = any(not run.fence and not run.waiting for run in self.truth.in_flight(args[0].thread_id))
-            if (
-                hinted
-                and args[0].fence
-                and not beside
-                and answer.decision is not None
-                and answer.decision.settled
-            ):
-                self._freed[args[0].thread_id] = (self.schedule.now, answer.next_home)
-        elif op == "claim":
-            freed = self._freed.pop(args[0], None)
-            if freed is not None and self.quiet and self.schedule.now - freed[0] > 0.1:
-                self.truth.wrong(f"thread {args[0]} was free for {self.schedule.now - freed[0]:.3f} s")
-
-    def _registered(self, process: Process) -> None:
-        """A new epoch: nothing of the one before may be at work any more."""
-        registry = process.manager._parts.registry
-        for entry in registry.unsettled():
-            if entry.own is not None and entry.own.epoch in process.epochs:
-                self.truth.wrong(f"{process} registered anew while run {entry.record.run_id} was not over")
-
     # -- the end
 
     def _be_calm(self) -> None:
@@ -306,7 +287,10 @@ class World:
         faults = self.faults
         faults.crashes = faults.pauses = 0
         faults.lose = faults.repeat = faults.late = 0.0
-        self._outage_until = 0.0
+        faults.broken = 0.0
+        self.outage_until = 0.0
+        for process in self.processes:
+            process.cut_until = 0.0
         for process in self.processes:  # who is paused goes on by itself, perhaps long after its burial
             self._link(process, up=True)
         if all(process.loop.stopped for process in self.up()):
@@ -320,7 +304,8 @@ class World:
             for process in self.processes
             if not process.loop.dead and (process.clients or process.agents)
         ]
-        if not unsettled and not busy and not self._database.unsettled():
+        late = any(process.loop.dead and process.sent for process in self.processes)
+        if not unsettled and not busy and not late and not self.database.unsettled():
             self._close()
             return
         if self.schedule.now - self._calm_since > BOUND:
@@ -365,140 +350,3 @@ class World:
 
     def _finish(self) -> None:
         self._done = True
-
-
-class _Call:
-    """One call of the store, from the caller's await to its answer."""
-
-    __slots__ = (
-        "args",
-        "before",
-        "fate",
-        "future",
-        "kwargs",
-        "op",
-        "point",
-        "process",
-        "task",
-        "world",
-    )
-
-    def __init__(
-        self,
-        world: World,
-        process: Process,
-        op: str,
-        point: str,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        future: asyncio.Future[Any],
-        fate: str | None,
-        before: bool,
-    ) -> None:
-        self.world, self.process, self.op, self.point = world, process, op, point
-        self.args, self.kwargs, self.future = args, kwargs, future
-        self.fate, self.before = fate, before
-        self.task = asyncio.current_task(process.loop) if fate == "cancel" else None
-
-    def strike(self, when: float) -> float:
-        """What goes wrong at this moment; when the call goes on."""
-        world, process = self.world, self.process
-        world.say(process, f"{self.op} ({self.point}): {self.fate} {'before' if self.before else 'after'}")
-        if self.fate == "slow":
-            return when + world.chance.choice((0.02, 0.3, 2.0))
-        if self.fate == "crash":
-            world.kill(process)
-        elif self.fate == "pause":
-            world.pause(process)
-            if self.before and process.loop.stopped:
-                return when + world.chance.choice((0.0, 8.0))
-        elif self.fate == "cancel" and self.task in process.clients and self.task.get_name() != "leave":
-            process.loop.call_soon(self.task.cancel) if self.before else process.loop.post(self.task.cancel)
-        return when
-
-    def commit(self) -> None:
-        world, process = self.world, self.process
-        if world.schedule.now < world._outage_until or (self.fate == "fail" and self.before):
-            self._answer(None, StoreUnavailable("the simulated store is away"))
-            return
-        try:
-            answer = world.truth.commit(self.op, self.args, self.kwargs, self._run)
-        except Exception as error:  # noqa: BLE001 - it is the caller's
-            self._answer(None, error)
-        else:
-            world.account(process, self.op, self.args, answer)
-            if self.fate == "fail":
-                self._answer(None, StoreUnavailable("the simulated store does not say whether it wrote"))
-            else:
-                self._answer(answer, None)
-
-    def _run(self) -> Any:
-        try:
-            getattr(self.world._database.store, self.op)(*self.args, **self.kwargs).send(None)
-        except StopIteration as done:
-            return done.value
-        raise AssertionError("a transaction in memory never waits")
-
-    def _answer(self, answer: Any, error: Exception | None) -> None:
-        world, process = self.world, self.process
-        if world.trace is not None and self.op not in ("tick", "beat", "workers", "sweep"):
-            world.say(process, f"{self.op}{self.args!r:.150} -> {error or answer!r:.150} [{self.point}]")
-        when = world.schedule.now + world.chance.uniform(0.0001, 0.002)
-        if not self.before and self.fate not in (None, "fail"):
-            when = self.strike(when)
-        if self.op in WRITES and not world.faults.disordered:
-            when = process.last_answer = max(when, process.last_answer)
-        world.schedule.at(when, process.loop.post, self._settle, answer, error)
-
-    def _settle(self, answer: Any, error: Exception | None) -> None:
-        if self.future.done():
-            return
-        if error is not None:
-            self.future.set_exception(error)
-        else:
-            self.future.set_result(answer)
-
-
-_CLOSED = "could not be written before the store was closed"
-"""What the manager says of writes that came too late, or for which the store was away until the end."""
-_FENCED = "owed to the store are dropped, because this worker was fenced"
-"""And where the store was away for longer than the lease."""
-
-
-_LATE = "not done in time, and left undone"
-"""And of a step of its end for which a call of the store took too long: peers do what it left."""
-
-
-class _Errors(logging.Handler):
-    def __init__(self, found: list[str], *, away: bool) -> None:
-        super().__init__(logging.ERROR)
-        self._found, self._away = found, away
-
-    def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
-        if text.endswith((_CLOSED, _LATE)) or (self._away and _FENCED in text):
-            return
-        if record.exc_info and record.exc_info[1] is not None:
-            text += f": {record.exc_info[1]!r}"
-        self._found.append(f"logged: {text}")
-
-
-class _errors_logged:  # noqa: N801 - a context manager
-    """What the product logs as an error is a violation; warnings are not even made."""
-
-    def __init__(self, found: list[str], *, away: bool) -> None:
-        self._handler = _Errors(found, away=away)
-
-    def __enter__(self) -> None:
-        for name in ("coordinator", "stores"):
-            logger = logging.getLogger(name)
-            logger.addHandler(self._handler)
-            logger.setLevel(logging.ERROR)
-            logger.propagate = False
-
-    def __exit__(self, *exc: object) -> None:
-        for name in ("coordinator", "stores"):
-            logger = logging.getLogger(name)
-            logger.removeHandler(self._handler)
-            logger.setLevel(logging.NOTSET)
-            logger.propagate = True

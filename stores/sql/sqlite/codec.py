@@ -18,11 +18,14 @@ IN_FLIGHT = f"(holds_thread OR status IN {OPEN_STATUSES})"
 IN_FLIGHT_RUNS = "runs INDEXED BY runs_inflight"
 """Without statistics SQLite prefers the history index, and admission would slow down with every
 finished run of the thread. INDEXED BY fails loudly where the index cannot serve the query."""
-IN_LINE = (
+WAITS = (
     "status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)"
 )
-"""Waits for the thread. Without a home it was handed over, to whoever knows its assistant; what has
-neither home nor portability was imported, and stands beside the slot."""
+"""Waits for the thread, or for its time. Without a home it was handed over, to whoever knows its assistant;
+what has neither home nor portability was imported, and stands beside the slot."""
+IN_LINE = f"{WAITS} AND not_before IS NULL"
+"""Waits for the thread. Until a delayed run is put into the line (`admission.queue_due`), nobody waits
+behind it."""
 WAITING = f"{IN_FLIGHT} AND {IN_LINE}"
 ALIVE = "(SELECT epoch FROM workers WHERE state <> 'dead')"
 HOMELESS = f"(home_epoch IS NULL OR home_epoch NOT IN {ALIVE})"

@@ -158,8 +158,8 @@ def settle(
         return _why_not(cx, own)
     if outcome.values is not None:
         cx.execute(
-            'UPDATE threads SET "values" = ?, updated_at = ? WHERE thread_id = ?',
-            (dumps(outcome.values), now, own.thread_id),
+            'UPDATE threads SET "values" = ?, state_updated_at = ?, updated_at = ? WHERE thread_id = ?',
+            (dumps(outcome.values), now, now, own.thread_id),
         )
     decision = decision_of(row, won=False)
     return Finish(decision.status, next_home=next_home(cx, own.thread_id), decision=decision)
@@ -240,8 +240,9 @@ def _write_outcome(
 
 def _write_values(cx: sqlite3.Connection, thread_id: str, values: Json, interrupts: Json, now: int) -> None:
     cx.execute(
-        'UPDATE threads SET "values" = ?, interrupts = ?, updated_at = ? WHERE thread_id = ?',
-        (_or_null(values), _or_null(interrupts), now, thread_id),
+        'UPDATE threads SET "values" = ?, interrupts = ?, state_updated_at = ?, updated_at = ?'
+        " WHERE thread_id = ?",
+        (_or_null(values), _or_null(interrupts), now, now, thread_id),
     )
 
 

@@ -12,9 +12,9 @@ from stores.rows import COUNTERS, MESSAGES, Ownership
 from stores.sql.sqlite.codec import (
     IN_FLIGHT,
     IN_FLIGHT_RUNS,
-    IN_LINE,
     OPEN_STATUSES,
     RUN_COLUMNS,
+    WAITS,
     dumps,
     dumps_opaque,
     model_name_of,
@@ -174,7 +174,7 @@ def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str |
         " settled_at ="
         " CASE WHEN :ended AND owner_epoch IS NULL THEN COALESCE(settled_at, :now) ELSE settled_at END"
         f" WHERE run_id = :run AND (status IN {allowed} OR status = :status)"
-        f" AND NOT (:status = 'running' AND {IN_LINE}) RETURNING run_id",
+        f" AND NOT (:status = 'running' AND {WAITS}) RETURNING run_id",
         {
             "status": status,
             "error": storable(error),
@@ -273,9 +273,9 @@ def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
     if found is None or not found[1] or found[0] not in OPEN:
         raise StaleFence(own.thread_id, own.fence)
     cx.execute(
-        "DELETE FROM transitions WHERE thread_id = :thread AND run_id NOT IN"
-        f" (SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT})",
-        {"thread": own.thread_id},
+        "DELETE FROM transitions WHERE run_id IN"
+        f" (SELECT run_id FROM runs WHERE thread_id = ? AND NOT {IN_FLIGHT})",
+        (own.thread_id,),
     )
     cx.execute(f"DELETE FROM runs WHERE thread_id = ? AND NOT {IN_FLIGHT}", (own.thread_id,))
     cx.execute(
@@ -288,12 +288,14 @@ def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
     ).fetchone():
         cx.execute(
             "UPDATE threads SET metadata = '{}', \"values\" = NULL, interrupts = NULL, created_at = :now,"
-            " updated_at = :now WHERE thread_id = :thread",
+            " state_updated_at = NULL, ttl_ms = CASE WHEN temporary THEN ttl_ms END, updated_at = :now"
+            " WHERE thread_id = :thread",
             {"now": now, "thread": own.thread_id},
         )
         return
     cx.execute(
-        "INSERT INTO deleted_threads SELECT thread_id, fence FROM threads WHERE thread_id = ?"
+        "INSERT INTO deleted_threads (thread_id, fence)"
+        " SELECT thread_id, fence FROM threads WHERE thread_id = ?"
         " ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence",
         (own.thread_id,),
     )

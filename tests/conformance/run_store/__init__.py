@@ -10,6 +10,9 @@
 from __future__ import annotations
 
 from tests.conformance.run_store.admission import Admissions
+from tests.conformance.run_store.catalogue import ExistingThreads, History, Threads
+from tests.conformance.run_store.delays import Delays
+from tests.conformance.run_store.expiry import Expiry
 from tests.conformance.run_store.limits import Children, Draining, TimeLimits
 from tests.conformance.run_store.lines import WaitingLines
 from tests.conformance.run_store.ownership import Owners
@@ -24,6 +27,7 @@ from tests.conformance.run_store.workers import Workers
 class StoreConformance(
     Admissions,
     WaitingLines,
+    Delays,
     Owners,
     Rollbacks,
     Workers,
@@ -33,6 +37,10 @@ class StoreConformance(
     TimeLimits,
     Draining,
     Children,
+    Threads,
+    ExistingThreads,
+    History,
+    Expiry,
     Webhooks,
 ):
     """The whole suite, for one adapter."""

@@ -101,9 +101,14 @@ class StoreMachine(RuleBasedStateMachine):
         worker=picks,
         portable=st.booleans(),
         key=st.sampled_from((None, None, "k")),
+        delay=st.sampled_from((None, None, None, 1, 10)),
     )
-    def admit(self, thread: str, strategy: str, worker: int, portable: bool, key: str | None) -> None:
-        epoch, run, modelled = self._new(thread, worker, portable=portable, key=key, strategy=strategy)
+    def admit(
+        self, *, thread: str, strategy: str, worker: int, portable: bool, key: str | None, delay: int | None
+    ) -> None:
+        epoch, run, modelled = self._new(
+            thread, worker, portable=portable, key=key, strategy=strategy, delay=delay
+        )
 
         async def admit() -> Any:
             return _admission(await self.store.admit(run, epoch=epoch, limits=Limits()))
@@ -127,6 +132,7 @@ class StoreMachine(RuleBasedStateMachine):
         portable: bool = False,
         key: str | None = None,
         strategy: str = "reject",
+        delay: int | None = None,
     ) -> Any:
         self.admitted += 1
         run = new_run(
@@ -137,9 +143,11 @@ class StoreMachine(RuleBasedStateMachine):
             portable=portable,
             idempotency_key=key,
             request_hash=key and "h",
+            delay_ms=None if delay is None else delay * 1000,
         )
         epoch = self.pick(self.epochs, worker)
-        return epoch, run, Run(run.run_id, thread, self.admitted, key, portable=portable)
+        delayed = None if delay is None else delay * 1_000_000
+        return epoch, run, Run(run.run_id, thread, self.admitted, key, portable=portable, delay=delayed)
 
     def _admitted(self, answer: Any, epoch: int) -> None:
         if answer[0] == "admitted":
@@ -346,13 +354,14 @@ class StoreMachine(RuleBasedStateMachine):
             row.run_id: (
                 row.status, row.holds_thread, row.owner_epoch, row.home_epoch, row.fence, row.seq,
                 row.cancel_action, row.started_at is not None, row.settled_at, row.rollback_state,
+                row.not_before,
             )
             for row in rows
         }  # fmt: skip
         assert found == {
             run.run_id: (
                 run.status, run.holds, run.owner, run.home, run.fence, run.seq,
-                run.action, run.started, run.settled_at, run.undo,
+                run.action, run.started, run.settled_at, run.undo, run.not_before,
             )
             for run in self.model.runs.values()
         }  # fmt: skip

@@ -40,6 +40,8 @@ class Run:
     holds: bool = False
     owner: int | None = None
     home: int | None = None
+    delay: int | None = None
+    not_before: int | None = None
     portable: bool = False
     fence: int = 0
     seq: int = 0
@@ -60,6 +62,7 @@ class Run:
 
     @property
     def waiting(self) -> bool:
+        """For its turn, or for its time."""
         return self.status == "pending" and not self.holds and self.home is not None
 
     @property
@@ -94,11 +97,19 @@ class Model:
         return sorted((run for run in self.runs.values() if run.thread == thread), key=lambda run: run.seq)
 
     def in_flight(self, thread: str) -> list[Run]:
-        """The holder first, then in the order of admission."""
-        return sorted((run for run in self.of(thread) if run.in_flight), key=lambda run: not run.holds)
+        """The holder first, then in the order of admission, then who is delayed."""
+        found = [run for run in self.of(thread) if run.in_flight]
+        return sorted(found, key=lambda run: (not run.holds, run.not_before is not None))
 
     def line(self, thread: str) -> list[Run]:
-        return [run for run in self.of(thread) if run.waiting]
+        return [run for run in self.of(thread) if run.waiting and run.not_before is None]
+
+    def queue_due(self, thread: str) -> None:
+        """Whose time has come takes the next place in the line."""
+        due = [run for run in self.of(thread) if run.waiting and (run.not_before or self.now + 1) <= self.now]
+        for run in sorted(due, key=lambda run: run.not_before or 0):
+            self.threads[thread].seq += 1
+            run.seq, run.not_before = self.threads[thread].seq, None
 
     def next_home(self, thread: str) -> int | None:
         return next((run.home for run in self.line(thread)), None)
@@ -120,22 +131,35 @@ class Model:
             return "EpochDead"
         if (there := self._there(new)) is not None:
             return there
+        if self.in_flight(new.thread) and strategy == "reject":  # nothing is written then
+            return ("ConflictError", self._in_the_way(new.thread))
+        self.queue_due(new.thread)
         others = self.in_flight(new.thread)
-        if others and strategy == "reject":
-            return ("ConflictError", others[0].run_id)
-        holds = not others
+        free = all(run.not_before is not None for run in others)
         if strategy in ("interrupt", "rollback"):
-            holds = not any(run.holds for run in others)
+            free = not any(run.holds for run in others)
             for run in others:
                 self._decide(run, "interrupted", strategy)
+        holds = free and new.delay is None
         return self._place(new, epoch, holds=holds, home=not holds)
+
+    def _in_the_way(self, thread: str) -> str:
+        """Who is named to one that is rejected, as if whoever is due stood in the line."""
+
+        def order(run: Run) -> tuple[int, int]:
+            if run.holds or run.not_before is None:
+                return (0 if run.holds else 1, 0)
+            return (2, run.not_before) if run.not_before <= self.now else (3, 0)
+
+        return min(self.in_flight(thread), key=order).run_id
 
     def insert(self, new: Run, epoch: int) -> Answer:
         if not self.alive(epoch):
             return "EpochDead"
         if (there := self._there(new)) is not None:
             return there
-        return self._place(new, epoch, holds=not self.in_flight(new.thread), home=False)
+        others = [run for run in self.in_flight(new.thread) if (run.not_before or 0) <= self.now]
+        return self._place(new, epoch, holds=not others, home=False)
 
     def _there(self, new: Run) -> Answer:
         if (known := self.runs.get(new.run_id)) is not None:
@@ -153,12 +177,14 @@ class Model:
         thread.fence += holds
         new = replace(new, holds=holds, fence=thread.fence if holds else 0, seq=thread.seq)
         new.owner, new.home = (None, epoch) if home else (epoch, None)
+        new.not_before = None if new.delay is None else self.now + new.delay
         self.runs[new.run_id] = new
         return ("admitted", new.run_id, new.holds, new.fence, new.seq)
 
     def claim(self, thread: str, epoch: int) -> Answer:
         if not self.alive(epoch):
             return "EpochDead"
+        self.queue_due(thread)
         busy = [run for run in self.in_flight(thread) if run.holds or run.home is None]
         if busy:
             first = busy[0]

@@ -1,0 +1,61 @@
+"""What a server says when it is up: where it is, on what it keeps its runs, and how to try it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from dataclasses import dataclass
+from importlib.metadata import version
+
+from coordinator.cli.text import safe
+from coordinator.gateway.server.channel import Ready
+from coordinator.gateway.server.listening import Listening
+
+DEMO = "agent"
+
+
+@dataclass(frozen=True, slots=True)
+class Banner:
+    listening: Listening
+    workers: int
+    embedded: bool
+    """The store is of the data folder."""
+    reload: bool | None = None
+    """None for a server that is not for development."""
+
+    def lines(self, up: Ready) -> list[str]:
+        several = "" if self.workers == 1 else f"{self.workers} workers "
+        kind = "serves" if self.reload is None else "develops"
+        return [
+            f"coordinator {version('run-coordinator')} {kind}: {several}on {self.listening.url}",
+            *(f"  {name:<10} {value}" for name, value in self._facts(up)),
+            "",
+            *(f"  {line}" for line in _example(self.listening.url, up)),
+            "",
+        ]
+
+    def _facts(self, up: Ready) -> list[tuple[str, str]]:
+        look = f" (look: coordinator runs list --store {up.store})" if self.embedded else ""
+        facts = [
+            ("assistants", safe(", ".join(up.assistants)) or "none"),
+            ("store", f"{up.store}{look}"),
+            (
+                "redis",
+                up.redis or "none: cancels between workers take up to 0.5 s; --redis URL makes them quick",
+            ),
+            ("access", up.access),
+            ("docs", f"{self.listening.url}/docs"),
+        ]
+        if self.reload is not None:
+            facts.append(("reload", "when a Python file changes" if self.reload else "off"))
+        return facts
+
+
+def _example(url: str, up: Ready) -> list[str]:
+    name = DEMO if DEMO in up.assistants else next(iter(up.assistants), DEMO)
+    body = {"assistant_id": name, "input": {"steps": 3} if name == DEMO else {}}
+    key = " -H 'x-api-key: YOUR KEY'" if up.keys else ""
+    return [
+        f"curl -s {url}/runs/wait{key} -H 'content-type: application/json' \\",
+        f"  -d {shlex.quote(json.dumps(body))}",
+    ]

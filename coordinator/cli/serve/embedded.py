@@ -1,0 +1,122 @@
+"""What a server brings along where nothing is named: a data folder, and a Redis-compatible server in it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import quote
+
+from coordinator.gateway.server.failures import CannotServe
+from coordinator.testing.valkey import ServerError, die_with_parent, find_binary
+
+logger = logging.getLogger("coordinator.serve")
+
+FOLDER = Path(".coordinator")
+"""Below the working folder. Only its owner may look into it."""
+
+_STARTS_WITHIN = 10.0  # s
+_AGAIN_AFTER = 1.0  # s
+_LONGEST_SOCKET_PATH = 100  # bytes; the kernel takes 108, on macOS 104
+
+
+def data_folder() -> Path:
+    """Raises CannotServe."""
+    try:
+        FOLDER.mkdir(mode=0o700, exist_ok=True)
+        (FOLDER / ".gitignore").write_text("*\n")
+    except OSError as error:
+        raise CannotServe(
+            f"cannot keep runs in {FOLDER.absolute()}: {error.strerror}",
+            "Start in a folder that may be written to, or name a store: --store sqlite:////path/to/runs.db",
+        ) from None
+    return FOLDER.absolute()
+
+
+def store_in(folder: Path) -> str:
+    return f"sqlite:///{quote(str(folder / 'runs.db'))}"
+
+
+class EmbeddedRedis:
+    """Listens on a socket in the data folder, on no port: nobody else on the machine can connect.
+
+    Nothing in it is worth keeping, and law 1 holds for it too: while it is down all goes on, slower.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        path = folder / "redis.sock"
+        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+            path = Path(tempfile.mkdtemp(prefix="coordinator-")) / "redis.sock"
+        self._socket, self._log = path, folder / "redis.log"
+        self._process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        return f"unix://{quote(str(self._socket))}"
+
+    async def start(self) -> bool:
+        """False where there is none to start. One that answers already, of another server on this data
+        folder, is shared."""
+        if await self._answers():
+            return True
+        try:
+            await self._spawn(find_binary())
+        except ServerError:
+            return False
+        return True
+
+    async def keep(self) -> None:
+        """Start it anew whenever it ends."""
+        while self._process is not None:
+            await self._process.wait()
+            logger.error("the embedded Redis ended; runs go on meanwhile, cancels take longer")
+            await asyncio.sleep(_AGAIN_AFTER)
+            with suppress(ServerError):
+                await self._spawn(find_binary())
+
+    async def aclose(self) -> None:
+        """Idempotent."""
+        process, self._process = self._process, None
+        if process is not None:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+            self._socket.unlink(missing_ok=True)
+
+    async def _spawn(self, binary: str) -> None:
+        """Raises ServerError."""
+        with self._log.open("wb") as log:
+            self._process = await asyncio.create_subprocess_exec(
+                binary,
+                *("--port", "0", "--unixsocket", str(self._socket), "--unixsocketperm", "700"),
+                *("--save", "", "--appendonly", "no", "--dir", str(self._log.parent)),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=die_with_parent,
+            )
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_STARTS_WITHIN):
+                while self._process.returncode is None:
+                    if await self._answers():
+                        return
+                    await asyncio.sleep(0.005)
+        raise ServerError(f"{binary} does not answer: {self._log.read_text(errors='replace')[-500:]}")
+
+    async def _answers(self) -> bool:
+        try:
+            reader, writer = await asyncio.open_unix_connection(self._socket)
+        except OSError:
+            return False
+        try:
+            writer.write(b"PING\r\n")
+            async with asyncio.timeout(1.0):
+                return await reader.readline() == b"+PONG\r\n"
+        except (OSError, TimeoutError):
+            return False
+        finally:
+            writer.close()

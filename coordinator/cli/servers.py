@@ -1,0 +1,172 @@
+"""The commands `serve` and `dev` with their options. Every option is a variable of the environment, too."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from coordinator.cli.awaiting import finish
+from coordinator.cli.options import Namespace
+
+EXIT_CODES = "Exit codes: 0 ended by a signal, 1 gave up, 2 usage, 3 the store cannot be reached."
+
+
+class LogFormat(StrEnum):
+    text = "text"
+    json = "json"
+
+
+def _variable(name: str, *flags: str, **more: Any) -> Any:
+    return typer.Option(*flags, envvar=f"COORDINATOR_{name}", **more)
+
+
+Host = Annotated[
+    str,
+    _variable("HOST", "--host", metavar="HOST", help="Address to listen on; beyond loopback only with keys"),
+]
+Port = Annotated[
+    int,
+    _variable("PORT", "--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 = any free one"),
+]
+Workers = Annotated[
+    int,
+    _variable("WORKERS", "--workers", metavar="N", min=1, max=256, help="How many processes share the port"),
+]
+Store = Annotated[
+    str | None,
+    _variable(
+        "STORE", "--store", metavar="URL", help="Store. Default: an SQLite file in the folder .coordinator"
+    ),
+]
+Redis = Annotated[
+    str | None,
+    _variable(
+        "REDIS",
+        "--redis",
+        metavar="URL",
+        help="Redis; '' = none. Default: a server of its own for the default store, if one is installed",
+    ),
+]
+Assistants = Annotated[
+    str | None,
+    _variable(
+        "ASSISTANTS",
+        "--assistants",
+        metavar="MODULE:OBJECT",
+        help="What runs: names to async functions, or one of these alone",
+    ),
+]
+Grace = Annotated[
+    float | None,
+    _variable(
+        "GRACE", "--grace", metavar="S", min=0, help="How long runs may go on after SIGTERM. Default: 30"
+    ),
+]
+LeaseTtl = Annotated[
+    float | None,
+    _variable("LEASE_TTL", "--lease-ttl", metavar="S", help="How long a worker's lease lasts. Default: 15"),
+]
+Logs = Annotated[LogFormat, _variable("LOG_FORMAT", "--log-format", help="Log lines for people or machines")]
+Demo = Annotated[
+    bool,
+    _variable(
+        "DEMO_ASSISTANT", "--demo-assistant/--no-demo-assistant", help="Offer the demo assistant `agent`"
+    ),
+]
+Keys = Annotated[
+    Path | None,
+    _variable("API_KEYS", "--api-keys", metavar="FILE", help="File with the hashes of the API keys"),
+]
+
+
+def serve(
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 2024,
+    workers: Workers = 1,
+    store: Store = None,
+    redis: Redis = None,
+    assistants: Assistants = None,
+    grace: Grace = None,
+    lease_ttl: LeaseTtl = None,
+    namespace: Namespace = None,
+    log_format: Logs = LogFormat.text,
+    demo_assistant: Demo = True,
+    api_keys: Keys = None,
+) -> int:
+    """Serve the Runs API: so many worker processes on one port, each of them a coordinator.
+
+    SIGTERM drains all workers, a second one hurries them; SIGHUP restarts them one by one.
+    """
+    from coordinator.cli.serve.program import Asked
+    from coordinator.cli.serve.program import serve as run
+
+    asked = Asked(
+        host=host,
+        port=port,
+        workers=workers,
+        store=store,
+        redis=redis,
+        assistants=assistants,
+        log_format=log_format.value,
+        settings=_given(grace=grace, lease_ttl=lease_ttl, namespace=namespace),
+        gateway=_given(demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)),
+    )
+    return finish(run(asked))
+
+
+def dev(
+    *,
+    host: Host = "127.0.0.1",
+    port: Port = 2024,
+    store: Store = None,
+    redis: Redis = None,
+    assistants: Assistants = None,
+    grace: Grace = None,
+    namespace: Namespace = None,
+    log_format: Logs = LogFormat.text,
+    demo_assistant: Demo = True,
+    api_keys: Keys = None,
+    reload: Annotated[
+        bool, typer.Option("--reload/--no-reload", help="Start anew when a Python file changes")
+    ] = True,
+    reload_dir: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--reload-dir",
+            metavar="FOLDER",
+            exists=True,
+            file_okay=False,
+            help="Where to look for changes; repeat it for several. Default: the working folder",
+        ),
+    ] = None,
+) -> int:
+    """Serve the Runs API on this machine while you write assistants: one worker, restarted on every change.
+
+    A run that a restart or Ctrl-C meets is cancelled, unless --grace gives it time; it is never done twice.
+    """
+    from coordinator.cli.serve.program import Asked
+    from coordinator.cli.serve.program import serve as run
+
+    asked = Asked(
+        host=host,
+        port=port,
+        workers=1,
+        store=store,
+        redis=redis,
+        assistants=assistants,
+        log_format=log_format.value,
+        settings=_given(grace=grace or 0.0, namespace=namespace),
+        gateway=_given(demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)),
+        develops=True,
+        watched=tuple(reload_dir or [Path.cwd()]) if reload and assistants else (),
+    )
+    return finish(run(asked))
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """What was said; the rest a worker looks up itself."""
+    return {name: value for name, value in options.items() if value is not None}

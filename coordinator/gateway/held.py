@@ -1,0 +1,158 @@
+"""Answers that stay open: streams, and JSON that is waited for. What both owe their client and the worker."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Generator, Mapping
+from contextlib import contextmanager
+from typing import ClassVar, TypeAlias
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from coordinator.errors import CoordinatorError, StoreUnavailable
+from coordinator.gateway.errors import TooManyOpen
+
+logger = logging.getLogger(__name__)
+
+SendBody: TypeAlias = Callable[[bytes], Awaitable[None]]
+
+_AGAIN = 1.0
+"""Seconds between attempts to write down that a client has gone, while the store is away."""
+_ATTEMPTS = 60
+
+
+class Place:
+    """Room for one held answer, until it is over."""
+
+    def __init__(self, watchers: Watchers) -> None:
+        self.watchers = watchers
+        self.taken = False
+
+
+class Watchers:
+    """The held answers of this worker: how many there may be, and their end when the worker leaves."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._places: set[Place] = set()
+        self._bodies: set[asyncio.Task[None]] = set()
+        self._leaving = False
+
+    @property
+    def open(self) -> int:
+        return len(self._places)
+
+    @contextmanager
+    def place(self, *, always: bool = False) -> Generator[Place]:
+        """Before anything is done for whoever is going to watch. Free again at the end of the block, unless
+        an answer has taken it. Raises TooManyOpen, but for what has to be possible `always`."""
+        if len(self._places) >= self._limit and not always:
+            raise TooManyOpen(self._limit)
+        place = Place(self)
+        self._places.add(place)
+        try:
+            yield place
+        finally:
+            if not place.taken:
+                self._places.discard(place)
+
+    @contextmanager
+    def holding(self, place: Place, body: asyncio.Task[None]) -> Generator[None]:
+        self._bodies.add(body)
+        if self._leaving:
+            body.cancel()
+        try:
+            yield
+        finally:
+            self._bodies.discard(body)
+            self._places.discard(place)
+
+    def let_go(self) -> None:
+        """End every held answer, and each new one at once, in a way that makes clients look for another
+        worker: a stream ends without the end of its run, JSON breaks off. For a worker that leaves, once
+        its own runs are over. Nobody is taken to have gone away."""
+        self._leaving = True
+        for body in self._bodies:
+            body.cancel()
+
+
+class HeldResponse(Response, ABC):
+    """Goes on until it is complete or its client has gone: then `on_gone` is called.
+
+    The end of the worker is not taken for the end of the client.
+    """
+
+    breaks_off: ClassVar[bool]
+    """Where the worker leaves, the body is not closed: the client is to see that something is missing."""
+
+    def __init__(
+        self,
+        place: Place,
+        *,
+        headers: Mapping[str, str],
+        on_gone: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+        place.taken = True
+        self._place, self._on_gone = place, on_gone
+
+    @abstractmethod
+    async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
+        """Start once with the headers, then send the body. Cancelled where it is not wanted any more."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del scope
+        body = asyncio.ensure_future(self._body(send))
+        gone = asyncio.ensure_future(_disconnect(receive))
+        with self._place.watchers.holding(self._place, body):
+            try:
+                await asyncio.wait((body, gone), return_when=asyncio.FIRST_COMPLETED)
+                left = not body.done()
+            finally:
+                body.cancel()
+                gone.cancel()
+                await asyncio.wait((body, gone))
+        if left or (not body.cancelled() and isinstance(body.exception(), OSError)):
+            await self._gone()
+        elif body.cancelled():
+            if not self.breaks_off:
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
+        else:
+            body.result()
+
+    async def _body(self, send: Send) -> None:
+        async def start() -> None:
+            await send(
+                {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+            )
+
+        async def chunk(data: bytes) -> None:
+            await send({"type": "http.response.body", "body": data, "more_body": True})
+
+        await self.respond(start, chunk)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _gone(self) -> None:
+        """Not given up because the store is away: the run would go on for nobody."""
+        if self._on_gone is None:
+            return
+        for _ in range(_ATTEMPTS):
+            try:
+                await self._on_gone()
+            except StoreUnavailable:
+                await asyncio.sleep(_AGAIN)
+            except CoordinatorError:
+                logger.warning("A client has gone, and its run could not be told", exc_info=True)
+                return
+            else:
+                return
+        logger.warning("A client has gone, and its run could not be told: the store is away")
+
+
+async def _disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

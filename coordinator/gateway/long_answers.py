@@ -1,0 +1,86 @@
+"""JSON that is waited for: how a run ended. White space is sent meanwhile, which JSON allows before it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import ClassVar, cast
+
+from coordinator.errors import RunFailed, RunNotFound, StoreUnavailable
+from coordinator.gateway.held import HeldResponse, Place, SendBody
+from coordinator.gateway.wire.documents import failure
+from coordinator.gateway.wire.json import Json, encoded
+from coordinator.manager import RunManager
+from coordinator.schemas import RunStatus
+from stores.rows import RunRow
+
+WHITE_SPACE = b"\n"
+
+_AGAIN = 0.5
+"""Seconds until the store is asked again, which was away."""
+
+
+class LongAnswer(HeldResponse):
+    """The headers go out at once, the JSON of `ending` when it is there."""
+
+    media_type = "application/json"
+    breaks_off: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        ending: Callable[[], Awaitable[Json]],
+        place: Place,
+        *,
+        heartbeat: float,
+        headers: Mapping[str, str],
+        on_gone: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        super().__init__(place, headers=headers, on_gone=on_gone)
+        self._ending, self._heartbeat = ending, heartbeat
+
+    async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
+        await start()
+        ending = asyncio.ensure_future(self._ending())
+        try:
+            while not (await asyncio.wait((ending,), timeout=self._heartbeat))[0]:
+                await send(WHITE_SPACE)
+            await send(encoded(ending.result()))
+        finally:
+            ending.cancel()
+            await asyncio.wait((ending,))
+
+
+async def ending_of(manager: RunManager, thread_id: str, run_id: str, user_id: str | None) -> Json:
+    """What wait, join and cancel answer once the run has settled: its own result, whatever the thread has
+    become since; the thread's values where it was stopped; `__error__` where it failed or is gone. The store
+    may be away meanwhile."""
+    while True:
+        try:
+            return await _ending_of(manager, thread_id, run_id, user_id)
+        except StoreUnavailable:
+            await asyncio.sleep(_AGAIN)
+
+
+async def _ending_of(manager: RunManager, thread_id: str, run_id: str, user_id: str | None) -> Json:
+    try:
+        result = await manager.wait(run_id, user_id=user_id)
+        run = await manager.run(run_id, user_id=user_id)
+    except RunFailed as failed:
+        return {"__error__": failure(failed.status, failed.error)}
+    except RunNotFound:  # rolled back, or deleted
+        return await _values(manager, thread_id, user_id)
+    if run.status is not RunStatus.success or result is None:
+        result = await _values(manager, thread_id, user_id)
+    return _with_interrupts(run, result)
+
+
+async def _values(manager: RunManager, thread_id: str, user_id: str | None) -> Json:
+    thread = await manager.thread(thread_id, user_id=user_id)
+    return {} if thread is None or thread.values is None else thread.values
+
+
+def _with_interrupts(run: RunRow, result: Json) -> Json:
+    if not run.paused:
+        return result
+    values = cast("dict[str, Json]", result) if isinstance(result, dict) else {"result": result}
+    return {**values, "__interrupt__": run.interrupts or []}

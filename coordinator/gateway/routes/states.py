@@ -1,0 +1,107 @@
+"""What a thread holds, as its assistant tells it: now, before, and changed by hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from fastapi import HTTPException, Path, Query
+
+from coordinator.gateway.caller import Caller, CallerIn
+from coordinator.gateway.routes import router_of
+from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
+from coordinator.gateway.services import Services, ServicesIn
+from coordinator.gateway.wire import documents
+from coordinator.gateway.wire.bodies import Checkpoint, HistoryBefore, Name, StateAt, StateUpdate, ref_of
+from coordinator.gateway.wire.documents import StateParts, StateUpdated
+from coordinator.schemas import CheckpointRef
+
+router = router_of("states")
+
+SelectIn = Annotated[
+    list[str] | None, Query(max_length=64, description="Fields; `values.<key>` for one of the values")
+]
+SELECTED: dict[str, Any] = {"response_model": StateParts, "response_model_exclude_unset": True}
+
+
+@router.get("/threads/{thread_id}/state", dependencies=READER, **SELECTED)
+async def get_state(
+    services: ServicesIn,
+    caller: CallerIn,
+    thread_id: ThreadIn,
+    subgraphs: Annotated[bool, Query()] = False,
+    select: SelectIn = None,
+) -> Any:
+    return await _state(services, caller, str(thread_id), None, subgraphs, select)
+
+
+@router.get("/threads/{thread_id}/state/{checkpoint_id}", dependencies=READER, **SELECTED)
+async def get_state_at(
+    services: ServicesIn,
+    caller: CallerIn,
+    thread_id: ThreadIn,
+    checkpoint_id: Annotated[Name, Path()],
+    subgraphs: Annotated[bool, Query()] = False,
+    select: SelectIn = None,
+) -> Any:
+    at = CheckpointRef(checkpoint_id)
+    return await _state(services, caller, str(thread_id), at, subgraphs, select)
+
+
+@router.post("/threads/{thread_id}/state/checkpoint", dependencies=READER, **SELECTED)
+async def get_state_at_checkpoint(
+    services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: StateAt
+) -> Any:
+    at = body.checkpoint.ref
+    return await _state(services, caller, str(thread_id), at, body.subgraphs, body.select)
+
+
+@router.post("/threads/{thread_id}/state", dependencies=USER)
+async def update_state(
+    services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: StateUpdate
+) -> StateUpdated:
+    """Change what the thread holds. 409 while a run is in flight there."""
+    updated = await services.manager.update_state(
+        str(thread_id),
+        body.values,
+        as_node=body.as_node,
+        at=ref_of(body.checkpoint, body.checkpoint_id),
+        user_id=caller.user_id,
+    )
+    return StateUpdated(checkpoint=documents.checkpoint_document(str(thread_id), updated))
+
+
+@router.post(
+    "/threads/{thread_id}/history",
+    dependencies=READER,
+    response_model=list[StateParts],
+    response_model_exclude_unset=True,
+)
+async def get_history(
+    services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: HistoryBefore
+) -> list[Any]:
+    """The states that the thread had, newest first."""
+    before = body.before
+    views = services.manager.history(
+        str(thread_id),
+        limit=body.limit,
+        before=before.ref if isinstance(before, Checkpoint) else ref_of(None, before),
+        metadata=body.metadata,
+        user_id=caller.user_id,
+    )
+    states = [documents.state_document(str(thread_id), view) async for view in views]
+    return [documents.state_parts(state, body.select) for state in states]
+
+
+async def _state(
+    services: Services,
+    caller: Caller,
+    thread_id: str,
+    at: CheckpointRef | None,
+    subgraphs: bool,
+    select: Sequence[str] | None,
+) -> Any:
+    view = await services.manager.state(thread_id, at, subgraphs=subgraphs, user_id=caller.user_id)
+    if view is None:
+        raise HTTPException(404, "the thread never was in this state")
+    return documents.state_parts(documents.state_document(thread_id, view), select)

@@ -1,0 +1,176 @@
+"""Threads: create, get, change, search, copy, delete."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, cast
+from uuid import uuid4
+
+from fastapi import Header, Query
+from starlette.responses import Response
+
+from coordinator.errors import ThreadNotFound
+from coordinator.gateway import stopping
+from coordinator.gateway.caller import Caller, CallerIn
+from coordinator.gateway.extracting import extracted
+from coordinator.gateway.routes import router_of
+from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
+from coordinator.gateway.services import Services, ServicesIn
+from coordinator.gateway.wire import documents
+from coordinator.gateway.wire.bodies import (
+    Superstep,
+    ThreadCount,
+    ThreadCreate,
+    ThreadPatch,
+    ThreadSearch,
+    TimeToLive,
+    check_metadata,
+)
+from coordinator.gateway.wire.documents import Thread, ThreadParts, ThreadWithTtl
+from stores.catalogue import ThreadQuery
+from stores.rows import ThreadRow
+
+router = router_of("threads")
+
+
+@router.post("/threads", dependencies=USER)
+async def create_thread(services: ServicesIn, caller: CallerIn, body: ThreadCreate) -> Thread:
+    check_metadata(body.metadata, services.settings.max_metadata_bytes)
+    row = await services.manager.create_thread(
+        body.thread_id or str(uuid4()),
+        metadata=body.metadata,
+        if_exists=body.if_exists,
+        ttl=_seconds(body.ttl),
+        user_id=caller.user_id,
+    )
+    if body.supersteps:
+        row = await _replayed(services, caller, row, body.supersteps)
+    return documents.thread_document(row)
+
+
+async def _replayed(
+    services: Services, caller: Caller, row: ThreadRow, supersteps: list[Superstep]
+) -> ThreadRow:
+    """A new thread with the state that a sequence of updates comes to; where one is refused, without it."""
+    manager, thread_id, user_id = services.manager, row.thread_id, caller.user_id
+    try:
+        for update in (update for step in supersteps for update in step.updates):
+            values = update.values if update.command is None else update.command.update
+            await manager.update_state(thread_id, values, as_node=update.as_node, user_id=user_id)
+    except BaseException:
+        await stopping.delete_thread(manager, thread_id, user_id)
+        raise
+    return await _row(services, caller, thread_id)
+
+
+@router.get("/threads/{thread_id}", dependencies=READER, response_model_exclude_unset=True)
+async def get_thread(
+    services: ServicesIn,
+    caller: CallerIn,
+    thread_id: ThreadIn,
+    include: Annotated[list[str] | None, Query(description="`ttl`: when it will be removed")] = None,
+) -> ThreadWithTtl:
+    row = await _row(services, caller, str(thread_id))
+    wanted = ",".join(include or ()).split(",")
+    return documents.thread_with_ttl(row, include_ttl="ttl" in wanted)
+
+
+@router.patch("/threads/{thread_id}", dependencies=USER, responses={204: {"description": "As preferred"}})
+async def patch_thread(
+    services: ServicesIn,
+    caller: CallerIn,
+    thread_id: ThreadIn,
+    body: ThreadPatch,
+    prefer: Annotated[str | None, Header(description="`return=minimal`: no body")] = None,
+) -> Thread:
+    """Merge metadata, key by key."""
+    manager, limit = services.manager, services.settings.max_metadata_bytes
+    check_metadata(body.metadata, limit)
+    if body.metadata:
+        row = await _row(services, caller, str(thread_id))
+        check_metadata({**row.metadata, **body.metadata}, limit)
+    row = await manager.patch_thread(
+        str(thread_id),
+        metadata=body.metadata,
+        ttl="unchanged" if body.ttl is None else _seconds(body.ttl),
+        user_id=caller.user_id,
+    )
+    if prefer is not None and "return=minimal" in prefer.replace(" ", "").lower():
+        return cast("Any", Response(status_code=204))
+    return documents.thread_document(row)
+
+
+@router.delete("/threads/{thread_id}", dependencies=USER, status_code=204)
+async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> None:
+    """Remove the thread with its state and its runs; those in flight are stopped first."""
+    await stopping.delete_thread(services.manager, str(thread_id), caller.user_id)
+
+
+@router.post(
+    "/threads/search",
+    dependencies=READER,
+    response_model=list[ThreadParts],
+    response_model_exclude_unset=True,
+)
+async def search_threads(
+    services: ServicesIn, caller: CallerIn, body: ThreadSearch, response: Response
+) -> list[Any]:
+    """The caller's threads. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset
+    of the next page, where there is one."""
+    query = _query(body)
+    rows = await services.manager.threads(query, user_id=caller.user_id)
+    total = body.offset + len(rows)
+    if len(rows) == body.limit or (body.offset and not rows):
+        total = await services.manager.count_threads(query, user_id=caller.user_id)
+    response.headers["X-Pagination-Total"] = str(total)
+    if total > body.offset + len(rows) and rows:
+        response.headers["X-Pagination-Next"] = str(body.offset + len(rows))
+    return [_parts(row, body) for row in rows]
+
+
+@router.post("/threads/count", dependencies=READER)
+async def count_threads(services: ServicesIn, caller: CallerIn, body: ThreadCount) -> int:
+    return await services.manager.count_threads(_query(body), user_id=caller.user_id)
+
+
+@router.post("/threads/{thread_id}/copy", dependencies=USER)
+async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> Thread:
+    """A new thread with the metadata and the state of this one, without its runs."""
+    manager, source, target = services.manager, str(thread_id), str(uuid4())
+    metadata = (await _row(services, caller, source)).metadata
+    await manager.copy_thread(source, target, user_id=caller.user_id)
+    await manager.patch_thread(target, metadata=metadata, user_id=caller.user_id)
+    return documents.thread_document(await _row(services, caller, target))
+
+
+async def _row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:
+    row = await services.manager.thread(thread_id, user_id=caller.user_id)
+    if row is None:
+        raise ThreadNotFound(thread_id)
+    return row
+
+
+def _seconds(ttl: TimeToLive | None) -> float | None:
+    return None if ttl is None else ttl.ttl * 60
+
+
+def _query(body: ThreadCount) -> ThreadQuery:
+    if not isinstance(body, ThreadSearch):
+        return ThreadQuery(metadata=body.metadata, values=body.values, status=body.status)
+    return ThreadQuery(
+        ids=None if body.ids is None else tuple(body.ids),
+        metadata=body.metadata,
+        values=body.values,
+        status=body.status,
+        sort_by=body.sort_by,
+        sort_order=body.sort_order,
+        limit=body.limit,
+        offset=body.offset,
+    )
+
+
+def _parts(row: ThreadRow, body: ThreadSearch) -> Any:
+    thread = documents.thread_document(row)
+    found = documents.parts(thread, body.select)
+    if body.extract:
+        found["extracted"] = extracted(thread.model_dump(), body.extract)
+    return found

@@ -1,0 +1,1 @@
+"""`coordinator serve` and `coordinator dev`: a supervisor, and worker processes that share its port."""

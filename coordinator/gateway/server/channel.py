@@ -1,0 +1,100 @@
+"""The line between a supervisor and one worker: JSON, one object a line, over a pair of sockets.
+
+    to the worker     its orders, once
+    from the worker   {"ready": {…}} when it listens, or {"failed": {message, hint, code}}
+
+Its end is news as well: a worker whose supervisor is gone leaves, however that went.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from coordinator.gateway.server.failures import CannotServe
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What a worker is told. Over the line and not in its arguments, which everybody on the machine can
+    read: URLs hold passwords. `settings`, `gateway`: fields of `Settings` and `GatewaySettings` that an
+    option named; the worker takes the rest from its environment."""
+
+    slot: int
+    listen: int
+    """The descriptor of its bound socket."""
+    assistants: str | None = None
+    log_format: Literal["text", "json"] = "text"
+    settings: dict[str, Any] = field(default_factory=dict[str, Any])
+    gateway: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def line(self) -> bytes:
+        return _line(asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """What a worker says of itself when it listens."""
+
+    epoch: int
+    grace: float
+    store: str
+    redis: str | None
+    keys: bool
+    access: str
+    """Who may call, in words."""
+    assistants: Sequence[str]
+
+
+class WorkerEnd:
+    """A worker's end. `orders` first."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._socket = socket.socket(fileno=descriptor)
+        self._socket.set_inheritable(False)
+
+    def orders(self) -> Orders:
+        with self._socket.makefile("rb") as lines:
+            return Orders(**json.loads(lines.readline()))
+
+    def ready(self, about: Ready) -> None:
+        self._say({"ready": asdict(about)})
+
+    def failed(self, why: CannotServe) -> None:
+        self._say({"failed": why.document()})
+
+    def _say(self, message: dict[str, Any]) -> None:
+        self._socket.sendall(_line(message))
+
+    def watch(self, lost: Callable[[], object]) -> None:
+        """Call `lost`, from a thread of its own, when the supervisor is gone."""
+        threading.Thread(target=self._wait, args=(lost,), name="supervisor-watch", daemon=True).start()
+
+    def _wait(self, lost: Callable[[], object]) -> None:
+        try:
+            while self._socket.recv(4096):
+                """Nothing more is said to a worker."""
+        except OSError:
+            """The same as an end."""
+        lost()
+
+
+def leave_at_once(within: float) -> None:
+    """End this process as two signals of its supervisor would, in the end by force. From a thread: the
+    event loop may be what does not turn."""
+    for _ in range(2):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.05)  # two signals of one number that wait together are one
+    time.sleep(within)
+    os._exit(128 + signal.SIGTERM)
+
+
+def _line(message: dict[str, Any]) -> bytes:
+    return json.dumps(message).encode() + b"\n"

@@ -1,0 +1,90 @@
+"""One line a record on stderr, for people or as JSON. Own few lines: the standard library formats the rest.
+
+    text    2026-01-31 12:00:00.123 INFO    worker 2: coordinator.serve: message
+    json    {"time", "level", "logger", "message", "worker", "pid", "request_id"?, "exception"?}
+
+A line is one record, whatever a client has put into it: control characters are escaped. Only a
+traceback takes more lines, in text.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+LogFormat = Literal["text", "json"]
+
+# What every record has; the rest came from `extra`.
+_STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
+
+
+def configure(log_format: LogFormat, who: str) -> None:
+    """All logs of this process, warnings of the interpreter too. `who`: "supervisor" or "worker 2"."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonLines(who) if log_format == "json" else TextLines(who))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    for name in ("coordinator", "stores"):  # the command line has handlers of its own on these
+        logging.getLogger(name).handlers.clear()
+        logging.getLogger(name).propagate = True
+    logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+
+class TextLines(logging.Formatter):
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self._who = who
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created).astimezone()
+        stamp = f"{time:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d}"
+        about = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        line = _one_line(f"{record.name}: {record.getMessage()}{about}")
+        trace = _trace(self, record)
+        return f"{stamp} {record.levelname:<7} {self._who}: {line}" + (f"\n{trace}" if trace else "")
+
+
+class JsonLines(logging.Formatter):
+    def __init__(self, who: str) -> None:
+        super().__init__()
+        self._who = who
+
+    def format(self, record: logging.LogRecord) -> str:
+        time = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, Any] = {
+            "time": time.isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            "worker": self._who,
+            "pid": os.getpid(),
+            **_extra(record),
+        }
+        if trace := _trace(self, record):
+            line["exception"] = trace
+        return json.dumps(line, default=str).replace("\x7f", "\\u007f")
+
+
+def _extra(record: logging.LogRecord) -> dict[str, Any]:
+    return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info else []
+    if record.stack_info:
+        parts.append(formatter.formatStack(record.stack_info))
+    return "\n".join(parts)
+
+
+def _one_line(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode("ascii") for char in text
+    )

@@ -1,0 +1,141 @@
+"""HTTP in one worker, and how it ends: no request is turned away that another worker could have had."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from collections.abc import Awaitable, Callable, Generator, MutableMapping
+from contextlib import contextmanager, suppress
+from typing import Any, Protocol
+
+import uvicorn
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger("coordinator.serve")
+
+KEEP_ALIVE = 75
+"""Seconds that an idle connection stays open: longer than proxies keep theirs (60 s), so that they are the
+ones to close it, and none sends a request into a connection that is being closed."""
+
+ARRIVED = 0.5
+"""Seconds. Whatever came in before the worker began to leave has so long to be admitted."""
+
+FAREWELL = 0.3
+"""Seconds. Streams whose run has just ended tell it in this time; the rest are cut, and go on elsewhere."""
+
+
+class Underway:
+    """The app, with count of the requests that have no answer yet. Pure ASGI: nothing is buffered."""
+
+    def __init__(self, app: App) -> None:
+        self._app = app
+        self._unanswered = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        answered = False
+
+        def begun() -> None:
+            nonlocal answered
+            if not answered:
+                answered = True
+                self._unanswered -= 1
+                if not self._unanswered:
+                    self._none.set()
+
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                begun()
+            await send(message)
+
+        self._unanswered += 1
+        self._none.clear()
+        try:
+            await self._app(scope, receive, sending)
+        finally:
+            begun()
+
+    async def all_answered(self, within: float) -> None:
+        """Every request that is here has at least the beginning of its answer, or `within` s are over."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within):
+                await self._none.wait()
+
+
+class Http(uvicorn.Server):
+    """On one inherited socket. Signals are handled by the worker, and so is what the app opens."""
+
+    def __init__(self, app: App) -> None:
+        self.underway = Underway(app)
+        super().__init__(
+            uvicorn.Config(
+                self.underway,
+                loop="none",  # it is running
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                server_header=False,
+                timeout_keep_alive=KEEP_ALIVE,
+                timeout_graceful_shutdown=FAREWELL,  # type: ignore[arg-type]  # handed to asyncio, which takes parts of a second
+            )
+        )
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets=sockets)
+        self.listening.set()
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+    def turn_away(self) -> None:
+        """No new connections; those that are open end with the answer that is under way on them."""
+        for one in self.servers:
+            one.close()
+        for connection in list(self.server_state.connections):
+            connection.shutdown()
+
+    def end(self) -> None:
+        """What is still open after `FAREWELL` is cut: its client finds another worker."""
+        self.should_exit = True
+
+
+class Manager(Protocol):
+    @property
+    def grace(self) -> float: ...
+    async def drain(self, grace: float | None = None) -> None: ...
+    def hurry(self) -> None: ...
+
+
+class Retreat:
+    """What `draining_on_signals` drains: first the door is closed, then those who are inside are served,
+    then the runs get their grace."""
+
+    def __init__(self, http: Http, manager: Manager) -> None:
+        self._http, self._manager = http, manager
+
+    @property
+    def grace(self) -> float:
+        return self._manager.grace
+
+    async def drain(self) -> None:
+        began = asyncio.get_running_loop().time()
+        self._http.turn_away()
+        await self._http.underway.all_answered(ARRIVED)
+        spent = asyncio.get_running_loop().time() - began
+        await self._manager.drain(max(0.0, self.grace - spent))
+
+    def hurry(self) -> None:
+        self._manager.hurry()

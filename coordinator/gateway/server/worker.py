@@ -1,0 +1,133 @@
+"""`python -m coordinator.gateway.server.worker DESCRIPTOR`: one worker of a supervisor.
+
+Its orders come over the descriptor, and it tells there when it listens, or why it cannot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from coordinator.gateway.server import logs
+from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_at_once
+from coordinator.gateway.server.failures import FAILED, UNREACHABLE, CannotServe
+from coordinator.workers.deadline import GONE
+
+if TYPE_CHECKING:
+    from pydantic_settings import BaseSettings
+
+    from coordinator.gateway.server.naming import Named
+    from coordinator.gateway.settings import GatewaySettings
+    from coordinator.settings import Settings
+
+logger = logging.getLogger("coordinator.serve")
+
+S = TypeVar("S", bound="BaseSettings")
+
+
+def main(descriptor: int) -> int:
+    """Answers the exit status."""
+    channel = WorkerEnd(descriptor)
+    orders = channel.orders()
+    channel.watch(lambda: leave_at_once(GONE))
+    logs.configure(orders.log_format, f"worker {orders.slot + 1}")
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(work(orders, channel))
+    except CannotServe as error:
+        channel.failed(error)
+        return error.code
+    return 0
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        from uvloop import new_event_loop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return None
+    return new_event_loop
+
+
+async def work(orders: Orders, channel: WorkerEnd) -> None:
+    """Until a signal has drained it. Raises CannotServe where it does not get so far as to listen."""
+    # What is wrong with the orders is told before the longest of the imports.
+    from coordinator.errors import InvalidArgument, StoreError  # noqa: PLC0415
+    from coordinator.gateway.server.naming import assistants_at  # noqa: PLC0415
+    from coordinator.gateway.settings import GatewaySettings  # noqa: PLC0415
+    from coordinator.settings import Settings  # noqa: PLC0415
+
+    settings, gateway = _settings(Settings, orders.settings), _settings(GatewaySettings, orders.gateway)
+    agents = assistants_at(orders.assistants) if orders.assistants else {}
+    try:
+        await _serve(orders, channel, settings=settings, gateway=gateway, agents=agents)
+    except InvalidArgument as error:
+        raise CannotServe(str(error)) from error
+    except StoreError as error:
+        raise CannotServe(str(error), code=UNREACHABLE) from error
+
+
+def _settings(kind: type[S], given: dict[str, Any]) -> S:
+    from pydantic import ValidationError  # noqa: PLC0415
+
+    try:
+        return kind(**given)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        raise CannotServe(
+            f"{name}: {first['msg']}",
+            f"It comes from --{name.replace('_', '-')}, or from COORDINATOR_{name.upper()}",
+        ) from None
+
+
+async def _serve(
+    orders: Orders, channel: WorkerEnd, *, settings: Settings, gateway: GatewaySettings, agents: Named
+) -> None:
+    from coordinator.bootstrap import open_coordinator  # noqa: PLC0415
+    from coordinator.gateway.app import create_gateway  # noqa: PLC0415
+    from coordinator.gateway.exposure import check_exposure  # noqa: PLC0415
+    from coordinator.gateway.server.serving import Http, Retreat  # noqa: PLC0415
+    from coordinator.redis.address import redact_url  # noqa: PLC0415
+    from coordinator.workers.signals import draining_on_signals  # noqa: PLC0415
+
+    access = check_exposure(gateway)
+    port = socket.socket(fileno=orders.listen)
+    port.set_inheritable(False)
+    async with open_coordinator(settings=settings, assistants=agents) as manager:
+        app = create_gateway(manager, agents, settings=gateway)
+        http = Http(app)
+        async with app.running():
+            with draining_on_signals(Retreat(http, manager)) as departure:
+                serving = asyncio.create_task(http.serve(sockets=[port]))
+                listening = asyncio.create_task(http.listening.wait())
+                await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
+                if serving.done():
+                    await serving
+                    raise CannotServe("the HTTP server ended before it listened", code=FAILED)
+                channel.ready(
+                    Ready(
+                        epoch=manager.epoch,
+                        grace=manager.grace,
+                        store=redact_url(settings.store),
+                        redis=None if settings.redis is None else redact_url(settings.redis),
+                        keys=gateway.api_keys is not None,
+                        access=access,
+                        assistants=tuple(agents),
+                    )
+                )
+                await departure.serving(_ended(serving))
+                http.end()
+                await serving
+    logger.info("gone")
+
+
+async def _ended(serving: asyncio.Task[None]) -> None:
+    await asyncio.shield(serving)
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1])))

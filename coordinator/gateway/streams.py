@@ -1,0 +1,176 @@
+"""A run as server-sent events, from any worker.
+
+    event: values\\r\\ndata: {…}\\r\\nid: 3-7\\r\\n\\r\\n        `id` only for resumable runs
+
+First comes `metadata`; a failure is one `error`; where something is missing a `gap` says so; when the run has
+settled the body ends. Ids are those of the run's event log, which every worker reads; `metadata` and `error`
+are no events of the log, so they have ids before and after all of them.
+
+These lines are our own: sse-starlette puts the id before the event, ends every stream of the process at once
+when a signal comes, by a flag that all servers of the process share, and replaces a method of uvicorn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable
+from coordinator.event_log import End, Event, EventId, Gap
+from coordinator.events.follower import Follower
+from coordinator.gateway.held import HeldResponse, Place, SendBody
+from coordinator.gateway.wire.documents import failure
+from coordinator.gateway.wire.json import encoded, readable
+from coordinator.manager import RunManager
+from coordinator.schemas import RunStatus
+
+HEARTBEAT = b": heartbeat\r\n\r\n"
+
+_FIRST = "0-0"
+_LAST = f"{2**62}-0"
+_FROM_THE_START = frozenset({"-1", "0", "-", _FIRST})
+
+_AGAIN = 0.5
+"""Seconds until the store is asked again, which was away."""
+
+# What a client calls a mode, and the events that belong to it. Of each also `mode|<subgraph>`.
+_EVENTS_OF = {
+    "messages-tuple": ("messages",),
+    "messages": ("messages", "messages/partial", "messages/complete", "messages/metadata"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where a client goes on reading: `after` as `RunManager.follow` has it."""
+
+    after: str | None = None
+    begins: bool = True
+    """It has not seen `metadata`."""
+    ended: bool = False
+    """It has seen how the run failed."""
+
+
+TAIL = Position("$", begins=False)
+
+
+def position_of(last_event_id: str) -> Position:
+    """Raises InvalidArgument."""
+    given = last_event_id.strip()
+    if given in _FROM_THE_START:
+        return Position()
+    try:
+        EventId.parse(given)
+    except ValueError as error:
+        raise InvalidArgument("Last-Event-ID", f"{error}, not {given!r:.50}") from None
+    return Position(given, begins=False, ended=given == _LAST)
+
+
+def events_of(modes: Collection[str] | None) -> frozenset[str] | None:
+    """None = all of them, as a run has it that was not created over HTTP."""
+    if modes is None:
+        return None
+    return frozenset(event for mode in modes for event in _EVENTS_OF.get(mode, (mode,)))
+
+
+def frame(event: str, data: bytes, event_id: str | None = None) -> bytes:
+    numbered = b"" if event_id is None else b"id: " + event_id.encode() + b"\r\n"
+    return b"event: " + event.encode("utf-8", "replace") + b"\r\ndata: " + data + b"\r\n" + numbered + b"\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """Which run is watched, and what of it."""
+
+    run_id: str
+    user_id: str | None
+    attempt: int
+    modes: Collection[str] | None
+    subgraphs: bool
+    resumable: bool
+    position: Position
+
+
+class RunStream(HeldResponse):
+    media_type = "text/event-stream"
+    breaks_off: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        manager: RunManager,
+        watched: Watched,
+        place: Place,
+        *,
+        heartbeat: float,
+        headers: dict[str, str],
+        on_gone: Callable[[], Awaitable[object]] | None = None,
+    ) -> None:
+        unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        super().__init__(place, headers=headers | unbuffered, on_gone=on_gone)
+        self._manager, self._watched, self._heartbeat = manager, watched, heartbeat
+
+    async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
+        watched = self._watched
+        follower = self._manager.follow(
+            watched.run_id,
+            after=watched.position.after,
+            modes=events_of(watched.modes),
+            user_id=watched.user_id,
+        )
+        try:
+            if watched.position.after == TAIL.after:  # what comes once the client has the headers is told
+                await follower.__aenter__()
+            await start()
+            if watched.position.begins:
+                await send(self._metadata())
+            await self._follow(follower, send)
+        finally:
+            await follower.aclose()
+
+    async def _follow(self, follower: Follower, send: SendBody) -> None:
+        while True:
+            try:
+                async with asyncio.timeout(self._heartbeat):
+                    told = await anext(follower)
+            except TimeoutError:
+                await send(HEARTBEAT)
+            except StoreUnavailable:
+                await send(HEARTBEAT)
+                await asyncio.sleep(_AGAIN)
+            except (RunNotFound, StopAsyncIteration):
+                return
+            else:
+                if (chunk := self._frame_of(told)) is not None:
+                    await send(chunk)
+
+    def _metadata(self) -> bytes:
+        data = {"run_id": self._watched.run_id, "attempt": self._watched.attempt}
+        return frame("metadata", encoded(data), self._numbered(_FIRST))
+
+    def _frame_of(self, told: Event | Gap | End) -> bytes | None:
+        match told:
+            case Event():
+                if "|" in told.mode and not self._watched.subgraphs:
+                    return None
+                return frame(told.mode, readable(told.json), self._numbered(str(told.id)))
+            case Gap():
+                return frame("gap", encoded({"after": told.after, "before": told.before}))
+            case End(status=RunStatus.error | RunStatus.timeout):
+                return frame("error", encoded(failure(told.status, told.error)), self._numbered(_LAST))
+            case End():
+                return None
+
+    def _numbered(self, event_id: str) -> str | None:
+        return event_id if self._watched.resumable else None
+
+
+class EmptyStream(HeldResponse):
+    """Of a run that is over, to a client that wants only what comes from now on."""
+
+    media_type = "text/event-stream"
+    breaks_off: ClassVar[bool] = False
+
+    async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
+        await start()

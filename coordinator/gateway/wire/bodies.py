@@ -1,0 +1,317 @@
+"""What clients may send. Each body is checked as a whole before anything is done.
+
+A key whose value is null counts as absent, as the clients of the API have it; keys that are not known are let
+through, for newer clients. Types are strict: a number in quotes is no number.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self, TypeAlias, cast
+from uuid import UUID
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from coordinator.arguments import MAX_TIME_LIMIT, check_id
+from coordinator.errors import InvalidArgument
+from coordinator.gateway.wire.json import Json, encoded
+from coordinator.schemas import CheckpointRef
+
+JsonObject: TypeAlias = dict[str, Any]
+
+MAX_PAGE = 1000
+MAX_OFFSET = 2**31
+MAX_IDS = 1000
+MAX_BATCH = 1000
+MAX_MINUTES = MAX_TIME_LIMIT / 60
+
+StreamMode = Literal[
+    "values",
+    "messages",
+    "messages-tuple",
+    "updates",
+    "events",
+    "tasks",
+    "checkpoints",
+    "debug",
+    "custom",
+    "tools",
+    "lifecycle",
+]
+Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
+Action = Literal["interrupt", "rollback"]
+RunStatus = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
+ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
+ThreadOrder = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
+AssistantOrder = Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"]
+Direction = Literal["asc", "desc"]
+RunField = Literal[
+    "run_id",
+    "thread_id",
+    "assistant_id",
+    "created_at",
+    "updated_at",
+    "status",
+    "metadata",
+    "kwargs",
+    "multitask_strategy",
+    "cancel_reason",
+]
+ThreadField = Literal[
+    "thread_id",
+    "created_at",
+    "updated_at",
+    "state_updated_at",
+    "metadata",
+    "status",
+    "config",
+    "context",
+    "values",
+    "interrupts",
+    "error",
+]
+AssistantField = Literal[
+    "assistant_id",
+    "graph_id",
+    "name",
+    "description",
+    "config",
+    "context",
+    "created_at",
+    "updated_at",
+    "metadata",
+    "version",
+]
+
+
+def _uuid(value: str) -> str:
+    """In the one spelling that is stored."""
+    return str(UUID(value))
+
+
+def _name(value: str) -> str:
+    return check_id("it", value)
+
+
+def _listed(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+def _once(values: list[str]) -> list[str]:
+    return list(dict.fromkeys(values))
+
+
+Id = Annotated[str, AfterValidator(_uuid), Field(max_length=64, json_schema_extra={"format": "uuid"})]
+Name = Annotated[str, AfterValidator(_name), Field(min_length=1, max_length=255)]
+Names = Annotated[list[Name], Field(max_length=MAX_IDS)]
+StreamModes = Annotated[
+    list[StreamMode], BeforeValidator(_listed, json_schema_input_type=StreamMode | list[StreamMode])
+]
+Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
+Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_nulls(cls, given: object) -> object:
+        if not isinstance(given, dict):
+            return given
+        items = cast("dict[object, object]", given).items()
+        return {key: value for key, value in items if value is not None}
+
+
+class Checkpoint(Body):
+    """A state that a thread had. Of which thread is said by the path alone."""
+
+    checkpoint_id: Name | None = None
+    checkpoint_ns: str = Field(default="", max_length=4096)
+    checkpoint_map: JsonObject | None = None
+
+    @property
+    def ref(self) -> CheckpointRef:
+        return CheckpointRef(self.checkpoint_id, self.checkpoint_ns, self.checkpoint_map)
+
+
+def ref_of(checkpoint: Checkpoint | None, checkpoint_id: str | None) -> CheckpointRef | None:
+    """Clients of older versions give the id alone."""
+    if checkpoint is not None:
+        return checkpoint.ref
+    return None if checkpoint_id is None else CheckpointRef(checkpoint_id)
+
+
+class Send(Body):
+    node: Name
+    input: Json = None
+
+
+class Command(Body):
+    """`resume` answers what a paused run asked."""
+
+    resume: Json = None
+    update: Json = None
+    goto: Send | Name | list[Send | Name] | None = None
+
+
+class Config(Body):
+    """Handed to the assistant, without the keys that the server owns."""
+
+    model_config = ConfigDict(extra="allow")
+
+    tags: list[str] | None = None
+    recursion_limit: int | None = Field(default=None, ge=1, le=2**31)
+    configurable: JsonObject | None = None
+    metadata: JsonObject | None = None
+
+
+class RunCreate(Body):
+    assistant_id: Name
+    input: Json = None
+    command: Command | None = None
+    metadata: JsonObject = Field(default_factory=dict)
+    config: Config | None = None
+    context: JsonObject | None = None
+    checkpoint: Checkpoint | None = None
+    checkpoint_id: Name | None = None
+
+    stream_mode: StreamModes = Field(default=["values"], max_length=64)
+    stream_subgraphs: bool = False
+    stream_resumable: bool = False
+    feedback_keys: Annotated[list[str], Field(max_length=64)] | None = None
+
+    interrupt_before: Literal["*"] | Names | None = None
+    interrupt_after: Literal["*"] | Names | None = None
+    durability: Literal["sync", "async", "exit"] | None = None
+    checkpoint_during: bool | None = None
+    strict_resume: bool | None = None
+    langsmith_tracer: JsonObject | None = None
+
+    multitask_strategy: Strategy = "enqueue"
+    if_not_exists: Literal["create", "reject"] = "reject"
+    on_disconnect: Literal["cancel", "continue"] = "continue"
+    on_completion: Literal["delete", "keep"] = "delete"
+    after_seconds: float = Field(default=0, ge=0, le=MAX_TIME_LIMIT)
+    webhook: str | None = Field(default=None, min_length=1, max_length=8192)
+
+
+class BatchedRun(RunCreate):
+    """`thread_id` absent: on a thread of its own, which is removed afterwards."""
+
+    thread_id: Id | None = None
+
+
+class RunsCancel(Body):
+    """Either runs of a thread, or whatever has that status."""
+
+    thread_id: Id | None = None
+    run_ids: Annotated[list[Id], AfterValidator(_once), Field(min_length=1, max_length=MAX_IDS)] | None = None
+    status: Literal["pending", "running", "all"] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        named = self.thread_id is not None or self.run_ids is not None
+        if named == (self.status is not None):
+            raise ValueError("give either thread_id and run_ids, or status")
+        if named and (self.thread_id is None or self.run_ids is None):
+            raise ValueError("give thread_id and run_ids together")
+        return self
+
+
+class TimeToLive(Body):
+    """Minutes since its last use, after which a thread is removed."""
+
+    ttl: float = Field(gt=0, le=MAX_MINUTES)
+    strategy: Literal["delete"] = "delete"
+
+
+def _ttl(value: object) -> object:
+    return {"ttl": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
+
+
+Ttl = Annotated[TimeToLive, BeforeValidator(_ttl, json_schema_input_type=TimeToLive | float)]
+
+
+class StateUpdate(Body):
+    values: JsonObject | list[JsonObject] | None = None
+    as_node: Name | None = None
+    checkpoint: Checkpoint | None = None
+    checkpoint_id: Name | None = None
+
+
+class SuperstepUpdate(Body):
+    values: JsonObject | list[JsonObject] | None = None
+    command: Command | None = None
+    as_node: Name
+
+
+class Superstep(Body):
+    updates: list[SuperstepUpdate] = Field(max_length=MAX_BATCH)
+
+
+class ThreadCreate(Body):
+    thread_id: Id | None = None
+    metadata: JsonObject = Field(default_factory=dict)
+    if_exists: Literal["raise", "do_nothing"] = "raise"
+    ttl: Ttl | None = None
+    supersteps: list[Superstep] | None = Field(default=None, max_length=MAX_BATCH)
+
+
+class ThreadPatch(Body):
+    """`metadata` is merged, key by key."""
+
+    metadata: JsonObject = Field(default_factory=dict)
+    ttl: Ttl | None = None
+
+
+class ThreadCount(Body):
+    metadata: JsonObject = Field(default_factory=dict)
+    values: JsonObject = Field(default_factory=dict)
+    status: ThreadStatus | None = None
+
+
+class ThreadSearch(ThreadCount):
+    ids: Annotated[list[Id], AfterValidator(_once), Field(max_length=MAX_IDS)] | None = None
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: ThreadOrder = "created_at"
+    sort_order: Direction = "desc"
+    select: list[ThreadField] | None = Field(default=None, min_length=1, max_length=64)
+    extract: dict[str, str] | None = Field(default=None, max_length=10)
+
+
+class StateAt(Body):
+    checkpoint: Checkpoint
+    subgraphs: bool = False
+    select: Annotated[list[str], Field(min_length=1, max_length=64)] | None = None
+
+
+class HistoryBefore(Body):
+    limit: Limit = 10
+    before: Checkpoint | Name | None = None
+    metadata: JsonObject = Field(default_factory=dict)
+    checkpoint: Checkpoint | None = None
+    select: Annotated[list[str], Field(min_length=1, max_length=64)] | None = None
+
+
+class AssistantCount(Body):
+    metadata: JsonObject = Field(default_factory=dict)
+    graph_id: str | None = None
+    name: str | None = Field(default=None, description="A part of the name, in any case")
+
+
+class AssistantSearch(AssistantCount):
+    limit: Limit = 10
+    offset: Offset = 0
+    sort_by: AssistantOrder = "name"
+    sort_order: Direction = "asc"
+    select: list[AssistantField] | None = Field(default=None, min_length=1, max_length=64)
+
+
+def check_metadata(metadata: dict[str, Any], limit: int) -> None:
+    """Raises InvalidArgument: it is kept with its thread or run for ever, and queried."""
+    text = encoded(metadata)
+    if len(text) > limit:
+        raise InvalidArgument("metadata", f"may have {limit} bytes as JSON, not {len(text)}")
+    if b"\\u0000" in text:
+        raise InvalidArgument("metadata", "must not contain NUL")

@@ -1,0 +1,290 @@
+"""What clients are told: threads, runs, states and assistants as the API has them, made of rows.
+
+Fields that the API does not have stand last; clients ignore them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from dataclasses import asdict
+from typing import Any, cast
+
+from pydantic import BaseModel, Field, create_model
+
+from coordinator.assistants.registry import Assistants
+from coordinator.gateway.wire.bodies import JsonObject, RunStatus, Strategy, ThreadStatus
+from coordinator.gateway.wire.json import Json
+from coordinator.record import RunRecord
+from coordinator.schemas import CheckpointRef, Description, Interrupt, StateView
+from stores.rows import RunRow, ThreadRow
+from stores.times import iso
+
+ALWAYS = "1970-01-01T00:00:00+00:00"
+"""Assistants come with the code: every worker has to say the same of when."""
+
+
+_NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*): (.*)", re.DOTALL)
+"""How an exception of a run's code is written down."""
+
+
+class Problem(BaseModel):
+    """Every failure. `detail` is text, or for a body that does not fit the list of what does not."""
+
+    detail: str | list[JsonObject]
+    run_id: str | None = Field(default=None, description="With 409: the run that is in the way")
+
+
+class Run(BaseModel):
+    run_id: str
+    thread_id: str
+    assistant_id: str | None
+    created_at: str
+    updated_at: str
+    status: RunStatus
+    metadata: JsonObject
+    kwargs: JsonObject = Field(description="What was asked; in lists only if it is selected")
+    multitask_strategy: Strategy
+    cancel_reason: str | None
+    cancelling: bool = Field(description="Its end is decided, and its task has not stopped yet")
+    error: str | None
+
+
+class TtlInfo(BaseModel):
+    strategy: str
+    ttl_minutes: float
+    expires_at: str
+
+
+class Asked(BaseModel):
+    """What a paused run waits for."""
+
+    value: Json
+    id: str | None = None
+
+
+class Thread(BaseModel):
+    thread_id: str
+    created_at: str
+    updated_at: str
+    state_updated_at: str
+    metadata: JsonObject
+    status: ThreadStatus
+    config: JsonObject
+    context: JsonObject
+    values: Json
+    interrupts: dict[str, list[Asked]]
+    error: str | None
+
+
+class ThreadWithTtl(Thread):
+    ttl: TtlInfo | None = Field(default=None, description="Only if it is asked for")
+
+
+class CheckpointDocument(BaseModel):
+    thread_id: str
+    checkpoint_ns: str
+    checkpoint_id: str | None
+    checkpoint_map: Json = None
+
+
+class State(BaseModel):
+    values: Json
+    next: list[str]
+    tasks: list[Json]
+    checkpoint: CheckpointDocument
+    metadata: JsonObject
+    created_at: str | None
+    parent_checkpoint: CheckpointDocument | None
+    interrupts: list[Asked]
+
+
+class StateUpdated(BaseModel):
+    checkpoint: CheckpointDocument
+
+
+class AssistantDocument(BaseModel):
+    assistant_id: str
+    graph_id: str
+    name: str
+    description: str | None
+    config: JsonObject
+    context: JsonObject
+    created_at: str
+    updated_at: str
+    metadata: JsonObject
+    version: int
+
+
+class Schemas(BaseModel):
+    graph_id: str
+    input_schema: Json
+    output_schema: Json
+    state_schema: Json
+    config_schema: Json
+    context_schema: Json
+
+
+def _parts_of(model: type[BaseModel], **more: Any) -> type[BaseModel]:
+    """The same with every field optional, for answers from which clients select fields."""
+    fields: dict[str, Any] = {
+        name: (field.annotation, Field(default=None)) for name, field in model.model_fields.items()
+    }
+    return create_model(f"{model.__name__}Parts", **fields, **more)
+
+
+RunParts = _parts_of(Run)
+ThreadParts = _parts_of(Thread, extracted=(JsonObject, Field(default=None)))
+StateParts = _parts_of(State)
+AssistantParts = _parts_of(AssistantDocument)
+
+
+def parts(document: BaseModel, select: Collection[str] | None) -> JsonObject:
+    """The document with the selected fields only; without a selection, all of them."""
+    return document.model_dump(include=None if select is None else set(select))
+
+
+def failure(status: str, error: str | None) -> dict[str, str]:
+    """How a run failed, for `__error__` and for the event `error`: the name of the error, and its text."""
+    text = error or f"the run ended with {status}"
+    named = None if status == "timeout" else _NAMED.fullmatch(text)
+    if named is None:
+        return {"error": "TimeoutError" if status == "timeout" else "RunError", "message": text}
+    return {"error": named[1], "message": named[2]}
+
+
+# -- made of rows
+
+
+def _iso(micros: int) -> str:
+    return iso(micros) or ALWAYS
+
+
+def run_created(record: RunRecord, assistants: Assistants) -> Run:
+    """As it was admitted, whatever has become of it since."""
+    return Run(
+        run_id=record.run_id,
+        thread_id=record.thread_id,
+        assistant_id=_assistant_id(record.assistant_id, assistants),
+        created_at=record.created_at,
+        updated_at=record.created_at,
+        status="pending",
+        metadata=record.metadata,
+        kwargs=record.kwargs,
+        multitask_strategy=cast("Strategy", record.multitask_strategy),
+        cancel_reason=None,
+        cancelling=False,
+        error=None,
+    )
+
+
+def run_document(row: RunRow, assistants: Assistants, *, kwargs: bool = True) -> Run:
+    return Run(
+        run_id=row.run_id,
+        thread_id=row.thread_id,
+        assistant_id=_assistant_id(row.assistant_id, assistants),
+        created_at=row.created_at,
+        updated_at=_iso(row.updated_at),
+        status=row.shown_status.value,
+        metadata=row.metadata,
+        kwargs=row.kwargs if kwargs else {},
+        multitask_strategy=cast("Strategy", row.multitask_strategy),
+        cancel_reason=row.cancel_reason or (row.cancel_cause and row.cancel_cause.value),
+        cancelling=row.cancelling,
+        error=row.error,
+    )
+
+
+def _assistant_id(name: str | None, assistants: Assistants) -> str | None:
+    return None if name is None else assistants.id_of(assistants.name_of(name) or name)
+
+
+def thread_document(row: ThreadRow) -> Thread:
+    return Thread(**_thread_fields(row))
+
+
+def thread_with_ttl(row: ThreadRow, *, include_ttl: bool) -> ThreadWithTtl:
+    if not include_ttl:
+        return ThreadWithTtl(**_thread_fields(row))
+    ttl = None
+    if row.ttl_ms is not None and row.expires_at is not None:
+        ttl = TtlInfo(strategy="delete", ttl_minutes=row.ttl_ms / 60_000, expires_at=_iso(row.expires_at))
+    return ThreadWithTtl(**_thread_fields(row), ttl=ttl)
+
+
+def _thread_fields(row: ThreadRow) -> JsonObject:
+    return {
+        "thread_id": row.thread_id,
+        "created_at": _iso(row.created_at),
+        "updated_at": _iso(row.updated_at),
+        "state_updated_at": _iso(row.state_updated_at),
+        "metadata": row.metadata,
+        "status": row.status,
+        "config": {},
+        "context": {},
+        "values": row.values,
+        "interrupts": {row.thread_id: row.interrupts} if row.interrupts else {},
+        "error": row.error,
+    }
+
+
+def state_document(thread_id: str, view: StateView) -> State:
+    return State(
+        values={} if view.values is None else view.values,
+        next=list(view.next),
+        tasks=list(view.tasks),
+        checkpoint=checkpoint_document(thread_id, view.checkpoint or CheckpointRef()),
+        metadata=dict(view.metadata),
+        created_at=view.created_at,
+        parent_checkpoint=None if view.parent is None else checkpoint_document(thread_id, view.parent),
+        interrupts=[_asked(one) for one in view.interrupts],
+    )
+
+
+def state_parts(state: State, select: Collection[str] | None) -> JsonObject:
+    """`values.<key>` selects one key of the values."""
+    if select is None:
+        return state.model_dump()
+    found = parts(state, {"values" if name.startswith("values.") else name for name in select})
+    keys = {name.removeprefix("values.") for name in select if name.startswith("values.")}
+    if keys and "values" not in select:
+        found["values"] = _picked(state.values, keys)
+    return found
+
+
+def _picked(values: Json, keys: Collection[str]) -> JsonObject:
+    return {key: values[key] for key in keys if key in values} if isinstance(values, dict) else {}
+
+
+def checkpoint_document(thread_id: str, ref: CheckpointRef) -> CheckpointDocument:
+    return CheckpointDocument(thread_id=thread_id, **asdict(ref))
+
+
+def _asked(interrupt: Interrupt) -> Asked:
+    return Asked(value=interrupt.value, id=interrupt.id)
+
+
+def assistant_document(name: str, description: str | None, assistants: Assistants) -> AssistantDocument:
+    return AssistantDocument(
+        assistant_id=assistants.id_of(name),
+        graph_id=name,
+        name=name,
+        description=description,
+        config={},
+        context={},
+        created_at=ALWAYS,
+        updated_at=ALWAYS,
+        metadata={"created_by": "system"},
+        version=1,
+    )
+
+
+def schemas_document(name: str, description: Description) -> Schemas:
+    return Schemas(
+        graph_id=name,
+        input_schema=description.input_schema,
+        output_schema=description.output_schema,
+        state_schema=description.state_schema,
+        config_schema=description.config_schema,
+        context_schema=description.context_schema,
+    )

@@ -1,0 +1,68 @@
+"""Expiry: removes threads whose time to live has passed, temporary ones among them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+
+from coordinator.event_log import EventLog
+from coordinator.runs.registry import Registry
+from coordinator.workers.loops import every
+from stores.catalogue import CatalogueStore
+
+logger = logging.getLogger(__name__)
+
+BATCH = 100
+"""Threads removed in one transaction, for which a cancel waits at most."""
+
+
+class Expiry:
+    """Looks at a varying interval. Every worker does: two at once do each other no harm, and none has to be
+    the one that is alive. Where nothing has expired, a look is one read."""
+
+    def __init__(
+        self,
+        store: CatalogueStore,
+        registry: Registry,
+        event_log: EventLog,
+        *,
+        interval: float,
+        jitter: float,
+    ) -> None:
+        self._store, self._registry, self._event_log = store, registry, event_log
+        self._interval, self._jitter = interval, jitter
+        self._task: asyncio.Task[None] | None = None
+        self._closed = False
+
+    def begin(self) -> None:
+        """Idempotent. At the first registration where others share the store, else with the first thread
+        that will expire."""
+        if self._task is None and not self._closed:
+            loop = asyncio.get_running_loop()
+            self._task = loop.create_task(
+                every(lambda: self._interval, self._jitter, self.sweep, asyncio.Event())
+            )
+
+    async def sweep(self) -> None:
+        """Between two transactions it rests for as long as the last one took. Raises StoreUnavailable."""
+        self._registry.evict()
+        while await self._store.has_expired_threads():
+            began = time.monotonic()
+            removed = await self._store.expire_threads(limit=BATCH)
+            for thread in removed:
+                for run_id in thread.run_ids:
+                    self._registry.drop(run_id)
+                    self._event_log.remove(thread.thread_id, run_id)
+            if not removed:
+                return
+            logger.debug("Removed %d expired threads", len(removed))
+            await asyncio.sleep(time.monotonic() - began)
+
+    async def stop(self) -> None:
+        """For good. Idempotent."""
+        self._closed = True
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            await asyncio.wait((task,))

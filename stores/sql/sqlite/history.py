@@ -1,0 +1,102 @@
+"""Runs as clients see them: with the status that is shown, without what was rolled back."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from stores.errors import ConflictError, RunNotFound, ThreadNotFound
+from stores.rows import RunRow
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, OPEN_STATUSES, RUN_COLUMNS, run_row
+from stores.sql.sqlite.records import delete
+
+_STOPPING = (
+    f"(status NOT IN {OPEN_STATUSES} AND settled_at IS NULL AND (holds_thread OR owner_epoch IS NOT NULL))"
+)
+_ROLLED_BACK = (
+    "(COALESCE(cancel_action, '') = 'rollback' AND COALESCE(rollback_state, '') <> 'failed'"
+    f" AND status NOT IN {OPEN_STATUSES} AND NOT {_STOPPING})"
+)
+_SHOWN = (
+    f"CASE WHEN {_STOPPING} THEN 'running' WHEN COALESCE(rollback_state, '') = 'failed' THEN 'error'"
+    " ELSE status END"
+)
+"""`RunRow.stopping`, `.rolled_back` and `.shown_status`, word for word."""
+
+
+def run(cx: sqlite3.Connection, run_id: str, thread_id: str | None, user_id: str | None) -> RunRow | None:
+    row = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run AND kind = 'run' AND NOT {_ROLLED_BACK}"
+        " AND (:thread IS NULL OR thread_id = :thread) AND (:user IS NULL OR user_id = :user)",
+        {"run": run_id, "thread": thread_id, "user": user_id},
+    ).fetchone()
+    return None if row is None else run_row(row)
+
+
+def thread_runs(
+    cx: sqlite3.Connection,
+    thread_id: str,
+    *,
+    statuses: tuple[str, ...],
+    limit: int,
+    offset: int,
+    user_id: str | None,
+) -> list[RunRow]:
+    there = cx.execute(
+        "SELECT 1 FROM threads WHERE thread_id = :thread AND (:user IS NULL OR user_id = :user)",
+        {"thread": thread_id, "user": user_id},
+    ).fetchone()
+    if there is None:
+        raise ThreadNotFound(thread_id)
+    where, args = _narrowed(statuses, user_id)
+    rows = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM runs INDEXED BY runs_history WHERE thread_id = :thread{where}"
+        f" AND NOT {_ROLLED_BACK} ORDER BY created_us DESC, run_id LIMIT :limit OFFSET :offset",
+        {**args, "thread": thread_id, "limit": limit, "offset": offset},
+    )
+    return [run_row(row) for row in rows]
+
+
+def inflight_runs(
+    cx: sqlite3.Connection,
+    *,
+    statuses: tuple[str, ...],
+    thread_id: str | None,
+    user_id: str | None,
+    after: str,
+    limit: int,
+) -> list[RunRow]:
+    where, args = _narrowed(statuses, user_id)
+    if thread_id is not None:
+        where += " AND thread_id = :thread"
+        args["thread"] = thread_id
+    rows = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT}{where}"
+        " AND run_id > :after ORDER BY run_id LIMIT :limit",
+        {**args, "after": after, "limit": limit},
+    )
+    return [run_row(row) for row in rows]
+
+
+def _narrowed(statuses: tuple[str, ...], user_id: str | None) -> tuple[str, dict[str, Any]]:
+    where, args = " AND kind = 'run'", dict[str, Any]()
+    if user_id is not None:
+        where += " AND user_id = :user"
+        args["user"] = user_id
+    if statuses:
+        named = {f"status{at}": status for at, status in enumerate(statuses)}
+        where += f" AND {_SHOWN} IN ({', '.join(f':{name}' for name in named)})"
+        args.update(named)
+    return where, args
+
+
+def delete_run(
+    cx: sqlite3.Connection, run_id: str, thread_id: str | None, user_id: str | None, now: int
+) -> RunRow:
+    found = run(cx, run_id, thread_id, user_id)
+    if found is None:
+        raise RunNotFound(run_id)
+    if found.open or found.stopping:
+        raise ConflictError(found.thread_id, run_id)
+    delete(cx, run_id, now)
+    return found

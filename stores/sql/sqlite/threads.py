@@ -1,0 +1,214 @@
+"""Threads as clients make, change, find and lose them. See `stores.catalogue`."""
+
+from __future__ import annotations
+
+import logging
+import sqlite3
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
+from stores.errors import ThreadExists, ThreadNotFound
+from stores.rows import ThreadRow
+from stores.sql.sqlite.codec import dumps
+from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread, thread_row
+
+logger = logging.getLogger(__name__)
+
+_SECOND = 1_000_000
+_FENCE_KEPT = 86_400 * _SECOND
+"""Longer than anything lives that carries the fence of a temporary thread: a slot in Redis, a log, a worker
+that was paused."""
+_UNUSED = 60_000
+"""ms for which a temporary thread that no run has come to is kept at least: its run is on the way."""
+_RUNS_AT_ONCE = 1_000
+"""Runs removed in one transaction: about 20 ms of the write lock."""
+
+
+def create_thread(cx: sqlite3.Connection, new: NewThread, now: int) -> ThreadRow:
+    made = cx.execute(
+        "INSERT INTO threads"
+        " (thread_id, user_id, fence, metadata, created_at, updated_at, ttl_ms, temporary)"
+        " VALUES (:thread, :user,"
+        " COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0),"
+        " :metadata, :now, :now, :ttl, :temporary) ON CONFLICT (thread_id) DO NOTHING",
+        {
+            "thread": new.thread_id,
+            "user": new.user_id,
+            "metadata": dumps(new.metadata),
+            "now": now,
+            "ttl": new.ttl_ms,
+            "temporary": int(new.temporary),
+        },
+    ).rowcount
+    found = thread(cx, new.thread_id)
+    if found is None or not (made or (new.existing_ok and _visible(found, new.user_id))):
+        raise ThreadExists(new.thread_id)
+    return found
+
+
+def patch_thread(
+    cx: sqlite3.Connection, thread_id: str, patch: ThreadPatch, user_id: str | None, now: int
+) -> ThreadRow:
+    found = thread(cx, thread_id)
+    if found is None or not _visible(found, user_id):
+        raise ThreadNotFound(thread_id)
+    cx.execute(
+        "UPDATE threads SET metadata = :metadata, ttl_ms = CASE WHEN :sets_ttl THEN :ttl ELSE ttl_ms END,"
+        " updated_at = :now WHERE thread_id = :thread",
+        {
+            "metadata": dumps({**found.metadata, **patch.metadata}),
+            "sets_ttl": int(patch.sets_ttl),
+            "ttl": patch.ttl_ms,
+            "now": now,
+            "thread": thread_id,
+        },
+    )
+    return patched if (patched := thread(cx, thread_id)) is not None else found
+
+
+def _visible(found: ThreadRow, user_id: str | None) -> bool:
+    return user_id is None or found.user_id == user_id
+
+
+_ORDERS = {
+    "thread_id": "t.thread_id",
+    "status": STATUS,
+    "created_at": "t.created_at",
+    "updated_at": "t.updated_at",
+    "state_updated_at": "COALESCE(t.state_updated_at, t.created_at)",
+}
+_DIRECTIONS = {"asc": "ASC", "desc": "DESC"}
+
+
+def threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | None) -> list[ThreadRow]:
+    """First the ids of the page, then what belongs to these alone."""
+    order, direction = _ORDERS[query.sort_by], _DIRECTIONS[query.sort_order]
+    tables, where, args = _narrowed(query, user_id, status=query.sort_by == "status")
+    page = cx.execute(
+        f"SELECT t.thread_id FROM {tables} WHERE {where} ORDER BY {order} {direction},"
+        f" t.thread_id {direction} LIMIT :limit OFFSET :offset",
+        {**args, "limit": query.limit, "offset": query.offset},
+    ).fetchall()
+    return _readable(
+        row
+        for (thread_id,) in page
+        for row in cx.execute(
+            f"SELECT {THREAD_COLUMNS} FROM threads t {WITH_LAST} WHERE t.thread_id = ?", (thread_id,)
+        )
+    )
+
+
+def count_threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | None) -> int:
+    tables, where, args = _narrowed(query, user_id)
+    return cx.execute(f"SELECT count(*) FROM {tables} WHERE {where}", args).fetchone()[0]
+
+
+def _narrowed(
+    query: ThreadQuery, user_id: str | None, *, status: bool = False
+) -> tuple[str, str, dict[str, Any]]:
+    """(what to select from, the condition, its parameters)."""
+    where, args = list[str](), dict[str, Any]()
+    if query.ids is not None:
+        where.append("t.thread_id IN (SELECT value FROM json_each(:ids))")
+        args["ids"] = dumps(query.ids)
+    elif not query.temporary:
+        where.append("t.temporary = 0")
+    if user_id is not None:
+        where.append("t.user_id = :user")
+        args["user"] = user_id
+    for column, part in (("metadata", query.metadata), ('"values"', query.values)):
+        if part:
+            name = column.strip('"')
+            where.append(f"json_contains(t.{column}, :{name})")
+            args[name] = dumps(part)
+    if query.status is not None:
+        where.append(f"{STATUS} = :status")
+        args["status"] = query.status
+    tables = f"threads t {WITH_LAST}" if status or query.status is not None else "threads t"
+    return tables, " AND ".join(where) or "TRUE", args
+
+
+def _readable(rows: Iterable[Sequence[Any]]) -> list[ThreadRow]:
+    """One damaged row must not hide the others; `thread` raises for it."""
+    found: list[ThreadRow] = []
+    for row in rows:
+        try:
+            found.append(thread_row(row))
+        except ValueError as error:
+            logger.warning("Thread %r cannot be read: %s", row[0], error)
+    return found
+
+
+_EXPIRED = (
+    "SELECT t.thread_id, t.fence, t.temporary FROM threads t INDEXED BY threads_expiry"
+    " WHERE t.ttl_ms IS NOT NULL AND t.updated_at + t.ttl_ms * 1000 <= :now"
+    f" AND (t.temporary = 0 OR t.next_seq > 0 OR t.updated_at + {_UNUSED} * 1000 <= :now)"
+    " AND NOT EXISTS (SELECT 1 FROM runs r INDEXED BY runs_history WHERE r.thread_id = t.thread_id"
+    " AND (r.settled_at IS NULL OR r.settled_at + t.ttl_ms * 1000 > :now))"
+    " ORDER BY t.updated_at + t.ttl_ms * 1000 LIMIT :limit"
+)
+"""A run that goes on longer than its thread's time to live is looked at each time: as many as run."""
+
+
+def has_expired_threads(cx: sqlite3.Connection, now: int) -> bool:
+    overdue = cx.execute(_EXPIRED, {"now": now, "limit": 1}).fetchone()
+    forgotten = cx.execute("SELECT 1 FROM passing_fences WHERE forget_at <= ? LIMIT 1", (now,)).fetchone()
+    return overdue is not None or forgotten is not None
+
+
+def expire_threads(cx: sqlite3.Connection, limit: int, now: int) -> list[RemovedThread]:
+    _forget_fences(cx, limit * 10, now)
+    removed, room = list[RemovedThread](), _RUNS_AT_ONCE
+    for thread_id, fence, temporary in cx.execute(_EXPIRED, {"now": now, "limit": limit}).fetchall():
+        runs = _remove_runs(cx, thread_id, room)
+        removed.append(RemovedThread(thread_id, tuple(runs)))
+        room -= len(runs)
+        if room <= 0:
+            break
+        _remove(cx, thread_id, fence, temporary, now)
+    return removed
+
+
+def _remove_runs(cx: sqlite3.Connection, thread_id: str, limit: int) -> list[str]:
+    """The oldest of an expired thread, with their audit."""
+    oldest = cx.execute(
+        "SELECT run_id FROM runs INDEXED BY runs_history WHERE thread_id = ?"
+        " ORDER BY created_us, run_id DESC LIMIT ?",
+        (thread_id, limit),
+    ).fetchall()
+    cx.executemany("DELETE FROM transitions WHERE run_id = ?", oldest)
+    cx.executemany("DELETE FROM runs WHERE run_id = ?", oldest)
+    return [run_id for (run_id,) in oldest]
+
+
+def _remove(cx: sqlite3.Connection, thread_id: str, fence: int, temporary: int, now: int) -> None:
+    cx.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
+    cx.execute(
+        "INSERT INTO deleted_threads (thread_id, fence) VALUES (?, ?)"
+        " ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence",
+        (thread_id, fence),
+    )
+    if temporary:
+        cx.execute(
+            "INSERT INTO passing_fences (forget_at, thread_id, fence) VALUES (?, ?, ?)"
+            " ON CONFLICT (forget_at, thread_id) DO UPDATE SET fence = excluded.fence",
+            (now + _FENCE_KEPT, thread_id, fence),
+        )
+
+
+def _forget_fences(cx: sqlite3.Connection, limit: int, now: int) -> None:
+    """Unless a thread of the same id was made and deleted since: it has left a newer one."""
+    due = cx.execute(
+        "SELECT forget_at, thread_id, fence FROM passing_fences WHERE forget_at <= ?"
+        " ORDER BY forget_at LIMIT ?",
+        (now, limit),
+    ).fetchall()
+    cx.executemany(
+        "DELETE FROM deleted_threads WHERE thread_id = ? AND fence = ?",
+        [(thread_id, fence) for _, thread_id, fence in due],
+    )
+    cx.executemany(
+        "DELETE FROM passing_fences WHERE forget_at = ? AND thread_id = ?",
+        [(forget_at, thread_id) for forget_at, thread_id, _ in due],
+    )

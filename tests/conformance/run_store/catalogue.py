@@ -1,0 +1,460 @@
+"""What clients make, list and remove: threads, and the runs of a thread, each seen by its user alone."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from itertools import chain
+from typing import Any
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
+from stores.errors import ConflictError, RunNotFound, ThreadExists, ThreadNotFound
+from stores.rows import Limits, NewRun, Outcome, RunRow, ThreadRow
+from stores.states import CancelAction, RunStatus
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import (
+    ENDED,
+    SUCCESS,
+    StoreClock,
+    admitted,
+    cancel,
+    holding,
+    new_run,
+    row_of,
+    running,
+    sql_of,
+    waiting,
+)
+
+FAILED = Outcome(RunStatus.error, "ValueError: no")
+ALL = ThreadQuery(limit=1000)
+
+
+async def made(store: CoordinationStore, thread_id: str = "t", **fields: Any) -> ThreadRow:
+    return await store.create_thread(NewThread(thread_id, **fields))
+
+
+async def found(store: CoordinationStore, user_id: Any = None, **query: Any) -> list[str]:
+    """Thread ids in the order in which they are answered."""
+    return [thread.thread_id for thread in await store.threads(ThreadQuery(**query), user_id=user_id)]
+
+
+async def listed(store: CoordinationStore, thread_id: str = "t", **query: Any) -> list[RunRow]:
+    known: dict[str, Any] = {"statuses": (), "limit": 100, "offset": 0, "user_id": None}
+    return await store.thread_runs(thread_id, **{**known, **query})
+
+
+async def inflight(store: CoordinationStore, *statuses: str, **query: Any) -> list[str]:
+    known: dict[str, Any] = {"thread_id": None, "user_id": None, "after": "", "limit": 100}
+    rows = await store.inflight_runs(statuses=statuses, **{**known, **query})
+    return [row.run_id for row in rows]
+
+
+class Threads(StoreCase):
+    async def test_a_new_thread_is_idle_and_empty(self, store: CoordinationStore, clock: StoreClock) -> None:
+        thread = await made(store, user_id="u", metadata={"a": 1}, ttl_ms=60_000)
+        assert thread == await store.thread("t")
+        assert (thread.user_id, thread.status, thread.metadata) == ("u", "idle", {"a": 1})
+        assert (thread.values, thread.interrupts, thread.error, thread.fence) == (None, None, None, 0)
+        assert {thread.created_at, thread.updated_at, thread.state_updated_at} == {clock.micros}
+        assert (thread.ttl_ms, thread.expires_at) == (60_000, clock.micros + 60_000_000)
+
+    async def test_an_id_is_given_once(self, store: CoordinationStore) -> None:
+        first = await made(store, user_id="u", metadata={"first": True})
+        with pytest.raises(ThreadExists, match="already exists") as taken:
+            await made(store, user_id="u")
+        assert taken.value.active_run_id is None
+        assert await made(store, user_id="u", metadata={"first": False}, existing_ok=True) == first
+        assert await made(store, existing_ok=True) == first, "the system may see everybody's"
+
+    @pytest.mark.parametrize("existing_ok", [False, True])
+    @pytest.mark.parametrize("owner", ["u", None])
+    async def test_a_foreign_id_is_taken_and_no_more_is_said(
+        self, store: CoordinationStore, existing_ok: bool, owner: str | None
+    ) -> None:
+        before = await made(store, user_id=owner, metadata={"secret": 1})
+        with pytest.raises(ThreadExists) as own:
+            await made(store, user_id=owner)
+        with pytest.raises(ThreadExists) as foreign:
+            await made(store, user_id="v", existing_ok=existing_ok)
+        assert str(foreign.value) == str(own.value)
+        assert await store.thread("t") == before
+
+    async def test_of_two_who_make_it_at_once_one_does(self, store: CoordinationStore) -> None:
+        made_by = await asyncio.gather(
+            *(made(store, user_id=user, metadata={"by": user}) for user in "uvwx"), return_exceptions=True
+        )
+        (thread,) = [answer for answer in made_by if isinstance(answer, ThreadRow)]
+        assert [type(answer) for answer in made_by].count(ThreadExists) == 3
+        assert await store.thread("t") == thread
+        assert thread.metadata == {"by": thread.user_id}
+
+    async def test_it_goes_on_from_the_fence_of_one_that_was_deleted(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await running(store, me)
+        await store.finish(own, SUCCESS)
+        operation = await running(store, me, kind="op")
+        await store.delete_thread(operation)
+        assert (await made(store)).fence == operation.fence
+        assert (await holding(store, me)).fence == operation.fence + 1
+
+    async def test_its_first_run_finds_what_it_was_made_with(self, store: CoordinationStore, me: int) -> None:
+        await made(store, user_id="u", metadata={"a": 1}, ttl_ms=60_000)
+        assert (await admitted(store, me, user_id="u")).seq == 1
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.status, thread.metadata, thread.ttl_ms) == ("busy", {"a": 1}, 60_000)
+
+    async def test_a_patch_merges_key_by_key(self, store: CoordinationStore, clock: StoreClock) -> None:
+        await made(store, user_id="u", metadata={"a": {"x": 1}, "b": 1}, ttl_ms=1000)
+        clock.advance(5)
+        patched = await store.patch_thread("t", ThreadPatch({"a": {"y": 2}, "c": None}), user_id="u")
+        assert patched == await store.thread("t")
+        assert patched.metadata == {"a": {"y": 2}, "b": 1, "c": None}
+        assert (patched.ttl_ms, patched.updated_at) == (1000, clock.micros)
+        patched = await store.patch_thread("t", ThreadPatch(ttl_ms=None, sets_ttl=True), user_id="u")
+        assert (patched.ttl_ms, patched.expires_at) == (None, None)
+
+    async def test_patches_at_once_lose_nothing(self, store: CoordinationStore) -> None:
+        await made(store)
+        await asyncio.gather(
+            *(store.patch_thread("t", ThreadPatch({str(n): n}), user_id=None) for n in range(20))
+        )
+        thread = await store.thread("t")
+        assert thread is not None
+        assert thread.metadata == {str(n): n for n in range(20)}
+
+    @pytest.mark.parametrize("owner", ["u", None])
+    async def test_nobody_patches_what_is_not_his(self, store: CoordinationStore, owner: str | None) -> None:
+        before = await made(store, user_id=owner)
+        for thread_id in ("t", "missing"):
+            with pytest.raises(ThreadNotFound):
+                await store.patch_thread(thread_id, ThreadPatch({"a": 1}), user_id="v")
+        assert await store.thread("t") == before
+
+    async def test_the_state_has_a_time_of_its_own(
+        self, store: CoordinationStore, me: int, clock: StoreClock
+    ) -> None:
+        begin = (await made(store)).created_at
+        clock.advance(1)
+        own = await running(store, me)
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.updated_at, thread.state_updated_at) == (clock.micros, begin)
+        clock.advance(1)
+        await store.save(own, {"n": 1})
+        saved = clock.micros
+        clock.advance(1)
+        await store.finish(own, FAILED)
+        await store.patch_thread("t", ThreadPatch({"a": 1}), user_id=None)
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.updated_at, thread.state_updated_at) == (clock.micros, saved)
+
+    async def test_the_error_is_that_of_the_last_run(self, store: CoordinationStore, me: int) -> None:
+        await store.finish(await running(store, me), FAILED)
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.status, thread.error) == ("error", "ValueError: no")
+        await store.finish(await running(store, me), SUCCESS)
+        thread = await store.thread("t")
+        assert thread is not None
+        assert (thread.status, thread.error) == ("idle", None)
+
+    # -- finding
+
+    @pytest.mark.parametrize(
+        ("part", "fits"),
+        [
+            ({}, True),
+            ({"n": 1}, True),
+            ({"n": 1.0}, True),
+            ({"n": True}, False),
+            ({"n": "1"}, False),
+            ({"yes": True}, True),
+            ({"yes": 1}, False),
+            ({"none": None}, True),
+            ({"missing": None}, False),
+            ({"deep": {"a": {"b": 2}}}, True),
+            ({"deep": {"a": {}}}, True),
+            ({"deep": {"a": {"c": 3}}}, False),
+            ({"list": [3, 1]}, True),
+            ({"list": [{"k": 1}]}, True),
+            ({"list": []}, True),
+            ({"list": [4]}, False),
+            ({"list": {"k": 1}}, False),
+            ({"n": [1]}, False),
+            ({"we'ird \" k%y": "ö"}, True),
+        ],
+    )
+    async def test_containment(self, store: CoordinationStore, part: dict[str, Any], fits: bool) -> None:
+        whole: dict[str, Any] = {
+            "n": 1,
+            "yes": True,
+            "none": None,
+            "deep": {"a": {"b": 2, "x": 0}, "y": 0},
+            "list": [1, 2, 3, {"k": 1, "l": 2}],
+            "we'ird \" k%y": "ö",
+        }
+        await made(store, metadata=whole)
+        await made(store, "other")
+        sql_of(store)("UPDATE threads SET \"values\" = metadata WHERE thread_id = 't'")
+        for column in ("metadata", "values"):
+            query = ThreadQuery(metadata=part) if column == "metadata" else ThreadQuery(values=part)
+            expected = (["t"] if fits else []) if part else ["t", "other"]
+            assert sorted(await found(store, **{column: part})) == sorted(expected)
+            assert await store.count_threads(query, user_id=None) == len(expected)
+
+    async def test_by_status(self, store: CoordinationStore, me: int) -> None:
+        await made(store, "idle")
+        await running(store, me, "busy")
+        await store.finish(await running(store, me, "error"), FAILED)
+        stopped = await running(store, me, "interrupted")
+        await cancel(store, stopped.run_id)
+        await store.settle(stopped, ENDED)
+        names = ("idle", "busy", "error", "interrupted")
+        for status in names:
+            assert await found(store, status=status) == [status]
+            assert await store.count_threads(ThreadQuery(status=status), user_id=None) == 1
+        assert await found(store, sort_by="status", sort_order="asc") == sorted(names)
+        threads = await store.threads(ALL, user_id=None)
+        assert {thread.thread_id: thread.status for thread in threads} == {name: name for name in names}
+        assert {thread.thread_id: thread.error for thread in threads}["error"] == "ValueError: no"
+
+    async def test_in_every_order(self, store: CoordinationStore, me: int, clock: StoreClock) -> None:
+        for name in ("b", "c", "a"):
+            await made(store, name)
+            clock.advance(1)
+        own = await running(store, me, "c")
+        clock.advance(1)
+        await store.save(own, {})
+        clock.advance(1)
+        await store.patch_thread("b", ThreadPatch({}), user_id=None)
+        orders: dict[str, list[str]] = {
+            "thread_id": ["a", "b", "c"],
+            "created_at": ["b", "c", "a"],
+            "updated_at": ["a", "c", "b"],
+            "state_updated_at": ["b", "a", "c"],
+            "status": ["c", "a", "b"],
+        }
+        for by, order in orders.items():
+            assert await found(store, sort_by=by, sort_order="asc") == order, by
+            assert await found(store, sort_by=by, sort_order="desc") == order[::-1], by
+        assert await found(store) == orders["updated_at"][::-1]
+
+    async def test_pages(self, store: CoordinationStore) -> None:
+        """All of one moment: the id keeps them apart, so that no page has what another has."""
+        for n in range(25):
+            await made(store, f"t{n:02}")
+        pages = [await found(store, limit=10, offset=offset) for offset in (0, 10, 20, 30)]
+        assert [len(page) for page in pages] == [10, 10, 5, 0]
+        assert sorted(chain.from_iterable(pages)) == [f"t{n:02}" for n in range(25)]
+        assert await found(store) == pages[0]
+        assert await store.count_threads(ThreadQuery(limit=3, offset=9), user_id=None) == 25
+        assert await found(store, limit=0) == []
+
+    async def test_by_ids(self, store: CoordinationStore) -> None:
+        for name in "abc":
+            await made(store, name, temporary=name == "c")
+        assert await found(store, ids=("c", "a", "missing"), sort_by="thread_id", sort_order="asc") == [
+            "a",
+            "c",
+        ]
+        assert await found(store, ids=()) == []
+
+    async def test_temporary_threads_are_not_listed(self, store: CoordinationStore) -> None:
+        await made(store, "kept")
+        await made(store, "passing", temporary=True, ttl_ms=5000)
+        assert await found(store) == ["kept"]
+        assert await store.count_threads(ThreadQuery(), user_id=None) == 1
+        assert sorted(await found(store, temporary=True)) == ["kept", "passing"]
+
+    async def test_each_user_finds_his_own(self, store: CoordinationStore) -> None:
+        for user in ("u", "v", None):
+            await made(store, f"of-{user}", user_id=user, metadata={"k": 1})
+        every = [("of-u", "u"), ("of-v", "v"), ("of-None", None)]
+        for name, user in every:
+            if user is not None:
+                assert await found(store, user, metadata={"k": 1}) == [name]
+                assert await found(store, user, ids=tuple(name for name, _ in every)) == [name]
+                assert await store.count_threads(ThreadQuery(), user_id=user) == 1
+        assert await found(store, "nobody") == []
+        assert await store.count_threads(ThreadQuery(), user_id=None) == 3
+
+    async def test_a_damaged_thread_does_not_hide_the_others(self, store: CoordinationStore) -> None:
+        await made(store, "sound")
+        await made(store, "damaged")
+        sql_of(store)("UPDATE threads SET metadata = '{' WHERE thread_id = 'damaged'")
+        assert await found(store) == ["sound"]
+        assert await found(store, metadata={"a": 1}) == []
+
+
+class History(StoreCase):
+    async def shown(self, store: CoordinationStore, run_id: str) -> tuple[str, bool] | None:
+        """(shown status, cancelling), None = looks as if it had never been; the same from every read."""
+        row = await store.run(run_id, thread_id=None, user_id=None)
+        raw = await row_of(store, run_id)
+        assert (row is None) == raw.rolled_back
+        listing = {row.run_id: row for row in await listed(store, raw.thread_id)}
+        assert (run_id in listing) == (row is not None)
+        if row is None:
+            return None
+        assert listing[run_id] == row == raw
+        for status in RunStatus:
+            same = await listed(store, raw.thread_id, statuses=(status.value,))
+            assert (run_id in [one.run_id for one in same]) == (status is row.shown_status)
+            flying = await inflight(store, status.value)
+            assert (run_id in flying) == (status is row.shown_status and (raw.open or raw.holds_thread))
+        return row.shown_status.value, row.cancelling
+
+    async def test_a_run_that_ends_by_itself(self, store: CoordinationStore, me: int) -> None:
+        own = await holding(store, me)
+        queued = await waiting(store, me)
+        assert await self.shown(store, own.run_id) == ("pending", False)
+        assert await self.shown(store, queued) == ("pending", False)
+        await store.start(own, {})
+        assert await self.shown(store, own.run_id) == ("running", False)
+        await store.finish(own, FAILED, hold=True)
+        assert await self.shown(store, own.run_id) == ("running", False), "its task has not stopped"
+        await store.settle(own, FAILED)
+        assert await self.shown(store, own.run_id) == ("error", False)
+
+    async def test_a_run_that_is_cancelled(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me)
+        queued = await waiting(store, me)
+        await cancel(store, queued)
+        assert await self.shown(store, queued) == ("interrupted", False)
+        await cancel(store, own.run_id)
+        assert await self.shown(store, own.run_id) == ("running", True)
+        await store.finish(own, ENDED)
+        assert await self.shown(store, own.run_id) == ("interrupted", False)
+
+    async def test_a_run_that_is_rolled_back(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me)
+        queued = await waiting(store, me)
+        await cancel(store, queued, CancelAction.rollback)
+        assert await self.shown(store, queued) is None
+        await cancel(store, own.run_id, CancelAction.rollback)
+        await store.finish(own, ENDED)
+        assert await self.shown(store, own.run_id) == ("running", True)
+        await store.settle(own, ENDED, "done")
+        assert await self.shown(store, own.run_id) is None
+
+    async def test_a_rollback_that_failed(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me)
+        await cancel(store, own.run_id, CancelAction.rollback)
+        await store.settle(own, Outcome(RunStatus.error, "Rollback failed"), "failed")
+        assert await self.shown(store, own.run_id) == ("error", False)
+
+    async def test_a_run_beside_the_slot(self, store: CoordinationStore, me: int) -> None:
+        await running(store, me)
+        run = new_run()
+        beside = await store.insert(run, epoch=me)
+        assert (beside.fence, await self.shown(store, run.run_id)) == (0, ("pending", False))
+        await cancel(store, run.run_id)
+        assert await self.shown(store, run.run_id) == ("running", True)
+
+    async def test_a_run_is_found_on_its_thread(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me, user_id="u")
+        row = await row_of(store, own.run_id)
+        assert await store.run(own.run_id, thread_id="t", user_id="u") == row
+        assert await store.run(own.run_id, thread_id="other", user_id="u") is None
+        assert await store.run("missing", thread_id=None, user_id=None) is None
+
+    async def test_newest_first_in_pages(self, store: CoordinationStore, me: int) -> None:
+        runs = [await running(store, me)] + [await waiting(store, me) for _ in range(6)]
+        ids = [run if isinstance(run, str) else run.run_id for run in runs][::-1]
+        pages = [await listed(store, limit=3, offset=offset) for offset in (0, 3, 6, 9)]
+        assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:6], ids[6:], []]
+        assert await listed(store, limit=0) == []
+
+    async def test_operations_are_no_runs(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me, kind="op")
+        assert await store.run(own.run_id, thread_id=None, user_id=None) is None
+        assert (await listed(store), await inflight(store)) == ([], [])
+        await store.finish(own, SUCCESS)
+        with pytest.raises(RunNotFound):
+            await store.delete_run(own.run_id, thread_id=None, user_id=None)
+
+    async def test_what_flies_in_pages(self, store: CoordinationStore, me: int) -> None:
+        runs = sorted([(await running(store, me, f"t{n}")).run_id for n in range(5)])
+        assert await inflight(store) == runs
+        assert await inflight(store, limit=2) == runs[:2]
+        assert await inflight(store, limit=2, after=runs[1]) == runs[2:4]
+        await cancel(store, runs[0])
+        assert await inflight(store, "running") == runs, "until its task has stopped"
+        assert await inflight(store, thread_id="t3") != runs
+        assert len(await inflight(store, thread_id="t3")) == 1
+
+    async def test_a_run_that_has_settled_can_be_deleted(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me)
+        queued = await waiting(store, me)
+        for run_id in (own.run_id, queued):
+            with pytest.raises(ConflictError) as refused:
+                await store.delete_run(run_id, thread_id="t", user_id=None)
+            assert refused.value.active_run_id == run_id
+        await cancel(store, own.run_id)
+        with pytest.raises(ConflictError):
+            await store.delete_run(own.run_id, thread_id="t", user_id=None)
+        await store.finish(own, ENDED)
+        row = await row_of(store, own.run_id)
+        assert await store.delete_run(own.run_id, thread_id="t", user_id=None) == row
+        assert await store.row(own.run_id) is None
+        assert await store.transitions(own.run_id) == []
+        with pytest.raises(RunNotFound):
+            await store.delete_run(own.run_id, thread_id="t", user_id=None)
+
+    async def test_each_user_sees_his_own(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me, user_id="u")
+        await store.finish(own, SUCCESS)
+        live = await running(store, me, user_id="u")
+        for user, sees in (("u", True), (None, True), ("v", False)):
+            assert (await store.run(own.run_id, thread_id="t", user_id=user) is not None) == sees
+            assert (await inflight(store, user_id=user) == [live.run_id]) == sees
+            if sees:
+                assert len(await listed(store, user_id=user)) == 2
+        with pytest.raises(ThreadNotFound):
+            await listed(store, user_id="v")
+        with pytest.raises(ThreadNotFound):
+            await listed(store, "missing", user_id="u")
+        for run_id, user, thread in ((own.run_id, "v", "t"), (own.run_id, "u", "x"), (live.run_id, "v", "t")):
+            with pytest.raises(RunNotFound):
+                await store.delete_run(run_id, thread_id=thread, user_id=user)
+        assert await store.row(own.run_id) is not None
+
+
+class ExistingThreads(StoreCase):
+    """`thread_must_exist`: the thread is looked for inside the admission."""
+
+    def run(self, **fields: Any) -> NewRun:
+        return replace(new_run(**fields), thread_must_exist=True)
+
+    async def test_no_thread_is_made(self, store: CoordinationStore, me: int) -> None:
+        with pytest.raises(ThreadNotFound):
+            await store.admit(self.run(), epoch=me, limits=Limits())
+        assert await store.thread("t") is None
+        await made(store)
+        run = self.run()
+        admission = await store.admit(run, epoch=me, limits=Limits())
+        assert admission.holds
+        again = await store.admit(run, epoch=me, limits=Limits())
+        assert again.existing is not None, "the same run again"
+
+    async def test_a_foreign_thread_looks_missing(self, store: CoordinationStore, me: int) -> None:
+        await made(store, user_id="u")
+        messages = set[str]()
+        for thread_id in ("t", "missing"):
+            with pytest.raises(ThreadNotFound) as error:
+                await store.admit(self.run(thread_id=thread_id, user_id="v"), epoch=me, limits=Limits())
+            messages.add(str(error.value).replace("missing", "t"))
+        assert len(messages) == 1
+
+    async def test_a_deleted_thread_is_gone(self, store: CoordinationStore, me: int) -> None:
+        await made(store)
+        await store.delete_thread(await running(store, me, kind="op"))
+        with pytest.raises(ThreadNotFound):
+            await store.admit(self.run(), epoch=me, limits=Limits())

@@ -1,0 +1,333 @@
+"""Assistants by name: what they take, what their threads hold, and who may change that."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from uuid import UUID, uuid5
+
+import pytest
+from pydantic import BaseModel, Field
+
+from coordinator import (
+    CheckpointRef,
+    ConflictError,
+    Interrupt,
+    InvalidArgument,
+    Outcome,
+    RunContext,
+    RunManager,
+    RunRequest,
+    StateView,
+    ThreadNotFound,
+    assistant,
+    open_coordinator,
+)
+from coordinator.assistants.decorator import named_agents
+from coordinator.assistants.registry import NAMESPACE
+from tests.support.agents import Agent, launched, running
+from tests.support.teams import QUICK
+
+
+class Poem(BaseModel):
+    subject: str
+    lines: int = Field(default=4, gt=0)
+
+
+@assistant(name="poet", input=Poem)
+async def write_poem(ctx: RunContext) -> dict[str, Any]:
+    """Writes poems."""
+    assert isinstance(ctx.input, Poem)
+    return {"poem": f"{ctx.input.lines} lines about {ctx.input.subject}"}
+
+
+@assistant
+async def echo(ctx: RunContext) -> dict[str, Any]:
+    return {"echo": ctx.input}
+
+
+async def asks(ctx: RunContext) -> Outcome:
+    return Outcome(values={"asked": True}, paused=True, interrupts=(Interrupt("may I?", "q1"),))
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncGenerator[RunManager]:
+    agents = {"poet": write_poem, "echo": echo, "asks": asks}
+    async with open_coordinator(f"sqlite:///{tmp_path}/runs.db", assistants=agents, **QUICK) as manager:
+        yield manager
+
+
+async def done(manager: RunManager, thread: str, name: str, **admission: Any) -> Any:
+    run = await manager.create_or_reject(thread, name, **admission)
+    manager.launch(run)
+    return await manager.wait(run.run_id, timeout=10)
+
+
+# -- what they take
+
+
+async def test_input_that_does_not_fit_is_refused_before_anything_is_written(manager: RunManager) -> None:
+    for wrong in (
+        {"lines": 2},
+        {"subject": "rain", "lines": 0},
+        {"subject": "rain", "lines": "many"},
+        "rain",
+    ):
+        with pytest.raises(InvalidArgument) as refusal:
+            await manager.create_or_reject("t", "poet", kwargs={"input": wrong})
+        assert refusal.value.argument == "input"
+        assert "many" not in str(refusal.value), "what was sent may be secret"
+    assert await manager.thread("t") is None
+    assert await done(manager, "t", "poet", kwargs={"input": {"subject": "rain"}}) == {
+        "poem": "4 lines about rain"
+    }
+
+
+async def test_a_refused_run_leaves_the_one_that_it_would_have_replaced_alone(manager: RunManager) -> None:
+    run, agent = await running(manager, "t")
+    with pytest.raises(InvalidArgument):
+        await manager.create_or_reject("t", "poet", kwargs={"input": {}}, multitask_strategy="rollback")
+    assert run.status == "running"
+    assert not agent.cancelled.is_set()
+
+
+async def test_without_a_model_anything_goes(manager: RunManager) -> None:
+    assert await done(manager, "t", "echo", kwargs={"input": [1, {"a": None}]}) == {"echo": [1, {"a": None}]}
+    assert await done(manager, "u", "echo", kwargs={"q": 1}) == {"echo": {"q": 1}}
+
+
+async def test_kwargs_that_are_no_request_are_refused(manager: RunManager) -> None:
+    with pytest.raises(InvalidArgument, match="kwargs"):
+        await manager.create_or_reject("t", "echo", kwargs={"input": 1, "stream_mode": 5})
+
+
+# -- what they are called
+
+
+async def test_a_name_and_its_uuid_mean_the_same(manager: RunManager) -> None:
+    poet = manager.assistants.id_of("poet")
+    assert poet == str(uuid5(NAMESPACE, "poet"))
+    assert manager.assistants.id_of("agent") == "fe096781-5601-53d2-b2f6-0d3403f7e9ca", "known to clients"
+    assert (
+        manager.assistants.get(poet)
+        is manager.assistants.get(poet.upper())
+        is manager.assistants.named("poet")
+    )
+    assert await done(manager, "t", poet, kwargs={"input": {"subject": "rain"}})
+    (row,) = await manager.runs()
+    assert (row.assistant_id, row.portable) == ("poet", True)
+
+
+async def test_unknown_ids_stay_as_they_are(manager: RunManager) -> None:
+    unknown = str(UUID(int=1))
+    record = await manager.create_or_reject("t", unknown)
+    assert record.assistant_id == unknown
+    assert manager.assistants.get(unknown) is None
+    assert manager.assistants.get(None) is None
+    with pytest.raises(InvalidArgument, match=unknown):
+        manager.assistants.named(unknown)
+
+
+def test_what_can_be_registered() -> None:
+    manager = RunManager(assistants=[write_poem])
+    known = manager.assistants
+    assert list(known) == ["poet"]
+    known.register(echo)
+    known.register(asks, name="hitl")
+    known.register(echo)
+    assert known.names == ("poet", "echo", "hitl")
+    assert known.named("hitl").name == "hitl"
+    with pytest.raises(InvalidArgument, match="another"):
+        known.register(asks, name="echo")
+    with pytest.raises(InvalidArgument, match="async function"):
+        known.register(5, name="five")  # type: ignore[arg-type]
+    with pytest.raises(InvalidArgument, match="characters"):
+        known.register(asks, name="a" * 256)
+
+
+async def test_nothing_is_registered_once_peers_were_told(manager: RunManager) -> None:
+    async def late(ctx: RunContext) -> None: ...
+
+    with pytest.raises(InvalidArgument, match="before"):
+        manager.assistants.register(late)
+    manager.assistants.register(write_poem)
+
+
+def test_agents_are_found_in_what_is_given() -> None:
+    module = ModuleType("agents")
+    vars(module).update(poet=write_poem, echo=echo, helper=asks, Poem=Poem, number=5)
+    assert named_agents(module) == {"poet": write_poem, "echo": echo}
+    assert named_agents(write_poem) == {"poet": write_poem}
+    assert named_agents([write_poem, echo]) == {"poet": write_poem, "echo": echo}
+    assert named_agents({"other": write_poem}) == {"other": write_poem}
+    with pytest.raises(InvalidArgument, match="no name"):
+        named_agents([asks])
+    with pytest.raises(InvalidArgument, match="no name"):
+        named_agents(5)
+    with pytest.raises(InvalidArgument, match="two are named"):
+        named_agents([write_poem, assistant(name="poet")(Agent())])
+
+
+async def test_they_describe_themselves(manager: RunManager) -> None:
+    described = await manager.assistants.named("poet").describe()
+    assert described.text == "Writes poems."
+    assert described.input_schema["required"] == ["subject"]
+    assert (await manager.assistants.named("echo").describe()).input_schema is None
+
+
+# -- what their threads hold
+
+
+async def test_the_state_of_a_function_is_what_is_stored(manager: RunManager) -> None:
+    with pytest.raises(ThreadNotFound):
+        await manager.state("t")
+    await done(manager, "t", "echo", kwargs={"input": 1}, user_id="ann")
+    view = await manager.state("t")
+    assert view is not None
+    assert (view.values, view.next, view.tasks, view.interrupts) == ({"echo": 1}, (), (), ())
+    assert view.checkpoint is not None
+    assert view.metadata["graph_id"] == "echo"
+    assert await manager.state("t") == view, "asked twice, it has the same id"
+    assert await manager.state("t", view.checkpoint) == view
+    assert await manager.state("t", CheckpointRef("unheard of")) is None
+    assert [each async for each in manager.history("t")] == [view]
+    assert [each async for each in manager.history("t", before=view.checkpoint)] == []
+    assert [each async for each in manager.history("t", limit=0)] == []
+    assert [each async for each in manager.history("t", metadata={"graph_id": "poet"})] == []
+    with pytest.raises(ThreadNotFound):
+        await manager.state("t", user_id="bob")
+    with pytest.raises(ThreadNotFound):
+        [each async for each in manager.history("t", user_id="bob")]
+    with pytest.raises(ThreadNotFound):
+        await manager.update_state("t", {}, user_id="bob")
+
+
+async def test_a_thread_without_anything_has_an_empty_state(manager: RunManager) -> None:
+    await manager.create_or_reject("t")
+    assert await manager.state("t") == StateView(
+        metadata={"thread_id": "t", "graph_id": "_nobody"}, created_at=(await view_of(manager)).created_at
+    )
+    assert [each async for each in manager.history("t")] == []
+
+
+async def view_of(manager: RunManager, thread: str = "t") -> StateView:
+    view = await manager.state(thread)
+    assert view is not None
+    return view
+
+
+async def test_a_paused_run_shows_what_it_asks(manager: RunManager) -> None:
+    await done(manager, "t", "asks")
+    view = await view_of(manager)
+    assert (view.next, view.interrupts) == (("asks",), (Interrupt("may I?", "q1"),))
+    assert view.tasks[0]["interrupts"] == [{"value": "may I?", "id": "q1"}]
+
+
+async def test_an_update_merges_keys_and_answers_where_it_led(manager: RunManager) -> None:
+    await done(manager, "t", "echo", kwargs={"input": 1})
+    before = (await view_of(manager)).checkpoint
+    after = await manager.update_state("t", {"more": [2]}, at=before)
+    view = await view_of(manager)
+    assert (view.values, view.checkpoint) == ({"echo": 1, "more": [2]}, after)
+    assert await manager.update_state("t", [{"echo": 0}, None, {"more": 3}], as_node="echo")
+    assert (await view_of(manager)).values == {"echo": 0, "more": 3}
+    unchanged = await manager.update_state("t", None, as_node="__start__")
+    assert unchanged == (await view_of(manager)).checkpoint
+    steps = await manager.runs(thread_id="t")
+    assert len(steps) == 1, "operations are no runs"
+
+
+@pytest.mark.parametrize(
+    ("values", "fields", "named"),
+    [
+        ("text", {}, "values"),
+        ([{"a": 1}, 2], {}, "values"),
+        ({}, {"as_node": "elsewhere"}, "as_node"),
+        ({}, {"at": CheckpointRef("unheard of")}, "checkpoint"),
+        ({}, {"at": CheckpointRef(None, "subgraph")}, "checkpoint"),
+    ],
+)
+async def test_an_update_that_makes_no_sense(
+    manager: RunManager, values: Any, fields: dict[str, Any], named: str
+) -> None:
+    await done(manager, "t", "echo", kwargs={"input": 1})
+    with pytest.raises(InvalidArgument) as refusal:
+        await manager.update_state("t", values, **fields)
+    assert refusal.value.argument == named
+    assert (await view_of(manager)).values == {"echo": 1}
+    await manager.create_or_reject("t")  # the thread is free
+
+
+async def test_the_state_of_a_foreign_assistant_is_read_and_not_written(manager: RunManager) -> None:
+    await launched(manager, "t", Agent(returns={"a": 1}), assistant_id="elsewhere")
+    with pytest.raises(InvalidArgument, match="elsewhere"):
+        await manager.update_state("t", {"a": 2})
+    assert (await view_of(manager)).metadata["graph_id"] == "elsewhere"
+
+
+@pytest.mark.parametrize("operator", [0, 1], ids=["same worker", "other worker"])
+async def test_a_busy_thread_can_be_read_and_not_be_written(team: list[RunManager], operator: int) -> None:
+    run, agent = await running(team[0], "t", Agent(saves={"step": 1}, returns={"step": 2}))
+    assert (await view_of(team[operator])).values == {"step": 1}
+    with pytest.raises(ConflictError) as conflict:
+        await team[operator].update_state("t", {"step": 9})
+    assert conflict.value.active_run_id == run.run_id
+    agent.may_end.set()
+    await team[operator].wait(run.run_id, timeout=10)
+    await team[operator].update_state("t", {"more": 1})
+    assert (await view_of(team[0])).values == {"step": 1, "more": 1}
+
+
+async def test_an_update_holds_the_thread(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of another worker begins behind it, and sees what it wrote."""
+    a, b = team
+    await a.update_thread("t", {"n": 1})
+    save, reached, go_on = a._store.save, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any) -> None:
+        reached.set()
+        await go_on.wait()
+        await save(*args)
+
+    monkeypatch.setattr(a._store, "save", slowly)
+    updating = asyncio.create_task(a.update_state("t", {"n": 2}))
+    await reached.wait()
+    with pytest.raises(ConflictError):
+        await b.create_or_reject("t")
+    run, agent = await launched(b, "t", multitask_strategy="enqueue")
+    go_on.set()
+    await updating
+    async with asyncio.timeout(5):
+        await agent.started.wait()
+    assert agent.ctx.values == {"n": 2}
+    agent.may_end.set()
+    await b.wait(run.run_id, timeout=5)
+
+
+async def test_copy_keeps_the_assistant(manager: RunManager) -> None:
+    await done(manager, "t", "echo", kwargs={"input": 1})
+    await manager.copy_thread("t", "copy")
+    view = await view_of(manager, "copy")
+    assert (view.values, view.metadata["graph_id"]) == ({"echo": 1}, "echo")
+
+
+def test_a_request_survives_its_row() -> None:
+    request = RunRequest.of(
+        {
+            "input": {"a": None},
+            "command": {"resume": 1, "goto": ["n"]},
+            "checkpoint": {"checkpoint_id": "c", "thread_id": "of another user"},
+            "stream_mode": "values",
+            "stream_resumable": True,
+            "interrupt_before": [],
+            "feedback_keys": ["k"],
+            "strict_resume": False,
+        },
+        {"m": 1},
+    )
+    assert request.checkpoint == CheckpointRef("c")
+    assert RunRequest.of(request.kwargs(), {"m": 1}) == request
+    assert RunRequest().kwargs() == {"input": None}

@@ -1,0 +1,71 @@
+"""The port that workers share, and how long a slot waits for its next worker."""
+
+from __future__ import annotations
+
+import socket
+import sys
+
+import pytest
+
+from coordinator.gateway.server.backoff import STEADY, Backoff
+from coordinator.gateway.server.failures import CannotServe
+from coordinator.gateway.server.listening import Listening
+
+
+def connects(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_nobody_is_let_in_before_a_worker_listens() -> None:
+    listening = Listening("127.0.0.1", 0, 3)
+    try:
+        assert not connects(listening.port)
+        listening.socket(1).listen()
+        assert connects(listening.port)
+    finally:
+        listening.close()
+    assert not connects(listening.port)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the slots share one socket")
+def test_a_slot_without_a_worker_refuses_instead_of_keeping_clients_waiting() -> None:
+    listening = Listening("127.0.0.1", 0, 1)
+    try:
+        listening.socket(0).listen()
+        with socket.create_connection(("127.0.0.1", listening.port)) as waiting:
+            listening.renew(0)
+            with pytest.raises(ConnectionResetError):
+                waiting.recv(1)
+        assert not connects(listening.port)
+        listening.socket(0).listen()
+        assert connects(listening.port)
+    finally:
+        listening.close()
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:"),
+        ("localhost", "http://127.0.0.1:"),
+        ("0.0.0.0", "http://127.0.0.1:"),
+    ],
+)
+def test_the_address_is_one_that_a_client_can_use(host: str, url: str) -> None:
+    listening = Listening(host, 0, 1)
+    listening.close()
+    assert listening.url.startswith(url)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 300])
+def test_an_address_that_is_not_ours_says_what_to_do(host: str) -> None:
+    with pytest.raises(CannotServe, match=r"127\.0\.0\.1"):
+        Listening(host, 0, 1)
+
+
+def test_pauses_grow_to_a_bound_and_start_anew_after_a_steady_life() -> None:
+    backoff = Backoff()
+    assert [backoff.next(0) for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+    assert backoff.next(STEADY) == 0
+    assert backoff.next(STEADY - 1) == 0.5

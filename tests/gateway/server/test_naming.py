@@ -1,0 +1,92 @@
+"""MODULE:OBJECT: what is found, and what is said where it is not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+
+from coordinator.gateway.server.failures import USAGE, CannotServe
+from coordinator.gateway.server.naming import assistants_at
+
+MODULE = """
+async def agent(ctx): ...
+def plain(ctx): ...
+class Callable:
+    async def __call__(self, ctx): ...
+class Inner:
+    agents = {"first": agent, "second": Callable()}
+assistants = {"one": agent}
+empty = {}
+numbers = {1: agent}
+mixed = {"good": agent, "bad": plain}
+number = 7
+"""
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
+    """A module `mine_for_naming` in the working folder; no trace of it is left."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    file = tmp_path / "mine_for_naming.py"
+    file.write_text(MODULE)
+    yield file
+    sys.modules.pop("mine_for_naming", None)
+
+
+@pytest.mark.parametrize(
+    ("place", "names"),
+    [
+        ("assistants", ["one"]),
+        ("agent", ["agent"]),
+        ("Inner.agents", ["first", "second"]),
+    ],
+)
+def test_what_is_named_is_found(mine: Path, place: str, names: list[str]) -> None:
+    assert list(assistants_at(f"mine_for_naming:{place}")) == names
+
+
+@pytest.mark.parametrize(
+    ("place", "says"),
+    [
+        ("mine_for_naming", "does not name an object of a module"),
+        ("mine_for_naming:", "does not name an object of a module"),
+        (":agent", "does not name an object of a module"),
+        ("folder/mine.py:agent", "does not name an object of a module"),
+        ("mine_for_namin:agent", "there is no module 'mine_for_namin'"),
+        ("mine_for_naming.deeper:agent", "there is no module 'mine_for_naming.deeper'"),
+        ("mine_for_naming:agnet", "has no 'agnet'. Is it 'agent'?"),
+        ("mine_for_naming:empty", "maps no name"),
+        ("mine_for_naming:numbers", "names are texts"),
+        ("mine_for_naming:plain", "is not async. Write it as async def"),
+        ("mine_for_naming:mixed", "mixed['bad'] is a function that is not async"),
+        ("mine_for_naming:number", "is of type int, not an assistant"),
+        ("mine_for_naming:Inner", "is a type that is not async"),
+    ],
+)
+def test_what_is_wrong_is_said(mine: Path, place: str, says: str) -> None:
+    with pytest.raises(CannotServe) as refused:
+        assistants_at(place)
+    assert says in str(refused.value)
+    assert refused.value.code == USAGE
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [
+        ("x = 1\n1 / 0", "ZeroDivisionError: division by zero"),
+        ("import not_installed_at_all", "No module named 'not_installed_at_all'"),
+        ("x = 1\n1 +", "SyntaxError: invalid syntax"),
+        ("import sys\nsys.exit(3)", "SystemExit: 3"),
+    ],
+)
+def test_a_module_that_raises_says_where(mine: Path, code: str, says: str) -> None:
+    mine.write_text(code)
+    with pytest.raises(CannotServe) as refused:
+        assistants_at("mine_for_naming:agent")
+    assert says in refused.value.message
+    assert f"{mine}, line {code.count(chr(10)) + 1}" in refused.value.message

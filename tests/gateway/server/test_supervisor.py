@@ -1,0 +1,181 @@
+"""`coordinator serve` on real processes: how workers share a port, die, are replaced and leave."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.served import Served, alive, connections_of, served
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+
+linux = pytest.mark.skipif(
+    sys.platform != "linux", reason="looks into /proc; elsewhere workers share a socket"
+)
+
+
+@pytest.fixture
+async def three(tmp_path: Path) -> AsyncGenerator[Served]:
+    async with served("serve", "--workers", "3", "--grace", "1", folder=tmp_path) as one:
+        await one.up()
+        yield one
+
+
+async def answers(server: Served) -> bool:
+    async with httpx.AsyncClient(base_url=server.url, timeout=10) as client:
+        return (await client.get("/ok")).json() == {"ok": True}
+
+
+@linux
+async def test_connections_spread_and_a_killed_worker_is_replaced(three: Served) -> None:
+    """With 90 connections over three sockets, fewer than 12 at one has a chance of 1 to 10,000."""
+    opened = [await asyncio.open_connection("127.0.0.1", three.port) for _ in range(90)]
+    try:
+        await wait_until(
+            lambda: connections_of([*three.workers.values()], three.port).total() == 90,
+            description="all connections are accepted",
+        )
+        assert min(connections_of([*three.workers.values()], three.port).values()) >= 12
+    finally:
+        for _, writer in opened:
+            writer.close()
+
+    before = dict(three.workers)
+    os.kill(before[2], signal.SIGKILL)
+    await three.says(rf"worker 2 \(pid {before[2]}\) was ended by SIGKILL; started again")
+    # Whoever is sent to the place of the dead one waits for its successor: nobody is refused.
+    assert all(await asyncio.gather(*(answers(three) for _ in range(12))))
+    await three.says(r"worker 2 \(pid \d+\) listens", times=2)
+    assert alive(three.workers[2])
+    assert three.workers[2] != before[2]
+    assert {slot: three.workers[slot] for slot in (1, 3)} == {slot: before[slot] for slot in (1, 3)}
+
+
+async def test_a_rolling_restart_refuses_nobody_and_replaces_everybody(three: Served) -> None:
+    before, done = dict(three.workers), asyncio.Event()
+
+    async def ask() -> int:
+        """A new connection each time, as fast as they are answered."""
+        count = 0
+        while not done.is_set():
+            assert await answers(three)
+            count += 1
+        return count
+
+    asking = [asyncio.create_task(ask()) for _ in range(2)]
+    three.send(signal.SIGHUP)
+    await three.says("rolling restart done")
+    done.set()
+    assert min(await asyncio.gather(*asking)) > 0
+    assert set(three.workers) == {1, 2, 3}
+    assert not set(three.workers.values()) & set(before.values())
+    assert not [pid for pid in before.values() if alive(pid)]
+    order = [line for line in three.lines if "listens" in line or ": gone" in line][3:]
+    assert ["listens" in line for line in order] == [True, False] * 3, (
+        "each leaves when its successor listens"
+    )
+
+
+async def test_sigterm_ends_all_with_success(three: Served) -> None:
+    workers = [*three.workers.values()]
+    three.send(signal.SIGTERM)
+    took, status = await three.gone()
+    assert status == 0
+    assert took < 1 + 5
+    assert not [pid for pid in workers if alive(pid)]
+
+
+async def test_workers_end_with_their_supervisor(three: Served) -> None:
+    """And so does the Redis that it brought along: nothing holds the port or the store."""
+    workers = [*three.workers.values()]
+    three.send(signal.SIGKILL)
+    await wait_until(
+        lambda: not any(alive(pid) for pid in workers), description="all workers are gone", timeout=1 + 5
+    )
+    with socket.socket() as port:
+        port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port.bind(("127.0.0.1", three.port))
+
+
+async def test_a_worker_that_cannot_start_is_tried_again_with_pauses(tmp_path: Path) -> None:
+    """The code of the assistants breaks while it serves; when it is mended, the next start finds it."""
+    (tmp_path / "mine.py").write_text("from pathlib import Path\nasync def agent(ctx): ...\n")
+    async with served("serve", "--assistants", "mine:agent", folder=tmp_path) as one:
+        await one.up()
+        (tmp_path / "mine.py").write_text("import nothing_like_it\n")
+        os.kill(one.workers[1], signal.SIGKILL)
+        await one.says(r"worker 1 could not be started: importing .mine. raised ModuleNotFoundError.*in 1 s")
+        await one.says(r"could not be started.*in 2 s")
+        with pytest.raises(httpx.ConnectError):  # at once, and not after a pause
+            await answers(one)
+        (tmp_path / "mine.py").write_text("async def agent(ctx): ...\n")
+        await one.says(r"worker 1 \(pid \d+\) listens", times=2)
+        assert await answers(one)
+
+
+async def test_a_restart_onto_broken_code_leaves_who_serves(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text("async def agent(ctx): ...\n")
+    async with served("serve", "--assistants", "mine:agent", folder=tmp_path) as one:
+        await one.up()
+        before = one.workers[1]
+        (tmp_path / "mine.py").write_text("1 +")
+        one.send(signal.SIGHUP)
+        await one.says("restart stopped, who served before goes on: .*mine")
+        assert one.workers[1] == before
+        assert await answers(one)
+        assert "Traceback" not in one.said
+
+
+async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        async with served("serve", folder=tmp_path, port=port) as one:
+            _, status = await one.gone()
+    assert status == 2
+    (line,) = one.lines
+    assert line == (
+        f"coordinator: cannot listen on 127.0.0.1 port {port}: Address already in use."
+        " Stop what listens there, or name another port: --port 0 takes any that is free"
+    )
+
+
+async def test_two_servers_do_not_share_a_port_by_mistake(tmp_path: Path) -> None:
+    async with served("serve", folder=tmp_path) as first:
+        await first.up()
+        async with served("serve", folder=tmp_path, port=first.port) as second:
+            _, status = await second.gone()
+        assert status == 2
+        assert "Address already in use" in second.said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says", "status"),
+    [
+        (("--host", "0.0.0.0"), "without API keys", 2),
+        (("--assistants", "mine:agents"), "there is no module 'mine'", 2),
+        (("--redis", "http://x"), "not a usable Redis URL", 2),
+        (("--store", "memory://", "--workers", "2"), "inside one process", 2),
+        (("--lease-ttl", "2"), "lease_ttl", 2),
+        (("--store", "sqlite:////nowhere/at/all.db"), "does not exist", 3),
+    ],
+)
+async def test_a_bad_option_is_one_line(
+    tmp_path: Path, arguments: tuple[str, ...], says: str, status: int
+) -> None:
+    async with served("serve", *arguments, folder=tmp_path) as one:
+        _, ended = await one.gone()
+    assert ended == status
+    (line,) = one.lines
+    assert line.startswith("coordinator: ")
+    assert says in line

@@ -1,0 +1,127 @@
+"""One call of the store: it may fail, be late, or be the last thing that its process did."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from stores.errors import StoreUnavailable
+from tests.simulation.store import WRITES
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.world import World
+
+
+class Call:
+    """One call of the store, from the caller's await to its answer."""
+
+    __slots__ = (
+        "args",
+        "before",
+        "fate",
+        "future",
+        "kwargs",
+        "op",
+        "point",
+        "process",
+        "task",
+        "world",
+    )
+
+    def __init__(
+        self,
+        world: World,
+        process: Process,
+        op: str,
+        point: str,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        future: asyncio.Future[Any],
+        fate: str | None,
+        before: bool,
+    ) -> None:
+        self.world, self.process, self.op, self.point = world, process, op, point
+        self.args, self.kwargs, self.future = args, kwargs, future
+        self.fate, self.before = fate, before
+        self.task = asyncio.current_task(process.loop) if fate == "cancel" else None
+
+    def strike(self, when: float) -> float:
+        """What goes wrong at this moment; when the call goes on."""
+        world, process = self.world, self.process
+        world.say(process, f"{self.op} ({self.point}): {self.fate} {'before' if self.before else 'after'}")
+        met = True
+        if self.fate == "slow":
+            when += world.chance.choice((0.02, 0.3, 2.0))
+        elif self.fate == "crash":
+            met = world.kill(process)
+        elif self.fate == "pause":
+            met = world.pause(process)
+        elif self.fate == "cancel":
+            met = self._caller_leaves()
+        if met:
+            self._met()
+        return when
+
+    def _caller_leaves(self) -> bool:
+        """Only callers go away: what a worker does on its own is not cancelled."""
+        task, process = self.task, self.process
+        if task is None or task.done() or task not in process.clients or task.get_name() == "leave":
+            return False
+        process.loop.call_soon(task.cancel) if self.before else process.loop.post(task.cancel)
+        return True
+
+    def _met(self) -> None:
+        self.world.meet(self.point, self.op, "before" if self.before else "after", self.fate or "nothing")
+
+    def commit(self) -> None:
+        world, process = self.world, self.process
+        process.sent -= 1
+        fails = self.fate == "fail"
+        if fails:
+            self._met()
+        if world.away_from(process) or (fails and self.before):
+            self._answer(None, StoreUnavailable("the simulated store is away"))
+            return
+        try:
+            answer = world.truth.commit(self.op, self.args, self.kwargs, self._run)
+        except Exception as error:  # noqa: BLE001 - it is the caller's
+            self._answer(None, error)
+            return
+        world.pace.account(process, self.op, self.args, answer)
+        if fails:
+            self._answer(None, StoreUnavailable("the simulated store does not say whether it wrote"))
+        else:
+            self._answer(answer, None)
+
+    def _run(self) -> Any:
+        if self.op == "restore" and self.world.breaks():
+            raise RuntimeError("this state cannot be restored")
+        try:
+            getattr(self.world.database.store, self.op)(*self.args, **self.kwargs).send(None)
+        except StopIteration as done:
+            return done.value
+        raise AssertionError("a transaction in memory never waits")
+
+    def _answer(self, answer: Any, error: Exception | None) -> None:
+        world, process = self.world, self.process
+        if world.trace is not None and self.op not in ("tick", "beat", "workers", "sweep"):
+            world.say(process, f"{self.op}{self.args!r:.150} -> {error or answer!r:.150} [{self.point}]")
+        when = world.schedule.now + world.chance.uniform(0.0001, 0.002)
+        if not self.before and self.fate not in (None, "fail"):
+            when = self.strike(when)
+        if self.op in WRITES and not world.faults.disordered:
+            when = process.last_answer = max(when, process.last_answer)
+        world.schedule.at(when, process.loop.post, self._settle, answer, error)
+
+    def _settle(self, answer: Any, error: Exception | None) -> None:
+        if self.world.away_from(self.process):
+            answer, error = None, StoreUnavailable("the simulated store was cut off before it answered")
+        elif self.op == "beat" and answer is False:
+            self.world.truth.heard(self.args[0])
+        if self.future.done():
+            return
+        if error is not None:
+            self.future.set_exception(error)
+        else:
+            self.future.set_result(answer)

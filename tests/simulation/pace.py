@@ -1,0 +1,74 @@
+"""How fast it is where nothing goes wrong: a cancel, and the thread that passes to the head of its line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tests.simulation.faults import Faults
+from tests.simulation.process import SETTINGS, Process
+from tests.simulation.truth import Truth
+
+
+class Pace:
+    def __init__(self, now: Callable[[], float], faults: Faults, truth: Truth) -> None:
+        self._now, self._faults, self._truth = now, faults, truth
+        self._freed: dict[str, tuple[float, int | None]] = {}
+        self._decided: dict[str, tuple[float, Process]] = {}
+
+    def told(self, process: Process, run_id: str) -> None:
+        """A task heard of its cancel."""
+        entry = process.manager._parts.registry.entry(run_id)
+        unwritten = process.leaving or entry is None or entry.lost or entry.unwritten is not None
+        if not process.leaving:  # a shutdown cancels first and decides later
+            self._truth.told(run_id, unwritten=unwritten)
+        decided = self._decided.pop(run_id, None)
+        if decided is None or not self._truth.quiet:
+            return
+        hinted = decided[1] is process or self._faults.connected
+        bound = 0.1 if hinted else SETTINGS.short_tick * 1.2 + 0.1
+        took = self._now() - decided[0]
+        if took > bound:
+            self._truth.wrong(f"run {run_id} heard of its cancel after {took:.3f} s")
+
+    def account(self, process: Process, op: str, args: tuple[Any, ...], answer: Any) -> None:
+        """What has to go fast: a cancel from its commit on, a free thread to the head of its line."""
+        if answer is None:
+            if op == "claim":  # somebody has looked: it is not free, or not his to take
+                self._freed.pop(args[0], None)
+            return
+        if op == "drain":  # who was to be next may have gone elsewhere
+            self._freed = {thread: freed for thread, freed in self._freed.items() if freed[1] != args[0]}
+        elif op == "register":
+            self._registered(process)
+        elif op == "decide" and answer.won:
+            self._decided[args[0]] = (self._now(), process)
+            if answer.settled:  # it may have been at the head of a line: who follows is found by the tick
+                self._freed.pop(answer.thread_id, None)
+        elif op == "admit":
+            for decision in answer.replaced:
+                self._decided[decision.run_id] = (self._now(), process)
+        elif op in ("finish", "settle") and answer.next_home is not None and not answer.undo:
+            hinted = self._faults.connected or answer.next_home in process.epochs
+            beside = any(
+                not run.fence and not run.waiting for run in self._truth.in_flight(args[0].thread_id)
+            )
+            if (
+                hinted
+                and args[0].fence
+                and not beside
+                and answer.decision is not None
+                and answer.decision.settled
+            ):
+                self._freed[args[0].thread_id] = (self._now(), answer.next_home)
+        elif op == "claim":
+            freed = self._freed.pop(args[0], None)
+            if freed is not None and self._truth.quiet and self._now() - freed[0] > 0.1:
+                self._truth.wrong(f"thread {args[0]} was free for {self._now() - freed[0]:.3f} s")
+
+    def _registered(self, process: Process) -> None:
+        """A new epoch: nothing of the one before may be at work any more."""
+        registry = process.manager._parts.registry
+        for entry in registry.unsettled():
+            if entry.own is not None and entry.own.epoch in process.epochs:
+                self._truth.wrong(f"{process} registered anew while run {entry.record.run_id} was not over")

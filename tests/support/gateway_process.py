@@ -1,0 +1,49 @@
+"""A gateway as a process of its own: `python -m tests.support.gateway_process '<json>'`.
+
+The JSON names the descriptor of the socket to serve on, the settings of the coordinator and of the gateway, and
+the module with the assistants. SIGTERM drains it as a server does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import json
+import logging
+import signal
+import socket
+import sys
+from typing import Any
+
+import uvicorn
+
+from coordinator import Settings, open_coordinator
+from coordinator.gateway import GatewaySettings, create_gateway
+
+
+async def serve(told: dict[str, Any]) -> None:
+    agents = importlib.import_module(told["assistants"]).AGENTS
+    async with open_coordinator(settings=Settings(**told["coordinator"]), assistants=agents) as manager:
+        gateway = create_gateway(manager, settings=GatewaySettings(**told["gateway"]))
+        server = uvicorn.Server(
+            uvicorn.Config(gateway, lifespan="off", log_level="warning", access_log=False)
+        )
+        leaving: list[asyncio.Task[None]] = []
+
+        async def leave() -> None:
+            await manager.drain()
+            gateway.let_go()
+            server.should_exit = True
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, lambda: leaving.append(loop.create_task(leave())))
+        with socket.socket(fileno=told["fd"]) as listening:
+            sys.stdout.write("ready\n")
+            sys.stdout.flush()
+            await server._serve([listening])
+        await asyncio.gather(*leaving)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+    asyncio.run(serve(json.loads(sys.argv[1])))
