@@ -384,5 +384,6 @@ class Assembly:
         await closing.step("Signing off", self.worker.retire())
         for entry in self.registry.unsettled():  # admitted while the doors closed, or deaf to its cancel
             self.settlement.abandon(entry, "the worker has left")
+        self.readers.close()
         await closing.step("Closing the transport", self.notifier.aclose())
         await closing.step("Closing the store", self.store.aclose())

@@ -87,7 +87,16 @@ class RunContext:
         await self.services.save(values)
         self.saved = True
         self.values = values
-        # They are saved: too large for an event, they are missing in the log, and no error.
+        await self._show(values)
+
+    async def show(self, values: Json) -> None:
+        """Tell the run's watchers what the thread's values are going to be. Raises as `emit`, but not where
+        they are too large."""
+        self.check()
+        await self._show(values)
+
+    async def _show(self, values: Json) -> None:
+        """Too large for an event, they are missing in the log, and no error."""
         await self.services.emit("values", values, any_size=True)
 
     async def emit(self, mode: str, data: Json) -> None:

@@ -155,6 +155,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
         timeout: check.TimeLimit = "default",
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
+        after_seconds: float | None = None,
         webhook: str | None = None,
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
@@ -172,6 +173,10 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
         is no user's becomes that of this user, or without `adopt_thread` is not there for him;
         `temporary_thread`: as one that is removed `keep_temporary` s after its last run settled.
 
+        `after_seconds`: it joins its thread's line when that much time has passed by the store's clock, and
+        survives restarts until then; its `created_at` is that moment. Who comes before it is not kept
+        waiting. What its strategy does to others, it does now.
+
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
         """
@@ -187,6 +192,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
             idempotency_key=idempotency_key,
             parent_run_id=parent_run_id,
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
+            after_seconds=after_seconds,
             webhook=self._asked_for(webhook),
         )
         new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)

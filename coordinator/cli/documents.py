@@ -52,6 +52,7 @@ def run_document(row: RunRow, position: int | None = None) -> Document:
         "metadata": row.metadata,
         "model_name": row.model_name,
         "created_at": row.created_at,
+        "not_before": iso(row.not_before),
         "started_at": iso(row.started_at),
         "ended_at": iso(row.ended_at),
         "settled_at": iso(row.settled_at),

@@ -60,6 +60,7 @@ async def begin(
         thread_must_exist=not own_thread and body.if_not_exists == "reject",
         adopt_thread=False,
         temporary_thread=own_thread and body.on_completion == "delete",
+        after_seconds=body.after_seconds,
     )
     if not record.already_admitted:
         manager.launch(record)

@@ -30,7 +30,7 @@ HEARTBEAT = b": heartbeat\r\n\r\n"
 
 _FIRST = "0-0"
 _LAST = f"{2**62}-0"
-_FROM_THE_START = frozenset({"-1", "0", "-", _FIRST})
+_FROM_THE_START = frozenset({"-1", "0", "-"})
 
 _AGAIN = 0.5
 """Seconds until the store is asked again, which was away."""
@@ -59,8 +59,8 @@ TAIL = Position("$", begins=False)
 def position_of(last_event_id: str) -> Position:
     """Raises InvalidArgument."""
     given = last_event_id.strip()
-    if given in _FROM_THE_START:
-        return Position()
+    if given in _FROM_THE_START or given == _FIRST:
+        return Position(begins=given != _FIRST)
     try:
         EventId.parse(given)
     except ValueError as error:

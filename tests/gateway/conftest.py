@@ -1,7 +1,7 @@
 """Gateways that are served over sockets, in this process.
 
-`pair`: two places to ask. `alone` is one worker in memory, asked twice; `together` two workers on one SQLite file
-and a real Valkey, so that every test of cancels, streams and joins is one across workers too.
+`pair`: two places to ask. `alone` is one worker in memory, asked twice; `together` two workers on one SQLite
+file and a real Valkey, so that every test of cancels, streams and joins is one across workers too.
 """
 
 from __future__ import annotations

@@ -14,6 +14,7 @@ from langgraph_sdk.errors import ConflictError
 from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES, UNWINDING
 from tests.support.gateways import (
+    create,
     demo,
     log_of,
     start_running,
@@ -106,9 +107,7 @@ class TestInterrupt:
     async def test_waiting_runs_are_replaced_as_well(self, pair: Pair, thread: str) -> None:
         here, there = pair
         old = [await start_running(here.sdk, thread, sleep=60)]
-        old += [
-            (await here.sdk.runs.create(thread, "agent", input=demo(tag="no")))["run_id"] for _ in range(2)
-        ]
+        old += [await create(here, thread, tag="no") for _ in range(2)]
         result: Any = await there.sdk.runs.wait(
             thread, "agent", input=demo(tag="new"), multitask_strategy="interrupt"
         )
@@ -148,9 +147,7 @@ class TestRollback:
     async def test_waiting_runs_are_gone_as_well(self, pair: Pair, thread: str) -> None:
         here, there = pair
         old = [await start_running(here.sdk, thread, sleep=60)]
-        old += [
-            (await here.sdk.runs.create(thread, "agent", input=demo(tag="no")))["run_id"] for _ in range(2)
-        ]
+        old += [await create(here, thread, tag="no") for _ in range(2)]
         await there.sdk.runs.wait(thread, "agent", input=demo(tag="new"), multitask_strategy="rollback")
         for run in old:
             await until_gone(here.raw, f"/threads/{thread}/runs/{run}")

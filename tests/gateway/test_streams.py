@@ -15,6 +15,7 @@ from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import (
     Served,
+    all_closed,
     demo,
     new_thread,
     one_gateway,
@@ -221,7 +222,7 @@ class TestReplay:
         run = await here.sdk.runs.create(thread, "agent", input=demo(sleep=60), stream_resumable=True)
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
         for wrong in ("abc", "1", "1-", "-5-3", f"{10**30}-0", "1-1-1", "ä"):
-            answer = await there.raw.get(path, headers={"Last-Event-ID": wrong.encode("latin-1")})
+            answer = await there.raw.get(path, headers=[(b"Last-Event-ID", wrong.encode("latin-1"))])
             assert answer.status_code == 422, wrong
 
     async def test_an_id_that_was_never_issued_is_a_gap(self, pair: Pair, thread: str) -> None:
@@ -263,7 +264,7 @@ class TestGoing:
             shown = (await there.raw.get(f"/threads/{thread}/runs/{run}")).json()
             assert "gone" in shown["cancel_reason"]
             return
-        await wait_until(lambda: here.gateway.state.services.watchers.open == 0, description="it was noticed")
+        await all_closed(here)
         assert await status_of(there.sdk, thread, run) == "running"
         GATES[thread].set()
         assert await there.sdk.runs.join(thread, run) == {"log": ["run:through"]}
@@ -282,9 +283,7 @@ class TestGoing:
         if flag in ("true", "1"):
             await until_status(here.sdk, thread, run, "interrupted", timeout=2)
             return
-        await wait_until(
-            lambda: there.gateway.state.services.watchers.open == 0, description="it was noticed"
-        )
+        await all_closed(there)
         assert await status_of(here.sdk, thread, run) == "running"
 
     async def test_a_run_that_has_ended_is_not_touched(self, pair: Pair, thread: str) -> None:
@@ -317,7 +316,7 @@ async def test_no_more_streams_than_allowed_and_no_run_that_could_not_be_watched
             assert len(await one.sdk.runs.list(thread)) == 2
             stopped = await one.raw.post(f"/threads/{thread}/runs/{run}/cancel", params={"wait": 1})
             assert stopped.status_code == 200  # what has to be possible always
-        await wait_until(lambda: one.gateway.state.services.watchers.open == 0, description="they are gone")
+        await all_closed(one)
         assert (await one.raw.get(f"/threads/{thread}/runs/{run}/join")).status_code == 200
 
 

@@ -39,6 +39,8 @@ class Faults:
     """All processes are on one host: a dead one is proven dead."""
     portable: bool = False
     """All processes know an assistant: a run of it that waits goes on elsewhere when its home goes."""
+    delays: bool = False
+    """Some runs are asked for now and meant for later."""
     disordered: bool = False
     """Answers of one process may overtake each other, as with a pool of connections."""
 
@@ -48,6 +50,7 @@ def draw(chance: Random) -> Faults:
         return chance.random() < share
 
     faults = Faults(connected=some(0.6), proofs=some(0.4), disordered=some(0.3), portable=some(0.4))
+    faults.delays = some(0.3)
     if some(0.1):
         return faults  # nothing goes wrong
     faults.strike["slow"] = chance.choice((0.0, 0.05, 0.2))

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from stores.rows import Admission, Finish, HandedOver, NewRun, Orphan, Outcome, Ownership, Started
@@ -50,6 +51,8 @@ class Run:
     told_at: float | None = None
     home: int | None = None
     portable: bool = False
+    due: int | None = None
+    """While it is delayed: until when, by the store's clock."""
 
     @property
     def in_flight(self) -> bool:
@@ -59,6 +62,8 @@ class Run:
 @dataclass
 class Truth:
     now: Callable[[], float]
+    wall: Callable[[], int] = int
+    """The store's clock."""
     violations: list[str] = field(default_factory=list[str])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     values: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -83,6 +88,8 @@ class Truth:
     reported: set[str] = field(default_factory=set[str])
     keys: dict[str, str] = field(default_factory=dict[str, str])
     _notes: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    _places: Iterator[int] = field(default_factory=count)
+    """Of the lines: whoever has joined one later has a greater one."""
 
     def wrong(self, what: str) -> None:
         self.violations.append(f"{self.now():.3f} {what}")
@@ -124,17 +131,19 @@ class Truth:
         run_id, thread_id, what, old, new, holds, cause, epoch, fence, home = columns
         run = self.runs.get(run_id)
         if run is None:
-            run = self.runs[run_id] = Run(run_id, thread_id, len(self.runs), epoch)
-            run.waiting = run.queued = home is not None and not holds
+            run = self.runs[run_id] = Run(run_id, thread_id, next(self._places), epoch)
+            run.waiting = run.queued = home is not None and not holds and what != "delayed"
             run.home = home
         took, same_fence = holds and not run.holds, fence == run.fence
         left = run.holds and not holds
         run.status, run.holds, run.epoch = RunStatus(new), bool(holds), epoch
+        if what == "queued" and run.due is not None:
+            self._has_come(run)
         if what == "claimed":
             self._taken_over(run, epoch)
-        if what in ("admitted", "queued") and epoch in self.draining:
+        if what in ("admitted", "queued", "delayed") and old is None and epoch in self.draining:
             self.wrong(f"epoch {epoch} drains, and admitted run {run_id}")
-        if cause == "shutdown" and run.portable and run.waiting and self.quiet and not holds:
+        if cause == "shutdown" and run.portable and (run.waiting or run.due) and self.quiet and not holds:
             self.wrong(f"portable run {run_id} was ended by the shutdown of its home")
         run.home = home
         if took:
@@ -167,9 +176,19 @@ class Truth:
             if epoch in self.dead:
                 self.wrong(f"dead epoch {epoch} adopted run {run_id}")
         if new not in OPEN and not holds:
-            run.waiting = False
+            run.waiting, run.due = False, None
             if left or run.settled_at is None:
                 run.settled_at = self.now()
+
+    def _has_come(self, run: Run) -> None:
+        """A delayed run takes its place in the line."""
+        late = (self.wall() - (run.due or 0)) / 1e6
+        if late < 0:
+            self.wrong(f"run {run.run_id} joined the line {-late:.3f} s before its time")
+        at_home = run.home is not None and run.home not in self.dead and run.home not in self.draining
+        if self.quiet and at_home and late > 0.1:
+            self.wrong(f"run {run.run_id} joined the line {late:.3f} s after its time")
+        run.waiting, run.queued, run.due, run.number = True, True, None, next(self._places)
 
     def _taken_over(self, run: Run, epoch: int) -> None:
         if run.home == epoch:
@@ -185,6 +204,8 @@ class Truth:
         if epoch in self.dead:
             self.wrong(f"dead epoch {epoch} took thread {run.thread_id} with run {run.run_id}")
         self._fence_grew(run, fence)
+        if run.due is not None:
+            self.wrong(f"run {run.run_id} took thread {run.thread_id} before its time")
         run.waiting = False
         for other in self.runs.values():
             if other.thread_id != run.thread_id or other is run:
@@ -206,8 +227,15 @@ class Truth:
         if not wrote or admission.existing is not None:
             return
         self.runs[new.run_id].kind, self.runs[new.run_id].portable = new.kind, new.portable
+        if new.delay_ms is not None:
+            self.runs[new.run_id].due = self.wall() + new.delay_ms * 1000
         others = [run for run in self.in_flight(new.thread_id) if run.run_id != new.run_id]
-        waiting = sum(run.waiting for run in others)
+        for run in others:
+            if run.due is not None and run.due <= self.wall():
+                self.wrong(f"run {new.run_id} was placed before {run.run_id}, whose time had come")
+        waiting = sum(run.waiting or run.due is not None for run in others)
+        if not admission.holds and new.delay_ms is None and all(run.due is not None for run in others):
+            self.wrong(f"run {new.run_id} waits, and nobody is before it")
         if new.multitask_strategy in ("interrupt", "rollback"):
             for run in others:
                 if run.kind == "run" and run.status in OPEN:
@@ -223,7 +251,7 @@ class Truth:
     def _drain(self, args: Any, kwargs: Any, handed: list[HandedOver], wrote: bool) -> None:
         self.draining.add(args[0])
         for run in self.runs.values():
-            if run.portable and run.waiting and run.home == args[0]:
+            if run.portable and (run.waiting or run.due is not None) and run.home == args[0]:
                 self.wrong(f"epoch {args[0]} drains, and run {run.run_id} is still at home there")
 
     def _beat(self, args: Any, kwargs: Any, alive: bool, wrote: bool) -> None:
@@ -401,7 +429,7 @@ class Truth:
         ):
             run_id, status, holds, settled, action, started, undone, fence, error = row
             run = self.runs[run_id]
-            if run.portable and run.waiting and (run.home is None or run.home in self.dead):
+            if run.portable and (run.waiting or run.due) and (run.home is None or run.home in self.dead):
                 continue  # everybody has left: whoever comes next takes it over
             if (
                 status in OPEN or holds or (settled is None and fence)

@@ -38,6 +38,7 @@ class World:
         self.chance = Random(seed)
         self.schedule = Schedule()
         self.truth = Truth(lambda: self.schedule.now)
+        self.truth.wall = lambda: self.wall_ns() // 1000
         self.truth.ttl = SETTINGS.lease_ttl
         self.truth.term = SETTINGS.lease_ttl - SETTINGS.lease_margin
         self.faults: Faults = draw(self.chance)

@@ -17,10 +17,15 @@ GATES: dict[str, asyncio.Event] = {}
 """Opened by the test that closed them, for runs of the same process."""
 
 
+def _log(ctx: RunContext) -> list[str]:
+    values: Any = ctx.values or {}
+    return list(values.get("log", []))
+
+
 async def gated(ctx: RunContext) -> dict[str, Any]:
     """Tells that it waits, waits for its gate, and says so."""
-    asked: dict[str, Any] = ctx.input or {}
-    log: list[str] = [*(ctx.values or {}).get("log", [])]
+    asked: Any = ctx.input or {}
+    log = _log(ctx)
     await ctx.emit("custom", "waiting")
     await GATES.setdefault(asked["gate"], asyncio.Event()).wait()
     await ctx.emit("custom", "through")
@@ -29,7 +34,7 @@ async def gated(ctx: RunContext) -> dict[str, Any]:
 
 async def talker(ctx: RunContext) -> dict[str, Any]:
     """Emits an event of every kind, then the same again as often as it is asked to."""
-    asked: dict[str, Any] = ctx.input or {}
+    asked: Any = ctx.input or {}
     for number in range(asked.get("times", 1)):
         await ctx.emit("custom", {"number": number})
         await ctx.emit("messages", [{"content": f"word {number}"}, {}])
@@ -43,8 +48,8 @@ async def talker(ctx: RunContext) -> dict[str, Any]:
 
 async def slow_to_stop(ctx: RunContext) -> dict[str, Any]:
     """Told to stop, it unwinds for a while."""
-    asked: dict[str, Any] = ctx.input or {}
-    values = {"log": [*(ctx.values or {}).get("log", []), f"{asked.get('tag', 'run')}:begun"]}
+    asked: Any = ctx.input or {}
+    values = {"log": [*_log(ctx), f"{asked.get('tag', 'run')}:begun"]}
     await ctx.save(values)
     try:
         await asyncio.sleep(60)

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import uvicorn
 from langgraph_sdk import get_client
-from langgraph_sdk.client import LangGraphClient
 
 from coordinator import RunManager, Settings, open_coordinator
 from coordinator.gateway import Gateway, GatewaySettings, create_gateway
@@ -22,7 +21,8 @@ from tests.support.gateway_agents import AGENTS
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
 
-TERMINAL = {"success", "error", "timeout", "interrupted"}
+Sdk = Any
+"""`langgraph_sdk.client.LangGraphClient`, whose types are unknown in parts."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Served:
     url: str
     gateway: Gateway
     manager: RunManager
-    sdk: LangGraphClient
+    sdk: Sdk
     raw: httpx.AsyncClient
 
 
@@ -62,7 +62,7 @@ async def served(manager: RunManager, gateway: Gateway) -> AsyncGenerator[Served
 
 
 @asynccontextmanager
-async def clients(url: str) -> AsyncGenerator[tuple[LangGraphClient, httpx.AsyncClient]]:
+async def clients(url: str) -> AsyncGenerator[tuple[Sdk, httpx.AsyncClient]]:
     sdk = get_client(url=url, api_key=None)
     async with httpx.AsyncClient(base_url=url, timeout=30) as raw:
         try:
@@ -71,12 +71,17 @@ async def clients(url: str) -> AsyncGenerator[tuple[LangGraphClient, httpx.Async
             await sdk.aclose()
 
 
+def gateway_settings(given: dict[str, Any]) -> GatewaySettings:
+    quick: dict[str, Any] = {"heartbeat": 0.2}
+    return GatewaySettings(**{**quick, **given})
+
+
 @asynccontextmanager
 async def one_gateway(**gateway: Any) -> AsyncGenerator[Served]:
     """A worker by itself, in memory."""
-    settings = Settings(**{**QUICK, "store": "memory://"})
+    settings = Settings(store="memory://", **QUICK)
     async with open_coordinator(settings=settings, assistants=AGENTS) as manager:
-        made = create_gateway(manager, settings=GatewaySettings(**{"heartbeat": 0.2, **gateway}))
+        made = create_gateway(manager, settings=gateway_settings(gateway))
         async with served(manager, made) as one:
             yield one
 
@@ -93,8 +98,10 @@ async def gateways(
 ) -> AsyncGenerator[list[Served]]:
     """Workers on one SQLite file and one Redis, that hear each other when this returns."""
     given = Settings(
-        **{**QUICK, "store": f"sqlite:///{folder / 'runs.db'}", "redis": redis, "namespace": namespace},
-        **(settings or {}),
+        store=f"sqlite:///{folder / 'runs.db'}",
+        redis=redis,
+        namespace=namespace,
+        **{**QUICK, **(settings or {})},
     )
     async with AsyncExitStack() as stack:
         team: list[Served] = []
@@ -104,7 +111,7 @@ async def gateways(
                 lambda manager=manager: manager.connectivity is Connectivity.connected,
                 description="the worker hears its abort channel",
             )
-            made = create_gateway(manager, settings=GatewaySettings(**{"heartbeat": 0.2, **gateway}))
+            made = create_gateway(manager, settings=gateway_settings(gateway))
             team.append(await stack.enter_async_context(served(manager, made)))
         yield team
 
@@ -114,13 +121,11 @@ def demo(sleep: float = 0.0, steps: int = 1, fail: bool = False, tag: str = "run
     return {"sleep": sleep, "steps": steps, "fail": fail, "tag": tag}
 
 
-async def status_of(sdk: LangGraphClient, thread: str, run: str) -> str:
+async def status_of(sdk: Sdk, thread: str, run: str) -> str:
     return str((await sdk.runs.get(thread, run))["status"])
 
 
-async def until_status(
-    sdk: LangGraphClient, thread: str, run: str, *wanted: str, timeout: float = 10
-) -> None:
+async def until_status(sdk: Sdk, thread: str, run: str, *wanted: str, timeout: float = 10) -> None:
     async def holds() -> bool:
         return await status_of(sdk, thread, run) in wanted
 
@@ -134,20 +139,30 @@ async def until_gone(raw: httpx.AsyncClient, path: str, timeout: float = 10) -> 
     await wait_until(holds, description=f"{path} is gone", timeout=timeout)
 
 
-async def thread_status(sdk: LangGraphClient, thread: str) -> str:
+async def thread_status(sdk: Sdk, thread: str) -> str:
     return str((await sdk.threads.get(thread))["status"])
 
 
-async def log_of(sdk: LangGraphClient, thread: str) -> list[str]:
+async def log_of(sdk: Sdk, thread: str) -> list[str]:
     values: Any = (await sdk.threads.get(thread))["values"] or {}
     return list(values.get("log") or [])
 
 
-async def new_thread(sdk: LangGraphClient) -> str:
+async def new_thread(sdk: Sdk) -> str:
     return str((await sdk.threads.create())["thread_id"])
 
 
-async def start_running(sdk: LangGraphClient, thread: str, assistant: str = "agent", **asked: Any) -> str:
+async def create(served: Served, thread: str, assistant: str = "agent", **asked: Any) -> str:
+    """A background run."""
+    return str((await served.sdk.runs.create(thread, assistant, input=demo(**asked)))["run_id"])
+
+
+async def all_closed(served: Served) -> None:
+    """Wait until no stream and no long answer is open."""
+    await wait_until(lambda: served.gateway.state.services.watchers.open == 0, description="all are closed")
+
+
+async def start_running(sdk: Sdk, thread: str, assistant: str = "agent", **asked: Any) -> str:
     """A background run that has begun."""
     run = await sdk.runs.create(thread, assistant, input=demo(**asked))
     await until_status(sdk, thread, run["run_id"], "running")

@@ -23,11 +23,8 @@ def parsed(block: bytes) -> Sent | None:
     fields = dict(line.split(b": ", 1) for line in lines)
     assert list(fields) in ([b"event", b"data"], [b"event", b"data", b"id"]), block
     event_id = fields.get(b"id")
-    return Sent(
-        fields[b"event"].decode(),
-        json.loads(fields[b"data"]),
-        None if event_id is None else event_id.decode(),
-    )
+    numbered = None if event_id is None else event_id.decode()
+    return Sent(fields[b"event"].decode(), json.loads(fields[b"data"]), numbered)
 
 
 async def events(response: httpx.Response) -> AsyncIterator[Sent]:

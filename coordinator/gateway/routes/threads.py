@@ -143,8 +143,10 @@ async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadI
 
 
 async def _row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:
+    """That of a run without a thread of the client's is gone with that run: it is kept for a few seconds only
+    for clients who lost their connection to the run's end. Raises ThreadNotFound."""
     row = await services.manager.thread(thread_id, user_id=caller.user_id)
-    if row is None:
+    if row is None or (row.temporary and row.status != "busy"):
         raise ThreadNotFound(thread_id)
     return row
 

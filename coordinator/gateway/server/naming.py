@@ -5,14 +5,15 @@ from __future__ import annotations
 import difflib
 import sys
 import traceback
-from collections.abc import Mapping
 from importlib import import_module
-from inspect import iscoroutinefunction
+from inspect import iscoroutinefunction, isfunction
 from pathlib import Path
 from typing import Any, cast
 
-from coordinator.assistants.function import AgentFunction
+from coordinator.assistants.decorator import named_agents
+from coordinator.assistants.function import AgentFunction, spec_of
 from coordinator.assistants.ports import Assistant
+from coordinator.errors import InvalidArgument
 from coordinator.gateway.server.failures import CannotServe
 
 Named = dict[str, AgentFunction | Assistant]
@@ -21,8 +22,8 @@ _FORM = "Write it as MODULE:OBJECT, such as my_agents:assistants, where OBJECT m
 
 
 def assistants_at(place: str) -> Named:
-    """A mapping of names to async functions or assistants; one alone goes by its own name. The working
-    folder is looked in first. Raises CannotServe."""
+    """A mapping of names to async functions or assistants, a list of such as have a name, a module with such,
+    or one alone, which goes by its own name. The working folder is looked in first. Raises CannotServe."""
     module_name, colon, attribute = place.partition(":")
     if not (module_name and colon and attribute) or "/" in module_name:
         raise CannotServe(f"--assistants {place!r} does not name an object of a module", _FORM)
@@ -73,29 +74,29 @@ def _like(name: str, owner: object) -> str:
 
 
 def _named(place: str, found: object) -> Named:
-    if isinstance(found, Mapping):
-        entries = cast("Mapping[object, object]", found)
-        if not entries:
-            raise CannotServe(f"{place} maps no name to an assistant", _FORM)
-        return {_name(place, name): _runnable(f"{place}[{name!r}]", agent) for name, agent in entries.items()}
-    agent = _runnable(place, found)
-    name = (
-        agent.name if isinstance(agent, Assistant) else getattr(agent, "__name__", place.rpartition(":")[2])
-    )
-    return {name: agent}
+    try:
+        named = {_own_name(place, found): found} if isfunction(found) else named_agents(found)
+    except InvalidArgument as error:
+        raise CannotServe(f"{place}: {error}", _FORM) from None
+    if not named:
+        raise CannotServe(f"{place} names no assistant", _FORM)
+    for name, agent in named.items():
+        _check(place if agent is found else f"{place}[{name!r}]", name, agent)
+    return cast("Named", named)
 
 
-def _name(place: str, name: object) -> str:
-    if isinstance(name, str) and name:
-        return name
-    raise CannotServe(f"{place} has {name!r} for a name: names are texts", _FORM)
+def _own_name(place: str, function: object) -> str:
+    """Of one that may do without a decorator."""
+    return spec_of(function).name or getattr(function, "__name__", place)
 
 
-def _runnable(place: str, agent: object) -> AgentFunction | Assistant:
+def _check(place: str, name: object, agent: object) -> None:
+    if not isinstance(name, str) or not name:
+        raise CannotServe(f"{place} has {name!r} for a name: names are texts", _FORM)
     if iscoroutinefunction(agent) or iscoroutinefunction(getattr(agent, "__call__", None)):  # noqa: B004
-        return cast("AgentFunction", agent)
+        return
     if not isinstance(agent, type) and isinstance(agent, Assistant):
-        return agent
+        return
     if callable(agent):
         raise CannotServe(f"{place} is a {type(agent).__name__} that is not async", "Write it as async def")
     raise CannotServe(f"{place} is of type {type(agent).__name__}, not an assistant", _FORM)

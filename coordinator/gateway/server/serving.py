@@ -23,18 +23,26 @@ KEEP_ALIVE = 75
 """Seconds that an idle connection stays open: longer than proxies keep theirs (60 s), so that they are the
 ones to close it, and none sends a request into a connection that is being closed."""
 
+LINGER = 0.5
+"""Seconds. Who is about to ask something on a connection that is open gets his answer, and is told with it
+that the connection ends. To close it at once would break the request that is on its way."""
+
 ARRIVED = 0.5
-"""Seconds. Whatever came in before the worker began to leave has so long to be admitted."""
+"""Seconds. Whatever has come in by then has so long to be admitted."""
 
 FAREWELL = 0.3
 """Seconds. Streams whose run has just ended tell it in this time; the rest are cut, and go on elsewhere."""
 
 
 class Underway:
-    """The app, with count of the requests that have no answer yet. Pure ASGI: nothing is buffered."""
+    """The app, with count of the requests that have no answer yet. Pure ASGI: nothing is buffered.
+
+    `closing`: each answer that begins from here on ends its connection.
+    """
 
     def __init__(self, app: App) -> None:
         self._app = app
+        self.closing = False
         self._unanswered = 0
         self._none = asyncio.Event()
         self._none.set()
@@ -55,6 +63,8 @@ class Underway:
 
         async def sending(message: Message) -> None:
             if message["type"] == "http.response.start":
+                if self.closing:
+                    message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
                 begun()
             await send(message)
 
@@ -100,12 +110,17 @@ class Http(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         yield
 
-    def turn_away(self) -> None:
-        """No new connections; those that are open end with the answer that is under way on them."""
+    async def turn_away(self) -> None:
+        """No new connections; those that are open end with their next answer, or when nothing is asked on
+        them for `LINGER` s. Returns when all that has come in is being answered."""
         for one in self.servers:
             one.close()
+        self.underway.closing = True
+        if self.server_state.connections:
+            await asyncio.sleep(LINGER)
         for connection in list(self.server_state.connections):
             connection.shutdown()
+        await self.underway.all_answered(ARRIVED)
 
     def end(self) -> None:
         """What is still open after `FAREWELL` is cut: its client finds another worker."""
@@ -132,8 +147,7 @@ class Retreat:
 
     async def drain(self) -> None:
         began = asyncio.get_running_loop().time()
-        self._http.turn_away()
-        await self._http.underway.all_answered(ARRIVED)
+        await self._http.turn_away()
         spent = asyncio.get_running_loop().time() - began
         await self._manager.drain(max(0.0, self.grace - spent))
 

@@ -87,8 +87,9 @@ def _settings(kind: type[S], given: dict[str, Any]) -> S:
 async def _serve(
     orders: Orders, channel: WorkerEnd, *, settings: Settings, gateway: GatewaySettings, agents: Named
 ) -> None:
+    from coordinator.assistants import demo  # noqa: PLC0415
     from coordinator.bootstrap import open_coordinator  # noqa: PLC0415
-    from coordinator.gateway.app import create_gateway  # noqa: PLC0415
+    from coordinator.gateway.app import DEMO, create_gateway  # noqa: PLC0415
     from coordinator.gateway.exposure import check_exposure  # noqa: PLC0415
     from coordinator.gateway.server.serving import Http, Retreat  # noqa: PLC0415
     from coordinator.redis.address import redact_url  # noqa: PLC0415
@@ -97,8 +98,9 @@ async def _serve(
     access = check_exposure(gateway)
     port = socket.socket(fileno=orders.listen)
     port.set_inheritable(False)
-    async with open_coordinator(settings=settings, assistants=agents) as manager:
-        app = create_gateway(manager, agents, settings=gateway)
+    offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
+    async with open_coordinator(settings=settings, assistants=offered) as manager:
+        app = create_gateway(manager, settings=gateway)
         http = Http(app)
         async with app.running():
             with draining_on_signals(Retreat(http, manager)) as departure:
@@ -116,10 +118,11 @@ async def _serve(
                         redis=None if settings.redis is None else redact_url(settings.redis),
                         keys=gateway.api_keys is not None,
                         access=access,
-                        assistants=tuple(agents),
+                        assistants=manager.assistants.names,
                     )
                 )
                 await departure.serving(_ended(serving))
+                app.let_go()
                 http.end()
                 await serving
     logger.info("gone")

@@ -12,6 +12,9 @@ from coordinator.gateway.server.failures import USAGE, CannotServe
 from coordinator.gateway.server.naming import assistants_at
 
 MODULE = """
+from coordinator.assistants.decorator import assistant
+@assistant(name="decorated")
+async def other(ctx): ...
 async def agent(ctx): ...
 def plain(ctx): ...
 class Callable:
@@ -23,6 +26,8 @@ empty = {}
 numbers = {1: agent}
 mixed = {"good": agent, "bad": plain}
 number = 7
+several = [other]
+nameless = [agent]
 """
 
 
@@ -44,6 +49,8 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
         ("assistants", ["one"]),
         ("agent", ["agent"]),
         ("Inner.agents", ["first", "second"]),
+        ("other", ["decorated"]),
+        ("several", ["decorated"]),
     ],
 )
 def test_what_is_named_is_found(mine: Path, place: str, names: list[str]) -> None:
@@ -60,12 +67,13 @@ def test_what_is_named_is_found(mine: Path, place: str, names: list[str]) -> Non
         ("mine_for_namin:agent", "there is no module 'mine_for_namin'"),
         ("mine_for_naming.deeper:agent", "there is no module 'mine_for_naming.deeper'"),
         ("mine_for_naming:agnet", "has no 'agnet'. Is it 'agent'?"),
-        ("mine_for_naming:empty", "maps no name"),
+        ("mine_for_naming:empty", "names no assistant"),
         ("mine_for_naming:numbers", "names are texts"),
+        ("mine_for_naming:nameless", "has no name: use @assistant"),
         ("mine_for_naming:plain", "is not async. Write it as async def"),
         ("mine_for_naming:mixed", "mixed['bad'] is a function that is not async"),
-        ("mine_for_naming:number", "is of type int, not an assistant"),
-        ("mine_for_naming:Inner", "is a type that is not async"),
+        ("mine_for_naming:number", "has no name"),
+        ("mine_for_naming:Inner", "has no name"),
     ],
 )
 def test_what_is_wrong_is_said(mine: Path, place: str, says: str) -> None:

@@ -58,6 +58,10 @@ BUGS = (
         "admitted-after-it-has-left",
         (_ADMISSION + "_admitted", "if own is None and (entry :=", "if 0 and (entry :="),
     ),
+    bug(
+        "nobody-keeps-the-time",
+        (_ADMISSION + "register", "if delay and own is None:", "if 0:"),
+    ),
     bug("owed-for-ever", ("stores.outbox:Outbox._enqueue", "if self._closed:", "if 0:")),
     # -- cancel
     bug(

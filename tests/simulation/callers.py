@@ -40,6 +40,9 @@ WEIGHTS = {
 }
 
 
+DELAYS = (None, None, 0.2, 1.0, 3.0)
+
+
 class Callers:
     """Coroutines that a process runs for its callers. Each asks for one thing and checks what it is told."""
 
@@ -118,7 +121,8 @@ class Callers:
         assistant = "portable" if portable else "agent"
         closed = process.leaving
         known = key in self._world.truth.keys
-        self._world.say(process, f"{strategy} on {thread_id}, {habits}")
+        later = self._chance.choice(DELAYS) if self._world.faults.delays and key is None else None
+        self._world.say(process, f"{strategy} on {thread_id}, {habits}, after {later} s")
         try:
             record = await process.manager.create_or_reject(
                 thread_id,
@@ -126,6 +130,7 @@ class Callers:
                 multitask_strategy=strategy,
                 idempotency_key=key,
                 kwargs={"strategy": key},
+                after_seconds=later,
             )
         except ConflictError as conflict:
             truth = self._world.truth
