@@ -15,6 +15,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from typing import Protocol
 
+from coordinator.assistants.registry import Assistants
 from coordinator.errors import CoordinatorError, StoreError
 from coordinator.webhooks.client import Client, NotReached
 from coordinator.webhooks.document import body
@@ -35,6 +36,8 @@ _GONE = 410
 class Outbox(Protocol):
     """What the loop needs of a manager: see `stores.base.WebhookStore`. Claims are for its epoch."""
 
+    @property
+    def assistants(self) -> Assistants: ...
     async def next_webhook(self) -> float | None: ...
     async def claim_webhooks(self, *, lease: float, limit: int) -> list[ClaimedWebhook]: ...
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool: ...
@@ -156,7 +159,8 @@ class Deliverer:
 
     async def _send(self, claimed: ClaimedWebhook) -> int:
         now = time.time()
-        said = body(claimed.run, now=now)
+        assistant_id = self._outbox.assistants.client_id(claimed.run["assistant_id"])
+        said = body(claimed.run, assistant_id=assistant_id, now=now)
         headers = self._signer.headers(claimed.run_id, said, now=now)
         return await self._client.post(claimed.url, headers, said)
 

@@ -11,22 +11,24 @@ from stores.times import iso
 _AS_THEY_ARE = (
     "run_id",
     "thread_id",
-    "assistant_id",
     "created_at",
     "status",
     "metadata",
     "kwargs",
     "multitask_strategy",
     "error",
-    "cancel_reason",
-    "cancel_cause",
     "cancel_action",
 )
 
 
-def body(run: Mapping[str, Any], *, now: float) -> bytes:
-    """The same in every attempt but for `webhook_sent_at`. ASCII, so that a lone surrogate survives."""
+def body(run: Mapping[str, Any], *, assistant_id: str | None, now: float) -> bytes:
+    """The same in every attempt but for `webhook_sent_at`. ASCII, so that a lone surrogate survives.
+
+    `assistant_id`: as clients know it. A run with `cancel_action` "rollback" has left nothing behind.
+    """
     document: dict[str, Any] = {name: run[name] for name in _AS_THEY_ARE}
+    document["assistant_id"] = assistant_id
+    document["cancel_reason"] = run["cancel_reason"] or run["cancel_cause"]
     document["updated_at"] = iso(run["updated_at"])
     document["run_started_at"] = iso(run["started_at"])
     document["run_ended_at"] = iso(run["ended_at"])

@@ -99,7 +99,7 @@ async def test_the_run_is_sent_signed_once_it_has_settled(manager: RunManager, e
     assert document == {
         "run_id": run_id,
         "thread_id": "t",
-        "assistant_id": "agent",
+        "assistant_id": manager.assistants.id_of("agent"),
         "created_at": stored.created_at,
         "status": "success",
         "metadata": {"m": 1},
@@ -107,7 +107,6 @@ async def test_the_run_is_sent_signed_once_it_has_settled(manager: RunManager, e
         "multitask_strategy": "enqueue",
         "error": None,
         "cancel_reason": None,
-        "cancel_cause": None,
         "cancel_action": None,
         "values": {"answer": 42},
     }
@@ -248,7 +247,7 @@ async def test_a_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) 
 async def test_what_cannot_be_said_harms_no_other(
     manager: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(run: Any, *, now: float) -> bytes:
+    def broken(run: Any, **_: Any) -> bytes:
         if run["thread_id"] == "bad":
             raise RecursionError
         return b"{}"
@@ -331,6 +330,7 @@ class Interrupted:
         self._manager = manager
         self.failing: set[str] = set()
         self.asked: list[str] = []
+        self.assistants = manager.assistants
 
     def _at(self, name: str) -> None:
         self.asked.append(name)
