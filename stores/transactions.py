@@ -183,7 +183,9 @@ class SQLTransactions(RunStore):
         user_id: str | None = None,
         limit: int = 100,
     ) -> list[WebhookRow]:
-        return await self._read(self._sql.webhooks.listed, states=states, run_id=run_id, user_id=user_id, limit=limit)
+        return await self._read(
+            self._sql.webhooks.listed, states=states, run_id=run_id, user_id=user_id, limit=limit
+        )
 
     # -- reads
 
