@@ -28,6 +28,12 @@ class WorkerFacade(Facade):
         self._parts.drain.hurry()
         await self._parts.drain.run(seconds)
 
+    def install_executor(self, size: int | None = None) -> None:
+        """Make the default executor of the running loop one that knows its runs: a thread job that outlives
+        its run keeps the thread held, and shows in `health`. `size`: threads (default: the setting). Once
+        for each loop, before anything uses its default executor."""
+        self._parts.install_executor(size)
+
     def hurry(self) -> None:
         """The grace of a drain that is under way ends now."""
         self._parts.drain.hurry()

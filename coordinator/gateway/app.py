@@ -42,7 +42,7 @@ class Gateway(FastAPI):
         return Envelope(super().build_middleware_stack(), self.state.observers)
 
     def let_go(self) -> None:
-        """End every stream and every answer that is waited for: their clients go on at another worker. For
+        """Break off every stream and every answer that is waited for: clients go on at another worker. For
         whoever stops the server: once the manager has drained, and before the server waits for open
         answers. No client is taken to have gone away by that."""
         services: Services = self.state.services

@@ -1,6 +1,6 @@
 """What Prometheus is told. Labels have few values each: templates of routes, never paths; no ids, no users.
 
-Several workers behind one port share a folder (`shared_between_workers`), so that any of them answers
+Several workers behind one port share a folder (`shared_counts`), so that any of them answers
 for all: what was counted is added up, what is measured carries its process.
 """
 
@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
-from collections.abc import Callable, Generator, Iterable
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
@@ -21,6 +19,7 @@ from prometheus_client.registry import Collector
 
 from coordinator.gateway.held import Watchers
 from coordinator.gateway.middleware.envelope import Exchange
+from coordinator.gateway.shared_counts import VARIABLE
 from coordinator.manager import RunManager
 from coordinator.notifier import Connectivity
 from coordinator.telemetry import Event
@@ -44,7 +43,6 @@ CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 REFRESH = 5.0
 """Seconds. How old what a worker tells of itself may be where another one is asked."""
 
-_FOLDER = "PROMETHEUS_MULTIPROC_DIR"
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 
 _OF_WORKER = {
@@ -59,27 +57,13 @@ _OF_WORKER = {
 }
 
 
-@contextmanager
-def shared_between_workers() -> Generator[None]:
-    """For the process that starts workers, before it starts them: what they count has one place."""
-    if _FOLDER in os.environ:
-        yield
-        return
-    with tempfile.TemporaryDirectory(prefix="coordinator-metrics-") as folder:
-        os.environ[_FOLDER] = folder
-        try:
-            yield
-        finally:
-            del os.environ[_FOLDER]
-
-
 class Metrics:
     """One for each gateway. `of_run` is a telemetry hook, `of_request` is called for each request."""
 
     def __init__(self, manager: RunManager, watchers: Watchers) -> None:
         self._manager, self._watchers = manager, watchers
         self._registry = CollectorRegistry()
-        self._shared = _FOLDER in os.environ
+        self._shared = VARIABLE in os.environ
         self._requests = self._counter("http_requests", "Requests", "method", "route", "status")
         self._seconds = Histogram(
             "coordinator_http_request_seconds",
@@ -151,7 +135,7 @@ class Metrics:
         workers = await self._manager.workers()
         registry = CollectorRegistry()
         if self._shared:
-            _forget_the_dead(Path(os.environ[_FOLDER]))
+            _forget_the_dead(Path(os.environ[VARIABLE]))
             MultiProcessCollector(registry)
         else:
             registry.register(_Collected(self._registry.collect))

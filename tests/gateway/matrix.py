@@ -16,8 +16,8 @@ import httpx
 
 from coordinator.gateway.caller import Role
 
-AGENT = {"assistant_id": "agent", "input": {}}
-SLOW = {"assistant_id": "agent", "input": {"sleep": 60}}
+AGENT: dict[str, Any] = {"assistant_id": "agent", "input": {}}
+SLOW: dict[str, Any] = {"assistant_id": "agent", "input": {"sleep": 60}}
 MALFORMED = "not-a-uuid"
 
 

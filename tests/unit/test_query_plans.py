@@ -10,7 +10,7 @@ import pytest
 
 from stores.memory import MemoryStore
 from stores.rows import Limits, NewRun, PruneCursor, Retention
-from stores.sql.sqlite.codec import RUN_COLUMNS
+from stores.sql.codec import RUN_COLUMNS
 from tests.support.builders import (
     SUCCESS,
     cancel,

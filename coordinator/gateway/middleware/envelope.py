@@ -16,6 +16,7 @@ from coordinator.gateway.request_id import HEADER, current, request_id
 access = logging.getLogger("coordinator.gateway.access")
 
 UNMATCHED = "unmatched"
+_LONGEST = 500  # characters of a path in the log
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -72,8 +73,8 @@ class Envelope:
         caller: Caller | None = scope.get("state", {}).get("caller")
         client = scope.get("client")
         about = {
-            "method": scope["method"],
-            "path": scope["path"],
+            "method": scope["method"][:_LONGEST],
+            "path": scope["path"][:_LONGEST],
             "status": status,
             "ms": round(took * 1000, 1),
             "client": client[0] if client else None,

@@ -15,19 +15,8 @@ from stores.errors import (
     ThreadNotFound,
 )
 from stores.rows import Admission, Claimed, Decision, Limits, NewRun, RunRow
-from stores.sql.sqlite.codec import (
-    HOMELESS,
-    IN_FLIGHT,
-    IN_FLIGHT_RUNS,
-    KNOWN,
-    RUN_COLUMNS,
-    WAITING,
-    WAITS,
-    dumps,
-    dumps_opaque,
-    run_row,
-    storable,
-)
+from stores.sql.codec import RUN_COLUMNS, dumps, dumps_opaque, run_row, storable
+from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, WAITING, WAITS
 from stores.sql.sqlite.decisions import decide
 from stores.states import OPEN, CancelAction, Cause, RunStatus, Strategy
 from stores.times import stamp

@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from typing import Any
 
 from stores.rows import Overdue, RunRow, ThreadRow, Tick, Transition
-from stores.sql.sqlite.codec import (
-    HOMELESS,
-    IN_FLIGHT,
-    IN_FLIGHT_RUNS,
-    IN_LINE,
-    KNOWN,
-    RUN_COLUMNS,
-    WAITING,
-    loads,
-    run_row,
-)
+from stores.sql.codec import RUN_COLUMNS, run_row, thread_row
+from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
 from stores.states import Cause, RunStatus
 
 
@@ -122,27 +112,6 @@ THREAD_COLUMNS = (
     't.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts, t.created_at,'
     f" t.updated_at, COALESCE(t.state_updated_at, t.created_at), t.ttl_ms, t.temporary, {STATUS}, last.error"
 )
-
-
-def thread_row(columns: Sequence[Any]) -> ThreadRow:
-    """Map a row selected with THREAD_COLUMNS."""
-    status: str = columns[12]
-    return ThreadRow(
-        thread_id=columns[0],
-        user_id=columns[1],
-        assistant_id=columns[2],
-        status=status,
-        fence=columns[3],
-        metadata=loads(columns[4]),
-        values=loads(columns[5]),
-        interrupts=loads(columns[6]),
-        created_at=columns[7],
-        updated_at=columns[8],
-        state_updated_at=columns[9],
-        error=columns[13] if status == "error" else None,
-        ttl_ms=columns[10],
-        temporary=bool(columns[11]),
-    )
 
 
 _THREAD = f"SELECT {THREAD_COLUMNS} FROM threads t {WITH_LAST} WHERE t.thread_id = ?"

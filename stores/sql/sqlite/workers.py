@@ -7,18 +7,9 @@ from typing import NamedTuple
 
 from stores.errors import StoreRefused
 from stores.rows import HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
 from stores.sql.sqlite.admission import is_dead
-from stores.sql.sqlite.codec import (
-    ALIVE,
-    HOMELESS,
-    IN_FLIGHT,
-    IN_FLIGHT_RUNS,
-    OPEN_STATUSES,
-    WAITS,
-    dumps,
-    loads,
-    storable,
-)
+from stores.sql.sqlite.codec import ALIVE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
 from stores.sql.sqlite.decisions import end_children
 from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
 

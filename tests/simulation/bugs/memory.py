@@ -23,8 +23,8 @@ _EARLY = """early = self._registry.entry(run_id)
     decision = await self._decide(run_id, abort)"""
 
 _NOT_RESTORED = """entry.rollback_ref
-    done = with_times(end, entry)
-    return await self._persist(own.epoch, lambda: self._store.settle(own, done, 'done'))
+    own, done = _own(entry), with_times(end, entry)
+    return await self._persist(entry, lambda: self._store.settle(own, done, 'done'))
 """
 
 BUGS = (
