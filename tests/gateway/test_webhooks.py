@@ -36,13 +36,18 @@ REFUSED = [
     7,
     ["https://example.com/"],
 ]
-ROUTES = ["/threads/{t}/runs", "/threads/{t}/runs/stream", "/threads/{t}/runs/wait", "/runs", "/runs/stream"]
-ROUTES += ["/runs/wait", "/runs/batch"]
+ON_A_THREAD = ["/threads/{t}/runs", "/threads/{t}/runs/stream", "/threads/{t}/runs/wait"]
+ROUTES = [*ON_A_THREAD, "/runs", "/runs/stream", "/runs/wait", "/runs/batch"]
 QUICK: dict[str, Any] = {"webhook_poll": 0.02, "webhook_secret": SECRET, "webhook_allow_private": True}
 
 
 def asked(route: str, webhook: Any) -> Any:
-    body = {"assistant_id": "agent", "input": {}, "webhook": webhook, "if_not_exists": "create"}
+    body: dict[str, Any] = {
+        "assistant_id": "agent",
+        "input": {},
+        "webhook": webhook,
+        "if_not_exists": "create",
+    }
     return [{**body, "webhook": None}, body] if route.endswith("batch") else body
 
 
