@@ -279,7 +279,8 @@ class OwnershipStore(Protocol):
     async def refence(self, own: Ownership) -> Ownership | None: ...
     async def readopt(self, own: Ownership) -> Ownership | None:
         """A rollback has failed, its owner's or an adopted one: the next attempt, counted durably, with a
-        new fence. None = the attempts are used up, or the run was lost."""
+        new fence; asked again with the old one, it answers the same. None = the attempts are used up, or
+        the run was lost."""
         ...
 
 
