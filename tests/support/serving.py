@@ -21,7 +21,7 @@ PROGRAM = Path(sys.executable).with_name("coordinator")
 
 @contextmanager
 def served(*options: str, workers: int = 3, environment: Mapping[str, str] | None = None) -> Generator[str]:
-    """The base URL of a server that answers, stopped at the end. Raises RuntimeError where it does not start."""
+    """The base URL of a server that answers, stopped at the end. Raises RuntimeError if it does not start."""
     port = free_port()
     command = [str(PROGRAM), "serve", "--port", str(port), "--workers", str(workers), *options]
     with started(command, f"http://127.0.0.1:{port}", "/ok", environment) as base:
