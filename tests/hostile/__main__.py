@@ -22,8 +22,8 @@ async def main(seed: int, count: int, first: int) -> int:
     for what, times in sorted(report.statuses.items()):
         print(f"{times:7}  {what}")
     print(
-        f"{count} requests with seed {seed} in {took:.0f} s; its workers held {before >> 20} MiB, and {after >> 20} MiB"
-        f" afterwards; {len(report.failures)} failures"
+        f"{count} requests with seed {seed} in {took:.0f} s; the workers held {before >> 20} MiB before and"
+        f" {after >> 20} MiB after; {len(report.failures)} failures"
     )
     for failure in report.failures[:20]:
         print(failure)

@@ -49,17 +49,16 @@ class Target:
     async def send(self, sent: Hostile) -> tuple[str, bytes]:
         """Its status, and the beginning of its answer. Streams are left as soon as they have begun."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        writing = asyncio.create_task(_write(writer, sent.sent))
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                with suppress(ConnectionError):  # it may answer before it has read all
-                    writer.write(sent.sent)
-                    await writer.drain()
                 answer = await reader.read(65_536)
         except ConnectionError:
             return NO_HEAD, b""
         except TimeoutError:
             return "nothing in time", b""
         finally:
+            writing.cancel()
             writer.close()
             with suppress(OSError):
                 await writer.wait_closed()
@@ -88,6 +87,13 @@ class Target:
         """Bytes that its workers hold."""
         pages = (Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in self._workers.values())
         return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
+
+
+async def _write(writer: asyncio.StreamWriter, sent: bytes) -> None:
+    """It may be answered before all of it is read."""
+    with suppress(ConnectionError):
+        writer.write(sent)
+        await writer.drain()
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from urllib.parse import quote
 
 from tests.hostile.values import NUMBERS, RAW, TEXTS, encoded, value
@@ -87,7 +87,8 @@ QUERIES = (
 )  # fmt: skip
 
 HEADERS: tuple[bytes, ...] = (
-    b"Last-Event-ID: -1", b"Last-Event-ID: 99999999999999999999-1", b"Last-Event-ID: \xff", b"Last-Event-ID: $",
+    b"Last-Event-ID: -1", b"Last-Event-ID: 99999999999999999999-1", b"Last-Event-ID: \xff",
+    b"Last-Event-ID: $",
     b"Idempotency-Key: " + b"k" * 300, b"Idempotency-Key: \xf0\x9f", b"Idempotency-Key: ",
     b"Prefer: return=minimal, return=minimal", b"X-Request-Id: a\tb", b"X-Request-Id: \x80",
     b"X-Forwarded-Host: evil.example", b"X-Forwarded-For: 127.0.0.1, ::1", b"X-HTTP-Method-Override: DELETE",
@@ -132,16 +133,20 @@ LINES: tuple[bytes, ...] = (
     b"OPTIONS * HTTP/1.1", b"GET http://evil.example/ok HTTP/1.1", b"GET //evil.example/ok HTTP/1.1",
     b"GET /ok\x00 HTTP/1.1", b"GET /\xff\xfe HTTP/1.1", b"GET /" + b"a" * 70_000 + b" HTTP/1.1",
     b"TRACE /ok HTTP/1.1", b"DEBUG /ok HTTP/1.1", b"M" * 300 + b" /ok HTTP/1.1", b"GET ok HTTP/1.1",
-    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"*1\r\n$4\r\nPING", b"GET /%zz HTTP/1.1", b"GET ? HTTP/1.1",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"*1\r\n$4\r\nPING", b"GET /%zz HTTP/1.1",
+    b"GET ? HTTP/1.1",
     b"GET /ok?" + b"a" * 70_000 + b" HTTP/1.1", b"GET /ok#/metrics HTTP/1.1",
 )  # fmt: skip
 
 PATHS: tuple[str, ...] = (
-    "/threads/%2e%2e/ok", "/threads/..%2f..%2fok", "/../ok", "/./ok", "//ok", "/ok/", "/ok/..", "/ok;/metrics",
+    "/threads/%2e%2e/ok", "/threads/..%2f..%2fok", "/../ok", "/./ok", "//ok", "/ok/", "/ok/..",
+    "/ok;/metrics",
     "/threads/%00", "/threads/%0a", "/threads/%ff", "/threads/%u0061", "/threads/a%2fruns", "/threads/%5c",
     "/metrics/", "/metrics%20", "/METRICS", "/metrics/ok", "/ok/metrics", "/metrics%3f/ok", "/coordinator",
-    "/coordinator/", "/coordinator/health/live/../../workers", "/coordinator/workers/health/live", "/docs/../metrics",
-    "/static/../../etc/passwd", "/.git/config", "/openapi.json/", "/threads/" + "a" * 8_000, "/" + "a/" * 4_000,
+    "/coordinator/", "/coordinator/health/live/../../workers", "/coordinator/workers/health/live",
+    "/docs/../metrics",
+    "/static/../../etc/passwd", "/.git/config", "/openapi.json/", "/threads/" + "a" * 8_000,
+    "/" + "a/" * 4_000,
 )  # fmt: skip
 
 
@@ -196,12 +201,20 @@ def _operation(rng: Random, known: Known, *, body: bool = False) -> Operation:
 
 
 _JSON = b"Content-Type: application/json"
+_TYPES = (
+    *(_JSON,) * 5,
+    b"Content-Type: application/json; charset=utf-16",
+    b"Content-Type: application/x+json",
+    b"Content-Type: text/plain",
+    b"Content-Type: multipart/form-data; boundary=x",
+    b"Content-Type: \xff",
+    b"Content-Type: a/b/c",
+)
 
 
 def _raw_body(rng: Random, known: Known) -> bytes:
     one = _operation(rng, known, body=True)
-    kind = rng.choice((_JSON, _JSON, _JSON, b"Content-Type: application/json; charset=utf-16", b"Content-Type: text/plain",
-                       b"Content-Type: multipart/form-data; boundary=x", b"Content-Type: \xff", b"Content-Type: a/b/c"))  # fmt: skip
+    kind = rng.choice(_TYPES)
     return _request(
         _line(one.method, _path(rng, known, one, tricky=False)), known, kind, body=rng.choice(RAW)
     )
@@ -218,7 +231,8 @@ def _bent_body(rng: Random, known: Known) -> bytes:
     one = _operation(rng, known, body=True)
     fitting = next((body for name, body in BODIES.items() if one.path.endswith(name)), BODIES["runs"])
     if isinstance(fitting, list):
-        body: Any = [_bent(rng, item) for item in fitting for _ in range(rng.randrange(1, 3))]
+        items = cast("list[dict[str, Any]]", fitting)
+        body: Any = [_bent(rng, item) for item in items for _ in range(rng.randrange(1, 3))]
     else:
         body = _bent(rng, fitting)
     return _request(_line(one.method, _path(rng, known, one, tricky=False)), known, _JSON, body=encoded(body))

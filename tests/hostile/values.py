@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 DEEP = 10_000
 UNKNOWN = "3f0c9a52-6d0f-4c57-9d37-0b6f7f3f5f11"
@@ -149,11 +149,8 @@ def encoded(content: Any) -> bytes:
     if isinstance(content, Number):
         return content.encode()
     if isinstance(content, dict):
-        return (
-            b"{"
-            + b",".join(json.dumps(key).encode() + b":" + encoded(one) for key, one in content.items())
-            + b"}"
-        )
+        items = cast("dict[str, Any]", content).items()
+        return b"{" + b",".join(json.dumps(key).encode() + b":" + encoded(one) for key, one in items) + b"}"
     if isinstance(content, list):
-        return b"[" + b",".join(encoded(one) for one in content) + b"]"
+        return b"[" + b",".join(encoded(one) for one in cast("list[Any]", content)) + b"]"
     return json.dumps(content).encode()

@@ -14,8 +14,6 @@ WITHIN = 60.0
 """Seconds for the whole body, from when it is first asked for. Who sends slower holds a connection, and
 sends nothing."""
 
-_CLOSE = {"Connection": "close"}  # the rest of the body is still to come, and nobody reads on
-
 
 class Bodies:
     """Counts while the body is read, so it holds for bodies of unknown length too."""
@@ -33,7 +31,9 @@ class Bodies:
             await self._app(scope, self._counted(receive), send)
 
     def _too_large(self) -> HTTPException:
-        return HTTPException(413, f"the body is larger than {self._max_bytes} bytes", _CLOSE)
+        """The connection stays open: closed with half a body unread, it would be reset before the client has
+        read the answer. The server throws away the rest as it comes."""
+        return HTTPException(413, f"the body is larger than {self._max_bytes} bytes")
 
     def _counted(self, receive: Receive) -> Receive:
         size, complete, deadline = 0, False, None
@@ -48,7 +48,9 @@ class Bodies:
                 async with asyncio.timeout_at(deadline):
                     message = await receive()
             except TimeoutError:
-                raise HTTPException(408, f"the body did not come within {self._within:g} s", _CLOSE) from None
+                raise HTTPException(
+                    408, f"the body did not come within {self._within:g} s", {"Connection": "close"}
+                ) from None
             size += len(message.get("body", b""))
             if size > self._max_bytes:
                 raise self._too_large()
