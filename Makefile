@@ -85,6 +85,10 @@ BUG ?=
 simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JOBS=2; one step by step: SEED=123
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
 
+.PHONY: contract
+contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of contract tests: CONTRACT=folder
+	@$(BIN)/python -m tests.contract $(CONTRACT) $(ARGS)
+
 .PHONY: matrix
 matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has
 	$(BIN)/nox $(ARGS)

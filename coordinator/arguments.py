@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Collection, Mapping
+from enum import StrEnum
 from typing import Any, Literal, TypeAlias, cast
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
@@ -15,6 +16,7 @@ from stores.times import instant
 
 MAX_ID = 255
 MAX_MODEL_NAME = 128
+MAX_URL = 2048
 MAX_DEPTH = 200
 MAX_TIME_LIMIT = 10 * 366 * 86_400  # s; what is longer is no limit, and its microseconds must fit 64 bits
 
@@ -54,6 +56,15 @@ def check_text(argument: str, value: object) -> str | None:
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def check_url(argument: str, value: object) -> str:
+    """1 to 2048 visible ASCII characters."""
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_URL or not value.isascii():
+        raise InvalidArgument(argument, f"must be a URL of 1 to {MAX_URL} ASCII characters")
+    if not value.isprintable() or " " in value:
+        raise InvalidArgument(argument, "must not contain blanks or control characters")
+    return value
+
+
 def check_model_name(value: object) -> str | None:
     """Stripped, at most 128 characters; None stays."""
     text = check_text("model_name", value)
@@ -80,9 +91,14 @@ def check_status(value: object) -> RunStatus:
 
 
 def check_statuses(value: object) -> tuple[str, ...]:
+    return check_members("statuses", value, RunStatus)
+
+
+def check_members(argument: str, value: object, enum: type[StrEnum]) -> tuple[str, ...]:
+    """A list of members of `enum`, or of their values."""
     if isinstance(value, (list, tuple, set, frozenset)):
-        return tuple(_member("statuses", status, RunStatus).value for status in cast("list[object]", value))
-    raise InvalidArgument("statuses", f"must be a list of statuses, not {type(value).__name__}")
+        return tuple(_member(argument, one, enum).value for one in cast("list[object]", value))
+    raise InvalidArgument(argument, f"must be a list of {argument}, not {type(value).__name__}")
 
 
 def check_choice(argument: str, value: object, choices: Collection[str]) -> str:

@@ -323,7 +323,9 @@ class Assembly:
     @cached_property
     def pruner(self) -> Pruner:
         given = self.settings
-        keep = Retention(given.keep_runs, given.keep_transitions, given.keep_workers)
+        keep = Retention(
+            given.keep_runs, given.keep_transitions, given.keep_workers, webhooks=given.keep_webhooks
+        )
         return Pruner(self.store, keep, interval=given.prune, jitter=given.jitter)
 
     @cached_property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -122,11 +122,21 @@ async def open_coordinator(
         assistants=assistants,
     )
     try:
-        async with manager:
+        async with manager, _delivering(manager, given):
             yield manager
     finally:
         await chosen.aclose()
         await transport.aclose()
+
+
+def _delivering(manager: RunManager, settings: Settings) -> AbstractAsyncContextManager[None]:
+    """Raises ImportError without the extra."""
+    if not settings.deliver_webhooks:
+        return nullcontext()
+    from coordinator.webhooks.deliverer import Deliverer
+    from coordinator.webhooks.settings import WebhookSettings
+
+    return Deliverer(manager, WebhookSettings()).running()
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,6 +18,7 @@ from coordinator.event_logs.local import LocalEventLog
 from coordinator.facade.catalogue import CatalogueFacade
 from coordinator.facade.threads import ThreadsFacade
 from coordinator.facade.views import ViewsFacade
+from coordinator.facade.webhooks import WebhooksFacade
 from coordinator.facade.worker import WorkerFacade
 from coordinator.lock import SlotLock
 from coordinator.locks.local import LocalSlotLock
@@ -35,11 +36,11 @@ from stores.memory import PrivateStore
 from stores.plain import PlainStore
 
 
-class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
+class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, WebhooksFacade):
     """Runs of this process, coordinated with those of every other process on the same store.
 
     What is not about the life of a run is inherited: `facade.worker`, `facade.views`,
-    `facade.catalogue`, `facade.threads`.
+    `facade.catalogue`, `facade.threads`, `facade.webhooks`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
@@ -155,6 +156,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
         after_seconds: float | None = None,
+        webhook: str | None = None,
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
@@ -165,6 +167,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
         Limits in s ("default" = the setting, None = off), each ends the run with status `timeout`:
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
         its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
+        `webhook`: the URL that is sent the run once it has settled, by a worker that delivers webhooks.
 
         A thread that is not there is made by the first admission, unless `thread_must_exist`; one that
         is no user's becomes that of this user, or without `adopt_thread` is not there for him;
@@ -190,6 +193,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
             parent_run_id=parent_run_id,
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
             after_seconds=after_seconds,
+            webhook=self._asked_for(webhook),
         )
         new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
         new.adopt = check.check_flag("adopt_thread", adopt_thread)

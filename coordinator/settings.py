@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     keep_workers: float | None = Field(
         default=7 * 86_400.0, ge=0, description="How long dead workers are kept; none = for ever"
     )
+    keep_webhooks: float | None = Field(
+        default=7 * 86_400.0,
+        ge=0,
+        description="How long webhooks are kept after they were delivered or given up; none = for ever",
+    )
     keep_temporary: float = Field(
         default=5.0,
         ge=0,
@@ -95,6 +100,11 @@ class Settings(BaseSettings):
                 "keep_runs must not be less than keep_finished: a record in memory would write its row anew"
             )
         return self
+
+    deliver_webhooks: bool = Field(
+        default=False,
+        description="This worker delivers webhooks, as every gateway does. Needs the extra [gateway]",
+    )
 
     event_budget: float = Field(
         default=0.25, gt=0, description="How long an emit waits for the log; then its event is missing there"

@@ -11,13 +11,14 @@ Errors of every transaction: StoreUnavailable (nothing was acknowledged), StoreR
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from stores.catalogue import CatalogueStore
 from stores.rows import (
     Admission,
     Claimed,
+    ClaimedWebhook,
     Decision,
     Finish,
     HandedOver,
@@ -36,6 +37,8 @@ from stores.rows import (
     ThreadRow,
     Tick,
     Transition,
+    WebhookReport,
+    WebhookRow,
     WorkerRow,
 )
 from stores.states import CancelAction, Cause, RunStatus
@@ -201,6 +204,42 @@ class PruningStore(Protocol):
 
 
 @runtime_checkable
+class WebhookStore(Protocol):
+    """A store that keeps webhooks: `admit` and `insert` write one with a run that asks for it
+    (`NewRun.webhook`), and whatever settles the run makes it due, in the same transaction."""
+
+    async def next_webhook(self) -> float | None:
+        """Seconds until one may be claimed; None = none is due. A read: for those who poll."""
+        ...
+
+    async def claim_webhooks(self, *, epoch: int, lease: float, limit: int) -> list[ClaimedWebhook]:
+        """Due ones, the oldest first: for `lease` s nobody else gets them. Whoever dies with one has used
+        an attempt, and it is due again when the lease is over. Raises EpochDead."""
+        ...
+
+    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
+        """How an attempt ended. False = it is over already, or another has begun: nothing is written."""
+        ...
+
+    async def revive_webhooks(
+        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
+    ) -> list[str]:
+        """Dead ones (None: all) are due again, now, with all attempts before them. Answers which."""
+        ...
+
+    async def webhooks(
+        self,
+        *,
+        states: Sequence[str] = (),
+        run_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+    ) -> list[WebhookRow]:
+        """Newest first."""
+        ...
+
+
+@runtime_checkable
 class DecisionStore(Protocol):
     async def decide(
         self,
@@ -240,7 +279,8 @@ class OwnershipStore(Protocol):
     async def refence(self, own: Ownership) -> Ownership | None: ...
     async def readopt(self, own: Ownership) -> Ownership | None:
         """A rollback has failed, its owner's or an adopted one: the next attempt, counted durably, with a
-        new fence. None = the attempts are used up, or the run was lost."""
+        new fence; asked again with the old one, it answers the same. None = the attempts are used up, or
+        the run was lost."""
         ...
 
 

@@ -9,7 +9,16 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from stores.states import OPEN, CancelAction, Cause, Phase, RunStatus, WorkerState, phase_of
+from stores.states import (
+    OPEN,
+    CancelAction,
+    Cause,
+    Phase,
+    RunStatus,
+    WebhookState,
+    WorkerState,
+    phase_of,
+)
 
 Json = Any
 """A value that JSON can hold."""
@@ -50,6 +59,7 @@ class NewRun:
     timeout_ms: int | None = None
     idle_timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
+    webhook: str | None = None
     thread_must_exist: bool = False
     adopt: bool = True
     """A thread that is no user's becomes that of the run's user; else it is not there for him."""
@@ -238,17 +248,19 @@ class Retention(NamedTuple):
 
     `runs`: after they settled. `transitions`: longest, also while their run is there; they leave with it
     in any case. `workers`: after they died. `keys`: a run with an idempotency key is kept for at least
-    that long after it settled, so that a repeated request finds it.
+    that long after it settled, so that a repeated request finds it. `webhooks`: after they were delivered
+    or given up.
     """
 
     runs: float | None = None
     transitions: float | None = None
     workers: float | None = None
     keys: float = 86_400.0
+    webhooks: float | None = None
 
     @property
     def anything(self) -> bool:
-        return (self.runs, self.transitions, self.workers) != (None, None, None)
+        return any(age is not None for age in (self.runs, self.transitions, self.workers, self.webhooks))
 
 
 class Pruned(NamedTuple):
@@ -257,6 +269,7 @@ class Pruned(NamedTuple):
     runs: int = 0
     transitions: int = 0
     workers: int = 0
+    webhooks: int = 0
 
     def plus(self, more: Pruned) -> Pruned:
         return Pruned(*(one + other for one, other in zip(self, more, strict=True)))
@@ -420,3 +433,41 @@ class Transition:
     epoch: int | None
     fence: int
     detail: Json
+
+
+class ClaimedWebhook(NamedTuple):
+    """A webhook that the claimer alone may deliver while its lease lasts; `attempt` is the claim's number,
+    from 1, and guards the report. `run`: the run's columns as it settled, and the `values` it left."""
+
+    run_id: str
+    attempt: int
+    url: str
+    run: dict[str, Json]
+
+
+class WebhookReport(NamedTuple):
+    """How an attempt ended. Not delivered: again in `retry_in` us, or never (None)."""
+
+    delivered: bool
+    status_code: int | None = None
+    error: str | None = None
+    retry_in: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRow:
+    """One webhook, for people. Its URL may carry a secret."""
+
+    run_id: str
+    thread_id: str
+    user_id: str | None
+    url: str
+    state: WebhookState
+    attempts: int
+    next_at: int | None
+    claimed_by: int | None
+    status_code: int | None
+    error: str | None
+    created_at: int
+    due_at: int | None
+    ended_at: int | None

@@ -73,6 +73,13 @@ class WorkerState(StrEnum):
     dead = "dead"
 
 
+class WebhookState(StrEnum):
+    waiting = "waiting"  # its run has not settled
+    due = "due"
+    delivered = "delivered"
+    dead = "dead"  # given up; an operator may revive it
+
+
 OPEN = frozenset({RunStatus.pending, RunStatus.running})
 TERMINAL = frozenset(RunStatus) - OPEN
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {

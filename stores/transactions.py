@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from stores.base import Row, RunStore
@@ -9,6 +10,7 @@ from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.rows import (
     Admission,
     Claimed,
+    ClaimedWebhook,
     Decision,
     Finish,
     HandedOver,
@@ -27,6 +29,8 @@ from stores.rows import (
     ThreadRow,
     Tick,
     Transition,
+    WebhookReport,
+    WebhookRow,
     WorkerRow,
 )
 from stores.sql.statements import Statements
@@ -154,6 +158,34 @@ class SQLTransactions(RunStore):
 
     def proven_dead(self, peer: WorkerRow) -> bool:
         return False
+
+    # -- webhooks
+
+    async def next_webhook(self) -> float | None:
+        return await self._read(self._sql.webhooks.next_due, self._now())
+
+    async def claim_webhooks(self, *, epoch: int, lease: float, limit: int) -> list[ClaimedWebhook]:
+        return await self._write(self._sql.webhooks.claim, epoch, round(lease * 1e6), limit)
+
+    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
+        return await self._write(self._sql.webhooks.report, run_id, attempt, report)
+
+    async def revive_webhooks(
+        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
+    ) -> list[str]:
+        return await self._write(self._sql.webhooks.revive, run_ids, user_id)
+
+    async def webhooks(
+        self,
+        *,
+        states: Sequence[str] = (),
+        run_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+    ) -> list[WebhookRow]:
+        return await self._read(
+            self._sql.webhooks.listed, states=states, run_id=run_id, user_id=user_id, limit=limit
+        )
 
     # -- reads
 

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 from pydantic import BaseModel, ValidationError
 
 from coordinator.assistants.ports import Assistant
-from coordinator.assistants.values import StoredValues
+from coordinator.assistants.values import StoredValues, merged, updates_of
 from coordinator.context import RunContext
 from coordinator.errors import InvalidArgument
 from coordinator.schemas import CheckpointRef, Description, Json, Outcome, RunRequest, StateView, User
@@ -108,15 +108,8 @@ class FunctionAssistant:
         thread_id = ctx.run.thread_id
         if await self.state(thread_id, at) is None:
             raise InvalidArgument("checkpoint", "the thread has no other state than its last")
-        updates = cast("list[Json]", values if isinstance(values, list) else [values])
-        held: Json = ctx.values
-        merged = dict(cast("dict[str, Json]", held)) if isinstance(held, dict) else {}
-        for update in updates:
-            if update is not None and not isinstance(update, dict):
-                raise InvalidArgument("values", f"must be a dict or None, not {type(update).__name__}")
-            merged.update(cast("dict[str, Json]", update or {}))
-        if any(update is not None for update in updates):
-            await ctx.save(merged)
+        if updates := updates_of(values):
+            await ctx.save(merged(ctx.values, updates))
         view = await self.state(thread_id)
         return (view and view.checkpoint) or CheckpointRef()
 

@@ -74,6 +74,10 @@ class Assistants:
         """The UUID of an assistant's name, registered or not: the same on every worker."""
         return str(uuid5(NAMESPACE, name))
 
+    def client_id(self, assistant_id: str | None) -> str | None:
+        """The UUID of what a run carries as its assistant."""
+        return None if assistant_id is None else self.id_of(self.name_of(assistant_id) or assistant_id)
+
     def name_of(self, assistant_id: str | None) -> str | None:
         """The name that is registered under this name or UUID; what is not known stays as it is."""
         if assistant_id is None or assistant_id in self._by_name:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 from uuid import UUID, uuid5
 
-from coordinator.errors import StaleFence
+from coordinator.errors import InvalidArgument, StaleFence
 from coordinator.schemas import CheckpointRef, Interrupt, Json, StateView
 from stores.base import ValuesStore
 from stores.rows import Ownership, ThreadRow
@@ -32,12 +32,16 @@ class StoredValues:
 
     async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
         del run_id  # the fence says it all
+        self.opened(thread_id, fence)
+        return {"kind": self.kind}
+
+    def opened(self, thread_id: str, fence: int) -> None:
+        """For every run, wherever its assistant keeps state: it may save. Raises StaleFence."""
         if not fence:  # beside the slot: the thread's values are not its to write
-            return {"kind": self.kind}
+            return
         if self._open.get(thread_id, 0) > fence:
             raise StaleFence(thread_id, fence)
         self._open[thread_id] = fence
-        return {"kind": self.kind}
 
     async def save(self, own: Ownership, values: Json) -> None:
         """Raises StaleFence where the run was closed here, or has lost the thread in the store."""
@@ -82,6 +86,24 @@ class StoredValues:
 
     def _own(self, thread_id: str, run_id: str, fence: int) -> Ownership:
         return Ownership(run_id, thread_id, self._epoch(), fence)
+
+
+def updates_of(values: Json) -> list[dict[str, Json]]:
+    """What a client gives as an update of a state: nothing, a dict, or several in their order. Raises
+    InvalidArgument."""
+    updates = cast("list[Json]", values if isinstance(values, list) else [values])
+    for update in updates:
+        if update is not None and not isinstance(update, dict):
+            raise InvalidArgument("values", f"must be a dict or None, not {type(update).__name__}")
+    return [cast("dict[str, Json]", update) for update in updates if update is not None]
+
+
+def merged(held: Json, updates: Iterable[dict[str, Json]]) -> dict[str, Json]:
+    """The keys that are given replace those that are there, the others stay."""
+    result = dict(cast("dict[str, Json]", held)) if isinstance(held, dict) else {}
+    for update in updates:
+        result.update(update)
+    return result
 
 
 def _mark(thread: ThreadRow) -> CheckpointRef | None:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import typer
 
+from coordinator.cli.sentence import sentence
 from coordinator.cli.text import safe
 
 DONE, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
@@ -92,15 +93,8 @@ def report(error: BaseException, *, as_json: bool) -> int:
             file=sys.stderr,
         )
     else:
-        print(f"coordinator: {_sentence(failure.message, failure.hint)}", file=sys.stderr)
+        print(f"coordinator: {sentence(failure.message, failure.hint)}", file=sys.stderr)
     return failure.code
-
-
-def _sentence(message: str, hint: str | None) -> str:
-    text = safe(message)
-    if hint is None:
-        return text
-    return f"{text}{'' if text.endswith(('.', '!', '?')) else '.'} {safe(hint)}"
 
 
 def warn(message: str) -> None:

@@ -45,7 +45,7 @@ async def prune_history(
     store = store_from_url(settings.store, settings, migrate=False, create=False)
     if not isinstance(store, PruningStore):
         raise InvalidArgument("store", f"{settings.store} cannot be pruned by this version")
-    keep = Retention(runs=age, workers=age)
+    keep = Retention(runs=age, workers=age, webhooks=age)
     await store.open()
     try:
         expected = await prune(store, keep, dry_run=True)
@@ -87,7 +87,10 @@ def _progress() -> Callable[[Pruned], None]:
 
 
 def _text(counts: Pruned) -> str:
-    return f"{counts.runs} runs, {counts.transitions} transitions and {counts.workers} dead workers"
+    return (
+        f"{counts.runs} runs, {counts.transitions} transitions, {counts.workers} dead workers and"
+        f" {counts.webhooks} webhooks"
+    )
 
 
 def _show(expected: Pruned, removed: Pruned, *, dry_run: bool, as_json: bool) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from coordinator.cli.awaiting import finish
+from coordinator.cli.failures import USAGE, CommandFailed
 from coordinator.cli.options import Namespace
+
+_NEEDED = ("fastapi", "uvicorn")
 
 EXIT_CODES = "Exit codes: 0 ended by a signal, 1 gave up, 2 usage, 3 the store cannot be reached."
 
@@ -101,21 +105,24 @@ def serve(
 
     SIGTERM drains all workers, a second one hurries them; SIGHUP restarts them one by one.
     """
-    from coordinator.cli.serve.program import Asked
-    from coordinator.cli.serve.program import serve as run
+    from coordinator.cli.serve.asked import Asked, hand_over
 
-    asked = Asked(
-        host=host,
-        port=port,
-        workers=workers,
-        store=store,
-        redis=redis,
-        assistants=assistants,
-        log_format=log_format.value,
-        settings=_given(grace=grace, lease_ttl=lease_ttl, namespace=namespace),
-        gateway=_given(demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)),
+    _check_installed()
+    hand_over(
+        Asked(
+            host=host,
+            port=port,
+            workers=workers,
+            store=store,
+            redis=redis,
+            assistants=assistants,
+            log_format="json" if log_format is LogFormat.json else "text",
+            settings=_given(grace=grace, lease_ttl=lease_ttl, namespace=namespace),
+            gateway=_given(
+                demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)
+            ),
+        )
     )
-    return finish(run(asked))
 
 
 def dev(
@@ -148,23 +155,46 @@ def dev(
 
     A run that a restart or Ctrl-C meets is cancelled, unless --grace gives it time; it is never done twice.
     """
-    from coordinator.cli.serve.program import Asked
-    from coordinator.cli.serve.program import serve as run
+    from coordinator.cli.serve.asked import Asked, hand_over
 
-    asked = Asked(
-        host=host,
-        port=port,
-        workers=1,
-        store=store,
-        redis=redis,
-        assistants=assistants,
-        log_format=log_format.value,
-        settings=_given(grace=grace or 0.0, namespace=namespace),
-        gateway=_given(demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)),
-        develops=True,
-        watched=tuple(reload_dir or [Path.cwd()]) if reload and assistants else (),
+    _check_installed()
+    hand_over(
+        Asked(
+            host=host,
+            port=port,
+            workers=1,
+            store=store,
+            redis=redis,
+            assistants=assistants,
+            log_format="json" if log_format is LogFormat.json else "text",
+            settings=_given(grace=grace or 0.0, namespace=namespace),
+            gateway=_given(
+                demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)
+            ),
+            develops=True,
+            watched=[str(folder.resolve()) for folder in reload_dir or [Path.cwd()]]
+            if reload and assistants
+            else [],
+        )
     )
-    return finish(run(asked))
+
+
+def _check_installed() -> None:
+    missing = [name for name in _NEEDED if find_spec(name) is None]
+    if missing:
+        raise CommandFailed(
+            "NotInstalled",
+            f"{' and '.join(missing)} not installed",
+            "Install the server with: pip install 'run-coordinator[gateway]'",
+            code=USAGE,
+        )
+    if sys.platform == "win32":
+        raise CommandFailed(
+            "NotSupported",
+            "a server needs the signals and sockets of Linux or macOS",
+            "On Windows, mount `coordinator.gateway.create_gateway` in an app of your own",
+            code=USAGE,
+        )
 
 
 def _given(**options: Any) -> dict[str, Any]:

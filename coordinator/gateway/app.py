@@ -27,6 +27,7 @@ from coordinator.gateway.settings import GatewaySettings
 from coordinator.gateway.wire.json import JsonAnswer
 from coordinator.manager import RunManager
 from coordinator.runs.jobs import Jobs
+from coordinator.webhooks.deliverer import Deliverer, targets_of
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Gateway(FastAPI):
         return Envelope(super().build_middleware_stack(), self.state.observers)
 
     def let_go(self) -> None:
-        """End every stream and every answer that is waited for: their clients go on at another worker. For
+        """Break off every stream and every answer that is waited for: clients go on at another worker. For
         whoever stops the server: once the manager has drained, and before the server waits for open
         answers. No client is taken to have gone away by that."""
         services: Services = self.state.services
@@ -51,12 +52,14 @@ class Gateway(FastAPI):
     async def running(self) -> AsyncGenerator[None]:
         """Everything that lives as long as requests are answered: for the lifespan of the host app."""
         services: Services = self.state.services
-        async with services.manager:
+        manager = services.manager
+        async with manager, Deliverer(manager, services.settings, targets=services.targets).running():
             fresh = services.jobs.spawn(services.metrics.keep_fresh(), "The metrics")
             try:
                 yield
             finally:
                 fresh.cancel()
+                await manager.shutdown()  # runs that end now have webhooks that are due now
         await services.jobs.finished(1.0)
 
 
@@ -88,7 +91,7 @@ def create_gateway(
     watchers = Watchers(given.max_streams)
     metrics = Metrics(manager, watchers)
     manager.observe(metrics.of_run)
-    app.state.services = Services(manager, given, watchers, metrics, Jobs())
+    app.state.services = Services(manager, given, watchers, metrics, Jobs(), targets_of(given))
     app.state.observers = (metrics.of_request,)
     errors.install(app)
     for noun in (probes, assistant_routes, threads, states, stateless, runs, operations):

@@ -31,6 +31,8 @@ class Wanted:
 
 def checked(services: Services, body: RunCreate, thread_id: str | None) -> Wanted:
     """Everything that can be wrong with the request itself. Raises InvalidArgument, HTTPException."""
+    if body.webhook is not None:
+        services.targets.parse(body.webhook)
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
     assistants = services.manager.assistants
     assistant = assistants.get(body.assistant_id)
@@ -47,6 +49,8 @@ async def begin(
 ) -> RunRecord:
     """Admit it and set it going; it waits for its turn. Raises what admission raises."""
     manager, body = services.manager, wanted.body
+    if body.webhook is not None:
+        await services.targets.check(body.webhook)
     own_thread = wanted.thread_id is None
     record = await manager.create_or_reject(
         wanted.thread_id or _own_thread(caller.user_id, idempotency_key),
@@ -61,6 +65,7 @@ async def begin(
         adopt_thread=False,
         temporary_thread=own_thread and body.on_completion == "delete",
         after_seconds=body.after_seconds,
+        webhook=body.webhook,
     )
     if not record.already_admitted:
         manager.launch(record)

@@ -12,6 +12,7 @@ from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.manager import RunManager
 from coordinator.runs.jobs import Jobs
+from coordinator.webhooks.targets import Targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,8 @@ class Services:
     metrics: Metrics
     jobs: Jobs
     """What goes on after a request was answered."""
+    targets: Targets
+    """Where webhooks may go: `await targets.check(url)` before a run that names one is admitted."""
 
 
 def services(request: Request) -> Services:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import NoDecode
 
 from coordinator.gateway.middleware.origins import Pages
+from coordinator.webhooks.settings import WebhookSettings
 
 
 def _listed(value: object) -> object:
@@ -21,10 +22,8 @@ def _listed(value: object) -> object:
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
-class GatewaySettings(BaseSettings):
+class GatewaySettings(WebhookSettings):
     """Times are seconds, sizes bytes. What a worker is told besides stands in `coordinator.settings`."""
-
-    model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)
 
     host: str = Field(default="127.0.0.1", description="Address to listen on")
     port: int = Field(default=2024, ge=0, le=65535, description="Port to listen on; 0 = any free one")
@@ -69,8 +68,3 @@ class GatewaySettings(BaseSettings):
     def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         Pages(value)
         return value
-
-    webhook_allow_private: bool = Field(
-        default=False,
-        description="Webhooks may go to http, loopback and private addresses. For development",
-    )

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import ClassVar
 
 from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable
 from coordinator.event_log import End, Event, EventId, Gap
@@ -95,7 +94,6 @@ class Watched:
 
 class RunStream(HeldResponse):
     media_type = "text/event-stream"
-    breaks_off: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -170,7 +168,6 @@ class EmptyStream(HeldResponse):
     """Of a run that is over, to a client that wants only what comes from now on."""
 
     media_type = "text/event-stream"
-    breaks_off: ClassVar[bool] = False
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
         await start()

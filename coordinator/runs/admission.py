@@ -68,6 +68,7 @@ def asked(
     parent_run_id: object = None,
     limits: TimeLimits = NO_LIMITS,
     after_seconds: object = None,
+    webhook: str | None = None,
     kind: str = "run",
 ) -> NewRun:
     """A new run with checked arguments. Raises InvalidArgument, UnsupportedStrategyError."""
@@ -89,6 +90,7 @@ def asked(
         idle_timeout_ms=_millis(limits.idle),
         queue_timeout_ms=_millis(limits.queue),
         delay_ms=_millis(check.check_delay("after_seconds", after_seconds)),
+        webhook=webhook,
     )
     if run.idempotency_key is not None:
         run.request_hash = _body_hash(run)
@@ -108,6 +110,8 @@ def _body_hash(run: NewRun) -> str:
     more = [run.parent_run_id, run.timeout_ms, run.idle_timeout_ms, run.queue_timeout_ms, run.delay_ms]
     if any(value is not None for value in more):  # the hash of a request without them never changes
         body += more
+    if run.webhook is not None:
+        body.append(run.webhook)
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 
 

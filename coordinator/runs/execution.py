@@ -39,6 +39,7 @@ class Services:
 
     def __init__(self, execution: Execution, entry: Entry, own: Ownership) -> None:
         self._execution, self._entry, self._own = execution, entry, own
+        execution.values.opened(own.thread_id, own.fence)
 
     def check(self) -> None:
         self._execution.worker.check(self._own.epoch)
@@ -55,6 +56,7 @@ class Services:
         await events.append(self._own, mode, text)
 
     def close(self) -> None:
+        self._execution.values.close(self._own.thread_id, self._own.fence)
         with suppress(LeaseLost):  # fenced: nothing is written any more
             self.check()
             self._execution.events.close(self._own)
@@ -76,7 +78,7 @@ class Quiet(Services):
         self._entry.touch()
 
     def close(self) -> None:
-        """Nothing was emitted."""
+        self._execution.values.close(self._own.thread_id, self._own.fence)
 
 
 class Execution:

@@ -83,6 +83,22 @@ class RunRecovered(RunEvent):
 
 
 @dataclass(frozen=True, slots=True)
+class WebhookDelivered(Event):
+    run_id: str
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookFailed(Event):
+    """An attempt came to nothing. `retry_in` (s) None: it was given up."""
+
+    run_id: str
+    attempt: int
+    error: str | None
+    retry_in: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRegistered(Event):
     epoch: int
 

@@ -14,6 +14,7 @@ from coordinator.telemetry.events import (
     RunForced,
     RunLost,
     RunRecovered,
+    WebhookFailed,
     WorkerFenced,
 )
 
@@ -23,6 +24,7 @@ _LEVELS: dict[type[Event], int] = {
     RunLost: logging.WARNING,
     RunRecovered: logging.WARNING,
     PeerBuried: logging.WARNING,
+    WebhookFailed: logging.WARNING,
     ConnectivityChanged: logging.WARNING,
 }
 _SILENT = (RunEmitted,)  # the stream of a run belongs to its watchers, not into a log

@@ -62,10 +62,8 @@ class Pruner:
         removed = await prune(self._store, self._keep)
         if any(removed):
             logger.info(
-                "Pruned %d runs, %d transitions and %d workers",
-                removed.runs,
-                removed.transitions,
-                removed.workers,
+                "Pruned %d runs, %d transitions, %d workers and %d webhooks",
+                *removed,
             )
 
     async def stop(self) -> None:

@@ -59,14 +59,12 @@ class Connections:
         self.calls = 0
 
     async def open(self) -> None:
-        """With one connection, so that it is known that it works. Raises StoreUnavailable, StoreRefused."""
-        arguments = connect_arguments(self._address, self._options, longest=self._longest)
-        try:
+        """Connects to nothing yet: a connection is made when it is needed, and let go when it is idle."""
+        if self._pool is None:
+            arguments = connect_arguments(self._address, self._options, longest=self._longest)
             self._pool = await asyncpg.create_pool(
-                min_size=1, max_size=self._size, reset=_nothing_to_reset, **arguments
+                min_size=0, max_size=self._size, reset=_nothing_to_reset, **arguments
             )
-        except Exception as error:
-            raise fault_of(error).as_error(error) from error
 
     async def aclose(self) -> None:
         """Lets calls that are under way finish, for at most `longest`."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from stores.errors import StoreUnavailable, ThreadExists, ThreadNotFound
 from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
-from stores.postgres.connections import Connections, connect_arguments
+from stores.postgres.connections import CONNECT_WITHIN, Connections
 from stores.postgres.faults import fault_of
 from stores.postgres.heart import PostgresHeart
 from stores.postgres.options import Options
@@ -84,8 +85,8 @@ class PostgresStore(SQLTransactions):
         async with self._opening:
             if self._open:
                 return
-            await self._check_and_migrate()
             try:
+                await self._check_and_migrate()
                 for pool in (self._waiting, self._batches, self._urgent):
                     await pool.open()
             except BaseException:
@@ -94,8 +95,7 @@ class PostgresStore(SQLTransactions):
             self._open = True
 
     async def _check_and_migrate(self) -> None:
-        cx = await self._connect()
-        try:
+        async with self._connection() as cx:
             found = await schema.version(cx, self._options.schema)
             if found == schema.migrations()[-1].number:
                 return
@@ -105,15 +105,16 @@ class PostgresStore(SQLTransactions):
                     hint="Run `coordinator db migrate` first.",
                 )
             await schema.migrate(cx, self._options.schema)
-        except Exception as error:
-            raise fault_of(error).as_error(error) from error
-        finally:
-            await cx.close()
 
-    async def _connect(self) -> asyncpg.Connection[Any]:
-        arguments = connect_arguments(self._address, self._options, longest=self._options.busy_timeout)
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
+        """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
         try:
-            return await asyncpg.connect(**arguments)
+            cx = await asyncpg.connect(**self._address.arguments(), timeout=CONNECT_WITHIN)
+            try:
+                yield cx
+            finally:
+                await cx.close(timeout=CONNECT_WITHIN)
         except Exception as error:
             raise fault_of(error).as_error(error) from error
 
@@ -268,10 +269,5 @@ class PostgresStore(SQLTransactions):
 
     async def inspect(self) -> Inspection:
         """Look the schema over; the store need not be open. See `stores.inspection`."""
-        cx = await self._connect()
-        try:
+        async with self._connection() as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())
-        except Exception as error:
-            raise fault_of(error).as_error(error) from error
-        finally:
-            await cx.close()

@@ -21,4 +21,5 @@ class Statements(NamedTuple):
     reading: Any
     records: Any
     threads: Any
+    webhooks: Any
     workers: Any

@@ -10,7 +10,7 @@ import pytest
 from stores.base import CoordinationStore
 from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
-from tests.conformance.run_store import StoreConformance
+from tests.conformance.run_store import RunConformance, StoreConformance
 from tests.support.builders import StoreClock
 from tests.support.postgres import Database
 
@@ -30,12 +30,10 @@ class TestSQLiteStore(StoreConformance):
         await store.aclose()
 
 
-class TestPostgresStore(StoreConformance):
+class TestPostgresStore(RunConformance):
     """As a role with the rights of a worker, and no others."""
 
     @pytest.fixture
-    async def store(
-        self, clock: StoreClock, shared_postgres: Database
-    ) -> AsyncGenerator[CoordinationStore]:
+    async def store(self, clock: StoreClock, shared_postgres: Database) -> AsyncGenerator[CoordinationStore]:
         async with shared_postgres.store(clock=clock) as store:
             yield store

@@ -18,6 +18,7 @@ from coordinator import (
     RunNotFound,
     RunStatus,
     Settings,
+    StoreUnavailable,
     ThreadExists,
     ThreadNotFound,
     ThreadQuery,
@@ -25,13 +26,14 @@ from coordinator import (
 )
 from coordinator.testing.valkey import ValkeyServer
 from stores.base import CoordinationStore
-from stores.rows import ThreadRow
+from stores.rows import Finish, Outcome, Ownership, ThreadRow
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.runs import managing
 from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
 
-NEVER = 3600.0
+BRIEF: dict[str, Any] = {"keep_temporary": 0, "sweep": 3600.0}
+"""A temporary thread may go at once, and only a test sweeps."""
 
 
 def store_of(manager: RunManager) -> CoordinationStore:
@@ -56,8 +58,7 @@ async def brief(
 ) -> AsyncGenerator[list[RunManager]]:
     """Two workers whose temporary threads may go at once, and that sweep only when they are told to."""
     redis = shared_valkey.url if request.param == "redis" else None
-    settings: dict[str, Any] = {"keep_temporary": 0, "sweep": NEVER}
-    async with team_of(2, tmp_path, redis=redis, namespace=namespace, **settings) as managers:
+    async with team_of(2, tmp_path, redis=redis, namespace=namespace, **BRIEF) as managers:
         yield managers
 
 
@@ -281,6 +282,34 @@ async def test_what_comes_late_does_not_bring_it_back(brief: list[RunManager], s
     assert await store_of(brief[1]).row(run.run_id) is None
 
 
+async def test_an_end_whose_answer_was_lost_does_not_bring_it_back(
+    brief: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Committed, and removed by a peer, before its owner heard of it and says it again."""
+    store, repeated = store_of(brief[0]), asyncio.Event()
+    finish = store.finish
+
+    async def losing(own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+        await finish(own, outcome, hold=hold)
+        await sweep(brief[1])
+        monkeypatch.setattr(store, "finish", repeating)
+        raise StoreUnavailable("the answer was lost")
+
+    async def repeating(own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+        answer = await finish(own, outcome, hold=hold)
+        assert (answer.lost, answer.decision) == (True, None)
+        repeated.set()
+        return answer
+
+    monkeypatch.setattr(store, "finish", losing)
+    run, agent = await running(brief[0], "tmp", Agent(returns=1), temporary_thread=True)
+    agent.may_end.set()
+    assert await brief[0].wait(run.run_id, timeout=5) == 1
+    assert repeated.is_set()
+    assert await store.thread("tmp") is None
+    assert await store.row(run.run_id) is None
+
+
 async def test_its_events_are_removed_from_redis(
     tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
 ) -> None:
@@ -290,9 +319,8 @@ async def test_its_events_are_removed_from_redis(
     def logs() -> bytes:
         return shared_valkey.command("KEYS", f"{namespace}:{{t:tmp}}:log:*")
 
-    settings: dict[str, Any] = {"keep_temporary": 0, "sweep": NEVER}
     url = shared_valkey.url
-    async with team_of(2, tmp_path, redis=url, namespace=namespace, **settings) as (here, there):
+    async with team_of(2, tmp_path, redis=url, namespace=namespace, **BRIEF) as (here, there):
         run = await here.create_or_reject("tmp", temporary_thread=True)
         here.launch(run, telling)
         await here.wait(run.run_id, timeout=5)
@@ -350,15 +378,16 @@ async def test_a_sweep_among_admissions(brief: list[RunManager]) -> None:
 
 
 async def test_a_worker_that_takes_a_temporary_run_over_forgets_it_as_soon(tmp_path: Path) -> None:
-    settings = Settings(
-        store=f"sqlite:///{tmp_path / 'runs.db'}", **{**QUICK, "keep_temporary": 0, "sweep": NEVER}
-    )
-    async with open_coordinator(settings=settings, assistants={"agent": quick}) as peer:
+    settings = Settings(store=f"sqlite:///{tmp_path / 'runs.db'}", **{**QUICK, **BRIEF})
+    async with (
+        open_coordinator(settings=settings, assistants={"agent": quick}) as peer,
+        open_coordinator(settings=settings) as sweeper,
+    ):
         async with open_coordinator(settings=settings, assistants={"agent": quick}) as home:
             await running(home, "tmp", temporary_thread=True)
             run = await home.create_or_reject("tmp", "agent", multitask_strategy="enqueue")
             await home.drain(grace=0)
         await peer.wait(run.run_id, timeout=5)
         assert await peer.get(run.run_id) is not None
-        await sweep(peer)
+        await sweep(sweeper)
         assert await peer.get(run.run_id) is None

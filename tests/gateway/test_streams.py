@@ -350,3 +350,43 @@ def test_bytes_of_an_event() -> None:
 
     assert frame("values", b"{}", "3-7") == b"event: values\r\ndata: {}\r\nid: 3-7\r\n\r\n"
     assert frame("a|b", json.dumps("x\ny").encode()) == b'event: a|b\r\ndata: "x\\ny"\r\n\r\n'
+
+
+class TestLeaving:
+    """The worker leaves: its clients look for another one, and nobody is taken to have gone away."""
+
+    async def test_answers_break_off_and_new_ones_are_refused(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        path = ""
+
+        async def watch() -> None:
+            nonlocal path
+            asked = body("gated", {"gate": thread}, on_disconnect="cancel")
+            async with here.raw.stream("POST", f"/threads/{thread}/runs/stream", **asked) as response:
+                path = response.headers["content-location"]
+                async for _ in events(response):
+                    here.gateway.let_go()
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await watch()
+        for verb in ("stream", "join"):
+            refused = await here.raw.get(f"{path}/{verb}")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (await there.raw.get(path)).json()["status"] in ("pending", "running")
+        GATES.setdefault(thread, asyncio.Event()).set()
+        await until_status(there.sdk, thread, path.rsplit("/", 1)[1], "success")
+
+    async def test_json_that_is_waited_for_breaks_off(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await here.sdk.runs.create(thread, "gated", input={"gate": thread})
+
+        async def join() -> None:
+            path = f"/threads/{thread}/runs/{run['run_id']}/join"
+            async with here.raw.stream("GET", path) as response:
+                async for _ in response.aiter_raw():
+                    here.gateway.let_go()
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await join()
+        GATES.setdefault(thread, asyncio.Event()).set()
+        await until_status(there.sdk, thread, run["run_id"], "success")

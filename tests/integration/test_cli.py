@@ -719,14 +719,14 @@ async def old(empty: str) -> str:
 
 
 async def test_prune_counts_first_and_removes_what_was_confirmed(old: str) -> None:
-    found = {"runs": 2, "transitions": 2, "workers": 0}
-    nothing = {"runs": 0, "transitions": 0, "workers": 0}
+    found = {"runs": 2, "transitions": 2, "workers": 0, "webhooks": 0}
+    nothing = {"runs": 0, "transitions": 0, "workers": 0, "webhooks": 0}
     looked = await cli("prune", "--older-than", "30d", "--dry-run", "--json", "--store", old)
     assert (looked.code, looked.document) == (DONE, {"dry_run": True, "found": found, "removed": nothing})
     for asked in ((), ("--json",)):
         refused = await cli("prune", "--older-than", "30d", *asked, "--store", old)
         assert (refused.code, refused.out) == (USAGE, "")
-        assert "2 runs, 2 transitions and 0 dead workers" in refused.err
+        assert "2 runs, 2 transitions, 0 dead workers and 0 webhooks" in refused.err
         assert "--yes" in refused.err
     assert (await cli("prune", "--older-than", "6w", "--yes", "--store", old)).out == "nothing to remove\n"
     done = await cli("prune", "--older-than", "30d", "--yes", "--json", "--store", old)

@@ -37,10 +37,6 @@ class Faults:
     """How often the transport of a process goes away for a while, or all that it keeps is flushed."""
     proofs: bool = False
     """All processes are on one host: a dead one is proven dead."""
-    portable: bool = False
-    """All processes know an assistant: a run of it that waits goes on elsewhere when its home goes."""
-    delays: bool = False
-    """Some runs are asked for now and meant for later."""
     disordered: bool = False
     """Answers of one process may overtake each other, as with a pool of connections."""
 
@@ -49,8 +45,7 @@ def draw(chance: Random) -> Faults:
     def some(share: float) -> bool:
         return chance.random() < share
 
-    faults = Faults(connected=some(0.6), proofs=some(0.4), disordered=some(0.3), portable=some(0.4))
-    faults.delays = some(0.3)
+    faults = Faults(connected=some(0.6), proofs=some(0.4), disordered=some(0.3))
     if some(0.1):
         return faults  # nothing goes wrong
     faults.strike["slow"] = chance.choice((0.0, 0.05, 0.2))

@@ -53,6 +53,20 @@ class Run:
     portable: bool = False
     due: int | None = None
     """While it is delayed: until when, by the store's clock."""
+    parent: str | None = None
+    on_disconnect: str = "cancel"
+    timeout: float | None = None
+    idle: float | None = None
+    queue: float | None = None
+    """Time limits, s."""
+    asked_at: float = 0.0
+    """Since when it waits for its turn, or will."""
+    taken_at: float = 0.0
+    started_at: float = 0.0
+    sign_at: float = 0.0
+    """When its code last gave a sign of life."""
+    let_go: bool = False
+    """Its caller has forgotten it, or has ended it before its turn."""
 
     @property
     def in_flight(self) -> bool:
@@ -87,6 +101,8 @@ class Truth:
     """Nothing goes wrong in this world, so that speed can be asked for."""
     reported: set[str] = field(default_factory=set[str])
     keys: dict[str, str] = field(default_factory=dict[str, str])
+    clock_jumped: bool = False
+    _gone: list[str] = field(default_factory=list[str])
     _notes: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
     _places: Iterator[int] = field(default_factory=count)
     """Of the lines: whoever has joined one later has a greater one."""
@@ -98,11 +114,16 @@ class Truth:
         """Called by the database for each line of the audit, inside the transaction."""
         self._notes.append(columns)
 
+    def gone(self, run_id: str) -> None:
+        """Called by the database for each run that is deleted, inside the transaction."""
+        self._gone.append(run_id)
+
     # -- at each commit
 
     def commit(self, op: str, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[[], Any]) -> Any:
         """Run the transaction and account for it."""
         self._notes.clear()
+        self._gone.clear()
         own: Ownership | None = args[0] if op in OWNERS else None
         before = self.runs.get(own.run_id) if own is not None else None
         fence = before.fence if before is not None else None
@@ -110,6 +131,7 @@ class Truth:
             answer = call()
         except BaseException:
             self._notes.clear()
+            self._gone.clear()
             raise
         notes, self._notes = self._notes, []
         if own is not None and (notes or op in ("save", "restore")):
@@ -119,7 +141,28 @@ class Truth:
         known = getattr(self, f"_{op}", None)
         if known is not None:
             known(args, kwargs, answer, bool(notes))
+        for run_id in self._gone:
+            self._deleted(op, run_id)
+        if any(columns[3] in OPEN and columns[4] not in OPEN for columns in notes):
+            self._families()
         return answer
+
+    def _deleted(self, op: str, run_id: str) -> None:
+        run = self.runs[run_id]
+        run.deleted = True
+        if run.holds or run.status in OPEN:
+            self.wrong(f"{op} deleted run {run_id}, which is in flight")
+
+    def _families(self) -> None:
+        """Whoever ends otherwise than well takes along what it started."""
+        for child in self.runs.values():
+            parent = self.runs.get(child.parent or "")
+            if parent is None or child.deleted or child.status not in OPEN:
+                continue
+            if parent.status not in OPEN and parent.status is not RunStatus.success and not parent.deleted:
+                self.wrong(
+                    f"run {child.run_id} goes on although {parent.run_id}, its parent, is {parent.status}"
+                )
 
     def _owner_wrote(self, op: str, own: Ownership, fence: int | None) -> None:
         if own.epoch in self.dead:
@@ -157,6 +200,7 @@ class Truth:
             run.decisions += 1
             if run.decisions > 1:
                 self.wrong(f"run {run_id} was decided twice")
+            self._in_time(run, cause, waited=bool((run.queued or run.due) and not run.taken_at))
             if cause == "orphaned" and epoch not in self.dead and op != "retire":
                 self.wrong(f"run {run_id} of live epoch {epoch} was ended as an orphan")
         elif old is not None and old not in OPEN and new != old:
@@ -190,6 +234,37 @@ class Truth:
             self.wrong(f"run {run.run_id} joined the line {late:.3f} s after its time")
         run.waiting, run.queued, run.due, run.number = True, True, None, next(self._places)
 
+    def _in_time(self, run: Run, cause: str | None, *, waited: bool) -> None:
+        """A time limit ends what has passed it, and nothing else."""
+        now = self.now()
+        if cause == "idle" and run.idle is not None and now - run.sign_at < run.idle - 0.001:
+            self.wrong(f"run {run.run_id} was ended as silent {now - run.sign_at:.3f} s after a sign of life")
+        if cause == "queue_timeout" and not waited:
+            self.wrong(f"run {run.run_id} was ended for its waiting, and had its turn")
+        if self.clock_jumped:
+            return
+        if cause == "timeout" and (run.timeout is None or now - run.started_at < run.timeout - 0.001):
+            self.wrong(
+                f"run {run.run_id} was ended after {now - run.started_at:.3f} s, its limit is {run.timeout}"
+            )
+        if cause == "queue_timeout" and (run.queue is None or now - run.asked_at < run.queue - 0.001):
+            self.wrong(f"run {run.run_id} waited {now - run.asked_at:.3f} s, its limit is {run.queue}")
+        if self.quiet and (limit := self._limit(run)) is not None and now - limit > 0.3:
+            self.wrong(f"run {run.run_id} outlived its time limit by {now - limit:.3f} s")
+
+    def _limit(self, run: Run) -> float | None:
+        """When its time is over, as far as it is known from outside."""
+        if run.waiting:
+            return None if run.queue is None else run.asked_at + run.queue
+        return None if run.timeout is None or not run.started_at else run.started_at + run.timeout
+
+    def look_for_overdue(self, calm_since: float) -> None:
+        """When nothing goes wrong any more, whoever is left finds what has passed its limit."""
+        for run in self.runs.values():
+            limit = self._limit(run) if run.status in OPEN and not run.deleted else None
+            if limit is not None and self.now() - max(limit, calm_since) > 20.0 and not self.clock_jumped:
+                self.wrong(f"run {run.run_id} outlives its time limit")
+
     def _taken_over(self, run: Run, epoch: int) -> None:
         if run.home == epoch:
             return
@@ -207,6 +282,7 @@ class Truth:
         if run.due is not None:
             self.wrong(f"run {run.run_id} took thread {run.thread_id} before its time")
         run.waiting = False
+        run.taken_at = self.now()
         for other in self.runs.values():
             if other.thread_id != run.thread_id or other is run:
                 continue
@@ -226,7 +302,13 @@ class Truth:
         new: NewRun = args[0]
         if not wrote or admission.existing is not None:
             return
-        self.runs[new.run_id].kind, self.runs[new.run_id].portable = new.kind, new.portable
+        self._know(new)
+        replaced = {one.run_id for decision in admission.replaced for one in (decision, *decision.children)}
+        if new.parent_run_id in replaced:
+            self.runs[new.run_id].parent = None  # it was to take the place of who asked for it
+        parent = self.runs.get(self.runs[new.run_id].parent or "")
+        if parent is not None and parent.status not in OPEN and parent.status is not RunStatus.success:
+            self.wrong(f"run {new.run_id} was admitted although its parent is {parent.status}")
         if new.delay_ms is not None:
             self.runs[new.run_id].due = self.wall() + new.delay_ms * 1000
         others = [run for run in self.in_flight(new.thread_id) if run.run_id != new.run_id]
@@ -244,6 +326,18 @@ class Truth:
             self.wrong(f"{waiting + 1} runs wait on {new.thread_id}")
         elif new.multitask_strategy == "reject" and others:
             self.wrong(f"run {new.run_id} was to be refused over {others[0].run_id}")
+
+    def _insert(self, args: Any, kwargs: Any, admission: Admission, wrote: bool) -> None:
+        if wrote and admission.existing is None:
+            self._know(args[0])
+
+    def _know(self, new: NewRun) -> None:
+        run = self.runs[new.run_id]
+        run.kind, run.portable, run.parent = new.kind, new.portable, new.parent_run_id
+        run.on_disconnect, run.asked_at = new.on_disconnect, self.now() + (new.delay_ms or 0) / 1000
+        limits = (None if ms is None else ms / 1000 for ms in (new.timeout_ms, new.idle_timeout_ms))
+        run.timeout, run.idle = limits
+        run.queue = None if new.queue_timeout_ms is None else new.queue_timeout_ms / 1000
 
     def _register(self, args: Any, kwargs: Any, epoch: int, wrote: bool) -> None:
         self.beats[epoch] = self.now()
@@ -289,6 +383,7 @@ class Truth:
         run = self.runs[args[0].run_id]
         if wrote:
             run.started, run.before = True, self.values.get(run.thread_id)
+            run.started_at = run.sign_at = self.now()
         if run.holds and run.started and started.values != self.values.get(run.thread_id):
             self.wrong(f"run {run.run_id} began with values {started.values!r}")
 
@@ -324,13 +419,14 @@ class Truth:
     def _delete_thread(self, args: Any, kwargs: Any, answer: None, wrote: bool) -> None:
         if not wrote:
             return
-        thread_id = args[0].thread_id
-        self.values.pop(thread_id, None)
-        for run in self.runs.values():
-            if run.thread_id == thread_id and run.run_id != args[0].run_id and not run.in_flight:
-                run.deleted = True
+        self.values.pop(args[0].thread_id, None)
 
     # -- what tasks do
+
+    def sign(self, run_id: str) -> None:
+        """Its code gives a sign of life."""
+        if (run := self.runs.get(run_id)) is not None:
+            run.sign_at = self.now()
 
     def step(self, run_id: str, epoch: int, fence: int, *, guarded: bool) -> None:
         """A task of a run does something; `guarded`: right after `ctx.check()` let it pass."""
@@ -383,6 +479,13 @@ class Truth:
                 self.wrong(f"wait for {run_id} ({run.status}) returned {result!r}, not {expected!r}")
         elif run.status is not status:
             self.wrong(f"wait for {run_id} said {status}, it is {run.status}")
+
+    def followed(self, run_id: str, status: RunStatus) -> None:
+        run = self.runs.get(run_id)
+        if run is None or run.deleted:
+            return
+        if run.in_flight or run.status is not status:
+            self.wrong(f"a follower of {run_id} was told that it is {status}; it is {run.status}")
 
     def refused(self, thread_id: str, holder: str | None, asked: float) -> None:
         run = self.runs.get(holder or "")
@@ -441,7 +544,11 @@ class Truth:
                 self.wrong(f"run {run_id} was cancelled, and is {status}")
             if run.stopped_here and run.told_at is not None and status == RunStatus.success:
                 self.wrong(f"the task of {run_id} was stopped for a cancel, and the run is {status}")
-            if run.handed_out and (error or "").startswith("The worker that was to run this is gone"):
+            if (
+                run.handed_out
+                and not run.let_go
+                and (error or "").startswith("The worker that was to run this is gone")
+            ):
                 self.wrong(f"run {run_id} was ended by its own worker as somebody else's")
             if action == "rollback" and started is not None and fence and status == RunStatus.interrupted:
                 if undone not in ("done", "failed"):

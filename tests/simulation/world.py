@@ -9,10 +9,12 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from coordinator.settings import Settings
 from stores.errors import StoreUnavailable
-from tests.simulation import stand_ins
+from tests.simulation import stand_ins, workload
 from tests.simulation.agents import Habits
 from tests.simulation.bus import Bus
+from tests.simulation.callers import Callers
 from tests.simulation.calls import Call
 from tests.simulation.faults import Faults, draw
 from tests.simulation.logged import errors_logged
@@ -20,8 +22,7 @@ from tests.simulation.loop import Handle, Livelock, Schedule
 from tests.simulation.pace import Pace
 from tests.simulation.process import SETTINGS, Process
 from tests.simulation.store import URGENT, WRITES, Database
-from tests.simulation.truth import Truth
-from tests.simulation.workload import Callers
+from tests.simulation.truth import Run, Truth
 
 Met = tuple[str, str, str, str]
 """Await point, operation, before or after its commit, what happened there."""
@@ -42,6 +43,10 @@ class World:
         self.truth.ttl = SETTINGS.lease_ttl
         self.truth.term = SETTINGS.lease_ttl - SETTINGS.lease_margin
         self.faults: Faults = draw(self.chance)
+        self.features = workload.draw(self.chance)
+        self.settings = SETTINGS
+        if self.features.settings:
+            self.settings = Settings(**{**SETTINGS.model_dump(), **self.features.settings})
         self.quiet = self.truth.quiet = not self.faults.strike
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
         self.truth.longest_stop = SETTINGS.force_after + 0.5
@@ -58,7 +63,7 @@ class World:
         self._closing = self._done = False
         self.database = database
         database.empty()
-        database.note = self.truth.note
+        database.note, database.gone = self.truth.note, self.truth.gone
         database.clock = lambda: self.wall_ns() // 1000
         self.callers = Callers(self, self.chance)
 
@@ -85,7 +90,7 @@ class World:
             self.say(None, f"seed {self.seed}: {self.faults}")
             for _ in range(self.chance.choice((1, 2, 2, 3))):
                 self._start_process()
-            for when, name in self.callers.plan():
+            for when, name in workload.plan(self.chance):
                 self.schedule.after(when, self._call, name)
             self._plan_trouble()
             self.schedule.after(TROUBLE, self._be_calm)
@@ -165,6 +170,7 @@ class World:
         self.say(process, "is killed")
         process.loop.kill()
         process.unsent.clear()
+        process.died = self.schedule.now
         self.truth.killed |= process.epochs
         if self.chance.random() < 0.6:
             self.schedule.after(self.chance.uniform(0.05, 2.0), self.restart)
@@ -202,6 +208,10 @@ class World:
     def away_from(self, process: Process) -> bool:
         return self.schedule.now < max(self.outage_until, process.cut_until)
 
+    def died_at(self, epoch: int) -> float | None:
+        process = self.epochs.get(epoch)
+        return None if process is None else process.died
+
     def breaks(self) -> bool:
         return self.chance.random() < self.faults.broken
 
@@ -215,6 +225,7 @@ class World:
 
     def _jump(self) -> None:
         """All processes are on one host, which is what SQLite asks for: its clock is everybody's."""
+        self.truth.clock_jumped = True
         self._skew += self.chance.choice((-15.0, 0.5, 40.0))
         self.say(None, f"the clock jumps to {self._skew:+} s")
 
@@ -317,13 +328,16 @@ class World:
             self._close()
             return
         for run in unsettled:
-            self._end_what_hangs(run.run_id)
+            self._end_what_hangs(run)
+        self.truth.look_for_overdue(self._calm_since)
         self.schedule.after(0.25, self._look)
 
-    def _end_what_hangs(self, run_id: str) -> None:
-        run, habits = self.truth.runs[run_id], self.habits.get(run_id)
+    def _end_what_hangs(self, run: Run) -> None:
+        run_id, habits = run.run_id, self.habits.get(run.run_id)
         if habits is None or habits.ends != "hangs" or run.waiting or run.status.value != "running":
             return
+        if run.timeout is not None or (run.idle is not None and habits.silent):
+            return  # it ends by itself
         up = [process for process in self.up() if not process.loop.stopped]
         if up and self.schedule.now - self._asked.get(run_id, 0.0) > 5.0:
             self._asked[run_id] = self.schedule.now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,9 +94,11 @@ async def gateways(
     namespace: str,
     *,
     settings: dict[str, Any] | None = None,
+    agents: Callable[[], dict[str, Any]] = lambda: AGENTS,
     **gateway: Any,
 ) -> AsyncGenerator[list[Served]]:
-    """Workers on one SQLite file and one Redis, that hear each other when this returns."""
+    """Workers on one SQLite file and one Redis, that hear each other when this returns. `agents` makes
+    those of each worker."""
     given = Settings(
         store=f"sqlite:///{folder / 'runs.db'}",
         redis=redis,
@@ -106,7 +108,7 @@ async def gateways(
     async with AsyncExitStack() as stack:
         team: list[Served] = []
         for _ in range(size):
-            manager = await stack.enter_async_context(open_coordinator(settings=given, assistants=AGENTS))
+            manager = await stack.enter_async_context(open_coordinator(settings=given, assistants=agents()))
             await wait_until(
                 lambda manager=manager: manager.connectivity is Connectivity.connected,
                 description="the worker hears its abort channel",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +16,7 @@ from coordinator.testing.postgres import URL_VARIABLE, PostgresServer
 from stores.postgres import Options, PostgresStore
 from stores.sql.postgres import schema
 
+TABLES = ("workers", "threads", "deleted_threads", "passing_fences", "runs", "transitions")
 PASSWORD = "worker"  # of a role that exists on a server of the tests' own
 
 
@@ -23,6 +25,8 @@ class Database:
 
     def __init__(self, url: str, server: PostgresServer | None = None) -> None:
         self.url, self.server = url, server
+        self._names: list[str] = []
+        self._free: list[str] = []
 
     def as_role(self, role: str, password: str = PASSWORD) -> str:
         parts = urlsplit(self.url)
@@ -44,14 +48,25 @@ class Database:
 
     @asynccontextmanager
     async def worker(self) -> AsyncGenerator[tuple[str, str]]:
-        """(the URL of a role with a worker's rights and no others, a migrated schema). Gone afterwards."""
+        """(the URL of a role with a worker's rights and no others, a migrated schema with nothing in it)."""
+        name = self._free.pop() if self._free else await self._made()
+        try:
+            yield self.as_role(name), name
+        finally:
+            tables = ", ".join(f"{name}.{table}" for table in TABLES)
+            await self.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+            self._free.append(name)
+
+    async def _made(self) -> str:
         name = f"test_{uuid4().hex[:12]}"
         async with self.connection() as cx:
             await cx.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
             await schema.migrate(cx, name, grant_to=name)
-        try:
-            yield self.as_role(name), name
-        finally:
+        self._names.append(name)
+        return name
+
+    async def clean(self) -> None:
+        for name in self._names:
             await self.execute(f"DROP SCHEMA {name} CASCADE", f"DROP OWNED BY {name}", f"DROP ROLE {name}")
 
     @asynccontextmanager
@@ -72,7 +87,9 @@ def database() -> Generator[Database]:
     """The server that COORDINATOR_TEST_POSTGRES_URL names, or one of the session's own. On that one, a
     deadlock is a failure of whatever led to it."""
     if url := os.environ.get(URL_VARIABLE):
-        yield Database(url)
+        found = Database(url)
+        yield found
+        asyncio.run(found.clean())
         return
     with PostgresServer(durable=False) as server:
         yield Database(server.url(), server)

@@ -15,6 +15,7 @@ import pytest
 
 from coordinator import RunContext
 from coordinator.testing.valkey import ValkeyServer
+from tests.support.gateways import one_gateway
 from tests.support.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,6 +34,9 @@ async with open_coordinator("sqlite:///runs.db", redis="redis://localhost") as m
     await manager.cancel(run.run_id, reason="user pressed stop", actor="u1", wait=5)
     result = await manager.wait(run.run_id)       # from any worker
 """  # noqa: E501 - word for word
+
+GATEWAY = "http://127.0.0.1:2024"
+"""Where examples find a gateway with the demo assistant."""
 
 PLACEHOLDER = re.compile(r"[A-Z]+")
 
@@ -62,11 +66,11 @@ def somewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, namespace: str) -
     monkeypatch.setenv("COORDINATOR_NAMESPACE", namespace)
 
 
-async def run_examples(document: Path, redis: str) -> dict[str, Any]:
+async def run_examples(document: Path, redis: str, gateway: str = GATEWAY) -> dict[str, Any]:
     """Run the document's blocks one after another, as one program that may await at its top level."""
     names: dict[str, Any] = {"__name__": document.stem}
     for number, block in enumerate(blocks(document, "python"), start=1):
-        source = block.replace("redis://localhost", redis)
+        source = block.replace("redis://localhost", redis).replace(GATEWAY, gateway)
         tree = compile(
             source,
             f"{document.name}, block {number}",
@@ -84,7 +88,11 @@ async def run_examples(document: Path, redis: str) -> dict[str, Any]:
 async def test_examples_run(
     document: Path, shared_valkey: ValkeyServer, somewhere: None, no_task_left: None
 ) -> None:
-    await run_examples(document, shared_valkey.url)
+    if GATEWAY not in document.read_text():
+        await run_examples(document, shared_valkey.url)
+        return
+    async with one_gateway() as served:
+        await run_examples(document, shared_valkey.url, served.url)
 
 
 async def test_the_example_cancels_its_run(

@@ -55,9 +55,8 @@ def foreign(path: Path) -> Path:
     return path
 
 
-def test_migrations_are_numbered_in_order() -> None:
-    numbers = [migration.number for migration in migrations()]
-    assert numbers == sorted(set(numbers))
+def test_migrations_are_numbered_without_holes() -> None:
+    assert [migration.number for migration in migrations()] == list(range(1, len(migrations()) + 1))
     for migration in migrations():
         assert migration.name.startswith(f"{migration.number:04}_")
 

@@ -3,14 +3,9 @@
 from __future__ import annotations
 
 import logging
-import sys
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
-from importlib.util import find_spec
-from pathlib import Path
-from typing import Any, Literal
 
-from coordinator.cli.failures import DONE, USAGE, CommandFailed
+from coordinator.cli.serve.asked import Asked
 from coordinator.cli.serve.banner import Banner
 from coordinator.cli.serve.embedded import EmbeddedRedis, data_folder, store_in
 from coordinator.gateway.server import logs
@@ -22,55 +17,12 @@ from coordinator.gateway.shared_counts import shared_between_workers
 
 logger = logging.getLogger("coordinator.serve")
 
-_NEEDED = ("fastapi", "uvicorn")
 
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """The options. None = the environment or the default, which the worker looks up."""
-
-    host: str
-    port: int
-    workers: int
-    store: str | None
-    redis: str | None
-    assistants: str | None
-    log_format: Literal["text", "json"]
-    settings: dict[str, Any] = field(default_factory=dict[str, Any])
-    gateway: dict[str, Any] = field(default_factory=dict[str, Any])
-    develops: bool = False
-    watched: tuple[Path, ...] = ()
-    """Folders whose Python files are looked at for changes."""
-
-
-async def serve(asked: Asked) -> int:
-    """Until a signal ends it. Raises CommandFailed."""
-    _check_installed()
+async def serve(asked: Asked) -> None:
+    """Until a signal ends it. Raises CannotServe."""
     logs.configure(asked.log_format, "supervisor")
-    try:
-        async with AsyncExitStack() as stack:
-            await _run(asked, stack)
-    except CannotServe as error:
-        raise CommandFailed("CannotServe", error.message, error.hint, code=error.code) from None
-    return DONE
-
-
-def _check_installed() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
-    if missing:
-        raise CommandFailed(
-            "NotInstalled",
-            f"{' and '.join(missing)} not installed",
-            "Install the server with: pip install 'run-coordinator[gateway]'",
-            code=USAGE,
-        )
-    if sys.platform == "win32":
-        raise CommandFailed(
-            "NotSupported",
-            "a server needs the signals and sockets of Linux or macOS",
-            "On Windows, mount `coordinator.gateway.create_gateway` in an app of your own",
-            code=USAGE,
-        )
+    async with AsyncExitStack() as stack:
+        await _run(asked, stack)
 
 
 async def _run(asked: Asked, stack: AsyncExitStack) -> None:
@@ -106,7 +58,7 @@ async def _run(asked: Asked, stack: AsyncExitStack) -> None:
     }
 
     def orders(slot: int) -> Orders:
-        return Orders(slot, 0, asked.assistants, asked.log_format, settings, gateway)
+        return Orders(slot, 0, asked.assistants, asked.log_format, settings, gateway, asked.watched)
 
     banner = Banner(listening, asked.workers, embedded, bool(asked.watched) if asked.develops else None)
     await Supervisor(
@@ -114,17 +66,8 @@ async def _run(asked: Asked, stack: AsyncExitStack) -> None:
         orders,
         slots=asked.workers,
         announce=lambda up: _announce(banner, up, asked.log_format),
-        changes=_changes(asked.watched),
         beside=() if redis is None else (redis.keep,),
     ).run()
-
-
-def _changes(watched: tuple[Path, ...]) -> Any:
-    if not watched:
-        return None
-    from coordinator.cli.serve.reload import changes
-
-    return changes(list(watched))
 
 
 def _announce(banner: Banner, up: Ready, log_format: str) -> None:

@@ -1,7 +1,8 @@
 """The line between a supervisor and one worker: JSON, one object a line, over a pair of sockets.
 
     to the worker     its orders, once
-    from the worker   {"ready": {…}} when it listens, or {"failed": {message, hint, code}}
+    from the worker   {"ready": {…}} when it listens, or {"failed": {message, hint, code}};
+                      {"changed": "file"} when its code was edited
 
 Its end is news as well: a worker whose supervisor is gone leaves, however that went.
 """
@@ -34,6 +35,8 @@ class Orders:
     log_format: Literal["text", "json"] = "text"
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     gateway: dict[str, Any] = field(default_factory=dict[str, Any])
+    watched: list[str] = field(default_factory=list[str])
+    """Folders: it tells when a Python file below them has changed."""
 
     def line(self) -> bytes:
         return _line(asdict(self))
@@ -66,6 +69,10 @@ class WorkerEnd:
 
     def ready(self, about: Ready) -> None:
         self._say({"ready": asdict(about)})
+
+    def changed(self, what: str) -> None:
+        """From any thread, after `ready`."""
+        self._say({"changed": what})
 
     def failed(self, why: CannotServe) -> None:
         self._say({"failed": why.document()})

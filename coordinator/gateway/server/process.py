@@ -87,6 +87,13 @@ class WorkerProcess:
             f"{self.name} {ending(status)} before it listened", "What it said before is above", code=FAILED
         )
 
+    async def change(self) -> str | None:
+        """Once it is ready: which of its files was edited next. None when it is gone."""
+        with suppress(ConnectionError):
+            if line := await self._lines.readline():
+                return str(json.loads(line)["changed"])
+        return None
+
     def tell(self, number: signal.Signals) -> None:
         with suppress(ProcessLookupError):
             self._process.send_signal(number)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -50,11 +50,10 @@ class Supervisor:
         *,
         slots: int,
         announce: Callable[[Ready], None],
-        changes: AsyncIterator[str] | None = None,
         beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self._listening, self._orders = listening, orders
-        self._announce, self._changes, self._beside = announce, changes, beside
+        self._announce, self._beside = announce, beside
         self._slots = [Slot(number) for number in range(slots)]
         self._processes: set[WorkerProcess] = set()
         self._fruitless = 0
@@ -109,7 +108,6 @@ class Supervisor:
         self._announce(ready)
         await _together(
             self._restarts(),
-            self._reloads(),
             *(self._tend(slot) for slot in self._slots),
             *(work() for work in self._beside),
         )
@@ -129,6 +127,7 @@ class Supervisor:
         while True:
             worker = slot.worker
             assert worker is not None  # noqa: S101 - every slot was started, and is left with a worker
+            await self._reload(worker)
             status = await asyncio.shield(worker.ended)
             async with slot.changing:
                 if slot.worker is worker:  # not replaced: it died
@@ -179,11 +178,10 @@ class Supervisor:
         if before is not None:
             await before.leave(before.grace + GONE)
 
-    async def _reloads(self) -> None:
-        if self._changes is not None:
-            async for what in self._changes:
-                logger.info("%s changed", what)
-                self._restart.set()
+    async def _reload(self, worker: WorkerProcess) -> None:
+        while (what := await worker.change()) is not None:
+            logger.info("%s changed", what)
+            self._restart.set()
 
     # -- the end
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from coordinator.gateway.server import logs
 from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_at_once
+from coordinator.gateway.server.editing import watch
 from coordinator.gateway.server.failures import FAILED, UNREACHABLE, CannotServe
 from coordinator.workers.deadline import GONE
 
@@ -121,6 +122,8 @@ async def _serve(
                         assistants=manager.assistants.names,
                     )
                 )
+                if orders.watched:
+                    watch(orders.watched, channel.changed)
                 await departure.serving(_ended(serving))
                 app.let_go()
                 http.end()

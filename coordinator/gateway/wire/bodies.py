@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from coordinator.arguments import MAX_TIME_LIMIT, check_id
+from coordinator.arguments import MAX_TIME_LIMIT, MAX_URL, check_id
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.schemas import CheckpointRef
@@ -192,7 +192,7 @@ class RunCreate(Body):
     on_disconnect: Literal["cancel", "continue"] = "continue"
     on_completion: Literal["delete", "keep"] = "delete"
     after_seconds: float = Field(default=0, ge=0, le=MAX_TIME_LIMIT)
-    webhook: str | None = Field(default=None, min_length=1, max_length=8192)
+    webhook: str | None = Field(default=None, min_length=1, max_length=MAX_URL)
 
 
 class BatchedRun(RunCreate):

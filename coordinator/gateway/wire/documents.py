@@ -165,7 +165,7 @@ def run_created(record: RunRecord, assistants: Assistants) -> Run:
     return Run(
         run_id=record.run_id,
         thread_id=record.thread_id,
-        assistant_id=_assistant_id(record.assistant_id, assistants),
+        assistant_id=assistants.client_id(record.assistant_id),
         created_at=record.created_at,
         updated_at=record.created_at,
         status="pending",
@@ -182,7 +182,7 @@ def run_document(row: RunRow, assistants: Assistants, *, kwargs: bool = True) ->
     return Run(
         run_id=row.run_id,
         thread_id=row.thread_id,
-        assistant_id=_assistant_id(row.assistant_id, assistants),
+        assistant_id=assistants.client_id(row.assistant_id),
         created_at=row.created_at,
         updated_at=_iso(row.updated_at),
         status=row.shown_status.value,
@@ -193,10 +193,6 @@ def run_document(row: RunRow, assistants: Assistants, *, kwargs: bool = True) ->
         cancelling=row.cancelling,
         error=row.error,
     )
-
-
-def _assistant_id(name: str | None, assistants: Assistants) -> str | None:
-    return None if name is None else assistants.id_of(assistants.name_of(name) or name)
 
 
 def thread_document(row: ThreadRow) -> Thread:

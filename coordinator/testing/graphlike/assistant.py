@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from coordinator.assistants.values import merged, updates_of
 from coordinator.context import RunContext
 from coordinator.errors import InvalidArgument
 from coordinator.schemas import (
@@ -111,8 +112,7 @@ class GraphLikeAssistant:
         if request.command is not None and base is not None:
             answered = base.question is not None
             point = replace(base, answer=request.command.resume, answered=answered)
-            if isinstance(request.command.update, dict):
-                point = replace(point, values={**point.values, **request.command.update})
+            point = replace(point, values=merged(point.values, updates_of(request.command.update)))
             await self._write(ctx, writer, point)  # onto a checkpoint of an earlier run
             return point
         if request.input is None and base is not None:
@@ -243,13 +243,9 @@ class GraphLikeAssistant:
         base = await self.states.get(writer.thread_id, None if at is None else at.checkpoint_id)
         if base is None and at is not None:
             raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
-        merged: dict[str, Any] = {} if base is None else dict(base.values)
-        for update in values if isinstance(values, list) else [values]:
-            if update is not None and not isinstance(update, dict):
-                raise InvalidArgument("values", f"must be a dict or None, not {type(update).__name__}")
-            merged.update(update or {})
+        changed = merged({} if base is None else base.values, updates_of(values))
         plan = {} if base is None else base.plan
-        point = await self._new(ctx, writer, base, merged, plan, source="update")
+        point = await self._new(ctx, writer, base, changed, plan, source="update")
         return CheckpointRef(point.checkpoint_id)
 
     async def describe(self, user: User | None = None) -> Description:

@@ -43,9 +43,12 @@ def put(run_id: str, fields: Mapping[str, Any], *, now: int | None) -> Call:
 
 
 def _snapshot(fields: Mapping[str, Any]) -> tuple[list[Any], str | None, str | None]:
-    """Counters and messages; None = as it is."""
+    """Counters and messages; None = as it is. Raises OverflowError."""
     last_ai, first_human = (text(fields.get(name)) for name in MESSAGES)
-    return [fields.get(name) for name in COUNTERS], last_ai, first_human
+    counters = [fields.get(name) for name in COUNTERS]
+    if any(value is not None and value.bit_length() > 63 for value in counters):
+        raise OverflowError("a counter has more than 64 bits")
+    return counters, last_ai, first_human
 
 
 _GET = Query(f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1 AND ($2::text IS NULL OR user_id = $2)")

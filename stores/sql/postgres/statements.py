@@ -24,5 +24,6 @@ POSTGRES = Statements(
     reading=reading,
     records=records,
     threads=threads,
+    webhooks=None,  # not in this engine's schema yet: its store cannot be opened by URL before
     workers=workers,
 )

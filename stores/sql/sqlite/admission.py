@@ -341,4 +341,9 @@ def _place(
         not_before,
     )
     cx.execute(_INSERT, values)
+    if run.webhook is not None:
+        cx.execute(
+            "INSERT INTO webhooks (run_id, thread_id, user_id, url, created_at) VALUES (?, ?, ?, ?, ?)",
+            (run.run_id, run.thread_id, run.user_id, run.webhook, now),
+        )
     return Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))

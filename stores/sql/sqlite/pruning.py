@@ -32,6 +32,8 @@ def prune(
         return _runs(cx, keep, at, limit, dry_run=dry_run, now=now)
     if at.stage == "transitions":
         return _transitions(cx, keep, at, limit, dry_run=dry_run, now=now)
+    if at.stage == "webhooks":
+        return _webhooks(cx, keep, limit, dry_run=dry_run, now=now)
     return _workers(cx, keep, limit, dry_run=dry_run, now=now)
 
 
@@ -110,8 +112,9 @@ def _transitions(
 
 def _workers(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: bool, now: int) -> PruneStep:
     """Dead ones that have nothing in flight. A dead worker and a missing one are the same to everybody."""
+    following = PruneCursor("webhooks")
     if keep.workers is None:
-        return PruneStep(Pruned(), None)
+        return PruneStep(Pruned(), following)
     found = cx.execute(
         "SELECT epoch FROM workers WHERE state = 'dead' AND fenced_at <= ?"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE owner_epoch = workers.epoch AND holds_thread)"
@@ -122,8 +125,24 @@ def _workers(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: bo
     gone = [epoch for (epoch,) in found]
     if gone and not dry_run:
         cx.execute(f"DELETE FROM workers WHERE epoch IN {_marks(gone)}", gone)
-    more = PruneCursor("workers") if len(gone) == limit and not dry_run else None
+    more = PruneCursor("workers") if len(gone) == limit and not dry_run else following
     return PruneStep(Pruned(workers=len(gone)), more)
+
+
+def _webhooks(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: bool, now: int) -> PruneStep:
+    """Delivered and dead ones; whether their runs are still there is of no account."""
+    if keep.webhooks is None:
+        return PruneStep(Pruned(), None)
+    found = cx.execute(
+        "SELECT run_id FROM webhooks INDEXED BY webhooks_ended WHERE ended_at IS NOT NULL AND ended_at <= ?"
+        " ORDER BY ended_at LIMIT ?",
+        (now - int(keep.webhooks * _MICROS), -1 if dry_run else limit),
+    ).fetchall()
+    gone = [run_id for (run_id,) in found]
+    if gone and not dry_run:
+        cx.execute(f"DELETE FROM webhooks WHERE run_id IN {_marks(gone)}", gone)
+    more = PruneCursor("webhooks") if len(gone) == limit and not dry_run else None
+    return PruneStep(Pruned(webhooks=len(gone)), more)
 
 
 def _marks(values: Sequence[Any]) -> str:

@@ -11,6 +11,7 @@ from stores.sql.sqlite import (
     reading,
     records,
     threads,
+    webhooks,
     workers,
 )
 from stores.sql.statements import Statements
@@ -24,5 +25,6 @@ SQLITE = Statements(
     reading=reading,
     records=records,
     threads=threads,
+    webhooks=webhooks,
     workers=workers,
 )

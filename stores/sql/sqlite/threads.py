@@ -55,7 +55,8 @@ def patch_thread(
         raise ThreadNotFound(thread_id)
     cx.execute(
         "UPDATE threads SET metadata = :metadata, ttl_ms = CASE WHEN :sets_ttl THEN :ttl ELSE ttl_ms END,"
-        " updated_at = :now WHERE thread_id = :thread",
+        " temporary = CASE WHEN :sets_ttl THEN 0 ELSE temporary END, updated_at = :now"
+        " WHERE thread_id = :thread",
         {
             "metadata": dumps({**found.metadata, **patch.metadata}),
             "sets_ttl": int(patch.sets_ttl),

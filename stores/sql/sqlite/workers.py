@@ -253,18 +253,23 @@ def _adopt(
 
 def readopt(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | None:
     """The attempt of this owner has failed, be it the first or an adopter: another one, counted in the
-    row, with a new fence.
+    row, with a new fence. Asked again with the old fence, it answers that one: the first answer may be lost.
 
     None = there have been ROLLBACK_ATTEMPTS, or the run is not this owner's any more.
     """
     row = cx.execute(
-        "SELECT COALESCE(rollback_state, '') FROM runs WHERE run_id = :run AND owner_epoch = :epoch"
-        f" AND fence = :fence AND holds_thread AND owner_epoch IN {ALIVE}",
+        "SELECT fence, COALESCE(rollback_state, '') FROM runs WHERE run_id = :run AND owner_epoch = :epoch"
+        f" AND fence >= :fence AND holds_thread AND owner_epoch IN {ALIVE}",
         {"run": own.run_id, "epoch": own.epoch, "fence": own.fence},
     ).fetchone()
-    if row is None or (attempts := _attempts(row[0]) or 1) >= ROLLBACK_ATTEMPTS:
+    if row is None:
         return None
-    word = ADOPTED if row[0].startswith(ADOPTED) else TRIED
+    fence, state = row
+    if fence > own.fence:
+        return own._replace(fence=fence)
+    if (attempts := _attempts(state) or 1) >= ROLLBACK_ATTEMPTS:
+        return None
+    word = ADOPTED if state.startswith(ADOPTED) else TRIED
     return _adopt(cx, own.run_id, own.thread_id, own.epoch, attempt=attempts + 1, word=word, now=now)
 
 

@@ -20,10 +20,11 @@ from tests.conformance.run_store.pruning import Pruning
 from tests.conformance.run_store.records import Records
 from tests.conformance.run_store.reports import Reports
 from tests.conformance.run_store.rollbacks import Rollbacks
+from tests.conformance.run_store.webhooks import Webhooks
 from tests.conformance.run_store.workers import Workers
 
 
-class StoreConformance(
+class RunConformance(
     Admissions,
     WaitingLines,
     Delays,
@@ -41,4 +42,8 @@ class StoreConformance(
     History,
     Expiry,
 ):
+    """Runs, threads and workers: what every coordinated store is held to first."""
+
+
+class StoreConformance(RunConformance, Webhooks):
     """The whole suite, for one adapter."""

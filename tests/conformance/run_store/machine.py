@@ -19,7 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stores.base import CoordinationStore, PruningStore
-from stores.errors import ConflictError, EpochDead, IdempotencyConflict, StaleFence
+from stores.errors import (
+    ConflictError,
+    EpochDead,
+    IdempotencyConflict,
+    StaleFence,
+    ThreadExists,
+    ThreadNotFound,
+)
 from stores.rows import Limits, NewWorker, Outcome, Ownership, PruneCursor, Retention, WorkerRow
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.model import Model, Own, Run
@@ -48,9 +55,11 @@ async def _answer(call: Awaitable[Any]) -> Any:
         return await call
     except IdempotencyConflict as error:
         return ("IdempotencyConflict", error.active_run_id)
+    except ThreadExists:
+        return "ThreadExists"
     except ConflictError as error:
         return ("ConflictError", error.active_run_id)
-    except (EpochDead, StaleFence) as error:
+    except (EpochDead, StaleFence, ThreadNotFound) as error:
         return type(error).__name__
 
 
@@ -111,7 +120,7 @@ class StoreMachine(RuleBasedStateMachine):
         )
 
         async def admit() -> Any:
-            return _admission(await self.store.admit(run, epoch=epoch, limits=Limits()))
+            return admission_of(await self.store.admit(run, epoch=epoch, limits=Limits()))
 
         self._admitted(self.call("admit", admit, lambda: self.model.admit(modelled, strategy, epoch)), epoch)
 
@@ -120,7 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
         epoch, run, modelled = self._new(thread, worker)
 
         async def insert() -> Any:
-            return _admission(await self.store.insert(run, epoch=epoch))
+            return admission_of(await self.store.insert(run, epoch=epoch))
 
         self._admitted(self.call("insert", insert, lambda: self.model.insert(modelled, epoch)), epoch)
 
@@ -373,6 +382,8 @@ class StoreMachine(RuleBasedStateMachine):
             thread = self.model.threads.get(name)
             expected = thread and (thread.fence, thread.values, thread.interrupts, self.model.status(name))
             assert (row and (row.fence, row.values, row.interrupts, row.status)) == expected
+            kept = thread and (thread.used, millis(thread.ttl), thread.temporary)
+            assert (row and (row.updated_at, row.ttl_ms, row.temporary)) == kept
             line = self.runner.run(self.store.waiting_line(name))
             assert line == [run.run_id for run in self.model.line(name)]
             holder = self.runner.run(self.store.holder(name))
@@ -388,9 +399,13 @@ def _own(own: Own) -> Ownership:
     return Ownership(own.run_id, own.thread, own.epoch, own.fence)
 
 
-def _admission(admission: Any) -> Any:
+def admission_of(admission: Any) -> Any:
     what = "admitted" if admission.existing is None else "existing"
     return (what, admission.run_id, admission.holds, admission.fence, admission.seq)
+
+
+def millis(micros: int | None) -> int | None:
+    return None if micros is None else micros // 1000
 
 
 def _finish(finish: Any) -> Any:

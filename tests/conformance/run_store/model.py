@@ -28,6 +28,9 @@ class Thread:
     seq: int = 0
     values: Any = None
     interrupts: Any = None
+    used: int = 0
+    ttl: int | None = None
+    temporary: bool = False
 
 
 @dataclass
@@ -87,6 +90,8 @@ class Model:
     workers: dict[int, Worker] = field(default_factory=dict[int, Worker])
     threads: dict[str, Thread] = field(default_factory=dict[str, Thread])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    fences: dict[str, int] = field(default_factory=dict[str, int])
+    """Of threads that were removed."""
 
     # -- who
 
@@ -126,9 +131,13 @@ class Model:
 
     # -- admission
 
-    def admit(self, new: Run, strategy: str, epoch: int) -> Answer:
+    def admit(
+        self, new: Run, strategy: str, epoch: int, *, must_exist: bool = False, temporary: int | None = None
+    ) -> Answer:
         if not self.alive(epoch):
             return "EpochDead"
+        if must_exist and new.thread not in self.threads:
+            return "ThreadNotFound"
         if (there := self._there(new)) is not None:
             return there
         if self.in_flight(new.thread) and strategy == "reject":  # nothing is written then
@@ -141,6 +150,8 @@ class Model:
             for run in others:
                 self._decide(run, "interrupted", strategy)
         holds = free and new.delay is None
+        if new.thread not in self.threads and temporary is not None:
+            self._make(new.thread, temporary, temporary=True)
         return self._place(new, epoch, holds=holds, home=not holds)
 
     def _in_the_way(self, thread: str) -> str:
@@ -172,8 +183,8 @@ class Model:
         return None
 
     def _place(self, new: Run, epoch: int, *, holds: bool, home: bool) -> Answer:
-        thread = self.threads.setdefault(new.thread, Thread())
-        thread.seq += 1
+        thread = self.threads.get(new.thread) or self._make(new.thread, None)
+        thread.seq, thread.used = thread.seq + 1, self.now
         thread.fence += holds
         new = replace(new, holds=holds, fence=thread.fence if holds else 0, seq=thread.seq)
         new.owner, new.home = (None, epoch) if home else (epoch, None)
@@ -197,6 +208,7 @@ class Model:
         if head.home != epoch and not (head.portable and not self.alive(head.home)):
             return None
         self.threads[thread].fence += 1
+        self.threads[thread].used = self.now
         head.holds, head.owner, head.fence = True, epoch, self.threads[thread].fence
         return (head.run_id, head.fence)
 
@@ -246,7 +258,7 @@ class Model:
             return "StaleFence"
         thread = self.threads[run.thread]
         run.saved = run.saved or (thread.values, thread.interrupts)
-        thread.values, thread.interrupts = values, None
+        thread.values, thread.interrupts, thread.used = values, None, self.now
         return None
 
     def restore(self, own: Own) -> Answer:
@@ -255,7 +267,7 @@ class Model:
             return "StaleFence"
         thread = self.threads[run.thread]
         if run.saved is not None:
-            thread.values, thread.interrupts = run.saved
+            (thread.values, thread.interrupts), thread.used = run.saved, self.now
         return ("values", thread.values)
 
     def finish(self, own: Own, status: str, values: Any, *, paused: bool, hold: bool) -> Answer:
@@ -269,7 +281,8 @@ class Model:
         home = self.next_home(run.thread)
         if run.status == status == "success" and run.action is None and run.fence:
             thread = self.threads[run.thread]
-            thread.values = thread.values if values is None else values
+            if values is not None:
+                thread.values, thread.used = values, self.now
             thread.interrupts = None
         return (run.status, False, False, home)
 
@@ -279,7 +292,7 @@ class Model:
             return self._why_not(own)
         run.holds, run.settled_at, run.undo = False, self.now, undo or run.undo
         if values is not None:
-            self.threads[run.thread].values = values
+            self.threads[run.thread].values, self.threads[run.thread].used = values, self.now
         return (run.status, False, False, self.next_home(run.thread))
 
     def _why_not(self, own: Own) -> Answer:
@@ -296,7 +309,7 @@ class Model:
         run = self.guarded(own)
         if run is not None and run.holds:
             run.fence += 1
-            self.threads[run.thread].fence = run.fence
+            self.threads[run.thread].fence, self.threads[run.thread].used = run.fence, self.now
             return run.fence
         known = self.runs.get(own.run_id)
         if known is None or not known.holds or known.owner != own.epoch or not self.alive(own.epoch):
@@ -362,7 +375,7 @@ class Model:
                 if by is None:
                     continue
                 thread = self.threads[run.thread]
-                thread.fence += 1
+                thread.fence, thread.used = thread.fence + 1, self.now
                 run.owner, run.fence, run.undo = by, thread.fence, f"adopted {attempts + 1}"
                 ended.append((run.run_id, run.status, run.fence))
             else:
@@ -371,6 +384,48 @@ class Model:
                 run.holds, run.settled_at = False, self.now
                 ended.append((run.run_id, run.status, None))
         return sorted(ended)
+
+    # -- threads
+
+    def make(self, thread: str, ttl: int | None, *, existing_ok: bool) -> Answer:
+        if thread in self.threads:
+            return self._thread(thread) if existing_ok else "ThreadExists"
+        self._make(thread, ttl)
+        return self._thread(thread)
+
+    def _make(self, thread: str, ttl: int | None, *, temporary: bool = False) -> Thread:
+        fence = self.fences.get(thread, 0)
+        made = self.threads[thread] = Thread(fence, used=self.now, ttl=ttl, temporary=temporary)
+        return made
+
+    def patch(self, thread: str, ttl: int | None) -> Answer:
+        if thread not in self.threads:
+            return "ThreadNotFound"
+        known = self.threads[thread]
+        known.ttl, known.used, known.temporary = ttl, self.now, False
+        return self._thread(thread)
+
+    def _thread(self, name: str) -> Answer:
+        thread = self.threads[name]
+        return (thread.fence, thread.ttl, thread.used, self.status(name))
+
+    def expire(self) -> Answer:
+        removed = sorted((name, sorted(run.run_id for run in self.of(name))) for name in self.expired())
+        for name, run_ids in removed:
+            self.fences[name] = self.threads.pop(name).fence
+            for run_id in run_ids:
+                del self.runs[run_id]
+        return removed
+
+    def expired(self) -> list[str]:
+        return [name for name, thread in self.threads.items() if self._expired(name, thread)]
+
+    def _expired(self, name: str, thread: Thread) -> bool:
+        if thread.ttl is None or thread.used + thread.ttl > self.now:
+            return False
+        return all(
+            run.settled_at is not None and run.settled_at + thread.ttl <= self.now for run in self.of(name)
+        )
 
     # -- upkeep
 

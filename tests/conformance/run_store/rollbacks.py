@@ -97,6 +97,36 @@ class Rollbacks(StoreCase):
         assert claimed is not None
         assert claimed.run_id == admission.run_id
 
+    async def test_an_undoing_that_fails_has_three_attempts_each_with_a_newer_fence(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        own = await rolling_back(store, me)
+        for attempt in (2, 3):
+            again = await store.readopt(own)
+            assert again == own._replace(fence=own.fence + 1)
+            assert (await row_of(store, own.run_id)).rollback_state == f"tried {attempt}"
+            with pytest.raises(StaleFence):
+                await store.restore(own)
+            own = again
+        assert await store.readopt(own) is None
+        assert await store.restore(own) == {"n": 0}, "its fence is still good"
+
+    async def test_a_next_attempt_that_is_asked_for_again_is_the_same_one(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        """The first answer was lost. One of the attempts that there are must not be taken for none."""
+        own = await rolling_back(store, me)
+        second = await store.readopt(own)
+        assert second is not None
+        assert await store.readopt(own) == second
+        third = await store.readopt(second)
+        assert third is not None
+        assert await store.readopt(second) == third
+        assert (await row_of(store, own.run_id)).rollback_state == "tried 3"
+        assert await store.readopt(own._replace(epoch=peer)) is None
+        await store.settle(third, ENDED, "failed")
+        assert await store.readopt(second) is None
+
     async def test_a_peer_adopts_a_half_done_rollback_with_a_newer_fence(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:

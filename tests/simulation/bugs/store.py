@@ -40,7 +40,7 @@ BUGS = (
     ),
     bug(
         "line-without-bound",
-        (_ADMISSION + "_check_limits", "if limits.per_thread is not None and", "if 0 and"),
+        (_ADMISSION + "admit", "_check_thread_limit(run, in_flight, limits.per_thread)", "pass"),
     ),
     bug(
         "admit-keeps-the-fence",
@@ -108,7 +108,11 @@ BUGS = (
     # -- drain, takeover
     bug(
         "who-drains-admits",
-        (_ADMISSION + "_already_there", "epoch = ? AND state = 'live'", "epoch = ? AND state <> 'dead'"),
+        (
+            _ADMISSION + "_already_there",
+            "epoch = :epoch AND state = 'live'",
+            "epoch = :epoch AND state <> 'dead'",
+        ),
     ),
     bug("who-drains-takes-over", (_ADMISSION + "KNOWN", " AND state = 'live'", "")),
     bug("claim-from-a-living-home", (_ADMISSION + "HOMELESS", "(home_epoch", "1 OR (home_epoch")),

@@ -164,22 +164,27 @@ BEGIN
 END $$;
 
 -- The attempt of this owner has failed, be it the first or an adopter: another one, counted in the row, with
--- a new fence. Null = there have been `_attempts`, or the run is not this owner's any more.
+-- a new fence. Asked again with the old fence, it answers that one. Null = there have been `_attempts`, or
+-- the run is not this owner's any more.
 CREATE OR REPLACE FUNCTION rc.readopt(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _attempts bigint, _now bigint
 ) RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE
     v_worker text;
+    v_fence bigint;
     v_state text;
     v_tried bigint;
 BEGIN
     v_worker := rc.lock_worker(_epoch);
     PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
-    SELECT COALESCE(rollback_state, '') INTO v_state FROM rc.runs
-        WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND holds_thread
+    SELECT fence, COALESCE(rollback_state, '') INTO v_fence, v_state FROM rc.runs
+        WHERE run_id = _run_id AND owner_epoch = _epoch AND fence >= _fence AND holds_thread
           AND v_worker IN ('live', 'draining') FOR UPDATE;
     IF NOT FOUND THEN
         RETURN NULL;
+    END IF;
+    IF v_fence > _fence THEN
+        RETURN v_fence;
     END IF;
     v_tried := GREATEST(rc.attempts(v_state), 1);
     IF v_tried >= _attempts THEN

@@ -1,0 +1,49 @@
+"""What the delivery of webhooks can be told. Environment variables: COORDINATOR_ and the name."""
+
+from __future__ import annotations
+
+from typing import Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from coordinator.webhooks.signing import Signer
+
+
+class WebhookSettings(BaseSettings):
+    """Times are seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)
+
+    webhook_allow_private: bool = Field(
+        default=False,
+        description="Webhooks may go to http, loopback and private addresses. For development",
+    )
+    webhook_ports: tuple[int, ...] = Field(
+        default=(443, 8443), description="Ports that webhooks may go to; any with webhook_allow_private"
+    )
+    webhook_secret: SecretStr | None = Field(
+        default=None,
+        description="Signs webhooks: whsec_ and base64, or text; several, with blanks between, all sign",
+    )
+    webhook_timeout: float = Field(
+        default=15.0, gt=0, le=300, description="How long one attempt may take, from look-up to answer"
+    )
+    webhook_attempts: int = Field(
+        default=12, ge=1, le=100, description="How often a webhook is tried before it is given up"
+    )
+    webhook_backoff: float = Field(
+        default=5.0, gt=0, description="How long after the first failure it is tried again; doubles each time"
+    )
+    webhook_backoff_max: float = Field(
+        default=3600.0, gt=0, description="The longest time between two attempts"
+    )
+    webhook_concurrency: int = Field(
+        default=16, ge=1, le=1000, description="How many attempts of a worker go on at once"
+    )
+    webhook_poll: float = Field(default=1.0, gt=0, description="How often a worker looks for due webhooks")
+
+    @model_validator(mode="after")
+    def _secret_is_of_use(self) -> Self:
+        Signer.of(self.webhook_secret)
+        return self

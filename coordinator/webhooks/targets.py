@@ -1,0 +1,223 @@
+"""Where a webhook may go: read once, checked before a run is admitted and again before each connection.
+
+Nothing that this server can reach and its caller cannot: no loopback, no private network, no metadata
+service of a cloud. A name is checked by what it resolves to, and who connects uses those very addresses
+(`client`), so that a name which resolves differently a moment later gains nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from coordinator.arguments import MAX_URL
+from coordinator.errors import CoordinatorError, InvalidArgument
+
+_PATIENCE = 2.0  # s; what an admission waits for a name server
+_LOOKUPS = 8  # at once; in threads of their own, which those of runs do not wait for
+
+Address = IPv4Address | IPv6Address
+Resolve = Callable[[str, int], Awaitable[list[str]]]
+"""The addresses of a name. Raises OSError."""
+
+
+class TargetRefused(InvalidArgument):
+    """The server does not send webhooks there. Says why, and nothing of the URL: it may carry a secret."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__("webhook", why)
+
+
+class NameUnknown(CoordinatorError):
+    """The name does not resolve, or not now."""
+
+
+class Target(NamedTuple):
+    """A URL in parts. `path` has the query; the fragment is nobody's but the caller's."""
+
+    scheme: str
+    host: str
+    port: int
+    path: str
+
+    @property
+    def origin(self) -> str:
+        """For logs: without path and query."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says."""
+        default = _DEFAULT_PORTS[self.scheme]
+        return self.origin.partition("://")[2].removesuffix(f":{default}")
+
+
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+_VISIBLE = re.compile(r"[\x21-\x5b\x5d-\x7e]+")  # ASCII without blanks, control characters and the backslash
+_LABEL = re.compile(r"(?!-)[A-Za-z0-9_-]{1,63}(?<!-)")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_LOCAL_ENDS = (
+    *("localhost", "localdomain", "local", "internal", "intranet", "lan", "home", "corp", "private"),
+    *("home.arpa", "in-addr.arpa", "ip6.arpa"),
+)
+
+# From the special-purpose registries of IANA, not from `ipaddress`: what `is_global` says of some of these
+# depends on the release of Python.
+_LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
+_PRIVATE = (
+    IPv4Network("10.0.0.0/8"),
+    IPv4Network("172.16.0.0/12"),
+    IPv4Network("192.168.0.0/16"),
+    IPv4Network("100.64.0.0/10"),  # of a provider
+    IPv6Network("fc00::/7"),
+)
+_NOWHERE = (
+    IPv4Network("0.0.0.0/8"),
+    IPv4Network("169.254.0.0/16"),  # link-local, and where clouds keep credentials
+    IPv4Network("192.0.0.0/24"),
+    IPv4Network("192.0.2.0/24"),
+    IPv4Network("192.88.99.0/24"),  # 6to4 relays
+    IPv4Network("198.18.0.0/15"),
+    IPv4Network("198.51.100.0/24"),
+    IPv4Network("203.0.113.0/24"),
+    IPv4Network("168.63.129.16/32"),  # a public address that is the host of every virtual machine on Azure
+    IPv4Network("224.0.0.0/3"),  # multicast, reserved, broadcast
+    IPv6Network("2001::/23"),  # Teredo and other protocols
+    IPv6Network("2001:db8::/32"),
+    IPv6Network("2002::/16"),  # 6to4: an IPv4 address in disguise
+    IPv6Network("3fff::/20"),
+)
+_UNICAST = IPv6Network("2000::/3")
+"""All that is global in IPv6. Outside: unspecified, mapped and translated IPv4, link-local, multicast."""
+
+
+class Targets:
+    """The policy. `allow_private` is for development: http, any port, names without a dot, loopback and
+    private networks; never link-local addresses, and no other spelling of an address."""
+
+    def __init__(
+        self,
+        *,
+        allow_private: bool = False,
+        ports: frozenset[int] = frozenset({443, 8443}),
+        resolve: Resolve | None = None,
+    ) -> None:
+        self._private, self._ports = allow_private, ports
+        self._resolve = resolve or Lookup()
+
+    def parse(self, url: str) -> Target:
+        """Pure. Raises TargetRefused."""
+        if len(url) > MAX_URL:
+            raise TargetRefused(f"must have at most {MAX_URL} characters")
+        if _VISIBLE.fullmatch(url) is None:
+            raise TargetRefused(
+                "must be a URL of visible ASCII characters: write names in their xn-- form, escape the rest"
+            )
+        try:
+            parts = urlsplit(url)
+            scheme, host, port = parts.scheme, parts.hostname, parts.port
+        except ValueError:
+            raise TargetRefused("must be a URL with a host and, if any, a port") from None
+        if scheme != "https" and not (scheme == "http" and self._private):
+            raise TargetRefused("must begin with https://")
+        if not host:
+            raise TargetRefused("must name a host")
+        if "@" in parts.netloc:
+            raise TargetRefused("must not carry a user name or password")
+        if "[" in parts.netloc and ":" not in host:
+            raise TargetRefused("must write an address in its usual form")
+        if port is None:
+            port = _DEFAULT_PORTS[scheme]
+        elif port == 0 or (port not in self._ports and not self._private):
+            raise TargetRefused(f"must use one of these ports: {', '.join(map(str, sorted(self._ports)))}")
+        path = parts.path or "/"
+        return Target(scheme, self._host(host), port, f"{path}?{parts.query}" if parts.query else path)
+
+    def _host(self, host: str) -> str:
+        if ":" in host:
+            return str(self._literal(host))
+        host = host.removesuffix(".")
+        labels = host.split(".")
+        if _NUMBER.fullmatch(labels[-1]):
+            return str(self._literal(host))
+        if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in labels):
+            raise TargetRefused("must name a host by letters, digits, hyphens and dots")
+        if not self._private:
+            if len(labels) == 1:
+                raise TargetRefused("must name its host in full, with a domain")
+            if any(host == end or host.endswith(f".{end}") for end in _LOCAL_ENDS):
+                raise TargetRefused("must not go to a name that only a local network knows")
+        return host
+
+    def _literal(self, text: str) -> Address:
+        try:
+            address = ip_address(text)
+        except ValueError:
+            raise TargetRefused("must write an address in its usual form") from None
+        self._allow(address)
+        return address
+
+    def _allow(self, address: Address) -> None:
+        if isinstance(address, IPv6Address) and address.scope_id is not None:
+            raise TargetRefused("must not name a network interface")
+        for networks in (_LOOPBACK, _PRIVATE):
+            if any(address in network for network in networks):
+                if self._private:
+                    return
+                raise TargetRefused("must not go to a loopback or private address")
+        outside = isinstance(address, IPv6Address) and address not in _UNICAST
+        if outside or any(address in network for network in _NOWHERE):
+            raise TargetRefused("must go to a public unicast address")
+
+    async def addresses(self, target: Target) -> list[Address]:
+        """What to connect to. One address that is refused spoils them all: whoever answers for the name
+        could put it first at the next look. Raises TargetRefused, NameUnknown."""
+        try:
+            return [ip_address(target.host)]  # `parse` has looked at it
+        except ValueError:
+            pass
+        # With its last dot, so that no search domain is tried: `db.prod` would be looked for in ours.
+        name = target.host if self._private else f"{target.host}."
+        try:
+            found = await self._resolve(name, target.port)
+        except (OSError, UnicodeError) as error:
+            raise NameUnknown(f"{target.host} does not resolve: {error}") from None
+        addresses = [ip_address(text) for text in dict.fromkeys(found)]
+        if not addresses:
+            raise NameUnknown(f"{target.host} has no address")
+        for address in addresses:
+            self._allow(address)
+        return addresses
+
+    async def check(self, url: str) -> None:
+        """For an admission. A name that does not resolve now is let through: a name server that is away
+        must not close the doors, and whoever delivers asks again. Raises TargetRefused."""
+        target = self.parse(url)
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self.addresses(target)
+        except (NameUnknown, TimeoutError):
+            return
+
+
+class Lookup:
+    """Asks the operating system. A lookup cannot be stopped, only left alone; so it must not use up the
+    threads that runs work in."""
+
+    def __init__(self) -> None:
+        self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="webhook-lookup")
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
+
+
+def _look_up(host: str, port: int) -> list[str]:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in found]

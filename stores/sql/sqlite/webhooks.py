@@ -1,0 +1,132 @@
+"""Webhooks: written with the run, made due by a trigger when it settles, delivered under a lease."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from stores.errors import EpochDead
+from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
+from stores.sql.sqlite.admission import is_dead
+from stores.sql.sqlite.codec import loads, storable
+from stores.states import WebhookState
+
+_NAMES = tuple(field.name for field in fields(WebhookRow))
+_COLUMNS = ", ".join(_NAMES)
+
+
+def next_due(cx: sqlite3.Connection, now: int) -> float | None:
+    """Seconds until the next one may be claimed, 0 where one may be now; None = nothing is due."""
+    (when,) = cx.execute(
+        "SELECT min(next_at) FROM webhooks INDEXED BY webhooks_due WHERE state = 'due'"
+    ).fetchone()
+    return None if when is None else max(0.0, (when - now) / 1e6)
+
+
+_CLAIM = (
+    "UPDATE webhooks SET attempts = attempts + 1, claimed_by = :epoch, next_at = :now + :lease"
+    " WHERE run_id IN (SELECT run_id FROM webhooks INDEXED BY webhooks_due"
+    " WHERE state = 'due' AND next_at <= :now ORDER BY next_at LIMIT :limit)"
+    ' RETURNING run_id, thread_id, attempts, url, run, metadata, kwargs, "values", interrupts'
+)
+
+
+def claim(cx: sqlite3.Connection, epoch: int, lease: int, limit: int, now: int) -> list[ClaimedWebhook]:
+    """Those that are due, oldest first: nobody else gets them for `lease` us. Raises EpochDead."""
+    if is_dead(cx, epoch):
+        raise EpochDead(epoch)
+    asked = {"epoch": epoch, "now": now, "lease": lease, "limit": limit}
+    return [_claimed(row) for row in cx.execute(_CLAIM, asked).fetchall()]
+
+
+def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
+    run_id, thread_id, attempts, url, run, metadata, kwargs, values, interrupts = row
+    return ClaimedWebhook(
+        run_id,
+        attempts,
+        url,
+        {
+            "run_id": run_id,
+            "thread_id": thread_id,
+            **loads(run),
+            "metadata": loads(metadata),
+            "kwargs": loads(kwargs),
+            "values": loads(values),
+            "interrupts": loads(interrupts),
+        },
+    )
+
+
+_REPORT = (
+    "UPDATE webhooks SET state = :state, status_code = :status_code, error = :error,"
+    " next_at = CASE WHEN :state = 'due' THEN :now + :retry_in END,"
+    " ended_at = CASE WHEN :state <> 'due' THEN :now END,"
+    " kwargs = CASE WHEN :state <> 'delivered' THEN kwargs END,"
+    ' "values" = CASE WHEN :state <> \'delivered\' THEN "values" END'
+    " WHERE run_id = :run AND state = 'due' AND attempts = :attempt RETURNING run_id"
+)
+"""What may be large goes with the delivery; what is dead keeps it, to be sent again."""
+
+
+def report(cx: sqlite3.Connection, run_id: str, attempt: int, told: WebhookReport, now: int) -> bool:
+    """How an attempt ended. False = another attempt has begun meanwhile: nothing is written."""
+    if told.delivered:
+        state = WebhookState.delivered
+    else:
+        state = WebhookState.dead if told.retry_in is None else WebhookState.due
+    row = cx.execute(
+        _REPORT,
+        {
+            "run": run_id,
+            "attempt": attempt,
+            "state": state.value,
+            "status_code": told.status_code,
+            "error": storable(told.error),
+            "retry_in": told.retry_in,
+            "now": now,
+        },
+    ).fetchone()
+    return row is not None
+
+
+def revive(cx: sqlite3.Connection, run_ids: Sequence[str] | None, user_id: str | None, now: int) -> list[str]:
+    """Dead ones (None: all of them) become due again, with all attempts before them; answer which."""
+    where = "state = 'dead' AND (? IS NULL OR user_id = ?)"
+    if run_ids is not None:
+        where += f" AND run_id IN ({', '.join('?' * len(run_ids))})"
+    rows = cx.execute(
+        f"UPDATE webhooks SET state = 'due', attempts = 0, next_at = ?, ended_at = NULL WHERE {where}"
+        " RETURNING run_id",
+        (now, user_id, user_id, *(run_ids or ())),
+    )
+    return [run_id for (run_id,) in rows.fetchall()]
+
+
+def listed(
+    cx: sqlite3.Connection,
+    *,
+    states: Sequence[str],
+    run_id: str | None,
+    user_id: str | None,
+    limit: int,
+) -> list[WebhookRow]:
+    """Newest first."""
+    where = ["(? IS NULL OR run_id = ?)", "(? IS NULL OR user_id = ?)"]
+    args: list[Any] = [run_id, run_id, user_id, user_id]
+    if states:
+        where.append(f"state IN ({', '.join('?' * len(states))})")
+        args.extend(states)
+    rows = cx.execute(
+        f"SELECT {_COLUMNS} FROM webhooks WHERE {' AND '.join(where)}"
+        " ORDER BY created_at DESC, run_id LIMIT ?",
+        (*args, limit),
+    )
+    return [_row(columns) for columns in rows]
+
+
+def _row(columns: Sequence[Any]) -> WebhookRow:
+    named: dict[str, Any] = dict(zip(_NAMES, columns, strict=True))
+    named["state"] = WebhookState(named["state"])
+    return WebhookRow(**named)

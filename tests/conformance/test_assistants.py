@@ -1,0 +1,22 @@
+"""The function assistant and the one that behaves as graphs do, on the same suite."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from coordinator.assistants.demo import agent
+from tests.conformance.assistants import AssistantSuite
+from tests.conformance.graphs import GraphSuite
+
+
+class TestFunctionAssistant(AssistantSuite):
+    @pytest.fixture
+    def make(self) -> Callable[[], Any]:
+        return lambda: agent
+
+
+class TestGraphLikeAssistant(GraphSuite):
+    """On checkpoints of its own."""

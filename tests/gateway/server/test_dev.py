@@ -1,0 +1,166 @@
+"""`coordinator dev`: it reloads what is edited, and no run is done twice in silence."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from langgraph_sdk import get_client
+
+from coordinator import RunStatus
+from coordinator.bootstrap import open_observer
+from coordinator.settings import Settings
+from tests.support.served import Served, alive, served
+from tests.support.waiting import wait_until
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+
+AGENT = """
+import asyncio
+from pathlib import Path
+
+async def slow(ctx):
+    await ctx.save({"version": VERSION})
+    with Path("done.txt").open("a") as done:
+        done.write(ctx.run.run_id + "\\n")
+    await asyncio.sleep(3600)
+
+async def quick(ctx):
+    return {"version": VERSION}
+
+assistants = {"slow": slow, "quick": quick}
+"""
+MB = 1024
+
+
+def write(folder: Path, version: int) -> None:
+    (folder / "mine.py").write_text(AGENT.replace("VERSION", str(version)))
+
+
+async def begun(folder: Path, url: str) -> str:
+    """A run that is in the middle of its work."""
+    async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        answer = await client.post(f"/threads/{thread}/runs", json={"assistant_id": "slow"})
+    run = str(answer.json()["run_id"])
+    await wait_until(
+        lambda: (folder / "done.txt").exists() and run in (folder / "done.txt").read_text(),
+        description="the run is at work",
+        timeout=10,
+    )
+    return run
+
+
+async def run_of(folder: Path, run_id: str) -> Any:
+    async with open_observer(Settings(store=f"sqlite:///{folder / '.coordinator' / 'runs.db'}")) as seen:
+        return await seen.store.row(run_id)
+
+
+def memory_of(pid: int, what: str) -> int:
+    """kB."""
+    found = re.search(rf"^{what}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert found is not None
+    return int(found.group(1))
+
+
+def children_of(pid: int) -> list[int]:
+    return [
+        int(child)
+        for task in Path(f"/proc/{pid}/task").iterdir()
+        for child in (task / "children").read_text().split()
+    ]
+
+
+@pytest.mark.parametrize("how", ["Ctrl-C", "kill -9 of all", "kill -9 of the one that was started"])
+async def test_after_a_restart_a_run_in_flight_is_marked_and_not_done_again(tmp_path: Path, how: str) -> None:
+    write(tmp_path, 1)
+    async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as first:
+        run = await begun(tmp_path, await first.up())
+        (worker,) = first.workers.values()
+        if how == "Ctrl-C":
+            first.send(signal.SIGINT)
+            took, status = await first.gone()
+            assert (status, took < 5) == (0, True)
+        else:
+            for pid in (first.pid, worker) if "all" in how else (first.pid,):
+                os.kill(pid, signal.SIGKILL)
+            await wait_until(lambda: not alive(worker), description="its worker is gone", timeout=6)
+    async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as again:
+        await again.up()
+
+        async def marked() -> bool:
+            return not (await run_of(tmp_path, run)).open
+
+        await wait_until(marked, description="the run is marked", timeout=10)
+        row = await run_of(tmp_path, run)
+        assert row.status is (RunStatus.error if "all" in how else RunStatus.interrupted)
+        assert not row.holds_thread
+        async with get_client(url=again.url) as client:
+            found = await client.runs.get(row.thread_id, run)
+            assert found["status"] == row.status.value
+            assert (await client.threads.get(row.thread_id))["values"] == {"version": 1}
+    assert (tmp_path / "done.txt").read_text().split() == [run], "done once"
+
+
+async def test_an_edit_is_served_and_a_mistake_is_not(tmp_path: Path) -> None:
+    write(tmp_path, 1)
+    async with (
+        AsyncExitStack() as stack,
+        served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server,
+    ):
+        client: Any = await stack.enter_async_context(get_client(url=await server.up()))
+
+        async def version() -> int:
+            return (await client.runs.wait(None, "quick"))["version"]
+
+        assert await version() == 1
+        run = await begun(tmp_path, server.url)
+        await edited(server, tmp_path, 2, says=r"mine\.py changed")
+        await server.says("restart done")
+        assert await version() == 2
+        assert (await run_of(tmp_path, run)).status is RunStatus.interrupted
+
+        (tmp_path / "mine.py").write_text("assistants = {")
+        await server.says("restart stopped, who served before goes on: .*SyntaxError.*mine.py, line 1")
+        assert await version() == 2
+
+        await edited(server, tmp_path, 3, says="restart done", times=2)
+        assert await version() == 3
+        assert "Traceback" not in server.said
+
+
+async def edited(server: Served, folder: Path, version: int, *, says: str, times: int = 1) -> None:
+    """Written again until it was noticed: a watch is laid some time after the server is up."""
+    while True:
+        write(folder, version)
+        with suppress(AssertionError):
+            await server.says(says, times=times, within=8)
+            return
+
+
+async def test_it_is_small(tmp_path: Path) -> None:
+    """Everything that it starts, after its first run, with a watch on its files."""
+    write(tmp_path, 1)
+    async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
+        url = await server.up()
+        async with httpx.AsyncClient(base_url=url, timeout=30) as client:
+            assert (await client.post("/runs/wait", json={"assistant_id": "quick"})).json() == {"version": 1}
+        pids = [server.pid, *children_of(server.pid)]
+        assert len(pids) == 3, "the supervisor, one worker and Redis"
+        sizes = {pid: memory_of(pid, "Rss") / MB for pid in pids}
+        assert sum(sizes.values()) <= 110, sizes
+
+
+async def test_it_watches_files_only_where_there_is_something_to_reload(tmp_path: Path) -> None:
+    async with served("dev", folder=tmp_path) as server:
+        await server.up()
+        await server.says(r"reload +off")
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            answer = await client.post("/runs/wait", json={"assistant_id": "agent"}, timeout=30)
+        assert answer.json()["done"] == 1

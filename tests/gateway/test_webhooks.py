@@ -1,0 +1,142 @@
+"""Webhooks over HTTP: refused where they may not go, delivered where they may."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from coordinator import RunManager, Settings
+from coordinator.gateway import Gateway
+from coordinator.webhooks.signing import verify
+from coordinator.webhooks.targets import Targets
+from stores.states import WebhookState
+from tests.support.asgi import serving
+from tests.support.receiver import receiving
+from tests.support.waiting import wait_until
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+REFUSED = [
+    "http://example.com/hook",
+    "https://localhost/hook",
+    "https://127.0.0.1/hook",
+    "https://[::ffff:10.0.0.1]/hook",
+    "https://169.254.169.254/latest",
+    "https://2130706433/",
+    "https://user@example.com/",
+    "https://example.com:22/",
+    "https://intranet/",
+    "/hook",
+    "example.com/hook",
+    "",
+    "https://example.com/" + "x" * 3000,
+    7,
+    ["https://example.com/"],
+]
+ON_A_THREAD = ["/threads/{t}/runs", "/threads/{t}/runs/stream", "/threads/{t}/runs/wait"]
+ROUTES = [*ON_A_THREAD, "/runs", "/runs/stream", "/runs/wait", "/runs/batch"]
+QUICK: dict[str, Any] = {"webhook_poll": 0.02, "webhook_secret": SECRET, "webhook_allow_private": True}
+
+
+def asked(route: str, webhook: Any) -> Any:
+    body: dict[str, Any] = {
+        "assistant_id": "agent",
+        "input": {},
+        "webhook": webhook,
+        "if_not_exists": "create",
+    }
+    return [{**body, "webhook": None}, body] if route.endswith("batch") else body
+
+
+def in_production(gateway: Gateway, answer: list[str]) -> None:
+    """With a name server of the test's own."""
+
+    async def resolve(host: str, port: int) -> list[str]:
+        return answer
+
+    gateway.state.services = replace(gateway.state.services, targets=Targets(resolve=resolve))
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_every_route_refuses_what_is_none_of_its_business(route: str) -> None:
+    async with serving() as (gateway, client):
+        in_production(gateway, ["8.8.8.8"])
+        for webhook in REFUSED:
+            answer = await client.post(route.format(t=uuid4()), json=asked(route, webhook))
+            assert answer.status_code == 422, webhook
+            assert "webhook" in answer.text
+        in_production(gateway, ["8.8.8.8", "10.0.0.1"])
+        answer = await client.post(
+            route.format(t=uuid4()), json=asked(route, "https://hooks.example.com/?token=hunter2")
+        )
+        assert (answer.status_code, "hunter2" in answer.text) == (422, False)
+        left = await gateway.state.services.manager.runs()
+        assert [run for run in left if run.status.value != "interrupted"] == [], "none was admitted"
+
+
+async def test_the_url_of_a_webhook_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as (gateway, client):
+        in_production(gateway, ["8.8.8.8"])
+        made = await client.post("/runs", json=asked("/runs", "https://hooks.example.com/?token=hunter2"))
+        assert made.status_code == 200
+        assert "hunter2" not in made.text + (await client.get(f"/runs/{made.json()['run_id']}")).text
+    assert "hunter2" not in caplog.text
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_a_run_of_every_route_is_told(route: str) -> None:
+    async with receiving() as receiver, serving(**QUICK) as (_, client):
+        answer = await client.post(route.format(t=uuid4()), json=asked(route, receiver.url))
+        assert answer.status_code == 200
+        await receiver.arrived.wait()
+    (got,) = receiver.received
+    run_id = verify(SECRET, got.headers, got.body)
+    assert got.document["run_id"] == run_id
+    assert got.document["status"] == "success"
+    assert got.document["values"] == {"done": 1, "steps": 1, "log": ["run:1"]}
+
+
+async def test_what_is_told_is_the_run_as_clients_see_it() -> None:
+    async with receiving() as receiver, serving(**QUICK) as (_, client):
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        body = {**asked("", receiver.url), "metadata": {"m": 1}}
+        await client.post(f"/threads/{thread}/runs/wait", json=body)
+        await receiver.arrived.wait()
+        run = (await client.get(f"/threads/{thread}/runs/{receiver.received[0].document['run_id']}")).json()
+    told = receiver.received[0].document
+    extra = {"values", "run_started_at", "run_ended_at", "webhook_sent_at", "cancel_action"}
+    assert set(told) - extra == set(run) - {"cancelling"}
+    assert {name: told[name] for name in set(told) - extra} == {
+        name: value for name, value in run.items() if name != "cancelling"
+    }
+
+
+async def test_runs_that_end_while_the_gateway_closes_are_told() -> None:
+    manager = RunManager(settings=Settings(grace=5))
+    async with receiving() as receiver:
+        seldom: dict[str, Any] = {**QUICK, "webhook_poll": 60.0}
+        async with serving(manager=manager, **seldom) as (_, client):
+            body = {**asked("", receiver.url), "input": {"sleep": 0.2}}
+            made: httpx.Response = await client.post("/runs", json=body)
+        assert [got.document["run_id"] for got in receiver.received] == [made.json()["run_id"]]
+        assert receiver.received[0].document["status"] == "success"
+
+
+async def test_the_last_look_before_a_dead_webhook_is_the_operators() -> None:
+    """Given up is kept, to be seen and revived."""
+    async with (
+        receiving(500) as receiver,
+        serving(**QUICK, webhook_attempts=2, webhook_backoff=0.01) as (gateway, client),
+    ):
+        await client.post("/runs", json=asked("", receiver.url))
+        manager: RunManager = gateway.state.services.manager
+
+        async def dead() -> bool:
+            return bool(await manager.webhooks(states=("dead",)))
+
+        await wait_until(dead, description="it is given up")
+        (row,) = await manager.webhooks()
+        assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 2, 500)

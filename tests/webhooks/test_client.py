@@ -1,0 +1,214 @@
+"""One request to one receiver: it goes where it was checked to go, and no answer keeps it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from coordinator.webhooks.client import Client, NotReached
+from coordinator.webhooks.targets import Resolve, TargetRefused, Targets
+from tests.support.receiver import CERTIFICATES, receiving, status
+
+HEADERS = {"webhook-id": "r1"}
+BODY = b'{"a":1}'
+
+
+class Names:
+    """A name server that answers as it is told, the last answer for ever."""
+
+    def __init__(self, *answers: Sequence[str]) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        self.asked.append(host)
+        return list(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
+
+
+def client(
+    resolve: Resolve | None = None, *, private: bool = True, timeout: float = 5.0, tls: bool = False
+) -> Client:
+    trusted = ssl.create_default_context(cafile=str(CERTIFICATES / "receiver.pem")) if tls else None
+    ports = frozenset(range(1, 65536))
+    targets = Targets(allow_private=private, ports=ports, resolve=resolve or Names(["127.0.0.1"]))
+    return Client(targets, timeout=timeout, ssl_context=trusted)
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left(no_task_left: None) -> None:
+    """No attempt leaves a task behind."""
+
+
+async def test_what_a_receiver_is_sent() -> None:
+    async with receiving(204) as receiver:
+        assert await client().post(receiver.url + "?x=a%20b", HEADERS, BODY) == 204
+    (got,) = receiver.received
+    assert got.line == "POST /hook?x=a%20b HTTP/1.1"
+    assert got.body == BODY
+    assert got.headers["host"] == f"127.0.0.1:{receiver.port}"
+    assert got.headers["content-type"] == "application/json"
+    assert got.headers["webhook-id"] == "r1"
+    assert got.headers["user-agent"].startswith("run-coordinator/")
+
+
+async def test_the_connection_goes_to_the_address_and_the_name_stays() -> None:
+    names = Names(["127.0.0.1"], ["192.0.2.1"])
+    async with receiving(tls=True) as receiver:
+        url = f"https://hooks.example.com:{receiver.port}/hook"
+        assert await client(names, tls=True).post(url, HEADERS, BODY) == 200
+    (got,) = receiver.received
+    assert got.server_name == "hooks.example.com"
+    assert got.headers["host"] == f"hooks.example.com:{receiver.port}"
+    assert names.asked == ["hooks.example.com"], "asked once: what was checked is what is connected to"
+
+
+async def test_the_certificate_must_be_for_the_name() -> None:
+    async with receiving(tls=True) as receiver:
+        with pytest.raises(NotReached, match="certificate"):
+            await client(tls=True).post(f"https://other.example.com:{receiver.port}/", HEADERS, BODY)
+        with pytest.raises(NotReached, match="certificate"):
+            await client().post(f"https://hooks.example.com:{receiver.port}/", HEADERS, BODY)
+    assert receiver.received == []
+
+
+async def test_a_name_that_is_rebound_to_loopback_is_not_connected_to() -> None:
+    names = Names(["8.8.8.8"], ["127.0.0.1"])
+    targets = Targets(ports=frozenset(range(1, 65536)), resolve=names)
+    async with receiving(tls=True) as receiver:
+        url = f"https://hooks.example.com:{receiver.port}/hook"
+        await targets.check(url)
+        with pytest.raises(TargetRefused):
+            await Client(targets, timeout=5).post(url, HEADERS, BODY)
+    assert (receiver.connections, len(names.asked)) == (0, 2)
+
+
+async def test_a_literal_that_is_refused_is_not_connected_to() -> None:
+    async with receiving() as receiver:
+        for host in ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"):
+            with pytest.raises(TargetRefused):
+                await client(private=False).post(f"https://{host}:{receiver.port}/", HEADERS, BODY)
+    assert receiver.connections == 0
+
+
+async def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+    async with receiving() as receiver:
+        url = f"http://hooks.example.com:{receiver.port}/"
+        assert await client(Names(["127.0.0.2", "127.0.0.1"])).post(url, HEADERS, BODY) == 200
+
+
+async def test_a_redirect_is_an_answer_and_not_followed() -> None:
+    async with receiving() as inner:
+        for code in (301, 302, 303, 307, 308):
+            async with receiving(status(code, headers=f"location: {inner.url}\r\n")) as receiver:
+                assert await client().post(receiver.url, HEADERS, BODY) == code
+    assert inner.connections == 0
+
+
+async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with receiving() as proxy, receiving() as receiver:
+        for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        assert await client().post(receiver.url, HEADERS, BODY) == 200
+    assert proxy.connections == 0
+
+
+# -- receivers that do harm
+
+
+async def test_a_huge_answer_is_cut_off() -> None:
+    sent = 0
+
+    async def without_end(writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n")
+        while True:
+            writer.write(b"x" * 65536)
+            await writer.drain()
+            sent += 65536
+
+    async with receiving(without_end) as receiver:
+        assert await client().post(receiver.url, HEADERS, BODY) == 200
+        await receiver.gone.wait()
+    assert sent < 32 << 20, "what the buffers of two sockets hold"
+
+
+async def test_an_answer_that_never_ends_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.webhooks.client._FAREWELL", 0.05)
+
+    async def half(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")
+        await writer.drain()
+        await asyncio.Event().wait()
+
+    async with receiving(half) as receiver:
+        assert await client().post(receiver.url, HEADERS, BODY) == 200
+
+
+@pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nx: "])
+async def test_a_slow_receiver_has_its_time_and_no_more(said: bytes) -> None:
+    async def slow(writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        while True:
+            await asyncio.sleep(0.01)
+            if said:
+                writer.write(b"x")
+
+    async with receiving(slow) as receiver:
+        began = time.monotonic()
+        with pytest.raises(NotReached, match=r"no answer within 0\.2 s"):
+            await client(timeout=0.2).post(receiver.url, HEADERS, BODY)
+        assert time.monotonic() - began < 2
+
+
+async def test_a_receiver_that_does_not_read_has_its_time_and_no_more() -> None:
+    async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await over.wait()
+        writer.close()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(deaf, "127.0.0.1", 0, limit=1024)
+    port = server.sockets[0].getsockname()[1]
+    with pytest.raises(NotReached):
+        await client(timeout=0.2).post(f"http://127.0.0.1:{port}/", HEADERS, b"x" * (64 << 20))
+    over.set()
+    server.close()
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        b"",
+        b"220 mail.example.com ESMTP\r\n",
+        b"\x00" * 100,
+        b"HTTP/1.1 999999 x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000,
+    ],
+)
+async def test_what_is_no_answer(said: bytes) -> None:
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writer.write(said)
+        await writer.drain()
+
+    async with receiving(say) as receiver:
+        with pytest.raises(NotReached):
+            await client().post(receiver.url, HEADERS, BODY)
+
+
+async def test_nobody_listens() -> None:
+    async with receiving() as receiver:
+        url = receiver.url
+    with pytest.raises(NotReached):
+        await client().post(url, HEADERS, BODY)
+
+
+async def test_a_name_server_that_does_not_answer_has_the_time_of_the_attempt() -> None:
+    async def never(host: str, port: int) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    with pytest.raises(NotReached, match="no answer within"):
+        await client(never, timeout=0.05).post("http://hooks.example.com/", HEADERS, BODY)

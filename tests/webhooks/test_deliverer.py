@@ -1,0 +1,453 @@
+"""The loop that delivers webhooks, with real managers, stores and receivers."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import SecretStr
+
+from coordinator import RunContext, RunManager
+from coordinator.errors import InvalidArgument, StoreUnavailable
+from coordinator.telemetry.events import Event, WebhookDelivered, WebhookFailed
+from coordinator.webhooks import deliverer as module
+from coordinator.webhooks.deliverer import Deliverer
+from coordinator.webhooks.settings import WebhookSettings
+from coordinator.webhooks.signing import verify
+from stores.memory import MemoryStore
+from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
+from stores.states import WebhookState
+from tests.support.receiver import Receiver, receiving
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+QUICK: dict[str, Any] = {
+    "webhook_allow_private": True,
+    "webhook_secret": SecretStr(SECRET),
+    "webhook_timeout": 5.0,
+    "webhook_attempts": 3,
+    "webhook_backoff": 0.02,
+    "webhook_poll": 0.01,
+}
+
+
+def quick(**overrides: Any) -> WebhookSettings:
+    return WebhookSettings(**{**QUICK, **overrides})
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left(no_task_left: None) -> None:
+    """Nobody leaves a task behind."""
+
+
+@pytest.fixture
+async def manager(events: list[Event]) -> AsyncGenerator[RunManager]:
+    async with RunManager(MemoryStore(shared=True), hooks=(events.append,)) as manager:
+        yield manager
+
+
+@pytest.fixture
+def events() -> list[Event]:
+    return []
+
+
+async def agent(ctx: RunContext) -> dict[str, Any]:
+    if ctx.run.kwargs.get("fail"):
+        raise ValueError("as asked")
+    return {"answer": 42}
+
+
+async def run(manager: RunManager, url: str, thread: str = "t", **kwargs: Any) -> str:
+    record = await manager.create_or_reject(
+        thread, "agent", kwargs=kwargs, metadata={"m": 1}, webhook=url, multitask_strategy="enqueue"
+    )
+    manager.launch(record, agent)
+    return record.run_id
+
+
+async def ended(manager: RunManager, run_id: str) -> WebhookRow:
+    """The webhook's row once it is delivered or dead."""
+
+    async def over() -> bool:
+        (row,) = await manager.webhooks(run_id=run_id)
+        return row.ended_at is not None
+
+    await wait_until(over, description="the webhook is delivered or dead")
+    return (await manager.webhooks(run_id=run_id))[0]
+
+
+# -- what a receiver gets
+
+
+async def test_the_run_is_sent_signed_once_it_has_settled(manager: RunManager, events: list[Event]) -> None:
+    async with receiving() as receiver, Deliverer(manager, quick()).running():
+        run_id = await run(manager, receiver.url, input={"q": "ü"})
+        row = await ended(manager, run_id)
+    assert (row.state, row.attempts, row.status_code) == (WebhookState.delivered, 1, 200)
+    (got,) = receiver.received
+    assert verify(SECRET, got.headers, got.body) == run_id
+    document = got.document
+    stored = (await manager.runs())[0]
+    assert document.pop("run_ended_at") >= document.pop("run_started_at") >= stored.created_at
+    assert document.pop("webhook_sent_at") >= stored.created_at
+    assert document.pop("updated_at") >= stored.created_at
+    assert document == {
+        "run_id": run_id,
+        "thread_id": "t",
+        "assistant_id": manager.assistants.id_of("agent"),
+        "created_at": stored.created_at,
+        "status": "success",
+        "metadata": {"m": 1},
+        "kwargs": {"input": {"q": "ü"}},
+        "multitask_strategy": "enqueue",
+        "error": None,
+        "cancel_reason": None,
+        "cancel_action": None,
+        "values": {"answer": 42},
+    }
+    assert WebhookDelivered(run_id, 1) in events
+
+
+async def test_a_failure_is_told_with_its_error(manager: RunManager) -> None:
+    async with receiving() as receiver, Deliverer(manager, quick()).running():
+        await ended(manager, await run(manager, receiver.url, fail=True))
+    document = receiver.received[0].document
+    assert (document["status"], document["error"]) == ("error", "ValueError: as asked")
+    assert document["values"] is None
+
+
+async def test_a_cancel_is_told_with_its_reason(manager: RunManager) -> None:
+    started = asyncio.Event()
+
+    async def endless(ctx: RunContext) -> None:
+        await ctx.save({"so": "far"})
+        started.set()
+        await asyncio.Event().wait()
+
+    async with receiving() as receiver, Deliverer(manager, quick()).running():
+        record = await manager.create_or_reject("t", webhook=receiver.url)
+        manager.launch(record, endless)
+        await started.wait()
+        await manager.cancel(record.run_id, reason="enough", wait=5)
+        await ended(manager, record.run_id)
+    document = receiver.received[0].document
+    assert (document["status"], document["cancel_reason"]) == ("interrupted", "enough")
+    assert document["values"] == {"so": "far"}
+
+
+async def test_a_paused_run_says_what_it_asks(manager: RunManager) -> None:
+    from coordinator import Interrupt, Outcome
+
+    async def asks(ctx: RunContext) -> Outcome:
+        return Outcome(values={"n": 1}, paused=True, interrupts=(Interrupt("go on?", "i1"),))
+
+    async with receiving() as receiver, Deliverer(manager, quick()).running():
+        record = await manager.create_or_reject("t", webhook=receiver.url)
+        manager.launch(record, asks)
+        await ended(manager, record.run_id)
+    asked = [{"value": "go on?", "id": "i1"}]
+    assert receiver.received[0].document["values"] == {"n": 1, "__interrupt__": asked}
+
+
+async def test_without_a_secret_it_is_sent_unsigned(manager: RunManager) -> None:
+    async with receiving() as receiver, Deliverer(manager, quick(webhook_secret=None)).running():
+        run_id = await run(manager, receiver.url)
+        await ended(manager, run_id)
+    headers = receiver.received[0].headers
+    assert headers["webhook-id"] == run_id
+    assert "webhook-signature" not in headers
+
+
+# -- attempts
+
+
+async def test_what_fails_comes_again_with_the_same_id(manager: RunManager, events: list[Event]) -> None:
+    async with receiving(500, 302, 204) as receiver, Deliverer(manager, quick()).running():
+        run_id = await run(manager, receiver.url)
+        row = await ended(manager, run_id)
+    assert (row.state, row.attempts, row.error) == (WebhookState.delivered, 3, None)
+    assert {got.headers["webhook-id"] for got in receiver.received} == {run_id}
+    documents = [got.document for got in receiver.received]
+    for document in documents:
+        del document["webhook_sent_at"]
+    assert documents[0] == documents[1] == documents[2]
+    failed = [event for event in events if isinstance(event, WebhookFailed)]
+    assert [event.error for event in failed] == ["answered with status 500", "answered with status 302"]
+
+
+async def test_it_is_given_up_in_the_end_and_can_be_revived(
+    manager: RunManager, events: list[Event], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with receiving(503) as receiver, Deliverer(manager, quick()).running():
+        run_id = await run(manager, receiver.url)
+        row = await ended(manager, run_id)
+        assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 3, 503)
+        assert row.error == "answered with status 503"
+        assert len(receiver.received) == 3
+        assert WebhookFailed(run_id, 3, row.error, None) in events
+        receiver.answers = Receiver(200).answers
+        assert await manager.revive_webhooks([run_id]) == [run_id]
+        row = await ended(manager, run_id)
+    assert (row.state, row.attempts) == (WebhookState.delivered, 1)
+
+
+async def test_a_receiver_that_is_gone_for_good_is_asked_once(manager: RunManager) -> None:
+    async with receiving(410) as receiver, Deliverer(manager, quick()).running():
+        row = await ended(manager, await run(manager, receiver.url))
+    assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 1, 410)
+
+
+async def test_nobody_listens(manager: RunManager) -> None:
+    async with receiving() as receiver:
+        url = receiver.url
+    async with Deliverer(manager, quick()).running():
+        row = await ended(manager, await run(manager, url))
+    assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 3, None)
+
+
+async def test_a_url_that_may_not_be_sent_to_is_dead_at_once(manager: RunManager) -> None:
+    async with receiving() as receiver:
+        public = quick(webhook_allow_private=False)
+        async with Deliverer(manager, public).running():
+            row = await ended(manager, await run(manager, receiver.url))
+            other = await ended(manager, await run(manager, f"https://localhost:{receiver.port}/"))
+    assert (row.state, row.attempts, row.error) == (
+        WebhookState.dead,
+        1,
+        "not sent: the URL must begin with https://",
+    )
+    assert other.state is WebhookState.dead
+    assert receiver.connections == 0
+
+
+def test_attempts_are_further_and_further_apart() -> None:
+    settings = WebhookSettings(webhook_backoff=5, webhook_backoff_max=3600, webhook_attempts=20)
+    deliverer = Deliverer(None, settings)  # pyright: ignore[reportArgumentType] - it is not run
+    for attempt, longest in ((1, 5), (2, 10), (5, 80), (10, 2560), (11, 3600), (19, 3600)):
+        report = deliverer._failed(ClaimedWebhook("r", attempt, "", {}), "x")
+        assert report.retry_in is not None
+        assert longest / 2 <= report.retry_in / 1e6 <= longest
+    assert deliverer._failed(ClaimedWebhook("r", 20, "", {}), "x").retry_in is None
+
+
+async def test_a_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) -> None:
+    """A webhook that takes its worker along each time would do so for ever."""
+    async with receiving() as receiver:
+        deliverer = Deliverer(manager, quick())
+        report = await deliverer._attempt(ClaimedWebhook("r", 4, receiver.url, {}))
+    assert report == WebhookReport(delivered=False, error="no worker has lived to report the last attempt")
+    assert receiver.connections == 0
+
+
+async def test_what_cannot_be_said_harms_no_other(
+    manager: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(run: Any, **_: Any) -> bytes:
+        if run["thread_id"] == "bad":
+            raise RecursionError
+        return b"{}"
+
+    monkeypatch.setattr(module, "body", broken)
+    async with receiving() as receiver, Deliverer(manager, quick()).running():
+        bad = await ended(manager, await run(manager, receiver.url, "bad"))
+        good = await ended(manager, await run(manager, receiver.url, "good"))
+    assert (bad.state, bad.error) == (WebhookState.dead, "RecursionError")
+    assert good.state is WebhookState.delivered
+
+
+# -- several at once
+
+
+async def test_a_slow_receiver_holds_up_no_other(manager: RunManager) -> None:
+    async def silent(writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with (
+        receiving(silent) as slow,
+        receiving() as quickly,
+        Deliverer(manager, quick(webhook_timeout=60.0)).running(),
+    ):
+        for number in range(3):
+            await run(manager, slow.url, f"slow{number}")
+        await wait_until(lambda: len(slow.received) == 3, description="all wait for their answers")
+        row = await ended(manager, await run(manager, quickly.url))
+        assert row.state is WebhookState.delivered
+        await slow.hang_up()
+
+
+async def test_no_more_at_once_than_allowed(manager: RunManager) -> None:
+    release = asyncio.Event()
+
+    async def held(writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with receiving(held) as receiver, Deliverer(manager, quick(webhook_concurrency=2)).running():
+        ids = [await run(manager, receiver.url, f"t{number}") for number in range(5)]
+        await wait_until(lambda: len(receiver.received) == 2, description="two are under way")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        rows = [(await manager.webhooks(run_id=run_id))[0] for run_id in ids]
+        assert sum(row.attempts for row in rows) == 2
+        release.set()
+        for run_id in ids:
+            assert (await ended(manager, run_id)).attempts == 1
+
+
+async def test_two_workers_deliver_each_webhook_once(tmp_path: Path) -> None:
+    async with team_of(2, tmp_path) as team, receiving() as receiver, AsyncExitStack() as stack:
+        for worker in team:
+            await stack.enter_async_context(Deliverer(worker, quick()).running())
+        ids = [await run(team[n % 2], receiver.url, f"t{n}") for n in range(40)]
+        rows = [await ended(team[0], run_id) for run_id in ids]
+    assert {row.state for row in rows} == {WebhookState.delivered}
+    assert sorted(got.document["run_id"] for got in receiver.received) == sorted(ids)
+
+
+async def test_whichever_worker_lives_delivers(tmp_path: Path) -> None:
+    """The run was admitted where nobody delivers."""
+    async with team_of(2, tmp_path) as (one, other), receiving() as receiver:
+        run_id = await run(one, receiver.url)
+        await one.wait(run_id)
+        async with Deliverer(other, quick()).running():
+            row = await ended(other, run_id)
+    assert row.claimed_by == other.epoch
+
+
+# -- the store, and leaving
+
+
+class Interrupted:
+    """A manager whose store fails when it is told to."""
+
+    def __init__(self, manager: RunManager) -> None:
+        self._manager = manager
+        self.failing: set[str] = set()
+        self.asked: list[str] = []
+        self.assistants = manager.assistants
+
+    def _at(self, name: str) -> None:
+        self.asked.append(name)
+        if name in self.failing:
+            raise StoreUnavailable("away")
+
+    async def next_webhook(self) -> float | None:
+        self._at("next")
+        return await self._manager.next_webhook()
+
+    async def claim_webhooks(self, *, lease: float, limit: int) -> list[ClaimedWebhook]:
+        self._at("claim")
+        return await self._manager.claim_webhooks(lease=lease, limit=limit)
+
+    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
+        self._at("report")
+        return await self._manager.report_webhook(run_id, attempt=attempt, report=report)
+
+
+@pytest.mark.parametrize("what", ["next", "claim", "report"])
+async def test_a_store_that_was_away_delays_and_loses_nothing(
+    manager: RunManager, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    outbox = Interrupted(manager)
+    outbox.failing.add(what)
+    async with receiving() as receiver, Deliverer(outbox, quick()).running():
+        run_id = await run(manager, receiver.url)
+        await wait_until(lambda: outbox.asked.count(what) > 1, description="it is asked again")
+        outbox.failing.clear()
+        row = await ended(manager, run_id)
+    assert (row.state, row.attempts) == (WebhookState.delivered, 1)
+    assert len(receiver.received) == 1
+
+
+async def test_what_was_never_reported_is_delivered_again(
+    manager: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_PATIENCE", 0.001)
+    monkeypatch.setattr(module, "_LEASE_BEYOND", -4.9)  # of a time limit of 5 s
+    outbox = Interrupted(manager)
+    outbox.failing.add("report")
+    async with receiving() as receiver:
+        async with Deliverer(outbox, quick()).running():
+            run_id = await run(manager, receiver.url)
+            await wait_until(lambda: outbox.asked.count("report") == 5, description="it gives up reporting")
+        async with Deliverer(manager, quick()).running():
+            row = await ended(manager, run_id)
+    assert (row.state, row.attempts) == (WebhookState.delivered, 2)
+    assert [got.headers["webhook-id"] for got in receiver.received] == [run_id, run_id]
+
+
+async def test_a_fenced_worker_claims_nothing_until_it_has_registered_anew(
+    manager: RunManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with receiving() as receiver:
+        run_id = await run(manager, receiver.url)
+        await manager.wait(run_id)
+        store: Any = manager._store
+        epoch = manager.epoch
+        (me,) = await manager.workers()
+        assert await store.bury(me, by=epoch, proven=True)
+        async with Deliverer(manager, quick()).running():
+            await wait_until(lambda: "no longer live" in caplog.text, description="it is refused")
+            manager._parts.worker.fenced(epoch, "buried")
+            row = await ended(manager, run_id)
+    assert row.claimed_by != epoch
+
+
+async def test_who_leaves_delivers_what_is_due_and_waits_for_what_is_under_way(manager: RunManager) -> None:
+    release = asyncio.Event()
+
+    async def held(writer: asyncio.StreamWriter) -> None:
+        await release.wait()
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+        await writer.drain()
+
+    async with receiving(held) as receiver:
+        async with Deliverer(manager, quick(webhook_poll=60.0)).running():
+            await asyncio.sleep(0.01)
+            run_id = await run(manager, receiver.url)
+            await manager.wait(run_id)
+            asyncio.get_running_loop().call_later(0.05, release.set)
+        (row,) = await manager.webhooks(run_id=run_id)
+    assert row.state is WebhookState.delivered
+
+
+async def test_who_leaves_waits_for_no_receiver_for_ever(
+    manager: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_FAREWELL", 0.05)
+
+    async def silent(writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with receiving(silent) as receiver:
+        async with Deliverer(manager, quick(webhook_timeout=60.0)).running():
+            run_id = await run(manager, receiver.url)
+            await receiver.arrived.wait()
+        (row,) = await manager.webhooks(run_id=run_id)
+    assert row.state is WebhookState.due, "left to whoever claims it when the lease is over"
+
+
+# -- asking for one
+
+
+@pytest.mark.parametrize("url", ["", "x" * 2049, "https://exämple.com/", "https://example.com/ ", "a\nb", 7])
+async def test_what_can_be_no_url_is_refused(manager: RunManager, url: Any) -> None:
+    with pytest.raises(InvalidArgument, match="webhook"):
+        await manager.create_or_reject("t", webhook=url)
+
+
+async def test_the_same_key_with_another_webhook_is_another_request(manager: RunManager) -> None:
+    from coordinator import IdempotencyConflict
+
+    first = await manager.create_or_reject("t", idempotency_key="k", webhook="https://a.example.com/")
+    again = await manager.create_or_reject("t", idempotency_key="k", webhook="https://a.example.com/")
+    assert again.run_id == first.run_id
+    with pytest.raises(IdempotencyConflict):
+        await manager.create_or_reject("t", idempotency_key="k", webhook="https://b.example.com/")

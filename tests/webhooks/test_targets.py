@@ -1,0 +1,316 @@
+"""Where a webhook may go: every spelling that we know of an address that is none of the caller's business."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from coordinator.arguments import MAX_URL
+from coordinator.webhooks.targets import Lookup, NameUnknown, TargetRefused, Targets
+
+
+def refused_hosts() -> dict[str, list[str]]:
+    """By kind."""
+    found: dict[str, list[str]] = {}
+    kind: list[str] = []
+    for line in Path(__file__).with_name("refused_hosts.txt").read_text("ascii").splitlines():
+        if line.startswith("## "):
+            kind = found.setdefault(line[3:], [])
+        elif not line.startswith("#"):
+            kind += [host.encode().decode("unicode_escape") for host in line.split()]
+    return found
+
+
+REFUSED = refused_hosts()
+REFUSED_HOSTS = [host for hosts in REFUSED.values() for host in hosts]
+
+REFUSED_URLS = [
+    *(
+        "",
+        " ",
+        "x",
+        "/hook",
+        "//example.com/",
+        "example.com",
+        "example.com/hook",
+        "example.com:443/",
+        "hook?x=1",
+        "#",
+        "?",
+    ),
+    *(
+        "http://example.com/",
+        "HTTP://example.com/",
+        "ftp://example.com/",
+        "file:///etc/passwd",
+        "gopher://example.com/",
+    ),
+    *(
+        "javascript:alert(1)",
+        "data:text/plain,x",
+        "unix:///run/docker.sock",
+        "redis://example.com/",
+        "wss://example.com/",
+    ),
+    *(
+        "https:",
+        "https:/",
+        "https://",
+        "https:///",
+        "https:///example.com/",
+        "https:example.com/",
+        "https:/example.com/",
+    ),
+    *(
+        "https://?x",
+        "https://#x",
+        "https://:443/",
+        "https://./",
+        "https://../",
+        "https:// /",
+        "https://%20/",
+        "//localhost/",
+    ),
+    *(
+        " https://example.com/",
+        "https://example.com/ ",
+        "\thttps://example.com/",
+        "https://example.com/\n",
+        "\x00https://example.com/",
+    ),
+    *(
+        "https://exam\tple.com/",
+        "https://exam\nple.com/",
+        "https://example.com\r\nHost: x/",
+        "ht\ntps://localhost/",
+        "https://a b.com/",
+    ),
+    *(
+        "https://example.com\\@127.0.0.1/",
+        "https:\\\\127.0.0.1\\",
+        "https://127.0.0.1\\@example.com/",
+        "https://example.com/\\x",
+    ),
+    *(
+        "https://example.com/\u00fc",
+        "https://example.com/?q=\x7f",
+        "https://example.com/\ud800",
+        "https://[::1",
+        "https://::1/",
+        "https://[/",
+    ),
+    *(
+        "https://127.0.0.1#@example.com/",
+        "https://127.0.0.1?@example.com/",
+        "https://127.0.0.1/@example.com",
+        "https://localhost:443/",
+    ),
+    "https://example.com/" + "x" * MAX_URL,
+    "https://" + "a" * 64 + ".com/",
+    "https://" + "a." * 127 + "com/",
+]
+
+ALLOWED = {
+    "https://example.com": ("example.com", 443, "/"),
+    "https://example.com/hook?token=a%20b&c": ("example.com", 443, "/hook?token=a%20b&c"),
+    "HTTPS://Example.COM:443/Hook#fragment": ("example.com", 443, "/Hook"),
+    "https://example.com:8443/": ("example.com", 8443, "/"),
+    "https://example.com:/x": ("example.com", 443, "/x"),
+    "https://example.com./": ("example.com", 443, "/"),
+    "https://example.com?x=1": ("example.com", 443, "/?x=1"),
+    "https://xn--exmple-cua.com/": ("xn--exmple-cua.com", 443, "/"),
+    "https://a_b.example-1.co.uk/": ("a_b.example-1.co.uk", 443, "/"),
+    "https://1.2.3.4.example.com/": ("1.2.3.4.example.com", 443, "/"),
+    "https://localhost.example.com/": ("localhost.example.com", 443, "/"),
+    "https://notlocal/": None,
+    "https://8.8.8.8/": ("8.8.8.8", 443, "/"),
+    "https://8.8.8.8./": ("8.8.8.8", 443, "/"),
+    "https://172.32.0.1/": ("172.32.0.1", 443, "/"),
+    "https://100.128.0.1/": ("100.128.0.1", 443, "/"),
+    "https://[2606:4700:4700::1111]/": ("2606:4700:4700::1111", 443, "/"),
+    "https://[2606:4700:4700:0:0:0:0:1111]:8443/": ("2606:4700:4700::1111", 8443, "/"),
+    "https://example.com/#@127.0.0.1/": ("example.com", 443, "/"),
+    "https://example.com/?@127.0.0.1": ("example.com", 443, "/?@127.0.0.1"),
+}
+
+
+class Names:
+    """A name server that answers as it is told, in order, the last answer for ever."""
+
+    def __init__(self, *answers: Sequence[str] | Exception) -> None:
+        self.answers = list(answers)
+        self.asked: list[str] = []
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        self.asked.append(host)
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return list(answer)
+
+
+def test_there_are_many() -> None:
+    assert len(set(REFUSED_HOSTS)) == len(REFUSED_HOSTS) > 200
+    assert len(set(REFUSED_URLS)) == len(REFUSED_URLS) > 50
+
+
+@pytest.mark.parametrize("host", REFUSED_HOSTS)
+async def test_a_host_that_is_none_of_the_callers_business(host: str) -> None:
+    names = Names(["93.184.216.34"])
+    with pytest.raises(TargetRefused) as refused:
+        await Targets(resolve=names).check(f"https://{host}/hook")
+    assert names.asked == [], "it is refused before anything is looked up"
+    assert refused.value.argument == "webhook"
+
+
+@pytest.mark.parametrize("url", REFUSED_URLS)
+def test_what_is_no_public_https_url(url: str) -> None:
+    with pytest.raises(TargetRefused):
+        Targets().parse(url)
+
+
+def test_a_refusal_does_not_repeat_the_url() -> None:
+    with pytest.raises(TargetRefused) as refused:
+        Targets().parse("https://user:hunter2@example.com/hook?token=hunter3")
+    assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize("url", ALLOWED)
+def test_what_may_be_sent_to(url: str) -> None:
+    expected = ALLOWED[url]
+    if expected is None:
+        with pytest.raises(TargetRefused):
+            Targets().parse(url)
+    else:
+        target = Targets().parse(url)
+        assert (target.scheme, *target[1:]) == ("https", *expected)
+
+
+def test_what_logs_and_the_host_header_say() -> None:
+    target = Targets().parse("https://example.com/secret?token=x")
+    assert (target.origin, target.authority) == ("https://example.com:443", "example.com")
+    target = Targets().parse("https://[2606:4700:4700::1111]:8443/")
+    assert target.origin == "https://[2606:4700:4700::1111]:8443"
+    assert target.authority == "[2606:4700:4700::1111]:8443"
+
+
+# -- names
+
+ADDRESSES = [
+    host.strip("[]")
+    for kind in ("loopback", "private", "not unicast")
+    for host in REFUSED[kind]
+    if not host.endswith(".")
+]
+
+
+@pytest.mark.parametrize("address", [*ADDRESSES, "fe80::1%eth0"])
+async def test_a_name_that_resolves_to_such_an_address(address: str) -> None:
+    with pytest.raises(TargetRefused):
+        await Targets(resolve=Names([address])).check("https://example.com/")
+
+
+@pytest.mark.parametrize(
+    "found", [["8.8.8.8", "127.0.0.1"], ["10.0.0.1", "8.8.8.8"], ["2606:4700::1", "::1"]]
+)
+async def test_one_such_address_among_others_is_enough(found: list[str]) -> None:
+    with pytest.raises(TargetRefused):
+        await Targets(resolve=Names(found)).check("https://example.com/")
+
+
+async def test_a_name_is_looked_up_as_it_stands_and_in_no_search_domain() -> None:
+    names = Names(["8.8.8.8", "2606:4700:4700::1111", "8.8.8.8"])
+    targets = Targets(resolve=names)
+    found = await targets.addresses(targets.parse("https://db.prod/"))
+    assert found == [ip_address("8.8.8.8"), ip_address("2606:4700:4700::1111")]
+    assert names.asked == ["db.prod."]
+
+
+async def test_an_address_is_not_looked_up() -> None:
+    names = Names(OSError("asked"))
+    targets = Targets(resolve=names)
+    assert await targets.addresses(targets.parse("https://8.8.8.8/")) == [ip_address("8.8.8.8")]
+    assert names.asked == []
+
+
+@pytest.mark.parametrize("answer", [OSError("no such name"), UnicodeError("label too long"), []])
+async def test_a_name_that_does_not_resolve_is_let_in_and_not_connected_to(
+    answer: Exception | list[str],
+) -> None:
+    targets = Targets(resolve=Names(answer))
+    await targets.check("https://example.com/")
+    with pytest.raises(NameUnknown):
+        await targets.addresses(targets.parse("https://example.com/"))
+
+
+async def test_a_name_server_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.webhooks.targets._PATIENCE", 0.01)
+
+    async def never(host: str, port: int) -> list[str]:
+        await asyncio.Event().wait()
+        return []
+
+    await Targets(resolve=never).check("https://example.com/")
+
+
+async def test_a_name_that_changes_its_mind_is_looked_at_each_time() -> None:
+    targets = Targets(resolve=Names(["8.8.8.8"], ["127.0.0.1"]))
+    await targets.check("https://rebinding.example.com/")
+    with pytest.raises(TargetRefused):
+        await targets.addresses(targets.parse("https://rebinding.example.com/"))
+
+
+async def test_the_operating_system_is_asked_in_threads_of_its_own() -> None:
+    assert "127.0.0.1" in await Lookup()("localhost", 80)
+    with pytest.raises(OSError, match=r".+"):
+        await Lookup()("does-not-exist.invalid.", 80)
+
+
+# -- for development
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost:8000/hook",
+        "http://127.0.0.1:9/",
+        "http://[::1]:9/",
+        "https://10.1.2.3/",
+        "http://receiver:8000/",
+        "http://printer.local/",
+        "http://[fd00::1]/",
+        "https://example.com:6379/",
+    ],
+)
+async def test_development_may_use_what_is_private(url: str) -> None:
+    await Targets(allow_private=True, resolve=Names(["127.0.0.1"])).check(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://169.254.169.254/latest/meta-data",
+        "http://[fe80::1]/",
+        "http://0.0.0.0:8000/",
+        "http://224.0.0.1/",
+        "http://2130706433/",
+        "http://0x7f.1/",
+        "http://127.1/",
+        "http://[::ffff:127.0.0.1]/",
+        "http://user@localhost/",
+        "http://localhost:0/",
+        "ftp://localhost/",
+    ],
+)
+async def test_development_has_its_limits(url: str) -> None:
+    with pytest.raises(TargetRefused):
+        await Targets(allow_private=True, resolve=Names(["127.0.0.1"])).check(url)
+
+
+async def test_development_does_not_reach_the_metadata_service_by_name() -> None:
+    with pytest.raises(TargetRefused):
+        await Targets(allow_private=True, resolve=Names(["169.254.169.254"])).check("http://metadata/")
