@@ -85,6 +85,16 @@ HOLES = (
         ),
     ),
     Hole(
+        "H8",
+        "webhooks to loopback, relative, rebinding",
+        (
+            "tests.webhooks.test_targets:test_a_host_that_is_none_of_the_callers_business",
+            "tests.webhooks.test_targets:test_what_is_no_public_https_url",
+            "tests.webhooks.test_targets:test_a_name_that_resolves_to_such_an_address",
+            "tests.gateway.test_webhooks:test_the_url_of_a_webhook_is_not_shown",
+        ),
+    ),
+    Hole(
         "H9",
         "ids that change the path",
         (
@@ -143,9 +153,7 @@ def test_every_test_of_the_table_is_there() -> None:
 
 
 def test_every_class_has_its_line() -> None:
-    """H8, webhooks, is about what goes out."""
-    classes = {int(hole.number[1:]) for hole in HOLES if hole.number.startswith("H")}
-    assert classes == set(range(1, 13)) - {8}
+    assert {hole.number for hole in HOLES} >= {f"H{number}" for number in range(1, 13)}
 
 
 SLOW = {"assistant_id": "agent", "input": {"sleep": 60}}
