@@ -70,6 +70,12 @@ churn: $(STAMP) ## Begin and end runs for MINUTES (10): memory flat, nothing lef
 faults: $(STAMP) ## Kill, pause, cut off and fill up real workers, check their histories. MINUTES=30 SEED=7
 	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+COUNT ?= 10000
+
+.PHONY: hostile
+hostile: $(STAMP) ## Send COUNT (10000) hostile requests to a real server. SEED=7; one of them again: ARGS="--only 123"
+	@$(BIN)/python -m tests.hostile --count $(COUNT) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 # How many seeds, over how many processes; SEED= replays one step by step, BUG= plants a bug first.
 SEEDS ?= 5000
 JOBS ?= 2
@@ -78,6 +84,10 @@ BUG ?=
 .PHONY: simulate
 simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JOBS=2; one step by step: SEED=123
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
+
+.PHONY: contract
+contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of contract tests: CONTRACT=folder
+	@$(BIN)/python -m tests.contract $(CONTRACT) $(ARGS)
 
 .PHONY: matrix
 matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has

@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from bench import cancel, events, growth, idle, startup, throughput
+from bench import cancel, events, gateway, growth, idle, startup, throughput
 from bench.report import Measure, document, machine, table
 
 Bench = Callable[[int], Coroutine[Any, Any, list[Measure]]]
@@ -20,6 +20,7 @@ BENCHES: dict[str, Bench] = {
     "idle": idle.run,
     "startup": startup.run,
     "events": events.run,
+    "gateway": gateway.run,
 }
 
 

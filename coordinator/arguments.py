@@ -229,6 +229,16 @@ def check_ttl(argument: str, value: object) -> int | None:
     return None if seconds is None else max(1, round(seconds * 1000))
 
 
+def check_delay(argument: str, value: object) -> float | None:
+    """None where there is nothing to wait for."""
+    if value is None:
+        return None
+    seconds = check_seconds(argument, value)
+    if seconds > MAX_TIME_LIMIT:
+        raise InvalidArgument(argument, f"must be at most {MAX_TIME_LIMIT} s")
+    return seconds or None
+
+
 def check_flag(argument: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidArgument(argument, f"must be a bool, not {type(value).__name__}")

@@ -8,6 +8,7 @@ from functools import cached_property
 
 from coordinator.assistants.decorator import Agents
 from coordinator.assistants.registry import Assistants
+from coordinator.assistants.undo import Undo
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Clocks, Stamps
 from coordinator.event_log import EventLog
@@ -34,6 +35,7 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.deadline import GONE, Deadline
 from coordinator.workers.drain import DRAINED, Drain
+from coordinator.workers.executor import TrackingExecutor
 from coordinator.workers.expiry import Expiry
 from coordinator.workers.health import Examination
 from coordinator.workers.lease import Pacemaker
@@ -92,12 +94,17 @@ class Assembly:
         self.worker.gone = self._gone
         self.outbox = Outbox(settings.outbox_limit, self.worker.check)
         self.line.take_over = self._take_over
+        self.executor: TrackingExecutor | None = None
 
     # -- runs
 
     @cached_property
     def values(self) -> StoredValues:
         return StoredValues(self.store, lambda: self.worker.epoch)
+
+    @cached_property
+    def _undo(self) -> Undo:
+        return Undo(self.values, self.assistants.states_of)
 
     @cached_property
     def line(self) -> WaitingLine:
@@ -120,7 +127,7 @@ class Assembly:
             slots=self._slots,
             notifier=self.notifier,
             worker=self.worker,
-            states=self.values,
+            undo=self._undo,
             jobs=self.jobs,
             outbox=self.outbox,
             telemetry=self.telemetry,
@@ -274,7 +281,7 @@ class Assembly:
             self.store,
             worker=self.worker,
             line=self.line,
-            states=self.assistants.states_of,
+            undo=self._undo,
             slots=self._slots,
             notifier=self.notifier,
             jobs=self.jobs,
@@ -293,6 +300,7 @@ class Assembly:
             notifier=self.notifier,
             watch=self.watch,
             reaper=self.reaper,
+            executor=lambda: self.executor,
             clock=self.clocks.boottime,
         )
 
@@ -364,6 +372,12 @@ class Assembly:
         lost = [entry.settled.wait() for entry in self.registry.unsettled() if entry.lost]
         await asyncio.gather(*lost)
 
+    def install_executor(self, size: int | None) -> None:
+        """It stays when the manager leaves: the loop is its host's."""
+        loop = asyncio.get_running_loop()
+        self.executor = TrackingExecutor(size or self.settings.threads, loop)
+        loop.set_default_executor(self.executor)
+
     async def close(self, timeout: float | None) -> None:
         """Drain, sign off, end every task of this manager, let go of transport and store. Idempotent.
 
@@ -382,5 +396,6 @@ class Assembly:
         await closing.step("Signing off", self.worker.retire())
         for entry in self.registry.unsettled():  # admitted while the doors closed, or deaf to its cancel
             self.settlement.abandon(entry, "the worker has left")
+        self.readers.close()
         await closing.step("Closing the transport", self.notifier.aclose())
         await closing.step("Closing the store", self.store.aclose())

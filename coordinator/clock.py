@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 _BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
@@ -41,6 +41,11 @@ class Stamps:
         self._last = 0
         self._second = -1
         self._until_second = ""
+
+    def later(self, millis: int) -> str:
+        """So long from now; of these, equal ones may be given out twice."""
+        moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self._wall() + millis * 1000)
+        return moment.isoformat(timespec="microseconds")
 
     def now(self) -> str:
         self._last = max(self._wall(), self._last + 1)

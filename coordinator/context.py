@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 from collections.abc import Awaitable
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
@@ -12,6 +13,9 @@ from typing import Any, Protocol
 from coordinator.errors import StaleFence
 from coordinator.record import PROGRESS_FIELDS, RunRecord
 from coordinator.schemas import Abort, Json, RunRequest, User
+
+current_run: ContextVar[RunContext | None] = ContextVar("current_run", default=None)
+"""Whose code this is: of the run's task, and of what it starts (tasks, `asyncio.to_thread`)."""
 
 
 class ContextServices(Protocol):
@@ -75,6 +79,11 @@ class RunContext:
             raise StaleFence(self.run.thread_id, self.fence)
         self.services.check()
 
+    @property
+    def over(self) -> bool:
+        """Its code has ended, or is given up."""
+        return self.closed or (self.run.task is not None and self.run.task.done())
+
     def close(self) -> None:
         """For its worker: the run has stopped or is given up, nothing of it is accepted. Idempotent."""
         if not self.closed:
@@ -87,7 +96,16 @@ class RunContext:
         await self.services.save(values)
         self.saved = True
         self.values = values
-        # They are saved: too large for an event, they are missing in the log, and no error.
+        await self._show(values)
+
+    async def show(self, values: Json) -> None:
+        """Tell the run's watchers what the thread's values are going to be. Raises as `emit`, but not where
+        they are too large."""
+        self.check()
+        await self._show(values)
+
+    async def _show(self, values: Json) -> None:
+        """Too large for an event, they are missing in the log, and no error."""
         await self.services.emit("values", values, any_size=True)
 
     async def emit(self, mode: str, data: Json) -> None:

@@ -149,10 +149,12 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
         idempotency_key: str | None = None,
         parent_run_id: str | None = None,
         thread_must_exist: bool = False,
+        adopt_thread: bool = True,
         temporary_thread: bool = False,
         timeout: check.TimeLimit = "default",
         idle_timeout: check.TimeLimit = "default",
         queue_timeout: check.TimeLimit = "default",
+        after_seconds: float | None = None,
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
@@ -164,8 +166,13 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
         its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
 
-        A thread that is not there is made by the first admission, unless `thread_must_exist`;
+        A thread that is not there is made by the first admission, unless `thread_must_exist`; one that
+        is no user's becomes that of this user, or without `adopt_thread` is not there for him;
         `temporary_thread`: as one that is removed `keep_temporary` s after its last run settled.
+
+        `after_seconds`: it joins its thread's line when that much time has passed by the store's clock, and
+        survives restarts until then; its `created_at` is that moment. Who comes before it is not kept
+        waiting. What its strategy does to others, it does now.
 
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
@@ -182,8 +189,10 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade):
             idempotency_key=idempotency_key,
             parent_run_id=parent_run_id,
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
+            after_seconds=after_seconds,
         )
         new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
+        new.adopt = check.check_flag("adopt_thread", adopt_thread)
         if check.check_flag("temporary_thread", temporary_thread):
             new.temporary_ms = self._parts.temporary_ms
             self._parts.expiry.begin()

@@ -42,6 +42,9 @@ class Settings(BaseSettings):
     force_after: float = Field(
         default=10.0, gt=0, description="A task that ignores its cancel is settled by force"
     )
+    threads: int = Field(
+        default=64, ge=1, le=10_000, description="How many thread jobs of runs are at work at once"
+    )
     grace: float = Field(default=30.0, ge=0, description="How long runs may go on at shutdown")
     run_timeout: float | None = Field(
         default=None, gt=0, description="How long a run may run, unless its admission says otherwise"

@@ -136,7 +136,11 @@ class AdmissionStore(Protocol):
         returned; then by strategy: idle -> take the thread with a new fence; `reject` ->
         ConflictError; `enqueue` -> join the line; `interrupt`, `rollback` -> decide everything in
         flight and join the line, or take the thread at once where nobody holds it. A thread that is not
-        there is made, unless the run says `thread_must_exist`: ThreadNotFound.
+        there is made, unless the run says `thread_must_exist`: ThreadNotFound. So is one of another
+        user, and, unless the run may `adopt` it, one of none.
+
+        With a delay it does all that now, and neither takes the thread nor joins the line before its time
+        has come by the store's clock; until then it is in flight, and in nobody's way but `reject`'s.
 
         Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead; of the parent
         that it names RunNotFound (also where that is another user's), ParentEnded.
@@ -148,7 +152,8 @@ class AdmissionStore(Protocol):
         ...
 
     async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
-        """The head of the waiting line takes the free thread, if it is mine to execute."""
+        """Delayed runs whose time has come join the line; then its head takes the free thread, if it is
+        mine to execute."""
         ...
 
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:

@@ -32,7 +32,8 @@ class NewThread:
 
 @dataclass(frozen=True, slots=True)
 class ThreadPatch:
-    """`metadata` is merged, key by key. `ttl_ms` counts only with `sets_ttl`; None = kept for ever."""
+    """`metadata` is merged, key by key. `ttl_ms` counts only with `sets_ttl`: None = kept for ever, and what
+    was a temporary thread is one like any other from then on."""
 
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     ttl_ms: int | None = None

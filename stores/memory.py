@@ -18,8 +18,9 @@ from typing import Any
 from stores.base import Row, RunStore
 from stores.group_commit import as_store_error, wall_clock
 from stores.rows import COUNTERS, MESSAGES, NewRun
+from stores.sql.codec import dumps, dumps_opaque, loads, model_name_of
 from stores.sql.sqlite import contains, records, schema
-from stores.sql.sqlite.codec import dumps, dumps_opaque, loads, model_name_of
+from stores.sql.sqlite.statements import SQLITE
 from stores.states import OPEN, TERMINAL, RunStatus
 from stores.times import instant, iso, stamp
 from stores.times import limit as limit_of
@@ -29,6 +30,7 @@ from stores.transactions import SQLTransactions
 class MemoryStore(SQLTransactions):
     """All transactions, none durable. Needs no running event loop to be built, and no `open`."""
 
+    _sql = SQLITE
     durable = False
     url = "memory://"
 

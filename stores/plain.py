@@ -19,8 +19,8 @@ from stores.memory import Coordination, MemoryStore
 from stores.outbox import Outbox, is_cancelled
 from stores.retry import PersistenceRetryPolicy, with_retries
 from stores.rows import Admission, Decision, Finish, Json, Limits, NewRun, Outcome, Ownership, RunRow, Started
+from stores.sql.codec import dumps_opaque
 from stores.sql.sqlite import admission, decisions
-from stores.sql.sqlite.codec import dumps_opaque
 from stores.states import OPEN, TERMINAL, CancelAction, Cause, RunStatus
 
 logger = logging.getLogger(__name__)

@@ -51,8 +51,12 @@ class NewRun:
     idle_timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
     thread_must_exist: bool = False
+    adopt: bool = True
+    """A thread that is no user's becomes that of the run's user; else it is not there for him."""
     temporary_ms: int | None = None
     """A thread that this admission makes is temporary, and kept so long after it was last used."""
+    delay_ms: int | None = None
+    """So long it is in nobody's way; then it takes the next place in the line. Its queue time begins then."""
 
 
 class Limits(NamedTuple):
@@ -215,7 +219,7 @@ class Overdue(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a worker reads once a tick: five index look-ups, whatever the number of runs."""
+    """What a worker reads once a tick: six index look-ups, whatever the number of runs."""
 
     cancelled: tuple[str, ...]
     """Runs of mine that were decided and are not settled."""
@@ -223,7 +227,8 @@ class Tick:
     """Runs of mine that still wait."""
     free_threads: tuple[str, ...]
     """Threads that nobody holds and whose next in line I may claim: a run of mine, or a portable one
-    whose home is gone and whose assistant I know."""
+    whose home is gone and whose assistant I know. And those where such a run has waited for its time,
+    which has come: a claim puts it into the line."""
     overdue: tuple[Overdue, ...] = ()
     """Runs of anybody that are past their time, at most a batch; usually their worker was faster."""
 
@@ -321,6 +326,8 @@ class RunRow:
     deadline_at: int | None = None
     idle_timeout_ms: int | None = None
     queue_deadline_at: int | None = None
+    not_before: int | None = None
+    """While it is delayed: when it takes its place in the line."""
 
     @property
     def open(self) -> bool:
@@ -330,6 +337,11 @@ class RunRow:
     def waiting(self) -> bool:
         in_line = self.home_epoch is not None or (self.portable and self.owner_epoch is None)
         return self.status is RunStatus.pending and not self.holds_thread and in_line
+
+    @property
+    def delayed(self) -> bool:
+        """Waits for its time, and not yet for its turn."""
+        return self.waiting and self.not_before is not None
 
     @property
     def settled(self) -> bool:

@@ -24,6 +24,7 @@ from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import contains, decisions, inspection, schema, workers
+from stores.sql.sqlite.statements import SQLITE
 from stores.transactions import SQLTransactions
 
 Synchronous = Literal["FULL", "NORMAL"]
@@ -36,6 +37,7 @@ class SQLiteStore(SQLTransactions):
     the process and is faster. `busy_timeout` (s) bounds every write; reads never wait. `create=False`:
     a file that does not exist is an error and stays absent."""
 
+    _sql = SQLITE
     durable = True
     shared = True
 

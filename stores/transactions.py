@@ -1,4 +1,4 @@
-"""The store's operations over SQLite, whatever runs them: `sqlite` in a group commit, `memory` inline."""
+"""The store's operations over SQL, whatever the engine and whatever runs them."""
 
 from __future__ import annotations
 
@@ -29,23 +29,15 @@ from stores.rows import (
     Transition,
     WorkerRow,
 )
-from stores.sql.sqlite import (
-    admission,
-    decisions,
-    history,
-    ownership,
-    pruning,
-    reading,
-    records,
-    threads,
-    workers,
-)
+from stores.sql.statements import Statements
 from stores.states import OPEN, CancelAction, Cause, RunStatus
 from stores.times import limit as limit_of
 
 
 class SQLTransactions(RunStore):
-    """Every operation is one call of one function; subclasses say where it runs."""
+    """Every operation is one transaction of the engine's; subclasses say which engine, and where it runs."""
+
+    _sql: Statements
 
     async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
         raise NotImplementedError
@@ -59,19 +51,19 @@ class SQLTransactions(RunStore):
     # -- admission, decisions, ownership
 
     async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
-        return await self._write(admission.admit, run, epoch, limits)
+        return await self._write(self._sql.admission.admit, run, epoch, limits)
 
     async def insert(self, run: NewRun, *, epoch: int) -> Admission:
-        return await self._write(admission.insert, run, epoch)
+        return await self._write(self._sql.admission.insert, run, epoch)
 
     async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
-        return await self._write(admission.claim, thread_id, epoch)
+        return await self._write(self._sql.admission.claim, thread_id, epoch)
 
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
-        return await self._write(decisions.withdraw, run_id, epoch)
+        return await self._write(self._sql.decisions.withdraw, run_id, epoch)
 
     async def holder(self, thread_id: str) -> str | None:
-        return await self._read(reading.holder, thread_id)
+        return await self._read(self._sql.reading.holder, thread_id)
 
     async def decide(
         self,
@@ -86,7 +78,7 @@ class SQLTransactions(RunStore):
         while_waiting: bool = False,
     ) -> Decision | None:
         return await self._write(
-            decisions.decide,
+            self._sql.decisions.decide,
             run_id,
             status,
             action=action,
@@ -99,64 +91,66 @@ class SQLTransactions(RunStore):
         )
 
     async def standing(self, run_id: str) -> Decision | None:
-        return await self._read(decisions.standing, run_id)
+        return await self._read(self._sql.decisions.standing, run_id)
 
     async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
-        return await self._write(ownership.start, own, rollback_ref)
+        return await self._write(self._sql.ownership.start, own, rollback_ref)
 
     async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
-        return await self._write(ownership.finish, own, outcome, hold=hold)
+        return await self._write(self._sql.ownership.finish, own, outcome, hold=hold)
 
     async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish:
-        return await self._write(ownership.settle, own, outcome, rollback_state)
+        return await self._write(self._sql.ownership.settle, own, outcome, rollback_state)
 
     async def refence(self, own: Ownership) -> Ownership | None:
-        return await self._write(ownership.refence, own)
+        return await self._write(self._sql.ownership.refence, own)
 
     async def readopt(self, own: Ownership) -> Ownership | None:
-        return await self._write(workers.readopt, own)
+        return await self._write(self._sql.workers.readopt, own)
 
     async def save(self, own: Ownership, values: Json) -> None:
-        await self._write(ownership.save, own, values)
+        await self._write(self._sql.ownership.save, own, values)
 
     async def restore(self, own: Ownership) -> Json:
-        return await self._write(ownership.restore, own)
+        return await self._write(self._sql.ownership.restore, own)
 
     async def delete_thread(self, own: Ownership) -> None:
-        await self._write(records.delete_thread, own)
+        await self._write(self._sql.records.delete_thread, own)
 
     # -- workers
 
     async def beat(self, epoch: int) -> bool:
-        return await self._write(workers.beat, epoch, urgent=True)
+        return await self._write(self._sql.workers.beat, epoch, urgent=True)
 
     async def register(self, worker: NewWorker) -> int:
-        return await self._write(workers.register, worker)
+        return await self._write(self._sql.workers.register, worker)
 
     async def drain(self, epoch: int) -> list[HandedOver]:
-        return await self._write(workers.drain, epoch)
+        return await self._write(self._sql.workers.drain, epoch)
 
     async def retire(self, epoch: int) -> list[Orphan]:
-        return await self._write(workers.retire, epoch)
+        return await self._write(self._sql.workers.retire, epoch)
 
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        return await self._write(workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)
+        return await self._write(self._sql.workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)
 
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
-        return await self._write(workers.sweep, by, error, before=limit_of(before))
+        return await self._write(self._sql.workers.sweep, by, error, before=limit_of(before))
 
     async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
-        return await self._read(workers.workers, self._now(), alive_only=alive_only)
+        return await self._read(self._sql.workers.workers, self._now(), alive_only=alive_only)
 
     async def tick(self, epoch: int) -> Tick:
-        return await self._read(reading.tick, epoch, self._now())
+        return await self._read(self._sql.reading.tick, epoch, self._now())
 
     async def prune(
         self, keep: Retention, *, cursor: PruneCursor | None = None, limit: int = 500, dry_run: bool = False
     ) -> PruneStep:
         if dry_run:
-            return await self._read(pruning.prune, keep, cursor, limit, dry_run=True, now=self._now())
-        return await self._write(pruning.prune, keep, cursor, limit, dry_run=False)
+            return await self._read(
+                self._sql.pruning.prune, keep, cursor, limit, dry_run=True, now=self._now()
+            )
+        return await self._write(self._sql.pruning.prune, keep, cursor, limit, dry_run=False)
 
     def proven_dead(self, peer: WorkerRow) -> bool:
         return False
@@ -164,13 +158,13 @@ class SQLTransactions(RunStore):
     # -- reads
 
     async def row(self, run_id: str) -> RunRow | None:
-        return await self._read(reading.row, run_id)
+        return await self._read(self._sql.reading.row, run_id)
 
     async def waiting_line(self, thread_id: str) -> list[str]:
-        return await self._read(reading.waiting_line, thread_id)
+        return await self._read(self._sql.reading.waiting_line, thread_id)
 
     async def thread(self, thread_id: str) -> ThreadRow | None:
-        return await self._read(reading.thread, thread_id)
+        return await self._read(self._sql.reading.thread, thread_id)
 
     async def runs(
         self,
@@ -181,34 +175,39 @@ class SQLTransactions(RunStore):
         in_flight: bool = False,
     ) -> list[RunRow]:
         return await self._read(
-            reading.runs, thread_id=thread_id, statuses=statuses, limit=limit, in_flight=in_flight
+            self._sql.reading.runs, thread_id=thread_id, statuses=statuses, limit=limit, in_flight=in_flight
         )
 
     async def transitions(self, run_id: str) -> list[Transition]:
-        return await self._read(reading.transitions, run_id)
+        return await self._read(self._sql.reading.transitions, run_id)
 
     # -- the catalogue
 
     async def create_thread(self, new: NewThread) -> ThreadRow:
-        return await self._write(threads.create_thread, new)
+        return await self._write(self._sql.threads.create_thread, new)
 
     async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
-        return await self._write(threads.patch_thread, thread_id, patch, user_id)
+        return await self._write(self._sql.threads.patch_thread, thread_id, patch, user_id)
 
     async def threads(self, query: ThreadQuery, *, user_id: str | None) -> list[ThreadRow]:
-        return await self._read(threads.threads, query, user_id)
+        return await self._read(self._sql.threads.threads, query, user_id)
 
     async def count_threads(self, query: ThreadQuery, *, user_id: str | None) -> int:
-        return await self._read(threads.count_threads, query, user_id)
+        return await self._read(self._sql.threads.count_threads, query, user_id)
 
     async def run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow | None:
-        return await self._read(history.run, run_id, thread_id, user_id)
+        return await self._read(self._sql.history.run, run_id, thread_id, user_id)
 
     async def thread_runs(
         self, thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
     ) -> list[RunRow]:
         return await self._read(
-            history.thread_runs, thread_id, statuses=statuses, limit=limit, offset=offset, user_id=user_id
+            self._sql.history.thread_runs,
+            thread_id,
+            statuses=statuses,
+            limit=limit,
+            offset=offset,
+            user_id=user_id,
         )
 
     async def inflight_runs(
@@ -221,7 +220,7 @@ class SQLTransactions(RunStore):
         limit: int,
     ) -> list[RunRow]:
         return await self._read(
-            history.inflight_runs,
+            self._sql.history.inflight_runs,
             statuses=statuses,
             thread_id=thread_id,
             user_id=user_id,
@@ -230,51 +229,58 @@ class SQLTransactions(RunStore):
         )
 
     async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
-        return await self._write(history.delete_run, run_id, thread_id, user_id)
+        return await self._write(self._sql.history.delete_run, run_id, thread_id, user_id)
 
     async def has_expired_threads(self) -> bool:
-        return await self._read(threads.has_expired_threads, self._now())
+        return await self._read(self._sql.threads.has_expired_threads, self._now())
 
     async def expire_threads(self, *, limit: int) -> list[RemovedThread]:
-        return await self._write(threads.expire_threads, limit)
+        return await self._write(self._sql.threads.expire_threads, limit)
 
     # -- record operations
 
     async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
-        await self._write(records.put, run_id, {"thread_id": thread_id, **fields})
+        await self._write(self._sql.records.put, run_id, {"thread_id": thread_id, **fields})
 
     async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
-        return await self._read(records.get, run_id, user_id)
+        return await self._read(self._sql.records.get, run_id, user_id)
 
     async def list_by_thread(
         self, thread_id: str, *, user_id: str | None = None, limit: int = 100
     ) -> list[Row]:
-        return await self._read(records.list_by_thread, thread_id, user_id, limit)
+        return await self._read(self._sql.records.list_by_thread, thread_id, user_id, limit)
 
     async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool:
-        return await self._write(records.update_status, run_id, RunStatus(status).value, error)
+        return await self._write(self._sql.records.update_status, run_id, RunStatus(status).value, error)
 
     async def update_model_name(self, run_id: str, model_name: str | None) -> bool:
-        return await self._write(records.update_model_name, run_id, model_name)
+        return await self._write(self._sql.records.update_model_name, run_id, model_name)
 
     async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> bool:
         return await self._write(
-            records.update_completion, run_id, None if status is None else RunStatus(status).value, fields
+            self._sql.records.update_completion,
+            run_id,
+            None if status is None else RunStatus(status).value,
+            fields,
         )
 
     async def update_run_progress(self, run_id: str, **fields: Any) -> bool:
-        return await self._write(records.update_progress, run_id, fields)
+        return await self._write(self._sql.records.update_progress, run_id, fields)
 
     async def list_inflight(self, *, before: str | None = None) -> list[Row]:
-        return await self._read(records.list_open, tuple(sorted(OPEN)), limit_of(before), inclusive=False)
+        return await self._read(
+            self._sql.records.list_open, tuple(sorted(OPEN)), limit_of(before), inclusive=False
+        )
 
     async def list_pending(self, *, before: str | None = None) -> list[Row]:
-        return await self._read(records.list_open, (RunStatus.pending,), limit_of(before), inclusive=True)
+        return await self._read(
+            self._sql.records.list_open, (RunStatus.pending,), limit_of(before), inclusive=True
+        )
 
     async def delete(self, run_id: str) -> None:
-        await self._write(records.delete, run_id)
+        await self._write(self._sql.records.delete, run_id)
 
     async def aggregate_tokens_by_thread(
         self, thread_id: str, include_active: bool = False
     ) -> dict[str, Any]:
-        return await self._read(records.aggregate_tokens, thread_id, include_active=include_active)
+        return await self._read(self._sql.records.aggregate_tokens, thread_id, include_active=include_active)

@@ -3,13 +3,37 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncGenerator, Generator
 from uuid import uuid4
 
 import pytest
 
 from coordinator.testing.valkey import ValkeyServer
+from tests.support.postgres import Database, database
 from tests.support.proxy import Proxy
+
+NOT_RUN = "NOT RUN: "
+"""How the reason of a skip begins where this machine lacks something that the project is tested with."""
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    for where, reason in _not_run(terminalreporter):
+        terminalreporter.write_line(f"{where}: {reason}", red=True, bold=True)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """What this machine lacks is a skip for people and a failure in CI, which installs it."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if os.environ.get("CI") and reporter is not None and _not_run(reporter):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def _not_run(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
+    skipped = [report.longrepr for report in reporter.stats.get("skipped", [])]
+    told = [(str(where), str(reason)) for where, _, reason in skipped]
+    return [(where, reason) for where, reason in told if reason.removeprefix("Skipped: ").startswith(NOT_RUN)]
 
 
 @pytest.fixture(scope="session")
@@ -17,6 +41,13 @@ def shared_valkey() -> Generator[ValkeyServer]:
     """One server for all tests that do it no harm."""
     with ValkeyServer() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def shared_postgres() -> Generator[Database]:
+    """One server for all tests that do it no harm. At the end it has seen no deadlock."""
+    with database() as found:
+        yield found
 
 
 @pytest.fixture

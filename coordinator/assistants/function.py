@@ -34,6 +34,7 @@ class FunctionAssistant:
     """Wraps an async function. A dict that it returns becomes the thread's values, unless the run
     has saved values itself: then its last save stands. An `Outcome` is taken as it is.
 
+    Values that it has not saved are told to those who watch a run that was asked to stream them.
     Its threads have one state, the values that are stored: there is no history.
     """
 
@@ -62,9 +63,13 @@ class FunctionAssistant:
         ctx.input = self._parsed(request)
         result: Json = await self.function(ctx)
         if isinstance(result, Outcome):
-            return result
-        values = cast("Json", result) if isinstance(result, dict) and not ctx.saved else None
-        return Outcome(values=values, result=result)
+            outcome = result
+        else:
+            values = cast("Json", result) if isinstance(result, dict) and not ctx.saved else None
+            outcome = Outcome(values=values, result=result)
+        if outcome.values is not None and "values" in request.stream_mode:
+            await ctx.show(outcome.values)
+        return outcome
 
     async def state(
         self,

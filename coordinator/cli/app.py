@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from typer.main import get_command
 
-from coordinator.cli import failures, servers
-from coordinator.cli.options import EXIT_CODES, AsJson, Namespace, Redis, Store, Where
-
-_SETTINGS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+from coordinator.cli import failures, key_commands, servers
+from coordinator.cli.awaiting import finish as _await
+from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Namespace, Redis, Store, Where
 
 # Plain help: rich takes longer to import than --help may take.
 app = typer.Typer(
@@ -20,13 +19,13 @@ app = typer.Typer(
     epilog=EXIT_CODES,
     no_args_is_help=True,
     rich_markup_mode=None,
-    context_settings=_SETTINGS,
+    context_settings=HELP_OPTIONS,
 )
 
 
 def _group(name: str, about: str) -> typer.Typer:
     group = typer.Typer(
-        no_args_is_help=True, rich_markup_mode=None, epilog=EXIT_CODES, context_settings=_SETTINGS
+        no_args_is_help=True, rich_markup_mode=None, epilog=EXIT_CODES, context_settings=HELP_OPTIONS
     )
     app.add_typer(group, name=name, help=about)
     return group
@@ -35,6 +34,7 @@ def _group(name: str, about: str) -> typer.Typer:
 runs = _group("runs", "List, show and cancel runs.")
 workers = _group("workers", "The workers of the deployment.")
 threads = _group("threads", "What runs are serialised on.")
+app.add_typer(key_commands.keys, name="keys")
 db = _group("db", "Create, migrate and check the store.")
 
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id")]
@@ -48,15 +48,6 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - what is no failure on purpose is raised again
         return failures.report(error, as_json="--json" in args)
     return code if isinstance(code, int) else failures.DONE
-
-
-def _await(command: Coroutine[Any, Any, int]) -> int:
-    import asyncio
-
-    try:
-        return asyncio.run(command)
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter by a signal that a command handles
-        raise typer.Abort from None
 
 
 def _version(asked: bool) -> None:

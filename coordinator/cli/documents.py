@@ -11,17 +11,23 @@ workers list   {"workers": [worker, …]}
 explain        {"run", "holder", "receipt", "timeline": [{at, what, from_status, to_status, …}, …]}
 reconcile      {"ended": [run, …], "buried": [epoch, …], "undecided": [worker, …]}
 db check       {"check": {ok, problems, version, newest, …}}
+keys create    {"key": key + text}                               text = the key itself, here and nowhere else
+keys list      {"keys": [key, …]}
+keys revoke    {"revoked": key}
 db migrate     {"migrate": {store, created, version, applied: [{number, name, at}, …]}}
 demo           see `coordinator.cli.demo.report`
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from coordinator.cli.text import iso
 from coordinator.schemas import Receipt
 from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
+
+if TYPE_CHECKING:
+    from coordinator.gateway.key_file import Key
 
 Document = dict[str, Any]
 
@@ -52,6 +58,7 @@ def run_document(row: RunRow, position: int | None = None) -> Document:
         "metadata": row.metadata,
         "model_name": row.model_name,
         "created_at": row.created_at,
+        "not_before": iso(row.not_before),
         "started_at": iso(row.started_at),
         "ended_at": iso(row.ended_at),
         "settled_at": iso(row.settled_at),
@@ -151,4 +158,16 @@ def transition_document(step: Transition) -> Document:
         "detail": step.detail,
         "epoch": step.epoch,
         "fence": step.fence,
+    }
+
+
+def key_document(key: Key) -> Document:
+    """Without its hash, which is of no use to anybody."""
+    return {
+        "id": key.id,
+        "role": key.role,
+        "user_id": key.user_id,
+        "name": key.name,
+        "created_at": key.created_at.isoformat(),
+        "expires_at": key.expires_at and key.expires_at.isoformat(),
     }

@@ -19,6 +19,7 @@ _COLUMNS = ("TIME", "AFTER", "WHAT", "STATUS", "BY", "WHY", "EPOCH", "FENCE")
 _MEANING = {
     "admitted": "admitted",
     "queued": "waits",
+    "delayed": "delayed",
     "claimed": "its turn",
     "started": "started",
     "decided": "decided",
@@ -63,6 +64,9 @@ def _headline(told: Explanation) -> str:
         f"{run.phase.value}, {run.status.value}" if run.phase.value != run.status.value else run.status.value
     )
     text = f"run {run.run_id!r} on thread {run.thread_id!r}: {now}"
+    if run.delayed and run.not_before is not None:
+        due = datetime.fromtimestamp(run.not_before / 1e6).astimezone()
+        return f"{text}; delayed until {due:%Y-%m-%d %H:%M:%S}"
     if told.position is not None:
         behind = f" behind run {told.holder!r}" if told.holder is not None else ""
         return f"{text}; number {told.position} in the line{behind}"
@@ -76,7 +80,7 @@ def _line(step: Transition, before: Transition | None) -> list[object]:
     status = step.to_status.value
     if step.from_status is not None and step.from_status is not step.to_status:
         status = f"{step.from_status.value} → {status}"
-    decides = step.what in ("decided", "finished", "admitted", "queued", "recorded")
+    decides = step.what in ("decided", "finished", "admitted", "queued", "delayed", "recorded")
     return [
         f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}",
         "" if before is None else f"+{span((step.at - before.at) / 1e6)}",

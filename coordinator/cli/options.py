@@ -12,6 +12,8 @@ from coordinator.cli.failures import USAGE, CommandFailed
 if TYPE_CHECKING:
     from coordinator.settings import Settings
 
+HELP_OPTIONS: dict[str, Any] = {"help_option_names": ["-h", "--help"]}
+
 EXIT_CODES = "Exit codes: 0 done, 1 failed, 2 usage, 3 store or Redis unreachable."
 
 Store = Annotated[

@@ -23,11 +23,11 @@ _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _EVERY = 5_000  # rows; between two notes of progress
 
 
-def seconds_of(text: str) -> float:
+def seconds_of(text: str, option: str = "--older-than") -> float:
     """`90m`, `12h`, `30d`, `2w`; a bare number is seconds. Raises InvalidArgument."""
     found = re.fullmatch(r"(\d{1,9})([smhdw]?)", text.strip())
     if found is None:
-        raise InvalidArgument("--older-than", f"{text!r} is no duration: write 90m, 12h, 30d or 2w")
+        raise InvalidArgument(option, f"{text!r} is no duration: write 90m, 12h, 30d or 2w")
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 

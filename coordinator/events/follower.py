@@ -45,6 +45,7 @@ class Readers:
     ) -> None:
         self.log, self.notifier, self.settings, self._jobs = log, notifier, settings, jobs
         self.standing, self.emitted_nothing = standing, emitted_nothing
+        self.closed = False
         self._pages: WeakValueDictionary[str, Pages] = WeakValueDictionary()
 
     def follow(
@@ -76,6 +77,10 @@ class Readers:
             self._pages[run_id] = pages
         return pages
 
+    def close(self) -> None:
+        """The store is let go of: a follower to whom it does not answer any more ends with an error."""
+        self.closed = True
+
     def pause(self) -> float:
         """Until the next look that nobody hints at."""
         connected = self.notifier.connectivity is Connectivity.connected
@@ -88,7 +93,8 @@ class Follower:
 
     As a context manager it lets go of its subscription at the end of the block, else at `End` or when it
     is collected. A cancelled `__anext__` (a time-out for a heartbeat) loses nothing: iterate on. Holds at
-    most one page of the log. Raises RunNotFound, also when the run is deleted meanwhile.
+    most one page of the log. Raises RunNotFound, also when the run is deleted meanwhile, and
+    StoreUnavailable once its manager is closed.
     """
 
     def __init__(
@@ -192,7 +198,10 @@ class Follower:
         try:
             _, self._settled = await self._readers.standing(self.run_id, self._user_id)
         except StoreUnavailable:
-            return False
+            if not self._readers.closed:
+                return False
+            await self.aclose()
+            raise
         except RunNotFound:
             await self.aclose()
             raise

@@ -9,6 +9,7 @@ from coordinator.facade.base import Facade
 from coordinator.notifier import Connectivity
 from coordinator.record import RunRecord
 from coordinator.runs.recovery import Recovery
+from coordinator.telemetry import Hook
 from coordinator.workers.health import Health
 from stores.rows import WorkerRow
 
@@ -26,6 +27,12 @@ class WorkerFacade(Facade):
         seconds = None if grace is None else check.check_seconds("grace", grace)
         self._parts.drain.hurry()
         await self._parts.drain.run(seconds)
+
+    def install_executor(self, size: int | None = None) -> None:
+        """Make the default executor of the running loop one that knows its runs: a thread job that outlives
+        its run keeps the thread held, and shows in `health`. `size`: threads (default: the setting). Once
+        for each loop, before anything uses its default executor."""
+        self._parts.install_executor(size)
 
     def hurry(self) -> None:
         """The grace of a drain that is under way ends now."""
@@ -65,6 +72,10 @@ class WorkerFacade(Facade):
         """How this worker is, role by role, and whether it may be sent new runs. Never raises; answers
         within a second and a bit."""
         return await self._parts.examination.health()
+
+    def observe(self, hook: Hook) -> None:
+        """Tell `hook` what happens from now on, as those that the manager was made with."""
+        self._parts.telemetry.add(hook)
 
     def store_counters(self) -> dict[str, int]:
         """Commits and reads of this manager's store so far; {} where the store does not count."""

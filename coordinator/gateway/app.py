@@ -5,22 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
+from importlib.metadata import version
 
 from fastapi import FastAPI
+from starlette.types import ASGIApp
 
 from coordinator.assistants import demo
 from coordinator.assistants.function import AgentFunction
 from coordinator.assistants.ports import Assistant
 from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
-from coordinator.gateway.caller import Authenticate, trusting
+from coordinator.gateway.caller import Authenticate
 from coordinator.gateway.held import Watchers
+from coordinator.gateway.metrics import Metrics
+from coordinator.gateway.middleware.envelope import Envelope
+from coordinator.gateway.middleware.guard import guard
 from coordinator.gateway.routes import assistants as assistant_routes
-from coordinator.gateway.routes import probes, runs, stateless, states, threads
+from coordinator.gateway.routes import operations, probes, runs, stateless, states, threads
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.gateway.wire.json import JsonAnswer
 from coordinator.manager import RunManager
+from coordinator.runs.jobs import Jobs
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +36,12 @@ DEMO = "agent"
 class Gateway(FastAPI):
     """An ASGI app. Served by itself it opens and closes the manager; mounted, its host enters `running`."""
 
+    def build_middleware_stack(self) -> ASGIApp:
+        """Outside of all, also of what answers for failures: their answers have a request id too."""
+        return Envelope(super().build_middleware_stack(), self.state.observers)
+
     def let_go(self) -> None:
-        """End every stream and every answer that is waited for: their clients go on at another worker. For
+        """Break off every stream and every answer that is waited for: clients go on at another worker. For
         whoever stops the server: once the manager has drained, and before the server waits for open
         answers. No client is taken to have gone away by that."""
         services: Services = self.state.services
@@ -42,7 +52,12 @@ class Gateway(FastAPI):
         """Everything that lives as long as requests are answered: for the lifespan of the host app."""
         services: Services = self.state.services
         async with services.manager:
-            yield
+            fresh = services.jobs.spawn(services.metrics.keep_fresh(), "The metrics")
+            try:
+                yield
+            finally:
+                fresh.cancel()
+        await services.jobs.finished(1.0)
 
 
 def create_gateway(
@@ -54,7 +69,8 @@ def create_gateway(
 ) -> Gateway:
     """The Runs API on `manager`, for `assistants` by name besides those that the manager knows.
 
-    Without `authenticate` every caller may do everything: for loopback, or behind a host that has checked.
+    Callers are those whom `authenticate` knows, by default by the keys of the file `settings.api_keys`.
+    Without both every caller may do everything: for loopback, see `exposure`. Raises KeyFileError.
     """
     given = settings or GatewaySettings()
     for name, agent in (assistants or {}).items():
@@ -63,15 +79,21 @@ def create_gateway(
         _offer_demo(manager)
     app = Gateway(
         title="run-coordinator",
+        version=version("run-coordinator"),
         lifespan=_lifespan,
         redirect_slashes=False,
         default_response_class=JsonAnswer,
     )
-    app.state.services = Services(manager, given, Watchers(given.max_streams))
-    app.state.authenticate = authenticate or trusting
+    documents = tuple(app.routes)  # FastAPI's own: the description of the API, and pages that show it
+    watchers = Watchers(given.max_streams)
+    metrics = Metrics(manager, watchers)
+    manager.observe(metrics.of_run)
+    app.state.services = Services(manager, given, watchers, metrics, Jobs())
+    app.state.observers = (metrics.of_request,)
     errors.install(app)
-    for noun in (probes, assistant_routes, threads, states, stateless, runs):
+    for noun in (probes, assistant_routes, threads, states, stateless, runs, operations):
         app.include_router(noun.router)
+    guard(app, given, authenticate, public=(*documents, *probes.router.routes))
     return app
 
 

@@ -58,7 +58,9 @@ async def begin(
         user_id=caller.user_id,
         idempotency_key=idempotency_key,
         thread_must_exist=not own_thread and body.if_not_exists == "reject",
+        adopt_thread=False,
         temporary_thread=own_thread and body.on_completion == "delete",
+        after_seconds=body.after_seconds,
     )
     if not record.already_admitted:
         manager.launch(record)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Annotated, Protocol, cast
+from typing import Annotated, Protocol
 
-from fastapi import Depends, HTTPException, Request
+from fastapi import Depends, HTTPException, Request, Security
+from fastapi.security import APIKeyHeader
 
 
 class Role(IntEnum):
@@ -24,7 +25,16 @@ class Caller:
 
     user_id: str | None
     role: Role
+    key_id: str | None = None
+    """Which of the user's keys it is, for logs and limits; no secret."""
 
+    @property
+    def sees_everybody(self) -> bool:
+        """May be told of the deployment as a whole, of which other users are a part."""
+        return self.user_id is None
+
+
+NO_KEY = "no valid API key: send one in the header x-api-key"
 
 ANYBODY = Caller(None, Role.admin)
 """The caller where the gateway runs without keys, which it does on loopback only."""
@@ -41,14 +51,14 @@ async def trusting(request: Request) -> Caller | None:
     return ANYBODY
 
 
-async def caller(request: Request) -> Caller:
-    """The request's caller, asked for once. Raises 401."""
+_header = APIKeyHeader(name="x-api-key", auto_error=False, description="or `Authorization: Bearer`")
+
+
+async def caller(request: Request, _documented: Annotated[str | None, Security(_header)]) -> Caller:
+    """The request's caller, as `middleware.authentication` found it. Raises 401 where that was left out."""
     known: Caller | None = getattr(request.state, "caller", None)
     if known is None:
-        known = await cast("Authenticate", request.app.state.authenticate)(request)
-        if known is None:
-            raise HTTPException(401, "no valid API key: send one in the header x-api-key")
-        request.state.caller = known
+        raise HTTPException(401, NO_KEY, {"WWW-Authenticate": "Bearer"})
     return known
 
 
@@ -65,3 +75,9 @@ def at_least(role: Role) -> Callable[[CallerIn], Awaitable[None]]:
             )
 
     return check
+
+
+async def check_sees_everybody(caller: CallerIn) -> None:
+    """A dependency for what is told of the deployment as a whole. Raises 403 for a key of one user."""
+    if not caller.sees_everybody:
+        raise HTTPException(403, "this needs a key that is not for one user")

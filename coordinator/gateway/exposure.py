@@ -22,7 +22,12 @@ def check_exposure(settings: GatewaySettings, *, authenticated: bool | None = No
         raise InvalidArgument(
             "host",
             f"without API keys only loopback is listened on, and {settings.host!r} is not that:"
-            " COORDINATOR_API_KEYS names the file of the keys",
+            " `coordinator keys create` makes a key, --api-keys (COORDINATOR_API_KEYS) names the file",
+        )
+    if "*" in settings.allowed_hosts or "*" in settings.cors_origins:
+        raise InvalidArgument(
+            "allowed_hosts" if "*" in settings.allowed_hosts else "cors_origins",
+            "`*` needs API keys: without them any web page could drive this server",
         )
     return "no API keys: anybody on this machine may do everything, nobody else can connect"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import cast
+from typing import TypeAlias, cast
 
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.wire.json import Json
@@ -14,14 +14,22 @@ _LONGEST = 512
 _ROOTS = frozenset({"values", "metadata", "config", "interrupts"})
 
 
-def extracted(thread: Mapping[str, Json], paths: Mapping[str, str]) -> dict[str, Json]:
-    """What is not there is None. Raises InvalidArgument."""
-    return {alias: _at(thread, steps(path)) for alias, path in paths.items()}
+Path: TypeAlias = list[str | int]
+"""Keys and places."""
 
 
-def steps(path: str) -> list[str | int]:
-    """Keys and places. Raises InvalidArgument."""
-    found: list[str | int] = []
+def parsed(paths: Mapping[str, str] | None) -> dict[str, Path]:
+    """By alias. Raises InvalidArgument."""
+    return {alias: _steps(path) for alias, path in (paths or {}).items()}
+
+
+def extracted(thread: Mapping[str, Json], paths: Mapping[str, Path]) -> dict[str, Json]:
+    """What is not there is None."""
+    return {alias: _at(thread, path) for alias, path in paths.items()}
+
+
+def _steps(path: str) -> Path:
+    found: Path = []
     position = 0
     while position < len(path) <= _LONGEST:
         step = _STEP.match(path, position)
@@ -34,7 +42,7 @@ def steps(path: str) -> list[str | int]:
     return found
 
 
-def _at(value: Json, path: list[str | int]) -> Json:
+def _at(value: Json, path: Path) -> Json:
     for step in path:
         if isinstance(step, str):
             value = cast("dict[str, Json]", value).get(step) if isinstance(value, dict) else None

@@ -7,12 +7,12 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
-from typing import ClassVar, TypeAlias
+from typing import TypeAlias
 
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from coordinator.errors import CoordinatorError, StoreUnavailable
+from coordinator.errors import CoordinatorError, Draining, StoreUnavailable
 from coordinator.gateway.errors import TooManyOpen
 
 logger = logging.getLogger(__name__)
@@ -48,7 +48,9 @@ class Watchers:
     @contextmanager
     def place(self, *, always: bool = False) -> Generator[Place]:
         """Before anything is done for whoever is going to watch. Free again at the end of the block, unless
-        an answer has taken it. Raises TooManyOpen, but for what has to be possible `always`."""
+        an answer has taken it. Raises Draining; TooManyOpen, but for what has to be possible `always`."""
+        if self._leaving:
+            raise Draining
         if len(self._places) >= self._limit and not always:
             raise TooManyOpen(self._limit)
         place = Place(self)
@@ -71,9 +73,12 @@ class Watchers:
             self._places.discard(place)
 
     def let_go(self) -> None:
-        """End every held answer, and each new one at once, in a way that makes clients look for another
-        worker: a stream ends without the end of its run, JSON breaks off. For a worker that leaves, once
-        its own runs are over. Nobody is taken to have gone away."""
+        """Break off every held answer, for clients to go on at another worker; new ones are refused. For a
+        worker that leaves, once its own runs are over. Nobody is taken to have gone away.
+
+        A stream that was closed instead would look complete to a client that asks for the run only after
+        the run has ended.
+        """
         self._leaving = True
         for body in self._bodies:
             body.cancel()
@@ -84,9 +89,6 @@ class HeldResponse(Response, ABC):
 
     The end of the worker is not taken for the end of the client.
     """
-
-    breaks_off: ClassVar[bool]
-    """Where the worker leaves, the body is not closed: the client is to see that something is missing."""
 
     def __init__(
         self,
@@ -99,6 +101,7 @@ class HeldResponse(Response, ABC):
         del self.headers["content-length"]
         place.taken = True
         self._place, self._on_gone = place, on_gone
+        self._started = False
 
     @abstractmethod
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
@@ -119,13 +122,14 @@ class HeldResponse(Response, ABC):
         if left or (not body.cancelled() and isinstance(body.exception(), OSError)):
             await self._gone()
         elif body.cancelled():
-            if not self.breaks_off:
-                await send({"type": "http.response.body", "body": b"", "more_body": False})
+            if not self._started:
+                raise Draining
         else:
             body.result()
 
     async def _body(self, send: Send) -> None:
         async def start() -> None:
+            self._started = True
             await send(
                 {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
             )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import ClassVar, cast
+from typing import cast
 
 from coordinator.errors import RunFailed, RunNotFound, StoreUnavailable
 from coordinator.gateway.held import HeldResponse, Place, SendBody
@@ -24,7 +24,6 @@ class LongAnswer(HeldResponse):
     """The headers go out at once, the JSON of `ending` when it is there."""
 
     media_type = "application/json"
-    breaks_off: ClassVar[bool] = True
 
     def __init__(
         self,

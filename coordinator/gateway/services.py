@@ -8,8 +8,10 @@ from typing import Annotated, cast
 from fastapi import Depends, Request
 
 from coordinator.gateway.held import Watchers
+from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.manager import RunManager
+from coordinator.runs.jobs import Jobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +21,9 @@ class Services:
     manager: RunManager
     settings: GatewaySettings
     watchers: Watchers
+    metrics: Metrics
+    jobs: Jobs
+    """What goes on after a request was answered."""
 
 
 def services(request: Request) -> Services:

@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import BeforeValidator, Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from coordinator.gateway.middleware.origins import Pages
+
+
+def _listed(value: object) -> object:
+    """`a, b` as an environment variable or an option has it."""
+    if isinstance(value, str):
+        return tuple(part for item in value.split(",") if (part := item.strip()))
+    return value
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 
 
 class GatewaySettings(BaseSettings):
@@ -41,12 +53,22 @@ class GatewaySettings(BaseSettings):
     api_keys: Path | None = Field(
         default=None, description="File with the hashes of the API keys; none = loopback only"
     )
-    allowed_hosts: tuple[str, ...] = Field(
-        default=(), description="Host names that requests may be for, besides the address listened on"
+    allowed_hosts: Listed = Field(
+        default=(),
+        description="Host names that requests may be for, besides localhost and the address listened on:"
+        " comma-separated; *.example.com = all below it; * = any",
     )
-    cors_origins: tuple[str, ...] = Field(
-        default=(), description="Origins of web pages that may call, e.g. https://app.example.com"
+    cors_origins: Listed = Field(
+        default=(),
+        description="Origins of web pages that may call, e.g. https://app.example.com: comma-separated;"
+        " http://localhost:* = any port; * = any",
     )
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Pages(value)
+        return value
 
     webhook_allow_private: bool = Field(
         default=False,

@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass
-from typing import ClassVar
 
 from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable
 from coordinator.event_log import End, Event, EventId, Gap
@@ -30,7 +29,7 @@ HEARTBEAT = b": heartbeat\r\n\r\n"
 
 _FIRST = "0-0"
 _LAST = f"{2**62}-0"
-_FROM_THE_START = frozenset({"-1", "0", "-", _FIRST})
+_FROM_THE_START = frozenset({"-1", "0", "-"})
 
 _AGAIN = 0.5
 """Seconds until the store is asked again, which was away."""
@@ -59,8 +58,8 @@ TAIL = Position("$", begins=False)
 def position_of(last_event_id: str) -> Position:
     """Raises InvalidArgument."""
     given = last_event_id.strip()
-    if given in _FROM_THE_START:
-        return Position()
+    if given in _FROM_THE_START or given == _FIRST:
+        return Position(begins=given != _FIRST)
     try:
         EventId.parse(given)
     except ValueError as error:
@@ -95,7 +94,6 @@ class Watched:
 
 class RunStream(HeldResponse):
     media_type = "text/event-stream"
-    breaks_off: ClassVar[bool] = False
 
     def __init__(
         self,
@@ -170,7 +168,6 @@ class EmptyStream(HeldResponse):
     """Of a run that is over, to a client that wants only what comes from now on."""
 
     media_type = "text/event-stream"
-    breaks_off: ClassVar[bool] = False
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
         await start()

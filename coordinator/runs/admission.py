@@ -67,6 +67,7 @@ def asked(
     idempotency_key: object = None,
     parent_run_id: object = None,
     limits: TimeLimits = NO_LIMITS,
+    after_seconds: object = None,
     kind: str = "run",
 ) -> NewRun:
     """A new run with checked arguments. Raises InvalidArgument, UnsupportedStrategyError."""
@@ -87,6 +88,7 @@ def asked(
         timeout_ms=_millis(limits.timeout),
         idle_timeout_ms=_millis(limits.idle),
         queue_timeout_ms=_millis(limits.queue),
+        delay_ms=_millis(check.check_delay("after_seconds", after_seconds)),
     )
     if run.idempotency_key is not None:
         run.request_hash = _body_hash(run)
@@ -103,7 +105,7 @@ def _seconds(millis: int | None) -> float | None:
 
 def _body_hash(run: NewRun) -> str:
     body: list[Any] = [run.assistant_id, run.multitask_strategy, run.metadata, run.kwargs, run.model_name]
-    more = [run.parent_run_id, run.timeout_ms, run.idle_timeout_ms, run.queue_timeout_ms]
+    more = [run.parent_run_id, run.timeout_ms, run.idle_timeout_ms, run.queue_timeout_ms, run.delay_ms]
     if any(value is not None for value in more):  # the hash of a request without them never changes
         body += more
     return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
@@ -179,7 +181,7 @@ class Admissions:
         await self._registry.calm(new.thread_id)
         epoch = await self._worker.ready()
         await self._swept()
-        new.created_at = self._stamps.now()
+        new.created_at = self._stamps.now() if new.delay_ms is None else self._stamps.later(new.delay_ms)
         with self._registry.admitting(new.thread_id, new.run_id):
             try:
                 return await self._admitted(new, epoch)
@@ -216,7 +218,9 @@ class Admissions:
             await self._delivery.deliver(decision)
         if admission.replaced:
             await self._echoed([decision.run_id for decision in admission.replaced])
-        if not admission.holds:
+        if new.delay_ms is not None:
+            self._slots.release(new.thread_id, new.run_id, fence=0)  # what it reserved is for somebody else
+        elif not admission.holds:
             self._jobs.spawn(self._line.claim(new.thread_id), f"claiming thread {new.thread_id!r}")
         return record
 
@@ -239,9 +243,12 @@ class Admissions:
         )
         entry = self._registry.add(record, own)
         entry.temporary = admission.temporary
+        delay = _seconds(new.delay_ms) or 0.0
         if (limits := _limits_of(new)) != NO_LIMITS:
             entry.limits = limits
-            self._timeouts.waits(entry)
+            self._timeouts.waits(entry, delay)
+        if delay and own is None:
+            self._line.wait_for_its_time(entry, delay)
         if own is not None:
             self._still_live(entry, own.epoch)
         if self._registry.reminded(new.run_id):

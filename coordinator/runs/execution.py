@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.values import StoredValues
-from coordinator.context import RunContext
+from coordinator.context import RunContext, current_run
 from coordinator.errors import CoordinatorError, InvalidArgument, LeaseLost, StaleFence
 from coordinator.record import RunRecord
 from coordinator.runs.incarnation import Incarnation
@@ -112,6 +112,7 @@ class Execution:
         if started is None or entry.own is None:
             return None
         context = self.context(entry, entry.own, started, Services)
+        current_run.set(context)
         return await assistant.run(context, context.request)
 
     def context(self, entry: Entry, own: Ownership, started: Started, services: type[Services]) -> RunContext:

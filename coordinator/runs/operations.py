@@ -7,15 +7,15 @@ Without them a state update on one worker would race a run on another. An operat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import Protocol
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
-from coordinator.context import RunContext
+from coordinator.context import RunContext, current_run
 from coordinator.errors import ConflictError, InvalidArgument, LeaseLost, ThreadNotFound
 from coordinator.runs.admission import Admissions, asked
 from coordinator.runs.execution import Execution, Quiet
@@ -129,7 +129,8 @@ class Operations:
             raise InvalidArgument("assistant", why)
         assistant = self._assistants.reading(thread.assistant_id)
         async with self._held(thread_id, "update state", user_id, states=assistant.states) as held:
-            new = await assistant.update_state(held.context, values, as_node=as_node, at=at)
+            with _as(held.context):
+                new = await assistant.update_state(held.context, values, as_node=as_node, at=at)
             view = None if held.context.saved else await assistant.state(thread_id)
             if view is not None:
                 interrupts = [asdict(interrupt) for interrupt in view.interrupts] or None
@@ -162,3 +163,13 @@ class Operations:
         if thread is None or (user_id is not None and thread.user_id != user_id):
             raise ThreadNotFound(thread_id)
         return thread
+
+
+@contextmanager
+def _as(context: RunContext) -> Generator[None]:
+    """What is started here belongs to the operation."""
+    token = current_run.set(context)
+    try:
+        yield
+    finally:
+        current_run.reset(token)

@@ -70,7 +70,7 @@ class Entry:
         self.warned: Abort | None = None
         self.handed_over = False
         self.limits = NO_LIMITS
-        self.timers: dict[Cause, asyncio.TimerHandle] | None = None
+        self.timers: dict[str, asyncio.TimerHandle] | None = None
         self.active_at = 0.0
         self.cancelled_task: asyncio.Task[Any] | None = None
         self.result: Json = None
@@ -152,6 +152,11 @@ class Entry:
     def touch(self) -> None:
         """It has shown a sign of life. Cheap; from any thread."""
         self.active_at = self.clocks.monotonic()
+
+    def call_later(self, name: str, seconds: float, callback: Callable[..., None], *args: Any) -> None:
+        """Until it is stopped or settles, whichever comes first."""
+        timers = self.timers = self.timers or {}
+        timers[name] = asyncio.get_running_loop().call_later(seconds, callback, *args)
 
     def stop_timers(self) -> None:
         timers, self.timers = self.timers, None

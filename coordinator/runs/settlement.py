@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Protocol, TypeVar
 
-from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.undo import Undo
 from coordinator.clock import Stamps
 from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreUnavailable
 from coordinator.lock import SlotLock
@@ -50,7 +50,7 @@ class Settlement:
         slots: SlotLock,
         notifier: Notifier,
         worker: Incarnation,
-        states: ThreadStates,
+        undo: Undo,
         jobs: Jobs,
         outbox: Outbox,
         telemetry: Telemetry,
@@ -58,7 +58,7 @@ class Settlement:
         force_after: float,
     ) -> None:
         self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
-        self._worker, self._states, self._jobs, self._outbox = worker, states, jobs, outbox
+        self._worker, self._undoing, self._jobs, self._outbox = worker, undo, jobs, outbox
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
         self._line = line
         self.forced = 0
@@ -241,14 +241,12 @@ class Settlement:
     async def _undo(self, entry: Entry, end: Outcome) -> Finish:
         """A rollback was decided: put the thread back, then settle. The attempts that fail are counted in
         the row, with a new fence for the next: whoever goes on with it, there are so many in all."""
-        states, ref = entry.states or self._states, entry.rollback_ref
+        ref = entry.rollback_ref
         while True:
             own = _own(entry)
             state, error, values = "done", None, None
             try:
-                values = await self._persist(
-                    entry, partial(states.restore, own.thread_id, own.run_id, ref, own.fence)
-                )
+                values = await self._persist(entry, partial(self._undoing.restore, own, ref, entry.states))
             except CoordinatorError:
                 raise
             except Exception as failure:

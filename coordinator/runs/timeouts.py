@@ -7,8 +7,6 @@ but at the owner: it ends with the owner.
 
 from __future__ import annotations
 
-import asyncio
-
 from coordinator.arguments import check_time_limit
 from coordinator.errors import StoreUnavailable
 from coordinator.runs.cancellation import Delivery
@@ -39,10 +37,10 @@ class Timeouts:
     def __init__(self, store: DecisionStore, registry: Registry, *, delivery: Delivery, jobs: Jobs) -> None:
         self._store, self._registry, self._delivery, self._jobs = store, registry, delivery, jobs
 
-    def waits(self, entry: Entry) -> None:
-        """It was admitted, and may have to wait."""
+    def waits(self, entry: Entry, delay: float) -> None:
+        """It was admitted, and may have to wait for its turn, from when its time has come."""
         if entry.own is None and entry.limits.queue is not None:
-            self._after(entry, entry.limits.queue, Cause.queue_timeout)
+            self._after(entry, delay + entry.limits.queue, Cause.queue_timeout)
 
     def runs(self, entry: Entry) -> None:
         """It has started."""
@@ -55,8 +53,7 @@ class Timeouts:
             self._after(entry, idle, Cause.idle)
 
     def _after(self, entry: Entry, seconds: float, cause: Cause) -> None:
-        timers = entry.timers = entry.timers or {}
-        timers[cause] = asyncio.get_running_loop().call_later(seconds, self._expired, entry, cause)
+        entry.call_later(cause, seconds, self._expired, entry, cause)
 
     def _expired(self, entry: Entry, cause: Cause) -> None:
         if not entry.open or entry.lost or (cause is Cause.queue_timeout and entry.own is not None):

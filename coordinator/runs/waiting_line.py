@@ -11,13 +11,15 @@ from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
-from coordinator.runs.registry import Registry
+from coordinator.runs.registry import Entry, Registry
 from coordinator.schemas import RunStatus
 from stores.base import AdmissionStore, OwnershipStore
 from stores.outbox import Outbox
 from stores.rows import Outcome, Ownership
 
 logger = logging.getLogger(__name__)
+
+_PAST = 0.001  # s; a timer may fire that much early, and the store counts microseconds
 
 
 class ClaimingStore(AdmissionStore, OwnershipStore, Protocol):
@@ -54,6 +56,16 @@ class WaitingLine:
                 logger.warning("Thread %r could not be passed on: %s", thread_id, error)
         else:
             self._notifier.notify_worker(next_home, Signal(kind="claim", thread_id=thread_id))
+
+    def wait_for_its_time(self, entry: Entry, seconds: float) -> None:
+        """A delayed run of this worker: look whether it has its turn as soon as the store has to say that
+        its time has come. Where that says otherwise, its clock was set meanwhile, and the tick finds it."""
+        thread_id = entry.record.thread_id
+
+        def due() -> None:
+            self._jobs.spawn(self.claim(thread_id), f"claiming thread {thread_id!r}")
+
+        entry.call_later("due", seconds + _PAST, due)
 
     async def claim(self, thread_id: str) -> None:
         """Take the thread for the head of its line, if it is free and the head is ours. Where the store

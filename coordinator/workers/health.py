@@ -11,6 +11,7 @@ from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError
 from coordinator.notifier import Connectivity, Notifier
 from coordinator.settings import Settings
+from coordinator.workers.executor import TrackingExecutor
 from coordinator.workers.lease import Pacemaker
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
@@ -40,6 +41,10 @@ class Health:
     swept_ago: float | None
     loop_lag: float | None
     """The longer of what the loop took just now and when the heartbeat asked it last."""
+    thread_jobs: int | None
+    """Jobs that runs and others have in threads; None where no executor counts them."""
+    outliving: tuple[str, ...]
+    """For each job whose run is over: the run. Until it ends, it has a thread of the executor."""
     ready: bool
     why_not: tuple[str, ...]
 
@@ -55,17 +60,19 @@ class Examination:
         notifier: Notifier,
         watch: Watch,
         reaper: Reaper,
+        executor: Callable[[], TrackingExecutor | None] = lambda: None,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._settings, self._worker, self._pacemaker = store, settings, worker, pacemaker
         self._notifier, self._watch, self._reaper, self._clock = notifier, watch, reaper, clock
+        self._executor = executor
 
     async def health(self) -> Health:
         """Asks the store one small question, for at most ASK_WITHIN. Never raises."""
         error, lag = await self._store_error(), await self._lag()
         remaining = self._worker.lease.remaining
         ticked, swept = self._ago(self._watch.ticked_at), self._ago(self._reaper.swept_at)
-        state = self._state()
+        state, executor = self._state(), self._executor()
         why_not = tuple(self._complaints(state, error, ticked))
         return Health(
             state=state,
@@ -78,6 +85,8 @@ class Examination:
             ticked_ago=ticked,
             swept_ago=swept,
             loop_lag=lag,
+            thread_jobs=None if executor is None else executor.jobs,
+            outliving=() if executor is None else executor.outliving,
             ready=not why_not,
             why_not=why_not,
         )
@@ -96,6 +105,8 @@ class Examination:
             found.append(f"the store does not answer: {error}")
         if ticked is not None and ticked > MISSED * self._settings.tick:
             found.append(f"deaf: the last tick was {ticked:.1f} s ago")
+        if (executor := self._executor()) is not None and len(executor.outliving) >= executor.size:
+            found.append(f"all {executor.size} threads are taken by jobs whose runs are over")
         return found
 
     async def _store_error(self) -> str | None:

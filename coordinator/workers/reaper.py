@@ -7,7 +7,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.undo import Undo
 from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError, StaleFence, StoreUnavailable
 from coordinator.lock import SlotLock
@@ -16,7 +16,6 @@ from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.latch import Latch
 from coordinator.runs.waiting_line import WaitingLine
-from coordinator.schemas import Json
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
 from stores.base import OwnershipStore, WorkerStore
@@ -34,9 +33,7 @@ class ReapingStore(WorkerStore, OwnershipStore, Protocol):
 class Reaper:
     """Burying a peer needs two kinds of evidence: its heartbeat did not move for its own ttl on this
     worker's clock, and the store's clock says that its lease is over. On one host the operating
-    system's word that the process is gone is enough.
-
-    `states` answers where the state is that a rollback_ref is about."""
+    system's word that the process is gone is enough."""
 
     def __init__(
         self,
@@ -44,7 +41,7 @@ class Reaper:
         *,
         worker: Incarnation,
         line: WaitingLine,
-        states: Callable[[Json], ThreadStates],
+        undo: Undo,
         slots: SlotLock,
         notifier: Notifier,
         jobs: Jobs,
@@ -52,7 +49,7 @@ class Reaper:
         needed: bool = True,
         clock: Callable[[], float] = boottime,
     ) -> None:
-        self._store, self._worker, self._line, self._states = store, worker, line, states
+        self._store, self._worker, self._line, self._undoing = store, worker, line, undo
         self._slots, self._notifier, self._jobs = slots, notifier, jobs
         self._telemetry, self._clock = telemetry, clock
         self._watched: dict[int, tuple[int, float]] = {}
@@ -153,8 +150,7 @@ class Reaper:
         more. Raises StoreUnavailable: then it stays adopted until the next sweep."""
         state, error, values = "done", None, None
         try:
-            ref = orphan.rollback_ref
-            values = await self._states(ref).restore(own.thread_id, own.run_id, ref, own.fence)
+            values = await self._undoing.restore(own, orphan.rollback_ref)
         except StaleFence:  # adopted by yet another worker, or by another epoch of this one
             return False
         except CoordinatorError:

@@ -16,16 +16,18 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, settings
-from hypothesis.stateful import run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
 from stores.base import CoordinationStore
 from stores.memory import MemoryStore
-from stores.sql.sqlite import admission, ownership, pruning, workers
+from stores.sql.sqlite import admission, ownership, pruning, threads, workers
 from stores.sqlite import SQLiteStore
 from tests.conformance.run_store.machine import OpenStore, machine_over
+from tests.conformance.run_store.passing import passing_machine_over
 from tests.support.builders import StoreClock
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
+Over = Callable[[OpenStore], type[RuleBasedStateMachine]]
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "0"))
 
 
@@ -45,11 +47,15 @@ async def sqlite(clock: StoreClock) -> AsyncGenerator[CoordinationStore]:
             await store.aclose()
 
 
+MACHINES = [machine_over, passing_machine_over]
+
+
 @pytest.mark.timeout(3600 if EXAMPLES else 60)
+@pytest.mark.parametrize("over", MACHINES, ids=["runs", "threads"])
 @pytest.mark.parametrize(("open_store", "examples"), [(memory, 60), (sqlite, 15)], ids=["memory", "sqlite"])
-def test_the_store_does_what_the_model_does(open_store: OpenStore, examples: int) -> None:
+def test_the_store_does_what_the_model_does(over: Over, open_store: OpenStore, examples: int) -> None:
     run_state_machine_as_test(
-        machine_over(open_store),
+        over(open_store),
         settings=settings(
             max_examples=EXAMPLES or examples,
             stateful_step_count=60 if EXAMPLES else 40,
@@ -100,7 +106,16 @@ def keys_are_forgotten_with_the_rest(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(pruning, "_DATED", pruning._DATED.replace("idempotency_key IS NULL", "1"))
 
 
+def threads_expire_under_their_runs(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(threads, "_EXPIRED", re.sub(r" AND NOT EXISTS.*(?= ORDER)", "", threads._EXPIRED))
+
+
+def a_run_that_has_just_settled_is_no_use(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(threads, "_EXPIRED", re.sub(r" OR r.settled_at [^)]*", "", threads._EXPIRED))
+
+
 COMMON = (no_live_epoch_in_claim, the_heartbeat_is_not_compared, the_last_run_is_pruned)
+PASSING = (threads_expire_under_their_runs, a_run_that_has_just_settled_is_no_use)
 RARE = (
     a_buried_owner_finishes,
     an_old_fence_finishes,
@@ -111,9 +126,12 @@ RARE = (
 
 
 @pytest.mark.parametrize(
-    "weaken", (*COMMON, *RARE) if EXAMPLES else COMMON, ids=lambda weaken: weaken.__name__
+    ("over", "weaken"),
+    [(machine_over, weaken) for weaken in ((*COMMON, *RARE) if EXAMPLES else COMMON)]
+    + [(passing_machine_over, weaken) for weaken in PASSING],
+    ids=lambda what: what.__name__,
 )
-def test_a_weakened_store_is_found(weaken: Callable[[pytest.MonkeyPatch], None]) -> None:
+def test_a_weakened_store_is_found(over: Over, weaken: Callable[[pytest.MonkeyPatch], None]) -> None:
     budget = settings(
         max_examples=300,
         stateful_step_count=40,
@@ -121,9 +139,10 @@ def test_a_weakened_store_is_found(weaken: Callable[[pytest.MonkeyPatch], None])
         database=None,
         deadline=None,
         phases=[Phase.generate],
+        report_multiple_bugs=False,  # one is enough
         suppress_health_check=SLOW_IS_FINE,
     )
     with pytest.MonkeyPatch.context() as patch:
         weaken(patch)
         with pytest.raises(AssertionError):
-            run_state_machine_as_test(machine_over(memory), settings=budget)
+            run_state_machine_as_test(over(memory), settings=budget)

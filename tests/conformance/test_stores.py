@@ -1,4 +1,4 @@
-"""Every store, one suite. PostgreSQL joins with its adapter."""
+"""Every store, one suite."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
 from tests.conformance.run_store import StoreConformance
 from tests.support.builders import StoreClock
+from tests.support.postgres import Database
 
 
 class TestMemoryStore(StoreConformance):
@@ -27,3 +28,12 @@ class TestSQLiteStore(StoreConformance):
         await store.open()
         yield store
         await store.aclose()
+
+
+class TestPostgresStore(StoreConformance):
+    """As a role with the rights of a worker, and no others."""
+
+    @pytest.fixture
+    async def store(self, clock: StoreClock, shared_postgres: Database) -> AsyncGenerator[CoordinationStore]:
+        async with shared_postgres.store(clock=clock) as store:
+            yield store

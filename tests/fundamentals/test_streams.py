@@ -8,7 +8,17 @@ from typing import Any
 
 import pytest
 
-from coordinator import End, Event, Gap, InvalidArgument, RunContext, RunManager, RunNotFound, RunStatus
+from coordinator import (
+    End,
+    Event,
+    Gap,
+    InvalidArgument,
+    RunContext,
+    RunManager,
+    RunNotFound,
+    RunStatus,
+    StoreUnavailable,
+)
 from coordinator.notifier import Connectivity
 from tests.support.agents import Agent, launched, running
 from tests.support.waiting import wait_until
@@ -271,3 +281,14 @@ async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) ->
     async with manager.follow(run.run_id):
         assert watched
     await wait_until(lambda: not watched, description="nobody is watched")
+
+
+async def test_a_follower_does_not_outlive_its_manager(team: list[RunManager]) -> None:
+    """A store that is away comes back; one that was let go of does not."""
+    holder, leaving = team
+    run, agent = await running(holder, "t")
+    async with leaving.follow(run.run_id) as followed:
+        await leaving.aclose()
+        with pytest.raises(StoreUnavailable):
+            await all_of(followed)
+    agent.may_end.set()

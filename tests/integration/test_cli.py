@@ -38,6 +38,9 @@ COMMANDS = [
     ("explain",),
     ("db", "migrate"),
     ("db", "check"),
+    ("keys", "create"),
+    ("keys", "list"),
+    ("keys", "revoke"),
     ("demo",),
     ("demo-worker",),
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from random import Random
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,10 @@ class Habits:
     stops: str  # at_once | late | with_success | with_failure | saving
     deaf: float
     tracks: float | None
+    silent: bool
+    """Where it hangs, it gives no sign of life."""
+    patience: float | None
+    """How long it waits for a save, s."""
 
     @classmethod
     def draw(cls, chance: Random) -> Habits:
@@ -43,6 +48,8 @@ class Habits:
             )[0],
             deaf=chance.choice((0.05, 0.5, 1.5, 4.0)),
             tracks=chance.choice((None, None, None, 0.3, 1.5, 4.0)),
+            silent=chance.random() < 0.5,
+            patience=chance.choice((None, None, None, None, 0.0, 0.003)),
         )
 
 
@@ -86,7 +93,8 @@ class Agent:
                 self.step()
                 ctx.check()
                 self.step(guarded=True)
-                await self._deed(ctx, -1)
+                if not habits.silent:
+                    await self._deed(ctx, -1)
         except asyncio.CancelledError:
             self._told(ctx)
             return await self._stop(ctx)
@@ -103,8 +111,11 @@ class Agent:
         return "r" + self.run_id
 
     async def _deed(self, ctx: RunContext, number: int) -> None:
+        self.truth.sign(self.run_id)
         if self.world.chance.random() < self.habits.saves:
-            await ctx.save({"by": self.run_id, "step": number})
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self.habits.patience):
+                    await ctx.save({"by": self.run_id, "step": number})
         else:
             await ctx.emit("custom", number)
             ctx.progress(total_tokens=number)

@@ -50,34 +50,53 @@ class Call:
         """What goes wrong at this moment; when the call goes on."""
         world, process = self.world, self.process
         world.say(process, f"{self.op} ({self.point}): {self.fate} {'before' if self.before else 'after'}")
+        met = True
         if self.fate == "slow":
-            return when + world.chance.choice((0.02, 0.3, 2.0))
-        if self.fate == "crash":
-            world.kill(process)
+            when += world.chance.choice((0.02, 0.3, 2.0))
+        elif self.fate == "crash":
+            met = world.kill(process)
         elif self.fate == "pause":
-            world.pause(process)
-        elif self.fate == "cancel" and self.task in process.clients and self.task.get_name() != "leave":
-            process.loop.call_soon(self.task.cancel) if self.before else process.loop.post(self.task.cancel)
+            met = world.pause(process)
+        elif self.fate == "cancel":
+            met = self._caller_leaves()
+        if met:
+            self._met()
         return when
+
+    def _caller_leaves(self) -> bool:
+        """Only callers go away: what a worker does on its own is not cancelled."""
+        task, process = self.task, self.process
+        if task is None or task.done() or task not in process.clients or task.get_name() == "leave":
+            return False
+        process.loop.call_soon(task.cancel) if self.before else process.loop.post(task.cancel)
+        return True
+
+    def _met(self) -> None:
+        self.world.meet(self.point, self.op, "before" if self.before else "after", self.fate or "nothing")
 
     def commit(self) -> None:
         world, process = self.world, self.process
         process.sent -= 1
-        if world.schedule.now < world.outage_until or (self.fate == "fail" and self.before):
+        fails = self.fate == "fail"
+        if fails:
+            self._met()
+        if world.away_from(process) or (fails and self.before):
             self._answer(None, StoreUnavailable("the simulated store is away"))
             return
         try:
             answer = world.truth.commit(self.op, self.args, self.kwargs, self._run)
         except Exception as error:  # noqa: BLE001 - it is the caller's
             self._answer(None, error)
+            return
+        world.pace.account(process, self.op, self.args, answer)
+        if fails:
+            self._answer(None, StoreUnavailable("the simulated store does not say whether it wrote"))
         else:
-            world.pace.account(process, self.op, self.args, answer)
-            if self.fate == "fail":
-                self._answer(None, StoreUnavailable("the simulated store does not say whether it wrote"))
-            else:
-                self._answer(answer, None)
+            self._answer(answer, None)
 
     def _run(self) -> Any:
+        if self.op == "restore" and self.world.breaks():
+            raise RuntimeError("this state cannot be restored")
         try:
             getattr(self.world.database.store, self.op)(*self.args, **self.kwargs).send(None)
         except StopIteration as done:
@@ -96,6 +115,10 @@ class Call:
         world.schedule.at(when, process.loop.post, self._settle, answer, error)
 
     def _settle(self, answer: Any, error: Exception | None) -> None:
+        if self.world.away_from(self.process):
+            answer, error = None, StoreUnavailable("the simulated store was cut off before it answered")
+        elif self.op == "beat" and answer is False:
+            self.world.truth.heard(self.args[0])
         if self.future.done():
             return
         if error is not None:

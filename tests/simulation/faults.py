@@ -24,15 +24,19 @@ class Faults:
     crashes: int = 0
     pauses: int = 0
     outages: int = 0
+    cuts: int = 0
+    """How often one process alone does not reach the store for a while."""
+    burials: int = 0
+    """How often one is buried that lives: the proof of its death was wrong, or an operator's hand."""
     jumps: int = 0
+    broken: float = 0.0
+    """How often the undoing of a rollback fails by itself."""
     connected: bool = False
     """Hints travel between processes; if not, every process hears only itself."""
     breaks: int = 0
     """How often the transport of a process goes away for a while, or all that it keeps is flushed."""
     proofs: bool = False
     """All processes are on one host: a dead one is proven dead."""
-    portable: bool = False
-    """All processes know an assistant: a run of it that waits goes on elsewhere when its home goes."""
     disordered: bool = False
     """Answers of one process may overtake each other, as with a pool of connections."""
 
@@ -41,7 +45,7 @@ def draw(chance: Random) -> Faults:
     def some(share: float) -> bool:
         return chance.random() < share
 
-    faults = Faults(connected=some(0.6), proofs=some(0.4), disordered=some(0.3), portable=some(0.4))
+    faults = Faults(connected=some(0.6), proofs=some(0.4), disordered=some(0.3))
     if some(0.1):
         return faults  # nothing goes wrong
     faults.strike["slow"] = chance.choice((0.0, 0.05, 0.2))
@@ -60,6 +64,10 @@ def draw(chance: Random) -> Faults:
         faults.repeat = chance.choice((0.0, 0.3))
         faults.late = chance.choice((0.0, 0.2, 0.6))
         faults.breaks = chance.choice((0, 0, 1))
+    if some(0.2):
+        faults.broken = chance.choice((0.3, 1.0))
     faults.outages = int(some(0.15))
+    faults.cuts = int(some(0.15))
+    faults.burials = int(some(0.1))
     faults.jumps = int(some(0.15))
     return faults

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+from tests.simulation.faults import Faults
+
 _CLOSED = "could not be written before the store was closed"
 """What the manager says of writes that came too late, or for which the store was away until the end."""
 _FENCED = "owed to the store are dropped, because this worker was fenced"
@@ -14,14 +16,22 @@ _LATE = "not done in time, and left undone"
 """And of a step of its end for which a call of the store took too long: peers do what it left."""
 
 
+_BROKEN = "Rolling back run"
+"""And where what undoes a rollback fails by itself."""
+
+
 class _Errors(logging.Handler):
-    def __init__(self, found: list[str], *, away: bool) -> None:
+    def __init__(self, found: list[str], faults: Faults) -> None:
         super().__init__(logging.ERROR)
-        self._found, self._away = found, away
+        self._found = found
+        self._away = bool(faults.strike or faults.outages or faults.cuts or faults.burials)
+        self._broken = faults.broken > 0
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if text.endswith((_CLOSED, _LATE)) or (self._away and _FENCED in text):
+            return
+        if self._broken and text.startswith(_BROKEN):
             return
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"
@@ -31,8 +41,8 @@ class _Errors(logging.Handler):
 class errors_logged:  # noqa: N801 - a context manager
     """What the product logs as an error is a violation; warnings are not even made."""
 
-    def __init__(self, found: list[str], *, away: bool) -> None:
-        self._handler = _Errors(found, away=away)
+    def __init__(self, found: list[str], faults: Faults) -> None:
+        self._handler = _Errors(found, faults)
 
     def __enter__(self) -> None:
         for name in ("coordinator", "stores"):

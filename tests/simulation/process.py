@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any
 
+from coordinator.clock import Clocks
 from coordinator.context import RunContext
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.manager import RunManager
@@ -42,10 +43,12 @@ PORTABLE = "portable"
 class Process:
     def __init__(self, world: World, number: int) -> None:
         self.world, self.number = world, number
+        self.began = world.schedule.now
+        self.died: float | None = None
         self.loop = ProcessLoop(world.schedule)
         self.linked = True
         self.store_closed = self.leaving = self.left = False
-        self.last_write = self.last_answer = 0.0
+        self.last_write = self.last_answer = self.cut_until = 0.0
         self.sent = 0
         """Calls that the store has and has not done yet."""
         self.unsent: list[Call] = []
@@ -60,13 +63,14 @@ class Process:
         assert isinstance(self.store, CoordinationStore), "SimStore lacks a method of the port"
         self.manager = RunManager(
             self.store,
-            settings=SETTINGS,
+            settings=world.settings,
             notifier=self.notifier,
             slots=SimSlots(self, world.bus, self.notifier),
             event_log=LocalEventLog(),
-            pacemaker=LoopPacemaker(self.store, SETTINGS),
+            pacemaker=LoopPacemaker(self.store, world.settings),
             hooks=(self._hook,),
-            assistants={PORTABLE: self._portable} if world.faults.portable else None,
+            clocks=Clocks(world.boottime, lambda: world.wall_ns() // 1000, world.boottime),
+            assistants={PORTABLE: self._portable} if world.features.portable else None,
         )
 
     @property
@@ -108,12 +112,13 @@ class Process:
             habits[run_id] = Habits.draw(self.world.chance)
         return await Agent(self, habits[run_id])(ctx)
 
-    async def leave(self) -> None:
-        """Shut down in good order."""
+    async def leave(self, linger: float = 0.0) -> None:
+        """Shut down in good order; with `linger`, stay for so many seconds after a drain."""
         self.leaving = True
-        began = self.world.schedule.now
-        if self.world.chance.random() < 0.3:
+        if linger or self.world.chance.random() < 0.3:
             await self.manager.drain(self.world.chance.choice((0.0, 0.3, 2.0)))
+            await asyncio.sleep(linger)
+        began = self.world.schedule.now
         await self.manager.aclose()
         took = self.world.schedule.now - began
         if took > 25.0 and self.world.calm:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from stores.memory import MemoryStore
 from stores.rows import WorkerRow
+from stores.sql.sqlite import workers
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -48,6 +49,7 @@ WRITES = frozenset(
         "patch_thread",
         "delete_run",
         "expire_threads",
+        "prune",
     }
 )
 READS = frozenset(
@@ -90,6 +92,8 @@ _NOTE = (
     " NEW.fence, (SELECT home_epoch FROM main.runs WHERE run_id = NEW.run_id)); END"
 )
 
+_GONE = "CREATE TEMP TRIGGER sim_gone AFTER DELETE ON main.runs BEGIN SELECT sim_gone(OLD.run_id); END"
+
 
 class Database:
     """One for all seeds that a process of the campaign runs: emptied in between, which costs 50 us."""
@@ -97,10 +101,13 @@ class Database:
     def __init__(self) -> None:
         self.clock: Callable[[], int] = int
         self.note: Callable[..., None] = _ignore
+        self.gone: Callable[..., None] = _ignore
         self.store = MemoryStore(shared=True, clock=self._now)
         self.cx = self.store._cx
         self.cx.create_function("sim_note", 10, self._noted)
         self.cx.execute(_NOTE)
+        self.cx.create_function("sim_gone", 1, self._deleted)
+        self.cx.execute(_GONE)
 
     def _now(self) -> int:
         return self.clock()
@@ -108,10 +115,20 @@ class Database:
     def _noted(self, *columns: Any) -> None:
         self.note(*columns)
 
+    def _deleted(self, run_id: str) -> None:
+        self.gone(run_id)
+
     def unsettled(self) -> bool:
         return self.cx.execute("SELECT 1 FROM runs WHERE settled_at IS NULL LIMIT 1").fetchone() is not None
 
+    def workers(self) -> list[WorkerRow]:
+        return workers.workers(self.cx, self.clock(), alive_only=True)
+
+    def bury(self, peer: WorkerRow) -> bool:
+        return workers.bury(self.cx, peer.epoch, peer.hb_seq, 0, proven=True, now=self.clock())
+
     def empty(self) -> None:
+        self.note = self.gone = _ignore
         for table in _TABLES:
             self.cx.execute(f"DELETE FROM {table}")
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Any
 
 from stores.rows import Admission, Finish, HandedOver, NewRun, Orphan, Outcome, Ownership, Started
 from stores.states import OPEN, RunStatus
 
-OWNERS = frozenset({"start", "save", "restore", "finish", "settle", "refence", "delete_thread"})
+OWNERS = frozenset({"start", "save", "restore", "finish", "settle", "refence", "readopt", "delete_thread"})
 """Writes that carry run, epoch and fence."""
 
 
@@ -32,6 +33,8 @@ class Run:
     waiting: bool = False
     decisions: int = 0
     adoptions: int = 0
+    retries: int = 0
+    """How often its own worker, or one that adopted it, began its rollback anew."""
     settled_at: float | None = None
     forced: bool = False
     deleted: bool = False
@@ -48,6 +51,22 @@ class Run:
     told_at: float | None = None
     home: int | None = None
     portable: bool = False
+    due: int | None = None
+    """While it is delayed: until when, by the store's clock."""
+    parent: str | None = None
+    on_disconnect: str = "cancel"
+    timeout: float | None = None
+    idle: float | None = None
+    queue: float | None = None
+    """Time limits, s."""
+    asked_at: float = 0.0
+    """Since when it waits for its turn, or will."""
+    taken_at: float = 0.0
+    started_at: float = 0.0
+    sign_at: float = 0.0
+    """When its code last gave a sign of life."""
+    let_go: bool = False
+    """Its caller has forgotten it, or has ended it before its turn."""
 
     @property
     def in_flight(self) -> bool:
@@ -57,6 +76,8 @@ class Run:
 @dataclass
 class Truth:
     now: Callable[[], float]
+    wall: Callable[[], int] = int
+    """The store's clock."""
     violations: list[str] = field(default_factory=list[str])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
     values: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -67,6 +88,12 @@ class Truth:
     draining: set[int] = field(default_factory=set[int])
     killed: set[int] = field(default_factory=set[int])
     """Epochs of processes that were killed."""
+    falsely: set[int] = field(default_factory=set[int])
+    """Epochs that were buried while their process was well."""
+    told_dead: dict[int, float] = field(default_factory=dict[int, float])
+    """When a worker heard of its burial."""
+    term: float = 0.0
+    """How long a worker acts after its last renewal."""
     ttl: float = 0.0
     most_waiting: int = 0
     longest_stop: float = 0.0
@@ -74,7 +101,11 @@ class Truth:
     """Nothing goes wrong in this world, so that speed can be asked for."""
     reported: set[str] = field(default_factory=set[str])
     keys: dict[str, str] = field(default_factory=dict[str, str])
+    clock_jumped: bool = False
+    _gone: list[str] = field(default_factory=list[str])
     _notes: list[tuple[Any, ...]] = field(default_factory=list[tuple[Any, ...]])
+    _places: Iterator[int] = field(default_factory=count)
+    """Of the lines: whoever has joined one later has a greater one."""
 
     def wrong(self, what: str) -> None:
         self.violations.append(f"{self.now():.3f} {what}")
@@ -83,11 +114,16 @@ class Truth:
         """Called by the database for each line of the audit, inside the transaction."""
         self._notes.append(columns)
 
+    def gone(self, run_id: str) -> None:
+        """Called by the database for each run that is deleted, inside the transaction."""
+        self._gone.append(run_id)
+
     # -- at each commit
 
     def commit(self, op: str, args: tuple[Any, ...], kwargs: dict[str, Any], call: Callable[[], Any]) -> Any:
         """Run the transaction and account for it."""
         self._notes.clear()
+        self._gone.clear()
         own: Ownership | None = args[0] if op in OWNERS else None
         before = self.runs.get(own.run_id) if own is not None else None
         fence = before.fence if before is not None else None
@@ -95,6 +131,7 @@ class Truth:
             answer = call()
         except BaseException:
             self._notes.clear()
+            self._gone.clear()
             raise
         notes, self._notes = self._notes, []
         if own is not None and (notes or op in ("save", "restore")):
@@ -104,7 +141,28 @@ class Truth:
         known = getattr(self, f"_{op}", None)
         if known is not None:
             known(args, kwargs, answer, bool(notes))
+        for run_id in self._gone:
+            self._deleted(op, run_id)
+        if any(columns[3] in OPEN and columns[4] not in OPEN for columns in notes):
+            self._families()
         return answer
+
+    def _deleted(self, op: str, run_id: str) -> None:
+        run = self.runs[run_id]
+        run.deleted = True
+        if run.holds or run.status in OPEN:
+            self.wrong(f"{op} deleted run {run_id}, which is in flight")
+
+    def _families(self) -> None:
+        """Whoever ends otherwise than well takes along what it started."""
+        for child in self.runs.values():
+            parent = self.runs.get(child.parent or "")
+            if parent is None or child.deleted or child.status not in OPEN:
+                continue
+            if parent.status not in OPEN and parent.status is not RunStatus.success and not parent.deleted:
+                self.wrong(
+                    f"run {child.run_id} goes on although {parent.run_id}, its parent, is {parent.status}"
+                )
 
     def _owner_wrote(self, op: str, own: Ownership, fence: int | None) -> None:
         if own.epoch in self.dead:
@@ -116,17 +174,19 @@ class Truth:
         run_id, thread_id, what, old, new, holds, cause, epoch, fence, home = columns
         run = self.runs.get(run_id)
         if run is None:
-            run = self.runs[run_id] = Run(run_id, thread_id, len(self.runs), epoch)
-            run.waiting = run.queued = home is not None and not holds
+            run = self.runs[run_id] = Run(run_id, thread_id, next(self._places), epoch)
+            run.waiting = run.queued = home is not None and not holds and what != "delayed"
             run.home = home
         took, same_fence = holds and not run.holds, fence == run.fence
         left = run.holds and not holds
         run.status, run.holds, run.epoch = RunStatus(new), bool(holds), epoch
+        if what == "queued" and run.due is not None:
+            self._has_come(run)
         if what == "claimed":
             self._taken_over(run, epoch)
-        if what in ("admitted", "queued") and epoch in self.draining:
+        if what in ("admitted", "queued", "delayed") and old is None and epoch in self.draining:
             self.wrong(f"epoch {epoch} drains, and admitted run {run_id}")
-        if cause == "shutdown" and run.portable and run.waiting and self.quiet and not holds:
+        if cause == "shutdown" and run.portable and (run.waiting or run.due) and self.quiet and not holds:
             self.wrong(f"portable run {run_id} was ended by the shutdown of its home")
         run.home = home
         if took:
@@ -140,6 +200,7 @@ class Truth:
             run.decisions += 1
             if run.decisions > 1:
                 self.wrong(f"run {run_id} was decided twice")
+            self._in_time(run, cause, waited=bool((run.queued or run.due) and not run.taken_at))
             if cause == "orphaned" and epoch not in self.dead and op != "retire":
                 self.wrong(f"run {run_id} of live epoch {epoch} was ended as an orphan")
         elif old is not None and old not in OPEN and new != old:
@@ -159,9 +220,50 @@ class Truth:
             if epoch in self.dead:
                 self.wrong(f"dead epoch {epoch} adopted run {run_id}")
         if new not in OPEN and not holds:
-            run.waiting = False
+            run.waiting, run.due = False, None
             if left or run.settled_at is None:
                 run.settled_at = self.now()
+
+    def _has_come(self, run: Run) -> None:
+        """A delayed run takes its place in the line."""
+        late = (self.wall() - (run.due or 0)) / 1e6
+        if late < 0:
+            self.wrong(f"run {run.run_id} joined the line {-late:.3f} s before its time")
+        at_home = run.home is not None and run.home not in self.dead and run.home not in self.draining
+        if self.quiet and at_home and late > 0.1:
+            self.wrong(f"run {run.run_id} joined the line {late:.3f} s after its time")
+        run.waiting, run.queued, run.due, run.number = True, True, None, next(self._places)
+
+    def _in_time(self, run: Run, cause: str | None, *, waited: bool) -> None:
+        """A time limit ends what has passed it, and nothing else."""
+        now = self.now()
+        if cause == "idle" and run.idle is not None and now - run.sign_at < run.idle - 0.001:
+            self.wrong(f"run {run.run_id} was ended as silent {now - run.sign_at:.3f} s after a sign of life")
+        if cause == "queue_timeout" and not waited:
+            self.wrong(f"run {run.run_id} was ended for its waiting, and had its turn")
+        if self.clock_jumped:
+            return
+        if cause == "timeout" and (run.timeout is None or now - run.started_at < run.timeout - 0.001):
+            self.wrong(
+                f"run {run.run_id} was ended after {now - run.started_at:.3f} s, its limit is {run.timeout}"
+            )
+        if cause == "queue_timeout" and (run.queue is None or now - run.asked_at < run.queue - 0.001):
+            self.wrong(f"run {run.run_id} waited {now - run.asked_at:.3f} s, its limit is {run.queue}")
+        if self.quiet and (limit := self._limit(run)) is not None and now - limit > 0.3:
+            self.wrong(f"run {run.run_id} outlived its time limit by {now - limit:.3f} s")
+
+    def _limit(self, run: Run) -> float | None:
+        """When its time is over, as far as it is known from outside."""
+        if run.waiting:
+            return None if run.queue is None else run.asked_at + run.queue
+        return None if run.timeout is None or not run.started_at else run.started_at + run.timeout
+
+    def look_for_overdue(self, calm_since: float) -> None:
+        """When nothing goes wrong any more, whoever is left finds what has passed its limit."""
+        for run in self.runs.values():
+            limit = self._limit(run) if run.status in OPEN and not run.deleted else None
+            if limit is not None and self.now() - max(limit, calm_since) > 20.0 and not self.clock_jumped:
+                self.wrong(f"run {run.run_id} outlives its time limit")
 
     def _taken_over(self, run: Run, epoch: int) -> None:
         if run.home == epoch:
@@ -177,7 +279,10 @@ class Truth:
         if epoch in self.dead:
             self.wrong(f"dead epoch {epoch} took thread {run.thread_id} with run {run.run_id}")
         self._fence_grew(run, fence)
+        if run.due is not None:
+            self.wrong(f"run {run.run_id} took thread {run.thread_id} before its time")
         run.waiting = False
+        run.taken_at = self.now()
         for other in self.runs.values():
             if other.thread_id != run.thread_id or other is run:
                 continue
@@ -197,9 +302,22 @@ class Truth:
         new: NewRun = args[0]
         if not wrote or admission.existing is not None:
             return
-        self.runs[new.run_id].kind, self.runs[new.run_id].portable = new.kind, new.portable
+        self._know(new)
+        replaced = {one.run_id for decision in admission.replaced for one in (decision, *decision.children)}
+        if new.parent_run_id in replaced:
+            self.runs[new.run_id].parent = None  # it was to take the place of who asked for it
+        parent = self.runs.get(self.runs[new.run_id].parent or "")
+        if parent is not None and parent.status not in OPEN and parent.status is not RunStatus.success:
+            self.wrong(f"run {new.run_id} was admitted although its parent is {parent.status}")
+        if new.delay_ms is not None:
+            self.runs[new.run_id].due = self.wall() + new.delay_ms * 1000
         others = [run for run in self.in_flight(new.thread_id) if run.run_id != new.run_id]
-        waiting = sum(run.waiting for run in others)
+        for run in others:
+            if run.due is not None and run.due <= self.wall():
+                self.wrong(f"run {new.run_id} was placed before {run.run_id}, whose time had come")
+        waiting = sum(run.waiting or run.due is not None for run in others)
+        if not admission.holds and new.delay_ms is None and all(run.due is not None for run in others):
+            self.wrong(f"run {new.run_id} waits, and nobody is before it")
         if new.multitask_strategy in ("interrupt", "rollback"):
             for run in others:
                 if run.kind == "run" and run.status in OPEN:
@@ -209,13 +327,25 @@ class Truth:
         elif new.multitask_strategy == "reject" and others:
             self.wrong(f"run {new.run_id} was to be refused over {others[0].run_id}")
 
+    def _insert(self, args: Any, kwargs: Any, admission: Admission, wrote: bool) -> None:
+        if wrote and admission.existing is None:
+            self._know(args[0])
+
+    def _know(self, new: NewRun) -> None:
+        run = self.runs[new.run_id]
+        run.kind, run.portable, run.parent = new.kind, new.portable, new.parent_run_id
+        run.on_disconnect, run.asked_at = new.on_disconnect, self.now() + (new.delay_ms or 0) / 1000
+        limits = (None if ms is None else ms / 1000 for ms in (new.timeout_ms, new.idle_timeout_ms))
+        run.timeout, run.idle = limits
+        run.queue = None if new.queue_timeout_ms is None else new.queue_timeout_ms / 1000
+
     def _register(self, args: Any, kwargs: Any, epoch: int, wrote: bool) -> None:
         self.beats[epoch] = self.now()
 
     def _drain(self, args: Any, kwargs: Any, handed: list[HandedOver], wrote: bool) -> None:
         self.draining.add(args[0])
         for run in self.runs.values():
-            if run.portable and run.waiting and run.home == args[0]:
+            if run.portable and (run.waiting or run.due is not None) and run.home == args[0]:
                 self.wrong(f"epoch {args[0]} drains, and run {run.run_id} is still at home there")
 
     def _beat(self, args: Any, kwargs: Any, alive: bool, wrote: bool) -> None:
@@ -233,7 +363,7 @@ class Truth:
         epoch = args[0].epoch
         if epoch in self.dead:
             self.wrong(f"epoch {epoch} was buried twice")
-        if self.now() - self.beats[epoch] < self.ttl and epoch not in self.killed:
+        if self.now() - self.beats[epoch] < self.ttl and epoch not in self.killed | self.falsely:
             self.wrong(f"epoch {epoch} was buried {self.now() - self.beats[epoch]:.1f} s after it renewed")
         self.dead[epoch] = self.now()
 
@@ -253,6 +383,7 @@ class Truth:
         run = self.runs[args[0].run_id]
         if wrote:
             run.started, run.before = True, self.values.get(run.thread_id)
+            run.started_at = run.sign_at = self.now()
         if run.holds and run.started and started.values != self.values.get(run.thread_id):
             self.wrong(f"run {run.run_id} began with values {started.values!r}")
 
@@ -269,6 +400,13 @@ class Truth:
                 self.wrong(f"rollback of {run.run_id} answered {values!r}, not {run.before!r}")
             self.values[run.thread_id] = run.before
 
+    def _readopt(self, args: Any, kwargs: Any, again: Ownership | None, wrote: bool) -> None:
+        run = self.runs.get(args[0].run_id)
+        if run is not None and again is not None:
+            run.retries += 1
+            if run.adoptions + run.retries > 3:
+                self.wrong(f"rollback of {run.run_id} began {run.adoptions} + {run.retries} times anew")
+
     def _finish(self, args: Any, kwargs: Any, finish: Finish, wrote: bool) -> None:
         outcome: Outcome = args[1]
         decision = finish.decision
@@ -281,13 +419,14 @@ class Truth:
     def _delete_thread(self, args: Any, kwargs: Any, answer: None, wrote: bool) -> None:
         if not wrote:
             return
-        thread_id = args[0].thread_id
-        self.values.pop(thread_id, None)
-        for run in self.runs.values():
-            if run.thread_id == thread_id and run.run_id != args[0].run_id and not run.in_flight:
-                run.deleted = True
+        self.values.pop(args[0].thread_id, None)
 
     # -- what tasks do
+
+    def sign(self, run_id: str) -> None:
+        """Its code gives a sign of life."""
+        if (run := self.runs.get(run_id)) is not None:
+            run.sign_at = self.now()
 
     def step(self, run_id: str, epoch: int, fence: int, *, guarded: bool) -> None:
         """A task of a run does something; `guarded`: right after `ctx.check()` let it pass."""
@@ -295,11 +434,23 @@ class Truth:
         if run is None or not fence:
             return
         dead, stale = epoch in self.dead, run.fence != fence or run.epoch != epoch
-        if guarded and (dead or stale or not run.holds):
+        if guarded and not self._unaware(epoch) and (dead or stale or not run.holds):
             why = "its epoch is dead" if dead else "its fence is stale" if stale else "its thread is free"
             self.wrong(f"run {run_id} passed its check although {why}")
         if not run.holds and not (dead or stale or run.forced):
             self.wrong(f"thread {run.thread_id} was freed while the task of run {run_id} was at work")
+
+    def heard(self, epoch: int) -> None:
+        """The answer to its heartbeat says that it is dead."""
+        self.told_dead.setdefault(epoch, self.now())
+
+    def _unaware(self, epoch: int) -> bool:
+        """Buried alive: until its next heartbeat it cannot know, at most until its lease ends. Its writes
+        are refused all the same."""
+        if epoch not in self.falsely:
+            return False
+        heard = self.told_dead.get(epoch)
+        return self.now() <= (self.dead[epoch] + self.term if heard is None else heard)
 
     # -- what callers are told
 
@@ -328,6 +479,13 @@ class Truth:
                 self.wrong(f"wait for {run_id} ({run.status}) returned {result!r}, not {expected!r}")
         elif run.status is not status:
             self.wrong(f"wait for {run_id} said {status}, it is {run.status}")
+
+    def followed(self, run_id: str, status: RunStatus) -> None:
+        run = self.runs.get(run_id)
+        if run is None or run.deleted:
+            return
+        if run.in_flight or run.status is not status:
+            self.wrong(f"a follower of {run_id} was told that it is {status}; it is {run.status}")
 
     def refused(self, thread_id: str, holder: str | None, asked: float) -> None:
         run = self.runs.get(holder or "")
@@ -374,7 +532,7 @@ class Truth:
         ):
             run_id, status, holds, settled, action, started, undone, fence, error = row
             run = self.runs[run_id]
-            if run.portable and run.waiting and (run.home is None or run.home in self.dead):
+            if run.portable and (run.waiting or run.due) and (run.home is None or run.home in self.dead):
                 continue  # everybody has left: whoever comes next takes it over
             if (
                 status in OPEN or holds or (settled is None and fence)
@@ -386,13 +544,18 @@ class Truth:
                 self.wrong(f"run {run_id} was cancelled, and is {status}")
             if run.stopped_here and run.told_at is not None and status == RunStatus.success:
                 self.wrong(f"the task of {run_id} was stopped for a cancel, and the run is {status}")
-            if run.handed_out and (error or "").startswith("The worker that was to run this is gone"):
+            if (
+                run.handed_out
+                and not run.let_go
+                and (error or "").startswith("The worker that was to run this is gone")
+            ):
                 self.wrong(f"run {run_id} was ended by its own worker as somebody else's")
             if action == "rollback" and started is not None and fence and status == RunStatus.interrupted:
                 if undone not in ("done", "failed"):
                     self.wrong(f"run {run_id} was to be rolled back, and was not: {undone!r}")
-                if undone == "failed" and run.adoptions < 3:
-                    self.wrong(f"rollback of {run_id} failed after {run.adoptions} adoptions")
+                # Three attempts: of its owner, or of those who adopted it, or both.
+                if undone == "failed" and run.adoptions + run.retries < (2 if run.retries else 3):
+                    self.wrong(f"rollback of {run_id} failed too soon: {run.adoptions} + {run.retries}")
         for thread_id, values in cx.execute('SELECT thread_id, "values" FROM threads'):
             found = None if values is None else json.loads(values)
             if found != self.values.get(thread_id):

@@ -9,10 +9,12 @@ from functools import partial
 from random import Random
 from typing import Any
 
+from coordinator.settings import Settings
 from stores.errors import StoreUnavailable
-from tests.simulation import stand_ins
+from tests.simulation import stand_ins, workload
 from tests.simulation.agents import Habits
 from tests.simulation.bus import Bus
+from tests.simulation.callers import Callers
 from tests.simulation.calls import Call
 from tests.simulation.faults import Faults, draw
 from tests.simulation.logged import errors_logged
@@ -20,8 +22,7 @@ from tests.simulation.loop import Handle, Livelock, Schedule
 from tests.simulation.pace import Pace
 from tests.simulation.process import SETTINGS, Process
 from tests.simulation.store import URGENT, WRITES, Database
-from tests.simulation.truth import Truth
-from tests.simulation.workload import Callers
+from tests.simulation.truth import Run, Truth
 
 Met = tuple[str, str, str, str]
 """Await point, operation, before or after its commit, what happened there."""
@@ -38,8 +39,14 @@ class World:
         self.chance = Random(seed)
         self.schedule = Schedule()
         self.truth = Truth(lambda: self.schedule.now)
+        self.truth.wall = lambda: self.wall_ns() // 1000
         self.truth.ttl = SETTINGS.lease_ttl
+        self.truth.term = SETTINGS.lease_ttl - SETTINGS.lease_margin
         self.faults: Faults = draw(self.chance)
+        self.features = workload.draw(self.chance)
+        self.settings = SETTINGS
+        if self.features.settings:
+            self.settings = Settings(**{**SETTINGS.model_dump(), **self.features.settings})
         self.quiet = self.truth.quiet = not self.faults.strike
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
         self.truth.longest_stop = SETTINGS.force_after + 0.5
@@ -56,7 +63,7 @@ class World:
         self._closing = self._done = False
         self.database = database
         database.empty()
-        database.note = self.truth.note
+        database.note, database.gone = self.truth.note, self.truth.gone
         database.clock = lambda: self.wall_ns() // 1000
         self.callers = Callers(self, self.chance)
 
@@ -74,18 +81,16 @@ class World:
 
     def meet(self, point: str, op: str, where: str, what: str) -> None:
         self.met[point, op, where, what] += 1
-        self._last_met = self.schedule.now
 
     # -- the run of it
 
     def run(self) -> list[str]:
         """Everything from the first call to the last check; what was wrong."""
-        away = bool(self.faults.strike or self.faults.outages)
-        with stand_ins.answering(self), errors_logged(self.errors, away=away):
+        with stand_ins.answering(self), errors_logged(self.errors, self.faults):
             self.say(None, f"seed {self.seed}: {self.faults}")
             for _ in range(self.chance.choice((1, 2, 2, 3))):
                 self._start_process()
-            for when, name in self.callers.plan():
+            for when, name in workload.plan(self.chance):
                 self.schedule.after(when, self._call, name)
             self._plan_trouble()
             self.schedule.after(TROUBLE, self._be_calm)
@@ -144,6 +149,10 @@ class World:
             self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.pause)
         for _ in range(faults.outages):
             self.schedule.after(chance.uniform(0.1, 3.0), self._outage)
+        for _ in range(faults.cuts):
+            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self._cut_off)
+        for _ in range(faults.burials):
+            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.bury)
         for _ in range(faults.jumps):
             self.schedule.after(chance.uniform(0.1, 9.0), self._jump)
         for _ in range(faults.breaks):
@@ -154,25 +163,28 @@ class World:
         if up := self.up():
             fault(self.chance.choice(up))
 
-    def kill(self, process: Process) -> None:
+    def kill(self, process: Process) -> bool:
         if process.loop.dead or self.faults.crashes <= 0:
-            return
+            return False
         self.faults.crashes -= 1
         self.say(process, "is killed")
         process.loop.kill()
         process.unsent.clear()
+        process.died = self.schedule.now
         self.truth.killed |= process.epochs
         if self.chance.random() < 0.6:
             self.schedule.after(self.chance.uniform(0.05, 2.0), self.restart)
+        return True
 
-    def pause(self, process: Process) -> None:
+    def pause(self, process: Process) -> bool:
         if process.loop.dead or process.loop.stopped or self.faults.pauses <= 0:
-            return
+            return False
         self.faults.pauses -= 1
         seconds = self.chance.choice((0.5, 2.0, 7.0, 12.0))
         self.say(process, f"is paused for {seconds} s")
         process.loop.stopped = True
         self.schedule.after(seconds, self._go_on, process)
+        return True
 
     def _go_on(self, process: Process) -> None:
         self.say(process, "goes on")
@@ -188,8 +200,32 @@ class World:
         self.outage_until = self.schedule.now + self.chance.choice((0.3, 1.0, 6.0))
         self.say(None, f"the store is away until {self.outage_until:.3f}")
 
+    def _cut_off(self, process: Process) -> None:
+        """One process alone, both ways: what it sent may be done, and it does not hear so."""
+        process.cut_until = self.schedule.now + self.chance.choice((0.5, 2.0, 5.5, 9.0))
+        self.say(process, f"does not reach the store until {process.cut_until:.3f}")
+
+    def away_from(self, process: Process) -> bool:
+        return self.schedule.now < max(self.outage_until, process.cut_until)
+
+    def died_at(self, epoch: int) -> float | None:
+        process = self.epochs.get(epoch)
+        return None if process is None else process.died
+
+    def breaks(self) -> bool:
+        return self.chance.random() < self.faults.broken
+
+    def bury(self, process: Process) -> None:
+        """It lives, and somebody says that it is dead."""
+        for peer in self.database.workers():
+            if peer.epoch in process.epochs and not process.loop.dead:
+                self.say(process, f"is buried alive, epoch {peer.epoch}")
+                self.truth.falsely.add(peer.epoch)
+                self.truth.commit("bury", (peer,), {}, partial(self.database.bury, peer))
+
     def _jump(self) -> None:
         """All processes are on one host, which is what SQLite asks for: its clock is everybody's."""
+        self.truth.clock_jumped = True
         self._skew += self.chance.choice((-15.0, 0.5, 40.0))
         self.say(None, f"the clock jumps to {self._skew:+} s")
 
@@ -220,9 +256,9 @@ class World:
         if process.store_closed:
             future.set_exception(StoreUnavailable("the store is closed"))
             return
-        strike, before = self._fate(process)
+        strike, before = self._fate(point, op)
         call = Call(self, process, op, point, args, kwargs, future, strike, before)
-        self.met[point, op, "before" if before else "after", strike or "nothing"] += 1
+        self.meet(point, op, "before", "nothing")
         when = self.schedule.now + self.chance.uniform(0.0002, 0.004)
         if before and strike is not None:
             when = call.strike(when)
@@ -241,7 +277,7 @@ class World:
         process.sent += 1
         self.schedule.at(when, call.commit)
 
-    def _fate(self, process: Process) -> tuple[str | None, bool]:
+    def _fate(self, point: str, op: str) -> tuple[str | None, bool]:
         if self.calm:
             return None, True
         chance, before = self.chance, self.chance.random() < 0.5
@@ -263,7 +299,10 @@ class World:
         faults = self.faults
         faults.crashes = faults.pauses = 0
         faults.lose = faults.repeat = faults.late = 0.0
+        faults.broken = 0.0
         self.outage_until = 0.0
+        for process in self.processes:
+            process.cut_until = 0.0
         for process in self.processes:  # who is paused goes on by itself, perhaps long after its burial
             self._link(process, up=True)
         if all(process.loop.stopped for process in self.up()):
@@ -289,13 +328,16 @@ class World:
             self._close()
             return
         for run in unsettled:
-            self._end_what_hangs(run.run_id)
+            self._end_what_hangs(run)
+        self.truth.look_for_overdue(self._calm_since)
         self.schedule.after(0.25, self._look)
 
-    def _end_what_hangs(self, run_id: str) -> None:
-        run, habits = self.truth.runs[run_id], self.habits.get(run_id)
+    def _end_what_hangs(self, run: Run) -> None:
+        run_id, habits = run.run_id, self.habits.get(run.run_id)
         if habits is None or habits.ends != "hangs" or run.waiting or run.status.value != "running":
             return
+        if run.timeout is not None or (run.idle is not None and habits.silent):
+            return  # it ends by itself
         up = [process for process in self.up() if not process.loop.stopped]
         if up and self.schedule.now - self._asked.get(run_id, 0.0) > 5.0:
             self._asked[run_id] = self.schedule.now

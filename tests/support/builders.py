@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
+import re
 import sqlite3
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
+
 from stores.base import CoordinationStore
+from stores.postgres import PostgresStore
 from stores.rows import Admission, Limits, NewRun, NewWorker, Outcome, Ownership, RunRow, WorkerRow
 from stores.states import CancelAction, Cause, RunStatus
 
@@ -104,6 +111,8 @@ async def buried(store: CoordinationStore, epoch: int, *, by: int) -> None:
 
 def sql_of(store: Any) -> Callable[..., list[Any]]:
     """Statements past the store, as an operator with a database shell would type them."""
+    if isinstance(store, PostgresStore):
+        return partial(by_shell, store)
     path = getattr(store, "path", None)
 
     def execute(sql: str, *args: Any) -> list[Any]:
@@ -113,6 +122,23 @@ def sql_of(store: Any) -> Callable[..., list[Any]]:
             return list(cx.execute(sql, args))
 
     return execute
+
+
+def by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
+    """Through a connection of another program's, in a thread of its own."""
+    places = itertools.count(1)
+
+    async def ask() -> list[Any]:
+        settings = {"search_path": store._options.schema}
+        cx = await asyncpg.connect(**store._address.arguments(), server_settings=settings)
+        try:
+            numbered = re.sub(r"\?", lambda _: f"${next(places)}", sql)
+            return [tuple(row) for row in await cx.fetch(numbered, *args)]
+        finally:
+            await cx.close()
+
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(asyncio.run, ask()).result()
 
 
 @contextmanager

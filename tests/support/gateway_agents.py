@@ -2,8 +2,95 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
+from coordinator import RunContext
 from coordinator.assistants.demo import agent
+from coordinator.schemas import Interrupt, Outcome
 
-AGENTS: dict[str, Any] = {"agent": agent}
+UNWINDING = 0.3
+"""Seconds."""
+
+
+GATES: dict[str, asyncio.Event] = {}
+"""Opened by the test that closed them, for runs of the same process."""
+
+
+def _log(ctx: RunContext) -> list[str]:
+    values: Any = ctx.values or {}
+    return list(values.get("log", []))
+
+
+async def gated(ctx: RunContext) -> dict[str, Any]:
+    """Tells that it waits, waits for its gate, and says so."""
+    asked: Any = ctx.input or {}
+    log = _log(ctx)
+    await ctx.emit("custom", "waiting")
+    await GATES.setdefault(asked["gate"], asyncio.Event()).wait()
+    await ctx.emit("custom", "through")
+    return {"log": [*log, f"{asked.get('tag', 'run')}:through"]}
+
+
+async def talker(ctx: RunContext) -> dict[str, Any]:
+    """Emits an event of every kind, then the same again as often as it is asked to."""
+    asked: Any = ctx.input or {}
+    for number in range(asked.get("times", 1)):
+        await ctx.emit("custom", {"number": number})
+        await ctx.emit("messages", [{"content": f"word {number}"}, {}])
+        await ctx.emit("messages/partial", [{"content": f"word {number}"}])
+        await ctx.emit("updates", {"node": {"number": number}})
+        await ctx.emit("updates|child:1", {"node": {"number": number}})
+        await ctx.save({"number": number})
+        await asyncio.sleep(asked.get("sleep", 0))
+    return {"number": asked.get("times", 1)}
+
+
+async def slow_to_stop(ctx: RunContext) -> dict[str, Any]:
+    """Told to stop, it unwinds for a while."""
+    asked: Any = ctx.input or {}
+    values = {"log": [*_log(ctx), f"{asked.get('tag', 'run')}:begun"]}
+    await ctx.save(values)
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        await asyncio.sleep(UNWINDING)
+        raise
+    return values
+
+
+async def asker(ctx: RunContext) -> Outcome:
+    """Pauses with a question; resumed, it is done."""
+    if ctx.request.command is not None:
+        return Outcome(values={"answer": ctx.request.command.resume})
+    return Outcome(values={"asked": True}, paused=True, interrupts=(Interrupt("really?", "q1"),))
+
+
+async def echo(ctx: RunContext) -> dict[str, Any]:
+    """What it was asked, as it got it."""
+    return {"kwargs": ctx.run.kwargs, "metadata": ctx.run.metadata}
+
+
+async def words(ctx: RunContext) -> str:
+    """Answers with what is no object."""
+    del ctx
+    return "just text"
+
+
+async def surrogates(ctx: RunContext) -> dict[str, Any]:
+    """Says half a character."""
+    await ctx.emit("custom", {"text": "\ud800 half"})
+    await ctx.save({"text": "\ud800 half"})
+    return {"text": "\ud800 half"}
+
+
+AGENTS: dict[str, Any] = {
+    "agent": agent,
+    "gated": gated,
+    "talker": talker,
+    "slow_to_stop": slow_to_stop,
+    "asker": asker,
+    "echo": echo,
+    "words": words,
+    "surrogates": surrogates,
+}

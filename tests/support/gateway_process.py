@@ -1,7 +1,7 @@
 """A gateway as a process of its own: `python -m tests.support.gateway_process '<json>'`.
 
-The JSON names the descriptor of the socket to serve on, the settings of the coordinator and of the gateway, and
-the module with the assistants. SIGTERM drains it as a server does.
+The JSON names the descriptor of the socket to serve on, the settings of the coordinator and of the gateway,
+and the module with the assistants. SIGTERM drains it as a server does.
 """
 
 from __future__ import annotations
@@ -25,9 +25,8 @@ async def serve(told: dict[str, Any]) -> None:
     agents = importlib.import_module(told["assistants"]).AGENTS
     async with open_coordinator(settings=Settings(**told["coordinator"]), assistants=agents) as manager:
         gateway = create_gateway(manager, settings=GatewaySettings(**told["gateway"]))
-        server = uvicorn.Server(
-            uvicorn.Config(gateway, lifespan="off", log_level="warning", access_log=False)
-        )
+        config = uvicorn.Config(gateway, lifespan="off", log_level="warning", access_log=False)
+        server = uvicorn.Server(config)
         leaving: list[asyncio.Task[None]] = []
 
         async def leave() -> None:

@@ -23,6 +23,7 @@ QUICK: dict[str, Any] = {
     "sweep": 0.2,
     "force_after": 1.0,
     "grace": 0.3,
+    "keep_temporary": 1.0,
 }
 """Settings with which what takes seconds takes tenths."""
 

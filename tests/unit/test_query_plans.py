@@ -10,7 +10,7 @@ import pytest
 
 from stores.memory import MemoryStore
 from stores.rows import Limits, NewRun, PruneCursor, Retention
-from stores.sql.sqlite.codec import RUN_COLUMNS
+from stores.sql.codec import RUN_COLUMNS
 from tests.support.builders import (
     SUCCESS,
     cancel,
@@ -25,7 +25,7 @@ from tests.support.builders import (
 
 SMALL, LARGE = 20, 2_000
 LIMITS = Limits(per_thread=100, per_user=100)
-SCANNED_ON_PURPOSE = ("runs_inflight", "runs_tick", "runs_portable", "runs_home")
+SCANNED_ON_PURPOSE = ("runs_inflight", "runs_tick", "runs_portable", "runs_home", "runs_due")
 """Partial indexes that hold what is in flight only: as long as the work, not as the history."""
 
 
@@ -103,6 +103,18 @@ async def admit_interrupt(scene: Scene) -> None:
     await holding(scene.store, scene.me, user_id="u")
     run = new_run(user_id="u", multitask_strategy="interrupt")
     await scene.watch(scene.store.admit(run, epoch=scene.me, limits=LIMITS))
+
+
+async def admit_delayed(scene: Scene) -> None:
+    run = new_run(user_id="u", multitask_strategy="enqueue", delay_ms=1)
+    await scene.watch(scene.store.admit(run, epoch=scene.me, limits=LIMITS))
+
+
+async def queue_who_is_due(scene: Scene) -> None:
+    run = new_run(user_id="u", multitask_strategy="enqueue", delay_ms=0)
+    await scene.store.admit(run, epoch=scene.me, limits=LIMITS)
+    await scene.watch(scene.store.tick(scene.me))
+    await scene.watch(scene.store.claim("t", epoch=scene.me))
 
 
 async def insert(scene: Scene) -> None:
@@ -188,6 +200,8 @@ EVERYTHING: tuple[Doing, ...] = (
     admit_with_key,
     admit_enqueue,
     admit_interrupt,
+    admit_delayed,
+    queue_who_is_due,
     insert,
     claim,
     start_save_finish,
@@ -255,7 +269,7 @@ async def test_a_statement_that_loses_its_index_fails_loudly() -> None:
 
 @pytest.mark.parametrize(
     ("doing", "most"),
-    [(admit_reject, 6), (start_save_finish, 15), (tick, 4), (beat, 3)],
+    [(admit_reject, 6), (start_save_finish, 15), (tick, 5), (beat, 3)],
     ids=["admit", "run", "tick", "beat"],
 )
 async def test_transactions_take_few_statements(doing: Doing, most: int) -> None:

@@ -13,6 +13,7 @@ from coordinator.gateway.server.channel import Orders, Ready
 from coordinator.gateway.server.failures import CannotServe
 from coordinator.gateway.server.listening import Listening
 from coordinator.gateway.server.supervisor import Supervisor
+from coordinator.gateway.shared_counts import shared_between_workers
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -30,6 +31,8 @@ async def _run(asked: Asked, stack: AsyncExitStack) -> None:
             "memory:// is inside one process, and several workers need one store",
             "Name a file (--store sqlite:///runs.db), or --workers 1",
         )
+    if asked.workers > 1:
+        stack.enter_context(shared_between_workers())
     listening = Listening(asked.host, asked.port, asked.workers)
     stack.callback(listening.close)
     settings, embedded = dict(asked.settings), asked.store is None

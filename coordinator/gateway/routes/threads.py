@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 from uuid import uuid4
 
@@ -11,7 +12,7 @@ from starlette.responses import Response
 from coordinator.errors import ThreadNotFound
 from coordinator.gateway import stopping
 from coordinator.gateway.caller import Caller, CallerIn
-from coordinator.gateway.extracting import extracted
+from coordinator.gateway.extracting import Path, extracted, parsed
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
 from coordinator.gateway.services import Services, ServicesIn
@@ -116,7 +117,7 @@ async def search_threads(
 ) -> list[Any]:
     """The caller's threads. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset
     of the next page, where there is one."""
-    query = _query(body)
+    query, paths = _query(body), parsed(body.extract)
     rows = await services.manager.threads(query, user_id=caller.user_id)
     total = body.offset + len(rows)
     if len(rows) == body.limit or (body.offset and not rows):
@@ -124,7 +125,7 @@ async def search_threads(
     response.headers["X-Pagination-Total"] = str(total)
     if total > body.offset + len(rows) and rows:
         response.headers["X-Pagination-Next"] = str(body.offset + len(rows))
-    return [_parts(row, body) for row in rows]
+    return [_parts(row, body.select, paths) for row in rows]
 
 
 @router.post("/threads/count", dependencies=READER)
@@ -143,8 +144,10 @@ async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadI
 
 
 async def _row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:
+    """That of a run without a thread of the client's is gone with that run: it is kept for a few seconds only
+    for clients who lost their connection to the run's end. Raises ThreadNotFound."""
     row = await services.manager.thread(thread_id, user_id=caller.user_id)
-    if row is None:
+    if row is None or (row.temporary and row.status != "busy"):
         raise ThreadNotFound(thread_id)
     return row
 
@@ -168,9 +171,9 @@ def _query(body: ThreadCount) -> ThreadQuery:
     )
 
 
-def _parts(row: ThreadRow, body: ThreadSearch) -> Any:
+def _parts(row: ThreadRow, select: Sequence[str] | None, paths: Mapping[str, Path]) -> Any:
     thread = documents.thread_document(row)
-    found = documents.parts(thread, body.select)
-    if body.extract:
-        found["extracted"] = extracted(thread.model_dump(), body.extract)
+    found = documents.parts(thread, select)
+    if paths:
+        found["extracted"] = extracted(thread.model_dump(), paths)
     return found

@@ -16,6 +16,8 @@ import sys
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from coordinator.gateway.request_id import InLogs
+
 LogFormat = Literal["text", "json"]
 
 # What every record has; the rest came from `extra`.
@@ -26,6 +28,7 @@ def configure(log_format: LogFormat, who: str) -> None:
     """All logs of this process, warnings of the interpreter too. `who`: "supervisor" or "worker 2"."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(who) if log_format == "json" else TextLines(who))
+    handler.addFilter(InLogs())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)

@@ -7,7 +7,7 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import uvicorn
 
@@ -82,6 +82,15 @@ class Underway:
                 await self._none.wait()
 
 
+def _protocol() -> type[asyncio.Protocol] | Literal["h11"]:
+    """h11 counts headers itself."""
+    try:
+        from coordinator.gateway.server.protocol import BoundedProtocol  # noqa: PLC0415 - httptools may be absent
+    except ImportError:
+        return "h11"
+    return BoundedProtocol
+
+
 class Http(uvicorn.Server):
     """On one inherited socket. Signals are handled by the worker, and so is what the app opens."""
 
@@ -91,6 +100,7 @@ class Http(uvicorn.Server):
             uvicorn.Config(
                 self.underway,
                 loop="none",  # it is running
+                http=_protocol(),
                 ws="none",
                 lifespan="off",
                 log_config=None,

@@ -15,19 +15,8 @@ from stores.errors import (
     ThreadNotFound,
 )
 from stores.rows import Admission, Claimed, Decision, Limits, NewRun, RunRow
-from stores.sql.sqlite.codec import (
-    HOMELESS,
-    IN_FLIGHT,
-    IN_FLIGHT_RUNS,
-    IN_LINE,
-    KNOWN,
-    RUN_COLUMNS,
-    WAITING,
-    dumps,
-    dumps_opaque,
-    run_row,
-    storable,
-)
+from stores.sql.codec import RUN_COLUMNS, dumps, dumps_opaque, run_row, storable
+from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, WAITING, WAITS
 from stores.sql.sqlite.decisions import decide
 from stores.states import OPEN, CancelAction, Cause, RunStatus, Strategy
 from stores.times import stamp
@@ -40,36 +29,68 @@ class _InFlight(NamedTuple):
     kind: str
     holds_thread: int
     waiting: int
+    not_before: int | None
 
 
 def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: int) -> Admission:
-    """Take the thread, join its line or be refused. Re-runnable with the same run id.
+    """Take the thread, join its line, wait for its time or be refused. Re-runnable with the same run id.
 
     Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded.
     """
     if (existing := _already_there(cx, run, epoch)) is not None:
         return existing
     _check_parent(cx, run)
-    in_flight = [
-        _InFlight(*row)
-        for row in cx.execute(
-            f"SELECT run_id, kind, holds_thread, {IN_LINE} FROM {IN_FLIGHT_RUNS} WHERE"
-            f" thread_id = ? AND {IN_FLIGHT}"
-            " ORDER BY holds_thread DESC, seq",
-            (run.thread_id,),
-        )
-    ]
+    in_flight = _in_flight(cx, run.thread_id, now)
     strategy = Strategy(run.multitask_strategy)
     if in_flight and strategy is Strategy.reject:
         raise ConflictError(run.thread_id, in_flight[0].run_id)
-    replaced: tuple[Decision, ...] = ()
-    if (action := _ACTION.get(strategy)) is not None:
-        replaced = _replace(cx, run, in_flight, action, now)
-        holds = not any(other.holds_thread for other in in_flight)
+    action = _ACTION.get(strategy)
+    if action is None:
+        free = all(other.not_before is not None for other in in_flight)
     else:
-        holds = not in_flight
-        _check_limits(cx, run, in_flight, limits)
+        free = not any(other.holds_thread for other in in_flight)
+    holds = free and run.delay_ms is None
+    if not holds:
+        if action is None:
+            _check_thread_limit(run, in_flight, limits.per_thread)
+        _check_user_limit(cx, run, limits.per_user, but_on_its_thread=action is not None)
+    replaced = () if action is None else _replace(cx, run, in_flight, action, now)
     return _place(cx, run, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
+
+
+def _in_flight(cx: sqlite3.Connection, thread_id: str, now: int) -> list[_InFlight]:
+    """The holder first, then the line in its order, then who is delayed."""
+
+    def read() -> list[_InFlight]:
+        rows = cx.execute(
+            f"SELECT run_id, kind, holds_thread, {WAITS}, not_before FROM {IN_FLIGHT_RUNS} WHERE"
+            f" thread_id = ? AND {IN_FLIGHT} ORDER BY holds_thread DESC, not_before IS NOT NULL, seq",
+            (thread_id,),
+        )
+        return [_InFlight(*row) for row in rows]
+
+    found = read()
+    if any(other.not_before is not None and other.not_before <= now for other in found):
+        queue_due(cx, thread_id, now)
+        found = read()
+    return found
+
+
+def queue_due(cx: sqlite3.Connection, thread_id: str, now: int) -> None:
+    """Delayed runs whose time has come take the next places in the thread's line. Before whoever comes
+    after that moment, so every transaction that places or claims a run begins with it."""
+    due = cx.execute(
+        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} AND {WAITS}"
+        " AND not_before <= ? ORDER BY not_before, seq",
+        (thread_id, now),
+    ).fetchall()
+    for (run_id,) in due:
+        (seq,) = cx.execute(
+            "UPDATE threads SET next_seq = next_seq + 1 WHERE thread_id = ? RETURNING next_seq", (thread_id,)
+        ).fetchone()
+        cx.execute(
+            "UPDATE runs SET seq = ?, not_before = NULL, updated_at = ? WHERE run_id = ?", (seq, now, run_id)
+        )
 
 
 def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admission:
@@ -81,8 +102,9 @@ def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admissi
     if (existing := _already_there(cx, run, epoch, anybody=True)) is not None:
         return existing
     busy = cx.execute(
-        f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} LIMIT 1",
-        (run.thread_id,),
+        f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT}"
+        " AND (not_before IS NULL OR not_before <= ?) LIMIT 1",
+        (run.thread_id, now),
     ).fetchone()
     return _place(cx, run, epoch, holds=busy is None, home=False, replaced=(), now=now)
 
@@ -96,10 +118,11 @@ def claim(cx: sqlite3.Connection, thread_id: str, epoch: int, now: int) -> Claim
     """
     if is_dead(cx, epoch):
         raise EpochDead(epoch)
+    queue_due(cx, thread_id, now)
     here = {"epoch": epoch, "thread": thread_id}
     busy = cx.execute(
         "SELECT run_id, fence, owner_epoch = :epoch AND home_epoch IS NOT NULL AND status = 'pending'"
-        f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT} AND NOT ({IN_LINE})"
+        f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT} AND NOT ({WAITS})"
         " ORDER BY holds_thread DESC LIMIT 1",
         here,
     ).fetchone()
@@ -149,7 +172,7 @@ def _already_there(
         raise EpochDead(epoch)
     if run.thread_must_exist and not there:
         raise ThreadNotFound(run.thread_id)
-    if not anybody and None not in (owner, run.user_id) and owner != run.user_id:
+    if not anybody and run.user_id not in (None, owner) and (owner is not None or (there and not run.adopt)):
         raise ThreadNotFound(run.thread_id)
     found: RunRow | None = None
     if known:
@@ -220,27 +243,33 @@ def _replace(
     return tuple(decision for decision in decisions if decision is not None)
 
 
-def _check_limits(cx: sqlite3.Connection, run: NewRun, in_flight: list[_InFlight], limits: Limits) -> None:
-    if not in_flight:
+def _check_thread_limit(run: NewRun, in_flight: list[_InFlight], limit: int | None) -> None:
+    if limit is not None and sum(other.waiting for other in in_flight) >= limit:
+        raise QueueFull(run.thread_id, "thread", limit)
+
+
+def _check_user_limit(
+    cx: sqlite3.Connection, run: NewRun, limit: int | None, *, but_on_its_thread: bool = False
+) -> None:
+    """`but_on_its_thread`: those that wait there will be replaced."""
+    if limit is None or run.user_id is None:
         return
-    if limits.per_thread is not None and sum(other.waiting for other in in_flight) >= limits.per_thread:
-        raise QueueFull(run.thread_id, "thread", limits.per_thread)
-    if limits.per_user is not None and run.user_id is not None:
-        (count,) = cx.execute(
-            f"SELECT count(*) FROM runs WHERE {IN_LINE} AND user_id = ?",
-            (run.user_id,),
-        ).fetchone()
-        if count >= limits.per_user:
-            raise QueueFull(run.thread_id, "user", limits.per_user)
+    (count,) = cx.execute(
+        f"SELECT count(*) FROM runs WHERE {WAITS} AND user_id = ? AND (NOT ? OR thread_id <> ?)",
+        (run.user_id, but_on_its_thread, run.thread_id),
+    ).fetchone()
+    if count >= limit:
+        raise QueueFull(run.thread_id, "user", limit)
 
 
 _INSERT_COLUMNS = (
     "run_id, kind, thread_id, user_id, assistant_id, holds_thread, owner_epoch, home_epoch, fence,"
     " seq, portable,"
     " multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata, kwargs, model_name,"
-    " created_at, created_us, updated_at, parent_run_id, timeout_ms, idle_timeout_ms, queue_deadline_at"
+    " created_at, created_us, updated_at, parent_run_id, timeout_ms, idle_timeout_ms, queue_deadline_at,"
+    " not_before"
 )
-_INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 25)})"
+_INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 26)})"
 
 
 _TOUCH_THREAD = (
@@ -281,6 +310,7 @@ def _place(
         },
     ).fetchone()
     fence = fence if holds else 0
+    not_before = None if run.delay_ms is None else now + run.delay_ms * 1000
     values: tuple[Any, ...] = (
         run.run_id,
         run.kind,
@@ -305,7 +335,10 @@ def _place(
         run.parent_run_id,
         run.timeout_ms,
         run.idle_timeout_ms,
-        now + run.queue_timeout_ms * 1000 if home and run.queue_timeout_ms is not None else None,
+        None
+        if run.queue_timeout_ms is None or not home
+        else (not_before or now) + run.queue_timeout_ms * 1000,
+        not_before,
     )
     cx.execute(_INSERT, values)
     return Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))

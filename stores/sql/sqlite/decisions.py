@@ -3,35 +3,10 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import Any
 
 from stores.rows import Decision
-from stores.sql.sqlite.codec import OPEN_STATUSES, storable
+from stores.sql.codec import DECISION_COLUMNS, OPEN_STATUSES, decision_of, storable
 from stores.states import TERMINAL, CancelAction, Cause, RunStatus
-
-DECISION_COLUMNS = (
-    "run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,"
-    " cancel_action, cancel_cause, cancel_reason, cancel_actor, error"
-)
-
-
-def decision_of(columns: tuple[Any, ...], *, won: bool) -> Decision:
-    run_id, thread_id, status, settled_at, owner, home, fence, action, cause, reason, actor, error = columns
-    return Decision(
-        run_id,
-        thread_id,
-        RunStatus(status),
-        won,
-        settled_at is not None,
-        owner,
-        home,
-        fence,
-        CancelAction(action) if action else None,
-        Cause(cause) if cause else None,
-        reason,
-        actor,
-        error,
-    )
 
 
 def decide(

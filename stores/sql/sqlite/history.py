@@ -7,7 +7,8 @@ from typing import Any
 
 from stores.errors import ConflictError, RunNotFound, ThreadNotFound
 from stores.rows import RunRow
-from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, OPEN_STATUSES, RUN_COLUMNS, run_row
+from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, run_row
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
 from stores.sql.sqlite.records import delete
 
 _STOPPING = (

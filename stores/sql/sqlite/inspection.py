@@ -10,7 +10,7 @@ from typing import Any
 
 from stores.inspection import Applied, Inspection
 from stores.sql.sqlite import schema
-from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITING
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
 
 _FAULTS_SHOWN = 20
 
@@ -51,7 +51,7 @@ def _counts(cx: sqlite3.Connection, now: int) -> dict[str, Any]:
     return {
         "runs": dict(cx.execute("SELECT status, count(*) FROM runs GROUP BY status ORDER BY status")),
         "in_flight": count(f"{IN_FLIGHT_RUNS} WHERE {IN_FLIGHT}"),
-        "waiting": count(f"{IN_FLIGHT_RUNS} WHERE {WAITING}"),
+        "waiting": count(f"{IN_FLIGHT_RUNS} WHERE {IN_FLIGHT} AND {WAITS}"),
         "threads": count("threads"),
         "workers_alive": count("workers WHERE state <> 'dead'"),
         "workers_expired": count("workers WHERE state <> 'dead' AND lease_until < ?", now),

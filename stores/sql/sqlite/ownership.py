@@ -7,9 +7,10 @@ from typing import Any
 
 from stores.errors import StaleFence
 from stores.rows import Decision, Finish, Json, Outcome, Ownership, Started
+from stores.sql.codec import DECISION_COLUMNS, OPEN_STATUSES, decision_of, dumps, loads, storable
 from stores.sql.sqlite.admission import is_dead
-from stores.sql.sqlite.codec import IN_FLIGHT_RUNS, OPEN_STATUSES, WAITING, dumps, loads, storable
-from stores.sql.sqlite.decisions import DECISION_COLUMNS, decision_of, end_children, standing
+from stores.sql.sqlite.codec import IN_FLIGHT_RUNS, WAITING
+from stores.sql.sqlite.decisions import end_children, standing
 from stores.states import TERMINAL, CancelAction, RunStatus
 
 LIVE = "EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')"

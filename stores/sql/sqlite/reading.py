@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Sequence
 from typing import Any
 
 from stores.rows import Overdue, RunRow, ThreadRow, Tick, Transition
-from stores.sql.sqlite.codec import (
-    HOMELESS,
-    IN_FLIGHT,
-    IN_FLIGHT_RUNS,
-    IN_LINE,
-    KNOWN,
-    RUN_COLUMNS,
-    WAITING,
-    loads,
-    run_row,
-)
+from stores.sql.codec import RUN_COLUMNS, run_row, thread_row
+from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
 from stores.states import Cause, RunStatus
 
 
@@ -27,10 +17,10 @@ def row(cx: sqlite3.Connection, run_id: str) -> RunRow | None:
 
 
 def holder(cx: sqlite3.Connection, thread_id: str) -> str | None:
-    """The run that holds the thread or, where none does, the oldest one in flight."""
+    """The run that holds the thread or, where none does, the oldest one in flight; a delayed one last."""
     found = cx.execute(
         f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} ORDER BY"
-        " holds_thread DESC, seq LIMIT 1",
+        " holds_thread DESC, not_before IS NOT NULL, seq LIMIT 1",
         (thread_id,),
     ).fetchone()
     return None if found is None else found[0]
@@ -52,17 +42,19 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
     )
     cancelled_ids = tuple(run_id for (run_id,) in cancelled)
     waiting = cx.execute(
-        f"SELECT run_id, thread_id, {_NEXT} FROM runs w"
+        f"SELECT run_id, thread_id, not_before IS NULL AND {_NEXT} FROM runs w"
         " WHERE home_epoch = ? AND status = 'pending' AND NOT holds_thread",
         (epoch,),
     ).fetchall()
     abandoned = cx.execute(
         "SELECT thread_id FROM runs w INDEXED BY runs_portable WHERE status = 'pending' AND NOT holds_thread"
-        f" AND portable AND owner_epoch IS NULL AND {HOMELESS} AND {KNOWN} AND {_NEXT}",
+        f" AND portable AND owner_epoch IS NULL AND not_before IS NULL AND {HOMELESS} AND {KNOWN}"
+        f" AND {_NEXT}",
         {"epoch": epoch},
     ).fetchall()
+    due = cx.execute(_DUE, {"epoch": epoch, "now": now}).fetchall()
     mine = [(thread_id,) for _, thread_id, next_ in waiting if next_]
-    free_threads = tuple(dict.fromkeys(thread_id for (thread_id,) in mine + abandoned))
+    free_threads = tuple(dict.fromkeys(thread_id for (thread_id,) in mine + abandoned + due))
     overdue = cx.execute(_OVERDUE, {"now": now}).fetchall()
     return Tick(
         cancelled_ids,
@@ -71,6 +63,13 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
         tuple(Overdue(run_id, Cause(cause)) for run_id, cause in overdue),
     )
 
+
+_DUE = (
+    "SELECT thread_id FROM runs INDEXED BY runs_due WHERE status = 'pending' AND NOT holds_thread"
+    " AND not_before IS NOT NULL AND not_before <= :now"
+    f" AND (home_epoch = :epoch OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {KNOWN})) LIMIT 100"
+)
+"""Usually empty: the home of a delayed run keeps its time."""
 
 _OVERDUE = (
     "SELECT run_id, 'timeout' FROM runs INDEXED BY runs_deadline"
@@ -113,27 +112,6 @@ THREAD_COLUMNS = (
     't.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts, t.created_at,'
     f" t.updated_at, COALESCE(t.state_updated_at, t.created_at), t.ttl_ms, t.temporary, {STATUS}, last.error"
 )
-
-
-def thread_row(columns: Sequence[Any]) -> ThreadRow:
-    """Map a row selected with THREAD_COLUMNS."""
-    status: str = columns[12]
-    return ThreadRow(
-        thread_id=columns[0],
-        user_id=columns[1],
-        assistant_id=columns[2],
-        status=status,
-        fence=columns[3],
-        metadata=loads(columns[4]),
-        values=loads(columns[5]),
-        interrupts=loads(columns[6]),
-        created_at=columns[7],
-        updated_at=columns[8],
-        state_updated_at=columns[9],
-        error=columns[13] if status == "error" else None,
-        ttl_ms=columns[10],
-        temporary=bool(columns[11]),
-    )
 
 
 _THREAD = f"SELECT {THREAD_COLUMNS} FROM threads t {WITH_LAST} WHERE t.thread_id = ?"

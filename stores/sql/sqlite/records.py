@@ -9,50 +9,24 @@ from typing import Any
 
 from stores.errors import StaleFence
 from stores.rows import COUNTERS, MESSAGES, Ownership
-from stores.sql.sqlite.codec import (
-    IN_FLIGHT,
-    IN_FLIGHT_RUNS,
-    IN_LINE,
+from stores.sql.codec import (
     OPEN_STATUSES,
     RUN_COLUMNS,
     dumps,
     dumps_opaque,
     model_name_of,
+    record,
     run_row,
     storable,
+    token_totals,
 )
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
 from stores.sql.sqlite.decisions import end_children
 from stores.sql.sqlite.ownership import LIVE
 from stores.states import OPEN, RunStatus
 from stores.times import iso, stamp
 
 logger = logging.getLogger(__name__)
-
-_STAMPS = (
-    "cancel_requested_at",
-    "cancel_delivered_at",
-    "stopped_at",
-    "settled_at",
-    "started_at",
-    "ended_at",
-    "updated_at",
-    "deadline_at",
-    "queue_deadline_at",
-)
-
-
-def record(columns: Sequence[Any]) -> dict[str, Any]:
-    """A row as the mapping that record operations return: plain values, ISO stamps."""
-    found = run_row(columns)
-    named = {name: getattr(found, name) for name in found.__dataclass_fields__ if name != "counters"}
-    named.update(found.counters)
-    named["status"] = found.status.value
-    named["cancel_action"] = found.cancel_action.value if found.cancel_action else None
-    named["cancel_cause"] = found.cancel_cause.value if found.cancel_cause else None
-    for name in _STAMPS:
-        named[name] = iso(named[name])
-    return named
-
 
 _PUT = (
     "INSERT INTO runs (run_id, thread_id, user_id, assistant_id, status, multitask_strategy,"
@@ -118,7 +92,7 @@ def get(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> dict[str, A
         f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run AND (:user IS NULL OR user_id = :user)",
         {"run": run_id, "user": user_id},
     ).fetchone()
-    return None if found is None else record(found)
+    return None if found is None else record(run_row(found))
 
 
 def list_by_thread(
@@ -153,7 +127,7 @@ def _readable(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     for row in rows:
         try:
-            found.append(record(row))
+            found.append(record(run_row(row)))
         except ValueError as error:
             logger.warning("Run %r cannot be read: %s", row[0], error)
     return found
@@ -174,7 +148,7 @@ def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str |
         " settled_at ="
         " CASE WHEN :ended AND owner_epoch IS NULL THEN COALESCE(settled_at, :now) ELSE settled_at END"
         f" WHERE run_id = :run AND (status IN {allowed} OR status = :status)"
-        f" AND NOT (:status = 'running' AND {IN_LINE}) RETURNING run_id",
+        f" AND NOT (:status = 'running' AND {WAITS}) RETURNING run_id",
         {
             "status": status,
             "error": storable(error),
@@ -312,14 +286,4 @@ def aggregate_tokens(cx: sqlite3.Connection, thread_id: str, *, include_active: 
         f" FROM runs WHERE {where} GROUP BY 1",
         (thread_id,),
     ).fetchall()
-    runs, tokens, inputs, outputs, lead, subagent, middleware = (
-        sum(row[at] for row in rows) for at in range(1, 8)
-    )
-    return {
-        "total_tokens": tokens,
-        "total_input_tokens": inputs,
-        "total_output_tokens": outputs,
-        "total_runs": runs,
-        "by_model": {row[0]: {"tokens": row[2], "runs": row[1]} for row in rows},
-        "by_caller": {"lead_agent": lead, "subagent": subagent, "middleware": middleware},
-    }
+    return token_totals(rows)

@@ -10,8 +10,8 @@ from typing import Any
 from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.errors import ThreadExists, ThreadNotFound
 from stores.rows import ThreadRow
-from stores.sql.sqlite.codec import dumps
-from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread, thread_row
+from stores.sql.codec import dumps, thread_row
+from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,8 @@ def patch_thread(
         raise ThreadNotFound(thread_id)
     cx.execute(
         "UPDATE threads SET metadata = :metadata, ttl_ms = CASE WHEN :sets_ttl THEN :ttl ELSE ttl_ms END,"
-        " updated_at = :now WHERE thread_id = :thread",
+        " temporary = CASE WHEN :sets_ttl THEN 0 ELSE temporary END, updated_at = :now"
+        " WHERE thread_id = :thread",
         {
             "metadata": dumps({**found.metadata, **patch.metadata}),
             "sets_ttl": int(patch.sets_ttl),

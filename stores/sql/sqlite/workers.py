@@ -7,25 +7,16 @@ from typing import NamedTuple
 
 from stores.errors import StoreRefused
 from stores.rows import HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
 from stores.sql.sqlite.admission import is_dead
-from stores.sql.sqlite.codec import (
-    ALIVE,
-    HOMELESS,
-    IN_FLIGHT,
-    IN_FLIGHT_RUNS,
-    IN_LINE,
-    OPEN_STATUSES,
-    dumps,
-    loads,
-    storable,
-)
+from stores.sql.sqlite.codec import ALIVE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
 from stores.sql.sqlite.decisions import end_children
 from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
 
 ROLLBACK_ATTEMPTS = 3
 PATIENCE = 600_000_000
-"""us. So long a portable run without a home waits for a worker that knows its assistant (a deployment
-may be all down in between); then it is ended, because its thread waits with it."""
+"""us. So long a portable run without a home, whose time has come, waits for a worker that knows its
+assistant (a deployment may be all down in between); then it is ended, because its thread waits with it."""
 
 
 def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
@@ -178,7 +169,8 @@ def _orphaned(
         f" rollback_ref, COALESCE(rollback_state, ''), holds_thread FROM {IN_FLIGHT_RUNS} WHERE"
         f" {IN_FLIGHT} AND CASE"
         f" WHEN owner_epoch IS NOT NULL THEN owner_epoch NOT IN {ALIVE}"
-        f" WHEN portable AND {IN_LINE} THEN :only IS NULL AND updated_at < :now - {PATIENCE} AND {HOMELESS}"
+        f" WHEN portable AND {WAITS} THEN :only IS NULL AND {HOMELESS}"
+        f" AND MAX(updated_at, COALESCE(not_before, 0)) < :now - {PATIENCE}"
         f" AND NOT EXISTS (SELECT 1 FROM workers peer, json_each(peer.assistants) WHERE peer.state <> 'dead'"
         " AND value = runs.assistant_id)"
         f" WHEN home_epoch IS NOT NULL THEN home_epoch NOT IN {ALIVE}"

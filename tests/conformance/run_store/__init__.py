@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from tests.conformance.run_store.admission import Admissions
 from tests.conformance.run_store.catalogue import ExistingThreads, History, Threads
+from tests.conformance.run_store.delays import Delays
 from tests.conformance.run_store.expiry import Expiry
 from tests.conformance.run_store.limits import Children, Draining, TimeLimits
 from tests.conformance.run_store.lines import WaitingLines
@@ -25,6 +26,7 @@ from tests.conformance.run_store.workers import Workers
 class StoreConformance(
     Admissions,
     WaitingLines,
+    Delays,
     Owners,
     Rollbacks,
     Workers,

@@ -166,6 +166,38 @@ class Admissions(StoreCase):
             )
         ).holds
 
+    async def test_who_replaces_runs_waits_for_his_turn_too_and_within_his_bound(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        """Else a user would have one run waiting on each of any number of threads."""
+        limits = Limits(per_user=1)
+        for thread in "ab":
+            await running(store, me, thread, user_id="u")
+        for strategy in ("interrupt", "rollback"):
+            await store.admit(new_run("a", multitask_strategy=strategy, user_id="u"), epoch=me, limits=limits)
+            mine = (await store.runs(thread_id="b"))[0]
+            with pytest.raises(QueueFull, match="user"):
+                await store.admit(
+                    new_run("b", multitask_strategy=strategy, user_id="u"), epoch=me, limits=limits
+                )
+            assert (await row_of(store, mine.run_id)).status is RunStatus.running, "nothing was replaced"
+        await store.admit(new_run("b", multitask_strategy="rollback"), epoch=me, limits=limits)  # the system
+
+    async def test_a_thread_of_nobody_becomes_the_users_where_the_run_may_adopt_it(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        await holding(store, me)
+        with pytest.raises(ThreadNotFound):
+            await admitted(store, me, user_id="bob", multitask_strategy="enqueue", adopt=False)
+        assert await admitted(store, me, user_id="bob", multitask_strategy="enqueue")
+        with pytest.raises(ThreadNotFound):
+            await admitted(store, me, user_id="alice", multitask_strategy="enqueue")
+        made = await admitted(store, me, "new", user_id="bob", adopt=False)
+        assert made.holds, "a thread that is not there is made"
+        assert (
+            await admitted(store, me, "new", user_id="bob", adopt=False, multitask_strategy="enqueue")
+        ).seq
+
     async def test_a_thread_belongs_to_the_first_user_admitted_on_it(
         self, store: CoordinationStore, me: int
     ) -> None:

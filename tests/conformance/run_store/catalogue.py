@@ -119,6 +119,14 @@ class Threads(StoreCase):
         patched = await store.patch_thread("t", ThreadPatch(ttl_ms=None, sets_ttl=True), user_id="u")
         assert (patched.ttl_ms, patched.expires_at) == (None, None)
 
+    async def test_a_time_to_live_that_is_set_makes_a_temporary_thread_one_like_any_other(
+        self, store: CoordinationStore
+    ) -> None:
+        await made(store, temporary=True, ttl_ms=5000)
+        assert (await store.patch_thread("t", ThreadPatch({"a": 1}), user_id=None)).temporary
+        patched = await store.patch_thread("t", ThreadPatch(ttl_ms=60_000, sets_ttl=True), user_id=None)
+        assert (patched.temporary, await found(store)) == (False, ["t"])
+
     async def test_patches_at_once_lose_nothing(self, store: CoordinationStore) -> None:
         await made(store)
         await asyncio.gather(

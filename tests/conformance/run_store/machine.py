@@ -19,7 +19,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from stores.base import CoordinationStore, PruningStore
-from stores.errors import ConflictError, EpochDead, IdempotencyConflict, StaleFence
+from stores.errors import (
+    ConflictError,
+    EpochDead,
+    IdempotencyConflict,
+    StaleFence,
+    ThreadExists,
+    ThreadNotFound,
+)
 from stores.rows import Limits, NewWorker, Outcome, Ownership, PruneCursor, Retention, WorkerRow
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.model import Model, Own, Run
@@ -48,9 +55,11 @@ async def _answer(call: Awaitable[Any]) -> Any:
         return await call
     except IdempotencyConflict as error:
         return ("IdempotencyConflict", error.active_run_id)
+    except ThreadExists:
+        return "ThreadExists"
     except ConflictError as error:
         return ("ConflictError", error.active_run_id)
-    except (EpochDead, StaleFence) as error:
+    except (EpochDead, StaleFence, ThreadNotFound) as error:
         return type(error).__name__
 
 
@@ -101,12 +110,17 @@ class StoreMachine(RuleBasedStateMachine):
         worker=picks,
         portable=st.booleans(),
         key=st.sampled_from((None, None, "k")),
+        delay=st.sampled_from((None, None, None, 1, 10)),
     )
-    def admit(self, thread: str, strategy: str, worker: int, portable: bool, key: str | None) -> None:
-        epoch, run, modelled = self._new(thread, worker, portable=portable, key=key, strategy=strategy)
+    def admit(
+        self, *, thread: str, strategy: str, worker: int, portable: bool, key: str | None, delay: int | None
+    ) -> None:
+        epoch, run, modelled = self._new(
+            thread, worker, portable=portable, key=key, strategy=strategy, delay=delay
+        )
 
         async def admit() -> Any:
-            return _admission(await self.store.admit(run, epoch=epoch, limits=Limits()))
+            return admission_of(await self.store.admit(run, epoch=epoch, limits=Limits()))
 
         self._admitted(self.call("admit", admit, lambda: self.model.admit(modelled, strategy, epoch)), epoch)
 
@@ -115,7 +129,7 @@ class StoreMachine(RuleBasedStateMachine):
         epoch, run, modelled = self._new(thread, worker)
 
         async def insert() -> Any:
-            return _admission(await self.store.insert(run, epoch=epoch))
+            return admission_of(await self.store.insert(run, epoch=epoch))
 
         self._admitted(self.call("insert", insert, lambda: self.model.insert(modelled, epoch)), epoch)
 
@@ -127,6 +141,7 @@ class StoreMachine(RuleBasedStateMachine):
         portable: bool = False,
         key: str | None = None,
         strategy: str = "reject",
+        delay: int | None = None,
     ) -> Any:
         self.admitted += 1
         run = new_run(
@@ -137,9 +152,11 @@ class StoreMachine(RuleBasedStateMachine):
             portable=portable,
             idempotency_key=key,
             request_hash=key and "h",
+            delay_ms=None if delay is None else delay * 1000,
         )
         epoch = self.pick(self.epochs, worker)
-        return epoch, run, Run(run.run_id, thread, self.admitted, key, portable=portable)
+        delayed = None if delay is None else delay * 1_000_000
+        return epoch, run, Run(run.run_id, thread, self.admitted, key, portable=portable, delay=delayed)
 
     def _admitted(self, answer: Any, epoch: int) -> None:
         if answer[0] == "admitted":
@@ -346,13 +363,14 @@ class StoreMachine(RuleBasedStateMachine):
             row.run_id: (
                 row.status, row.holds_thread, row.owner_epoch, row.home_epoch, row.fence, row.seq,
                 row.cancel_action, row.started_at is not None, row.settled_at, row.rollback_state,
+                row.not_before,
             )
             for row in rows
         }  # fmt: skip
         assert found == {
             run.run_id: (
                 run.status, run.holds, run.owner, run.home, run.fence, run.seq,
-                run.action, run.started, run.settled_at, run.undo,
+                run.action, run.started, run.settled_at, run.undo, run.not_before,
             )
             for run in self.model.runs.values()
         }  # fmt: skip
@@ -364,6 +382,8 @@ class StoreMachine(RuleBasedStateMachine):
             thread = self.model.threads.get(name)
             expected = thread and (thread.fence, thread.values, thread.interrupts, self.model.status(name))
             assert (row and (row.fence, row.values, row.interrupts, row.status)) == expected
+            kept = thread and (thread.used, millis(thread.ttl), thread.temporary)
+            assert (row and (row.updated_at, row.ttl_ms, row.temporary)) == kept
             line = self.runner.run(self.store.waiting_line(name))
             assert line == [run.run_id for run in self.model.line(name)]
             holder = self.runner.run(self.store.holder(name))
@@ -379,9 +399,13 @@ def _own(own: Own) -> Ownership:
     return Ownership(own.run_id, own.thread, own.epoch, own.fence)
 
 
-def _admission(admission: Any) -> Any:
+def admission_of(admission: Any) -> Any:
     what = "admitted" if admission.existing is None else "existing"
     return (what, admission.run_id, admission.holds, admission.fence, admission.seq)
+
+
+def millis(micros: int | None) -> int | None:
+    return None if micros is None else micros // 1000
 
 
 def _finish(finish: Any) -> Any:

@@ -28,6 +28,9 @@ class Thread:
     seq: int = 0
     values: Any = None
     interrupts: Any = None
+    used: int = 0
+    ttl: int | None = None
+    temporary: bool = False
 
 
 @dataclass
@@ -40,6 +43,8 @@ class Run:
     holds: bool = False
     owner: int | None = None
     home: int | None = None
+    delay: int | None = None
+    not_before: int | None = None
     portable: bool = False
     fence: int = 0
     seq: int = 0
@@ -60,6 +65,7 @@ class Run:
 
     @property
     def waiting(self) -> bool:
+        """For its turn, or for its time."""
         return self.status == "pending" and not self.holds and self.home is not None
 
     @property
@@ -84,6 +90,8 @@ class Model:
     workers: dict[int, Worker] = field(default_factory=dict[int, Worker])
     threads: dict[str, Thread] = field(default_factory=dict[str, Thread])
     runs: dict[str, Run] = field(default_factory=dict[str, Run])
+    fences: dict[str, int] = field(default_factory=dict[str, int])
+    """Of threads that were removed."""
 
     # -- who
 
@@ -94,11 +102,19 @@ class Model:
         return sorted((run for run in self.runs.values() if run.thread == thread), key=lambda run: run.seq)
 
     def in_flight(self, thread: str) -> list[Run]:
-        """The holder first, then in the order of admission."""
-        return sorted((run for run in self.of(thread) if run.in_flight), key=lambda run: not run.holds)
+        """The holder first, then in the order of admission, then who is delayed."""
+        found = [run for run in self.of(thread) if run.in_flight]
+        return sorted(found, key=lambda run: (not run.holds, run.not_before is not None))
 
     def line(self, thread: str) -> list[Run]:
-        return [run for run in self.of(thread) if run.waiting]
+        return [run for run in self.of(thread) if run.waiting and run.not_before is None]
+
+    def queue_due(self, thread: str) -> None:
+        """Whose time has come takes the next place in the line."""
+        due = [run for run in self.of(thread) if run.waiting and (run.not_before or self.now + 1) <= self.now]
+        for run in sorted(due, key=lambda run: run.not_before or 0):
+            self.threads[thread].seq += 1
+            run.seq, run.not_before = self.threads[thread].seq, None
 
     def next_home(self, thread: str) -> int | None:
         return next((run.home for run in self.line(thread)), None)
@@ -115,27 +131,46 @@ class Model:
 
     # -- admission
 
-    def admit(self, new: Run, strategy: str, epoch: int) -> Answer:
+    def admit(
+        self, new: Run, strategy: str, epoch: int, *, must_exist: bool = False, temporary: int | None = None
+    ) -> Answer:
         if not self.alive(epoch):
             return "EpochDead"
+        if must_exist and new.thread not in self.threads:
+            return "ThreadNotFound"
         if (there := self._there(new)) is not None:
             return there
+        if self.in_flight(new.thread) and strategy == "reject":  # nothing is written then
+            return ("ConflictError", self._in_the_way(new.thread))
+        self.queue_due(new.thread)
         others = self.in_flight(new.thread)
-        if others and strategy == "reject":
-            return ("ConflictError", others[0].run_id)
-        holds = not others
+        free = all(run.not_before is not None for run in others)
         if strategy in ("interrupt", "rollback"):
-            holds = not any(run.holds for run in others)
+            free = not any(run.holds for run in others)
             for run in others:
                 self._decide(run, "interrupted", strategy)
+        holds = free and new.delay is None
+        if new.thread not in self.threads and temporary is not None:
+            self._make(new.thread, temporary, temporary=True)
         return self._place(new, epoch, holds=holds, home=not holds)
+
+    def _in_the_way(self, thread: str) -> str:
+        """Who is named to one that is rejected, as if whoever is due stood in the line."""
+
+        def order(run: Run) -> tuple[int, int]:
+            if run.holds or run.not_before is None:
+                return (0 if run.holds else 1, 0)
+            return (2, run.not_before) if run.not_before <= self.now else (3, 0)
+
+        return min(self.in_flight(thread), key=order).run_id
 
     def insert(self, new: Run, epoch: int) -> Answer:
         if not self.alive(epoch):
             return "EpochDead"
         if (there := self._there(new)) is not None:
             return there
-        return self._place(new, epoch, holds=not self.in_flight(new.thread), home=False)
+        others = [run for run in self.in_flight(new.thread) if (run.not_before or 0) <= self.now]
+        return self._place(new, epoch, holds=not others, home=False)
 
     def _there(self, new: Run) -> Answer:
         if (known := self.runs.get(new.run_id)) is not None:
@@ -148,17 +183,19 @@ class Model:
         return None
 
     def _place(self, new: Run, epoch: int, *, holds: bool, home: bool) -> Answer:
-        thread = self.threads.setdefault(new.thread, Thread())
-        thread.seq += 1
+        thread = self.threads.get(new.thread) or self._make(new.thread, None)
+        thread.seq, thread.used = thread.seq + 1, self.now
         thread.fence += holds
         new = replace(new, holds=holds, fence=thread.fence if holds else 0, seq=thread.seq)
         new.owner, new.home = (None, epoch) if home else (epoch, None)
+        new.not_before = None if new.delay is None else self.now + new.delay
         self.runs[new.run_id] = new
         return ("admitted", new.run_id, new.holds, new.fence, new.seq)
 
     def claim(self, thread: str, epoch: int) -> Answer:
         if not self.alive(epoch):
             return "EpochDead"
+        self.queue_due(thread)
         busy = [run for run in self.in_flight(thread) if run.holds or run.home is None]
         if busy:
             first = busy[0]
@@ -171,6 +208,7 @@ class Model:
         if head.home != epoch and not (head.portable and not self.alive(head.home)):
             return None
         self.threads[thread].fence += 1
+        self.threads[thread].used = self.now
         head.holds, head.owner, head.fence = True, epoch, self.threads[thread].fence
         return (head.run_id, head.fence)
 
@@ -220,7 +258,7 @@ class Model:
             return "StaleFence"
         thread = self.threads[run.thread]
         run.saved = run.saved or (thread.values, thread.interrupts)
-        thread.values, thread.interrupts = values, None
+        thread.values, thread.interrupts, thread.used = values, None, self.now
         return None
 
     def restore(self, own: Own) -> Answer:
@@ -229,7 +267,7 @@ class Model:
             return "StaleFence"
         thread = self.threads[run.thread]
         if run.saved is not None:
-            thread.values, thread.interrupts = run.saved
+            (thread.values, thread.interrupts), thread.used = run.saved, self.now
         return ("values", thread.values)
 
     def finish(self, own: Own, status: str, values: Any, *, paused: bool, hold: bool) -> Answer:
@@ -243,7 +281,8 @@ class Model:
         home = self.next_home(run.thread)
         if run.status == status == "success" and run.action is None and run.fence:
             thread = self.threads[run.thread]
-            thread.values = thread.values if values is None else values
+            if values is not None:
+                thread.values, thread.used = values, self.now
             thread.interrupts = None
         return (run.status, False, False, home)
 
@@ -253,7 +292,7 @@ class Model:
             return self._why_not(own)
         run.holds, run.settled_at, run.undo = False, self.now, undo or run.undo
         if values is not None:
-            self.threads[run.thread].values = values
+            self.threads[run.thread].values, self.threads[run.thread].used = values, self.now
         return (run.status, False, False, self.next_home(run.thread))
 
     def _why_not(self, own: Own) -> Answer:
@@ -270,7 +309,7 @@ class Model:
         run = self.guarded(own)
         if run is not None and run.holds:
             run.fence += 1
-            self.threads[run.thread].fence = run.fence
+            self.threads[run.thread].fence, self.threads[run.thread].used = run.fence, self.now
             return run.fence
         known = self.runs.get(own.run_id)
         if known is None or not known.holds or known.owner != own.epoch or not self.alive(own.epoch):
@@ -336,7 +375,7 @@ class Model:
                 if by is None:
                     continue
                 thread = self.threads[run.thread]
-                thread.fence += 1
+                thread.fence, thread.used = thread.fence + 1, self.now
                 run.owner, run.fence, run.undo = by, thread.fence, f"adopted {attempts + 1}"
                 ended.append((run.run_id, run.status, run.fence))
             else:
@@ -345,6 +384,48 @@ class Model:
                 run.holds, run.settled_at = False, self.now
                 ended.append((run.run_id, run.status, None))
         return sorted(ended)
+
+    # -- threads
+
+    def make(self, thread: str, ttl: int | None, *, existing_ok: bool) -> Answer:
+        if thread in self.threads:
+            return self._thread(thread) if existing_ok else "ThreadExists"
+        self._make(thread, ttl)
+        return self._thread(thread)
+
+    def _make(self, thread: str, ttl: int | None, *, temporary: bool = False) -> Thread:
+        fence = self.fences.get(thread, 0)
+        made = self.threads[thread] = Thread(fence, used=self.now, ttl=ttl, temporary=temporary)
+        return made
+
+    def patch(self, thread: str, ttl: int | None) -> Answer:
+        if thread not in self.threads:
+            return "ThreadNotFound"
+        known = self.threads[thread]
+        known.ttl, known.used, known.temporary = ttl, self.now, False
+        return self._thread(thread)
+
+    def _thread(self, name: str) -> Answer:
+        thread = self.threads[name]
+        return (thread.fence, thread.ttl, thread.used, self.status(name))
+
+    def expire(self) -> Answer:
+        removed = sorted((name, sorted(run.run_id for run in self.of(name))) for name in self.expired())
+        for name, run_ids in removed:
+            self.fences[name] = self.threads.pop(name).fence
+            for run_id in run_ids:
+                del self.runs[run_id]
+        return removed
+
+    def expired(self) -> list[str]:
+        return [name for name, thread in self.threads.items() if self._expired(name, thread)]
+
+    def _expired(self, name: str, thread: Thread) -> bool:
+        if thread.ttl is None or thread.used + thread.ttl > self.now:
+            return False
+        return all(
+            run.settled_at is not None and run.settled_at + thread.ttl <= self.now for run in self.of(name)
+        )
 
     # -- upkeep
 

@@ -23,8 +23,8 @@ _EARLY = """early = self._registry.entry(run_id)
     decision = await self._decide(run_id, abort)"""
 
 _NOT_RESTORED = """entry.rollback_ref
-    done = with_times(end, entry)
-    return await self._persist(own.epoch, lambda: self._store.settle(own, done, 'done'))
+    own, done = _own(entry), with_times(end, entry)
+    return await self._persist(entry, lambda: self._store.settle(own, done, 'done'))
 """
 
 BUGS = (
@@ -57,6 +57,10 @@ BUGS = (
     bug(
         "admitted-after-it-has-left",
         (_ADMISSION + "_admitted", "if own is None and (entry :=", "if 0 and (entry :="),
+    ),
+    bug(
+        "nobody-keeps-the-time",
+        (_ADMISSION + "register", "if delay and own is None:", "if 0:"),
     ),
     bug("owed-for-ever", ("stores.outbox:Outbox._enqueue", "if self._closed:", "if 0:")),
     # -- cancel

@@ -7,6 +7,7 @@ from tests.simulation.bugs.edit import bug
 _ADMISSION = "stores.sql.sqlite.admission:"
 _DECISIONS = "stores.sql.sqlite.decisions:"
 _OWNERSHIP = "stores.sql.sqlite.ownership:"
+_READING = "stores.sql.sqlite.reading:"
 _WORKERS = "stores.sql.sqlite.workers:"
 _RECORDS = "stores.sql.sqlite.records:"
 
@@ -23,7 +24,7 @@ BUGS = (
     ),
     bug(
         "interrupt-takes-a-held-thread",
-        (_ADMISSION + "admit", "holds = not any(other.holds_thread for other in in_flight)", "holds = True"),
+        (_ADMISSION + "admit", "free = not any(other.holds_thread for other in in_flight)", "free = True"),
     ),
     bug(
         "interrupt-spares-who-waits",
@@ -31,11 +32,15 @@ BUGS = (
     ),
     bug(
         "enqueue-jumps-the-line",
-        (_ADMISSION + "admit", "holds = not in_flight", "holds = not any(o.holds_thread for o in in_flight)"),
+        (
+            _ADMISSION + "admit",
+            "free = all(other.not_before is not None for other in in_flight)",
+            "free = not any(other.holds_thread for other in in_flight)",
+        ),
     ),
     bug(
         "line-without-bound",
-        (_ADMISSION + "_check_limits", "if limits.per_thread is not None and", "if 0 and"),
+        (_ADMISSION + "admit", "_check_thread_limit(run, in_flight, limits.per_thread)", "pass"),
     ),
     bug(
         "admit-keeps-the-fence",
@@ -61,10 +66,49 @@ BUGS = (
     ),
     bug("claim-keeps-the-fence", (_ADMISSION + "claim", "SET fence = fence + 1", "SET fence = fence")),
     bug("claim-of-a-held-thread", (_ADMISSION + "claim", "if busy is not None:", "if 0:")),
+    # -- delayed runs
+    bug(
+        "delayed-runs-are-waited-for",
+        (
+            _ADMISSION + "admit",
+            "free = all(other.not_before is not None for other in in_flight)",
+            "free = not in_flight",
+        ),
+    ),
+    bug(
+        "a-delay-takes-the-thread",
+        (_ADMISSION + "admit", "holds = free and run.delay_ms is None", "holds = free"),
+    ),
+    bug(
+        "delayed-runs-keep-their-old-place",
+        (
+            _ADMISSION + "queue_due",
+            '"UPDATE runs SET seq = ?, not_before',
+            '"UPDATE runs SET seq = MIN(seq, ?), not_before',
+        ),
+    ),
+    bug(
+        "due-before-its-time",
+        (_ADMISSION + "queue_due", '" AND not_before <= ? ORDER', '" AND not_before IS NOT ? ORDER'),
+    ),
+    bug(
+        "who-is-due-is-placed-behind-who-comes",
+        (_ADMISSION + "_in_flight", "other.not_before <= now for other in found", "0 for other in found"),
+    ),
+    bug("nobody-looks-who-is-due", (_ADMISSION + "claim", "queue_due(cx, thread_id, now)", "pass")),
+    bug("the-tick-finds-nobody-due", (_READING + "_DUE", "not_before <= :now", "not_before < 0 * :now")),
+    bug(
+        "delayed-runs-die-with-their-home",
+        (
+            _WORKERS + "_orphaned",
+            "WHEN portable AND {WAITS} THEN",
+            "WHEN portable AND {WAITS} AND not_before IS NULL THEN",
+        ),
+    ),
     # -- drain, takeover
     bug(
         "who-drains-admits",
-        (_ADMISSION + "_already_there", "epoch = ? AND state = 'live'", "epoch = ? AND state <> 'dead'"),
+        (_ADMISSION + "_already_there", "epoch = :epoch AND state = 'live'", "epoch = :epoch AND state <> 'dead'"),
     ),
     bug("who-drains-takes-over", (_ADMISSION + "KNOWN", " AND state = 'live'", "")),
     bug("claim-from-a-living-home", (_ADMISSION + "HOMELESS", "(home_epoch", "1 OR (home_epoch")),

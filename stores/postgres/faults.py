@@ -1,0 +1,95 @@
+"""What an error of the driver means: try again, say that the store is away, or let the caller see it."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+import asyncpg
+
+from stores.errors import CoordinatorError, StoreError, StoreRefused, StoreUnavailable
+
+
+class Kind(Enum):
+    lock = "lock"
+    """Somebody else was in the way; the transaction was undone and may be run again."""
+    away = "away"
+    """The server cannot be reached, or has let go of the connection. Whether the transaction was committed
+    is not known: it is run again with the same ids."""
+    standby = "standby"
+    """The server takes no writes. As `away`, and whoever else is connected to it has the same to learn."""
+    unavailable = "unavailable"
+    """It will not go away by itself soon enough."""
+    refused = "refused"
+    mistake = "mistake"
+    """The caller's, or ours."""
+
+
+class Fault(NamedTuple):
+    kind: Kind
+    what: str
+    hint: str | None = None
+
+    def as_error(self, cause: BaseException) -> BaseException:
+        """What the caller gets to see."""
+        if self.kind is Kind.mistake:
+            return cause
+        if self.kind is Kind.refused:
+            error: StoreError = StoreRefused(self.what)
+        elif self.hint is None:
+            error = StoreUnavailable(self.what)
+        else:
+            error = StoreUnavailable(self.what, hint=self.hint)
+        error.__cause__ = cause
+        return error
+
+
+AGAIN = frozenset({Kind.lock, Kind.away, Kind.standby})
+
+_MIGRATE = "Run `coordinator db migrate` first."
+_CODES: dict[str, tuple[Kind, str, str | None]] = {
+    "40001": (Kind.lock, "the transaction collided with another one", None),
+    "40P01": (Kind.lock, "the transaction collided with another one", None),
+    "55P03": (Kind.lock, "a row is locked by somebody else", None),
+    "57014": (Kind.lock, "the statement took too long", None),
+    "25006": (Kind.standby, "the server is a read-only standby", "Name the primary, or all servers."),
+    "53300": (Kind.away, "the server has no connection to spare", None),
+    "53100": (Kind.unavailable, "the server's disk is full", None),
+    "53200": (Kind.unavailable, "the server is out of memory", None),
+    "42501": (Kind.refused, "the database role lacks a right", None),
+    "3D000": (Kind.unavailable, "the database does not exist", "Create it first."),
+    "3F000": (Kind.unavailable, "the schema does not exist", _MIGRATE),
+    "42P01": (Kind.unavailable, "a table of the schema does not exist", _MIGRATE),
+    "42883": (Kind.unavailable, "a function of the schema does not exist", _MIGRATE),
+}
+_CLASSES: dict[str, tuple[Kind, str, str | None]] = {
+    "08": (Kind.away, "the connection was lost", None),
+    "57": (Kind.away, "the server is shutting down or starting up", None),
+    "58": (Kind.unavailable, "the server reported a system error", None),
+    "XX": (Kind.unavailable, "the server reported an internal error", None),
+    "28": (Kind.refused, "the server does not let this role in", None),
+}
+
+
+def fault_of(error: BaseException) -> Fault:
+    if isinstance(error, CoordinatorError):
+        return Fault(Kind.mistake, str(error))
+    if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
+        return Fault(
+            Kind.standby, "no server that was named takes writes", "Name the primary, or all servers."
+        )
+    code = getattr(error, "sqlstate", None)
+    if isinstance(error, asyncpg.PostgresError) and isinstance(code, str):
+        kind, what, hint = _CODES.get(code) or _CLASSES.get(code[:2]) or (Kind.mistake, "", None)
+        detail = str(error)
+        return Fault(kind, f"{what}: {detail}" if detail else what, hint)
+    if isinstance(error, asyncpg.InternalClientError):
+        return Fault(Kind.away, f"the connection broke: {error}")
+    if isinstance(error, asyncpg.InterfaceError) and "clos" in str(error):
+        # The driver has no class of its own for a connection that went away under it.
+        return Fault(Kind.away, f"the connection was lost: {error}")
+    if isinstance(error, TimeoutError):
+        return Fault(Kind.away, "the server does not answer")
+    if isinstance(error, OSError | EOFError):
+        return Fault(Kind.away, f"the server cannot be reached: {error}")
+    return Fault(Kind.mistake, str(error))

@@ -1,0 +1,65 @@
+"""The heart of a PostgreSQL store: renews leases over a connection of its own, from a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+
+from stores.postgres.address import Address
+from stores.postgres.connections import connect_arguments
+from stores.postgres.faults import AGAIN, fault_of
+from stores.postgres.options import Options
+from stores.sql.postgres import workers
+from stores.sql.postgres.schema import named
+
+BEAT_WITHIN = 2.0
+"""s. A server that does not answer in time is looked for again: a lease leaves room for several attempts."""
+
+
+class PostgresHeart:
+    """Made and used in one thread, with an event loop that turns only during a beat. Neither load on the
+    store's other connections nor a blocked event loop of the process delays it."""
+
+    def __init__(self, address: Address, options: Options, *, now: Any) -> None:
+        self._address, self._options, self._now = address, options, now
+        self._runner = asyncio.Runner()
+        self._cx: asyncpg.Connection[Any] | None = None
+
+    def beat(self, epoch: int) -> bool:
+        """See `stores.base.Heart`."""
+        return self._runner.run(self._beat(epoch))
+
+    async def _beat(self, epoch: int) -> bool:
+        """With the connection that is there and, where that fails, once more with a new one."""
+        fresh = self._cx is None
+        try:
+            return await self._beat_once(epoch)
+        except Exception as error:
+            fault = fault_of(error)
+            self._drop()
+            if fresh or fault.kind not in AGAIN:
+                raise fault.as_error(error) from error
+        try:
+            return await self._beat_once(epoch)
+        except Exception as error:
+            self._drop()
+            raise fault_of(error).as_error(error) from error
+
+    async def _beat_once(self, epoch: int) -> bool:
+        if self._cx is None:
+            arguments = connect_arguments(self._address, self._options, longest=BEAT_WITHIN)
+            self._cx = await asyncpg.connect(**arguments)
+        call = workers.beat(epoch, now=self._now())
+        rows = await self._cx.fetch(named(call.statement.sql, self._options.schema), *call.args)
+        return call.answer(rows)
+
+    def _drop(self) -> None:
+        cx, self._cx = self._cx, None
+        if cx is not None:
+            cx.terminate()
+
+    def close(self) -> None:
+        self._drop()
+        self._runner.close()

@@ -1,0 +1,25 @@
+"""How a store talks to its server."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stores.sql.postgres.schema import SCHEMA_NAME
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`schema`: where the tables are. `connections`: how many a store has for what may have to wait; batches,
+    cancels and the heartbeat have their own besides. `statement_cache=0`: a pooler in transaction mode stands
+    in between that knows no prepared statements; then the time-outs of the server are the role's to set.
+    `busy_timeout` (s) bounds what waits for a lock or a connection, `away_timeout` what finds no server."""
+
+    schema: str = "coordinator"
+    connections: int = 10
+    statement_cache: int = 200
+    busy_timeout: float = 30.0
+    away_timeout: float = 5.0
+
+    def __post_init__(self) -> None:
+        if SCHEMA_NAME.fullmatch(self.schema) is None:
+            raise ValueError(f"{self.schema!r} is no name of a schema: lower case, digits and _")

@@ -1,0 +1,273 @@
+"""The PostgreSQL store: one database, many hosts."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from stores.catalogue import NewThread, ThreadPatch
+from stores.errors import StoreUnavailable, ThreadExists, ThreadNotFound
+from stores.inspection import Inspection
+from stores.postgres.address import Address
+from stores.postgres.batches import Lane
+from stores.postgres.connections import CONNECT_WITHIN, Connections
+from stores.postgres.faults import fault_of
+from stores.postgres.heart import PostgresHeart
+from stores.postgres.options import Options
+from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick
+from stores.sql.postgres import inspection, schema, threads, workers
+from stores.sql.postgres.calls import Call, Function
+from stores.sql.postgres.statements import POSTGRES
+from stores.times import limit as limit_of
+from stores.transactions import SQLTransactions
+
+_BATCHES, _URGENT = 3, 2
+_LOOKS = 8  # how many orphans a sweep ends at once
+
+
+class PostgresStore(SQLTransactions):
+    """Many workers on many hosts. Leases are kept by the server's clock.
+
+    What a run passes through without a conflict goes out in batches; whatever may have to wait goes alone, on
+    a connection of the pool; cancels, and how a run stands, have connections of their own. `migrate=False`: an
+    older schema is an error. `clock` (us) is for tests: then it is the store's.
+    """
+
+    _sql = POSTGRES
+    durable = True
+    shared = True
+
+    def __init__(
+        self,
+        url: str,
+        options: Options | None = None,
+        *,
+        migrate: bool = True,
+        clock: Callable[[], int] | None = None,
+    ) -> None:
+        self._address = Address(url)
+        self._options = options or Options()
+        self.url = self._address.redacted
+        self._migrate = migrate
+        self._clock = clock
+        self._opening = asyncio.Lock()
+        busy = self._options.busy_timeout
+        self._waiting = self._pool(self._options.connections, busy, "postgres_connections")
+        self._batches = self._pool(_BATCHES, min(busy, 5.0), "for batches")
+        self._urgent = self._pool(_URGENT, busy, "for cancels")
+        self._lanes: dict[Function, Lane] = {}
+        self._calls = set[asyncio.Task[Any]]()
+        self._admitting: dict[str, asyncio.Future[Admission]] = {}
+        self._unknown: dict[str, NewRun] = {}
+        self._open = False
+
+    def _pool(self, size: int, longest: float, name: str) -> Connections:
+        return Connections(self._address, self._options, size=size, longest=longest, name=name)
+
+    def _now(self) -> Any:
+        """None = the server's clock."""
+        return None if self._clock is None else self._clock()
+
+    # -- life
+
+    async def open(self) -> None:
+        """Connect, check that the schema is ours, migrate. Idempotent.
+
+        Raises StoreRefused (another program's schema, newer schema, not let in) and StoreUnavailable.
+        """
+        async with self._opening:
+            if self._open:
+                return
+            try:
+                await self._check_and_migrate()
+                for pool in (self._waiting, self._batches, self._urgent):
+                    await pool.open()
+            except BaseException:
+                await self._close()
+                raise
+            self._open = True
+
+    async def _check_and_migrate(self) -> None:
+        async with self._connection() as cx:
+            found = await schema.version(cx, self._options.schema)
+            if found == schema.migrations()[-1].number:
+                return
+            if not self._migrate:
+                raise StoreUnavailable(
+                    f"schema {self._options.schema!r} has version {found}",
+                    hint="Run `coordinator db migrate` first.",
+                )
+            await schema.migrate(cx, self._options.schema)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
+        """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
+        try:
+            cx = await asyncpg.connect(**self._address.arguments(), timeout=CONNECT_WITHIN)
+            try:
+                yield cx
+            finally:
+                await cx.close(timeout=CONNECT_WITHIN)
+        except Exception as error:
+            raise fault_of(error).as_error(error) from error
+
+    async def aclose(self) -> None:
+        """Finish what is under way, then close all connections. Idempotent, and bounded."""
+        async with self._opening:
+            await self._close()
+
+    async def _close(self) -> None:
+        self._open = False
+        for lane in self._lanes.values():
+            await lane.drained()
+        if self._calls:
+            await asyncio.wait(self._calls)
+        for pool in (self._waiting, self._batches, self._urgent):
+            await pool.aclose()
+
+    # -- calls
+
+    async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
+        call: Call = transaction(*args, now=self._now(), **kwargs)
+        return await asyncio.shield(self._send(call, urgent=urgent))
+
+    def _send(self, call: Call, *, urgent: bool = False) -> asyncio.Future[Any]:
+        """It goes on if its caller is cancelled."""
+        function = call.statement
+        if not call.alone and isinstance(function, Function):
+            lane = self._lanes.get(function)
+            if lane is None:
+                lane = self._lanes[function] = Lane(function, self._batches, self._waiting.run)
+            return lane.put(call)
+        pool = self._urgent if urgent else self._waiting
+        task = asyncio.get_running_loop().create_task(pool.run(call))
+        self._calls.add(task)
+        task.add_done_callback(self._calls.discard)
+        return task
+
+    async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+        return await self._waiting.run(query(*args, **kwargs))
+
+    async def standing(self, run_id: str) -> Decision | None:
+        return await self._urgent.run(self._sql.decisions.standing(run_id))
+
+    async def tick(self, epoch: int) -> Tick:
+        return await self._urgent.run(self._sql.reading.tick(epoch, self._now()))
+
+    # -- what takes more than one call
+
+    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
+        return await self._admitted(run, self._sql.admission.admit(run, epoch, limits, now=self._now()))
+
+    async def insert(self, run: NewRun, *, epoch: int) -> Admission:
+        return await self._admitted(run, self._sql.admission.insert(run, epoch, now=self._now()))
+
+    async def _admitted(self, run: NewRun, call: Call) -> Admission:
+        answer: asyncio.Future[Admission] = self._send(call)
+        self._admitting[run.run_id] = answer
+
+        def over(_: asyncio.Future[Admission]) -> None:
+            if self._admitting.get(run.run_id) is answer:
+                del self._admitting[run.run_id]
+            if not answer.cancelled() and isinstance(answer.exception(), StoreUnavailable):
+                self._unknown[run.run_id] = run
+
+        answer.add_done_callback(over)
+        return await asyncio.shield(answer)
+
+    async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
+        """After the admission has its answer. Where that is not known, the run is recorded as ended first:
+        an admission that comes late from a connection that was lost finds it there."""
+        if (admitting := self._admitting.get(run_id)) is not None:
+            await asyncio.wait((admitting,))
+        if (run := self._unknown.get(run_id)) is not None:
+            await self.put(
+                run_id,
+                thread_id=run.thread_id,
+                status="interrupted",
+                user_id=run.user_id,
+                assistant_id=run.assistant_id,
+                multitask_strategy=run.multitask_strategy,
+                on_disconnect=run.on_disconnect,
+                metadata=run.metadata,
+                kwargs=run.kwargs,
+                model_name=run.model_name,
+                created_at=run.created_at,
+            )
+            self._unknown.pop(run_id, None)
+        return await super().withdraw(run_id, epoch=epoch)
+
+    async def register(self, worker: NewWorker) -> int:
+        return await super().register(replace(worker, proof=secrets.token_hex(8)))
+
+    async def retire(self, epoch: int) -> list[Orphan]:
+        await self._write(workers.retire, epoch)
+        found = await self._write(workers.orphaned, only=epoch)
+        return await self._end_all(found, None, f"Worker epoch {epoch} shut down before this run finished")
+
+    async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
+        """A transaction for each run; see `stores.sql.postgres.workers`."""
+        orphans: list[Orphan] = await self._waiting.run(workers.adopted_before(by))
+        known = {orphan.run_id for orphan in orphans}
+        found = await self._write(workers.orphaned, before=limit_of(before))
+        ended = await self._end_all(found, by, error)
+        await self._write(workers.settle_strays)
+        return orphans + [orphan for orphan in ended if orphan.run_id not in known]
+
+    async def _end_all(self, found: list[workers.Orphaned], by: int | None, error: str) -> list[Orphan]:
+        """Each thread's one after another, several threads at once."""
+        room = asyncio.Semaphore(_LOOKS)
+
+        async def end(one: workers.Orphaned) -> Orphan | None:
+            async with room:
+                return await self._write(workers.end_orphan, one, by, error)
+
+        ended = await asyncio.gather(*(end(one) for one in found))
+        return [orphan for orphan in ended if orphan is not None]
+
+    async def create_thread(self, new: NewThread) -> ThreadRow:
+        made = await self._write(threads.create_thread, new)
+        found = await self.thread(new.thread_id)
+        mine = found is not None and (new.user_id is None or found.user_id == new.user_id)
+        if found is None or not (made or (new.existing_ok and mine)):
+            raise ThreadExists(new.thread_id)
+        return found
+
+    async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
+        """Merged here, because JSON is text to the server; whoever was faster is merged into."""
+        while True:
+            was: str | None = await self._read(threads.metadata, thread_id, user_id)
+            if was is None:
+                raise ThreadNotFound(thread_id)
+            said = await self._write(
+                threads.patch_thread,
+                thread_id,
+                user_id,
+                was,
+                {**json.loads(was), **patch.metadata},
+                sets_ttl=patch.sets_ttl,
+                ttl_ms=patch.ttl_ms,
+            )
+            found = await self.thread(thread_id) if said == "patched" else None
+            if said == "not found" or (said == "patched" and found is None):
+                raise ThreadNotFound(thread_id)
+            if found is not None:
+                return found
+
+    # -- beside the calls
+
+    def heart(self) -> PostgresHeart:
+        """For the heartbeat's thread: see `stores.base.HeartStore`."""
+        return PostgresHeart(self._address, self._options, now=self._now)
+
+    async def inspect(self) -> Inspection:
+        """Look the schema over; the store need not be open. See `stores.inspection`."""
+        async with self._connection() as cx:
+            return await inspection.inspect(cx, self._options.schema, self._now())

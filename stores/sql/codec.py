@@ -1,0 +1,179 @@
+"""Between Python values and columns, the same for every database."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+from stores.rows import COUNTERS, MESSAGES, Decision, Json, RunRow, ThreadRow
+from stores.states import OPEN, CancelAction, Cause, RunStatus
+from stores.times import iso
+
+MAX_MODEL_NAME = 128
+
+OPEN_STATUSES = "(" + ", ".join(f"'{status}'" for status in RunStatus if status in OPEN) + ")"
+
+_JSON_COLUMNS = ("interrupts", "rollback_ref", "metadata", "kwargs", "result")
+COUNTER_COLUMNS = COUNTERS + MESSAGES
+PLAIN_COLUMNS = tuple(f.name for f in fields(RunRow) if f.name != "counters")
+RUN_COLUMNS = ", ".join(PLAIN_COLUMNS + COUNTER_COLUMNS)
+DECISION_COLUMNS = (
+    "run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,"
+    " cancel_action, cancel_cause, cancel_reason, cancel_actor, error"
+)
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
+_encode_opaque = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=str).encode
+
+
+def dumps(value: Json) -> str:
+    """ASCII JSON, so that a lone surrogate survives. Raises ValueError or TypeError for NaN and whatever
+    else JSON cannot hold, and for what is nested so deep that reading it back would fail."""
+    try:
+        return _encode(value)
+    except RecursionError:
+        raise ValueError("nested too deep for JSON") from None
+
+
+def dumps_or_null(value: Json) -> str | None:
+    """As `dumps`; None is no value at all."""
+    return None if value is None else dumps(value)
+
+
+def dumps_opaque(value: Mapping[str, Any]) -> str:
+    """As `dumps` for the caller's own kwargs: what JSON cannot hold is kept as its `str()`."""
+    try:
+        return _encode_opaque(value)
+    except (ValueError, TypeError, RecursionError):
+        return _encode({str(key): _or_str(item) for key, item in value.items()})
+
+
+def _or_str(value: Any) -> Any:
+    try:
+        return json.loads(_encode_opaque(value))
+    except (ValueError, TypeError, RecursionError):
+        pass
+    try:
+        return str(value)
+    except RecursionError:  # repr() of something nested is as deep as its JSON
+        return f"<{type(value).__name__}, nested too deep>"
+
+
+def storable(text: str | None) -> str | None:
+    """Databases hold UTF-8: a lone surrogate (in an exception's text, in a model's answer) is escaped,
+    because a run whose error cannot be written could never end."""
+    if text is None or text.isascii():
+        return text
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def model_name_of(value: object) -> str | None:
+    """As it is stored: text, stripped, at most 128 characters."""
+    return None if value is None else storable(str(value).strip()[:MAX_MODEL_NAME])
+
+
+def loads(text: str | None) -> Json:
+    """Raises ValueError where the text is no JSON, or nested too deep."""
+    try:
+        return None if text is None else json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deep for JSON") from None
+
+
+def run_row(columns: Sequence[Any]) -> RunRow:
+    """Map a row selected with RUN_COLUMNS. Raises ValueError on a status this version does not know."""
+    named = dict(zip(PLAIN_COLUMNS, columns, strict=False))
+    for name in _JSON_COLUMNS:
+        named[name] = loads(named[name])
+    named["status"] = RunStatus(named["status"])
+    named["cancel_action"] = CancelAction(named["cancel_action"]) if named["cancel_action"] else None
+    named["cancel_cause"] = Cause(named["cancel_cause"]) if named["cancel_cause"] else None
+    for name in ("paused", "holds_thread", "portable"):
+        named[name] = bool(named[name])
+    counters: dict[str, Any] = dict(zip(COUNTER_COLUMNS, columns[len(PLAIN_COLUMNS) :], strict=True))
+    return RunRow(**named, counters=counters)
+
+
+_STAMPS = (
+    "cancel_requested_at",
+    "cancel_delivered_at",
+    "stopped_at",
+    "settled_at",
+    "started_at",
+    "ended_at",
+    "updated_at",
+    "deadline_at",
+    "queue_deadline_at",
+)
+
+
+def record(found: RunRow) -> dict[str, Any]:
+    """A row as the mapping that record operations return: plain values, ISO stamps."""
+    named = {name: getattr(found, name) for name in PLAIN_COLUMNS}
+    named.update(found.counters)
+    named["status"] = found.status.value
+    named["cancel_action"] = found.cancel_action.value if found.cancel_action else None
+    named["cancel_cause"] = found.cancel_cause.value if found.cancel_cause else None
+    for name in _STAMPS:
+        named[name] = iso(named[name])
+    return named
+
+
+def decision_of(columns: Sequence[Any], *, won: bool) -> Decision:
+    """Map a row selected with DECISION_COLUMNS."""
+    run_id, thread_id, status, settled_at, owner, home, fence, action, cause, reason, actor, error = columns
+    return Decision(
+        run_id,
+        thread_id,
+        RunStatus(status),
+        won,
+        settled_at is not None,
+        owner,
+        home,
+        fence,
+        CancelAction(action) if action else None,
+        Cause(cause) if cause else None,
+        reason,
+        actor,
+        error,
+    )
+
+
+def thread_row(columns: Sequence[Any]) -> ThreadRow:
+    """Map thread_id, user_id, assistant_id, fence, metadata, values, interrupts, created_at, updated_at,
+    state_updated_at, ttl_ms, temporary, the derived status, and the error of the run that says so."""
+    status: str = columns[12]
+    return ThreadRow(
+        thread_id=columns[0],
+        user_id=columns[1],
+        assistant_id=columns[2],
+        status=status,
+        fence=columns[3],
+        metadata=loads(columns[4]),
+        values=loads(columns[5]),
+        interrupts=loads(columns[6]),
+        created_at=columns[7],
+        updated_at=columns[8],
+        state_updated_at=columns[9],
+        error=columns[13] if status == "error" else None,
+        ttl_ms=columns[10],
+        temporary=bool(columns[11]),
+    )
+
+
+def token_totals(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
+    """From (model, runs, total, input, output, lead agent, subagent, middleware) for each model."""
+    runs, tokens, inputs, outputs, lead, subagent, middleware = (
+        sum(row[at] for row in rows) for at in range(1, 8)
+    )
+    return {
+        "total_tokens": tokens,
+        "total_input_tokens": inputs,
+        "total_output_tokens": outputs,
+        "total_runs": runs,
+        "by_model": {row[0]: {"tokens": row[2], "runs": row[1]} for row in rows},
+        "by_caller": {"lead_agent": lead, "subagent": subagent, "middleware": middleware},
+    }

@@ -1,0 +1,125 @@
+"""admit, insert, claim: how a run gets onto its thread. See functions/3_admission.sql."""
+
+from __future__ import annotations
+
+import json
+
+from stores.errors import (
+    ConflictError,
+    CoordinatorError,
+    EpochDead,
+    IdempotencyConflict,
+    ParentEnded,
+    QueueFull,
+    RunNotFound,
+    ThreadNotFound,
+)
+from stores.rows import Admission, Claimed, Limits, NewRun
+from stores.sql.codec import dumps, dumps_opaque
+from stores.sql.postgres.calls import Call, Function, Rows
+from stores.sql.postgres.codec import decided_of_json, run_of_json, text
+from stores.times import stamp
+
+_ADMIT = Function(
+    "admit",
+    (
+        *("bigint", "boolean"),
+        *("text",) * 7,
+        "boolean",
+        *("text",) * 6,
+        *("bigint", "text"),
+        *("bigint",) * 3,
+        *("boolean", "boolean"),
+        *("bigint",) * 5,
+    ),
+    "said, about, holds, fence, seq, temporary, more",
+    batched=True,
+)
+_NO_LIMITS = Limits()
+
+
+def admit(run: NewRun, epoch: int, limits: Limits, *, now: int | None) -> Call:
+    return _admission(run, epoch, limits, beside=False, now=now)
+
+
+def insert(run: NewRun, epoch: int, *, now: int | None) -> Call:
+    return _admission(run, epoch, _NO_LIMITS, beside=True, now=now)
+
+
+def _admission(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: int | None) -> Call:
+    args = (
+        epoch,
+        beside,
+        run.run_id,
+        run.kind,
+        run.thread_id,
+        run.user_id,
+        run.assistant_id,
+        run.multitask_strategy,
+        run.on_disconnect,
+        run.portable,
+        run.idempotency_key,
+        run.request_hash,
+        dumps(run.metadata),
+        dumps_opaque(run.kwargs),
+        text(run.model_name),
+        *stamp(run.created_at),
+        run.parent_run_id,
+        run.timeout_ms,
+        run.idle_timeout_ms,
+        run.queue_timeout_ms,
+        run.thread_must_exist,
+        run.adopt,
+        run.temporary_ms,
+        run.delay_ms,
+        limits.per_thread,
+        limits.per_user,
+        now,
+    )
+    alone = run.idempotency_key is not None or run.parent_run_id is not None or run.delay_ms is not None
+    return Call(_ADMIT, args, lambda rows: _admitted(rows, run, epoch, limits), run.thread_id, alone)
+
+
+def _admitted(rows: Rows, run: NewRun, epoch: int, limits: Limits) -> Admission:
+    said, about, holds, fence, seq, temporary, more = rows[0]
+    if said == "admitted":
+        replaced = () if more is None else tuple(decided_of_json(row) for row in json.loads(more))
+        return Admission(run.run_id, holds, fence, seq, replaced, temporary=temporary)
+    if said == "existing":
+        found = run_of_json(json.loads(more))
+        return Admission(found.run_id, found.holds_thread, found.fence, found.seq, (), found)
+    raise _refusal(said, about, run, epoch, limits)
+
+
+def _refusal(said: str, about: str | None, run: NewRun, epoch: int, limits: Limits) -> CoordinatorError:
+    match said:
+        case "epoch dead":
+            return EpochDead(epoch)
+        case "thread not found":
+            return ThreadNotFound(run.thread_id)
+        case "conflict":
+            return ConflictError(run.thread_id, about)
+        case "key used":
+            return IdempotencyConflict(run.thread_id, run.idempotency_key or "", about)
+        case "line full":
+            limit = limits.per_thread if about == "thread" else limits.per_user
+            return QueueFull(run.thread_id, about or "thread", limit or 0)
+        case "no parent":
+            return RunNotFound(run.parent_run_id or "")
+        case "parent ended":
+            return ParentEnded(run.parent_run_id or "", about or "")
+        case _:
+            raise AssertionError(said)
+
+
+_CLAIM = Function("claim", ("text", "bigint", "bigint"))
+
+
+def claim(thread_id: str, epoch: int, *, now: int | None) -> Call:
+    def answer(rows: Rows) -> Claimed | None:
+        said, run_id, fence = rows[0]
+        if said == "epoch dead":
+            raise EpochDead(epoch)
+        return None if said is None else Claimed(run_id, fence)
+
+    return Call(_CLAIM, (thread_id, epoch, now), answer)

@@ -1,0 +1,80 @@
+"""What PostgreSQL cannot hold as it is: U+0000 in a text, and the values that a run's first save has kept.
+
+A text's U+0000 is written as a code point that stands for no character (and that one twice), so that every
+text comes back as it was given. JSON is ASCII and has neither.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from stores.rows import Decision, RunRow
+from stores.sql import codec
+from stores.sql.codec import COUNTER_COLUMNS, DECISION_COLUMNS, PLAIN_COLUMNS, decision_of, loads, run_row
+
+_ESCAPE = "\U0010ffff"
+_NUL = _ESCAPE + "0"
+_ITSELF = _ESCAPE + "1"
+
+_SAVED = ("saved", "saved_values", "saved_interrupts")
+_COLUMNS = (*PLAIN_COLUMNS, *COUNTER_COLUMNS)
+RUN_COLUMNS = ", ".join((*_COLUMNS, *_SAVED))
+STANDING = ", ".join(f"(stands).{name.strip()}" for name in DECISION_COLUMNS.split(","))
+"""What functions that answer `stands` are asked for."""
+_DECISION_NAMES = [name.strip() for name in DECISION_COLUMNS.split(",")]
+_REF = PLAIN_COLUMNS.index("rollback_ref")
+
+
+def text(value: str | None) -> str | None:
+    """As it is written."""
+    value = codec.storable(value)
+    if value is None or value.isprintable():
+        return value
+    if "\0" in value or _ESCAPE in value:
+        return value.replace(_ESCAPE, _ITSELF).replace("\0", _NUL)
+    return value
+
+
+def plain(value: Any) -> Any:
+    """As it was given."""
+    if isinstance(value, str) and _ESCAPE in value:
+        return value.replace(_NUL, "\0").replace(_ITSELF, _ESCAPE)
+    return value
+
+
+def run_of(columns: Sequence[Any]) -> RunRow:
+    """Map a row selected with RUN_COLUMNS. Raises ValueError where it cannot be read."""
+    found = [plain(value) for value in columns]
+    saved, values, interrupts = found[len(_COLUMNS) :]
+    if saved:
+        found[_REF] = json.dumps(with_saved(found[_REF], values, interrupts))
+    return run_row(found[: len(_COLUMNS)])
+
+
+def run_of_json(row: Mapping[str, Any]) -> RunRow:
+    """Map a row that came as `to_json` of it."""
+    return run_of([row[name] for name in (*_COLUMNS, *_SAVED)])
+
+
+def with_saved(ref: str | None, values: str | None, interrupts: str | None) -> dict[str, Any]:
+    """A rollback reference with what the thread had before the run's first save. Raises ValueError."""
+    return {"values": loads(values), "interrupts": loads(interrupts), **(loads(ref) or {})}
+
+
+def standing(columns: Sequence[Any], *, won: bool = False, children: str | None = None) -> Decision:
+    """Map what was selected with STANDING; `children` as functions answer them."""
+    decision = decision_of([plain(value) for value in columns], won=won)
+    return decision if children is None else decision._replace(children=_children(json.loads(children)))
+
+
+def decided_of_json(row: Mapping[str, Any]) -> Decision:
+    """Map what `rc.decide` has answered, as `to_json` of it."""
+    stands = [plain(row["stands"][name]) for name in _DECISION_NAMES]
+    decision = decision_of(stands, won=row["won"])
+    return decision._replace(children=_children(row["children"] or []))
+
+
+def _children(rows: Sequence[Sequence[Any]]) -> tuple[Decision, ...]:
+    return tuple(decision_of([plain(value) for value in row], won=True) for row in rows)

@@ -1,0 +1,56 @@
+"""decide, withdraw, standing: fix a run's outcome, once, for ever. See functions/2_decisions.sql."""
+
+from __future__ import annotations
+
+from stores.rows import Decision
+from stores.sql.codec import DECISION_COLUMNS
+from stores.sql.postgres.calls import Call, Function, Query, Rows
+from stores.sql.postgres.codec import STANDING, text
+from stores.sql.postgres.codec import standing as _standing
+from stores.states import TERMINAL, CancelAction, Cause, RunStatus
+
+_DECIDED = f"won, children, {STANDING}"
+_DECIDE = Function("decide", (*("text",) * 7, "boolean", "bigint"), _DECIDED)
+_WITHDRAW = Function("withdraw", ("text", "bigint", "bigint"), _DECIDED)
+_STANDS = Query(f"SELECT {DECISION_COLUMNS} FROM rc.runs WHERE run_id = $1")
+
+
+def decide(
+    run_id: str,
+    status: RunStatus,
+    *,
+    action: CancelAction,
+    cause: Cause,
+    reason: str | None,
+    actor: str | None,
+    error: str | None,
+    while_waiting: bool = False,
+    now: int | None,
+) -> Call:
+    if status not in TERMINAL:
+        raise ValueError(f"{status} is no outcome")
+    args = (
+        run_id,
+        status.value,
+        action.value,
+        cause.value,
+        text(reason),
+        text(actor),
+        text(error),
+        while_waiting,
+        now,
+    )
+    return Call(_DECIDE, args, _decided)
+
+
+def withdraw(run_id: str, epoch: int, *, now: int | None) -> Call:
+    return Call(_WITHDRAW, (run_id, epoch, now), _decided)
+
+
+def _decided(rows: Rows) -> Decision | None:
+    won, children, *stands = rows[0]
+    return None if stands[0] is None else _standing(stands, won=won, children=children)
+
+
+def standing(run_id: str) -> Call:
+    return Call(_STANDS, (run_id,), lambda rows: _standing(rows[0]) if rows else None)

@@ -1,0 +1,108 @@
+-- decide: fix a run's outcome, once, for ever. Nobody but the store says who came first.
+
+-- Who is in flight below these runs, through runs in flight. UNION: each once, whatever the rows say.
+CREATE OR REPLACE FUNCTION rc.kin(_run_ids text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
+    WITH RECURSIVE kin (run_id) AS (
+        SELECT run_id FROM rc.runs
+        WHERE parent_run_id = ANY (_run_ids) AND status IN ('pending', 'running')
+        UNION
+        SELECT child.run_id FROM kin JOIN rc.runs child
+        ON child.parent_run_id = kin.run_id AND child.status IN ('pending', 'running')
+    ) SELECT array_agg(run_id) FROM kin
+$$;
+
+-- Lock what is in flight below the runs, and answer it. Whoever admits a child holds its parent's row
+-- (FOR SHARE), so that once all are locked nobody can be added.
+CREATE OR REPLACE FUNCTION rc.lock_kin(_run_ids text[]) RETURNS text[] LANGUAGE plpgsql AS $$
+DECLARE
+    v_locked text[] := '{}';
+    v_found text[];
+BEGIN
+    LOOP
+        v_found := rc.kin(_run_ids);
+        IF v_found IS NULL OR v_found <@ v_locked THEN
+            RETURN v_found;
+        END IF;
+        PERFORM FROM rc.runs WHERE run_id = ANY (v_found) ORDER BY run_id FOR UPDATE;
+        v_locked := v_found;
+    END LOOP;
+END $$;
+
+-- The run has ended with `_status`: unless that is success, what it started and is still in flight is
+-- cancelled with it. The answer is an array of standings as arrays; null = there was nobody.
+CREATE OR REPLACE FUNCTION rc.end_children(_run_id text, _status text, _now bigint) RETURNS json LANGUAGE plpgsql AS $$
+DECLARE
+    v_kin text[];
+    v_ended json;
+BEGIN
+    IF _status = 'success' THEN
+        RETURN NULL;
+    END IF;
+    v_kin := rc.lock_kin(ARRAY[_run_id]);
+    IF v_kin IS NULL THEN
+        RETURN NULL;
+    END IF;
+    WITH ended AS (
+        UPDATE rc.runs SET status = 'interrupted', cancel_action = 'interrupt', cancel_cause = 'parent',
+            cancel_reason = 'run ' || _run_id || ' ended: ' || _status, cancel_actor = NULL,
+            cancel_requested_at = _now, ended_at = _now, updated_at = _now,
+            settled_at = CASE WHEN owner_epoch IS NULL THEN _now END
+        WHERE run_id = ANY (v_kin) AND status IN ('pending', 'running')
+        RETURNING json_build_array(run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,
+            cancel_action, cancel_cause, cancel_reason, cancel_actor, error) AS stands
+    ) SELECT json_agg(stands) INTO v_ended FROM ended;
+    RETURN v_ended;
+END $$;
+
+-- Decide a pending or running run. `won`: this very call did. A run without an owner (waiting, or
+-- imported) settles at once; the slot of any other is kept until its owner has seen the task stop.
+CREATE OR REPLACE FUNCTION rc.decide(
+    _run_id text, _status text, _action text, _cause text, _reason text, _actor text, _error text,
+    _while_waiting boolean, _now bigint,
+    OUT won boolean, OUT stands rc.standing, OUT children json
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint;
+BEGIN
+    PERFORM FROM rc.runs WHERE run_id = _run_id FOR UPDATE;
+    v_now := rc.clock(_now);
+    UPDATE rc.runs SET status = _status, cancel_action = _action, cancel_cause = _cause,
+        cancel_reason = _reason, cancel_actor = _actor, cancel_requested_at = v_now,
+        error = COALESCE(_error, error), ended_at = v_now, updated_at = v_now,
+        settled_at = CASE WHEN owner_epoch IS NULL THEN v_now END
+    WHERE run_id = _run_id AND status IN ('pending', 'running')
+        AND (NOT _while_waiting OR (status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL));
+    won := FOUND;
+    stands := rc.stands(_run_id);
+    IF won THEN
+        children := rc.end_children(_run_id, _status, v_now);
+    END IF;
+END $$;
+
+-- Take back an admission whose caller went away: interrupted and settled, its thread is free. Only for a
+-- run of this epoch to which no task was ever attached. A cancel that came first keeps its word and is
+-- settled as well. Whoever calls this has the answer of the admission, or has made it impossible.
+CREATE OR REPLACE FUNCTION rc.withdraw(
+    _run_id text, _epoch bigint, _now bigint,
+    OUT won boolean, OUT stands rc.standing, OUT children json
+) LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint;
+BEGIN
+    PERFORM FROM rc.threads WHERE thread_id = (SELECT thread_id FROM rc.runs WHERE run_id = _run_id)
+        FOR NO KEY UPDATE;
+    v_now := rc.clock(_now);
+    UPDATE rc.runs SET status = CASE WHEN status IN ('pending', 'running') THEN 'interrupted' ELSE status END,
+        cancel_action = COALESCE(cancel_action, 'interrupt'),
+        cancel_cause = COALESCE(cancel_cause, 'disconnect'),
+        cancel_requested_at = COALESCE(cancel_requested_at, v_now),
+        cancel_reason = COALESCE(cancel_reason, 'the caller of the admission was cancelled'),
+        holds_thread = false, settled_at = v_now, ended_at = COALESCE(ended_at, v_now), updated_at = v_now
+    WHERE run_id = _run_id AND COALESCE(owner_epoch, home_epoch) = _epoch AND settled_at IS NULL
+        AND (status IN ('pending', 'running') OR started_at IS NULL);
+    won := FOUND;
+    stands := rc.stands(_run_id);
+    IF won THEN
+        children := rc.end_children(_run_id, (stands).status, v_now);
+    END IF;
+END $$;

@@ -1,0 +1,203 @@
+-- register, beat, bury, sweep: who is alive, and what becomes of the runs of those who are not.
+
+-- Issue an epoch. `_proof` is drawn for each registration, so that one that is sent again gets the same.
+CREATE OR REPLACE FUNCTION rc.register(
+    _worker_id text, _host text, _boot_id text, _pid bigint, _proof text, _version text, _ttl_ms bigint,
+    _assistants text[], _now bigint
+) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint := rc.clock(_now);
+    v_epoch bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock('rc.deleted_threads'::regclass::oid::int4, hashtext(_proof));
+    SELECT epoch INTO v_epoch FROM rc.workers WHERE proof = _proof AND state <> 'dead';
+    IF NOT FOUND THEN
+        INSERT INTO rc.workers (worker_id, host, boot_id, pid, proof, version, state, ttl_ms, lease_until,
+                                started_at, assistants)
+        VALUES (_worker_id, _host, _boot_id, _pid, _proof, _version, 'live', _ttl_ms, v_now + _ttl_ms * 1000,
+                v_now, _assistants)
+        RETURNING epoch INTO v_epoch;
+    END IF;
+    RETURN v_epoch;
+END $$;
+
+-- Renew the lease. False = this epoch was buried: the worker is fenced.
+CREATE OR REPLACE FUNCTION rc.beat(_epoch bigint, _now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    UPDATE rc.workers SET hb_seq = hb_seq + 1, lease_until = rc.clock(_now) + ttl_ms * 1000
+        WHERE epoch = _epoch AND state <> 'dead';
+    RETURN FOUND;
+END $$;
+
+-- From here on this worker admits nothing, and whoever waits here and is portable has no home any more: the
+-- two in one transaction, so that nobody portable is admitted in between. A dead worker gives nothing away.
+CREATE OR REPLACE FUNCTION rc.drain(_epoch bigint, _now bigint) RETURNS TABLE (run_id text, thread_id text)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_now bigint;
+BEGIN
+    PERFORM rc.change_worker(_epoch);
+    UPDATE rc.workers SET state = 'draining' WHERE epoch = _epoch AND state <> 'dead';
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    v_now := rc.clock(_now);
+    RETURN QUERY
+        WITH mine AS (
+            SELECT r.run_id FROM rc.runs r
+            WHERE home_epoch = _epoch AND status = 'pending' AND NOT holds_thread AND portable
+            ORDER BY r.run_id FOR UPDATE
+        )
+        UPDATE rc.runs r SET home_epoch = NULL, updated_at = v_now FROM mine WHERE r.run_id = mine.run_id
+        RETURNING r.run_id, r.thread_id;
+END $$;
+
+-- The worker leaves by itself. What it still has in flight is ended by the calls that follow (`end_orphan`).
+CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM rc.change_worker(_epoch);
+    UPDATE rc.workers SET state = 'dead', fenced_by = _epoch, fenced_at = rc.clock(_now)
+        WHERE epoch = _epoch AND state <> 'dead';
+END $$;
+
+-- Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile). The
+-- lease must also have expired by the store's clock, unless death is proven.
+CREATE OR REPLACE FUNCTION rc.bury(_epoch bigint, _hb_seq bigint, _by bigint, _proven boolean, _now bigint)
+RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint;
+BEGIN
+    PERFORM rc.change_worker(_epoch);
+    v_now := rc.clock(_now);
+    UPDATE rc.workers SET state = 'dead', fenced_by = _by, fenced_at = v_now
+        WHERE epoch = _epoch AND hb_seq = _hb_seq AND state <> 'dead' AND (_proven OR lease_until < v_now);
+    RETURN FOUND;
+END $$;
+
+-- Runs in flight that no live worker answers for; `_only`: those of one epoch. A read: each is looked at
+-- again under its lock. A portable run without a home waits `_patience` us for a worker that knows its assistant.
+CREATE OR REPLACE FUNCTION rc.orphaned(_only bigint, _before bigint, _patience bigint, _now bigint)
+RETURNS SETOF rc.runs LANGUAGE sql STABLE AS $$
+    SELECT * FROM rc.runs r
+    WHERE (holds_thread OR status IN ('pending', 'running')) AND CASE
+        WHEN owner_epoch IS NOT NULL
+            THEN NOT EXISTS (SELECT FROM rc.workers WHERE epoch = owner_epoch AND state <> 'dead')
+        WHEN portable AND status = 'pending' AND NOT holds_thread
+            THEN _only IS NULL AND GREATEST(updated_at, COALESCE(not_before, 0)) < rc.clock(_now) - _patience
+                AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
+                AND NOT EXISTS (SELECT FROM rc.workers peer
+                                WHERE peer.state <> 'dead' AND r.assistant_id = ANY (peer.assistants))
+        WHEN home_epoch IS NOT NULL
+            THEN NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
+        ELSE true END
+      AND (_before IS NULL OR created_us < _before)
+      AND (_only IS NULL OR COALESCE(owner_epoch, home_epoch) = _only)
+    ORDER BY created_us NULLS FIRST
+$$;
+
+CREATE OR REPLACE FUNCTION rc.attempts(_rollback_state text) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN _rollback_state ~ '^(adopted|tried) [0-9]+$'
+                THEN split_part(_rollback_state, ' ', 2)::bigint ELSE 0 END
+$$;
+
+-- End one of the runs that `orphaned` found, if it is still one and owned by whom it was owned; a half-done
+-- rollback is adopted by `_by` with a new fence, at most `_attempts` times. `_legible`: its rollback_ref can
+-- be read. `said`: 'ended', 'adopted'; null = somebody else was faster, or there is nobody to adopt it.
+CREATE OR REPLACE FUNCTION rc.end_orphan(
+    _run_id text, _thread_id text, _epoch bigint, _by bigint, _error text, _legible boolean, _attempts bigint,
+    _now bigint,
+    OUT said text, OUT status text, OUT fence bigint, OUT decided boolean
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_run rc.runs;
+    v_undo boolean;
+    v_now bigint;
+BEGIN
+    IF _by IS NOT NULL AND COALESCE(rc.lock_worker(_by), 'dead') = 'dead' THEN
+        _by := NULL;  -- a zombie adopts nothing
+    END IF;
+    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    SELECT * INTO v_run FROM rc.runs r
+        WHERE run_id = _run_id AND (holds_thread OR r.status IN ('pending', 'running'))
+          AND COALESCE(owner_epoch, home_epoch) IS NOT DISTINCT FROM _epoch FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    v_now := rc.clock(_now);
+    decided := v_run.status NOT IN ('pending', 'running');
+    v_undo := decided AND v_run.holds_thread AND v_run.cancel_action IS NOT DISTINCT FROM 'rollback'
+              AND v_run.started_at IS NOT NULL;
+    IF v_undo AND _legible AND rc.attempts(v_run.rollback_state) < _attempts THEN
+        IF _by IS NOT NULL THEN  -- else the next reaper adopts it
+            said := 'adopted';
+            status := v_run.status;
+            fence := rc.adopt(_run_id, _thread_id, _by, 'adopted ' || rc.attempts(v_run.rollback_state) + 1, v_now);
+        END IF;
+        RETURN;
+    END IF;
+    UPDATE rc.runs r SET
+        cancel_cause = CASE WHEN decided THEN cancel_cause ELSE 'orphaned' END,
+        cancel_actor = CASE WHEN decided THEN cancel_actor
+                            WHEN _epoch IS NOT NULL THEN 'worker epoch ' || _epoch || ' is gone' END,
+        error = CASE WHEN v_undo THEN 'Rollback failed ' || _attempts || ' times'
+                     WHEN decided THEN error ELSE _error END,
+        rollback_state = CASE WHEN v_undo THEN 'failed' ELSE rollback_state END,
+        status = CASE WHEN decided THEN r.status ELSE 'error' END,
+        holds_thread = false, settled_at = v_now, ended_at = COALESCE(ended_at, v_now), updated_at = v_now
+        WHERE run_id = _run_id RETURNING r.status INTO status;
+    said := 'ended';
+    PERFORM rc.end_children(_run_id, status, v_now);
+END $$;
+
+CREATE OR REPLACE FUNCTION rc.adopt(_run_id text, _thread_id text, _by bigint, _state text, _now bigint)
+RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_fence bigint;
+BEGIN
+    UPDATE rc.threads SET fence = fence + 1, updated_at = _now WHERE thread_id = _thread_id
+        RETURNING fence INTO v_fence;
+    UPDATE rc.runs SET owner_epoch = _by, fence = v_fence, rollback_state = _state, updated_at = _now
+        WHERE run_id = _run_id;
+    RETURN v_fence;
+END $$;
+
+-- The attempt of this owner has failed, be it the first or an adopter: another one, counted in the row, with
+-- a new fence. Null = there have been `_attempts`, or the run is not this owner's any more.
+CREATE OR REPLACE FUNCTION rc.readopt(
+    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _attempts bigint, _now bigint
+) RETURNS bigint LANGUAGE plpgsql AS $$
+DECLARE
+    v_worker text;
+    v_state text;
+    v_tried bigint;
+BEGIN
+    v_worker := rc.lock_worker(_epoch);
+    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    SELECT COALESCE(rollback_state, '') INTO v_state FROM rc.runs
+        WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND holds_thread
+          AND v_worker IN ('live', 'draining') FOR UPDATE;
+    IF NOT FOUND THEN
+        RETURN NULL;
+    END IF;
+    v_tried := GREATEST(rc.attempts(v_state), 1);
+    IF v_tried >= _attempts THEN
+        RETURN NULL;
+    END IF;
+    RETURN rc.adopt(_run_id, _thread_id, _epoch,
+                    CASE WHEN v_state LIKE 'adopted%' THEN 'adopted ' ELSE 'tried ' END || v_tried + 1,
+                    rc.clock(_now));
+END $$;
+
+-- Decided runs beside the slot whose owner is gone have nobody who settles them.
+CREATE OR REPLACE FUNCTION rc.settle_strays(_now bigint) RETURNS void LANGUAGE sql AS $$
+    WITH stray AS (
+        SELECT run_id FROM rc.runs
+        WHERE settled_at IS NULL AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch IS NOT NULL
+          AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = owner_epoch AND state <> 'dead')
+        ORDER BY run_id FOR UPDATE SKIP LOCKED
+    )
+    UPDATE rc.runs r SET settled_at = rc.clock(_now), updated_at = rc.clock(_now)
+    FROM stray WHERE r.run_id = stray.run_id
+$$;

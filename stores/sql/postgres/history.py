@@ -1,0 +1,98 @@
+"""Runs as clients see them: with the status that is shown, without what was rolled back."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from stores.errors import ConflictError, RunNotFound, ThreadNotFound
+from stores.rows import RunRow
+from stores.sql.codec import OPEN_STATUSES
+from stores.sql.postgres.calls import Call, Function, Query, Rows
+from stores.sql.postgres.codec import RUN_COLUMNS, run_of, run_of_json
+from stores.sql.postgres.conditions import IN_FLIGHT
+
+_STOPPING = (
+    f"(status NOT IN {OPEN_STATUSES} AND settled_at IS NULL AND (holds_thread OR owner_epoch IS NOT NULL))"
+)
+_ROLLED_BACK = (
+    "(COALESCE(cancel_action, '') = 'rollback' AND COALESCE(rollback_state, '') <> 'failed'"
+    f" AND status NOT IN {OPEN_STATUSES} AND NOT {_STOPPING})"
+)
+_SHOWN = (
+    f"CASE WHEN {_STOPPING} THEN 'running' WHEN COALESCE(rollback_state, '') = 'failed' THEN 'error'"
+    " ELSE status END"
+)
+"""`RunRow.stopping`, `.rolled_back` and `.shown_status`, word for word."""
+
+_RUN = Query(
+    f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1 AND kind = 'run' AND NOT {_ROLLED_BACK}"
+    " AND ($2::text IS NULL OR thread_id = $2) AND ($3::text IS NULL OR user_id = $3)"
+)
+
+
+def run(run_id: str, thread_id: str | None, user_id: str | None) -> Call:
+    return Call(_RUN, (run_id, thread_id, user_id), lambda rows: run_of(rows[0]) if rows else None)
+
+
+def thread_runs(
+    thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
+) -> Call:
+    """The thread and its page in one statement: a page of a thread that is there, and empty, is one row of
+    nothing."""
+    where, args = _narrowed(statuses, user_id, [thread_id])
+    args += [limit, offset]
+    mine = "" if user_id is None else " AND t.user_id = $2"
+    query = Query(
+        f"SELECT page.* FROM rc.threads t LEFT JOIN LATERAL (SELECT {RUN_COLUMNS} FROM rc.runs"
+        f" WHERE thread_id = $1{where} AND NOT {_ROLLED_BACK} ORDER BY created_us DESC NULLS LAST, run_id"
+        f" LIMIT ${len(args) - 1} OFFSET ${len(args)}) page ON true WHERE t.thread_id = $1{mine}"
+    )
+
+    def answer(rows: Rows) -> list[RunRow]:
+        if not rows:
+            raise ThreadNotFound(thread_id)
+        return [run_of(row) for row in rows if row[0] is not None]
+
+    return Call(query, tuple(args), answer)
+
+
+def inflight_runs(
+    *, statuses: tuple[str, ...], thread_id: str | None, user_id: str | None, after: str, limit: int
+) -> Call:
+    where, args = _narrowed(statuses, user_id, [])
+    if thread_id is not None:
+        args.append(thread_id)
+        where += f" AND thread_id = ${len(args)}"
+    args += [after, limit]
+    query = Query(
+        f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {IN_FLIGHT}{where} AND run_id > ${len(args) - 1}"
+        f" ORDER BY run_id LIMIT ${len(args)}"
+    )
+    return Call(query, tuple(args), lambda rows: [run_of(row) for row in rows])
+
+
+def _narrowed(statuses: tuple[str, ...], user_id: str | None, args: list[Any]) -> tuple[str, list[Any]]:
+    where = " AND kind = 'run'"
+    if user_id is not None:
+        args.append(user_id)
+        where += f" AND user_id = ${len(args)}"
+    if statuses:
+        args.append(list(statuses))
+        where += f" AND {_SHOWN} = ANY (${len(args)}::text[])"
+    return where, args
+
+
+_DELETE = Function("delete_run", ("text", "text", "text"), "said, thread_id, was")
+
+
+def delete_run(run_id: str, thread_id: str | None, user_id: str | None, *, now: int | None) -> Call:
+    def answer(rows: Rows) -> RunRow:
+        said, thread, was = rows[0]
+        if said == "not found":
+            raise RunNotFound(run_id)
+        if said == "in flight":
+            raise ConflictError(thread, run_id)
+        return run_of_json(json.loads(was))
+
+    return Call(_DELETE, (run_id, thread_id, user_id), answer)

@@ -1,0 +1,55 @@
+"""Look a schema over: how old it is, what is in it, how large it has become."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stores.inspection import Applied, Inspection
+from stores.sql.postgres import schema as schemas
+from stores.sql.postgres.conditions import IN_FLIGHT, WAITS
+
+_COUNTS = (
+    f"SELECT (SELECT count(*) FROM rc.runs WHERE {IN_FLIGHT}),"
+    f" (SELECT count(*) FROM rc.runs WHERE {IN_FLIGHT} AND {WAITS}),"
+    " (SELECT count(*) FROM rc.threads), (SELECT count(*) FROM rc.workers WHERE state <> 'dead'),"
+    " (SELECT count(*) FROM rc.workers WHERE state <> 'dead' AND lease_until < rc.clock($1)),"
+    " (SELECT count(*) FROM rc.transitions),"
+    " (SELECT COALESCE(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
+    " WHERE relnamespace = $2::regnamespace AND relkind = 'r')"
+)
+_BY_STATUS = "SELECT status, count(*) FROM rc.runs GROUP BY status ORDER BY status"
+_APPLIED = "SELECT version, name, applied_at FROM rc.schema_version ORDER BY version"
+_INVALID = (
+    "SELECT 'index ' || indexrelid::regclass || ' is not valid: REINDEX it' FROM pg_index"
+    " JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = $1::regnamespace AND NOT indisvalid"
+)
+
+
+async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
+    """All of one moment. Raises StoreRefused."""
+
+    def named(sql: str) -> str:
+        return schemas.named(sql, schema)
+
+    async with cx.transaction(isolation="repeatable_read", readonly=True):
+        version = await schemas.version(cx, schema)
+        newest = schemas.migrations()[-1].number
+        if not version:
+            return Inspection(version, newest, (), (), {}, 0, 0, 0, 0, 0, 0)
+        in_flight, waiting, threads, alive, expired, transitions, size = await cx.fetchrow(
+            named(_COUNTS), now, schema
+        )
+        return Inspection(
+            version=version,
+            newest=newest,
+            applied=tuple(Applied(*row) for row in await cx.fetch(named(_APPLIED))),
+            faults=tuple(row[0] for row in await cx.fetch(_INVALID, schema)),
+            runs={row[0]: row[1] for row in await cx.fetch(named(_BY_STATUS))},
+            in_flight=in_flight,
+            waiting=waiting,
+            threads=threads,
+            workers_alive=alive,
+            workers_expired=expired,
+            transitions=transitions,
+            size=size,
+        )

@@ -1,0 +1,155 @@
+"""What an owner writes: start, save, finish, settle. See functions/4_ownership.sql."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from stores.errors import StaleFence
+from stores.rows import Decision, Finish, Json, Outcome, Ownership, Started
+from stores.sql.codec import dumps, dumps_or_null, loads
+from stores.sql.postgres.calls import Call, Function, Rows, scalar
+from stores.sql.postgres.codec import STANDING, standing, text
+from stores.states import TERMINAL, CancelAction, RunStatus
+
+_START = Function(
+    "start",
+    ("text", "bigint", "bigint", "text", "boolean", "text", "text", "bigint"),
+    f"said, home, vals, {STANDING}",
+    batched=True,
+)
+
+
+def start(own: Ownership, rollback_ref: Json, *, now: int | None) -> Call:
+    args = (own.run_id, own.epoch, own.fence, dumps(rollback_ref), *_saved(rollback_ref), now)
+
+    def answer(rows: Rows) -> Started | None:
+        said, home, values, *stands = rows[0]
+        if said == "started":
+            decision = Decision(
+                own.run_id, own.thread_id, RunStatus.running, True, False, own.epoch, home, own.fence
+            )
+            return Started(decision, loads(values))
+        return None if said == "lost" else Started(standing(stands), loads(values))
+
+    return Call(_START, args, answer, own.run_id, alone=False)
+
+
+def _saved(ref: Json) -> tuple[bool, str | None, str | None]:
+    """What `restore` puts back; whoever starts the run may know it already."""
+    kept: dict[str, Any] = cast("dict[str, Any]", ref) if isinstance(ref, dict) else {}
+    if "values" not in kept:
+        return False, None, None
+    return True, dumps_or_null(kept["values"]), dumps_or_null(kept.get("interrupts"))
+
+
+_SAVE = Function("save", ("text", "text", "bigint", "bigint", "text", "bigint"))
+
+
+def save(own: Ownership, values: Json, *, now: int | None) -> Call:
+    def answer(rows: Rows) -> None:
+        if not rows[0][0]:
+            raise StaleFence(own.thread_id, own.fence)
+
+    return Call(_SAVE, (*_who(own), dumps_or_null(values), now), answer)
+
+
+_RESTORE = Function("restore", ("text", "text", "bigint", "bigint", "bigint"), "ok, vals")
+
+
+def restore(own: Ownership, *, now: int | None) -> Call:
+    def answer(rows: Rows) -> Json:
+        ok, values = rows[0]
+        if not ok:
+            raise StaleFence(own.thread_id, own.fence)
+        return loads(values)
+
+    return Call(_RESTORE, (*_who(own), now), answer)
+
+
+_FINISH = Function(
+    "finish",
+    (*("text", "text", "bigint", "bigint", "boolean"), *("text",) * 4, "boolean", "text", *("bigint",) * 3),
+    f"said, children, next_home, {STANDING}",
+    batched=True,
+)
+
+
+def finish(own: Ownership, outcome: Outcome, *, hold: bool = False, now: int | None) -> Call:
+    if outcome.status not in TERMINAL:
+        raise ValueError(f"{outcome.status} is no outcome")
+    args = (
+        *_who(own),
+        hold,
+        outcome.status.value,
+        text(outcome.error),
+        dumps_or_null(outcome.result),
+        dumps_or_null(outcome.values),
+        outcome.paused,
+        dumps_or_null(outcome.interrupts),
+        outcome.delivered_at,
+        outcome.stopped_at,
+        now,
+    )
+
+    def answer(rows: Rows) -> Finish:
+        said, children, home, *stands = rows[0]
+        if said != "written":
+            return _unwritten(said, home, stands)
+        # By the row and not by who wrote it: the first answer of this very call may be lost.
+        won = stands[2] == outcome.status and stands[7] is None
+        decision = standing(stands, won=won, children=children)
+        return Finish(decision.status, next_home=home, decision=decision)
+
+    return Call(_FINISH, args, answer, own.thread_id, alone=outcome.status is not RunStatus.success)
+
+
+_SETTLE = Function(
+    "settle",
+    ("text", "text", "bigint", "bigint", "text", "text", "text", "bigint", "bigint", "bigint"),
+    f"said, next_home, {STANDING}",
+)
+
+
+def settle(own: Ownership, outcome: Outcome, rollback_state: str | None, *, now: int | None) -> Call:
+    args = (
+        *_who(own),
+        text(outcome.error),
+        dumps_or_null(outcome.values),
+        rollback_state,
+        outcome.delivered_at,
+        outcome.stopped_at,
+        now,
+    )
+
+    def answer(rows: Rows) -> Finish:
+        said, home, *stands = rows[0]
+        if said != "written":
+            return _unwritten(said, home, stands)
+        decision = standing(stands)
+        return Finish(decision.status, next_home=home, decision=decision)
+
+    return Call(_SETTLE, args, answer)
+
+
+def _unwritten(said: str, home: int | None, stands: list[Any]) -> Finish:
+    found = None if stands[0] is None else standing(stands)
+    if found is None or said == "lost":
+        return Finish(found.status if found else None, lost=True, decision=found)
+    if found.settled:  # repeated after an unknown outcome
+        return Finish(found.status, next_home=home, decision=found)
+    return Finish(found.status, undo=found.action is CancelAction.rollback, decision=found)
+
+
+_REFENCE = Function("refence", ("text", "text", "bigint", "bigint", "bigint"))
+
+
+def refence(own: Ownership, *, now: int | None) -> Call:
+    def answer(rows: Rows) -> Ownership | None:
+        fence = scalar(rows)
+        return None if fence is None else own._replace(fence=fence)
+
+    return Call(_REFENCE, (*_who(own), now), answer)
+
+
+def _who(own: Ownership) -> tuple[str, str, int, int]:
+    return own.run_id, own.thread_id, own.epoch, own.fence

@@ -1,0 +1,155 @@
+"""Reads: what workers, people and waiters look at. None of them takes a lock."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stores.rows import Overdue, ThreadRow, Tick, Transition
+from stores.sql.codec import thread_row
+from stores.sql.postgres.calls import Call, Query, Rows
+from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of
+from stores.sql.postgres.conditions import HOMELESS, IN_FLIGHT, IN_LINE, WAITING
+from stores.states import Cause, RunStatus
+
+_ROW = Query(f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1")
+_HOLDER = Query(
+    f"SELECT run_id FROM rc.runs WHERE thread_id = $1 AND {IN_FLIGHT}"
+    " ORDER BY holds_thread DESC, not_before IS NOT NULL, seq LIMIT 1"
+)
+_LINE = Query(f"SELECT run_id FROM rc.runs WHERE thread_id = $1 AND {WAITING} ORDER BY seq")
+
+
+def row(run_id: str) -> Call:
+    return Call(_ROW, (run_id,), lambda rows: run_of(rows[0]) if rows else None)
+
+
+def holder(thread_id: str) -> Call:
+    """The run that holds the thread or, where none does, the oldest one in flight; a delayed one last."""
+    return Call(_HOLDER, (thread_id,), lambda rows: rows[0][0] if rows else None)
+
+
+def waiting_line(thread_id: str) -> Call:
+    """Run ids in the order in which they will take the thread."""
+    return Call(_LINE, (thread_id,), lambda rows: [found[0] for found in rows])
+
+
+_NEXT = (
+    f"NOT EXISTS (SELECT FROM rc.runs o WHERE o.thread_id = w.thread_id AND {IN_FLIGHT}"
+    f" AND (holds_thread OR (o.seq < w.seq AND {IN_LINE})))"
+)
+"""Nobody holds the thread, and nobody stands in line before this one. Who is not next is nobody's to
+claim: a worker would try in vain at every tick."""
+_KNOWN = "assistant_id IN (SELECT unnest(assistants) FROM rc.workers WHERE epoch = $1 AND state = 'live')"
+"""The worker can execute it. One that drains takes nothing over."""
+_TICK = Query(
+    "SELECT 'cancelled', run_id, thread_id, NULL::boolean, NULL FROM rc.runs"
+    " WHERE owner_epoch = $1 AND settled_at IS NULL AND cancel_action IS NOT NULL"
+    f" UNION ALL SELECT 'waiting', run_id, thread_id, not_before IS NULL AND {_NEXT}, NULL FROM rc.runs w"
+    " WHERE home_epoch = $1 AND status = 'pending' AND NOT holds_thread"
+    " UNION ALL SELECT 'abandoned', run_id, thread_id, true, NULL FROM rc.runs w"
+    " WHERE status = 'pending' AND NOT holds_thread AND portable AND owner_epoch IS NULL"
+    f" AND not_before IS NULL AND {HOMELESS} AND {_KNOWN} AND {_NEXT}"
+    " UNION ALL (SELECT 'due', run_id, thread_id, true, NULL FROM rc.runs"
+    " WHERE status = 'pending' AND NOT holds_thread AND not_before IS NOT NULL"
+    " AND not_before <= (SELECT rc.clock($2))"
+    f" AND (home_epoch = $1 OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {_KNOWN})) LIMIT 100)"
+    " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'timeout' FROM rc.runs"
+    " WHERE status = 'running' AND deadline_at IS NOT NULL AND deadline_at <= (SELECT rc.clock($2)) LIMIT 100)"
+    " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'queue_timeout' FROM rc.runs"
+    " WHERE status = 'pending' AND NOT holds_thread AND queue_deadline_at IS NOT NULL"
+    " AND queue_deadline_at <= (SELECT rc.clock($2)) LIMIT 100)"
+)
+"""One statement, so that an idle worker costs one round trip a tick. What is due or overdue is usually
+nothing: the worker that has the run keeps its time; a batch, so that a tick stays short."""
+_FREE = ("waiting", "abandoned", "due")
+
+
+def tick(epoch: int, now: int | None) -> Call:
+    def answer(rows: Rows) -> Tick:
+        return Tick(
+            tuple(found[1] for found in rows if found[0] == "cancelled"),
+            tuple(found[1] for found in rows if found[0] == "waiting"),
+            tuple(dict.fromkeys(found[2] for found in rows if found[0] in _FREE and found[3])),
+            tuple(Overdue(found[1], Cause(found[4])) for found in rows if found[0] == "overdue"),
+        )
+
+    return Call(_TICK, (epoch, now), answer)
+
+
+BUSY = f"EXISTS (SELECT FROM rc.runs WHERE thread_id = t.thread_id AND {IN_FLIGHT})"
+WITH_LAST = (
+    "LEFT JOIN LATERAL (SELECT status, paused, rollback_state, error FROM rc.runs l"
+    " WHERE l.thread_id = t.thread_id AND l.kind = 'run'"
+    " AND (l.cancel_action IS DISTINCT FROM 'rollback' OR l.rollback_state = 'failed')"
+    " AND NOT (l.status = 'interrupted' AND l.started_at IS NULL)"
+    " ORDER BY l.created_us DESC NULLS LAST, l.seq DESC LIMIT 1) last ON true"
+)
+"""To be joined to `threads t`, for STATUS: the run that says how the thread is. Left out: what was rolled
+back, and what never began."""
+STATUS = (
+    f"CASE WHEN {BUSY} THEN 'busy'"
+    " WHEN last.status IN ('error', 'timeout') OR last.rollback_state = 'failed' THEN 'error'"
+    " WHEN last.paused OR last.status = 'interrupted' THEN 'interrupted' ELSE 'idle' END"
+)
+THREAD_COLUMNS = (
+    't.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts, t.created_at,'
+    f" t.updated_at, COALESCE(t.state_updated_at, t.created_at), t.ttl_ms, t.temporary, {STATUS}, last.error"
+)
+_THREAD = Query(f"SELECT {THREAD_COLUMNS} FROM rc.threads t {WITH_LAST} WHERE t.thread_id = $1")
+
+
+def thread(thread_id: str) -> Call:
+    """One statement, so that status and values are of the same moment."""
+    return Call(_THREAD, (thread_id,), lambda rows: thread_of(rows[0]) if rows else None)
+
+
+def thread_of(columns: Any) -> ThreadRow:
+    """Map a row selected with THREAD_COLUMNS."""
+    return thread_row([plain(value) for value in columns])
+
+
+def runs(*, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool) -> Call:
+    """Newest first. Operations are left out: they are not runs that anybody started."""
+    where, args = ["kind = 'run'"], list[Any]()
+    if thread_id is not None:
+        args.append(thread_id)
+        where.append(f"thread_id = ${len(args)}")
+    if statuses:
+        args.append(list(statuses))
+        where.append(f"status = ANY (${len(args)}::text[])")
+    if in_flight:
+        where.append(IN_FLIGHT)
+    args.append(limit)
+    query = Query(
+        f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {' AND '.join(where)}"
+        f" ORDER BY created_us DESC NULLS LAST, run_id LIMIT ${len(args)}"
+    )
+    return Call(query, tuple(args), lambda rows: [run_of(found) for found in rows])
+
+
+_TRANSITIONS = Query(
+    "SELECT id, run_id, thread_id, at, what, from_status, to_status, holds_thread, cause, actor, epoch, fence,"
+    " detail FROM rc.transitions WHERE run_id = $1 ORDER BY id"
+)
+
+
+def transitions(run_id: str) -> Call:
+    return Call(_TRANSITIONS, (run_id,), lambda rows: [_transition(found) for found in rows])
+
+
+def _transition(found: Any) -> Transition:
+    return Transition(
+        id=found[0],
+        run_id=found[1],
+        thread_id=found[2],
+        at=found[3],
+        what=found[4],
+        from_status=RunStatus(found[5]) if found[5] else None,
+        to_status=RunStatus(found[6]),
+        holds_thread=found[7],
+        cause=Cause(found[8]) if found[8] else None,
+        actor=plain(found[9]),
+        epoch=found[10],
+        fence=found[11],
+        detail=plain(found[12]),
+    )

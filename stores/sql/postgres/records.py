@@ -1,0 +1,155 @@
+"""The record operations that gateways already call on their stores, on the same table. See
+functions/6_records.sql."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from stores.errors import StaleFence
+from stores.rows import COUNTERS, MESSAGES, Ownership
+from stores.sql.codec import dumps, dumps_opaque, model_name_of, record, token_totals
+from stores.sql.postgres.calls import Call, Function, Query, Rows, nothing, scalar
+from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of, text
+from stores.sql.postgres.conditions import IN_FLIGHT
+from stores.states import RunStatus
+from stores.times import stamp
+
+logger = logging.getLogger(__name__)
+
+_PUT = Function("put", (*("text",) * 12, "bigint", "bigint[]", "text", "text", "bigint"))
+
+
+def put(run_id: str, fields: Mapping[str, Any], *, now: int | None) -> Call:
+    created_at = fields.get("created_at")
+    args = (
+        run_id,
+        fields["thread_id"],
+        fields.get("user_id"),
+        fields.get("assistant_id"),
+        RunStatus(fields.get("status") or RunStatus.pending).value,
+        fields.get("multitask_strategy") or "reject",
+        fields.get("on_disconnect") or "cancel",
+        dumps(fields.get("metadata") or {}),
+        dumps_opaque(fields.get("kwargs") or {}),
+        text(fields.get("error")),
+        text(model_name_of(fields.get("model_name"))),
+        *(stamp(created_at) if created_at else (None, None)),
+        *_snapshot(fields),
+        now,
+    )
+    return Call(_PUT, args, nothing)
+
+
+def _snapshot(fields: Mapping[str, Any]) -> tuple[list[Any], str | None, str | None]:
+    """Counters and messages; None = as it is. Raises OverflowError."""
+    last_ai, first_human = (text(fields.get(name)) for name in MESSAGES)
+    counters = [fields.get(name) for name in COUNTERS]
+    if any(value is not None and value.bit_length() > 63 for value in counters):
+        raise OverflowError("a counter has more than 64 bits")
+    return counters, last_ai, first_human
+
+
+_GET = Query(f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1 AND ($2::text IS NULL OR user_id = $2)")
+
+
+def get(run_id: str, user_id: str | None) -> Call:
+    return Call(_GET, (run_id, user_id), lambda rows: record(run_of(rows[0])) if rows else None)
+
+
+_BY_THREAD = Query(
+    f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE thread_id = $1 AND kind = 'run'"
+    " AND ($2::text IS NULL OR user_id = $2) ORDER BY created_us DESC NULLS LAST, seq LIMIT $3"
+)
+
+
+def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Call:
+    return Call(_BY_THREAD, (thread_id, user_id, limit), _readable)
+
+
+_OPEN = (
+    f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {IN_FLIGHT} AND kind = 'run' AND status = ANY ($1::text[])"
+    " AND ($2::bigint IS NULL OR created_us {compare} $2) ORDER BY created_us NULLS FIRST, seq"
+)
+_OPEN_BEFORE, _OPEN_UNTIL = Query(_OPEN.format(compare="<")), Query(_OPEN.format(compare="<="))
+
+
+def list_open(statuses: tuple[str, ...], before: int | None, *, inclusive: bool) -> Call:
+    """Runs with one of the statuses, oldest first; rows that cannot be read are skipped."""
+    return Call(_OPEN_UNTIL if inclusive else _OPEN_BEFORE, (list(statuses), before), _readable)
+
+
+def _readable(rows: Rows) -> list[dict[str, Any]]:
+    """One damaged row must not hide the others; `get` raises for it."""
+    found: list[dict[str, Any]] = []
+    for row in rows:
+        try:
+            found.append(record(run_of(row)))
+        except ValueError as error:
+            logger.warning("Run %r cannot be read: %s", row[0], error)
+    return found
+
+
+_STATUS = Function("update_status", ("text", "text", "text", "bigint"))
+
+
+def update_status(run_id: str, status: str, error: str | None, *, now: int | None) -> Call:
+    return Call(_STATUS, (run_id, status, text(error), now), scalar)
+
+
+_MODEL_NAME = Function("update_model_name", ("text", "text", "bigint"))
+
+
+def update_model_name(run_id: str, model_name: str | None, *, now: int | None) -> Call:
+    return Call(_MODEL_NAME, (run_id, text(model_name_of(model_name)), now), scalar)
+
+
+_COMPLETION = Function("update_completion", ("text", "text", "text", "bigint[]", "text", "text", "bigint"))
+
+
+def update_completion(run_id: str, status: str | None, fields: Mapping[str, Any], *, now: int | None) -> Call:
+    args = (run_id, status, text(fields.get("error")), *_snapshot(fields), now)
+    return Call(_COMPLETION, args, scalar)
+
+
+_PROGRESS = Function("update_progress", ("text", "bigint[]", "text", "text", "bigint"))
+
+
+def update_progress(run_id: str, fields: Mapping[str, Any], *, now: int | None) -> Call:
+    return Call(_PROGRESS, (run_id, *_snapshot(fields), now), scalar)
+
+
+_DELETE = Function("delete", ("text",))
+
+
+def delete(run_id: str, *, now: int | None = None) -> Call:
+    return Call(_DELETE, (run_id,), nothing)
+
+
+_DELETE_THREAD = Function("delete_thread", ("text", "text", "bigint", "bigint", "bigint"))
+
+
+def delete_thread(own: Ownership, *, now: int | None) -> Call:
+    def answer(rows: Rows) -> None:
+        if not scalar(rows):
+            raise StaleFence(own.thread_id, own.fence)
+
+    return Call(_DELETE_THREAD, (own.run_id, own.thread_id, own.epoch, own.fence, now), answer)
+
+
+_TOKENS = Query(
+    "SELECT COALESCE(NULLIF(model_name, ''), 'unknown'), count(*), sum(total_tokens)::bigint,"
+    " sum(total_input_tokens)::bigint, sum(total_output_tokens)::bigint, sum(lead_agent_tokens)::bigint,"
+    " sum(subagent_tokens)::bigint, sum(middleware_tokens)::bigint FROM rc.runs"
+    " WHERE thread_id = $1 AND kind = 'run' AND status = ANY ($2::text[]) GROUP BY 1"
+)
+
+
+def aggregate_tokens(thread_id: str, *, include_active: bool) -> Call:
+    statuses = ["success", "error", "running"] if include_active else ["success", "error"]
+    return Call(
+        _TOKENS,
+        (thread_id, statuses),
+        lambda rows: token_totals([[plain(value) for value in row] for row in rows]),
+    )

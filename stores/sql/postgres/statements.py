@@ -1,0 +1,28 @@
+"""PostgreSQL's transactions and reads, as the calls that are to be made."""
+
+from __future__ import annotations
+
+from stores.sql.postgres import (
+    admission,
+    decisions,
+    history,
+    ownership,
+    pruning,
+    reading,
+    records,
+    threads,
+    workers,
+)
+from stores.sql.statements import Statements
+
+POSTGRES = Statements(
+    admission=admission,
+    decisions=decisions,
+    history=history,
+    ownership=ownership,
+    pruning=pruning,
+    reading=reading,
+    records=records,
+    threads=threads,
+    workers=workers,
+)

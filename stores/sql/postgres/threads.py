@@ -1,0 +1,141 @@
+"""Threads as clients make, change, find and lose them. See `stores.catalogue` and functions/8_threads.sql."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from stores.catalogue import NewThread, RemovedThread, ThreadQuery
+from stores.rows import ThreadRow
+from stores.sql.codec import dumps
+from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
+from stores.sql.postgres.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread_of
+
+logger = logging.getLogger(__name__)
+
+_SECOND = 1_000_000
+_FENCE_KEPT = 86_400 * _SECOND
+"""Longer than anything lives that carries the fence of a temporary thread: a slot in Redis, a log, a worker
+that was paused."""
+_UNUSED = 60 * _SECOND
+"""For which a temporary thread that no run has come to is kept at least: its run is on the way."""
+_RUNS_AT_ONCE = 1_000
+"""Runs removed in one transaction."""
+
+_CREATE = Function("create_thread", ("text", "text", "text", "bigint", "boolean", "bigint"))
+
+
+def create_thread(new: NewThread, *, now: int | None) -> Call:
+    """False = the id is taken."""
+    args = (new.thread_id, new.user_id, dumps(new.metadata), new.ttl_ms, new.temporary, now)
+    return Call(_CREATE, args, scalar)
+
+
+_METADATA = Query(
+    "SELECT metadata FROM rc.threads WHERE thread_id = $1 AND ($2::text IS NULL OR user_id = $2)"
+)
+
+
+def metadata(thread_id: str, user_id: str | None) -> Call:
+    """As it is written; None = no such thread."""
+    return Call(_METADATA, (thread_id, user_id), lambda rows: rows[0][0] if rows else None)
+
+
+_PATCH = Function("patch_thread", ("text", "text", "text", "text", "boolean", "bigint", "bigint"))
+
+
+def patch_thread(
+    thread_id: str,
+    user_id: str | None,
+    was: str,
+    becomes: dict[str, Any],
+    *,
+    sets_ttl: bool,
+    ttl_ms: int | None,
+    now: int | None,
+) -> Call:
+    """'patched'; 'changed' = the metadata is not what it `was`; 'not found'."""
+    return Call(_PATCH, (thread_id, user_id, was, dumps(becomes), sets_ttl, ttl_ms, now), scalar)
+
+
+_ORDERS = {
+    "thread_id": "t.thread_id",
+    "status": STATUS + ' COLLATE "C"',
+    "created_at": "t.created_at",
+    "updated_at": "t.updated_at",
+    "state_updated_at": "COALESCE(t.state_updated_at, t.created_at)",
+}
+_DIRECTIONS = {"asc": "ASC", "desc": "DESC"}
+
+
+def threads(query: ThreadQuery, user_id: str | None) -> Call:
+    """First the ids of the page, then what belongs to these alone."""
+    order, direction = _ORDERS[query.sort_by], _DIRECTIONS[query.sort_order]
+    tables, where, args = _narrowed(query, user_id, status=query.sort_by == "status")
+    args += [query.limit, query.offset]
+    page = Query(
+        f"WITH page AS (SELECT t.thread_id FROM {tables} WHERE {where}"
+        f" ORDER BY {order} {direction}, t.thread_id {direction} LIMIT ${len(args) - 1} OFFSET ${len(args)})"
+        f" SELECT {THREAD_COLUMNS} FROM page JOIN rc.threads t USING (thread_id) {WITH_LAST}"
+        f" ORDER BY {order} {direction}, t.thread_id {direction}"
+    )
+    return Call(page, tuple(args), _readable)
+
+
+def count_threads(query: ThreadQuery, user_id: str | None) -> Call:
+    tables, where, args = _narrowed(query, user_id)
+    return Call(Query(f"SELECT count(*) FROM {tables} WHERE {where}"), tuple(args), scalar)
+
+
+def _narrowed(query: ThreadQuery, user_id: str | None, *, status: bool = False) -> tuple[str, str, list[Any]]:
+    """(what to select from, the condition, its parameters)."""
+    where, args = list[str](), list[Any]()
+
+    def given(condition: str, value: Any) -> None:
+        args.append(value)
+        where.append(condition.format(f"${len(args)}"))
+
+    if query.ids is not None:
+        given("t.thread_id = ANY ({}::text[])", list(query.ids))
+    elif not query.temporary:
+        where.append("NOT t.temporary")
+    if user_id is not None:
+        given("t.user_id = {}", user_id)
+    if query.metadata:
+        where.append("t.metadata <> '{}'")  # as the index has it
+        given("rc.as_jsonb(t.metadata) @> rc.as_jsonb({})", dumps(query.metadata))
+    if query.values:
+        given('rc.as_jsonb(t."values") @> rc.as_jsonb({})', dumps(query.values))
+    if query.status is not None:
+        given(f"{STATUS} = {{}}", query.status)
+    tables = f"rc.threads t {WITH_LAST}" if status or query.status is not None else "rc.threads t"
+    return tables, " AND ".join(where) or "true", args
+
+
+def _readable(rows: Rows) -> list[ThreadRow]:
+    """One damaged row must not hide the others; `thread` raises for it."""
+    found: list[ThreadRow] = []
+    for row in rows:
+        try:
+            found.append(thread_of(row))
+        except ValueError as error:
+            logger.warning("Thread %r cannot be read: %s", row[0], error)
+    return found
+
+
+_HAS_EXPIRED = Function("has_expired", ("bigint", "bigint"))
+
+
+def has_expired_threads(now: int | None) -> Call:
+    return Call(_HAS_EXPIRED, (_UNUSED, now), scalar)
+
+
+_EXPIRE = Function("expire_threads", ("bigint",) * 5)
+
+
+def expire_threads(limit: int, *, now: int | None) -> Call:
+    return Call(
+        _EXPIRE,
+        (limit, _UNUSED, _RUNS_AT_ONCE, _FENCE_KEPT, now),
+        lambda rows: [RemovedThread(thread_id, tuple(run_ids)) for thread_id, run_ids in rows],
+    )

@@ -1,0 +1,237 @@
+"""register, beat, bury, sweep: who is alive, and what becomes of the runs of those who are not. See
+functions/5_workers.sql.
+
+A sweep is a read and a transaction for each run that it found, not one for all: none of them locks more
+than one thread, so that no two sweeps wait for each other.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from stores.rows import HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.sql.codec import loads
+from stores.sql.postgres.calls import Call, Function, Query, Rows, nothing, scalar
+from stores.sql.postgres.codec import text, with_saved
+from stores.states import RunStatus, WorkerState
+
+ROLLBACK_ATTEMPTS = 3
+PATIENCE = 600_000_000
+"""us. So long a portable run without a home, whose time has come, waits for a worker that knows its
+assistant (a deployment may be all down in between); then it is ended, because its thread waits with it."""
+
+_REGISTER = Function(
+    "register", ("text", "text", "text", "bigint", "text", "text", "bigint", "text[]", "bigint")
+)
+
+
+def register(worker: NewWorker, *, now: int | None) -> Call:
+    args = (
+        worker.worker_id,
+        worker.host,
+        worker.boot_id,
+        worker.pid,
+        worker.proof,
+        worker.version,
+        worker.ttl_ms,
+        list(worker.assistants),
+        now,
+    )
+    return Call(_REGISTER, args, scalar)
+
+
+_BEAT = Function("beat", ("bigint", "bigint"))
+
+
+def beat(epoch: int, *, now: int | None) -> Call:
+    return Call(_BEAT, (epoch, now), scalar)
+
+
+_DRAIN = Function("drain", ("bigint", "bigint"))
+
+
+def drain(epoch: int, *, now: int | None) -> Call:
+    return Call(_DRAIN, (epoch, now), lambda rows: [HandedOver(*row) for row in rows])
+
+
+_RETIRE = Function("retire", ("bigint", "bigint"))
+
+
+def retire(epoch: int, *, now: int | None) -> Call:
+    return Call(_RETIRE, (epoch, now), nothing)
+
+
+_BURY = Function("bury", ("bigint", "bigint", "bigint", "boolean", "bigint"))
+
+
+def bury(epoch: int, hb_seq: int, by: int, *, proven: bool, now: int | None) -> Call:
+    return Call(_BURY, (epoch, hb_seq, by, proven, now), scalar)
+
+
+class Orphaned(NamedTuple):
+    """A run in flight that no live worker answers for. `epoch`: its owner's, or its home's."""
+
+    run_id: str
+    thread_id: str
+    epoch: int | None
+    status: RunStatus
+    ref: tuple[Json] | None
+    """None where its rollback reference is damaged: one such row must not stop the recovery of all others."""
+
+
+_ORPHANED = Function(
+    "orphaned",
+    ("bigint", "bigint", "bigint", "bigint"),
+    "run_id, thread_id, COALESCE(owner_epoch, home_epoch), status, rollback_ref, saved, saved_values,"
+    " saved_interrupts",
+)
+
+
+def orphaned(*, only: int | None = None, before: int | None = None, now: int | None) -> Call:
+    return Call(_ORPHANED, (only, before, PATIENCE, now), lambda rows: [_orphaned(*row) for row in rows])
+
+
+def _orphaned(
+    run_id: str,
+    thread_id: str,
+    epoch: int | None,
+    status: str,
+    ref: str | None,
+    saved: bool,
+    values: str | None,
+    interrupts: str | None,
+) -> Orphaned:
+    return Orphaned(
+        run_id, thread_id, epoch, RunStatus(status), _readable(ref, values, interrupts, saved=saved)
+    )
+
+
+def _readable(
+    ref: str | None, values: str | None, interrupts: str | None, *, saved: bool
+) -> tuple[Json] | None:
+    try:
+        return (with_saved(ref, values, interrupts) if saved else loads(ref),)
+    except (TypeError, ValueError):
+        return None
+
+
+_END = Function(
+    "end_orphan",
+    ("text", "text", "bigint", "bigint", "text", "boolean", "bigint", "bigint"),
+    "said, status, fence, decided",
+)
+
+
+def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) -> Call:
+    """None = somebody else was faster, or there is nobody to adopt it."""
+    args = (
+        found.run_id,
+        found.thread_id,
+        found.epoch,
+        by,
+        text(error),
+        found.ref is not None,
+        ROLLBACK_ATTEMPTS,
+        now,
+    )
+
+    def answer(rows: Rows) -> Orphan | None:
+        said, status, fence, decided = rows[0]
+        if said is None:
+            return None
+        if said == "ended":
+            return Orphan(found.run_id, found.thread_id, RunStatus(status), found.epoch, decided=decided)
+        own = Ownership(found.run_id, found.thread_id, by or 0, fence)
+        ref = None if found.ref is None else found.ref[0]
+        return Orphan(found.run_id, found.thread_id, RunStatus(status), found.epoch, own, ref, decided=True)
+
+    return Call(_END, args, answer)
+
+
+_ADOPTED = Query(
+    "SELECT run_id, thread_id, status, fence, rollback_ref, saved, saved_values, saved_interrupts FROM rc.runs"
+    " WHERE owner_epoch = $1 AND holds_thread AND rollback_state LIKE 'adopted %'"
+    " AND EXISTS (SELECT FROM rc.workers WHERE epoch = $1 AND state <> 'dead')"
+)
+
+
+def adopted_before(by: int) -> Call:
+    """What `by` has adopted and not settled yet: the first answer may be lost."""
+
+    def answer(rows: Rows) -> list[Orphan]:
+        return [
+            Orphan(
+                run, thread, RunStatus(status), None, Ownership(run, thread, by, fence), ref[0], decided=True
+            )
+            for run, thread, status, fence, text_, saved, values, interrupts in rows
+            if (ref := _readable(text_, values, interrupts, saved=saved)) is not None
+        ]
+
+    return Call(_ADOPTED, (by,), answer)
+
+
+_STRAYS = Function("settle_strays", ("bigint",))
+
+
+def settle_strays(*, now: int | None) -> Call:
+    return Call(_STRAYS, (now,), nothing)
+
+
+_READOPT = Function("readopt", ("text", "text", "bigint", "bigint", "bigint", "bigint"))
+
+
+def readopt(own: Ownership, *, now: int | None) -> Call:
+    def answer(rows: Rows) -> Ownership | None:
+        fence = scalar(rows)
+        return None if fence is None else own._replace(fence=fence)
+
+    return Call(_READOPT, (own.run_id, own.thread_id, own.epoch, own.fence, ROLLBACK_ATTEMPTS, now), answer)
+
+
+_WORKERS = (
+    "SELECT epoch, worker_id, host, boot_id, pid, version, state, hb_seq, ttl_ms, lease_until, fenced_by,"
+    " started_at, proof, (SELECT count(*) FROM rc.runs WHERE owner_epoch = epoch AND holds_thread),"
+    " lease_until < rc.clock($1) FROM rc.workers WHERE NOT $2::boolean OR state <> 'dead' ORDER BY epoch"
+)
+_ALL = Query(_WORKERS)
+
+
+def workers(now: int | None, *, alive_only: bool) -> Call:
+    """Workers, oldest first, with the number of threads that each holds."""
+    return Call(_ALL, (now, alive_only), lambda rows: [_worker(*row) for row in rows])
+
+
+def _worker(
+    epoch: int,
+    worker_id: str,
+    host: str,
+    boot_id: str,
+    pid: int,
+    version: str,
+    state: str,
+    hb_seq: int,
+    ttl_ms: int,
+    lease_until: int,
+    fenced_by: int | None,
+    started_at: int,
+    proof: str | None,
+    holding: int,
+    expired: bool,
+) -> WorkerRow:
+    return WorkerRow(
+        epoch=epoch,
+        worker_id=worker_id,
+        host=host,
+        boot_id=boot_id,
+        pid=pid,
+        version=version,
+        state=WorkerState(state),
+        hb_seq=hb_seq,
+        ttl_ms=ttl_ms,
+        lease_until=lease_until,
+        fenced_by=fenced_by,
+        started_at=started_at,
+        proof=proof,
+        holding=holding,
+        expired=expired,
+    )

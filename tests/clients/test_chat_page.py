@@ -1,0 +1,99 @@
+"""The chat of examples/ in a real browser, on two workers: send, stop while it streams, reload, re-attach."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Generator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from coordinator.testing.valkey import ValkeyServer
+from tests.support.serving import free_port, started
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+# Without these a browser looks for updates and hosts of its maker, which a closed network refuses one by one.
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+pytestmark = [
+    pytest.mark.timeout(120),
+    pytest.mark.skipif(not CHROMIUM, reason="NOT RUN: needs Chromium: install it, or name it in CHROMIUM"),
+]
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
+    folder = tmp_path_factory.mktemp("chat")
+    port = free_port()
+    with ValkeyServer() as redis:
+        places = {"COORDINATOR_STORE": f"sqlite:///{folder / 'chat.db'}", "COORDINATOR_REDIS": redis.url}
+        paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
+        command = [sys.executable, "-m", "uvicorn", "examples.chat.app:app"]
+        command += ["--workers", "2", "--port", str(port), "--log-level", "warning"]
+        with started(command, f"http://127.0.0.1:{port}", "/api/ok", places | paths) as base:
+            yield base
+
+
+@pytest.fixture(scope="module")
+def browser() -> Generator[Browser]:
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(site: str, browser: Browser) -> Generator[Page]:
+    """The chat, opened by somebody new; an error in the page's own code fails the test."""
+    failures: list[str] = []
+    with browser.new_context(base_url=site) as person:
+        page = person.new_page()
+        page.on("pageerror", lambda error: failures.append(str(error)))
+        page.goto("/")
+        yield page
+    assert failures == []
+
+
+def say(page: Page, text: str) -> None:
+    page.get_by_label("Your message").fill(text)
+    page.get_by_role("button", name="Send").click()
+
+
+def test_a_message_is_answered_while_it_is_written(page: Page) -> None:
+    say(page, "Hello")
+    answer = page.locator("li.assistant")
+    expect(answer).to_contain_text("a good question.")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()  # it is still being written
+    expect(page.get_by_role("button", name="Send")).to_be_visible(timeout=20_000)
+    expect(answer).to_contain_text("35,")
+    expect(page.locator("li")).to_have_text(["Hello", answer.inner_text()])
+
+
+def test_stop_ends_the_answer_and_keeps_what_was_said(page: Page) -> None:
+    say(page, "Count")
+    expect(page.locator("li.assistant")).to_contain_text("6,")  # the first ten words are saved
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    said = page.locator("li.assistant").inner_text()
+    assert said.startswith("“Count” is a good question. 1,")
+    assert "35," not in said
+    say(page, "Again")  # the thread is free at once
+    expect(page.locator("li.assistant").nth(1)).to_contain_text("“Again” is")
+    assert page.locator("li.assistant").first.inner_text() == said
+
+
+def test_a_reload_takes_the_answer_up_where_it_is(page: Page) -> None:
+    say(page, "Reload me")
+    expect(page.locator("li.assistant")).to_contain_text("6,")
+    page.reload()
+    answer = page.locator("li.assistant")
+    expect(answer).to_contain_text("“Reload me” is a good question. 1, 2, 3, 4, 5, 6, 7,")
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()  # and it goes on
+    page.get_by_role("button", name="Stop").click()
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    stopped = answer.inner_text()
+    page.reload()
+    expect(page.locator("li")).to_have_text(["Reload me", stopped])

@@ -1,0 +1,268 @@
+"""Delayed runs: in nobody's way until their time has come, then in the line like all others."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.errors import ConflictError, QueueFull
+from stores.rows import Admission, Claimed, Limits, Overdue, Ownership
+from stores.states import Cause, RunStatus
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import (
+    SUCCESS,
+    StoreClock,
+    admitted,
+    buried,
+    cancel,
+    holding,
+    new_run,
+    new_worker,
+    row_of,
+    running,
+    sql_of,
+    waiting,
+)
+
+
+async def delayed(store: CoordinationStore, epoch: int, seconds: float = 10, **fields: Any) -> str:
+    asked = {"multitask_strategy": "enqueue", **fields}
+    admission = await admitted(store, epoch, delay_ms=round(seconds * 1000), **asked)
+    assert not admission.holds
+    return admission.run_id
+
+
+class Delays(StoreCase):
+    async def test_it_waits_for_its_time_on_an_idle_thread(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        run_id = await delayed(store, me)
+        row = await row_of(store, run_id)
+        assert (row.status, row.delayed, row.waiting) == (RunStatus.pending, True, True)
+        assert row.not_before == clock.micros + 10_000_000
+        assert await store.claim("t", epoch=me) is None
+        assert (await store.tick(me)).free_threads == ()
+        assert await store.waiting_line("t") == []
+        clock.advance(10)
+        assert (await store.tick(me)).free_threads == ("t",)
+        assert await store.claim("t", epoch=me) == Claimed(run_id, 1)
+        row = await row_of(store, run_id)
+        assert (row.delayed, row.not_before, row.holds_thread) == (False, None, True)
+        steps = [(step.what, step.holds_thread) for step in await store.transitions(run_id)]
+        assert steps == [("delayed", False), ("queued", False), ("claimed", True)]
+
+    async def test_who_comes_before_its_time_passes_it(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        run_id = await delayed(store, me)
+        own = await self.passed(store, me)
+        second = await waiting(store, me)
+        finish = await store.finish(own, SUCCESS)
+        assert finish.next_home == me
+        claimed = await store.claim("t", epoch=me)
+        assert claimed is not None
+        assert claimed.run_id == second
+        clock.advance(10)
+        third = await waiting(store, me)
+        assert await store.waiting_line("t") == [run_id, third], "its place is that of its moment"
+
+    async def passed(self, store: CoordinationStore, me: int) -> Ownership:
+        admission: Admission = await admitted(store, me, multitask_strategy="enqueue")
+        assert admission.holds
+        own = Ownership(admission.run_id, "t", me, admission.fence)
+        assert await store.start(own, None) is not None
+        return own
+
+    async def test_who_is_due_first_is_first(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        own = await running(store, me)
+        later, sooner = await delayed(store, me, 20), await delayed(store, me, 10)
+        same = await delayed(store, me, 20)
+        before = await waiting(store, me)
+        clock.advance(30)
+        assert await store.claim("t", epoch=me) is None, "somebody holds the thread"
+        assert await store.waiting_line("t") == [before, sooner, later, same]
+        assert (await store.finish(own, SUCCESS)).next_home == me
+        assert (await store.claim("t", epoch=me) or ("",))[0] == before
+
+    async def test_the_tick_of_its_home_puts_it_into_the_line_of_a_busy_thread_once(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        await running(store, me)
+        await delayed(store, me)
+        clock.advance(10)
+        assert (await store.tick(peer)).free_threads == ()
+        assert (await store.tick(me)).free_threads == ("t",)
+        assert await store.claim("t", epoch=me) is None
+        assert (await store.tick(me)).free_threads == ()
+
+    @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+    async def test_who_replaces_all_replaces_it_too(
+        self, store: CoordinationStore, clock: StoreClock, me: int, strategy: str
+    ) -> None:
+        run_id = await delayed(store, me)
+        admission = await admitted(store, me, multitask_strategy=strategy)
+        assert admission.holds
+        assert [decision.run_id for decision in admission.replaced] == [run_id]
+        clock.advance(10)
+        assert (await store.tick(me)).free_threads == ()
+        assert (await row_of(store, run_id)).settled
+
+    async def test_reject_finds_it_in_flight(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        run_id = await delayed(store, me)
+        with pytest.raises(ConflictError) as conflict:
+            await admitted(store, me)
+        assert conflict.value.active_run_id == run_id == await store.holder("t")
+        assert (await store.thread("t") or pytest.fail("no thread")).status == "busy"
+        passes = (await self.passed(store, me)).run_id
+        with pytest.raises(ConflictError) as conflict:
+            await admitted(store, me)
+        assert conflict.value.active_run_id == passes == await store.holder("t")
+
+    @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+    async def test_its_own_strategy_is_of_the_moment_of_its_request(
+        self, store: CoordinationStore, clock: StoreClock, me: int, strategy: str
+    ) -> None:
+        own = await running(store, me)
+        run_id = await delayed(store, me, multitask_strategy=strategy)
+        assert (await row_of(store, own.run_id)).cancel_action == strategy
+        if strategy == "rollback":
+            await store.settle(own, SUCCESS, "done")
+        else:
+            await store.finish(own, SUCCESS)
+        later = await self.passed(store, me)
+        clock.advance(10)
+        assert await store.claim("t", epoch=me) is None
+        assert (await row_of(store, later.run_id)).open, "it waits for who came meanwhile"
+        assert await store.waiting_line("t") == [run_id]
+
+    async def test_its_own_reject_is_of_the_moment_of_its_request(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        run_id = await delayed(store, me, multitask_strategy="reject")
+        with pytest.raises(ConflictError):
+            await delayed(store, me, multitask_strategy="reject")
+        await self.passed(store, me)
+        clock.advance(10)
+        await store.claim("t", epoch=me)
+        assert await store.waiting_line("t") == [run_id]
+
+    async def test_a_cancel_settles_it_at_once(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        run_id = await delayed(store, me)
+        decision = await cancel(store, run_id)
+        assert (decision.won, decision.settled) == (True, True)
+        clock.advance(10)
+        assert (await store.tick(me)).free_threads == ()
+        assert await store.claim("t", epoch=me) is None
+        assert (await holding(store, peer)).fence == 1
+
+    async def test_an_admission_taken_back(self, store: CoordinationStore, me: int) -> None:
+        run_id = await delayed(store, me)
+        decision = await store.withdraw(run_id, epoch=me)
+        assert decision is not None
+        assert decision.settled
+
+    async def test_asked_again_it_is_the_same(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        run = new_run(multitask_strategy="enqueue", delay_ms=10_000)
+        first = await store.admit(run, epoch=me, limits=Limits())
+        clock.advance(5)
+        again = await store.admit(run, epoch=me, limits=Limits())
+        assert again.existing is not None
+        assert (again.run_id, again.existing.not_before) == (first.run_id, clock.micros + 5_000_000)
+
+    async def test_a_dead_home(self, store: CoordinationStore, clock: StoreClock, me: int, peer: int) -> None:
+        """Who knows the assistant goes on with it when its time has come; what is not portable is over."""
+        knows = await store.register(new_worker(assistants=("agent",)))
+        goes_on = await delayed(store, peer, portable=True, assistant_id="agent")
+        over = await delayed(store, peer)
+        await buried(store, peer, by=me)
+        assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [over]
+        assert (await store.tick(knows)).free_threads == ()
+        clock.advance(10)
+        assert (await store.tick(me)).free_threads == ()
+        assert (await store.tick(knows)).free_threads == ("t",)
+        assert await store.claim("t", epoch=me) is None, "it has a place now, and waits for who knows it"
+        assert (await store.tick(knows)).free_threads == ("t",)
+        assert await store.claim("t", epoch=knows) == Claimed(goes_on, 1)
+
+    async def test_a_deployment_may_be_down_for_longer_than_the_delay(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        run_id = await delayed(store, peer, 86_400, portable=True, assistant_id="agent")
+        await buried(store, peer, by=me)
+        clock.advance(86_400)
+        assert await store.sweep(by=me, error="gone") == [], "somebody who knows it may still come"
+        clock.advance(3600)
+        assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [run_id]
+
+    async def test_a_drain_hands_it_over(
+        self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
+    ) -> None:
+        knows = await store.register(new_worker(assistants=("agent",)))
+        run_id = await delayed(store, peer, portable=True, assistant_id="agent")
+        assert [run.run_id for run in await store.drain(peer)] == [run_id]
+        assert (await row_of(store, run_id)).delayed
+        clock.advance(10)
+        assert await store.claim("t", epoch=knows) == Claimed(run_id, 1)
+
+    async def test_its_queue_time_begins_when_it_is_due(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        await running(store, me)
+        run_id = await delayed(store, me, queue_timeout_ms=2_000)
+        clock.advance(11)
+        assert (await store.tick(me)).overdue == ()
+        clock.advance(1)
+        assert (await store.tick(me)).overdue == (Overdue(run_id, Cause.queue_timeout),)
+
+    async def test_it_counts_as_waiting(self, store: CoordinationStore, me: int) -> None:
+        limits = Limits(per_thread=2, per_user=3)
+
+        async def ask(thread: str, strategy: str = "enqueue") -> Admission:
+            run = new_run(thread, user_id="u", multitask_strategy=strategy, delay_ms=1000)
+            return await store.admit(run, epoch=me, limits=limits)
+
+        await ask("a")
+        await ask("a")
+        with pytest.raises(QueueFull):
+            await ask("a")
+        await ask("b")
+        with pytest.raises(QueueFull):
+            await ask("c", "reject")
+        await ask("a", "interrupt")
+        assert (await store.thread("c")) is None
+
+    async def test_running_cannot_be_said_of_it(self, store: CoordinationStore, me: int) -> None:
+        run_id = await delayed(store, me)
+        assert await store.update_status(run_id, "running") is False
+        assert (await row_of(store, run_id)).delayed
+
+    async def test_an_imported_run_passes_it(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        await delayed(store, me)
+        assert (await store.insert(new_run(), epoch=me)).holds
+        await delayed(store, me, thread_id="u")
+        clock.advance(10)
+        assert not (await store.insert(new_run("u"), epoch=me)).holds
+
+    async def test_a_tick_reads_a_batch(self, store: CoordinationStore, clock: StoreClock, me: int) -> None:
+        for number in range(103):
+            await delayed(store, me, thread_id=f"t{number}")
+        clock.advance(10)
+        assert len((await store.tick(me)).free_threads) == 100
+
+    async def test_rows_of_before_are_not_delayed(self, store: CoordinationStore, me: int) -> None:
+        await running(store, me)
+        run_id = await waiting(store, me)
+        assert sql_of(store)("SELECT not_before FROM runs WHERE run_id = ?", run_id) == [(None,)]
+        assert not (await row_of(store, run_id)).delayed

@@ -1,0 +1,393 @@
+"""Threads and runs as a gateway's routes use them, from any worker; and threads that pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+
+from coordinator import (
+    ConflictError,
+    InvalidArgument,
+    RunContext,
+    RunManager,
+    RunNotFound,
+    RunStatus,
+    Settings,
+    StoreUnavailable,
+    ThreadExists,
+    ThreadNotFound,
+    ThreadQuery,
+    open_coordinator,
+)
+from coordinator.testing.valkey import ValkeyServer
+from stores.base import CoordinationStore
+from stores.rows import Finish, Outcome, Ownership, ThreadRow
+from tests.support.agents import Agent, launched, quick, running
+from tests.support.runs import managing
+from tests.support.teams import QUICK, team_of
+from tests.support.waiting import wait_until
+
+BRIEF: dict[str, Any] = {"keep_temporary": 0, "sweep": 3600.0}
+"""A temporary thread may go at once, and only a test sweeps."""
+
+
+def store_of(manager: RunManager) -> CoordinationStore:
+    return manager._store
+
+
+async def sweep(manager: RunManager) -> None:
+    await manager._parts.expiry.sweep()
+
+
+async def gone(call: Awaitable[Any]) -> bool:
+    try:
+        await call
+    except (RunNotFound, ThreadNotFound):
+        return True
+    return False
+
+
+@pytest.fixture(params=["redis", "store only"])
+async def brief(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
+) -> AsyncGenerator[list[RunManager]]:
+    """Two workers whose temporary threads may go at once, and that sweep only when they are told to."""
+    redis = shared_valkey.url if request.param == "redis" else None
+    async with team_of(2, tmp_path, redis=redis, namespace=namespace, **BRIEF) as managers:
+        yield managers
+
+
+# -- threads
+
+
+async def test_a_thread_is_the_same_from_every_worker(team: list[RunManager]) -> None:
+    here, there = team
+    made = await here.create_thread(metadata={"a": 1}, user_id="u", ttl=60)
+    assert UUID(made.thread_id)
+    assert made.ttl_ms == 60_000
+    assert await there.thread(made.thread_id, user_id="u") == made
+    patched = await there.patch_thread(made.thread_id, metadata={"b": 2}, ttl=None, user_id="u")
+    assert (patched.metadata, patched.ttl_ms) == ({"a": 1, "b": 2}, None)
+    assert await here.threads(ThreadQuery(metadata={"b": 2}), user_id="u") == [patched]
+    assert await here.count_threads(user_id="u") == 1
+    run, agent = await running(here, made.thread_id, user_id="u")
+    assert [thread.status for thread in await there.threads(user_id="u")] == ["busy"]
+    agent.may_end.set()
+    await there.wait(run.run_id, timeout=5)
+    await there.delete_thread(made.thread_id, user_id="u")
+    assert await gone(here.patch_thread(made.thread_id, user_id="u"))
+
+
+async def test_of_two_workers_that_make_it_at_once_one_does(team: list[RunManager]) -> None:
+    for number in range(10):
+        calls = [
+            manager.create_thread(f"t{number}", metadata={"by": by}, user_id="u")
+            for by, manager in enumerate(team * 2)
+        ]
+        answers = await asyncio.gather(*calls, return_exceptions=True)
+        (made,) = [answer for answer in answers if isinstance(answer, ThreadRow)]
+        assert all(isinstance(answer, ThreadExists) for answer in answers if answer is not made)
+        again = await team[0].create_thread(made.thread_id, if_exists="do_nothing", user_id="u")
+        assert again == made
+
+
+async def test_a_run_can_ask_for_a_thread_that_is_there(team: list[RunManager]) -> None:
+    here, there = team
+    for strategy in ("reject", "enqueue", "interrupt", "rollback"):
+        with pytest.raises(ThreadNotFound):
+            await here.create_or_reject("t", thread_must_exist=True, multitask_strategy=strategy)
+    assert await here.thread("t") is None
+    await there.create_thread("t", user_id="u")
+    with pytest.raises(ThreadNotFound):
+        await here.create_or_reject("t", thread_must_exist=True, user_id="v")
+    run, _ = await launched(here, "t", thread_must_exist=True, user_id="u")
+    with pytest.raises(ConflictError) as busy:
+        await there.create_or_reject("t", thread_must_exist=True, user_id="u")
+    assert busy.value.active_run_id == run.run_id
+
+
+async def test_a_delete_among_admissions(team: list[RunManager]) -> None:
+    """Whoever is admitted has a thread, whichever came first; nobody else leaves anything behind."""
+    for number in range(15):
+        thread = f"t{number}"
+        await team[0].create_thread(thread)
+        delete = asyncio.ensure_future(team[number % 2].delete_thread(thread))
+        admissions = [
+            asyncio.ensure_future(
+                manager.create_or_reject(thread, thread_must_exist=True, multitask_strategy="enqueue")
+            )
+            for manager in team * 2
+        ]
+        await asyncio.wait([delete, *admissions])
+        assert isinstance(delete.exception(), ConflictError | None)
+        admitted = list[str]()
+        for admission in admissions:
+            if admission.exception() is None:
+                admitted.append(admission.result().run_id)
+            else:
+                assert isinstance(admission.exception(), ThreadNotFound)
+        there = await team[0].thread(thread)
+        assert (there is None) == (not admitted)
+        if delete.exception() is not None:
+            assert len(admitted) == len(admissions), "refused, because a run was there first"
+        if admitted:
+            listed = await team[1].thread_runs(thread)
+            assert {run.run_id for run in listed} == set(admitted)
+        for run_id in admitted:
+            await team[0].cancel(run_id)
+
+
+# -- runs
+
+
+async def test_a_run_that_is_being_cancelled_shows_as_running(team: list[RunManager]) -> None:
+    run, agent = await running(team[0], "t", Agent(stubborn=True))
+    await team[1].cancel(run.run_id)
+    await agent.cancelled.wait()
+    for manager in team:
+        row = await manager.run(run.run_id, thread_id="t")
+        assert (row.shown_status, row.cancelling) == (RunStatus.running, True)
+        assert [found.run_id for found in await manager.inflight_runs("running")] == [run.run_id]
+        assert await manager.inflight_runs("pending") == []
+        with pytest.raises(ConflictError):
+            await manager.delete_run(run.run_id)
+    agent.may_stop.set()
+    assert await team[1].cancel(run.run_id, wait=5)
+    for manager in team:
+        row = await manager.run(run.run_id)
+        assert (row.shown_status, row.cancelling) == (RunStatus.interrupted, False)
+        assert await manager.inflight_runs() == []
+
+
+async def test_a_run_that_was_rolled_back_has_never_been(team: list[RunManager]) -> None:
+    kept, agent = await running(team[0], "t", Agent(saves={"n": 1}))
+    agent.may_end.set()
+    await team[0].wait(kept.run_id, timeout=5)
+    undone, _ = await running(team[0], "t", Agent(saves={"n": 2}))
+    assert await team[1].cancel(undone.run_id, action="rollback", wait=5)
+    for manager in team:
+        assert await gone(manager.run(undone.run_id))
+        assert [row.run_id for row in await manager.thread_runs("t")] == [kept.run_id]
+        assert await gone(manager.delete_run(undone.run_id))
+        thread = await manager.thread("t")
+        assert thread is not None
+        assert (thread.status, thread.values) == ("idle", {"n": 1})
+    assert (await team[1].explain(undone.run_id)).run.rolled_back, "operators see it all the same"
+
+
+async def test_runs_of_a_thread_in_pages_and_by_status(team: list[RunManager]) -> None:
+    runs = [(await launched(team[0], "t", multitask_strategy="enqueue"))[0] for _ in range(4)]
+    await wait_until(lambda: runs[0].status is RunStatus.running, description="the first has started")
+    ids = [run.run_id for run in runs][::-1]
+    for manager in team:
+        pages = [await manager.thread_runs("t", limit=3, offset=offset) for offset in (0, 3)]
+        assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:]]
+        pending = await manager.thread_runs("t", statuses=["pending"])
+        assert [row.run_id for row in pending] == ids[:3]
+        assert sorted(row.run_id for row in await manager.inflight_runs("all", thread_id="t")) == sorted(ids)
+
+
+async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
+    async def telling(ctx: RunContext) -> None:
+        await ctx.emit("custom", 1)
+
+    run = await team[0].create_or_reject("t")
+    team[0].launch(run, telling)
+    await team[0].wait(run.run_id, timeout=5)
+    await team[0].delete_run(run.run_id, thread_id="t")
+    for manager in team:
+        assert await gone(manager.run(run.run_id))
+        assert await manager.get(run.run_id) is None
+        assert await gone(manager.events(run.run_id))
+
+
+async def test_each_user_sees_his_own(team: list[RunManager]) -> None:
+    run, agent = await running(team[0], "t", user_id="u", metadata={"k": 1})
+    for manager in team:
+        assert await manager.threads(ThreadQuery(ids=("t",)), user_id="v") == []
+        assert await manager.count_threads(user_id="v") == 0
+        assert await manager.inflight_runs(user_id="v") == []
+        for call in (
+            manager.patch_thread("t", metadata={"x": 1}, user_id="v"),
+            manager.thread_runs("t", user_id="v"),
+            manager.run(run.run_id, user_id="v"),
+            manager.delete_run(run.run_id, user_id="v"),
+        ):
+            assert await gone(call)
+        for if_exists in ("raise", "do_nothing"):
+            with pytest.raises(ThreadExists, match="'t' already exists"):
+                await manager.create_thread("t", user_id="v", if_exists=if_exists)
+        assert (await manager.run(run.run_id, thread_id="t", user_id="u")).metadata == {"k": 1}
+    assert agent.running
+
+
+async def test_bad_arguments_are_named(alone: RunManager) -> None:
+    for argument, call in (
+        ("thread_id", alone.create_thread("")),
+        ("metadata", alone.create_thread(metadata={"x": float("nan")})),
+        ("if_exists", alone.create_thread(if_exists="banana")),  # pyright: ignore[reportArgumentType]
+        ("ttl", alone.create_thread(ttl=0)),
+        ("ttl", alone.patch_thread("t", ttl=-1)),
+        ("status", alone.threads(ThreadQuery(status="banana"))),
+        ("sort_by", alone.threads(ThreadQuery(sort_by="values"))),  # pyright: ignore[reportArgumentType]
+        ("sort_order", alone.threads(ThreadQuery(sort_order="up"))),  # pyright: ignore[reportArgumentType]
+        ("limit", alone.count_threads(ThreadQuery(limit=-1))),
+        ("values", alone.threads(ThreadQuery(values={"x": object()}))),
+        ("ids", alone.threads(ThreadQuery(ids=("a\n",)))),
+        ("statuses", alone.thread_runs("t", statuses=["banana"])),
+        ("offset", alone.thread_runs("t", offset=-1)),
+        ("status", alone.inflight_runs("success")),  # pyright: ignore[reportArgumentType]
+        ("temporary_thread", alone.create_or_reject("t", temporary_thread=1)),  # pyright: ignore[reportArgumentType]
+    ):
+        with pytest.raises(InvalidArgument) as refused:
+            await call
+        assert refused.value.argument == argument
+    assert await alone.count_threads(ThreadQuery(temporary=True)) == 0
+
+
+# -- threads that pass
+
+
+async def test_a_temporary_thread_passes_with_its_run(brief: list[RunManager]) -> None:
+    here, there = brief
+    run, agent = await running(here, "tmp", temporary_thread=True, kwargs={"input": 1})
+    for manager in brief:
+        await sweep(manager)
+        assert (await manager.run(run.run_id)).shown_status is RunStatus.running
+        assert await manager.count_threads() == 0, "nobody lists it"
+    agent.may_end.set()
+    await here.wait(run.run_id, timeout=5)
+    assert (await there.run(run.run_id)).shown_status is RunStatus.success
+    await sweep(there)
+    for manager in brief:
+        assert await manager.thread("tmp") is None
+        assert await gone(manager.run(run.run_id))
+        assert await gone(manager.events(run.run_id))
+
+
+@pytest.mark.parametrize("sweeper", [0, 1], ids=["its worker", "another one"])
+async def test_what_comes_late_does_not_bring_it_back(brief: list[RunManager], sweeper: int) -> None:
+    run, agent = await running(brief[0], "tmp", temporary_thread=True)
+    agent.may_end.set()
+    await brief[0].wait(run.run_id, timeout=5)
+    await sweep(brief[sweeper])
+    await brief[0].update_run_completion(run.run_id, status="success", total_tokens=7)
+    await brief[0].set_status(run.run_id, "success")
+    assert await store_of(brief[1]).thread("tmp") is None
+    assert await store_of(brief[1]).row(run.run_id) is None
+
+
+async def test_an_end_whose_answer_was_lost_does_not_bring_it_back(
+    brief: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Committed, and removed by a peer, before its owner heard of it and says it again."""
+    store, repeated = store_of(brief[0]), asyncio.Event()
+    finish = store.finish
+
+    async def losing(own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+        await finish(own, outcome, hold=hold)
+        await sweep(brief[1])
+        monkeypatch.setattr(store, "finish", repeating)
+        raise StoreUnavailable("the answer was lost")
+
+    async def repeating(own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
+        answer = await finish(own, outcome, hold=hold)
+        assert (answer.lost, answer.decision) == (True, None)
+        repeated.set()
+        return answer
+
+    monkeypatch.setattr(store, "finish", losing)
+    run, agent = await running(brief[0], "tmp", Agent(returns=1), temporary_thread=True)
+    agent.may_end.set()
+    assert await brief[0].wait(run.run_id, timeout=5) == 1
+    assert repeated.is_set()
+    assert await store.thread("tmp") is None
+    assert await store.row(run.run_id) is None
+
+
+async def test_its_events_are_removed_from_redis(
+    tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
+) -> None:
+    async def telling(ctx: RunContext) -> None:
+        await ctx.emit("custom", 1)
+
+    def logs() -> bytes:
+        return shared_valkey.command("KEYS", f"{namespace}:{{t:tmp}}:log:*")
+
+    url = shared_valkey.url
+    async with team_of(2, tmp_path, redis=url, namespace=namespace, **BRIEF) as (here, there):
+        run = await here.create_or_reject("tmp", temporary_thread=True)
+        here.launch(run, telling)
+        await here.wait(run.run_id, timeout=5)
+        assert run.run_id.encode() in logs()
+        await sweep(there)
+        await wait_until(lambda: logs() == b"*0\r\n", description="its log is removed")
+
+
+async def test_a_dead_workers_temporary_thread_passes_as_well(tmp_path: Path) -> None:
+    """Any worker that lives does it, at its own interval."""
+    async with team_of(1, tmp_path, keep_temporary=0.1, sweep=0.05) as (alive,):
+        async with team_of(1, tmp_path, keep_temporary=0.1) as (leaving,):
+            run, _ = await running(leaving, "tmp", temporary_thread=True)
+
+        async def passed() -> bool:
+            return await alive.thread("tmp") is None
+
+        await wait_until(passed, description="the thread has passed")
+        assert await gone(alive.run(run.run_id))
+
+
+async def test_a_manager_without_a_store_looks_from_its_first_temporary_thread_on() -> None:
+    settings = Settings(keep_temporary=0, sweep=0.02)
+    async with managing(settings=settings) as manager:
+        run = await manager.create_or_reject("tmp", temporary_thread=True)
+        manager.launch(run, quick)
+        await manager.wait(run.run_id, timeout=5)
+
+        async def passed() -> bool:
+            return await manager.thread("tmp") is None
+
+        await wait_until(passed, description="the thread has passed")
+
+
+async def test_a_sweep_among_admissions(brief: list[RunManager]) -> None:
+    """An admission comes before the sweep, and the thread stays; or after it, and there is no thread."""
+    for number in range(40):
+        thread = f"t{number}"
+        await brief[0].create_thread(thread, ttl=0.001)
+        await asyncio.sleep(0.002)
+        admission, *_ = await asyncio.gather(
+            brief[number % 2].create_or_reject(thread, thread_must_exist=True),
+            sweep(brief[0]),
+            sweep(brief[1]),
+            return_exceptions=True,
+        )
+        there = await brief[0].thread(thread)
+        if isinstance(admission, BaseException):
+            assert isinstance(admission, ThreadNotFound)
+            assert there is None
+        else:
+            assert there is not None
+            assert (await brief[1].run(admission.run_id)).thread_id == thread
+            await brief[0].cancel(admission.run_id)
+
+
+async def test_a_worker_that_takes_a_temporary_run_over_forgets_it_as_soon(tmp_path: Path) -> None:
+    settings = Settings(store=f"sqlite:///{tmp_path / 'runs.db'}", **{**QUICK, **BRIEF})
+    async with (
+        open_coordinator(settings=settings, assistants={"agent": quick}) as peer,
+        open_coordinator(settings=settings) as sweeper,
+    ):
+        async with open_coordinator(settings=settings, assistants={"agent": quick}) as home:
+            await running(home, "tmp", temporary_thread=True)
+            run = await home.create_or_reject("tmp", "agent", multitask_strategy="enqueue")
+            await home.drain(grace=0)
+        await peer.wait(run.run_id, timeout=5)
+        assert await peer.get(run.run_id) is not None
+        await sweep(sweeper)
+        assert await peer.get(run.run_id) is None

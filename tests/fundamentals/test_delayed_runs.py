@@ -1,0 +1,220 @@
+"""Delayed runs: durable, in nobody's way before their time, then in the line like all others."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import ConflictError, IdempotencyConflict, RunContext, RunFailed, RunManager, RunStatus
+from tests.fundamentals.test_portable_runs import gateway
+from tests.fundamentals.test_worker_death import gone, hang
+from tests.support.agents import Agent, launched, running
+from tests.support.waiting import wait_until
+
+
+async def delayed(
+    manager: RunManager, thread: str = "t", seconds: float = 0.2, strategy: str = "enqueue", **fields: Any
+) -> tuple[str, Agent]:
+    record, agent = await launched(
+        manager, thread, multitask_strategy=strategy, after_seconds=seconds, **fields
+    )
+    return record.run_id, agent
+
+
+async def started(agent: Agent) -> None:
+    async with asyncio.timeout(10):
+        await agent.started.wait()
+
+
+async def test_it_starts_when_its_time_has_come(team: list[RunManager]) -> None:
+    """To the tenth of a second although the tick is slower, and created when it is due, as clients expect."""
+    a, b = team
+    asked = datetime.now(UTC)
+    run_id, agent = await delayed(a, seconds=0.3)
+    record = await b.get(run_id)
+    assert record is not None
+    assert record.status is RunStatus.pending
+    assert timedelta(seconds=0.25) < datetime.fromisoformat(record.created_at) - asked < timedelta(seconds=1)
+    assert (await b.explain(run_id)).run.delayed
+    await started(agent)
+    assert datetime.now(UTC) - asked >= timedelta(seconds=0.3)
+    agent.may_end.set()
+    await b.wait(run_id, timeout=5)
+    row = (await a.explain(run_id)).run
+    assert (row.status, row.delayed) == (RunStatus.success, False)
+
+
+async def test_who_comes_before_its_time_runs_before_it(team: list[RunManager]) -> None:
+    a, b = team
+    run_id, late = await delayed(a)
+    _, first = await running(b, "t", multitask_strategy="enqueue")
+    assert not late.started.is_set()
+
+    async def in_line() -> bool:
+        return not (await b.explain(run_id)).run.delayed
+
+    await wait_until(in_line, description="its time has come while another holds the thread")
+    _, last = await launched(b, "t", multitask_strategy="enqueue")
+    assert not late.started.is_set()
+    first.may_end.set()
+    await started(late)
+    assert not last.started.is_set()
+    late.may_end.set()
+    await started(last)
+    last.may_end.set()
+
+
+async def test_a_cancel_ends_it_before_its_time(team: list[RunManager]) -> None:
+    a, b = team
+    run_id, agent = await delayed(a, seconds=3600)
+    assert await b.cancel(run_id, wait=5)
+    record = await a.get(run_id)
+    assert record is not None
+    assert record.task is not None
+    async with asyncio.timeout(5):
+        await asyncio.wait((record.task,))
+    assert record.status is RunStatus.interrupted
+    assert not agent.started.is_set()
+    await running(b, "t")
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_who_replaces_everything_replaces_it(team: list[RunManager], strategy: str) -> None:
+    a, b = team
+    run_id, agent = await delayed(a, seconds=3600)
+    await running(b, "t", multitask_strategy=strategy)
+    assert await a.wait(run_id, timeout=5) is None
+    assert not agent.started.is_set()
+
+
+async def test_reject_counts_it(team: list[RunManager]) -> None:
+    a, b = team
+    run_id, _ = await delayed(a, seconds=3600)
+    with pytest.raises(ConflictError) as conflict:
+        await b.create_or_reject("t")
+    assert conflict.value.active_run_id == run_id
+    with pytest.raises(ConflictError):
+        await b.update_thread("t", {})
+    assert await b.has_inflight("t")
+    thread = await b.thread("t")
+    assert thread is not None
+    assert thread.status == "busy"
+
+
+async def test_its_own_strategy_is_of_the_moment_of_its_request(team: list[RunManager]) -> None:
+    a, b = team
+    old, agent = await running(b, "t")
+    run_id, late = await delayed(a, seconds=0.3, strategy="interrupt")
+    async with asyncio.timeout(5):
+        await agent.stopped.wait()
+    assert old.status is RunStatus.interrupted
+    other, meanwhile = await running(b, "t", multitask_strategy="enqueue")
+
+    async def in_line() -> bool:
+        return not (await b.explain(run_id)).run.delayed
+
+    await wait_until(in_line, description="its time has come")
+    assert not meanwhile.cancelled.is_set(), "whoever came meanwhile is waited for"
+    meanwhile.may_end.set()
+    await started(late)
+    assert other.status is RunStatus.success
+
+
+async def test_the_slot_that_its_request_reserved_is_free_for_others(team: list[RunManager]) -> None:
+    """In Redis, where a reservation lives for seconds."""
+    a, b = team
+    run_id, _ = await delayed(a, seconds=3600, strategy="reject")
+    assert await a.cancel(run_id)
+    _, agent = await running(b, "t")
+    agent.may_end.set()
+
+
+async def test_its_queue_limit_counts_from_its_time(team: list[RunManager]) -> None:
+    a, b = team
+    _, holder = await running(b, "t", multitask_strategy="enqueue")
+    run_id, _ = await delayed(a, seconds=0.3, queue_timeout=0.2)
+    began = asyncio.get_running_loop().time()
+    with pytest.raises(RunFailed, match="queue"):
+        await b.wait(run_id, timeout=10)
+    assert asyncio.get_running_loop().time() - began >= 0.45
+    holder.may_end.set()
+
+
+async def test_asked_again_with_the_same_key_it_is_the_same(team: list[RunManager]) -> None:
+    a, b = team
+    asked: dict[str, Any] = {"multitask_strategy": "enqueue", "idempotency_key": "k"}
+    first = await a.create_or_reject("t", after_seconds=3600, **asked)
+    again = await b.create_or_reject("t", after_seconds=3600, **asked)
+    assert (again.run_id, again.already_admitted) == (first.run_id, True)
+    with pytest.raises(IdempotencyConflict):
+        await b.create_or_reject("t", **asked)
+
+
+async def test_no_delay_is_no_delay(alone: RunManager) -> None:
+    _, agent = await running(alone, "t", after_seconds=0)
+    agent.may_end.set()
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["before its time", "after its time"])
+async def test_it_goes_on_elsewhere_when_its_home_dies(tmp_path: Path, before: bool) -> None:
+    here, there = Agent(), Agent(returns="done")
+    async with gateway(tmp_path, agent=there) as friend, gateway(tmp_path, agent=here) as home:
+        _, holder = await running(friend, "t")
+        run = await home.create_or_reject(
+            "t", "agent", multitask_strategy="enqueue", after_seconds=2 if before else 0.05
+        )
+        home.launch(run)
+        if not before:
+
+            async def in_line() -> bool:
+                return not (await friend.explain(run.run_id)).run.delayed
+
+            await wait_until(in_line, description="its time has come")
+        await hang(home)
+        await wait_until(lambda: gone(friend, home.epoch), description="its peers have buried it")
+        holder.may_end.set()
+        await started(there)
+        there.may_end.set()
+        assert await friend.wait(run.run_id, timeout=10) == "done"
+        assert not here.started.is_set()
+
+
+async def test_it_survives_a_restart_of_everything(tmp_path: Path) -> None:
+    seen = asyncio.Event()
+
+    async def agent(ctx: RunContext) -> object:
+        seen.set()
+        return ctx.request.input
+
+    async with gateway(tmp_path, agent=agent) as before:
+        run = await before.create_or_reject(
+            "t", "agent", multitask_strategy="enqueue", kwargs={"input": 5}, after_seconds=1.5
+        )
+        before.launch(run)
+    assert not seen.is_set()
+    async with gateway(tmp_path, agent=agent) as after:
+        row = (await after.explain(run.run_id)).run
+        assert (row.status, row.delayed, row.home_epoch) == (RunStatus.pending, True, None)
+        assert await after.wait(run.run_id, timeout=10) == 5
+
+
+async def test_a_drain_does_not_wait_for_its_time(tmp_path: Path) -> None:
+    async with gateway(tmp_path, agent=Agent()) as friend, gateway(tmp_path, agent=Agent()) as home:
+        run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", after_seconds=3600)
+        home.launch(run)
+        async with asyncio.timeout(3):
+            await home.drain(grace=60)
+        assert (await friend.explain(run.run_id)).run.delayed
+
+
+async def test_what_only_this_worker_can_run_ends_with_it(tmp_path: Path) -> None:
+    async with gateway(tmp_path) as other:
+        async with gateway(tmp_path) as home:
+            run_id, agent = await delayed(home, seconds=3600)
+        row = (await other.explain(run_id)).run
+        assert (row.status, row.cancel_cause) == (RunStatus.interrupted, "shutdown")
+        assert not agent.started.is_set()

@@ -1,0 +1,169 @@
+"""The tracking executor: a thread job that outlives its run keeps the thread held, and is seen."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from coordinator import ConflictError, RunContext, RunManager, RunStatus
+from tests.fundamentals.test_tracked_work import ThreadJob
+from tests.support.agents import launched
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture
+def job() -> Iterator[ThreadJob]:
+    job = ThreadJob()
+    yield job
+    job.may_end.set()
+
+
+@pytest.mark.parametrize("nested", [False, True], ids=["its own", "one of its job's"])
+async def test_a_thread_job_that_nobody_tracked_is_waited_for(
+    team: list[RunManager], job: ThreadJob, nested: bool
+) -> None:
+    """Reported failure 3, for code that does not know of `ctx.track`."""
+    a, b = team
+    a.install_executor()
+    loop = asyncio.get_running_loop()
+
+    def outer() -> None:
+        asyncio.run_coroutine_threadsafe(give_away(), loop).result(10)
+
+    async def give_away() -> None:
+        loop.run_in_executor(None, job)
+
+    async def agent(ctx: RunContext) -> None:
+        await asyncio.to_thread(outer if nested else job)
+        await asyncio.Event().wait()
+
+    run = await a.create_or_reject("t")
+    task = a.launch(run, agent)
+    await wait_until(job.begun.is_set, description="the thread has begun")
+    assert await b.cancel(run.run_id)
+    await wait_until(task.done, description="the task is over")
+    _, new = await launched(b, "t", multitask_strategy="interrupt")
+    assert (await b.explain(run.run_id)).phase == "cancelling"
+    health = await a.health()
+    assert (health.thread_jobs, health.outliving) == (1, (run.run_id,))
+    assert not new.started.is_set()
+    job.may_end.set()
+    async with asyncio.timeout(5):
+        await new.started.wait()
+    assert job.over.is_set()
+    health = await a.health()
+    assert (health.thread_jobs, health.outliving) == (0, ())
+
+
+async def test_a_job_given_from_a_thread_is_the_runs_too(team: list[RunManager], job: ThreadJob) -> None:
+    a, _ = team
+    a.install_executor()
+    executor = a._parts.executor
+    assert executor is not None
+
+    async def agent(ctx: RunContext) -> str:
+        await asyncio.to_thread(lambda: executor.submit(job))
+        return "done"
+
+    run = await a.create_or_reject("t")
+    await a.launch(run, agent)
+    with pytest.raises(ConflictError):
+        await a.create_or_reject("t")
+    job.may_end.set()
+    assert await a.wait(run.run_id, timeout=5) == "done"
+
+
+async def test_what_waited_for_a_thread_is_dropped_with_its_run(alone: RunManager, job: ThreadJob) -> None:
+    alone.install_executor(1)
+    began = threading.Event()
+    blocking = asyncio.get_running_loop().run_in_executor(None, job)
+
+    async def agent(ctx: RunContext) -> None:
+        await asyncio.to_thread(began.set)
+
+    run = await alone.create_or_reject("t")
+    alone.launch(run, agent)
+
+    async def queued() -> bool:
+        return (await alone.health()).thread_jobs == 2
+
+    await wait_until(queued, description="it waits for the only thread")
+    assert await alone.cancel(run.run_id, wait=5)
+    job.may_end.set()
+    await blocking
+    assert not began.is_set()
+
+
+async def test_one_that_never_ends_is_settled_by_force_and_counted(alone: RunManager, job: ThreadJob) -> None:
+    alone.install_executor(1)
+
+    async def agent(ctx: RunContext) -> str:
+        asyncio.get_running_loop().run_in_executor(None, job)
+        return "done"
+
+    run = await alone.create_or_reject("t")
+    alone.launch(run, agent)
+    assert await alone.wait(run.run_id, timeout=10) == "done"
+    assert run.status is RunStatus.success
+    health = await alone.health()
+    assert health.outliving == (run.run_id,)
+    assert not health.ready
+    assert any("threads" in complaint for complaint in health.why_not)
+    job.may_end.set()
+    await wait_until(lambda: not job_count(alone), description="the job is over")
+    assert (await alone.health()).ready
+
+
+def job_count(manager: RunManager) -> int:
+    executor = manager._parts.executor
+    assert executor is not None
+    return executor.jobs
+
+
+async def test_jobs_of_nobody_are_nobodys(alone: RunManager, job: ThreadJob) -> None:
+    assert (await alone.health()).thread_jobs is None
+    alone.install_executor()
+    waiting = asyncio.get_running_loop().run_in_executor(None, job)
+    health = await alone.health()
+    assert (health.thread_jobs, health.outliving) == (1, ())
+    job.may_end.set()
+    assert await waiting == "from the thread"
+
+
+async def test_a_run_that_is_over_is_not_held_by_what_it_left_running(
+    alone: RunManager, job: ThreadJob
+) -> None:
+    """A task that its code has started and left (a client's pool) inherits whose it is."""
+    alone.install_executor()
+    go_on, left = asyncio.Event(), list[asyncio.Task[None]]()
+
+    async def later() -> None:
+        await go_on.wait()
+        await asyncio.to_thread(job)
+
+    async def agent(ctx: RunContext) -> None:
+        left.append(asyncio.ensure_future(later()))
+
+    run = await alone.create_or_reject("t")
+    alone.launch(run, agent)
+    await alone.wait(run.run_id, timeout=5)
+    go_on.set()
+    await wait_until(job.begun.is_set, description="it works for nobody")
+    await alone.create_or_reject("t")
+    job.may_end.set()
+    await left[0]
+
+
+async def test_threads_are_those_that_were_asked_for(alone: RunManager) -> None:
+    alone.install_executor(3)
+    executor = alone._parts.executor
+    assert executor is not None
+    assert executor.size == 3
+    names = await asyncio.gather(
+        *(asyncio.to_thread(lambda: threading.current_thread().name) for _ in range(9))
+    )
+    assert len(set(names)) <= 3
+    assert all(name.startswith("coordinator") for name in names)

@@ -1,0 +1,211 @@
+"""Who may do what: one row for each route, and the cells that follow from it.
+
+A route of the gateway without a row here fails `test_authorization`. A row says what a route needs and how
+to ask it; what each caller must be answered follows from that alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import httpx
+
+from coordinator.gateway.caller import Role
+
+AGENT: dict[str, Any] = {"assistant_id": "agent", "input": {}}
+SLOW: dict[str, Any] = {"assistant_id": "agent", "input": {"sleep": 60}}
+MALFORMED = "not-a-uuid"
+
+
+class Who(StrEnum):
+    nobody = "without a key"
+    stranger = "with a wrong key"
+    reader = "reader"
+    user = "user"
+    other = "another user"
+    watcher = "reader of everybody"
+    admin = "admin"
+
+
+ROLES: dict[Who, tuple[Role, str | None]] = {
+    Who.reader: (Role.reader, "alice"),
+    Who.user: (Role.user, "alice"),
+    Who.other: (Role.user, "bob"),
+    Who.watcher: (Role.reader, None),
+    Who.admin: (Role.admin, None),
+}
+
+
+class What(StrEnum):
+    own = "own"
+    foreign = "foreign"
+    missing = "missing"
+    malformed = "malformed"
+    foreign_child = "own thread, foreign run"
+    missing_child = "own thread, missing run"
+
+
+class Needs(StrEnum):
+    public = "public"
+    reader = "reader"
+    user = "user"
+    everybody = "a key that is not for one user"
+    admin = "admin"
+
+    def lets(self, who: Who) -> bool:
+        if self is Needs.public:
+            return True
+        if who not in ROLES:
+            return False
+        role, user_id = ROLES[who]
+        if self is Needs.everybody:
+            return user_id is None
+        return role >= Role[self.value]
+
+
+class Ids(NamedTuple):
+    thread_id: str
+    run_id: str
+
+
+def new_ids() -> Ids:
+    return Ids(str(uuid4()), str(uuid4()))
+
+
+@dataclass(frozen=True)
+class Row:
+    """`own` is what is answered for what is there and may be reached, `hidden` for what is not."""
+
+    needs: Needs
+    own: int = 200
+    hidden: int = 404
+    body: Callable[[Ids], Any] | None = None
+    named: bool = False
+    """The body names a thread or a run, whatever the path does."""
+    in_flight: bool = False
+    """It is about a run that has not ended."""
+
+    def targets(self, path: str) -> tuple[What, ...]:
+        run, thread = "{run_id}" in path, "{thread_id}" in path
+        if not (run or thread or self.named):
+            return (What.own,)
+        several = (run and thread) or (self.named and self.in_flight)
+        children = (What.foreign_child, What.missing_child) if several else ()
+        return (What.own, What.foreign, What.missing, What.malformed, *children)
+
+
+def _run(ids: Ids) -> Any:
+    return AGENT
+
+
+def _nothing(ids: Ids) -> Any:
+    return {}
+
+
+_READ, _WRITE = Row(Needs.reader), Row(Needs.user)
+_RUN = Row(Needs.user, body=_run)
+
+ROWS: dict[tuple[str, str], Row] = {
+    ("GET", "/openapi.json"): Row(Needs.public),
+    ("GET", "/docs"): Row(Needs.public),
+    ("GET", "/docs/oauth2-redirect"): Row(Needs.public),
+    ("GET", "/redoc"): Row(Needs.public),
+    ("GET", "/ok"): Row(Needs.public),
+    ("GET", "/info"): Row(Needs.public),
+    ("GET", "/coordinator/health/live"): Row(Needs.public),
+    ("GET", "/coordinator/health/ready"): Row(Needs.public),
+    # -- assistants: the same for all
+    ("POST", "/assistants/search"): Row(Needs.reader, body=_nothing),
+    ("POST", "/assistants/count"): Row(Needs.reader, body=_nothing),
+    ("GET", "/assistants/{assistant_id}"): _READ,
+    ("GET", "/assistants/{assistant_id}/schemas"): _READ,
+    ("GET", "/assistants/{assistant_id}/graph"): _READ,
+    # -- threads
+    ("POST", "/threads"): Row(Needs.user, body=_nothing),
+    ("GET", "/threads/{thread_id}"): _READ,
+    ("PATCH", "/threads/{thread_id}"): Row(Needs.user, body=lambda ids: {"metadata": {"a": 1}}),
+    ("DELETE", "/threads/{thread_id}"): Row(Needs.user, own=204),
+    ("POST", "/threads/search"): Row(
+        Needs.reader, hidden=200, named=True, body=lambda ids: {"ids": [ids.thread_id]}
+    ),
+    ("POST", "/threads/count"): Row(Needs.reader, body=_nothing),
+    ("POST", "/threads/{thread_id}/copy"): _WRITE,
+    # -- states
+    ("GET", "/threads/{thread_id}/state"): _READ,
+    # The demo assistant keeps one state, and no state of it has a name.
+    ("GET", "/threads/{thread_id}/state/{checkpoint_id}"): Row(Needs.reader, own=404),
+    ("POST", "/threads/{thread_id}/state/checkpoint"): Row(
+        Needs.reader, own=404, body=lambda ids: {"checkpoint": {"checkpoint_id": "c"}}
+    ),
+    ("POST", "/threads/{thread_id}/state"): Row(Needs.user, body=lambda ids: {"values": {"a": 1}}),
+    ("POST", "/threads/{thread_id}/history"): Row(Needs.reader, body=_nothing),
+    # -- runs without a thread of the client's
+    ("POST", "/runs"): _RUN,
+    ("POST", "/runs/stream"): _RUN,
+    ("POST", "/runs/wait"): _RUN,
+    ("POST", "/runs/batch"): Row(
+        Needs.user, named=True, body=lambda ids: [AGENT, {**AGENT, "thread_id": ids.thread_id}]
+    ),
+    ("GET", "/runs/{run_id}"): _READ,
+    ("GET", "/runs/{run_id}/join"): _READ,
+    ("GET", "/runs/{run_id}/stream"): _READ,
+    # -- runs of a thread
+    ("POST", "/threads/{thread_id}/runs"): _RUN,
+    ("POST", "/threads/{thread_id}/runs/stream"): _RUN,
+    ("POST", "/threads/{thread_id}/runs/wait"): _RUN,
+    ("GET", "/threads/{thread_id}/runs"): _READ,
+    ("GET", "/threads/{thread_id}/runs/{run_id}"): _READ,
+    ("GET", "/threads/{thread_id}/runs/{run_id}/join"): _READ,
+    ("GET", "/threads/{thread_id}/runs/{run_id}/stream"): _READ,
+    ("POST", "/threads/{thread_id}/runs/{run_id}/cancel"): Row(Needs.user, own=202, in_flight=True),
+    ("DELETE", "/threads/{thread_id}/runs/{run_id}"): Row(Needs.user, own=204),
+    ("POST", "/runs/cancel"): Row(
+        Needs.user,
+        own=204,
+        named=True,
+        in_flight=True,
+        body=lambda ids: {"thread_id": ids.thread_id, "run_ids": [ids.run_id]},
+    ),
+    # -- operations
+    ("GET", "/coordinator/workers"): Row(Needs.everybody),
+    ("GET", "/coordinator/runs/{run_id}/explain"): _READ,
+    ("GET", "/coordinator/runs/{run_id}/receipt"): _READ,
+    ("GET", "/coordinator/health"): _READ,
+    ("POST", "/coordinator/drain"): Row(Needs.admin, own=202),
+    ("GET", "/metrics"): Row(Needs.everybody),
+}
+
+
+def expected(row: Row, who: Who, what: What) -> int:
+    if not row.needs.lets(who):
+        return 403 if who in ROLES else 401
+    if what is What.malformed:
+        return 422
+    return row.own if answered_in_full(row, who, what) else row.hidden
+
+
+def answered_in_full(row: Row, who: Who, what: What) -> bool:
+    """The target is there for this caller, and what is asked is done."""
+    if not row.needs.lets(who):
+        return False
+    return what is What.own or (what is What.foreign and who in ROLES and ROLES[who][1] is None)
+
+
+class Seen(NamedTuple):
+    """An answer without the ids that were asked for, and without what is its own by design."""
+
+    status: int
+    headers: tuple[tuple[str, str], ...]
+    body: bytes
+
+    @classmethod
+    def of(cls, answer: httpx.Response, ids: Ids) -> Seen:
+        headers = ((name, value) for name, value in answer.headers.items() if name != "x-request-id")
+        body = answer.content
+        for place, value in (("thread", ids.thread_id), ("run", ids.run_id)):
+            body = body.replace(value.encode(), place.encode())
+        return cls(answer.status_code, tuple(sorted(headers)), body)

@@ -1,0 +1,205 @@
+"""The authorisation matrix: every route of the router × every caller × every kind of target."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import pytest_asyncio
+from fastapi.routing import iter_route_contexts
+
+from coordinator import RunManager
+from coordinator.gateway import create_gateway
+from tests.gateway.matrix import (
+    AGENT,
+    MALFORMED,
+    ROLES,
+    ROWS,
+    SLOW,
+    Ids,
+    Needs,
+    Row,
+    Seen,
+    What,
+    Who,
+    answered_in_full,
+    expected,
+    new_ids,
+)
+from tests.support.asgi import key_for, serving
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def routes() -> Iterator[tuple[str, str]]:
+    """Of the router: what is added there is here."""
+    for route in iter_route_contexts(create_gateway(RunManager()).routes):
+        for method in sorted((route.methods or {"any"}) - {"HEAD"}):
+            yield method, route.path or str(route.original_route)
+
+
+async def test_every_route_has_a_row_and_every_row_a_route() -> None:
+    assert set(routes()) == set(ROWS)
+
+
+class World:
+    """A gateway with keys, and what alice, bob and the admin have there."""
+
+    def __init__(self, client: httpx.AsyncClient, keys: dict[Who, dict[str, str]]) -> None:
+        self._client = client
+        self._targets: dict[tuple[Who, What], Ids] = {}
+        self.keys = {**keys, Who.nobody: {}, Who.stranger: {"x-api-key": "rck_000000000000_no"}}
+
+    def forget_targets(self) -> None:
+        self._targets.clear()
+
+    async def ask(self, who: Who, method: str, path: str, body: Any = None) -> httpx.Response:
+        return await self._client.request(method, path, headers=self.keys[who], json=body)
+
+    async def thread(self, who: Who, *, in_flight: bool = False) -> Ids:
+        """A thread of that user with a run on it."""
+        made = await self.ask(who, "POST", "/threads", {"metadata": {"secret": f"of {who}"}})
+        thread_id: str = made.json()["thread_id"]
+        path, body = ("runs", SLOW) if in_flight else ("runs/wait", AGENT)
+        begun = await self.ask(who, "POST", f"/threads/{thread_id}/{path}", body)
+        assert begun.status_code == 200, begun.text
+        return Ids(thread_id, begun.headers["content-location"].rpartition("/")[2])
+
+    async def target(self, who: Who, what: What, row: Row, *, again: bool) -> Ids:
+        """`again`: the same for all who leave it as it is."""
+        mine = {Who.other: Who.other, Who.admin: Who.admin, Who.watcher: Who.admin}.get(who, Who.user)
+        if not again or (mine, what) not in self._targets:
+            self._targets[mine, what] = await self._made(mine, what, row.in_flight)
+        return self._targets[mine, what] if again else self._targets.pop((mine, what))
+
+    async def _made(self, mine: Who, what: What, in_flight: bool) -> Ids:
+        theirs = Who.user if mine is Who.other else Who.other
+        if what is What.missing:
+            return new_ids()
+        if what is What.malformed:
+            return Ids(MALFORMED, MALFORMED)
+        if what is What.foreign:
+            return await self.thread(theirs, in_flight=in_flight)
+        own = await self.thread(mine, in_flight=in_flight)
+        if what is What.own:
+            return own
+        if what is What.missing_child:
+            return Ids(own.thread_id, new_ids().run_id)
+        return Ids(own.thread_id, (await self.thread(theirs, in_flight=in_flight)).run_id)
+
+
+@asynccontextmanager
+async def world(folder: Path) -> AsyncGenerator[World]:
+    file = folder / "keys.json"
+    keys = {who: key_for(file, role, user_id) for who, (role, user_id) in ROLES.items()}
+    async with serving(api_keys=file) as (_, client):
+        yield World(client, keys)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
+    """One for all cells: to make a gateway takes longer than to ask it."""
+    async with world(tmp_path_factory.mktemp("keys")) as made:
+        yield made
+
+
+DRAIN = ("POST", "/coordinator/drain")
+
+
+@pytest.mark.parametrize("route", [route for route in ROWS if route != DRAIN], ids=" ".join)
+async def test_every_cell(route: tuple[str, str], here: World) -> None:
+    await check_cells(here, route)
+
+
+async def test_every_cell_of_the_drain(tmp_path: Path) -> None:
+    async with world(tmp_path) as leaving:
+        await check_cells(leaving, DRAIN)
+
+
+async def check_cells(here: World, route: tuple[str, str]) -> None:
+    (method, path), row = route, ROWS[route]
+    here.forget_targets()
+    for who in Who:
+        seen: dict[What, Seen] = {}
+        for what in row.targets(path):
+            spent = answered_in_full(row, who, what) and row.needs in (Needs.user, Needs.admin)
+            ids = await here.target(who, what, row, again=not spent)
+            place = path.format(**ids._asdict(), assistant_id="agent", checkpoint_id="c")
+            answer = await here.ask(who, method, place, None if row.body is None else row.body(ids))
+            cell = f"{who}, {what}: {answer.status_code} {answer.text[:300]}"
+            assert answer.status_code == expected(row, who, what), cell
+            seen[what] = Seen.of(answer, ids)
+            if not row.needs.lets(who):
+                assert "secret" not in answer.text, cell
+        _check_that_nothing_shows(row, who, seen)
+
+
+def _check_that_nothing_shows(row: Row, who: Who, seen: dict[What, Seen]) -> None:
+    if not row.needs.lets(who):
+        assert len(set(seen.values())) == 1, f"{who} learns what is there: {seen}"
+    elif What.foreign in seen and ROLES[who][1] is not None:
+        assert seen[What.foreign] == seen[What.missing], who
+    if What.foreign_child in seen and row.needs.lets(who):
+        assert seen[What.foreign_child] == seen[What.missing_child], who
+
+
+async def test_an_id_that_is_taken_by_another_user_says_nothing_of_it(here: World) -> None:
+    ids = await here.thread(Who.other)
+    for if_exists in ("raise", "do_nothing"):
+        body = {"thread_id": ids.thread_id, "if_exists": if_exists}
+        answer = await here.ask(Who.user, "POST", "/threads", body)
+        assert answer.status_code == 409
+        assert "secret" not in answer.text
+
+
+async def test_cancelling_all_is_all_of_the_callers(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        theirs = await here.thread(Who.other, in_flight=True)
+        nothing = await here.ask(Who.user, "POST", "/runs/cancel", {"status": "all"})
+        mine = await here.thread(Who.user, in_flight=True)
+        done = await here.ask(Who.user, "POST", "/runs/cancel", {"status": "all"})
+        assert (nothing.status_code, done.status_code) == (404, 204)
+        for ids, who, cancelled in ((theirs, Who.other, False), (mine, Who.user, True)):
+            receipt = await here.ask(who, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
+            assert (receipt.json()["requested_at"] is not None) is cancelled
+
+
+async def test_a_batch_with_a_foreign_thread_begins_nothing(here: World) -> None:
+    theirs, mine = await here.thread(Who.other), await here.thread(Who.user)
+    batch = [{**SLOW, "thread_id": thread} for thread in (mine.thread_id, theirs.thread_id)]
+    assert (await here.ask(Who.user, "POST", "/runs/batch", batch)).status_code == 404
+    found = await here.ask(Who.user, "GET", f"/threads/{mine.thread_id}/runs?status=running")
+    assert found.json() == []
+    runs = await here.ask(Who.other, "GET", f"/threads/{theirs.thread_id}/runs")
+    assert [run["run_id"] for run in runs.json()] == [theirs.run_id]
+
+
+async def test_a_thread_of_an_admin_is_nobody_elses(here: World) -> None:
+    """It has no user; to a user it looks missing, and no run of a user makes it his."""
+    ids, missing = await here.thread(Who.admin), new_ids()
+    for path in ("", "/runs", "/state"):
+        answers = [
+            Seen.of(await here.ask(Who.user, "GET", f"/threads/{one.thread_id}{path}"), one)
+            for one in (ids, missing)
+        ]
+        assert answers[0] == answers[1]
+        assert answers[0].status == 404
+    for body in (AGENT, {**AGENT, "if_not_exists": "create"}):
+        answer = await here.ask(Who.user, "POST", f"/threads/{ids.thread_id}/runs/wait", body)
+        assert answer.status_code == 404
+    assert (await here.ask(Who.user, "GET", f"/threads/{ids.thread_id}")).status_code == 404
+
+
+async def test_a_reader_of_a_stream_may_not_cancel_by_leaving(here: World) -> None:
+    ids = await here.thread(Who.user, in_flight=True)
+    for path in ("stream", "join"):
+        answer = await here.ask(
+            Who.reader,
+            "GET",
+            f"/threads/{ids.thread_id}/runs/{ids.run_id}/{path}?cancel_on_disconnect=1",
+        )
+        assert answer.status_code == 403

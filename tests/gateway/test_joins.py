@@ -1,0 +1,131 @@
+"""Waiting for the end of a run: what is answered, and that it is this run's end and not the thread's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.gateway.conftest import Pair
+from tests.support.gateway_agents import GATES
+from tests.support.gateways import Served, all_closed, demo, new_thread, start_running, until_status
+
+
+async def test_each_run_answers_for_itself(pair: Pair, thread: str) -> None:
+    here, there = pair
+    runs = [
+        (await here.sdk.runs.create(thread, "agent", input=demo(tag=tag, fail=tag == "c")))["run_id"]
+        for tag in "abcd"
+    ]
+    last = await there.sdk.runs.join(thread, runs[-1])
+    assert last["log"] == ["a:1", "b:1", "d:1"]
+    for _ in range(2):
+        assert (await there.sdk.runs.join(thread, runs[0]))["log"] == ["a:1"]
+        assert (await here.sdk.runs.join(thread, runs[1]))["log"] == ["a:1", "b:1"]
+        assert (await there.sdk.runs.join(thread, runs[2]))["__error__"] == {
+            "error": "ValueError",
+            "message": "demo failure requested",
+        }
+
+
+async def test_many_wait_for_one(pair: Pair, thread: str) -> None:
+    here, there = pair
+    run = (await here.sdk.runs.create(thread, "gated", input={"gate": thread}))["run_id"]
+    waiting = [
+        asyncio.create_task(served.sdk.runs.join(thread, run)) for _ in range(10) for served in (here, there)
+    ]
+    await until_status(there.sdk, thread, run, "running")
+    GATES[thread].set()
+    assert await asyncio.gather(*waiting) == [{"log": ["run:through"]}] * 20
+
+
+async def test_headers_come_before_the_run_ends_and_white_space_while_it_lasts(
+    pair: Pair, thread: str
+) -> None:
+    here, there = pair
+    asked = {"assistant_id": "gated", "input": {"gate": thread}}
+    async with here.raw.stream("POST", f"/threads/{thread}/runs/wait", json=asked) as response:
+        path = response.headers["content-location"]
+        assert response.headers["location"] == f"{path}/join"
+        assert response.headers["content-type"] == "application/json"
+        async with there.raw.stream("GET", f"{path}/join") as joined:
+            assert joined.headers["location"] == f"{path}/join"
+            assert joined.headers["content-location"] == path
+            bodies = [response.aiter_raw(), joined.aiter_raw()]
+            for body in bodies:
+                assert [await anext(body) for _ in range(2)] == [b"\n", b"\n"]
+            GATES.setdefault(thread, asyncio.Event()).set()
+            for body in bodies:
+                rest = b"".join([chunk async for chunk in body])
+                assert json.loads(rest) == {"log": ["run:through"]}
+
+
+async def test_an_interrupted_run_answers_with_what_was_done(pair: Pair, thread: str) -> None:
+    here, there = pair
+    run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
+    waiting = asyncio.create_task(there.sdk.runs.join(thread, run))
+    await there.sdk.runs.cancel(thread, run)
+    assert await waiting == {"log": ["a:begun"]}
+
+
+async def test_a_run_that_is_rolled_back_meanwhile_answers_with_what_is_left(pair: Pair, thread: str) -> None:
+    here, there = pair
+    await here.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
+    run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
+    waiting = asyncio.create_task(there.sdk.runs.join(thread, run))
+    await there.sdk.runs.cancel(thread, run, action="rollback")
+    assert (await waiting)["log"] == ["kept:1"]
+
+
+async def test_a_paused_run_is_a_success_on_an_interrupted_thread(pair: Pair, thread: str) -> None:
+    here, there = pair
+    asked = await here.sdk.runs.wait(thread, "asker")
+    question = {"value": "really?", "id": "q1"}
+    assert asked == {"asked": True, "__interrupt__": [question]}
+    (run,) = await there.sdk.runs.list(thread)
+    assert run["status"] == "success"
+    assert await there.sdk.runs.join(thread, run["run_id"]) == asked
+    shown = await there.sdk.threads.get(thread)
+    assert shown["status"] == "interrupted"
+    assert [one for listed in shown["interrupts"].values() for one in listed] == [question]
+    state = await there.sdk.threads.get_state(thread)
+    assert (state["next"], state["interrupts"]) == (["asker"], [question])
+    assert await here.sdk.runs.wait(thread, "asker", command={"resume": "yes"}) == {"answer": "yes"}
+    shown = await there.sdk.threads.get(thread)
+    assert (shown["status"], shown["interrupts"]) == ("idle", {})
+
+
+async def test_a_result_need_not_be_an_object(one: Served) -> None:
+    thread = await new_thread(one.sdk)
+    assert await one.sdk.runs.wait(thread, "words") == "just text"
+    assert await one.sdk.runs.wait(thread, "surrogates") == {"text": "? half"}
+
+
+@pytest.mark.parametrize("raise_error", [True, False])
+async def test_the_client_raises_what_the_run_failed_with(one: Served, raise_error: bool) -> None:
+    thread = await new_thread(one.sdk)
+    if raise_error:
+        with pytest.raises(Exception, match="ValueError: demo failure requested"):
+            await one.sdk.runs.wait(thread, "agent", input=demo(fail=True))
+    else:
+        answer = await one.sdk.runs.wait(thread, "agent", input=demo(fail=True), raise_error=False)
+        assert answer["__error__"]["error"] == "ValueError"
+
+
+async def test_an_unknown_run_is_not_found(one: Served) -> None:
+    thread = await new_thread(one.sdk)
+    for path in (f"/threads/{thread}/runs/{uuid4()}/join", f"/runs/{uuid4()}/join"):
+        assert (await one.raw.get(path)).status_code == 404
+
+
+async def test_a_run_that_is_deleted_meanwhile_ends_the_waiting(pair: Pair, thread: str) -> None:
+    here, there = pair
+    run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
+    waiting = asyncio.create_task(there.sdk.runs.join(thread, run))
+    await here.sdk.threads.delete(thread)
+    answer: Any = await waiting
+    assert answer in ({}, {"log": ["a:begun"]})
+    await all_closed(there)

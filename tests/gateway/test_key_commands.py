@@ -1,0 +1,96 @@
+"""`coordinator keys`: a key is shown once, on stdout, and does what its role says."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from coordinator.cli import app
+from coordinator.gateway.caller import Caller, Role
+from coordinator.gateway.keys import Keys
+
+DONE, FAILED, USAGE = 0, 1, 2
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+def test_a_key_is_all_that_is_on_stdout_and_is_known_at_once(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["keys", "create", "--file", str(file), "--user", "alice"]) == DONE
+    out, err = capsys.readouterr()
+    text = out.strip()
+    assert out == f"{text}\n"
+    assert text not in err
+    found = Keys(file).caller_of(text)
+    assert found is not None
+    assert (found.user_id, found.role) == ("alice", Role.user)
+
+
+def test_no_list_and_no_file_shows_a_key_or_its_hash(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app.run(["keys", "create", "--file", str(file), "--role", "admin", "--json"])
+    made = json.loads(capsys.readouterr().out)["key"]
+    app.run(["keys", "list", "--file", str(file)])
+    app.run(["keys", "list", "--file", str(file), "--json"])
+    out, err = capsys.readouterr()
+    assert made["id"] in out
+    secret = made["text"].split("_", 2)[2]
+    assert secret not in out + err + file.read_text()
+    assert json.loads(file.read_text())["keys"][0]["hash"] not in out + err
+
+
+def test_a_revoked_key_is_nobodys(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    app.run(["keys", "create", "--file", str(file), "--role", "reader", "--everyone"])
+    text = capsys.readouterr().out.strip()
+    assert Keys(file).caller_of(text) == Caller(None, Role.reader, text.split("_")[1])
+    assert app.run(["keys", "revoke", text.split("_")[1], "--file", str(file)]) == DONE
+    assert Keys(file).caller_of(text) is None
+    assert app.run(["keys", "revoke", text.split("_")[1], "--file", str(file)]) == FAILED
+
+
+def test_a_whole_key_can_be_revoked_and_is_not_repeated(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    app.run(["keys", "create", "--file", str(file), "--user", "a"])
+    text = capsys.readouterr().out.strip()
+    for _ in range(2):
+        app.run(["keys", "revoke", text, "--file", str(file)])
+        out, err = capsys.readouterr()
+        assert text.split("_", 2)[2] not in out + err
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        [],
+        ["--role", "reader"],
+        ["--role", "admin", "--user", "alice"],
+        ["--role", "user", "--everyone"],
+        ["--role", "reader", "--user", "a", "--everyone"],
+        ["--role", "root", "--user", "a"],
+        ["--user", "a", "--expires", "soon"],
+        ["--user", "a\x1b[31m"],
+    ],
+    ids=" ".join,
+)
+def test_what_does_not_fit_is_usage_and_makes_no_file(
+    file: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert app.run(["keys", "create", "--file", str(file), *options]) == USAGE
+    assert "\x1b" not in capsys.readouterr().err
+    assert not file.exists()
+
+
+def test_a_file_that_is_not_there_or_broken_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert app.run(["keys", "list", "--file", str(file)]) == USAGE
+    file.write_text("rck_0123456789ab_SECRET")
+    file.chmod(0o600)
+    assert app.run(["keys", "list", "--file", str(file), "--json"]) == USAGE
+    err = capsys.readouterr().err
+    assert "keys.json" in err
+    assert "SECRET" not in err

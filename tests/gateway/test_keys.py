@@ -1,0 +1,249 @@
+"""API keys: hashed at rest, scoped, reloaded, refused in every spelling but their own."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from fastapi import Request
+
+from coordinator.errors import InvalidArgument
+from coordinator.gateway import key_file
+from coordinator.gateway.caller import Caller, Role
+from coordinator.gateway.key_file import KeyFileError
+from coordinator.gateway.keys import LOOK_EVERY, Keys, presented
+from tests.support.asgi import key_for, serving
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "keys.json"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+def test_a_key_is_known_by_its_hash_alone(path: Path) -> None:
+    key, text = key_file.create(path, role=Role.user, user_id="alice", name="laptop")
+    assert text not in path.read_text()
+    assert text.rpartition("_")[2] not in path.read_text()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert Keys(path).caller_of(text) == Caller("alice", Role.user, key.id)
+
+
+def test_a_secret_has_256_bits_and_no_two_are_alike(path: Path) -> None:
+    texts = {key_file.create(path, role=Role.admin, user_id=None)[1] for _ in range(50)}
+    assert len(texts) == 50
+    assert all(len(text.split("_", 2)[2]) == 43 for text in texts)
+
+
+_SPOILT: dict[str, Callable[[str], str]] = {
+    "shorter": lambda text: text[:-1],
+    "longer": lambda text: text + "A",
+    "in capitals": lambda text: text.upper(),
+    "another prefix": lambda text: text.replace("rck_", "rcx_"),
+    "the id alone": lambda text: text.split("_", 2)[1],
+    "another id": lambda text: "_".join(["rck", "0" * 12, text.split("_", 2)[2]]),
+    "empty": lambda text: "",
+    "prefix": lambda text: "rck_",
+    "no id": lambda text: "rck__" + text.split("_", 2)[2],
+    "no secret": lambda text: "_".join(text.split("_")[:2]) + "_",
+    "letters of others": lambda text: "ключ",
+    "NUL": lambda text: "\x00",
+}
+
+
+@pytest.mark.parametrize("spoil", _SPOILT)
+def test_a_spoilt_key_is_nobodys(path: Path, spoil: str) -> None:
+    _, text = key_file.create(path, role=Role.admin, user_id=None)
+    assert Keys(path).caller_of(_SPOILT[spoil](text)) is None
+
+
+def test_the_hash_is_no_key(path: Path) -> None:
+    key, _ = key_file.create(path, role=Role.admin, user_id=None)
+    assert Keys(path).caller_of(key.hash) is None
+    assert Keys(path).caller_of(f"rck_{key.id}_{key.hash}") is None
+
+
+@pytest.mark.parametrize(
+    ("role", "user"), [(Role.user, None), (Role.admin, "alice"), (Role.reader, "a\nb"), (Role.user, "")]
+)
+def test_a_role_and_its_scope_fit(path: Path, role: Role, user: str | None) -> None:
+    with pytest.raises(InvalidArgument):
+        key_file.create(path, role=role, user_id=user)
+    assert not path.exists()
+
+
+def test_an_expired_key_is_refused(path: Path) -> None:
+    now = datetime.now(UTC)
+    _, old = key_file.create(path, role=Role.admin, user_id=None, expires_at=now - timedelta(seconds=1))
+    _, new = key_file.create(path, role=Role.admin, user_id=None, expires_at=now + timedelta(hours=1))
+    keys = Keys(path)
+    assert keys.caller_of(old) is None
+    assert keys.caller_of(new) is not None
+
+
+def test_a_changed_file_is_read_again_and_a_revoked_key_refused(path: Path, clock: Clock) -> None:
+    key, text = key_file.create(path, role=Role.admin, user_id=None)
+    keys = Keys(path, clock=clock)
+    key_file.revoke(path, key.id)
+    _, other = key_file.create(path, role=Role.user, user_id="bob")
+    assert keys.caller_of(text) is not None
+    clock.now += LOOK_EVERY
+    assert keys.caller_of(text) is None
+    assert keys.caller_of(other) is not None
+
+
+@pytest.mark.parametrize("harm", ["broken", "writable", "gone"])
+def test_a_harmed_file_locks_nobody_out_and_lets_nobody_in(
+    path: Path, clock: Clock, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, text = key_file.create(path, role=Role.admin, user_id=None)
+    keys = Keys(path, clock=clock)
+    _, later = key_file.create(path, role=Role.admin, user_id=None)
+    if harm == "broken":
+        path.write_text('{"version": 1, "keys": [')
+    elif harm == "writable":
+        path.chmod(0o666)
+    else:
+        path.unlink()
+    for _ in range(3):
+        clock.now += LOOK_EVERY
+        assert keys.caller_of(text) is not None
+        assert keys.caller_of(later) is None
+    assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
+
+
+@pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
+def test_a_file_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
+    key_file.create(path, role=Role.admin, user_id=None)
+    path.chmod(mode)
+    with pytest.raises(KeyFileError, match="chmod"):
+        Keys(path)
+
+
+def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    path = folder / "keys.json"
+    key_file.create(path, role=Role.admin, user_id=None)
+    folder.chmod(0o777)
+    with pytest.raises(KeyFileError, match="folder"):
+        Keys(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+def test_a_file_of_another_user_is_refused(path: Path) -> None:
+    key_file.create(path, role=Role.admin, user_id=None)
+    os.chown(path, 12345, -1)
+    with pytest.raises(KeyFileError, match="another user"):
+        Keys(path)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "[]",
+        '{"version": 2, "keys": []}',
+        '{"keys": [{"id": "0123456789ab"}]}',
+        '{"keys": "rck_0123456789ab_SECRET"}',
+        '{"keys": [{"secret": "rck_0123456789ab_SECRET"}]}',
+    ],
+)
+def test_what_is_no_key_file_is_named_without_its_contents(path: Path, text: str) -> None:
+    path.write_text(text)
+    path.chmod(0o600)
+    with pytest.raises(KeyFileError) as raised:
+        Keys(path)
+    assert "SECRET" not in str(raised.value)
+
+
+def test_two_keys_with_one_id_are_refused(path: Path) -> None:
+    key_file.create(path, role=Role.admin, user_id=None)
+    document = json.loads(path.read_text())
+    document["keys"] *= 2
+    path.write_text(json.dumps(document))
+    with pytest.raises(KeyFileError, match="one id"):
+        Keys(path)
+
+
+def test_keys_that_are_made_at_once_are_all_kept(path: Path) -> None:
+    def make(number: int) -> str:
+        return key_file.create(path, role=Role.user, user_id=f"u{number}")[1]
+
+    with ThreadPoolExecutor(8) as pool:
+        made = list(pool.map(make, range(24)))
+    keys = Keys(path)
+    assert all(keys.caller_of(text) is not None for text in made)
+    assert [entry.name for entry in path.parent.iterdir() if entry.suffix == ".tmp"] == []
+
+
+def test_revoking_keeps_the_files_mode_and_the_other_keys(path: Path) -> None:
+    first, _ = key_file.create(path, role=Role.admin, user_id=None)
+    _, second = key_file.create(path, role=Role.admin, user_id=None)
+    path.chmod(0o640)
+    assert key_file.revoke(path, first.id) == first
+    assert key_file.revoke(path, first.id) is None
+    assert path.stat().st_mode & 0o777 == 0o640
+    assert Keys(path).caller_of(second) is not None
+
+
+def _request(*headers: tuple[str, str]) -> Request:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    return Request({"type": "http", "headers": raw})
+
+
+@pytest.mark.parametrize(
+    ("headers", "key"),
+    [
+        ([("x-api-key", "k")], "k"),
+        ([("authorization", "Bearer k")], "k"),
+        ([("authorization", "bearer  k ")], "k"),
+        ([("authorization", "Basic abc"), ("x-api-key", "k")], "k"),
+        ([("authorization", "Bearer k"), ("x-api-key", "k")], "k"),
+        ([("authorization", "Bearer other"), ("x-api-key", "k")], None),
+        ([("x-api-key", "k"), ("x-api-key", "other")], None),
+        ([("authorization", "k")], None),
+        ([("cookie", "x-api-key=k")], None),
+        ([], None),
+    ],
+)
+def test_where_a_key_is_looked_for(headers: list[tuple[str, str]], key: str | None) -> None:
+    assert presented(_request(*headers)) == key
+
+
+@pytest.fixture(params=["x-api-key", "bearer"])
+def spelling(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+async def test_a_request_without_a_key_is_refused_and_one_with_it_served(path: Path, spelling: str) -> None:
+    text = key_for(path, Role.admin)["x-api-key"]
+    headers = {"x-api-key": text} if spelling == "x-api-key" else {"authorization": f"Bearer {text}"}
+    async with serving(api_keys=path) as (_, client):
+        refused = await client.get("/coordinator/workers")
+        served = await client.get("/coordinator/workers", headers=headers)
+    assert refused.status_code == 401
+    assert refused.headers["www-authenticate"] == "Bearer"
+    assert served.status_code == 200
+
+
+async def test_a_missing_key_file_is_an_error_of_the_start(path: Path) -> None:
+    with pytest.raises(KeyFileError):
+        async with serving(api_keys=path):
+            pass

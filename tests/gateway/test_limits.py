@@ -1,0 +1,188 @@
+"""How much one may send, how often, and how long: refused with what a client needs to know."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive, Scope, Send
+
+from coordinator import RunManager
+from coordinator.gateway.caller import Role
+from coordinator.gateway.middleware.bodies import Bodies
+from coordinator.gateway.middleware.rate import MOST_CALLERS, Buckets
+from coordinator.settings import Settings
+from tests.support.asgi import key_for, serving
+from tests.support.waiting import wait_until
+
+MAX = 4096
+
+
+def body_of(size: int) -> bytes:
+    return b'{"metadata": {"a": "' + b"x" * (size - 23) + b'"}}'
+
+
+async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(body), 100):
+        yield body[start : start + 100]
+
+
+@pytest.mark.parametrize("chunked", [False, True], ids=["with a length", "in chunks"])
+async def test_a_body_that_is_too_large_is_refused(chunked: bool) -> None:
+    async with serving(max_body_bytes=MAX) as (_, client):
+        for size, status in ((MAX, 200), (MAX + 1, 413), (MAX * 50, 413)):
+            body = body_of(size)
+            answer = await client.post(
+                "/threads",
+                content=in_pieces(body) if chunked else body,
+                headers={"content-type": "application/json"},
+            )
+            assert answer.status_code == status, size
+            if status == 413:
+                assert answer.json() == {"detail": f"the body is larger than {MAX} bytes"}
+
+
+async def test_a_length_that_lies_is_not_believed() -> None:
+    async with serving(max_body_bytes=MAX) as (_, client):
+        headers = {"content-type": "application/json", "content-length": "10"}
+        answer = await client.post("/threads", content=in_pieces(body_of(MAX + 1)), headers=headers)
+        assert answer.status_code == 413
+        huge = await client.post("/threads", headers={"content-length": "9" * 5000}, content=in_pieces(b"{}"))
+        assert huge.status_code == 413
+
+
+async def test_a_body_that_does_not_come_ends_the_wait_and_a_long_answer_is_no_body() -> None:
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await receive()
+
+    never = asyncio.Event()
+    messages: list[Message] = [{"type": "http.request", "body": b"{", "more_body": True}]
+
+    async def receive() -> Message:
+        if not messages:
+            await never.wait()
+        return messages.pop()
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    scope: dict[str, Any] = {"type": "http", "headers": []}
+    with pytest.raises(HTTPException) as raised:
+        await Bodies(app, max_bytes=MAX, within=0.01)(scope, receive, send)
+    assert raised.value.status_code == 408
+    messages[:] = [{"type": "http.request", "body": b"", "more_body": False}]
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):  # far beyond the time for a body, which is complete
+            await Bodies(app, max_bytes=MAX, within=0.01)(scope, receive, send)
+
+
+def test_a_bucket_gives_a_seconds_worth_and_fills_again() -> None:
+    now = [0.0]
+    buckets = Buckets(2.0, clock=lambda: now[0])
+    assert [buckets.take("a"), buckets.take("a")] == [None, None]
+    assert buckets.take("a") == 0.5
+    assert buckets.take("b") is None
+    now[0] += 0.5
+    assert buckets.take("a") is None
+    assert buckets.take("a") is not None
+    now[0] += 1000
+    assert [buckets.take("a") for _ in range(3)] == [None, None, 0.5]
+
+
+def test_less_than_one_a_second_is_a_rate_too() -> None:
+    now = [0.0]
+    buckets = Buckets(0.1, clock=lambda: now[0])
+    assert buckets.take("a") is None
+    assert buckets.take("a") == pytest.approx(10.0)
+    now[0] += 10.01
+    assert buckets.take("a") is None
+
+
+def test_a_clock_that_stands_still_gives_nothing_and_memory_is_bounded() -> None:
+    buckets = Buckets(1.0, clock=lambda: 0.0)
+    for number in range(MOST_CALLERS + 500):
+        assert buckets.take(f"caller {number}") is None
+    assert len(buckets._levels) == MOST_CALLERS
+    assert buckets.take(f"caller {MOST_CALLERS + 499}") is not None
+
+
+async def test_a_caller_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    alice, again, bob = (key_for(file, Role.user, user) for user in ("alice", "alice", "bob"))
+    async with serving(api_keys=file, rate_limit=0.01) as (_, client):
+        first = await client.get("/coordinator/health", headers=alice)
+        refused = [await client.get("/coordinator/health", headers=key) for key in (alice, again)]
+        assert first.status_code == 200
+        for answer in refused:  # another key of the same user is the same caller
+            assert answer.status_code == 429
+            assert 1 <= int(answer.headers["retry-after"]) <= 100
+        assert (await client.get("/coordinator/health", headers=bob)).status_code == 200
+        for _ in range(5):
+            assert (await client.get("/ok", headers=alice)).status_code == 200
+
+
+async def test_streams_and_waits_are_bounded_and_a_cancel_is_not() -> None:
+    async with serving(max_streams=1) as (gateway, client):
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        slow = {"assistant_id": "agent", "input": {"sleep": 60}}
+        run = (await client.post(f"/threads/{thread}/runs", json=slow)).json()["run_id"]
+        path = f"/threads/{thread}/runs/{run}"
+        held = asyncio.create_task(client.get(f"{path}/join"))
+        await wait_until(lambda: gateway.state.services.watchers.open == 1, description="the join is held")
+        for refused in (
+            await client.post("/runs/wait", json={"assistant_id": "agent"}),
+            await client.post("/runs/stream", json={"assistant_id": "agent"}),
+            await client.get(f"{path}/stream"),
+        ):
+            assert refused.status_code in (429, 503)
+            assert refused.headers["retry-after"]
+        runs = await client.get(f"/threads/{thread}/runs")
+        assert [one["run_id"] for one in runs.json()] == [run], "nothing was begun for whom there is no room"
+        assert (await client.post(f"{path}/cancel?wait=1")).status_code == 200
+        assert (await held).status_code == 200
+        assert (await client.post("/runs/wait", json={"assistant_id": "agent"})).status_code == 200
+
+
+async def test_waiting_runs_are_bounded_for_a_thread_and_for_a_user(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    key = key_for(file, Role.user, "alice")
+    settings = Settings(tick=0.05, grace=0, max_waiting_per_thread=2, max_waiting_per_user=3)
+    async with serving(manager=RunManager(settings=settings), api_keys=file, headers=key) as (_, client):
+        slow = {"assistant_id": "agent", "input": {"sleep": 60}}
+        threads = [(await client.post("/threads", json={})).json()["thread_id"] for _ in range(3)]
+        answers = {
+            (number, nth): await client.post(f"/threads/{thread}/runs", json=slow)
+            for (number, thread), nth in itertools.product(enumerate(threads[:2]), range(4))
+        }
+        statuses = {place: answer.status_code for place, answer in answers.items()}
+        # One runs, two wait; on the second thread one runs, one waits: then the user has three.
+        assert statuses == {
+            (0, 0): 200, (0, 1): 200, (0, 2): 200, (0, 3): 429,
+            (1, 0): 200, (1, 1): 200, (1, 2): 429, (1, 3): 429,
+        }  # fmt: skip
+        assert answers[0, 3].headers["retry-after"]
+        assert (await client.post(f"/threads/{threads[2]}/runs", json=slow)).status_code == 200
+        replacing = {**slow, "multitask_strategy": "interrupt"}
+        assert (await client.post(f"/threads/{threads[2]}/runs", json=replacing)).status_code == 429
+
+
+@pytest.mark.parametrize("size", [100, 2000])
+async def test_metadata_is_bounded_wherever_it_stands(size: int) -> None:
+    metadata = {"a": "x" * size}
+    async with serving(max_metadata_bytes=1000) as (_, client):
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        run = {"assistant_id": "agent", "metadata": metadata}
+        answers = [
+            await client.post("/threads", json={"metadata": metadata}),
+            await client.patch(f"/threads/{thread}", json={"metadata": metadata}),
+            await client.post(f"/threads/{thread}/runs", json=run),
+            await client.post("/runs", json=run),
+            await client.post("/runs/batch", json=[{"assistant_id": "agent"}, run]),
+        ]
+    assert {answer.status_code for answer in answers} == {200 if size == 100 else 422}

@@ -1,0 +1,101 @@
+"""Every request has an id: in its answer, in its log lines, also where it failed; and no secret is logged."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+
+import httpx
+import pytest
+
+from coordinator import RunManager
+from coordinator.gateway import create_gateway
+from coordinator.gateway.caller import Role
+from coordinator.gateway.request_id import InLogs, request_id
+from tests.support.asgi import key_for, serving
+
+
+@pytest.mark.parametrize("given", ["a", "3f2a-77", "A.b_c:9", "x" * 128])
+def test_a_well_formed_id_is_kept(given: str) -> None:
+    assert request_id(given) == given
+
+
+@pytest.mark.parametrize("given", ["", "x" * 129, "a b", "a\nb", "a\x1b[31m", "ä", "a;b", "<script>", None])
+def test_any_other_is_replaced(given: str | None) -> None:
+    made = request_id(given)
+    assert made != given
+    assert request_id(made) == made
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/ok", {}, 200),
+        ("/nowhere", {}, 404),
+        ("/threads/x", {}, 422),
+        ("/ok", {"host": "evil.example"}, 403),
+        ("/ok", {"origin": "null"}, 403),
+    ],
+)
+async def test_every_answer_carries_the_id(path: str, headers: dict[str, str], status: int) -> None:
+    async with serving() as (_, client):
+        answer = await client.get(path, headers={"x-request-id": "mine-1", **headers})
+        assert (answer.status_code, answer.headers["x-request-id"]) == (status, "mine-1")
+        made = await client.get(path, headers=headers)
+        assert len(made.headers.get_list("x-request-id")) == 1
+
+
+async def test_a_failure_is_one_answer_without_a_traceback_and_one_log_entry_with_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    gateway = create_gateway(RunManager())
+
+    @gateway.get("/broken")
+    async def broken() -> None:
+        raise ZeroDivisionError("a secret of the code")
+
+    transport = httpx.ASGITransport(gateway)
+    async with (
+        gateway.running(),
+        httpx.AsyncClient(transport=transport, base_url="http://localhost") as client,
+    ):
+        answer = await client.get("/broken", headers={"x-request-id": "mine-2"})
+    assert answer.status_code == 500
+    assert answer.headers["x-request-id"] == "mine-2"
+    assert set(answer.json()) == {"detail"}
+    assert "secret" not in answer.text
+    assert "Traceback" not in answer.text
+    failures = [one for one in caplog.records if one.name.startswith("coordinator") and one.exc_info]
+    assert len(failures) == 1
+
+
+async def test_keys_queries_and_forged_lines_are_not_logged(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    logging.getLogger("coordinator.gateway.access").setLevel(logging.INFO)
+    caplog.handler.addFilter(InLogs())
+    key = key_for(tmp_path / "keys", Role.admin)
+    async with serving(api_keys=tmp_path / "keys") as (_, client):
+        for headers in (
+            key,
+            {"authorization": f"Bearer {key['x-api-key']}"},
+            {"x-api-key": "rck_wrong_SECRET"},
+        ):
+            sent = {**headers, "x-request-id": "mine-3"}
+            await client.get("/coordinator/health?token=SECRET", headers=sent)
+            await client.get("/x%0aforged", headers=sent)
+            webhook = "https://user:SECRET@example.com/hook?key=SECRET"
+            await client.post("/threads", content=b'{"metadata": SECRET', headers=sent)
+            await client.post("/runs", json={"assistant_id": "no", "webhook": webhook}, headers=sent)
+    records = [one for one in caplog.records if one.name.startswith(("coordinator", "stores", "uvicorn"))]
+    lines = [caplog.handler.format(record) for record in records]
+    lines += [json.dumps(vars(record), default=str) for record in records]
+    assert any("mine-3" in line for line in lines)
+    for line in lines:
+        assert "SECRET" not in line
+        assert key["x-api-key"] not in line
+    accesses = [record for record in caplog.records if record.name == "coordinator.gateway.access"]
+    assert {vars(record)["status"] for record in accesses} >= {200, 401, 404, 422}
+    assert {vars(record)["key"] for record in accesses} == {key["x-api-key"].split("_")[1], None}

@@ -1,0 +1,200 @@
+"""Runs over HTTP: what is asked and how it is kept, lists, delays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncGenerator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from coordinator import RunManager, Settings
+from tests.gateway.conftest import Pair
+from tests.support.asgi import serving
+from tests.support.gateway_agents import AGENTS
+from tests.support.gateways import create, demo, new_thread, start_running, status_of
+
+
+@pytest.fixture
+async def http() -> AsyncGenerator[httpx.AsyncClient]:
+    manager = RunManager(settings=Settings(tick=0.05, grace=0), assistants=AGENTS)
+    async with serving(manager=manager) as (_, client):
+        yield client
+
+
+@pytest.fixture
+async def path(http: httpx.AsyncClient) -> str:
+    return f"/threads/{(await http.post('/threads', json={})).json()['thread_id']}/runs"
+
+
+EVERYTHING: dict[str, Any] = {
+    "assistant_id": "echo",
+    "input": {"any": ["thing", 1, None, 10**20, "\U0001f600"]},
+    "metadata": {"k": {"deep": True}},
+    "config": {
+        "tags": ["t"],
+        "recursion_limit": 5,
+        "configurable": {"model": "m", "thread_id": "foreign", "__x": 1},
+    },
+    "context": {"user": "u", "__secret": 1},
+    "checkpoint": {"thread_id": "foreign", "checkpoint_ns": "", "checkpoint_id": "c"},
+    "stream_mode": ["values", "custom"],
+    "stream_subgraphs": True,
+    "stream_resumable": True,
+    "feedback_keys": ["good"],
+    "interrupt_before": ["node"],
+    "interrupt_after": "*",
+    "durability": "async",
+    "checkpoint_during": True,
+    "strict_resume": False,
+    "langsmith_tracer": {"project_name": "p"},
+    "multitask_strategy": "enqueue",
+    "if_not_exists": "reject",
+    "on_disconnect": "continue",
+    "on_completion": "keep",
+    "after_seconds": 0,
+    "newer_key": {"of": "a newer client"},
+}
+
+
+class TestAsked:
+    async def test_everything_is_kept_but_what_only_the_server_says(
+        self, http: httpx.AsyncClient, path: str
+    ) -> None:
+        result = (await http.post(f"{path}/wait", json=EVERYTHING)).json()
+        kwargs = result["kwargs"]
+        assert result["metadata"] == {"k": {"deep": True}}
+        assert kwargs["input"] == EVERYTHING["input"]
+        assert kwargs["config"] == {"tags": ["t"], "recursion_limit": 5, "configurable": {"model": "m"}}
+        assert kwargs["context"] == {"user": "u"}
+        assert kwargs["checkpoint"] == {"checkpoint_id": "c", "checkpoint_ns": "", "checkpoint_map": None}
+        for key in (
+            *("stream_subgraphs", "stream_resumable", "interrupt_before", "interrupt_after", "durability"),
+            *("checkpoint_during", "strict_resume", "langsmith_tracer"),
+        ):
+            assert kwargs[key] == EVERYTHING[key], key
+        assert "newer_key" not in kwargs
+
+    async def test_null_is_as_if_it_were_not_there(self, http: httpx.AsyncClient, path: str) -> None:
+        asked = {"assistant_id": "echo"} | {key: None for key in EVERYTHING if key != "assistant_id"}
+        result = (await http.post(f"{path}/wait", json=asked)).json()
+        assert result == {"kwargs": {"input": None, "stream_mode": ["values"]}, "metadata": {}}
+
+    @pytest.mark.parametrize(
+        ("key", "values"),
+        [
+            ("assistant_id", [None, "", 1, "x" * 256, "a\u0000b", ["agent"]]),
+            ("multitask_strategy", ["banana", 1, ["enqueue"]]),
+            ("if_not_exists", ["maybe"]),
+            ("on_disconnect", ["ignore", True]),
+            ("on_completion", ["burn"]),
+            ("durability", ["eventually"]),
+            ("stream_mode", ["nonsense", ["values", "nonsense"], [1], {"a": 1}, 1]),
+            ("stream_resumable", ["yes", 1]),
+            ("stream_subgraphs", ["no"]),
+            ("after_seconds", ["soon", "5", -1, 10**20, [1]]),
+            ("metadata", ["text", [1], 1]),
+            ("config", ["text", {"recursion_limit": 0}, {"recursion_limit": 10**30}, {"tags": "t"}]),
+            ("context", ["text"]),
+            ("command", ["go", {"goto": 1}, {"goto": {"input": 1}}]),
+            ("checkpoint", ["c", {"checkpoint_id": 1}]),
+            ("interrupt_before", ["all", [1], {"a": 1}]),
+            ("feedback_keys", ["k", [1]]),
+            ("langsmith_tracer", ["t"]),
+            ("webhook", ["", 1]),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    async def test_what_is_wrong_is_named_and_nothing_is_begun(
+        self, http: httpx.AsyncClient, path: str, key: str, values: list[Any]
+    ) -> None:
+        for value in values:
+            for verb in ("", "/stream", "/wait"):
+                answer = await http.post(f"{path}{verb}", json={"assistant_id": "agent", key: value})
+                assert answer.status_code == 422, (value, answer.text)
+                assert key in answer.text, (value, answer.text)
+        assert (await http.get(path)).json() == []
+
+    async def test_input_is_checked_by_the_assistant_before_admission(
+        self, http: httpx.AsyncClient, path: str
+    ) -> None:
+        for wrong in ({"sleep": "long"}, {"steps": -1}, "text", [1]):
+            answer = await http.post(path, json={"assistant_id": "agent", "input": wrong})
+            assert answer.status_code == 422
+        assert (await http.get(path)).json() == []
+
+
+class TestLists:
+    async def test_pages_filters_and_fields(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        good = await create(here, thread)
+        await there.sdk.runs.join(thread, good)
+        bad = await create(here, thread, fail=True)
+        await there.sdk.runs.join(thread, bad)
+        live = await start_running(here.sdk, thread, sleep=60)
+        waits = await create(here, thread)
+        for served in (here, there):
+            runs = await served.sdk.runs.list(thread)
+            assert [run["run_id"] for run in runs] == [waits, live, bad, good]
+            assert {str(run["kwargs"]) for run in runs} == {"{}"}
+            for status, run in (("success", good), ("error", bad), ("running", live), ("pending", waits)):
+                found = await served.sdk.runs.list(thread, status=status, select=["run_id", "kwargs"])
+                assert [one["run_id"] for one in found] == [run]
+                assert found[0]["kwargs"]["input"]["tag"] == "run"
+            page = await served.sdk.runs.list(thread, limit=2, offset=1, select=["run_id"])
+            assert page == [{"run_id": live}, {"run_id": bad}]
+
+    async def test_what_is_asked_is_checked(self, http: httpx.AsyncClient, path: str) -> None:
+        for query in ("status=banana", "limit=0", "limit=10000", "limit=x", "offset=-1", "select=user_id"):
+            assert (await http.get(f"{path}?{query}")).status_code == 422, query
+        assert (await http.get(f"/threads/{uuid4()}/runs")).status_code == 404
+
+
+class TestDelays:
+    async def test_a_delayed_run_waits_and_is_in_nobodys_way(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        began = time.monotonic()
+        delayed = await here.sdk.runs.create(thread, "agent", input=demo(tag="late"), after_seconds=1)
+        await there.sdk.runs.wait(thread, "agent", input=demo(tag="early"))
+        assert (await there.sdk.runs.join(thread, delayed["run_id"]))["log"] == ["early:1", "late:1"]
+        assert time.monotonic() - began >= 0.95
+
+    async def test_it_can_be_cancelled(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await here.sdk.runs.create(thread, "agent", after_seconds=3600)
+        assert await status_of(there.sdk, thread, run["run_id"]) == "pending"
+        assert (await there.sdk.threads.get(thread))["status"] == "busy"
+        await there.sdk.runs.cancel(thread, run["run_id"], wait=True)
+        assert await status_of(here.sdk, thread, run["run_id"]) == "interrupted"
+        await here.sdk.runs.wait(thread, "agent", multitask_strategy="reject")
+
+
+async def test_if_not_exists(pair: Pair) -> None:
+    here, there = pair
+    thread = str(uuid4())
+    asked = {"assistant_id": "agent", "input": demo(tag="n")}
+    for verb in ("", "/stream", "/wait"):
+        assert (await here.raw.post(f"/threads/{thread}/runs{verb}", json=asked)).status_code == 404
+    assert (await there.raw.get(f"/threads/{thread}")).status_code == 404
+    result = await here.sdk.runs.wait(thread, "agent", input=demo(tag="n"), if_not_exists="create")
+    assert result["log"] == ["n:1"]
+    assert (await there.sdk.threads.get(thread))["status"] == "idle"
+    again = await there.sdk.runs.wait(thread, "agent", input=demo(tag="m"), if_not_exists="create")
+    assert again["log"] == ["n:1", "m:1"]
+
+
+async def test_the_created_run_is_where_its_header_says(pair: Pair) -> None:
+    here, there = pair
+    thread = await new_thread(here.sdk)
+    answer = await here.raw.post(
+        f"/threads/{thread}/runs", json={"assistant_id": "agent", "metadata": {"a": 1}}
+    )
+    made = answer.json()
+    shown = (await there.raw.get(answer.headers["content-location"])).json()
+    changing = {"status", "updated_at"}
+    assert {k: v for k, v in shown.items() if k not in changing} == {
+        k: v for k, v in made.items() if k not in changing
+    }
+    assert (made["status"], made["multitask_strategy"]) == ("pending", "enqueue")

@@ -1,0 +1,146 @@
+"""Runs without a thread of the client's."""
+
+from __future__ import annotations
+
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from tests.gateway.conftest import Pair
+from tests.support.gateways import Served, demo, new_thread, status_of, until_gone
+from tests.support.sse import all_events, events
+
+
+def path_of(run: Any) -> str:
+    return f"/threads/{run['thread_id']}/runs/{run['run_id']}"
+
+
+async def test_create(pair: Pair) -> None:
+    here, there = pair
+    seen: list[Any] = []
+    run = await here.sdk.runs.create(None, "agent", input=demo(tag="a"), on_run_created=seen.append)
+    assert run["status"] == "pending"
+    assert seen == [{"run_id": run["run_id"], "thread_id": None}]
+    assert (await there.raw.get(f"/runs/{run['run_id']}/join")).json()["log"] == ["a:1"]
+
+
+async def test_wait(pair: Pair) -> None:
+    here, there = pair
+    answer = await here.raw.post("/runs/wait", json={"assistant_id": "agent", "input": demo(tag="a")})
+    assert answer.json()["log"] == ["a:1"]
+    content, location = answer.headers["content-location"], answer.headers["location"]
+    assert content.startswith("/threads/")
+    assert location == f"{content}/join"
+    assert (await there.raw.get(location)).json() == answer.json()
+
+
+async def test_stream_says_where_it_goes_on_and_there_it_does(pair: Pair) -> None:
+    here, there = pair
+    asked = {"assistant_id": "agent", "input": demo(steps=2), "stream_resumable": True}
+    async with here.raw.stream("POST", "/runs/stream", json=asked) as response:
+        content, location = response.headers["content-location"], response.headers["location"]
+        sent = [event async for event in events(response)]
+    run = sent[0].data["run_id"]
+    assert content == f"/runs/{run}"
+    assert location.endswith(f"/runs/{run}/stream")
+    for path in (location, f"{content}/stream"):
+        assert await all_events(there.raw, "GET", path, headers={"Last-Event-ID": "-1"}) == sent
+
+
+async def test_the_client_streams_and_waits(one: Served) -> None:
+    parts = [part.event async for part in one.sdk.runs.stream(None, "agent", input=demo(steps=2))]
+    assert parts == ["metadata", "values", "values"]
+    assert (await one.sdk.runs.wait(None, "agent", input=demo(tag="w")))["log"] == ["w:1"]
+
+
+@pytest.mark.parametrize("on_completion", ["delete", None])
+async def test_its_thread_is_gone_afterwards(pair: Pair, on_completion: Any) -> None:
+    here, there = pair
+    run = await here.sdk.runs.create(None, "agent", input=demo(sleep=0.1), on_completion=on_completion)
+    assert (await there.sdk.threads.get(run["thread_id"]))["status"] == "busy"
+    await there.sdk.runs.join(run["thread_id"], run["run_id"])
+    assert (await there.raw.get(f"/threads/{run['thread_id']}")).status_code == 404
+    assert (await here.raw.get(f"/threads/{run['thread_id']}/runs")).status_code in (200, 404)
+    await until_gone(there.raw, path_of(run))
+    await until_gone(here.raw, f"/threads/{run['thread_id']}/state")
+
+
+async def test_its_thread_is_kept_if_that_is_asked_for(pair: Pair) -> None:
+    here, there = pair
+    run = await here.sdk.runs.create(None, "agent", input=demo(), on_completion="keep")
+    await there.sdk.runs.join(run["thread_id"], run["run_id"])
+    assert (await there.sdk.threads.get(run["thread_id"]))["status"] == "idle"
+    assert await status_of(there.sdk, run["thread_id"], run["run_id"]) == "success"
+    assert [t["thread_id"] for t in await there.sdk.threads.search()] == [run["thread_id"]]
+
+
+async def test_its_thread_is_in_no_list(pair: Pair) -> None:
+    here, there = pair
+    run = await here.sdk.runs.create(None, "agent", input=demo(sleep=60))
+    assert await there.sdk.threads.search() == []
+    assert await there.sdk.threads.count() == 0
+    await there.sdk.runs.cancel(run["thread_id"], run["run_id"], wait=True)
+
+
+async def test_runs_of_their_own_are_in_nobodys_way(one: Served) -> None:
+    runs = [await one.sdk.runs.create(None, "agent", input=demo(sleep=60)) for _ in range(3)]
+    assert len({run["thread_id"] for run in runs}) == 3
+    answer = await one.sdk.runs.wait(None, "agent", input=demo(tag="x"))
+    assert answer["log"] == ["x:1"]
+
+
+class TestBatch:
+    async def test_each_gets_its_run(self, pair: Pair) -> None:
+        here, there = pair
+        asked = [{"assistant_id": "agent", "input": demo(tag=tag)} for tag in "abc"]
+        runs = await here.sdk.runs.create_batch(asked)
+        assert len({run["thread_id"] for run in runs}) == 3
+        for run, tag in zip(runs, "abc", strict=True):
+            assert (await there.sdk.runs.join(run["thread_id"], run["run_id"]))["log"] == [f"{tag}:1"]
+
+    async def test_of_a_bad_one_nothing_is_begun(self, one: Served) -> None:
+        asked = [{"assistant_id": "agent"}, {"assistant_id": "nobody"}]
+        assert (await one.raw.post("/runs/batch", json=asked)).status_code == 422
+        assert await one.manager.runs() == []
+
+    async def test_all_or_none(self, one: Served) -> None:
+        """The second one is refused by the store: the first is taken back."""
+        thread = await new_thread(one.sdk)
+        asked = [
+            {"assistant_id": "agent", "input": demo(sleep=60), "thread_id": thread},
+            {"assistant_id": "agent", "thread_id": str(uuid4())},
+        ]
+        assert (await one.raw.post("/runs/batch", json=asked)).status_code == 404
+        assert await one.sdk.runs.list(thread) == []
+        await one.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
+
+    async def test_not_too_many_and_not_none(self, one: Served) -> None:
+        for asked in ([], [{"assistant_id": "agent"}] * 1001, {"assistant_id": "agent"}):
+            assert (await one.raw.post("/runs/batch", json=asked)).status_code == 422
+
+
+class TestIdempotency:
+    async def test_the_same_key_is_the_same_run(self, pair: Pair) -> None:
+        here, there = pair
+        headers = {"Idempotency-Key": "k1"}
+        asked = {"assistant_id": "agent", "input": demo(tag="a"), "on_completion": "keep"}
+        answers = [
+            await served.raw.post("/runs", json=asked, headers=headers) for served in (here, there, here)
+        ]
+        assert len({answer.json()["run_id"] for answer in answers}) == 1
+        run = answers[0].json()
+        assert (await there.sdk.runs.join(run["thread_id"], run["run_id"]))["log"] == ["a:1"]
+        other = await there.raw.post("/runs", json=asked | {"input": demo(tag="b")}, headers=headers)
+        assert other.status_code == 409
+
+    async def test_on_a_thread_and_waited_for(self, pair: Pair) -> None:
+        here, there = pair
+        thread = await new_thread(here.sdk)
+        asked = {"assistant_id": "agent", "input": demo(sleep=0.1, tag="a")}
+        for served in (here, there):
+            answer = await served.raw.post(
+                f"/threads/{thread}/runs/wait", json=asked, headers={"Idempotency-Key": "k1"}
+            )
+            assert answer.json()["log"] == ["a:1"]
+        assert len(await there.sdk.runs.list(thread)) == 1

@@ -1,0 +1,191 @@
+"""What becomes of a new run on a thread that is busy, whichever worker either run is on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import Counter
+from typing import Any
+
+import pytest
+from langgraph_sdk.errors import ConflictError
+
+from tests.gateway.conftest import Pair
+from tests.support.gateway_agents import GATES, UNWINDING
+from tests.support.gateways import (
+    create,
+    demo,
+    log_of,
+    start_running,
+    status_of,
+    thread_status,
+    until_gone,
+    until_status,
+)
+from tests.support.waiting import wait_until
+
+
+async def test_enqueue_is_first_in_first_out(pair: Pair, thread: str) -> None:
+    here, there = pair
+    first = await here.sdk.runs.create(thread, "gated", input={"gate": thread, "tag": "0"})
+    await until_status(there.sdk, thread, first["run_id"], "running")
+    runs = [first["run_id"]]
+    for number in range(1, 6):
+        served = pair[number % 2]
+        run = await served.sdk.runs.create(thread, "agent", input=demo(tag=str(number)))
+        assert run["multitask_strategy"] == "enqueue"
+        runs.append(run["run_id"])
+    assert await thread_status(there.sdk, thread) == "busy"
+    assert await status_of(there.sdk, thread, runs[-1]) == "pending"
+    GATES[thread].set()
+    results: list[Any] = [await there.sdk.runs.join(thread, run) for run in runs]
+    assert [len(result["log"]) for result in results] == [1, 2, 3, 4, 5, 6]
+    assert await log_of(here.sdk, thread) == ["0:through", *(f"{number}:1" for number in range(1, 6))]
+    assert await thread_status(there.sdk, thread) == "idle"
+
+
+class TestReject:
+    async def test_while_a_run_is_running(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await start_running(here.sdk, thread, sleep=60)
+        with pytest.raises(ConflictError):
+            await there.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
+        body = {"assistant_id": "agent", "multitask_strategy": "reject"}
+        for verb in ("", "/stream", "/wait"):
+            answer = await there.raw.post(f"/threads/{thread}/runs{verb}", json=body)
+            assert (answer.status_code, answer.json()["run_id"]) == (409, run)
+        assert len(await there.sdk.runs.list(thread)) == 1
+
+    async def test_until_the_task_has_stopped(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await start_running(here.sdk, thread, "slow_to_stop")
+        await there.sdk.runs.cancel(thread, run)
+        with pytest.raises(ConflictError):
+            await there.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
+        await until_status(there.sdk, thread, run, "interrupted")
+        await there.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
+
+    async def test_a_delayed_run_counts(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        await here.sdk.runs.create(thread, "agent", input=demo(), after_seconds=60)
+        with pytest.raises(ConflictError):
+            await there.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
+
+    async def test_of_many_at_once_one_gets_in(self, pair: Pair, thread: str) -> None:
+        body = {"assistant_id": "agent", "input": demo(sleep=60), "multitask_strategy": "reject"}
+        answers = await asyncio.gather(
+            *(served.raw.post(f"/threads/{thread}/runs", json=body) for served in pair for _ in range(10))
+        )
+        assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 19}
+
+    async def test_free_again_when_the_run_is_over(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        for served in (here, there, here):
+            await served.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
+        assert len(await log_of(there.sdk, thread)) == 3
+
+
+class TestInterrupt:
+    async def test_what_is_done_stays(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        old = await start_running(here.sdk, thread, sleep=0.05, steps=1000, tag="old")
+
+        async def has_worked() -> bool:
+            return len(await log_of(there.sdk, thread)) >= 2
+
+        await wait_until(has_worked, description="it has done a step or two")
+        result: Any = await there.sdk.runs.wait(
+            thread, "agent", input=demo(tag="new"), multitask_strategy="interrupt"
+        )
+        assert result["log"][:2] == ["old:1", "old:2"]
+        assert [entry for entry in result["log"] if entry.startswith("new")] == ["new:1"]
+        assert result["log"][-1] == "new:1"
+        assert await status_of(here.sdk, thread, old) == "interrupted"
+        assert await thread_status(there.sdk, thread) == "idle"
+
+    async def test_waiting_runs_are_replaced_as_well(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        old = [await start_running(here.sdk, thread, sleep=60)]
+        old += [await create(here, thread, tag="no") for _ in range(2)]
+        result: Any = await there.sdk.runs.wait(
+            thread, "agent", input=demo(tag="new"), multitask_strategy="interrupt"
+        )
+        assert result["log"] == ["new:1"]
+        assert [await status_of(there.sdk, thread, run) for run in old] == ["interrupted"] * 3
+
+    async def test_the_new_run_begins_when_the_old_task_has_stopped(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        await start_running(here.sdk, thread, "slow_to_stop", tag="old")
+        began = time.monotonic()
+        new = await there.sdk.runs.create(
+            thread, "agent", input=demo(tag="new"), multitask_strategy="interrupt"
+        )
+        assert new["status"] == "pending"
+        result: Any = await there.sdk.runs.join(thread, new["run_id"])
+        assert time.monotonic() - began >= UNWINDING
+        assert result["log"] == ["old:begun", "new:1"]
+
+
+class TestRollback:
+    async def test_as_if_the_old_run_had_never_been(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        await here.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
+        old = await start_running(here.sdk, thread, sleep=0.05, steps=1000, tag="old")
+
+        async def has_worked() -> bool:
+            return len(await log_of(there.sdk, thread)) >= 3
+
+        await wait_until(has_worked, description="it has done a step or two")
+        result: Any = await there.sdk.runs.wait(
+            thread, "agent", input=demo(tag="new"), multitask_strategy="rollback"
+        )
+        assert result["log"] == ["kept:1", "new:1"]
+        await until_gone(there.raw, f"/threads/{thread}/runs/{old}")
+        assert [run["status"] for run in await there.sdk.runs.list(thread)] == ["success", "success"]
+
+    async def test_waiting_runs_are_gone_as_well(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        old = [await start_running(here.sdk, thread, sleep=60)]
+        old += [await create(here, thread, tag="no") for _ in range(2)]
+        await there.sdk.runs.wait(thread, "agent", input=demo(tag="new"), multitask_strategy="rollback")
+        for run in old:
+            await until_gone(here.raw, f"/threads/{thread}/runs/{run}")
+        assert await log_of(there.sdk, thread) == ["new:1"]
+
+
+async def test_many_replacements_at_once_leave_one_run_and_no_overlap(pair: Pair, thread: str) -> None:
+    """Whatever comes last wins, whoever it was; of the others nothing is left."""
+    bodies = [
+        {
+            "assistant_id": "agent",
+            "input": demo(sleep=0.01, steps=3, tag=str(number)),
+            "multitask_strategy": ("interrupt", "rollback")[number % 2],
+        }
+        for number in range(10)
+    ]
+    answers = await asyncio.gather(
+        *(pair[n % 2].raw.post(f"/threads/{thread}/runs", json=body) for n, body in enumerate(bodies))
+    )
+    assert {answer.status_code for answer in answers} == {200}
+
+    async def is_over() -> bool:
+        return await thread_status(pair[0].sdk, thread) != "busy"
+
+    await wait_until(is_over, description="the thread is free", timeout=20)
+    runs = await pair[1].sdk.runs.list(thread, limit=50)
+    assert Counter(run["status"] for run in runs)["success"] == 1
+    log = await log_of(pair[0].sdk, thread)
+    tags = [tag for tag, _ in (entry.split(":") for entry in log)]
+    assert log[-3:] == [f"{tags[-1]}:{step}" for step in (1, 2, 3)]
+    assert tags == sorted(tags, key=tags.index)  # no run's steps stand between another's
+
+
+async def test_an_unknown_strategy_is_refused_and_nothing_is_done(pair: Pair, thread: str) -> None:
+    here, there = pair
+    run = await start_running(here.sdk, thread, sleep=60)
+    body = json.dumps({"assistant_id": "agent", "multitask_strategy": "banana"})
+    headers = {"content-type": "application/json"}
+    answer = await there.raw.post(f"/threads/{thread}/runs", content=body, headers=headers)
+    assert answer.status_code == 422
+    assert await status_of(there.sdk, thread, run) == "running"

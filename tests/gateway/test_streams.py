@@ -1,0 +1,392 @@
+"""Streams of runs: their framing, replay, modes, and what becomes of a run whose client goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+
+from tests.gateway.conftest import Pair
+from tests.support.gateway_agents import GATES
+from tests.support.gateways import (
+    Served,
+    all_closed,
+    demo,
+    new_thread,
+    one_gateway,
+    start_running,
+    status_of,
+    until_status,
+)
+from tests.support.sse import Sent, all_events, events
+from tests.support.waiting import wait_until
+
+
+def body(assistant: str = "agent", asked: Any = None, **more: Any) -> dict[str, Any]:
+    return {"json": {"assistant_id": assistant, "input": asked or demo(), **more}}
+
+
+class TestNew:
+    async def test_metadata_first_then_events_then_the_end_of_the_body(self, pair: Pair, thread: str) -> None:
+        here, _ = pair
+        async with here.raw.stream(
+            "POST", f"/threads/{thread}/runs/stream", **body(asked=demo(steps=2, tag="a"))
+        ) as response:
+            path = response.headers["content-location"]
+            assert path.startswith(f"/threads/{thread}/runs/")
+            assert response.headers["location"] == f"{path}/stream"
+            assert response.headers["cache-control"] == "no-store"
+            sent = [one async for one in events(response)]
+        run = path.rsplit("/", 1)[1]
+        assert sent == [
+            Sent("metadata", {"run_id": run, "attempt": 1}, None),
+            Sent("values", {"log": ["a:1"], "done": 1, "steps": 2}, None),
+            Sent("values", {"log": ["a:1", "a:2"], "done": 2, "steps": 2}, None),
+        ]
+        assert await status_of(pair[1].sdk, thread, run) == "success"
+
+    async def test_a_failure_is_one_event(self, pair: Pair, thread: str) -> None:
+        sent = await all_events(
+            pair[0].raw, "POST", f"/threads/{thread}/runs/stream", **body(asked=demo(steps=2, fail=True))
+        )
+        assert [one.event for one in sent] == ["metadata", "values", "error"]
+        assert sent[-1].data == {"error": "ValueError", "message": "demo failure requested"}
+
+    async def test_the_client_reads_it(self, pair: Pair, thread: str) -> None:
+        parts = [part async for part in pair[0].sdk.runs.stream(thread, "agent", input=demo(steps=3))]
+        assert [part.event for part in parts] == ["metadata", "values", "values", "values"]
+        v2 = [
+            part async for part in pair[0].sdk.runs.stream(thread, "agent", input=demo(steps=1), version="v2")
+        ]
+        assert [part["type"] for part in v2] == ["metadata", "values"]
+
+    async def test_what_an_assistant_only_returns_is_streamed_as_values(
+        self, pair: Pair, thread: str
+    ) -> None:
+        sent = await all_events(
+            pair[0].raw, "POST", f"/threads/{thread}/runs/stream", **body("echo", metadata={"a": 1})
+        )
+        assert [one.event for one in sent] == ["metadata", "values"]
+        assert sent[1].data["metadata"] == {"a": 1}
+
+    async def test_half_a_character_does_not_break_the_client(self, pair: Pair, thread: str) -> None:
+        parts = [
+            part
+            async for part in pair[0].sdk.runs.stream(thread, "surrogates", stream_mode=["custom", "values"])
+        ]
+        assert [part.data for part in parts[1:3]] == [{"text": "? half"}] * 2
+        assert (await pair[1].sdk.threads.get(thread))["values"] == {"text": "? half"}
+
+
+class TestModes:
+    @pytest.mark.parametrize(
+        ("mode", "expected"),
+        [
+            ("values", ["values"]),
+            ("custom", ["custom"]),
+            ("updates", ["updates"]),
+            ("messages-tuple", ["messages"]),
+            ("messages", ["messages", "messages/partial"]),
+            (["values", "custom"], ["custom", "values"]),
+            (["tasks", "debug"], []),
+        ],
+    )
+    async def test_only_what_was_asked_for(self, one: Served, mode: Any, expected: list[str]) -> None:
+        thread = await new_thread(one.sdk)
+        parts = [part.event async for part in one.sdk.runs.stream(thread, "talker", stream_mode=mode)]
+        assert parts == ["metadata", *expected]
+
+    async def test_of_subgraphs_only_if_asked_for(self, one: Served) -> None:
+        thread = await new_thread(one.sdk)
+        parts = [
+            part.event
+            async for part in one.sdk.runs.stream(
+                thread, "talker", stream_mode="updates", stream_subgraphs=True
+            )
+        ]
+        assert parts == ["metadata", "updates", "updates|child:1"]
+
+    @pytest.mark.parametrize(
+        "query",
+        [
+            [("stream_mode", "custom"), ("stream_mode", "updates")],
+            [("stream_mode", '["custom","updates"]')],
+            [("stream_mode", '["custom"]'), ("stream_mode", "updates"), ("stream_mode", "")],
+        ],
+        ids=["repeated", "one array", "mixed"],
+    )
+    async def test_a_joiner_chooses_in_both_encodings(self, one: Served, query: Any) -> None:
+        thread = await new_thread(one.sdk)
+        run = await one.sdk.runs.create(thread, "talker", stream_resumable=True)
+        sent = await all_events(
+            one.raw,
+            "GET",
+            f"/threads/{thread}/runs/{run['run_id']}/stream",
+            params=query,
+            headers={"Last-Event-ID": "-1"},
+        )
+        assert [event.event for event in sent] == ["metadata", "custom", "updates"]
+
+    async def test_an_unknown_mode_is_refused(self, one: Served) -> None:
+        thread = await new_thread(one.sdk)
+        run = await start_running(one.sdk, thread, sleep=60)
+        for mode in ("nonsense", '["values","nonsense"]', '["values"', "[[[", "[1]", "[" * 5000):
+            answer = await one.raw.get(f"/threads/{thread}/runs/{run}/stream", params={"stream_mode": mode})
+            assert answer.status_code == 422, mode
+
+
+class TestReplay:
+    async def test_ids_only_for_resumable_runs_and_no_two_alike(self, pair: Pair, thread: str) -> None:
+        for resumable in (True, False):
+            sent = await all_events(
+                pair[0].raw,
+                "POST",
+                f"/threads/{thread}/runs/stream",
+                **body(
+                    "talker", {"times": 200}, stream_mode=["custom", "values"], stream_resumable=resumable
+                ),
+            )
+            ids = [event.id for event in sent]
+            assert len(ids) == 401
+            if not resumable:
+                assert set(ids) == {None}
+                continue
+            numbers = [tuple(map(int, str(one).split("-"))) for one in ids]
+            assert numbers == sorted(set(numbers))
+
+    async def test_from_any_point_on_any_worker(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        asked = body(asked=demo(steps=5, fail=True), stream_resumable=True)
+        whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **asked)
+        assert [event.event for event in whole] == ["metadata", *["values"] * 4, "error"]
+        path = f"/threads/{thread}/runs/{whole[0].data['run_id']}/stream"
+        for start in ("-1", "0", "-"):
+            assert await all_events(there.raw, "GET", path, headers={"Last-Event-ID": start}) == whole
+        for seen, event in enumerate(whole):
+            rest = await all_events(there.raw, "GET", path, headers={"Last-Event-ID": str(event.id)})
+            assert rest == whole[seen + 1 :]
+
+    async def test_then_live(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await here.sdk.runs.create(
+            thread, "gated", input={"gate": thread}, stream_mode="custom", stream_resumable=True
+        )
+        path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+        async with there.raw.stream("GET", path, headers={"Last-Event-ID": "-1"}) as response:
+            sent: list[Sent] = []
+            async for event in events(response):
+                sent.append(event)
+                if event.data == "waiting":
+                    GATES[thread].set()
+        assert [event.data for event in sent[1:]] == ["waiting", "through"]
+
+    async def test_without_an_id_only_what_comes_from_now_on(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await here.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
+        path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+        await until_status(there.sdk, thread, run["run_id"], "running")
+        await wait_until(lambda: thread in GATES, description="it has said that it waits")
+        async with there.raw.stream("GET", path) as response:
+            assert response.headers["location"] == path
+            assert response.headers["content-location"] == path.removesuffix("/stream")
+            GATES[thread].set()
+            sent = [event async for event in events(response)]
+        assert sent == [Sent("custom", "through", None)]
+
+    async def test_nothing_once_the_run_is_over(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await here.sdk.runs.create(thread, "agent", input=demo(steps=3, fail=True))
+        await here.sdk.runs.join(thread, run["run_id"])
+        path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+        assert await all_events(there.raw, "GET", path) == []
+        assert [part async for part in there.sdk.runs.join_stream(thread, run["run_id"])] == []
+
+    async def test_a_run_that_waits_for_its_turn_is_told_from_its_beginning(
+        self, pair: Pair, thread: str
+    ) -> None:
+        here, there = pair
+        await here.sdk.runs.create(thread, "gated", input={"gate": thread})
+        run = (await here.sdk.runs.create(thread, "agent", input=demo(steps=2)))["run_id"]
+        async with there.raw.stream("GET", f"/threads/{thread}/runs/{run}/stream") as response:
+            GATES.setdefault(thread, asyncio.Event()).set()
+            sent = [event.event async for event in events(response)]
+        assert sent == ["metadata", "values", "values"]
+
+    async def test_what_is_no_id_is_refused(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await here.sdk.runs.create(thread, "agent", input=demo(sleep=60), stream_resumable=True)
+        path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+        for wrong in ("abc", "1", "1-", "-5-3", f"{10**30}-0", "1-1-1", "ä"):
+            answer = await there.raw.get(path, headers=[(b"Last-Event-ID", wrong.encode("latin-1"))])
+            assert answer.status_code == 422, wrong
+
+    async def test_an_id_that_was_never_issued_is_a_gap(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        asked = body(asked=demo(steps=2), stream_resumable=True)
+        whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **asked)
+        path = f"/threads/{thread}/runs/{whole[0].data['run_id']}/stream"
+        sent = await all_events(there.raw, "GET", path, headers={"Last-Event-ID": "1-77"})
+        assert [event.event for event in sent] == ["gap"]
+        assert sent[0].id is None
+
+    async def test_an_unknown_run_is_not_found(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await start_running(here.sdk, thread, sleep=60)
+        other = await new_thread(here.sdk)
+        for path in (f"{thread}/runs/{uuid4()}", f"{other}/runs/{run}", f"{uuid4()}/runs/{run}"):
+            for verb in ("stream", "join"):
+                assert (await there.raw.get(f"/threads/{path}/{verb}")).status_code == 404
+
+
+class TestGoing:
+    """A client that goes away, noticed within two seconds."""
+
+    @pytest.mark.parametrize("verb", ["stream", "wait"])
+    @pytest.mark.parametrize("mode", ["cancel", "continue", None])
+    async def test_its_own_run_goes_on_unless_it_said_otherwise(
+        self, pair: Pair, thread: str, verb: str, mode: str | None
+    ) -> None:
+        here, there = pair
+        more = {} if mode is None else {"on_disconnect": mode}
+        asked = body("gated", {"gate": thread}, **more)
+        async with here.raw.stream("POST", f"/threads/{thread}/runs/{verb}", **asked) as response:
+            run = response.headers["content-location"].rsplit("/", 1)[1]
+            await until_status(there.sdk, thread, run, "running")
+        left = time.monotonic()
+        if mode == "cancel":
+            await until_status(there.sdk, thread, run, "interrupted")
+            assert time.monotonic() - left < 2
+            shown = (await there.raw.get(f"/threads/{thread}/runs/{run}")).json()
+            assert "gone" in shown["cancel_reason"]
+            return
+        await all_closed(here)
+        assert await status_of(there.sdk, thread, run) == "running"
+        GATES[thread].set()
+        assert await there.sdk.runs.join(thread, run) == {"log": ["run:through"]}
+
+    @pytest.mark.parametrize("verb", ["stream", "join"])
+    @pytest.mark.parametrize("flag", ["true", "1", "false", None])
+    async def test_a_joined_run_goes_on_unless_it_said_otherwise(
+        self, two: Pair, verb: str, flag: str | None
+    ) -> None:
+        here, there = two
+        thread = await new_thread(here.sdk)
+        run = (await here.sdk.runs.create(thread, "gated", input={"gate": thread}))["run_id"]
+        params = {} if flag is None else {"cancel_on_disconnect": flag}
+        async with there.raw.stream("GET", f"/threads/{thread}/runs/{run}/{verb}", params=params):
+            await until_status(here.sdk, thread, run, "running")
+        if flag in ("true", "1"):
+            await until_status(here.sdk, thread, run, "interrupted", timeout=2)
+            return
+        await all_closed(there)
+        assert await status_of(here.sdk, thread, run) == "running"
+
+    async def test_a_run_that_has_ended_is_not_touched(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        asked = body(on_disconnect="cancel")
+        sent = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **asked)
+        assert await status_of(there.sdk, thread, sent[0].data["run_id"]) == "success"
+
+
+class TestHeartbeats:
+    async def test_a_comment_while_nothing_happens(self, one: Served) -> None:
+        thread = await new_thread(one.sdk)
+        run = await start_running(one.sdk, thread, sleep=60)
+        async with one.raw.stream("GET", f"/threads/{thread}/runs/{run}/stream") as response:
+            chunks = response.aiter_raw()
+            for _ in range(3):
+                assert await anext(chunks) == b": heartbeat\r\n\r\n"
+
+
+async def test_no_more_streams_than_allowed_and_no_run_that_could_not_be_watched() -> None:
+    async with one_gateway(max_streams=2) as one:
+        thread, asked = await new_thread(one.sdk), body(asked=demo(sleep=60))
+        path = f"/threads/{thread}/runs/stream"
+        async with one.raw.stream("POST", path, **asked), one.raw.stream("POST", path, **asked):
+            for verb in ("stream", "wait"):
+                refused = await one.raw.post(f"/threads/{thread}/runs/{verb}", **asked)
+                assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
+            run = (await one.sdk.runs.list(thread))[0]["run_id"]
+            assert (await one.raw.get(f"/threads/{thread}/runs/{run}/join")).status_code == 429
+            assert len(await one.sdk.runs.list(thread)) == 2
+            stopped = await one.raw.post(f"/threads/{thread}/runs/{run}/cancel", params={"wait": 1})
+            assert stopped.status_code == 200  # what has to be possible always
+        await all_closed(one)
+        assert (await one.raw.get(f"/threads/{thread}/runs/{run}/join")).status_code == 200
+
+
+async def test_a_hundred_streams_of_one_run_get_every_event_in_order(pair: Pair, thread: str) -> None:
+    here, there = pair
+    run = await here.sdk.runs.create(
+        thread, "gated", input={"gate": thread}, stream_mode="custom", stream_resumable=True
+    )
+    path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+    limits = httpx.Limits(max_connections=None)
+    opened = 0
+
+    async def watch(served: Served, client: httpx.AsyncClient) -> list[Sent]:
+        nonlocal opened
+        headers = {"Last-Event-ID": "0"}
+        async with client.stream("GET", f"{served.url}{path}", headers=headers) as response:
+            opened += 1
+            return [event async for event in events(response)]
+
+    async with httpx.AsyncClient(limits=limits, timeout=30) as client:
+        watching = [asyncio.create_task(watch(served, client)) for _ in range(50) for served in (here, there)]
+        await wait_until(lambda: opened == 100, description="all of them watch", timeout=30)
+        GATES[thread].set()
+        told = await asyncio.gather(*watching)
+    assert all(one == told[0] for one in told)
+    assert [event.data for event in told[0][1:]] == ["waiting", "through"]
+
+
+def test_bytes_of_an_event() -> None:
+    from coordinator.gateway.streams import frame
+
+    assert frame("values", b"{}", "3-7") == b"event: values\r\ndata: {}\r\nid: 3-7\r\n\r\n"
+    assert frame("a|b", json.dumps("x\ny").encode()) == b'event: a|b\r\ndata: "x\\ny"\r\n\r\n'
+
+
+class TestLeaving:
+    """The worker leaves: its clients look for another one, and nobody is taken to have gone away."""
+
+    async def test_answers_break_off_and_new_ones_are_refused(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        path = ""
+
+        async def watch() -> None:
+            nonlocal path
+            asked = body("gated", {"gate": thread}, on_disconnect="cancel")
+            async with here.raw.stream("POST", f"/threads/{thread}/runs/stream", **asked) as response:
+                path = response.headers["content-location"]
+                async for _ in events(response):
+                    here.gateway.let_go()
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await watch()
+        for verb in ("stream", "join"):
+            refused = await here.raw.get(f"{path}/{verb}")
+            assert (refused.status_code, refused.headers["retry-after"]) == (503, "1")
+        assert (await there.raw.get(path)).json()["status"] in ("pending", "running")
+        GATES.setdefault(thread, asyncio.Event()).set()
+        await until_status(there.sdk, thread, path.rsplit("/", 1)[1], "success")
+
+    async def test_json_that_is_waited_for_breaks_off(self, pair: Pair, thread: str) -> None:
+        here, there = pair
+        run = await here.sdk.runs.create(thread, "gated", input={"gate": thread})
+
+        async def join() -> None:
+            path = f"/threads/{thread}/runs/{run['run_id']}/join"
+            async with here.raw.stream("GET", path) as response:
+                async for _ in response.aiter_raw():
+                    here.gateway.let_go()
+
+        with pytest.raises(httpx.RemoteProtocolError):
+            await join()
+        GATES.setdefault(thread, asyncio.Event()).set()
+        await until_status(there.sdk, thread, run["run_id"], "success")

@@ -1,0 +1,267 @@
+"""Threads over HTTP: made, found, changed, copied, removed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+from uuid import uuid4
+
+import httpx
+import pytest
+from langgraph_sdk.errors import ConflictError, UnprocessableEntityError
+
+from tests.gateway.conftest import Pair
+from tests.support.asgi import serving
+from tests.support.gateways import Served, demo, new_thread, start_running, until_gone
+
+
+@pytest.fixture
+async def http() -> AsyncGenerator[httpx.AsyncClient]:
+    async with serving(max_metadata_bytes=1024) as (_, client):
+        yield client
+
+
+class TestCreate:
+    async def test_the_document(self, pair: Pair) -> None:
+        here, there = pair
+        made = await here.sdk.threads.create(metadata={"who": "me"}, graph_id="agent")
+        assert made["metadata"] == {"who": "me", "graph_id": "agent"}
+        assert (made["status"], made["values"], made["interrupts"], made["error"]) == ("idle", None, {}, None)
+        assert made["created_at"] == made["updated_at"] == made["state_updated_at"]
+        assert await there.sdk.threads.get(made["thread_id"]) == made
+
+    async def test_an_id_that_is_taken(self, pair: Pair) -> None:
+        here, there = pair
+        thread = str(uuid4())
+        made = await here.sdk.threads.create(thread_id=thread.upper(), metadata={"n": 1})
+        assert made["thread_id"] == thread
+        with pytest.raises(ConflictError):
+            await there.sdk.threads.create(thread_id=thread)
+        again = await there.sdk.threads.create(thread_id=thread, if_exists="do_nothing", metadata={"n": 2})
+        assert again == made
+
+    async def test_with_the_state_that_a_sequence_of_updates_comes_to(self, one: Served) -> None:
+        steps = [
+            {"updates": [{"values": {"a": 1}, "as_node": "__start__"}]},
+            {
+                "updates": [
+                    {"values": {"b": 2}, "as_node": "__start__"},
+                    {"values": {"a": 3}, "as_node": "__start__"},
+                ]
+            },
+        ]
+        made = await one.sdk.threads.create(supersteps=steps)
+        assert made["values"] == {"a": 3, "b": 2}
+        with pytest.raises(UnprocessableEntityError):
+            await one.sdk.threads.create(supersteps=[{"updates": [{"values": {}, "as_node": "nowhere"}]}])
+        assert [t["thread_id"] for t in await one.sdk.threads.search()] == [made["thread_id"]]
+
+    async def test_it_is_removed_when_its_time_has_passed(self, pair: Pair) -> None:
+        here, there = pair
+        made = await here.sdk.threads.create(ttl=0.5 / 60)
+        path = f"/threads/{made['thread_id']}"
+        assert "ttl" not in (await there.raw.get(path)).json()
+        told = (await there.raw.get(path, params={"include": "ttl"})).json()["ttl"]
+        assert (told["strategy"], round(told["ttl_minutes"] * 60, 3)) == ("delete", 0.5)
+        assert told["expires_at"] > made["updated_at"]
+        await until_gone(there.raw, path)
+
+
+class TestChange:
+    async def test_metadata_is_merged_key_by_key(self, pair: Pair) -> None:
+        here, there = pair
+        thread = await new_thread(here.sdk)
+        await here.sdk.threads.update(thread, metadata={"a": 1, "deep": {"x": 1}})
+        changed = await there.sdk.threads.update(thread, metadata={"b": 2, "deep": {"y": 2}})
+        assert changed["metadata"] == {"a": 1, "b": 2, "deep": {"y": 2}}
+        assert (await here.sdk.threads.get(thread))["metadata"] == changed["metadata"]
+
+    async def test_without_a_body_if_that_is_preferred(self, one: Served) -> None:
+        thread = await new_thread(one.sdk)
+        answer = await one.raw.patch(
+            f"/threads/{thread}", json={"metadata": {"a": 1}}, headers={"Prefer": "return=minimal"}
+        )
+        assert (answer.status_code, answer.content) == (204, b"")
+        assert await one.sdk.threads.update(thread, metadata={"b": 2}, return_minimal=True) is None
+        assert (await one.sdk.threads.get(thread))["metadata"] == {"a": 1, "b": 2}
+
+    async def test_while_a_run_is_in_flight(self, pair: Pair) -> None:
+        here, there = pair
+        thread = await new_thread(here.sdk)
+        await start_running(here.sdk, thread, sleep=60)
+        assert (await there.sdk.threads.update(thread, metadata={"a": 1}))["status"] == "busy"
+
+    async def test_metadata_does_not_grow_without_bound(self, http: httpx.AsyncClient) -> None:
+        made = (await http.post("/threads", json={"metadata": {"a": "x" * 800}})).json()
+        assert (await http.post("/threads", json={"metadata": {"a": "x" * 1100}})).status_code == 422
+        path = f"/threads/{made['thread_id']}"
+        assert (await http.patch(path, json={"metadata": {"b": "y" * 300}})).status_code == 422
+        assert (await http.patch(path, json={"metadata": {"a": "y" * 300}})).status_code == 200
+        asked = {"assistant_id": "agent", "metadata": {"a": "x" * 1100}}
+        assert (await http.post(f"{path}/runs", json=asked)).status_code == 422
+
+
+class TestSearch:
+    async def test_pages(self, http: httpx.AsyncClient) -> None:
+        made = [
+            (await http.post("/threads", json={"metadata": {"n": n % 2}})).json()["thread_id"]
+            for n in range(7)
+        ]
+
+        async def page(**body: Any) -> tuple[list[str], str, str | None]:
+            answer = await http.post("/threads/search", json=body)
+            found = [thread["thread_id"] for thread in answer.json()]
+            return found, answer.headers["x-pagination-total"], answer.headers.get("x-pagination-next")
+
+        assert await page() == (made[::-1], "7", None)
+        assert await page(limit=3) == (made[:3:-1], "7", "3")
+        assert await page(limit=3, offset=6) == ([made[0]], "7", None)
+        assert await page(limit=7) == (made[::-1], "7", None)
+        assert await page(offset=50) == ([], "7", None)
+        assert await page(metadata={"n": 1}, sort_order="asc") == (made[1::2], "3", None)
+        assert await page(ids=[made[2], str(uuid4())]) == ([made[2]], "1", None)
+        assert (await http.post("/threads/count", json={"metadata": {"n": 0}})).json() == 4
+
+    async def test_by_values_and_status(self, http: httpx.AsyncClient) -> None:
+        made = (await http.post("/threads", json={})).json()["thread_id"]
+        await http.post(f"/threads/{made}/runs/wait", json={"assistant_id": "agent", "input": demo(tag="t")})
+        for body in ({"values": {"log": ["t:1"]}}, {"values": {"done": 1}}, {"status": "idle"}):
+            assert (await http.post("/threads/count", json=body)).json() == 1
+        for body in ({"values": {"done": 2}}, {"status": "busy"}, {"status": "error"}):
+            assert (await http.post("/threads/count", json=body)).json() == 0
+
+    async def test_only_what_is_selected_or_extracted(self, http: httpx.AsyncClient) -> None:
+        made = (await http.post("/threads", json={"metadata": {"k": [1, {"x": 2}]}})).json()["thread_id"]
+        await http.post(
+            f"/threads/{made}/state", json={"values": {"messages": [{"content": "a"}, {"content": "b"}]}}
+        )
+        body = {
+            "select": ["thread_id"],
+            "extract": {
+                "last": "values.messages[-1].content",
+                "x": "metadata.k[1].x",
+                "none": "values.messages[7].content",
+                "no_such": "values.other.thing",
+            },
+        }
+        found = (await http.post("/threads/search", json=body)).json()
+        assert found == [
+            {"thread_id": made, "extracted": {"last": "b", "x": 2, "none": None, "no_such": None}}
+        ]
+        for path in (
+            "",
+            "values..a",
+            "values[",
+            "values[x]",
+            "user_id",
+            ".values",
+            "values." + "a" * 600,
+            "[0]",
+        ):
+            answer = await http.post("/threads/search", json={"extract": {"a": path}})
+            assert answer.status_code == 422, path
+
+
+class TestCopy:
+    async def test_state_and_metadata_without_runs(self, pair: Pair) -> None:
+        here, there = pair
+        source = (await here.sdk.threads.create(metadata={"a": 1}))["thread_id"]
+        await here.sdk.runs.wait(source, "agent", input=demo(tag="t"))
+        copy = await there.sdk.threads.copy(source)
+        assert copy["thread_id"] != source
+        assert (copy["metadata"], copy["values"]["log"]) == ({"a": 1}, ["t:1"])
+        assert await here.sdk.runs.list(copy["thread_id"]) == []
+        await there.sdk.runs.wait(copy["thread_id"], "agent", input=demo(tag="u"))
+        assert (await here.sdk.threads.get(source))["values"]["log"] == ["t:1"]
+
+    async def test_of_nothing(self, http: httpx.AsyncClient) -> None:
+        assert (await http.post(f"/threads/{uuid4()}/copy")).status_code == 404
+
+
+class TestStates:
+    async def test_what_the_thread_holds(self, pair: Pair) -> None:
+        here, there = pair
+        thread = await new_thread(here.sdk)
+        empty = await there.sdk.threads.get_state(thread)
+        assert (empty["values"], empty["next"], empty["checkpoint"]["checkpoint_id"]) == ({}, [], None)
+        assert await there.sdk.threads.get_history(thread) == []
+        await here.sdk.runs.wait(thread, "agent", input=demo(tag="t", steps=2))
+        state = await there.sdk.threads.get_state(thread)
+        assert state["values"]["log"] == ["t:1", "t:2"]
+        assert state["checkpoint"]["thread_id"] == thread
+        assert await here.sdk.threads.get_history(thread) == [state]
+        at = state["checkpoint"]["checkpoint_id"]
+        assert await here.sdk.threads.get_state(thread, checkpoint_id=at) == state
+        assert await here.sdk.threads.get_state(thread, checkpoint=state["checkpoint"]) == state
+        assert await here.sdk.threads.get_history(thread, before=at) == []
+
+    async def test_only_what_is_selected(self, one: Served) -> None:
+        thread = await new_thread(one.sdk)
+        await one.sdk.runs.wait(thread, "agent", input=demo())
+        picked = await one.sdk.threads.get_state(thread, select=["values.done", "next"])
+        assert picked == {"values": {"done": 1}, "next": []}
+        assert await one.sdk.threads.get_history(thread, select=["values.done"]) == [{"values": {"done": 1}}]
+
+    async def test_a_change_by_hand(self, pair: Pair) -> None:
+        here, there = pair
+        thread = await new_thread(here.sdk)
+        await here.sdk.runs.wait(thread, "agent", input=demo(tag="t"))
+        changed = await there.sdk.threads.update_state(thread, {"log": ["mine"]})
+        state = await here.sdk.threads.get_state(thread)
+        assert changed["checkpoint"] == state["checkpoint"]
+        assert (state["values"]["log"], state["values"]["done"]) == (["mine"], 1)
+        result = await there.sdk.runs.wait(thread, "agent", input=demo(tag="u"))
+        assert result["log"] == ["mine", "u:1"]
+
+    async def test_not_while_a_run_is_in_flight(self, pair: Pair) -> None:
+        here, there = pair
+        thread = await new_thread(here.sdk)
+        run = await start_running(here.sdk, thread, sleep=60)
+        answer = await there.raw.post(f"/threads/{thread}/state", json={"values": {"a": 1}})
+        assert (answer.status_code, answer.json()["run_id"]) == (409, run)
+
+    async def test_a_state_that_never_was(self, one: Served) -> None:
+        thread = await new_thread(one.sdk)
+        for path in (f"{thread}/state/nope", f"{uuid4()}/state", f"{uuid4()}/state/nope"):
+            assert (await one.raw.get(f"/threads/{path}")).status_code == 404
+        asked = {"checkpoint": {"checkpoint_id": "nope"}}
+        assert (await one.raw.post(f"/threads/{thread}/state/checkpoint", json=asked)).status_code == 404
+        assert (await one.raw.post(f"/threads/{uuid4()}/history", json={})).status_code == 404
+
+
+class TestAssistants:
+    async def test_by_name_and_by_id(self, pair: Pair) -> None:
+        here, there = pair
+        found = await here.sdk.assistants.search(limit=100)
+        assert found == await there.sdk.assistants.search(limit=100)
+        agent = next(one for one in found if one["name"] == "agent")
+        for assistant in ("agent", agent["assistant_id"]):
+            assert await there.sdk.assistants.get(assistant) == agent
+            schemas = await here.sdk.assistants.get_schemas(assistant)
+            assert "sleep" in schemas["input_schema"]["properties"]
+            assert (await here.sdk.assistants.get_graph(assistant))["nodes"]
+        thread = await new_thread(here.sdk)
+        for assistant in ("agent", agent["assistant_id"]):
+            run = await there.sdk.runs.create(thread, assistant, input=demo())
+            assert run["assistant_id"] == agent["assistant_id"]
+        assert (await there.sdk.runs.join(thread, run["run_id"]))["log"] == ["run:1", "run:1"]
+
+    async def test_found_by_what_they_are_called(self, one: Served) -> None:
+        assert await one.sdk.assistants.count(name="ALK") == 1
+        assert await one.sdk.assistants.count(graph_id="talker") == 1
+        assert await one.sdk.assistants.count(metadata={"created_by": "somebody"}) == 0
+        page = await one.sdk.assistants.search(limit=2, response_format="object")
+        assert (len(page["assistants"]), page["next"]) == (2, "2")
+        names = [a["name"] for a in await one.sdk.assistants.search(sort_by="name", sort_order="desc")]
+        assert names == sorted(names, reverse=True)
+        assert await one.sdk.assistants.search(graph_id="agent", select=["name"]) == [{"name": "agent"}]
+
+    async def test_unknown_ones(self, http: httpx.AsyncClient) -> None:
+        for path in ("nobody", str(uuid4()), f"{uuid4()}/schemas", "nobody/graph"):
+            assert (await http.get(f"/assistants/{path}")).status_code == 404
+        thread = (await http.post("/threads", json={})).json()["thread_id"]
+        for assistant, status in (("nobody", 422), (str(uuid4()), 404)):
+            asked = {"assistant_id": assistant}
+            assert (await http.post(f"/threads/{thread}/runs", json=asked)).status_code == status
+            assert (await http.post("/runs/wait", json=asked)).status_code == status
+        assert (await http.get(f"/threads/{thread}/runs")).json() == []

@@ -1,0 +1,350 @@
+"""What callers do at a process: each asks for one thing, and checks what it is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+from coordinator.errors import (
+    CancelNotDurable,
+    ConflictError,
+    CoordinatorError,
+    IdempotencyConflict,
+    OutboxFull,
+    RunFailed,
+)
+from coordinator.event_log import End
+from coordinator.schemas import RunStatus
+from tests.simulation.agents import Agent, Habits
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+    from tests.simulation.truth import Run
+    from tests.simulation.world import World
+
+OWNER, STRANGER = "u1", "u2"
+DELAYS = (None, None, 0.2, 1.0, 3.0)
+"""s"""
+
+
+class Callers:
+    def __init__(self, world: World, chance: Random) -> None:
+        self._world, self._chance = world, chance
+        self._threads = [f"t{number}" for number in range(chance.choice((1, 1, 2)))]
+        self._calls: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {
+            "create": self._create,
+            "cancel": self._cancel,
+            "disconnect": self._disconnect,
+            "wait": self._wait,
+            "follow": self._follow,
+            "read": self._read,
+            "look": self._look,
+            "reconcile": self._reconcile,
+            "update": self._update,
+            "copy": self._copy,
+            "delete": self._delete,
+            "completion": self._completion,
+            "counters": self._counters,
+            "cleanup": self._cleanup,
+            "status": self._status,
+            "leave": self._leave,
+        }
+
+    @property
+    def _user(self) -> str | None:
+        return OWNER if self._world.features.users else None
+
+    def call(self, name: str, process: Process) -> Coroutine[Any, Any, None]:
+        if name in ("reject", "enqueue", "interrupt", "rollback"):
+            work = self._admit(process, name)
+        elif name == "keyed":
+            work = self._admit(process, self._chance.choice(("reject", "enqueue", "interrupt")), key="k1")
+        else:
+            work = self._calls[name](process)
+        return self._expected(work)
+
+    async def _expected(self, work: Coroutine[Any, Any, None]) -> None:
+        """Errors that the project raises on purpose are answers."""
+        try:
+            await work
+        except (CoordinatorError, TimeoutError) as error:
+            self._world.say(None, f"answer {error!r}")
+
+    def opening(self, process: Process) -> Coroutine[Any, Any, None]:
+        """A gateway that cannot start is started again."""
+
+        async def until_open() -> None:
+            while process.up:
+                try:
+                    await process.manager.open()
+                except CoordinatorError:
+                    await asyncio.sleep(0.5)
+                else:
+                    return
+
+        return until_open()
+
+    def last_cancel(self, process: Process, run_id: str, wait: float | None) -> Coroutine[Any, Any, None]:
+        return self._expected(self.cancel(process, run_id, "interrupt", wait))
+
+    # -- runs
+
+    async def _admit(self, process: Process, strategy: str, key: str | None = None) -> None:
+        thread_id, asked = self._chance.choice(self._threads), self._world.schedule.now
+        features, truth = self._world.features, self._world.truth
+        habits, old_style = Habits.draw(self._chance), features.old_style and self._chance.random() < 0.7
+        portable = features.portable and not old_style and self._chance.random() < 0.6
+        assistant = "portable" if portable else "agent"
+        closed, full = process.leaving, process.manager.owed >= self._world.settings.outbox_limit
+        known = key in truth.keys
+        more = {} if key is not None else self._limits()
+        parent = self._somebody() if features.families and key is None else None
+        if features.delays and key is None:
+            more["after_seconds"] = self._chance.choice(DELAYS)
+        self._world.say(process, f"{strategy} on {thread_id}, {more}, child of {parent}, {habits}")
+        try:
+            record = await process.manager.create_or_reject(
+                thread_id,
+                assistant,
+                multitask_strategy=strategy,
+                on_disconnect=self._chance.choice(("cancel", "continue")) if key is None else "cancel",
+                idempotency_key=key,
+                kwargs={"strategy": key},
+                user_id=self._user,
+                parent_run_id=parent,
+                **more,
+            )
+        except ConflictError as conflict:
+            if (
+                key is not None
+                and known
+                and not truth.runs[truth.keys[key]].deleted
+                and not isinstance(conflict, IdempotencyConflict)
+            ):
+                truth.wrong(f"key {key} was known, and its run was not answered: {conflict}")
+            elif key is None and strategy == "reject":
+                truth.refused(thread_id, conflict.active_run_id, asked)
+                self._refused_over_the_dead(process, conflict.active_run_id)
+            elif key is None:
+                truth.wrong(f"{strategy} was refused: {conflict}")
+            raise
+        except OutboxFull:
+            if process.manager.owed < self._world.settings.outbox_limit:
+                truth.wrong(f"{process} refused a run for its full outbox, which has room")
+            raise
+        if closed:
+            truth.wrong(f"{process} admitted run {record.run_id} while it left")
+        if full:
+            truth.wrong(f"{process} admitted run {record.run_id} over a full outbox")
+        truth.admitted(record.run_id, key)
+        if record.already_admitted:
+            return
+        if portable:
+            self._world.habits[record.run_id] = habits
+            process.manager.launch(record)
+        else:
+            self._start(process, record, habits, old_style=old_style)
+        await self._wait_for(process, record.run_id, 60.0)
+
+    def _limits(self) -> dict[str, Any]:
+        if not self._world.features.limits:
+            return {}
+        limits = {"timeout": (0.3, 1.0, 3.0), "idle_timeout": (0.3, 1.2), "queue_timeout": (0.2, 1.0, 3.0)}
+        return {
+            name: self._chance.choice(seconds)
+            for name, seconds in limits.items()
+            if self._chance.random() < 0.4
+        }
+
+    def _refused_over_the_dead(self, process: Process, holder: str | None) -> None:
+        """A process sweeps before it admits: what it can prove to be dead is in nobody's way."""
+        run = self._world.truth.runs.get(holder or "")
+        if (
+            run is None
+            or run.epoch is None
+            or not run.in_flight
+            or run.waiting
+            or run.status not in ("pending", "running")
+        ):
+            return
+        died = self._world.died_at(run.epoch)
+        if self._world.faults.proofs and died is not None and max(died, run.taken_at) < process.began:
+            self._world.truth.wrong(
+                f"{process} refused a run over {holder}, whose process had died before it began"
+            )
+
+    def _start(self, process: Process, record: Any, habits: Habits, *, old_style: bool) -> None:
+        self._world.habits[record.run_id] = habits
+        agent = Agent(process, habits)
+        if old_style:
+            record.task = process.loop.create_task(agent.old_style(record), name="old style run")
+        else:
+
+            async def run(ctx: Any) -> Any:
+                return await agent(ctx)
+
+            process.manager.launch(record, run)
+
+    async def _create(self, process: Process) -> None:
+        limits = self._limits()
+        limits.pop("queue_timeout", None)
+        record = await process.manager.create(
+            self._chance.choice(self._threads), "agent", user_id=self._user, **limits
+        )
+        self._world.truth.admitted(record.run_id, None)
+        self._start(process, record, Habits.draw(self._chance), old_style=False)
+
+    async def _wait_for(self, process: Process, run_id: str, timeout: float) -> None:
+        began = self._world.schedule.now
+        try:
+            result = await process.manager.wait(run_id, timeout=timeout)
+        except RunFailed as failed:
+            self._world.truth.waited(run_id, RunStatus(failed.status), None)
+        except TimeoutError:
+            if self._world.schedule.now - began < timeout:
+                self._world.truth.wrong(f"wait for {run_id} gave up before its time")
+        else:
+            self._world.truth.waited(run_id, None, result)
+
+    async def _cancel(self, process: Process) -> None:
+        run_id = self._somebody()
+        if run_id is None:
+            return
+        action = self._chance.choice(("interrupt", "interrupt", "rollback"))
+        wait = self._chance.choice((None, None, 8.0))
+        await self.cancel(process, run_id, action, wait)
+
+    async def cancel(self, process: Process, run_id: str, action: str, wait: float | None) -> None:
+        truth = self._world.truth
+        self._world.say(process, f"cancel {run_id} ({action}, wait={wait})")
+        curious = self._user is not None and self._chance.random() < 0.3
+        if curious and await process.manager.cancel(run_id, user_id=STRANGER):
+            truth.wrong(f"a stranger cancelled run {run_id}")
+        try:
+            answer = await process.manager.cancel(run_id, action=action, user_id=self._user, wait=wait)
+        except CancelNotDurable:
+            truth.not_durable(run_id)
+            raise
+        truth.cancelled(run_id, answer=answer, waited=wait is not None)
+
+    async def _disconnect(self, process: Process) -> None:
+        if (run_id := self._somebody()) is None:
+            return
+        stays = self._world.truth.runs[run_id].on_disconnect != "cancel"
+        try:
+            answer = await process.manager.disconnected(run_id, user_id=self._user)
+        except CancelNotDurable:
+            self._world.truth.not_durable(run_id)
+            raise
+        if answer and stays:
+            self._world.truth.wrong(f"run {run_id} was cancelled for its watcher, whom it does not need")
+        elif not stays:
+            self._world.truth.cancelled(run_id, answer=answer, waited=False)
+
+    async def _wait(self, process: Process) -> None:
+        if (run_id := self._somebody()) is not None:
+            await self._wait_for(process, run_id, self._chance.choice((0.5, 30.0)))
+
+    async def _follow(self, process: Process) -> None:
+        """Whatever is lost on the way, the end is told, once and as the last thing."""
+        if (run_id := self._somebody()) is None:
+            return
+        ends: list[End] = []
+        async with process.manager.follow(run_id, user_id=self._user) as follower:
+            async for told in follower:
+                if ends:
+                    self._world.truth.wrong(f"run {run_id} told {told!r} after its end")
+                if isinstance(told, End):
+                    ends.append(told)
+        if not ends:
+            self._world.truth.wrong(f"a follower of {run_id} was left without its end")
+        else:
+            self._world.truth.followed(run_id, ends[0].status)
+
+    # -- what the code around a run reports
+
+    async def _completion(self, process: Process) -> None:
+        """Also late: when the run, or its whole thread, is gone already."""
+        if (run_id := self._anybody()) is not None:
+            await process.manager.update_run_completion(run_id, total_tokens=7, model_name="m")
+
+    async def _counters(self, process: Process) -> None:
+        if (run_id := self._somebody()) is not None:
+            await process.manager.update_run_progress(run_id, total_tokens=3)
+            await process.manager.update_model_name(run_id, "m2")
+
+    async def _cleanup(self, process: Process) -> None:
+        """Of what has no task that goes on: whoever forgets a run that hangs cannot end it any more."""
+        if (run := self._one_that(lambda run: not run.in_flight or self._ends_soon(run))) is not None:
+            run.let_go = True
+            await process.manager.cleanup(run.run_id, delay=0)
+
+    async def _status(self, process: Process) -> None:
+        """A caller ends its run before its turn."""
+        if (run := self._one_that(self._ends_soon)) is not None:
+            run.let_go = True
+            await process.manager.set_status(run.run_id, self._chance.choice(("error", "interrupted")))
+
+    def _ends_soon(self, run: Run) -> bool:
+        """It waits, and would not stay long if its turn came just now."""
+        habits = self._world.habits.get(run.run_id)
+        return run.waiting and habits is not None and habits.ends != "hangs"
+
+    def _one_that(self, wanted: Callable[[Run], bool]) -> Run | None:
+        found = [run for run in self._world.truth.runs.values() if wanted(run) and not run.deleted]
+        return self._chance.choice(found) if found else None
+
+    def _somebody(self) -> str | None:
+        run = self._one_that(lambda run: True)
+        return None if run is None else run.run_id
+
+    def _anybody(self) -> str | None:
+        known = list(self._world.truth.runs)
+        return self._chance.choice(known) if known else None
+
+    # -- threads, looking, upkeep
+
+    async def _read(self, process: Process) -> None:
+        thread_id, truth = self._chance.choice(self._threads), self._world.truth
+        before = truth.in_flight(thread_id)
+        answer = await process.manager.has_inflight(thread_id)
+        still = [run.run_id for run in before if run.in_flight]
+        if not answer and still:
+            truth.wrong(f"has_inflight({thread_id}) said no while {still} were in flight")
+        if (run_id := self._somebody()) is not None:
+            await process.manager.explain(run_id)
+            await process.manager.receipt(run_id)
+        await process.manager.list_by_thread(thread_id)
+
+    async def _look(self, process: Process) -> None:
+        """As operators do, and those who are curious."""
+        manager, truth = process.manager, self._world.truth
+        await manager.health()
+        await manager.workers()
+        await manager.runs(in_flight=self._chance.random() < 0.5)
+        await manager.thread(self._chance.choice(self._threads))
+        run_id = None if self._user is None else self._somebody()
+        if run_id is not None and await manager.get(run_id, user_id=STRANGER) is not None:
+            truth.wrong(f"a stranger saw run {run_id}")
+
+    async def _reconcile(self, process: Process) -> None:
+        await process.manager.reconcile_orphaned_inflight_runs(error="reconciled")
+
+    async def _update(self, process: Process) -> None:
+        values = {"updated": self._world.schedule.number()}
+        await process.manager.update_thread(self._chance.choice(self._threads), values, user_id=self._user)
+
+    async def _copy(self, process: Process) -> None:
+        target = self._chance.choice((*self._threads, "copy"))
+        await process.manager.copy_thread(self._threads[0], target, user_id=self._user)
+
+    async def _delete(self, process: Process) -> None:
+        await process.manager.delete_thread(self._chance.choice(self._threads), user_id=self._user)
+
+    async def _leave(self, process: Process) -> None:
+        if process.up:
+            await process.leave(linger=self._chance.choice((0.0, 0.0, 0.5, 3.0)))
+            await asyncio.sleep(0.2)
+            self._world.restart()

@@ -1,0 +1,169 @@
+"""Gateways for tests: served over real sockets by this process, and the clients that drive them."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvicorn
+from langgraph_sdk import get_client
+
+from coordinator import RunManager, Settings, open_coordinator
+from coordinator.gateway import Gateway, GatewaySettings, create_gateway
+from coordinator.notifier import Connectivity
+from tests.support.gateway_agents import AGENTS
+from tests.support.teams import QUICK
+from tests.support.waiting import wait_until
+
+Sdk = Any
+"""`langgraph_sdk.client.LangGraphClient`, whose types are unknown in parts."""
+
+
+@dataclass(frozen=True)
+class Served:
+    """A gateway that listens, the SDK's client of it, and plain HTTP for what that client hides."""
+
+    url: str
+    gateway: Gateway
+    manager: RunManager
+    sdk: Sdk
+    raw: httpx.AsyncClient
+
+
+@asynccontextmanager
+async def listening(gateway: Gateway) -> AsyncGenerator[str]:
+    """The address that it is served at. Its lifespan is the caller's."""
+    config = uvicorn.Config(
+        gateway, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=2
+    )
+    server = uvicorn.Server(config)
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        serving = asyncio.create_task(server._serve([listener]))
+        await wait_until(lambda: server.started, description="it listens")
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            gateway.let_go()
+            server.should_exit = True
+            await serving
+
+
+@asynccontextmanager
+async def served(manager: RunManager, gateway: Gateway) -> AsyncGenerator[Served]:
+    async with listening(gateway) as url, clients(url) as (sdk, raw):
+        yield Served(url, gateway, manager, sdk, raw)
+
+
+@asynccontextmanager
+async def clients(url: str) -> AsyncGenerator[tuple[Sdk, httpx.AsyncClient]]:
+    sdk = get_client(url=url, api_key=None)
+    async with httpx.AsyncClient(base_url=url, timeout=30) as raw:
+        try:
+            yield sdk, raw
+        finally:
+            await sdk.aclose()
+
+
+def gateway_settings(given: dict[str, Any]) -> GatewaySettings:
+    quick: dict[str, Any] = {"heartbeat": 0.2}
+    return GatewaySettings(**{**quick, **given})
+
+
+@asynccontextmanager
+async def one_gateway(**gateway: Any) -> AsyncGenerator[Served]:
+    """A worker by itself, in memory."""
+    settings = Settings(store="memory://", **QUICK)
+    async with open_coordinator(settings=settings, assistants=AGENTS) as manager:
+        made = create_gateway(manager, settings=gateway_settings(gateway))
+        async with served(manager, made) as one:
+            yield one
+
+
+@asynccontextmanager
+async def gateways(
+    size: int,
+    folder: Path,
+    redis: str,
+    namespace: str,
+    *,
+    settings: dict[str, Any] | None = None,
+    **gateway: Any,
+) -> AsyncGenerator[list[Served]]:
+    """Workers on one SQLite file and one Redis, that hear each other when this returns."""
+    given = Settings(
+        store=f"sqlite:///{folder / 'runs.db'}",
+        redis=redis,
+        namespace=namespace,
+        **{**QUICK, **(settings or {})},
+    )
+    async with AsyncExitStack() as stack:
+        team: list[Served] = []
+        for _ in range(size):
+            manager = await stack.enter_async_context(open_coordinator(settings=given, assistants=AGENTS))
+            await wait_until(
+                lambda manager=manager: manager.connectivity is Connectivity.connected,
+                description="the worker hears its abort channel",
+            )
+            made = create_gateway(manager, settings=gateway_settings(gateway))
+            team.append(await stack.enter_async_context(served(manager, made)))
+        yield team
+
+
+def demo(sleep: float = 0.0, steps: int = 1, fail: bool = False, tag: str = "run") -> dict[str, Any]:
+    """What the demo assistant is asked."""
+    return {"sleep": sleep, "steps": steps, "fail": fail, "tag": tag}
+
+
+async def status_of(sdk: Sdk, thread: str, run: str) -> str:
+    return str((await sdk.runs.get(thread, run))["status"])
+
+
+async def until_status(sdk: Sdk, thread: str, run: str, *wanted: str, timeout: float = 10) -> None:
+    async def holds() -> bool:
+        return await status_of(sdk, thread, run) in wanted
+
+    await wait_until(holds, description=f"the run is {wanted}", timeout=timeout)
+
+
+async def until_gone(raw: httpx.AsyncClient, path: str, timeout: float = 10) -> None:
+    async def holds() -> bool:
+        return (await raw.get(path)).status_code == 404
+
+    await wait_until(holds, description=f"{path} is gone", timeout=timeout)
+
+
+async def thread_status(sdk: Sdk, thread: str) -> str:
+    return str((await sdk.threads.get(thread))["status"])
+
+
+async def log_of(sdk: Sdk, thread: str) -> list[str]:
+    values: Any = (await sdk.threads.get(thread))["values"] or {}
+    return list(values.get("log") or [])
+
+
+async def new_thread(sdk: Sdk) -> str:
+    return str((await sdk.threads.create())["thread_id"])
+
+
+async def create(served: Served, thread: str, assistant: str = "agent", **asked: Any) -> str:
+    """A background run."""
+    return str((await served.sdk.runs.create(thread, assistant, input=demo(**asked)))["run_id"])
+
+
+async def all_closed(served: Served) -> None:
+    """Wait until no stream and no long answer is open."""
+    await wait_until(lambda: served.gateway.state.services.watchers.open == 0, description="all are closed")
+
+
+async def start_running(sdk: Sdk, thread: str, assistant: str = "agent", **asked: Any) -> str:
+    """A background run that has begun."""
+    run = await sdk.runs.create(thread, assistant, input=demo(**asked))
+    await until_status(sdk, thread, run["run_id"], "running")
+    return str(run["run_id"])

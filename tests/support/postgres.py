@@ -1,0 +1,97 @@
+"""A PostgreSQL for the whole session of tests, and a schema of its own for each of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+from urllib.parse import quote, urlsplit, urlunsplit
+from uuid import uuid4
+
+import asyncpg
+
+from coordinator.testing.postgres import URL_VARIABLE, PostgresServer
+from stores.postgres import Options, PostgresStore
+from stores.sql.postgres import schema
+
+TABLES = ("workers", "threads", "deleted_threads", "passing_fences", "runs", "transitions")
+PASSWORD = "worker"  # of a role that exists on a server of the tests' own
+
+
+class Database:
+    """A database where tests may make schemas and roles. `url` is a superuser's."""
+
+    def __init__(self, url: str, server: PostgresServer | None = None) -> None:
+        self.url, self.server = url, server
+        self._names: list[str] = []
+        self._free: list[str] = []
+
+    def as_role(self, role: str, password: str = PASSWORD) -> str:
+        parts = urlsplit(self.url)
+        hosts = parts.netloc.rpartition("@")[2]
+        return urlunsplit(parts._replace(netloc=f"{role}:{quote(password)}@{hosts}"))
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
+        cx = await asyncpg.connect(self.url)
+        try:
+            yield cx
+        finally:
+            await cx.close()
+
+    async def execute(self, *statements: str) -> None:
+        async with self.connection() as cx:
+            for statement in statements:
+                await cx.execute(statement)
+
+    @asynccontextmanager
+    async def worker(self) -> AsyncGenerator[tuple[str, str]]:
+        """(the URL of a role with a worker's rights and no others, a migrated schema with nothing in it)."""
+        name = self._free.pop() if self._free else await self._made()
+        try:
+            yield self.as_role(name), name
+        finally:
+            tables = ", ".join(f"{name}.{table}" for table in TABLES)
+            await self.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+            self._free.append(name)
+
+    async def _made(self) -> str:
+        name = f"test_{uuid4().hex[:12]}"
+        async with self.connection() as cx:
+            await cx.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
+            await schema.migrate(cx, name, grant_to=name)
+        self._names.append(name)
+        return name
+
+    async def clean(self) -> None:
+        for name in self._names:
+            await self.execute(f"DROP SCHEMA {name} CASCADE", f"DROP OWNED BY {name}", f"DROP ROLE {name}")
+
+    @asynccontextmanager
+    async def store(self, **options: Any) -> AsyncGenerator[PostgresStore]:
+        """An open store on a schema of its own, as a role with a worker's rights."""
+        clock = options.pop("clock", None)
+        async with self.worker() as (url, name):
+            store = PostgresStore(url, Options(schema=name, **options), migrate=False, clock=clock)
+            try:
+                await store.open()
+                yield store
+            finally:
+                await store.aclose()
+
+
+@contextmanager
+def database() -> Generator[Database]:
+    """The server that COORDINATOR_TEST_POSTGRES_URL names, or one of the session's own. On that one, a
+    deadlock is a failure of whatever led to it."""
+    if url := os.environ.get(URL_VARIABLE):
+        found = Database(url)
+        yield found
+        asyncio.run(found.clean())
+        return
+    with PostgresServer(durable=False) as server:
+        yield Database(server.url(), server)
+        said = server.log()
+        assert "deadlock detected" not in said, said[said.index("deadlock detected") - 500 :][:3000]
