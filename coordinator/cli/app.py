@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Sequence
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 from typer.main import get_command
 
 from coordinator.cli import failures, key_commands, servers
+from coordinator.cli.awaiting import finish as _await
 from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Namespace, Redis, Store, Where
 
 # Plain help: rich takes longer to import than --help may take.
@@ -47,15 +48,6 @@ def run(args: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - what is no failure on purpose is raised again
         return failures.report(error, as_json="--json" in args)
     return code if isinstance(code, int) else failures.DONE
-
-
-def _await(command: Coroutine[Any, Any, int]) -> int:
-    import asyncio
-
-    try:
-        return asyncio.run(command)
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter by a signal that a command handles
-        raise typer.Abort from None
 
 
 def _version(asked: bool) -> None:
