@@ -9,8 +9,8 @@ from typing import Any
 
 from stores.errors import EpochDead
 from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
-from stores.sql.sqlite.admission import is_dead
 from stores.sql.codec import loads, storable
+from stores.sql.sqlite.admission import is_dead
 from stores.states import WebhookState
 
 _NAMES = tuple(field.name for field in fields(WebhookRow))
