@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.memory import MemoryStore
 from stores.rows import Limits, NewRun, PruneCursor, Retention
 from stores.sql.codec import RUN_COLUMNS
@@ -32,7 +33,9 @@ SCANNED_ON_PURPOSE = ("runs_inflight", "runs_tick", "runs_portable", "runs_home"
 def finished(store: MemoryStore, count: int) -> None:
     """That many finished runs on the thread `t`, with their audit."""
     store._cx.execute("BEGIN")
-    store._cx.execute("INSERT OR IGNORE INTO threads (thread_id, created_at, updated_at) VALUES ('t', 1, 1)")
+    store._cx.execute(
+        "INSERT OR IGNORE INTO threads (thread_id, user_id, created_at, updated_at) VALUES ('t', 'u', 1, 1)"
+    )
     store._cx.execute(
         "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)"
         " INSERT INTO runs (run_id, thread_id, user_id, status, owner_epoch, fence, settled_at, created_at,"
@@ -170,6 +173,52 @@ async def history_page(scene: Scene) -> None:
     await scene.watch(scene.store.list_by_thread("t", limit=10))
 
 
+async def catalogue_page(scene: Scene) -> None:
+    await scene.watch(scene.store.run("old3", thread_id="t", user_id="u"))
+    await scene.watch(scene.store.thread_runs("t", statuses=(), limit=10, offset=0, user_id="u"))
+    await scene.watch(
+        scene.store.inflight_runs(statuses=("running",), thread_id=None, user_id="u", after="", limit=10)
+    )
+    await scene.watch(
+        scene.store.inflight_runs(statuses=(), thread_id="busy", user_id=None, after="", limit=10)
+    )
+
+
+async def threads_of_a_user(scene: Scene) -> None:
+    """Few threads, with all of the history on one of them."""
+    for user in ("u", None):
+        for query in (ThreadQuery(), ThreadQuery(status="idle", sort_by="status"), ThreadQuery(ids=("t",))):
+            await scene.watch(scene.store.threads(query, user_id=user))
+        await scene.watch(scene.store.count_threads(ThreadQuery(metadata={"a": 1}), user_id=user))
+
+
+async def make_and_patch(scene: Scene) -> None:
+    await scene.watch(scene.store.create_thread(NewThread("new", user_id="u", ttl_ms=1000)))
+    await scene.watch(scene.store.patch_thread("t", ThreadPatch({"a": 1}), user_id=None))
+
+
+async def delete_one_run(scene: Scene) -> None:
+    await scene.watch(scene.store.delete_run("old3", thread_id="t", user_id="u"))
+
+
+async def nothing_has_expired(scene: Scene) -> None:
+    """A thread with a time to live that has passed, but for the run that goes on there."""
+    await running(scene.store, scene.me, "long", temporary_ms=0)
+    await scene.watch(scene.store.has_expired_threads())
+    await scene.watch(scene.store.expire_threads(limit=10))
+
+
+async def expire_one(scene: Scene) -> None:
+    await scene.store.finish(await running(scene.store, scene.me, "short", temporary_ms=0), SUCCESS)
+    await scene.watch(scene.store.expire_threads(limit=10))
+
+
+async def delete_a_thread(scene: Scene) -> None:
+    await scene.store.finish(await running(scene.store, scene.me, "small"), SUCCESS)
+    operation = await running(scene.store, scene.me, "small", kind="op")
+    await scene.watch(scene.store.delete_thread(operation))
+
+
 async def everything_recent(scene: Scene) -> None:
     await scene.watch(scene.store.runs(limit=10))
     await scene.watch(scene.store.runs(in_flight=True, limit=10))
@@ -214,6 +263,13 @@ EVERYTHING: tuple[Doing, ...] = (
     everything_recent,
     one_row,
     prune_one_page,
+    catalogue_page,
+    threads_of_a_user,
+    make_and_patch,
+    delete_one_run,
+    nothing_has_expired,
+    expire_one,
+    delete_a_thread,
 )
 
 
@@ -230,7 +286,7 @@ async def test_no_statement_scans_what_grows_with_the_history(doing: Doing) -> N
     scene = await done(doing, SMALL)
     for step in scene.explained():
         if step.startswith("SCAN") and not step.startswith(
-            ("SCAN workers", "SCAN CONSTANT", "SCAN json_each", "SCAN peer")
+            ("SCAN workers", "SCAN CONSTANT", "SCAN json_each", "SCAN peer", "SCAN t USING")
         ):
             assert any(index in step for index in (*SCANNED_ON_PURPOSE, "runs_recent")), step
 
@@ -256,6 +312,40 @@ async def test_pages_are_read_in_the_order_of_their_index() -> None:
         ("t",),
     ).fetchall()
     assert [row[3] for row in plan] == ["SEARCH runs USING INDEX runs_history (thread_id=?)"]
+
+
+async def plans_of(query: ThreadQuery, user_id: str | None) -> list[str]:
+    scene = Scene(SMALL)
+    await scene.prepare()
+    await scene.watch(scene.store.threads(query, user_id=user_id))
+    plans = scene.explained()
+    return [step for step in plans if "threads" in step or " t " in step or "B-TREE" in step]
+
+
+async def test_the_newest_runs_of_a_thread_are_read_through_their_index() -> None:
+    scene = Scene(LARGE)
+    await scene.prepare()
+    for statuses in ((), ("success", "error")):
+        await scene.watch(scene.store.thread_runs("t", statuses=statuses, limit=50, offset=0, user_id="u"))
+        thread, page = scene.explained()[-2:]
+        assert "PRIMARY KEY" in thread
+        assert page == "SEARCH runs USING INDEX runs_history (thread_id=?)", "and nothing is sorted"
+
+
+async def test_threads_are_found_through_their_index() -> None:
+    by_creation = ThreadQuery(sort_by="created_at")
+    assert (await plans_of(by_creation, "u"))[
+        0
+    ] == "SEARCH t USING COVERING INDEX threads_of_user (user_id=?)"
+    assert (await plans_of(by_creation, None))[0] == "SCAN t USING COVERING INDEX threads_recent"
+    assert "threads_of_user (user_id=?)" in (await plans_of(ThreadQuery(), "u"))[0]
+    assert "PRIMARY KEY (thread_id=?)" in (await plans_of(ThreadQuery(ids=("a",)), "u"))[0]
+
+
+async def test_threads_that_may_have_expired_are_found_by_their_moment() -> None:
+    scene = await done(nothing_has_expired, SMALL)
+    first = scene.explained()[0]
+    assert first.startswith("SEARCH t USING INDEX threads_expiry (<expr>")
 
 
 async def test_a_statement_that_loses_its_index_fails_loudly() -> None:

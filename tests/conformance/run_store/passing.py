@@ -32,14 +32,14 @@ def passing_machine_over(open_store: OpenStore) -> type[RuleBasedStateMachine]:
 
 class PassingMachine(StoreMachine):
     admit = withdraw = restore = refence = save = prune = None  # pyright: ignore[reportAssignmentType]
-    beat = bury = sweep = retire = None
+    insert = beat = bury = sweep = retire = None  # pyright: ignore[reportAssignmentType]
 
     @rule(
         thread=threads,
         strategy=strategies,
         worker=picks,
         must_exist=st.sampled_from((False, False, True)),
-        temporary=ttls,
+        temporary=st.sampled_from((None, 5_000_000, 5_000_000)),
     )
     def admit_here(
         self, thread: str, strategy: str, worker: int, must_exist: bool, temporary: int | None
@@ -72,6 +72,10 @@ class PassingMachine(StoreMachine):
             return _thread_of(await self.store.patch_thread(thread, patch, user_id=None))
 
         self.call("patch thread", change, lambda: self.model.patch(thread, ttl))
+
+    @rule(seconds=st.sampled_from((2, 5)))
+    def time_passes(self, seconds: int) -> None:
+        self.clock.advance(seconds)
 
     @rule()
     def expire(self) -> None:
