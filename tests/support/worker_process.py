@@ -67,9 +67,12 @@ class Program:
         *,
         assistant: str | None = None,
         launch: bool = True,
+        after: float | None = None,
         **wish: Any,
     ) -> str:
-        run = await self.manager.create_or_reject(thread, assistant, multitask_strategy=strategy, kwargs=wish)
+        run = await self.manager.create_or_reject(
+            thread, assistant, multitask_strategy=strategy, kwargs=wish, after_seconds=after
+        )
         if launch:
             self.manager.launch(run, self.agent)
         return run.run_id

@@ -1,0 +1,63 @@
+"""kill -9 of the home of a run that waits, for its turn or for its time: it goes on elsewhere."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from tests.support.processes import Fleet, WorkerProcess
+
+pytestmark = pytest.mark.multiprocess
+
+
+async def finished(worker: WorkerProcess, run: str) -> None:
+    await worker.do("end", run=run)
+    assert await worker.do("wait", run=run) == "done"
+
+
+async def test_who_waits_for_its_turn(fleet: Fleet) -> None:
+    home, other = await fleet.of(2)
+    holder = await other.do("admit", thread="t")
+    await other.said("started", holder)
+    run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done")
+    behind = await other.do("admit", thread="t", strategy="enqueue", assistant="agent")
+    await home.kill()
+    await other.do("end", run=holder)
+    await other.said("started", run)
+    assert other.heard("started", behind) is None, "it keeps its place"
+    await finished(other, run)
+    await other.said("started", behind)
+
+
+async def test_who_waits_for_its_time(fleet: Fleet) -> None:
+    home, other = await fleet.of(2)
+    asked = time.monotonic()
+    run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done", after=1.5)
+    await home.kill()
+    passes = await other.do("admit", thread="t", strategy="enqueue")
+    await other.said("started", passes)
+    await other.do("end", run=passes)
+    started = await other.said("started", run)
+    assert started["at"] - asked >= 1.5
+    await finished(other, run)
+
+
+async def test_whose_time_comes_while_nobody_is_there(fleet: Fleet) -> None:
+    home = await fleet.start()
+    run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done", after=0.3)
+    await home.kill()
+    reborn = await fleet.start()
+    await reborn.said("started", run)
+    await finished(reborn, run)
+
+
+async def test_what_had_begun_is_not_begun_again(fleet: Fleet) -> None:
+    home, other = await fleet.of(2)
+    run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", after=0.1)
+    await home.said("started", run)
+    await home.kill()
+    again = await other.do("admit", thread="t", strategy="enqueue", assistant="agent")
+    await other.said("started", again)
+    assert await other.do("status", run=run) == "error"
+    assert other.heard("started", run) is None
