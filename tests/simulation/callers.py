@@ -94,7 +94,7 @@ class Callers:
     async def _admit(self, process: Process, strategy: str, key: str | None = None) -> None:
         thread_id, asked = self._chance.choice(self._threads), self._world.schedule.now
         features, truth = self._world.features, self._world.truth
-        habits, old_style = Habits.draw(self._chance), features.old_style and self._chance.random() < 0.7
+        habits, old_style = self._world.new_habits(), features.old_style and self._chance.random() < 0.7
         portable = features.portable and not old_style and self._chance.random() < 0.6
         assistant = "portable" if portable else "agent"
         closed, full = process.leaving, process.manager.owed >= self._world.settings.outbox_limit
@@ -194,7 +194,7 @@ class Callers:
             self._chance.choice(self._threads), "agent", user_id=self._user, **limits
         )
         self._world.truth.admitted(record.run_id, None)
-        self._start(process, record, Habits.draw(self._chance), old_style=False)
+        self._start(process, record, self._world.new_habits(), old_style=False)
 
     async def _wait_for(self, process: Process, run_id: str, timeout: float) -> None:
         began = self._world.schedule.now

@@ -54,9 +54,9 @@ class Call:
         if self.fate == "slow":
             when += world.chance.choice((0.02, 0.3, 2.0))
         elif self.fate == "crash":
-            met = world.kill(process)
+            met = world.trouble.kill(process)
         elif self.fate == "pause":
-            met = world.pause(process)
+            met = world.trouble.pause(process)
         elif self.fate == "cancel":
             met = self._caller_leaves()
         if met:
@@ -80,7 +80,7 @@ class Call:
         fails = self.fate == "fail"
         if fails:
             self._met()
-        if world.away_from(process) or (fails and self.before):
+        if world.trouble.keeps_away(process) or (fails and self.before):
             self._answer(None, StoreUnavailable("the simulated store is away"))
             return
         try:
@@ -115,7 +115,7 @@ class Call:
         world.schedule.at(when, process.loop.post, self._settle, answer, error)
 
     def _settle(self, answer: Any, error: Exception | None) -> None:
-        if self.world.away_from(self.process):
+        if self.world.trouble.keeps_away(self.process):
             answer, error = None, StoreUnavailable("the simulated store was cut off before it answered")
         elif self.op == "beat" and answer is False:
             self.world.truth.heard(self.args[0])

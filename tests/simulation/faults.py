@@ -40,6 +40,12 @@ class Faults:
     disordered: bool = False
     """Answers of one process may overtake each other, as with a pool of connections."""
 
+    @property
+    def none(self) -> bool:
+        """Nothing goes wrong."""
+        planned = self.crashes, self.pauses, self.outages, self.cuts, self.burials, self.jumps, self.breaks
+        return not (any(planned) or any(self.strike.values()) or self.lose or self.late or self.broken)
+
 
 def draw(chance: Random) -> Faults:
     def some(share: float) -> bool:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import logging
 
-from tests.simulation.faults import Faults
-
 _CLOSED = "could not be written before the store was closed"
 """What the manager says of writes that came too late, or for which the store was away until the end."""
 _FENCED = "owed to the store are dropped, because this worker was fenced"
@@ -21,17 +19,15 @@ _BROKEN = "Rolling back run"
 
 
 class _Errors(logging.Handler):
-    def __init__(self, found: list[str], faults: Faults) -> None:
+    def __init__(self, found: list[str], *, quiet: bool) -> None:
         super().__init__(logging.ERROR)
-        self._found = found
-        self._away = bool(faults.strike or faults.outages or faults.cuts or faults.burials)
-        self._broken = faults.broken > 0
+        self._found, self._quiet = found, quiet
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
-        if text.endswith((_CLOSED, _LATE)) or (self._away and _FENCED in text):
+        if text.endswith((_CLOSED, _LATE)):
             return
-        if self._broken and text.startswith(_BROKEN):
+        if not self._quiet and (_FENCED in text or text.startswith(_BROKEN)):
             return
         if record.exc_info and record.exc_info[1] is not None:
             text += f": {record.exc_info[1]!r}"
@@ -41,8 +37,8 @@ class _Errors(logging.Handler):
 class errors_logged:  # noqa: N801 - a context manager
     """What the product logs as an error is a violation; warnings are not even made."""
 
-    def __init__(self, found: list[str], faults: Faults) -> None:
-        self._handler = _Errors(found, faults)
+    def __init__(self, found: list[str], *, quiet: bool) -> None:
+        self._handler = _Errors(found, quiet=quiet)
 
     def __enter__(self) -> None:
         for name in ("coordinator", "stores"):

@@ -14,7 +14,7 @@ from coordinator.settings import Settings
 from coordinator.telemetry.events import Event, RunForced, WorkerRegistered
 from coordinator.workers.pacemaker import LoopPacemaker
 from stores.base import CoordinationStore
-from tests.simulation.agents import Agent, Habits
+from tests.simulation.agents import Agent
 from tests.simulation.bus import SimNotifier, SimSlots
 from tests.simulation.loop import ProcessLoop
 from tests.simulation.store import SimStore
@@ -109,7 +109,7 @@ class Process:
     async def _portable(self, ctx: RunContext) -> Any:
         run_id, habits = ctx.run.run_id, self.world.habits
         if run_id not in habits:  # its admission was never answered
-            habits[run_id] = Habits.draw(self.world.chance)
+            habits[run_id] = self.world.new_habits()
         return await Agent(self, habits[run_id])(ctx)
 
     async def leave(self, linger: float = 0.0) -> None:

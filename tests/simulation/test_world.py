@@ -62,7 +62,7 @@ def test_what_a_paused_process_had_not_sent_is_done_when_it_goes_on(world: World
 def test_what_a_killed_process_had_not_sent_is_never_done(world: World) -> None:
     process = paused_before_its_call(world)
     world.restart = lambda: None  # nobody takes its place
-    world.kill(process)
+    world.trouble.kill(process)
     while world.schedule.step():
         pass
     assert workers(world) == 0

@@ -65,8 +65,11 @@ class Run:
     started_at: float = 0.0
     sign_at: float = 0.0
     """When its code last gave a sign of life."""
+    silence: float = 0.0
+    """How long it had given none when it was to be ended for that, s."""
     let_go: bool = False
-    """Its caller has forgotten it, or has ended it before its turn."""
+    """Its caller has forgotten it, or has ended it before its turn: who gets the thread for it meanwhile
+    does not know it, and frees it a moment later."""
 
     @property
     def in_flight(self) -> bool:
@@ -237,8 +240,8 @@ class Truth:
     def _in_time(self, run: Run, cause: str | None, *, waited: bool) -> None:
         """A time limit ends what has passed it, and nothing else."""
         now = self.now()
-        if cause == "idle" and run.idle is not None and now - run.sign_at < run.idle - 0.001:
-            self.wrong(f"run {run.run_id} was ended as silent {now - run.sign_at:.3f} s after a sign of life")
+        if cause == "idle" and run.idle is not None and run.silence < run.idle - 0.001:
+            self.wrong(f"run {run.run_id} was to be ended as silent {run.silence:.3f} s after a sign of life")
         if cause == "queue_timeout" and not waited:
             self.wrong(f"run {run.run_id} was ended for its waiting, and had its turn")
         if self.clock_jumped:
@@ -249,7 +252,8 @@ class Truth:
             )
         if cause == "queue_timeout" and (run.queue is None or now - run.asked_at < run.queue - 0.001):
             self.wrong(f"run {run.run_id} waited {now - run.asked_at:.3f} s, its limit is {run.queue}")
-        if self.quiet and (limit := self._limit(run)) is not None and now - limit > 0.3:
+        late = 1.5 if run.waiting and run.home is None else 0.3  # who has no home is found by a tick
+        if self.quiet and (limit := self._limit(run)) is not None and now - limit > late:
             self.wrong(f"run {run.run_id} outlived its time limit by {now - limit:.3f} s")
 
     def _limit(self, run: Run) -> float | None:
@@ -421,6 +425,11 @@ class Truth:
             return
         self.values.pop(args[0].thread_id, None)
 
+    def to_be_ended(self, run_id: str, cause: object) -> None:
+        """Its worker is about to say so; until that is written it may speak again."""
+        if cause == "idle" and (run := self.runs.get(run_id)) is not None:
+            run.silence = max(run.silence, self.now() - run.sign_at)
+
     # -- what tasks do
 
     def sign(self, run_id: str) -> None:
@@ -471,7 +480,7 @@ class Truth:
         run = self.runs.get(run_id)
         if run is None or run.deleted:
             return
-        if run.in_flight:
+        if run.in_flight and not run.let_go:
             self.wrong(f"wait for {run_id} returned while it is in flight")
         if status is None:
             expected = run.result if run.status is RunStatus.success else None
@@ -522,6 +531,10 @@ class Truth:
 
     def in_flight(self, thread_id: str) -> list[Run]:
         return [run for run in self.runs.values() if run.thread_id == thread_id and run.in_flight]
+
+    def holders(self) -> set[int | None]:
+        """Epochs that hold a thread."""
+        return {run.epoch for run in self.runs.values() if run.holds and not run.deleted}
 
     # -- in the end
 

@@ -73,13 +73,13 @@ def draw(chance: Random) -> Features:
     return features
 
 
-def plan(chance: Random) -> list[tuple[float, str]]:
+def plan(chance: Random, most: int = 8) -> list[tuple[float, str]]:
     """When what is asked for, in seconds from the beginning. A run comes first."""
     calls = [name for name in WEIGHTS if chance.random() < 0.6]
     calls.append(chance.choice(("reject", "enqueue", "interrupt", "rollback")))
     runs = [call for call in calls if call in RUNS]
     weights = [WEIGHTS[call] for call in calls]
-    number = chance.choice((3, 4, 5, 6, 8))
+    number = min(most, chance.choice((3, 4, 5, 6, 8)))
     asked = [(chance.uniform(0, 0.1), chance.choice(runs))]
     burst = chance.random() < 0.4
     for _ in range(number - 1):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 from random import Random
 from typing import Any
 
@@ -18,10 +18,12 @@ from tests.simulation.callers import Callers
 from tests.simulation.calls import Call
 from tests.simulation.faults import Faults, draw
 from tests.simulation.logged import errors_logged
-from tests.simulation.loop import Handle, Livelock, Schedule
+from tests.simulation.loop import Livelock, Schedule
 from tests.simulation.pace import Pace
 from tests.simulation.process import SETTINGS, Process
+from tests.simulation.scenes import SCENES, Aim, Scene
 from tests.simulation.store import URGENT, WRITES, Database
+from tests.simulation.trouble import Trouble
 from tests.simulation.truth import Run, Truth
 
 Met = tuple[str, str, str, str]
@@ -44,10 +46,13 @@ class World:
         self.truth.term = SETTINGS.lease_ttl - SETTINGS.lease_margin
         self.faults: Faults = draw(self.chance)
         self.features = workload.draw(self.chance)
+        self.scene, self.aim = self._steer()
         self.settings = SETTINGS
         if self.features.settings:
             self.settings = Settings(**{**SETTINGS.model_dump(), **self.features.settings})
-        self.quiet = self.truth.quiet = not self.faults.strike
+        asked = [] if self.scene is None else self.scene.asked
+        troubled = self.aim is not None or any(what not in workload.WEIGHTS for _, what in asked)
+        self.truth.quiet = self.faults.none and not troubled
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
         self.truth.longest_stop = SETTINGS.force_after + 0.5
         self.bus = Bus(self)
@@ -59,7 +64,8 @@ class World:
         self.calm = False
         self._asked: dict[str, float] = {}
         self.pace = Pace(lambda: self.schedule.now, self.faults, self.truth)
-        self.outage_until = self._calm_since = self._skew = 0.0
+        self._calm_since = 0.0
+        self.trouble = Trouble(self)
         self._closing = self._done = False
         self.database = database
         database.empty()
@@ -67,13 +73,46 @@ class World:
         database.clock = lambda: self.wall_ns() // 1000
         self.callers = Callers(self, self.chance)
 
+    # -- where the seed goes
+
+    def _steer(self) -> tuple[Scene | None, Aim | None]:
+        """Half of the seeds go where chance leads them, the others where a guard is needed."""
+        if self.chance.random() < 0.5:
+            return None, None
+        scene = SCENES[self.chance.choice(tuple(SCENES))]
+        aim = self.chance.choice(scene.aims) if scene.aims and self.chance.random() < 0.7 else None
+        if self.chance.random() < 0.3:  # what the scene is about, and nothing else
+            given = self.faults
+            self.faults = Faults(connected=given.connected, proofs=given.proofs, disordered=given.disordered)
+        for name, value in scene.faults.items():
+            setattr(self.faults, name, value)
+        for name, value in scene.features.items():
+            setattr(self.features, name, value)
+        if aim is not None:
+            self.faults.strike.setdefault(aim[3], 0.0)
+            self.faults.crashes += aim[3] == "crash"
+            self.faults.pauses += aim[3] == "pause"
+        return scene, aim
+
+    def _plan(self) -> list[tuple[float, str]]:
+        if self.scene is None:
+            return workload.plan(self.chance)
+        asked = [(when + self.chance.uniform(0.0, 0.2), what) for when, what in self.scene.asked]
+        if self.chance.random() < 0.5:
+            asked += workload.plan(self.chance, most=3)
+        return asked
+
+    def new_habits(self) -> Habits:
+        drawn = Habits.draw(self.chance)
+        return drawn if self.scene is None else replace(drawn, **self.scene.habits)
+
     # -- the clocks of whoever runs at the moment
 
     def boottime(self) -> float:
         return self.schedule.now
 
     def wall_ns(self) -> int:
-        return int((WALL + self.schedule.now + self._skew) * 1e9)
+        return int((WALL + self.schedule.now + self.trouble.skew) * 1e9)
 
     def say(self, process: Process | None, what: object) -> None:
         if self.trace is not None:
@@ -86,13 +125,14 @@ class World:
 
     def run(self) -> list[str]:
         """Everything from the first call to the last check; what was wrong."""
-        with stand_ins.answering(self), errors_logged(self.errors, self.faults):
+        with stand_ins.answering(self), errors_logged(self.errors, quiet=self.truth.quiet):
             self.say(None, f"seed {self.seed}: {self.faults}")
-            for _ in range(self.chance.choice((1, 2, 2, 3))):
+            processes = self.chance.choice((1, 2, 2, 3)) if self.scene is None else self.scene.processes
+            for _ in range(processes):
                 self._start_process()
-            for when, name in workload.plan(self.chance):
-                self.schedule.after(when, self._call, name)
-            self._plan_trouble()
+            for when, what in self._plan():
+                self.schedule.after(when, self._happen, what)
+            self.trouble.plan()
             self.schedule.after(TROUBLE, self._be_calm)
             try:
                 self._go()
@@ -131,6 +171,12 @@ class World:
     def up(self) -> list[Process]:
         return [process for process in self.processes if process.up]
 
+    def _happen(self, what: str) -> None:
+        if what in workload.WEIGHTS:
+            self._call(what)
+        else:
+            self.trouble.strike(what)
+
     def _call(self, name: str) -> None:
         up = self.up()
         if self.chance.random() < 0.1:
@@ -138,106 +184,6 @@ class World:
         if up:
             process = self.chance.choice(up)
             process.begin(self.callers.call(name, process), name)
-
-    # -- trouble
-
-    def _plan_trouble(self) -> None:
-        faults, chance = self.faults, self.chance
-        if faults.crashes and chance.random() < 0.5:
-            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.kill)
-        if faults.pauses and chance.random() < 0.5:
-            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.pause)
-        for _ in range(faults.outages):
-            self.schedule.after(chance.uniform(0.1, 3.0), self._outage)
-        for _ in range(faults.cuts):
-            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self._cut_off)
-        for _ in range(faults.burials):
-            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self.bury)
-        for _ in range(faults.jumps):
-            self.schedule.after(chance.uniform(0.1, 9.0), self._jump)
-        for _ in range(faults.breaks):
-            self.schedule.after(chance.uniform(0.1, 3.0), self._strike, self._break)
-            self.schedule.after(chance.uniform(0.1, 3.0), self.bus.flush)
-
-    def _strike(self, fault: Callable[[Process], None]) -> None:
-        if up := self.up():
-            fault(self.chance.choice(up))
-
-    def kill(self, process: Process) -> bool:
-        if process.loop.dead or self.faults.crashes <= 0:
-            return False
-        self.faults.crashes -= 1
-        self.say(process, "is killed")
-        process.loop.kill()
-        process.unsent.clear()
-        process.died = self.schedule.now
-        self.truth.killed |= process.epochs
-        if self.chance.random() < 0.6:
-            self.schedule.after(self.chance.uniform(0.05, 2.0), self.restart)
-        return True
-
-    def pause(self, process: Process) -> bool:
-        if process.loop.dead or process.loop.stopped or self.faults.pauses <= 0:
-            return False
-        self.faults.pauses -= 1
-        seconds = self.chance.choice((0.5, 2.0, 7.0, 12.0))
-        self.say(process, f"is paused for {seconds} s")
-        process.loop.stopped = True
-        self.schedule.after(seconds, self._go_on, process)
-        return True
-
-    def _go_on(self, process: Process) -> None:
-        self.say(process, "goes on")
-        unsent, process.unsent = process.unsent, []
-        for call in unsent:
-            self._send(call, self.schedule.now + self.chance.uniform(0.0002, 0.004))
-        process.loop.go_on(self._shuffle)
-
-    def _shuffle(self, kept: list[Handle]) -> None:
-        self.chance.shuffle(kept)
-
-    def _outage(self) -> None:
-        self.outage_until = self.schedule.now + self.chance.choice((0.3, 1.0, 6.0))
-        self.say(None, f"the store is away until {self.outage_until:.3f}")
-
-    def _cut_off(self, process: Process) -> None:
-        """One process alone, both ways: what it sent may be done, and it does not hear so."""
-        process.cut_until = self.schedule.now + self.chance.choice((0.5, 2.0, 5.5, 9.0))
-        self.say(process, f"does not reach the store until {process.cut_until:.3f}")
-
-    def away_from(self, process: Process) -> bool:
-        return self.schedule.now < max(self.outage_until, process.cut_until)
-
-    def died_at(self, epoch: int) -> float | None:
-        process = self.epochs.get(epoch)
-        return None if process is None else process.died
-
-    def breaks(self) -> bool:
-        return self.chance.random() < self.faults.broken
-
-    def bury(self, process: Process) -> None:
-        """It lives, and somebody says that it is dead."""
-        for peer in self.database.workers():
-            if peer.epoch in process.epochs and not process.loop.dead:
-                self.say(process, f"is buried alive, epoch {peer.epoch}")
-                self.truth.falsely.add(peer.epoch)
-                self.truth.commit("bury", (peer,), {}, partial(self.database.bury, peer))
-
-    def _jump(self) -> None:
-        """All processes are on one host, which is what SQLite asks for: its clock is everybody's."""
-        self.truth.clock_jumped = True
-        self._skew += self.chance.choice((-15.0, 0.5, 40.0))
-        self.say(None, f"the clock jumps to {self._skew:+} s")
-
-    def _break(self, process: Process) -> None:
-        self._link(process, up=False)
-        self.schedule.after(self.chance.uniform(0.2, 3.0), partial(self._link, process, up=True))
-
-    def _link(self, process: Process, *, up: bool) -> None:
-        if process.linked is not up and not process.loop.dead:
-            process.linked = up
-            self.say(process, "hears the others again" if up else "hears nobody")
-            process.loop.post(process.notifier.link_changed)
 
     # -- the store's side of a call
 
@@ -256,6 +202,8 @@ class World:
         if process.store_closed:
             future.set_exception(StoreUnavailable("the store is closed"))
             return
+        if op == "decide":
+            self.truth.to_be_ended(args[0], kwargs.get("cause"))
         strike, before = self._fate(point, op)
         call = Call(self, process, op, point, args, kwargs, future, strike, before)
         self.meet(point, op, "before", "nothing")
@@ -267,9 +215,9 @@ class World:
         if process.loop.stopped and self.chance.random() < 0.5:
             process.unsent.append(call)
         else:
-            self._send(call, when)
+            self.send(call, when)
 
-    def _send(self, call: Call, when: float) -> None:
+    def send(self, call: Call, when: float) -> None:
         """From here on the store does it, whatever becomes of who asked."""
         process = call.process
         if call.op in WRITES and call.op not in URGENT:
@@ -281,10 +229,20 @@ class World:
         if self.calm:
             return None, True
         chance, before = self.chance, self.chance.random() < 0.5
+        if self.aim is not None and self.aim[:2] == (point, op) and chance.random() < 0.5:
+            return self.aim[3], self.aim[2] == "before"
         for name, share in self.faults.strike.items():
             if chance.random() < share:
                 return name, before
         return None, before
+
+    def breaks(self) -> bool:
+        """What undoes a rollback fails by itself."""
+        return self.chance.random() < self.faults.broken
+
+    def died_at(self, epoch: int) -> float | None:
+        process = self.epochs.get(epoch)
+        return None if process is None else process.died
 
     def proven_dead(self, epoch: int) -> bool:
         process = self.epochs.get(epoch)
@@ -296,15 +254,7 @@ class World:
         """Nothing goes wrong any more. What hangs is cancelled; everything has to come to an end."""
         self.say(None, "all is calm")
         self.calm, self._calm_since = True, self.schedule.now
-        faults = self.faults
-        faults.crashes = faults.pauses = 0
-        faults.lose = faults.repeat = faults.late = 0.0
-        faults.broken = 0.0
-        self.outage_until = 0.0
-        for process in self.processes:
-            process.cut_until = 0.0
-        for process in self.processes:  # who is paused goes on by itself, perhaps long after its burial
-            self._link(process, up=True)
+        self.trouble.end()
         if all(process.loop.stopped for process in self.up()):
             self._start_process()
         self._look()

@@ -1,0 +1,256 @@
+"""Courses of events that chance alone meets too rarely: each leads a seed to where a guard is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from tests.simulation.workload import SHORT_MEMORY
+
+Aim = tuple[str, str, str, str]
+"""Await point, operation, "before" or "after" its commit, and what is to strike there."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    course: str
+    """From when on (s) something is asked for, or goes wrong: calls, and what `Trouble.strike` knows."""
+    processes: int = 2
+    features: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    faults: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    habits: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """Of its runs."""
+    aims: tuple[Aim, ...] = ()
+
+    @property
+    def asked(self) -> list[tuple[float, str]]:
+        steps = (step.partition(" ") for step in self.course.split(", "))
+        return [(float(when), what) for when, _, what in steps]
+
+
+HANGS: Mapping[str, Any] = {"ends": "hangs"}
+SHORT: Mapping[str, Any] = {"ends": "value", "steps": 0, "tracks": None}
+SAVES: Mapping[str, Any] = {"ends": "hangs", "saves": 1.0, "pace": 0.01, "steps": 2}
+UNWINDS: Mapping[str, Any] = {**SAVES, "stops": "late", "deaf": 1.5}
+
+SCENES: Mapping[str, Scene] = {
+    "its home leaves": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.5 leave, 1.5 cancel",
+        features={"portable": True},
+        habits={"tracks": None},
+        aims=(
+            ("WaitingLine._claim", "claim", "after", "fail"),
+            ("Takeover.run", "row", "before", "fail"),
+            ("Drain._tell_store", "drain", "after", "fail"),
+        ),
+    ),
+    "two homes leave": Scene(
+        "0 enqueue, 0 enqueue, 0 enqueue, 0.1 enqueue, 0.4 leave, 0.4 leave",
+        processes=3,
+        features={"portable": True},
+    ),
+    "its home dies": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.4 crash, 0.7 enqueue",
+        processes=3,
+        features={"portable": True},
+        faults={"proofs": True},
+        aims=(("WaitingLine._claim", "claim", "after", "fail"),),
+    ),
+    "a restart": Scene(
+        "0 reject, 0.4 crash of owner, 0.7 restart, 0.7 reject, 0.8 reject",
+        processes=1,
+        faults={"proofs": True},
+        habits=HANGS,
+    ),
+    "a restart and an operator": Scene(
+        "0 reject, 0.4 crash of owner, 0.7 restart, 0.7 reconcile, 0.8 reconcile",
+        processes=1,
+        faults={"proofs": True},
+        habits=HANGS,
+    ),
+    "half buried": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.4 crash, 0.5 enqueue, 0.7 enqueue, "
+        "0.9 enqueue, 1.2 enqueue, 1.4 enqueue",
+        processes=3,
+        faults={"proofs": True},
+        habits=SHORT,
+        aims=(("Reaper._sweep", "sweep", "before", "fail"), ("Reaper._sweep", "sweep", "before", "slow")),
+    ),
+    "an orphaned rollback": Scene(
+        "0 reject, 0.3 rollback, 0.6 crash of owner, 0.8 cancel",
+        processes=3,
+        faults={"proofs": True},
+        habits=UNWINDS,
+        aims=(
+            ("Reaper._sweep", "sweep", "after", "fail"),
+            ("Reaper._undo", "settle", "after", "fail"),
+            ("Reaper._undo", "settle", "before", "fail"),
+        ),
+    ),
+    "an orphaned rollback fails": Scene(
+        "0 reject, 0.3 rollback, 0.6 crash of owner",
+        processes=2,
+        faults={"proofs": True, "broken": 0.6},
+        habits=UNWINDS,
+    ),
+    "zombies look for the dead": Scene(
+        "0 reject, 0.3 rollback, 0.6 crash of owner, 0.6 bury, 0.9 bury, 1.2 bury",
+        processes=3,
+        faults={"proofs": True},
+        habits=UNWINDS,
+    ),
+    "buried alive": Scene(
+        "0 reject, 0 enqueue, 0.1 enqueue, 0.4 bury of owner, 0.5 cancel, 0.6 reject, 0.8 enqueue",
+    ),
+    "cut off": Scene(
+        "0 reject, 0.1 enqueue, 0.5 cut off of owner, 0.9 cancel, 1.5 interrupt",
+        habits={"ends": "hangs", "silent": False},
+        aims=(("LoopPacemaker._beat", "beat", "after", "slow"),),
+    ),
+    "cut off late": Scene(
+        "0 reject, 0.1 enqueue, 2 cut off of owner, 3 cut off of owner",
+        habits={"ends": "hangs", "silent": False},
+        aims=(("LoopPacemaker._beat", "beat", "after", "slow"),),
+    ),
+    "beside the slot": Scene(
+        "0 create, 0 create, 0.1 create, 0.3 cancel, 0.4 cancel, 0.5 crash of owner",
+        faults={"proofs": True},
+        habits=UNWINDS,
+    ),
+    "leaving": Scene(
+        "0 reject, 0.1 enqueue, 0.1 enqueue, 0.4 leave, 0.3 enqueue, 0.4 completion, "
+        "0.5 completion, 0.5 cancel, 0.5 enqueue",
+        processes=1,
+        habits={"tracks": None},
+        aims=(
+            ("Drain._tell_store", "drain", "before", "fail"),
+            ("Admissions._admit", "admit", "after", "slow"),
+            ("Lifecycle._complete", "update_run_completion", "before", "fail"),
+            ("Lifecycle._complete", "update_run_completion", "before", "slow"),
+            ("Drain._decide", "decide", "before", "fail"),
+        ),
+    ),
+    "leaving what is deaf": Scene(
+        "0 reject, 0 reject, 0 enqueue, 0.4 leave, 0.6 cancel",
+        processes=1,
+        habits={"ends": "hangs", "stops": "late", "deaf": 4.0, "tracks": None},
+    ),
+    "a deleted thread": Scene(
+        "0 reject, 0.1 enqueue, 0.4 delete, 0.6 completion, 0.6 completion, 0.8 reject, "
+        "1.1 delete, 1.3 completion, 1.5 reject, 1.7 copy",
+        habits=SHORT,
+        aims=(
+            ("Settlement._finish", "finish", "after", "fail"),
+            ("Operations.delete", "delete_thread", "after", "fail"),
+        ),
+    ),
+    "a family": Scene(
+        "0 reject, 0.1 enqueue, 0.1 enqueue, 0.2 enqueue, 0.2 create, 0.4 cancel, 0.5 enqueue, 0.7 enqueue",
+        features={"families": True},
+    ),
+    "a family of failures": Scene(
+        "0 reject, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.2 enqueue",
+        features={"families": True},
+        habits={"ends": "fails", "steps": 2, "pace": 0.1, "tracks": None},
+    ),
+    "a family loses its head": Scene(
+        "0 reject, 0.1 enqueue, 0.1 enqueue, 0.2 enqueue, 0.4 crash of owner",
+        features={"families": True},
+        faults={"proofs": True},
+        habits=HANGS,
+    ),
+    "limits": Scene(
+        "0 reject, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.2 enqueue, 0.3 enqueue",
+        features={"limits": True},
+        aims=(
+            ("Timeouts.end", "decide", "before", "fail"),
+            ("Timeouts.end", "decide", "before", "slow"),
+            ("WaitingLine._claim", "claim", "after", "slow"),
+        ),
+    ),
+    "limits without a home": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.4 leave, 0.5 leave",
+        features={"limits": True, "portable": True},
+        habits={"ends": "hangs", "silent": False},
+    ),
+    "a full outbox": Scene(
+        "0 reject, 0 reject, 0.3 outage, 0.3 cancel, 0.4 cancel, 0.7 reject, 0.8 enqueue, "
+        "1 enqueue, 1.2 reject",
+        processes=1,
+        features={"settings": {"outbox_limit": 1}},
+        habits=SHORT,
+    ),
+    "a short memory": Scene(
+        "0 reject, 0.2 enqueue, 0.4 keyed, 0.8 reject, 1.5 enqueue, 2 reject, 2.5 wait, 3 keyed",
+        features={"settings": SHORT_MEMORY},
+        habits={"tracks": None},
+    ),
+    "a short memory of the dead": Scene(
+        "0 reject, 0.1 enqueue, 0.2 create, 0.4 crash of owner, 0.8 reject, 1.4 reject",
+        features={"settings": SHORT_MEMORY, "portable": True},
+        faults={"proofs": True},
+    ),
+    "keys": Scene("0 keyed, 0 keyed, 0.3 keyed, 0.6 keyed, 0.9 keyed, 1.2 keyed"),
+    "the curious": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.3 read, 0.4 read, 0.5 read, 0.3 look, 0.4 follow, "
+        "0.4 wait, 0.5 disconnect, 0.6 cancel",
+        features={"users": True},
+        habits=HANGS,
+    ),
+    "busy": Scene(
+        "0 reject, 0.2 reject, 0.3 reject, 0.4 reject, 0.5 reject, 0.6 reject",
+        features={"users": True},
+        faults={"connected": True, "lose": 0.0, "late": 0.0},
+        habits=HANGS,
+    ),
+    "forgotten": Scene(
+        "0 reject, 0 enqueue, 0 enqueue, 0.1 enqueue, 0.2 status, 0.3 cleanup, 0.3 cleanup, "
+        "0.4 status, 0.5 cleanup",
+        processes=1,
+        habits={"ends": "value", "steps": 2, "pace": 0.1, "tracks": None},
+        aims=(("Lifecycle._write_end.<locals>.unless_lost", "update_status", "before", "fail"),),
+    ),
+    "undoing": Scene(
+        "0 reject, 0.2 rollback, 0.5 rollback, 0.9 rollback, 1.2 cancel",
+        habits=SAVES,
+        aims=(
+            ("Settlement._undo", "settle", "before", "fail"),
+            ("Settlement._undo", "settle", "after", "fail"),
+        ),
+    ),
+    "undoing fails": Scene(
+        "0 reject, 0.2 rollback, 0.6 rollback, 1.2 cancel",
+        faults={"broken": 0.7},
+        habits=SAVES,
+    ),
+    "deaf": Scene(
+        "0 reject, 0.2 cancel, 0.3 enqueue, 0.3 rollback, 0.5 cancel",
+        habits={"ends": "hangs", "stops": "late", "deaf": 4.0},
+        aims=(
+            ("Settlement._refence", "refence", "before", "fail"),
+            ("Settlement._refence", "refence", "after", "fail"),
+        ),
+    ),
+    "operations": Scene(
+        "0 reject, 0.3 update, 0.4 copy, 0.5 update, 0.7 copy, 0.8 delete, 1 update, 1.1 copy, "
+        "1.2 delete, 1.4 delete",
+        habits=SHORT,
+    ),
+    "old style": Scene(
+        "0 reject, 0 enqueue, 0.1 interrupt, 0.3 cancel, 0.6 enqueue, 0.8 leave",
+        features={"old_style": True},
+    ),
+    "cancels": Scene(
+        "0 reject, 0 enqueue, 0.2 cancel, 0.3 cancel, 0.4 cancel, 0.5 cancel",
+        habits={"ends": "hangs", "stops": "with_success"},
+        aims=(
+            ("Cancellations._decide", "decide", "before", "fail"),
+            ("Settlement._write_unwritten", "decide", "before", "fail"),
+        ),
+    ),
+    "words of runs": Scene(
+        "0 reject, 0.1 counters, 0.2 counters, 0.2 completion, 0.4 completion, 0.5 counters",
+        habits={"ends": "hangs", "steps": 3, "pace": 0.1},
+    ),
+}
