@@ -1,4 +1,4 @@
-"""Any sequence of calls, on every store, against one model. PostgreSQL joins with its adapter.
+"""Any sequence of calls, on every store, against one model.
 
 MACHINE_EXAMPLES=5000 makes it long; then the examples are random, and a failing one is printed. In the
 suite they are always the same.
@@ -24,6 +24,8 @@ from stores.sql.sqlite import admission, ownership, pruning, workers
 from stores.sqlite import SQLiteStore
 from tests.conformance.run_store.machine import OpenStore, machine_over
 from tests.support.builders import StoreClock
+from tests.support.postgres import Database
+from tests.support.twins import TwinStore
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "0"))
@@ -45,9 +47,20 @@ async def sqlite(clock: StoreClock) -> AsyncGenerator[CoordinationStore]:
             await store.aclose()
 
 
-@pytest.mark.timeout(3600 if EXAMPLES else 60)
-@pytest.mark.parametrize(("open_store", "examples"), [(memory, 60), (sqlite, 15)], ids=["memory", "sqlite"])
-def test_the_store_does_what_the_model_does(open_store: OpenStore, examples: int) -> None:
+def postgres(database: Database) -> OpenStore:
+    """With its twin, so that the audit of every sequence is SQLite's too."""
+
+    @asynccontextmanager
+    async def open_store(clock: StoreClock) -> AsyncGenerator[Any]:
+        async with database.store(clock=clock) as store:
+            twins = TwinStore(store, MemoryStore(clock=clock, shared=True))
+            yield twins
+            await twins.compare_audits()
+
+    return open_store
+
+
+def run_machine(open_store: OpenStore, examples: int) -> None:
     run_state_machine_as_test(
         machine_over(open_store),
         settings=settings(
@@ -60,6 +73,17 @@ def test_the_store_does_what_the_model_does(open_store: OpenStore, examples: int
             suppress_health_check=SLOW_IS_FINE,
         ),
     )
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 60)
+@pytest.mark.parametrize(("open_store", "examples"), [(memory, 60), (sqlite, 15)], ids=["memory", "sqlite"])
+def test_the_store_does_what_the_model_does(open_store: OpenStore, examples: int) -> None:
+    run_machine(open_store, examples)
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 120)
+def test_so_does_postgres(shared_postgres: Database) -> None:
+    run_machine(postgres(shared_postgres), 10)
 
 
 def no_live_epoch_in_claim(patch: pytest.MonkeyPatch) -> None:
