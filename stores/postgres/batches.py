@@ -8,13 +8,15 @@ batch never delays one call for another's sake, and cannot be part of a deadlock
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 from stores.postgres.connections import Connections
-from stores.postgres.faults import AGAIN, fault_of
 from stores.sql.postgres.calls import Call, Function
+
+logger = logging.getLogger(__name__)
 
 MAX_BATCH = 100
 BATCH_WITHIN = 5.0  # s; one that takes longer is given up, for its calls to be made alone
@@ -60,9 +62,9 @@ class Lane:
         try:
             until = asyncio.get_running_loop().time() + BATCH_WITHIN
             rows = await self._connections.rows_once(self._function.sql_of_many, columns, until)
-        except Exception as error:
-            if fault_of(error).kind not in AGAIN:
-                ...  # whose mistake it is turns out when each is made alone
+        except Exception:
+            # Whose fault it is turns out when each is made alone.
+            logger.debug("A batch of %d calls is made one by one", len(batch), exc_info=True)
         else:
             for place, *columns_of_one in rows:
                 if columns_of_one[0] != _BUSY:
@@ -89,6 +91,6 @@ def _settle(call: Call, future: asyncio.Future[Any], columns: list[Any]) -> None
         return
     try:
         future.set_result(call.answer([columns]))
-    except Exception as error:  # a refusal
+    except Exception as error:  # noqa: BLE001 - a refusal: it belongs to whoever waits for the future
         with suppress(asyncio.InvalidStateError):
             future.set_exception(error)

@@ -27,8 +27,8 @@ _GRACE = 2.0  # s; the server's own time-outs speak first, for they say more
 
 
 def connect_arguments(address: Address, options: Options, *, longest: float) -> dict[str, Any]:
-    """For a connection whose statements take `longest` s at most. Where a pooler stands in between nothing may
-    depend on the session: then the client's own clock is all there is."""
+    """For a connection whose statements take `longest` s at most. Where a pooler stands in between nothing
+    may depend on the session: then the client's own clock is all there is."""
     settings = {"application_name": APPLICATION}
     if options.statement_cache:
         settings |= {

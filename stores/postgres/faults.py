@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from stores.errors import CoordinatorError, StoreError, StoreRefused, StoreUnavailable
+from stores.errors import StoreError, StoreRefused, StoreUnavailable
 
 
 class Kind(Enum):
@@ -72,24 +72,26 @@ _CLASSES: dict[str, tuple[Kind, str, str | None]] = {
 
 
 def fault_of(error: BaseException) -> Fault:
-    if isinstance(error, CoordinatorError):
-        return Fault(Kind.mistake, str(error))
+    """What to make of an error of the driver's or the system's; a mistake where it is neither."""
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return Fault(
             Kind.standby, "no server that was named takes writes", "Name the primary, or all servers."
         )
-    code = getattr(error, "sqlstate", None)
-    if isinstance(error, asyncpg.PostgresError) and isinstance(code, str):
-        kind, what, hint = _CODES.get(code) or _CLASSES.get(code[:2]) or (Kind.mistake, "", None)
+    if isinstance(error, asyncpg.PostgresError):
+        kind, what, hint = _said(str(getattr(error, "sqlstate", "")))
         detail = str(error)
         return Fault(kind, f"{what}: {detail}" if detail else what, hint)
-    if isinstance(error, asyncpg.InternalClientError):
-        return Fault(Kind.away, f"the connection broke: {error}")
-    if isinstance(error, asyncpg.InterfaceError) and "clos" in str(error):
+    if isinstance(error, asyncpg.InternalClientError) or (
         # The driver has no class of its own for a connection that went away under it.
+        isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
+    ):
         return Fault(Kind.away, f"the connection was lost: {error}")
     if isinstance(error, TimeoutError):
         return Fault(Kind.away, "the server does not answer")
     if isinstance(error, OSError | EOFError):
         return Fault(Kind.away, f"the server cannot be reached: {error}")
     return Fault(Kind.mistake, str(error))
+
+
+def _said(code: str) -> tuple[Kind, str, str | None]:
+    return _CODES.get(code) or _CLASSES.get(code[:2]) or (Kind.mistake, "", None)

@@ -35,9 +35,9 @@ _LOOKS = 8  # how many orphans a sweep ends at once
 class PostgresStore(SQLTransactions):
     """Many workers on many hosts. Leases are kept by the server's clock.
 
-    What a run passes through without a conflict goes out in batches; whatever may have to wait goes alone, on
-    a connection of the pool; cancels, and how a run stands, have connections of their own. `migrate=False`: an
-    older schema is an error. `clock` (us) is for tests: then it is the store's.
+    What a run passes through without a conflict goes out in batches; whatever may have to wait goes alone,
+    on a connection of the pool; cancels, and how a run stands, have connections of their own.
+    `migrate=False`: an older schema is an error. `clock` (us) is for tests: then it is the store's.
     """
 
     _sql = POSTGRES

@@ -1,4 +1,4 @@
-"""Any sequence of calls, on every store, against one model. PostgreSQL joins with its adapter.
+"""Any sequence of calls, on every store, against one model.
 
 MACHINE_EXAMPLES=5000 makes it long; then the examples are random, and a failing one is printed. In the
 suite they are always the same.
@@ -25,6 +25,8 @@ from stores.sqlite import SQLiteStore
 from tests.conformance.run_store.machine import OpenStore, machine_over
 from tests.conformance.run_store.passing import passing_machine_over
 from tests.support.builders import StoreClock
+from tests.support.postgres import Database
+from tests.support.twins import TwinStore
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 Over = Callable[[OpenStore], type[RuleBasedStateMachine]]
@@ -47,18 +49,20 @@ async def sqlite(clock: StoreClock) -> AsyncGenerator[CoordinationStore]:
             await store.aclose()
 
 
-@pytest.mark.timeout(3600 if EXAMPLES else 60)
-@pytest.mark.parametrize(
-    ("over", "open_store", "examples"),
-    [
-        (machine_over, memory, 60),
-        (machine_over, sqlite, 15),
-        (passing_machine_over, memory, 30),
-        (passing_machine_over, sqlite, 10),
-    ],
-    ids=["runs, memory", "runs, sqlite", "threads, memory", "threads, sqlite"],
-)
-def test_the_store_does_what_the_model_does(over: Over, open_store: OpenStore, examples: int) -> None:
+def postgres(database: Database) -> OpenStore:
+    """With its twin, so that the audit of every sequence is SQLite's too."""
+
+    @asynccontextmanager
+    async def open_store(clock: StoreClock) -> AsyncGenerator[Any]:
+        async with database.store(clock=clock) as store:
+            twins = TwinStore(store, MemoryStore(clock=clock, shared=True))
+            yield twins
+            await twins.compare_audits()
+
+    return open_store
+
+
+def run_machine(over: Over, open_store: OpenStore, examples: int) -> None:
     run_state_machine_as_test(
         over(open_store),
         settings=settings(
@@ -71,6 +75,27 @@ def test_the_store_does_what_the_model_does(over: Over, open_store: OpenStore, e
             suppress_health_check=SLOW_IS_FINE,
         ),
     )
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 60)
+@pytest.mark.parametrize(
+    ("over", "open_store", "examples"),
+    [
+        (machine_over, memory, 60),
+        (machine_over, sqlite, 15),
+        (passing_machine_over, memory, 30),
+        (passing_machine_over, sqlite, 10),
+    ],
+    ids=["runs, memory", "runs, sqlite", "threads, memory", "threads, sqlite"],
+)
+def test_the_store_does_what_the_model_does(over: Over, open_store: OpenStore, examples: int) -> None:
+    run_machine(over, open_store, examples)
+
+
+@pytest.mark.timeout(3600 if EXAMPLES else 120)
+@pytest.mark.parametrize("over", [machine_over, passing_machine_over], ids=["runs", "threads"])
+def test_so_does_postgres(over: Over, shared_postgres: Database) -> None:
+    run_machine(over, postgres(shared_postgres), 10)
 
 
 def no_live_epoch_in_claim(patch: pytest.MonkeyPatch) -> None:

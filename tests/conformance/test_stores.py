@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from stores.sqlite import SQLiteStore
 from tests.conformance.run_store import RunConformance, StoreConformance
 from tests.support.builders import StoreClock
 from tests.support.postgres import Database
+from tests.support.twins import TwinStore
 
 
 class TestMemoryStore(StoreConformance):
@@ -31,9 +33,16 @@ class TestSQLiteStore(StoreConformance):
 
 
 class TestPostgresStore(RunConformance):
-    """As a role with the rights of a worker, and no others."""
+    """As a role with the rights of a worker, and no others. Its answers are SQLite's, in every case, and so
+    is its audit."""
 
     @pytest.fixture
-    async def store(self, clock: StoreClock, shared_postgres: Database) -> AsyncGenerator[CoordinationStore]:
+    async def store(self, clock: StoreClock, shared_postgres: Database) -> AsyncGenerator[Any]:
         async with shared_postgres.store(clock=clock) as store:
-            yield store
+            twins = TwinStore(store, MemoryStore(clock=clock, shared=True))
+            yield twins
+            await twins.compare_audits()
+
+    async def test_a_long_line_of_them(self, store: Any, me: int) -> None:
+        """Without its twin: two thousand transactions, one after another, are enough."""
+        await super().test_a_long_line_of_them(store.tested, me)

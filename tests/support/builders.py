@@ -21,6 +21,7 @@ from stores.base import CoordinationStore
 from stores.postgres import PostgresStore
 from stores.rows import Admission, Limits, NewRun, NewWorker, Outcome, Ownership, RunRow, WorkerRow
 from stores.states import CancelAction, Cause, RunStatus
+from tests.support.twins import TwinStore
 
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 _steps = itertools.count()
@@ -112,7 +113,9 @@ async def buried(store: CoordinationStore, epoch: int, *, by: int) -> None:
 def sql_of(store: Any) -> Callable[..., list[Any]]:
     """Statements past the store, as an operator with a database shell would type them."""
     if isinstance(store, PostgresStore):
-        return partial(by_shell, store)
+        return partial(_by_shell, store)
+    if isinstance(store, TwinStore):
+        return partial(_by_two_shells, store)
     path = getattr(store, "path", None)
 
     def execute(sql: str, *args: Any) -> list[Any]:
@@ -124,7 +127,7 @@ def sql_of(store: Any) -> Callable[..., list[Any]]:
     return execute
 
 
-def by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
+def _by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
     """Through a connection of another program's, in a thread of its own."""
     places = itertools.count(1)
 
@@ -139,6 +142,11 @@ def by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
 
     with ThreadPoolExecutor(1) as thread:
         return thread.submit(asyncio.run, ask()).result()
+
+
+def _by_two_shells(store: TwinStore, sql: str, *args: Any) -> list[Any]:
+    sql_of(store.reference)(sql, *args)
+    return sql_of(store.tested)(sql, *args)
 
 
 @contextmanager

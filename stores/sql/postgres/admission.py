@@ -92,24 +92,18 @@ def _admitted(rows: Rows, run: NewRun, epoch: int, limits: Limits) -> Admission:
 
 
 def _refusal(said: str, about: str | None, run: NewRun, epoch: int, limits: Limits) -> CoordinatorError:
-    match said:
-        case "epoch dead":
-            return EpochDead(epoch)
-        case "thread not found":
-            return ThreadNotFound(run.thread_id)
-        case "conflict":
-            return ConflictError(run.thread_id, about)
-        case "key used":
-            return IdempotencyConflict(run.thread_id, run.idempotency_key or "", about)
-        case "line full":
-            limit = limits.per_thread if about == "thread" else limits.per_user
-            return QueueFull(run.thread_id, about or "thread", limit or 0)
-        case "no parent":
-            return RunNotFound(run.parent_run_id or "")
-        case "parent ended":
-            return ParentEnded(run.parent_run_id or "", about or "")
-        case _:
-            raise AssertionError(said)
+    if said == "line full":
+        limit = limits.per_thread if about == "thread" else limits.per_user
+        return QueueFull(run.thread_id, about or "thread", limit or 0)
+    refusals: dict[str, CoordinatorError] = {
+        "epoch dead": EpochDead(epoch),
+        "thread not found": ThreadNotFound(run.thread_id),
+        "conflict": ConflictError(run.thread_id, about),
+        "key used": IdempotencyConflict(run.thread_id, run.idempotency_key or "", about),
+        "no parent": RunNotFound(run.parent_run_id or ""),
+        "parent ended": ParentEnded(run.parent_run_id or "", about or ""),
+    }
+    return refusals[said]
 
 
 _CLAIM = Function("claim", ("text", "bigint", "bigint"))

@@ -79,4 +79,4 @@ def _workers(keep: Retention, limit: int, *, dry_run: bool, now: int | None) -> 
 
 
 def _skip(following: PruneCursor | None) -> Call:
-    return Call(_NOTHING, (), lambda rows: PruneStep(Pruned(), following))
+    return Call(_NOTHING, (), lambda _: PruneStep(Pruned(), following))

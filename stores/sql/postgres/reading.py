@@ -54,7 +54,8 @@ _TICK = Query(
     " AND not_before <= (SELECT rc.clock($2))"
     f" AND (home_epoch = $1 OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {_KNOWN})) LIMIT 100)"
     " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'timeout' FROM rc.runs"
-    " WHERE status = 'running' AND deadline_at IS NOT NULL AND deadline_at <= (SELECT rc.clock($2)) LIMIT 100)"
+    " WHERE status = 'running' AND deadline_at IS NOT NULL AND deadline_at <= (SELECT rc.clock($2))"
+    " LIMIT 100)"
     " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'queue_timeout' FROM rc.runs"
     " WHERE status = 'pending' AND NOT holds_thread AND queue_deadline_at IS NOT NULL"
     " AND queue_deadline_at <= (SELECT rc.clock($2)) LIMIT 100)"
@@ -128,8 +129,8 @@ def runs(*, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_fli
 
 
 _TRANSITIONS = Query(
-    "SELECT id, run_id, thread_id, at, what, from_status, to_status, holds_thread, cause, actor, epoch, fence,"
-    " detail FROM rc.transitions WHERE run_id = $1 ORDER BY id"
+    "SELECT id, run_id, thread_id, at, what, from_status, to_status, holds_thread, cause, actor, epoch,"
+    " fence, detail FROM rc.transitions WHERE run_id = $1 ORDER BY id"
 )
 
 

@@ -1,5 +1,5 @@
-"""Is this schema ours, is it new enough, and how it gets there: numbered SQL files, applied in order, and then
-the functions."""
+"""Is this schema ours, is it new enough, and how it gets there: numbered SQL files, applied in order, and
+then the functions."""
 
 from __future__ import annotations
 

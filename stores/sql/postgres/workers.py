@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from stores.rows import HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import loads
-from stores.sql.postgres.calls import Call, Function, Query, Rows, nothing, scalar
+from stores.sql.postgres.calls import Call, Function, Query, Row, Rows, nothing, scalar
 from stores.sql.postgres.codec import text, with_saved
 from stores.states import RunStatus, WorkerState
 
@@ -88,27 +88,15 @@ _ORPHANED = Function(
 
 
 def orphaned(*, only: int | None = None, before: int | None = None, now: int | None) -> Call:
-    return Call(_ORPHANED, (only, before, PATIENCE, now), lambda rows: [_orphaned(*row) for row in rows])
+    return Call(_ORPHANED, (only, before, PATIENCE, now), lambda rows: [_orphaned(row) for row in rows])
 
 
-def _orphaned(
-    run_id: str,
-    thread_id: str,
-    epoch: int | None,
-    status: str,
-    ref: str | None,
-    saved: bool,
-    values: str | None,
-    interrupts: str | None,
-) -> Orphaned:
-    return Orphaned(
-        run_id, thread_id, epoch, RunStatus(status), _readable(ref, values, interrupts, saved=saved)
-    )
+def _orphaned(row: Row) -> Orphaned:
+    run_id, thread_id, epoch, status, *ref = row
+    return Orphaned(run_id, thread_id, epoch, RunStatus(status), _readable(*ref))
 
 
-def _readable(
-    ref: str | None, values: str | None, interrupts: str | None, *, saved: bool
-) -> tuple[Json] | None:
+def _readable(ref: str | None, saved: bool, values: str | None, interrupts: str | None) -> tuple[Json] | None:
     try:
         return (with_saved(ref, values, interrupts) if saved else loads(ref),)
     except (TypeError, ValueError):
@@ -149,8 +137,8 @@ def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) 
 
 
 _ADOPTED = Query(
-    "SELECT run_id, thread_id, status, fence, rollback_ref, saved, saved_values, saved_interrupts FROM rc.runs"
-    " WHERE owner_epoch = $1 AND holds_thread AND rollback_state LIKE 'adopted %'"
+    "SELECT run_id, thread_id, status, fence, rollback_ref, saved, saved_values, saved_interrupts"
+    " FROM rc.runs WHERE owner_epoch = $1 AND holds_thread AND rollback_state LIKE 'adopted %'"
     " AND EXISTS (SELECT FROM rc.workers WHERE epoch = $1 AND state <> 'dead')"
 )
 
@@ -159,13 +147,12 @@ def adopted_before(by: int) -> Call:
     """What `by` has adopted and not settled yet: the first answer may be lost."""
 
     def answer(rows: Rows) -> list[Orphan]:
-        return [
-            Orphan(
-                run, thread, RunStatus(status), None, Ownership(run, thread, by, fence), ref[0], decided=True
-            )
-            for run, thread, status, fence, text_, saved, values, interrupts in rows
-            if (ref := _readable(text_, values, interrupts, saved=saved)) is not None
-        ]
+        found: list[Orphan] = []
+        for run_id, thread_id, status, fence, *kept in rows:
+            if (ref := _readable(*kept)) is not None:
+                own = Ownership(run_id, thread_id, by, fence)
+                found.append(Orphan(run_id, thread_id, RunStatus(status), None, own, ref[0], decided=True))
+        return found
 
     return Call(_ADOPTED, (by,), answer)
 
@@ -198,26 +185,12 @@ _ALL = Query(_WORKERS)
 
 def workers(now: int | None, *, alive_only: bool) -> Call:
     """Workers, oldest first, with the number of threads that each holds."""
-    return Call(_ALL, (now, alive_only), lambda rows: [_worker(*row) for row in rows])
+    return Call(_ALL, (now, alive_only), lambda rows: [_worker(row) for row in rows])
 
 
-def _worker(
-    epoch: int,
-    worker_id: str,
-    host: str,
-    boot_id: str,
-    pid: int,
-    version: str,
-    state: str,
-    hb_seq: int,
-    ttl_ms: int,
-    lease_until: int,
-    fenced_by: int | None,
-    started_at: int,
-    proof: str | None,
-    holding: int,
-    expired: bool,
-) -> WorkerRow:
+def _worker(row: Row) -> WorkerRow:
+    epoch, worker_id, host, boot_id, pid, version, state, *numbers, proof, holding, expired = row
+    hb_seq, ttl_ms, lease_until, fenced_by, started_at = numbers
     return WorkerRow(
         epoch=epoch,
         worker_id=worker_id,
