@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 def store_from_url(
     url: str, settings: Settings, *, migrate: bool = True, create: bool = True
 ) -> CoordinationStore:
-    """memory://, sqlite:///relative/path, sqlite:////absolute/path. Raises InvalidArgument.
+    """memory://, sqlite:///relative/path, sqlite:////absolute/path, postgresql://user@host,host/database.
+    Raises InvalidArgument.
 
     `migrate=False` refuses an older schema instead of bringing it up to date, `create=False` a store
     that does not exist.
@@ -53,8 +54,30 @@ def store_from_url(
             migrate=migrate,
             create=create,
         )
-    known = "memory://, sqlite:///path"
+    if scheme in {"postgresql", "postgres"}:
+        return _postgres(url, settings, migrate=migrate)
+    known = "memory://, sqlite:///path, postgresql://host/database"
     raise InvalidArgument("store", f"{scheme}:// is not a store URL that this version knows; known: {known}")
+
+
+def _postgres(url: str, settings: Settings, *, migrate: bool) -> CoordinationStore:
+    try:
+        from stores.postgres import Options, PostgresStore
+    except ImportError:
+        raise InvalidArgument(
+            "store", "PostgreSQL needs its driver: install run-coordinator[postgres]"
+        ) from None
+    options = Options(
+        schema=settings.postgres_schema,
+        connections=settings.postgres_connections,
+        statement_cache=settings.postgres_statement_cache,
+        busy_timeout=settings.busy_timeout,
+        away_timeout=settings.postgres_away,
+    )
+    try:
+        return PostgresStore(url, options, migrate=migrate)
+    except ValueError as error:
+        raise InvalidArgument("store", str(error)) from None
 
 
 class _Transport(NamedTuple):

@@ -13,7 +13,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)
 
-    store: str = Field(default="sqlite:///runs.db", description="Store URL: memory://, sqlite:///path")
+    store: str = Field(
+        default="sqlite:///runs.db",
+        description="Store URL: memory://, sqlite:///path, postgresql://user@host,host/database",
+    )
     redis: str | None = Field(default=None, description="Redis URL; none = store-only mode")
     namespace: str = Field(
         default="rc", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Prefix of every Redis key"
@@ -22,7 +25,34 @@ class Settings(BaseSettings):
     sqlite_synchronous: Literal["FULL", "NORMAL"] = Field(
         default="FULL", description="FULL survives a power cut; NORMAL is the fast mode"
     )
-    busy_timeout: float = Field(default=30.0, gt=0, description="How long a write may wait for SQLite's lock")
+    busy_timeout: float = Field(
+        default=30.0, gt=0, description="How long a write may wait for a lock, or for a connection"
+    )
+
+    postgres_schema: str = Field(
+        default="coordinator",
+        pattern=r"^[a-z_][a-z0-9_]{0,62}$",
+        description="Schema of the database that holds the tables",
+    )
+    postgres_connections: int = Field(
+        default=10,
+        ge=1,
+        description="Connections of a worker for writes that wait and for reads; it has up to 7 more",
+    )
+    postgres_statement_cache: int = Field(
+        default=200,
+        ge=0,
+        description="Prepared statements a connection keeps; 0 behind a pooler in transaction mode",
+    )
+    postgres_away: float = Field(
+        default=5.0, gt=0, description="How long a call looks for a server that is away"
+    )
+    postgres_notify: bool = Field(
+        default=True, description="Without Redis, hints travel by LISTEN/NOTIFY; false = not at all"
+    )
+    postgres_notify_url: str | None = Field(
+        default=None, description="A direct connection for LISTEN, where the store's URL names a pooler"
+    )
 
     tick: float = Field(default=1.0, gt=0, description="How often a worker looks for what no signal told it")
     short_tick: float = Field(default=0.5, gt=0, description="The tick while Redis is away or suspected")

@@ -453,6 +453,13 @@ class WebhookReport(NamedTuple):
     error: str | None = None
     retry_in: int | None = None
 
+    @property
+    def state(self) -> WebhookState:
+        """What it makes of the webhook."""
+        if self.delivered:
+            return WebhookState.delivered
+        return WebhookState.dead if self.retry_in is None else WebhookState.due
+
 
 @dataclass(frozen=True, slots=True)
 class WebhookRow:

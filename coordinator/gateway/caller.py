@@ -29,6 +29,13 @@ class Caller:
     """Which of the user's keys it is, for logs and limits; no secret."""
 
     @property
+    def actor(self) -> str | None:
+        """Who decided, for the history of what is cancelled. None = anybody on this machine."""
+        if self.user_id is not None or self.key_id is None:
+            return self.user_id
+        return f"key {self.key_id}"
+
+    @property
     def sees_everybody(self) -> bool:
         """May be told of the deployment as a whole, of which other users are a part."""
         return self.user_id is None

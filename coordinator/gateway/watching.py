@@ -27,7 +27,7 @@ class Watching:
 
     def __init__(self, services: Services, caller: Caller) -> None:
         self._manager, self._heartbeat = services.manager, services.settings.heartbeat
-        self._user_id = caller.user_id
+        self._user_id, self._actor = caller.user_id, caller.actor
 
     # -- a run that this request has begun: its client's going counts as the run says
 
@@ -109,6 +109,7 @@ class Watching:
             run_id,
             cause=Cause.disconnect,
             reason="a client that watched it has gone",
+            actor=self._actor,
             user_id=self._user_id,
         )
 

@@ -7,8 +7,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from stores.rows import COUNTERS, MESSAGES, Decision, Json, RunRow, ThreadRow
-from stores.states import OPEN, CancelAction, Cause, RunStatus
+from stores.rows import (
+    COUNTERS,
+    MESSAGES,
+    ClaimedWebhook,
+    Decision,
+    Json,
+    RunRow,
+    ThreadRow,
+    WebhookRow,
+)
+from stores.states import OPEN, CancelAction, Cause, RunStatus, WebhookState
 from stores.times import iso
 
 MAX_MODEL_NAME = 128
@@ -177,3 +186,23 @@ def token_totals(rows: Sequence[Sequence[Any]]) -> dict[str, Any]:
         "by_model": {row[0]: {"tokens": row[2], "runs": row[1]} for row in rows},
         "by_caller": {"lead_agent": lead, "subagent": subagent, "middleware": middleware},
     }
+
+
+_WEBHOOK_NAMES = tuple(f.name for f in fields(WebhookRow))
+WEBHOOK_COLUMNS = ", ".join(_WEBHOOK_NAMES)
+
+
+def webhook_row(columns: Sequence[Any]) -> WebhookRow:
+    """Map a row selected with WEBHOOK_COLUMNS."""
+    named: dict[str, Any] = dict(zip(_WEBHOOK_NAMES, columns, strict=True))
+    named["state"] = WebhookState(named["state"])
+    return WebhookRow(**named)
+
+
+def claimed_webhook(
+    run_id: str, thread_id: str, attempt: int, url: str, settled: Mapping[str, Any], *texts: str | None
+) -> ClaimedWebhook:
+    """`texts`: metadata, kwargs, values and interrupts, as JSON."""
+    names = ("metadata", "kwargs", "values", "interrupts")
+    run = {name: loads(text) for name, text in zip(names, texts, strict=True)}
+    return ClaimedWebhook(run_id, attempt, url, {"run_id": run_id, "thread_id": thread_id, **settled, **run})

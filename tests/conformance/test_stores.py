@@ -11,7 +11,7 @@ import pytest
 from stores.base import CoordinationStore
 from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
-from tests.conformance.run_store import RunConformance, StoreConformance
+from tests.conformance.run_store import StoreConformance
 from tests.support.builders import StoreClock
 from tests.support.postgres import Database
 from tests.support.twins import TwinStore
@@ -32,7 +32,7 @@ class TestSQLiteStore(StoreConformance):
         await store.aclose()
 
 
-class TestPostgresStore(RunConformance):
+class TestPostgresStore(StoreConformance):
     """As a role with the rights of a worker, and no others. Its answers are SQLite's, in every case, and so
     is its audit."""
 

@@ -51,7 +51,7 @@ def _pair(request: pytest.FixtureRequest) -> Pair:
 
 
 plain = pytest.fixture(_pair, name="plain", params=["alone", "together"])
-pair = pytest.fixture(_pair, name="pair", params=["alone", "together"])
+pair = pytest.fixture(_pair, name="pair", params=["alone", "together", "graphs"])
 
 
 @pytest.fixture

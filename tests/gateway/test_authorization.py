@@ -203,3 +203,17 @@ async def test_a_reader_of_a_stream_may_not_cancel_by_leaving(here: World) -> No
             f"/threads/{ids.thread_id}/runs/{ids.run_id}/{path}?cancel_on_disconnect=1",
         )
         assert answer.status_code == 403
+
+
+async def test_the_history_says_who_cancelled(here: World) -> None:
+    key = here.keys[Who.admin]["x-api-key"].split("_")[1]
+    for who, actor in ((Who.user, "alice"), (Who.admin, f"key {key}")):
+        one = await here.thread(Who.user, in_flight=True)
+        path = f"/threads/{one.thread_id}/runs/{one.run_id}/cancel?wait=1"
+        assert (await here.ask(who, "POST", path)).status_code == 200
+        many = await here.thread(Who.user, in_flight=True)
+        body = {"thread_id": many.thread_id, "run_ids": [many.run_id]}
+        assert (await here.ask(who, "POST", "/runs/cancel", body)).status_code == 204
+        for ids in (one, many):
+            receipt = await here.ask(who, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
+            assert receipt.json()["actor"] == actor

@@ -43,8 +43,9 @@ async def test_a_running_run_is_stopped_and_keeps_what_it_has_done(pair: Pair, t
     assert await thread_status(there.sdk, thread) in ("interrupted", "idle")
 
 
-async def test_waiting_for_a_cancel_is_waiting_for_the_task(pair: Pair, thread: str) -> None:
-    here, there = pair
+async def test_waiting_for_a_cancel_is_waiting_for_the_task(plain: Pair) -> None:
+    here, there = plain
+    thread = await new_thread(here.sdk)
     run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
     began = time.monotonic()
     values: Any = await there.sdk.runs.cancel(thread, run, wait=True)
@@ -146,8 +147,9 @@ async def test_what_is_asked_of_a_cancel_is_checked(pair: Pair, thread: str) -> 
     assert await status_of(there.sdk, thread, run) == "running"
 
 
-async def test_the_next_in_line_begins_after_the_cancelled_one_has_stopped(pair: Pair, thread: str) -> None:
-    here, there = pair
+async def test_the_next_in_line_begins_after_the_cancelled_one_has_stopped(plain: Pair) -> None:
+    here, there = plain
+    thread = await new_thread(here.sdk)
     first = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
     second = (await there.sdk.runs.create(thread, "agent", input=demo(tag="b")))["run_id"]
     began = time.monotonic()

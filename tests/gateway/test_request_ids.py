@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 from pathlib import Path
@@ -13,6 +14,7 @@ from coordinator import RunManager
 from coordinator.gateway import create_gateway
 from coordinator.gateway.caller import Role
 from coordinator.gateway.request_id import InLogs, request_id
+from coordinator.gateway.server.logs import JsonLines, TextLines
 from tests.support.asgi import key_for, serving
 
 
@@ -99,3 +101,35 @@ async def test_keys_queries_and_forged_lines_are_not_logged(
     accesses = [record for record in caplog.records if record.name == "coordinator.gateway.access"]
     assert {vars(record)["status"] for record in accesses} >= {200, 401, 404, 422}
     assert {vars(record)["key"] for record in accesses} == {key["x-api-key"].split("_")[1], None}
+
+
+@pytest.mark.parametrize("form", [TextLines, JsonLines])
+async def test_the_servers_log_has_one_line_for_a_request_with_its_id(
+    form: type[TextLines] | type[JsonLines],
+) -> None:
+    stream = io.StringIO()
+    handler = logging.StreamHandler(stream)
+    handler.addFilter(InLogs())
+    handler.setFormatter(form("worker 1"))
+    access = logging.getLogger("coordinator.gateway.access")
+    access.addHandler(handler)
+    access.setLevel(logging.INFO)
+    try:
+        async with serving() as (_, client):
+            await client.get("/ok?secret=1", headers={"x-request-id": "mine-4"})
+            await client.get("/x%1b%5b31m%0aforged", headers={"x-request-id": "mine-5"})
+    finally:
+        access.removeHandler(handler)
+    lines = stream.getvalue().splitlines()
+    assert len(lines) == 2
+    assert "mine-4" in lines[0]
+    assert "secret" not in lines[0]
+    assert "\x1b" not in lines[1]
+    if form is JsonLines:
+        told = json.loads(lines[0])
+        assert (told["request_id"], told["method"], told["path"], told["status"]) == (
+            "mine-4",
+            "GET",
+            "/ok",
+            200,
+        )

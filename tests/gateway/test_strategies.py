@@ -17,6 +17,7 @@ from tests.support.gateways import (
     create,
     demo,
     log_of,
+    new_thread,
     start_running,
     status_of,
     thread_status,
@@ -26,13 +27,14 @@ from tests.support.gateways import (
 from tests.support.waiting import wait_until
 
 
-async def test_enqueue_is_first_in_first_out(pair: Pair, thread: str) -> None:
-    here, there = pair
+async def test_enqueue_is_first_in_first_out(plain: Pair) -> None:
+    here, there = plain
+    thread = await new_thread(here.sdk)
     first = await here.sdk.runs.create(thread, "gated", input={"gate": thread, "tag": "0"})
     await until_status(there.sdk, thread, first["run_id"], "running")
     runs = [first["run_id"]]
     for number in range(1, 6):
-        served = pair[number % 2]
+        served = plain[number % 2]
         run = await served.sdk.runs.create(thread, "agent", input=demo(tag=str(number)))
         assert run["multitask_strategy"] == "enqueue"
         runs.append(run["run_id"])
@@ -114,8 +116,9 @@ class TestInterrupt:
         assert result["log"] == ["new:1"]
         assert [await status_of(there.sdk, thread, run) for run in old] == ["interrupted"] * 3
 
-    async def test_the_new_run_begins_when_the_old_task_has_stopped(self, pair: Pair, thread: str) -> None:
-        here, there = pair
+    async def test_the_new_run_begins_when_the_old_task_has_stopped(self, plain: Pair) -> None:
+        here, there = plain
+        thread = await new_thread(here.sdk)
         await start_running(here.sdk, thread, "slow_to_stop", tag="old")
         began = time.monotonic()
         new = await there.sdk.runs.create(

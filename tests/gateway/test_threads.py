@@ -22,16 +22,16 @@ async def http() -> AsyncGenerator[httpx.AsyncClient]:
 
 
 class TestCreate:
-    async def test_the_document(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_the_document(self, plain: Pair) -> None:
+        here, there = plain
         made = await here.sdk.threads.create(metadata={"who": "me"}, graph_id="agent")
         assert made["metadata"] == {"who": "me", "graph_id": "agent"}
         assert (made["status"], made["values"], made["interrupts"], made["error"]) == ("idle", None, {}, None)
         assert made["created_at"] == made["updated_at"] == made["state_updated_at"]
         assert await there.sdk.threads.get(made["thread_id"]) == made
 
-    async def test_an_id_that_is_taken(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_an_id_that_is_taken(self, plain: Pair) -> None:
+        here, there = plain
         thread = str(uuid4())
         made = await here.sdk.threads.create(thread_id=thread.upper(), metadata={"n": 1})
         assert made["thread_id"] == thread
@@ -56,20 +56,21 @@ class TestCreate:
             await one.sdk.threads.create(supersteps=[{"updates": [{"values": {}, "as_node": "nowhere"}]}])
         assert [t["thread_id"] for t in await one.sdk.threads.search()] == [made["thread_id"]]
 
-    async def test_it_is_removed_when_its_time_has_passed(self, pair: Pair) -> None:
-        here, there = pair
-        made = await here.sdk.threads.create(ttl=0.5 / 60)
+    async def test_it_is_removed_when_its_time_has_passed(self, plain: Pair) -> None:
+        here, there = plain
+        made = await here.sdk.threads.create(ttl=90)
         path = f"/threads/{made['thread_id']}"
         assert "ttl" not in (await there.raw.get(path)).json()
         told = (await there.raw.get(path, params={"include": "ttl"})).json()["ttl"]
-        assert (told["strategy"], round(told["ttl_minutes"] * 60, 3)) == ("delete", 0.5)
+        assert (told["strategy"], told["ttl_minutes"]) == ("delete", 90)
         assert told["expires_at"] > made["updated_at"]
+        await there.sdk.threads.update(made["thread_id"], metadata={}, ttl={"ttl": 0.1 / 60})
         await until_gone(there.raw, path)
 
 
 class TestChange:
-    async def test_metadata_is_merged_key_by_key(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_metadata_is_merged_key_by_key(self, plain: Pair) -> None:
+        here, there = plain
         thread = await new_thread(here.sdk)
         await here.sdk.threads.update(thread, metadata={"a": 1, "deep": {"x": 1}})
         changed = await there.sdk.threads.update(thread, metadata={"b": 2, "deep": {"y": 2}})
@@ -85,8 +86,8 @@ class TestChange:
         assert await one.sdk.threads.update(thread, metadata={"b": 2}, return_minimal=True) is None
         assert (await one.sdk.threads.get(thread))["metadata"] == {"a": 1, "b": 2}
 
-    async def test_while_a_run_is_in_flight(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_while_a_run_is_in_flight(self, plain: Pair) -> None:
+        here, there = plain
         thread = await new_thread(here.sdk)
         await start_running(here.sdk, thread, sleep=60)
         assert (await there.sdk.threads.update(thread, metadata={"a": 1}))["status"] == "busy"
@@ -163,8 +164,8 @@ class TestSearch:
 
 
 class TestCopy:
-    async def test_state_and_metadata_without_runs(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_state_and_metadata_without_runs(self, plain: Pair) -> None:
+        here, there = plain
         source = (await here.sdk.threads.create(metadata={"a": 1}))["thread_id"]
         await here.sdk.runs.wait(source, "agent", input=demo(tag="t"))
         copy = await there.sdk.threads.copy(source)
@@ -179,8 +180,8 @@ class TestCopy:
 
 
 class TestStates:
-    async def test_what_the_thread_holds(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_what_the_thread_holds(self, plain: Pair) -> None:
+        here, there = plain
         thread = await new_thread(here.sdk)
         empty = await there.sdk.threads.get_state(thread)
         assert (empty["values"], empty["next"], empty["checkpoint"]["checkpoint_id"]) == ({}, [], None)
@@ -202,8 +203,8 @@ class TestStates:
         assert picked == {"values": {"done": 1}, "next": []}
         assert await one.sdk.threads.get_history(thread, select=["values.done"]) == [{"values": {"done": 1}}]
 
-    async def test_a_change_by_hand(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_a_change_by_hand(self, plain: Pair) -> None:
+        here, there = plain
         thread = await new_thread(here.sdk)
         await here.sdk.runs.wait(thread, "agent", input=demo(tag="t"))
         changed = await there.sdk.threads.update_state(thread, {"log": ["mine"]})
@@ -213,8 +214,8 @@ class TestStates:
         result = await there.sdk.runs.wait(thread, "agent", input=demo(tag="u"))
         assert result["log"] == ["mine", "u:1"]
 
-    async def test_not_while_a_run_is_in_flight(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_not_while_a_run_is_in_flight(self, plain: Pair) -> None:
+        here, there = plain
         thread = await new_thread(here.sdk)
         run = await start_running(here.sdk, thread, sleep=60)
         answer = await there.raw.post(f"/threads/{thread}/state", json={"values": {"a": 1}})
@@ -230,8 +231,8 @@ class TestStates:
 
 
 class TestAssistants:
-    async def test_by_name_and_by_id(self, pair: Pair) -> None:
-        here, there = pair
+    async def test_by_name_and_by_id(self, plain: Pair) -> None:
+        here, there = plain
         found = await here.sdk.assistants.search(limit=100)
         assert found == await there.sdk.assistants.search(limit=100)
         agent = next(one for one in found if one["name"] == "agent")

@@ -198,7 +198,7 @@ async def cancel_run(
     `wait` the answer comes when the run has stopped and its thread is free."""
     manager, user_id = services.manager, caller.user_id
     run = await manager.run(str(run_id), thread_id=str(thread_id), user_id=user_id)
-    if not await manager.cancel(run.run_id, action=action, user_id=user_id):
+    if not await manager.cancel(run.run_id, action=action, actor=caller.actor, user_id=user_id):
         raise RunNotFound(run.run_id)
     if not wait:
         return Response(status_code=202)
@@ -210,7 +210,7 @@ async def cancel_run(
 async def delete_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, run_id: RunIn) -> None:
     """Remove a run; one that is in flight is stopped first. What it has done to its thread stays."""
     run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
-    await stopping.delete_run(services.manager, run, caller.user_id)
+    await stopping.delete_run(services.manager, run, caller)
 
 
 @router.post("/runs/cancel", dependencies=USER, status_code=204)
@@ -222,7 +222,7 @@ async def cancel_runs(
         services.manager,
         body.status or "all",
         action=action,
-        user_id=caller.user_id,
+        caller=caller,
         thread_id=body.thread_id,
         only=None if body.run_ids is None else frozenset(body.run_ids),
     )

@@ -14,7 +14,7 @@ from starlette.responses import Response
 
 from coordinator.errors import CoordinatorError
 from coordinator.gateway.beginning import begin, checked
-from coordinator.gateway.caller import CallerIn
+from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.links import created
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import (
@@ -92,12 +92,12 @@ async def create_batch(
         for one in wanted:
             begun.append(await begin(services, caller, one))  # noqa: PERF401 - those before a refusal count
     except BaseException:
-        await _take_back(services.manager, begun, caller.user_id)
+        await _take_back(services.manager, begun, caller)
         raise
     return [documents.run_created(run, services.manager.assistants) for run in begun]
 
 
-async def _take_back(manager: RunManager, begun: Sequence[RunRecord], user_id: str | None) -> None:
+async def _take_back(manager: RunManager, begun: Sequence[RunRecord], caller: Caller) -> None:
     """The last first: none of them gets its turn by that."""
     for run in reversed(begun):
         with suppress(CoordinatorError):  # the caller is told of the refusal, which came first
@@ -106,7 +106,8 @@ async def _take_back(manager: RunManager, begun: Sequence[RunRecord], user_id: s
                 action=CancelAction.rollback,
                 cause=Cause.user,
                 reason="another run of its batch was refused",
-                user_id=user_id,
+                actor=caller.actor,
+                user_id=caller.user_id,
             )
 
 

@@ -58,7 +58,7 @@ async def _replayed(
             values = update.values if update.command is None else update.command.update
             await manager.update_state(thread_id, values, as_node=update.as_node, user_id=user_id)
     except BaseException:
-        await stopping.delete_thread(manager, thread_id, user_id)
+        await stopping.delete_thread(manager, thread_id, caller)
         raise
     return await _row(services, caller, thread_id)
 
@@ -103,7 +103,7 @@ async def patch_thread(
 @router.delete("/threads/{thread_id}", dependencies=USER, status_code=204)
 async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> None:
     """Remove the thread with its state and its runs; those in flight are stopped first."""
-    await stopping.delete_thread(services.manager, str(thread_id), caller.user_id)
+    await stopping.delete_thread(services.manager, str(thread_id), caller)
 
 
 @router.post(

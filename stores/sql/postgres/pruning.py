@@ -18,6 +18,8 @@ def prune(keep: Retention, cursor: PruneCursor | None, limit: int, *, dry_run: b
         return _runs(keep, at, limit, dry_run=dry_run, now=now)
     if at.stage == "transitions":
         return _transitions(keep, at, limit, dry_run=dry_run, now=now)
+    if at.stage == "webhooks":
+        return _webhooks(keep, limit, dry_run=dry_run, now=now)
     return _workers(keep, limit, dry_run=dry_run, now=now)
 
 
@@ -67,15 +69,31 @@ _WORKERS = Function("prune_workers", ("bigint", "bigint", "boolean", "bigint"))
 
 
 def _workers(keep: Retention, limit: int, *, dry_run: bool, now: int | None) -> Call:
+    following = PruneCursor("webhooks")
     if keep.workers is None:
+        return _skip(following)
+
+    def answer(rows: Rows) -> PruneStep:
+        removed = rows[0][0]
+        more = PruneCursor("workers") if removed == limit and not dry_run else following
+        return PruneStep(Pruned(workers=removed), more)
+
+    return Call(_WORKERS, (int(keep.workers * _MICROS), limit, dry_run, now), answer)
+
+
+_WEBHOOKS = Function("prune_webhooks", ("bigint", "bigint", "boolean", "bigint"))
+
+
+def _webhooks(keep: Retention, limit: int, *, dry_run: bool, now: int | None) -> Call:
+    if keep.webhooks is None:
         return _skip(None)
 
     def answer(rows: Rows) -> PruneStep:
         removed = rows[0][0]
-        more = PruneCursor("workers") if removed == limit and not dry_run else None
-        return PruneStep(Pruned(workers=removed), more)
+        more = PruneCursor("webhooks") if removed == limit and not dry_run else None
+        return PruneStep(Pruned(webhooks=removed), more)
 
-    return Call(_WORKERS, (int(keep.workers * _MICROS), limit, dry_run, now), answer)
+    return Call(_WEBHOOKS, (int(keep.webhooks * _MICROS), limit, dry_run, now), answer)
 
 
 def _skip(following: PruneCursor | None) -> Call:

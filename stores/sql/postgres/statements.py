@@ -11,6 +11,7 @@ from stores.sql.postgres import (
     reading,
     records,
     threads,
+    webhooks,
     workers,
 )
 from stores.sql.statements import Statements
@@ -24,6 +25,6 @@ POSTGRES = Statements(
     reading=reading,
     records=records,
     threads=threads,
-    webhooks=None,  # not in this engine's schema yet: its store cannot be opened by URL before
+    webhooks=webhooks,
     workers=workers,
 )

@@ -228,8 +228,9 @@ def _set_fields(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], 
 
 
 def delete(cx: sqlite3.Connection, run_id: str, now: int = 0) -> None:  # noqa: ARG001 - every transaction gets a clock
-    """Remove the record and its audit. Deleting an unknown id is silent."""
+    """Remove the record and its audit. Deleting an unknown id is silent; one in flight tells nobody."""
     cx.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
+    cx.execute("DELETE FROM webhooks WHERE run_id = ? AND state = 'waiting'", (run_id,))
     cx.execute("DELETE FROM transitions WHERE run_id = ?", (run_id,))
 
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Sequence
-from dataclasses import fields
 from typing import Any
 
 from stores.errors import EpochDead
 from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
-from stores.sql.codec import loads, storable
+from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, loads, storable, webhook_row
 from stores.sql.sqlite.admission import is_dead
-from stores.states import WebhookState
-
-_NAMES = tuple(field.name for field in fields(WebhookRow))
-_COLUMNS = ", ".join(_NAMES)
 
 
 def next_due(cx: sqlite3.Connection, now: int) -> float | None:
@@ -42,21 +37,8 @@ def claim(cx: sqlite3.Connection, epoch: int, lease: int, limit: int, now: int) 
 
 
 def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
-    run_id, thread_id, attempts, url, run, metadata, kwargs, values, interrupts = row
-    return ClaimedWebhook(
-        run_id,
-        attempts,
-        url,
-        {
-            "run_id": run_id,
-            "thread_id": thread_id,
-            **loads(run),
-            "metadata": loads(metadata),
-            "kwargs": loads(kwargs),
-            "values": loads(values),
-            "interrupts": loads(interrupts),
-        },
-    )
+    run_id, thread_id, attempt, url, run, *texts = row
+    return claimed_webhook(run_id, thread_id, attempt, url, loads(run), *texts)
 
 
 _REPORT = (
@@ -72,16 +54,12 @@ _REPORT = (
 
 def report(cx: sqlite3.Connection, run_id: str, attempt: int, told: WebhookReport, now: int) -> bool:
     """How an attempt ended. False = another attempt has begun meanwhile: nothing is written."""
-    if told.delivered:
-        state = WebhookState.delivered
-    else:
-        state = WebhookState.dead if told.retry_in is None else WebhookState.due
     row = cx.execute(
         _REPORT,
         {
             "run": run_id,
             "attempt": attempt,
-            "state": state.value,
+            "state": told.state.value,
             "status_code": told.status_code,
             "error": storable(told.error),
             "retry_in": told.retry_in,
@@ -119,14 +97,8 @@ def listed(
         where.append(f"state IN ({', '.join('?' * len(states))})")
         args.extend(states)
     rows = cx.execute(
-        f"SELECT {_COLUMNS} FROM webhooks WHERE {' AND '.join(where)}"
+        f"SELECT {WEBHOOK_COLUMNS} FROM webhooks WHERE {' AND '.join(where)}"
         " ORDER BY created_at DESC, run_id LIMIT ?",
         (*args, limit),
     )
-    return [_row(columns) for columns in rows]
-
-
-def _row(columns: Sequence[Any]) -> WebhookRow:
-    named: dict[str, Any] = dict(zip(_NAMES, columns, strict=True))
-    named["state"] = WebhookState(named["state"])
-    return WebhookRow(**named)
+    return [webhook_row(columns) for columns in rows]

@@ -24,7 +24,7 @@ from tests.conformance.run_store.webhooks import Webhooks
 from tests.conformance.run_store.workers import Workers
 
 
-class RunConformance(
+class StoreConformance(
     Admissions,
     WaitingLines,
     Delays,
@@ -41,9 +41,6 @@ class RunConformance(
     ExistingThreads,
     History,
     Expiry,
+    Webhooks,
 ):
-    """Runs, threads and workers: what every coordinated store is held to first."""
-
-
-class StoreConformance(RunConformance, Webhooks):
     """The whole suite, for one adapter."""

@@ -103,6 +103,7 @@ class Rollbacks(StoreCase):
         own = await rolling_back(store, me)
         for attempt in (2, 3):
             again = await store.readopt(own)
+            assert again is not None
             assert again == own._replace(fence=own.fence + 1)
             assert (await row_of(store, own.run_id)).rollback_state == f"tried {attempt}"
             with pytest.raises(StaleFence):

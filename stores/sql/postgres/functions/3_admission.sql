@@ -10,7 +10,7 @@ CREATE OR REPLACE FUNCTION rc.admit(
     _assistant_id text, _strategy text, _on_disconnect text, _portable boolean, _key text, _request_hash text,
     _metadata text, _kwargs text, _model_name text, _created_at text, _created_us bigint, _parent text,
     _timeout_ms bigint, _idle_timeout_ms bigint, _queue_timeout_ms bigint,
-    _must_exist boolean, _adopt boolean, _temporary_ms bigint, _delay_ms bigint,
+    _must_exist boolean, _adopt boolean, _temporary_ms bigint, _delay_ms bigint, _webhook text,
     _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
     OUT said text, OUT about text, OUT holds boolean, OUT fence bigint, OUT seq bigint, OUT temporary boolean,
     OUT more json
@@ -87,6 +87,10 @@ BEGIN
         fence, seq, _portable, _strategy, _on_disconnect, _key, _request_hash, _metadata, _kwargs,
         _model_name, _created_at, _created_us, v_now, _parent, _timeout_ms, _idle_timeout_ms,
         CASE WHEN v_home THEN COALESCE(v_not_before, v_now) + _queue_timeout_ms * 1000 END, v_not_before);
+    IF _webhook IS NOT NULL THEN
+        INSERT INTO rc.webhooks (run_id, thread_id, user_id, url, created_at)
+        VALUES (_run_id, _thread_id, _user_id, _webhook, v_now);
+    END IF;
 END $$;
 
 -- The row of a thread that is not there, with the fence that it had; it is locked then. False = somebody

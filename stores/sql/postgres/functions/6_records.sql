@@ -159,6 +159,7 @@ END $$;
 CREATE OR REPLACE FUNCTION rc.delete(_run_id text) RETURNS void LANGUAGE sql AS $$
     DELETE FROM rc.runs WHERE run_id = _run_id;
     DELETE FROM rc.transitions WHERE run_id = _run_id;
+    DELETE FROM rc.webhooks WHERE run_id = _run_id AND state = 'waiting';
 $$;
 
 -- Remove a thread with all its runs, as the operation that holds it; the operation itself stays, settled, and

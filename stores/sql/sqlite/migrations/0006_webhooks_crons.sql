@@ -43,9 +43,3 @@ BEGIN
                         ELSE (SELECT t."values" FROM threads t WHERE t.thread_id = NEW.thread_id) END
     WHERE run_id = NEW.run_id AND state = 'waiting';
 END;
-
--- A run that is deleted before it ended tells nobody.
-CREATE TRIGGER runs_webhook_gone AFTER DELETE ON runs WHEN OLD.settled_at IS NULL
-BEGIN
-    DELETE FROM webhooks WHERE run_id = OLD.run_id AND state = 'waiting';
-END;

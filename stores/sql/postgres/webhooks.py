@@ -1,0 +1,71 @@
+"""Webhooks: written with the run, made due by a trigger when it settles, delivered under a lease. See
+functions/9_webhooks.sql."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from stores.errors import EpochDead
+from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
+from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, webhook_row
+from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
+from stores.sql.postgres.codec import plain, text
+
+_DUE = Query(
+    "SELECT GREATEST(0, next_at - rc.clock($1)) / 1e6::float8 FROM rc.webhooks WHERE state = 'due'"
+    " ORDER BY next_at LIMIT 1"
+)
+
+
+def next_due(now: int | None) -> Call:
+    return Call(_DUE, (now,), lambda rows: rows[0][0] if rows else None)
+
+
+_CLAIM = Function("claim_webhooks", ("bigint", "bigint", "bigint", "bigint"))
+
+
+def claim(epoch: int, lease: int, limit: int, *, now: int | None) -> Call:
+    def answer(rows: Rows) -> list[ClaimedWebhook]:
+        if rows and rows[0][0] is None:
+            raise EpochDead(epoch)
+        return [_claimed(row) for row in rows]
+
+    return Call(_CLAIM, (epoch, lease, limit, now), answer)
+
+
+def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
+    run_id, thread_id, attempt, url, run, *columns = row
+    settled = {name: plain(value) for name, value in json.loads(run).items()}
+    return claimed_webhook(run_id, thread_id, attempt, url, settled, *columns)
+
+
+_REPORT = Function("report_webhook", ("text", "bigint", "text", "bigint", "text", "bigint", "bigint"))
+
+
+def report(run_id: str, attempt: int, told: WebhookReport, *, now: int | None) -> Call:
+    args = (run_id, attempt, told.state.value, told.status_code, text(told.error), told.retry_in, now)
+    return Call(_REPORT, args, scalar)
+
+
+_REVIVE = Function("revive_webhooks", ("text[]", "text", "bigint"))
+
+
+def revive(run_ids: Sequence[str] | None, user_id: str | None, *, now: int | None) -> Call:
+    ids = None if run_ids is None else list(run_ids)
+    return Call(_REVIVE, (ids, user_id, now), lambda rows: [run_id for (run_id,) in rows])
+
+
+_LISTED = Query(
+    f"SELECT {WEBHOOK_COLUMNS} FROM rc.webhooks WHERE ($1::text IS NULL OR run_id = $1)"
+    " AND ($2::text IS NULL OR user_id = $2) AND (cardinality($3::text[]) = 0 OR state = ANY ($3))"
+    " ORDER BY created_at DESC, run_id LIMIT $4"
+)
+
+
+def listed(*, states: Sequence[str], run_id: str | None, user_id: str | None, limit: int) -> Call:
+    def answer(rows: Rows) -> list[WebhookRow]:
+        return [webhook_row([plain(value) for value in row]) for row in rows]
+
+    return Call(_LISTED, (run_id, user_id, list(states), limit), answer)
