@@ -54,6 +54,8 @@ _OF_WORKER = {
     "redis_connected": "1 = signals travel; 0 = the store is asked instead",
     "owed_writes": "Writes that wait for the store",
     "open_answers": "Streams and long answers that are open",
+    "thread_jobs": "Jobs that are at work in threads, or wait for one",
+    "outliving_thread_jobs": "Those of them whose run is over",
 }
 
 
@@ -119,6 +121,8 @@ class Metrics:
             "redis_connected": health.connectivity is Connectivity.connected,
             "owed_writes": self._manager.owed,
             "open_answers": self._watchers.open,
+            "thread_jobs": never if health.thread_jobs is None else health.thread_jobs,
+            "outliving_thread_jobs": len(health.outliving),
         }
         for name, gauge in self._of_worker.items():
             gauge.set(told[name])

@@ -160,6 +160,10 @@ class HealthDetails(HealthSummary):
     ticked_ago: float | None
     swept_ago: float | None
     loop_lag: float | None
+    thread_jobs: int | None
+    """At work in threads, or waiting for one; null where nobody counts them."""
+    outliving: list[str]
+    """For each of them whose run is over: the run."""
 
     @classmethod
     def of(cls, health: Health) -> HealthDetails:
@@ -173,4 +177,6 @@ class HealthDetails(HealthSummary):
             ticked_ago=health.ticked_ago,
             swept_ago=health.swept_ago,
             loop_lag=health.loop_lag,
+            thread_jobs=health.thread_jobs,
+            outliving=list(health.outliving),
         )

@@ -101,6 +101,7 @@ async def _serve(
     port.set_inheritable(False)
     offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
     async with open_coordinator(settings=settings, assistants=offered) as manager:
+        manager.install_executor()
         app = create_gateway(manager, settings=gateway)
         http = Http(app)
         async with app.running():
