@@ -108,7 +108,11 @@ BUGS = (
     # -- drain, takeover
     bug(
         "who-drains-admits",
-        (_ADMISSION + "_already_there", "epoch = :epoch AND state = 'live'", "epoch = :epoch AND state <> 'dead'"),
+        (
+            _ADMISSION + "_already_there",
+            "epoch = :epoch AND state = 'live'",
+            "epoch = :epoch AND state <> 'dead'",
+        ),
     ),
     bug("who-drains-takes-over", (_ADMISSION + "KNOWN", " AND state = 'live'", "")),
     bug("claim-from-a-living-home", (_ADMISSION + "HOMELESS", "(home_epoch", "1 OR (home_epoch")),
