@@ -112,7 +112,7 @@ class PostgresServer:
         if not (self._data / "PG_VERSION").is_file():
             self._initdb()
         with self.log_file.open("ab") as log:
-            process: subprocess.Popen[bytes] = subprocess.Popen(
+            process = subprocess.Popen[bytes](
                 [str(self._programs() / "postgres"), "-D", str(self._data)],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
