@@ -15,16 +15,21 @@ RUN useradd --uid 10001 --user-group --no-create-home --shell /usr/sbin/nologin 
     && install -d -o coordinator -g coordinator /data
 COPY --from=build /opt/coordinator /opt/coordinator
 
+# Beyond loopback it serves with API keys only: mount a file of them and name it in COORDINATOR_API_KEYS, or make
+# one with `coordinator keys create`.
 ENV PATH=/opt/coordinator/bin:$PATH \
     PYTHONUNBUFFERED=1 \
+    COORDINATOR_HOST=0.0.0.0 \
+    COORDINATOR_PORT=2024 \
     COORDINATOR_STORE=sqlite:////data/runs.db
 USER coordinator
 WORKDIR /data
 VOLUME /data
+EXPOSE 2024
 
-# This container's worker is on the list of those alive: its peers bury one that hangs.
-HEALTHCHECK --interval=15s --timeout=10s --start-period=15s --retries=3 \
-    CMD coordinator workers list --json | grep -q "\"host\": \"$(hostname)\""
+# A server that drains is not ready, and gets no more requests.
+HEALTHCHECK --interval=5s --timeout=10s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:%s/coordinator/health/ready' % os.environ['COORDINATOR_PORT'], timeout=5)"]
 
 ENTRYPOINT ["coordinator"]
-CMD ["--help"]
+CMD ["serve"]

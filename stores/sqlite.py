@@ -1,8 +1,8 @@
 """The SQLite store: one file, many processes of one host.
 
 WAL; one writer connection with group commit behind a gate (`stores.gate`), one read connection, so
-that reads never wait for the writer, and one for glances at single rows from the event loop. Not for
-network file systems: SQLite's locks do not work there.
+that reads never wait for the writer, one for listings, and one for glances at single rows from the event
+loop. Not for network file systems: SQLite's locks do not work there.
 """
 
 from __future__ import annotations
@@ -61,6 +61,7 @@ class SQLiteStore(SQLTransactions):
         self._gate: gates.FileGate | None = None
         self._writer: ThreadConnection | None = None
         self._reader: ThreadConnection | None = None
+        self._browser: ThreadConnection | None = None
         self._glance: sqlite3.Connection | None = None
         self._commits: GroupCommit | None = None
         self._opening = asyncio.Lock()
@@ -88,10 +89,8 @@ class SQLiteStore(SQLTransactions):
             self._writer = writer
             await writer.submit(self._prepare)
             self._gate = gates.gate_of(self.path)
-            reader = ThreadConnection(lambda: self._connect(query_only=True))
-            await reader.connect()
-            self._reader = reader
-            self._glance = await reader.submit(lambda _: self._connect(query_only=True, timeout=0))
+            self._reader = await self._connected()
+            self._glance = await self._reader.submit(lambda _: self._connect(query_only=True, timeout=0))
         except BaseException as error:
             await self._close()
             translated = as_store_error(error)
@@ -164,14 +163,13 @@ class SQLiteStore(SQLTransactions):
             await self._disconnect(idle=idle)
 
     async def _disconnect(self, *, idle: bool) -> None:
-        writer, reader, gate = self._writer, self._reader, self._gate
-        self._writer = self._reader = self._gate = None
+        writer, readers, gate = self._writer, (self._reader, self._browser), self._gate
+        self._writer = self._reader = self._browser = self._gate = None
         if self._glance is not None:
             self._glance.close()
             self._glance = None
         try:
-            if reader is not None:
-                await reader.close()
+            await asyncio.gather(*(reader.close() for reader in readers if reader is not None))
         finally:
             release = partial(gates.release, gate) if gate is not None else _nothing
             if not idle and writer is not None:
@@ -189,11 +187,30 @@ class SQLiteStore(SQLTransactions):
         return await self._commits.run(transaction, *args, urgent=urgent, **kwargs)
 
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        if self._reader is None:
+        return await self._read_over(self._reader, query, *args, **kwargs)
+
+    async def _browse(self, query: Any, *args: Any) -> Any:
+        """Over a connection of its own, made for the first listing: a tick must not wait for it."""
+        if self._browser is None:
+            async with self._opening:
+                if self._browser is None and self._reader is not None:
+                    self._browser = await self._connected()
+        return await self._read_over(self._browser, query, *args)
+
+    async def _connected(self) -> ThreadConnection:
+        connection = ThreadConnection(lambda: self._connect(query_only=True))
+        try:
+            await connection.connect()
+        except sqlite3.Error as error:
+            raise as_store_error(error) from error
+        return connection
+
+    async def _read_over(self, reader: ThreadConnection | None, query: Any, *args: Any, **kwargs: Any) -> Any:
+        if reader is None:
             raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
         self.reads += 1
         try:
-            return await self._reader.submit(lambda cx: query(cx, *args, **kwargs))
+            return await reader.submit(lambda cx: query(cx, *args, **kwargs))
         except sqlite3.Error as error:
             raise as_store_error(error) from error
 

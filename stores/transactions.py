@@ -49,6 +49,10 @@ class SQLTransactions(RunStore):
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
+    async def _browse(self, query: Any, *args: Any) -> Any:
+        """A read that may look at every thread. Where reads queue, no other waits for it."""
+        return await self._read(query, *args)
+
     def _now(self) -> int:
         raise NotImplementedError
 
@@ -222,10 +226,10 @@ class SQLTransactions(RunStore):
         return await self._write(self._sql.threads.patch_thread, thread_id, patch, user_id)
 
     async def threads(self, query: ThreadQuery, *, user_id: str | None) -> list[ThreadRow]:
-        return await self._read(self._sql.threads.threads, query, user_id)
+        return await self._browse(self._sql.threads.threads, query, user_id)
 
     async def count_threads(self, query: ThreadQuery, *, user_id: str | None) -> int:
-        return await self._read(self._sql.threads.count_threads, query, user_id)
+        return await self._browse(self._sql.threads.count_threads, query, user_id)
 
     async def run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow | None:
         return await self._read(self._sql.history.run, run_id, thread_id, user_id)

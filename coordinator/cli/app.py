@@ -358,24 +358,3 @@ def demo(
     from coordinator.cli.demo.program import demonstrate
 
     return _await(demonstrate(redis, as_json=as_json))
-
-
-@app.command("demo-worker", hidden=True, epilog=EXIT_CODES)
-def demo_worker(
-    *,
-    every: Annotated[
-        float, typer.Option("--every", metavar="SECONDS", min=0.1, help="How often a run is admitted")
-    ] = 5.0,
-    seconds: Annotated[
-        float, typer.Option("--seconds", metavar="SECONDS", min=0, help="How long each run takes")
-    ] = 3.0,
-    threads_used: Annotated[int, typer.Option("--threads", min=1, help="On how many threads")] = 4,
-    store: Store = None,
-    redis: Redis = None,
-    namespace: Namespace = None,
-) -> int:
-    """A worker that admits and runs small runs until SIGTERM, then drains."""
-    from coordinator.cli.demo.resident import reside
-
-    settings = Where(store, redis, namespace).settings()
-    return _await(reside(settings, every=every, seconds=seconds, threads=threads_used))

@@ -22,7 +22,7 @@ Store = Annotated[
         "--store",
         metavar="URL",
         envvar="COORDINATOR_STORE",
-        help="Store, as sqlite:///path (four slashes for an absolute one). Default: sqlite:///runs.db",
+        help="Store, as sqlite:///path (four slashes for an absolute one). Default: sqlite:///runs.db, or that of `coordinator serve` in this folder",
     ),
 ]
 Redis = Annotated[
@@ -58,10 +58,11 @@ class Where:
         """Raises CommandFailed (usage) where an option or a COORDINATOR_… variable is of no use."""
         from pydantic import ValidationError
 
+        from coordinator.cli.serve.folder import store_of_a_server
         from coordinator.settings import Settings
 
         named: dict[str, Any] = {
-            "store": self.store,
+            "store": self.store or store_of_a_server(),
             "redis": self.redis,
             "namespace": self.namespace,
         }

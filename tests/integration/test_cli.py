@@ -42,7 +42,8 @@ COMMANDS = [
     ("keys", "list"),
     ("keys", "revoke"),
     ("demo",),
-    ("demo-worker",),
+    ("serve",),
+    ("dev",),
 ]
 RUN_KEYS = {
     "run_id", "thread_id", "assistant_id", "user_id", "status", "phase", "holds_thread", "position",
@@ -163,9 +164,21 @@ async def test_help_tells_the_exit_codes(command: tuple[str, ...]) -> None:
 
 async def test_help_lists_every_public_command() -> None:
     answer = await cli("--help")
-    for name in ("runs", "workers", "threads", "reconcile", "explain", "db", "demo"):
+    for name in ("runs", "workers", "threads", "reconcile", "explain", "db", "serve", "dev", "demo"):
         assert f"\n  {name} " in answer.out
-    assert "demo-worker" not in answer.out
+
+
+async def test_the_store_of_a_server_in_this_folder_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where `coordinator serve` keeps its runs, unless there is a runs.db here, or a store is named."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("COORDINATOR_STORE", raising=False)
+    (tmp_path / ".coordinator").mkdir()
+    await cli("db", "migrate", "--store", "sqlite:///.coordinator/runs.db")
+    assert (await cli("db", "check", "--json")).document["check"]["store"] == "sqlite:///.coordinator/runs.db"
+    await cli("db", "migrate", "--store", "sqlite:///runs.db")
+    assert (await cli("db", "check", "--json")).document["check"]["store"] == "sqlite:///runs.db"
 
 
 async def imported_by(*arguments: str) -> set[str]:
@@ -674,30 +687,6 @@ async def test_reconcile_watches_a_worker_of_which_only_the_lease_is_over(empty:
         assert [run["run_id"] for run in answer.document["ended"]] == [orphan]
         assert "watching the heartbeat" in answer.err
         paused.send_signal(signal.SIGCONT)
-
-
-# ---- a worker that stays -------------------------------------------------------------------------------
-
-
-@pytest.mark.multiprocess
-async def test_the_demo_worker_runs_until_it_is_told_to_drain(tmp_path: Path) -> None:
-    url = f"sqlite:///{tmp_path / 'runs.db'}"
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", MAIN, "demo-worker", "--store", url, "--every", "0.1", "--seconds", "0.05",
-        stderr=asyncio.subprocess.PIPE,
-    )  # fmt: skip
-    assert process.stderr is not None
-    try:
-        while b" done" not in (line := await process.stderr.readline()):
-            assert line
-        process.send_signal(signal.SIGTERM)
-        rest = (await asyncio.wait_for(process.stderr.read(), 10)).decode()
-        assert await process.wait() == 0
-    finally:
-        if process.returncode is None:
-            process.kill()
-    assert "drains" in rest
-    assert (await cli("runs", "list", "--store", url, "--in-flight", "--json")).document["runs"] == []
 
 
 # ---- prune ---------------------------------------------------------------------------------------------

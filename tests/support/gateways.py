@@ -37,10 +37,10 @@ class Served:
 
 
 @asynccontextmanager
-async def listening(gateway: Gateway) -> AsyncGenerator[str]:
-    """The address that it is served at. Its lifespan is the caller's."""
+async def listening(app: Any, gateway: Gateway | None = None) -> AsyncGenerator[str]:
+    """Where `app` is served: a gateway, or a host in which one is. The lifespan is the caller's."""
     config = uvicorn.Config(
-        gateway, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=2
+        app, lifespan="off", log_level="warning", access_log=False, timeout_graceful_shutdown=2
     )
     server = uvicorn.Server(config)
     with socket.socket() as listener:
@@ -50,7 +50,7 @@ async def listening(gateway: Gateway) -> AsyncGenerator[str]:
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            gateway.let_go()
+            (gateway or app).let_go()
             server.should_exit = True
             await serving
 

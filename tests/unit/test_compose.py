@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from coordinator.gateway.server.serving import KEEP_ALIVE
 
 ROOT = Path(__file__).resolve().parents[2]
 Line = tuple[int, str]
@@ -74,8 +77,8 @@ def services(compose: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def test_everything_of_the_deployment_is_there(services: dict[str, dict[str, Any]]) -> None:
-    assert set(services) == {"redis", "postgres", "worker", "proxy"}
-    assert services["worker"]["deploy"]["replicas"] == 3
+    assert set(services) == {"redis", "postgres", "keys", "gateway", "proxy"}
+    assert services["gateway"]["deploy"]["replicas"] == 3
 
 
 def test_images_are_pinned(services: dict[str, dict[str, Any]]) -> None:
@@ -97,11 +100,11 @@ def test_volumes_are_named(compose: dict[str, Any], services: dict[str, dict[str
     assert used == set(compose["volumes"])
 
 
-def test_what_is_waited_for_exists_and_can_become_healthy(services: dict[str, dict[str, Any]]) -> None:
+def test_what_is_waited_for_exists_and_comes_about(services: dict[str, dict[str, Any]]) -> None:
     for service in services.values():
         for name, terms in service.get("depends_on", {}).items():
-            assert terms == {"condition": "service_healthy"}
-            assert "profiles" not in services[name]
+            once = "restart" not in services[name]
+            assert terms == {"condition": "service_completed_successfully" if once else "service_healthy"}
 
 
 def test_configs_exist(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
@@ -109,19 +112,92 @@ def test_configs_exist(compose: dict[str, Any], services: dict[str, dict[str, An
     assert used == set(compose["configs"])
 
 
-def test_the_worker_uses_settings_that_exist(services: dict[str, dict[str, Any]]) -> None:
+def commands_of(service: dict[str, Any]) -> list[list[str]]:
+    """What a service of ours runs, as words of our command line: its command, and those in a shell's."""
+    command = service["command"]
+    if "entrypoint" not in service:
+        return [shlex.split(command)]
+    assert service["entrypoint"] == ["sh", "-c"]
+    (script,) = command
+    return [shlex.split(found) for found in re.findall(r"\bcoordinator ([^|&;]+)", script)]
+
+
+def ours(services: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    return {name: service for name, service in services.items() if "build" in service}
+
+
+def test_each_command_is_one_that_exists_and_takes_its_values(services: dict[str, dict[str, Any]]) -> None:
+    """Parsed by the command line itself: a value that it refuses is an error here."""
+    from typer.main import get_command
+
+    from coordinator.cli.app import app
+
+    found = [words for service in ours(services).values() for words in commands_of(service)]
+    assert [words[0] for words in found] == ["keys", "serve"]
+    for words in found:
+        root: Any = get_command(app)
+        command, rest = root, list(words)
+        while subcommands := getattr(command, "commands", None):
+            command = subcommands[rest.pop(0)]
+        with command.make_context("coordinator", rest) as context:
+            assert context.params, words
+
+
+def test_the_image_serves_by_default() -> None:
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    assert re.search(r'^ENTRYPOINT \["coordinator"\]\nCMD \["serve"\]$', dockerfile, re.MULTILINE)
+
+
+def test_our_services_use_settings_that_exist(services: dict[str, dict[str, Any]]) -> None:
+    from coordinator.gateway import GatewaySettings
     from coordinator.settings import Settings
 
-    names = {f"COORDINATOR_{name.upper()}" for name in Settings.model_fields}
-    assert set(services["worker"]["environment"]) <= names
+    names = {
+        f"COORDINATOR_{name.upper()}" for kind in (Settings, GatewaySettings) for name in kind.model_fields
+    }
+    dockerfile = (ROOT / "Dockerfile").read_text()
+    used = set(re.findall(r"\b(COORDINATOR_[A-Z_]+)=", dockerfile))
+    for service in ours(services).values():
+        used |= set(service.get("environment", {}))
+    assert "COORDINATOR_STORE" in used
+    assert used <= names
 
 
-def test_the_worker_gets_the_time_that_its_shutdown_may_take(services: dict[str, dict[str, Any]]) -> None:
-    from coordinator.settings import Settings
-    from coordinator.workers.drain import UNWIND
+def test_the_gateway_gets_the_time_that_its_shutdown_may_take(services: dict[str, dict[str, Any]]) -> None:
+    gateway = services["gateway"]
+    grace = float(re.findall(r"--grace (\S+)", gateway["command"])[0])
+    assert int(gateway["stop_grace_period"].removesuffix("s")) >= grace + 5
 
-    patience = int(services["worker"]["stop_grace_period"].removesuffix("s"))
-    assert patience >= Settings.model_fields["grace"].default + 2 * UNWIND
+
+def test_the_gateway_asks_for_keys_that_are_made_before(services: dict[str, dict[str, Any]]) -> None:
+    (made,) = commands_of(services["keys"])
+    assert made[made.index("--file") + 1] == services["gateway"]["environment"]["COORDINATOR_API_KEYS"]
+    assert services["gateway"]["volumes"] == services["keys"]["volumes"]
+
+
+def test_health_checks_ask_routes_that_exist(services: dict[str, dict[str, Any]]) -> None:
+    from coordinator.gateway.routes import probes
+
+    paths = {getattr(route, "path", "") for route in probes.router.routes}
+    text = (ROOT / "docker-compose.yml").read_text() + (ROOT / "Dockerfile").read_text()
+    asked = re.findall(r"http://127\.0\.0\.1:(?:\d+|%s)(/[\w/]*)", text)
+    assert len(asked) == 3
+    assert set(asked) <= paths
+
+
+def test_the_proxy_lets_streams_through(compose: dict[str, Any], services: dict[str, dict[str, Any]]) -> None:
+    """Every event at once, for as long as a run takes, and no request twice."""
+    config = compose["configs"]["proxy"]["content"]
+    said = dict(re.findall(r"^\s*(proxy_\w+|client_\w+) (?!Host|X-)(.+);$", config, re.MULTILINE))
+    assert said["proxy_buffering"] == "off"
+    assert said["proxy_http_version"] == "1.1"
+    assert said["proxy_read_timeout"] == "1h"
+    assert "non_idempotent" not in said["proxy_next_upstream"]
+    assert "server gateway:2024 resolve;" in config
+    assert "--port 2024" in services["gateway"]["command"]
+    assert "$" not in config.replace("$$", ""), "a single dollar is a variable of Compose"
+    keepalive = re.findall(r"keepalive_timeout (\d+)s", config)
+    assert int(keepalive[0]) < KEEP_ALIVE, "the proxy is the one to close"
 
 
 def test_the_image_runs_as_nobody_special() -> None:

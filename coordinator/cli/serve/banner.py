@@ -35,7 +35,7 @@ class Banner:
         ]
 
     def _facts(self, up: Ready) -> list[tuple[str, str]]:
-        look = f" (look: coordinator runs list --store {up.store})" if self.embedded else ""
+        look = " (to look at it, in this folder: coordinator runs list)" if self.embedded else ""
         facts = [
             ("assistants", safe(", ".join(up.assistants)) or "none"),
             ("store", f"{up.store}{look}"),

@@ -1,4 +1,4 @@
-"""What a server brings along where nothing is named: a data folder, and a Redis-compatible server in it."""
+"""The Redis-compatible server that a server brings along where none is named."""
 
 from __future__ import annotations
 
@@ -10,34 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from coordinator.gateway.server.failures import CannotServe
 from coordinator.testing.valkey import ServerError, die_with_parent, find_binary
 
 logger = logging.getLogger("coordinator.serve")
 
-FOLDER = Path(".coordinator")
-"""Below the working folder. Only its owner may look into it."""
-
 _STARTS_WITHIN = 10.0  # s
 _AGAIN_AFTER = 1.0  # s
 _LONGEST_SOCKET_PATH = 100  # bytes; the kernel takes 108, on macOS 104
-
-
-def data_folder() -> Path:
-    """Raises CannotServe."""
-    try:
-        FOLDER.mkdir(mode=0o700, exist_ok=True)
-        (FOLDER / ".gitignore").write_text("*\n")
-    except OSError as error:
-        raise CannotServe(
-            f"cannot keep runs in {FOLDER.absolute()}: {error.strerror}",
-            "Start in a folder that may be written to, or name a store: --store sqlite:////path/to/runs.db",
-        ) from None
-    return FOLDER.absolute()
-
-
-def store_in(folder: Path) -> str:
-    return f"sqlite:///{quote(str(folder / 'runs.db'))}"
 
 
 class EmbeddedRedis:

@@ -7,7 +7,8 @@ from contextlib import AsyncExitStack
 
 from coordinator.cli.serve.asked import Asked
 from coordinator.cli.serve.banner import Banner
-from coordinator.cli.serve.embedded import EmbeddedRedis, data_folder, store_in
+from coordinator.cli.serve.embedded import EmbeddedRedis
+from coordinator.cli.serve.folder import data_folder, store_in
 from coordinator.gateway.server import logs
 from coordinator.gateway.server.channel import Orders, Ready
 from coordinator.gateway.server.failures import CannotServe

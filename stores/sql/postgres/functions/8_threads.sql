@@ -28,6 +28,7 @@ BEGIN
         RETURN 'changed';
     END IF;
     UPDATE rc.threads SET metadata = _metadata, ttl_ms = CASE WHEN _sets_ttl THEN _ttl_ms ELSE ttl_ms END,
+        temporary = temporary AND NOT _sets_ttl,
         updated_at = rc.clock(_now) WHERE thread_id = _thread_id;
     RETURN 'patched';
 END $$;

@@ -1,0 +1,125 @@
+"""A gateway in somebody else's app, under a prefix: its lifespan, its paths, its callers, its description."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.routing import Mount
+
+from coordinator import RunContext, RunManager, Settings
+from coordinator.errors import Draining
+from coordinator.gateway import Gateway, GatewaySettings, create_gateway
+from coordinator.gateway.caller import Caller, Role
+from tests.support.gateways import clients, demo, listening
+
+Host = Callable[[Gateway], Any]
+
+
+def in_starlette(gateway: Gateway) -> Starlette:
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncGenerator[None]:
+        async with gateway.running():
+            yield
+
+    return Starlette(routes=[Mount("/agents", gateway)], lifespan=lifespan)
+
+
+def in_fastapi(gateway: Gateway) -> FastAPI:
+    """Two prefixes deep, with a route of its own beside."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
+        async with gateway.running():
+            yield
+
+    inner, host = FastAPI(), FastAPI(lifespan=lifespan)
+    inner.mount("/agents", gateway)
+    host.mount("/v1", inner)
+    return host
+
+
+HOSTS = pytest.mark.parametrize(
+    ("host", "prefix"), [(in_starlette, "/agents"), (in_fastapi, "/v1/agents")], ids=["starlette", "fastapi"]
+)
+
+
+async def echo(ctx: RunContext) -> dict[str, Any]:
+    return {"echo": ctx.run.kwargs["input"]}
+
+
+@asynccontextmanager
+async def embedded(
+    host: Host, prefix: str, manager: RunManager, **more: Any
+) -> AsyncGenerator[tuple[Any, Any]]:
+    """The SDK's client and plain HTTP of what is served."""
+    gateway = create_gateway(manager, {"echo": echo}, settings=GatewaySettings(heartbeat=0.2), **more)
+    app = host(gateway)
+    async with (
+        app.router.lifespan_context(app),
+        listening(app, gateway) as url,
+        clients(url + prefix) as (sdk, raw),
+    ):
+        yield sdk, raw
+
+
+@HOSTS
+async def test_a_client_drives_it_under_its_prefix(host: Host, prefix: str, no_task_left: None) -> None:
+    manager = RunManager(settings=Settings(grace=0))
+    async with embedded(host, prefix, manager) as (sdk, _):
+        thread = (await sdk.threads.create())["thread_id"]
+        assert await sdk.runs.wait(thread, "echo", input={"a": 1}) == {"echo": {"a": 1}}
+        told = [part.event async for part in sdk.runs.stream(thread, "agent", input=demo(steps=2))]
+        assert told[:3] == ["metadata", "values", "values"]
+        run = await sdk.runs.create(thread, "agent", input=demo(sleep=30))
+        await sdk.runs.cancel(thread, run["run_id"], wait=True)
+        assert (await sdk.runs.get(thread, run["run_id"]))["status"] == "interrupted"
+    with pytest.raises(Draining):  # the host's lifespan has closed it
+        await manager.create_or_reject("t")
+
+
+@HOSTS
+async def test_where_an_answer_says_it_goes_on_is_found_there(host: Host, prefix: str) -> None:
+    """Clients put it behind the address that they were given."""
+    async with embedded(host, prefix, RunManager(settings=Settings(grace=0))) as (sdk, raw):
+        thread = (await sdk.threads.create())["thread_id"]
+        body = {"assistant_id": "agent", "input": demo(steps=3, sleep=0.05), "stream_resumable": True}
+        async with raw.stream("POST", f"/threads/{thread}/runs/stream", json=body) as broken:
+            goes_on = broken.headers["location"]
+            run = broken.headers["content-location"]
+        assert (await raw.get(run)).json()["status"] in {"pending", "running"}
+        again = await raw.get(goes_on, headers={"last-event-id": "-1"})
+        assert again.status_code == 200
+        assert again.text.count("event: values") == 3
+
+
+@HOSTS
+async def test_its_description_is_true_there(host: Host, prefix: str) -> None:
+    async with embedded(host, prefix, RunManager()) as (_, raw):
+        described = (await raw.get("/openapi.json")).json()
+        assert described["servers"] == [{"url": prefix}]
+        assert "/threads/{thread_id}/runs" in described["paths"]
+        assert f"{prefix}/openapi.json" in (await raw.get("/docs")).text
+        assert (await raw.get("/ok")).json() == {"ok": True}
+        assert (await raw.get("/nowhere")).status_code == 404
+
+
+async def test_the_host_says_who_calls() -> None:
+    """By whatever it has put into the request before: its own middleware, a session, a proxy's header."""
+
+    async def authenticate(request: Request) -> Caller | None:
+        name = request.headers.get("x-user")
+        return None if name is None else Caller(name, Role.user)
+
+    async with embedded(in_starlette, "/agents", RunManager(), authenticate=authenticate) as (_, raw):
+        assert (await raw.get("/ok")).status_code == 200
+        assert (await raw.post("/threads", json={})).status_code == 401
+        mine = await raw.post("/threads", json={}, headers={"x-user": "ann"})
+        path = f"/threads/{mine.json()['thread_id']}"
+        assert (await raw.get(path, headers={"x-user": "ann"})).status_code == 200
+        assert (await raw.get(path, headers={"x-user": "bob"})).status_code == 404
