@@ -69,7 +69,7 @@ class StoredValues:
         await self._store.save(self._own(thread_id, run_id, fence), None)
 
     async def view(self, thread_id: str, name: str) -> StateView | None:
-        """The thread as its assistant `name` left it; None = there is no such thread."""
+        """The thread as it is, whose assistant calls itself `name`; None = there is no such thread."""
         thread = await self._store.thread(thread_id)
         if thread is None:
             return None
@@ -78,7 +78,7 @@ class StoredValues:
             values=thread.values,
             next=(name,) if thread.status == "interrupted" else (),
             checkpoint=_mark(thread),
-            metadata={**thread.metadata, "thread_id": thread_id, "graph_id": name},
+            metadata={**thread.metadata, "thread_id": thread_id, "graph_id": thread.assistant_id},
             created_at=iso(thread.updated_at),
             tasks=_tasks(thread, name) if interrupts else (),
             interrupts=interrupts,

@@ -208,7 +208,7 @@ async def test_the_state_of_a_function_is_what_is_stored(manager: RunManager) ->
 async def test_a_thread_without_anything_has_an_empty_state(manager: RunManager) -> None:
     await manager.create_or_reject("t")
     assert await manager.state("t") == StateView(
-        metadata={"thread_id": "t", "graph_id": "_nobody"}, created_at=(await view_of(manager)).created_at
+        metadata={"thread_id": "t", "graph_id": None}, created_at=(await view_of(manager)).created_at
     )
     assert [each async for each in manager.history("t")] == []
 
