@@ -11,4 +11,4 @@ from starlette.types import Scope
 
 def leads_to(routes: Iterable[BaseRoute], scope: Scope) -> bool:
     """They are looked at first by the router too, so what matches here is what will be reached."""
-    return scope["type"] == "http" and any(route.matches(dict(scope))[0] is Match.FULL for route in routes)
+    return scope["type"] == "http" and any(route.matches(scope)[0] is Match.FULL for route in routes)

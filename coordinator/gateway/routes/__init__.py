@@ -7,7 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 
 from coordinator.gateway.wire.documents import Problem
-from coordinator.gateway.wire.json import StrictRoute
+from coordinator.gateway.wire.json import JsonAnswer, StrictRoute
 
 _REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
@@ -25,4 +25,6 @@ _REFUSALS: dict[int | str, dict[str, Any]] = {
 
 def router_of(noun: str) -> APIRouter:
     """Every router of the API: strict JSON in, and the refusals that each route may answer with."""
-    return APIRouter(tags=[noun], route_class=StrictRoute, responses=_REFUSALS)
+    return APIRouter(
+        tags=[noun], route_class=StrictRoute, responses=_REFUSALS, default_response_class=JsonAnswer
+    )
