@@ -72,6 +72,22 @@ class ParentEnded(CoordinatorError):
         super().__init__(f"Parent run {parent_run_id!r} has ended ({status}): it gets no more children")
 
 
+class CronFired(CoordinatorError):
+    """The cron is not due at that moment any more: somebody else fired it, or it was changed."""
+
+    def __init__(self, cron_id: str) -> None:
+        self.cron_id = cron_id
+        super().__init__(f"Cron {cron_id!r} is not due at that moment any more")
+
+
+class CronNotFound(CoordinatorError):
+    """No such cron, or it belongs to another user: the two look the same on purpose."""
+
+    def __init__(self, cron_id: str) -> None:
+        self.cron_id = cron_id
+        super().__init__(f"Cron {cron_id!r} not found")
+
+
 class StaleFence(CoordinatorError):
     """A newer run has taken the thread: drop what you were about to write."""
 

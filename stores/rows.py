@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from stores.crons import Firing
 from stores.states import (
     OPEN,
     CancelAction,
@@ -60,6 +61,8 @@ class NewRun:
     idle_timeout_ms: int | None = None
     queue_timeout_ms: int | None = None
     webhook: str | None = None
+    firing: Firing | None = None
+    """It is what a cron asks for at that moment: admitted only where nobody has seen to that."""
     thread_must_exist: bool = False
     adopt: bool = True
     """A thread that is no user's becomes that of the run's user; else it is not there for him."""

@@ -7,6 +7,7 @@ from typing import Any
 
 from stores.base import Row, RunStore
 from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
+from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.rows import (
     Admission,
     Claimed,
@@ -320,3 +321,32 @@ class SQLTransactions(RunStore):
         self, thread_id: str, include_active: bool = False
     ) -> dict[str, Any]:
         return await self._read(self._sql.records.aggregate_tokens, thread_id, include_active=include_active)
+
+    # -- crons
+
+    async def create_cron(self, cron: CronRow, *, thread_must_exist: bool) -> CronRow:
+        return await self._write(self._sql.crons.create, cron, thread_must_exist=thread_must_exist)
+
+    async def cron(self, cron_id: str, *, user_id: str | None) -> CronRow | None:
+        return await self._read(self._sql.crons.get, cron_id, user_id)
+
+    async def replace_cron(self, cron: CronRow, *, user_id: str | None) -> CronRow | None:
+        return await self._write(self._sql.crons.replace, cron, user_id)
+
+    async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool:
+        return await self._write(self._sql.crons.delete, cron_id, user_id)
+
+    async def crons(self, query: CronQuery, *, user_id: str | None) -> list[CronRow]:
+        return await self._read(self._sql.crons.listed, query, user_id)
+
+    async def count_crons(self, query: CronQuery, *, user_id: str | None) -> int:
+        return await self._read(self._sql.crons.count, query, user_id)
+
+    async def next_cron(self, assistants: Sequence[str]) -> float | None:
+        return await self._read(self._sql.crons.next_due, assistants, self._now())
+
+    async def due_crons(self, assistants: Sequence[str], *, limit: int) -> DueCrons:
+        return await self._read(self._sql.crons.due, assistants, limit, self._now())
+
+    async def skip_cron(self, firing: Firing, *, error: str | None) -> bool:
+        return await self._write(self._sql.crons.skip, firing, error)

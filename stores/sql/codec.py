@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
+from stores.crons import CronRow
 from stores.rows import (
     COUNTERS,
     MESSAGES,
@@ -206,3 +207,24 @@ def claimed_webhook(
     names = ("metadata", "kwargs", "values", "interrupts")
     run = {name: loads(text) for name, text in zip(names, texts, strict=True)}
     return ClaimedWebhook(run_id, attempt, url, {"run_id": run_id, "thread_id": thread_id, **settled, **run})
+
+
+_CRON_NAMES = tuple(f.name for f in fields(CronRow))
+CRON_COLUMNS = ", ".join(_CRON_NAMES)
+CRON_VALUES = _CRON_NAMES[: _CRON_NAMES.index("last_at")]
+"""What its maker says of a cron; the rest is the store's."""
+
+
+def cron_values(cron: CronRow) -> tuple[Any, ...]:
+    """In the order of CRON_VALUES."""
+    written = {name: getattr(cron, name) for name in CRON_VALUES}
+    written["payload"], written["metadata"] = dumps(cron.payload), dumps(cron.metadata)
+    return tuple(written.values())
+
+
+def cron_row(columns: Sequence[Any]) -> CronRow:
+    """Map a row selected with CRON_COLUMNS."""
+    named: dict[str, Any] = dict(zip(_CRON_NAMES, columns, strict=True))
+    named["enabled"] = bool(named["enabled"])
+    named["payload"], named["metadata"] = loads(named["payload"]), loads(named["metadata"])
+    return CronRow(**named)

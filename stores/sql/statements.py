@@ -14,6 +14,7 @@ class Statements(NamedTuple):
     """
 
     admission: Any
+    crons: Any
     decisions: Any
     history: Any
     ownership: Any

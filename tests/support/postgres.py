@@ -16,7 +16,16 @@ from coordinator.testing.postgres import URL_VARIABLE, PostgresServer
 from stores.postgres import Options, PostgresStore
 from stores.sql.postgres import schema
 
-TABLES = ("workers", "threads", "deleted_threads", "passing_fences", "runs", "transitions", "webhooks")
+TABLES = (
+    "workers",
+    "threads",
+    "deleted_threads",
+    "passing_fences",
+    "runs",
+    "transitions",
+    "webhooks",
+    "crons",
+)
 PASSWORD = "worker"  # of a role that exists on a server of the tests' own
 
 

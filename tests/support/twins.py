@@ -16,7 +16,7 @@ from stores.memory import MemoryStore
 from stores.postgres import PostgresStore
 from stores.rows import Admission, Decision, Finish, Tick, WorkerRow
 
-UNORDERED = frozenset({"drain", "sweep", "retire", "expire_threads"})
+UNORDERED = frozenset({"drain", "sweep", "retire", "expire_threads", "claim_webhooks", "revive_webhooks"})
 """What they answer is a set: one statement says in no order what it has changed."""
 NUMBERED = frozenset({"transitions", "prune"})
 """Their answers name numbers of rows, which are an engine's own. `compare_audits` looks at the rest."""

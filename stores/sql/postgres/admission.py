@@ -7,6 +7,7 @@ import json
 from stores.errors import (
     ConflictError,
     CoordinatorError,
+    CronFired,
     EpochDead,
     IdempotencyConflict,
     ParentEnded,
@@ -30,8 +31,8 @@ _ADMIT = Function(
         *("bigint", "text"),
         *("bigint",) * 3,
         *("boolean", "boolean"),
-        *("bigint", "bigint", "text"),
-        *("bigint",) * 3,
+        *("bigint", "bigint", "text", "text"),
+        *("bigint",) * 5,
     ),
     "said, about, holds, fence, seq, temporary, more",
     batched=True,
@@ -74,11 +75,13 @@ def _admission(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: in
         run.temporary_ms,
         run.delay_ms,
         run.webhook,
+        *(run.firing or (None, None, None)),
         limits.per_thread,
         limits.per_user,
         now,
     )
-    alone = run.idempotency_key is not None or run.parent_run_id is not None or run.delay_ms is not None
+    hurdles = (run.idempotency_key, run.parent_run_id, run.delay_ms, run.firing)
+    alone = any(hurdle is not None for hurdle in hurdles)
     return Call(_ADMIT, args, lambda rows: _admitted(rows, run, epoch, limits), run.thread_id, alone)
 
 
@@ -102,6 +105,7 @@ def _refusal(said: str, about: str | None, run: NewRun, epoch: int, limits: Limi
         "thread not found": ThreadNotFound(run.thread_id),
         "conflict": ConflictError(run.thread_id, about),
         "key used": IdempotencyConflict(run.thread_id, run.idempotency_key or "", about),
+        "cron fired": CronFired(run.firing.cron_id if run.firing is not None else ""),
         "no parent": RunNotFound(run.parent_run_id or ""),
         "parent ended": ParentEnded(run.parent_run_id or "", about or ""),
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stores.sql.postgres import (
     admission,
+    crons,
     decisions,
     history,
     ownership,
@@ -18,6 +19,7 @@ from stores.sql.statements import Statements
 
 POSTGRES = Statements(
     admission=admission,
+    crons=crons,
     decisions=decisions,
     history=history,
     ownership=ownership,

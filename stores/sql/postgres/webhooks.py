@@ -1,5 +1,5 @@
 """Webhooks: written with the run, made due by a trigger when it settles, delivered under a lease. See
-functions/9_webhooks.sql."""
+functions/9_webhooks_crons.sql."""
 
 from __future__ import annotations
 

@@ -16,6 +16,7 @@ from stores.errors import (
 )
 from stores.rows import Admission, Claimed, Decision, Limits, NewRun, RunRow
 from stores.sql.codec import RUN_COLUMNS, dumps, dumps_opaque, run_row, storable
+from stores.sql.sqlite import crons
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, WAITING, WAITS
 from stores.sql.sqlite.decisions import decide
 from stores.states import OPEN, CancelAction, Cause, RunStatus, Strategy
@@ -35,10 +36,13 @@ class _InFlight(NamedTuple):
 def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: int) -> Admission:
     """Take the thread, join its line, wait for its time or be refused. Re-runnable with the same run id.
 
-    Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded.
+    Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded,
+    CronFired.
     """
     if (existing := _already_there(cx, run, epoch)) is not None:
         return existing
+    if run.firing is not None:
+        crons.check_due(cx, run.firing, now)
     _check_parent(cx, run)
     in_flight = _in_flight(cx, run.thread_id, now)
     strategy = Strategy(run.multitask_strategy)
@@ -341,6 +345,8 @@ def _place(
         not_before,
     )
     cx.execute(_INSERT, values)
+    if run.firing is not None:
+        crons.advance(cx, run.firing, run_id=run.run_id, error=None, now=now)
     if run.webhook is not None:
         cx.execute(
             "INSERT INTO webhooks (run_id, thread_id, user_id, url, created_at) VALUES (?, ?, ?, ?, ?)",

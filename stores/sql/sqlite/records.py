@@ -275,6 +275,7 @@ def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
         (own.thread_id,),
     )
     cx.execute("DELETE FROM threads WHERE thread_id = ?", (own.thread_id,))
+    cx.execute("DELETE FROM crons WHERE thread_id = ?", (own.thread_id,))
 
 
 def aggregate_tokens(cx: sqlite3.Connection, thread_id: str, *, include_active: bool) -> dict[str, Any]:

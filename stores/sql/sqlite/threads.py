@@ -185,6 +185,7 @@ def _remove_runs(cx: sqlite3.Connection, thread_id: str, limit: int) -> list[str
 
 def _remove(cx: sqlite3.Connection, thread_id: str, fence: int, temporary: int, now: int) -> None:
     cx.execute("DELETE FROM threads WHERE thread_id = ?", (thread_id,))
+    cx.execute("DELETE FROM crons WHERE thread_id = ?", (thread_id,))
     cx.execute(
         "INSERT INTO deleted_threads (thread_id, fence) VALUES (?, ?)"
         " ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from tests.conformance.run_store.admission import Admissions
 from tests.conformance.run_store.catalogue import ExistingThreads, History, Threads
+from tests.conformance.run_store.crons import Crons
 from tests.conformance.run_store.delays import Delays
 from tests.conformance.run_store.expiry import Expiry
 from tests.conformance.run_store.limits import Children, Draining, TimeLimits
@@ -42,5 +43,6 @@ class StoreConformance(
     History,
     Expiry,
     Webhooks,
+    Crons,
 ):
     """The whole suite, for one adapter."""

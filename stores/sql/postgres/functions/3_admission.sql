@@ -11,7 +11,7 @@ CREATE OR REPLACE FUNCTION rc.admit(
     _metadata text, _kwargs text, _model_name text, _created_at text, _created_us bigint, _parent text,
     _timeout_ms bigint, _idle_timeout_ms bigint, _queue_timeout_ms bigint,
     _must_exist boolean, _adopt boolean, _temporary_ms bigint, _delay_ms bigint, _webhook text,
-    _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
+    _cron_id text, _cron_at bigint, _cron_next bigint, _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
     OUT said text, OUT about text, OUT holds boolean, OUT fence bigint, OUT seq bigint, OUT temporary boolean,
     OUT more json
 ) LANGUAGE plpgsql AS $$
@@ -56,6 +56,9 @@ BEGIN
         SELECT a.said, a.about, a.more INTO said, about, more
             FROM rc.may_admit(_run_id, _thread_id, _user_id, _key, _request_hash, _parent, _patient) a;
     END IF;
+    IF said IS NULL AND _cron_id IS NOT NULL AND NOT rc.cron_due(_cron_id, _cron_at, v_now) THEN
+        said := 'cron fired';
+    END IF;
     IF said IS NULL THEN
         SELECT p.said, p.about, p.holds, p.more INTO said, about, holds, more
             FROM rc.make_room(_beside, _run_id, _thread_id, _user_id, _strategy, _delay_ms IS NOT NULL,
@@ -87,6 +90,9 @@ BEGIN
         fence, seq, _portable, _strategy, _on_disconnect, _key, _request_hash, _metadata, _kwargs,
         _model_name, _created_at, _created_us, v_now, _parent, _timeout_ms, _idle_timeout_ms,
         CASE WHEN v_home THEN COALESCE(v_not_before, v_now) + _queue_timeout_ms * 1000 END, v_not_before);
+    IF _cron_id IS NOT NULL THEN
+        PERFORM rc.advance_cron(_cron_id, _cron_at, _cron_next, _run_id, NULL);
+    END IF;
     IF _webhook IS NOT NULL THEN
         INSERT INTO rc.webhooks (run_id, thread_id, user_id, url, created_at)
         VALUES (_run_id, _thread_id, _user_id, _webhook, v_now);

@@ -202,5 +202,6 @@ BEGIN
         SELECT thread_id, fence FROM rc.threads WHERE thread_id = _thread_id
         ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence;
     DELETE FROM rc.threads WHERE thread_id = _thread_id;
+    DELETE FROM rc.crons WHERE thread_id = _thread_id;
     RETURN true;
 END $$;

@@ -107,6 +107,7 @@ BEGIN
         v_room := v_room - cardinality(run_ids);
         EXIT WHEN v_room <= 0;
         DELETE FROM rc.threads t WHERE t.thread_id = v_thread.thread_id;
+        DELETE FROM rc.crons c WHERE c.thread_id = v_thread.thread_id;
         INSERT INTO rc.deleted_threads AS d (thread_id, fence) VALUES (v_thread.thread_id, v_thread.fence)
             ON CONFLICT (thread_id) DO UPDATE SET fence = excluded.fence;
         IF v_thread.temporary THEN

@@ -72,8 +72,34 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- It has one parameter more from here on: the URL of a webhook.
+-- It has more parameters from here on: the URL of a webhook, and what a cron asks for.
 DROP FUNCTION IF EXISTS rc.admit(
     bigint, boolean, text, text, text, text, text, text, text, boolean, text, text, text, text, text, text,
     bigint, text, bigint, bigint, bigint, boolean, boolean, bigint, bigint, bigint, bigint, bigint, boolean
 );
+
+-- Crons: what is run again and again, and when next. Null = never again. Schedules are computed elsewhere.
+CREATE TABLE rc.crons (
+    cron_id          text COLLATE "C" PRIMARY KEY,
+    user_id          text COLLATE "C",
+    assistant_id     text COLLATE "C" NOT NULL,
+    thread_id        text COLLATE "C",
+    schedule         text NOT NULL,
+    timezone         text,
+    enabled          boolean NOT NULL,
+    end_at           bigint,
+    on_run_completed text,
+    payload          text NOT NULL,
+    metadata         text NOT NULL,
+    next_at          bigint,
+    last_at          bigint,
+    last_run_id      text COLLATE "C",
+    last_error       text,
+    created_at       bigint NOT NULL,
+    updated_at       bigint NOT NULL,
+    version          bigint NOT NULL DEFAULT 1
+);
+
+CREATE INDEX crons_due ON rc.crons (next_at, assistant_id) WHERE enabled AND next_at IS NOT NULL;
+CREATE INDEX crons_of_user ON rc.crons (user_id, created_at);
+CREATE INDEX crons_of_thread ON rc.crons (thread_id) WHERE thread_id IS NOT NULL;

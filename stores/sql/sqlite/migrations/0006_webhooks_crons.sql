@@ -43,3 +43,29 @@ BEGIN
                         ELSE (SELECT t."values" FROM threads t WHERE t.thread_id = NEW.thread_id) END
     WHERE run_id = NEW.run_id AND state = 'waiting';
 END;
+
+-- Crons: what is run again and again, and when next. NULL = never again. Schedules are computed elsewhere.
+CREATE TABLE crons (
+    cron_id          TEXT PRIMARY KEY NOT NULL,
+    user_id          TEXT,
+    assistant_id     TEXT NOT NULL,
+    thread_id        TEXT,
+    schedule         TEXT NOT NULL,
+    timezone         TEXT,
+    enabled          INTEGER NOT NULL CHECK (enabled IN (0, 1)),
+    end_at           INTEGER,
+    on_run_completed TEXT,
+    payload          TEXT NOT NULL,
+    metadata         TEXT NOT NULL,
+    next_at          INTEGER,
+    last_at          INTEGER,
+    last_run_id      TEXT,
+    last_error       TEXT,
+    created_at       INTEGER NOT NULL,
+    updated_at       INTEGER NOT NULL,
+    version          INTEGER NOT NULL DEFAULT 1
+) STRICT;
+
+CREATE INDEX crons_due ON crons (next_at, assistant_id) WHERE enabled = 1 AND next_at IS NOT NULL;
+CREATE INDEX crons_of_user ON crons (user_id, created_at);
+CREATE INDEX crons_of_thread ON crons (thread_id) WHERE thread_id IS NOT NULL;

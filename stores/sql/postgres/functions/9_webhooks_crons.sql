@@ -1,0 +1,150 @@
+-- Webhooks: written by `admit`, made due by the trigger on runs, delivered under a lease.
+
+-- Those that are due, oldest first: nobody else gets them for `_lease` us. One row without a run id = the
+-- worker is dead.
+CREATE OR REPLACE FUNCTION rc.claim_webhooks(_epoch bigint, _lease bigint, _limit bigint, _now bigint)
+RETURNS TABLE (
+    run_id text, thread_id text, attempt bigint, url text, run text, metadata text, kwargs text, vals text,
+    interrupts text
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_state text;
+    v_now bigint;
+    v_due text[];
+BEGIN
+    v_state := rc.lock_worker(_epoch);
+    IF v_state IS NULL OR v_state = 'dead' THEN
+        RETURN NEXT;
+        RETURN;
+    END IF;
+    v_now := rc.clock(_now);
+    v_due := ARRAY(SELECT w.run_id FROM rc.webhooks w WHERE state = 'due' AND next_at <= v_now
+                   ORDER BY next_at LIMIT _limit FOR UPDATE SKIP LOCKED);
+    RETURN QUERY UPDATE rc.webhooks w SET attempts = attempts + 1, claimed_by = _epoch, next_at = v_now + _lease
+        WHERE w.run_id = ANY (v_due)
+        RETURNING w.run_id, w.thread_id, w.attempts, w.url, w.run, w.metadata, w.kwargs, w."values", w.interrupts;
+END $$;
+
+-- How an attempt ended. What may be large goes with the delivery; what is dead keeps it, to be sent again.
+-- False = another attempt has begun meanwhile: nothing is written.
+CREATE OR REPLACE FUNCTION rc.report_webhook(
+    _run_id text, _attempt bigint, _state text, _status_code bigint, _error text, _retry_in bigint, _now bigint
+) RETURNS boolean LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint := rc.clock(_now);
+BEGIN
+    UPDATE rc.webhooks SET state = _state, status_code = _status_code, error = _error,
+        next_at = CASE WHEN _state = 'due' THEN v_now + _retry_in END,
+        ended_at = CASE WHEN _state <> 'due' THEN v_now END,
+        kwargs = CASE WHEN _state <> 'delivered' THEN kwargs END,
+        "values" = CASE WHEN _state <> 'delivered' THEN "values" END
+    WHERE run_id = _run_id AND state = 'due' AND attempts = _attempt;
+    RETURN FOUND;
+END $$;
+
+-- Dead ones (null: all of them) become due again, with all attempts before them; which.
+CREATE OR REPLACE FUNCTION rc.revive_webhooks(_run_ids text[], _user_id text, _now bigint) RETURNS SETOF text
+LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY UPDATE rc.webhooks SET state = 'due', attempts = 0, next_at = rc.clock(_now), ended_at = NULL
+        WHERE state = 'dead' AND (_user_id IS NULL OR user_id = _user_id)
+          AND (_run_ids IS NULL OR run_id = ANY (_run_ids))
+        RETURNING run_id;
+END $$;
+
+-- Delivered and dead ones; whether their runs are still there is of no account.
+CREATE OR REPLACE FUNCTION rc.prune_webhooks(_age bigint, _limit bigint, _dry boolean, _now bigint) RETURNS bigint
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_gone text[];
+BEGIN
+    v_gone := ARRAY(
+        SELECT run_id FROM rc.webhooks WHERE ended_at IS NOT NULL AND ended_at <= rc.clock(_now) - _age
+        ORDER BY ended_at LIMIT CASE WHEN _dry THEN NULL ELSE _limit END);
+    IF NOT _dry THEN
+        DELETE FROM rc.webhooks WHERE run_id = ANY (v_gone);
+    END IF;
+    RETURN cardinality(v_gone);
+END $$;
+
+-- Crons: compared with the clock here, computed elsewhere.
+
+-- The thread may be named: it is this user's, or is not there and need not be. It stays so until this ends.
+CREATE OR REPLACE FUNCTION rc.may_name_thread(_thread_id text, _user_id text, _must_exist boolean) RETURNS boolean
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_owner text;
+BEGIN
+    IF _thread_id IS NULL THEN
+        RETURN true;
+    END IF;
+    SELECT user_id INTO v_owner FROM rc.threads WHERE thread_id = _thread_id FOR KEY SHARE;
+    IF NOT FOUND THEN
+        RETURN NOT _must_exist;
+    END IF;
+    RETURN _user_id IS NULL OR v_owner IS NOT DISTINCT FROM _user_id;
+END $$;
+
+-- The cron as it is written; null = the thread is not there for this user.
+CREATE OR REPLACE FUNCTION rc.create_cron(
+    _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
+    _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
+    _must_exist boolean, _now bigint
+) RETURNS SETOF rc.crons LANGUAGE plpgsql AS $$
+DECLARE
+    v_now bigint;
+BEGIN
+    IF NOT rc.may_name_thread(_thread_id, _user_id, _must_exist) THEN
+        RETURN;
+    END IF;
+    v_now := rc.clock(_now);
+    RETURN QUERY INSERT INTO rc.crons (cron_id, user_id, assistant_id, thread_id, schedule, timezone, enabled, end_at,
+        on_run_completed, payload, metadata, next_at, created_at, updated_at)
+    VALUES (_cron_id, _user_id, _assistant_id, _thread_id, _schedule, _timezone, _enabled, _end_at,
+        _on_run_completed, _payload, _metadata, _next_at, v_now, v_now) RETURNING *;
+END $$;
+
+CREATE OR REPLACE FUNCTION rc.replace_cron(
+    _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
+    _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
+    _version bigint, _scope text, _now bigint
+) RETURNS SETOF rc.crons LANGUAGE plpgsql AS $$
+BEGIN
+    RETURN QUERY UPDATE rc.crons SET user_id = _user_id, assistant_id = _assistant_id, thread_id = _thread_id,
+        schedule = _schedule, timezone = _timezone, enabled = _enabled, end_at = _end_at,
+        on_run_completed = _on_run_completed, payload = _payload, metadata = _metadata, next_at = _next_at,
+        updated_at = rc.clock(_now), version = version + 1
+    WHERE cron_id = _cron_id AND version = _version AND (_scope IS NULL OR user_id = _scope) RETURNING *;
+END $$;
+
+CREATE OR REPLACE FUNCTION rc.delete_cron(_cron_id text, _user_id text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    DELETE FROM rc.crons WHERE cron_id = _cron_id AND (_user_id IS NULL OR user_id = _user_id);
+    RETURN FOUND;
+END $$;
+
+-- Is the cron due at that moment (still)? Its row is locked then, so that nobody else says so.
+CREATE OR REPLACE FUNCTION rc.cron_due(_cron_id text, _at bigint, _now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM FROM rc.crons WHERE cron_id = _cron_id AND next_at = _at AND next_at <= _now AND enabled FOR UPDATE;
+    RETURN FOUND;
+END $$;
+
+-- That moment is over.
+CREATE OR REPLACE FUNCTION rc.advance_cron(_cron_id text, _at bigint, _next bigint, _run_id text, _error text)
+RETURNS void LANGUAGE sql AS $$
+    UPDATE rc.crons SET next_at = _next, last_at = _at, last_run_id = COALESCE(_run_id, last_run_id),
+        last_error = _error, version = version + 1
+    WHERE cron_id = _cron_id
+$$;
+
+CREATE OR REPLACE FUNCTION rc.skip_cron(_cron_id text, _at bigint, _next bigint, _error text, _now bigint)
+RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    IF NOT rc.cron_due(_cron_id, _at, rc.clock(_now)) THEN
+        RETURN false;
+    END IF;
+    PERFORM rc.advance_cron(_cron_id, _at, _next, NULL, _error);
+    RETURN true;
+END $$;

@@ -1,0 +1,145 @@
+"""Crons: what is asked for again and again, and when next. See `stores.crons`."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Sequence
+from typing import Any
+
+from stores.crons import CronQuery, CronRow, DueCrons, Firing
+from stores.errors import CronFired, ThreadNotFound
+from stores.sql.codec import CRON_COLUMNS, CRON_VALUES, cron_row, cron_values, dumps, storable
+
+_WRITTEN = ", ".join(CRON_VALUES)
+
+
+def create(cx: sqlite3.Connection, cron: CronRow, *, thread_must_exist: bool, now: int) -> CronRow:
+    if cron.thread_id is not None:
+        thread = cx.execute("SELECT user_id FROM threads WHERE thread_id = ?", (cron.thread_id,)).fetchone()
+        foreign = thread is not None and cron.user_id is not None and thread[0] != cron.user_id
+        if foreign or (thread is None and thread_must_exist):
+            raise ThreadNotFound(cron.thread_id)
+    row = cx.execute(
+        f"INSERT INTO crons ({_WRITTEN}, created_at, updated_at)"
+        f" VALUES ({', '.join('?' * len(CRON_VALUES))}, ?, ?) RETURNING {CRON_COLUMNS}",
+        (*cron_values(cron), now, now),
+    ).fetchone()
+    return cron_row(row)
+
+
+def get(cx: sqlite3.Connection, cron_id: str, user_id: str | None) -> CronRow | None:
+    row = cx.execute(
+        f"SELECT {CRON_COLUMNS} FROM crons WHERE cron_id = ? AND (? IS NULL OR user_id = ?)",
+        (cron_id, user_id, user_id),
+    ).fetchone()
+    return None if row is None else cron_row(row)
+
+
+def replace(cx: sqlite3.Connection, cron: CronRow, user_id: str | None, now: int) -> CronRow | None:
+    assignments = ", ".join(f"{name} = ?" for name in CRON_VALUES)
+    row = cx.execute(
+        f"UPDATE crons SET {assignments}, updated_at = ?, version = version + 1"
+        f" WHERE cron_id = ? AND version = ? AND (? IS NULL OR user_id = ?) RETURNING {CRON_COLUMNS}",
+        (*cron_values(cron), now, cron.cron_id, cron.version, user_id, user_id),
+    ).fetchone()
+    return None if row is None else cron_row(row)
+
+
+def delete(cx: sqlite3.Connection, cron_id: str, user_id: str | None, now: int) -> bool:  # noqa: ARG001 - every transaction gets a clock
+    row = cx.execute(
+        "DELETE FROM crons WHERE cron_id = ? AND (? IS NULL OR user_id = ?) RETURNING cron_id",
+        (cron_id, user_id, user_id),
+    ).fetchone()
+    return row is not None
+
+
+_ORDERS = {"next_run_date": "next_at", "end_time": "end_at"}
+_DIRECTIONS = {"asc": "ASC NULLS LAST", "desc": "DESC NULLS LAST"}
+
+
+def listed(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> list[CronRow]:
+    where, args = _narrowed(query, user_id)
+    order, direction = _ORDERS.get(query.sort_by, query.sort_by), _DIRECTIONS[query.sort_order]
+    rows = cx.execute(
+        f"SELECT {CRON_COLUMNS} FROM crons WHERE {where} ORDER BY {order} {direction}, cron_id {direction}"
+        " LIMIT :limit OFFSET :offset",
+        {**args, "limit": query.limit, "offset": query.offset},
+    )
+    return [cron_row(row) for row in rows]
+
+
+def count(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> int:
+    where, args = _narrowed(query, user_id)
+    return cx.execute(f"SELECT count(*) FROM crons WHERE {where}", args).fetchone()[0]
+
+
+def _narrowed(query: CronQuery, user_id: str | None) -> tuple[str, dict[str, Any]]:
+    where, args = ["TRUE"], dict[str, Any]()
+    for name, value in (("user_id", user_id), ("thread_id", query.thread_id), ("enabled", query.enabled)):
+        if value is not None:
+            where.append(f"{name} = :{name}")
+            args[name] = value
+    if query.assistant_ids is not None:
+        where.append("assistant_id IN (SELECT value FROM json_each(:assistants))")
+        args["assistants"] = dumps(query.assistant_ids)
+    if query.metadata:
+        where.append("json_contains(metadata, :metadata)")
+        args["metadata"] = dumps(query.metadata)
+    return " AND ".join(where), args
+
+
+# -- firing
+
+_MAY_FIRE = (
+    "FROM crons INDEXED BY crons_due WHERE enabled = 1 AND next_at IS NOT NULL"
+    " AND assistant_id IN (SELECT value FROM json_each(:assistants))"
+)
+
+
+def next_due(cx: sqlite3.Connection, assistants: Sequence[str], now: int) -> float | None:
+    """Seconds, 0 where one is due now; None = none will be."""
+    (when,) = cx.execute(
+        f"SELECT min(next_at) {_MAY_FIRE}", {"assistants": dumps(list(assistants))}
+    ).fetchone()
+    return None if when is None else max(0.0, (when - now) / 1e6)
+
+
+def due(cx: sqlite3.Connection, assistants: Sequence[str], limit: int, now: int) -> DueCrons:
+    rows = cx.execute(
+        f"SELECT {CRON_COLUMNS} {_MAY_FIRE} AND next_at <= :now ORDER BY next_at LIMIT :limit",
+        {"assistants": dumps(list(assistants)), "now": now, "limit": limit},
+    )
+    return DueCrons(now, tuple(cron_row(row) for row in rows))
+
+
+_OVER = "cron_id = :cron AND next_at = :at AND next_at <= :now AND enabled = 1"
+
+
+def check_due(cx: sqlite3.Connection, firing: Firing, now: int) -> None:
+    """Raises CronFired where the cron is not due at that moment (any more)."""
+    asked = {"cron": firing.cron_id, "at": firing.at, "now": now}
+    if cx.execute(f"SELECT 1 FROM crons WHERE {_OVER}", asked).fetchone() is None:
+        raise CronFired(firing.cron_id)
+
+
+def advance(
+    cx: sqlite3.Connection, firing: Firing, *, run_id: str | None, error: str | None, now: int
+) -> bool:
+    """The moment is over. False = it was before."""
+    row = cx.execute(
+        "UPDATE crons SET next_at = :next, last_at = :at, last_run_id = COALESCE(:run, last_run_id),"
+        f" last_error = :error, version = version + 1 WHERE {_OVER} RETURNING cron_id",
+        {
+            "cron": firing.cron_id,
+            "at": firing.at,
+            "next": firing.next_at,
+            "run": run_id,
+            "error": storable(error),
+            "now": now,
+        },
+    ).fetchone()
+    return row is not None
+
+
+def skip(cx: sqlite3.Connection, firing: Firing, error: str | None, now: int) -> bool:
+    return advance(cx, firing, run_id=None, error=error, now=now)
