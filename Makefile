@@ -30,8 +30,16 @@ $(STAMP): pyproject.toml requirements/dev.txt tools/setup.sh $(if $(PYTHON),FORC
 FORCE:
 
 .PHONY: demo
-demo: $(STAMP) ## Watch three workers prove seven claims, with and without Redis
+demo: $(STAMP) ## Watch three workers prove eight claims, with and without Redis
 	@$(BIN)/coordinator demo $(ARGS)
+
+.PHONY: serve
+serve: $(STAMP) ## Serve the Runs API on this machine, with the demo assistant. Others: ARGS="--assistants mine:agents"
+	@exec $(BIN)/coordinator serve $(ARGS)
+
+.PHONY: dev
+dev: $(STAMP) ## The same for whoever writes assistants: one worker, restarted on every edit
+	@exec $(BIN)/coordinator dev $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## Run the tests, with branch coverage held at its floor. A part: ARGS="--no-cov tests/unit"

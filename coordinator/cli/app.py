@@ -337,8 +337,8 @@ def db_check(
 
 # -- servers
 
-app.command("serve", epilog=servers.EXIT_CODES)(servers.serve)
-app.command("dev", epilog=servers.EXIT_CODES)(servers.dev)
+app.command("serve", epilog=EXIT_CODES)(servers.serve)
+app.command("dev", epilog=EXIT_CODES)(servers.dev)
 
 
 # -- demo
@@ -350,7 +350,7 @@ def demo(
     redis: Redis = None,
     as_json: AsJson = False,
 ) -> int:
-    """Watch seven claims hold: three workers, cancels, strategies, a dead Redis and a dead worker.
+    """Watch eight claims hold: three workers, cancels, strategies, a gateway, a dead Redis and a dead worker.
 
     Starts its own Redis-compatible server, store and workers, and leaves nothing behind. With --redis
     it uses yours, and skips what would need to kill it.

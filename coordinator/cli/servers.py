@@ -15,8 +15,6 @@ from coordinator.cli.options import Namespace
 
 _NEEDED = ("fastapi", "uvicorn")
 
-EXIT_CODES = "Exit codes: 0 ended by a signal, 1 gave up, 2 usage, 3 the store cannot be reached."
-
 
 class LogFormat(StrEnum):
     text = "text"

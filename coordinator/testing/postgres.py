@@ -118,7 +118,7 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 - one system call, of a library loaded before
+                preexec_fn=_end_with_parent,
                 **self._as_user(),
             )
         self._process = process

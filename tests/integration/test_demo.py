@@ -19,6 +19,7 @@ from coordinator.cli.demo.claims import (
     CLAIMS,
     dead_worker,
     enqueue,
+    gateway,
     interrupt,
     redis_away,
     reject,
@@ -68,15 +69,16 @@ def left_in(folder: Path) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-async def test_all_seven_claims_hold(tmp_path: Path) -> None:
+@pytest.mark.timeout(120)
+async def test_all_eight_claims_hold(tmp_path: Path) -> None:
     began = time.monotonic()
     process = await start("--json", folder=tmp_path)
     out, err = await process.communicate()
     report = json.loads(out)
     assert process.returncode == 0, (report, err)
     assert report["ok"]
-    assert [claim["ok"] for claim in report["claims"]] == [True] * 7
-    assert [claim["number"] for claim in report["claims"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert [claim["ok"] for claim in report["claims"]] == [True] * 8
+    assert [claim["number"] for claim in report["claims"]] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert report["claims"][0]["measured"]["delivered"]["count"] >= 50
     assert report["claims"][5]["measured"]["healed_s"] <= 2.0
     assert time.monotonic() - began < 60
@@ -86,6 +88,17 @@ async def test_all_seven_claims_hold(tmp_path: Path) -> None:
 def refuse(evidence: Any) -> list[str]:
     del evidence
     return ["forged"]
+
+
+@pytest.mark.multiprocess
+async def test_a_claim_that_lacks_a_package_is_skipped_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    lacking = dataclasses.replace(CLAIMS[6], needs=("json", "not_installed_at_all"))
+    assert await demonstrate(None, as_json=True, claims=(lacking,)) == 0
+    (claim,) = json.loads(capsys.readouterr().out)["claims"]
+    assert claim["ok"] is None
+    assert claim["skipped"].startswith("SKIPPED: not_installed_at_all not installed; pip install")
 
 
 @pytest.mark.multiprocess
@@ -132,7 +145,7 @@ async def test_a_redis_that_does_not_answer_is_unreachable() -> None:
 async def test_interrupted_it_leaves_nothing_behind(tmp_path: Path, number: signal.Signals) -> None:
     process = await start(folder=tmp_path)
     assert process.stdout is not None
-    while b"[2/7]" not in (line := await process.stdout.readline()):
+    while b"[2/8]" not in (line := await process.stdout.readline()):
         assert line
     process.send_signal(number)
     await asyncio.wait_for(process.communicate(), 10)
@@ -158,9 +171,28 @@ GOOD_ENQUEUE = enqueue.Evidence(tuple(turn.run_id for turn in TURNS), TURNS)
 STRATEGIES: dict[str, str] = dict.fromkeys(("reject", "interrupt", "rollback", "enqueue"), "ok")
 GOOD_REDIS = redis_away.Evidence(0.01, (0.4,) * redis_away.CANCELS, STRATEGIES, 0.5, (0.002,) * 5)
 ROW = {"run_id": "r", "status": "running", "epoch": 1, "fence": 1}
+GOOD_GATEWAY = gateway.Evidence(
+    workers=gateway.WORKERS,
+    told=(1, 2, 3, 4, 5),
+    joined=("run:1",) * 5,
+    cancels=(0.02,) * gateway.CANCELS,
+    statuses=("interrupted",) * gateway.CANCELS,
+    epochs=frozenset({1, 3}),
+    left=0.4,
+    status=0,
+)
 GOOD_CRASH = dead_worker.Evidence(("error",) * 3, ("orphaned",) * 3, 4.0, ("ok",) * 3, (ROW,) * 6, (ROW,) * 6)
 
-GOOD = [GOOD_CANCELS, GOOD_REJECT, GOOD_INTERRUPT, GOOD_ROLLBACK, GOOD_ENQUEUE, GOOD_REDIS, GOOD_CRASH]
+GOOD = [
+    GOOD_CANCELS,
+    GOOD_REJECT,
+    GOOD_INTERRUPT,
+    GOOD_ROLLBACK,
+    GOOD_ENQUEUE,
+    GOOD_REDIS,
+    GOOD_GATEWAY,
+    GOOD_CRASH,
+]
 
 
 @pytest.mark.parametrize(
@@ -221,16 +253,26 @@ FORGED: list[tuple[int, Any]] = [
     (5, forged(GOOD_REDIS, healed=3.0)),
     (5, forged(GOOD_REDIS, after=(0.002,) * 4 + (0.4,))),
     (5, forged(GOOD_REDIS, after=())),
-    (6, forged(GOOD_CRASH, ended=("error", "running", "error"))),
-    (6, forged(GOOD_CRASH, causes=("orphaned", "user", "orphaned"))),
-    (6, forged(GOOD_CRASH, took=60.0)),
-    (6, forged(GOOD_CRASH, freed=("ok", "Thread already has an active run", "ok"))),
-    (6, forged(GOOD_CRASH, after=({**ROW, "fence": 2}, *(ROW,) * 5))),
+    (6, forged(GOOD_GATEWAY, workers=2)),
+    (6, forged(GOOD_GATEWAY, told=(1, 2, 4, 5))),
+    (6, forged(GOOD_GATEWAY, joined=("run:1",))),
+    (6, forged(GOOD_GATEWAY, cancels=(0.02,) * 10 + (2.0,) * 10)),
+    (6, forged(GOOD_GATEWAY, cancels=())),
+    (6, forged(GOOD_GATEWAY, statuses=("success", *GOOD_GATEWAY.statuses[1:]))),
+    (6, forged(GOOD_GATEWAY, statuses=())),
+    (6, forged(GOOD_GATEWAY, epochs=frozenset({1}))),
+    (6, forged(GOOD_GATEWAY, status=None)),
+    (6, forged(GOOD_GATEWAY, left=6.0)),
+    (7, forged(GOOD_CRASH, ended=("error", "running", "error"))),
+    (7, forged(GOOD_CRASH, causes=("orphaned", "user", "orphaned"))),
+    (7, forged(GOOD_CRASH, took=60.0)),
+    (7, forged(GOOD_CRASH, freed=("ok", "Thread already has an active run", "ok"))),
+    (7, forged(GOOD_CRASH, after=({**ROW, "fence": 2}, *(ROW,) * 5))),
     (
-        6,
+        7,
         forged(GOOD_CRASH, before=({**ROW, "status": "error"},) * 6, after=({**ROW, "status": "error"},) * 6),
     ),
-    (6, forged(GOOD_CRASH, ended=(), causes=(), freed=())),
+    (7, forged(GOOD_CRASH, ended=(), causes=(), freed=())),
 ]
 
 

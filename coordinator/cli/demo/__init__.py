@@ -1,1 +1,1 @@
-"""`coordinator demo`: seven claims of this project, shown on real processes and measured."""
+"""`coordinator demo`: eight claims of this project, shown on real processes and measured."""

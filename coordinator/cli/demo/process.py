@@ -89,7 +89,7 @@ class WorkerProcess:
 
     async def start(self, settings: Answer) -> None:
         """Returns when it has registered. The demo's worker knows no COORDINATOR_… variables."""
-        environment = {name: value for name, value in os.environ.items() if not _is_setting(name)}
+        environment = {name: value for name, value in os.environ.items() if not is_setting(name)}
         with self._log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
@@ -182,5 +182,5 @@ class WorkerProcess:
             await self._reading
 
 
-def _is_setting(name: str) -> bool:
+def is_setting(name: str) -> bool:
     return name.startswith("COORDINATOR_") and not name.startswith("COORDINATOR_TEST_")

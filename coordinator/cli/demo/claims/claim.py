@@ -26,3 +26,5 @@ class Claim:
     check: Callable[[Any], list[str]]
     figures: Callable[[Any], Figures]
     kills_redis: bool = False
+    needs: tuple[str, ...] = ()
+    """Modules without which there is nothing to show."""
