@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from bench import cancel, events, gateway, growth, idle, startup, throughput
+from bench import cancel, events, gateway, gateway_start, growth, idle, startup, throughput
 from bench.report import Measure, document, machine, table
 
 Bench = Callable[[int], Coroutine[Any, Any, list[Measure]]]
@@ -21,6 +21,7 @@ BENCHES: dict[str, Bench] = {
     "startup": startup.run,
     "events": events.run,
     "gateway": gateway.run,
+    "gateway_start": gateway_start.run,
 }
 
 

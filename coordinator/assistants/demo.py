@@ -43,4 +43,6 @@ async def agent(ctx: RunContext) -> dict[str, Any]:
         log.append(f"{asked.tag}:{step}")
         values["done"] = step
         await ctx.save(values)
+        if "updates" in ctx.request.stream_mode:
+            await ctx.emit("updates", {"agent": {"done": step, "log": log[-1:]}})
     return values

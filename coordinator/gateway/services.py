@@ -29,7 +29,7 @@ class Services:
     """Where webhooks may go: `await targets.check(url)` before a run that names one is admitted."""
 
 
-def services(request: Request) -> Services:
+async def services(request: Request) -> Services:
     return cast("Services", request.app.state.services)
 
 

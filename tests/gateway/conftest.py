@@ -1,8 +1,8 @@
 """Gateways that are served over sockets, in this process.
 
 `pair`: two places to ask. `alone` is one worker in memory, asked twice; `together` two workers on one SQLite
-file and a real Valkey; with `graphs` their `agent` behaves as graphs do. So what is tested of one worker is
-tested across two, and of functions as of graphs. `plain`: the first two.
+file and a real Valkey. So what is tested of one worker is tested across two. `graphs`: together, and `agent`
+behaves as graphs do. `plain`: without these, whatever the module has.
 """
 
 from __future__ import annotations
@@ -43,15 +43,18 @@ async def graphs(tmp_path: Path, shared_valkey: ValkeyServer, namespace: str) ->
         yield here, there
 
 
-def _pair(request: pytest.FixtureRequest) -> Pair:
+def pair_of(request: pytest.FixtureRequest) -> Pair:
     if request.param != "alone":
         return request.getfixturevalue("two" if request.param == "together" else request.param)
     one: Served = request.getfixturevalue("one")
     return one, one
 
 
-plain = pytest.fixture(_pair, name="plain", params=["alone", "together"])
-pair = pytest.fixture(_pair, name="pair", params=["alone", "together", "graphs"])
+WITH_GRAPHS = ("alone", "together", "graphs")
+"""For a module whose tests are of graphs as well: `pair = pytest.fixture(pair_of, params=WITH_GRAPHS)`."""
+
+plain = pytest.fixture(pair_of, name="plain", params=["alone", "together"])
+pair = pytest.fixture(pair_of, name="pair", params=["alone", "together"])
 
 
 @pytest.fixture

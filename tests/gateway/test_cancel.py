@@ -10,7 +10,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from tests.gateway.conftest import Pair
+from tests.gateway.conftest import WITH_GRAPHS, Pair, pair_of
 from tests.support.gateway_agents import UNWINDING
 from tests.support.gateways import (
     Served,
@@ -24,6 +24,8 @@ from tests.support.gateways import (
     until_status,
 )
 from tests.support.waiting import wait_until
+
+pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
 
 
 async def test_a_running_run_is_stopped_and_keeps_what_it_has_done(pair: Pair, thread: str) -> None:

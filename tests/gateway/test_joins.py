@@ -9,9 +9,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.gateway.conftest import Pair
+from tests.gateway.conftest import WITH_GRAPHS, Pair, pair_of
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import Served, all_closed, demo, new_thread, start_running, until_status
+
+pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
 
 
 async def test_each_run_answers_for_itself(pair: Pair, thread: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from langgraph_sdk.errors import ConflictError
 
-from tests.gateway.conftest import Pair
+from tests.gateway.conftest import WITH_GRAPHS, Pair, pair_of
 from tests.support.gateway_agents import GATES, UNWINDING
 from tests.support.gateways import (
     create,
@@ -25,6 +25,8 @@ from tests.support.gateways import (
     until_status,
 )
 from tests.support.waiting import wait_until
+
+pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
 
 
 async def test_enqueue_is_first_in_first_out(plain: Pair) -> None:

@@ -84,6 +84,15 @@ class TestNew:
 
 
 class TestModes:
+    async def test_of_the_demo(self, pair: Pair, thread: str) -> None:
+        parts = [
+            part.event
+            async for part in pair[0].sdk.runs.stream(
+                thread, "agent", input=demo(steps=2), stream_mode=["values", "updates"]
+            )
+        ]
+        assert parts == ["metadata", *["values", "updates"] * 2]
+
     @pytest.mark.parametrize(
         ("mode", "expected"),
         [

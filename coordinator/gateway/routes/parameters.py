@@ -31,7 +31,7 @@ LastEventIdIn = Annotated[
 ]
 
 
-def cancel_on_disconnect(
+async def cancel_on_disconnect(
     caller: CallerIn,
     cancel_on_disconnect: Annotated[
         bool, Query(description="Cancel the run when this client goes away")
@@ -48,7 +48,7 @@ CancelOnDisconnectIn = Annotated[bool, Depends(cancel_on_disconnect)]
 _MODES = TypeAdapter(list[StreamMode])
 
 
-def stream_modes(
+async def stream_modes(
     stream_mode: Annotated[
         list[str], Query(description="Repeated, or one JSON array; none = as the run was created")
     ] = [],  # noqa: B006 - FastAPI copies it
