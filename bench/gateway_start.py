@@ -1,4 +1,4 @@
-"""From the start of `coordinator dev` and `coordinator serve` to healthy and to the first run; what they hold.
+"""From the start of `coordinator dev` and `serve` to healthy and to the first run; what they hold then.
 
 As a client meets them: an unmodified `langgraph_sdk` that is loaded already and asks until it is answered.
 Memory is that of all processes that were started, after the first run. Targets are for an idle machine.
