@@ -11,25 +11,24 @@ CREATE OR REPLACE FUNCTION rc.kin(_run_ids text[]) RETURNS text[] LANGUAGE sql S
     ) SELECT array_agg(run_id) FROM kin
 $$;
 
--- Lock what is in flight below the runs, and answer it. Whoever admits a child holds its parent's row
--- (FOR SHARE), so that once all are locked nobody can be added.
-CREATE OR REPLACE FUNCTION rc.lock_kin(_run_ids text[]) RETURNS text[] LANGUAGE plpgsql AS $$
+-- Lock the runs, `_more`, and what is in flight below the runs, all by id; before the first of them is
+-- written. Whoever admits a child holds its parent's row (FOR SHARE), so that once all are locked nobody can
+-- be added.
+CREATE OR REPLACE FUNCTION rc.lock_family(_run_ids text[], _more text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_locked text[] := '{}';
     v_found text[];
 BEGIN
     LOOP
-        v_found := rc.kin(_run_ids);
-        IF v_found IS NULL OR v_found <@ v_locked THEN
-            RETURN v_found;
-        END IF;
+        v_found := array_remove(_run_ids || _more, NULL) || rc.kin(_run_ids);
+        EXIT WHEN v_found <@ v_locked;
         PERFORM FROM rc.runs WHERE run_id = ANY (v_found) ORDER BY run_id FOR UPDATE;
         v_locked := v_found;
     END LOOP;
 END $$;
 
 -- The run has ended with `_status`: unless that is success, what it started and is still in flight is
--- cancelled with it. The answer is an array of standings as arrays; null = there was nobody.
+-- cancelled with it. Its family is locked. The answer is an array of standings as arrays; null = there was nobody.
 CREATE OR REPLACE FUNCTION rc.end_children(_run_id text, _status text, _now bigint) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_kin text[];
@@ -38,7 +37,7 @@ BEGIN
     IF _status = 'success' THEN
         RETURN NULL;
     END IF;
-    v_kin := rc.lock_kin(ARRAY[_run_id]);
+    v_kin := rc.kin(ARRAY[_run_id]);
     IF v_kin IS NULL THEN
         RETURN NULL;
     END IF;
@@ -64,7 +63,7 @@ CREATE OR REPLACE FUNCTION rc.decide(
 DECLARE
     v_now bigint;
 BEGIN
-    PERFORM FROM rc.runs WHERE run_id = _run_id FOR UPDATE;
+    PERFORM rc.lock_family(ARRAY[_run_id], NULL);
     v_now := rc.clock(_now);
     UPDATE rc.runs SET status = _status, cancel_action = _action, cancel_cause = _cause,
         cancel_reason = _reason, cancel_actor = _actor, cancel_requested_at = v_now,
@@ -91,6 +90,7 @@ DECLARE
 BEGIN
     PERFORM FROM rc.threads WHERE thread_id = (SELECT thread_id FROM rc.runs WHERE run_id = _run_id)
         FOR NO KEY UPDATE;
+    PERFORM rc.lock_family(ARRAY[_run_id], NULL);
     v_now := rc.clock(_now);
     UPDATE rc.runs SET status = CASE WHEN status IN ('pending', 'running') THEN 'interrupted' ELSE status END,
         cancel_action = COALESCE(cancel_action, 'interrupt'),

@@ -54,14 +54,14 @@ BEGIN
         said := 'thread not found';
     ELSE
         SELECT a.said, a.about, a.more INTO said, about, more
-            FROM rc.may_admit(_run_id, _thread_id, _user_id, _key, _request_hash, _parent, _patient) a;
+            FROM rc.asked_before(_run_id, _thread_id, _user_id, _key, _request_hash, _patient) a;
     END IF;
     IF said IS NULL AND _cron_id IS NOT NULL AND NOT rc.cron_due(_cron_id, _cron_at, v_now) THEN
         said := 'cron fired';
     END IF;
     IF said IS NULL THEN
         SELECT p.said, p.about, p.holds, p.more INTO said, about, holds, more
-            FROM rc.make_room(_beside, _run_id, _thread_id, _user_id, _strategy, _delay_ms IS NOT NULL,
+            FROM rc.make_room(_beside, _run_id, _thread_id, _user_id, _strategy, _parent, _delay_ms IS NOT NULL,
                               _per_thread, _per_user, v_now, _patient) p;
     END IF;
     IF said IS NOT NULL THEN
@@ -115,17 +115,16 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Was this asked before? `said` is null where the run is new and may ask.
-CREATE OR REPLACE FUNCTION rc.may_admit(
-    _run_id text, _thread_id text, _user_id text, _key text, _request_hash text, _parent text, _patient boolean,
+-- `said` is null where the run is new.
+CREATE OR REPLACE FUNCTION rc.asked_before(
+    _run_id text, _thread_id text, _user_id text, _key text, _request_hash text, _patient boolean,
     OUT said text, OUT about text, OUT more json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_found rc.runs;
-    v_status text;
 BEGIN
-    IF _key IS NULL AND _parent IS NULL AND NOT EXISTS (SELECT FROM rc.runs WHERE run_id = _run_id) THEN
+    IF _key IS NULL AND NOT EXISTS (SELECT FROM rc.runs WHERE run_id = _run_id) THEN
         RETURN;
     ELSIF NOT _patient THEN
         said := 'busy';
@@ -153,26 +152,27 @@ BEGIN
         said := 'existing';
         about := v_found.run_id;
         more := to_json(v_found);
-        RETURN;
-    ELSIF _parent IS NULL THEN
-        RETURN;
     END IF;
-    -- A parent that was stopped meanwhile has taken its children along: one that comes too late would be
-    -- left over. Another user's parent looks missing.
-    SELECT status INTO v_status FROM rc.runs
+END $$;
+
+-- Null = a child may be admitted. A parent that was stopped meanwhile has taken its children along: one that
+-- comes too late would be left over. Another user's parent looks missing.
+CREATE OR REPLACE FUNCTION rc.check_parent(_parent text, _user_id text, OUT said text, OUT about text)
+LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT status INTO about FROM rc.runs
         WHERE run_id = _parent AND kind = 'run' AND (_user_id IS NULL OR user_id = _user_id) FOR SHARE;
     IF NOT FOUND THEN
         said := 'no parent';
-    ELSIF v_status NOT IN ('pending', 'running', 'success') THEN
+    ELSIF about NOT IN ('pending', 'running', 'success') THEN
         said := 'parent ended';
-        about := v_status;
     END IF;
 END $$;
 
 -- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread.
 CREATE OR REPLACE FUNCTION rc.make_room(
-    _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _delayed boolean,
-    _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
+    _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _parent text,
+    _delayed boolean, _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
     OUT said text, OUT about text, OUT holds boolean, OUT more json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -194,10 +194,10 @@ BEGIN
                bool_or(not_before <= _now)
             INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
             FROM rc.runs WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'));
-        IF v_first IS NULL AND NOT _delayed OR _beside THEN
+        IF v_first IS NULL AND NOT _delayed AND _parent IS NULL OR _beside THEN
             holds := NOT COALESCE(v_in_the_way, false);
             RETURN;
-        ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND NOT COALESCE(v_due, false) THEN
+        ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND _parent IS NULL AND NOT COALESCE(v_due, false) THEN
             said := 'conflict';
             about := v_first;
             RETURN;
@@ -208,6 +208,20 @@ BEGIN
         EXIT WHEN NOT COALESCE(v_due, false);
         PERFORM rc.queue_due(_thread_id, _now);
     END LOOP;
+    IF v_replaces AND v_runs IS NOT NULL THEN
+        PERFORM rc.lock_family(v_runs, _parent);
+    END IF;
+    IF _parent IS NOT NULL THEN
+        SELECT c.said, c.about INTO said, about FROM rc.check_parent(_parent, _user_id) c;
+        IF said IS NOT NULL THEN
+            RETURN;
+        END IF;
+    END IF;
+    IF v_first IS NOT NULL AND _strategy = 'reject' THEN
+        said := 'conflict';
+        about := v_first;
+        RETURN;
+    END IF;
     holds := NOT _delayed
         AND NOT COALESCE(CASE WHEN v_replaces THEN v_held ELSE v_in_the_way END, false);
     IF NOT holds THEN
@@ -254,7 +268,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- Decide all of these, in favour of run `_by`. An array of what became of each: its standing, and its children's.
+-- Decide all of these, whose families are locked, in favour of run `_by`. An array of what became of each: its standing, and its children's.
 CREATE OR REPLACE FUNCTION rc.supersede(_run_ids text[], _action text, _by text, _actor text, _now bigint)
 RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
@@ -262,8 +276,6 @@ DECLARE
     v_run_id text;
     v_decided record;
 BEGIN
-    -- All at once and by id, before the first of them is written: see 1_common.sql.
-    PERFORM FROM rc.runs WHERE run_id = ANY (_run_ids || rc.kin(_run_ids)) ORDER BY run_id FOR UPDATE;
     FOREACH v_run_id IN ARRAY _run_ids LOOP
         SELECT * INTO v_decided FROM rc.decide(
             v_run_id, 'interrupted', _action, 'superseded', 'superseded by run ' || _by, _actor, NULL, false, _now

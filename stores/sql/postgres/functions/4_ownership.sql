@@ -119,6 +119,9 @@ BEGIN
     IF _patient THEN
         SELECT interrupts IS NOT NULL INTO v_interrupted
             FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+        IF _status <> 'success' THEN
+            PERFORM rc.lock_family(ARRAY[_run_id], NULL);
+        END IF;
     ELSE  -- a run that was decided may have children to look for: not here
         SELECT t.interrupts IS NOT NULL INTO v_interrupted
             FROM rc.threads t JOIN rc.runs r ON r.run_id = _run_id AND status IN ('pending', 'running')

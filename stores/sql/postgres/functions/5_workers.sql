@@ -119,6 +119,7 @@ BEGIN
         _by := NULL;  -- a zombie adopts nothing
     END IF;
     PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    PERFORM rc.lock_family(ARRAY[_run_id], NULL);
     SELECT * INTO v_run FROM rc.runs r
         WHERE run_id = _run_id AND (holds_thread OR r.status IN ('pending', 'running'))
           AND COALESCE(owner_epoch, home_epoch) IS NOT DISTINCT FROM _epoch FOR UPDATE;

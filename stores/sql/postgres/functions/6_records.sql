@@ -87,7 +87,7 @@ DECLARE
     v_now bigint;
     v_ended boolean := _status NOT IN ('pending', 'running');
 BEGIN
-    PERFORM FROM rc.runs WHERE run_id = _run_id FOR UPDATE;
+    PERFORM rc.lock_family(ARRAY[_run_id], NULL);
     IF rc.taken_away(_run_id) THEN
         RETURN false;
     END IF;
@@ -127,7 +127,8 @@ CREATE OR REPLACE FUNCTION rc.update_completion(
 DECLARE
     v_status text;
 BEGIN
-    SELECT status INTO v_status FROM rc.runs WHERE run_id = _run_id FOR UPDATE;
+    PERFORM rc.lock_family(ARRAY[_run_id], NULL);
+    SELECT status INTO v_status FROM rc.runs WHERE run_id = _run_id;
     IF NOT FOUND OR rc.taken_away(_run_id) THEN
         RETURN false;
     END IF;

@@ -1,6 +1,6 @@
 -- What clients see of threads beside their values: how long they are kept, and when their state changed.
 -- `temporary`: made for one run by the server, and left out of listings.
-ALTER TABLE rc.threads ADD COLUMN ttl_ms bigint CHECK (ttl_ms >= 0);
+ALTER TABLE rc.threads ADD COLUMN ttl_ms bigint;
 ALTER TABLE rc.threads ADD COLUMN temporary boolean NOT NULL DEFAULT false;
 ALTER TABLE rc.threads ADD COLUMN state_updated_at bigint;
 

@@ -1,0 +1,266 @@
+"""The PostgreSQL store where several workers ask at the same moment, each on connections of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack, suppress
+from typing import Any
+
+import pytest
+
+from stores.errors import ConflictError, EpochDead, ParentEnded, StaleFence
+from stores.postgres import Options, PostgresStore
+from stores.rows import Outcome, Ownership
+from stores.states import CancelAction, Cause, RunStatus
+from tests.support.builders import SUCCESS, admitted, buried, cancel, new_worker, sql_of
+from tests.support.postgres import Database
+
+Stores = list[PostgresStore]
+
+
+@pytest.fixture
+async def opened(shared_postgres: Database) -> AsyncGenerator[Callable[[int], Awaitable[Stores]]]:
+    """So many stores on one schema."""
+    async with AsyncExitStack() as stack:
+        url, name = await stack.enter_async_context(shared_postgres.worker())
+
+        async def open_(count: int, **options: Any) -> Stores:
+            stores = [PostgresStore(url, Options(schema=name, **options)) for _ in range(count)]
+            for store in stores:
+                stack.push_async_callback(store.aclose)
+                await store.open()
+            return stores
+
+        yield open_
+
+
+async def test_of_many_that_ask_for_one_thread_one_gets_it(
+    opened: Callable[[int], Awaitable[Stores]],
+) -> None:
+    stores = await opened(5)
+    epochs = [await store.register(new_worker()) for store in stores]
+    for _ in range(20):
+        answers = await asyncio.gather(
+            *(
+                admitted(store, epoch, "t")
+                for store, epoch in zip(stores, epochs, strict=True)
+                for _ in range(10)
+            ),
+            return_exceptions=True,
+        )
+        won = [answer for answer in answers if not isinstance(answer, BaseException)]
+        lost = [answer for answer in answers if isinstance(answer, ConflictError)]
+        assert (len(won), len(lost)) == (1, 49)
+        assert {error.active_run_id for error in lost} == {won[0].run_id}
+        row = await stores[0].row(won[0].run_id)
+        assert row is not None
+        assert row.owner_epoch is not None
+        own = Ownership(won[0].run_id, "t", row.owner_epoch, won[0].fence)
+        assert (await stores[0].finish(own, SUCCESS)).status is RunStatus.success
+
+
+class Chaos:
+    """Workers that do anything to a few threads, with children across them. What is refused is refused."""
+
+    def __init__(self, stores: Stores, seed: int) -> None:
+        self.stores, self.random = stores, random.Random(seed)
+        self.epochs: list[tuple[PostgresStore, int]] = []
+        self.runs: list[str] = []
+        self.owns: list[tuple[PostgresStore, Ownership]] = []
+        self.numbers = itertools.count()
+
+    async def step(self) -> None:
+        act = self.random.choice(
+            (self.admit, self.admit, self.admit, self.start, self.finish, self.finish, self.cancel,
+             self.claim, self.claim, self.sweep, self.settle, self.bury, self.save)
+        )  # fmt: skip
+        with suppress(ConflictError, EpochDead, ParentEnded, StaleFence):
+            await act()
+
+    def one(self, of: list[Any]) -> Any:
+        return self.random.choice(of[-12:])
+
+    async def worker(self) -> None:
+        store = self.random.choice(self.stores)
+        self.epochs.append((store, await store.register(new_worker())))
+
+    async def admit(self) -> None:
+        store, epoch = self.one(self.epochs)
+        thread = f"t{self.random.randrange(4)}"
+        run = await admitted(
+            store,
+            epoch,
+            thread,
+            multitask_strategy=self.random.choice(("reject", "enqueue", "interrupt", "rollback")),
+            parent_run_id=self.one(self.runs) if self.runs and self.random.random() < 0.5 else None,
+        )
+        self.runs.append(run.run_id)
+        if run.holds:
+            self.owns.append((store, Ownership(run.run_id, thread, epoch, run.fence)))
+
+    async def claim(self) -> None:
+        store, epoch = self.one(self.epochs)
+        thread = f"t{self.random.randrange(4)}"
+        claimed = await store.claim(thread, epoch=epoch)
+        if claimed is not None:
+            self.owns.append((store, Ownership(claimed.run_id, thread, epoch, claimed.fence)))
+
+    async def start(self) -> None:
+        if self.owns:
+            store, own = self.one(self.owns)
+            await store.start(own, {})
+
+    async def save(self) -> None:
+        if self.owns:
+            store, own = self.one(self.owns)
+            await store.save(own, {"n": next(self.numbers)})
+
+    async def finish(self) -> None:
+        if self.owns:
+            store, own = self.one(self.owns)
+            status = self.random.choice((RunStatus.success, RunStatus.success, RunStatus.error))
+            await store.finish(own, Outcome(status, values={"n": next(self.numbers)}))
+
+    async def settle(self) -> None:
+        if self.owns:
+            store, own = self.one(self.owns)
+            await store.settle(own, Outcome(RunStatus.error))
+
+    async def cancel(self) -> None:
+        if self.runs:
+            await cancel(self.random.choice(self.stores), self.one(self.runs))
+
+    async def bury(self) -> None:
+        if self.random.random() < 0.1:
+            (store, victim), (_, by) = self.one(self.epochs), self.one(self.epochs)
+            await self.worker()
+            rows = [row for row in await store.workers() if row.epoch == victim]
+            if rows:
+                await store.bury(rows[0], by=by, proven=True)
+
+    async def sweep(self) -> None:
+        store, epoch = self.one(self.epochs)
+        await store.sweep(by=epoch, error="gone")
+
+
+@pytest.mark.timeout(120)
+async def test_nothing_waits_in_a_circle_and_nobody_shares_a_thread(
+    opened: Callable[[int], Awaitable[Stores]], shared_postgres: Database
+) -> None:
+    stores = await opened(3)
+    chaos = Chaos(stores, seed=11)
+    for _ in range(4):
+        await chaos.worker()
+
+    async def act() -> None:
+        for _ in range(60):
+            await chaos.step()
+
+    await asyncio.gather(*(act() for _ in range(16)))
+    ask = sql_of(stores[0])
+    # Of a thread, the fence of each claim is greater than that of the one before it.
+    taken: dict[str, list[int]] = {}
+    for thread, fence in ask(
+        "SELECT thread_id, fence FROM transitions"
+        " WHERE what IN ('admitted', 'claimed', 'adopted') AND holds_thread ORDER BY id"
+    ):
+        taken.setdefault(thread, []).append(fence)
+    assert taken
+    for fences in taken.values():
+        assert fences == sorted(set(fences))
+    # Between two that take a thread, the first has let go of it.
+    held: dict[str, str] = {}
+    for thread, run_id, holds in ask("SELECT thread_id, run_id, holds_thread FROM transitions ORDER BY id"):
+        if holds:
+            assert held.setdefault(thread, run_id) == run_id
+        elif held.get(thread) == run_id:
+            del held[thread]
+    # Who was stopped has nobody in flight below, but for a child whose own admission has stopped it.
+    left = ask(
+        "SELECT c.run_id FROM runs c JOIN runs p ON c.parent_run_id = p.run_id"
+        " WHERE c.status IN ('pending','running') AND p.status IN ('error','interrupted','timeout')"
+        " AND p.ended_at <> (SELECT min(at) FROM transitions t WHERE t.run_id = c.run_id)"
+    )
+    assert left == []
+    decisions = ask(
+        "SELECT run_id FROM transitions WHERE from_status IN ('pending','running')"
+        " AND to_status NOT IN ('pending','running') GROUP BY 1 HAVING count(*) > 1"
+    )
+    assert decisions == []
+    if shared_postgres.server is not None:
+        assert "deadlock detected" not in shared_postgres.server.log()
+
+
+async def test_decided_while_it_is_claimed(opened: Callable[[int], Awaitable[Stores]]) -> None:
+    """Whoever comes first, the run that was cancelled does not take the thread again."""
+    one, other = await opened(2)
+    me = await one.register(new_worker())
+    for _ in range(20):
+        first = await admitted(one, me, "t")
+        waiting = await admitted(one, me, "t", multitask_strategy="enqueue")
+        await one.finish(Ownership(first.run_id, "t", me, first.fence), SUCCESS)
+        claimed, decided = await asyncio.gather(
+            one.claim("t", epoch=me),
+            other.decide(
+                waiting.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user
+            ),
+        )
+        assert decided is not None
+        assert decided.settled == (claimed is None)
+        if claimed is not None:
+            await one.finish(Ownership(claimed.run_id, "t", me, claimed.fence), SUCCESS)
+
+
+async def test_a_child_that_is_admitted_while_its_parent_ends(
+    opened: Callable[[int], Awaitable[Stores]],
+) -> None:
+    """It is refused, or it ends with the parent; it is never left over."""
+    one, other = await opened(2)
+    me = await one.register(new_worker())
+    for number in range(20):
+        parent = await admitted(one, me, f"p{number}")
+        child, _ = await asyncio.gather(
+            admitted(one, me, f"c{number}", parent_run_id=parent.run_id),
+            cancel(other, parent.run_id),
+            return_exceptions=True,
+        )
+        if not isinstance(child, BaseException):
+            row = await one.row(child.run_id)
+            assert row is not None
+            assert row.status is RunStatus.interrupted
+
+
+async def test_one_key_on_two_threads_at_once(opened: Callable[[int], Awaitable[Stores]]) -> None:
+    one, other = await opened(2)
+    me = await one.register(new_worker())
+    for number in range(10):
+        key = {"idempotency_key": f"k{number}", "request_hash": "h", "user_id": "u"}
+        answers = await asyncio.gather(
+            admitted(one, me, f"a{number}", **key),
+            admitted(other, me, f"b{number}", **key),
+            return_exceptions=True,
+        )
+        assert sorted(isinstance(answer, ConflictError) for answer in answers) == [False, True]
+
+
+async def test_a_buried_worker_is_refused_from_that_moment_on(
+    opened: Callable[[int], Awaitable[Stores]],
+) -> None:
+    """What was under way when it was buried came before; nothing of it comes after."""
+    one, other = await opened(2)
+    for number in range(10):
+        me, peer = await one.register(new_worker()), await other.register(new_worker())
+        runs = [await admitted(one, me, f"{number}-{at}") for at in range(5)]
+        owns = [Ownership(run.run_id, f"{number}-{at}", me, run.fence) for at, run in enumerate(runs)]
+        finished, _ = await asyncio.gather(
+            asyncio.gather(*(one.finish(own, SUCCESS) for own in owns)), buried(other, me, by=peer)
+        )
+        fenced = sql_of(other)("SELECT fenced_at FROM workers WHERE epoch = ?", me)[0][0]
+        for own, finish in zip(owns, finished, strict=True):
+            row = await other.row(own.run_id)
+            assert row is not None
+            assert finish.lost == row.open
+            assert row.settled_at is None or row.settled_at <= fenced
