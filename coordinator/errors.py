@@ -7,7 +7,8 @@ CoordinatorError
 │   ├── IdempotencyConflict
 │   └── ThreadExists           a new thread was asked for, and its id is taken
 ├── QueueFull                  the waiting line is full
-├── ThreadNotFound, RunNotFound
+├── ThreadNotFound, RunNotFound, CronNotFound
+├── CronFired                  the cron is not due at that moment any more
 ├── ParentEnded                the parent run was stopped or failed: it gets no more children
 ├── RunFailed                  what `wait` raises for a run that ended in error or timeout
 ├── NotSettled                 (also TimeoutError) decided, but its task has not stopped yet
@@ -28,6 +29,8 @@ from collections.abc import Iterable
 from stores.errors import (
     ConflictError,
     CoordinatorError,
+    CronFired,
+    CronNotFound,
     EpochDead,
     IdempotencyConflict,
     OutboxFull,
@@ -46,6 +49,8 @@ __all__ = [
     "CancelNotDurable",
     "ConflictError",
     "CoordinatorError",
+    "CronFired",
+    "CronNotFound",
     "Draining",
     "EpochDead",
     "IdempotencyConflict",

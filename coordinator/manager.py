@@ -16,6 +16,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.facade.catalogue import CatalogueFacade
+from coordinator.facade.crons import CronsFacade
 from coordinator.facade.threads import ThreadsFacade
 from coordinator.facade.views import ViewsFacade
 from coordinator.facade.webhooks import WebhooksFacade
@@ -32,15 +33,16 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.workers.lease import Pacemaker
 from stores.base import CoordinationStore
+from stores.crons import Firing
 from stores.memory import PrivateStore
 from stores.plain import PlainStore
 
 
-class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, WebhooksFacade):
+class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, WebhooksFacade, CronsFacade):
     """Runs of this process, coordinated with those of every other process on the same store.
 
     What is not about the life of a run is inherited: `facade.worker`, `facade.views`,
-    `facade.catalogue`, `facade.threads`, `facade.webhooks`.
+    `facade.catalogue`, `facade.threads`, `facade.webhooks`, `facade.crons`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
@@ -157,6 +159,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
         queue_timeout: check.TimeLimit = "default",
         after_seconds: float | None = None,
         webhook: str | None = None,
+        firing: Firing | None = None,
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
@@ -168,6 +171,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
         its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
         `webhook`: the URL that is sent the run once it has settled, by a worker that delivers webhooks.
+        `firing`: the moment of a cron that this run is for; CronFired where another run was.
 
         A thread that is not there is made by the first admission, unless `thread_must_exist`; one that
         is no user's becomes that of this user, or without `adopt_thread` is not there for him;
@@ -194,6 +198,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
             limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
             after_seconds=after_seconds,
             webhook=self._asked_for(webhook),
+            firing=firing,
         )
         new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
         new.adopt = check.check_flag("adopt_thread", adopt_thread)

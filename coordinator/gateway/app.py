@@ -13,15 +13,17 @@ from starlette.types import ASGIApp
 from coordinator.assistants import demo
 from coordinator.assistants.function import AgentFunction
 from coordinator.assistants.ports import Assistant
+from coordinator.crons.firing import FiringLoop
 from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate
+from coordinator.gateway.crons import firing_for
 from coordinator.gateway.held import Watchers
 from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard
 from coordinator.gateway.routes import assistants as assistant_routes
-from coordinator.gateway.routes import operations, probes, runs, stateless, states, threads
+from coordinator.gateway.routes import crons, operations, probes, runs, stateless, states, threads
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.gateway.wire.json import JsonAnswer
@@ -53,7 +55,9 @@ class Gateway(FastAPI):
         """Everything that lives as long as requests are answered: for the lifespan of the host app."""
         services: Services = self.state.services
         manager = services.manager
-        async with manager, Deliverer(manager, services.settings, targets=services.targets).running():
+        deliverer = Deliverer(manager, services.settings, targets=services.targets)
+        firing = FiringLoop(manager, firing_for(services), poll=services.settings.cron_poll)
+        async with manager, deliverer.running(), firing.running():
             fresh = services.jobs.spawn(services.metrics.keep_fresh(), "The metrics")
             try:
                 yield
@@ -94,7 +98,7 @@ def create_gateway(
     app.state.services = Services(manager, given, watchers, metrics, Jobs(), targets_of(given))
     app.state.observers = (metrics.of_request,)
     errors.install(app)
-    for noun in (probes, assistant_routes, threads, states, stateless, runs, operations):
+    for noun in (probes, assistant_routes, threads, states, crons, stateless, runs, operations):
         # Not included: FastAPI would match each request against all of them twice, for 0.4 ms. They have
         # all that an inclusion would give them.
         app.router.routes.extend(noun.router.routes)

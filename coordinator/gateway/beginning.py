@@ -14,6 +14,7 @@ from coordinator.gateway.services import Services
 from coordinator.gateway.wire.bodies import RunCreate, check_metadata, ref_of
 from coordinator.record import RunRecord
 from coordinator.schemas import Command, RunRequest
+from stores.crons import Firing
 
 _OWN_THREADS = UUID("5f0dd6f4-6c1b-5b0e-9a3a-0b8b8f2f6a11")
 
@@ -45,9 +46,15 @@ def checked(services: Services, body: RunCreate, thread_id: str | None) -> Wante
 
 
 async def begin(
-    services: Services, caller: Caller, wanted: Wanted, *, idempotency_key: str | None = None
+    services: Services,
+    caller: Caller,
+    wanted: Wanted,
+    *,
+    idempotency_key: str | None = None,
+    firing: Firing | None = None,
 ) -> RunRecord:
-    """Admit it and set it going; it waits for its turn. Raises what admission raises."""
+    """Admit it and set it going; it waits for its turn. `firing`: the moment of a cron that it is for.
+    Raises what admission raises."""
     manager, body = services.manager, wanted.body
     if body.webhook is not None:
         await services.targets.check(body.webhook)
@@ -66,6 +73,7 @@ async def begin(
         temporary_thread=own_thread and body.on_completion == "delete",
         after_seconds=body.after_seconds,
         webhook=body.webhook,
+        firing=firing,
     )
     if not record.already_admitted:
         manager.launch(record)

@@ -41,6 +41,8 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (TooManyOpen, 429),
     (errors.ThreadNotFound, 404),
     (errors.RunNotFound, 404),
+    (errors.CronNotFound, 404),
+    (errors.CronFired, 409),
     (errors.NotSettled, 504),
     (errors.Draining, 503),
     (errors.LeaseLost, 503),

@@ -49,6 +49,10 @@ class GatewaySettings(WebhookSettings):
         default=None, gt=0, description="Requests a second that a worker takes from one caller; none = any"
     )
 
+    cron_poll: float = Field(
+        default=5.0, gt=0, description="How often a worker looks for crons that others have made or moved"
+    )
+
     api_keys: Path | None = Field(
         default=None, description="File with the hashes of the API keys; none = loopback only"
     )

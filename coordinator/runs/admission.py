@@ -36,6 +36,7 @@ from coordinator.schemas import DisconnectMode, RunRequest, RunStatus, Strategy
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAdmitted, RunRefused
 from stores.base import AdmissionStore, EchoingStore, RecordStore
+from stores.crons import Firing
 from stores.outbox import Outbox
 from stores.retry import is_unique_violation
 from stores.rows import Admission, Decision, Limits, NewRun, Ownership
@@ -69,6 +70,7 @@ def asked(
     limits: TimeLimits = NO_LIMITS,
     after_seconds: object = None,
     webhook: str | None = None,
+    firing: Firing | None = None,
     kind: str = "run",
 ) -> NewRun:
     """A new run with checked arguments. Raises InvalidArgument, UnsupportedStrategyError."""
@@ -91,6 +93,7 @@ def asked(
         queue_timeout_ms=_millis(limits.queue),
         delay_ms=_millis(check.check_delay("after_seconds", after_seconds)),
         webhook=webhook,
+        firing=firing,
     )
     if run.idempotency_key is not None:
         run.request_hash = _body_hash(run)

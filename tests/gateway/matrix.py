@@ -70,10 +70,11 @@ class Needs(StrEnum):
 class Ids(NamedTuple):
     thread_id: str
     run_id: str
+    cron_id: str
 
 
 def new_ids() -> Ids:
-    return Ids(str(uuid4()), str(uuid4()))
+    return Ids(str(uuid4()), str(uuid4()), str(uuid4()))
 
 
 @dataclass(frozen=True)
@@ -90,8 +91,8 @@ class Row:
     """It is about a run that has not ended."""
 
     def targets(self, path: str) -> tuple[What, ...]:
-        run, thread = "{run_id}" in path, "{thread_id}" in path
-        if not (run or thread or self.named):
+        run, thread, cron = (f"{{{name}_id}}" in path for name in ("run", "thread", "cron"))
+        if not (run or thread or cron or self.named):
             return (What.own,)
         several = (run and thread) or (self.named and self.in_flight)
         children = (What.foreign_child, What.missing_child) if several else ()
@@ -100,6 +101,10 @@ class Row:
 
 def _run(ids: Ids) -> Any:
     return AGENT
+
+
+def cron_body(ids: Ids) -> Any:
+    return {**AGENT, "schedule": "0 0 1 1 *"}
 
 
 def _nothing(ids: Ids) -> Any:
@@ -170,6 +175,14 @@ ROWS: dict[tuple[str, str], Row] = {
         in_flight=True,
         body=lambda ids: {"thread_id": ids.thread_id, "run_ids": [ids.run_id]},
     ),
+    # -- crons
+    ("POST", "/runs/crons"): Row(Needs.user, body=cron_body),
+    ("POST", "/threads/{thread_id}/runs/crons"): Row(Needs.user, body=cron_body),
+    ("POST", "/runs/crons/search"): Row(Needs.reader, body=_nothing),
+    ("POST", "/runs/crons/count"): Row(Needs.reader, body=_nothing),
+    ("GET", "/runs/crons/{cron_id}"): Row(Needs.reader),
+    ("PATCH", "/runs/crons/{cron_id}"): Row(Needs.user, body=lambda ids: {"enabled": False}),
+    ("DELETE", "/runs/crons/{cron_id}"): Row(Needs.user, own=204),
     # -- operations
     ("GET", "/coordinator/workers"): Row(Needs.everybody),
     ("GET", "/coordinator/runs/{run_id}/explain"): _READ,
@@ -206,6 +219,6 @@ class Seen(NamedTuple):
     def of(cls, answer: httpx.Response, ids: Ids) -> Seen:
         headers = ((name, value) for name, value in answer.headers.items() if name != "x-request-id")
         body = answer.content
-        for place, value in (("thread", ids.thread_id), ("run", ids.run_id)):
+        for place, value in (("thread", ids.thread_id), ("run", ids.run_id), ("cron", ids.cron_id)):
             body = body.replace(value.encode(), place.encode())
         return cls(answer.status_code, tuple(sorted(headers)), body)

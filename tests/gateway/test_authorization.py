@@ -27,6 +27,7 @@ from tests.gateway.matrix import (
     What,
     Who,
     answered_in_full,
+    cron_body,
     expected,
     new_ids,
 )
@@ -61,13 +62,14 @@ class World:
         return await self._client.request(method, path, headers=self.keys[who], json=body)
 
     async def thread(self, who: Who, *, in_flight: bool = False) -> Ids:
-        """A thread of that user with a run on it."""
+        """A thread of that user with a run and a cron on it."""
         made = await self.ask(who, "POST", "/threads", {"metadata": {"secret": f"of {who}"}})
         thread_id: str = made.json()["thread_id"]
         path, body = ("runs", SLOW) if in_flight else ("runs/wait", AGENT)
         begun = await self.ask(who, "POST", f"/threads/{thread_id}/{path}", body)
         assert begun.status_code == 200, begun.text
-        return Ids(thread_id, begun.headers["content-location"].rpartition("/")[2])
+        cron = await self.ask(who, "POST", f"/threads/{thread_id}/runs/crons", cron_body(new_ids()))
+        return Ids(thread_id, begun.headers["content-location"].rpartition("/")[2], cron.json()["cron_id"])
 
     async def target(self, who: Who, what: What, row: Row, *, again: bool) -> Ids:
         """`again`: the same for all who leave it as it is."""
@@ -81,15 +83,15 @@ class World:
         if what is What.missing:
             return new_ids()
         if what is What.malformed:
-            return Ids(MALFORMED, MALFORMED)
+            return Ids(MALFORMED, MALFORMED, MALFORMED)
         if what is What.foreign:
             return await self.thread(theirs, in_flight=in_flight)
         own = await self.thread(mine, in_flight=in_flight)
         if what is What.own:
             return own
         if what is What.missing_child:
-            return Ids(own.thread_id, new_ids().run_id)
-        return Ids(own.thread_id, (await self.thread(theirs, in_flight=in_flight)).run_id)
+            return own._replace(run_id=new_ids().run_id)
+        return own._replace(run_id=(await self.thread(theirs, in_flight=in_flight)).run_id)
 
 
 @asynccontextmanager

@@ -57,7 +57,7 @@ async def listening(app: Any, gateway: Gateway | None = None) -> AsyncGenerator[
 
 @asynccontextmanager
 async def served(manager: RunManager, gateway: Gateway) -> AsyncGenerator[Served]:
-    async with listening(gateway) as url, clients(url) as (sdk, raw):
+    async with gateway.running(), listening(gateway) as url, clients(url) as (sdk, raw):
         yield Served(url, gateway, manager, sdk, raw)
 
 
@@ -72,7 +72,7 @@ async def clients(url: str) -> AsyncGenerator[tuple[Sdk, httpx.AsyncClient]]:
 
 
 def gateway_settings(given: dict[str, Any]) -> GatewaySettings:
-    quick: dict[str, Any] = {"heartbeat": 0.2}
+    quick: dict[str, Any] = {"heartbeat": 0.2, "cron_poll": 0.1}
     return GatewaySettings(**{**quick, **given})
 
 

@@ -41,7 +41,7 @@ async def ok() -> Ok:
 async def info() -> Info:
     """What runs here; the flags are those that clients of the API know."""
     return Info(
-        version=version("run-coordinator"), flags={"assistants": True, "crons": False, "langsmith": False}
+        version=version("run-coordinator"), flags={"assistants": True, "crons": True, "langsmith": False}
     )
 
 

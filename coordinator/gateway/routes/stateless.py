@@ -97,8 +97,13 @@ async def create_batch(
     return [documents.run_created(run, services.manager.assistants) for run in begun]
 
 
+TAKEN_BACK_WITHIN = 5.0
+"""Seconds, for each run that has begun. The client waits for the refusal meanwhile."""
+
+
 async def _take_back(manager: RunManager, begun: Sequence[RunRecord], caller: Caller) -> None:
-    """The last first: none of them gets its turn by that."""
+    """The last first: none of them gets its turn by that. When this returns they are gone, unless one of
+    them does not stop in time."""
     for run in reversed(begun):
         with suppress(CoordinatorError):  # the caller is told of the refusal, which came first
             await manager.cancel(
@@ -108,6 +113,7 @@ async def _take_back(manager: RunManager, begun: Sequence[RunRecord], caller: Ca
                 reason="another run of its batch was refused",
                 actor=caller.actor,
                 user_id=caller.user_id,
+                wait=TAKEN_BACK_WITHIN,
             )
 
 

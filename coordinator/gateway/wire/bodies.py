@@ -165,8 +165,9 @@ class Config(Body):
     metadata: JsonObject | None = None
 
 
-class RunCreate(Body):
-    assistant_id: Name
+class RunOptions(Body):
+    """What a run may be asked, whatever runs."""
+
     input: Json = None
     command: Command | None = None
     metadata: JsonObject = Field(default_factory=dict)
@@ -193,6 +194,10 @@ class RunCreate(Body):
     on_completion: Literal["delete", "keep"] = "delete"
     after_seconds: float = Field(default=0, ge=0, le=MAX_TIME_LIMIT)
     webhook: str | None = Field(default=None, min_length=1, max_length=MAX_URL)
+
+
+class RunCreate(RunOptions):
+    assistant_id: Name
 
 
 class BatchedRun(RunCreate):

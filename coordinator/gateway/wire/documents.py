@@ -125,7 +125,7 @@ class Schemas(BaseModel):
     context_schema: Json
 
 
-def _parts_of(model: type[BaseModel], **more: Any) -> type[BaseModel]:
+def parts_of(model: type[BaseModel], **more: Any) -> type[BaseModel]:
     """The same with every field optional, for answers from which clients select fields."""
     fields: dict[str, Any] = {
         name: (field.annotation, Field(default=None)) for name, field in model.model_fields.items()
@@ -133,10 +133,10 @@ def _parts_of(model: type[BaseModel], **more: Any) -> type[BaseModel]:
     return create_model(f"{model.__name__}Parts", **fields, **more)
 
 
-RunParts = _parts_of(Run)
-ThreadParts = _parts_of(Thread, extracted=(JsonObject, Field(default=None)))
-StateParts = _parts_of(State)
-AssistantParts = _parts_of(AssistantDocument)
+RunParts = parts_of(Run)
+ThreadParts = parts_of(Thread, extracted=(JsonObject, Field(default=None)))
+StateParts = parts_of(State)
+AssistantParts = parts_of(AssistantDocument)
 
 
 def parts(document: BaseModel, select: Collection[str] | None) -> JsonObject:

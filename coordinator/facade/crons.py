@@ -1,0 +1,71 @@
+"""Crons: for clients who keep them, and for who fires what is due."""
+
+from __future__ import annotations
+
+from coordinator import arguments as check
+from coordinator.errors import CronNotFound, InvalidArgument
+from coordinator.facade.base import Facade
+from stores.crons import CronQuery, CronRow, CronStore, DueCrons, Firing
+
+
+class CronsFacade(Facade):
+    @property
+    def _crons(self) -> CronStore:
+        if not isinstance(self._store, CronStore):
+            raise InvalidArgument("cron", f"{self._store.url} keeps none")
+        return self._store
+
+    async def create_cron(self, cron: CronRow, *, thread_must_exist: bool = True) -> CronRow:
+        """Raises ThreadNotFound where its thread is somebody else's, or must be there and is not."""
+        check.check_id("cron_id", cron.cron_id)
+        return await self._crons.create_cron(
+            cron, thread_must_exist=check.check_flag("thread_must_exist", thread_must_exist)
+        )
+
+    async def cron(self, cron_id: str, *, user_id: str | None = None) -> CronRow:
+        """Raises CronNotFound."""
+        found = await self._crons.cron(
+            check.check_id("cron_id", cron_id), user_id=check.check_optional_id("user_id", user_id)
+        )
+        if found is None:
+            raise CronNotFound(cron_id)
+        return found
+
+    async def replace_cron(self, cron: CronRow, *, user_id: str | None = None) -> CronRow | None:
+        """Compare-and-set on what was read: None = it was fired, changed or deleted meanwhile."""
+        return await self._crons.replace_cron(cron, user_id=check.check_optional_id("user_id", user_id))
+
+    async def delete_cron(self, cron_id: str, *, user_id: str | None = None) -> None:
+        """Its runs stay. Raises CronNotFound."""
+        if not await self._crons.delete_cron(
+            check.check_id("cron_id", cron_id), user_id=check.check_optional_id("user_id", user_id)
+        ):
+            raise CronNotFound(cron_id)
+
+    async def crons(self, query: CronQuery | None = None, *, user_id: str | None = None) -> list[CronRow]:
+        """A page of crons, by default the ten that were made last."""
+        return await self._crons.crons(
+            query or CronQuery(), user_id=check.check_optional_id("user_id", user_id)
+        )
+
+    async def count_crons(self, query: CronQuery | None = None, *, user_id: str | None = None) -> int:
+        """How many crons the query finds, on all pages."""
+        return await self._crons.count_crons(
+            query or CronQuery(), user_id=check.check_optional_id("user_id", user_id)
+        )
+
+    async def next_cron(self) -> float | None:
+        """Seconds until one is due whose assistant is known here; None = none will be, or is kept at all."""
+        if not isinstance(self._store, CronStore):
+            return None
+        return await self._store.next_cron(self._parts.assistants.names)
+
+    async def due_crons(self, *, limit: int) -> DueCrons:
+        """Those that are due and whose assistants are known here, the longest first."""
+        return await self._crons.due_crons(
+            self._parts.assistants.names, limit=check.check_limit("limit", limit)
+        )
+
+    async def skip_cron(self, firing: Firing, *, error: str | None) -> bool:
+        """The moment becomes no run; False where it is over already."""
+        return await self._crons.skip_cron(firing, error=check.check_text("error", error))

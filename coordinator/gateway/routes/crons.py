@@ -1,0 +1,113 @@
+"""Crons: runs that come again and again."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import Path
+from starlette.responses import Response
+
+from coordinator.gateway import crons
+from coordinator.gateway.caller import CallerIn
+from coordinator.gateway.routes import router_of
+from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
+from coordinator.gateway.services import Services, ServicesIn
+from coordinator.gateway.wire import documents
+from coordinator.gateway.wire.crons import (
+    Cron,
+    CronCount,
+    CronCreate,
+    CronParts,
+    CronPatch,
+    CronSearch,
+    cron_document,
+)
+from stores.crons import CronQuery
+
+router = router_of("crons")
+
+CronIn = Annotated[UUID, Path(alias="cron_id")]
+
+
+@router.post("/runs/crons", dependencies=USER)
+async def create_cron(services: ServicesIn, caller: CallerIn, body: CronCreate) -> Cron:
+    """Run it at every moment of the schedule, each time on a thread of its own."""
+    row = await crons.create(services, caller, body, None)
+    return cron_document(row, services.manager.assistants)
+
+
+@router.post("/threads/{thread_id}/runs/crons", dependencies=USER)
+async def create_thread_cron(
+    services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: CronCreate
+) -> Cron:
+    """Run it on this thread at every moment of the schedule. It goes with the thread."""
+    row = await crons.create(services, caller, body, str(thread_id))
+    return cron_document(row, services.manager.assistants)
+
+
+@router.post(
+    "/runs/crons/search",
+    dependencies=READER,
+    response_model=list[CronParts],
+    response_model_exclude_unset=True,
+)
+async def search_crons(
+    services: ServicesIn, caller: CallerIn, body: CronSearch, response: Response
+) -> list[Any]:
+    """The caller's crons. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset of
+    the next page, where there is one."""
+    query, assistants = _query(services, body), services.manager.assistants
+    rows = await services.manager.crons(query, user_id=caller.user_id)
+    total = body.offset + len(rows)
+    if len(rows) == body.limit or (body.offset and not rows):
+        total = await services.manager.count_crons(query, user_id=caller.user_id)
+    response.headers["X-Pagination-Total"] = str(total)
+    if total > body.offset + len(rows) and rows:
+        response.headers["X-Pagination-Next"] = str(body.offset + len(rows))
+    return [documents.parts(cron_document(row, assistants), body.select) for row in rows]
+
+
+@router.post("/runs/crons/count", dependencies=READER)
+async def count_crons(services: ServicesIn, caller: CallerIn, body: CronCount) -> int:
+    return await services.manager.count_crons(_query(services, body), user_id=caller.user_id)
+
+
+@router.get("/runs/crons/{cron_id}", dependencies=READER)
+async def get_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -> Cron:
+    row = await services.manager.cron(str(cron_id), user_id=caller.user_id)
+    return cron_document(row, services.manager.assistants)
+
+
+@router.patch("/runs/crons/{cron_id}", dependencies=USER)
+async def patch_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn, body: CronPatch) -> Cron:
+    """Change what is given. A run that has been begun stays as it is."""
+    row = await crons.change(services, caller, str(cron_id), body)
+    return cron_document(row, services.manager.assistants)
+
+
+@router.delete("/runs/crons/{cron_id}", dependencies=USER, status_code=204)
+async def delete_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -> None:
+    """Its runs stay, those in flight too."""
+    await services.manager.delete_cron(str(cron_id), user_id=caller.user_id)
+
+
+def _query(services: Services, body: CronCount) -> CronQuery:
+    assistant = services.manager.assistants.name_of(body.assistant_id)
+    query = CronQuery(
+        assistant_ids=None if assistant is None else (assistant,),
+        thread_id=body.thread_id,
+        metadata=body.metadata,
+    )
+    if not isinstance(body, CronSearch):
+        return query
+    return CronQuery(
+        assistant_ids=query.assistant_ids,
+        thread_id=query.thread_id,
+        enabled=body.enabled,
+        metadata=query.metadata,
+        sort_by=body.sort_by,
+        sort_order=body.sort_order,
+        limit=body.limit,
+        offset=body.offset,
+    )

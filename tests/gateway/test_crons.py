@@ -1,0 +1,159 @@
+"""Crons over HTTP, as the SDK keeps them: made, found, changed, fired once, deleted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+from langgraph_sdk.errors import NotFoundError, UnprocessableEntityError
+
+from tests.gateway.conftest import Pair
+from tests.support.gateways import Served, demo
+from tests.support.waiting import wait_until
+
+YEARLY = "0 0 1 1 *"
+
+
+async def make_due(served: Served, cron_id: str) -> int:
+    """As if its moment had come: a second ago. Returns that moment."""
+    manager = served.manager
+    moment = int(datetime.now(UTC).timestamp() - 1) * 1_000_000
+    assert await manager.replace_cron(replace(await manager.cron(cron_id), next_at=moment)) is not None
+    return moment
+
+
+async def fired(served: Served, cron_id: str) -> str:
+    """The run of its last moment, once there is one."""
+
+    async def holds() -> bool:
+        return (await served.manager.cron(cron_id)).last_run_id is not None
+
+    await wait_until(holds, description="the cron is fired")
+    run_id = (await served.manager.cron(cron_id)).last_run_id
+    assert run_id is not None
+    return run_id
+
+
+async def test_it_is_made_found_changed_and_deleted(pair: Pair) -> None:
+    here, there = pair[0].sdk.crons, pair[1].sdk.crons
+    cron: Any = await here.create("agent", schedule=YEARLY, input=demo(), metadata={"of": "mine"})
+    assert cron["schedule"] == YEARLY
+    assert cron["next_run_date"].startswith(f"{datetime.now(UTC).year + 1}-01-01T00:00:00")
+    assert cron["thread_id"] is None
+    [found] = await there.search(metadata={"of": "mine"})
+    assert found == cron
+    assert await there.count(metadata={"of": "mine"}) == 1
+    assert await there.search(metadata={"of": "others"}) == []
+    changed: Any = await there.update(cron["cron_id"], schedule="30 12 * * *", enabled=False)
+    assert (changed["schedule"], changed["enabled"], changed["next_run_date"]) == ("30 12 * * *", False, None)
+    assert changed["metadata"] == {"of": "mine"}
+    await here.delete(cron["cron_id"])
+    assert await there.search(metadata={"of": "mine"}) == []
+    with pytest.raises(NotFoundError):
+        await there.delete(cron["cron_id"])
+
+
+async def test_it_is_fired_once_over_all_workers(pair: Pair, thread: str) -> None:
+    cron: Any = await pair[0].sdk.crons.create_for_thread(
+        thread, "agent", schedule=YEARLY, input=demo(tag="c")
+    )
+    await make_due(pair[0], cron["cron_id"])
+    run_id = await fired(pair[1], cron["cron_id"])
+    assert (await pair[1].sdk.runs.join(thread, run_id))["log"] == ["c:1"]
+    [run] = await pair[0].sdk.runs.list(thread)
+    assert run["run_id"] == run_id
+    [after] = await pair[0].sdk.crons.search(thread_id=thread)
+    assert after["next_run_date"] == cron["next_run_date"]  # the years before are not made up for
+
+
+async def test_what_was_missed_is_made_up_for_once(pair: Pair, thread: str) -> None:
+    cron: Any = await pair[0].sdk.crons.create_for_thread(
+        thread, "agent", schedule="* * * * *", input=demo(tag="m")
+    )
+    manager = pair[0].manager
+    long_ago = int(datetime.now(UTC).timestamp() - 86_400) * 1_000_000
+    stored = replace(await manager.cron(cron["cron_id"]), next_at=long_ago)
+    assert await manager.replace_cron(stored) is not None
+    await pair[0].sdk.runs.join(thread, await fired(pair[0], cron["cron_id"]))
+    assert len(await pair[0].sdk.runs.list(thread)) == 1
+    next_at = (await manager.cron(cron["cron_id"])).next_at
+    assert next_at is not None
+    assert next_at > stored.next_at + 86_000 * 1_000_000 if stored.next_at else False
+
+
+async def test_a_thread_of_its_own_is_removed_after_the_run_unless_it_is_kept(pair: Pair) -> None:
+    for completed, kept in (("keep", True), ("delete", False)):
+        cron: Any = await pair[0].sdk.crons.create(
+            "agent", schedule=YEARLY, input=demo(), on_run_completed=completed
+        )
+        await make_due(pair[0], cron["cron_id"])
+        run = await pair[0].manager.run(await fired(pair[0], cron["cron_id"]))
+        answer = await pair[1].raw.get(f"/threads/{run.thread_id}/runs/{run.run_id}/join")
+        if kept:
+            assert answer.json()["log"] == ["run:1"]
+            assert (await pair[1].sdk.threads.get(run.thread_id))["status"] == "idle"
+        else:
+            await wait_until(
+                lambda thread=run.thread_id: _gone(pair[1], thread), description="its thread is removed"
+            )
+
+
+async def _gone(served: Served, thread: str) -> bool:
+    return (await served.raw.get(f"/threads/{thread}")).status_code == 404
+
+
+async def test_a_run_that_is_refused_is_told_and_its_cron_goes_on(pair: Pair, thread: str) -> None:
+    cron: Any = await pair[0].sdk.crons.create_for_thread(
+        thread, "agent", schedule=YEARLY, input=demo(sleep=60), multitask_strategy="reject"
+    )
+    busy = await pair[0].sdk.runs.create(thread, "agent", input=demo(sleep=60))
+    await make_due(pair[0], cron["cron_id"])
+
+    async def told() -> bool:
+        return (await pair[1].manager.cron(cron["cron_id"])).last_error is not None
+
+    await wait_until(told, description="the refusal is told")
+    [shown] = await pair[1].sdk.crons.search(thread_id=thread)
+    assert busy["run_id"] in shown["last_error"]
+    assert shown["next_run_date"] == cron["next_run_date"]
+    await pair[0].sdk.runs.cancel(thread, busy["run_id"], wait=True)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"schedule": "every day"},
+        {"schedule": "* * * * * *"},
+        {"schedule": "0 0 30 2 *"},
+        {"schedule": "61 * * * *"},
+        {"timezone": "Mars/Olympus"},
+        {"timezone": "../etc/passwd"},
+        {"end_time": "tomorrow"},
+        {"input": {"steps": "many"}},
+        {"multitask_strategy": "banana"},
+        {"assistant_id": "nobody"},
+    ],
+    ids=str,
+)
+async def test_what_can_never_run_is_refused_when_it_is_made(pair: Pair, wrong: dict[str, Any]) -> None:
+    body = {"assistant_id": "agent", "schedule": YEARLY, "input": demo(), **wrong}
+    answer = await pair[0].raw.post("/runs/crons", json=body)
+    assert answer.status_code == 422, answer.text
+    assert await pair[0].sdk.crons.count() == 0
+
+
+async def test_a_thread_that_is_not_there_has_no_crons(pair: Pair) -> None:
+    missing = "01a21ae8-61fa-7ca6-ab65-bd02954655b8"
+    with pytest.raises(NotFoundError):
+        await pair[0].sdk.crons.create_for_thread(missing, "agent", schedule=YEARLY, input=demo())
+
+
+async def test_an_end_time_ends_it(pair: Pair) -> None:
+    cron: Any = await pair[0].sdk.crons.create(
+        "agent", schedule=YEARLY, input=demo(), end_time=datetime(2001, 1, 1, tzinfo=UTC)
+    )
+    assert cron["next_run_date"] is None
+    with pytest.raises(UnprocessableEntityError):
+        await pair[0].sdk.crons.update(cron["cron_id"], schedule="x")
