@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-from stores.catalogue import RemovedThread
 from stores.rows import Admission, Finish, HandedOver, NewRun, Orphan, Outcome, Ownership, Started
 from stores.states import OPEN, RunStatus
 
@@ -430,10 +429,6 @@ class Truth:
         """Its worker is about to say so; until that is written it may speak again."""
         if cause == "idle" and (run := self.runs.get(run_id)) is not None:
             run.silence = max(run.silence, self.now() - run.sign_at)
-
-    def _expire_threads(self, args: Any, kwargs: Any, removed: list[RemovedThread], wrote: bool) -> None:
-        for thread in removed:
-            self.values.pop(thread.thread_id, None)
 
     # -- what tasks do
 
