@@ -78,6 +78,7 @@ class Entry:
         self.force_timer: asyncio.TimerHandle | None = None
         self.force: asyncio.Future[None] | None = None
         self.forced = False
+        self.closed = False
         self.progress_due = False
         self.delivered_at: int | None = None
         self.stopped_at: int | None = None

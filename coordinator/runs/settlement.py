@@ -150,6 +150,7 @@ class Settlement:
         """From here on no write of the run's fence is accepted from this process."""
         if entry.stopped:
             entry.stopped_at = entry.stopped_at or entry.clocks.wall()
+        entry.closed = True
         if entry.context is not None:
             entry.context.close()
         if entry.states is not None and entry.own is not None:
