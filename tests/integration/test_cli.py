@@ -50,7 +50,7 @@ RUN_KEYS = {
     "owner_epoch", "home_epoch", "fence", "multitask_strategy", "portable", "paused", "cancel_action",
     "cancel_cause",
     "cancel_reason", "cancel_actor", "rollback_state", "error", "metadata", "model_name", "created_at",
-    "started_at", "ended_at", "settled_at", "updated_at",
+    "not_before", "started_at", "ended_at", "settled_at", "updated_at",
 }  # fmt: skip
 
 
