@@ -97,8 +97,11 @@ class TestHostile:
         gateway, http = served
         thread = (await http.post("/threads", json={})).json()["thread_id"]
         run = (await http.post(f"/threads/{thread}/runs", json={"assistant_id": "agent"})).json()["run_id"]
+        yearly = {"assistant_id": "agent", "schedule": "0 0 1 1 *"}
+        cron = (await http.post("/runs/crons", json=yearly)).json()["cron_id"]
+        places = {"thread_id": thread, "run_id": run, "cron_id": cron}
         posts = [
-            str(route.path).format(thread_id=thread, run_id=run, checkpoint_id="c", assistant_id="agent")
+            str(route.path).format(**places, checkpoint_id="c", assistant_id="agent")
             for route in iter_route_contexts(gateway.routes)
             if {"POST", "PATCH"} & (route.methods or set()) and not str(route.path).startswith("/coordinator")
         ]
