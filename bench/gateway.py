@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from uuid import uuid4
 from bench.http import Connection, connected
 from bench.report import Measure, at_most, median, quantile
 from bench.worker import QUIET
+from coordinator.testing.servers import free_port
 from coordinator.testing.valkey import ValkeyServer
 
 GATEWAYS = 3
@@ -111,12 +111,6 @@ async def _listens(port: int) -> bool:
         return False
     writer.close()
     return True
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def _cancels(ports: Sequence[int], *, wait: bool) -> list[float]:

@@ -10,7 +10,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 import tempfile
 import time
@@ -22,6 +21,7 @@ from typing import Any, NamedTuple
 from langgraph_sdk import get_client
 
 from bench.report import Measure, at_most, median
+from coordinator.testing.servers import free_port
 
 _ASSISTANTS = """
 async def agent(ctx):
@@ -65,7 +65,7 @@ async def _start(*command: str) -> _Start:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         (folder / "mine.py").write_text(_ASSISTANTS)
-        port = _free_port()
+        port = free_port()
         client: Any = get_client(url=f"http://127.0.0.1:{port}", api_key=None)
         async with client:
             began = time.perf_counter()
@@ -129,9 +129,3 @@ def _memory(pid: int, what: str) -> float:
     """MB."""
     found = re.search(rf"^{what}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
     return int(found.group(1)) / _MB if found else 0.0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
+from coordinator.testing.servers import free_port
 from coordinator.testing.valkey import ValkeyServer
-from tests.support.serving import free_port, started
+from tests.support.serving import started
 
 CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 # Without these a browser looks for updates and hosts of its maker, which a closed network refuses one by one.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import tempfile
@@ -12,6 +11,8 @@ import urllib.request
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from coordinator.testing.servers import free_port
 
 STARTED_WITHIN = 30.0
 """Seconds. Some interpreters start at once, on a machine that may be busy."""
@@ -53,9 +54,3 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
             return True
         time.sleep(0.05)
     return False
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
