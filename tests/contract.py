@@ -6,12 +6,13 @@ own. It is only read.
 
 from __future__ import annotations
 
+import asyncio
 import os
-import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
-from tests.support.serving import served
+from tests.support.served import served
 
 
 def main(arguments: list[str]) -> int:
@@ -19,14 +20,19 @@ def main(arguments: list[str]) -> int:
         given = arguments[0] if arguments else "nothing"
         sys.stderr.write(f"contract: give a folder of tests with a pytest.ini, not {given!r}\n")
         return 2
-    folder = Path(arguments[0]).resolve()
-    with served(workers=3) as base:
-        # Neither the project's plugins for its own tests nor a cache in a folder that is not ours.
-        options = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder)]
-        options += ["-p", "no:cacheprovider", "-p", "no:randomly"]
-        environment = os.environ | {"BASE_URL": base, "PYTHONDONTWRITEBYTECODE": "1"}
-        command = [sys.executable, "-m", "pytest", *options, *arguments[1:], str(folder)]
-        return subprocess.run(command, check=False, env=environment).returncode
+    with tempfile.TemporaryDirectory() as scratch:
+        return asyncio.run(drive(Path(arguments[0]).resolve(), arguments[1:], Path(scratch)))
+
+
+async def drive(folder: Path, more: list[str], scratch: Path) -> int:
+    # Neither the project's plugins for its own tests nor a cache in a folder that is not ours.
+    options = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder)]
+    options += ["-p", "no:cacheprovider", "-p", "no:randomly", *more]
+    async with served("serve", "--workers", "3", folder=scratch) as server:
+        environment = os.environ | {"BASE_URL": await server.up(), "PYTHONDONTWRITEBYTECODE": "1"}
+        command = [sys.executable, "-m", "pytest", *options, str(folder)]
+        tests = await asyncio.create_subprocess_exec(*command, env=environment)
+        return await tests.wait()
 
 
 if __name__ == "__main__":

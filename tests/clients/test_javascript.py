@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.serving import served
+from tests.support.served import served
 
 PACKAGE = Path(__file__).parent / "javascript"
 TESTS = len(re.findall(r'^test\("', (PACKAGE / "client.test.js").read_text(encoding="utf-8"), re.MULTILINE))
@@ -18,20 +19,20 @@ TESTS = len(re.findall(r'^test\("', (PACKAGE / "client.test.js").read_text(encod
 
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not shutil.which("npm"), reason="NOT RUN: needs node and npm: install them")
-def test_the_javascript_client_drives_the_gateway() -> None:
+async def test_the_javascript_client_drives_the_gateway(tmp_path: Path) -> None:
     _install()
-    with served(workers=3) as base:
-        done = subprocess.run(
-            ["node", "--test", "--test-reporter=tap", "client.test.js"],
+    async with served("serve", "--workers", "3", folder=tmp_path) as server:
+        tests = await asyncio.create_subprocess_exec(
+            *("node", "--test", "--test-reporter=tap", "client.test.js"),
             cwd=PACKAGE,
-            env=os.environ | {"BASE_URL": base},
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
+            env=os.environ | {"BASE_URL": await server.up()},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
         )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
-    assert f"# pass {TESTS}\n" in done.stdout
+        async with asyncio.timeout(120):
+            said = (await tests.communicate())[0].decode()
+    assert tests.returncode == 0, said[-6000:]
+    assert f"# pass {TESTS}\n" in said
 
 
 def _install() -> None:

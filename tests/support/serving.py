@@ -1,10 +1,9 @@
-"""A server as its users start it: `coordinator serve`, on loopback, in a folder of its own."""
+"""A program that serves HTTP, in a folder of its own. For `coordinator serve`: `tests.support.served`."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.request
@@ -12,27 +11,15 @@ from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from coordinator.testing.servers import free_port
-
 STARTED_WITHIN = 30.0
 """Seconds. Some interpreters start at once, on a machine that may be busy."""
-
-PROGRAM = Path(sys.executable).with_name("coordinator")
-
-
-@contextmanager
-def served(*options: str, workers: int = 3, environment: Mapping[str, str] | None = None) -> Generator[str]:
-    """The base URL of a server that answers, stopped at the end. Raises RuntimeError if it does not start."""
-    port = free_port()
-    command = [str(PROGRAM), "serve", "--port", str(port), "--workers", str(workers), *options]
-    with started(command, f"http://127.0.0.1:{port}", "/ok", environment) as base:
-        yield base
 
 
 @contextmanager
 def started(
     command: list[str], base: str, probe: str, environment: Mapping[str, str] | None = None
 ) -> Generator[str]:
+    """`base`, once it answers the probe; stopped at the end. Raises RuntimeError if it does not start."""
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
         process = subprocess.Popen(
             command, cwd=folder, stdout=log, stderr=log, env=os.environ | (environment or {})
