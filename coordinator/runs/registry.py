@@ -364,6 +364,11 @@ class Registry:
                     break
                 self.drop(run_id)
 
+    def removed(self, run_id: str) -> None:
+        """Its row is gone. Where it is not over here it stays: the tick finds that, and ends it."""
+        if run_id not in self._unsettled:
+            self.drop(run_id)
+
     def drop(self, run_id: str) -> None:
         """Forget a run; the store keeps it."""
         finished = (self._finished.pop(run_id, None) or self._passing.pop(run_id, None)) is not None
