@@ -25,7 +25,7 @@ class Scene:
 
     @property
     def asked(self) -> list[tuple[float, str]]:
-        steps = (step.partition(" ") for step in self.course.split(", "))
+        steps = (step.strip().partition(" ") for step in self.course.split(","))
         return [(float(when), what) for when, _, what in steps]
 
 
@@ -236,6 +236,18 @@ SCENES: Mapping[str, Scene] = {
         "0 reject, 0.3 update, 0.4 copy, 0.5 update, 0.7 copy, 0.8 delete, 1 update, 1.1 copy, "
         "1.2 delete, 1.4 delete",
         habits=SHORT,
+    ),
+    "threads that expire": Scene(
+        "0 make, 0 make, 0.1 reject, 0.3 change, 0.4 list, 0.6 change, 0.8 enqueue, 0.9 remove, 1.0 list,"
+        " 1.2 list, 1.5 make, 1.6 reject, 1.8 change, 2.2 enqueue",
+        habits=SHORT,
+    ),
+    "removed and not told": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.3 cancel, 0.4 cancel, 0.5 remove, 0.6 remove, 0.7 cancel,"
+        " 0.7 remove, 0.8 remove, 0.9 remove, 1.0 remove, 1.1 remove",
+        features={"delays": True},
+        faults={"connected": True, "lose": 1.0},
+        habits=HANGS,
     ),
     "old style": Scene(
         "0 reject, 0 enqueue, 0.1 interrupt, 0.3 cancel, 0.6 enqueue, 0.8 leave",

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from stores.catalogue import RemovedThread
 from stores.rows import Admission, Finish, HandedOver, NewRun, Orphan, Outcome, Ownership, Started
 from stores.states import OPEN, RunStatus
 
@@ -203,6 +204,8 @@ class Truth:
             run.decisions += 1
             if run.decisions > 1:
                 self.wrong(f"run {run_id} was decided twice")
+            if cause == "parent" and run.parent is None:
+                self.wrong(f"run {run_id} was ended with its parent, and has none")
             self._in_time(run, cause, waited=bool((run.queued or run.due) and not run.taken_at))
             if cause == "orphaned" and epoch not in self.dead and op != "retire":
                 self.wrong(f"run {run_id} of live epoch {epoch} was ended as an orphan")
@@ -429,6 +432,10 @@ class Truth:
         """Its worker is about to say so; until that is written it may speak again."""
         if cause == "idle" and (run := self.runs.get(run_id)) is not None:
             run.silence = max(run.silence, self.now() - run.sign_at)
+
+    def _expire_threads(self, args: Any, kwargs: Any, removed: list[RemovedThread], wrote: bool) -> None:
+        for thread in removed:
+            self.values.pop(thread.thread_id, None)
 
     # -- what tasks do
 
