@@ -172,6 +172,7 @@ class Callers:
             or run.epoch is None
             or not run.in_flight
             or run.waiting
+            or run.due is not None
             or run.status not in ("pending", "running")
         ):
             return

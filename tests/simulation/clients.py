@@ -47,6 +47,7 @@ class Clients:
         if (run_id := self._somebody()) is not None:
             await manager.run(run_id, user_id=user)
         await manager.thread_runs(self._chance.choice(self._threads), user_id=user)
+        await manager.state(self._chance.choice(self._threads), user_id=user)
 
     async def remove(self, process: Process) -> None:
         if (run_id := self._somebody()) is not None:

@@ -196,7 +196,7 @@ class Truth:
         if took:
             self._took(run, epoch, fence)
         elif what == "recorded":
-            run.deleted = False  # put back from a record
+            run.deleted, run.result = False, None  # put back from a record, which keeps no result
         elif fence != run.fence:
             self._fence_grew(run, fence)
         run.fence = fence
