@@ -49,8 +49,8 @@ class Entry:
     thread held after the task is over. `unwritten` is a decision that the store has not taken yet.
     `warned` says why the task was told to stop although nothing is decided (shutdown). `handed_over`:
     another worker executes it; this entry has left the registry. `inline`: it is being settled in
-    its caller's own steps, who does not wait for a store that is away. `temporary`: its thread is. `trying_again`: another attempt of its
-    rollback has been asked for, and not answered yet.
+    its caller's own steps, who does not wait for a store that is away. `temporary`: its thread is.
+    `trying_again`: another attempt of its rollback has been asked for, and not answered yet.
     """
 
     def __init__(self, record: RunRecord, own: Ownership | None, clocks: Clocks = _REAL) -> None:

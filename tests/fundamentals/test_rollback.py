@@ -129,6 +129,7 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
         if how == "not answered":
             raise StoreUnavailable("it does not say whether it wrote")
         await asyncio.Event().wait()
+        return None
 
     monkeypatch.setattr(store, "save", slow_save)
     monkeypatch.setattr(store, "restore", failing_restore)
@@ -143,7 +144,6 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
         update.cancel()
     async with asyncio.timeout(5):
         await asyncio.wait((update,))
-        while await b.has_inflight("t"):
-            await asyncio.sleep(0.02)
+    assert await b._parts._waiter.until_settled(operation, 5)
     assert await values_of(b, "t") == {"turn": 1}
     assert (await b.explain(operation)).run.rollback_state == "done"

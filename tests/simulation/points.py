@@ -78,7 +78,7 @@ _WAYS = {
     "Settlement._recreate / put": "removed and finished again",
     "Settlement._recreate / thread": "an operation is finished again",
     "Settlement._refence / refence": "deaf",
-    "Settlement._undo / readopt": "undoing fails",
+    "Settlement._try_again / readopt": "undoing fails",
     "Settlement._undo / settle": "undoing",
     "Settlement._write_unwritten / decide": "a cancel is owed",
     "StoredValues.copy / save": "operations",
@@ -111,7 +111,7 @@ WAYS: Mapping[Point, str] = {_point(text): scene for text, scene in _WAYS.items(
 
 _CALLERS = {
     "Delivery.look / standing": "operations cancelled",
-    "Settlement._undo / readopt": "operations rolled back",
+    "Settlement._try_again / readopt": "operations rolled back",
     "Settlement._undo / settle": "operations rolled back",
     "Settlement._write_unwritten / decide": "operations cancelled in an outage",
     "StoredValues.restore / restore": "operations rolled back",

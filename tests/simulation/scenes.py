@@ -278,7 +278,7 @@ SCENES: Mapping[str, Scene] = {
         "0 reject, 0.2 rollback, 0.6 rollback, 1.2 cancel",
         faults={"broken": 0.8},
         habits={**SAVES, "tracks": None},
-        helps=(("Settlement._undo", "readopt", "before", "fail"),),
+        helps=(("Settlement._try_again", "readopt", "before", "fail"),),
     ),
     "a newer fence is owed": Scene(
         "0 reject, 0.2 cancel, 0.3 enqueue, 0.3 rollback, 0.5 cancel",
