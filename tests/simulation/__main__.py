@@ -11,7 +11,7 @@ from itertools import groupby
 from pathlib import Path
 
 from tests.simulation.bugs import BUGS
-from tests.simulation.campaign import Batch, Hunt, hunt_all, laboratory, run_seed, run_seeds
+from tests.simulation.campaign import Batch, Hunt, hunt_all, laboratory, remember, run_seed, run_seeds
 from tests.simulation.faults import STRIKES
 from tests.simulation.pairs import IMPOSSIBLE, POSSIBLE, WHERE, Tally
 from tests.simulation.points import WAYS
@@ -30,7 +30,10 @@ def main(argv: list[str] | None = None) -> int:
         return show(options.seed, options.bug)
     if options.bug:
         names = list(BUGS) if options.bug == "all" else [options.bug]
-        return show_hunts(list(hunt_all(names, options.seeds, options.jobs)))
+        hunts = list(hunt_all(names, options.seeds, options.jobs))
+        if options.remember:
+            remember(hunts)
+        return show_hunts(hunts)
     return campaign(options.first, options.seeds, options.jobs, options.json)
 
 
@@ -43,6 +46,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--bug", choices=["all", *BUGS], help="plant this bug and try seeds until it is found"
     )
+    parser.add_argument("--remember", action="store_true", help="write down which seeds have found bugs")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     return parser.parse_args(argv)
 
