@@ -352,6 +352,8 @@ class Truth:
         self.beats[epoch] = self.now()
 
     def _drain(self, args: Any, kwargs: Any, handed: list[HandedOver], wrote: bool) -> None:
+        if args[0] in self.dead:  # it gives nothing away: that is its peers' to do
+            return
         self.draining.add(args[0])
         for run in self.runs.values():
             if run.portable and (run.waiting or run.due is not None) and run.home == args[0]:

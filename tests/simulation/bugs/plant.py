@@ -12,6 +12,6 @@ from tests.simulation.bugs import BUGS
 
 
 @pytest.fixture(autouse=True, scope="session")
-def _planted() -> Generator[None]:  # pyright: ignore[reportUnusedFunction] - pytest uses it
+def _planted() -> Generator[None]:
     with BUGS[os.environ["PLANT"]].planted():
         yield
