@@ -9,7 +9,9 @@ from __future__ import annotations
 from tests.simulation.bugs import limits, memory, store
 from tests.simulation.bugs.edit import Bug
 
-BUGS: dict[str, Bug] = {bug.name: bug for bug in (*store.BUGS, *memory.BUGS, *limits.BUGS)}
+_ALL = (*store.BUGS, *memory.BUGS, *limits.BUGS)
+BUGS: dict[str, Bug] = {bug.name: bug for bug in _ALL}
+assert len(BUGS) == len(_ALL), "two bugs have one name"
 
 NOT_FOUND_YET = frozenset(
     {
