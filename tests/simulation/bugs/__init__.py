@@ -42,6 +42,7 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "who-has-runs-is-pruned": _STORES + "pruning.py::test_dead_workers_go_when_nothing_of_theirs_is_left",
     "who-waits-is-ended-in-his-turn": _TESTS
     + "test_time_limits.py::test_a_turn_that_comes_in_the_same_moment_wins",
+    "zombies-adopt": _STORES + "rollbacks.py::test_a_zombie_adopts_nothing",
 }
 """Guards that the simulation does not miss within the seeds of CI: another one stands before them, what they
 keep up is no property of it (the age of what is pruned), or they matter at one instant only. Each with the
