@@ -317,12 +317,22 @@ def explain_run(
 
 @db.command("migrate", epilog=EXIT_CODES)
 def db_migrate(
-    *, store: Store = None, redis: Redis = None, namespace: Namespace = None, as_json: AsJson = False
+    *,
+    grant_to: Annotated[
+        str | None,
+        typer.Option(
+            "--grant-to", metavar="ROLE", help="PostgreSQL: give this role what a worker needs, and no more"
+        ),
+    ] = None,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
 ) -> int:
     """Create the store, or bring its schema up to date. Harmless when there is nothing to do."""
     from coordinator.cli.database import migrate
 
-    return _await(migrate(Where(store, redis, namespace).settings(), as_json=as_json))
+    return _await(migrate(Where(store, redis, namespace).settings(), grant_to=grant_to, as_json=as_json))
 
 
 @db.command("check", epilog=EXIT_CODES)

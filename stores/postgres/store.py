@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from stores.catalogue import NewThread, ThreadPatch
-from stores.errors import StoreUnavailable, ThreadExists, ThreadNotFound
+from stores.errors import StoreRefused, StoreUnavailable, ThreadExists, ThreadNotFound
 from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
@@ -104,7 +104,13 @@ class PostgresStore(SQLTransactions):
                     f"schema {self._options.schema!r} has version {found}",
                     hint="Run `coordinator db migrate` first.",
                 )
-            await schema.migrate(cx, self._options.schema)
+            try:
+                await schema.migrate(cx, self._options.schema)
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise StoreRefused(
+                    f"schema {self._options.schema!r} has version {found}, and this role may not change it:"
+                    f" run `coordinator db migrate` as its owner ({error})"
+                ) from None
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
@@ -266,6 +272,11 @@ class PostgresStore(SQLTransactions):
     def heart(self) -> PostgresHeart:
         """For the heartbeat's thread: see `stores.base.HeartStore`."""
         return PostgresHeart(self._address, self._options, now=self._now)
+
+    async def grant(self, role: str) -> None:
+        """See `stores.inspection.GrantingStore`."""
+        async with self._connection() as cx, cx.transaction():
+            await schema.grant(cx, self._options.schema, role)
 
     async def inspect(self) -> Inspection:
         """Look the schema over; the store need not be open. See `stores.inspection`."""

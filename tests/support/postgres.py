@@ -80,7 +80,9 @@ class Database:
         name = f"test_{uuid4().hex[:12]}"
         async with self.connection() as cx:
             await cx.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
-            await schema.migrate(cx, name, grant_to=name)
+            await schema.migrate(cx, name)
+            async with cx.transaction():
+                await schema.grant(cx, name, name)
         self._names.append(name)
         return name
 

@@ -57,8 +57,8 @@ def _watcher(claims: Sequence[Claim], *, as_json: bool) -> Watcher:
 
 
 async def _must_answer(redis: str) -> None:
-    from coordinator.redis.address import redact_url
     from coordinator.redis.link import RedisLink
+    from coordinator.urls import redact_url
 
     try:
         link = RedisLink(redis, budget=2.0)

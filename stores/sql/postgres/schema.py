@@ -74,11 +74,10 @@ async def version(cx: Any, schema: str) -> int:
     return found
 
 
-async def migrate(cx: Any, schema: str, *, grant_to: str | None = None) -> list[str]:
+async def migrate(cx: Any, schema: str) -> list[str]:
     """Bring the schema to the newest version, all or nothing; answer the names of what was applied.
 
-    Safe when several processes start at once: each looks again under an advisory lock. `grant_to`: a role
-    that gets the rights of a worker, and no more.
+    Safe when several processes start at once: each looks again under an advisory lock.
     """
     async with cx.transaction():
         await cx.fetchval("SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))", _MARK, schema)
@@ -97,8 +96,6 @@ async def migrate(cx: Any, schema: str, *, grant_to: str | None = None) -> list[
         if todo:
             for script in functions():
                 await cx.execute(named(script, schema))
-        if grant_to is not None:
-            await _grant(cx, schema, grant_to)
     return [migration.name for migration in todo]
 
 
@@ -109,13 +106,17 @@ COMMENT ON TABLE rc.schema_version IS '{_MARK}';
 """
 
 
-async def _grant(cx: Any, schema: str, role: str) -> None:
-    """What a worker needs: rows, not tables."""
+async def grant(cx: Any, schema: str, role: str) -> None:
+    """What a worker needs: rows, not tables. Within a transaction."""
     quoted = await cx.fetchval("SELECT quote_ident($1)", role)
-    for grant in (
-        f"USAGE ON SCHEMA {schema}",
-        f"SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema}",
-        f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema}",
+    rows = "SELECT, INSERT, UPDATE, DELETE"
+    later = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT"
+    for script in (
+        f"GRANT USAGE ON SCHEMA {schema} TO {quoted}",
+        f"GRANT {rows} ON ALL TABLES IN SCHEMA {schema} TO {quoted}",
+        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {quoted}",
+        f"REVOKE INSERT, UPDATE, DELETE ON {schema}.schema_version FROM {quoted}",
+        f"{later} {rows} ON TABLES TO {quoted}",
+        f"{later} EXECUTE ON FUNCTIONS TO {quoted}",
     ):
-        await cx.execute(f"GRANT {grant} TO {quoted}")
-    await cx.execute(f"REVOKE INSERT, UPDATE, DELETE ON {schema}.schema_version FROM {quoted}")
+        await cx.execute(script)
