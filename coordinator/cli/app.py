@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
@@ -354,9 +355,17 @@ app.command("dev", epilog=EXIT_CODES)(servers.dev)
 # -- demo
 
 
+class DemoStore(StrEnum):
+    sqlite = "sqlite"
+    postgres = "postgres"
+
+
 @app.command("demo", epilog=EXIT_CODES)
 def demo(
     *,
+    store: Annotated[
+        DemoStore, typer.Option("--store", help="A file, or a PostgreSQL that the demo starts")
+    ] = DemoStore.sqlite,
     redis: Redis = None,
     as_json: AsJson = False,
 ) -> int:
@@ -367,4 +376,4 @@ def demo(
     """
     from coordinator.cli.demo.program import demonstrate
 
-    return _await(demonstrate(redis, as_json=as_json))
+    return _await(demonstrate(redis, as_json=as_json, on_postgres=store is DemoStore.postgres))

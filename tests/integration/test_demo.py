@@ -70,13 +70,15 @@ def left_in(folder: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.multiprocess
 @pytest.mark.timeout(120)
-async def test_all_eight_claims_hold(tmp_path: Path) -> None:
+@pytest.mark.parametrize("store", ["sqlite", "postgres"])
+async def test_all_eight_claims_hold(tmp_path: Path, store: str) -> None:
     began = time.monotonic()
-    process = await start("--json", folder=tmp_path)
+    process = await start("--json", "--store", store, folder=tmp_path)
     out, err = await process.communicate()
     report = json.loads(out)
     assert process.returncode == 0, (report, err)
     assert report["ok"]
+    assert store in report["store"].lower()
     assert [claim["ok"] for claim in report["claims"]] == [True] * 8
     assert [claim["number"] for claim in report["claims"]] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert report["claims"][0]["measured"]["delivered"]["count"] >= 50
