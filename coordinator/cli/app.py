@@ -346,6 +346,23 @@ def db_check(
     return _await(check(Where(store, redis, namespace).settings(), as_json=as_json))
 
 
+@db.command("copy", epilog=EXIT_CODES)
+def db_copy(
+    *,
+    source: Annotated[str, typer.Option("--from", metavar="URL", help="sqlite:///path")],
+    target: Annotated[str, typer.Option("--to", metavar="URL", help="postgresql://owner@host/database")],
+    as_json: AsJson = False,
+) -> int:
+    """Move a deployment from an SQLite file to PostgreSQL: every row, compared when all are there.
+
+    Stop all workers first. What was interrupted goes on where it ended. The file stays as it is; the schema
+    (COORDINATOR_POSTGRES_SCHEMA) must be empty, and opens as a store when the copy is complete.
+    """
+    from coordinator.cli.copying import copy_store
+
+    return _await(copy_store(Where().settings(), source=source, target=target, as_json=as_json))
+
+
 # -- servers
 
 app.command("serve", epilog=EXIT_CODES)(servers.serve)

@@ -71,6 +71,10 @@ class PostgresStore(SQLTransactions):
     def _pool(self, size: int, longest: float, name: str) -> Connections:
         return Connections(self._address, self._options, size=size, longest=longest, name=name)
 
+    @property
+    def schema(self) -> str:
+        return self._options.schema
+
     def _now(self) -> Any:
         """None = the server's clock."""
         return None if self._clock is None else self._clock()
@@ -95,7 +99,7 @@ class PostgresStore(SQLTransactions):
             self._open = True
 
     async def _check_and_migrate(self) -> None:
-        async with self._connection() as cx:
+        async with self.connection() as cx:
             found = await schema.version(cx, self._options.schema)
             if found == schema.migrations()[-1].number:
                 return
@@ -113,7 +117,7 @@ class PostgresStore(SQLTransactions):
                 ) from None
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
+    async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
         """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
         try:
             cx = await asyncpg.connect(**self._address.arguments(), timeout=CONNECT_WITHIN)
@@ -275,10 +279,10 @@ class PostgresStore(SQLTransactions):
 
     async def grant(self, role: str) -> None:
         """See `stores.inspection.GrantingStore`."""
-        async with self._connection() as cx, cx.transaction():
+        async with self.connection() as cx, cx.transaction():
             await schema.grant(cx, self._options.schema, role)
 
     async def inspect(self) -> Inspection:
         """Look the schema over; the store need not be open. See `stores.inspection`."""
-        async with self._connection() as cx:
+        async with self.connection() as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())

@@ -38,6 +38,7 @@ COMMANDS = [
     ("explain",),
     ("db", "migrate"),
     ("db", "check"),
+    ("db", "copy"),
     ("keys", "create"),
     ("keys", "list"),
     ("keys", "revoke"),

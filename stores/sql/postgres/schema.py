@@ -47,22 +47,27 @@ def named(sql: str, schema: str) -> str:
 _LOOK = (
     "SELECT to_regclass($1 || '.schema_version') IS NOT NULL,"
     " obj_description(to_regclass($1 || '.schema_version'), 'pg_class'),"
-    " (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1))"
+    " (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)),"
+    " to_regclass($1 || '.copying') IS NOT NULL"
 )
 
 
 async def version(cx: Any, schema: str) -> int:
     """The schema's version, 0 where it is empty or absent.
 
-    Raises StoreRefused where it belongs to another program or is newer than this one.
+    Raises StoreRefused where it belongs to another program, is newer than this one, or is half a copy.
     """
-    there, mark, relations = await cx.fetchrow(_LOOK, schema)
+    there, mark, relations, copying = await cx.fetchrow(_LOOK, schema)
     if not there and not relations:
         return 0
     if not there or mark != _MARK:
         raise StoreRefused(
             f"Schema {schema!r} of this database belongs to another program: name another schema"
             " (postgres_schema)"
+        )
+    if copying:
+        raise StoreRefused(
+            f"Schema {schema!r} holds half a copy: run `coordinator db copy` again, which goes on with it"
         )
     found: int = await cx.fetchval(f"SELECT COALESCE(max(version), 0) FROM {schema}.schema_version")
     newest = migrations()[-1].number
