@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, cast
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from coordinator.assistants.registry import Assistants
 from coordinator.crons.schedule import MAX_LENGTH
+from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.wire.bodies import (
     Body,
     Direction,
@@ -126,7 +127,7 @@ def payload_of(body: CronCreate | CronPatch) -> JsonObject:
     return {name: value for name, value in given.items() if name in RunCreate.model_fields}
 
 
-class Cron(BaseModel):
+class Cron(LazyModel):
     cron_id: str
     assistant_id: str | None
     thread_id: str | None
