@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -22,6 +21,7 @@ from coordinator.gateway.wire.bodies import (
     RunOptions,
 )
 from coordinator.gateway.wire.documents import ALWAYS, parts_of
+from coordinator.webhooks.document import without_path
 from stores.crons import CronOrder, CronRow
 from stores.times import instant, iso
 
@@ -173,9 +173,5 @@ def cron_document(row: CronRow, assistants: Assistants) -> Cron:
 
 
 def _shown(payload: JsonObject) -> JsonObject:
-    """The path of a webhook may be a secret, and a list is read by more people than it was told."""
     webhook: Any = payload.get("webhook")
-    if not isinstance(webhook, str):
-        return payload
-    parts = urlsplit(webhook)
-    return {**payload, "webhook": f"{parts.scheme}://{parts.netloc}/…"}
+    return {**payload, "webhook": without_path(webhook)} if isinstance(webhook, str) else payload
