@@ -76,7 +76,7 @@ def webhooks_retry(
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Send again what was given up, with all attempts before it. A server of the store does it within seconds."""
+    """Send again what was given up, with all attempts before it. Servers do it within seconds."""
     from coordinator.cli.webhooks import retry_webhooks
 
     settings = Where(store, redis, namespace).settings()
