@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from typer.main import get_command
 
-from coordinator.cli import failures, key_commands, servers
+from coordinator.cli import failures, key_commands, servers, upkeep_commands
 from coordinator.cli.awaiting import finish as _await
 from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Namespace, Redis, Store, Where
 
@@ -35,6 +35,8 @@ def _group(name: str, about: str) -> typer.Typer:
 runs = _group("runs", "List, show and cancel runs.")
 workers = _group("workers", "The workers of the deployment.")
 threads = _group("threads", "What runs are serialised on.")
+app.add_typer(upkeep_commands.webhooks, name="webhooks")
+app.add_typer(upkeep_commands.crons, name="crons")
 app.add_typer(key_commands.keys, name="keys")
 db = _group("db", "Create, migrate and check the store.")
 

@@ -301,6 +301,7 @@ def _place(
     replaced: tuple[Decision, ...],
     now: int,
 ) -> Admission:
+    """Who takes the place of its own parent is nobody's child: else it would end with that."""
     step = 1 if holds else 0
     fence, seq, temporary = cx.execute(
         _TOUCH_THREAD,
@@ -314,6 +315,7 @@ def _place(
         },
     ).fetchone()
     fence = fence if holds else 0
+    admission = Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))
     not_before = None if run.delay_ms is None else now + run.delay_ms * 1000
     values: tuple[Any, ...] = (
         run.run_id,
@@ -336,7 +338,7 @@ def _place(
         storable(run.model_name),
         *stamp(run.created_at),
         now,
-        run.parent_run_id,
+        None if admission.ended(run.parent_run_id) else run.parent_run_id,
         run.timeout_ms,
         run.idle_timeout_ms,
         None
@@ -352,4 +354,4 @@ def _place(
             "INSERT INTO webhooks (run_id, thread_id, user_id, url, created_at) VALUES (?, ?, ?, ?, ?)",
             (run.run_id, run.thread_id, run.user_id, run.webhook, now),
         )
-    return Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))
+    return admission

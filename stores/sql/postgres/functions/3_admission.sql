@@ -70,6 +70,10 @@ BEGIN
         END IF;
         RETURN;
     END IF;
+    IF more IS NOT NULL AND NOT EXISTS
+            (SELECT FROM rc.runs WHERE run_id = _parent AND status IN ('pending', 'running', 'success')) THEN
+        _parent := NULL; -- who takes the place of its own parent is nobody's child: else it would end with that
+    END IF;
     said := 'admitted';
     v_home := NOT holds AND NOT _beside;
     v_not_before := v_now + _delay_ms * 1000;
