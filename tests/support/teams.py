@@ -39,8 +39,8 @@ async def team_of(
 ) -> AsyncGenerator[list[RunManager]]:
     """Started workers on one store, an SQLite file unless `store` names another; where hints travel, they
     hear each other when this returns."""
-    store = {"store": f"sqlite:///{folder / 'runs.db'}"}
-    settings = Settings(redis=redis, namespace=namespace, **{**store, **QUICK, **overrides})
+    given: dict[str, Any] = {"store": f"sqlite:///{folder / 'runs.db'}", **QUICK, **overrides}
+    settings = Settings(redis=redis, namespace=namespace, **given)
     async with AsyncExitStack() as stack:
         team = [await stack.enter_async_context(open_coordinator(settings=settings)) for _ in range(size)]
         for manager in team if redis or settings.store.startswith("postgresql:") else ():
