@@ -169,7 +169,8 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
 
         Limits in s ("default" = the setting, None = off), each ends the run with status `timeout`:
         `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
-        its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success.
+        its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success;
+        one that takes the place of its parent has none.
         `webhook`: the URL that is sent the run once it has settled, by a worker that delivers webhooks.
         `firing`: the moment of a cron that this run is for; CronFired where another run was.
 

@@ -127,6 +127,14 @@ class Admission(NamedTuple):
     existing: RunRow | None = None
     temporary: bool = False
 
+    def ended(self, run_id: str | None) -> bool:
+        """That run was in flight until this one took its place, or its parent's."""
+        return any(
+            one.won and one.run_id == run_id
+            for decision in self.replaced
+            for one in (decision, *decision.children)
+        )
+
 
 class Claimed(NamedTuple):
     run_id: str

@@ -243,7 +243,7 @@ class Admissions:
             metadata=new.metadata,
             kwargs=new.kwargs,
             user_id=new.user_id,
-            parent_run_id=new.parent_run_id,
+            parent_run_id=None if admission.ended(new.parent_run_id) else new.parent_run_id,
             created_at=new.created_at,
             updated_at=new.created_at,
             model_name=new.model_name,

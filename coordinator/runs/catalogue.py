@@ -48,5 +48,5 @@ class Catalogue:
 
     async def delete_run(self, run_id: str, thread_id: str | None, user_id: str | None) -> None:
         deleted = await self._store.delete_run(run_id, thread_id=thread_id, user_id=user_id)
-        self._registry.drop(run_id)
+        self._registry.removed(run_id)
         self._event_log.remove(deleted.thread_id, run_id)

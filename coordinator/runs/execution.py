@@ -111,7 +111,7 @@ class Execution:
 
     async def _attempt(self, entry: Entry, assistant: Assistant) -> Outcome | None:
         started = await self.lifecycle.start(entry, assistant.states)
-        if started is None or entry.own is None or entry.closed:  # it may be forced while the store answers
+        if started is None or entry.own is None:
             return None
         context = self.context(entry, entry.own, started, Services)
         current_run.set(context)

@@ -81,7 +81,8 @@ class Lifecycle:
 
     def _running(self, entry: Entry, own: Ownership, started: Started) -> Started | None:
         entry.started = True
-        if entry.abort is not None:  # a cancel came while `running` was being written
+        # While `running` was being written a cancel came, or its time to stop was over without one.
+        if entry.abort is not None or entry.closed:
             return self._refused(entry)
         record = entry.record
         record.status, record.updated_at = RunStatus.running, self._stamps.now()

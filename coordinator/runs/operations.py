@@ -154,9 +154,7 @@ class Operations:
                 await states.delete(thread_id, held.own.run_id, held.own.fence)
             await self._store.delete_thread(held.own)
         for record in self._registry.of_thread(thread_id):
-            known = self._registry.entry(record.run_id)
-            if known is None or known.settled.is_set():
-                self._registry.drop(record.run_id)
+            self._registry.removed(record.run_id)
 
     async def _visible(self, thread_id: str, user_id: str | None) -> ThreadRow:
         thread = await self._store.thread(thread_id)

@@ -50,6 +50,7 @@ class Entry:
     `warned` says why the task was told to stop although nothing is decided (shutdown). `handed_over`:
     another worker executes it; this entry has left the registry. `inline`: it is being settled in
     its caller's own steps, who does not wait for a store that is away. `temporary`: its thread is.
+    `trying_again`: another attempt of its rollback has been asked for, and not answered yet.
     """
 
     def __init__(self, record: RunRecord, own: Ownership | None, clocks: Clocks = _REAL) -> None:
@@ -84,7 +85,7 @@ class Entry:
         self.stopped_at: int | None = None
         self.settling: asyncio.Future[Any] | None = None
         self.inline = False
-        self.temporary = False
+        self.temporary = self.trying_again = False
         if own is not None:
             self.turn.set()
 
@@ -363,6 +364,11 @@ class Registry:
                 if due > now and len(finished) <= self._keep_max:
                     break
                 self.drop(run_id)
+
+    def removed(self, run_id: str) -> None:
+        """Its row is gone. Where it is not over here it stays: the tick finds that, and ends it."""
+        if run_id not in self._unsettled:
+            self.drop(run_id)
 
     def drop(self, run_id: str) -> None:
         """Forget a run; the store keeps it."""

@@ -167,6 +167,8 @@ class Settlement:
             return
         if entry.forced:
             await self._refence(entry)
+        if entry.trying_again:  # begun anew while that was asked for: it may have a newer fence
+            await self._try_again(entry)
         await self._write_unwritten(entry)
         finish, end = await self._finish(entry)
         if finish.undo:
@@ -252,13 +254,20 @@ class Settlement:
                 raise
             except Exception as failure:
                 logger.exception("Rolling back run %r failed", own.run_id)
-                if (again := await self._persist(entry, partial(self._store.readopt, own))) is not None:
-                    entry.own = again
+                if await self._try_again(entry):
                     await asyncio.sleep(AGAIN)
                     continue
                 state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
             settled = with_times(Outcome(end.status, error, values=values), entry)
             return await self._persist(entry, partial(self._store.settle, own, settled, state))
+
+    async def _try_again(self, entry: Entry) -> bool:
+        """Another attempt of the rollback, with a fence of its own; False = there have been enough."""
+        entry.trying_again = True
+        again = await self._persist(entry, partial(self._store.readopt, _own(entry)))
+        entry.trying_again = False
+        entry.own = again or entry.own
+        return again is not None
 
     async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
         """The row has vanished (and nobody took the thread): write it anew, once. A decision that came

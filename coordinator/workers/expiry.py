@@ -52,7 +52,7 @@ class Expiry:
             removed = await self._store.expire_threads(limit=BATCH)
             for thread in removed:
                 for run_id in thread.run_ids:
-                    self._registry.drop(run_id)
+                    self._registry.removed(run_id)
                     self._event_log.remove(thread.thread_id, run_id)
             if not removed:
                 return

@@ -206,6 +206,29 @@ async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
         assert await gone(manager.events(run.run_id))
 
 
+@pytest.mark.parametrize("how", ["deleted", "expired"])
+async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how: str) -> None:
+    """Its worker had not heard yet that it is over when the run was removed there."""
+    async with team_of(2, tmp_path, tick=3600.0, sweep=3600.0) as (a, b):
+        run, agent = await launched(b, "t", after_seconds=3600)
+        assert run.task is not None
+        waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))
+        await a.cancel(run.run_id, wait=5)
+        assert not run.task.done()
+        if how == "deleted":
+            await b.delete_run(run.run_id)
+        else:
+            await b.patch_thread("t", ttl=0.001)
+            await asyncio.sleep(0.01)
+            await sweep(b)
+        await b._parts.watch.tick()
+        async with asyncio.timeout(5):
+            with pytest.raises(RunNotFound):
+                await waiting
+            await asyncio.wait((run.task,))
+    assert not agent.started.is_set()
+
+
 async def test_each_user_sees_his_own(team: list[RunManager]) -> None:
     run, agent = await running(team[0], "t", user_id="u", metadata={"k": 1})
     for manager in team:

@@ -93,6 +93,18 @@ async def test_a_child_that_comes_too_late(team: list[RunManager]) -> None:
     assert not await a.has_inflight("t2")
 
 
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_who_takes_the_place_of_its_parent_outlives_it(team: list[RunManager], strategy: str) -> None:
+    a, b = team
+    parent, _ = await running(a, "t")
+    heir, agent = await launched(
+        b, "t", Agent(returns="anew"), multitask_strategy=strategy, parent_run_id=parent.run_id
+    )
+    agent.may_end.set()
+    assert await b.wait(heir.run_id, timeout=5) == "anew"
+    assert (await a.run(heir.run_id)).parent_run_id is heir.parent_run_id is None
+
+
 async def test_a_parent_of_another_user_looks_missing(team: list[RunManager]) -> None:
     a, b = team
     parent, _ = await running(a, "t", user_id="u")

@@ -14,7 +14,7 @@ from coordinator import RunContext, RunManager, RunRecord, RunStatus, StaleFence
 from coordinator.telemetry import Event
 from coordinator.telemetry.events import RunEmitted, RunForced
 from stores.rows import Ownership
-from tests.support.agents import Agent, running
+from tests.support.agents import Agent, launched, running
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -121,6 +121,36 @@ async def test_its_context_refuses_everything(impatient: list[RunManager]) -> No
     assert deaf.cancels == 1
     next_agent.may_end.set()
     await b.wait(new.run_id, timeout=5)
+
+
+async def test_what_is_forced_while_its_start_is_written_does_not_begin(
+    impatient: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had its turn at the very end of a drain."""
+    a, b = impatient
+    start, written, answered = a._store.start, asyncio.Event(), asyncio.Event()
+
+    async def slowly(*args: Any) -> Any:
+        answer = await start(*args)
+        written.set()
+        await answered.wait()
+        return answer
+
+    monkeypatch.setattr(a._store, "start", slowly)
+    run, agent = await launched(a, "t")
+    await written.wait()
+    entry = a._parts.registry.entry(run.run_id)
+    assert entry is not None
+    a._parts.settlement.force(entry)
+    async with asyncio.timeout(5):
+        await entry.settled.wait()
+    answered.set()
+    assert run.task is not None
+    async with asyncio.timeout(5):
+        await asyncio.wait((run.task,))
+    assert not agent.started.is_set()
+    assert run.status is (await b.run(run.run_id)).status is RunStatus.error
+    assert not await a.has_inflight("t")
 
 
 async def test_a_job_in_a_thread_that_ends_after_the_force(impatient: list[RunManager]) -> None:

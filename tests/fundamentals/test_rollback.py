@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import RunManager
+from coordinator import RunManager, StoreUnavailable
 from coordinator.schemas import Json
 from tests.support.agents import Agent, launched, running
 
@@ -96,3 +96,54 @@ async def test_one_that_fails_is_tried_three_times(
     assert run.error == (None if undone else "Rollback failed: ZeroDivisionError: no way back")
     assert agent.stopped.is_set()
     await running(alone, "t")
+
+
+@pytest.mark.parametrize("how", ["not answered", "its caller leaves"])
+async def test_an_operation_whose_second_try_is_not_heard_of(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """It ends in its caller's own steps, so what is interrupted there is begun anew, with the fence of that
+    try."""
+    a, b = team
+    await a.update_thread("t", {"turn": 1})
+    store: Any = a._store
+    save, restore, readopt = store.save, store.restore, store.readopt
+    saved, cancelled, counted = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    failures = [RuntimeError("not this time")]
+
+    async def slow_save(*args: Any) -> None:
+        await save(*args)
+        saved.set()
+        await cancelled.wait()
+
+    async def failing_restore(*args: Any) -> Json:
+        if failures:
+            raise failures.pop()
+        return await restore(*args)
+
+    async def unheard_readopt(*args: Any) -> Any:
+        answer = await readopt(*args)
+        if counted.is_set():
+            return answer
+        counted.set()
+        if how == "not answered":
+            raise StoreUnavailable("it does not say whether it wrote")
+        await asyncio.Event().wait()
+        return None
+
+    monkeypatch.setattr(store, "save", slow_save)
+    monkeypatch.setattr(store, "restore", failing_restore)
+    monkeypatch.setattr(store, "readopt", unheard_readopt)
+    update = asyncio.create_task(a.update_thread("t", {"turn": 2}))
+    await saved.wait()
+    operation = await store.holder("t")
+    assert await b.cancel(operation, action="rollback")
+    cancelled.set()
+    await counted.wait()
+    if how == "its caller leaves":
+        update.cancel()
+    async with asyncio.timeout(5):
+        await asyncio.wait((update,))
+    assert await b._parts._waiter.until_settled(operation, 5)
+    assert await values_of(b, "t") == {"turn": 1}
+    assert (await b.explain(operation)).run.rollback_state == "done"

@@ -44,6 +44,7 @@ COMMANDS = [
     ("webhooks", "retry"),
     ("crons", "list"),
     ("crons", "delete"),
+    ("db", "copy"),
     ("keys", "create"),
     ("keys", "list"),
     ("keys", "revoke"),

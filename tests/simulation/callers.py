@@ -18,6 +18,7 @@ from coordinator.errors import (
 from coordinator.event_log import End
 from coordinator.schemas import RunStatus
 from tests.simulation.agents import Agent, Habits
+from tests.simulation.clients import Clients
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -33,6 +34,7 @@ class Callers:
     def __init__(self, world: World, chance: Random) -> None:
         self._world, self._chance = world, chance
         self._threads = [f"t{number}" for number in range(chance.choice((1, 1, 2)))]
+        clients = Clients(chance, self._threads, self._somebody, lambda: self._user)
         self._calls: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {
             "create": self._create,
             "cancel": self._cancel,
@@ -49,6 +51,10 @@ class Callers:
             "counters": self._counters,
             "cleanup": self._cleanup,
             "status": self._status,
+            "make": clients.make,
+            "change": clients.change,
+            "list": clients.listing,
+            "remove": clients.remove,
             "leave": self._leave,
         }
 
@@ -166,6 +172,7 @@ class Callers:
             or run.epoch is None
             or not run.in_flight
             or run.waiting
+            or run.due is not None
             or run.status not in ("pending", "running")
         ):
             return

@@ -22,10 +22,13 @@ class Scene:
     habits: Mapping[str, Any] = field(default_factory=dict[str, Any])
     """Of its runs."""
     aims: tuple[Aim, ...] = ()
+    """One of these may strike."""
+    helps: tuple[Aim, ...] = ()
+    """All of these may, for without them the scene does not come about."""
 
     @property
     def asked(self) -> list[tuple[float, str]]:
-        steps = (step.partition(" ") for step in self.course.split(", "))
+        steps = (step.strip().partition(" ") for step in self.course.split(","))
         return [(float(when), what) for when, _, what in steps]
 
 
@@ -235,6 +238,105 @@ SCENES: Mapping[str, Scene] = {
     "operations": Scene(
         "0 reject, 0.3 update, 0.4 copy, 0.5 update, 0.7 copy, 0.8 delete, 1 update, 1.1 copy, "
         "1.2 delete, 1.4 delete",
+        habits=SHORT,
+    ),
+    "threads that expire": Scene(
+        "0 make, 0 make, 0.1 reject, 0.3 change, 0.4 list, 0.6 change, 0.8 enqueue, 0.9 remove, 1.0 list,"
+        " 1.2 list, 1.5 make, 1.6 reject, 1.8 change, 2.2 enqueue",
+        habits=SHORT,
+    ),
+    "removed and not told": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.3 cancel, 0.4 cancel, 0.5 remove, 0.6 remove, 0.7 cancel,"
+        " 0.7 remove, 0.8 remove, 0.9 remove, 1.0 remove, 1.1 remove",
+        features={"delays": True},
+        faults={"connected": True, "lose": 1.0},
+        habits=HANGS,
+    ),
+    "removed and finished again": Scene(
+        "0 reject, 0 remove, 0.1 remove, 0.1 remove, 0.2 remove, 0.2 remove, 0.7 reject, 0.7 remove,"
+        " 0.8 remove, 0.8 remove, 0.9 remove, 1.5 reject, 1.5 remove, 1.6 remove, 1.6 remove, 1.7 remove",
+        habits={**SHORT, "pace": 0.0},
+        helps=(
+            ("Settlement._finish", "finish", "after", "fail"),
+            ("Outbox._attempt", "finish", "before", "slow"),
+        ),
+    ),
+    "an operation is finished again": Scene(
+        "0 update, 0.1 delete, 0.2 delete, 0.3 delete, 0.5 update, 0.6 delete, 0.7 delete, 0.8 delete,"
+        " 1.2 update, 1.3 delete, 1.4 delete, 1.5 delete",
+        helps=(
+            ("Settlement._finish", "finish", "after", "cancel"),
+            ("Settlement._finish", "finish", "before", "slow"),
+        ),
+    ),
+    "undoing is owed": Scene(
+        "0 reject, 0.2 rollback, 0.5 rollback, 0.9 rollback, 1.2 cancel",
+        habits={**SAVES, "tracks": None},
+        helps=(("Settlement._undo", "settle", "before", "fail"),),
+    ),
+    "another try is owed": Scene(
+        "0 reject, 0.2 rollback, 0.6 rollback, 1.2 cancel",
+        faults={"broken": 0.8},
+        habits={**SAVES, "tracks": None},
+        helps=(("Settlement._try_again", "readopt", "before", "fail"),),
+    ),
+    "a newer fence is owed": Scene(
+        "0 reject, 0.2 cancel, 0.3 enqueue, 0.3 rollback, 0.5 cancel",
+        habits={"ends": "hangs", "stops": "late", "deaf": 4.0, "tracks": None},
+        helps=(("Settlement._refence", "refence", "before", "fail"),),
+    ),
+    "a cancel is owed": Scene(
+        "0 reject, 0.3 cancel, 0.6 reject, 0.9 cancel, 1.2 reject, 1.5 cancel, 1.8 reject, 2.1 cancel",
+        processes=1,
+        habits={"ends": "hangs", "stops": "at_once", "tracks": None},
+        helps=(
+            ("Cancellations._decide", "decide", "before", "fail"),
+            ("Settlement._write_unwritten", "decide", "before", "fail"),
+        ),
+    ),
+    "operations cancelled": Scene(
+        "0 update, 0.1 cancel, 0.2 cancel, 0.3 update, 0.3 cancel, 0.4 cancel, 0.5 cancel, 0.8 update,"
+        " 0.9 cancel, 1.0 cancel, 1.1 cancel, 1.2 update, 1.3 cancel, 1.4 cancel",
+        faults={"connected": False},
+        helps=(("Lifecycle.start", "start", "before", "slow"),),
+    ),
+    "operations rolled back": Scene(
+        "0 update, 0.1 cancel, 0.2 cancel, 0.3 update, 0.3 cancel, 0.4 cancel, 0.5 cancel, 0.8 update,"
+        " 0.9 cancel, 1.0 cancel, 1.1 cancel, 1.2 update, 1.3 cancel, 1.4 cancel",
+        faults={"broken": 0.4},
+        helps=(("StoredValues.save", "save", "after", "slow"),),
+    ),
+    "operations cancelled in an outage": Scene(
+        "0 update, 0.1 cancel, 0.2 cancel, 0.3 update, 0.3 cancel, 0.4 cancel, 0.5 cancel, 0.8 update,"
+        " 0.9 cancel, 1.0 cancel, 1.1 cancel, 1.2 update, 1.3 cancel, 1.4 cancel",
+        processes=1,
+        helps=(
+            ("StoredValues.save", "save", "after", "slow"),
+            ("Cancellations._decide", "decide", "before", "fail"),
+        ),
+    ),
+    "behind an operation": Scene(
+        "0 update, 0.1 enqueue, 0.1 enqueue, 0.2 update, 0.4 cleanup, 0.5 cleanup, 1.0 update, 1.1 enqueue,"
+        " 1.2 enqueue, 1.3 cleanup, 1.4 cleanup",
+        processes=1,
+        features={"portable": True},
+        habits={"ends": "value", "steps": 1, "pace": 0.0, "tracks": None},
+        helps=(
+            ("StoredValues.save", "save", "after", "slow"),
+            ("Lifecycle._write_end.<locals>.unless_lost", "update_status", "before", "fail"),
+        ),
+    ),
+    "forgotten and claimed": Scene(
+        "0 reject, 0 enqueue, 0 enqueue, 0.1 cleanup, 0.1 cleanup, 0.15 cleanup, 0.2 cleanup, 0.5 enqueue,"
+        " 0.5 enqueue, 0.6 enqueue, 0.6 cleanup, 0.7 cleanup, 0.7 cleanup, 0.8 cleanup",
+        processes=1,
+        features={"portable": False},
+        habits={"ends": "value", "steps": 2, "pace": 0.1, "tracks": None},
+        helps=(("Lifecycle._write_end.<locals>.unless_lost", "update_status", "before", "fail"),),
+    ),
+    "words of who was removed": Scene(
+        "0 reject, 0.1 reject, 0.4 remove, 0.5 remove, 0.5 remove, 0.8 completion, 0.8 completion,"
+        " 0.9 completion, 1.0 completion, 1.1 completion, 1.2 completion, 1.3 completion",
         habits=SHORT,
     ),
     "old style": Scene(

@@ -75,7 +75,7 @@ READS = frozenset(
         "has_expired_threads",
     }
 )
-_HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "write", "_write_progress", "deliver"})
+_HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "<listcomp>", "write", "deliver"})
 
 _TABLES = (
     "transitions",

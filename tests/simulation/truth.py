@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
+from stores.catalogue import RemovedThread
 from stores.rows import Admission, Finish, HandedOver, NewRun, Orphan, Outcome, Ownership, Started
 from stores.states import OPEN, RunStatus
 
@@ -38,6 +39,8 @@ class Run:
     settled_at: float | None = None
     forced: bool = False
     deleted: bool = False
+    put_back: bool = False
+    """From a record, which has no result. Who executed it remembers that."""
     started: bool = False
     before: Any = None
     result: Any = None
@@ -195,7 +198,7 @@ class Truth:
         if took:
             self._took(run, epoch, fence)
         elif what == "recorded":
-            run.deleted = False  # put back from a record
+            run.deleted, run.put_back = False, True
         elif fence != run.fence:
             self._fence_grew(run, fence)
         run.fence = fence
@@ -203,6 +206,8 @@ class Truth:
             run.decisions += 1
             if run.decisions > 1:
                 self.wrong(f"run {run_id} was decided twice")
+            if cause == "parent" and run.parent is None:
+                self.wrong(f"run {run_id} was ended with its parent, and has none")
             self._in_time(run, cause, waited=bool((run.queued or run.due) and not run.taken_at))
             if cause == "orphaned" and epoch not in self.dead and op != "retire":
                 self.wrong(f"run {run_id} of live epoch {epoch} was ended as an orphan")
@@ -347,6 +352,8 @@ class Truth:
         self.beats[epoch] = self.now()
 
     def _drain(self, args: Any, kwargs: Any, handed: list[HandedOver], wrote: bool) -> None:
+        if args[0] in self.dead:  # it gives nothing away: that is its peers' to do
+            return
         self.draining.add(args[0])
         for run in self.runs.values():
             if run.portable and (run.waiting or run.due is not None) and run.home == args[0]:
@@ -430,6 +437,10 @@ class Truth:
         if cause == "idle" and (run := self.runs.get(run_id)) is not None:
             run.silence = max(run.silence, self.now() - run.sign_at)
 
+    def _expire_threads(self, args: Any, kwargs: Any, removed: list[RemovedThread], wrote: bool) -> None:
+        for thread in removed:
+            self.values.pop(thread.thread_id, None)
+
     # -- what tasks do
 
     def sign(self, run_id: str) -> None:
@@ -484,7 +495,8 @@ class Truth:
             self.wrong(f"wait for {run_id} returned while it is in flight")
         if status is None:
             expected = run.result if run.status is RunStatus.success else None
-            if run.status in (RunStatus.error, RunStatus.timeout) or result != expected:
+            known = result == expected or run.put_back
+            if run.status in (RunStatus.error, RunStatus.timeout) or not known:
                 self.wrong(f"wait for {run_id} ({run.status}) returned {result!r}, not {expected!r}")
         elif run.status is not status:
             self.wrong(f"wait for {run_id} said {status}, it is {run.status}")

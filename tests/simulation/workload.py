@@ -28,6 +28,10 @@ WEIGHTS = {
     "counters": 1,
     "cleanup": 1,
     "status": 1,
+    "make": 1,
+    "change": 1,
+    "list": 1,
+    "remove": 1,
     "leave": 1,
 }
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from coordinator.settings import Settings
 from stores.errors import StoreUnavailable
-from tests.simulation import stand_ins, workload
+from tests.simulation import pairs, stand_ins, workload
 from tests.simulation.agents import Habits
 from tests.simulation.bus import Bus
 from tests.simulation.callers import Callers
@@ -46,12 +46,12 @@ class World:
         self.truth.term = SETTINGS.lease_ttl - SETTINGS.lease_margin
         self.faults: Faults = draw(self.chance)
         self.features = workload.draw(self.chance)
-        self.scene, self.aim = self._steer()
+        self.scene, self.aims = self._steer()
         self.settings = SETTINGS
         if self.features.settings:
             self.settings = Settings(**{**SETTINGS.model_dump(), **self.features.settings})
         asked = [] if self.scene is None else self.scene.asked
-        troubled = self.aim is not None or any(what not in workload.WEIGHTS for _, what in asked)
+        troubled = bool(self.aims) or any(what not in workload.WEIGHTS for _, what in asked)
         self.truth.quiet = self.faults.none and not troubled
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
         self.truth.longest_stop = SETTINGS.force_after + 0.5
@@ -75,24 +75,30 @@ class World:
 
     # -- where the seed goes
 
-    def _steer(self) -> tuple[Scene | None, Aim | None]:
-        """Half of the seeds go where chance leads them, the others where a guard is needed."""
-        if self.chance.random() < 0.5:
-            return None, None
-        scene = SCENES[self.chance.choice(tuple(SCENES))]
-        aim = self.chance.choice(scene.aims) if scene.aims and self.chance.random() < 0.7 else None
-        if self.chance.random() < 0.3:  # what the scene is about, and nothing else
+    def _steer(self) -> tuple[Scene | None, tuple[Aim, ...]]:
+        """A third of the seeds go where chance leads them, a third where a guard is needed, and a third to
+        one given pair of an await point and a fault."""
+        chance, aim = self.chance, pairs.aim_of(self.seed)
+        if aim is not None:
+            scene, aims = pairs.way_to(aim)
+        elif chance.random() < 0.5:
+            return None, ()
+        else:
+            scene = SCENES[chance.choice(tuple(SCENES))]
+            aims = (chance.choice(scene.aims),) if scene.aims and chance.random() < 0.7 else ()
+        aims += scene.helps
+        if chance.random() < (0.3 if aim is None else 0.7):  # what the scene is about, and nothing else
             given = self.faults
             self.faults = Faults(connected=given.connected, proofs=given.proofs, disordered=given.disordered)
         for name, value in scene.faults.items():
-            setattr(self.faults, name, value)
+            setattr(self.faults, name, dict(value) if name == "strike" else value)
         for name, value in scene.features.items():
             setattr(self.features, name, value)
-        if aim is not None:
-            self.faults.strike.setdefault(aim[3], 0.0)
-            self.faults.crashes += aim[3] == "crash"
-            self.faults.pauses += aim[3] == "pause"
-        return scene, aim
+        for *_, strike in aims:
+            self.faults.strike.setdefault(strike, 0.0)
+            self.faults.crashes += strike == "crash"
+            self.faults.pauses += strike == "pause"
+        return scene, aims
 
     def _plan(self) -> list[tuple[float, str]]:
         if self.scene is None:
@@ -229,8 +235,9 @@ class World:
         if self.calm:
             return None, True
         chance, before = self.chance, self.chance.random() < 0.5
-        if self.aim is not None and self.aim[:2] == (point, op) and chance.random() < 0.5:
-            return self.aim[3], self.aim[2] == "before"
+        for *aimed_at, where, strike in self.aims:
+            if aimed_at == [point, op] and chance.random() < 0.5:
+                return strike, where == "before"
         for name, share in self.faults.strike.items():
             if chance.random() < share:
                 return name, before

@@ -101,7 +101,7 @@ async def _serve(
     from coordinator.gateway.app import DEMO, create_gateway  # noqa: PLC0415
     from coordinator.gateway.exposure import check_exposure  # noqa: PLC0415
     from coordinator.gateway.server.serving import Http, Retreat  # noqa: PLC0415
-    from coordinator.redis.address import redact_url  # noqa: PLC0415
+    from coordinator.urls import redact_url  # noqa: PLC0415
     from coordinator.workers.signals import draining_on_signals  # noqa: PLC0415
 
     access = check_exposure(gateway)
@@ -122,7 +122,7 @@ async def _serve(
                     Ready(
                         epoch=manager.epoch,
                         grace=manager.grace,
-                        store=redact_url(settings.store),
+                        store=settings.shown_store,
                         redis=None if settings.redis is None else redact_url(settings.redis),
                         keys=gateway.api_keys is not None,
                         access=access,

@@ -198,7 +198,7 @@ def _same_key(cx: sqlite3.Connection, run: NewRun) -> RunRow | None:
     row = cx.execute(
         f"SELECT {RUN_COLUMNS} FROM runs WHERE idempotency_key = :key AND (COALESCE(user_id, '') = :user"
         " OR thread_id = :thread)"
-        " ORDER BY thread_id = :thread AND COALESCE(user_id, '') = :user DESC LIMIT 1",
+        " ORDER BY thread_id = :thread AND COALESCE(user_id, '') = :user DESC, run_id LIMIT 1",
         {"key": run.idempotency_key, "user": run.user_id or "", "thread": run.thread_id},
     ).fetchone()
     if row is None:
@@ -301,6 +301,7 @@ def _place(
     replaced: tuple[Decision, ...],
     now: int,
 ) -> Admission:
+    """Who takes the place of its own parent is nobody's child: else it would end with that."""
     step = 1 if holds else 0
     fence, seq, temporary = cx.execute(
         _TOUCH_THREAD,
@@ -314,6 +315,7 @@ def _place(
         },
     ).fetchone()
     fence = fence if holds else 0
+    admission = Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))
     not_before = None if run.delay_ms is None else now + run.delay_ms * 1000
     values: tuple[Any, ...] = (
         run.run_id,
@@ -336,7 +338,7 @@ def _place(
         storable(run.model_name),
         *stamp(run.created_at),
         now,
-        run.parent_run_id,
+        None if admission.ended(run.parent_run_id) else run.parent_run_id,
         run.timeout_ms,
         run.idle_timeout_ms,
         None
@@ -352,4 +354,4 @@ def _place(
             "INSERT INTO webhooks (run_id, thread_id, user_id, url, created_at) VALUES (?, ?, ?, ?, ?)",
             (run.run_id, run.thread_id, run.user_id, run.webhook, now),
         )
-    return Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))
+    return admission

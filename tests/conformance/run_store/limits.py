@@ -8,7 +8,7 @@ import pytest
 
 from stores.base import CoordinationStore
 from stores.errors import EpochDead, ParentEnded, RunNotFound
-from stores.rows import Claimed, Overdue, Ownership
+from stores.rows import Claimed, Outcome, Overdue, Ownership
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
@@ -93,12 +93,14 @@ class TimeLimits(StoreCase):
         decision = await timed_out(store, own.run_id, Cause.timeout)
         assert (decision.won, decision.status) == (False, RunStatus.success)
 
-    async def test_a_tick_reads_a_batch(self, store: CoordinationStore, clock: StoreClock, me: int) -> None:
-        await running(store, me)
-        for _ in range(103):
-            await waiting(store, me, queue_timeout_ms=1)
+    async def test_a_tick_reads_a_batch_of_what_is_overdue(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        own = await running(store, me, timeout_ms=1)
+        late = sorted([await waiting(store, me, queue_timeout_ms=1) for _ in range(103)])
         clock.advance(1)
-        assert len((await store.tick(me)).overdue) == 100
+        overdue = (await store.tick(me)).overdue
+        assert [run.run_id for run in overdue] == [own.run_id, *late[:100]]
 
 
 class Draining(StoreCase):
@@ -201,6 +203,24 @@ class Children(StoreCase):
         parent, family = await self.family(store, me, peer)
         await store.finish(parent, SUCCESS)
         assert {end[0] for end in await self.ends(store, family)} == {"running", "pending"}
+
+    @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+    async def test_who_takes_the_place_of_its_parent_is_nobodys_child(
+        self, store: CoordinationStore, me: int, peer: int, strategy: str
+    ) -> None:
+        """Else the parent takes it along when it stops at last, or when its worker dies meanwhile."""
+        grandparent = await running(store, me, "a")
+        parent = await running(store, peer, "b", parent_run_id=grandparent.run_id)
+        place: dict[str, Any] = {"multitask_strategy": strategy}
+        heir = await admitted(store, me, "b", parent_run_id=parent.run_id, **place)
+        below = await running(store, peer, "c", parent_run_id=grandparent.run_id)
+        late = await admitted(store, me, "a", parent_run_id=below.run_id, **place)
+        await store.finish(grandparent, Outcome(RunStatus.interrupted))
+        await buried(store, peer, by=me)
+        await store.sweep(by=me, error="gone")
+        for run_id in (heir.run_id, late.run_id):
+            row = await row_of(store, run_id)
+            assert (row.status, row.parent_run_id) == (RunStatus.pending, None)
 
     async def test_their_own_ends_stand(self, store: CoordinationStore, me: int, peer: int) -> None:
         parent = await running(store, me, "a")

@@ -95,10 +95,11 @@ BUGS = (
         "the-first-failure-is-the-last",
         (
             _SETTLEMENT + "_undo",
-            "if (again := await self._persist(entry, partial(self._store.readopt, own))) is not None:",
+            "if await self._try_again(entry):",
             "if 0:",
         ),
     ),
+    bug("another-try-is-not-remembered", (_SETTLEMENT + "_end", "if entry.trying_again:", "if 0:")),
     bug(
         "tried-again-with-the-old-fence", (_WORKERS + "_adopt", "SET fence = fence + 1", "SET fence = fence")
     ),

@@ -155,6 +155,10 @@ BUGS = (
         ),
     ),
     bug(
+        "a-removed-run-is-not-told",
+        (_REGISTRY + "Registry.removed", "if run_id not in self._unsettled:", "if 1:"),
+    ),
+    bug(
         "an-early-claim-is-foreign",
         (_REGISTRY + "Registry.claimed", "elif claimed.run_id in self._arriving:", "elif 0:"),
     ),

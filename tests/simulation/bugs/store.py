@@ -54,6 +54,10 @@ BUGS = (
             "0",
         ),
     ),
+    bug(
+        "an-heir-is-still-a-child",
+        (_ADMISSION + "_place", "None if admission.ended(run.parent_run_id) else run.parent", "run.parent"),
+    ),
     # -- claim
     bug("claim-without-live-epoch", (_ADMISSION + "claim", "if is_dead(cx, epoch):", "if 0:")),
     bug(

@@ -70,6 +70,10 @@ BEGIN
         END IF;
         RETURN;
     END IF;
+    IF more IS NOT NULL AND NOT EXISTS
+            (SELECT FROM rc.runs WHERE run_id = _parent AND status IN ('pending', 'running', 'success')) THEN
+        _parent := NULL; -- who takes the place of its own parent is nobody's child: else it would end with that
+    END IF;
     said := 'admitted';
     v_home := NOT holds AND NOT _beside;
     v_not_before := v_now + _delay_ms * 1000;
@@ -140,7 +144,8 @@ BEGIN
         SELECT * INTO v_found FROM rc.runs
             WHERE idempotency_key = _key
               AND (COALESCE(user_id, '') = COALESCE(_user_id, '') OR thread_id = _thread_id)
-            ORDER BY (thread_id = _thread_id AND COALESCE(user_id, '') = COALESCE(_user_id, '')) DESC LIMIT 1;
+            ORDER BY (thread_id = _thread_id AND COALESCE(user_id, '') = COALESCE(_user_id, '')) DESC, run_id
+            LIMIT 1;
         IF FOUND AND (v_found.user_id IS DISTINCT FROM _user_id OR v_found.thread_id <> _thread_id
                       OR v_found.request_hash IS DISTINCT FROM _request_hash) THEN
             said := 'key used';

@@ -1,0 +1,54 @@
+"""What clients make, list and remove: threads that expire among them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.simulation.process import Process
+
+
+class Clients:
+    """`somebody()` is the id of a run, if there is any; `user()` who asks, None = the system."""
+
+    def __init__(
+        self,
+        chance: Random,
+        threads: list[str],
+        somebody: Callable[[], str | None],
+        user: Callable[[], str | None],
+    ) -> None:
+        self._chance, self._threads, self._somebody, self._user = chance, threads, somebody, user
+
+    async def make(self, process: Process) -> None:
+        """A thread that goes by itself, or one that is there already."""
+        temporary = self._chance.random() < 0.3
+        await process.manager.create_thread(
+            self._chance.choice(self._threads),
+            if_exists="do_nothing",
+            ttl=None if temporary else self._chance.choice((None, 0.3, 2.0)),
+            temporary=temporary,
+            user_id=self._user(),
+        )
+
+    async def change(self, process: Process) -> None:
+        """A time to live for a thread that has none, or the other way round."""
+        ttl = self._chance.choice((None, 0.2, 0.5, 2.0))
+        thread_id = self._chance.choice(self._threads)
+        await process.manager.patch_thread(thread_id, ttl=ttl, user_id=self._user())
+
+    async def listing(self, process: Process) -> None:
+        manager, user = process.manager, self._user()
+        await manager.threads(user_id=user)
+        await manager.count_threads(user_id=user)
+        await manager.inflight_runs(user_id=user)
+        if (run_id := self._somebody()) is not None:
+            await manager.run(run_id, user_id=user)
+        await manager.thread_runs(self._chance.choice(self._threads), user_id=user)
+        await manager.state(self._chance.choice(self._threads), user_id=user)
+
+    async def remove(self, process: Process) -> None:
+        if (run_id := self._somebody()) is not None:
+            await process.manager.delete_run(run_id, user_id=self._user())

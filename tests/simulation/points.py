@@ -1,0 +1,181 @@
+"""Every await point of the store: where the product asks it for what, and the scene that leads a seed there.
+
+A test reads the product's source and says which are missing here; a campaign in which one is met that is not
+here fails.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Point = tuple[str, str]
+"""The function that waits, and what it asks for."""
+
+_WAYS = {
+    "Admissions._admit / admit": "busy",
+    "Admissions._existing / get": "keys",
+    "Admissions._read_holder / holder": "busy",
+    "Admissions._refuse_if_busy / get": "busy",
+    "Admissions._take_back / withdraw": "a full outbox",
+    "Admissions.insert / insert": "beside the slot",
+    "Cancellations._decide / decide": "cancels",
+    "Cancellations._visible / get": "the curious",
+    "Cancellations.disconnected / row": "the curious",
+    "Catalogue.count / count_threads": "threads that expire",
+    "Catalogue.create / create_thread": "threads that expire",
+    "Catalogue.delete_run / delete_run": "removed and not told",
+    "Catalogue.inflight / inflight_runs": "threads that expire",
+    "Catalogue.patch / patch_thread": "threads that expire",
+    "Catalogue.run / run": "threads that expire",
+    "Catalogue.thread_runs / thread_runs": "threads that expire",
+    "Catalogue.threads / threads": "threads that expire",
+    "Delivery.look / standing": "undoing",
+    "Drain._decide / decide": "leaving what is deaf",
+    "Drain._tell_store / drain": "leaving",
+    "Drain._tell_store / workers": "two homes leave",
+    "Examination._store_error / workers": "the curious",
+    "Expiry.sweep / expire_threads": "threads that expire",
+    "Expiry.sweep / has_expired_threads": "threads that expire",
+    "Lifecycle._best_effort.<locals>.unless_closed / update_model_name": "words of runs",
+    "Lifecycle._complete / update_run_completion": "words of runs",
+    "Lifecycle._decide_own / finish": "old style",
+    "Lifecycle._recreate_and_repeat / get": "a deleted thread",
+    "Lifecycle._recreate_and_repeat / put": "words of who was removed",
+    "Lifecycle._recreate_and_repeat / thread": "words of who was removed",
+    "Lifecycle._recreate_and_repeat / update_run_completion": "words of who was removed",
+    "Lifecycle._write_end.<locals>.unless_lost / update_status": "forgotten",
+    "Lifecycle._write_progress / update_run_progress": "words of runs",
+    "Lifecycle.start / start": "operations",
+    "LoopPacemaker._beat / beat": "busy",
+    "Operations._visible / thread": "operations",
+    "Operations.delete / delete_thread": "operations",
+    "Outbox._attempt / decide": "a cancel is owed",
+    "Outbox._attempt / finish": "removed and finished again",
+    "Outbox._attempt / put": "removed and finished again",
+    "Outbox._attempt / readopt": "another try is owed",
+    "Outbox._attempt / refence": "a newer fence is owed",
+    "Outbox._attempt / settle": "undoing is owed",
+    "Outbox._attempt / thread": "removed and finished again",
+    "Outbox._attempt / withdraw": "a full outbox",
+    "Queries.explain / holder": "the curious",
+    "Queries.explain / transitions": "the curious",
+    "Queries.explain / waiting_line": "the curious",
+    "Queries.get / get": "the curious",
+    "Queries.has_inflight / holder": "the curious",
+    "Queries.list_by_thread / list_by_thread": "the curious",
+    "Queries.row / row": "the curious",
+    "Queries.row_or_record / row": "the curious",
+    "Queries.thread / thread": "the curious",
+    "Queries.wait / row": "buried alive",
+    "Reaper._look_at / bury": "a restart",
+    "Reaper._sweep / sweep": "a restart",
+    "Reaper._sweep / workers": "a restart",
+    "Reaper._undo / readopt": "an orphaned rollback fails",
+    "Reaper._undo / settle": "an orphaned rollback",
+    "Recovery.reconcile / get": "a restart and an operator",
+    "Settlement._finish / finish": "operations",
+    "Settlement._leave_line / decide": "leaving",
+    "Settlement._recreate / put": "removed and finished again",
+    "Settlement._recreate / thread": "an operation is finished again",
+    "Settlement._refence / refence": "deaf",
+    "Settlement._try_again / readopt": "undoing fails",
+    "Settlement._undo / settle": "undoing",
+    "Settlement._write_unwritten / decide": "a cancel is owed",
+    "StoredValues.copy / save": "operations",
+    "StoredValues.copy / thread": "operations",
+    "StoredValues.delete / save": "operations",
+    "StoredValues.restore / restore": "undoing",
+    "StoredValues.save / save": "operations",
+    "StoredValues.view / thread": "threads that expire",
+    "Takeover.run / row": "two homes leave",
+    "Takeover.run / thread": "two homes leave",
+    "Timeouts.end / decide": "limits",
+    "ViewsFacade.runs / runs": "the curious",
+    "Waiter._remote / row": "buried alive",
+    "WaitingLine._claim / claim": "two homes leave",
+    "WaitingLine._end_foreign / finish": "forgotten and claimed",
+    "Watch.tick / tick": "busy",
+    "Worker._register / register": "busy",
+    "Worker._sign_off / retire": "leaving",
+    "WorkerFacade.workers / workers": "the curious",
+    "prune / prune": "a short memory",
+}
+
+
+def _point(text: str) -> Point:
+    function, _, op = text.partition(" / ")
+    return function, op
+
+
+WAYS: Mapping[Point, str] = {_point(text): scene for text, scene in _WAYS.items()}
+
+_CALLERS = {
+    "Delivery.look / standing": "operations cancelled",
+    "Settlement._try_again / readopt": "operations rolled back",
+    "Settlement._undo / settle": "operations rolled back",
+    "Settlement._write_unwritten / decide": "operations cancelled in an outage",
+    "StoredValues.restore / restore": "operations rolled back",
+    "Takeover.run / row": "behind an operation",
+    "Takeover.run / thread": "behind an operation",
+    "WaitingLine._claim / claim": "behind an operation",
+}
+CALLERS: Mapping[Point, str] = {_point(text): scene for text, scene in _CALLERS.items()}
+"""Where mostly a worker waits by itself, but in this scene a caller, who may be cancelled."""
+
+_OWN = "the worker asks there by itself"
+_JOB = "it is asked there in a job, which goes on when the caller leaves"
+_AGAIN = "the first time the row is there, and what is repeated is repeated in a job"
+_NOBODY_WAITS = {
+    "Admissions._read_holder / holder": "several callers share the read",
+    "Admissions._take_back / withdraw": _JOB,
+    "Cancellations._decide / decide": _JOB,
+    "Drain._decide / decide": _OWN,
+    "Drain._tell_store / drain": _OWN,
+    "Drain._tell_store / workers": _OWN,
+    "Expiry.sweep / expire_threads": _OWN,
+    "Expiry.sweep / has_expired_threads": _OWN,
+    "Lifecycle._decide_own / finish": _JOB,
+    "Lifecycle._write_end.<locals>.unless_lost / update_status": _JOB,
+    "LoopPacemaker._beat / beat": _OWN,
+    "Outbox._attempt / decide": _OWN,
+    "Outbox._attempt / finish": _OWN,
+    "Outbox._attempt / put": _OWN,
+    "Outbox._attempt / readopt": _OWN,
+    "Outbox._attempt / refence": _OWN,
+    "Outbox._attempt / settle": _OWN,
+    "Outbox._attempt / thread": _OWN,
+    "Outbox._attempt / withdraw": _OWN,
+    "Reaper._look_at / bury": _JOB,
+    "Reaper._sweep / sweep": _JOB,
+    "Reaper._sweep / workers": _JOB,
+    "Reaper._undo / readopt": _JOB,
+    "Reaper._undo / settle": _JOB,
+    "Settlement._leave_line / decide": _JOB,
+    "Settlement._recreate / put": _AGAIN,
+    "Settlement._recreate / thread": _AGAIN,
+    "Settlement._refence / refence": _JOB,
+    "Timeouts.end / decide": _OWN,
+    "WaitingLine._end_foreign / finish": _JOB,
+    "Watch.tick / tick": _OWN,
+    "Worker._register / register": _JOB,
+    "Worker._sign_off / retire": "whoever shuts a worker down stays until it has left",
+    "prune / prune": _OWN,
+}
+NOBODY_WAITS: Mapping[Point, str] = {_point(text): why for text, why in _NOBODY_WAITS.items()}
+"""Where no caller can be cancelled, and why."""
+
+NEVER: Mapping[Point, str] = {
+    (
+        "Admissions._admit",
+        "holder",
+    ): "only a store of records without rules of its own reports a broken index",
+}
+"""Points of the source that no simulated process comes to, and why."""
+
+ALIASES: Mapping[Point, Point] = {
+    ("Lifecycle.update_model_name", "update_model_name"): (
+        "Lifecycle._best_effort.<locals>.unless_closed",
+        "update_model_name",
+    ),
+}
+"""A call that is written in one function and awaited by another."""

@@ -1,0 +1,104 @@
+"""The list of await points, against the source of the product; and how seeds are aimed at them."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from stores.base import CoordinationStore
+from tests.simulation import __main__ as command
+from tests.simulation.campaign import Batch, laboratory, run_seed
+from tests.simulation.pairs import EVERY, IMPOSSIBLE, POSSIBLE, Tally, aim_of
+from tests.simulation.points import ALIASES, CALLERS, NEVER, NOBODY_WAITS, WAYS, Point
+from tests.simulation.scenes import SCENES
+from tests.simulation.store import READS, WRITES, Database
+
+SOURCE = Path(__file__).parents[2] / "coordinator"
+ELSEWHERE = ("cli", "testing")
+"""Processes of their own, or no product."""
+
+
+def calls(node: ast.AST, within: tuple[str, ...] = ()) -> Iterator[Point]:
+    """What of the store is asked for, or handed on to be asked for, and in which function."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.ClassDef):
+            yield from calls(child, (*within, child.name))
+        elif isinstance(child, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield from calls(child, (*within, child.name, "<locals>"))
+        else:
+            if isinstance(child, ast.Attribute) and child.attr in WRITES | READS and _is_store(child.value):
+                yield ".".join(within[:-1]), child.attr
+            yield from calls(child, within)
+
+
+def _is_store(receiver: ast.expr) -> bool:
+    return ast.unparse(receiver).split(".")[-1] in ("store", "_store")
+
+
+def source_points() -> set[Point]:
+    found = set[Point]()
+    for path in SOURCE.rglob("*.py"):
+        if path.relative_to(SOURCE).parts[0] not in ELSEWHERE:
+            found.update(calls(ast.parse(path.read_text("utf-8"))))
+    return {ALIASES.get(point, point) for point in found}
+
+
+def test_every_await_point_of_the_source_is_listed() -> None:
+    """What is owed is asked for by the outbox, whatever function owes it: that a campaign finds out."""
+    listed = {point for point in WAYS if point[0] != "Outbox._attempt"}
+    assert source_points() - set(NEVER) == listed
+
+
+def test_every_method_of_the_port_is_an_await_point() -> None:
+    port = {
+        name
+        for base in inspect.getmro(CoordinationStore)
+        for name, method in vars(base).items()
+        if not name.startswith("_") and inspect.isfunction(method)
+    }
+    assert port - {"open", "aclose", "proven_dead"} <= WRITES | READS
+
+
+def test_every_way_leads_to_a_scene_and_every_exception_is_about_a_point() -> None:
+    assert {*WAYS.values(), *CALLERS.values()} <= set(SCENES)
+    assert set(CALLERS) <= set(WAYS)
+    assert set(NOBODY_WAITS) <= set(WAYS)
+    assert not set(CALLERS) & set(NOBODY_WAITS)
+    for scene in SCENES.values():
+        assert {aim[:2] for aim in (*scene.aims, *scene.helps)} <= set(WAYS), scene.course
+
+
+def test_in_turn_every_pair_is_aimed_at() -> None:
+    seeds = range(EVERY * len(POSSIBLE))
+    assert Counter(aim for seed in seeds if (aim := aim_of(seed))) == Counter(POSSIBLE)
+    assert not set(POSSIBLE) & set(IMPOSSIBLE)
+
+
+def test_a_seed_hits_what_it_is_aimed_at() -> None:
+    aim = ("Settlement._refence", "refence", "after", "fail")
+    first = EVERY * POSSIBLE.index(aim) + EVERY - 1
+    batch = Batch()
+    with laboratory():
+        database = Database()
+        for turn in range(10):
+            run_seed(first + turn * EVERY * len(POSSIBLE), database, batch)
+    assert batch.met[aim] >= 3
+
+
+def test_a_campaign_says_what_is_not_listed_and_what_is_called_impossible() -> None:
+    met = Counter({("Nobody.knows", "admit", "before", "nothing"): 1, next(iter(IMPOSSIBLE)): 1})
+    tally = Tally(met)
+    assert len(tally.wrong()) == 2
+    assert len(tally.unmet) == len(POSSIBLE)
+
+
+def test_the_long_form_fails_where_a_pair_was_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "LONG", 3)
+    assert command.main(["--seeds", "3", "--jobs", "1"]) == 1
+    monkeypatch.setattr(command, "LONG", 4)
+    assert command.main(["--seeds", "3", "--jobs", "1"]) == 0
