@@ -28,10 +28,6 @@ def environment(**variables: str) -> dict[str, str]:
     return kept | variables
 
 
-TRACING = ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START")
-"""By these a process that a test starts traces itself, if the tests are."""
-
-
 class Served:
     """`lines` is all that it has said so far, on both streams."""
 
@@ -108,13 +104,9 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    command: str, *arguments: str, folder: Path, port: int = 0, measured: bool = False, **variables: str
+    command: str, *arguments: str, folder: Path, port: int = 0, **variables: str
 ) -> AsyncGenerator[Served]:
-    """Started in `folder`; killed at the end, if it is still there. One that is measured is not traced:
-    what tracing takes is not the server's."""
-    around = environment(**variables)
-    if measured:
-        around = {name: value for name, value in around.items() if name not in TRACING}
+    """Started in `folder`; killed at the end, if it is still there."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-c",
@@ -125,7 +117,7 @@ async def served(
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         cwd=folder,
-        env=around,
+        env=environment(**variables),
         start_new_session=True,
     )
     one = Served(process)

@@ -32,6 +32,10 @@ QUICK: dict[str, Any] = {
 on_every_store = pytest.mark.parametrize("team", ["redis", "store only", "postgres"], indirect=True)
 """For the tests of a module: beside the others, on PostgreSQL, where hints travel by NOTIFY."""
 
+EVENT_BUDGET = 10.0
+"""For tests of which events are told. With the default an emit goes on without the log, and its event is
+missing there, where a busy machine makes Redis or this process wait for a quarter of a second."""
+
 
 @asynccontextmanager
 async def team_of(

@@ -145,10 +145,11 @@ async def edited(server: Served, folder: Path, version: int, *, says: str, times
             return
 
 
+@pytest.mark.usefixtures("untraced")  # what tracing takes is not the server's
 async def test_it_is_small(tmp_path: Path) -> None:
     """Everything that it starts, after its first run, with a watch on its files."""
     write(tmp_path, 1)
-    async with served("dev", "--assistants", "mine:assistants", folder=tmp_path, measured=True) as server:
+    async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
         url = await server.up()
         async with httpx.AsyncClient(base_url=url, timeout=30) as client:
             assert (await client.post("/runs/wait", json={"assistant_id": "quick"})).json() == {"version": 1}
