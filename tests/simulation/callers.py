@@ -33,7 +33,8 @@ DELAYS = (None, None, 0.2, 1.0, 3.0)
 class Callers:
     def __init__(self, world: World, chance: Random) -> None:
         self._world, self._chance = world, chance
-        self._threads = [f"t{number}" for number in range(chance.choice((1, 1, 2)))]
+        number = world.features.threads or chance.choice((1, 1, 2))
+        self._threads = [f"t{number}" for number in range(number)]
         clients = Clients(chance, self._threads, self._somebody, lambda: self._user)
         self._calls: dict[str, Callable[[Process], Coroutine[Any, Any, None]]] = {
             "create": self._create,

@@ -132,11 +132,13 @@ def hunt(name: str, most: int, known: int | None = None) -> Hunt:
 
 def hunt_all(names: Iterable[str], most: int, jobs: int) -> Iterator[Hunt]:
     with multiprocessing.get_context("spawn").Pool(jobs) as pool:
-        yield from pool.imap_unordered(partial(_hunt_again, most=most), names)
+        known = known_seeds()
+        yield from pool.imap_unordered(partial(_hunt, most=most), [(name, known.get(name)) for name in names])
 
 
-def _hunt_again(name: str, most: int) -> Hunt:
-    return hunt(name, most, known_seeds().get(name))
+def _hunt(bug: tuple[str, int | None], most: int) -> Hunt:
+    name, known = bug
+    return hunt(name, most, known)
 
 
 def known_seeds() -> dict[str, int]:

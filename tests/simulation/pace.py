@@ -42,7 +42,8 @@ class Pace:
         elif op == "register":
             self._registered(process)
         elif op == "decide" and answer.won:
-            self._decided[args[0]] = (self._now(), process)
+            for run_id in (args[0], *(child.run_id for child in answer.children)):
+                self._decided[run_id] = (self._now(), process)
             if answer.settled:  # it may have been at the head of a line: who follows is found by the tick
                 self._freed.pop(answer.thread_id, None)
         elif op == "admit":

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from tests.simulation.faults import Faults
 from tests.simulation.workload import SHORT_MEMORY
 
 Aim = tuple[str, str, str, str]
@@ -32,6 +33,10 @@ class Scene:
         return [(float(when), what) for when, _, what in steps]
 
 
+NOTHING: Mapping[str, Any] = {
+    name: value for name, value in vars(Faults()).items() if name not in ("connected", "proofs", "disordered")
+}
+"""Goes wrong."""
 HANGS: Mapping[str, Any] = {"ends": "hangs"}
 SHORT: Mapping[str, Any] = {"ends": "value", "steps": 0, "tracks": None}
 SAVES: Mapping[str, Any] = {"ends": "hangs", "saves": 1.0, "pace": 0.01, "steps": 2}
@@ -151,6 +156,12 @@ SCENES: Mapping[str, Scene] = {
     "a family": Scene(
         "0 reject, 0.1 enqueue, 0.1 enqueue, 0.2 enqueue, 0.2 create, 0.4 cancel, 0.5 enqueue, 0.7 enqueue",
         features={"families": True},
+    ),
+    "a family on several threads": Scene(
+        "0 reject, 0.1 reject, 0.2 reject, 0.3 reject, 0.4 reject, 0.6 cancel, 0.7 cancel, 0.8 cancel",
+        features={"families": True, "threads": 4},
+        faults=NOTHING,
+        habits=HANGS,
     ),
     "a family of failures": Scene(
         "0 reject, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.2 enqueue",
@@ -288,7 +299,7 @@ SCENES: Mapping[str, Scene] = {
     "a cancel is owed": Scene(
         "0 reject, 0.3 cancel, 0.6 reject, 0.9 cancel, 1.2 reject, 1.5 cancel, 1.8 reject, 2.1 cancel",
         processes=1,
-        habits={"ends": "hangs", "stops": "at_once", "tracks": None},
+        habits={"ends": "hangs", "stops": "with_success", "tracks": None},
         helps=(
             ("Cancellations._decide", "decide", "before", "fail"),
             ("Settlement._write_unwritten", "decide", "before", "fail"),

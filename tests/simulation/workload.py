@@ -52,6 +52,8 @@ class Features:
     """All processes know an assistant: a run of it that waits goes on elsewhere when its home goes."""
     delays: bool = False
     """Some runs are asked for now and meant for later."""
+    threads: int | None = None
+    """How many there are; None = one or two."""
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     """Other than usual."""
 

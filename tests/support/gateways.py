@@ -99,12 +99,12 @@ async def gateways(
 ) -> AsyncGenerator[list[Served]]:
     """Workers on one SQLite file and one Redis, that hear each other when this returns. `agents` makes
     those of each worker."""
-    overrides: dict[str, Any] = {"event_budget": EVENT_BUDGET, **(settings or {})}
+    chosen: dict[str, Any] = {**QUICK, "event_budget": EVENT_BUDGET, **(settings or {})}
     given = Settings(
         store=f"sqlite:///{folder / 'runs.db'}",
         redis=redis,
         namespace=namespace,
-        **{**QUICK, **overrides},
+        **chosen,
     )
     async with AsyncExitStack() as stack:
         team: list[Served] = []

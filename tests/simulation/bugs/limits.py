@@ -81,8 +81,8 @@ BUGS = (
         "an-end-that-is-not-told",
         (
             "coordinator.events.follower:Follower._has_settled",
-            "return self._settled is not None",
-            "return False",
+            "_, self._settled = await",
+            "await",
         ),
     ),
     bug(

@@ -59,7 +59,7 @@ BUGS = (
         (_ADMISSION + "_admitted", "if own is None and (entry :=", "if 0 and (entry :="),
     ),
     bug(
-        "nobody-keeps-the-time",
+        "nobody-waits-for-a-delay",
         (_ADMISSION + "register", "if delay and own is None:", "if 0:"),
     ),
     bug("owed-for-ever", ("stores.outbox:Outbox._enqueue", "if self._closed:", "if 0:")),

@@ -1,5 +1,4 @@
-"""A pytest plugin: `PLANT=a-stranger-sees pytest -p tests.simulation.bugs.plant …` runs tests with that bug in
-the code, so that one sees whether they find it."""
+"""For pytest: with `PLANT=a-stranger-sees pytest -p tests.simulation.bugs.plant …` tests meet that bug."""
 
 from __future__ import annotations
 
