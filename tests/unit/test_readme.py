@@ -231,6 +231,12 @@ def test_relative_links_resolve(document: Path) -> None:
     assert not [target for target in targets if not resolves(document, target)]
 
 
+def test_the_readme_leads_to_every_guide() -> None:
+    guides = {path.name for path in (ROOT / "docs" / "guides").glob("*.md")}
+    assert guides
+    assert guides <= set(re.findall(r"\]\(docs/guides/([\w-]+\.md)", README.read_text()))
+
+
 def resolves(document: Path, target: str) -> bool:
     place, _, heading = target.partition("#")
     file = document.parent / place if place else document
