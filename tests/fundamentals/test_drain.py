@@ -54,6 +54,22 @@ async def test_it_shows_and_admits_nothing(team: list[RunManager]) -> None:
     assert run.status is RunStatus.success
 
 
+async def test_it_says_so_while_the_store_is_away_too(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def away(*args: Any, **kwargs: Any) -> None:
+        raise StoreUnavailable("it is away")
+
+    _, agent = await running(alone, "t")
+    leaving = await begun(alone)
+    with monkeypatch.context() as patch:
+        patch.setattr(alone._store, "admit", away)
+        answer = (await asyncio.gather(alone.create_or_reject("t2"), return_exceptions=True))[0]
+    agent.may_end.set()
+    await leaving
+    assert isinstance(answer, Draining)
+
+
 async def test_a_second_call_hurries(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
     first = await begun(alone)

@@ -40,7 +40,8 @@ class Run:
     forced: bool = False
     deleted: bool = False
     put_back: bool = False
-    """From a record, which has no result. Who executed it remembers that."""
+    """From a record that somebody still had: without its result, perhaps as it was before its end, and nobody
+    answers for it. Who executed it remembers how it ended."""
     started: bool = False
     before: Any = None
     result: Any = None
@@ -198,7 +199,7 @@ class Truth:
         if took:
             self._took(run, epoch, fence)
         elif what == "recorded":
-            run.deleted, run.put_back = False, True
+            run.deleted, run.put_back, run.decisions = False, True, 0
         elif fence != run.fence:
             self._fence_grew(run, fence)
         run.fence = fence
@@ -209,7 +210,7 @@ class Truth:
             if cause == "parent" and run.parent is None:
                 self.wrong(f"run {run_id} was ended with its parent, and has none")
             self._in_time(run, cause, waited=bool((run.queued or run.due) and not run.taken_at))
-            if cause == "orphaned" and epoch not in self.dead and op != "retire":
+            if cause == "orphaned" and epoch not in self.dead and op != "retire" and not run.put_back:
                 self.wrong(f"run {run_id} of live epoch {epoch} was ended as an orphan")
         elif old is not None and old not in OPEN and new != old:
             self.wrong(f"run {run_id} went from {old} to {new}")
@@ -491,19 +492,19 @@ class Truth:
         run = self.runs.get(run_id)
         if run is None or run.deleted:
             return
-        if run.in_flight and not run.let_go:
+        if run.in_flight and not (run.let_go or run.put_back):
             self.wrong(f"wait for {run_id} returned while it is in flight")
         if status is None:
             expected = run.result if run.status is RunStatus.success else None
-            known = result == expected or run.put_back
-            if run.status in (RunStatus.error, RunStatus.timeout) or not known:
+            failed = run.status in (RunStatus.error, RunStatus.timeout)
+            if (failed or result != expected) and not run.put_back:
                 self.wrong(f"wait for {run_id} ({run.status}) returned {result!r}, not {expected!r}")
-        elif run.status is not status:
+        elif run.status is not status and not run.put_back:
             self.wrong(f"wait for {run_id} said {status}, it is {run.status}")
 
     def followed(self, run_id: str, status: RunStatus) -> None:
         run = self.runs.get(run_id)
-        if run is None or run.deleted:
+        if run is None or run.deleted or run.put_back:
             return
         if run.in_flight or run.status is not status:
             self.wrong(f"a follower of {run_id} was told that it is {status}; it is {run.status}")

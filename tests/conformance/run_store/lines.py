@@ -108,6 +108,18 @@ class WaitingLines(StoreCase):
         row = await row_of(store, run_id)
         assert (row.owner_epoch, row.home_epoch) == (knows, knows)
 
+    async def test_who_leaves_takes_nobody_over(self, store: CoordinationStore, me: int, peer: int) -> None:
+        """Neither does its tick name the thread: it would try again and again."""
+        leaves, stays = [await store.register(new_worker(assistants=("agent",))) for _ in range(2)]
+        own = await running(store, me)
+        run_id = await waiting(store, peer, portable=True, assistant_id="agent")
+        await store.finish(own, SUCCESS)
+        await buried(store, peer, by=me)
+        await store.drain(leaves)
+        assert (await store.tick(leaves)).free_threads == ()
+        assert await store.claim("t", epoch=leaves) is None
+        assert await store.claim("t", epoch=stays) == Claimed(run_id, 2)
+
     async def test_a_portable_run_that_nobody_can_run_is_ended_in_the_end(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:

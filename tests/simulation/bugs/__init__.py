@@ -21,7 +21,7 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "a-key-is-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
     "a-limit-waits-for-the-store": _TESTS
     + "test_time_limits.py::test_if_it_cannot_be_written_the_task_is_stopped_all_the_same",
-    "admits-while-it-drains": _TESTS + "test_drain.py::test_it_shows_and_admits_nothing",
+    "admits-while-it-drains": _TESTS + "test_drain.py::test_it_says_so_while_the_store_is_away_too",
     "admitted-after-it-has-left": _TESTS
     + "test_shutdown.py::test_an_admission_that_is_answered_after_the_worker_has_left",
     "another-try-is-not-remembered": _TESTS
@@ -35,10 +35,10 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "sweep-leaves-what-is-beside": _STORES + "workers.py::test_a_run_beside_the_slot_ends_with_its_worker",
     "the-last-run-is-pruned": _STORES
     + "pruning.py::test_old_runs_go_with_their_audit_and_the_last_of_each_thread_stays",
+    "the-lease-begins-at-the-answer": "tests/unit/test_pacemakers.py::test_renewed_from_the_loop",
     "the-store-is-not-told": _TESTS + "test_drain.py::test_a_portable_run_that_waits_is_handed_over",
     "the-young-are-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
-    "who-drains-takes-over": _STORES
-    + "lines.py::test_a_portable_run_without_a_home_is_claimed_by_whoever_knows_its_assistant",
+    "who-drains-takes-over": _STORES + "lines.py::test_who_leaves_takes_nobody_over",
     "who-has-runs-is-pruned": _STORES + "pruning.py::test_dead_workers_go_when_nothing_of_theirs_is_left",
     "who-waits-is-ended-in-his-turn": _TESTS
     + "test_time_limits.py::test_a_turn_that_comes_in_the_same_moment_wins",
