@@ -41,9 +41,10 @@ serve: $(STAMP) ## Serve the Runs API on this machine, with the demo assistant. 
 dev: $(STAMP) ## The same for whoever writes assistants: one worker, restarted on every edit
 	@exec $(BIN)/coordinator dev $(ARGS)
 
+# A process for each core, up to four: each has a Valkey and a PostgreSQL of its own.
 .PHONY: test
 test: $(STAMP) ## Run the tests, with branch coverage held at its floor. A part: ARGS="--no-cov tests/unit"
-	$(BIN)/pytest --cov --cov-report=term $(ARGS)
+	$(BIN)/pytest --cov --cov-report=term -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 # How many crashes, pauses, false burials, outages and deaf tasks a way through the model may have.
 FAULTS ?= 2

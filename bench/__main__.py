@@ -9,7 +9,7 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from bench import cancel, events, gateway, gateway_start, growth, idle, startup, throughput
+from bench import cancel, events, gateway, gateway_start, growth, idle, postgres, startup, throughput
 from bench.report import Measure, document, machine, table
 
 Bench = Callable[[int], Coroutine[Any, Any, list[Measure]]]
@@ -22,6 +22,7 @@ BENCHES: dict[str, Bench] = {
     "events": events.run,
     "gateway": gateway.run,
     "gateway_start": gateway_start.run,
+    "postgres": postgres.run,
 }
 
 

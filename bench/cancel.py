@@ -65,10 +65,10 @@ async def _cancels(url: str | None, count: int, *, saturating: int) -> list[floa
                 await worker.ask("saturate", at_once=20)
             if url is not None:
                 await asyncio.sleep(0.5)  # until both are subscribed
-            return [await _one(owner, other, number) for number in range(count)]
+            return [await cancel_elsewhere(owner, other, number) for number in range(count)]
 
 
-async def _one(owner: WorkerProcess, other: WorkerProcess, number: int) -> float:
+async def cancel_elsewhere(owner: WorkerProcess, other: WorkerProcess, number: int) -> float:
     run_id = await owner.ask("hold", thread=f"thread-{number}")
     began, _ = await other.ask("cancel", run=run_id)
     return (await owner.ask("stopped", run=run_id) - began) * 1000

@@ -93,15 +93,23 @@ async def _bare() -> AsyncGenerator[int]:
 
 @asynccontextmanager
 async def _serving(port: int, *command: str) -> AsyncGenerator[None]:
-    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
-    try:
-        async with asyncio.timeout(20):
-            while not await _listens(port):  # noqa: ASYNC110 - another process starts
-                await asyncio.sleep(0.02)
-        yield
-    finally:
-        process.terminate()
-        await process.wait()
+    """Its log, a line for each request, is shown only with the error of one that does not start."""
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.DEVNULL, stderr=log
+        )
+        try:
+            async with asyncio.timeout(20):
+                while not await _listens(port):  # noqa: ASYNC110 - another process starts
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            log.seek(0)
+            raise RuntimeError(f"{command[0]} does not listen: {log.read()[-2000:].decode()}") from None
+        else:
+            yield
+        finally:
+            process.terminate()
+            await process.wait()
 
 
 async def _listens(port: int) -> bool:

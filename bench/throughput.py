@@ -65,14 +65,14 @@ async def _measure(redis: str | None, life: Life, at_once: int) -> tuple[float, 
     with tempfile.TemporaryDirectory() as folder:
         url = f"sqlite:///{Path(folder) / 'runs.db'}"
         async with open_coordinator(url, redis=redis) as manager:
-            await _lives(manager, life, at_once, RUNS // 10)  # warm-up
+            await lives(manager, life, at_once, RUNS // 10)  # warm-up
             began, cpu = time.perf_counter(), time.process_time()
-            await _lives(manager, life, at_once, RUNS)
+            await lives(manager, life, at_once, RUNS)
             took, used = time.perf_counter() - began, time.process_time() - cpu
     return RUNS / took, used / RUNS * 1e6
 
 
-async def _lives(manager: RunManager, life: Life, at_once: int, runs: int) -> None:
+async def lives(manager: RunManager, life: Life, at_once: int, runs: int) -> None:
     left = itertools.count()
 
     async def one_after_another(thread_id: str) -> None:

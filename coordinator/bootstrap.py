@@ -28,6 +28,9 @@ from stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
     from coordinator.redis.link import RedisLink
+    from stores.postgres import Options
+
+_POSTGRES = ("postgresql://", "postgres://")
 
 
 def store_from_url(
@@ -54,7 +57,7 @@ def store_from_url(
             migrate=migrate,
             create=create,
         )
-    if scheme in {"postgresql", "postgres"}:
+    if url.startswith(_POSTGRES):
         return _postgres(url, settings, migrate=migrate)
     known = "memory://, sqlite:///path, postgresql://host/database"
     raise InvalidArgument("store", f"{scheme}:// is not a store URL that this version knows; known: {known}")
@@ -62,22 +65,28 @@ def store_from_url(
 
 def _postgres(url: str, settings: Settings, *, migrate: bool) -> CoordinationStore:
     try:
-        from stores.postgres import Options, PostgresStore
+        from stores.postgres import PostgresStore
     except ImportError:
         raise InvalidArgument(
             "store", "PostgreSQL needs its driver: install run-coordinator[postgres]"
         ) from None
-    options = Options(
+    try:
+        return PostgresStore(url, _postgres_options(settings), migrate=migrate)
+    except ValueError as error:
+        raise InvalidArgument("store", str(error)) from None
+
+
+def _postgres_options(settings: Settings) -> Options:
+    """Raises ValueError."""
+    from stores.postgres import Options
+
+    return Options(
         schema=settings.postgres_schema,
         connections=settings.postgres_connections,
         statement_cache=settings.postgres_statement_cache,
         busy_timeout=settings.busy_timeout,
         away_timeout=settings.postgres_away,
     )
-    try:
-        return PostgresStore(url, options, migrate=migrate)
-    except ValueError as error:
-        raise InvalidArgument("store", str(error)) from None
 
 
 class _Transport(NamedTuple):
@@ -95,10 +104,10 @@ class _Transport(NamedTuple):
         return await self.links[0].ping() if self.links else None
 
 
-def _transport(url: str | None, settings: Settings) -> _Transport:
+def _transport(url: str | None, store: str, settings: Settings) -> _Transport:
     """Raises InvalidArgument for a URL that is of no use; does no I/O."""
     if not url:
-        notifier = LocalNotifier()
+        notifier = _notifier_without_redis(store, settings)
         return _Transport(notifier, LocalSlotLock(notifier), LocalEventLog(), ())
     from coordinator.event_logs.redis import RedisEventLog
     from coordinator.locks.redis import RedisSlotLock
@@ -114,6 +123,22 @@ def _transport(url: str | None, settings: Settings) -> _Transport:
     remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl)
     event_log = RedisEventLog(bulk, settings.event_log_ttl)
     return _Transport(remote, RedisSlotLock(link), event_log, (link, bulk))
+
+
+def _notifier_without_redis(store: str, settings: Settings) -> Notifier:
+    if not settings.postgres_notify or not store.startswith(_POSTGRES):
+        return LocalNotifier()
+    from coordinator.notifiers.postgres import PostgresNotifier
+
+    try:
+        return PostgresNotifier(
+            settings.postgres_notify_url or store,
+            _postgres_options(settings),
+            namespace=settings.namespace,
+            ping=settings.canary,
+        )
+    except ValueError as error:
+        raise InvalidArgument("postgres_notify_url", str(error)) from None
 
 
 @asynccontextmanager
@@ -134,7 +159,7 @@ async def open_coordinator(
     """
     given = settings or Settings(**overrides)
     chosen = store_from_url(store or given.store, given)
-    transport = _transport(redis or given.redis, given)
+    transport = _transport(redis or given.redis, store or given.store, given)
     manager = RunManager(
         chosen,
         settings=given,
@@ -183,7 +208,7 @@ async def open_observer(settings: Settings) -> AsyncGenerator[Observer]:
     left when this ends, if Redis can be reached. Raises InvalidArgument, StoreError.
     """
     store = store_from_url(settings.store, settings, migrate=False, create=False)
-    transport = _transport(settings.redis, settings)
+    transport = _transport(settings.redis, settings.store, settings)
     manager = RunManager(
         store,
         settings=settings,
@@ -227,7 +252,7 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
     beyond the limit, than the operator's. Creates and migrates nothing. Raises InvalidArgument, StoreError.
     """
     store = store_from_url(settings.store, settings, migrate=False, create=False)
-    transport = _transport(settings.redis, settings)
+    transport = _transport(settings.redis, settings.store, settings)
     parts = Assembly(
         store,
         settings,

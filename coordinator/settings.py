@@ -7,6 +7,8 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from coordinator.urls import redact_url
+
 
 class Settings(BaseSettings):
     """Times are seconds. `COORDINATOR_LEASE_TTL=20` sets `lease_ttl`."""
@@ -150,6 +152,12 @@ class Settings(BaseSettings):
     follow_buffer: int = Field(
         default=256, ge=1, le=10_000, description="How many events a follower reads ahead"
     )
+
+    @property
+    def shown_store(self) -> str:
+        """The store's URL for people and logs."""
+        local = self.store.startswith(("sqlite:", "memory:"))
+        return self.store if local else redact_url(self.store)
 
     @model_validator(mode="after")
     def _lease_outlives_renewal(self) -> Self:

@@ -41,6 +41,14 @@ class Inspection:
 
 
 @runtime_checkable
+class GrantingStore(Protocol):
+    async def grant(self, role: str) -> None:
+        """Give a role what a worker needs, and no more; also on what later migrations make. Called as the
+        owner of the schema, which is there. Raises StoreRefused, StoreUnavailable."""
+        ...
+
+
+@runtime_checkable
 class InspectableStore(Protocol):
     async def inspect(self) -> Inspection:
         """Creates, migrates and locks nothing. Raises StoreUnavailable, StoreRefused."""

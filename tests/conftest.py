@@ -63,6 +63,13 @@ def namespace() -> str:
 
 
 @pytest.fixture
+def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Processes that the test starts run as they do without coverage: for what is measured, and for long
+    searches whose lines other tests run as well."""
+    monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+
+
+@pytest.fixture
 async def no_task_left() -> AsyncGenerator[None]:
     """Fails the test that leaves a task behind."""
     before = asyncio.all_tasks()

@@ -35,7 +35,7 @@ async def run_or_fail(store: ReadStore, settings: Settings, run_id: str) -> RunR
     if row is None:
         raise CommandFailed(
             "RunNotFound",
-            f"run {run_id!r} is not in {settings.store}",
+            f"run {run_id!r} is not in {settings.shown_store}",
             "`coordinator runs list` shows those that are; --store names another store.",
             run_id=run_id,
         )

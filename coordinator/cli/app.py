@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 from typer.main import get_command
 
-from coordinator.cli import failures, key_commands, servers
+from coordinator.cli import failures, key_commands, servers, upkeep_commands
 from coordinator.cli.awaiting import finish as _await
 from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Namespace, Redis, Store, Where
 
@@ -34,6 +35,8 @@ def _group(name: str, about: str) -> typer.Typer:
 runs = _group("runs", "List, show and cancel runs.")
 workers = _group("workers", "The workers of the deployment.")
 threads = _group("threads", "What runs are serialised on.")
+app.add_typer(upkeep_commands.webhooks, name="webhooks")
+app.add_typer(upkeep_commands.crons, name="crons")
 app.add_typer(key_commands.keys, name="keys")
 db = _group("db", "Create, migrate and check the store.")
 
@@ -317,12 +320,22 @@ def explain_run(
 
 @db.command("migrate", epilog=EXIT_CODES)
 def db_migrate(
-    *, store: Store = None, redis: Redis = None, namespace: Namespace = None, as_json: AsJson = False
+    *,
+    grant_to: Annotated[
+        str | None,
+        typer.Option(
+            "--grant-to", metavar="ROLE", help="PostgreSQL: give this role what a worker needs, and no more"
+        ),
+    ] = None,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
 ) -> int:
     """Create the store, or bring its schema up to date. Harmless when there is nothing to do."""
     from coordinator.cli.database import migrate
 
-    return _await(migrate(Where(store, redis, namespace).settings(), as_json=as_json))
+    return _await(migrate(Where(store, redis, namespace).settings(), grant_to=grant_to, as_json=as_json))
 
 
 @db.command("check", epilog=EXIT_CODES)
@@ -335,6 +348,23 @@ def db_check(
     return _await(check(Where(store, redis, namespace).settings(), as_json=as_json))
 
 
+@db.command("copy", epilog=EXIT_CODES)
+def db_copy(
+    *,
+    source: Annotated[str, typer.Option("--from", metavar="URL", help="sqlite:///path")],
+    target: Annotated[str, typer.Option("--to", metavar="URL", help="postgresql://owner@host/database")],
+    as_json: AsJson = False,
+) -> int:
+    """Move a deployment from an SQLite file to PostgreSQL: every row, compared when all are there.
+
+    Stop all workers first. What was interrupted goes on where it ended. The file stays as it is; the schema
+    (COORDINATOR_POSTGRES_SCHEMA) must be empty, and opens as a store when the copy is complete.
+    """
+    from coordinator.cli.copying import copy_store
+
+    return _await(copy_store(Where().settings(), source=source, target=target, as_json=as_json))
+
+
 # -- servers
 
 app.command("serve", epilog=EXIT_CODES)(servers.serve)
@@ -344,9 +374,17 @@ app.command("dev", epilog=EXIT_CODES)(servers.dev)
 # -- demo
 
 
+class DemoStore(StrEnum):
+    sqlite = "sqlite"
+    postgres = "postgres"
+
+
 @app.command("demo", epilog=EXIT_CODES)
 def demo(
     *,
+    store: Annotated[
+        DemoStore, typer.Option("--store", help="A file, or a PostgreSQL that the demo starts")
+    ] = DemoStore.sqlite,
     redis: Redis = None,
     as_json: AsJson = False,
 ) -> int:
@@ -357,4 +395,4 @@ def demo(
     """
     from coordinator.cli.demo.program import demonstrate
 
-    return _await(demonstrate(redis, as_json=as_json))
+    return _await(demonstrate(redis, as_json=as_json, on_postgres=store is DemoStore.postgres))

@@ -10,7 +10,7 @@ from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, warn
 from coordinator.cli.text import size
 from coordinator.errors import InvalidArgument, StoreUnavailable
 from coordinator.settings import Settings
-from stores.inspection import InspectableStore, Inspection
+from stores.inspection import GrantingStore, InspectableStore, Inspection
 
 _LOW_DISK = 256 * 1024 * 1024
 _LARGE_WAL = 256 * 1024 * 1024
@@ -20,7 +20,7 @@ def _inspectable(settings: Settings) -> InspectableStore:
     check_visible(settings)
     store = store_from_url(settings.store, settings, migrate=False, create=False)
     if not isinstance(store, InspectableStore):
-        raise InvalidArgument("store", f"{settings.store} cannot be inspected by this version")
+        raise InvalidArgument("store", f"{settings.shown_store} cannot be inspected by this version")
     return store
 
 
@@ -81,7 +81,7 @@ def _document(
     settings: Settings, found: Inspection, problems: list[str], warnings: list[str], redis: bool | None
 ) -> Document:
     return {
-        "store": settings.store,
+        "store": settings.shown_store,
         "ok": not problems,
         "problems": problems,
         "warnings": warnings,
@@ -108,7 +108,7 @@ def _show(settings: Settings, found: Inspection, redis: bool | None) -> None:
     expired = f" ({found.workers_expired} with an expired lease)" if found.workers_expired else ""
     screen.show_pairs(
         [
-            ("store", settings.store),
+            ("store", settings.shown_store),
             ("schema", f"version {found.version}, newest {found.newest}"),
             ("integrity", "ok" if not found.faults else f"{len(found.faults)} faults"),
             ("runs", f"{sum(found.runs.values())}" + (f": {by_status}" if by_status else "")),
@@ -124,8 +124,10 @@ def _show(settings: Settings, found: Inspection, redis: bool | None) -> None:
     )
 
 
-async def migrate(settings: Settings, *, as_json: bool) -> int:
+async def migrate(settings: Settings, *, grant_to: str | None = None, as_json: bool) -> int:
     looked_at = _inspectable(settings)
+    if grant_to is not None and not isinstance(looked_at, GrantingStore):
+        raise InvalidArgument("grant_to", f"{settings.shown_store} knows no roles")
     try:
         before: Inspection | None = await looked_at.inspect()
     except StoreUnavailable:
@@ -133,19 +135,24 @@ async def migrate(settings: Settings, *, as_json: bool) -> int:
     store = store_from_url(settings.store, settings)
     await store.open()
     await store.aclose()
+    if grant_to is not None and isinstance(looked_at, GrantingStore):
+        await looked_at.grant(grant_to)
     after = await looked_at.inspect()
     known = {step.number for step in before.applied} if before is not None else set[int]()
     applied = [step for step in after.applied if step.number not in known]
     if as_json:
         body = {
-            "store": settings.store,
+            "store": settings.shown_store,
             "created": before is None,
             "version": after.version,
             "applied": [step._asdict() for step in applied],
+            "granted_to": grant_to,
         }
         screen.show_document({"migrate": body})
     else:
         done = "created" if before is None else "migrated" if applied else "is up to date"
-        screen.show_lines([f"{settings.store} {done}: schema version {after.version}"])
+        screen.show_lines([f"{settings.shown_store} {done}: schema version {after.version}"])
         screen.show_lines([f"applied {step.name}" for step in applied], indent=2)
+        if grant_to is not None:
+            screen.show_lines([f"{grant_to} may work in it"], indent=2)
     return DONE

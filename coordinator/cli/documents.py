@@ -11,6 +11,10 @@ workers list   {"workers": [worker, …]}
 explain        {"run", "holder", "receipt", "timeline": [{at, what, from_status, to_status, …}, …]}
 reconcile      {"ended": [run, …], "buried": [epoch, …], "undecided": [worker, …]}
 db check       {"check": {ok, problems, version, newest, …}}
+webhooks list  {"webhooks": [webhook, …]}                        newest first; of a URL without its path
+webhooks retry {"retried": [run id, …]}
+crons list     {"crons": [cron, …]}                              newest first
+crons delete   {"deleted": cron id}
 keys create    {"key": key + text}                               text = the key itself, here and nowhere else
 keys list      {"keys": [key, …]}
 keys revoke    {"revoked": key}
@@ -24,7 +28,9 @@ from typing import TYPE_CHECKING, Any
 
 from coordinator.cli.text import iso
 from coordinator.schemas import Receipt
-from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
+from coordinator.webhooks.document import without_path
+from stores.crons import CronRow
+from stores.rows import RunRow, ThreadRow, Transition, WebhookRow, WorkerRow
 
 if TYPE_CHECKING:
     from coordinator.gateway.key_file import Key
@@ -158,6 +164,46 @@ def transition_document(step: Transition) -> Document:
         "detail": step.detail,
         "epoch": step.epoch,
         "fence": step.fence,
+    }
+
+
+def webhook_document(webhook: WebhookRow) -> Document:
+    return {
+        "run_id": webhook.run_id,
+        "thread_id": webhook.thread_id,
+        "user_id": webhook.user_id,
+        "url": without_path(webhook.url),
+        "state": webhook.state.value,
+        "attempts": webhook.attempts,
+        "status_code": webhook.status_code,
+        "error": webhook.error,
+        "claimed_by": webhook.claimed_by,
+        "created_at": iso(webhook.created_at),
+        "due_at": iso(webhook.due_at),
+        "next_at": iso(webhook.next_at),
+        "ended_at": iso(webhook.ended_at),
+    }
+
+
+def cron_document(cron: CronRow) -> Document:
+    """Without what each run is asked."""
+    return {
+        "cron_id": cron.cron_id,
+        "user_id": cron.user_id,
+        "assistant_id": cron.assistant_id,
+        "thread_id": cron.thread_id,
+        "schedule": cron.schedule,
+        "timezone": cron.timezone,
+        "enabled": cron.enabled,
+        "on_run_completed": cron.on_run_completed,
+        "metadata": cron.metadata,
+        "next_at": iso(cron.next_at),
+        "end_at": iso(cron.end_at),
+        "last_at": iso(cron.last_at),
+        "last_run_id": cron.last_run_id,
+        "last_error": cron.last_error,
+        "created_at": iso(cron.created_at),
+        "updated_at": iso(cron.updated_at),
     }
 
 

@@ -22,8 +22,8 @@ Store = Annotated[
         "--store",
         metavar="URL",
         envvar="COORDINATOR_STORE",
-        help="Store, as sqlite:///path (four slashes for an absolute one). Default: sqlite:///runs.db,"
-        " or that of `coordinator serve` in this folder",
+        help="Store, as sqlite:///path (four slashes for an absolute one) or postgresql://host/database."
+        " Default: sqlite:///runs.db, or that of `coordinator serve` in this folder",
     ),
 ]
 Redis = Annotated[

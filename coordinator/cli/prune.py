@@ -44,7 +44,7 @@ async def prune_history(
     check_visible(settings)
     store = store_from_url(settings.store, settings, migrate=False, create=False)
     if not isinstance(store, PruningStore):
-        raise InvalidArgument("store", f"{settings.store} cannot be pruned by this version")
+        raise InvalidArgument("store", f"{settings.shown_store} cannot be pruned by this version")
     keep = Retention(runs=age, workers=age, webhooks=age)
     await store.open()
     try:

@@ -37,7 +37,7 @@ async def list_runs(
         screen.show_document({"runs": [run_document(row, places.get(row.run_id)) for row in rows]})
     else:
         lines = [run_line(row, places.get(row.run_id)) for row in rows]
-        screen.show_table(COLUMNS, lines, none=f"no such runs in {settings.store}", spare=SPARE)
+        screen.show_table(COLUMNS, lines, none=f"no such runs in {settings.shown_store}", spare=SPARE)
     return DONE
 
 

@@ -36,6 +36,8 @@ _STYLES = {
     "expired": "red",
     "gone": "red",
     "dead": "dim",
+    "due": "yellow",
+    "delivered": "green",
     "ok": "green",
     "FAILED": "bold red",
     "SKIPPED": "bold yellow",

@@ -10,10 +10,9 @@ from typing import Annotated, Any
 
 import typer
 
+from coordinator.cli import SERVER_NEEDS
 from coordinator.cli.failures import USAGE, CommandFailed
 from coordinator.cli.options import Namespace
-
-_NEEDED = ("fastapi", "uvicorn")
 
 
 class LogFormat(StrEnum):
@@ -178,7 +177,7 @@ def dev(
 
 
 def _check_installed() -> None:
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    missing = [name for name in SERVER_NEEDS if find_spec(name) is None]
     if missing:
         raise CommandFailed(
             "NotInstalled",

@@ -33,7 +33,7 @@ async def list_threads(settings: Settings, query: ThreadQuery, *, user: str | No
         screen.show_document({"threads": [thread_document(thread) for thread in found]})
     else:
         lines = [_thread_line(thread) for thread in found]
-        none = f"no such threads in {settings.store}"
+        none = f"no such threads in {settings.shown_store}"
         screen.show_table(THREAD_COLUMNS, lines, none=none, spare=THREAD_SPARE)
     return DONE
 
@@ -85,7 +85,7 @@ async def show_thread(settings: Settings, thread_id: str, *, limit: int, as_json
         if thread is None:
             raise CommandFailed(
                 "ThreadNotFound",
-                f"thread {thread_id!r} is not in {settings.store}",
+                f"thread {thread_id!r} is not in {settings.shown_store}",
                 "`coordinator runs list` shows the threads of recent runs.",
                 thread_id=thread_id,
             )

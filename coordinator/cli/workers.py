@@ -25,7 +25,7 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
     else:
         lines = [worker_line(row, gone=row.epoch in gone) for row in rows]
         screen.show_table(
-            COLUMNS, lines, none=f"no workers in {settings.store}", spare=("WORKER", "VERSION", "UP")
+            COLUMNS, lines, none=f"no workers in {settings.shown_store}", spare=("WORKER", "VERSION", "UP")
         )
     return DONE
 

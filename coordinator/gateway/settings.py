@@ -31,9 +31,6 @@ class GatewaySettings(WebhookSettings):
     log_format: Literal["text", "json"] = Field(default="text", description="Lines for people or machines")
 
     demo_assistant: bool = Field(default=True, description="Offer the demo assistant `agent`")
-    threads: int = Field(
-        default=64, ge=1, le=4096, description="How many thread jobs of a worker's runs run at once"
-    )
 
     heartbeat: float = Field(
         default=5.0, gt=0, description="How often a stream or a long answer shows that it lives"

@@ -13,8 +13,9 @@ from coordinator.notifiers.callbacks import Callbacks
 from coordinator.redis.canary import Canary
 from coordinator.redis.link import RedisLink
 from coordinator.redis.listener import Listener
-from coordinator.redis.messages import SignalReader, encode, read_hint
+from coordinator.redis.messages import read_hint
 from coordinator.redis.scripts import publish
+from coordinator.signals import SignalReader, encode
 
 _log = logging.getLogger(__name__)
 

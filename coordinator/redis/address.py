@@ -22,6 +22,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from coordinator.urls import redact_url
+
 CONNECT_LIMIT = 1.0
 """Seconds for the whole of one attempt: sentinels, TCP, TLS, AUTH."""
 
@@ -32,17 +34,6 @@ _IGNORED = {
     "max_connections", "protocol", "retry_on_error", "retry_on_timeout", "socket_connect_timeout",
     "socket_keepalive", "socket_read_size", "socket_timeout", "timeout",
 }  # fmt: skip
-
-
-def redact_url(url: str) -> str:
-    """The URL without user, password and options, for logs. Takes any text; what it cannot read it hides."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "***"
-    # From the last @: an unescaped / ? # or @ in a password would else end up in the host.
-    credentials, at, place = rest.rpartition("@")
-    place = place.partition("?")[0].partition("#")[0]
-    return f"{scheme}://{'***@' if credentials or at else ''}{place}"
 
 
 class Address:

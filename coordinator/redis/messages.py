@@ -1,36 +1,11 @@
-"""Signals as bytes: JSON of at most `MAX_MESSAGE_BYTES`, read strictly. Never pickle.
-
-Anybody who can publish can send anything, so reading never raises and never costs more than a bounded parse.
-"""
+"""What is published besides plain signals: the frequent one, made cheaply, and hints about logs."""
 
 from __future__ import annotations
 
 import re
-from typing import Literal
 
-from pydantic import ValidationError
-
-from coordinator.notifier import MAX_MESSAGE_BYTES, Signal
 from coordinator.redis.keys import PLAIN_ID
-
-
-def signal(
-    kind: Literal["cancel", "claim", "settled"], thread_id: str | None = None, run_id: str | None = None
-) -> Signal:
-    """A signal that names these ids where a signal can. Else it names none: re-read everything."""
-    try:
-        return Signal(kind=kind, thread_id=thread_id, run_id=run_id)
-    except ValidationError:
-        return Signal(kind=kind)
-
-
-def encode(message: Signal) -> bytes:
-    """At most `MAX_MESSAGE_BYTES`, and what `SignalReader.read` takes: ids that do not fit are left out."""
-    if not _holds_nul(message):
-        payload = message.model_dump_json(exclude_none=True).encode()
-        if len(payload) <= MAX_MESSAGE_BYTES:
-            return payload
-    return Signal(kind=message.kind).model_dump_json(exclude_none=True).encode()
+from coordinator.signals import encode, signal
 
 
 def encode_settled(thread_id: str, run_id: str) -> bytes:
@@ -49,28 +24,3 @@ def read_hint(payload: bytes) -> tuple[bytes, tuple[int, int]] | None:
     if not payload.startswith(b"log:") or (found := _HINT.fullmatch(payload)) is None:
         return None
     return found[3], (int(found[1]), int(found[2]))
-
-
-class SignalReader:
-    """Reads what arrives on a channel. `rejected` counts what was dropped: too long, malformed or unknown."""
-
-    def __init__(self) -> None:
-        self.rejected = 0
-
-    def read(self, payload: bytes) -> Signal | None:
-        """The signal, or None (and one more rejected). Never raises."""
-        if len(payload) <= MAX_MESSAGE_BYTES:
-            try:
-                message = Signal.model_validate_json(payload)
-            except ValueError:
-                pass
-            else:
-                if not _holds_nul(message):
-                    return message
-        self.rejected += 1
-        return None
-
-
-def _holds_nul(message: Signal) -> bool:
-    # No store can hold such an id (PostgreSQL refuses NUL in text), so asking one about it would be an error.
-    return "\0" in (message.thread_id or "") or "\0" in (message.run_id or "")

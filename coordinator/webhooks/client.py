@@ -15,8 +15,7 @@ from typing import cast
 
 import httpcore2
 
-from coordinator.errors import CoordinatorError
-from coordinator.webhooks.targets import Address, Target, Targets
+from coordinator.webhooks.targets import Address, NotReached, Target, Targets
 
 MAX_ANSWER = 64 << 10
 """Bytes of an answer that are waited for. Its status is what counts; nobody reads the rest."""
@@ -24,10 +23,6 @@ _FAREWELL = 1.0  # s; for the rest of an answer whose status is known
 _TRIED = 4  # addresses of a name
 _CONNECT = 5.0  # s; for each of them
 _NOT_REACHED = (httpcore2.NetworkError, httpcore2.TimeoutException)
-
-
-class NotReached(CoordinatorError):
-    """There is no answer: no connection, no valid certificate, no HTTP, or no time left."""
 
 
 class PinnedBackend(httpcore2.AsyncNetworkBackend):

@@ -13,16 +13,19 @@ import ssl
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
-from typing import Protocol
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
 
 from coordinator.assistants.registry import Assistants
 from coordinator.errors import CoordinatorError, StoreError
-from coordinator.webhooks.client import Client, NotReached
 from coordinator.webhooks.document import body
 from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import Signer
-from coordinator.webhooks.targets import NameUnknown, TargetRefused, Targets
+from coordinator.webhooks.targets import NameUnknown, NotReached, TargetRefused, Targets
 from stores.rows import ClaimedWebhook, WebhookReport
+
+if TYPE_CHECKING:
+    from coordinator.webhooks.client import Client
 
 logger = logging.getLogger(__name__)
 
@@ -60,12 +63,18 @@ class Deliverer:
     ) -> None:
         self._outbox, self._settings = outbox, settings
         self._signer = Signer.of(settings.webhook_secret)
-        self._client = Client(
-            targets or targets_of(settings), timeout=settings.webhook_timeout, ssl_context=ssl_context
-        )
+        self._targets, self._ssl_context = targets or targets_of(settings), ssl_context
         self._under_way: set[asyncio.Task[None]] = set()
         self._kick = asyncio.Event()
         self._stopping = False
+
+    @cached_property
+    def _client(self) -> Client:
+        """With all that a connection takes, which most servers never need: its import and the system's
+        certificates."""
+        from coordinator.webhooks.client import Client  # noqa: PLC0415
+
+        return Client(self._targets, timeout=self._settings.webhook_timeout, ssl_context=self._ssl_context)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:

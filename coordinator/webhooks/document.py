@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 from stores.times import iso
 
@@ -19,6 +20,16 @@ _AS_THEY_ARE = (
     "error",
     "cancel_action",
 )
+
+
+def without_path(url: str) -> str:
+    """For whoever looks at webhooks: the path may be a secret, and a list is read by more people than it was
+    told. Nothing of a URL that is none."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "…"
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/…"
 
 
 def body(run: Mapping[str, Any], *, assistant_id: str | None, now: float) -> bytes:

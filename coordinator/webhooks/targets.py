@@ -38,6 +38,10 @@ class NameUnknown(CoordinatorError):
     """The name does not resolve, or not now."""
 
 
+class NotReached(CoordinatorError):
+    """There is no answer: no connection, no valid certificate, no HTTP, or no time left."""
+
+
 class Target(NamedTuple):
     """A URL in parts. `path` has the query; the fragment is nobody's but the caller's."""
 

@@ -111,6 +111,9 @@ class Connections:
         cx = await self._acquire(pool, until)
         try:
             return await cx.fetch(self._sql(sql), *args)
+        except TimeoutError:
+            cx.terminate()  # to cancel the statement would be to wait for the same server
+            raise
         except Exception as error:
             if fault_of(error).kind is Kind.standby:
                 await pool.expire_connections()  # whoever else is connected there has the same to learn
@@ -120,15 +123,15 @@ class Connections:
 
     async def _acquire(self, pool: asyncpg.Pool[Any], until: float) -> Any:
         left = max(until - asyncio.get_running_loop().time(), 0.001)
-        if pool.get_idle_size() == 0 and pool.get_size() >= self._size:
-            try:
-                return await pool.acquire(timeout=left)
-            except TimeoutError:
-                raise StoreUnavailable(
-                    f"all {self._size} connections ({self._name}) were busy for {self._longest:g} s",
-                    hint="Nothing was written. Look for locks, or allow more (postgres_connections).",
-                ) from None
-        return await pool.acquire(timeout=left)
+        try:
+            return await pool.acquire(timeout=left)
+        except TimeoutError:
+            if pool.get_idle_size() or pool.get_size() < self._size:
+                raise  # there was one to be made
+            raise StoreUnavailable(
+                f"all {self._size} connections ({self._name}) were busy for {self._longest:g} s",
+                hint="Nothing was written. Look for locks, or allow more (postgres_connections).",
+            ) from None
 
     def _sql(self, sql: str) -> str:
         found = self._named.get(sql)

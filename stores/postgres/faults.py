@@ -36,6 +36,8 @@ class Fault(NamedTuple):
             return cause
         if self.kind is Kind.refused:
             error: StoreError = StoreRefused(self.what)
+        elif self.hint is None and self.kind is Kind.away:
+            error = StoreUnavailable(self.what, hint=_UNKNOWN)
         elif self.hint is None:
             error = StoreUnavailable(self.what)
         else:
@@ -46,6 +48,7 @@ class Fault(NamedTuple):
 
 AGAIN = frozenset({Kind.lock, Kind.away, Kind.standby})
 
+_UNKNOWN = "Whether it was written is not known: the same request with the same ids finds out."
 _MIGRATE = "Run `coordinator db migrate` first."
 _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "40001": (Kind.lock, "the transaction collided with another one", None),

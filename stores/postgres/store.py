@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 
 from stores.catalogue import NewThread, ThreadPatch
-from stores.errors import StoreUnavailable, ThreadExists, ThreadNotFound
+from stores.errors import StoreRefused, StoreUnavailable, ThreadExists, ThreadNotFound
 from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
@@ -71,6 +71,10 @@ class PostgresStore(SQLTransactions):
     def _pool(self, size: int, longest: float, name: str) -> Connections:
         return Connections(self._address, self._options, size=size, longest=longest, name=name)
 
+    @property
+    def schema(self) -> str:
+        return self._options.schema
+
     def _now(self) -> Any:
         """None = the server's clock."""
         return None if self._clock is None else self._clock()
@@ -95,7 +99,7 @@ class PostgresStore(SQLTransactions):
             self._open = True
 
     async def _check_and_migrate(self) -> None:
-        async with self._connection() as cx:
+        async with self.connection() as cx:
             found = await schema.version(cx, self._options.schema)
             if found == schema.migrations()[-1].number:
                 return
@@ -104,10 +108,16 @@ class PostgresStore(SQLTransactions):
                     f"schema {self._options.schema!r} has version {found}",
                     hint="Run `coordinator db migrate` first.",
                 )
-            await schema.migrate(cx, self._options.schema)
+            try:
+                await schema.migrate(cx, self._options.schema)
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise StoreRefused(
+                    f"schema {self._options.schema!r} has version {found}, and this role may not change it:"
+                    f" run `coordinator db migrate` as its owner ({error})"
+                ) from None
 
     @asynccontextmanager
-    async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
+    async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
         """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
         try:
             cx = await asyncpg.connect(**self._address.arguments(), timeout=CONNECT_WITHIN)
@@ -267,7 +277,12 @@ class PostgresStore(SQLTransactions):
         """For the heartbeat's thread: see `stores.base.HeartStore`."""
         return PostgresHeart(self._address, self._options, now=self._now)
 
+    async def grant(self, role: str) -> None:
+        """See `stores.inspection.GrantingStore`."""
+        async with self.connection() as cx, cx.transaction():
+            await schema.grant(cx, self._options.schema, role)
+
     async def inspect(self) -> Inspection:
         """Look the schema over; the store need not be open. See `stores.inspection`."""
-        async with self._connection() as cx:
+        async with self.connection() as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())

@@ -7,10 +7,13 @@ import pytest
 
 from coordinator.notifier import Connectivity, Notifier
 from coordinator.notifiers.local import LocalHub, LocalNotifier
+from coordinator.notifiers.postgres import PostgresNotifier
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
 from coordinator.testing.valkey import ValkeyServer
+from stores.postgres import Options
 from tests.conformance.notifiers import CANCEL, MakeNotifier, NotifierSuite, Worker
+from tests.support.postgres import Database
 from tests.support.waiting import wait_until
 
 
@@ -75,6 +78,45 @@ class TestRedisNotifier(NotifierSuite):
         for forged in ("", "{}", "x" * 5000, '{"kind":"cancel","extra":1}', "[" * 10_000, "hb:999999"):
             shared_valkey.command("PUBLISH", channel, forged)
         shared_valkey.command("PUBLISH", f"{namespace}:{{g}}:ctl", '{"kind":"claim"}')
+        await wait_until(lambda: worker.signals, description="the broadcast after them")
+        assert [signal.kind for signal in worker.signals] == ["claim"]
+        assert notifier.rejected == 5
+
+
+class TestPostgresNotifier(NotifierSuite):
+    """LISTEN and NOTIFY need no right but to connect, and no schema."""
+
+    @pytest.fixture
+    async def make(
+        self, shared_postgres: Database, namespace: str, no_task_left: None
+    ) -> AsyncGenerator[MakeNotifier]:
+        async with AsyncExitStack() as stack:
+
+            def make() -> Notifier:
+                notifier = PostgresNotifier(shared_postgres.url, Options(), namespace=namespace)
+                stack.push_async_callback(notifier.aclose)
+                return notifier
+
+            yield make
+
+    async def test_it_says_that_it_is_connected(self, make: MakeNotifier) -> None:
+        worker = Worker(make())
+        assert worker.notifier.connectivity is Connectivity.connecting
+        await worker.start(1)
+        assert worker.notifier.connectivity is Connectivity.connected
+        assert worker.connectivities == [Connectivity.connected]
+
+    async def test_forged_messages_are_dropped_and_counted(
+        self, make: MakeNotifier, shared_postgres: Database
+    ) -> None:
+        notifier = make()
+        assert isinstance(notifier, PostgresNotifier)
+        worker = await Worker(notifier).start(1)
+        async with shared_postgres.connection() as cx:
+            for forged in ("", "{}", "x" * 5000, '{"kind":"cancel","extra":1}', "[" * 7000, "proof:1"):
+                for channel in (notifier._abort_channel(1), notifier._threads):
+                    await cx.execute("SELECT pg_notify($1, $2)", channel, forged)
+            await cx.execute("SELECT pg_notify($1, $2)", notifier._broadcast, '{"kind":"claim"}')
         await wait_until(lambda: worker.signals, description="the broadcast after them")
         assert [signal.kind for signal in worker.signals] == ["claim"]
         assert notifier.rejected == 5

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from tests.conformance.run_store import StoreConformance
 from tests.support.builders import StoreClock
 from tests.support.postgres import Database
 from tests.support.twins import TwinStore
+
+
+def test_no_case_hides_another() -> None:
+    names = Counter(
+        name for case in StoreConformance.__mro__ for name in vars(case) if name.startswith("test_")
+    )
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 class TestMemoryStore(StoreConformance):

@@ -145,7 +145,7 @@ async def open_mortal(
 ) -> AsyncGenerator[RunManager]:
     """As `open_coordinator`, with the store that may kill us."""
     store = MortalStore(Path(settings.store.removeprefix("sqlite:///")), points, clock, host, settings)
-    transport = _transport(settings.redis, settings)
+    transport = _transport(settings.redis, settings.store, settings)
     manager = RunManager(
         store,
         settings=settings,

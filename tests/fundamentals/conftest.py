@@ -1,4 +1,5 @@
-"""Two workers on one store, with Redis and without: every idea holds in both."""
+"""Two workers on one store, with Redis and without: every idea holds in both, and the central ones (see
+`teams.on_every_store`) on PostgreSQL alone as well."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ import pytest
 
 from coordinator import RunManager
 from coordinator.testing.valkey import ValkeyServer
+from tests.support.postgres import Database
 from tests.support.teams import keys_without_ttl, team_of
 
 
@@ -19,9 +21,19 @@ async def nothing_left(no_task_left: None) -> None:
 
 @pytest.fixture(params=["redis", "store only"])
 async def team(
-    request: pytest.FixtureRequest, tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    shared_valkey: ValkeyServer,
+    shared_postgres: Database,
+    namespace: str,
 ) -> AsyncGenerator[list[RunManager]]:
     """Two workers."""
+    if request.param == "postgres":
+        async with shared_postgres.worker() as (url, schema):
+            on_postgres = {"store": url, "postgres_schema": schema}
+            async with team_of(2, tmp_path, namespace=namespace, **on_postgres) as managers:
+                yield managers
+        return
     redis = shared_valkey.url if request.param == "redis" else None
     async with team_of(2, tmp_path, redis=redis, namespace=namespace) as managers:
         yield managers

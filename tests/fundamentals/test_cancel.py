@@ -10,6 +10,9 @@ import pytest
 from coordinator import CancelNotDurable, NotSettled, RunManager, RunStatus, StoreUnavailable
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, quick, running
+from tests.support.teams import on_every_store
+
+pytestmark = on_every_store
 
 ANYWHERE = pytest.mark.parametrize("canceller", [0, 1], ids=["owner", "other worker"])
 

@@ -14,7 +14,7 @@ from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import sql_of
 from tests.support.runs import working
-from tests.support.teams import team_of
+from tests.support.teams import on_every_store, team_of
 from tests.support.waiting import wait_until
 
 BOUND = 5.0
@@ -34,10 +34,11 @@ async def begun(manager: RunManager, grace: float = 30) -> asyncio.Task[None]:
 async def portable(manager: RunManager, thread_id: str) -> tuple[RunRecord, Agent]:
     """A waiting run that any worker could execute."""
     run, agent = await launched(manager, thread_id, multitask_strategy="enqueue")
-    sql_of(manager._store)("UPDATE runs SET portable = 1 WHERE run_id = ?", run.run_id)
+    sql_of(manager._store)("UPDATE runs SET portable = TRUE WHERE run_id = ?", run.run_id)
     return run, agent
 
 
+@on_every_store
 async def test_it_shows_and_admits_nothing(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t")
@@ -92,6 +93,7 @@ async def test_hurry_does_so_too_and_a_close_joins(alone: RunManager) -> None:
     assert (run.status, agent.cancels) == (RunStatus.interrupted, 1)
 
 
+@on_every_store
 async def test_who_is_stopped_is_told_why_before_anything_is_decided(team: list[RunManager]) -> None:
     a, b = team
     run, seen = await a.create_or_reject("t"), list[Any]()
@@ -118,6 +120,7 @@ async def test_who_is_stopped_is_told_why_before_anything_is_decided(team: list[
     assert thread.values == {"kept": True}
 
 
+@on_every_store
 async def test_a_cancel_while_it_unwinds_is_the_users(team: list[RunManager]) -> None:
     """Reported failure 7, in the last moment."""
     a, b = team
@@ -131,6 +134,7 @@ async def test_a_cancel_while_it_unwinds_is_the_users(team: list[RunManager]) ->
     assert (receipt.cause, receipt.reason, agent.cancels) == ("user", "mine", 1)
 
 
+@on_every_store
 async def test_a_turn_that_comes_within_the_grace_is_taken(team: list[RunManager]) -> None:
     a, b = team
     _, holder = await running(b, "t")
@@ -143,6 +147,7 @@ async def test_a_turn_that_comes_within_the_grace_is_taken(team: list[RunManager
     assert await b.wait(run.run_id, timeout=5) == "done"
 
 
+@on_every_store
 async def test_a_turn_that_does_not_come_ends_the_wait(team: list[RunManager]) -> None:
     a, b = team
     await running(b, "t")
@@ -165,6 +170,7 @@ async def handed_over(a: RunManager, b: RunManager, run: RunRecord, agent: Agent
     assert (await b.explain(run.run_id)).transitions[-1].what == "handed over"
 
 
+@on_every_store
 async def test_a_portable_run_that_waits_is_handed_over(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -190,6 +196,7 @@ async def test_a_portable_run_that_waits_is_handed_over(
     assert await waiting is None
 
 
+@on_every_store
 async def test_also_if_the_answer_of_the_store_is_lost(
     team: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,7 +9,10 @@ import pytest
 from coordinator import LeaseLost, RunManager, RunStatus, StaleFence
 from stores.rows import NewWorker, WorkerRow
 from tests.support.agents import Agent, launched, running
+from tests.support.teams import on_every_store
 from tests.support.waiting import wait_until
+
+pytestmark = on_every_store
 
 
 async def worker_row(manager: RunManager) -> WorkerRow:

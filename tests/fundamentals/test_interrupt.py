@@ -9,7 +9,10 @@ import pytest
 
 from coordinator import RunManager, RunStatus, StoreUnavailable
 from tests.support.agents import Agent, launched, running
+from tests.support.teams import on_every_store
 from tests.support.waiting import wait_until
+
+pytestmark = on_every_store
 
 BOTH = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
 

@@ -8,6 +8,9 @@ import pytest
 
 from coordinator import ConflictError, RunManager, RunStatus
 from tests.support.agents import quick, running
+from tests.support.teams import on_every_store
+
+pytestmark = on_every_store
 
 
 @pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])

@@ -21,9 +21,17 @@ from coordinator import (
 )
 from coordinator.notifier import Connectivity
 from tests.support.agents import Agent, launched, running
+from tests.support.teams import EVENT_BUDGET
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("patient")
+
 Told = Event | Gap | End
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COORDINATOR_EVENT_BUDGET", str(EVENT_BUDGET))
 
 
 async def all_of(followed: AsyncIterator[Told]) -> list[Told]:

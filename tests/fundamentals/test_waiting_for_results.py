@@ -8,6 +8,9 @@ import pytest
 
 from coordinator import RunFailed, RunManager, RunNotFound
 from tests.support.agents import Agent, quick, running
+from tests.support.teams import on_every_store
+
+pytestmark = on_every_store
 
 ANYWHERE = pytest.mark.parametrize("asker", [0, 1], ids=["owner", "other worker"])
 

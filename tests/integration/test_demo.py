@@ -77,12 +77,24 @@ async def test_all_eight_claims_hold(tmp_path: Path) -> None:
     report = json.loads(out)
     assert process.returncode == 0, (report, err)
     assert report["ok"]
+    assert report["store"] == "SQLite"
     assert [claim["ok"] for claim in report["claims"]] == [True] * 8
     assert [claim["number"] for claim in report["claims"]] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert report["claims"][0]["measured"]["delivered"]["count"] >= 50
     assert report["claims"][5]["measured"]["healed_s"] <= 2.0
     assert time.monotonic() - began < 60
     assert left_in(tmp_path) == []
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+async def test_on_postgres(capsys: pytest.CaptureFixture[str]) -> None:
+    """Those that differ with the store: what travels, what is put back, and how a death is found out."""
+    shown = tuple(claim for claim in CLAIMS if claim.name in ("cancel", "rollback", "crash"))
+    assert await demonstrate(None, as_json=True, on_postgres=True, claims=shown) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert [claim["ok"] for claim in report["claims"]] == [True] * 3
+    assert report["store"].startswith("PostgreSQL ")
 
 
 def refuse(evidence: Any) -> list[str]:

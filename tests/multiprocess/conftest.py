@@ -1,4 +1,4 @@
-"""Real worker processes on one SQLite file, with a real Redis and without."""
+"""Real worker processes: on one SQLite file, with a real Redis and without, and on PostgreSQL alone."""
 
 from __future__ import annotations
 
@@ -8,14 +8,23 @@ from pathlib import Path
 import pytest
 
 from coordinator.testing.valkey import ValkeyServer
-from tests.support.processes import Fleet, fleet_on
+from tests.support.postgres import Database
+from tests.support.processes import Fleet, fleet_on, fleet_on_postgres
 from tests.support.teams import keys_without_ttl
 
 
 @pytest.fixture(params=["redis", "store only"])
 async def fleet(
-    request: pytest.FixtureRequest, tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    shared_valkey: ValkeyServer,
+    shared_postgres: Database,
+    namespace: str,
 ) -> AsyncGenerator[Fleet]:
+    if request.param == "postgres":
+        async with fleet_on_postgres(shared_postgres, namespace=namespace) as made:
+            yield made
+        return
     redis = shared_valkey.url if request.param == "redis" else None
     async with fleet_on(tmp_path, redis, namespace=namespace) as made:
         yield made

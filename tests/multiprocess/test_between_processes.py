@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import Fleet, Refused
+from tests.support.processes import Fleet, Refused, on_every_store
 
-pytestmark = pytest.mark.multiprocess
+pytestmark = [pytest.mark.multiprocess, on_every_store]
 
 
 async def test_cancel_from_another_process(fleet: Fleet) -> None:

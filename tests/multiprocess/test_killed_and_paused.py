@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import Fleet, Refused, WorkerProcess, fleet_on
+from tests.support.postgres import Database
+from tests.support.processes import (
+    Fleet,
+    Refused,
+    WorkerProcess,
+    fleet_on,
+    fleet_on_postgres,
+    on_every_store,
+)
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.multiprocess
@@ -47,6 +55,7 @@ async def test_who_waited_behind_it_goes_on(fleet: Fleet) -> None:
     await other.said("started", waiting)
 
 
+@on_every_store
 async def test_killed_while_cancelling(fleet: Fleet) -> None:
     """Reported failures 23 and 39: settled as interrupted, not as an error and not for ever busy."""
     victim, other = await fleet.of(2)
@@ -60,6 +69,7 @@ async def test_killed_while_cancelling(fleet: Fleet) -> None:
     assert await free(other, "t")
 
 
+@on_every_store
 async def test_killed_while_it_was_to_roll_back(fleet: Fleet) -> None:
     """Reported failure 23: a peer finishes the rollback before the next run looks."""
     victim, other = await fleet.of(2)
@@ -83,10 +93,15 @@ async def test_a_restarted_worker_does_not_keep_the_dead_ones_runs(fleet: Fleet)
     assert await reborn.do("status", run=run) == "error"
 
 
-@pytest.fixture
-async def short(tmp_path: Path) -> AsyncGenerator[Fleet]:
+@pytest.fixture(params=["sqlite", "postgres"])
+async def short(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_postgres: Database
+) -> AsyncGenerator[Fleet]:
     """With short leases."""
-    async with fleet_on(tmp_path, **SHORT) as made:
+    on_sqlite = request.param == "sqlite"
+    async with (
+        fleet_on(tmp_path, **SHORT) if on_sqlite else fleet_on_postgres(shared_postgres, **SHORT)
+    ) as made:
         yield made
 
 
@@ -115,6 +130,7 @@ async def registered_anew(worker: WorkerProcess) -> bool:
     return bool(await worker.do("epoch") > worker.epoch)
 
 
+@on_every_store
 async def test_paused_for_less_than_its_lease(fleet: Fleet) -> None:
     """Reported failure 17: nothing happens to it."""
     slow, other = await fleet.of(2)

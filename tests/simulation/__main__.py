@@ -44,7 +44,10 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=2, help="processes that share them")
     parser.add_argument("--seed", type=int, help="run this one and print it step by step")
     parser.add_argument(
-        "--bug", choices=["all", *BUGS], help="plant this bug and try seeds until it is found"
+        "--bug",
+        metavar="NAME",
+        choices=["all", *BUGS],
+        help="plant this bug, or one after the other all of them, and try seeds until it is found",
     )
     parser.add_argument("--remember", action="store_true", help="write down which seeds have found bugs")
     parser.add_argument("--json", type=Path, help="write the figures there, too")

@@ -24,6 +24,7 @@ JOBS = 2
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("untraced")
 def test_no_seed_breaks_a_property() -> None:
     total = Batch()
     for batch in run_seeds(0, SEEDS, JOBS):
@@ -67,6 +68,7 @@ def test_a_seed_does_not_depend_on_those_before_it() -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
+@pytest.mark.usefixtures("untraced")
 def test_planted_bugs_are_found(capsys: pytest.CaptureFixture[str]) -> None:
     hunts = sorted(
         hunt_all(sorted(set(BUGS) - set(FOUND_ELSEWHERE)), HUNT, JOBS), key=lambda hunt: -hunt.tried

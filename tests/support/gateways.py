@@ -18,7 +18,7 @@ from coordinator import RunManager, Settings, open_coordinator
 from coordinator.gateway import Gateway, GatewaySettings, create_gateway
 from coordinator.notifier import Connectivity
 from tests.support.gateway_agents import AGENTS
-from tests.support.teams import QUICK
+from tests.support.teams import EVENT_BUDGET, QUICK
 from tests.support.waiting import wait_until
 
 Sdk = Any
@@ -99,11 +99,12 @@ async def gateways(
 ) -> AsyncGenerator[list[Served]]:
     """Workers on one SQLite file and one Redis, that hear each other when this returns. `agents` makes
     those of each worker."""
+    chosen: dict[str, Any] = {**QUICK, "event_budget": EVENT_BUDGET, **(settings or {})}
     given = Settings(
         store=f"sqlite:///{folder / 'runs.db'}",
         redis=redis,
         namespace=namespace,
-        **{**QUICK, **(settings or {})},
+        **chosen,
     )
     async with AsyncExitStack() as stack:
         team: list[Served] = []

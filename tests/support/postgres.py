@@ -15,6 +15,7 @@ import asyncpg
 from coordinator.testing.postgres import URL_VARIABLE, PostgresServer
 from stores.postgres import Options, PostgresStore
 from stores.sql.postgres import schema
+from tests.support.proxy import Proxy
 
 TABLES = (
     "workers",
@@ -41,6 +42,15 @@ class Database:
         parts = urlsplit(self.url)
         hosts = parts.netloc.rpartition("@")[2]
         return urlunsplit(parts._replace(netloc=f"{role}:{quote(password)}@{hosts}"))
+
+    @asynccontextmanager
+    async def proxied(self, url: str | None = None) -> AsyncGenerator[tuple[Proxy, str]]:
+        """A network of the test's own, and the URL through it."""
+        parts = urlsplit(url or self.url)
+        assert parts.hostname is not None
+        async with Proxy(parts.hostname, parts.port or 5432) as proxy:
+            who = parts.netloc.rpartition("@")[0]
+            yield proxy, urlunsplit(parts._replace(netloc=f"{who}@127.0.0.1:{proxy.port}"))
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
@@ -70,7 +80,9 @@ class Database:
         name = f"test_{uuid4().hex[:12]}"
         async with self.connection() as cx:
             await cx.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
-            await schema.migrate(cx, name, grant_to=name)
+            await schema.migrate(cx, name)
+            async with cx.transaction():
+                await schema.grant(cx, name, name)
         self._names.append(name)
         return name
 

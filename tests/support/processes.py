@@ -13,8 +13,15 @@ from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
+import pytest
+
+from tests.support.postgres import Database
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
+
+on_every_store = pytest.mark.parametrize("fleet", ["redis", "store only", "postgres"], indirect=True)
+"""Beside the others on PostgreSQL. There nothing proves a worker dead before its lease has run out: a test
+of what is sooner is not for it."""
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -176,7 +183,9 @@ class Fleet:
     async def start(self, **overrides: Any) -> WorkerProcess:
         worker = await WorkerProcess.start({**self._settings, **overrides})
         self._stack.push_async_callback(worker.kill)
-        if (overrides.get("redis") or self._settings.get("redis")) is not None:
+        settings = {**self._settings, **overrides}
+        listens = settings["store"].startswith("postgresql:") and settings.get("postgres_notify", True)
+        if settings.get("redis") is not None or listens:
             await wait_until(lambda: is_connected(worker), description="it hears its abort channel")
         return worker
 
@@ -193,3 +202,10 @@ async def fleet_on(folder: Path, redis: str | None = None, **overrides: Any) -> 
     settings = {**QUICK, "store": f"sqlite:///{folder / 'runs.db'}", "redis": redis, **overrides}
     async with AsyncExitStack() as stack:
         yield Fleet(settings, stack)
+
+
+@asynccontextmanager
+async def fleet_on_postgres(database: Database, **overrides: Any) -> AsyncGenerator[Fleet]:
+    """As a role with a worker's rights. Without Redis, they hear each other by NOTIFY."""
+    async with database.worker() as (url, schema), AsyncExitStack() as stack:
+        yield Fleet({**QUICK, "store": url, "postgres_schema": schema, **overrides}, stack)

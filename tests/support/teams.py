@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from coordinator import RunManager, Settings, open_coordinator
 from coordinator.notifier import Connectivity
 from coordinator.testing.valkey import ValkeyServer
@@ -27,18 +29,25 @@ QUICK: dict[str, Any] = {
 }
 """Settings with which what takes seconds takes tenths."""
 
+on_every_store = pytest.mark.parametrize("team", ["redis", "store only", "postgres"], indirect=True)
+"""For the tests of a module: beside the others, on PostgreSQL, where hints travel by NOTIFY."""
+
+EVENT_BUDGET = 10.0
+"""For tests of which events are told. With the default an emit goes on without the log, and its event is
+missing there, where a busy machine makes Redis or this process wait for a quarter of a second."""
+
 
 @asynccontextmanager
 async def team_of(
     size: int, folder: Path, *, redis: str | None = None, namespace: str = "rc", **overrides: Any
 ) -> AsyncGenerator[list[RunManager]]:
-    """Started workers on one SQLite file; with Redis, they hear each other when this returns."""
-    settings = Settings(
-        store=f"sqlite:///{folder / 'runs.db'}", redis=redis, namespace=namespace, **{**QUICK, **overrides}
-    )
+    """Started workers on one store, an SQLite file unless `store` names another; where hints travel, they
+    hear each other when this returns."""
+    given: dict[str, Any] = {"store": f"sqlite:///{folder / 'runs.db'}", **QUICK, **overrides}
+    settings = Settings(redis=redis, namespace=namespace, **given)
     async with AsyncExitStack() as stack:
         team = [await stack.enter_async_context(open_coordinator(settings=settings)) for _ in range(size)]
-        for manager in team if redis else ():
+        for manager in team if redis or settings.store.startswith("postgresql:") else ():
             await wait_until(
                 lambda manager=manager: manager.connectivity is Connectivity.connected,
                 description="the worker hears its abort channel",

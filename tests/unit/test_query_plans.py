@@ -285,8 +285,9 @@ async def done(doing: Doing, history: int) -> Scene:
 async def test_no_statement_scans_what_grows_with_the_history(doing: Doing) -> None:
     scene = await done(doing, SMALL)
     for step in scene.explained():
+        # A subquery that is scanned is a batch: what it is made from is a step of its own.
         if step.startswith("SCAN") and not step.startswith(
-            ("SCAN workers", "SCAN CONSTANT", "SCAN json_each", "SCAN peer", "SCAN t USING")
+            ("SCAN workers", "SCAN CONSTANT", "SCAN json_each", "SCAN peer", "SCAN t USING", "SCAN (subquery")
         ):
             assert any(index in step for index in (*SCANNED_ON_PURPOSE, "runs_recent")), step
 

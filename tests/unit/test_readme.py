@@ -6,6 +6,7 @@ import ast
 import inspect
 import re
 import shlex
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import FunctionType
@@ -103,6 +104,26 @@ async def test_the_example_cancels_its_run(
     assert names["run"].status == "interrupted"
     assert names["run"].task.done()
     assert names["result"] is None
+
+
+async def test_both_ways_to_check_a_webhook_hold(
+    shared_valkey: ValkeyServer, somewhere: None, no_task_left: None
+) -> None:
+    from pydantic import SecretStr
+
+    from coordinator.webhooks.signing import Signer
+
+    guide = ROOT / "docs" / "guides" / "webhooks.md"
+    async with one_gateway() as served:
+        names = await run_examples(guide, shared_valkey.url, served.url)
+    sign = Signer.of(SecretStr(f"another-secret-of-16-bytes {names['SECRET']}")).headers
+    good = sign("r1", b"{}", now=time.time())
+    assert names["received"](good, b"{}") == names["received"](good, b"{}") == 204
+    assert names["seen"] == {"r1"}
+    assert names["is_signed"](names["SECRET"], good, b"{}")
+    for headers, body in ((good, b"{ }"), (sign("r1", b"{}", now=time.time() - 301), b"{}")):
+        assert names["received"](headers, body) == 401
+        assert not names["is_signed"](names["SECRET"], headers, body)
 
 
 async def emits_once(ctx: RunContext) -> None:
@@ -208,6 +229,12 @@ def test_relative_links_resolve(document: Path) -> None:
     prose = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.DOTALL | re.MULTILINE)
     targets = [link for link in re.findall(r"\]\(([^)\s]+)\)", prose) if "://" not in link]
     assert not [target for target in targets if not resolves(document, target)]
+
+
+def test_the_readme_leads_to_every_guide() -> None:
+    guides = {path.name for path in (ROOT / "docs" / "guides").glob("*.md")}
+    assert guides
+    assert guides <= set(re.findall(r"\]\(docs/guides/([\w-]+\.md)", README.read_text()))
 
 
 def resolves(document: Path, target: str) -> bool:

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.redis.address import Address, redact_url
+from coordinator.redis.address import Address
 from coordinator.redis.link import RedisLink
+from coordinator.urls import redact_url
 
 SECRET = "s3cr3t"
 

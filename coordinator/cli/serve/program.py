@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from contextlib import AsyncExitStack
 
@@ -13,6 +14,7 @@ from coordinator.gateway.server import logs
 from coordinator.gateway.server.channel import Orders, Ready
 from coordinator.gateway.server.failures import CannotServe
 from coordinator.gateway.server.listening import Listening
+from coordinator.gateway.server.spawning import spawned_ahead
 from coordinator.gateway.server.supervisor import Supervisor
 from coordinator.gateway.shared_counts import shared_between_workers
 
@@ -38,14 +40,14 @@ async def _run(asked: Asked, stack: AsyncExitStack) -> None:
     stack.callback(listening.close)
     settings, embedded = dict(asked.settings), asked.store is None
     redis: EmbeddedRedis | None = None
+    brought: asyncio.Task[bool] | None = None
     if asked.store is None:
         folder = data_folder()
         settings["store"] = store_in(folder)
         if asked.redis is None:
             redis = EmbeddedRedis(folder)
             stack.push_async_callback(redis.aclose)
-            if await redis.start():
-                settings["redis"] = redis.url
+            brought = asyncio.create_task(redis.start())
     else:
         settings["store"] = asked.store
     if asked.redis is not None:
@@ -58,15 +60,21 @@ async def _run(asked: Asked, stack: AsyncExitStack) -> None:
         "log_format": asked.log_format,
     }
 
-    def orders(slot: int) -> Orders:
-        return Orders(slot, 0, asked.assistants, asked.log_format, settings, gateway, asked.watched)
+    async def orders(slot: int) -> Orders:
+        if redis is not None and brought is not None and await asyncio.shield(brought):
+            settings["redis"] = redis.url
+        return Orders(slot, asked.assistants, asked.log_format, settings, gateway, asked.watched)
 
+    ahead = spawned_ahead()
+    if ahead is not None:
+        stack.callback(ahead.line.close)
     banner = Banner(listening, asked.workers, embedded, bool(asked.watched) if asked.develops else None)
     await Supervisor(
         listening,
         orders,
         slots=asked.workers,
         announce=lambda up: _announce(banner, up, asked.log_format),
+        ahead=ahead,
         beside=() if redis is None else (redis.keep,),
     ).run()
 

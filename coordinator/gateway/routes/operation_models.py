@@ -5,8 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
 
-from pydantic import BaseModel
-
+from coordinator.gateway.lazy import LazyModel
 from coordinator.runs.queries import Explanation
 from coordinator.schemas import Receipt
 from coordinator.workers.health import Health
@@ -19,7 +18,7 @@ def _moment(micros: int | None) -> datetime | None:
     return None if micros is None else _EPOCH + timedelta(microseconds=micros)
 
 
-class WorkerOut(BaseModel):
+class WorkerOut(LazyModel):
     epoch: int
     worker_id: str
     host: str
@@ -48,7 +47,7 @@ class WorkerOut(BaseModel):
         )
 
 
-class Step(BaseModel):
+class Step(LazyModel):
     at: datetime | None
     what: str
     from_status: str | None
@@ -76,7 +75,7 @@ class Step(BaseModel):
         )
 
 
-class Explained(BaseModel):
+class Explained(LazyModel):
     run_id: str
     thread_id: str
     status: str
@@ -102,7 +101,7 @@ class Explained(BaseModel):
         )
 
 
-class ReceiptOut(BaseModel):
+class ReceiptOut(LazyModel):
     run_id: str
     status: str
     phase: str
@@ -132,7 +131,7 @@ class ReceiptOut(BaseModel):
         )
 
 
-class HealthSummary(BaseModel):
+class HealthSummary(LazyModel):
     status: Literal["ready", "not ready"]
     state: str
     store_reachable: bool

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from fastapi import Depends, HTTPException, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from coordinator.gateway.caller import CallerIn, Role, at_least, check_sees_everybody
+from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.metrics import CONTENT_TYPE
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.operation_models import (
@@ -24,7 +25,7 @@ EVERYBODY = [*READER, Depends(check_sees_everybody)]
 ADMIN = [Depends(at_least(Role.admin))]
 
 
-class DrainBody(BaseModel):
+class DrainBody(LazyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     epoch: int | None = Field(default=None, ge=0, le=2**63 - 1, description="Only if this worker answers")
@@ -33,7 +34,7 @@ class DrainBody(BaseModel):
     )
 
 
-class Drained(BaseModel):
+class Drained(LazyModel):
     epoch: int
     grace: float
     already: bool

@@ -7,27 +7,28 @@ from importlib.metadata import version
 from typing import Literal
 
 from fastapi import APIRouter, Response
-from pydantic import BaseModel
 
+from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.services import ServicesIn
+from coordinator.gateway.wire.json import StrictRoute
 
-router = APIRouter(tags=["probes"])
+router = APIRouter(tags=["probes"], route_class=StrictRoute)
 
 
-class Ok(BaseModel):
+class Ok(LazyModel):
     ok: bool = True
 
 
-class Info(BaseModel):
+class Info(LazyModel):
     version: str
     flags: dict[str, bool]
 
 
-class Live(BaseModel):
+class Live(LazyModel):
     status: Literal["live"] = "live"
 
 
-class Ready(BaseModel):
+class Ready(LazyModel):
     status: Literal["ready", "not ready"]
 
 

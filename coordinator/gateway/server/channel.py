@@ -1,6 +1,6 @@
 """The line between a supervisor and one worker: JSON, one object a line, over a pair of sockets.
 
-    to the worker     its orders, once
+    to the worker     its orders, once, and with them the descriptor of its bound socket
     from the worker   {"ready": {…}} when it listens, or {"failed": {message, hint, code}};
                       {"changed": "file"} when its code was edited
 
@@ -21,6 +21,8 @@ from typing import Any, Literal
 
 from coordinator.gateway.server.failures import CannotServe
 
+_LONGEST = 65536
+
 
 @dataclass(frozen=True, slots=True)
 class Orders:
@@ -29,8 +31,6 @@ class Orders:
     option named; the worker takes the rest from its environment."""
 
     slot: int
-    listen: int
-    """The descriptor of its bound socket."""
     assistants: str | None = None
     log_format: Literal["text", "json"] = "text"
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
@@ -63,9 +63,16 @@ class WorkerEnd:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
 
-    def orders(self) -> Orders:
-        with self._socket.makefile("rb") as lines:
-            return Orders(**json.loads(lines.readline()))
+    def orders(self) -> tuple[Orders, socket.socket] | None:
+        """And the bound socket. None where the supervisor was gone before it came to that."""
+        line, descriptors, _, _ = socket.recv_fds(self._socket, _LONGEST, 1)
+        while line and not line.endswith(b"\n"):
+            line += self._socket.recv(_LONGEST)
+        if not line:
+            return None
+        port = socket.socket(fileno=descriptors[0])
+        port.set_inheritable(False)
+        return Orders(**json.loads(line)), port
 
     def ready(self, about: Ready) -> None:
         self._say({"ready": asdict(about)})

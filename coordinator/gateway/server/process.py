@@ -7,15 +7,17 @@ import json
 import os
 import signal
 import socket
-import sys
-from asyncio.subprocess import Process
+import threading
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
 from typing import Any
 
 from coordinator.gateway.server.channel import Orders, Ready
 from coordinator.gateway.server.failures import FAILED, CannotServe
+from coordinator.gateway.server.spawning import Spawned
+
+UNKNOWN = 255
+"""For an exit status."""
 
 START_LIMIT = 60.0
 """Seconds within which a worker has to listen, its assistants imported."""
@@ -25,36 +27,25 @@ class WorkerProcess:
     """One incarnation. `ended` is done when the process is gone, with its exit status."""
 
     def __init__(
-        self, slot: int, process: Process, lines: asyncio.StreamReader, close: Callable[[], None]
+        self, slot: int, spawned: Spawned, lines: asyncio.StreamReader, close: Callable[[], None]
     ) -> None:
-        self.slot, self._process = slot, process
-        self._lines, self._close = lines, close
+        self.slot, self.pid, self._line = slot, spawned.pid, spawned.line
+        self._lines = lines
         self._born = asyncio.get_running_loop().time()
         self.about: Ready | None = None
-        self.ended = asyncio.create_task(self._wait())
+        self.ended = _end_of(self.pid)
+        self.ended.add_done_callback(lambda _: close())
 
     @classmethod
-    async def spawn(cls, orders: Orders, port: socket.socket) -> WorkerProcess:
-        """In a session of its own: Ctrl-C is for the supervisor, which then tells its workers."""
-        ours, theirs = socket.socketpair()
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # what lies in the working folder must not stand in for a library
-                "-m",
-                "coordinator.gateway.server.worker",
-                str(theirs.fileno()),
-                stdin=asyncio.subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(), port.fileno()),
-                start_new_session=True,
-            )
-        reader, writer = await asyncio.open_connection(sock=ours)
-        writer.write(replace(orders, listen=port.fileno()).line())
-        return cls(orders.slot, process, reader, writer.close)
+    async def of(cls, slot: int, spawned: Spawned) -> WorkerProcess:
+        """It waits for its orders, and imports meanwhile what it needs."""
+        reader, writer = await asyncio.open_connection(sock=spawned.line)
+        return cls(slot, spawned, reader, writer.close)
 
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+    def order(self, orders: Orders, port: socket.socket) -> None:
+        """Once."""
+        with suppress(ConnectionError):  # it is gone already, which `ready` tells
+            socket.send_fds(self._line, [orders.line()], [port.fileno()])
 
     @property
     def served(self) -> float:
@@ -95,8 +86,9 @@ class WorkerProcess:
         return None
 
     def tell(self, number: signal.Signals) -> None:
-        with suppress(ProcessLookupError):
-            self._process.send_signal(number)
+        if not self.ended.done():
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def kill(self) -> None:
         self.tell(signal.SIGKILL)
@@ -110,10 +102,23 @@ class WorkerProcess:
         self.kill()
         await self.ended
 
-    async def _wait(self) -> int:
-        status = await self._process.wait()
-        self._close()
-        return status
+
+def _end_of(pid: int) -> asyncio.Future[int]:
+    """The exit status of a child, which may have been started by whoever was this process before: asyncio
+    watches only its own. Negative for a signal."""
+    loop = asyncio.get_running_loop()
+    ended = loop.create_future()
+
+    def wait() -> None:
+        try:
+            status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        except ChildProcessError:  # somebody else has looked
+            status = UNKNOWN
+        with suppress(RuntimeError):  # the loop has ended before
+            loop.call_soon_threadsafe(ended.set_result, status)
+
+    threading.Thread(target=wait, name=f"wait-{pid}", daemon=True).start()
+    return ended
 
 
 def ending(status: int) -> str:

@@ -91,6 +91,15 @@ def _protocol() -> type[asyncio.Protocol] | Literal["h11"]:
     return BoundedProtocol
 
 
+_MEANT = ("ASGI callable returned without completing response.", "Cancel %s running task(s)")
+
+
+def _meant(record: logging.LogRecord) -> bool:
+    """False for what uvicorn takes for mistakes, one for each open answer, and is how a worker leaves."""
+    cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
+    return not cancelled and not str(record.msg).startswith(_MEANT)
+
+
 class Http(uvicorn.Server):
     """On one inherited socket. Signals are handled by the worker, and so is what the app opens."""
 
@@ -134,6 +143,9 @@ class Http(uvicorn.Server):
 
     def end(self) -> None:
         """What is still open after `FAREWELL` is cut: its client finds another worker."""
+        if open_answers := len(self.server_state.tasks):
+            logger.info("%d open answers are broken off: their clients go on elsewhere", open_answers)
+        logging.getLogger("uvicorn.error").addFilter(_meant)
         self.should_exit = True
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,6 +19,7 @@ from coordinator.gateway.server.channel import Orders, Ready
 from coordinator.gateway.server.failures import FAILED, CannotServe
 from coordinator.gateway.server.listening import Listening
 from coordinator.gateway.server.process import WorkerProcess, ending, has_terminal, reap_children
+from coordinator.gateway.server.spawning import Spawned, spawn
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -46,14 +47,15 @@ class Supervisor:
     def __init__(
         self,
         listening: Listening,
-        orders: Callable[[int], Orders],
+        orders: Callable[[int], Awaitable[Orders]],
         *,
         slots: int,
         announce: Callable[[Ready], None],
+        ahead: Spawned | None = None,
         beside: Sequence[Callable[[], Coroutine[Any, Any, None]]] = (),
     ) -> None:
         self._listening, self._orders = listening, orders
-        self._announce, self._beside = announce, beside
+        self._announce, self._ahead, self._beside = announce, ahead, beside
         self._slots = [Slot(number) for number in range(slots)]
         self._processes: set[WorkerProcess] = set()
         self._fruitless = 0
@@ -114,9 +116,11 @@ class Supervisor:
 
     async def _start(self, slot: Slot) -> Ready:
         """A worker for the slot, in the place of whoever is there. Raises CannotServe."""
-        worker = await WorkerProcess.spawn(self._orders(slot.number), self._listening.socket(slot.number))
+        spawned, self._ahead = self._ahead or spawn(), None
+        worker = await WorkerProcess.of(slot.number, spawned)
         self._processes.add(worker)
         worker.ended.add_done_callback(lambda _: self._processes.discard(worker))
+        worker.order(await self._orders(slot.number), self._listening.socket(slot.number))
         ready = await worker.ready()
         slot.worker = worker
         self._fruitless = 0

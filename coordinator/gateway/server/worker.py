@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from coordinator.gateway.server import logs
+from coordinator.gateway.server import logs, quick
 from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_at_once
 from coordinator.gateway.server.editing import watch
 from coordinator.gateway.server.failures import FAILED, UNREACHABLE, CannotServe
@@ -32,13 +32,16 @@ S = TypeVar("S", bound="BaseSettings")
 
 def main(descriptor: int) -> int:
     """Answers the exit status."""
+    quick.start()
     channel = WorkerEnd(descriptor)
-    orders = channel.orders()
+    if (told := channel.orders()) is None:
+        return 0
+    orders, port = told
     channel.watch(lambda: leave_at_once(GONE))
     logs.configure(orders.log_format, f"worker {orders.slot + 1}")
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(work(orders, channel))
+            runner.run(work(orders, port, channel))
     except CannotServe as error:
         channel.failed(error)
         return error.code
@@ -53,9 +56,8 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def work(orders: Orders, channel: WorkerEnd) -> None:
+async def work(orders: Orders, port: socket.socket, channel: WorkerEnd) -> None:
     """Until a signal has drained it. Raises CannotServe where it does not get so far as to listen."""
-    # What is wrong with the orders is told before the longest of the imports.
     from coordinator.errors import InvalidArgument, StoreError  # noqa: PLC0415
     from coordinator.gateway.server.naming import assistants_at  # noqa: PLC0415
     from coordinator.gateway.settings import GatewaySettings  # noqa: PLC0415
@@ -64,7 +66,7 @@ async def work(orders: Orders, channel: WorkerEnd) -> None:
     settings, gateway = _settings(Settings, orders.settings), _settings(GatewaySettings, orders.gateway)
     agents = assistants_at(orders.assistants) if orders.assistants else {}
     try:
-        await _serve(orders, channel, settings=settings, gateway=gateway, agents=agents)
+        await _serve(orders, port, channel, settings=settings, gateway=gateway, agents=agents)
     except InvalidArgument as error:
         raise CannotServe(str(error)) from error
     except StoreError as error:
@@ -86,19 +88,23 @@ def _settings(kind: type[S], given: dict[str, Any]) -> S:
 
 
 async def _serve(
-    orders: Orders, channel: WorkerEnd, *, settings: Settings, gateway: GatewaySettings, agents: Named
+    orders: Orders,
+    port: socket.socket,
+    channel: WorkerEnd,
+    *,
+    settings: Settings,
+    gateway: GatewaySettings,
+    agents: Named,
 ) -> None:
     from coordinator.assistants import demo  # noqa: PLC0415
     from coordinator.bootstrap import open_coordinator  # noqa: PLC0415
     from coordinator.gateway.app import DEMO, create_gateway  # noqa: PLC0415
     from coordinator.gateway.exposure import check_exposure  # noqa: PLC0415
     from coordinator.gateway.server.serving import Http, Retreat  # noqa: PLC0415
-    from coordinator.redis.address import redact_url  # noqa: PLC0415
+    from coordinator.urls import redact_url  # noqa: PLC0415
     from coordinator.workers.signals import draining_on_signals  # noqa: PLC0415
 
     access = check_exposure(gateway)
-    port = socket.socket(fileno=orders.listen)
-    port.set_inheritable(False)
     offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
     async with open_coordinator(settings=settings, assistants=offered) as manager:
         manager.install_executor()
@@ -116,13 +122,14 @@ async def _serve(
                     Ready(
                         epoch=manager.epoch,
                         grace=manager.grace,
-                        store=redact_url(settings.store),
+                        store=settings.shown_store,
                         redis=None if settings.redis is None else redact_url(settings.redis),
                         keys=gateway.api_keys is not None,
                         access=access,
                         assistants=manager.assistants.names,
                     )
                 )
+                quick.started()
                 if orders.watched:
                     watch(orders.watched, channel.changed)
                 await departure.serving(_ended(serving))

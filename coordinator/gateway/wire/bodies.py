@@ -9,10 +9,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal, Self, TypeAlias, cast
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 
 from coordinator.arguments import MAX_TIME_LIMIT, MAX_URL, check_id
 from coordinator.errors import InvalidArgument
+from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.schemas import CheckpointRef
 
@@ -110,7 +111,7 @@ Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 
 
-class Body(BaseModel):
+class Body(LazyModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")

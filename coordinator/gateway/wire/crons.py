@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal, cast
-from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from coordinator.assistants.registry import Assistants
 from coordinator.crons.schedule import MAX_LENGTH
+from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.wire.bodies import (
     Body,
     Direction,
@@ -21,6 +21,7 @@ from coordinator.gateway.wire.bodies import (
     RunOptions,
 )
 from coordinator.gateway.wire.documents import ALWAYS, parts_of
+from coordinator.webhooks.document import without_path
 from stores.crons import CronOrder, CronRow
 from stores.times import instant, iso
 
@@ -126,7 +127,7 @@ def payload_of(body: CronCreate | CronPatch) -> JsonObject:
     return {name: value for name, value in given.items() if name in RunCreate.model_fields}
 
 
-class Cron(BaseModel):
+class Cron(LazyModel):
     cron_id: str
     assistant_id: str | None
     thread_id: str | None
@@ -172,9 +173,5 @@ def cron_document(row: CronRow, assistants: Assistants) -> Cron:
 
 
 def _shown(payload: JsonObject) -> JsonObject:
-    """The path of a webhook may be a secret, and a list is read by more people than it was told."""
     webhook: Any = payload.get("webhook")
-    if not isinstance(webhook, str):
-        return payload
-    parts = urlsplit(webhook)
-    return {**payload, "webhook": f"{parts.scheme}://{parts.netloc}/…"}
+    return {**payload, "webhook": without_path(webhook)} if isinstance(webhook, str) else payload

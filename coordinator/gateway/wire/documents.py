@@ -10,9 +10,10 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Any, cast
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import Field, create_model
 
 from coordinator.assistants.registry import Assistants
+from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.wire.bodies import JsonObject, RunStatus, Strategy, ThreadStatus
 from coordinator.gateway.wire.json import Json
 from coordinator.record import RunRecord
@@ -28,14 +29,14 @@ _NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*): (.*)", re.DOTALL)
 """How an exception of a run's code is written down."""
 
 
-class Problem(BaseModel):
+class Problem(LazyModel):
     """Every failure. `detail` is text, or for a body that does not fit the list of what does not."""
 
     detail: str | list[JsonObject]
     run_id: str | None = Field(default=None, description="With 409: the run that is in the way")
 
 
-class Run(BaseModel):
+class Run(LazyModel):
     run_id: str
     thread_id: str
     assistant_id: str | None
@@ -50,20 +51,20 @@ class Run(BaseModel):
     error: str | None
 
 
-class TtlInfo(BaseModel):
+class TtlInfo(LazyModel):
     strategy: str
     ttl_minutes: float
     expires_at: str
 
 
-class Asked(BaseModel):
+class Asked(LazyModel):
     """What a paused run waits for."""
 
     value: Json
     id: str | None = None
 
 
-class Thread(BaseModel):
+class Thread(LazyModel):
     thread_id: str
     created_at: str
     updated_at: str
@@ -81,14 +82,14 @@ class ThreadWithTtl(Thread):
     ttl: TtlInfo | None = Field(default=None, description="Only if it is asked for")
 
 
-class CheckpointDocument(BaseModel):
+class CheckpointDocument(LazyModel):
     thread_id: str
     checkpoint_ns: str
     checkpoint_id: str | None
     checkpoint_map: Json = None
 
 
-class State(BaseModel):
+class State(LazyModel):
     values: Json
     next: list[str]
     tasks: list[Json]
@@ -99,11 +100,11 @@ class State(BaseModel):
     interrupts: list[Asked]
 
 
-class StateUpdated(BaseModel):
+class StateUpdated(LazyModel):
     checkpoint: CheckpointDocument
 
 
-class AssistantDocument(BaseModel):
+class AssistantDocument(LazyModel):
     assistant_id: str
     graph_id: str
     name: str
@@ -116,7 +117,7 @@ class AssistantDocument(BaseModel):
     version: int
 
 
-class Schemas(BaseModel):
+class Schemas(LazyModel):
     graph_id: str
     input_schema: Json
     output_schema: Json
@@ -125,12 +126,12 @@ class Schemas(BaseModel):
     context_schema: Json
 
 
-def parts_of(model: type[BaseModel], **more: Any) -> type[BaseModel]:
+def parts_of(model: type[LazyModel], **more: Any) -> type[LazyModel]:
     """The same with every field optional, for answers from which clients select fields."""
     fields: dict[str, Any] = {
         name: (field.annotation, Field(default=None)) for name, field in model.model_fields.items()
     }
-    return create_model(f"{model.__name__}Parts", **fields, **more)
+    return create_model(f"{model.__name__}Parts", __base__=LazyModel, **fields, **more)
 
 
 RunParts = parts_of(Run)
@@ -139,7 +140,7 @@ StateParts = parts_of(State)
 AssistantParts = parts_of(AssistantDocument)
 
 
-def parts(document: BaseModel, select: Collection[str] | None) -> JsonObject:
+def parts(document: LazyModel, select: Collection[str] | None) -> JsonObject:
     """The document with the selected fields only; without a selection, all of them."""
     return document.model_dump(include=None if select is None else set(select))
 

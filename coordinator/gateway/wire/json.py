@@ -10,8 +10,9 @@ from typing import Any
 import pydantic_core
 from fastapi import Request
 from fastapi.responses import JSONResponse
-from fastapi.routing import APIRoute
 from starlette.responses import Response
+
+from coordinator.gateway.lazy import LazyRoute
 
 Json = Any
 
@@ -40,7 +41,7 @@ class _StrictRequest(Request):
         return content
 
 
-class StrictRoute(APIRoute):
+class StrictRoute(LazyRoute):
     """Every router of the API is made of these: `APIRouter(route_class=StrictRoute)`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:

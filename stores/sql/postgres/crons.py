@@ -97,8 +97,8 @@ def next_due(assistants: Sequence[str], now: int | None) -> Call:
 
 _DUE = Query(
     f"WITH now (us) AS MATERIALIZED (SELECT rc.clock($2)), due AS (SELECT {CRON_COLUMNS} {_MAY_FIRE}"
-    " AND next_at <= (SELECT us FROM now) ORDER BY next_at LIMIT $3)"
-    f" SELECT us, {CRON_COLUMNS} FROM now LEFT JOIN due ON true ORDER BY next_at"
+    " AND next_at <= (SELECT us FROM now) ORDER BY next_at, cron_id LIMIT $3)"
+    f" SELECT us, {CRON_COLUMNS} FROM now LEFT JOIN due ON true ORDER BY next_at, cron_id"
 )
 
 

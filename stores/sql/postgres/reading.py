@@ -52,16 +52,18 @@ _TICK = Query(
     " UNION ALL (SELECT 'due', run_id, thread_id, true, NULL FROM rc.runs"
     " WHERE status = 'pending' AND NOT holds_thread AND not_before IS NOT NULL"
     " AND not_before <= (SELECT rc.clock($2))"
-    f" AND (home_epoch = $1 OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {_KNOWN})) LIMIT 100)"
+    f" AND (home_epoch = $1 OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {_KNOWN}))"
+    " ORDER BY not_before, run_id LIMIT 100)"
     " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'timeout' FROM rc.runs"
     " WHERE status = 'running' AND deadline_at IS NOT NULL AND deadline_at <= (SELECT rc.clock($2))"
-    " LIMIT 100)"
+    " ORDER BY deadline_at, run_id LIMIT 100)"
     " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'queue_timeout' FROM rc.runs"
     " WHERE status = 'pending' AND NOT holds_thread AND queue_deadline_at IS NOT NULL"
-    " AND queue_deadline_at <= (SELECT rc.clock($2)) LIMIT 100)"
+    " AND queue_deadline_at <= (SELECT rc.clock($2)) ORDER BY queue_deadline_at, run_id LIMIT 100)"
 )
 """One statement, so that an idle worker costs one round trip a tick. What is due or overdue is usually
-nothing: the worker that has the run keeps its time; a batch, so that a tick stays short."""
+nothing: the worker that has the run keeps its time; a batch, so that a tick stays short. Its order is total,
+so that every engine answers the same ones."""
 _FREE = ("waiting", "abandoned", "due")
 
 

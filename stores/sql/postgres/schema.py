@@ -47,22 +47,27 @@ def named(sql: str, schema: str) -> str:
 _LOOK = (
     "SELECT to_regclass($1 || '.schema_version') IS NOT NULL,"
     " obj_description(to_regclass($1 || '.schema_version'), 'pg_class'),"
-    " (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1))"
+    " (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)),"
+    " to_regclass($1 || '.copying') IS NOT NULL"
 )
 
 
 async def version(cx: Any, schema: str) -> int:
     """The schema's version, 0 where it is empty or absent.
 
-    Raises StoreRefused where it belongs to another program or is newer than this one.
+    Raises StoreRefused where it belongs to another program, is newer than this one, or is half a copy.
     """
-    there, mark, relations = await cx.fetchrow(_LOOK, schema)
+    there, mark, relations, copying = await cx.fetchrow(_LOOK, schema)
     if not there and not relations:
         return 0
     if not there or mark != _MARK:
         raise StoreRefused(
             f"Schema {schema!r} of this database belongs to another program: name another schema"
             " (postgres_schema)"
+        )
+    if copying:
+        raise StoreRefused(
+            f"Schema {schema!r} holds half a copy: run `coordinator db copy` again, which goes on with it"
         )
     found: int = await cx.fetchval(f"SELECT COALESCE(max(version), 0) FROM {schema}.schema_version")
     newest = migrations()[-1].number
@@ -74,11 +79,10 @@ async def version(cx: Any, schema: str) -> int:
     return found
 
 
-async def migrate(cx: Any, schema: str, *, grant_to: str | None = None) -> list[str]:
+async def migrate(cx: Any, schema: str) -> list[str]:
     """Bring the schema to the newest version, all or nothing; answer the names of what was applied.
 
-    Safe when several processes start at once: each looks again under an advisory lock. `grant_to`: a role
-    that gets the rights of a worker, and no more.
+    Safe when several processes start at once: each looks again under an advisory lock.
     """
     async with cx.transaction():
         await cx.fetchval("SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))", _MARK, schema)
@@ -97,8 +101,6 @@ async def migrate(cx: Any, schema: str, *, grant_to: str | None = None) -> list[
         if todo:
             for script in functions():
                 await cx.execute(named(script, schema))
-        if grant_to is not None:
-            await _grant(cx, schema, grant_to)
     return [migration.name for migration in todo]
 
 
@@ -109,13 +111,17 @@ COMMENT ON TABLE rc.schema_version IS '{_MARK}';
 """
 
 
-async def _grant(cx: Any, schema: str, role: str) -> None:
-    """What a worker needs: rows, not tables."""
+async def grant(cx: Any, schema: str, role: str) -> None:
+    """What a worker needs: rows, not tables. Within a transaction."""
     quoted = await cx.fetchval("SELECT quote_ident($1)", role)
-    for grant in (
-        f"USAGE ON SCHEMA {schema}",
-        f"SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA {schema}",
-        f"EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema}",
+    rows = "SELECT, INSERT, UPDATE, DELETE"
+    later = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT"
+    for script in (
+        f"GRANT USAGE ON SCHEMA {schema} TO {quoted}",
+        f"GRANT {rows} ON ALL TABLES IN SCHEMA {schema} TO {quoted}",
+        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {quoted}",
+        f"REVOKE INSERT, UPDATE, DELETE ON {schema}.schema_version FROM {quoted}",
+        f"{later} {rows} ON TABLES TO {quoted}",
+        f"{later} EXECUTE ON FUNCTIONS TO {quoted}",
     ):
-        await cx.execute(f"GRANT {grant} TO {quoted}")
-    await cx.execute(f"REVOKE INSERT, UPDATE, DELETE ON {schema}.schema_version FROM {quoted}")
+        await cx.execute(script)

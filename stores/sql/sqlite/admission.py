@@ -198,7 +198,7 @@ def _same_key(cx: sqlite3.Connection, run: NewRun) -> RunRow | None:
     row = cx.execute(
         f"SELECT {RUN_COLUMNS} FROM runs WHERE idempotency_key = :key AND (COALESCE(user_id, '') = :user"
         " OR thread_id = :thread)"
-        " ORDER BY thread_id = :thread AND COALESCE(user_id, '') = :user DESC LIMIT 1",
+        " ORDER BY thread_id = :thread AND COALESCE(user_id, '') = :user DESC, run_id LIMIT 1",
         {"key": run.idempotency_key, "user": run.user_id or "", "thread": run.thread_id},
     ).fetchone()
     if row is None:

@@ -106,7 +106,7 @@ def next_due(cx: sqlite3.Connection, assistants: Sequence[str], now: int) -> flo
 
 def due(cx: sqlite3.Connection, assistants: Sequence[str], limit: int, now: int) -> DueCrons:
     rows = cx.execute(
-        f"SELECT {CRON_COLUMNS} {_MAY_FIRE} AND next_at <= :now ORDER BY next_at LIMIT :limit",
+        f"SELECT {CRON_COLUMNS} {_MAY_FIRE} AND next_at <= :now ORDER BY next_at, cron_id LIMIT :limit",
         {"assistants": dumps(list(assistants)), "now": now, "limit": limit},
     )
     return DueCrons(now, tuple(cron_row(row) for row in rows))

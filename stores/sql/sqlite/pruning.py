@@ -135,7 +135,7 @@ def _webhooks(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: b
         return PruneStep(Pruned(), None)
     found = cx.execute(
         "SELECT run_id FROM webhooks INDEXED BY webhooks_ended WHERE ended_at IS NOT NULL AND ended_at <= ?"
-        " ORDER BY ended_at LIMIT ?",
+        " ORDER BY ended_at, run_id LIMIT ?",
         (now - int(keep.webhooks * _MICROS), -1 if dry_run else limit),
     ).fetchall()
     gone = [run_id for (run_id,) in found]

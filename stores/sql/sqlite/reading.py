@@ -67,16 +67,19 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
 _DUE = (
     "SELECT thread_id FROM runs INDEXED BY runs_due WHERE status = 'pending' AND NOT holds_thread"
     " AND not_before IS NOT NULL AND not_before <= :now"
-    f" AND (home_epoch = :epoch OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {KNOWN})) LIMIT 100"
+    f" AND (home_epoch = :epoch OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {KNOWN}))"
+    " ORDER BY not_before, run_id LIMIT 100"
 )
-"""Usually empty: the home of a delayed run keeps its time."""
+"""Usually empty: the home of a delayed run keeps its time. The order of a batch is total, so that every
+engine answers the same ones."""
 
 _OVERDUE = (
-    "SELECT run_id, 'timeout' FROM runs INDEXED BY runs_deadline"
+    "SELECT * FROM (SELECT run_id, 'timeout' FROM runs INDEXED BY runs_deadline"
     " WHERE status = 'running' AND deadline_at IS NOT NULL AND deadline_at <= :now"
-    " UNION ALL SELECT run_id, 'queue_timeout' FROM runs INDEXED BY runs_queue_deadline"
+    " ORDER BY deadline_at, run_id LIMIT 100) UNION ALL"
+    " SELECT * FROM (SELECT run_id, 'queue_timeout' FROM runs INDEXED BY runs_queue_deadline"
     " WHERE status = 'pending' AND NOT holds_thread AND queue_deadline_at IS NOT NULL"
-    " AND queue_deadline_at <= :now LIMIT 100"
+    " AND queue_deadline_at <= :now ORDER BY queue_deadline_at, run_id LIMIT 100)"
 )
 """Usually empty: the worker that has the run keeps its time. A batch, so that a tick stays short."""
 

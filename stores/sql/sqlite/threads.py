@@ -147,7 +147,7 @@ _EXPIRED = (
     f" AND (t.temporary = 0 OR t.next_seq > 0 OR t.updated_at + {_UNUSED} * 1000 <= :now)"
     " AND NOT EXISTS (SELECT 1 FROM runs r INDEXED BY runs_history WHERE r.thread_id = t.thread_id"
     " AND (r.settled_at IS NULL OR r.settled_at + t.ttl_ms * 1000 > :now))"
-    " ORDER BY t.updated_at + t.ttl_ms * 1000 LIMIT :limit"
+    " ORDER BY t.updated_at + t.ttl_ms * 1000, t.thread_id LIMIT :limit"
 )
 """A run that goes on longer than its thread's time to live is looked at each time: as many as run."""
 
@@ -203,7 +203,7 @@ def _forget_fences(cx: sqlite3.Connection, limit: int, now: int) -> None:
     """Unless a thread of the same id was made and deleted since: it has left a newer one."""
     due = cx.execute(
         "SELECT forget_at, thread_id, fence FROM passing_fences WHERE forget_at <= ?"
-        " ORDER BY forget_at LIMIT ?",
+        " ORDER BY forget_at, thread_id LIMIT ?",
         (now, limit),
     ).fetchall()
     cx.executemany(

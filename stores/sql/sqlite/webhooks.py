@@ -23,7 +23,7 @@ def next_due(cx: sqlite3.Connection, now: int) -> float | None:
 _CLAIM = (
     "UPDATE webhooks SET attempts = attempts + 1, claimed_by = :epoch, next_at = :now + :lease"
     " WHERE run_id IN (SELECT run_id FROM webhooks INDEXED BY webhooks_due"
-    " WHERE state = 'due' AND next_at <= :now ORDER BY next_at LIMIT :limit)"
+    " WHERE state = 'due' AND next_at <= :now ORDER BY next_at, run_id LIMIT :limit)"
     ' RETURNING run_id, thread_id, attempts, url, run, metadata, kwargs, "values", interrupts'
 )
 

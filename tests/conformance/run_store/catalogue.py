@@ -380,7 +380,7 @@ class History(StoreCase):
         assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:6], ids[6:], []]
         assert await listed(store, limit=0) == []
 
-    async def test_operations_are_no_runs(self, store: CoordinationStore, me: int) -> None:
+    async def test_operations_are_not_in_it(self, store: CoordinationStore, me: int) -> None:
         own = await running(store, me, kind="op")
         assert await store.run(own.run_id, thread_id=None, user_id=None) is None
         assert (await listed(store), await inflight(store)) == ([], [])

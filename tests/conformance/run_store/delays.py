@@ -256,10 +256,10 @@ class Delays(StoreCase):
         assert not (await store.insert(new_run("u"), epoch=me)).holds
 
     async def test_a_tick_reads_a_batch(self, store: CoordinationStore, clock: StoreClock, me: int) -> None:
-        for number in range(103):
-            await delayed(store, me, thread_id=f"t{number}")
+        threads = {await delayed(store, me, thread_id=f"t{number}"): f"t{number}" for number in range(103)}
         clock.advance(10)
-        assert len((await store.tick(me)).free_threads) == 100
+        found = (await store.tick(me)).free_threads
+        assert sorted(found) == sorted(threads[run_id] for run_id in sorted(threads)[:100])
 
     async def test_rows_of_before_are_not_delayed(self, store: CoordinationStore, me: int) -> None:
         await running(store, me)

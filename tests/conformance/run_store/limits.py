@@ -93,12 +93,14 @@ class TimeLimits(StoreCase):
         decision = await timed_out(store, own.run_id, Cause.timeout)
         assert (decision.won, decision.status) == (False, RunStatus.success)
 
-    async def test_a_tick_reads_a_batch(self, store: CoordinationStore, clock: StoreClock, me: int) -> None:
-        await running(store, me)
-        for _ in range(103):
-            await waiting(store, me, queue_timeout_ms=1)
+    async def test_a_tick_reads_a_batch_of_what_is_overdue(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        own = await running(store, me, timeout_ms=1)
+        late = sorted([await waiting(store, me, queue_timeout_ms=1) for _ in range(103)])
         clock.advance(1)
-        assert len((await store.tick(me)).overdue) == 100
+        overdue = (await store.tick(me)).overdue
+        assert [run.run_id for run in overdue] == [own.run_id, *late[:100]]
 
 
 class Draining(StoreCase):

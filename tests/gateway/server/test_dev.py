@@ -13,8 +13,9 @@ import httpx
 import pytest
 from langgraph_sdk import get_client
 
-from coordinator import RunStatus
+from coordinator import RunManager, RunStatus
 from coordinator.bootstrap import open_observer
+from coordinator.gateway import create_gateway
 from coordinator.settings import Settings
 from tests.support.served import Served, alive, served
 from tests.support.waiting import wait_until
@@ -144,6 +145,7 @@ async def edited(server: Served, folder: Path, version: int, *, says: str, times
             return
 
 
+@pytest.mark.usefixtures("untraced")  # what tracing takes is not the server's
 async def test_it_is_small(tmp_path: Path) -> None:
     """Everything that it starts, after its first run, with a watch on its files."""
     write(tmp_path, 1)
@@ -164,3 +166,13 @@ async def test_it_watches_files_only_where_there_is_something_to_reload(tmp_path
         async with httpx.AsyncClient(base_url=server.url) as client:
             answer = await client.post("/runs/wait", json={"assistant_id": "agent"}, timeout=30)
         assert answer.json()["done"] == 1
+
+
+async def test_it_describes_itself_as_every_gateway_does(tmp_path: Path) -> None:
+    """Whatever its worker has left for later."""
+    write(tmp_path, 1)
+    async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
+        async with httpx.AsyncClient(base_url=await server.up(), timeout=30) as client:
+            described = (await client.get("/openapi.json")).json()
+        assert described == create_gateway(RunManager()).openapi()
+        assert "Warning" not in server.said

@@ -140,6 +140,8 @@ async def test_open_streams_do_not_hold_the_exit(tmp_path: Path) -> None:
             silent.close()
     async with observer(tmp_path) as seen:
         assert await ends_of(seen) == {RunStatus.interrupted.value: 3}
+    assert "open answers are broken off" in server.said
+    assert " ERROR " not in server.said, "nothing of that is a mistake"
 
 
 async def test_a_second_signal_hurries(tmp_path: Path) -> None:

@@ -144,7 +144,8 @@ BEGIN
         SELECT * INTO v_found FROM rc.runs
             WHERE idempotency_key = _key
               AND (COALESCE(user_id, '') = COALESCE(_user_id, '') OR thread_id = _thread_id)
-            ORDER BY (thread_id = _thread_id AND COALESCE(user_id, '') = COALESCE(_user_id, '')) DESC LIMIT 1;
+            ORDER BY (thread_id = _thread_id AND COALESCE(user_id, '') = COALESCE(_user_id, '')) DESC, run_id
+            LIMIT 1;
         IF FOUND AND (v_found.user_id IS DISTINCT FROM _user_id OR v_found.thread_id <> _thread_id
                       OR v_found.request_hash IS DISTINCT FROM _request_hash) THEN
             said := 'key used';

@@ -72,7 +72,7 @@ LANGUAGE sql STABLE AS $$
       AND (NOT temporary OR next_seq > 0 OR updated_at + _unused <= _now)
       AND NOT EXISTS (SELECT FROM rc.runs r WHERE r.thread_id = t.thread_id
                       AND (r.settled_at IS NULL OR r.settled_at + t.ttl_ms * 1000 > _now))
-    ORDER BY expires_at LIMIT _limit
+    ORDER BY expires_at, thread_id LIMIT _limit
 $$;
 
 CREATE OR REPLACE FUNCTION rc.has_expired(_unused bigint, _now bigint) RETURNS boolean LANGUAGE sql STABLE AS $$
@@ -123,7 +123,7 @@ CREATE OR REPLACE FUNCTION rc.forget_fences(_limit bigint, _now bigint) RETURNS 
     WITH due AS (
         DELETE FROM rc.passing_fences p USING (
             SELECT forget_at, thread_id FROM rc.passing_fences WHERE forget_at <= _now
-            ORDER BY forget_at LIMIT _limit FOR UPDATE SKIP LOCKED
+            ORDER BY forget_at, thread_id LIMIT _limit FOR UPDATE SKIP LOCKED
         ) d WHERE p.forget_at = d.forget_at AND p.thread_id = d.thread_id RETURNING p.thread_id, p.fence
     )
     DELETE FROM rc.deleted_threads d USING due WHERE d.thread_id = due.thread_id AND d.fence = due.fence

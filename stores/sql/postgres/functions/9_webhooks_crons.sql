@@ -20,7 +20,7 @@ BEGIN
     END IF;
     v_now := rc.clock(_now);
     v_due := ARRAY(SELECT w.run_id FROM rc.webhooks w WHERE state = 'due' AND next_at <= v_now
-                   ORDER BY next_at LIMIT _limit FOR UPDATE SKIP LOCKED);
+                   ORDER BY next_at, w.run_id LIMIT _limit FOR UPDATE SKIP LOCKED);
     RETURN QUERY UPDATE rc.webhooks w SET attempts = attempts + 1, claimed_by = _epoch, next_at = v_now + _lease
         WHERE w.run_id = ANY (v_due)
         RETURNING w.run_id, w.thread_id, w.attempts, w.url, w.run, w.metadata, w.kwargs, w."values", w.interrupts;
@@ -61,7 +61,7 @@ DECLARE
 BEGIN
     v_gone := ARRAY(
         SELECT run_id FROM rc.webhooks WHERE ended_at IS NOT NULL AND ended_at <= rc.clock(_now) - _age
-        ORDER BY ended_at LIMIT CASE WHEN _dry THEN NULL ELSE _limit END);
+        ORDER BY ended_at, run_id LIMIT CASE WHEN _dry THEN NULL ELSE _limit END);
     IF NOT _dry THEN
         DELETE FROM rc.webhooks WHERE run_id = ANY (v_gone);
     END IF;

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from coordinator.notifier import MAX_MESSAGE_BYTES, Signal
-from coordinator.redis.messages import SignalReader, encode, encode_settled, signal
+from coordinator.redis.messages import encode_settled
+from coordinator.signals import SignalReader, encode, signal
 
 ANY_TEXT = st.text(st.characters(exclude_categories=()), max_size=300)
 

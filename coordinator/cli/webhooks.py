@@ -1,0 +1,100 @@
+"""webhooks list, webhooks retry."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from coordinator.arguments import check_choice, check_id, check_optional_id
+from coordinator.cli import screen
+from coordinator.cli.access import looking_at
+from coordinator.cli.documents import webhook_document
+from coordinator.cli.failures import DONE, CommandFailed
+from coordinator.cli.text import short, span
+from coordinator.errors import InvalidArgument
+from coordinator.manager import RunManager
+from coordinator.settings import Settings
+from coordinator.webhooks.document import without_path
+from stores.rows import WebhookRow
+from stores.states import WebhookState
+
+COLUMNS = ("RUN", "STATE", "TRIED", "STATUS", "TO", "NEXT", "AGE", "USER", "ERROR")
+SPARE = ("USER", "AGE", "TO", "STATUS")
+"""As `coordinator.cli.runs.SPARE`."""
+
+
+async def list_webhooks(
+    settings: Settings,
+    *,
+    states: Sequence[str],
+    run: str | None,
+    user: str | None,
+    limit: int,
+    as_json: bool,
+) -> int:
+    wanted = [check_choice("--state", state, tuple(WebhookState)) for state in states]
+    run_id, user_id = check_optional_id("--run", run), check_optional_id("--user", user)
+    async with looking_at(settings) as seen:
+        found = await seen.manager.webhooks(states=wanted, run_id=run_id, user_id=user_id, limit=limit)
+    if as_json:
+        screen.show_document({"webhooks": [webhook_document(one) for one in found]})
+    else:
+        none = f"no such webhooks in {settings.store}"
+        screen.show_table(COLUMNS, [_line(one) for one in found], none=none, spare=SPARE)
+    return DONE
+
+
+def _line(row: WebhookRow) -> list[object]:
+    """The cells of COLUMNS."""
+    now = time.time_ns() // 1000
+    due = None
+    if row.state is WebhookState.due and row.next_at is not None:
+        due = f"in {span((row.next_at - now) / 1e6)}" if row.next_at > now else "now"
+    return [
+        row.run_id,
+        screen.state(row.state),
+        row.attempts,
+        row.status_code,
+        short(without_path(row.url), 60),
+        due,
+        span((now - row.created_at) / 1e6),
+        row.user_id,
+        None if row.error is None else short(row.error, 60),
+    ]
+
+
+async def retry_webhooks(
+    settings: Settings, *, runs: Sequence[str], everything: bool, user: str | None, as_json: bool
+) -> int:
+    """All that are named or none: one that is not dead is told before anything is written."""
+    if bool(runs) == everything:
+        raise InvalidArgument("RUN", "name the runs, or give --all")
+    wanted = list(dict.fromkeys(check_id("RUN", run) for run in runs))
+    user_id = check_optional_id("--user", user)
+    async with looking_at(settings) as seen:
+        for run_id in wanted:
+            await _check_dead(seen.manager, settings, run_id, user_id)
+        revived = await seen.manager.revive_webhooks(wanted or None, user_id=user_id)
+    if as_json:
+        screen.show_document({"retried": revived})
+    else:
+        screen.show_lines([f"{len(revived)} webhooks are due again" if revived else "no webhook is dead"])
+    return DONE
+
+
+async def _check_dead(manager: RunManager, settings: Settings, run_id: str, user_id: str | None) -> None:
+    found = await manager.webhooks(run_id=run_id, user_id=user_id, limit=1)
+    if not found:
+        raise CommandFailed(
+            "WebhookNotFound",
+            f"run {run_id!r} has no webhook in {settings.store}",
+            "`coordinator webhooks list` shows those that are there.",
+            run_id=run_id,
+        )
+    if found[0].state is not WebhookState.dead:
+        raise CommandFailed(
+            "WebhookNotDead",
+            f"the webhook of run {run_id!r} is {found[0].state}, and was not given up",
+            "`coordinator webhooks list --state dead` shows those that were.",
+            run_id=run_id,
+        )

@@ -1,0 +1,221 @@
+"""LISTEN and NOTIFY over one connection of their own, which is made anew for ever.
+
+What is sent here is a hint: it may be lost, and come twice. It is sent apart from any transaction: a NOTIFY
+within one would make its commit wait for every other one that has a NOTIFY, with the disk's sync inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import secrets
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
+
+import asyncpg
+
+from stores.postgres.address import Address
+from stores.postgres.connections import connect_arguments
+from stores.postgres.faults import fault_of
+from stores.postgres.options import Options
+
+logger = logging.getLogger(__name__)
+
+MAX_PAYLOAD = 7999
+"""Bytes, as the server has it."""
+APPLICATION = "run-coordinator hints"
+ANSWER_WITHIN = 1.0  # s; a connection that says nothing for longer is given up
+_CONNECT_WITHIN = 2.0  # s, for each host that was named
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # s, between two attempts to connect
+_AT_ONCE = 500
+_PROOF = "proof:"
+_NOTIFY = "SELECT pg_notify(channel, payload) FROM unnest($1::text[], $2::text[]) m (channel, payload)"
+
+Message = tuple[str, str]
+"""Channel and payload."""
+
+
+class Audience(Protocol):
+    """Who listens and sends. Called on the event loop; none of these may block or raise."""
+
+    def outgoing(self) -> Sequence[Message]:
+        """What is to be sent, each once. Asked for whenever the connection has nothing else to do."""
+        ...
+
+    def on_message(self, channel: str, payload: str) -> None:
+        """From somebody else: what was sent here is not heard here."""
+        ...
+
+    def on_listening(self) -> None:
+        """From here on what is sent on the channels arrives, for as long as this connection stands."""
+        ...
+
+    def on_deaf(self) -> None:
+        """The connection is gone. Another is on its way."""
+        ...
+
+    def on_away(self) -> None:
+        """There is nothing to connect to at present, or it carries no messages."""
+        ...
+
+
+class DeafConnection(Exception):
+    """LISTEN was taken, and what was sent on the channel did not arrive."""
+
+
+class Channels:
+    """Connects when there is something to listen to or to send. `ping` (s): how often a silent connection
+    is asked for a sign of life; one without an answer is given up. Raises ValueError for no URL of use."""
+
+    def __init__(self, url: str, audience: Audience, options: Options, *, ping: float) -> None:
+        self._address, self._audience, self._options = Address(url), audience, options
+        self._ping = ping
+        self._wanted: frozenset[str] = frozenset()
+        self._unsent: Sequence[Message] = ()
+        self._task: asyncio.Task[None] | None = None
+        self._wake = asyncio.Event()
+        self._proof, self._proven = "", asyncio.Event()
+        self._idle = asyncio.Event()
+        self._listening = self._away = self._closed = False
+
+    @property
+    def listening(self) -> bool:
+        return self._listening
+
+    def listen(self, channels: frozenset[str]) -> None:
+        """To these, and to no others from now on."""
+        if not self._closed and channels != self._wanted:
+            self._wanted, self._listening = channels, False
+            self.wake()
+
+    def wake(self) -> None:
+        """There is something to do, perhaps to send."""
+        if self._closed:
+            return
+        self._idle.clear()
+        self._wake.set()
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._run(), name="hints by NOTIFY")
+
+    async def aclose(self) -> None:
+        """Lets what is to be sent leave, for a bounded time. Idempotent."""
+        self._closed = True
+        task, self._task = self._task, None
+        if task is None:
+            return
+        self._unsent = [*self._unsent, *self._audience.outgoing()]
+        if self._unsent and not self._away:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(ANSWER_WITHIN):
+                    await self._idle.wait()
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+    # -- how
+
+    async def _run(self) -> None:
+        pause = _FIRST_PAUSE
+        while True:
+            try:
+                async with self._connection() as cx:
+                    pause = _FIRST_PAUSE
+                    await self._serve(cx)
+            except Exception as error:  # noqa: BLE001 - whatever it is, hints are worth another attempt
+                self._lost(error)
+            await asyncio.sleep(pause * random.uniform(0.5, 1))
+            pause = min(pause * 2, _LONGEST_PAUSE)
+
+    def _lost(self, error: Exception) -> None:
+        stood, self._listening = self._listening, False
+        self._away = not stood
+        self._audience.on_deaf()
+        if self._away:
+            self._audience.on_away()
+        told = f"{error}" if isinstance(error, DeafConnection) else fault_of(error).what
+        logger.log(logging.INFO if stood else logging.DEBUG, "Hints by NOTIFY: %s", told or repr(error))
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
+        arguments = connect_arguments(self._address, self._options, longest=ANSWER_WITHIN)
+        arguments |= {"timeout": _CONNECT_WITHIN}
+        arguments["server_settings"] |= {"application_name": APPLICATION}
+        cx = await asyncpg.connect(**arguments)
+        cx.add_termination_listener(self._on_end)
+        try:
+            yield cx
+        finally:
+            cx.terminate()
+
+    def _on_end(self, _: Any) -> None:
+        self._wake.set()
+
+    async def _serve(self, cx: asyncpg.Connection[Any]) -> None:
+        """Returns when the connection is lost; raises what went wrong."""
+        heard = frozenset[str]()
+        while not cx.is_closed():
+            self._wake.clear()
+            if heard != (wanted := self._wanted):
+                await self._hear(cx, heard, wanted)
+                heard = wanted
+            elif batch := self._next_batch():
+                await self._send(cx, batch)
+            else:
+                self._idle.set()
+                await self._rest(cx)
+        raise ConnectionResetError("the connection was lost")
+
+    async def _hear(self, cx: asyncpg.Connection[Any], heard: frozenset[str], wanted: frozenset[str]) -> None:
+        for channel in heard - wanted:
+            await cx.remove_listener(channel, self._on_message)
+        for channel in sorted(wanted - heard):
+            await cx.add_listener(channel, self._on_message)
+        if wanted:
+            await self._prove(cx, min(wanted))
+        if wanted == self._wanted:
+            self._listening, self._away = bool(wanted), False
+            self._audience.on_listening()
+
+    async def _prove(self, cx: asyncpg.Connection[Any], channel: str) -> None:
+        """A pooler in transaction mode takes LISTEN, for a session that is somebody else's afterwards."""
+        self._proof = f"{_PROOF}{secrets.token_hex(8)}"
+        self._proven.clear()
+        try:
+            async with asyncio.timeout(ANSWER_WITHIN):
+                await cx.execute(_NOTIFY, [channel], [self._proof])
+                await self._proven.wait()
+        except TimeoutError:
+            raise DeafConnection(
+                "what is sent does not arrive: for LISTEN, name an address without a pooler in"
+                " transaction mode (postgres_notify_url)"
+            ) from None
+
+    def _next_batch(self) -> Sequence[Message]:
+        if not self._unsent:
+            self._unsent = self._audience.outgoing()
+        return self._unsent[:_AT_ONCE]
+
+    async def _send(self, cx: asyncpg.Connection[Any], batch: Sequence[Message]) -> None:
+        """What was lost with its connection is sent again: a hint may come twice."""
+        channels, payloads = zip(*batch, strict=True)
+        try:
+            await cx.execute(_NOTIFY, list(channels), list(payloads), timeout=ANSWER_WITHIN)
+        except asyncpg.DataError as error:
+            logger.warning("%d hints could not be sent: %s", len(batch), error)
+        self._unsent = self._unsent[len(batch) :]
+
+    async def _rest(self, cx: asyncpg.Connection[Any]) -> None:
+        try:
+            async with asyncio.timeout(self._ping):
+                await self._wake.wait()
+        except TimeoutError:
+            await cx.execute("SELECT", timeout=ANSWER_WITHIN)
+
+    def _on_message(self, cx: Any, pid: int, channel: str, payload: object) -> None:
+        if pid == cx.get_server_pid():
+            if payload == self._proof:
+                self._proven.set()
+        elif isinstance(payload, str) and channel in self._wanted and not payload.startswith(_PROOF):
+            self._audience.on_message(channel, payload)

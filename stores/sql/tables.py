@@ -1,0 +1,22 @@
+"""What a deployment keeps, table by table, and in which order rows are read."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Table(NamedTuple):
+    name: str
+    key: tuple[str, ...]
+
+
+TABLES = (
+    Table("workers", ("epoch",)),
+    Table("threads", ("thread_id",)),
+    Table("deleted_threads", ("thread_id",)),
+    Table("passing_fences", ("forget_at", "thread_id")),
+    Table("runs", ("run_id",)),
+    Table("transitions", ("id",)),
+    Table("webhooks", ("run_id",)),
+    Table("crons", ("cron_id",)),
+)

@@ -1,0 +1,65 @@
+"""Workers that are started before it is known what they are to do."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from coordinator.gateway.server.process import UNKNOWN, WorkerProcess
+from coordinator.gateway.server.spawning import Spawned, spawn, spawn_ahead, spawned_ahead
+from tests.support.served import served
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.multiprocess
+
+
+async def test_one_that_is_not_needed_ends_by_itself_and_says_nothing(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    spawned = spawn()
+    spawned.line.close()
+    _, status = await asyncio.to_thread(os.waitpid, spawned.pid, 0)
+    assert (status, capfd.readouterr()) == (0, ("", ""))
+
+
+async def test_a_usage_error_leaves_no_worker_behind(tmp_path: Path) -> None:
+    async with served("serve", "--no-such-option", folder=tmp_path) as server:
+        _, status = await server.gone()
+    assert status == 2
+    await wait_until(
+        lambda: not any(in_folder(tmp_path)),
+        description="the worker that was spawned ahead is gone",
+        timeout=20,
+    )
+
+
+def in_folder(folder: Path) -> Iterator[int]:
+    """The processes that work there."""
+    for entry in Path("/proc").iterdir():
+        with suppress(OSError):
+            if entry.name.isdigit() and entry.joinpath("cwd").readlink() == folder:
+                yield int(entry.name)
+
+
+def test_it_is_handed_over_once() -> None:
+    assert spawned_ahead() is None
+    spawn_ahead()
+    spawned = spawned_ahead()
+    assert spawned is not None
+    assert not spawned.line.get_inheritable()
+    assert spawned_ahead() is None
+    spawned.line.close()
+    os.waitpid(spawned.pid, 0)
+
+
+async def test_a_status_that_somebody_else_has_taken_is_an_end_as_well() -> None:
+    spawned = spawn()
+    os.kill(spawned.pid, 9)
+    await asyncio.to_thread(os.waitpid, spawned.pid, 0)
+    worker = await WorkerProcess.of(0, Spawned(spawned.pid, spawned.line))
+    assert await worker.ended == UNKNOWN

@@ -1,0 +1,433 @@
+"""The PostgreSQL store where the server, the network or a stranger is in the way.
+
+The promise in all cases: what is acknowledged is written once, the caller hears within a bound what is wrong,
+the heartbeat and cancels go on as long as there is a server, and the store works again by itself.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable, Generator
+from contextlib import asynccontextmanager, contextmanager
+from itertools import chain, pairwise
+from typing import Any, NamedTuple
+
+import pytest
+
+from coordinator.testing.postgres import PostgresServer
+from stores.errors import StoreError, StoreUnavailable
+from stores.postgres import Options, PostgresStore
+from stores.rows import Limits, Outcome
+from stores.sql.postgres import schema
+from stores.states import RunStatus
+from tests.support.builders import (
+    SUCCESS,
+    admitted,
+    cancel,
+    holding,
+    new_run,
+    new_worker,
+    row_of,
+    running,
+    waiting,
+)
+from tests.support.postgres import Database
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+class Way(NamedTuple):
+    """A store, and the network between it and the server."""
+
+    store: PostgresStore
+    proxy: Proxy
+    epoch: int
+
+
+@pytest.fixture
+async def way(shared_postgres: Database, no_task_left: None) -> AsyncGenerator[Way]:
+    async with (
+        shared_postgres.worker() as (url, name),
+        shared_postgres.proxied(url) as (proxy, through),
+    ):
+        store = PostgresStore(through, Options(schema=name), migrate=False)
+        await store.open()
+        yield Way(store, proxy, await store.register(new_worker()))
+        await store.aclose()
+
+
+@asynccontextmanager
+async def on(
+    server: PostgresServer | str, *, busy_timeout: float = 30.0, away_timeout: float = 5.0
+) -> AsyncGenerator[PostgresStore]:
+    url = server if isinstance(server, str) else server.url()
+    store = PostgresStore(url, Options(busy_timeout=busy_timeout, away_timeout=away_timeout))
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.aclose()
+
+
+@pytest.fixture
+def own_postgres() -> Generator[PostgresServer]:
+    """A server that the test may kill."""
+    with PostgresServer(durable=False) as server:
+        yield server
+
+
+class Beats:
+    """A worker's heart, beating in a thread of its own as the pacemaker's does."""
+
+    def __init__(self, store: PostgresStore, epoch: int) -> None:
+        self._store, self._epoch = store, epoch
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._beat)
+        self.times = [time.monotonic()]
+        self.failures: list[StoreError] = []
+        self.fenced = False
+
+    def _beat(self) -> None:
+        heart = self._store.heart()
+        while not self._stop.wait(0.05):
+            try:
+                self.fenced |= not heart.beat(self._epoch)
+                self.times.append(time.monotonic())
+            except StoreError as error:
+                self.failures.append(error)
+        heart.close()
+
+    @property
+    def longest_pause(self) -> float:
+        times = [*self.times, time.monotonic()]
+        return max(after - before for before, after in pairwise(times))
+
+    def __enter__(self) -> Beats:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+
+# ---- a connection that dies after COMMIT was sent ------------------------------------------------------
+
+
+Acts = Callable[[Way], AsyncGenerator[Any]]
+
+
+async def admits(way: Way) -> AsyncGenerator[Any]:
+    yield None
+    run = new_run()
+    admission = await way.store.admit(run, epoch=way.epoch, limits=Limits())
+    assert (admission.run_id, admission.holds, admission.fence) == (run.run_id, True, 1)
+    yield run.run_id, ["admitted"]
+
+
+async def admits_with_a_strategy(way: Way) -> AsyncGenerator[Any]:
+    own = await running(way.store, way.epoch)
+    yield None
+    run = new_run(multitask_strategy="interrupt")
+    admission = await way.store.admit(run, epoch=way.epoch, limits=Limits())
+    assert not admission.holds
+    assert (await row_of(way.store, own.run_id)).status is RunStatus.interrupted
+    yield run.run_id, ["queued"]
+
+
+async def claims(way: Way) -> AsyncGenerator[Any]:
+    own = await running(way.store, way.epoch)
+    run_id = await waiting(way.store, way.epoch)
+    await way.store.finish(own, SUCCESS)
+    yield None
+    claimed = await way.store.claim("t", epoch=way.epoch)
+    assert claimed is not None
+    assert (claimed.run_id, claimed.fence) == (run_id, own.fence + 1)
+    yield run_id, ["queued", "claimed"]
+
+
+async def starts(way: Way) -> AsyncGenerator[Any]:
+    own = await holding(way.store, way.epoch)
+    yield None
+    assert await way.store.start(own, {"was": None}) is not None
+    yield own.run_id, ["admitted", "started"]
+
+
+async def finishes(way: Way) -> AsyncGenerator[Any]:
+    own = await running(way.store, way.epoch)
+    yield None
+    finish = await way.store.finish(own, Outcome(RunStatus.success, values={"n": 1}))
+    assert (finish.status, finish.lost) == (RunStatus.success, False)
+    yield own.run_id, ["admitted", "started", "finished"]
+
+
+async def cancels(way: Way) -> AsyncGenerator[Any]:
+    own = await running(way.store, way.epoch)
+    yield None
+    decision = await cancel(way.store, own.run_id)
+    assert decision is not None
+    assert (decision.status, decision.won) == (RunStatus.interrupted, True)
+    yield own.run_id, ["admitted", "started", "decided"]
+
+
+async def saves(way: Way) -> AsyncGenerator[Any]:
+    own = await running(way.store, way.epoch)
+    yield None
+    await way.store.save(own, {"n": 1})
+    thread = await way.store.thread("t")
+    assert thread is not None
+    assert thread.values == {"n": 1}
+    yield own.run_id, ["admitted", "started"]
+
+
+async def registers(way: Way) -> AsyncGenerator[Any]:
+    yield None
+    epoch = await way.store.register(new_worker())
+    assert [row.epoch for row in await way.store.workers()] == [way.epoch, epoch]
+    yield None, []
+
+
+@pytest.mark.parametrize(
+    "acts", [admits, admits_with_a_strategy, claims, starts, finishes, cancels, saves, registers]
+)
+async def test_the_answer_is_lost_after_the_commit(way: Way, acts: Acts) -> None:
+    """The outcome is not known. It is made again with the same ids, and nothing is written twice."""
+    doing = acts(way)
+    await anext(doing)
+    way.proxy.drop_replies = 1
+    answer = asyncio.ensure_future(anext(doing))
+    await wait_until(lambda: not way.proxy.drop_replies, description="the answer is lost")
+    way.proxy.reset()
+    run_id, expected = await answer
+    await doing.aclose()
+    if run_id is not None:
+        found = [transition.what for transition in await way.store.transitions(run_id)]
+        assert found == expected
+
+
+# ---- sessions that are ended ---------------------------------------------------------------------------
+
+
+async def lives(store: PostgresStore, epoch: int, thread: str, count: int) -> list[str]:
+    """Runs from admission to their end, one after another."""
+    ids: list[str] = []
+    for _ in range(count):
+        own = await running(store, epoch, thread)
+        finish = await store.finish(own, SUCCESS)
+        assert (finish.status, finish.lost) == (RunStatus.success, False)
+        ids.append(own.run_id)
+    return ids
+
+
+async def test_a_storm_that_ends_every_session(shared_postgres: Database) -> None:
+    async with shared_postgres.store() as store, shared_postgres.connection() as cx:
+        epoch = await store.register(new_worker())
+        done, over, ended = list[str](), asyncio.Event(), 0
+
+        async def work(thread: str) -> None:
+            while not over.is_set():
+                done.extend(await lives(store, epoch, thread, 1))
+
+        working = [asyncio.create_task(work(f"t{at}")) for at in range(8)]
+        with Beats(store, epoch) as beats:
+            for _ in range(10):
+                seen = len(done)
+                await wait_until(lambda seen=seen: len(done) > seen + 8, description="work goes on")
+                ended += await cx.fetchval(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE usename = $1",
+                    store._options.schema,  # its role's name, too
+                )
+            over.set()
+            await asyncio.gather(*working)
+        assert ended > 20
+        assert not beats.fenced
+        for run_id in done:
+            steps = [step.what for step in await store.transitions(run_id)]
+            assert steps == ["admitted", "started", "finished"]
+
+
+async def has_runs(store: PostgresStore, count: int) -> bool:
+    return len(await store.runs()) >= count
+
+
+async def test_a_crash_of_the_server_in_the_midst_of_work(own_postgres: PostgresServer) -> None:
+    async with on(own_postgres, away_timeout=20) as store:
+        epoch = await store.register(new_worker())
+        working = [asyncio.create_task(lives(store, epoch, f"t{at}", 40)) for at in range(4)]
+        await wait_until(lambda: has_runs(store, 20), description="they are at work", timeout=20)
+        await asyncio.to_thread(own_postgres.stop, "immediate")
+        # From this thread: the server ends together with the one that starts it.
+        own_postgres.start()
+        done = list(chain.from_iterable(await asyncio.gather(*working)))
+        assert len(done) == 160
+        for run_id in done:
+            assert (await row_of(store, run_id)).status is RunStatus.success
+
+
+async def test_a_server_that_is_away_is_said_so_within_the_bound(own_postgres: PostgresServer) -> None:
+    async with on(own_postgres, away_timeout=0.5) as store:
+        epoch = await store.register(new_worker())
+        own_postgres.stop("immediate")
+        for asked in (
+            lambda: admitted(store, epoch, "t"),
+            lambda: cancel(store, "r"),
+            lambda: store.tick(epoch),
+            lambda: store.row("r"),
+        ):
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable, match=r"reached|lost"):
+                await asked()
+            assert time.monotonic() - began < 2
+        own_postgres.start()
+        assert (await admitted(store, epoch, "t")).holds
+
+
+async def test_a_server_that_stands_still_delays_nobody_for_ever(own_postgres: PostgresServer) -> None:
+    """Connections stand and nothing answers: the client's own clock ends the wait."""
+    async with on(own_postgres, busy_timeout=1) as store:
+        epoch = await store.register(new_worker())
+        await admitted(store, epoch, "t")
+        own_postgres.pause()
+        try:
+            began = time.monotonic()
+            with pytest.raises(StoreUnavailable):
+                await admitted(store, epoch, "u")
+            assert time.monotonic() - began < 8
+        finally:
+            own_postgres.resume()
+        assert (await admitted(store, epoch, "v")).holds
+
+
+# ---- strangers, and too few connections ----------------------------------------------------------------
+
+
+@asynccontextmanager
+async def locked(database: Database, store: PostgresStore, lock: str) -> AsyncGenerator[None]:
+    """A stranger's transaction that holds it."""
+    async with database.connection() as cx, cx.transaction():
+        await cx.execute(schema.named(lock, store._options.schema))
+        yield
+
+
+THREAD_ROW = "SELECT FROM rc.threads WHERE thread_id = 't' FOR UPDATE"
+TABLE = "LOCK TABLE rc.runs IN ACCESS EXCLUSIVE MODE"
+
+
+@pytest.mark.parametrize("lock", [THREAD_ROW, TABLE], ids=["row", "table"])
+async def test_what_a_stranger_locks_is_waited_for_within_a_bound(
+    shared_postgres: Database, lock: str
+) -> None:
+    async with shared_postgres.store(busy_timeout=1.0) as store:
+        epoch = await store.register(new_worker())
+        own = await running(store, epoch)
+        with Beats(store, epoch) as beats:
+            async with locked(shared_postgres, store, lock):
+                began = time.monotonic()
+                with pytest.raises(StoreUnavailable, match=r"locked|too long|busy"):
+                    await store.finish(own, SUCCESS)
+                assert 0.5 < time.monotonic() - began < 5
+            assert (await store.finish(own, SUCCESS)).status is RunStatus.success
+        assert not beats.fenced
+        assert not beats.failures
+        assert beats.longest_pause < 1
+
+
+async def test_a_stranger_who_lets_go_after_five_seconds_is_outwaited(shared_postgres: Database) -> None:
+    async with shared_postgres.store() as store:
+        epoch = await store.register(new_worker())
+        own = await running(store, epoch)
+        with Beats(store, epoch) as beats:
+            async with locked(shared_postgres, store, THREAD_ROW):
+                finishing = asyncio.create_task(store.finish(own, SUCCESS))
+                others = await asyncio.gather(*(lives(store, epoch, f"t{at}", 3) for at in range(5)))
+                await asyncio.sleep(5)  # the stranger's time: as long as that
+                assert not finishing.done()
+            assert (await finishing).status is RunStatus.success
+        assert [len(done) for done in others] == [3] * 5, "other threads went on meanwhile"
+        assert not beats.failures
+        assert beats.longest_pause < 1
+
+
+async def test_all_connections_busy_is_said_and_delays_no_cancel(shared_postgres: Database) -> None:
+    async with shared_postgres.store(connections=2, busy_timeout=1.0) as store:
+        epoch = await store.register(new_worker())
+        own = await running(store, epoch)
+        other = await running(store, epoch, "other")
+        with Beats(store, epoch) as beats:
+            async with locked(shared_postgres, store, THREAD_ROW):
+                stuck = [
+                    asyncio.create_task(admitted(store, epoch, "t", multitask_strategy="enqueue"))
+                    for _ in range(4)
+                ]
+                await wait_until(
+                    lambda: store._waiting._pool is not None and store._waiting._pool.get_size() == 2,
+                    description="both connections wait for the lock",
+                )
+                began = time.monotonic()
+                decision = await cancel(store, other.run_id)
+                await store.tick(epoch)
+                assert time.monotonic() - began < 0.5
+                answers = await asyncio.gather(*stuck, return_exceptions=True)
+            assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+            assert sum("all 2 connections" in str(answer) for answer in answers) == 2, answers
+        assert decision is not None
+        assert decision.won
+        assert not beats.failures
+        assert beats.longest_pause < 1
+        assert (await row_of(store, own.run_id)).status is RunStatus.running
+
+
+# ---- a standby, and a failover -------------------------------------------------------------------------
+
+
+@contextmanager
+def followed(server: PostgresServer) -> Generator[PostgresServer]:
+    standby = server.standby()
+    try:
+        yield standby
+    finally:
+        standby.close()
+
+
+async def test_a_standby_takes_no_writes_and_is_found_after_its_promotion(
+    own_postgres: PostgresServer,
+) -> None:
+    async with on(own_postgres) as store:
+        await store.register(new_worker())
+    with followed(own_postgres) as standby:
+        alone = PostgresStore(standby.url(), Options(away_timeout=0.5))
+        with pytest.raises(StoreUnavailable, match="takes writes"):
+            await alone.open()
+        await alone.aclose()
+        hosts = f"{own_postgres.host}:{own_postgres.port},{standby.host}:{standby.port}"
+        url = own_postgres.url().rpartition("@")[0] + f"@{hosts}/postgres"
+        async with on(url, away_timeout=20) as store:
+            epoch = await store.register(new_worker())
+            before = await running(store, epoch)
+            await wait_until(lambda: has_all(standby, own_postgres), description="the standby has it all")
+            with Beats(store, epoch) as beats:
+                own_postgres.stop("immediate")
+                asking = asyncio.create_task(admitted(store, epoch, "u"))
+                await asyncio.sleep(0.3)
+                assert not asking.done(), "there is nobody to take it"
+                standby.promote()
+                assert (await asking).holds
+                assert (await store.finish(before, SUCCESS)).status is RunStatus.success
+                since = time.monotonic()
+                await wait_until(lambda: beats.times[-1] > since, description="the heart beats there too")
+            assert not beats.fenced
+
+
+async def has_all(standby: PostgresServer, primary: PostgresServer) -> bool:
+    replayed = await _position(standby, "pg_last_wal_replay_lsn()")
+    return replayed >= await _position(primary, "pg_current_wal_lsn()")
+
+
+async def _position(server: PostgresServer, which: str) -> int:
+    async with Database(server.url()).connection() as cx:
+        found: int = await cx.fetchval(f"SELECT ({which} - '0/0')::bigint")
+        return found

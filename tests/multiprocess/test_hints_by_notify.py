@@ -1,0 +1,69 @@
+"""Workers that share a PostgreSQL and no Redis: their hints travel by NOTIFY."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from statistics import median
+
+import pytest
+
+from stores.postgres.channels import APPLICATION
+from tests.support.postgres import Database
+from tests.support.processes import Fleet, fleet_on_postgres, is_connected
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.multiprocess
+
+NO_LOOK = {"tick": 600.0, "short_tick": 600.0}
+"""No worker finds by itself what another one has decided."""
+
+
+@pytest.fixture
+async def deaf_without_hints(shared_postgres: Database, namespace: str) -> AsyncGenerator[Fleet]:
+    async with fleet_on_postgres(shared_postgres, namespace=namespace, **NO_LOOK) as made:
+        yield made
+
+
+async def test_a_cancel_travels_by_notify_alone(deaf_without_hints: Fleet) -> None:
+    owner, other = await deaf_without_hints.of(2)
+    took: list[float] = []
+    for number in range(20):
+        run = await owner.do("admit", thread=f"t{number}")
+        await owner.said("started", run)
+        asked = asyncio.get_running_loop().time()
+        await other.do("cancel", run=run)
+        took.append((await owner.said("cancelled", run))["at"] - asked)
+    # With the pipe that carries the order, and on whatever else the machine is busy with.
+    assert median(took) < 0.05, took
+
+
+async def test_who_waits_elsewhere_is_told_of_the_end(deaf_without_hints: Fleet) -> None:
+    owner, other = await deaf_without_hints.of(2)
+    run = await owner.do("admit", thread="t", returns="done")
+    await owner.said("started", run)
+    waiting = asyncio.create_task(other.do("wait", run=run))
+    line = await other.do("admit", thread="t", strategy="enqueue")
+    await owner.do("end", run=run)
+    assert await waiting == "done"
+    await other.said("started", line)
+
+
+async def test_a_listening_connection_that_is_ended_is_made_again(
+    deaf_without_hints: Fleet, shared_postgres: Database
+) -> None:
+    owner, other = await deaf_without_hints.of(2)
+    run = await owner.do("admit", thread="t")
+    await owner.said("started", run)
+    async with shared_postgres.connection() as cx:
+        ended = await cx.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE application_name = $1"
+            " AND usename = (SELECT usename FROM pg_stat_activity WHERE application_name = $1"
+            " ORDER BY backend_start DESC LIMIT 1)",
+            APPLICATION,
+        )
+    assert ended == 2
+    await other.do("cancel", run=run)
+    await owner.said("cancelled", run)
+    for worker in (owner, other):
+        await wait_until(lambda worker=worker: is_connected(worker), description="it hears again")
