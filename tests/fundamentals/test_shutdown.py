@@ -119,3 +119,14 @@ async def test_an_admission_that_is_answered_after_the_worker_has_left(
     with pytest.raises(LeaseLost):
         await admitting
     assert not a._parts.registry.unsettled()
+
+
+async def test_nobody_waits_any_longer_for_what_was_abandoned(alone: RunManager) -> None:
+    run, agent = await running(alone, "t", Agent(stubborn=True))
+    entry = alone._parts.registry.entry(run.run_id)
+    assert entry is not None
+    alone._parts.settlement.abandon(entry, "the worker has left")
+    assert entry.settled.is_set()
+    assert not alone._parts.registry.unsettled()
+    agent.may_stop.set()
+    await agent.stopped.wait()

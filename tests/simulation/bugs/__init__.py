@@ -40,6 +40,8 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "the-young-are-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
     "who-drains-takes-over": _STORES + "lines.py::test_who_leaves_takes_nobody_over",
     "who-has-runs-is-pruned": _STORES + "pruning.py::test_dead_workers_go_when_nothing_of_theirs_is_left",
+    "who-leaves-stays-unsettled": _TESTS
+    + "test_shutdown.py::test_nobody_waits_any_longer_for_what_was_abandoned",
     "who-waits-is-ended-in-his-turn": _TESTS
     + "test_time_limits.py::test_a_turn_that_comes_in_the_same_moment_wins",
     "zombies-adopt": _STORES + "rollbacks.py::test_a_zombie_adopts_nothing",
