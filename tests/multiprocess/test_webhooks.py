@@ -22,7 +22,7 @@ pytestmark = pytest.mark.multiprocess
 WORKER = """
 import asyncio, os
 from coordinator import open_coordinator
-from coordinator.webhooks import deliverer
+from coordinator.webhooks import client, deliverer
 deliverer._LEASE_BEYOND = 0.3
 async def main():
     store, url, what, overrides = args[0], args[1], args[2], eval(args[3])
@@ -35,7 +35,7 @@ async def main():
         say("claimed")
         hear()
     if what == "claimed":
-        deliverer.Client.post = stop_here
+        client.Client.post = stop_here
     os.environ.update(COORDINATOR_WEBHOOK_ALLOW_PRIVATE="true", COORDINATOR_WEBHOOK_TIMEOUT="0.5",
                       COORDINATOR_WEBHOOK_POLL="0.05")
     async with open_coordinator(store, deliver_webhooks=True, **overrides) as manager:
