@@ -69,7 +69,7 @@ class Delivery:
             await asyncio.shield(settling)
 
     def _tell(self, entry: Entry, decision: Decision) -> asyncio.Future[None] | None:
-        self._hold(entry, decision.owner_epoch, decision.fence, settled=decision.settled)
+        self.hold(entry, decision)
         own_word = decision.action is None and entry.own is not None
         if own_word and not entry.stopped:
             return None  # its code has reported the end, and is about to come to it
@@ -77,10 +77,10 @@ class Delivery:
             self._announce(entry)
         return self._settlement.wind_up(entry)
 
-    def _hold(self, entry: Entry, owner: int | None, fence: int, *, settled: bool) -> None:
-        """The row says that the run has its thread: the answer to the claim is late, or was lost."""
-        if entry.own is None and owner is not None and owner == self._worker.epoch and not settled:
-            entry.take_thread(Claimed(entry.record.run_id, fence), owner)
+    def hold(self, entry: Entry, standing: Decision) -> None:
+        """Its row may say that the run has its thread: the answer to the claim is late, or was lost."""
+        if entry.own is None and not standing.settled and standing.owner_epoch == self._worker.epoch:
+            entry.take_thread(Claimed(entry.record.run_id, standing.fence), self._worker.epoch)
 
     def _announce(self, entry: Entry) -> None:
         if (abort := entry.abort) is not None:
@@ -94,23 +94,28 @@ class Delivery:
         entry = self._registry.entry(run_id)
         if entry is None:
             self._registry.remind(run_id)
+        elif not self._told(entry):
+            self.read(entry, await self._store.standing(run_id))
+
+    def read(self, entry: Entry, standing: Decision | None) -> None:
+        """Deliver what the row of the run says, None = it is gone. Waits for no task."""
+        if self._told(entry):
             return
-        if entry.settled.is_set():
-            return
-        if entry.abort is not None:  # told before: it only has to stop
-            self._settlement.wind_up(entry)
-            return
-        standing = await self._store.standing(run_id)
         if standing is None:
             if entry.own is None:  # its thread was deleted: its turn will never come
                 self._settlement.lose(entry, "the run was deleted while it waited")
-            return
-        if standing.status in OPEN:
-            self._hold(entry, standing.owner_epoch, standing.fence, settled=False)
+        elif standing.status in OPEN:
+            self.hold(entry, standing)
             if entry.own is None and self._worker.epoch not in (standing.owner_epoch, standing.home_epoch):
                 self._settlement.hand_over(entry)
         else:
             self._tell(entry, standing)
+
+    def _told(self, entry: Entry) -> bool:
+        """It is over, or was told before and only has to stop."""
+        if entry.abort is not None and not entry.settled.is_set():
+            self._settlement.wind_up(entry)
+        return entry.abort is not None or entry.settled.is_set()
 
     def stop_locally(self, entry: Entry, abort: Abort) -> None:
         """Stop the local task although the decision could not be written; it is written before the run

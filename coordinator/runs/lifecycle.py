@@ -21,9 +21,9 @@ from coordinator.runs.timeouts import Timeouts
 from coordinator.schemas import Json, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunStarted
-from stores.base import OwnershipStore, ReadStore, RecordStore
+from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
-from stores.rows import Outcome, Ownership, Started
+from stores.rows import Decision, Outcome, Ownership, Started
 from stores.states import OPEN, TERMINAL
 
 logger = logging.getLogger(__name__)
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 DROPPED = "The run was cleaned up before its end"
 
 
-class LifecycleStore(OwnershipStore, RecordStore, ReadStore, Protocol):
+class LifecycleStore(OwnershipStore, RecordStore, ReadStore, DecisionStore, Protocol):
     """What the lifecycle needs of the store."""
 
 
@@ -161,15 +161,17 @@ class Lifecycle:
             self._jobs.spawn(owing, f"the end of run {entry.record.run_id!r}")
 
     async def _write_end(self, entry: Entry, outcome: Outcome, *, patient: bool) -> None:
+        """By its entry, also where that was dropped: nobody else looks after it then."""
         run_id, what = entry.record.run_id, "the end of a waiting run"
 
-        async def unless_lost() -> bool | None:  # else a peer ends it, or executes it
+        async def unless_lost() -> tuple[bool | None, Decision | None]:  # else a peer ends it, or executes it
             if entry.lost:
-                return None
-            return await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
+                return False, None
+            written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
+            return written, await self._store.standing(run_id)
 
         try:
-            written = await self._outbox.deliver(
+            written, standing = await self._outbox.deliver(
                 run_id, self._worker.epoch, what, unless_lost, patient=patient
             )
         except LeaseLost as error:
@@ -177,8 +179,10 @@ class Lifecycle:
             return
         if entry.lost:
             return
+        if standing is not None:
+            self._delivery.hold(entry, standing)
         if written is False:
-            await self._delivery.look(run_id)
+            self._delivery.read(entry, standing)
         elif entry.own is None:
             self._settlement.settled(entry, outcome.status, outcome.error)
         else:  # it was given the thread a moment before

@@ -125,6 +125,73 @@ async def test_a_run_that_waits_is_cleaned_up_without_the_store(tmp_path: Path) 
         holder.may_end.set()
 
 
+async def test_it_gets_the_thread_unheard_before_its_end_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread is given to it by a claim that is not answered. Then its end is written, and it lets go."""
+    async with team_of(2, tmp_path, **PATIENT) as (manager, peer):
+        first, holder = await running(peer, "t")
+        dropped, _ = await launched(manager, "t", multitask_strategy="enqueue")
+        await calm(manager)
+        store: Any = manager._store
+        claim, update_status = store.claim, store.update_status
+        claimed, back = asyncio.Event(), asyncio.Event()
+
+        async def unheard(*args: Any, **kwargs: Any) -> Any:
+            answer = await claim(*args, **kwargs)
+            if not claimed.is_set():
+                claimed.set()
+                raise StoreUnavailable("it does not say whether it wrote")
+            return answer
+
+        async def away(*args: Any, **kwargs: Any) -> Any:
+            if not back.is_set():
+                raise StoreUnavailable("it is away")
+            return await update_status(*args, **kwargs)
+
+        monkeypatch.setattr(store, "claim", unheard)
+        monkeypatch.setattr(store, "update_status", away)
+        await manager.cleanup(dropped.run_id, delay=0)
+        holder.may_end.set()
+        await peer.wait(first.run_id, timeout=5)
+        await claimed.wait()
+        assert (await manager.explain(dropped.run_id)).run.holds_thread
+        back.set()
+
+        async def let_go() -> bool:
+            return not (await manager.explain(dropped.run_id)).run.holds_thread
+
+        await wait_until(let_go, description="its thread is free")
+        assert (await manager.explain(dropped.run_id)).run.status is RunStatus.interrupted
+
+
+async def test_it_is_removed_before_its_end_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a peer that has cancelled it. Whoever waits for its task hears of it."""
+    async with team_of(2, tmp_path, **PATIENT) as (mine, peer):
+        _, holder = await running(mine, "t")
+        dropped, _ = await launched(mine, "t", multitask_strategy="enqueue")
+        await calm(mine)
+        task, store = dropped.task, mine._store
+        assert task is not None
+        update_status, back = store.update_status, asyncio.Event()
+
+        async def away(*args: Any, **kwargs: Any) -> Any:
+            if not back.is_set():
+                raise StoreUnavailable("it is away")
+            return await update_status(*args, **kwargs)
+
+        monkeypatch.setattr(store, "update_status", away)
+        await mine.cleanup(dropped.run_id, delay=0)
+        assert await peer.cancel(dropped.run_id)
+        await peer.delete_run(dropped.run_id)
+        back.set()
+        async with asyncio.timeout(5):
+            await asyncio.wait((task,))
+        holder.may_end.set()
+
+
 async def test_a_caller_who_goes_away_leaves_nothing_half_written(tmp_path: Path) -> None:
     async with team_of(1, tmp_path, **PATIENT) as (manager,):
         run = await manager.create_or_reject("t")

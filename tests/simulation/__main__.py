@@ -80,6 +80,8 @@ def campaign(first: int, count: int, jobs: int, report: Path | None) -> int:
     total, began = Batch(), time.monotonic()
     for batch in run_seeds(first, count, jobs):
         total.add(batch)
+        for seed, violations in batch.failed.items():
+            print(f"\rseed {seed}: {violations[0]:.200}")
         rate = total.seeds / (time.monotonic() - began)
         print(
             f"\r{total.seeds}/{count} seeds, {rate:.0f} a second, {len(total.failed)} failed",
