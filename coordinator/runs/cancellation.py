@@ -104,12 +104,18 @@ class Delivery:
         if standing is None:
             if entry.own is None:  # its thread was deleted: its turn will never come
                 self._settlement.lose(entry, "the run was deleted while it waited")
-        elif standing.status in OPEN:
-            self.hold(entry, standing)
-            if entry.own is None and self._worker.epoch not in (standing.owner_epoch, standing.home_epoch):
-                self._settlement.hand_over(entry)
-        else:
+            return
+        self.hold(entry, standing)
+        if entry.own is None and self._is_theirs(standing):
+            self._settlement.hand_over(entry)
+        elif standing.status not in OPEN:
             self._tell(entry, standing)
+
+    def _is_theirs(self, standing: Decision) -> bool:
+        """Another worker executes the run, or has executed it; one that was ended in line is nobody's."""
+        if self._worker.epoch in (standing.owner_epoch, standing.home_epoch):
+            return False
+        return standing.status in OPEN or standing.owner_epoch is not None
 
     def _told(self, entry: Entry) -> bool:
         """It is over, or was told before and only has to stop."""

@@ -82,6 +82,8 @@ class Timeouts:
             entry = self._registry.entry(run_id)
             if entry is None or entry.own is None or not entry.open:  # the tick finds it once more
                 raise
+            if cause is Cause.queue_timeout:  # its turn came while the store was asked
+                return
             self._delivery.stop_locally(
                 entry, Abort(RunStatus.timeout, CancelAction.interrupt, cause, _WHY[cause])
             )

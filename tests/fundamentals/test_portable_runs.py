@@ -105,6 +105,39 @@ async def test_a_run_without_a_home_is_found_by_the_tick(tmp_path: Path) -> None
         assert await leaver.wait(run.run_id, timeout=10) == 1
 
 
+async def test_its_old_home_hears_of_it_when_it_is_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever waits for it there gets the result all the same."""
+    agent, over = Agent(returns=1), asyncio.Event()
+    async with gateway(tmp_path, agent=Agent()) as home, gateway(tmp_path, agent=agent) as heir:
+        _, holder = await running(heir, "t")
+        run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue")
+        home.launch(run)
+        store: Any = home._store
+
+        def late(name: str) -> Any:
+            method = getattr(store, name)
+
+            async def asked(*args: Any) -> Any:
+                await over.wait()
+                return await method(*args)
+
+            return asked
+
+        for name in ("tick", "standing", "claim"):
+            monkeypatch.setattr(store, name, late(name))
+        waiting = asyncio.create_task(home.wait(run.run_id, timeout=20))
+        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
+        holder.may_end.set()
+        async with asyncio.timeout(10):
+            await agent.started.wait()
+        agent.may_end.set()
+        assert await heir.wait(run.run_id, timeout=10) == 1
+        over.set()
+        assert await waiting == 1
+
+
 def handed_over(cx: Any, run_id: str, now: int) -> None:
     cx.execute("UPDATE runs SET home_epoch = NULL, updated_at = ? WHERE run_id = ?", (now, run_id))
 

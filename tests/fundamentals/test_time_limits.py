@@ -118,8 +118,9 @@ async def test_a_turn_that_comes_in_time_ends_the_wait(alone: RunManager) -> Non
     await alone.wait(run.run_id, timeout=5)
 
 
+@pytest.mark.parametrize("answered", [True, False])
 async def test_a_turn_that_comes_in_the_same_moment_wins(
-    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
     """The timer has fired, and before its decision is written the run gets its thread."""
     _, first = await running(alone, "t")
@@ -128,6 +129,8 @@ async def test_a_turn_that_comes_in_the_same_moment_wins(
     async def slowly(*args: Any, **kwargs: Any) -> Any:
         reached.set()
         await go_on.wait()
+        if not answered:
+            raise StoreUnavailable("it is away")
         return await decide(*args, **kwargs)
 
     monkeypatch.setattr(alone._store, "decide", slowly)

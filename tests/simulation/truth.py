@@ -34,8 +34,9 @@ class Run:
     waiting: bool = False
     decisions: int = 0
     adoptions: int = 0
-    retries: int = 0
-    """How often its own worker, or one that adopted it, began its rollback anew."""
+    retried: set[int] = field(default_factory=set[int])
+    """The fences of attempts that its own worker, or one that adopted it, began anew: asked for again it is
+    the same one."""
     settled_at: float | None = None
     forced: bool = False
     deleted: bool = False
@@ -415,9 +416,9 @@ class Truth:
     def _readopt(self, args: Any, kwargs: Any, again: Ownership | None, wrote: bool) -> None:
         run = self.runs.get(args[0].run_id)
         if run is not None and again is not None:
-            run.retries += 1
-            if run.adoptions + run.retries > 3:
-                self.wrong(f"rollback of {run.run_id} began {run.adoptions} + {run.retries} times anew")
+            run.retried.add(again.fence)
+            if run.adoptions + len(run.retried) > 3:
+                self.wrong(f"rollback of {run.run_id} began {run.adoptions} + {len(run.retried)} times anew")
 
     def _finish(self, args: Any, kwargs: Any, finish: Finish, wrote: bool) -> None:
         outcome: Outcome = args[1]
@@ -537,7 +538,7 @@ class Truth:
             self.wrong(f"run {run_id} was handed out and is not in the store")
         elif key is not None:
             first = self.keys.setdefault(key, run_id)
-            if self.runs[first].deleted:  # with its thread: the key is free again
+            if self.runs[first].deleted or self.runs[first].put_back:  # the key is free again
                 self.keys[key] = run_id
             elif first != run_id and not run.deleted:
                 self.wrong(f"key {key} was used for {first} and {run_id}")
@@ -580,8 +581,8 @@ class Truth:
                 if undone not in ("done", "failed"):
                     self.wrong(f"run {run_id} was to be rolled back, and was not: {undone!r}")
                 # Three attempts: of its owner, or of those who adopted it, or both.
-                if undone == "failed" and run.adoptions + run.retries < (2 if run.retries else 3):
-                    self.wrong(f"rollback of {run_id} failed too soon: {run.adoptions} + {run.retries}")
+                if undone == "failed" and run.adoptions + len(run.retried) < (2 if run.retried else 3):
+                    self.wrong(f"rollback of {run_id} failed too soon: {run.adoptions} + {len(run.retried)}")
         for thread_id, values in cx.execute('SELECT thread_id, "values" FROM threads'):
             found = None if values is None else json.loads(values)
             if found != self.values.get(thread_id):
