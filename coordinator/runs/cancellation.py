@@ -95,7 +95,11 @@ class Delivery:
         if entry is None:
             self._registry.remind(run_id)
         elif not self._told(entry):
-            self.read(entry, await self._store.standing(run_id))
+            self.read(entry, await self.standing(run_id))
+
+    async def standing(self, run_id: str) -> Decision | None:
+        """What its row says, for `read`."""
+        return await self._store.standing(run_id)
 
     def read(self, entry: Entry, standing: Decision | None) -> None:
         """Deliver what the row of the run says, None = it is gone. Waits for no task."""

@@ -21,7 +21,7 @@ from coordinator.runs.timeouts import Timeouts
 from coordinator.schemas import Json, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunStarted
-from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
+from stores.base import OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
 from stores.rows import Decision, Outcome, Ownership, Started
 from stores.states import OPEN, TERMINAL
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 DROPPED = "The run was cleaned up before its end"
 
 
-class LifecycleStore(OwnershipStore, RecordStore, ReadStore, DecisionStore, Protocol):
+class LifecycleStore(OwnershipStore, RecordStore, ReadStore, Protocol):
     """What the lifecycle needs of the store."""
 
 
@@ -168,7 +168,7 @@ class Lifecycle:
             if entry.lost:
                 return False, None
             written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
-            return written, await self._store.standing(run_id)
+            return written, await self._delivery.standing(run_id)
 
         try:
             written, standing = await self._outbox.deliver(

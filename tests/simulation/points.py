@@ -29,7 +29,7 @@ _WAYS = {
     "Catalogue.run / run": "threads that expire",
     "Catalogue.thread_runs / thread_runs": "threads that expire",
     "Catalogue.threads / threads": "threads that expire",
-    "Delivery.look / standing": "undoing",
+    "Delivery.standing / standing": "undoing",
     "Drain._decide / decide": "leaving what is deaf",
     "Drain._tell_store / drain": "leaving",
     "Drain._tell_store / workers": "two homes leave",
@@ -110,7 +110,7 @@ def _point(text: str) -> Point:
 WAYS: Mapping[Point, str] = {_point(text): scene for text, scene in _WAYS.items()}
 
 _CALLERS = {
-    "Delivery.look / standing": "operations cancelled",
+    "Delivery.standing / standing": "operations cancelled",
     "Settlement._try_again / readopt": "operations rolled back",
     "Settlement._undo / settle": "operations rolled back",
     "Settlement._write_unwritten / decide": "operations cancelled in an outage",

@@ -96,7 +96,7 @@ BUGS = (
             "task.done() or task is self.cancelled_task or task.cancelling():",
             "task.done():",
         ),
-        (_DELIVERY + "look", "if entry.abort is not None:", "if 0:"),
+        (_DELIVERY + "_told", "entry.abort is not None or entry.settled.is_set()", "entry.settled.is_set()"),
     ),
     bug(
         "an-unwritten-cancel-is-forgotten",
@@ -185,7 +185,7 @@ BUGS = (
     ),
     # -- drain
     bug("the-store-is-not-told", (_DRAIN + "_run", "await self._take_leave()", "pass")),
-    bug("handed-over-and-kept", (_DELIVERY + "look", "self._settlement.hand_over(entry)", "pass")),
+    bug("handed-over-and-kept", (_DELIVERY + "read", "self._settlement.hand_over(entry)", "pass")),
     bug("handed-over-is-over", (_SETTLEMENT + "hand_over", "entry.lost = entry.handed_over = True", "pass")),
     bug(
         "taken-over-and-not-run",
