@@ -41,7 +41,7 @@ async def list_crons(
     if as_json:
         screen.show_document({"crons": [cron_document(one) for one in found]})
     else:
-        none = f"no such crons in {settings.store}"
+        none = f"no such crons in {settings.shown_store}"
         screen.show_table(COLUMNS, [_line(one) for one in found], none=none, spare=SPARE)
     return DONE
 
@@ -71,7 +71,7 @@ async def delete_cron(settings: Settings, cron_id: str, *, as_json: bool) -> int
         except CronNotFound:
             raise CommandFailed(
                 "CronNotFound",
-                f"cron {cron_id!r} is not in {settings.store}",
+                f"cron {cron_id!r} is not in {settings.shown_store}",
                 "`coordinator crons list` shows those that are.",
                 cron_id=cron_id,
             ) from None

@@ -39,7 +39,7 @@ async def list_webhooks(
     if as_json:
         screen.show_document({"webhooks": [webhook_document(one) for one in found]})
     else:
-        none = f"no such webhooks in {settings.store}"
+        none = f"no such webhooks in {settings.shown_store}"
         screen.show_table(COLUMNS, [_line(one) for one in found], none=none, spare=SPARE)
     return DONE
 
@@ -87,7 +87,7 @@ async def _check_dead(manager: RunManager, settings: Settings, run_id: str, user
     if not found:
         raise CommandFailed(
             "WebhookNotFound",
-            f"run {run_id!r} has no webhook in {settings.store}",
+            f"run {run_id!r} has no webhook in {settings.shown_store}",
             "`coordinator webhooks list` shows those that are there.",
             run_id=run_id,
         )

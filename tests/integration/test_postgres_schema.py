@@ -129,6 +129,26 @@ async def test_migrate_and_check_from_the_command_line(shared_postgres: Database
         assert password not in answer.out + answer.err
 
 
+async def test_who_finds_nothing_is_not_told_the_stores_password(
+    shared_postgres: Database, name: str
+) -> None:
+    async with shared_postgres.connection() as cx:
+        await schema.migrate(cx, name)
+    password = shared_postgres.url.partition("@")[0].rpartition(":")[2]
+    for command in (
+        ("runs", "list"),
+        ("runs", "show", "r"),
+        ("threads", "list"),
+        ("webhooks", "list"),
+        ("webhooks", "retry", "r"),
+        ("crons", "list"),
+        ("crons", "delete", "c"),
+    ):
+        answer = await admin(shared_postgres, name, *command)
+        assert "postgres" in answer.out + answer.err, command
+        assert password not in answer.out + answer.err, command
+
+
 async def test_what_has_no_roles_grants_nothing() -> None:
     answer = await cli("db", "migrate", "--store", "sqlite:///x.db", "--grant-to", "w", "--json")
     assert (answer.code, answer.error["argument"]) == (USAGE, "grant_to")
