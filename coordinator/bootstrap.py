@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from coordinator.redis.link import RedisLink
     from stores.postgres import Options
 
-_POSTGRES = ("postgresql://", "postgres://")
+POSTGRES = ("postgresql://", "postgres://")
 
 
 def store_from_url(
@@ -57,7 +57,7 @@ def store_from_url(
             migrate=migrate,
             create=create,
         )
-    if url.startswith(_POSTGRES):
+    if url.startswith(POSTGRES):
         return _postgres(url, settings, migrate=migrate)
     known = "memory://, sqlite:///path, postgresql://host/database"
     raise InvalidArgument("store", f"{scheme}:// is not a store URL that this version knows; known: {known}")
@@ -126,7 +126,7 @@ def _transport(url: str | None, store: str, settings: Settings) -> _Transport:
 
 
 def _notifier_without_redis(store: str, settings: Settings) -> Notifier:
-    if not settings.postgres_notify or not store.startswith(_POSTGRES):
+    if not settings.postgres_notify or not store.startswith(POSTGRES):
         return LocalNotifier()
     from coordinator.notifiers.postgres import PostgresNotifier
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from coordinator.bootstrap import store_from_url
+from coordinator.bootstrap import POSTGRES, store_from_url
 from coordinator.cli import screen
 from coordinator.cli.failures import DONE, note
 from coordinator.errors import InvalidArgument
@@ -23,7 +23,7 @@ _EVERY = 2.0  # s; between two notes of progress
 
 async def copy_store(settings: Settings, *, source: str, target: str, as_json: bool) -> int:
     """Raises InvalidArgument, StoreRefused, StoreUnavailable."""
-    if not target.startswith(("postgresql://", "postgres://")):
+    if not target.startswith(POSTGRES):
         raise InvalidArgument("to", f"{redact_url(target)} is no postgresql://host/database")
     from_store = store_from_url(source, settings, migrate=False, create=False)
     if not isinstance(from_store, SQLiteStore):
