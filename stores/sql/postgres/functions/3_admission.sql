@@ -174,7 +174,8 @@ BEGIN
     END IF;
 END $$;
 
--- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread.
+-- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread. Delayed
+-- runs whose time has come are taken to stand in the line, and join it where nobody is refused.
 CREATE OR REPLACE FUNCTION rc.make_room(
     _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _parent text,
     _delayed boolean, _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
@@ -190,29 +191,27 @@ DECLARE
     v_due boolean;
     v_replaces boolean := _strategy IN ('interrupt', 'rollback');
 BEGIN
-    LOOP
-        SELECT (array_agg(run_id ORDER BY holds_thread DESC, not_before IS NOT NULL, seq))[1],
-               array_agg(run_id ORDER BY holds_thread DESC, not_before IS NOT NULL, seq) FILTER (WHERE kind = 'run'),
-               bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
-               count(*) FILTER (WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-                                AND (home_epoch IS NOT NULL OR portable)),
-               bool_or(not_before <= _now)
-            INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
-            FROM rc.runs WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'));
-        IF v_first IS NULL AND NOT _delayed AND _parent IS NULL OR _beside THEN
-            holds := NOT COALESCE(v_in_the_way, false);
-            RETURN;
-        ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND _parent IS NULL AND NOT COALESCE(v_due, false) THEN
-            said := 'conflict';
-            about := v_first;
-            RETURN;
-        ELSIF NOT _patient THEN
-            said := 'busy';
-            RETURN;
-        END IF;
-        EXIT WHEN NOT COALESCE(v_due, false);
-        PERFORM rc.queue_due(_thread_id, _now);
-    END LOOP;
+    SELECT (array_agg(run_id))[1], array_agg(run_id) FILTER (WHERE kind = 'run'),
+           bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
+           count(*) FILTER (WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
+                            AND (home_epoch IS NOT NULL OR portable)),
+           bool_or(not_before <= _now)
+        INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
+        FROM (SELECT run_id, kind, status, holds_thread, owner_epoch, home_epoch, portable, not_before FROM rc.runs
+              WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
+              ORDER BY holds_thread DESC, not_before IS NOT NULL AND not_before > _now, not_before IS NOT NULL,
+                       CASE WHEN not_before <= _now THEN not_before END, seq) in_flight;
+    IF v_first IS NULL AND NOT _delayed AND _parent IS NULL OR _beside THEN
+        holds := NOT COALESCE(v_in_the_way, false);
+        RETURN;
+    ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND _parent IS NULL THEN
+        said := 'conflict';
+        about := v_first;
+        RETURN;
+    ELSIF NOT _patient THEN
+        said := 'busy';
+        RETURN;
+    END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
         PERFORM rc.lock_family(v_runs, _parent);
     END IF;
@@ -245,6 +244,9 @@ BEGIN
                 RETURN;
             END IF;
         END IF;
+    END IF;
+    IF v_due THEN
+        PERFORM rc.queue_due(_thread_id, _now);
     END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
         more := rc.supersede(v_runs, _strategy, _run_id, _user_id, _now);
