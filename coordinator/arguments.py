@@ -255,6 +255,25 @@ def check_delay(argument: str, value: object) -> float | None:
     return seconds or None
 
 
+def check_grace(value: object) -> float | None:
+    """s; None = a setting says."""
+    if value is None:
+        return None
+    seconds = check_seconds("grace", value)
+    if seconds > MAX_TIME_LIMIT:
+        raise InvalidArgument("grace", f"must be at most {MAX_TIME_LIMIT} s")
+    return seconds
+
+
+def check_epoch(value: object) -> int | None:
+    """None = of all workers."""
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
+        raise InvalidArgument("epoch", f"must be the number of a worker's epoch, not {value!r:.40}")
+    return value
+
+
 def check_flag(argument: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise InvalidArgument(argument, f"must be a bool, not {type(value).__name__}")

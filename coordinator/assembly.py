@@ -271,6 +271,7 @@ class Assembly:
             delivery=self.delivery,
             line=self.line,
             timeouts=self.timeouts,
+            drain=self.drain,
             jobs=self.jobs,
             clock=self.clocks.boottime,
         )
@@ -337,6 +338,7 @@ class Assembly:
             delivery=self.delivery,
             settlement=self.settlement,
             notifier=self.notifier,
+            jobs=self.jobs,
             grace=self.settings.grace,
         )
 

@@ -17,6 +17,7 @@ from typing import Any, Protocol, runtime_checkable
 from stores.catalogue import CatalogueStore
 from stores.rows import (
     Admission,
+    AskedToDrain,
     Claimed,
     ClaimedWebhook,
     Decision,
@@ -309,6 +310,11 @@ class WorkerStore(Protocol):
     async def drain(self, epoch: int) -> list[HandedOver]:
         """Admit nothing for this epoch any more, and take the home from its waiting portable runs: any
         worker may claim them. One transaction; idempotent."""
+        ...
+
+    async def ask_to_drain(self, epoch: int | None, *, grace: float | None) -> list[AskedToDrain]:
+        """Write down that this worker (None = every one) is wanted to drain; its tick answers that. Who was
+        asked, in the order of epochs; the dead are not. The last wish counts."""
         ...
 
     async def retire(self, epoch: int) -> list[Orphan]: ...

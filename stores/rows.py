@@ -238,9 +238,23 @@ class Overdue(NamedTuple):
     cause: Cause
 
 
+class DrainWish(NamedTuple):
+    """Somebody wants a worker to drain. `grace`: s; None = as its own setting says."""
+
+    asked_at: int
+    grace: float | None
+
+
+class AskedToDrain(NamedTuple):
+    """A worker that was asked. `already`: it drained before."""
+
+    epoch: int
+    already: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a worker reads once a tick: six index look-ups, whatever the number of runs."""
+    """What a worker reads once a tick: seven index look-ups, whatever the number of runs."""
 
     cancelled: tuple[str, ...]
     """Runs of mine that were decided and are not settled."""
@@ -252,6 +266,8 @@ class Tick:
     which has come: a claim puts it into the line."""
     overdue: tuple[Overdue, ...] = ()
     """Runs of anybody that are past their time, at most a batch; usually their worker was faster."""
+    drain: DrainWish | None = None
+    """I am wanted to drain. Answered for as long as I live."""
 
 
 class Retention(NamedTuple):

@@ -10,6 +10,7 @@ from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.rows import (
     Admission,
+    AskedToDrain,
     Claimed,
     ClaimedWebhook,
     Decision,
@@ -136,6 +137,10 @@ class SQLTransactions(RunStore):
 
     async def drain(self, epoch: int) -> list[HandedOver]:
         return await self._write(self._sql.workers.drain, epoch)
+
+    async def ask_to_drain(self, epoch: int | None, *, grace: float | None) -> list[AskedToDrain]:
+        grace_ms = None if grace is None else round(grace * 1000)
+        return await self._write(self._sql.workers.ask_to_drain, epoch, grace_ms)
 
     async def retire(self, epoch: int) -> list[Orphan]:
         return await self._write(self._sql.workers.retire, epoch)

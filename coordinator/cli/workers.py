@@ -1,4 +1,4 @@
-"""workers list."""
+"""workers list, workers drain."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import time
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import worker_document
-from coordinator.cli.failures import DONE
+from coordinator.cli.failures import DONE, CommandFailed
 from coordinator.cli.text import span
 from coordinator.settings import Settings
 from stores.rows import WorkerRow
@@ -26,6 +26,20 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
         lines = [worker_line(row, gone=row.epoch in gone) for row in rows]
         screen.show_table(
             COLUMNS, lines, none=f"no workers in {settings.shown_store}", spare=("WORKER", "VERSION", "UP")
+        )
+    return DONE
+
+
+async def drain_workers(settings: Settings, epoch: int | None, *, grace: float | None, as_json: bool) -> int:
+    async with looking_at(settings) as seen:
+        asked = await seen.manager.ask_to_drain(epoch, grace=grace)
+    if not asked and epoch is not None:
+        raise CommandFailed("WorkerNotFound", f"no live worker has epoch {epoch}", epoch=str(epoch))
+    if as_json:
+        screen.show_document({"asked": [{"epoch": one.epoch, "already": one.already} for one in asked]})
+    else:
+        screen.show_lines(
+            f"worker {one.epoch} {'drains already' if one.already else 'is asked to drain'}" for one in asked
         )
     return DONE
 

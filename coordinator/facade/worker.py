@@ -11,7 +11,7 @@ from coordinator.record import RunRecord
 from coordinator.runs.recovery import Recovery
 from coordinator.telemetry import Hook
 from coordinator.workers.health import Health
-from stores.rows import WorkerRow
+from stores.rows import AskedToDrain, WorkerRow
 
 
 class WorkerFacade(Facade):
@@ -27,6 +27,14 @@ class WorkerFacade(Facade):
         seconds = None if grace is None else check.check_seconds("grace", grace)
         self._parts.drain.hurry()
         await self._parts.drain.run(seconds)
+
+    async def ask_to_drain(
+        self, epoch: int | None = None, *, grace: float | None = None
+    ) -> list[AskedToDrain]:
+        """Ask a worker, whichever process it is, to leave as with `drain`; None = all. Written down in the
+        store, so that it finds out within a tick; answers who was asked, [] where nobody of that epoch
+        lives. `grace`: s; None = its own setting. System scope. Raises StoreUnavailable."""
+        return await self._parts.drain.ask(check.check_epoch(epoch), check.check_grace(grace))
 
     def install_executor(self, size: int | None = None) -> None:
         """Make the default executor of the running loop one that knows its runs: a thread job that outlives

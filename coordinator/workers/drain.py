@@ -11,13 +11,14 @@ from typing import Protocol, TypeVar
 
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.workers.worker import Worker
 from stores.base import DecisionStore, WorkerStore
 from stores.errors import CoordinatorError
-from stores.rows import HandedOver
+from stores.rows import AskedToDrain, DrainWish, HandedOver
 from stores.states import WorkerState
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,13 @@ class Drain:
         delivery: Delivery,
         settlement: Settlement,
         notifier: Notifier,
+        jobs: Jobs,
         grace: float,
     ) -> None:
         self._store, self._registry, self._worker = store, registry, worker
         self._delivery, self._settlement, self._notifier = delivery, settlement, notifier
-        self._grace = grace
+        self._jobs, self._grace = jobs, grace
+        self._heeded: DrainWish | None = None
         self._task: asyncio.Task[None] | None = None
         self._until = math.inf
         self._waiting: asyncio.Timeout | None = None
@@ -81,6 +84,20 @@ class Drain:
         if self._task is None or self._task.done():
             self._task = loop.create_task(self._run(min(UNWIND, max(seconds, LEAST_UNWIND))))
         await asyncio.shield(self._task)
+
+    async def ask(self, epoch: int | None, grace: float | None) -> list[AskedToDrain]:
+        """Ask another worker, or all, to drain: each finds the wish in the store at its next tick, which a
+        hint hurries. Raises StoreUnavailable."""
+        asked = await self._store.ask_to_drain(epoch, grace=grace)
+        for peer in asked:
+            self._notifier.notify_worker(peer.epoch, Signal(kind="claim"))
+        return asked
+
+    def heed(self, wish: DrainWish) -> None:
+        """Somebody has asked this worker to drain: begin, or join what is under way, once for each wish."""
+        if wish != self._heeded:
+            self._heeded = wish
+            self._jobs.spawn(self.run(wish.grace), "the drain that was asked for")
 
     def hurry(self) -> None:
         """The grace is over now. Without effect before a drain has begun."""

@@ -12,6 +12,7 @@ from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
 from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine
+from coordinator.workers.drain import Drain
 from stores.base import WorkerStore
 
 
@@ -25,6 +26,7 @@ class Watch:
         delivery: Delivery,
         line: WaitingLine,
         timeouts: Timeouts,
+        drain: Drain,
         jobs: Jobs,
         clock: Callable[[], float] = boottime,
     ) -> None:
@@ -33,15 +35,18 @@ class Watch:
         self._clock = clock
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
-        self._timeouts = timeouts
+        self._timeouts, self._drain = timeouts, drain
 
     async def tick(self) -> None:
-        """Deliver the decisions over my runs that I have not seen; claim threads that are free."""
+        """Deliver the decisions over my runs that I have not seen; claim threads that are free; drain where
+        somebody has asked for it."""
         self._registry.evict()
         if not self._worker.epoch:
             return
         tick = await self._store.tick(self._worker.epoch)
         self.ticked_at = self._clock()
+        if tick.drain is not None:
+            self._drain.heed(tick.drain)
         for run_id in tick.cancelled:
             await self._delivery.look(run_id)
         waiting = set(tick.waiting)

@@ -13,6 +13,7 @@ from stores.rows import (
     MESSAGES,
     ClaimedWebhook,
     Decision,
+    DrainWish,
     Json,
     RunRow,
     ThreadRow,
@@ -91,6 +92,10 @@ def loads(text: str | None) -> Json:
         return None if text is None else json.loads(text)
     except RecursionError:
         raise ValueError("nested too deep for JSON") from None
+
+
+def drain_wish(asked_at: int | str, grace_ms: int | str | None) -> DrainWish:
+    return DrainWish(int(asked_at), None if grace_ms is None else int(grace_ms) / 1000)
 
 
 def run_row(columns: Sequence[Any]) -> RunRow:

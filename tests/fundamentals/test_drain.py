@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator import Draining, RunContext, RunManager, RunRecord, RunStatus, StoreUnavailable
+from coordinator.errors import InvalidArgument
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import sql_of
@@ -320,3 +321,59 @@ async def test_it_is_bounded_also_when_the_store_does_not_answer(
     agent.may_stop.set()
     await alone._parts.close(0)
     assert not run.task_active
+
+
+@on_every_store
+async def test_a_peer_that_is_asked_drains_and_nobody_else(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(b, "t")
+    assert await a.ask_to_drain(b.epoch, grace=0) == [(b.epoch, False)]
+    await wait_until(lambda: run.status is RunStatus.interrupted, description="it is stopped")
+    assert (agent.cancels, a.draining, b.draining) == (1, False, True)
+    assert (await a.explain(run.run_id)).run.cancel_cause == "shutdown"
+    assert [row.state for row in await a.workers()] == ["live", "draining"]
+    assert await a.ask_to_drain(b.epoch) == [(b.epoch, True)]
+
+
+async def test_all_may_be_asked_and_who_asks_is_one_of_them(team: list[RunManager]) -> None:
+    a, b = team
+    agents = [(await running(manager, f"t{at}"))[1] for at, manager in enumerate(team)]
+    assert [asked.epoch for asked in await a.ask_to_drain(grace=30)] == [a.epoch, b.epoch]
+    await wait_until(lambda: a.draining and b.draining, description="both have found out")
+    assert all(agent.running for agent in agents), "they have their grace"
+    assert len(await b.ask_to_drain(grace=0)) == 2, "another wish may shorten it"
+    await wait_until(lambda: not any(agent.running for agent in agents), description="the grace is over")
+
+
+async def test_who_does_not_live_is_not_asked(team: list[RunManager]) -> None:
+    a, b = team
+    gone = b.epoch
+    await b.aclose()
+    assert await a.ask_to_drain(gone) == []
+    assert await a.ask_to_drain(gone + 100) == []
+
+
+async def test_a_wish_that_is_not_known_yet_refuses_nothing(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until it drains, a worker works: it is not taken for a dead one, whose runs would be dropped."""
+    a, b = team
+    with monkeypatch.context() as patch:
+        patch.setattr(b._parts.drain, "heed", _nothing)
+        await a.ask_to_drain(b.epoch)
+        run, agent = await running(b, "t")
+        await b._parts.watch.tick()
+        assert (run.status, agent.running, b.draining) == (RunStatus.running, True, False)
+    agent.may_end.set()
+
+
+def _nothing(wish: object) -> None:
+    del wish
+
+
+@pytest.mark.parametrize(
+    "wish", [{"epoch": "1"}, {"epoch": True}, {"epoch": -1}, {"grace": -1}, {"grace": 1e12}]
+)
+async def test_a_wish_that_is_none_is_refused(alone: RunManager, wish: dict[str, Any]) -> None:
+    with pytest.raises(InvalidArgument):
+        await alone.ask_to_drain(**wish)

@@ -18,6 +18,7 @@ from coordinator import RunManager
 from coordinator.errors import StoreUnavailable
 from coordinator.gateway.caller import Role
 from coordinator.gateway.shared_counts import VARIABLE, shared_between_workers
+from coordinator.settings import Settings
 from stores.memory import MemoryStore
 from tests.support.asgi import key_for, serving
 from tests.support.waiting import wait_until
@@ -60,7 +61,7 @@ async def test_a_drain_answers_at_once_and_turns_readiness_red(client: httpx.Asy
     await client.post("/runs", json=SLOW)
     epoch = (await client.get("/coordinator/health")).json()["epoch"]
     another = await client.post("/coordinator/drain", json={"epoch": epoch + 1})
-    assert another.status_code == 409
+    assert another.status_code == 404
     assert (await client.get("/coordinator/health/ready")).status_code == 200
 
     answer = await client.post("/coordinator/drain", json={"epoch": epoch, "grace": 30})
@@ -75,6 +76,25 @@ async def test_a_drain_answers_at_once_and_turns_readiness_red(client: httpx.Asy
     assert (await client.post("/runs/cancel", json={"status": "all"})).status_code == 204
 
 
+async def test_a_drain_reaches_whichever_worker_is_meant() -> None:
+    store = MemoryStore(shared=True)
+    one, other = (RunManager(store, settings=Settings(tick=0.05, grace=0)) for _ in range(2))
+    async with serving(manager=one) as (_, client), serving(manager=other) as (_, elsewhere):
+        await client.post("/runs", json=SLOW)
+        await elsewhere.post("/runs", json=SLOW)
+        epochs = [(await of.get("/coordinator/health")).json()["epoch"] for of in (client, elsewhere)]
+        answer = await client.post("/coordinator/drain", json={"epoch": epochs[1]})
+        assert answer.status_code == 202
+        assert answer.json() == {"epoch": epochs[1], "grace": None, "already": False}
+        await wait_until(lambda: other.draining, description="the other one has found out")
+        assert not one.draining
+
+        answer = await elsewhere.post("/coordinator/drain", json={"all": True, "grace": 0})
+        told = [{"epoch": epoch, "grace": 0, "already": epoch == epochs[1]} for epoch in epochs]
+        assert (answer.status_code, answer.json()) == (202, told)
+        await wait_until(lambda: one.draining, description="so has this one")
+
+
 async def _not_ready(client: httpx.AsyncClient) -> bool:
     answer = await client.get("/coordinator/health/ready")
     return answer.status_code == 503 and answer.json() == {"status": "not ready"}
@@ -82,7 +102,18 @@ async def _not_ready(client: httpx.AsyncClient) -> bool:
 
 @pytest.mark.parametrize(
     "body",
-    [{"grace": -1}, {"grace": 1e9}, {"grace": "1"}, {"epoch": True}, {"epoch": 2**70}, {"else": 1}, [], "x"],
+    [
+        {"grace": -1},
+        {"grace": 1e9},
+        {"grace": "1"},
+        {"epoch": True},
+        {"epoch": 2**70},
+        {"all": 1},
+        {"all": True, "epoch": 1},
+        {"else": 1},
+        [],
+        "x",
+    ],
 )
 async def test_a_drain_that_is_not_understood_is_none(client: httpx.AsyncClient, body: object) -> None:
     assert (await client.post("/coordinator/drain", json=body)).status_code == 422

@@ -33,6 +33,7 @@ COMMANDS = [
     ("runs", "follow"),
     ("runs", "cancel"),
     ("workers", "list"),
+    ("workers", "drain"),
     ("threads", "list"),
     ("threads", "show"),
     ("reconcile",),
@@ -477,6 +478,21 @@ async def test_workers_list(busy: Busy) -> None:
     assert (worker["epoch"], worker["state"], worker["holding"]) == (busy.manager.epoch, "live", 1)
     assert (worker["gone"], worker["expired"], worker["pid"]) == (False, False, os.getpid())
     assert "live" in (await busy.cli("workers", "list")).out
+
+
+async def test_workers_drain(busy: Busy) -> None:
+    epoch = busy.manager.epoch
+    missing = await busy.cli("workers", "drain", str(epoch + 9), "--json")
+    assert (missing.code, missing.error["type"]) == (FAILED, "WorkerNotFound")
+    for usage in ((), (str(epoch), "--all"), ("--all", "--grace", "-1"), ("x",)):
+        assert (await busy.cli("workers", "drain", *usage)).code == USAGE
+    assert not busy.manager.draining
+    asked = await busy.cli("workers", "drain", str(epoch), "--grace", "30", "--json")
+    assert asked.document["asked"] == [{"epoch": epoch, "already": False}]
+    await wait_until(lambda: busy.manager.draining, description="its tick has found out")
+    assert (
+        f"worker {epoch} drains already" in (await busy.cli("workers", "drain", "--all", "--grace", "0")).out
+    )
 
 
 async def test_explain(busy: Busy) -> None:

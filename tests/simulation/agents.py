@@ -122,7 +122,7 @@ class Agent:
 
     def _told(self, ctx: RunContext) -> None:
         self.cancels += 1
-        if ctx.abort is None and not self.process.leaving:
+        if ctx.abort is None and not self.process.departing:
             self.truth.wrong(f"run {self.run_id} was cancelled and not told why")
         self.world.pace.told(self.process, self.run_id)
 

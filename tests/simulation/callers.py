@@ -57,6 +57,7 @@ class Callers:
             "list": clients.listing,
             "remove": clients.remove,
             "leave": self._leave,
+            "ask": self._ask,
         }
 
     @property
@@ -104,7 +105,7 @@ class Callers:
         habits, old_style = self._world.new_habits(), features.old_style and self._chance.random() < 0.7
         portable = features.portable and not old_style and self._chance.random() < 0.6
         assistant = "portable" if portable else "agent"
-        closed, full = process.leaving, process.manager.owed >= self._world.settings.outbox_limit
+        closed, full = process.departing, process.manager.owed >= self._world.settings.outbox_limit
         known = key in truth.keys
         more = {} if key is not None else self._limits()
         parent = self._somebody() if features.families and key is None else None
@@ -356,3 +357,17 @@ class Callers:
             await process.leave(linger=self._chance.choice((0.0, 0.0, 0.5, 3.0)))
             await asyncio.sleep(0.2)
             self._world.restart()
+
+    async def _ask(self, process: Process) -> None:
+        """An operator asks one process for another one's drain."""
+        peers = [peer for peer in self._world.up() if peer is not process and peer.manager.epoch]
+        if not peers:
+            return
+        peer = self._chance.choice(peers)
+        epoch = peer.manager.epoch
+        asked = await process.manager.ask_to_drain(epoch, grace=self._chance.choice((None, 0.0, 0.5)))
+        self._world.schedule.after(0.0, self._world.restart)
+        await asyncio.sleep(2.5)
+        stays = peer.up and peer.manager.epoch == epoch and not peer.manager.draining
+        if asked and stays and self._world.truth.quiet:
+            self._world.truth.wrong(f"{peer} was asked to drain, and does not")

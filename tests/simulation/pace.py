@@ -19,8 +19,8 @@ class Pace:
     def told(self, process: Process, run_id: str) -> None:
         """A task heard of its cancel."""
         entry = process.manager._parts.registry.entry(run_id)
-        unwritten = process.leaving or entry is None or entry.lost or entry.unwritten is not None
-        if not process.leaving:  # a shutdown cancels first and decides later
+        unwritten = process.departing or entry is None or entry.lost or entry.unwritten is not None
+        if not process.departing:  # a shutdown cancels first and decides later
             self._truth.told(run_id, unwritten=unwritten)
         decided = self._decided.pop(run_id, None)
         if decided is None or not self._truth.quiet:

@@ -31,6 +31,7 @@ _WAYS = {
     "Catalogue.threads / threads": "threads that expire",
     "Delivery.standing / standing": "undoing",
     "Drain._decide / decide": "leaving what is deaf",
+    "Drain.ask / ask_to_drain": "asked to leave",
     "Drain._tell_store / drain": "leaving",
     "Drain._tell_store / workers": "two homes leave",
     "Examination._store_error / workers": "the curious",

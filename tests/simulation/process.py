@@ -77,6 +77,11 @@ class Process:
     def up(self) -> bool:
         return not (self.loop.dead or self.leaving)
 
+    @property
+    def departing(self) -> bool:
+        """It ends its runs before anything is decided over them."""
+        return self.leaving or self.manager.draining
+
     def __repr__(self) -> str:
         return f"P{self.number}"
 

@@ -53,6 +53,12 @@ SCENES: Mapping[str, Scene] = {
             ("Drain._tell_store", "drain", "after", "fail"),
         ),
     ),
+    "asked to leave": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.4 ask, 0.8 enqueue, 1.5 cancel",
+        processes=2,
+        features={"portable": True},
+        habits={"tracks": None},
+    ),
     "two homes leave": Scene(
         "0 enqueue, 0 enqueue, 0 enqueue, 0.1 enqueue, 0.4 leave, 0.4 leave",
         processes=3,

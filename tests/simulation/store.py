@@ -36,6 +36,7 @@ WRITES = frozenset(
         "readopt",
         "register",
         "drain",
+        "ask_to_drain",
         "beat",
         "retire",
         "bury",

@@ -34,6 +34,8 @@ WEIGHTS = {
     "remove": 1,
     "leave": 1,
 }
+IN_SCENES = ("ask",)
+"""What only scenes ask for."""
 
 
 @dataclass

@@ -51,7 +51,9 @@ class World:
         if self.features.settings:
             self.settings = Settings(**{**SETTINGS.model_dump(), **self.features.settings})
         asked = [] if self.scene is None else self.scene.asked
-        troubled = bool(self.aims) or any(what not in workload.WEIGHTS for _, what in asked)
+        troubled = bool(self.aims) or any(
+            what not in workload.WEIGHTS and what not in workload.IN_SCENES for _, what in asked
+        )
         self.truth.quiet = self.faults.none and not troubled
         self.truth.most_waiting = SETTINGS.max_waiting_per_thread or 0
         self.truth.longest_stop = SETTINGS.force_after + 0.5
@@ -178,7 +180,7 @@ class World:
         return [process for process in self.processes if process.up]
 
     def _happen(self, what: str) -> None:
-        if what in workload.WEIGHTS:
+        if what in workload.WEIGHTS or what in workload.IN_SCENES:
             self._call(what)
         else:
             self.trouble.strike(what)
@@ -262,7 +264,7 @@ class World:
         self.say(None, "all is calm")
         self.calm, self._calm_since = True, self.schedule.now
         self.trouble.end()
-        if all(process.loop.stopped for process in self.up()):
+        if all(process.loop.stopped or process.manager.draining for process in self.up()):
             self._start_process()
         self._look()
 

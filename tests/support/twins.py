@@ -126,7 +126,8 @@ def comparable(name: str, answer: Any) -> Any:  # noqa: PLR0911 - one case for e
         return [replace(row, proof=None) for row in cast("list[WorkerRow]", answer)]
     if name == "tick":
         tick = cast("Tick", answer)
-        return [sorted(getattr(tick, field)) for field in tick.__slots__]
+        listed = ("cancelled", "waiting", "free_threads", "overdue")
+        return [sorted(getattr(tick, field)) for field in listed] + [tick.drain]
     if isinstance(answer, Finish):
         return answer._replace(decision=answer.decision and _with_children_in_order(answer.decision))
     if isinstance(answer, Admission):

@@ -28,7 +28,10 @@ ADMIN = [Depends(at_least(Role.admin))]
 class DrainBody(LazyModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    epoch: int | None = Field(default=None, ge=0, le=2**63 - 1, description="Only if this worker answers")
+    epoch: int | None = Field(
+        default=None, ge=0, le=2**63 - 1, description="The worker; none: that which answers"
+    )
+    all: bool = Field(default=False, description="Every worker, and no `epoch`")
     grace: float | None = Field(
         default=None, ge=0, le=86_400, allow_inf_nan=False, description="Seconds that runs get to finish"
     )
@@ -36,7 +39,8 @@ class DrainBody(LazyModel):
 
 class Drained(LazyModel):
     epoch: int
-    grace: float
+    grace: float | None
+    """None: as the worker's own setting says."""
     already: bool
     """It was draining before."""
 
@@ -67,15 +71,21 @@ async def health(services: ServicesIn, caller: CallerIn) -> HealthDetails | Heal
 
 
 @router.post("/coordinator/drain", status_code=202, dependencies=ADMIN)
-async def drain(services: ServicesIn, body: DrainBody | None = None) -> Drained:
-    """Let the worker that answers leave in good order: it admits nothing any more, its waiting runs are
-    handed over, the others get `grace` s. Answers at once. Behind one port several workers answer in
-    turn: `epoch` says which is meant, and another one answers 409. To end the process, signal it.
+async def drain(services: ServicesIn, body: DrainBody | None = None) -> Drained | list[Drained]:
+    """Let a worker leave in good order: it admits nothing any more, its waiting runs are handed over, the
+    others get `grace` s. Answers at once. `epoch` may be any worker's, whichever answers: the store tells
+    it within a second or so. With `all`, a list of all that were asked. To end a process, signal it.
     """
     asked = body or DrainBody()
     manager = services.manager
-    if asked.epoch is not None and asked.epoch != manager.epoch:
-        raise HTTPException(409, f"the worker with epoch {manager.epoch} answers, and that is not meant")
+    if asked.all and asked.epoch is not None:
+        raise HTTPException(422, "either `epoch` or `all`")
+    if asked.all or asked.epoch not in (None, manager.epoch):
+        workers = await manager.ask_to_drain(asked.epoch, grace=asked.grace)
+        told = [Drained(epoch=epoch, grace=asked.grace, already=already) for epoch, already in workers]
+        if not told and not asked.all:
+            raise HTTPException(404, f"no live worker has epoch {asked.epoch}")
+        return told if asked.all else told[0]
     already, grace = manager.draining, manager.grace if asked.grace is None else asked.grace
     if not already:
         services.jobs.spawn(manager.drain(grace), "The drain that was asked for")

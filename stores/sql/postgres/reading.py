@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stores.rows import Overdue, ThreadRow, Tick, Transition
-from stores.sql.codec import thread_row
+from stores.sql.codec import drain_wish, thread_row
 from stores.sql.postgres.calls import Call, Query, Rows
 from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of
 from stores.sql.postgres.conditions import HOMELESS, IN_FLIGHT, IN_LINE, WAITING
@@ -60,6 +60,8 @@ _TICK = Query(
     " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'queue_timeout' FROM rc.runs"
     " WHERE status = 'pending' AND NOT holds_thread AND queue_deadline_at IS NOT NULL"
     " AND queue_deadline_at <= (SELECT rc.clock($2)) ORDER BY queue_deadline_at, run_id LIMIT 100)"
+    " UNION ALL SELECT 'drain', drain_asked_at::text, drain_grace_ms::text, true, NULL FROM rc.workers"
+    " WHERE epoch = $1 AND drain_asked_at IS NOT NULL"
 )
 """One statement, so that an idle worker costs one round trip a tick. What is due or overdue is usually
 nothing: the worker that has the run keeps its time; a batch, so that a tick stays short. Its order is total,
@@ -69,11 +71,13 @@ _FREE = ("waiting", "abandoned", "due")
 
 def tick(epoch: int, now: int | None) -> Call:
     def answer(rows: Rows) -> Tick:
+        wish = next((found for found in rows if found[0] == "drain"), None)
         return Tick(
             tuple(found[1] for found in rows if found[0] == "cancelled"),
             tuple(found[1] for found in rows if found[0] == "waiting"),
             tuple(dict.fromkeys(found[2] for found in rows if found[0] in _FREE and found[3])),
             tuple(Overdue(found[1], Cause(found[4])) for found in rows if found[0] == "overdue"),
+            None if wish is None else drain_wish(wish[1], wish[2]),
         )
 
     return Call(_TICK, (epoch, now), answer)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from stores.rows import Decision, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.rows import AskedToDrain, Decision, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import loads
 from stores.sql.postgres.calls import Call, Function, Query, Row, Rows, nothing, scalar
 from stores.sql.postgres.codec import children_of, text, with_saved
@@ -46,6 +46,13 @@ _BEAT = Function("beat", ("bigint", "bigint"))
 
 def beat(epoch: int, *, now: int | None) -> Call:
     return Call(_BEAT, (epoch, now), scalar)
+
+
+_ASK = Function("ask_to_drain", ("bigint", "bigint", "bigint"), "asked, already")
+
+
+def ask_to_drain(epoch: int | None, grace_ms: int | None, *, now: int | None) -> Call:
+    return Call(_ASK, (epoch, grace_ms, now), lambda rows: sorted(AskedToDrain(*row) for row in rows))
 
 
 _DRAIN = Function("drain", ("bigint", "bigint"))

@@ -6,7 +6,7 @@ import sqlite3
 from typing import Any
 
 from stores.rows import Overdue, RunRow, ThreadRow, Tick, Transition
-from stores.sql.codec import RUN_COLUMNS, run_row, thread_row
+from stores.sql.codec import RUN_COLUMNS, drain_wish, run_row, thread_row
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
 from stores.states import Cause, RunStatus
 
@@ -56,11 +56,16 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
     mine = [(thread_id,) for _, thread_id, next_ in waiting if next_]
     free_threads = tuple(dict.fromkeys(thread_id for (thread_id,) in mine + abandoned + due))
     overdue = cx.execute(_OVERDUE, {"now": now}).fetchall()
+    wish = cx.execute(
+        "SELECT drain_asked_at, drain_grace_ms FROM workers WHERE epoch = ? AND drain_asked_at IS NOT NULL",
+        (epoch,),
+    ).fetchone()
     return Tick(
         cancelled_ids,
         tuple(run_id for run_id, _, _ in waiting),
         free_threads,
         tuple(Overdue(run_id, Cause(cause)) for run_id, cause in overdue),
+        None if wish is None else drain_wish(*wish),
     )
 
 

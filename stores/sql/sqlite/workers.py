@@ -6,7 +6,7 @@ import sqlite3
 from typing import NamedTuple
 
 from stores.errors import StoreRefused
-from stores.rows import HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.rows import AskedToDrain, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
 from stores.sql.sqlite.admission import is_dead
 from stores.sql.sqlite.codec import ALIVE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
@@ -81,6 +81,19 @@ def drain(cx: sqlite3.Connection, epoch: int, now: int) -> list[HandedOver]:
         {"epoch": epoch, "now": now},
     )
     return [HandedOver(*row) for row in rows.fetchall()]
+
+
+def ask_to_drain(
+    cx: sqlite3.Connection, epoch: int | None, grace_ms: int | None, now: int
+) -> list[AskedToDrain]:
+    """Write down the wish; the worker itself does what a drain takes, so that it is never told that it is
+    dead while it does not know that it drains."""
+    rows = cx.execute(
+        "UPDATE workers SET drain_asked_at = :now, drain_grace_ms = :grace WHERE state <> 'dead'"
+        " AND (:epoch IS NULL OR epoch = :epoch) RETURNING epoch, state = 'draining'",
+        {"now": now, "grace": grace_ms, "epoch": epoch},
+    )
+    return sorted(AskedToDrain(found, bool(already)) for found, already in rows.fetchall())
 
 
 def retire(cx: sqlite3.Connection, epoch: int, now: int) -> list[Orphan]:

@@ -53,6 +53,17 @@ BEGIN
         RETURNING r.run_id, r.thread_id;
 END $$;
 
+-- Write down that a worker (null = every one) is wanted to drain. It does what a drain takes by itself.
+CREATE OR REPLACE FUNCTION rc.ask_to_drain(_epoch bigint, _grace_ms bigint, _now bigint)
+RETURNS TABLE (asked bigint, already boolean) LANGUAGE sql AS $$
+    WITH meant AS (
+        SELECT epoch FROM rc.workers WHERE state <> 'dead' AND (_epoch IS NULL OR epoch = _epoch)
+        ORDER BY epoch FOR NO KEY UPDATE
+    )
+    UPDATE rc.workers w SET drain_asked_at = rc.clock(_now), drain_grace_ms = _grace_ms
+    FROM meant WHERE w.epoch = meant.epoch RETURNING w.epoch, w.state = 'draining'
+$$;
+
 -- The worker leaves by itself. What it still has in flight is ended by the calls that follow (`end_orphan`).
 CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN
