@@ -473,12 +473,14 @@ class ClaimedWebhook(NamedTuple):
 
 
 class WebhookReport(NamedTuple):
-    """How an attempt ended. Not delivered: again in `retry_in` us, or never (None)."""
+    """How an attempt ended. Not delivered: again in `retry_in` us, or never (None). `postponed`: it was none,
+    and is not counted."""
 
     delivered: bool
     status_code: int | None = None
     error: str | None = None
     retry_in: int | None = None
+    postponed: bool = False
 
     @property
     def state(self) -> WebhookState:

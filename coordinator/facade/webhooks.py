@@ -41,7 +41,7 @@ class WebhooksFacade(Facade):
         )
         if written and report.delivered:
             self._parts.telemetry.emit(WebhookDelivered(run_id, attempt))
-        elif written:
+        elif written and not report.postponed:
             retry_in = None if report.retry_in is None else report.retry_in / 1e6
             self._parts.telemetry.emit(WebhookFailed(run_id, attempt, report.error, retry_in))
         return written

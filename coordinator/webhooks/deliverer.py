@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Protocol
 from coordinator.assistants.registry import Assistants
 from coordinator.errors import CoordinatorError, StoreError
 from coordinator.webhooks.document import body
+from coordinator.webhooks.lanes import Full, Lanes
 from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import Signer
 from coordinator.webhooks.targets import NameUnknown, NotReached, TargetRefused, Targets
@@ -64,6 +65,7 @@ class Deliverer:
         self._outbox, self._settings = outbox, settings
         self._signer = Signer.of(settings.webhook_secret)
         self._targets, self._ssl_context = targets or targets_of(settings), ssl_context
+        self._lanes = Lanes(settings.webhook_per_receiver)
         self._under_way: set[asyncio.Task[None]] = set()
         self._kick = asyncio.Event()
         self._stopping = False
@@ -147,6 +149,8 @@ class Deliverer:
                 await self._outbox.report_webhook(claimed.run_id, attempt=claimed.attempt, report=report)
             except StoreError as error:
                 logger.warning("The webhook of run %r is not reported: %s", claimed.run_id, error)
+                if report.postponed:  # late, it would look like the report of another claim
+                    return
                 await asyncio.sleep(attempt * _PATIENCE)
             else:
                 return
@@ -156,7 +160,10 @@ class Deliverer:
         if claimed.attempt > self._settings.webhook_attempts:
             return self._failed(claimed, "no worker has lived to report the last attempt")
         try:
-            status = await self._send(claimed)
+            with self._lanes.place(self._targets.parse(claimed.url).origin):
+                status = await self._send(claimed)
+        except Full as full:
+            return WebhookReport(delivered=False, retry_in=round(full.come_again * 1e6), postponed=True)
         except TargetRefused as refused:
             return WebhookReport(delivered=False, error=f"not sent: the URL {refused.why}")
         except (NameUnknown, NotReached) as failure:

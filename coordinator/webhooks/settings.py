@@ -41,6 +41,12 @@ class WebhookSettings(BaseSettings):
     webhook_concurrency: int = Field(
         default=16, ge=1, le=1000, description="How many attempts of a worker go on at once"
     )
+    webhook_per_receiver: int = Field(
+        default=4,
+        ge=1,
+        le=1000,
+        description="How many of them go to one receiver that does not answer within a second",
+    )
     webhook_poll: float = Field(default=1.0, gt=0, description="How often a worker looks for due webhooks")
 
     @model_validator(mode="after")

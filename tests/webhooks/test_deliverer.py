@@ -21,7 +21,7 @@ from coordinator.webhooks.signing import verify
 from stores.memory import MemoryStore
 from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
 from stores.states import WebhookState
-from tests.support.receiver import Receiver, receiving
+from tests.support.receiver import Receiver, receiving, status
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -278,6 +278,28 @@ async def test_a_slow_receiver_holds_up_no_other(manager: RunManager) -> None:
         row = await ended(manager, await run(manager, quickly.url))
         assert row.state is WebhookState.delivered
         await slow.hang_up()
+
+
+async def test_who_hangs_takes_a_part_of_the_slots(manager: RunManager, events: list[Event]) -> None:
+    async def silent(writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    settings = quick(webhook_timeout=60.0, webhook_concurrency=4, webhook_per_receiver=2)
+    async with receiving(silent) as hangs, receiving() as quickly, Deliverer(manager, settings).running():
+        held_up = [await run(manager, hangs.url, f"hangs{number}") for number in range(12)]
+        await wait_until(lambda: len(hangs.received) == 2, description="two have nearly all slots")
+        others = [await run(manager, quickly.url, f"t{number}") for number in range(8)]
+        for run_id in others:
+            assert (await ended(manager, run_id)).attempts == 1
+        rows = [(await manager.webhooks(run_id=run_id))[0] for run_id in held_up]
+        assert {row.state for row in rows} == {WebhookState.due}
+        assert not [event for event in events if isinstance(event, WebhookFailed)], "to wait is no failure"
+        assert len(hangs.received) == 2
+
+        hangs.answers[:] = [status(200)]
+        await hangs.hang_up()
+        for run_id in held_up:
+            assert (await ended(manager, run_id)).attempts <= 2, "no attempt went with the waiting"
 
 
 async def test_no_more_at_once_than_allowed(manager: RunManager) -> None:

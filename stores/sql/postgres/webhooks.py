@@ -45,7 +45,8 @@ _REPORT = Function("report_webhook", ("text", "bigint", "text", "bigint", "text"
 
 
 def report(run_id: str, attempt: int, told: WebhookReport, *, now: int | None) -> Call:
-    args = (run_id, attempt, told.state.value, told.status_code, text(told.error), told.retry_in, now)
+    state = "postponed" if told.postponed else told.state.value
+    args = (run_id, attempt, state, told.status_code, text(told.error), told.retry_in, now)
     return Call(_REPORT, args, scalar)
 
 

@@ -42,7 +42,9 @@ def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
 
 
 _REPORT = (
-    "UPDATE webhooks SET state = :state, status_code = :status_code, error = :error,"
+    "UPDATE webhooks SET state = :state, attempts = attempts - :postponed,"
+    " status_code = CASE WHEN :postponed THEN status_code ELSE :status_code END,"
+    " error = CASE WHEN :postponed THEN error ELSE :error END,"
     " next_at = CASE WHEN :state = 'due' THEN :now + :retry_in END,"
     " ended_at = CASE WHEN :state <> 'due' THEN :now END,"
     " kwargs = CASE WHEN :state <> 'delivered' THEN kwargs END,"
@@ -63,6 +65,7 @@ def report(cx: sqlite3.Connection, run_id: str, attempt: int, told: WebhookRepor
             "status_code": told.status_code,
             "error": storable(told.error),
             "retry_in": told.retry_in,
+            "postponed": int(told.postponed),
             "now": now,
         },
     ).fetchone()

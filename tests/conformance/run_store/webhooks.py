@@ -292,6 +292,24 @@ class Webhooks(StoreCase):
         assert await hooks.report_webhook(claimed.run_id, attempt=1, report=DELIVERED)
         assert await claim() == []
 
+    async def test_a_postponed_one_has_its_attempt_back(
+        self, store: CoordinationStore, hooks: WebhookStore, me: int, claim: Any, clock: StoreClock
+    ) -> None:
+        await store.finish(await running(store, me, webhook=URL), SUCCESS)
+        (claimed,) = await claim()
+        assert await hooks.report_webhook(claimed.run_id, attempt=1, report=again(0))
+        (claimed,) = await claim()
+        assert claimed.attempt == 2
+        postponed = WebhookReport(delivered=False, retry_in=5_000_000, postponed=True)
+        assert await hooks.report_webhook(claimed.run_id, attempt=2, report=postponed)
+        assert not await hooks.report_webhook(claimed.run_id, attempt=2, report=postponed), "once"
+        row = await self.only(hooks)
+        assert (row.state, row.attempts, row.error) == (WebhookState.due, 1, "refused"), "nothing was tried"
+        assert await hooks.next_webhook() == 5
+        clock.advance(5)
+        (claimed,) = await claim()
+        assert claimed.attempt == 2
+
     async def test_a_failed_one_comes_again_when_it_is_time(
         self, store: CoordinationStore, hooks: WebhookStore, me: int, claim: Any, clock: StoreClock
     ) -> None:

@@ -26,15 +26,21 @@ BEGIN
         RETURNING w.run_id, w.thread_id, w.attempts, w.url, w.run, w.metadata, w.kwargs, w."values", w.interrupts;
 END $$;
 
--- How an attempt ended. What may be large goes with the delivery; what is dead keeps it, to be sent again.
+-- How an attempt ended; 'postponed': it was none, is not counted, and what came of the last one stays. What may be large goes with the delivery; what is dead keeps it, to be sent again.
 -- False = another attempt has begun meanwhile: nothing is written.
 CREATE OR REPLACE FUNCTION rc.report_webhook(
     _run_id text, _attempt bigint, _state text, _status_code bigint, _error text, _retry_in bigint, _now bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint := rc.clock(_now);
+    v_postponed boolean := _state = 'postponed';
 BEGIN
-    UPDATE rc.webhooks SET state = _state, status_code = _status_code, error = _error,
+    IF v_postponed THEN
+        _state := 'due';
+    END IF;
+    UPDATE rc.webhooks SET state = _state, attempts = attempts - v_postponed::int,
+        status_code = CASE WHEN v_postponed THEN status_code ELSE _status_code END,
+        error = CASE WHEN v_postponed THEN error ELSE _error END,
         next_at = CASE WHEN _state = 'due' THEN v_now + _retry_in END,
         ended_at = CASE WHEN _state <> 'due' THEN v_now END,
         kwargs = CASE WHEN _state <> 'delivered' THEN kwargs END,

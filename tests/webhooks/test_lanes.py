@@ -1,0 +1,116 @@
+"""How many attempts go to one receiver at once, and when the others are due again."""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from contextlib import ExitStack, suppress
+
+import pytest
+
+from coordinator.webhooks.lanes import LONGEST, QUICK, REMEMBERED, SHORTEST, Full, Lanes
+
+A, B = "https://a.example:443", "https://b.example:443"
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def lanes(clock: Clock) -> Lanes:
+    return Lanes(2, clock=clock)
+
+
+@pytest.fixture
+def under_way() -> Generator[ExitStack]:
+    with ExitStack() as stack:
+        yield stack
+
+
+def attempts(lanes: Lanes, clock: Clock, seconds: float, number: int = 20) -> None:
+    for _ in range(number):
+        with lanes.place(A):
+            clock.now += seconds
+
+
+def fill(lanes: Lanes, under_way: ExitStack) -> None:
+    for _ in range(2):
+        under_way.enter_context(lanes.place(A))
+
+
+def wait(lanes: Lanes) -> float:
+    with pytest.raises(Full) as full, lanes.place(A):
+        pass
+    return full.value.come_again
+
+
+def test_each_receiver_has_its_own(lanes: Lanes, under_way: ExitStack) -> None:
+    fill(lanes, under_way)
+    wait(lanes)
+    under_way.enter_context(lanes.place(B))
+
+
+def test_whoever_ends_makes_room_however_it_ends(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
+    under_way.enter_context(lanes.place(A))
+    with suppress(RuntimeError), lanes.place(A):
+        clock.now += 5.0
+        raise RuntimeError
+    under_way.enter_context(lanes.place(A))
+    wait(lanes)
+
+
+def test_who_has_to_wait_comes_at_the_pace_of_the_receiver(
+    lanes: Lanes, under_way: ExitStack, clock: Clock
+) -> None:
+    attempts(lanes, clock, 4.0)
+    fill(lanes, under_way)
+    assert [wait(lanes) for _ in range(3)] == pytest.approx([2.0, 4.0, 6.0], rel=0.05)
+    clock.now += 3.0
+    assert wait(lanes) == pytest.approx(5.0, rel=0.05), "behind those"
+
+
+def test_who_hangs_is_known_for_slow_before_it_has_answered(
+    lanes: Lanes, under_way: ExitStack, clock: Clock
+) -> None:
+    fill(lanes, under_way)
+    assert wait(lanes) == SHORTEST
+    clock.now += 10.0
+    assert wait(lanes) == pytest.approx(5.0)
+
+
+def test_who_answers_quickly_has_no_limit_until_an_answer_is_late(
+    lanes: Lanes, under_way: ExitStack, clock: Clock
+) -> None:
+    attempts(lanes, clock, QUICK / 2, 1)
+    for _ in range(10):
+        under_way.enter_context(lanes.place(A))
+    clock.now += 2 * QUICK
+    assert wait(lanes) == pytest.approx(QUICK)
+    under_way.close()
+    under_way.enter_context(lanes.place(A))
+    under_way.enter_context(lanes.place(A))
+    wait(lanes)
+
+
+def test_the_time_is_bounded(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
+    fill(lanes, under_way)
+    assert wait(lanes) == SHORTEST
+    clock.now += 1e6
+    assert wait(lanes) == LONGEST
+
+
+def test_receivers_that_nobody_sends_to_are_forgotten(lanes: Lanes, under_way: ExitStack) -> None:
+    fill(lanes, under_way)
+    for number in range(REMEMBERED + 10):
+        with lanes.place(f"https://{number}.example:443"):
+            pass
+    assert len(lanes) == REMEMBERED
+    wait(lanes)
