@@ -392,7 +392,7 @@ async def test_what_was_never_reported_is_delivered_again(
     manager: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.001)
-    monkeypatch.setattr(module, "_LEASE_BEYOND", -4.9)  # of a time limit of 5 s
+    monkeypatch.setattr(module, "_LEASE_BEYOND", -4.5)  # of a time limit of 5 s
     outbox = Interrupted(manager)
     outbox.failing.add("report")
     async with receiving() as receiver:
