@@ -42,6 +42,14 @@ class TwinStore:
     def proven_dead(self, peer: WorkerRow) -> bool:
         return self.tested.proven_dead(peer)
 
+    async def agrees(self, name: str, args: Any, kwargs: Any, mine: Any, error: Exception | None) -> None:
+        """Make the call on the reference, which has to answer what `tested` has answered."""
+        its, its_error = await answer_of(self.reference, name, args, kwargs)
+        assert _refusal(error) == _refusal(its_error), (name, args, mine, its, error, its_error)
+        if error is None:
+            said, expected = _comparable(name, mine), _comparable(name, its)
+            assert said == expected, f"{name}{args}: {said}, the reference {expected}"
+
     async def compare_audits(self) -> None:
         """Row for row, all but the numbers of the rows."""
         runs = self.reference._cx.execute("SELECT DISTINCT run_id FROM transitions ORDER BY 1").fetchall()
@@ -76,7 +84,7 @@ def _refusal(error: Exception | None) -> Any:
     return type(error), str(error) if isinstance(error, CoordinatorError) else ""
 
 
-async def _answer(store: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+async def answer_of(store: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
     try:
         return await getattr(store, name)(*args, **kwargs), None
     except Exception as error:  # noqa: BLE001 - the answers are compared, failures too
@@ -86,13 +94,9 @@ async def _answer(store: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, E
 def _twin(name: str) -> Any:
     async def both(self: TwinStore, *args: Any, **kwargs: Any) -> Any:
         async with self.one_at_a_time:
-            mine, error = await _answer(self.tested, name, args, kwargs)
-            its, its_error = await _answer(self.reference, name, args, kwargs)
-        assert _refusal(error) == _refusal(its_error), (name, args, mine, its)
-        if error is None:
-            said, expected = _comparable(name, mine), _comparable(name, its)
-            assert said == expected, f"{name}{args}: {said}, the reference {expected}"
-        else:
+            mine, error = await answer_of(self.tested, name, args, kwargs)
+            await self.agrees(name, args, kwargs, mine, error)
+        if error is not None:
             raise error
         return mine
 
