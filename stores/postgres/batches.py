@@ -1,8 +1,8 @@
 """Group commit: calls of one function that came while the last batch was under way go out as one statement.
 
-It waits for no lock. A call that it does not answer is made alone, on a connection that may wait: somebody is in
-its way, or it is not plain. What nobody could say of a whole batch is made alone as well, each call for itself.
-So a batch never delays one call for another's sake, and cannot be part of a deadlock.
+It waits for no lock. A call that it does not answer is made alone, on a connection that may wait: somebody is
+in its way, or it is not plain. What nobody could say of a whole batch is made alone as well, each call for
+itself. So a batch never delays one call for another's sake, and cannot be part of a deadlock.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from stores.sql.postgres.calls import Call, Function
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 100
-AT_ONCE = 2  # batches of one function under way, so that this process works on one while the server does on the other
+AT_ONCE = 2  # batches of a function under way: the process works on one, the server on the other
 WORTHWHILE = 24  # calls; fewer wait for a batch that is under way
 BATCH_WITHIN = 5.0  # s; one that takes longer is given up, for its calls to be made alone
 _Alone = Callable[[Call], Awaitable[Any]]

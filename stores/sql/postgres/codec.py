@@ -69,7 +69,7 @@ def with_saved(ref: str | None, values: str | None, interrupts: str | None) -> d
 def standing(columns: Sequence[Any], *, won: bool = False, children: str | None = None) -> Decision:
     """Map what was selected with STANDING; `children` as functions answer them."""
     decision = decision_of([plain(value) for value in columns], won=won)
-    return decision if children is None else decision._replace(children=_children(json.loads(children)))
+    return decision if children is None else decision._replace(children=children_of(children))
 
 
 def decided_of_json(row: Mapping[str, Any]) -> Decision:
@@ -77,6 +77,11 @@ def decided_of_json(row: Mapping[str, Any]) -> Decision:
     stands = [plain(row["stands"][name]) for name in _DECISION_NAMES]
     decision = decision_of(stands, won=row["won"])
     return decision._replace(children=_children(row["children"] or []))
+
+
+def children_of(answer: str | None) -> tuple[Decision, ...]:
+    """Whom a run has taken along, as functions answer them."""
+    return () if answer is None else _children(json.loads(answer))
 
 
 def _children(rows: Sequence[Sequence[Any]]) -> tuple[Decision, ...]:

@@ -158,7 +158,8 @@ BEGIN
     END IF;
 END $$;
 
--- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread.
+-- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread. Delayed
+-- runs whose time has come are taken to stand in the line, and join it where nobody is refused.
 CREATE OR REPLACE FUNCTION rc.make_room(
     _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _parent text,
     _delayed boolean, _per_thread bigint, _per_user bigint, _now bigint,
@@ -174,19 +175,22 @@ DECLARE
     v_due boolean;
     v_replaces boolean := _strategy IN ('interrupt', 'rollback');
 BEGIN
-    -- In the order in which they will stand in line, those that are due behind those that wait.
-    SELECT (array_agg(run_id ORDER BY holds_thread DESC, later, since NULLS FIRST, seq))[1],
-           array_agg(run_id ORDER BY holds_thread DESC, later, since NULLS FIRST, seq) FILTER (WHERE kind = 'run'),
+    SELECT (array_agg(run_id))[1], array_agg(run_id) FILTER (WHERE kind = 'run'),
            bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
            count(*) FILTER (WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
                             AND (home_epoch IS NOT NULL OR portable)),
            bool_or(not_before <= _now)
         INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
-        FROM rc.runs, LATERAL (SELECT COALESCE(not_before > _now, false), CASE WHEN not_before <= _now THEN not_before END)
-                              line (later, since)
-        WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'));
+        FROM (SELECT run_id, kind, status, holds_thread, owner_epoch, home_epoch, portable, not_before FROM rc.runs
+              WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
+              ORDER BY holds_thread DESC, not_before IS NOT NULL AND not_before > _now, not_before IS NOT NULL,
+                       CASE WHEN not_before <= _now THEN not_before END, seq) in_flight;
     IF v_first IS NULL AND NOT _delayed AND _parent IS NULL OR _beside THEN
         holds := NOT COALESCE(v_in_the_way, false);
+        RETURN;
+    ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND _parent IS NULL THEN
+        said := 'conflict';
+        about := v_first;
         RETURN;
     END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
