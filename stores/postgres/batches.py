@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 MAX_BATCH = 100
 AT_ONCE = 2  # batches of a function under way: the process works on one, the server on the other
-WORTHWHILE = 24  # calls; fewer wait for a batch that is under way
+WORTHWHILE = 20  # calls; fewer wait for a batch that is under way
 BATCH_WITHIN = 5.0  # s; one that takes longer is given up, for its calls to be made alone
 _Alone = Callable[[Call], Awaitable[Any]]
 _Entry = tuple[Call, asyncio.Future[Any]]
@@ -59,11 +59,11 @@ class Lane:
 
     def _begin(self) -> None:
         self._looking = False
-        while self._queue and len(self._under_way) < AT_ONCE:
-            if self._under_way and len(self._queue) < WORTHWHILE:
+        while self._queue and (free := AT_ONCE - len(self._under_way)):
+            parts = min(len(self._queue) // WORTHWHILE, free)
+            if self._under_way and not parts:
                 break
-            share = -(-len(self._queue) // (AT_ONCE - len(self._under_way)))
-            size = min(max(share, WORTHWHILE), MAX_BATCH)
+            size = min(-(-len(self._queue) // max(parts, 1)), MAX_BATCH)
             batch, self._queue = self._queue[:size], self._queue[size:]
             task = asyncio.get_running_loop().create_task(
                 self._send(batch), name=f"a batch of {self._function.name}"

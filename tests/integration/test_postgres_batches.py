@@ -65,15 +65,16 @@ class Batches:
         until = asyncio.get_running_loop().time() + 5
         arrays = function.arrays([asked.call for asked in batch])
         rows: Rows = await self.twins.tested._batches.rows_once(function.sql_of_many, arrays, until)
-        for place, *columns in sorted(rows, key=lambda row: row[0]):
-            asked: _Asked = batch[place - 1]
+        made: dict[int, list[Any]] = {place: columns for place, *columns in rows}
+        for place, columns in sorted(made.items()):
+            asked = batch[place - 1]
             error: CoordinatorError | None = None
             try:
                 answers[place - 1] = asked.call.answer([columns])
             except CoordinatorError as refusal:
                 error = refusal
             await self.twins.agrees(asked.name, asked.args, asked.kwargs, answers[place - 1], error)
-        for place in set(range(1, len(batch) + 1)) - {row[0] for row in rows}:
+        for place in set(range(1, len(batch) + 1)) - made.keys():
             self.left_out += 1
             asked = batch[place - 1]
             answers[place - 1], _ = await answer_of(self.twins, asked.name, asked.args, asked.kwargs)
