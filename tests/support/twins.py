@@ -52,6 +52,14 @@ class TwinStore:
     def proven_dead(self, peer: WorkerRow) -> bool:
         return self.tested.proven_dead(peer)
 
+    async def agrees(self, name: str, args: Any, kwargs: Any, mine: Any, error: Exception | None) -> None:
+        """Make the call on the reference, which has to answer what `tested` has answered."""
+        its, its_error = await answer_of(self.reference, name, args, kwargs)
+        assert refusal(error) == refusal(its_error), (name, args, mine, its, error, its_error)
+        if error is None:
+            said, expected = comparable(name, mine), comparable(name, its)
+            assert said == expected, f"{name}{args}: {said}, the reference {expected}"
+
     def parted(self) -> PostgresStore:
         """The tested one alone, for what would take too long twice."""
         self._parted = True
@@ -150,7 +158,7 @@ def refusal(error: Exception | None) -> Any:
     return type(error), str(error) if isinstance(error, CoordinatorError) else ""
 
 
-async def _answer(store: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
+async def answer_of(store: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, Exception | None]:
     try:
         return await getattr(store, name)(*args, **kwargs), None
     except Exception as error:  # noqa: BLE001 - the answers are compared, failures too
@@ -160,13 +168,9 @@ async def _answer(store: Any, name: str, args: Any, kwargs: Any) -> tuple[Any, E
 def _twin(name: str) -> Any:
     async def both(self: TwinStore, *args: Any, **kwargs: Any) -> Any:
         async with self.one_at_a_time:
-            mine, error = await _answer(self.tested, name, args, kwargs)
-            its, its_error = await _answer(self.reference, name, args, kwargs)
-        assert refusal(error) == refusal(its_error), (name, args, mine, its)
-        if error is None:
-            said, expected = comparable(name, mine), comparable(name, its)
-            assert said == expected, f"{name}{args}: {said}, the reference {expected}"
-        else:
+            mine, error = await answer_of(self.tested, name, args, kwargs)
+            await self.agrees(name, args, kwargs, mine, error)
+        if error is not None:
             raise error
         return mine
 

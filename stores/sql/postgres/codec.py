@@ -46,7 +46,10 @@ def plain(value: Any) -> Any:
 
 def run_of(columns: Sequence[Any]) -> RunRow:
     """Map a row selected with RUN_COLUMNS. Raises ValueError where it cannot be read."""
-    found = [plain(value) for value in columns]
+    found = list(columns)
+    for place, value in enumerate(found):
+        if value.__class__ is str and _ESCAPE in value:
+            found[place] = plain(value)
     saved, values, interrupts = found[len(_COLUMNS) :]
     if saved:
         found[_REF] = json.dumps(with_saved(found[_REF], values, interrupts))
