@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from tests.simulation.bugs import BUGS
+from tests.simulation.campaign import known_seeds
 from tests.simulation.replay import Replay, histories, replay_batch
 from tests.simulation.store import Asked
 from tests.support.postgres import Database
@@ -25,9 +26,11 @@ def test_postgresql_answers_what_the_simulation_has_seen(shared_postgres: Databa
 
 
 def test_an_engine_that_forgets_a_rule_is_found(shared_postgres: Database) -> None:
-    with BUGS["admit-ignores-the-key"].planted():
-        done = replay_batch([91], shared_postgres)
-    assert "admit" in done.differed[91]
+    bug = "admit-ignores-the-key"
+    seed = known_seeds()[bug]
+    with BUGS[bug].planted():
+        done = replay_batch([seed], shared_postgres)
+    assert "admit" in done.differed[seed]
 
 
 def replayed(history: list[Asked], server: Database) -> str:
