@@ -8,8 +8,10 @@ from collections.abc import AsyncGenerator, Generator
 from uuid import uuid4
 
 import pytest
+from coverage import Coverage
 
 from coordinator.testing.valkey import ValkeyServer
+from tests.support.forked import close_servers
 from tests.support.postgres import Database, database
 from tests.support.proxy import Proxy
 
@@ -34,6 +36,13 @@ def _not_run(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
     skipped = [report.longrepr for report in reporter.stats.get("skipped", [])]
     told = [(str(where), str(reason)) for where, _, reason in skipped]
     return [(where, reason) for where, reason in told if reason.removeprefix("Skipped: ").startswith(NOT_RUN)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_servers() -> Generator[None]:
+    """Those that tests have started are gone, and have written their coverage, when the last test is over."""
+    yield
+    close_servers()
 
 
 @pytest.fixture(scope="session")
@@ -63,10 +72,16 @@ def namespace() -> str:
 
 
 @pytest.fixture
-def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that the test starts run as they do without coverage: for what is measured, and for long
-    searches whose lines other tests run as well."""
+def untraced(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """The test and the processes that it starts run as they do without coverage: for what is measured, and
+    for long searches whose lines other tests run as well."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    if (measured := Coverage.current()) is None:
+        yield
+    else:
+        measured.stop()
+        yield
+        measured.start()
 
 
 @pytest.fixture
