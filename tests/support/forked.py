@@ -32,25 +32,25 @@ class Program(NamedTuple):
     """Its `sys.path[0]`; empty is the working directory."""
 
 
-COMMAND_LINE = Program(
-    "coordinator.cli:main",
-    preload=(
-        "coordinator.bootstrap",
-        "coordinator.cli.app",
-        "coordinator.cli.serve.folder",
-        *(
-            f"coordinator.cli.{name}"
-            for name in (
-                "cancel", "copying", "crons", "database", "explain", "follow", "prune", "reconcile", "runs",
-                "screen", "servers", "threads", "webhooks", "workers",
-            )
-        ),
-        "redis.asyncio",
-        "rich.console",
-        "rich.table",
-        "stores.sqlite",
-    ),
+_COMMANDS = (
+    "cancel", "copying", "crons", "database", "explain", "follow", "prune", "reconcile", "runs", "screen",
+    "servers", "threads", "webhooks", "workers",
 )  # fmt: skip
+RUNS = (
+    "coordinator.bootstrap",
+    "coordinator.cli.app",
+    "coordinator.cli.serve.folder",
+    *(f"coordinator.cli.{name}" for name in _COMMANDS),
+    "redis.asyncio",
+    "rich.console",
+    "rich.table",
+    "stores.postgres",
+    "stores.sqlite",
+    "tests.support.worker_process",
+)
+"""For whoever works on runs, or looks at them, without serving HTTP."""
+
+COMMAND_LINE = Program("coordinator.cli:main", preload=RUNS)
 
 
 class ForkedProcess:
@@ -96,8 +96,10 @@ async def fork(
     env: Mapping[str, str] | None = None,
     pass_fds: Iterable[int] = (),
     limit: int = 1 << 16,
+    quiet: bool = False,
 ) -> ForkedProcess:
-    """All three of its streams are pipes; `limit` is the longest line that can be read from them."""
+    """All three of its streams are pipes; `limit` is the longest line that can be read from them. `quiet`:
+    nobody reads its stderr, which goes nowhere."""
     with ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.enter_context(theirs)
@@ -105,6 +107,9 @@ async def fork(
         given = {0: read[0], 1: write[1], 2: write[2]} | {one: one for one in pass_fds}
         for one in (read[0], write[1], write[2]):
             stack.callback(os.close, one)
+        if quiet:
+            given[2] = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, given[2])
         asked = {
             "target": program.target,
             "argv": [program.name, *arguments],
