@@ -9,6 +9,10 @@ PYTHON ?=
 # Passed on to what a target runs.
 ARGS ?=
 
+# Container images set it. Without byte code every process that a target starts compiles whatever it imports, and
+# the tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
