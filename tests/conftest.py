@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Generator
 from uuid import uuid4
 
@@ -17,6 +18,16 @@ from tests.support.proxy import Proxy
 
 NOT_RUN = "NOT RUN: "
 """How the reason of a skip begins where this machine lacks something that the project is tested with."""
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the files, those that take long come first: what is begun last keeps one
+    of them at work when there is nothing left for the others."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        tests = Counter(item.path for item in items)
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
