@@ -19,6 +19,10 @@ from tests.support.proxy import Proxy
 NOT_RUN = "NOT RUN: "
 """How the reason of a skip begins where this machine lacks something that the project is tested with."""
 
+# Each HTTP client would read all certificates that the world trusts, for tens of milliseconds. What a test
+# trusts, it names.
+os.environ.setdefault("SSL_CERT_DIR", os.devnull)
+
 
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
