@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.support.forked import ROOT, RUNS, Program, fork
 from tests.support.postgres import Database
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
@@ -23,7 +23,7 @@ on_every_store = pytest.mark.parametrize("fleet", ["redis", "store only", "postg
 """Beside the others on PostgreSQL. There nothing proves a worker dead before its lease has run out: a test
 of what is sooner is not for it."""
 
-ROOT = Path(__file__).resolve().parents[2]
+WORKER = Program("tests.support.worker_process:run", preload=RUNS, path=str(ROOT))
 
 
 class Refused(Exception):
@@ -63,18 +63,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, settings: dict[str, Any]) -> WorkerProcess:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.support.worker_process",
-            json.dumps(settings),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-            limit=1 << 20,
-        )
-        worker = cls(process)
+        worker = cls(await fork(WORKER, json.dumps(settings), cwd=ROOT, limit=1 << 20))
         await worker.said("ready", timeout=20)
         return worker
 

@@ -1,0 +1,21 @@
+"""`coordinator workers drain`."""
+
+from __future__ import annotations
+
+from tests.support.command_line import FAILED, USAGE, Busy
+from tests.support.waiting import wait_until
+
+
+async def test_workers_drain(busy: Busy) -> None:
+    epoch = busy.manager.epoch
+    missing = await busy.cli("workers", "drain", str(epoch + 9), "--json")
+    assert (missing.code, missing.error["type"]) == (FAILED, "WorkerNotFound")
+    for usage in ((), (str(epoch), "--all"), ("--all", "--grace", "-1"), ("x",)):
+        assert (await busy.cli("workers", "drain", *usage)).code == USAGE
+    assert not busy.manager.draining
+    asked = await busy.cli("workers", "drain", str(epoch), "--grace", "30", "--json")
+    assert asked.document["asked"] == [{"epoch": epoch, "already": False}]
+    await wait_until(lambda: busy.manager.draining, description="its tick has found out")
+    assert (
+        f"worker {epoch} drains already" in (await busy.cli("workers", "drain", "--all", "--grace", "0")).out
+    )
