@@ -128,9 +128,11 @@ class Drain:
         await self._within(FORCE, _all_ended(self._registry.unsettled()))
 
     def _tell_who_came_late(self, entry: Entry) -> None:
-        """The answer to its admission came after all the others were told: its task is to stop as well."""
-        if entry.open and entry.outcome is None and entry.abort is None and not entry.lost:
-            self._delivery.stop_locally(entry, _LEAVING)
+        """The answer to its admission came after all the others were told: its task is to stop as well, and
+        that is what the run ends with."""
+        if entry.abort is None and entry.warned is None and not entry.lost:
+            entry.warn(_LEAVING)
+            entry.unwritten = _LEAVING if entry.open and entry.outcome is None else None
 
     async def _within(self, seconds: float, work: Awaitable[T]) -> T | None:
         at = min(asyncio.get_running_loop().time() + seconds, self._until + DRAINED)
