@@ -15,6 +15,7 @@ from coordinator.schemas import Json
 from coordinator.testing.history import Recorder
 from stores.rows import Ownership
 from tests.faults.mortal import Points
+from tests.support.waiting import wait_until
 
 CLIENTS = 3
 PAUSE = 0.08  # s between two calls of one client, on average
@@ -36,6 +37,8 @@ class Agents:
     def __init__(self, manager: RunManager, record: Recorder, points: Points) -> None:
         self._manager, self._record, self._points = manager, record, points
         self.scribbling = False
+        self.written = set[str]()
+        """Scribblers that have saved something."""
 
     async def scribbler(self, ctx: RunContext) -> None:
         """Saves and emits without a pause, and goes on for a while when it is refused and when it is told
@@ -56,6 +59,7 @@ class Agents:
             try:
                 with self._record.call("save", **ids, values=values):
                     await save(values)
+                self.written.add(run.run_id)
             except CoordinatorError:
                 refused += 1
             try:
@@ -195,12 +199,17 @@ class Workload:
             await asyncio.sleep(rng.expovariate(1 / PAUSE))
 
     async def scribble(self) -> None:
-        """Runs that write without a pause, until `put_down`. Each has a thread of its own."""
+        """Runs that write without a pause, until `put_down`. Each has a thread of its own. Returns when all
+        of them write."""
         self._agents.scribbling = True
+        before = len(self._agents.written)
         for _ in range(SCRIBBLERS):
             self._scribblers += 1
             run = await self._admit(f"{self._name}-scribbler-{self._scribblers}", "reject")
             self._manager.launch(run, self._agents.scribbler)
+        await wait_until(
+            lambda: len(self._agents.written) >= before + SCRIBBLERS, description="all scribblers write"
+        )
 
     def put_down(self) -> None:
         self._agents.scribbling = False
