@@ -10,6 +10,7 @@ from uuid import uuid4
 import pytest
 
 from coordinator.testing.valkey import ValkeyServer
+from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import Database, database
 from tests.support.proxy import Proxy
 
@@ -47,6 +48,13 @@ def shared_valkey() -> Generator[ValkeyServer]:
 def shared_postgres() -> Generator[Database]:
     """One server for all tests that do it no harm. At the end it has seen no deadlock."""
     with database() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def shared_pooler(shared_postgres: Database) -> Generator[Pooler]:
+    """A PgBouncer in transaction mode before it."""
+    with pooler(shared_postgres) as found:
         yield found
 
 

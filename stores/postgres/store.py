@@ -120,7 +120,11 @@ class PostgresStore(SQLTransactions):
     async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
         """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
         try:
-            cx = await asyncpg.connect(**self._address.arguments(), timeout=CONNECT_WITHIN)
+            cx = await asyncpg.connect(
+                **self._address.arguments(),
+                timeout=CONNECT_WITHIN,
+                statement_cache_size=self._options.statement_cache,
+            )
             try:
                 yield cx
             finally:
