@@ -87,7 +87,7 @@ async def test_a_pooler_that_refuses_the_sessions_settings_is_told_of_at_once(sh
 
 
 async def test_a_pooler_that_forgets_prepared_statements_is_told_of(shared_postgres: Database) -> None:
-    with pooler(shared_postgres, ignored="lock_timeout, statement_timeout") as forgetful:
+    with pooler(shared_postgres, ignore_startup_parameters="lock_timeout, statement_timeout") as forgetful:
         async with forgetful.store(statement_cache=200) as store:
             with pytest.raises(StoreUnavailable, match=SETTING):
                 await asyncio.gather(*(use(store) for _ in range(20)))
@@ -200,3 +200,21 @@ async def test_a_pooler_that_is_restarted(shared_postgres: Database) -> None:
             await asyncio.gather(*working)
             assert (await store.finish(before, SUCCESS)).status is RunStatus.success
             assert (await row_of(store, before.run_id)).status is RunStatus.success
+
+
+async def test_a_session_that_a_stopped_worker_keeps_is_given_back(shared_postgres: Database) -> None:
+    """Stopped in the middle of a call: the pooler has handed it a session, and waits for the rest. As the
+    guide has it, `query_timeout` ends that."""
+    with pooler(shared_postgres, size=1, query_timeout="1") as narrow:
+        async with narrow.store() as store, shared_postgres.proxied(narrow.url_of(store)) as (way, url):
+            stopped = PostgresStore(url, store._options, migrate=False)
+            await stopped.open()
+            assert await stopped.row("r") is None
+            way.drop_replies = 1
+            hanging = asyncio.create_task(stopped.row("r"))
+            await wait_until(lambda: not way.drop_replies, description="it is in the middle of its call")
+            began = time.monotonic()
+            assert await store.register(new_worker())
+            assert time.monotonic() - began < 4
+            assert await hanging is None, "it hears of that, and asks again"
+            await stopped.aclose()

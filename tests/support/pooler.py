@@ -41,7 +41,7 @@ pool_mode = transaction
 default_pool_size = {size}
 max_client_conn = 500
 max_prepared_statements = 0
-ignore_startup_parameters = {ignored}
+{others}
 logfile = {folder}/log
 pidfile = {folder}/pid
 """
@@ -63,6 +63,10 @@ class Pooler:
         parts = urlsplit(url)
         who = parts.netloc.rpartition("@")[0]
         return urlunsplit(parts._replace(netloc=f"{who}@127.0.0.1:{self._port}"))
+
+    def url_of(self, store: PostgresStore) -> str:
+        """Of one that `store` has made."""
+        return self.through(self._database.as_role(store.schema))
 
     @asynccontextmanager
     async def store(self, **options: Any) -> AsyncGenerator[PostgresStore]:
@@ -103,15 +107,15 @@ class Pooler:
 
 
 @contextmanager
-def pooler(database: Database, *, size: int = SHARED, ignored: str = "") -> Generator[Pooler]:
-    """`ignored`: settings of a session that it takes and forgets. It keeps track of no prepared statements,
-    as versions before 1.21. Skips loudly where there is no PgBouncer."""
+def pooler(database: Database, *, size: int = SHARED, **settings: str) -> Generator[Pooler]:
+    """`settings` are PgBouncer's. It keeps track of no prepared statements, as versions before 1.21. Skips
+    loudly where there is no PgBouncer."""
     program = find_pgbouncer()
     if program is None:
         pytest.skip(NOT_RUN)
     with tempfile.TemporaryDirectory(prefix="rc-pgbouncer-", ignore_cleanup_errors=True) as name:
         folder, port = Path(name), free_port()
-        _configure(folder, port, database, size=size, ignored=ignored)
+        _configure(folder, port, database, size=size, settings=settings)
         made = Pooler(program, folder, port, database)
         try:
             made.start()
@@ -120,7 +124,7 @@ def pooler(database: Database, *, size: int = SHARED, ignored: str = "") -> Gene
             made.kill()
 
 
-def _configure(folder: Path, port: int, database: Database, *, size: int, ignored: str) -> None:
+def _configure(folder: Path, port: int, database: Database, *, size: int, settings: dict[str, str]) -> None:
     server = urlsplit(database.url)
     user, password = server.username or "postgres", unquote(server.password or "")
     config = _CONFIG.format(
@@ -131,7 +135,7 @@ def _configure(folder: Path, port: int, database: Database, *, size: int, ignore
         user=user,
         database=server.path.strip("/"),
         size=size,
-        ignored=ignored or "extra_float_digits",
+        others="\n".join(f"{name} = {value}" for name, value in settings.items()),
     )
     (folder / "users").write_text(f'"{user}" "{password}"\n')
     (folder / "ini").write_text(config)
