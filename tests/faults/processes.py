@@ -18,7 +18,7 @@ _REACHED_WITHIN = 8.0  # s; for a worker that was told where to die
 class Kill(Fault):
     """kill -9: at a named point, or (`point=None`) at a random instant."""
 
-    expects = "its runs end, its threads are free: same host <= sweep + 1 s, other host <= ttl + sweep + tick"
+    expects = "its runs end, its threads are free: death proven <= sweep + 1 s, else <= ttl + sweep + tick"
 
     def __init__(self, point: str | None = None) -> None:
         self.point = point

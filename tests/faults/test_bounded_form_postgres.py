@@ -21,9 +21,7 @@ from tests.faults.suite import run_all
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
 LEGS = {
-    "kills": Leg(
-        "kills", SHORT_LEASE, (Kill("admitted"), Kill("finished"), Kill("buried")), store="postgres"
-    ),
+    "kills": Leg("kills", SHORT_LEASE, (Kill("admitted"), Kill("buried")), store="postgres"),
     "leases": Leg("leases", SHORT_LEASE, (Pause(), CutOff()), store="postgres"),
     "redis": Leg("redis", DEFAULTS, (Restart(), LostAnswers()), store="postgres"),
     "notify": Leg("notify", DEFAULTS, (ServerRestart(), Storm()), store="postgres", redis=False),
