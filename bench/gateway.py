@@ -13,7 +13,9 @@ import tempfile
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 from uuid import uuid4
 
 from bench.http import Connection, connected
@@ -46,25 +48,33 @@ uvicorn.run(Starlette(routes=[Route("/runs/wait", nothing, methods=["POST"]), Ro
 
 
 async def run(rounds: int) -> list[Measure]:
-    answered: list[float] = []
+    accepted: list[float] = []
     stopped: list[float] = []
+    answered: list[float] = []
     rates: list[float] = []
     bare: list[float] = []
     with ValkeyServer() as server, tempfile.TemporaryDirectory() as folder:
         store = f"sqlite:///{Path(folder) / 'runs.db'}"
         async with gateways(GATEWAYS, store, server.url) as ports, _bare() as bare_port:
             for _ in range(rounds):
-                answered += await _cancels(ports, wait=False)
-                stopped += await _cancels(ports, wait=True)
+                for one in await _cancels(ports, wait=False):
+                    accepted.append(one.answered)
+                    stopped.append(one.stopped)
+                answered += [one.answered for one in await _cancels(ports, wait=True)]
                 bare.append(await _rate(bare_port))
                 rates.append(await _rate(ports[0]))
             streams = await _streams(ports)
     ratio = f"{median(bare) / median(rates):.1f} x less than the bare route"
     return [
-        Measure("gateway", "cancel on another gateway, accepted, median", median(answered), "ms"),
+        Measure("gateway", "cancel on another gateway, accepted, median", median(accepted), "ms"),
         at_most(Measure("gateway", "cancel on another gateway, stopped, median", median(stopped), "ms"), 5),
         at_most(
             Measure("gateway", "cancel on another gateway, stopped, p99", quantile(stopped, 0.99), "ms"), 25
+        ),
+        Measure("gateway", "cancel on another gateway, waited for, median", median(answered), "ms"),
+        at_most(
+            Measure("gateway", "cancel on another gateway, waited for, p99", quantile(answered, 0.99), "ms"),
+            25,
         ),
         Measure("gateway", "bare Starlette route", median(bare), "requests/s"),
         Measure("gateway", "create and wait, one worker", median(rates), "runs/s", note=ratio),
@@ -121,13 +131,21 @@ async def _listens(port: int) -> bool:
     return True
 
 
-async def _cancels(ports: Sequence[int], *, wait: bool) -> list[float]:
-    """Milliseconds from request to answer: 202, or with `wait` the run settled and its thread free."""
+class _Cancelled(NamedTuple):
+    """Milliseconds from the request."""
+
+    answered: float
+    """202; with `wait` the run has settled, its thread is free, and its end is read."""
+    stopped: float
+    """The task on the other gateway was over, by that one's clock, which is this host's."""
+
+
+async def _cancels(ports: Sequence[int], *, wait: bool) -> list[_Cancelled]:
     async with connected(ports[0]) as owner, connected(ports[1]) as other:
         return [await _cancel(owner, other, wait=wait) for _ in range(CANCELS)]
 
 
-async def _cancel(owner: Connection, other: Connection, *, wait: bool) -> float:
+async def _cancel(owner: Connection, other: Connection, *, wait: bool) -> _Cancelled:
     thread = str(uuid4())
     body = {"assistant_id": "agent", "input": {"steps": 1, "sleep": 600}, "if_not_exists": "create"}
     run = (await owner.ask("POST", f"/threads/{thread}/runs", body))["run_id"]
@@ -135,12 +153,13 @@ async def _cancel(owner: Connection, other: Connection, *, wait: bool) -> float:
     while (await other.ask("GET", path))["status"] == "pending":  # noqa: ASYNC110 - it is on another process
         await asyncio.sleep(0.002)
     await asyncio.sleep(QUIET)
-    began = time.perf_counter()
+    began, wall = time.perf_counter(), datetime.now(UTC)
     await other.ask("POST", f"{path}/cancel?wait={int(wait)}")
-    took = (time.perf_counter() - began) * 1000
-    if not wait:
-        await other.ask("GET", f"{path}/join")
-    return took
+    answered = (time.perf_counter() - began) * 1000
+    await other.ask("GET", f"{path}/join")
+    receipt = await other.ask("GET", f"/coordinator/runs/{run}/receipt")
+    stopped = datetime.fromisoformat(receipt["stopped_at"]) - wall
+    return _Cancelled(answered, stopped.total_seconds() * 1000)
 
 
 async def _rate(port: int) -> float:

@@ -106,8 +106,14 @@ class Drain:
         await self._decide_over(self._registry.unsettled())
         await self._within(DECIDE, _all_ended(self._registry.unsettled()))
         for entry in self._registry.unsettled():
+            self._tell_who_came_late(entry)
             self._settlement.force(entry)
         await self._within(FORCE, _all_ended(self._registry.unsettled()))
+
+    def _tell_who_came_late(self, entry: Entry) -> None:
+        """The answer to its admission came after all the others were told: its task is to stop as well."""
+        if entry.open and entry.outcome is None and entry.abort is None and not entry.lost:
+            self._delivery.stop_locally(entry, _LEAVING)
 
     async def _within(self, seconds: float, work: Awaitable[T]) -> T | None:
         at = min(asyncio.get_running_loop().time() + seconds, self._until + DRAINED)

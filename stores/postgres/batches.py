@@ -1,8 +1,8 @@
 """Group commit: calls of one function that came while the last batch was under way go out as one statement.
 
-It waits for no lock. What somebody is in the way of is answered with 'busy' and made alone, on a connection
-that may wait; and what nobody could say of a whole batch is made alone as well, each call for itself. So a
-batch never delays one call for another's sake, and cannot be part of a deadlock.
+It waits for no lock. A call that it does not answer is made alone, on a connection that may wait: somebody is
+in its way, or it is not plain. What nobody could say of a whole batch is made alone as well, each call for
+itself. So a batch never delays one call for another's sake, and cannot be part of a deadlock.
 """
 
 from __future__ import annotations
@@ -19,57 +19,76 @@ from stores.sql.postgres.calls import Call, Function
 logger = logging.getLogger(__name__)
 
 MAX_BATCH = 100
+AT_ONCE = 2  # batches of a function under way: the process works on one, the server on the other
+WORTHWHILE = 20  # calls; fewer wait for a batch that is under way
 BATCH_WITHIN = 5.0  # s; one that takes longer is given up, for its calls to be made alone
-_BUSY = "busy"
 _Alone = Callable[[Call], Awaitable[Any]]
+_Entry = tuple[Call, asyncio.Future[Any]]
 
 
 class Lane:
-    """The batches of one function, one after another."""
+    """The batches of one function."""
 
     def __init__(self, function: Function, connections: Connections, alone: _Alone) -> None:
         self._function, self._connections, self._alone = function, connections, alone
-        self._queue: list[tuple[Call, asyncio.Future[Any]]] = []
-        self._task: asyncio.Task[None] | None = None
+        self._queue: list[_Entry] = []
+        self._looking = False
+        self._under_way: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
 
     def put(self, call: Call) -> asyncio.Future[Any]:
         """The answer, once it is durable. Cancelling the future does not stop the call."""
-        loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self._queue.append((call, future))
-        if self._task is None:
-            self._task = loop.create_task(self._run(), name=f"batches of {self._function.name}")
+        self._look()
         return future
 
     async def drained(self) -> None:
         """When all that was put in has its answer."""
-        while self._task is not None or self._others:
-            await asyncio.wait({*self._others, *([self._task] if self._task is not None else [])})
+        while self._queue or self._under_way or self._others:
+            if pending := {*self._under_way, *self._others}:
+                await asyncio.wait(pending)
+            else:
+                await asyncio.sleep(0)
 
-    async def _run(self) -> None:
-        try:
-            while self._queue:
-                batch, self._queue = self._queue[:MAX_BATCH], self._queue[MAX_BATCH:]
-                batch.sort(key=lambda entry: entry[0].key)
-                await self._send(batch)
-        finally:
-            self._task = None
+    def _look(self) -> None:
+        """Soon, and not at once: whoever else puts something in now is taken along."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._begin)
 
-    async def _send(self, batch: list[tuple[Call, asyncio.Future[Any]]]) -> None:
-        columns = tuple(map(list, zip(*(call.args for call, _ in batch), strict=True)))
+    def _begin(self) -> None:
+        self._looking = False
+        while self._queue and (free := AT_ONCE - len(self._under_way)):
+            parts = min(len(self._queue) // WORTHWHILE, free)
+            if self._under_way and not parts:
+                break
+            size = min(-(-len(self._queue) // max(parts, 1)), MAX_BATCH)
+            batch, self._queue = self._queue[:size], self._queue[size:]
+            task = asyncio.get_running_loop().create_task(
+                self._send(batch), name=f"a batch of {self._function.name}"
+            )
+            self._under_way.add(task)
+            task.add_done_callback(self._over)
+
+    def _over(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._look()
+
+    async def _send(self, batch: list[_Entry]) -> None:
+        batch.sort(key=lambda entry: entry[0].key)
+        arrays = self._function.arrays([call for call, _ in batch])
         left = dict(enumerate(batch, 1))
         try:
             until = asyncio.get_running_loop().time() + BATCH_WITHIN
-            rows = await self._connections.rows_once(self._function.sql_of_many, columns, until)
+            rows = await self._connections.rows_once(self._function.sql_of_many, arrays, until)
         except Exception:
             # Whose fault it is turns out when each is made alone.
             logger.debug("A batch of %d calls is made one by one", len(batch), exc_info=True)
         else:
             for place, *columns_of_one in rows:
-                if columns_of_one[0] != _BUSY:
-                    call, future = left.pop(place)
-                    _settle(call, future, columns_of_one)
+                call, future = left.pop(place)
+                _settle(call, future, columns_of_one)
         for call, future in left.values():
             task = asyncio.get_running_loop().create_task(self._make_alone(call, future))
             self._others.add(task)

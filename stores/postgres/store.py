@@ -236,15 +236,28 @@ class PostgresStore(SQLTransactions):
         return orphans + [orphan for orphan in ended if orphan.run_id not in known]
 
     async def _end_all(self, found: list[workers.Orphaned], by: int | None, error: str) -> list[Orphan]:
-        """Each thread's one after another, several threads at once."""
-        room = asyncio.Semaphore(_LOOKS)
+        """Several at once, but for those that another run has started. They come after it, one by one: it may
+        take them along, and then they have been ended by this call as well."""
+        room, epochs = asyncio.Semaphore(_LOOKS), {one.run_id: one.epoch for one in found}
+        orphans: dict[str, Orphan] = {}
+        taken = set[str]()
 
-        async def end(one: workers.Orphaned) -> Orphan | None:
+        async def end(one: workers.Orphaned) -> None:
             async with room:
-                return await self._write(workers.end_orphan, one, by, error)
+                orphan, family = await self._write(workers.end_orphan, one, by, error)
+            taken.update(child.run_id for child in family)
+            for child in family:
+                if child.settled and child.run_id in epochs:
+                    epoch = epochs[child.run_id]
+                    orphans[child.run_id] = Orphan(child.run_id, child.thread_id, child.status, epoch)
+            if orphan is not None:
+                orphans[one.run_id] = replace(orphan, decided=orphan.decided and one.run_id not in taken)
 
-        ended = await asyncio.gather(*(end(one) for one in found))
-        return [orphan for orphan in ended if orphan is not None]
+        await asyncio.gather(*(end(one) for one in found if not one.child))
+        for one in found:
+            if one.child and one.run_id not in orphans:
+                await end(one)
+        return list(orphans.values())
 
     async def create_thread(self, new: NewThread) -> ThreadRow:
         made = await self._write(threads.create_thread, new)

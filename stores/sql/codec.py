@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
@@ -27,7 +27,9 @@ OPEN_STATUSES = "(" + ", ".join(f"'{status}'" for status in RunStatus if status 
 
 _JSON_COLUMNS = ("interrupts", "rollback_ref", "metadata", "kwargs", "result")
 COUNTER_COLUMNS = COUNTERS + MESSAGES
-PLAIN_COLUMNS = tuple(f.name for f in fields(RunRow) if f.name != "counters")
+_FIELDS = [field.name for field in fields(RunRow)]
+_COUNTERS = _FIELDS.index("counters")
+PLAIN_COLUMNS = (*_FIELDS[:_COUNTERS], *_FIELDS[_COUNTERS + 1 :])
 RUN_COLUMNS = ", ".join(PLAIN_COLUMNS + COUNTER_COLUMNS)
 DECISION_COLUMNS = (
     "run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,"
@@ -87,24 +89,39 @@ def model_name_of(value: object) -> str | None:
 
 def loads(text: str | None) -> Json:
     """Raises ValueError where the text is no JSON, or nested too deep."""
+    if text is None or text == "{}":
+        return None if text is None else {}
     try:
-        return None if text is None else json.loads(text)
+        return json.loads(text)
     except RecursionError:
         raise ValueError("nested too deep for JSON") from None
 
 
 def run_row(columns: Sequence[Any]) -> RunRow:
     """Map a row selected with RUN_COLUMNS. Raises ValueError on a status this version does not know."""
-    named = dict(zip(PLAIN_COLUMNS, columns, strict=False))
-    for name in _JSON_COLUMNS:
-        named[name] = loads(named[name])
-    named["status"] = RunStatus(named["status"])
-    named["cancel_action"] = CancelAction(named["cancel_action"]) if named["cancel_action"] else None
-    named["cancel_cause"] = Cause(named["cancel_cause"]) if named["cancel_cause"] else None
-    for name in ("paused", "holds_thread", "portable"):
-        named[name] = bool(named[name])
-    counters: dict[str, Any] = dict(zip(COUNTER_COLUMNS, columns[len(PLAIN_COLUMNS) :], strict=True))
-    return RunRow(**named, counters=counters)
+    plain = list(columns[: len(PLAIN_COLUMNS)])
+    for place, read in _READ:
+        plain[place] = read(plain[place])
+    plain.insert(_COUNTERS, dict(zip(COUNTER_COLUMNS, columns[len(PLAIN_COLUMNS) :], strict=True)))
+    return RunRow(*plain)
+
+
+def _or_none(kind: Callable[[str], Any]) -> Callable[[str | None], Any]:
+    return lambda text: kind(text) if text else None
+
+
+# By their places: pages of runs are read by the thousand values.
+_READ: tuple[tuple[int, Callable[[Any], Any]], ...] = tuple(
+    (PLAIN_COLUMNS.index(name), read)
+    for read, names in (
+        (loads, _JSON_COLUMNS),
+        (bool, ("paused", "holds_thread", "portable")),
+        (RunStatus, ("status",)),
+        (_or_none(CancelAction), ("cancel_action",)),
+        (_or_none(Cause), ("cancel_cause",)),
+    )
+    for name in names
+)
 
 
 _STAMPS = (

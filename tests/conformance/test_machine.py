@@ -57,7 +57,7 @@ def postgres(database: Database) -> OpenStore:
         async with database.store(clock=clock) as store:
             twins = TwinStore(store, MemoryStore(clock=clock, shared=True))
             yield twins
-            await twins.compare_audits()
+            await twins.compare_tables()
 
     return open_store
 

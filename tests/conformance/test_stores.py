@@ -13,7 +13,7 @@ from stores.base import CoordinationStore
 from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
 from tests.conformance.run_store import StoreConformance
-from tests.support.builders import StoreClock
+from tests.support.builders import StoreClock, sql_of
 from tests.support.postgres import Database
 from tests.support.twins import TwinStore
 
@@ -42,15 +42,26 @@ class TestSQLiteStore(StoreConformance):
 
 class TestPostgresStore(StoreConformance):
     """As a role with the rights of a worker, and no others. Its answers are SQLite's, in every case, and so
-    is its audit."""
+    are its rows and its audit."""
 
     @pytest.fixture
     async def store(self, clock: StoreClock, shared_postgres: Database) -> AsyncGenerator[Any]:
         async with shared_postgres.store(clock=clock) as store:
             twins = TwinStore(store, MemoryStore(clock=clock, shared=True))
             yield twins
-            await twins.compare_audits()
+            await twins.compare_tables()
 
     async def test_a_long_line_of_them(self, store: Any, me: int) -> None:
         """Without its twin: two thousand transactions, one after another, are enough."""
-        await super().test_a_long_line_of_them(store.tested, me)
+        await super().test_a_long_line_of_them(store.parted(), me)
+
+
+async def test_a_row_that_is_another_one_is_found(shared_postgres: Database) -> None:
+    clock = StoreClock()
+    async with shared_postgres.store(clock=clock) as store:
+        twins: Any = TwinStore(store, MemoryStore(clock=clock, shared=True))
+        await twins.put("r", thread_id="t")
+        await twins.compare_tables()
+        sql_of(twins.reference)("UPDATE threads SET next_seq = 9")
+        with pytest.raises(AssertionError, match=r"threads.*next_seq.*9"):
+            await twins.compare_tables()

@@ -239,6 +239,38 @@ async def test_an_admission_that_was_faster_is_a_run_like_any_other(
     assert run.status is RunStatus.success
 
 
+async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else its task would outlive its worker: nobody has told it to stop."""
+    _, deaf = await running(alone, "t", Agent(stubborn=True))
+    admit, decide = alone._store.admit, alone._store.decide
+    reached, go_on, late = asyncio.Event(), asyncio.Event(), Agent()
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        admission = await admit(*args, **kwargs)
+        reached.set()
+        await go_on.wait()
+        return admission
+
+    async def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        go_on.set()
+        await late.started.wait()
+        return await decide(*args, **kwargs)
+
+    monkeypatch.setattr(alone._store, "admit", slowly)
+    monkeypatch.setattr(alone._store, "decide", meanwhile)
+    admitting = asyncio.create_task(launched(alone, "t2", late))
+    await reached.wait()
+    await alone.drain(grace=0)
+    run, _ = await admitting
+    assert late.cancels == 1
+    receipt = await alone.receipt(run.run_id)
+    assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
+    deaf.may_stop.set()
+    await deaf.stopped.wait()
+
+
 async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,5 @@
-"""`python -m tests.simulation`: many seeds, one seed step by step, or a planted bug until it is found."""
+"""`python -m tests.simulation`: many seeds, one seed step by step, or a planted bug until it is found; and
+what the store was asked in many seeds, asked again of PostgreSQL."""
 
 from __future__ import annotations
 
@@ -15,6 +16,7 @@ from tests.simulation.campaign import Batch, Hunt, hunt_all, laboratory, remembe
 from tests.simulation.faults import STRIKES
 from tests.simulation.pairs import IMPOSSIBLE, POSSIBLE, WHERE, Tally
 from tests.simulation.points import WAYS
+from tests.simulation.replay import Replays, replay_seeds
 from tests.simulation.store import Database
 from tests.simulation.world import Met
 
@@ -26,6 +28,9 @@ BOUND = 30
 
 def main(argv: list[str] | None = None) -> int:
     options = _options(argv)
+    if options.replay:
+        only = options.seed is not None
+        return replays(options.seed if only else options.first, 1 if only else options.seeds, options.jobs)
     if options.seed is not None:
         return show(options.seed, options.bug)
     if options.bug:
@@ -50,6 +55,7 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
         help="plant this bug, or one after the other all of them, and try seeds until it is found",
     )
     parser.add_argument("--remember", action="store_true", help="write down which seeds have found bugs")
+    parser.add_argument("--replay", action="store_true", help="ask PostgreSQL what the seeds ask the store")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     return parser.parse_args(argv)
 
@@ -74,6 +80,19 @@ def show_hunts(hunts: list[Hunt]) -> int:
             f"{found.bug:40} {where:>12} {found.tried:6} seeds {found.seconds:6.1f} s  {found.violation:.90}"
         )
     return int(any(found.seed is None for found in hunts))
+
+
+def replays(first: int, count: int, jobs: int) -> int:
+    """PostgreSQL answers what the store of the simulation has answered, or says where not."""
+    total, began = Replays(), time.monotonic()
+    for batch in replay_seeds(first, count, jobs):
+        total.add(batch)
+        for seed, how in sorted(batch.differed.items()):
+            print(f"\rseed {seed}: {how:.2000}")
+        print(f"\r{total.seeds}/{count} seeds, {len(total.differed)} differ", end="", flush=True)
+    took = time.monotonic() - began
+    print(f"\n{total.seeds} seeds with {total.calls} calls in {took:.1f} s: {len(total.differed)} differ")
+    return int(bool(total.differed))
 
 
 def campaign(first: int, count: int, jobs: int, report: Path | None) -> int:

@@ -8,7 +8,8 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from copy import deepcopy
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from stores.memory import MemoryStore
 from stores.rows import WorkerRow
@@ -95,10 +96,25 @@ _NOTE = (
 _GONE = "CREATE TEMP TRIGGER sim_gone AFTER DELETE ON main.runs BEGIN SELECT sim_gone(OLD.run_id); END"
 
 
+class Asked(NamedTuple):
+    """What the store was asked, when by its clock (us), and what it answered or raised."""
+
+    at: int
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    answer: Any
+    error: Exception | None
+
+
 class Database:
-    """One for all seeds that a process of the campaign runs: emptied in between, which costs 50 us."""
+    """One for all seeds that a process of the campaign runs: emptied in between, which costs 50 us.
+
+    `history`, where it is a list, takes down every call, in the order in which they were carried out.
+    """
 
     def __init__(self) -> None:
+        self.history: list[Asked] | None = None
         self.clock: Callable[[], int] = int
         self.note: Callable[..., None] = _ignore
         self.gone: Callable[..., None] = _ignore
@@ -125,7 +141,28 @@ class Database:
         return workers.workers(self.cx, self.clock(), alive_only=True)
 
     def bury(self, peer: WorkerRow) -> bool:
-        return workers.bury(self.cx, peer.epoch, peer.hb_seq, 0, proven=True, now=self.clock())
+        return self.call("bury", peer, by=0, proven=True)
+
+    def call(self, op: str, *args: Any, **kwargs: Any) -> Any:
+        """One transaction, which in memory never waits."""
+        if self.history is None:
+            return self._call(op, args, kwargs)
+        asked, answer, error = deepcopy((args, kwargs)), None, None
+        try:
+            answer = self._call(op, args, kwargs)
+        except Exception as raised:
+            error = raised
+            raise
+        finally:
+            self.history.append(Asked(self.clock(), op, *asked, deepcopy(answer), error))
+        return answer
+
+    def _call(self, op: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            getattr(self.store, op)(*args, **kwargs).send(None)
+        except StopIteration as done:
+            return done.value
+        raise AssertionError("a transaction in memory never waits")
 
     def empty(self) -> None:
         self.note = self.gone = _ignore

@@ -72,9 +72,13 @@ class Database:
         try:
             yield self.as_role(name), name
         finally:
-            tables = ", ".join(f"{name}.{table}" for table in TABLES)
-            await self.execute(f"TRUNCATE {tables} RESTART IDENTITY")
+            await self.empty(name)
             self._free.append(name)
+
+    async def empty(self, name: str) -> None:
+        """The schema, as if nobody had ever written into it."""
+        tables = ", ".join(f"{name}.{table}" for table in TABLES)
+        await self.execute(f"TRUNCATE {tables} RESTART IDENTITY")
 
     async def made(self) -> str:
         """A migrated schema, and a role of the same name with a worker's rights in it."""

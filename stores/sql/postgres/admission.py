@@ -27,15 +27,16 @@ _ADMIT = Function(
         *("bigint", "boolean"),
         *("text",) * 7,
         "boolean",
-        *("text",) * 6,
-        *("bigint", "text"),
+        *("text",) * 4,
         *("bigint",) * 3,
         *("boolean", "boolean"),
-        *("bigint", "bigint", "text", "text"),
-        *("bigint",) * 5,
+        *("bigint", "text", "bigint"),
+        *("text",) * 3,
+        *("bigint", "bigint", "text"),
+        *("bigint",) * 4,
     ),
     "said, about, holds, fence, seq, temporary, more",
-    batched=True,
+    for_many=22,
 )
 _NO_LIMITS = Limits()
 
@@ -60,27 +61,27 @@ def _admission(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: in
         run.multitask_strategy,
         run.on_disconnect,
         run.portable,
-        run.idempotency_key,
-        run.request_hash,
         dumps(run.metadata),
         dumps_opaque(run.kwargs),
         text(run.model_name),
         *stamp(run.created_at),
-        run.parent_run_id,
         run.timeout_ms,
         run.idle_timeout_ms,
-        run.queue_timeout_ms,
         run.thread_must_exist,
         run.adopt,
         run.temporary_ms,
-        run.delay_ms,
         run.webhook,
+        now,
+        run.idempotency_key,
+        run.request_hash,
+        run.parent_run_id,
+        run.delay_ms,
+        run.queue_timeout_ms,
         *(run.firing or (None, None, None)),
         limits.per_thread,
         limits.per_user,
-        now,
     )
-    hurdles = (run.idempotency_key, run.parent_run_id, run.delay_ms, run.firing)
+    hurdles = (run.idempotency_key, run.request_hash, run.parent_run_id, run.delay_ms, run.firing)
     alone = any(hurdle is not None for hurdle in hurdles)
     return Call(_ADMIT, args, lambda rows: _admitted(rows, run, epoch, limits), run.thread_id, alone)
 

@@ -18,34 +18,29 @@ Rows = Sequence[Row]
 class Function:
     """A function of the schema, by its parameters' types and what is selected of its answer.
 
-    One whose last parameter is `_patient boolean` is written without it in `types`: called for one alone it
-    waits for locks, called for many it does not, and answers those that it did not touch with 'busy' in its
-    first column.
+    Beside some there is one for many calls (functions/a_batches.sql): it takes an array for each of the first
+    `for_many` parameters, None = for all, and answers, by their places, for the calls that it has made.
     """
 
     name: str
     types: tuple[str, ...]
     columns: str = "*"
-    batched: bool = False
+    for_many: int | None = None
 
     @cached_property
     def sql(self) -> str:
-        places = [f"${at}" for at in range(1, len(self.types) + 1)]
-        if self.batched:
-            places.append("true")
-        return f"SELECT {self.columns} FROM rc.{self.name}({', '.join(places)})"
+        places = ", ".join(f"${at}" for at in range(1, len(self.types) + 1))
+        return f"SELECT {self.columns} FROM rc.{self.name}({places})"
 
     @cached_property
     def sql_of_many(self) -> str:
-        """With one array for each parameter. In the order of the arrays, one after another, in one
-        transaction; the first column says which."""
-        arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(self.types, 1))
-        names = [f"a{at}" for at in range(1, len(self.types) + 1)]
-        return (
-            f"SELECT many.place, {self.columns} FROM unnest({arrays}) WITH ORDINALITY"
-            f" AS many ({', '.join(names)}, place),"
-            f" LATERAL rc.{self.name}({', '.join(f'many.{name}' for name in names)}, false) one"
-        )
+        """All or nothing; the first column is the place of a call in the arrays, from 1."""
+        arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(self.types[: self.for_many], 1))
+        return f"SELECT place, {self.columns} FROM rc.{self.name}_many({arrays})"
+
+    def arrays(self, calls: Sequence[Call]) -> tuple[list[Any], ...]:
+        """The parameters of `sql_of_many`."""
+        return tuple(map(list, zip(*(call.args[: self.for_many] for call in calls), strict=True)))
 
 
 @dataclass(frozen=True, eq=False)

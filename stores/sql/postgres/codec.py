@@ -46,7 +46,10 @@ def plain(value: Any) -> Any:
 
 def run_of(columns: Sequence[Any]) -> RunRow:
     """Map a row selected with RUN_COLUMNS. Raises ValueError where it cannot be read."""
-    found = [plain(value) for value in columns]
+    found = list(columns)
+    for place, value in enumerate(found):
+        if value.__class__ is str and _ESCAPE in value:
+            found[place] = plain(value)
     saved, values, interrupts = found[len(_COLUMNS) :]
     if saved:
         found[_REF] = json.dumps(with_saved(found[_REF], values, interrupts))
@@ -66,7 +69,7 @@ def with_saved(ref: str | None, values: str | None, interrupts: str | None) -> d
 def standing(columns: Sequence[Any], *, won: bool = False, children: str | None = None) -> Decision:
     """Map what was selected with STANDING; `children` as functions answer them."""
     decision = decision_of([plain(value) for value in columns], won=won)
-    return decision if children is None else decision._replace(children=_children(json.loads(children)))
+    return decision if children is None else decision._replace(children=children_of(children))
 
 
 def decided_of_json(row: Mapping[str, Any]) -> Decision:
@@ -74,6 +77,11 @@ def decided_of_json(row: Mapping[str, Any]) -> Decision:
     stands = [plain(row["stands"][name]) for name in _DECISION_NAMES]
     decision = decision_of(stands, won=row["won"])
     return decision._replace(children=_children(row["children"] or []))
+
+
+def children_of(answer: str | None) -> tuple[Decision, ...]:
+    """Whom a run has taken along, as functions answer them."""
+    return () if answer is None else _children(json.loads(answer))
 
 
 def _children(rows: Sequence[Sequence[Any]]) -> tuple[Decision, ...]:

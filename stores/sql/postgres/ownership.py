@@ -15,7 +15,6 @@ _START = Function(
     "start",
     ("text", "bigint", "bigint", "text", "boolean", "text", "text", "bigint"),
     f"said, home, vals, {STANDING}",
-    batched=True,
 )
 
 
@@ -70,7 +69,6 @@ _FINISH = Function(
     "finish",
     (*("text", "text", "bigint", "bigint", "boolean"), *("text",) * 4, "boolean", "text", *("bigint",) * 3),
     f"said, children, next_home, {STANDING}",
-    batched=True,
 )
 
 

@@ -7,12 +7,13 @@ than one thread, so that no two sweeps wait for each other.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
-from stores.rows import HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.rows import Decision, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import loads
 from stores.sql.postgres.calls import Call, Function, Query, Row, Rows, nothing, scalar
-from stores.sql.postgres.codec import text, with_saved
+from stores.sql.postgres.codec import children_of, text, with_saved
 from stores.states import RunStatus, WorkerState
 
 ROLLBACK_ATTEMPTS = 3
@@ -75,6 +76,7 @@ class Orphaned(NamedTuple):
     thread_id: str
     epoch: int | None
     status: RunStatus
+    child: bool
     ref: tuple[Json] | None
     """None where its rollback reference is damaged: one such row must not stop the recovery of all others."""
 
@@ -82,8 +84,8 @@ class Orphaned(NamedTuple):
 _ORPHANED = Function(
     "orphaned",
     ("bigint", "bigint", "bigint", "bigint"),
-    "run_id, thread_id, COALESCE(owner_epoch, home_epoch), status, rollback_ref, saved, saved_values,"
-    " saved_interrupts",
+    "run_id, thread_id, COALESCE(owner_epoch, home_epoch), status, parent_run_id IS NOT NULL, rollback_ref,"
+    " saved, saved_values, saved_interrupts",
 )
 
 
@@ -92,8 +94,8 @@ def orphaned(*, only: int | None = None, before: int | None = None, now: int | N
 
 
 def _orphaned(row: Row) -> Orphaned:
-    run_id, thread_id, epoch, status, *ref = row
-    return Orphaned(run_id, thread_id, epoch, RunStatus(status), _readable(*ref))
+    run_id, thread_id, epoch, status, child, *ref = row
+    return Orphaned(run_id, thread_id, epoch, RunStatus(status), child, _readable(*ref))
 
 
 def _readable(ref: str | None, saved: bool, values: str | None, interrupts: str | None) -> tuple[Json] | None:
@@ -106,12 +108,13 @@ def _readable(ref: str | None, saved: bool, values: str | None, interrupts: str 
 _END = Function(
     "end_orphan",
     ("text", "text", "bigint", "bigint", "text", "boolean", "bigint", "bigint"),
-    "said, status, fence, decided",
+    "said, status, fence, decided, children",
 )
 
 
 def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) -> Call:
-    """None = somebody else was faster, or there is nobody to adopt it."""
+    """(the orphan, whom it has taken along); the orphan is None where somebody else was faster, or there is
+    nobody to adopt it."""
     args = (
         found.run_id,
         found.thread_id,
@@ -123,15 +126,16 @@ def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) 
         now,
     )
 
-    def answer(rows: Rows) -> Orphan | None:
-        said, status, fence, decided = rows[0]
+    def answer(rows: Rows) -> tuple[Orphan | None, tuple[Decision, ...]]:
+        said, status, fence, decided, children = rows[0]
         if said is None:
-            return None
+            return None, ()
+        orphan = Orphan(found.run_id, found.thread_id, RunStatus(status), found.epoch, decided=decided)
         if said == "ended":
-            return Orphan(found.run_id, found.thread_id, RunStatus(status), found.epoch, decided=decided)
+            return orphan, children_of(children)
         own = Ownership(found.run_id, found.thread_id, by or 0, fence)
         ref = None if found.ref is None else found.ref[0]
-        return Orphan(found.run_id, found.thread_id, RunStatus(status), found.epoch, own, ref, decided=True)
+        return replace(orphan, adopted=own, rollback_ref=ref), ()
 
     return Call(_END, args, answer)
 

@@ -163,7 +163,8 @@ class _Orphaned(NamedTuple):
 def _orphaned(
     cx: sqlite3.Connection, now: int, *, before: int | None = None, only: int | None = None
 ) -> list[_Orphaned]:
-    """Runs in flight that no live worker answers for; `only`: those of one epoch."""
+    """Runs in flight that no live worker answers for; `only`: those of one epoch. Parents first: they take
+    along what they started."""
     rows = cx.execute(
         "SELECT run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at,"
         f" rollback_ref, COALESCE(rollback_state, ''), holds_thread FROM {IN_FLIGHT_RUNS} WHERE"
@@ -175,7 +176,8 @@ def _orphaned(
         " AND value = runs.assistant_id)"
         f" WHEN home_epoch IS NOT NULL THEN home_epoch NOT IN {ALIVE}"
         " ELSE 1 END AND (:before IS NULL OR created_us < :before)"
-        " AND (:only IS NULL OR COALESCE(owner_epoch, home_epoch) = :only) ORDER BY created_us",
+        " AND (:only IS NULL OR COALESCE(owner_epoch, home_epoch) = :only)"
+        " ORDER BY parent_run_id IS NOT NULL, created_us, run_id",
         {"before": before, "only": only, "now": now},
     )
     return [_Orphaned(*row) for row in rows.fetchall()]

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from stores.base import CoordinationStore
-from stores.errors import ConflictError, QueueFull
+from stores.errors import ConflictError, QueueFull, RunNotFound
 from stores.rows import Admission, Claimed, Limits, Overdue, Ownership
 from stores.states import Cause, RunStatus
 from tests.conformance.run_store.case import StoreCase
@@ -123,6 +123,31 @@ class Delays(StoreCase):
         with pytest.raises(ConflictError) as conflict:
             await admitted(store, me)
         assert conflict.value.active_run_id == passes == await store.holder("t")
+
+    @pytest.mark.parametrize(
+        ("asked", "refusal"),
+        [
+            ({"multitask_strategy": "reject", "delay_ms": 1000}, ConflictError),
+            ({"multitask_strategy": "reject"}, ConflictError),
+            ({"multitask_strategy": "enqueue"}, QueueFull),
+            ({"multitask_strategy": "interrupt", "parent_run_id": "nobody"}, RunNotFound),
+        ],
+    )
+    async def test_a_refusal_leaves_it_where_it_was(
+        self,
+        store: CoordinationStore,
+        clock: StoreClock,
+        me: int,
+        asked: dict[str, Any],
+        refusal: type[Exception],
+    ) -> None:
+        """Though its time has come: who is refused has written nothing."""
+        run_id = await delayed(store, me)
+        before = await row_of(store, run_id)
+        clock.advance(11)
+        with pytest.raises(refusal):
+            await store.admit(new_run("t", **asked), epoch=me, limits=Limits(per_thread=1))
+        assert await row_of(store, run_id) == before
 
     @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
     async def test_its_own_strategy_is_of_the_moment_of_its_request(

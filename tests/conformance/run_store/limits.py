@@ -16,6 +16,7 @@ from tests.support.builders import (
     StoreClock,
     admitted,
     buried,
+    created,
     holding,
     row_of,
     running,
@@ -196,6 +197,27 @@ class Children(StoreCase):
         await buried(store, peer, by=me)
         await store.sweep(by=me, error="gone")
         assert await self.ends(store, [child.run_id]) == {("interrupted", Cause.parent, False)}
+
+    @pytest.mark.parametrize(
+        "child_created", [created(9), created(1)], ids=["in order", "a record of its own"]
+    )
+    async def test_one_that_died_with_its_worker(
+        self, store: CoordinationStore, me: int, peer: int, child_created: str
+    ) -> None:
+        """Together with them: the sweep answers all whom it has ended, whoever of them came first."""
+        parent = await running(store, peer, "a", created_at=created(5))
+        child = await running(store, peer, "b", parent_run_id=parent.run_id, created_at=child_created)
+        waits = await waiting(store, peer, "a", parent_run_id=child.run_id)
+        await buried(store, peer, by=me)
+        ended = await store.sweep(by=me, error="gone")
+        assert {(orphan.run_id, orphan.status, orphan.dead_epoch, orphan.decided) for orphan in ended} == {
+            (parent.run_id, RunStatus.error, peer, False),
+            (child.run_id, RunStatus.interrupted, peer, False),
+            (waits, RunStatus.interrupted, peer, False),
+        }
+        assert len(ended) == len({orphan.run_id for orphan in ended})
+        assert await self.ends(store, [child.run_id, waits]) == {("interrupted", Cause.parent, True)}
+        assert await store.sweep(by=me, error="gone") == []
 
     async def test_one_that_succeeds_leaves_them_alone(
         self, store: CoordinationStore, me: int, peer: int

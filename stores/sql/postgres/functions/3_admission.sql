@@ -3,15 +3,15 @@
 
 -- Take the thread, join its line, wait for its time or be refused; `_beside`: without the
 -- one-run-per-thread rule, where the thread is busy beside its slot (fence 0), for whatever user. Run again
--- with the same id it finds the run. Without `_patient` it waits for no lock and writes nothing where
--- somebody is in its way, or where there is more to do than to take a thread or a place ('busy').
+-- with the same id it finds the run.
 CREATE OR REPLACE FUNCTION rc.admit(
     _epoch bigint, _beside boolean, _run_id text, _kind text, _thread_id text, _user_id text,
-    _assistant_id text, _strategy text, _on_disconnect text, _portable boolean, _key text, _request_hash text,
-    _metadata text, _kwargs text, _model_name text, _created_at text, _created_us bigint, _parent text,
-    _timeout_ms bigint, _idle_timeout_ms bigint, _queue_timeout_ms bigint,
-    _must_exist boolean, _adopt boolean, _temporary_ms bigint, _delay_ms bigint, _webhook text,
-    _cron_id text, _cron_at bigint, _cron_next bigint, _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
+    _assistant_id text, _strategy text, _on_disconnect text, _portable boolean, _metadata text, _kwargs text,
+    _model_name text, _created_at text, _created_us bigint, _timeout_ms bigint, _idle_timeout_ms bigint,
+    _must_exist boolean, _adopt boolean, _temporary_ms bigint, _webhook text, _now bigint,
+    -- from here on: not for many at once
+    _key text, _request_hash text, _parent text, _delay_ms bigint, _queue_timeout_ms bigint,
+    _cron_id text, _cron_at bigint, _cron_next bigint, _per_thread bigint, _per_user bigint,
     OUT said text, OUT about text, OUT holds boolean, OUT fence bigint, OUT seq bigint, OUT temporary boolean,
     OUT more json
 ) LANGUAGE plpgsql AS $$
@@ -31,30 +31,21 @@ BEGIN
         RETURN;
     END IF;
     LOOP
-        IF _patient THEN
-            SELECT user_id, t.fence, next_seq, t.temporary INTO v_owner, fence, seq, temporary
-                FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE;
-        ELSE
-            SELECT user_id, t.fence, next_seq, t.temporary INTO v_owner, fence, seq, temporary
-                FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE SKIP LOCKED;
-        END IF;
+        SELECT user_id, t.fence, next_seq, t.temporary INTO v_owner, fence, seq, temporary
+            FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE;
         EXIT WHEN FOUND;
         IF _must_exist THEN
-            said := CASE WHEN _patient THEN 'thread not found' ELSE 'busy' END;
+            said := 'thread not found';
             RETURN;
         END IF;
-        v_fresh := rc.make_thread(_thread_id, _patient);
-        IF NOT _patient AND NOT v_fresh THEN
-            said := 'busy';
-            RETURN;
-        END IF;
+        v_fresh := rc.make_thread(_thread_id);
     END LOOP;
     v_now := rc.clock(_now);
     IF NOT _beside AND _user_id <> COALESCE(v_owner, '') AND (v_owner IS NOT NULL OR NOT v_fresh AND NOT _adopt) THEN
         said := 'thread not found';
     ELSE
         SELECT a.said, a.about, a.more INTO said, about, more
-            FROM rc.asked_before(_run_id, _thread_id, _user_id, _key, _request_hash, _patient) a;
+            FROM rc.asked_before(_run_id, _thread_id, _user_id, _key, _request_hash) a;
     END IF;
     IF said IS NULL AND _cron_id IS NOT NULL AND NOT rc.cron_due(_cron_id, _cron_at, v_now) THEN
         said := 'cron fired';
@@ -62,7 +53,7 @@ BEGIN
     IF said IS NULL THEN
         SELECT p.said, p.about, p.holds, p.more INTO said, about, holds, more
             FROM rc.make_room(_beside, _run_id, _thread_id, _user_id, _strategy, _parent, _delay_ms IS NOT NULL,
-                              _per_thread, _per_user, v_now, _patient) p;
+                              _per_thread, _per_user, v_now) p;
     END IF;
     IF said IS NOT NULL THEN
         IF v_fresh THEN
@@ -104,15 +95,11 @@ BEGIN
 END $$;
 
 -- The row of a thread that is not there, with the fence that it had; it is locked then. False = somebody
--- else has made it, or (impatient) is about to. The lock keeps two from meeting in the index, where one
--- that must not wait would wait for the other's commit.
-CREATE OR REPLACE FUNCTION rc.make_thread(_thread_id text, _patient boolean) RETURNS boolean LANGUAGE plpgsql AS $$
+-- else has made it. The lock keeps two from meeting in the index, where a batch, which must not wait, would
+-- wait for the other's commit.
+CREATE OR REPLACE FUNCTION rc.make_thread(_thread_id text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    IF _patient THEN
-        PERFORM pg_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(_thread_id));
-    ELSIF NOT pg_try_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(_thread_id)) THEN
-        RETURN false;
-    END IF;
+    PERFORM pg_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(_thread_id));
     INSERT INTO rc.threads (thread_id, fence, next_seq, created_at, updated_at)
         VALUES (_thread_id, COALESCE((SELECT fence FROM rc.deleted_threads WHERE thread_id = _thread_id), 0), 0, 0, 0)
         ON CONFLICT (thread_id) DO NOTHING;
@@ -121,7 +108,7 @@ END $$;
 
 -- `said` is null where the run is new.
 CREATE OR REPLACE FUNCTION rc.asked_before(
-    _run_id text, _thread_id text, _user_id text, _key text, _request_hash text, _patient boolean,
+    _run_id text, _thread_id text, _user_id text, _key text, _request_hash text,
     OUT said text, OUT about text, OUT more json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -129,9 +116,6 @@ DECLARE
     v_found rc.runs;
 BEGIN
     IF _key IS NULL AND NOT EXISTS (SELECT FROM rc.runs WHERE run_id = _run_id) THEN
-        RETURN;
-    ELSIF NOT _patient THEN
-        said := 'busy';
         RETURN;
     END IF;
     SELECT * INTO v_found FROM rc.runs WHERE run_id = _run_id;
@@ -174,10 +158,11 @@ BEGIN
     END IF;
 END $$;
 
--- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread.
+-- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread. Delayed
+-- runs whose time has come are taken to stand in the line, and join it where nobody is refused.
 CREATE OR REPLACE FUNCTION rc.make_room(
     _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _parent text,
-    _delayed boolean, _per_thread bigint, _per_user bigint, _now bigint, _patient boolean,
+    _delayed boolean, _per_thread bigint, _per_user bigint, _now bigint,
     OUT said text, OUT about text, OUT holds boolean, OUT more json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -190,29 +175,24 @@ DECLARE
     v_due boolean;
     v_replaces boolean := _strategy IN ('interrupt', 'rollback');
 BEGIN
-    LOOP
-        SELECT (array_agg(run_id ORDER BY holds_thread DESC, not_before IS NOT NULL, seq))[1],
-               array_agg(run_id ORDER BY holds_thread DESC, not_before IS NOT NULL, seq) FILTER (WHERE kind = 'run'),
-               bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
-               count(*) FILTER (WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-                                AND (home_epoch IS NOT NULL OR portable)),
-               bool_or(not_before <= _now)
-            INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
-            FROM rc.runs WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'));
-        IF v_first IS NULL AND NOT _delayed AND _parent IS NULL OR _beside THEN
-            holds := NOT COALESCE(v_in_the_way, false);
-            RETURN;
-        ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND _parent IS NULL AND NOT COALESCE(v_due, false) THEN
-            said := 'conflict';
-            about := v_first;
-            RETURN;
-        ELSIF NOT _patient THEN
-            said := 'busy';
-            RETURN;
-        END IF;
-        EXIT WHEN NOT COALESCE(v_due, false);
-        PERFORM rc.queue_due(_thread_id, _now);
-    END LOOP;
+    SELECT (array_agg(run_id))[1], array_agg(run_id) FILTER (WHERE kind = 'run'),
+           bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
+           count(*) FILTER (WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
+                            AND (home_epoch IS NOT NULL OR portable)),
+           bool_or(not_before <= _now)
+        INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
+        FROM (SELECT run_id, kind, status, holds_thread, owner_epoch, home_epoch, portable, not_before FROM rc.runs
+              WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
+              ORDER BY holds_thread DESC, not_before IS NOT NULL AND not_before > _now, not_before IS NOT NULL,
+                       CASE WHEN not_before <= _now THEN not_before END, seq) in_flight;
+    IF v_first IS NULL AND NOT _delayed AND _parent IS NULL OR _beside THEN
+        holds := NOT COALESCE(v_in_the_way, false);
+        RETURN;
+    ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND _parent IS NULL THEN
+        said := 'conflict';
+        about := v_first;
+        RETURN;
+    END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
         PERFORM rc.lock_family(v_runs, _parent);
     END IF;
@@ -246,13 +226,16 @@ BEGIN
             END IF;
         END IF;
     END IF;
+    IF v_due THEN
+        PERFORM rc.queue_due(_thread_id, _now);
+    END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
         more := rc.supersede(v_runs, _strategy, _run_id, _user_id, _now);
     END IF;
 END $$;
 
 -- Delayed runs whose time has come take the next places in the thread's line. Before whoever comes after
--- that moment, so every transaction that places or claims a run begins with it, under the thread's lock.
+-- that moment, so every transaction that places or claims a run does it first, under the thread's lock.
 CREATE OR REPLACE FUNCTION rc.queue_due(_thread_id text, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_due record;

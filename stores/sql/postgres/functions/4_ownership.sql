@@ -6,7 +6,7 @@
 -- (`stands`, and `vals` where it runs); 'lost'.
 CREATE OR REPLACE FUNCTION rc.start(
     _run_id text, _epoch bigint, _fence bigint, _ref text, _saved boolean, _saved_values text,
-    _saved_interrupts text, _now bigint, _patient boolean,
+    _saved_interrupts text, _now bigint,
     OUT said text, OUT home bigint, OUT vals text, OUT stands rc.standing
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -17,13 +17,6 @@ BEGIN
     v_state := rc.lock_worker(_epoch);
     IF v_state IS NULL OR v_state = 'dead' THEN
         RETURN;
-    END IF;
-    IF NOT _patient THEN
-        PERFORM FROM rc.runs WHERE run_id = _run_id AND status = 'pending' FOR NO KEY UPDATE SKIP LOCKED;
-        IF NOT FOUND THEN
-            said := 'busy';
-            RETURN;
-        END IF;
     END IF;
     v_now := rc.clock(_now);
     UPDATE rc.runs r SET status = 'running', started_at = v_now, rollback_ref = _ref, saved = _saved,
@@ -107,7 +100,7 @@ END $$;
 CREATE OR REPLACE FUNCTION rc.finish(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _hold boolean, _status text, _error text,
     _result text, _values text, _paused boolean, _interrupts text, _delivered_at bigint, _stopped_at bigint,
-    _now bigint, _patient boolean,
+    _now bigint,
     OUT said text, OUT stands rc.standing, OUT next_home bigint, OUT children json
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -116,20 +109,10 @@ DECLARE
     v_now bigint;
 BEGIN
     v_state := rc.lock_worker(_epoch);
-    IF _patient THEN
-        SELECT interrupts IS NOT NULL INTO v_interrupted
-            FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
-        IF _status <> 'success' THEN
-            PERFORM rc.lock_family(ARRAY[_run_id], NULL);
-        END IF;
-    ELSE  -- a run that was decided may have children to look for: not here
-        SELECT t.interrupts IS NOT NULL INTO v_interrupted
-            FROM rc.threads t JOIN rc.runs r ON r.run_id = _run_id AND status IN ('pending', 'running')
-            WHERE t.thread_id = _thread_id FOR NO KEY UPDATE SKIP LOCKED;
-        IF NOT FOUND THEN
-            said := 'busy';
-            RETURN;
-        END IF;
+    SELECT interrupts IS NOT NULL INTO v_interrupted
+        FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    IF _status <> 'success' THEN
+        PERFORM rc.lock_family(ARRAY[_run_id], NULL);
     END IF;
     v_now := rc.clock(_now);
     IF v_state IN ('live', 'draining') THEN

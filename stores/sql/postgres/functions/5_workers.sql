@@ -77,6 +77,7 @@ END $$;
 
 -- Runs in flight that no live worker answers for; `_only`: those of one epoch. A read: each is looked at
 -- again under its lock. A portable run without a home waits `_patience` us for a worker that knows its assistant.
+-- Parents first: they take along what they started.
 CREATE OR REPLACE FUNCTION rc.orphaned(_only bigint, _before bigint, _patience bigint, _now bigint)
 RETURNS SETOF rc.runs LANGUAGE sql STABLE AS $$
     SELECT * FROM rc.runs r
@@ -93,7 +94,7 @@ RETURNS SETOF rc.runs LANGUAGE sql STABLE AS $$
         ELSE true END
       AND (_before IS NULL OR created_us < _before)
       AND (_only IS NULL OR COALESCE(owner_epoch, home_epoch) = _only)
-    ORDER BY created_us NULLS FIRST
+    ORDER BY parent_run_id IS NOT NULL, created_us NULLS FIRST, run_id
 $$;
 
 CREATE OR REPLACE FUNCTION rc.attempts(_rollback_state text) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
@@ -104,10 +105,11 @@ $$;
 -- End one of the runs that `orphaned` found, if it is still one and owned by whom it was owned; a half-done
 -- rollback is adopted by `_by` with a new fence, at most `_attempts` times. `_legible`: its rollback_ref can
 -- be read. `said`: 'ended', 'adopted'; null = somebody else was faster, or there is nobody to adopt it.
+-- `children`: see `end_children`.
 CREATE OR REPLACE FUNCTION rc.end_orphan(
     _run_id text, _thread_id text, _epoch bigint, _by bigint, _error text, _legible boolean, _attempts bigint,
     _now bigint,
-    OUT said text, OUT status text, OUT fence bigint, OUT decided boolean
+    OUT said text, OUT status text, OUT fence bigint, OUT decided boolean, OUT children json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -149,7 +151,7 @@ BEGIN
         holds_thread = false, settled_at = v_now, ended_at = COALESCE(ended_at, v_now), updated_at = v_now
         WHERE run_id = _run_id RETURNING r.status INTO status;
     said := 'ended';
-    PERFORM rc.end_children(_run_id, status, v_now);
+    children := rc.end_children(_run_id, status, v_now);
 END $$;
 
 CREATE OR REPLACE FUNCTION rc.adopt(_run_id text, _thread_id text, _by bigint, _state text, _now bigint)

@@ -34,7 +34,7 @@ BEGIN
             updated_at = CASE WHEN v_fresh THEN rc.clock(_now) ELSE updated_at END
             WHERE thread_id = _thread_id RETURNING next_seq INTO v_seq;
         EXIT WHEN FOUND;
-        v_fresh := rc.make_thread(_thread_id, true);
+        v_fresh := rc.make_thread(_thread_id);
     END LOOP;
     v_now := rc.clock(_now);
     v_settled := CASE WHEN _status NOT IN ('pending', 'running') THEN v_now END;

@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION rc.create_thread(
     _thread_id text, _user_id text, _metadata text, _ttl_ms bigint, _temporary boolean, _now bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
-    IF NOT rc.make_thread(_thread_id, true) THEN
+    IF NOT rc.make_thread(_thread_id) THEN
         RETURN false;
     END IF;
     UPDATE rc.threads SET user_id = _user_id, metadata = _metadata, ttl_ms = _ttl_ms, temporary = _temporary,

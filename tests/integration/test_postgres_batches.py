@@ -1,0 +1,219 @@
+"""A batch makes what its calls, one after another by their places, would have made; what it leaves out it has
+not touched."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import pytest
+
+from stores.errors import ConflictError, CoordinatorError
+from stores.memory import MemoryStore
+from stores.rows import Admission, Limits, Outcome, Ownership
+from stores.sql.postgres import admission, ownership
+from stores.sql.postgres.calls import Call, Function, Rows
+from stores.states import RunStatus
+from tests.support.builders import SUCCESS, StoreClock, buried, cancel, new_run, new_worker
+from tests.support.postgres import Database
+from tests.support.twins import TwinStore, answer_of
+
+ROUNDS = 25
+USERS = (None, None, "u", "v")
+STRATEGIES = ("reject", "reject", "reject", "enqueue", "interrupt", "rollback")
+
+
+class _Asked(NamedTuple):
+    """One operation, as the port names it and as the engine makes it."""
+
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    call: Call
+
+
+class Batches:
+    def __init__(self, twins: TwinStore, clock: StoreClock) -> None:
+        self.twins: Any = twins  # what it answers is known by the name of the operation
+        self.clock, self.left_out = clock, 0
+
+    def admit(self, thread_id: str, epoch: int, **fields: Any) -> _Asked:
+        run = new_run(thread_id, **fields)
+        call = admission.admit(run, epoch, Limits(), now=self.clock())
+        return _Asked("admit", (run,), {"epoch": epoch, "limits": Limits()}, call)
+
+    def insert(self, thread_id: str, epoch: int, **fields: Any) -> _Asked:
+        run = new_run(thread_id, **fields)
+        return _Asked("insert", (run,), {"epoch": epoch}, admission.insert(run, epoch, now=self.clock()))
+
+    def start(self, own: Ownership, ref: Any) -> _Asked:
+        return _Asked("start", (own, ref), {}, ownership.start(own, ref, now=self.clock()))
+
+    def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> _Asked:
+        call = ownership.finish(own, outcome, hold=hold, now=self.clock())
+        return _Asked("finish", (own, outcome), {"hold": hold}, call)
+
+    async def make(self, batch: Sequence[_Asked]) -> list[Any]:
+        """What each was answered, None = refused: first those that the batch has made, then the others,
+        alone; all of them as the reference answers them in that order."""
+        function = batch[0].call.statement
+        assert isinstance(function, Function)
+        answers: list[Any] = [None] * len(batch)
+        until = asyncio.get_running_loop().time() + 5
+        arrays = function.arrays([asked.call for asked in batch])
+        rows: Rows = await self.twins.tested._batches.rows_once(function.sql_of_many, arrays, until)
+        made: dict[int, list[Any]] = {place: columns for place, *columns in rows}
+        for place, columns in sorted(made.items()):
+            asked = batch[place - 1]
+            error: CoordinatorError | None = None
+            try:
+                answers[place - 1] = asked.call.answer([columns])
+            except CoordinatorError as refusal:
+                error = refusal
+            await self.twins.agrees(asked.name, asked.args, asked.kwargs, answers[place - 1], error)
+        for place in set(range(1, len(batch) + 1)) - made.keys():
+            self.left_out += 1
+            asked = batch[place - 1]
+            answers[place - 1], _ = await answer_of(self.twins, asked.name, asked.args, asked.kwargs)
+        return answers
+
+
+@pytest.fixture
+async def batches(shared_postgres: Database) -> AsyncGenerator[Batches]:
+    clock = StoreClock()
+    async with shared_postgres.store(clock=clock) as tested:
+        twins = TwinStore(tested, MemoryStore(clock=clock, shared=True))
+        await twins.reference.open()
+        try:
+            yield Batches(twins, clock)
+            await twins.compare_tables()
+        finally:
+            await twins.reference.aclose()
+
+
+class Life:
+    """Some threads, and batches of whatever may be asked of them."""
+
+    def __init__(self, batches: Batches, seed: int, epochs: Sequence[int]) -> None:
+        self.batches, self.random, self.epochs = batches, random.Random(seed), epochs
+        self.threads = [f"{seed}-{number}" for number in range(4)]
+        self.own: list[Ownership] = []
+
+    def any_admission(self) -> _Asked:
+        pick, fields = self.random, dict[str, Any]()
+        fields["user_id"], fields["adopt"] = pick.choice(USERS), pick.random() < 0.3
+        if pick.random() < 0.2:
+            fields["thread_must_exist"] = True
+        if pick.random() < 0.2:
+            fields["temporary_ms"] = 60_000
+        if pick.random() < 0.2:
+            fields["webhook"] = "https://example.com/hook"
+        if pick.random() < 0.15 and self.own:
+            fields["run_id"] = pick.choice(self.own).run_id
+        thread_id, epoch = pick.choice(self.threads), pick.choice(self.epochs)
+        if pick.random() < 0.15:
+            return self.batches.insert(thread_id, epoch, user_id=fields["user_id"])
+        return self.batches.admit(thread_id, epoch, multitask_strategy=pick.choice(STRATEGIES), **fields)
+
+    def any_own(self) -> Ownership:
+        """Now and then with a fence or an epoch that was never given."""
+        own = self.random.choice(self.own)
+        if self.random.random() < 0.1:
+            return own._replace(fence=own.fence + 1)
+        return own._replace(epoch=self.random.choice(self.epochs)) if self.random.random() < 0.1 else own
+
+    def any_outcome(self) -> Outcome:
+        pick = self.random
+        return Outcome(
+            RunStatus.success,
+            result=pick.choice((None, {"answer": 1})),
+            values=pick.choice((None, {"seen": pick.random()})),
+            paused=(paused := pick.random() < 0.3),
+            interrupts=[{"value": "?"}] if paused else None,
+        )
+
+    async def go(self, length: int) -> None:
+        for _ in range(length):
+            await self.trouble()
+            asked = [self.any_admission() for _ in range(self.random.randint(1, 8))]
+            answers = await self.batches.make(asked)
+            for one, answer in zip(asked, answers, strict=True):
+                if isinstance(answer, Admission) and answer.holds:
+                    run, epoch = one.args[0], one.kwargs["epoch"]
+                    self.own.append(Ownership(run.run_id, run.thread_id, epoch, answer.fence))
+            if self.own:
+                some = range(self.random.randint(1, 6))
+                await self.batches.make(
+                    [self.batches.start(self.any_own(), {"kind": "values"}) for _ in some]
+                )
+                hold = self.random.random() < 0.2
+                await self.batches.make(
+                    [self.batches.finish(self.any_own(), self.any_outcome(), hold=hold) for _ in some]
+                )
+            self.batches.clock.advance(0.5)
+
+    async def trouble(self) -> None:
+        """What is no batch's business, between two of them."""
+        twins, thread_id = self.batches.twins, self.random.choice(self.threads)
+        with suppress(CoordinatorError):
+            match self.random.randint(0, 3):
+                case 0:
+                    run = new_run(thread_id, delay_ms=400)
+                    await twins.admit(run, epoch=self.epochs[0], limits=Limits())
+                case 1 if self.own:
+                    await cancel(twins, self.random.choice(self.own).run_id)
+                case 2:
+                    run = new_run(thread_id, multitask_strategy="enqueue")
+                    await twins.admit(run, epoch=self.epochs[0], limits=Limits())
+                case _:
+                    pass
+
+
+async def test_a_batch_is_its_calls_one_after_another(batches: Batches) -> None:
+    twins = batches.twins
+    epochs = [await twins.register(new_worker()) for _ in range(3)]
+    await buried(twins, epochs[2], by=epochs[0])
+    made = 0
+    for seed in range(ROUNDS):
+        life = Life(batches, seed, epochs)
+        await life.go(4)
+        made += len(life.own)
+    assert made > ROUNDS
+    assert batches.left_out > ROUNDS
+
+
+async def test_of_several_for_one_thread_the_first_gets_it_and_the_others_are_told_who(
+    batches: Batches,
+) -> None:
+    epoch = await batches.twins.register(new_worker())
+    asked = [batches.admit("t", epoch) for _ in range(5)]
+    won, *lost = await batches.make(asked)
+    assert won.holds
+    assert (lost, batches.left_out) == ([None] * 4, 0)
+    with pytest.raises(ConflictError) as conflict:
+        await batches.twins.admit(new_run("t"), epoch=epoch, limits=Limits())
+    assert conflict.value.active_run_id == won.run_id
+
+
+async def test_a_batch_leaves_out_whatever_somebody_else_has_locked(
+    batches: Batches, shared_postgres: Database
+) -> None:
+    twins = batches.twins
+    epoch = await twins.register(new_worker())
+    (held,) = await batches.make([batches.admit("held", epoch)])
+    own = Ownership(held.run_id, "held", epoch, held.fence)
+    schema = twins.tested.schema
+    async with shared_postgres.connection() as stranger, stranger.transaction():
+        await stranger.execute(f"SELECT FROM {schema}.threads WHERE thread_id = 'held' FOR UPDATE")
+        await stranger.execute(f"SELECT FROM {schema}.runs WHERE run_id = $1 FOR UPDATE", held.run_id)
+        for asked in (
+            batches.admit("held", epoch), batches.start(own, None), batches.finish(own, SUCCESS),
+        ):  # fmt: skip
+            function = asked.call.statement
+            assert isinstance(function, Function)
+            until = asyncio.get_running_loop().time() + 5
+            arrays = function.arrays([asked.call])
+            assert not await twins.tested._batches.rows_once(function.sql_of_many, arrays, until)
