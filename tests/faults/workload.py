@@ -205,7 +205,7 @@ class Workload:
         before = len(self._agents.written)
         for _ in range(SCRIBBLERS):
             self._scribblers += 1
-            run = await self._admit(f"{self._name}-scribbler-{self._scribblers}", "reject")
+            run = await self._admit(f"scribbler-{self._scribblers}-{self._name}", "reject")
             self._manager.launch(run, self._agents.scribbler)
         await wait_until(
             lambda: len(self._agents.written) >= before + SCRIBBLERS, description="all scribblers write"
@@ -217,6 +217,10 @@ class Workload:
     def _thread(self) -> str:
         age = int(time.monotonic() / THREAD_LIFE)
         return f"{self._prefix}-{age}-{self._rng.randrange(THREADS)}"
+
+    def _is_ours(self, thread: str) -> bool:
+        """Clients leave scribblers and probes alone."""
+        return thread.startswith(self._prefix)
 
     def _wish(self) -> dict[str, Any]:
         rng = self._rng
@@ -252,7 +256,8 @@ class Workload:
                 thread, multitask_strategy=strategy, kwargs=wish or self._wish(), idempotency_key=key
             )
             call.answer(run=run.run_id)
-        self._known.append((run.thread_id, run.run_id))
+        if self._is_ours(run.thread_id):
+            self._known.append((run.thread_id, run.run_id))
         return run
 
     async def admit_old_style(self) -> None:
@@ -306,5 +311,5 @@ class Workload:
     async def learn(self) -> None:
         """Get to know runs of other workers, so as to cancel them and wait for them."""
         for row in await self._manager.runs(in_flight=True, limit=8):
-            if row.thread_id.startswith(self._prefix):
+            if self._is_ours(row.thread_id):
                 self._known.append((row.thread_id, row.run_id))
