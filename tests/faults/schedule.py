@@ -77,19 +77,68 @@ class Plan:
     store_faults: int
 
 
+_SHORT = {
+    "sqlite": Plan(
+        random_kills=24,
+        kills_at_each_point=4,
+        pauses=3,
+        other_host_kills=3,
+        slow_kills=1,
+        slow_other_host_kills=1,
+        restarts=2,
+        each_redis_fault=1,
+        failovers=1,
+        store_faults=1,
+    ),
+    "postgres": Plan(
+        random_kills=8,
+        kills_at_each_point=1,
+        pauses=2,
+        other_host_kills=0,
+        slow_kills=1,
+        slow_other_host_kills=0,
+        restarts=1,
+        each_redis_fault=1,
+        failovers=1,
+        store_faults=1,
+    ),
+}
+_IN_THIRTY_MINUTES = {
+    "sqlite": Plan(
+        random_kills=620,
+        kills_at_each_point=44,
+        pauses=60,
+        other_host_kills=30,
+        slow_kills=12,
+        slow_other_host_kills=4,
+        restarts=52,
+        each_redis_fault=6,
+        failovers=4,
+        store_faults=4,
+    ),
+    "postgres": Plan(
+        random_kills=150,
+        kills_at_each_point=15,
+        pauses=30,
+        other_host_kills=0,
+        slow_kills=6,
+        slow_other_host_kills=0,
+        restarts=12,
+        each_redis_fault=4,
+        failovers=3,
+        store_faults=6,
+    ),
+}
+
+
 def plan_for(minutes: float, store: str = "sqlite") -> Plan:
     """Under 10 minutes: every fault at least once. From 10 on in proportion, so that on a file 30 reach what
     the report must show: 1,000 kills, 20 at each point, 50 restarts, 50 pauses."""
-    if store == "sqlite":
-        return _plan(minutes, Plan(24, 4, 3, 3, 1, 1, 2, 1, 1, 1), Plan(620, 44, 60, 30, 12, 4, 52, 6, 4, 4))
-    return _plan(minutes, Plan(8, 1, 2, 0, 1, 0, 1, 1, 1, 1), Plan(150, 15, 30, 0, 6, 0, 12, 4, 3, 6))
-
-
-def _plan(minutes: float, short: Plan, at_thirty: Plan) -> Plan:
     if minutes < 10:
-        return short
+        return _SHORT[store]
     share = minutes / 30
-    return Plan(*(max(min(count, 1), round(count * share)) for count in astuple(at_thirty)))
+    counts = astuple(_IN_THIRTY_MINUTES[store])
+    return Plan(*(max(min(count, 1), round(count * share)) for count in counts))
 
 
 def legs_of(plan: Plan, rng: random.Random, store: str = "sqlite") -> list[Leg]:
