@@ -9,6 +9,10 @@ PYTHON ?=
 # Passed on to what a target runs.
 ARGS ?=
 
+# Container images set it. Without byte code every process that a target starts compiles whatever it imports, and
+# the tests start hundreds.
+unexport PYTHONDONTWRITEBYTECODE
+
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -41,10 +45,13 @@ serve: $(STAMP) ## Serve the Runs API on this machine, with the demo assistant. 
 dev: $(STAMP) ## The same for whoever writes assistants: one worker, restarted on every edit
 	@exec $(BIN)/coordinator dev $(ARGS)
 
-# A process for each core, up to four: each has a Valkey and a PostgreSQL of its own.
+# More than there are cores may be: half of their time tests wait for other processes, or for a lease to end. Each
+# has a Valkey and a PostgreSQL of its own.
+PROCESSES ?= 4
+
 .PHONY: test
 test: $(STAMP) ## Run the tests. A part of them: ARGS="tests/unit -k lease"
-	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
+	$(BIN)/pytest -n $(PROCESSES) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 .PHONY: coverage
 coverage: ## The same, with branch coverage held at its floor, which takes half as long again

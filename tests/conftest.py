@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
+from collections import Counter
 from collections.abc import AsyncGenerator, Generator
 from uuid import uuid4
 
 import pytest
+from coverage import Coverage
 
 from coordinator.testing.valkey import ValkeyServer
+from tests.support.forked import close_servers
 from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import Database, database
 from tests.support.proxy import Proxy
 
 NOT_RUN = "NOT RUN: "
 """How the reason of a skip begins where this machine lacks something that the project is tested with."""
+
+# Each HTTP client would read all certificates that the world trusts, for tens of milliseconds. What a test
+# trusts, it names.
+os.environ.setdefault("SSL_CERT_DIR", os.devnull)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Where several processes share the files, those that take long come first: what is begun last keeps one
+    of them at work when there is nothing left for the others."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        tests = Counter(item.path for item in items)
+        slow = {item.path for item in items if item.get_closest_marker("slow")}
+        items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))
+
+
+def pytest_collection_finish() -> None:
+    """What is there now stays to the end, and is too much to look through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -35,6 +59,13 @@ def _not_run(reporter: pytest.TerminalReporter) -> list[tuple[str, str]]:
     skipped = [report.longrepr for report in reporter.stats.get("skipped", [])]
     told = [(str(where), str(reason)) for where, _, reason in skipped]
     return [(where, reason) for where, reason in told if reason.removeprefix("Skipped: ").startswith(NOT_RUN)]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def fork_servers() -> Generator[None]:
+    """Those that tests have started are gone, and have written their coverage, when the last test is over."""
+    yield
+    close_servers()
 
 
 @pytest.fixture(scope="session")
@@ -71,10 +102,16 @@ def namespace() -> str:
 
 
 @pytest.fixture
-def untraced(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Processes that the test starts run as they do without coverage: for what is measured, and for long
-    searches whose lines other tests run as well."""
+def untraced(monkeypatch: pytest.MonkeyPatch) -> Generator[None]:
+    """The test and the processes that it starts run as they do without coverage: for what is measured, and
+    for long searches whose lines other tests run as well."""
     monkeypatch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
+    if (measured := Coverage.current()) is None:
+        yield
+    else:
+        measured.stop()
+        yield
+        measured.start()
 
 
 @pytest.fixture

@@ -30,6 +30,7 @@ from tests.support.twins import TwinStore
 
 SLOW_IS_FINE = (HealthCheck.too_slow, HealthCheck.filter_too_much, HealthCheck.data_too_large)
 Over = Callable[[OpenStore], type[RuleBasedStateMachine]]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("untraced")]
 EXAMPLES = int(os.environ.get("MACHINE_EXAMPLES", "0"))
 
 

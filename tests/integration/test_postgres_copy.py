@@ -18,7 +18,6 @@ from stores.postgres import Options, PostgresStore
 from stores.rows import Outcome
 from stores.sqlite import SQLiteStore
 from stores.states import CancelAction, RunStatus
-from tests.integration.test_cli import DONE, UNREACHABLE, USAGE, cli
 from tests.support.builders import (
     StoreClock,
     admitted,
@@ -27,6 +26,7 @@ from tests.support.builders import (
     running,
     waiting,
 )
+from tests.support.command_line import DONE, UNREACHABLE, USAGE, cli
 from tests.support.postgres import Database
 
 ODD = "\0 \U0010ffff \ud800 é \u2028"

@@ -15,8 +15,8 @@ from coordinator import RunContext, open_coordinator
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.sql.postgres import schema
-from tests.integration.test_cli import DONE, FAILED, UNREACHABLE, USAGE, Answer, cli
 from tests.support.children import Child
+from tests.support.command_line import DONE, FAILED, UNREACHABLE, USAGE, Answer, cli
 from tests.support.postgres import PASSWORD, Database
 
 NEWEST = schema.migrations()[-1].number

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 
 from tests.model import invariants
-from tests.model.states import NONE, Run, State
+from tests.model.states import NONE, Run, State, changed
 from tests.model.steps import Scenario, steps
 
 REPORT_EVERY = 50_000
@@ -29,8 +32,28 @@ def explore(
     progress: Callable[[int], object] = lambda states: None,
 ) -> Result:
     """Visit what is reachable with at most so many faults; stop at the first violation."""
+    with _collecting_no_garbage():
+        return _explore(start, scene, faults, weak, progress)
+
+
+@contextmanager
+def _collecting_no_garbage() -> Generator[None]:
+    """States refer to nothing that refers to them, and there are too many to look through in vain."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+def _explore(
+    start: State, scene: Scenario, faults: int, weak: frozenset[str], progress: Callable[[int], object]
+) -> Result:
     came_from: dict[State, tuple[State, str] | None] = {start: None}
     before: dict[State, list[State]] = defaultdict(list)  # by steps that need no fault
+    named = cache(canonical)  # most steps lead to where others have led
     queue = deque([start])
 
     def found(violation: str, s: State, *last: str) -> Result:
@@ -43,7 +66,7 @@ def explore(
         for step in steps(s, scene, weak, spare=s.faults < faults):
             if (violation := invariants.of_step(s, step)) is not None:
                 return found(violation, s, step.name)
-            t = canonical(step.after._replace(faults=s.faults + (not step.fair)))
+            t = named(step.after if step.fair else step.after._replace(faults=s.faults + 1))
             if step.fair and step.certain:
                 before[t].append(s)
             if t not in came_from:
@@ -62,26 +85,29 @@ def canonical(s: State) -> State:
     run nothing matters but its status, unless a task or an outbox still refers to it."""
     referred = {task.run for w in s.workers for task in w.tasks} | {r for w in s.workers for r, _ in w.owed}
     runs = tuple(run if run.in_flight or r in referred else Run(run.status) for r, run in enumerate(s.runs))
-    epoch = _ranks(
-        {w.epoch for w in s.workers} | {run.owner for run in runs} | {run.home for run in runs}, NONE
-    )
-    fence = _ranks(
-        {s.fence, s.opened}
-        | {run.fence for run in runs}
-        | {task.fence for w in s.workers for task in w.tasks}
-        | {owed for w in s.workers for _, owed in w.owed},
-        0,
-    )
-    if all(old == new for ranks in (epoch, fence) for old, new in ranks.items()):
-        return s._replace(
-            runs=runs, buried=frozenset(one for one in s.buried if one in epoch), epochs=max(epoch)
-        )
+    epochs, fences = {NONE}, {0, s.fence, s.opened}
+    for run in runs:
+        epochs.add(run.owner)
+        epochs.add(run.home)
+        fences.add(run.fence)
+    for w in s.workers:
+        epochs.add(w.epoch)
+        fences.update(task.fence for task in w.tasks)
+        fences.update(fence for _, fence in w.owed)
+    newest = max(epochs)
+    if newest == NONE + len(epochs) - 1 and max(fences) == len(fences) - 1:  # they have no gaps
+        return s._replace(runs=runs, buried=s.buried & epochs, epochs=newest)
+    return _renamed(s, runs, _ranks(epochs, NONE), _ranks(fences, 0))
+
+
+def _renamed(s: State, runs: tuple[Run, ...], epoch: dict[int, int], fence: dict[int, int]) -> State:
     return s._replace(
         runs=tuple(
-            run._replace(owner=epoch[run.owner], home=epoch[run.home], fence=fence[run.fence]) for run in runs
+            changed(run, owner=epoch[run.owner], home=epoch[run.home], fence=fence[run.fence]) for run in runs
         ),
         workers=tuple(
-            w._replace(
+            changed(
+                w,
                 epoch=epoch[w.epoch],
                 tasks=frozenset(task._replace(fence=fence[task.fence]) for task in w.tasks),
                 owed=frozenset((r, fence[owed]) for r, owed in w.owed),
@@ -96,7 +122,7 @@ def canonical(s: State) -> State:
 
 
 def _ranks(numbers: set[int], none: int) -> dict[int, int]:
-    return {number: none + at for at, number in enumerate(sorted(numbers | {none}))}
+    return {number: none + at for at, number in enumerate(sorted(numbers))}
 
 
 def _way_to(s: State, came_from: dict[State, tuple[State, str] | None]) -> tuple[str, ...]:

@@ -46,6 +46,8 @@ def _of_state(s: State, scene: Scenario) -> Iterator[str]:
 def of_step(before: State, step: Step) -> str | None:
     after = step.after
     for r, (old, new) in enumerate(zip(before.runs, after.runs, strict=True)):
+        if old is new and not old.acknowledged:
+            continue
         if old.status in TERMINAL and new.status != old.status:
             return f"I2: run {r} went from {old.status} to {new.status}"
         if old.acknowledged and new.status in TERMINAL - {"interrupted"}:
@@ -60,15 +62,18 @@ def of_step(before: State, step: Step) -> str | None:
 
 def _of_workers(before: State, after: State) -> Iterator[str]:
     for i, (old, new) in enumerate(zip(before.workers, after.workers, strict=True)):
-        began = {(t.run, t.fence) for t in new.tasks} - {(t.run, t.fence) for t in old.tasks}
-        if new.epoch == old.epoch and new.epoch in before.buried and began:
-            yield f"I5: a task began on worker {i}, which is buried"
+        if new.epoch == old.epoch and new.epoch in before.buried and new.tasks != old.tasks:
+            began = {(t.run, t.fence) for t in new.tasks} - {(t.run, t.fence) for t in old.tasks}
+            if began:
+                yield f"I5: a task began on worker {i}, which is buried"
+        if not old.draining:
+            continue
         admitted = [
             run
             for was, run in zip(before.runs, after.runs, strict=True)
             if was.status == "-" != run.status and new.epoch in (run.owner, run.home)
         ]
-        if old.draining and admitted:
+        if admitted:
             yield f"I9: worker {i} drains, and has admitted a run"
 
 

@@ -6,6 +6,7 @@ hurry, its receiver may also do by itself, now or later, so losing one is the sa
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple, TypeVar
 
 TERMINAL = frozenset({"success", "interrupted", "error"})
@@ -13,6 +14,7 @@ OPEN = frozenset({"pending", "running"})
 NONE = -1
 
 T = TypeVar("T")
+R = TypeVar("R", "Run", "Worker")
 
 
 class Task(NamedTuple):
@@ -88,10 +90,10 @@ class State(NamedTuple):
     faults: int = 0
 
     def with_run(self, r: int, **change: object) -> State:
-        return self._replace(runs=put(self.runs, r, self.runs[r]._replace(**change)))
+        return State(put(self.runs, r, changed(self.runs[r], **change)), *self[1:])
 
     def with_worker(self, i: int, **change: object) -> State:
-        return self._replace(workers=put(self.workers, i, self.workers[i]._replace(**change)))
+        return State(self.runs, put(self.workers, i, changed(self.workers[i], **change)), *self[2:])
 
     @property
     def holder(self) -> int | None:
@@ -106,6 +108,12 @@ class State(NamedTuple):
     @property
     def settled(self) -> bool:
         return not any(run.in_flight for run in self.runs)
+
+
+@cache
+def changed(one: R, **change: object) -> R:
+    """There are few different runs and workers, in however many states."""
+    return one._replace(**change)
 
 
 def put(items: tuple[T, ...], at: int, item: T) -> tuple[T, ...]:

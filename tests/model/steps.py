@@ -43,20 +43,23 @@ class Scenario(NamedTuple):
 
 def steps(s: State, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
     """`spare`: one more fault is allowed."""
-    return (step for step in _steps(s, scene, weak) if step.fair or spare)
-
-
-def _steps(s: State, scene: Scenario, weak: Weak) -> Iterator[Step]:
     for i, w in enumerate(s.workers):
+        if spare:
+            yield from _fails(s, i, w, scene)
         yield from _lives_and_dies(s, i, w, scene, weak)
         if w.mode == "up":
-            yield from _executes(s, i, w, scene, weak)
+            yield from _executes(s, i, w, scene, weak, spare=spare)
             if s.store_up:
-                yield from _coordinates(s, i, w, scene, weak)
+                yield from _coordinates(s, i, w, scene, weak, spare=spare)
                 yield from _outbox(s, i, w, weak)
             elif w.tasks or w.owed:
                 yield Step(f"lease of {i} ends, registers anew", True, anew(s, i))
-    if scene.outages and s.store_up:
+    if scene.outages:
+        yield from _outage(s, scene, weak, spare=spare)
+
+
+def _outage(s: State, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
+    if s.store_up and spare:
         yield Step("store goes down", False, s._replace(store_up=False))
     if not s.store_up:
         yield Step("store comes back", True, s._replace(store_up=True))
@@ -66,11 +69,15 @@ def _steps(s: State, scene: Scenario, weak: Weak) -> Iterator[Step]:
                     yield Step(f"cancel {r} acknowledged", True, s.with_run(r, acknowledged=True))
 
 
-def _lives_and_dies(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+def _fails(s: State, i: int, w: Worker, scene: Scenario) -> Iterator[Step]:
     if w.mode == "up":
         yield Step(f"crash {i}", False, s.with_worker(i, mode="down", tasks=NO_TASKS, owed=NOTHING_OWED))
         if w.pauses < scene.pauses:
             yield Step(f"pause {i}", False, s.with_worker(i, mode="paused", pauses=w.pauses + 1))
+
+
+def _lives_and_dies(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+    if w.mode == "up":
         if w.epoch in s.buried:
             yield Step(f"worker {i} fences itself, registers anew", True, anew(s, i))
         if scene.drains and i == 0:
@@ -100,7 +107,7 @@ def _drains(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
         yield Step(f"{i} retires", True, after)
 
 
-def _executes(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+def _executes(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
     """Tasks, and how they end."""
     for task in w.tasks:
         run, r = s.runs[task.run], task.run
@@ -117,16 +124,16 @@ def _executes(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Itera
         told = run.status in TERMINAL and mine and "no_tick" not in weak
         if told:
             yield Step(f"task {r} told to stop, stops", True, without)
-            if scene.deafness:
+            if scene.deafness and spare:
                 deaf = w.tasks - {task} | {task._replace(deaf=True)}
                 yield Step(f"task {r} told to stop, does not", False, s.with_worker(i, tasks=deaf))
-        yield from _ends(s, without, i, w, task, scene, weak)
+        yield from _ends(s, without, i, w, task, weak, lost=scene.outages and spare)
 
 
 def _ends(
-    s: State, without: State, i: int, w: Worker, task: Task, scene: Scenario, weak: Weak
+    s: State, without: State, i: int, w: Worker, task: Task, weak: Weak, *, lost: bool
 ) -> Iterator[Step]:
-    """The task has returned: its finish is sent, or owed."""
+    """The task has returned: its finish is sent, or owed. `lost`: the answer may be."""
     r = task.run
     owes = without.with_worker(i, owed=w.owed | {(r, task.fence)})
     if not s.store_up:
@@ -138,7 +145,7 @@ def _ends(
             yield Step(f"finish of {r} refused, task dropped", True, without)
         return
     yield Step(f"finish {r} by {i}", True, done, certain=s.runs[r].status in OPEN)
-    if scene.outages:  # committed, and the answer was lost
+    if lost:  # committed, and the answer was lost
         unknown = store.finish(owes, r, w.epoch, task.fence, weak)
         if unknown is not None:
             yield Step(f"finish {r} by {i}, outcome unknown", False, unknown)
@@ -163,7 +170,7 @@ def _outbox(s: State, i: int, w: Worker, weak: Weak) -> Iterator[Step]:
         yield Step(f"owed finish of {r} by {i}", True, paid if again is None else again)
 
 
-def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
     """What the coordinator on a worker asks of the store."""
     for r, run in enumerate(s.runs):
         home = scene.homes[r] == i and (not w.draining or "drain_admits" in weak)
@@ -181,7 +188,7 @@ def _coordinates(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> It
             yield Step(f"cancel {r}", True, after.with_run(r, acknowledged=True))
     if (after := store.claim(s, w.epoch, scene.portable, weak)) is not None:
         yield Step(f"claim by {i}", True, after)
-    yield from _reaps(s, i, w, scene, weak)
+    yield from _reaps(s, i, w, scene, weak, spare=spare)
     yield from _zombie_restores(s, w, weak)
 
 
@@ -220,12 +227,13 @@ def _zombie_restores(s: State, w: Worker, weak: Weak) -> Iterator[Step]:
                 yield Step(f"late restore {r} with fence {fence}", True, after, restores=fence)
 
 
-def _reaps(s: State, i: int, w: Worker, scene: Scenario, weak: Weak) -> Iterator[Step]:
+def _reaps(s: State, i: int, w: Worker, scene: Scenario, weak: Weak, *, spare: bool) -> Iterator[Step]:
     if w.epoch in s.buried:
         return
     for j, peer in enumerate(s.workers):
-        if j != i and peer.epoch not in s.buried and peer.mode != "gone":
-            yield Step(f"bury {j} by {i}", peer.mode != "up", store.bury(s, peer.epoch))
+        fair = peer.mode != "up"
+        if j != i and peer.epoch not in s.buried and peer.mode != "gone" and (fair or spare):
+            yield Step(f"bury {j} by {i}", fair, store.bury(s, peer.epoch))
     if "no_bury_runs" not in weak:
         after = store.sweep(s, w.epoch, scene.portable, scene.attempts, weak)
         if after != s:

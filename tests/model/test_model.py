@@ -14,6 +14,8 @@ from tests.model.weaknesses import WEAKNESSES
 
 FAULTS = 2
 
+pytestmark = pytest.mark.usefixtures("untraced")
+
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)  # the largest takes 14 s of CPU; the machine may be busy

@@ -14,7 +14,9 @@ from tests.support.postgres import Database
 SEEDS = 40
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("untraced")
 def test_postgresql_answers_what_the_simulation_has_seen(shared_postgres: Database) -> None:
     done = replay_batch(range(SEEDS), shared_postgres)
     assert done.seeds == SEEDS

@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from random import Random
 from typing import Any
 
@@ -35,6 +36,12 @@ BOUND = 45.0  # s; from then on, everything has to be over
 MOST_EVENTS = 60_000
 
 
+@cache
+def _settings(*changed: tuple[str, Any]) -> Settings:
+    """Few seeds change any, each in one of a few ways, and settings are slow to validate."""
+    return Settings(**{**SETTINGS.model_dump(), **dict(changed)}) if changed else SETTINGS
+
+
 class World:
     def __init__(self, seed: int, database: Database, trace: Callable[[str], None] | None = None) -> None:
         self.seed, self.trace = seed, trace
@@ -47,9 +54,7 @@ class World:
         self.faults: Faults = draw(self.chance)
         self.features = workload.draw(self.chance)
         self.scene, self.aims = self._steer()
-        self.settings = SETTINGS
-        if self.features.settings:
-            self.settings = Settings(**{**SETTINGS.model_dump(), **self.features.settings})
+        self.settings = _settings(*self.features.settings.items())
         asked = [] if self.scene is None else self.scene.asked
         troubled = bool(self.aims) or any(what not in workload.WEIGHTS for _, what in asked)
         self.truth.quiet = self.faults.none and not troubled

@@ -1,7 +1,7 @@
-"""A gateway as a process of its own: `python -m tests.support.gateway_process '<json>'`.
+"""A gateway as a process of its own.
 
-The JSON names the descriptor of the socket to serve on, the settings of the coordinator and of the gateway,
-and the module with the assistants. SIGTERM drains it as a server does.
+Its argument, in JSON, names the descriptor of the socket to serve on, the settings of the coordinator and of
+the gateway, and the module with the assistants. SIGTERM drains it as a server does.
 """
 
 from __future__ import annotations
@@ -43,6 +43,6 @@ async def serve(told: dict[str, Any]) -> None:
         await asyncio.gather(*leaving)
 
 
-if __name__ == "__main__":
+def run() -> None:
     logging.basicConfig(level=logging.INFO, stream=sys.stderr)
     asyncio.run(serve(json.loads(sys.argv[1])))

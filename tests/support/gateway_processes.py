@@ -7,20 +7,31 @@ import json
 import os
 import signal
 import socket
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tests.support.processes import ROOT
+from tests.support.forked import ROOT, ForkedProcess, Program, fork
 from tests.support.teams import QUICK
+
+GATEWAY = Program(
+    "tests.support.gateway_process:run",
+    preload=(
+        "coordinator.bootstrap",
+        "redis.asyncio",
+        "stores.sqlite",
+        "tests.support.gateway_agents",
+        "tests.support.gateway_process",
+    ),
+    path=str(ROOT),
+)
 
 
 class GatewayProcess:
     """Serves on an address of its own."""
 
-    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+    def __init__(self, process: ForkedProcess, port: int) -> None:
         self._process, self.port = process, port
         self.url = f"http://127.0.0.1:{port}"
 
@@ -58,19 +69,9 @@ async def _start(stack: AsyncExitStack, settings: dict[str, Any]) -> GatewayProc
             "gateway": {"heartbeat": 0.2},
             "assistants": "tests.support.gateway_agents",
         }
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.support.gateway_process",
-            json.dumps(told),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.DEVNULL,
-            pass_fds=[listener.fileno()],
-            cwd=ROOT,
-        )
+        process = await fork(GATEWAY, json.dumps(told), pass_fds=[listener.fileno()], cwd=ROOT, quiet=True)
         one = GatewayProcess(process, listener.getsockname()[1])
         stack.push_async_callback(one.kill)
-        assert process.stdout is not None
         async with asyncio.timeout(40):
             assert await process.stdout.readline() == b"ready\n"
         return one

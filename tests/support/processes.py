@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -15,6 +14,7 @@ from typing import Any, Protocol
 
 import pytest
 
+from tests.support.forked import ROOT, RUNS, Program, fork
 from tests.support.pooler import Pooler
 from tests.support.postgres import Database
 from tests.support.teams import QUICK
@@ -27,7 +27,7 @@ of what is sooner is not for it."""
 everywhere = pytest.mark.parametrize("fleet", [*STORES, "pooler"], indirect=True)
 """And behind a pooler in transaction mode."""
 
-ROOT = Path(__file__).resolve().parents[2]
+WORKER = Program("tests.support.worker_process:run", preload=RUNS, path=str(ROOT))
 
 
 class Refused(Exception):
@@ -67,18 +67,7 @@ class WorkerProcess:
 
     @classmethod
     async def start(cls, settings: dict[str, Any]) -> WorkerProcess:
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.support.worker_process",
-            json.dumps(settings),
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-            limit=1 << 20,
-        )
-        worker = cls(process)
+        worker = cls(await fork(WORKER, json.dumps(settings), cwd=ROOT, limit=1 << 20))
         await worker.said("ready", timeout=20)
         return worker
 

@@ -1,6 +1,5 @@
-"""A gateway worker as a process of its own, driven by lines of JSON.
-
-    python -m tests.support.worker_process '{"store": …, "redis": …, …}'     (fields of Settings)
+"""A gateway worker as a process of its own, driven by lines of JSON. Its argument is one as well, with fields
+of Settings: {"store": …, "redis": …}.
 
 A line on stdin is {"id": n, "do": name, …}, its answer {"id": n, "ok": …} or {"id": n, "error": class}.
 Without an id, it says what happens: {"event": "started" | "cancelled" | "stopped", "run": …, "at": …}.
@@ -217,5 +216,5 @@ async def main() -> None:
         await obey(programs[0])
 
 
-if __name__ == "__main__":
+def run() -> None:
     asyncio.run(main())

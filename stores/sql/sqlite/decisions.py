@@ -86,11 +86,10 @@ def end_children(cx: sqlite3.Connection, run_id: str, status: RunStatus, now: in
         "error": None,
         "now": now,
     }
-    rows = [
-        cx.execute(f"{_DECIDE} WHERE run_id = :run RETURNING {DECISION_COLUMNS}", {**told, "run": child})
-        for (child,) in kin
-    ]
-    return tuple(decision_of(row.fetchone(), won=True) for row in rows)
+    deciding = f"{_DECIDE} WHERE run_id = :run RETURNING {DECISION_COLUMNS}"
+    # Each is read before the next: a statement that is still open is compiled anew.
+    rows = [cx.execute(deciding, {**told, "run": child}).fetchone() for (child,) in kin]
+    return tuple(decision_of(row, won=True) for row in rows)
 
 
 def withdraw(cx: sqlite3.Connection, run_id: str, epoch: int, now: int) -> Decision | None:

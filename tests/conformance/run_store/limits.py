@@ -267,8 +267,9 @@ class Children(StoreCase):
         """Deeper than any limit on recursion."""
         first = await running(store, me, "t0")
         last = first.run_id
-        for depth in range(1, 1_050):
-            last = (await running(store, me, f"t{depth}", parent_run_id=last)).run_id
+        for depth in range(1, 1_049):
+            last = (await admitted(store, me, f"t{depth}", parent_run_id=last)).run_id
+        last = (await running(store, me, "t1049", parent_run_id=last)).run_id
         decision = await timed_out(store, first.run_id, Cause.timeout)
         assert len(decision.children) == 1_049
         assert not (await row_of(store, last)).open

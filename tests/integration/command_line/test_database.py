@@ -1,0 +1,48 @@
+"""`coordinator db`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from coordinator.cli.database import problems_of, warnings_of
+from coordinator.testing.valkey import free_port
+from stores.inspection import Inspection
+from tests.support.command_line import (
+    DONE,
+    UNREACHABLE,
+    Busy,
+    cli,
+)
+
+
+async def test_migrate_creates_then_has_nothing_to_do(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'new.db'}"
+    first = (await cli("db", "migrate", "--store", url, "--json")).document["migrate"]
+    assert first["created"]
+    assert first["applied"][0]["number"] == 1
+    second = await cli("db", "migrate", "--store", url, "--json")
+    assert second.document["migrate"] == {**first, "created": False, "applied": []}
+    assert "is up to date" in (await cli("db", "migrate", "--store", url)).out
+
+
+async def test_check(busy: Busy) -> None:
+    answer = await busy.cli("db", "check", "--json")
+    assert answer.code == DONE
+    check = answer.document["check"]
+    assert check["ok"]
+    assert check["runs"] == {"pending": 2, "running": 1, "success": 1}
+    assert (check["in_flight"], check["waiting"], check["threads"], check["workers_alive"]) == (3, 2, 1, 1)
+    assert (check["integrity"], check["version"]) == ("ok", check["newest"])
+    assert check["transitions"] > 0
+    assert check["disk_free"] > 0
+    away = await busy.cli("db", "check", "--redis", f"redis://127.0.0.1:{free_port()}", "--json")
+    assert (away.code, away.document["check"]["redis"]) == (UNREACHABLE, "unreachable")
+
+
+def test_what_a_check_finds() -> None:
+    sound: dict[str, Any] = {"applied": (), "runs": {}, "in_flight": 0, "waiting": 0, "threads": 0}
+    sound |= {"workers_alive": 0, "transitions": 0}
+    old = Inspection(version=1, newest=2, faults=("row 3 missing",), workers_expired=2, disk_free=1, **sound)
+    assert len(problems_of(old)) == 2
+    assert len(warnings_of(old)) == 2

@@ -1,0 +1,105 @@
+"""Wrong usage, and stores that are not there or not ours."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+
+from tests.support.command_line import (
+    FAILED,
+    UNREACHABLE,
+    USAGE,
+    cli,
+    files_in,
+)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("runs", "list"),
+        ("runs", "show", "r"),
+        ("runs", "cancel", "r"),
+        ("workers", "list"),
+        ("threads", "show", "t"),
+        ("explain", "r"),
+        ("reconcile",),
+        ("db", "check"),
+    ],
+    ids=" ".join,
+)
+async def test_a_missing_store_is_unreachable_and_stays_missing(
+    tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    answer = await cli(*command, cwd=tmp_path)
+    assert (answer.code, answer.out) == (UNREACHABLE, "")
+    assert answer.err.count("\n") == 1
+    assert "coordinator db migrate" in answer.err
+    assert files_in(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--nonsense",),
+        ("runs", "lst"),
+        ("runs", "show"),
+        ("runs", "list", "--limit", "0"),
+        ("runs", "list", "--status", "sleeping"),
+        ("runs", "list", "--store", "ftp://x"),
+        ("runs", "list", "--store", "sqlite://x.db"),
+        ("runs", "list", "--store", "memory://"),
+        ("runs", "list", "--namespace", "a b"),
+        ("runs", "list", "--redis", "http://x"),
+        ("runs", "show", "x" * 300),
+        ("runs", "show", "a\x1bb"),
+        ("runs", "cancel", "r", "--action", "stop"),
+        ("webhooks", "list", "--state", "sent"),
+        ("webhooks", "retry"),
+        ("webhooks", "retry", "r", "--all"),
+        ("crons", "list", "--thread", ""),
+        ("crons", "delete"),
+        ("reconcile", "--before", "yesterday"),
+    ],
+    ids=lambda arguments: " ".join(arguments)[:40].encode("unicode_escape").decode(),
+)
+async def test_usage(empty: str, arguments: tuple[str, ...]) -> None:
+    answer = await cli(*arguments, env={"COORDINATOR_STORE": empty})
+    assert (answer.code, answer.out) == (USAGE, "")
+    assert answer.err.startswith("coordinator: ")
+    assert answer.err.count("\n") == 1
+    told = await cli(*arguments, "--json", env={"COORDINATOR_STORE": empty})
+    assert told.code == USAGE
+    assert set(told.error) >= {"type", "message", "hint", "exit_code"}
+    assert told.error["exit_code"] == USAGE
+
+
+async def test_a_bad_setting_is_named(empty: str) -> None:
+    answer = await cli("runs", "list", "--store", empty, env={"COORDINATOR_TICK": "soon"})
+    assert answer.code == USAGE
+    assert "COORDINATOR_TICK" in answer.err
+
+
+@pytest.mark.parametrize("command", [("runs", "list"), ("db", "check"), ("db", "migrate")], ids=" ".join)
+async def test_a_foreign_file_is_refused_and_untouched(tmp_path: Path, command: tuple[str, ...]) -> None:
+    path = tmp_path / "theirs.db"
+    with sqlite3.connect(path) as cx:
+        cx.execute("CREATE TABLE theirs (x)")
+    cx.close()
+    before = path.read_bytes()
+    answer = await cli(*command, "--store", f"sqlite:///{path}", "--json")
+    assert (answer.code, answer.error["type"]) == (UNREACHABLE, "StoreRefused")
+    assert path.read_bytes() == before
+
+
+async def test_an_empty_file_is_not_made_a_store_by_looking_at_it(tmp_path: Path) -> None:
+    path = tmp_path / "empty.db"
+    path.touch()
+    answer = await cli("runs", "list", "--store", f"sqlite:///{path}")
+    assert answer.code == UNREACHABLE
+    assert "coordinator db migrate" in answer.err
+    assert path.read_bytes() == b""
+    check = await cli("db", "check", "--store", f"sqlite:///{path}", "--json")
+    assert (check.code, check.document["check"]["ok"]) == (FAILED, False)

@@ -1,0 +1,123 @@
+"""`coordinator webhooks` and `coordinator crons`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+
+from stores.crons import CronRow
+from stores.rows import WebhookReport
+from tests.support.command_line import (
+    DONE,
+    EVIL,
+    FAILED,
+    Busy,
+)
+
+
+class Owed(NamedTuple):
+    """A worker with three webhooks, of which one is dead and two wait, and two crons."""
+
+    busy: Busy
+    dead: str
+    waiting: list[str]
+    crons: list[str]
+
+
+def cron_of(
+    cron_id: str, *, enabled: bool = True, user_id: str | None = None, thread_id: str | None = None
+) -> CronRow:
+    return CronRow(
+        cron_id=cron_id,
+        user_id=user_id,
+        assistant_id="agent",
+        thread_id=thread_id,
+        schedule="* * * * *",
+        timezone=None,
+        enabled=enabled,
+        end_at=None,
+        on_run_completed=None,
+        payload={"assistant_id": "agent"},
+        metadata={},
+        next_at=None,
+    )
+
+
+@pytest.fixture
+async def owed(busy: Busy) -> Owed:
+    runs = [
+        await busy.manager.create_or_reject(
+            f"w{number}", webhook=f"https://example.com/{number}/s3cret", user_id="u"
+        )
+        for number in range(3)
+    ]
+    dead, *others = (run.run_id for run in runs)
+    await busy.manager.cancel(dead)
+    (claimed,) = await busy.manager.claim_webhooks(lease=60, limit=10)
+    report = WebhookReport(delivered=False, status_code=500, error=f"answered {EVIL}")
+    assert await busy.manager.report_webhook(dead, attempt=claimed.attempt, report=report)
+    made = [
+        await busy.manager.create_cron(cron)
+        for cron in (cron_of("c0", enabled=False, user_id="u"), cron_of("c1", thread_id="t1"))
+    ]
+    return Owed(busy, dead, others, [cron.cron_id for cron in made])
+
+
+async def test_webhooks_list(owed: Owed) -> None:
+    async def ids(*args: str) -> set[str]:
+        answer = await owed.busy.cli("webhooks", "list", "--json", *args)
+        assert answer.code == DONE, answer.err
+        return {one["run_id"] for one in answer.document["webhooks"]}
+
+    assert await ids() == {owed.dead, *owed.waiting}
+    assert await ids("--state", "waiting", "--state", "due") == {*owed.waiting}
+    assert await ids("--run", owed.dead, "--user", "u") == {owed.dead}
+    assert len(await ids("--limit", "2")) == 2
+    assert await ids("--user", "v") == set()
+    answer = await owed.busy.cli("webhooks", "list", "--state", "dead", "--json")
+    (one,) = answer.document["webhooks"]
+    assert (one["attempts"], one["status_code"]) == (1, 500)
+    assert one["url"] == "https://example.com/…"
+    people = await owed.busy.cli("webhooks", "list")
+    assert owed.dead in people.out
+    assert "s3cret" not in people.out + answer.out
+    assert "\x1b[31mred" not in people.out
+
+
+async def test_webhooks_retry(owed: Owed) -> None:
+    async def dead() -> int:
+        answer = await owed.busy.cli("webhooks", "list", "--state", "dead", "--json")
+        return len(answer.document["webhooks"])
+
+    refused = await owed.busy.cli("webhooks", "retry", owed.dead, owed.waiting[0], "--json")
+    assert (refused.code, refused.error["type"]) == (FAILED, "WebhookNotDead")
+    assert await dead() == 1, "nothing was written"
+    unknown = await owed.busy.cli("webhooks", "retry", owed.busy.done.run_id, "--json")
+    assert (unknown.code, unknown.error["type"]) == (FAILED, "WebhookNotFound")
+    assert (await owed.busy.cli("webhooks", "retry", "--all", "--user", "v")).out == "no webhook is dead\n"
+    answer = await owed.busy.cli("webhooks", "retry", owed.dead, "--json")
+    assert (answer.code, answer.document) == (DONE, {"retried": [owed.dead]})
+    assert await dead() == 0
+    (claimed,) = await owed.busy.manager.claim_webhooks(lease=60, limit=10)
+    assert (claimed.run_id, claimed.attempt) == (owed.dead, 1)
+
+
+async def test_crons_list_and_delete(owed: Owed) -> None:
+    async def ids(*args: str) -> list[str]:
+        answer = await owed.busy.cli("crons", "list", "--json", *args)
+        assert answer.code == DONE, answer.err
+        return sorted(one["cron_id"] for one in answer.document["crons"])
+
+    assert await ids() == owed.crons
+    assert await ids("--disabled") == ["c0"]
+    assert await ids("--enabled") == await ids("--thread", "t1") == ["c1"]
+    assert await ids("--user", "u") == ["c0"]
+    assert await ids("--assistant", "nobody's") == []
+    people = await owed.busy.cli("crons", "list")
+    assert "one for each run" in people.out
+    answer = await owed.busy.cli("crons", "delete", "c0")
+    assert (answer.code, answer.out) == (DONE, "cron c0 is deleted; runs that it has begun go on\n")
+    assert await ids() == ["c1"]
+    again = await owed.busy.cli("crons", "delete", "c0", "--json")
+    assert (again.code, again.error["type"]) == (FAILED, "CronNotFound")
