@@ -14,6 +14,7 @@ from coverage import Coverage
 
 from coordinator.testing.valkey import ValkeyServer
 from tests.support.forked import close_servers
+from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import Database, database
 from tests.support.proxy import Proxy
 
@@ -78,6 +79,13 @@ def shared_valkey() -> Generator[ValkeyServer]:
 def shared_postgres() -> Generator[Database]:
     """One server for all tests that do it no harm. At the end it has seen no deadlock."""
     with database() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def shared_pooler(shared_postgres: Database) -> Generator[Pooler]:
+    """A PgBouncer in transaction mode before it."""
+    with pooler(shared_postgres) as found:
         yield found
 
 

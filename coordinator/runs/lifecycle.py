@@ -127,25 +127,29 @@ class Lifecycle:
             await self._settlement.conclude(entry, Outcome(status, error))
 
     async def _decide_own(self, entry: Entry, outcome: Outcome) -> None:
-        """The task reports its own end: decided now, settled when it has stopped."""
+        """The task reports its own end: decided now, settled when it has stopped. It shows when the store
+        has answered, because somebody may have been faster."""
         record, own = entry.record, entry.own
-        record.status, record.updated_at = outcome.status, self._stamps.now()
-        record.error = outcome.error if outcome.error is not None else record.error
         self._settlement.supervise(entry)
-        if own is None:
-            return
-        try:
-            finish = await self._store.finish(own, outcome, hold=True)
-        except CoordinatorError as error:
-            logger.warning(
-                "%s of run %r will be written when its task stops: %s", outcome.status, own.run_id, error
-            )
-            return
-        if finish.lost and finish.decision is not None:
-            self._settlement.lose(entry, "another worker has the thread")
-        elif finish.status is not None and finish.status is not outcome.status:
-            await self._delivery.look(own.run_id)
-            record.status = finish.status
+        if own is not None:
+            try:
+                finish = await self._store.finish(own, outcome, hold=True)
+            except CoordinatorError as error:
+                logger.warning(
+                    "%s of run %r will be written when its task stops: %s", outcome.status, own.run_id, error
+                )
+            else:
+                if finish.lost and finish.decision is not None:
+                    self._settlement.lose(entry, "another worker has the thread")
+                    return
+                if finish.status is not None and finish.status is not outcome.status:
+                    await self._delivery.look(own.run_id)
+                    record.status = finish.status
+        if record.status in OPEN:
+            record.status, record.updated_at = outcome.status, self._stamps.now()
+            record.error = outcome.error if outcome.error is not None else record.error
+        if not record.task_active:
+            self._settlement.conclude_soon(entry, None)
 
     async def _end_waiting(self, entry: Entry, outcome: Outcome) -> None:
         """Returns when it is decided and settled, or owed. From here on its turn may come, and it does

@@ -64,7 +64,9 @@ class PostgresServer:
     """One cluster and its server process, on a port of its own; gone at the end of `with`.
 
     `durable=False` leaves out every sync: only a crash of the machine would tell the difference.
-    `settings` are those of postgresql.conf. `standby()` makes another server that follows this one.
+    `settings` are those of postgresql.conf. `data`: where the cluster is made, and left (an unprivileged user
+    must be able to reach it); in a temporary folder unless given. `standby()` makes another server that
+    follows this one.
     Ctrl-C does not reach it; it ends with the thread that started it (Linux).
     """
 
@@ -74,13 +76,14 @@ class PostgresServer:
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
         port: int | None = None,
+        data: Path | None = None,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
         self._settings = {**_SETTINGS, **({} if durable else _UNSYNCED), **(settings or {})}
         self._temporary = tempfile.TemporaryDirectory(prefix="rc-postgres-", ignore_cleanup_errors=True)
         self._folder = Path(self._temporary.name)
-        self._data = self._folder / "data"
+        self._data = data or self._folder / "data"
         self.log_file = self._folder / "server.log"
         self._user = _unprivileged() if os.geteuid() == 0 else None
         if self._user is not None:
@@ -99,6 +102,11 @@ class PostgresServer:
         """As "PostgreSQL 18.6"."""
         said = self._run("postgres", "--version")  # "postgres (PostgreSQL) 18.6 (and who built it)"
         return f"PostgreSQL {said.split()[2]}"
+
+    @property
+    def over(self) -> bool:
+        """Its process has ended, by whatever."""
+        return self._process is None or self._process.poll() is not None
 
     def log(self) -> str:
         """What the server has said since it was made."""
@@ -189,11 +197,13 @@ class PostgresServer:
     # -- how
 
     def _initdb(self) -> None:
+        self._data.mkdir(mode=0o700, exist_ok=True)
         secret = self._folder / "password"
         secret.write_text(self.password)
         secret.chmod(0o600)
         if self._user is not None:
             os.chown(secret, self._user, -1)
+            os.chown(self._data, self._user, -1)
         self._run(
             "initdb", "--pgdata", str(self._data), "--username", "postgres", "--pwfile", str(secret),
             "--auth", "scram-sha-256", "--encoding", "UTF8", "--locale", "C",

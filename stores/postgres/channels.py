@@ -129,13 +129,15 @@ class Channels:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _lost(self, error: Exception) -> None:
+        """What keeps it from listening is said aloud, once."""
         stood, self._listening = self._listening, False
+        level = logging.INFO if stood else logging.DEBUG if self._away else logging.WARNING
         self._away = not stood
         self._audience.on_deaf()
         if self._away:
             self._audience.on_away()
         told = f"{error}" if isinstance(error, DeafConnection) else fault_of(error).what
-        logger.log(logging.INFO if stood else logging.DEBUG, "Hints by NOTIFY: %s", told or repr(error))
+        logger.log(level, "Hints by NOTIFY: %s", told or repr(error))
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:

@@ -50,6 +50,7 @@ AGAIN = frozenset({Kind.lock, Kind.away, Kind.standby})
 
 _UNKNOWN = "Whether it was written is not known: the same request with the same ids finds out."
 _MIGRATE = "Run `coordinator db migrate` first."
+_POOLER = "A pooler in transaction mode stands in between: set postgres_statement_cache=0."
 _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "40001": (Kind.lock, "the transaction collided with another one", None),
     "40P01": (Kind.lock, "the transaction collided with another one", None),
@@ -60,6 +61,8 @@ _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "53100": (Kind.unavailable, "the server's disk is full", None),
     "53200": (Kind.unavailable, "the server is out of memory", None),
     "42501": (Kind.refused, "the database role lacks a right", None),
+    "26000": (Kind.unavailable, "a prepared statement is gone", _POOLER),
+    "42P05": (Kind.unavailable, "a prepared statement is somebody else's", _POOLER),
     "3D000": (Kind.unavailable, "the database does not exist", "Create it first."),
     "3F000": (Kind.unavailable, "the schema does not exist", _MIGRATE),
     "42P01": (Kind.unavailable, "a table of the schema does not exist", _MIGRATE),
@@ -81,8 +84,8 @@ def fault_of(error: BaseException) -> Fault:
             Kind.standby, "no server that was named takes writes", "Name the primary, or all servers."
         )
     if isinstance(error, asyncpg.PostgresError):
-        kind, what, hint = _said(str(getattr(error, "sqlstate", "")))
-        detail = str(error)
+        kind, what, hint = _said(error)
+        detail = str(error).partition("\nHINT:")[0]  # some of which are the driver's, about itself
         return Fault(kind, f"{what}: {detail}" if detail else what, hint)
     if isinstance(error, asyncpg.InternalClientError) or (
         # The driver has no class of its own for a connection that went away under it.
@@ -96,5 +99,8 @@ def fault_of(error: BaseException) -> Fault:
     return Fault(Kind.mistake, str(error))
 
 
-def _said(code: str) -> tuple[Kind, str, str | None]:
+def _said(error: asyncpg.PostgresError) -> tuple[Kind, str, str | None]:
+    code = str(getattr(error, "sqlstate", ""))
+    if code == "08P01" and "startup parameter" in str(error):  # PgBouncer has this code for many things
+        return Kind.unavailable, "the session's settings are refused", _POOLER
     return _CODES.get(code) or _CLASSES.get(code[:2]) or (Kind.mistake, "", None)

@@ -120,7 +120,11 @@ class PostgresStore(SQLTransactions):
     async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
         """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
         try:
-            cx = await asyncpg.connect(**self._address.arguments(), timeout=CONNECT_WITHIN)
+            cx = await asyncpg.connect(
+                **self._address.arguments(),
+                timeout=CONNECT_WITHIN,
+                statement_cache_size=self._options.statement_cache,
+            )
             try:
                 yield cx
             finally:
@@ -146,7 +150,9 @@ class PostgresStore(SQLTransactions):
 
     async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
         call: Call = transaction(*args, now=self._now(), **kwargs)
-        return await asyncio.shield(self._send(call, urgent=urgent))
+        answer = self._send(call, urgent=urgent)
+        answer.add_done_callback(_heard)
+        return await asyncio.shield(answer)
 
     def _send(self, call: Call, *, urgent: bool = False) -> asyncio.Future[Any]:
         """It goes on if its caller is cancelled."""
@@ -299,3 +305,9 @@ class PostgresStore(SQLTransactions):
         """Look the schema over; the store need not be open. See `stores.inspection`."""
         async with self.connection() as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())
+
+
+def _heard(answer: asyncio.Future[Any]) -> None:
+    """Whoever asked may have been cancelled since: then the loop is not to complain of a refusal."""
+    if not answer.cancelled():
+        answer.exception()

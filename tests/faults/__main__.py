@@ -1,4 +1,4 @@
-"""python -m tests.faults [--minutes 30] [--seed N] [--only LEG] [--out build/faults]"""
+"""python -m tests.faults [--minutes 30] [--seed N] [--store postgres] [--only LEG] [--out build/faults]"""
 
 from __future__ import annotations
 
@@ -70,6 +70,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("--minutes", type=float, default=SHORT)
     parser.add_argument("--seed", type=int, default=None)
+    parser.add_argument("--store", choices=("sqlite", "postgres"), default="sqlite")
     parser.add_argument("--only", default="", help="legs whose name begins like this")
     parser.add_argument("--out", type=Path, default=Path("build/faults"))
     return parser.parse_args()
@@ -80,7 +81,7 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if asked.seed is None else asked.seed
     legs = [
         leg
-        for leg in legs_of(plan_for(asked.minutes), random.Random(seed))
+        for leg in legs_of(plan_for(asked.minutes, asked.store), random.Random(seed), asked.store)
         if leg.name.startswith(asked.only)
     ]
     book, began = Book(), time.monotonic()
@@ -88,7 +89,7 @@ def main() -> int:
 
     def report() -> Path:
         took = time.monotonic() - began
-        return write(book, legs, asked.out, seed=seed, minutes=asked.minutes, took=took)
+        return write(book, legs, asked.out, store=asked.store, seed=seed, minutes=asked.minutes, took=took)
 
     try:
         with Screen(book, legs, report) as screen:

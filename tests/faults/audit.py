@@ -1,9 +1,8 @@
-"""What the file itself says when a leg is over. `coordinator.testing.history` checks the histories."""
+"""What the store itself says when a leg is over. `coordinator.testing.history` checks the histories."""
 
 from __future__ import annotations
 
 from tests.faults.stage import Stage
-from tests.faults.store import is_sound
 
 _SAVED_AFTER_BURIAL = """
     SELECT 'run ' || s.run_id || ' of epoch ' || s.epoch || ' saved ' || s.n || ' after its burial'
@@ -29,15 +28,15 @@ _TWO_HOLDERS = """
 _UNSETTLED = "SELECT run_id || ' is ' || status FROM runs WHERE settled_at IS NULL OR holds_thread"
 
 
-def audit(stage: Stage) -> None:
+async def audit(stage: Stage) -> None:
     """Adds violations to the stage's book."""
     for check in (_SAVED_AFTER_BURIAL, _ACTED_AFTER_BURIAL, _TWO_HOLDERS, _UNSETTLED):
-        for (what,) in stage.query(check):
+        for (what,) in await stage.query(check):
             stage.violation(what)
-    if not is_sound(str(stage.database)):
-        stage.violation("the file is damaged (PRAGMA integrity_check)")
-    stage.book.counts["runs"] += stage.query("SELECT count(*) FROM runs")[0][0]
-    stage.book.counts["workers"] += stage.query("SELECT count(*) FROM workers")[0][0]
-    stage.book.counts["transitions"] += stage.query("SELECT count(*) FROM transitions")[0][0]
+    for complaint in await stage.engine.complaints():
+        stage.violation(complaint)
+    for table in ("runs", "workers", "transitions"):
+        ((count,),) = await stage.query(f"SELECT count(*) FROM {table}")
+        stage.book.counts[table] += count
     tried = sum(path.read_bytes().count(b'"LeaseLost"') for path in stage.folder.glob(f"{stage.leg}-*.jsonl"))
     stage.book.counts["writes and calls refused to workers whose lease was over"] += tried

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from coordinator import RunManager, Settings
-from coordinator.bootstrap import _transport
+from coordinator.bootstrap import POSTGRES, _postgres_options, _transport
 from coordinator.telemetry import Hook
 from coordinator.telemetry.log import LoggingHook
+from stores.postgres import PostgresStore
 from stores.rows import (
     Admission,
     Claimed,
@@ -34,6 +35,7 @@ from stores.rows import (
     WorkerRow,
 )
 from stores.sqlite import SQLiteStore
+from stores.transactions import SQLTransactions
 
 POINTS = {
     "admitted": "after the commit of an admission, before anybody knows of it",
@@ -75,21 +77,14 @@ class Clock:
         return self.time_ns() // 1000
 
 
-class MortalStore(SQLiteStore):
-    """`host`: another than this one's name has peers see a worker of another machine, whose process no
-    operating system vouches for: only the two-evidence burial remains. (`boot_id` stays: SQLite's locks do
-    reach, as between two containers of one machine.)"""
+class Mortal(SQLTransactions):
+    """What a store of the tests does beside what the real one does. `host`: another than this one's name has
+    peers see a worker of another machine, whose process no operating system vouches for: only the
+    two-evidence burial remains. (`boot_id` stays: SQLite's locks do reach, as between two containers of one
+    machine.)"""
 
-    def __init__(
-        self, path: Path, points: Points, clock: Callable[[], int], host: str | None, settings: Settings
-    ) -> None:
-        super().__init__(
-            path,
-            synchronous=settings.sqlite_synchronous,
-            busy_timeout=settings.busy_timeout,
-            clock=clock,
-        )
-        self._points, self._host = points, host
+    _points: Points
+    _host: str | None
 
     async def register(self, worker: NewWorker) -> int:
         return await super().register(worker if self._host is None else replace(worker, host=self._host))
@@ -139,12 +134,37 @@ class MortalStore(SQLiteStore):
         return buried
 
 
+class MortalSQLite(Mortal, SQLiteStore):
+    def __init__(
+        self, path: Path, points: Points, clock: Callable[[], int], host: str | None, settings: Settings
+    ) -> None:
+        super().__init__(
+            path,
+            synchronous=settings.sqlite_synchronous,
+            busy_timeout=settings.busy_timeout,
+            clock=clock,
+        )
+        self._points, self._host = points, host
+
+
+class MortalPostgres(Mortal, PostgresStore):
+    """Its clock is the server's, which no jump of a worker's moves."""
+
+    def __init__(self, points: Points, host: str | None, settings: Settings) -> None:
+        super().__init__(settings.store, _postgres_options(settings), migrate=False)
+        self._points, self._host = points, host
+
+
 @asynccontextmanager
 async def open_mortal(
     settings: Settings, points: Points, clock: Callable[[], int], host: str | None, hook: Hook
 ) -> AsyncGenerator[RunManager]:
     """As `open_coordinator`, with the store that may kill us."""
-    store = MortalStore(Path(settings.store.removeprefix("sqlite:///")), points, clock, host, settings)
+    store: Mortal
+    if settings.store.startswith(POSTGRES):
+        store = MortalPostgres(points, host, settings)
+    else:
+        store = MortalSQLite(Path(settings.store.removeprefix("sqlite:///")), points, clock, host, settings)
     transport = _transport(settings.redis, settings.store, settings)
     manager = RunManager(
         store,

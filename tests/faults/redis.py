@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 
+from coordinator.testing.valkey import ValkeyServer
 from tests.faults.fault import Fault
 from tests.faults.stage import BLACK_HOLE_FOUND, Slot, Stage
 
@@ -81,9 +82,7 @@ class Failover(RedisFault):
     async def end(self, stage: Stage) -> None:
         assert stage.sentinel is not None
         replica, sentinel = stage.sentinel
-        await stage.until(
-            "the failover", lambda: b"role:master" in replica.command("INFO", "replication"), timeout=20
-        )
+        await stage.until("the failover", lambda: _says(replica, _MASTER, "INFO", "replication"), timeout=20)
         old, stage.server = stage.server, replica
         stage.sentinel = (old, sentinel)
 
@@ -95,10 +94,21 @@ class Failover(RedisFault):
         await stage.until(
             "the old master follows the new one",
             lambda: (
-                b"role:slave" in old.command("INFO", "replication")
-                and b"num-slaves\r\n$1\r\n1" in sentinel.command("SENTINEL", "MASTER", "service")
+                _says(old, _REPLICA, "INFO", "replication")
+                and _says(sentinel, _ONE_REPLICA, "SENTINEL", "MASTER", "service")
             ),
         )
+
+
+_MASTER, _REPLICA, _ONE_REPLICA = b"role:master", b"role:slave", b"num-slaves\r\n$1\r\n1"
+
+
+def _says(server: ValkeyServer, what: bytes, *command: str) -> bool:
+    """A server whose role changes lets go of its clients, of this one as well."""
+    try:
+        return what in server.command(*command)
+    except OSError:
+        return False
 
 
 class BlackHole(RedisFault):

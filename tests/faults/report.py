@@ -22,9 +22,12 @@ def kills(book: Book) -> int:
     return sum(count for name, count in book.faults.items() if name.startswith("kill -9"))
 
 
-def as_json(book: Book, legs: list[Leg], *, seed: int, minutes: float, took: float) -> dict[str, Any]:
+def as_json(
+    book: Book, legs: list[Leg], *, store: str, seed: int, minutes: float, took: float
+) -> dict[str, Any]:
     return {
         "ok": book.ok,
+        "store": store,
         "seed": seed,
         "minutes": minutes,
         "took": round(took, 1),
@@ -43,13 +46,14 @@ def as_json(book: Book, legs: list[Leg], *, seed: int, minutes: float, took: flo
     }
 
 
-def as_markdown(book: Book, legs: list[Leg], *, seed: int, minutes: float, took: float) -> str:
+def as_markdown(book: Book, legs: list[Leg], *, store: str, seed: int, minutes: float, took: float) -> str:
     expects = expectations(legs)
     lines = [
-        f"# Faults: {'no violation' if book.ok else f'{len(book.violations)} violations'}",
+        f"# Faults on {store}: {'no violation' if book.ok else f'{len(book.violations)} violations'}",
         "",
         f"Seed {seed}, {took / 60:.1f} minutes. {kills(book)} kills, {book.counts['runs']} runs.",
-        f"Again: `make faults MINUTES={minutes:g} SEED={seed}`.",
+        f"Again: `make faults MINUTES={minutes:g} SEED={seed}"
+        + ("`." if store == "sqlite" else f' ARGS="--store {store}"`.'),
         "",
         *(f"**SKIPPED** {what}\n" for what in book.skipped),
         "## Recovery",
@@ -84,11 +88,13 @@ def _row(measure: Measure) -> str:
     return f"| {measure.name} | {told['count']} | {times} | {bound} | {verdict} |"
 
 
-def write(book: Book, legs: list[Leg], folder: Path, *, seed: int, minutes: float, took: float) -> Path:
+def write(
+    book: Book, legs: list[Leg], folder: Path, *, store: str, seed: int, minutes: float, took: float
+) -> Path:
     """`report.md` and `report.json`."""
     folder.mkdir(parents=True, exist_ok=True)
-    told = as_json(book, legs, seed=seed, minutes=minutes, took=took)
+    told = as_json(book, legs, store=store, seed=seed, minutes=minutes, took=took)
     (folder / "report.json").write_text(json.dumps(told, indent=1) + "\n")
     path = folder / "report.md"
-    path.write_text(as_markdown(book, legs, seed=seed, minutes=minutes, took=took))
+    path.write_text(as_markdown(book, legs, store=store, seed=seed, minutes=minutes, took=took))
     return path

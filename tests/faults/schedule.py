@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass
 from typing import Any
 
+from tests.faults.clock import ClockJump
 from tests.faults.fault import Fault
+from tests.faults.file import Lock
 from tests.faults.mortal import POINTS
+from tests.faults.outage import Full
 from tests.faults.processes import Kill, Pause
 from tests.faults.redis import BlackHole, Delay, DropReply, Failover, Flush, Freeze, Reset, Restart
-from tests.faults.store import ClockJump, Full, Lock
+from tests.faults.server import (
+    CutOff,
+    Frozen,
+    LostAnswers,
+    ServerDiskFull,
+    ServerRestart,
+    Storm,
+    StrangersLock,
+)
 
 QUICK: dict[str, Any] = {
     "sqlite_synchronous": "NORMAL",
@@ -38,6 +49,8 @@ class Leg:
     settings: dict[str, Any]
     faults: tuple[Fault, ...]
     hosts: Sequence[str | None] = (None, None, None)
+    store: str = "sqlite"
+    redis: bool = True
     failover: bool = False
     small_disk: bool = False
     clock_jumps: bool = False
@@ -48,7 +61,7 @@ class Leg:
         return 4.0 + sum(fault.lasts for fault in self.faults)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Plan:
     """How often each fault strikes."""
 
@@ -62,56 +75,132 @@ class Plan:
     each_redis_fault: int
     failovers: int
     store_faults: int
-    legs: list[Leg] = field(default_factory=list[Leg])
 
 
-def plan_for(minutes: float) -> Plan:
-    """Under 10 minutes: every fault at least once. From 10 on in proportion, so that 30 reach what the
-    report must show: 1,000 kills, 20 at each point, 50 restarts, 50 pauses."""
+_SHORT = {
+    "sqlite": Plan(
+        random_kills=24,
+        kills_at_each_point=4,
+        pauses=3,
+        other_host_kills=3,
+        slow_kills=1,
+        slow_other_host_kills=1,
+        restarts=2,
+        each_redis_fault=1,
+        failovers=1,
+        store_faults=1,
+    ),
+    "postgres": Plan(
+        random_kills=8,
+        kills_at_each_point=1,
+        pauses=2,
+        other_host_kills=0,
+        slow_kills=1,
+        slow_other_host_kills=0,
+        restarts=1,
+        each_redis_fault=1,
+        failovers=1,
+        store_faults=1,
+    ),
+}
+_IN_THIRTY_MINUTES = {
+    "sqlite": Plan(
+        random_kills=620,
+        kills_at_each_point=44,
+        pauses=60,
+        other_host_kills=30,
+        slow_kills=12,
+        slow_other_host_kills=4,
+        restarts=52,
+        each_redis_fault=6,
+        failovers=4,
+        store_faults=4,
+    ),
+    "postgres": Plan(
+        random_kills=150,
+        kills_at_each_point=15,
+        pauses=30,
+        other_host_kills=0,
+        slow_kills=6,
+        slow_other_host_kills=0,
+        restarts=12,
+        each_redis_fault=4,
+        failovers=3,
+        store_faults=6,
+    ),
+}
+
+
+def plan_for(minutes: float, store: str = "sqlite") -> Plan:
+    """Under 10 minutes: every fault at least once. From 10 on in proportion, so that on a file 30 reach what
+    the report must show: 1,000 kills, 20 at each point, 50 restarts, 50 pauses."""
     if minutes < 10:
-        return Plan(24, 4, 3, 3, 1, 1, 2, 1, 1, 1)
-
-    def share(at_thirty: int, least: int = 1) -> int:
-        return max(least, round(at_thirty * minutes / 30))
-
-    return Plan(
-        random_kills=share(620),
-        kills_at_each_point=share(44),
-        pauses=share(60),
-        other_host_kills=share(30),
-        slow_kills=share(12),
-        slow_other_host_kills=share(4),
-        restarts=share(52),
-        each_redis_fault=share(6),
-        failovers=share(4),
-        store_faults=share(4),
-    )
+        return _SHORT[store]
+    share = minutes / 30
+    counts = astuple(_IN_THIRTY_MINUTES[store])
+    return Plan(*(max(min(count, 1), round(count * share)) for count in counts))
 
 
-def legs_of(plan: Plan, rng: random.Random) -> list[Leg]:
+def legs_of(plan: Plan, rng: random.Random, store: str = "sqlite") -> list[Leg]:
+    legs = on_file(plan, rng) if store == "sqlite" else on_server(plan, rng)
+    rng.shuffle(legs)
+    return legs
+
+
+def on_file(plan: Plan, rng: random.Random) -> list[Leg]:
     kills = many(plan.random_kills, Kill) + [
         Kill(point) for point in POINTS for _ in range(plan.kills_at_each_point)
     ]
     short = many(plan.pauses, Pause) + many(plan.other_host_kills, Kill)
-    slow = many(plan.slow_kills, Kill) + many(plan.restarts, Restart)
-    for fault in (Flush, Freeze, Delay, Reset, DropReply):
-        slow += many(plan.each_redis_fault, fault)
-    slow += [BlackHole(everybody=at % 2 == 1) for at in range(plan.each_redis_fault + 1)]
-    slow += many(plan.store_faults, Lock)
-    jumps: list[Fault] = []
-    for jump in (3600, -3600):
-        jumps += [ClockJump(jump, everybody=at % 2 == 1) for at in range(plan.store_faults + 1)]
-    legs = [
+    slow = many(plan.slow_kills, Kill) + of_redis(plan) + many(plan.store_faults, Lock)
+    return [
         *chunks("kills", QUICK, kills, rng),
         *chunks("leases", SHORT_LEASE, short, rng, hosts=HOSTS),
         *chunks("defaults", DEFAULTS, slow, rng),
-        *chunks("clock", DEFAULTS, jumps, rng, clock_jumps=True),
+        *chunks("clock", DEFAULTS, jumps(plan), rng, clock_jumps=True),
         *chunks("failover", DEFAULTS, many(plan.failovers, Failover), rng, failover=True),
         *chunks("hosts", DEFAULTS, many(plan.slow_other_host_kills, Kill), rng, hosts=HOSTS),
         *chunks("disk", DEFAULTS, many(plan.store_faults, Full), rng, small_disk=True),
     ]
-    rng.shuffle(legs)
-    return legs
+
+
+def on_server(plan: Plan, rng: random.Random) -> list[Leg]:
+    """Nothing proves a death there, so every kill takes a lease: a short one, and there are fewer kills."""
+    kills = many(plan.random_kills, Kill) + [
+        Kill(point) for point in POINTS for _ in range(plan.kills_at_each_point)
+    ]
+    short = many(plan.pauses, Pause) + many(plan.pauses, CutOff)
+    server: list[Fault] = []
+    for fault in (ServerRestart, Storm, LostAnswers, StrangersLock, Frozen):
+        server += many(plan.store_faults, fault)
+    slow = many(plan.slow_kills, Kill) + of_redis(plan)
+    full = many(plan.store_faults, ServerDiskFull)
+    options: dict[str, Any] = {"store": "postgres"}
+    return [
+        *chunks("kills", SHORT_LEASE, kills, rng, **options),
+        *chunks("leases", SHORT_LEASE, short, rng, **options),
+        *chunks("defaults", DEFAULTS, slow, rng, **options),
+        *chunks("server", DEFAULTS, server, rng, **options),
+        *chunks("notify", DEFAULTS, list(server), rng, redis=False, **options),
+        *chunks("clock", DEFAULTS, jumps(plan), rng, clock_jumps=True, **options),
+        *chunks("failover", DEFAULTS, many(plan.failovers, Failover), rng, failover=True, **options),
+        *chunks("disk", DEFAULTS, full, rng, small_disk=True, **options),
+    ]
+
+
+def of_redis(plan: Plan) -> list[Fault]:
+    faults = many(plan.restarts, Restart)
+    for fault in (Flush, Freeze, Delay, Reset, DropReply):
+        faults += many(plan.each_redis_fault, fault)
+    return faults + [BlackHole(everybody=at % 2 == 1) for at in range(plan.each_redis_fault + 1)]
+
+
+def jumps(plan: Plan) -> list[Fault]:
+    return [
+        ClockJump(jump, everybody=at % 2 == 1)
+        for jump in (3600, -3600)
+        for at in range(plan.store_faults + 1)
+    ]
 
 
 def many(count: int, make: Callable[[], Fault]) -> list[Fault]:

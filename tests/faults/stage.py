@@ -1,14 +1,13 @@
-"""What the faults strike: three workers on one SQLite file, each behind a network of its own to a Redis."""
+"""What the faults strike: three workers on one store, each behind a network of its own to a Redis."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import signal
-import sqlite3
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from coordinator import Settings
 from coordinator.testing.history import Recorder
 from coordinator.testing.valkey import ValkeyServer
-from stores.sqlite import SQLiteStore
+from tests.faults.engine import Engine, Link
 from tests.faults.forked import fork
 from tests.faults.measures import Book
 from tests.support.processes import WorkerProcess
@@ -29,24 +28,6 @@ FAST_AGAIN, DELIVERED, BLACK_HOLE_FOUND = 2.0, 1.5, 2.0  # s; as DESIGN §11 and
 DISK = "disk"
 PATIENCE = 30.0  # s until the suite stops waiting for what does not come
 
-_WITNESS = """
-CREATE TABLE test_saves (id INTEGER PRIMARY KEY, run_id TEXT, epoch INTEGER, n INTEGER);
-CREATE TABLE test_burials (epoch INTEGER PRIMARY KEY, by INTEGER, save INTEGER, transition INTEGER);
-CREATE TRIGGER test_saves_log AFTER UPDATE OF "values" ON threads WHEN NEW."values" ->> '$.by' IS NOT NULL
-BEGIN
-    INSERT INTO test_saves (run_id, epoch, n)
-    VALUES (NEW."values" ->> '$.by', NEW."values" ->> '$.epoch', NEW."values" ->> '$.n');
-END;
-CREATE TRIGGER test_burials_log AFTER UPDATE OF state ON workers
-WHEN NEW.state = 'dead' AND OLD.state <> 'dead'
-BEGIN
-    INSERT INTO test_burials VALUES (NEW.epoch, NEW.fenced_by,
-        (SELECT COALESCE(max(id), 0) FROM test_saves), (SELECT COALESCE(max(id), 0) FROM transitions));
-END;
-"""
-"""The test's own log in the store's file: which values threads had and who was buried when, in commit order
-and whatever the clocks say. Histories tell what was acknowledged, this tells what was accepted."""
-
 
 @dataclass(slots=True)
 class Slot:
@@ -54,8 +35,10 @@ class Slot:
 
     number: int
     host: str | None
-    redis: str
+    redis: str | None
+    """None: they hear each other by what the store has for it."""
     proxy: Proxy | None
+    link: Link
     generation: int = -1
     worker: WorkerProcess | None = None
     name: str = ""
@@ -71,6 +54,7 @@ class Stage:
     leg: str
     folder: Path
     settings: dict[str, Any]
+    engine: Engine
     server: ValkeyServer
     book: Book
     test: Recorder
@@ -81,10 +65,6 @@ class Stage:
     probes: int = 0
 
     @property
-    def database(self) -> Path:
-        return self.disk / "runs.db"
-
-    @property
     def disk(self) -> Path:
         """The store's own folder: what fills it up leaves the histories alone."""
         return self.folder / DISK
@@ -93,10 +73,12 @@ class Stage:
     def knobs(self) -> Settings:
         return Settings(**self.settings)
 
-    def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        uri = f"file:{self.database}?mode=ro"
-        with closing(sqlite3.connect(uri, uri=True, timeout=30)) as cx:
-            return cx.execute(sql, parameters).fetchall()
+    async def query(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        return await self.engine.query(sql, *parameters)
+
+    def proves_death(self, slot: Slot) -> bool:
+        """Of a worker there, at once: nobody waits for the end of its lease."""
+        return self.engine.proves_death and slot.host is None
 
     def violation(self, what: str) -> None:
         self.book.violations.append((self.leg, what))
@@ -111,7 +93,7 @@ class Stage:
             "folder": str(self.folder),
             "prefix": self.leg,
             "host": slot.host,
-            "settings": {**self.settings, "store": f"sqlite:///{self.database}", "redis": slot.redis},
+            "settings": {**self.settings, **slot.link.settings, "redis": slot.redis},
         }
         slot.worker = await fork(config)
         if work:
@@ -126,34 +108,40 @@ class Stage:
     async def is_connected(self, slot: Slot) -> bool:
         return await slot.live.do("connectivity") == "connected"
 
-    def epochs(self, slot: Slot, *, alive: bool = True) -> list[int]:
+    async def epochs(self, slot: Slot, *, alive: bool = True) -> list[int]:
         """Of this process, oldest first."""
         where = "AND state <> 'dead'" if alive else ""
         pid = slot.live.pid
-        rows = self.query(f"SELECT epoch FROM workers WHERE pid = ? {where} ORDER BY epoch", pid)
+        rows = await self.query(f"SELECT epoch FROM workers WHERE pid = ? {where} ORDER BY epoch", pid)
         return [epoch for (epoch,) in rows]
 
-    def unfinished(self, epochs: Sequence[int]) -> list[str]:
-        """Runs in flight of these workers."""
-        marks = ", ".join("?" * len(epochs))
-        return [
-            run
-            for (run,) in self.query(
-                "SELECT run_id FROM runs WHERE (holds_thread OR status IN ('pending', 'running'))"
-                f" AND COALESCE(owner_epoch, home_epoch) IN ({marks})",
-                *epochs,
-            )
-        ]
+    async def living(self) -> list[tuple[int]]:
+        return await self.query("SELECT epoch FROM workers WHERE state <> 'dead' ORDER BY epoch")
 
-    def is_over(self, epochs: Sequence[int], runs: Sequence[str]) -> bool:
+    async def is_dead(self, epoch: int) -> bool:
+        return not await self.query("SELECT 1 FROM workers WHERE epoch = ? AND state <> 'dead'", epoch)
+
+    async def is_anew(self, slot: Slot, epoch: int) -> bool:
+        """It has registered again since it had that one."""
+        return any(found > epoch for found in await self.epochs(slot))
+
+    async def unfinished(self, epochs: Sequence[int]) -> list[str]:
+        """Runs in flight of these workers."""
+        found = await self.query(
+            f"SELECT run_id FROM runs WHERE {_IN_FLIGHT}"
+            f" AND COALESCE(owner_epoch, home_epoch) IN ({_marks(epochs)})",
+            *epochs,
+        )
+        return [run for (run,) in found]
+
+    async def is_over(self, epochs: Sequence[int], runs: Sequence[str]) -> bool:
         """The workers are buried, the runs ended, their threads free of them."""
-        held = f"SELECT 1 FROM runs WHERE run_id IN ({', '.join('?' * len(runs))}) AND (holds_thread OR"
-        held += " status IN ('pending', 'running')) LIMIT 1"
-        alive = f"SELECT 1 FROM workers WHERE epoch IN ({', '.join('?' * len(epochs))}) AND state <> 'dead'"
-        return not self.query(alive, *epochs) and not self.query(held, *runs)
+        alive = f"SELECT 1 FROM workers WHERE epoch IN ({_marks(epochs)}) AND state <> 'dead'"
+        held = f"SELECT 1 FROM runs WHERE run_id IN ({_marks(runs)}) AND {_IN_FLIGHT} LIMIT 1"
+        return not await self.query(alive, *epochs) and not await self.query(held, *runs)
 
     async def until(
-        self, what: str, predicate: Callable[[], object], timeout: float = PATIENCE
+        self, what: str, predicate: Callable[[], object | Awaitable[object]], timeout: float = PATIENCE
     ) -> float | None:
         """Seconds that it took; None, and a violation, where it did not come."""
         try:
@@ -187,6 +175,7 @@ class Stage:
 
     async def fast_again(self, since: float, what: str) -> None:
         """Until hints carry cancels between any two workers again."""
+        carrier = "NOTIFY" if self.slots[0].redis is None else "Redis"
         until = since + PATIENCE
         while time.monotonic() < until:
             ready = [await self.is_connected(slot) for slot in self.slots]
@@ -194,7 +183,7 @@ class Stage:
                 called, took = await self.probe()
                 if took <= FAST:
                     seconds = max(0.0, called - since)
-                    self.book.measure(f"Redis back: cancels fast again ({what})", seconds, FAST_AGAIN)
+                    self.book.measure(f"{carrier} back: cancels fast again ({what})", seconds, FAST_AGAIN)
                     return
             else:
                 await asyncio.sleep(0.01)
@@ -210,11 +199,8 @@ class Stage:
         if took is not None:
             self.book.measure("everything settled after the last fault", took, 10.0)
 
-    def is_settled(self) -> bool:
-        return not self.query(
-            "SELECT 1 FROM runs WHERE holds_thread OR status IN ('pending', 'running')"
-            " OR settled_at IS NULL LIMIT 1"
-        )
+    async def is_settled(self) -> bool:
+        return not await self.query(f"SELECT 1 FROM runs WHERE {_IN_FLIGHT} OR settled_at IS NULL LIMIT 1")
 
     async def leave(self) -> None:
         for slot in self.slots:
@@ -234,20 +220,19 @@ class Stage:
                 await slot.worker.kill()
 
 
-async def holds(predicate: Callable[[], object], *, within: float) -> bool:
+_IN_FLIGHT = "(holds_thread OR status IN ('pending', 'running'))"
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values)) or "NULL"
+
+
+async def holds(predicate: Callable[[], object | Awaitable[object]], *, within: float) -> bool:
     try:
         await wait_until(predicate, description="it holds", timeout=within)
     except AssertionError:
         return False
     return True
-
-
-async def _prepare(database: Path) -> None:
-    store = SQLiteStore(database)
-    await store.open()
-    await store.aclose()
-    with closing(sqlite3.connect(database)) as cx:
-        cx.executescript(_WITNESS)
 
 
 SENTINEL = """
@@ -261,19 +246,21 @@ sentinel failover-timeout service 2000
 async def set_up(
     leg: str,
     folder: Path,
+    engine: Engine,
     settings: dict[str, Any],
     book: Book,
-    rng: random.Random,
     *,
+    rng: random.Random,
     hosts: Sequence[str | None] = (None, None, None),
     failover: bool = False,
+    redis: bool = True,
 ) -> AsyncGenerator[Stage]:
-    """Three connected workers at work. However this ends, no process is left."""
-    await _prepare(folder / DISK / "runs.db")
+    """Three connected workers at work. However this ends, no process is left. `redis=False`:
+    they do without."""
     async with AsyncExitStack() as stack:
         server = stack.enter_context(ValkeyServer())
         test = stack.enter_context(Recorder(f"{leg}-test", folder / "test.jsonl"))
-        stage = Stage(leg, folder, settings, server, book, test, rng)
+        stage = Stage(leg, folder, settings, engine, server, book, test, rng)
         if failover:
             replica = stack.enter_context(ValkeyServer("--replicaof", server.host, str(server.port)))
             config = SENTINEL.format(host=server.host, port=server.port)
@@ -285,13 +272,14 @@ async def set_up(
                 timeout=20,
             )
         for number, host in enumerate(hosts):
-            proxy, url = None, server.url
+            proxy, url = None, None
             if stage.sentinel is not None:
                 url = f"redis+sentinel://{stage.sentinel[1].host}:{stage.sentinel[1].port}/service/0"
-            else:
+            elif redis:
                 proxy = await stack.enter_async_context(Proxy(server.host, server.port))
                 url = proxy.url
-            stage.slots.append(Slot(number, host, url, proxy))
+            link = await stack.enter_async_context(engine.link())
+            stage.slots.append(Slot(number, host, url, proxy, link))
         stack.push_async_callback(stage.abandon)
         await asyncio.gather(*(stage.start(slot) for slot in stage.slots))
         await stage.connected()

@@ -15,6 +15,7 @@ from coordinator.schemas import Json
 from coordinator.testing.history import Recorder
 from stores.rows import Ownership
 from tests.faults.mortal import Points
+from tests.support.waiting import wait_until
 
 CLIENTS = 3
 PAUSE = 0.08  # s between two calls of one client, on average
@@ -36,6 +37,8 @@ class Agents:
     def __init__(self, manager: RunManager, record: Recorder, points: Points) -> None:
         self._manager, self._record, self._points = manager, record, points
         self.scribbling = False
+        self.written = set[str]()
+        """Scribblers that have saved something."""
 
     async def scribbler(self, ctx: RunContext) -> None:
         """Saves and emits without a pause, and goes on for a while when it is refused and when it is told
@@ -56,6 +59,7 @@ class Agents:
             try:
                 with self._record.call("save", **ids, values=values):
                     await save(values)
+                self.written.add(run.run_id)
             except CoordinatorError:
                 refused += 1
             try:
@@ -195,12 +199,17 @@ class Workload:
             await asyncio.sleep(rng.expovariate(1 / PAUSE))
 
     async def scribble(self) -> None:
-        """Runs that write without a pause, until `put_down`. Each has a thread of its own."""
+        """Runs that write without a pause, until `put_down`. Each has a thread of its own. Returns when all
+        of them write."""
         self._agents.scribbling = True
+        before = len(self._agents.written)
         for _ in range(SCRIBBLERS):
             self._scribblers += 1
-            run = await self._admit(f"{self._name}-scribbler-{self._scribblers}", "reject")
+            run = await self._admit(f"scribbler-{self._scribblers}-{self._name}", "reject")
             self._manager.launch(run, self._agents.scribbler)
+        await wait_until(
+            lambda: len(self._agents.written) >= before + SCRIBBLERS, description="all scribblers write"
+        )
 
     def put_down(self) -> None:
         self._agents.scribbling = False
@@ -208,6 +217,10 @@ class Workload:
     def _thread(self) -> str:
         age = int(time.monotonic() / THREAD_LIFE)
         return f"{self._prefix}-{age}-{self._rng.randrange(THREADS)}"
+
+    def _is_ours(self, thread: str) -> bool:
+        """Clients leave scribblers and probes alone."""
+        return thread.startswith(self._prefix)
 
     def _wish(self) -> dict[str, Any]:
         rng = self._rng
@@ -243,7 +256,8 @@ class Workload:
                 thread, multitask_strategy=strategy, kwargs=wish or self._wish(), idempotency_key=key
             )
             call.answer(run=run.run_id)
-        self._known.append((run.thread_id, run.run_id))
+        if self._is_ours(run.thread_id):
+            self._known.append((run.thread_id, run.run_id))
         return run
 
     async def admit_old_style(self) -> None:
@@ -297,5 +311,5 @@ class Workload:
     async def learn(self) -> None:
         """Get to know runs of other workers, so as to cancel them and wait for them."""
         for row in await self._manager.runs(in_flight=True, limit=8):
-            if row.thread_id.startswith(self._prefix):
+            if self._is_ours(row.thread_id):
                 self._known.append((row.thread_id, row.run_id))

@@ -9,7 +9,10 @@ import pytest
 
 from coordinator import RunManager, RunStatus
 from stores.memory import MemoryStore
+from stores.rows import Finish, Outcome, Ownership
+from stores.states import CancelAction, Cause
 from tests.support.agents import Agent, running
+from tests.support.waiting import wait_until
 
 
 async def test_a_success_does_not_overwrite_a_cancel(team: list[RunManager]) -> None:
@@ -37,6 +40,61 @@ async def test_a_cancel_does_not_overwrite_a_success_nor_stop_what_is_left_of_it
     await b.wait(run.run_id, timeout=5)
     assert agent.cancels == 0
     assert run.status is RunStatus.success
+
+
+async def test_a_success_shows_when_it_has_won(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody was faster, and this worker has not heard of it yet."""
+    a, b = team
+    run, agent = await running(a, "t")
+    finish, shown = a._store.finish, list[RunStatus]()
+
+    async def late(own: Ownership, outcome: Outcome, **options: bool) -> Finish:
+        await b._store.decide(
+            run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user
+        )
+        assert await a.get(run.run_id) is run
+        shown.append(run.status)
+        return await finish(own, outcome, **options)
+
+    monkeypatch.setattr(a._store, "finish", late)
+    await a.set_status(run.run_id, RunStatus.success)
+    assert shown == [RunStatus.running]
+    assert run.status is RunStatus.interrupted
+    await agent.cancelled.wait()
+    assert await b.wait(run.run_id, timeout=5) is None
+
+
+async def test_a_task_that_is_over_before_its_success_is_written(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = team
+    run = await a.create_or_reject("t")
+    finish, over = a._store.finish, asyncio.Event()
+
+    async def late(own: Ownership, outcome: Outcome, **options: bool) -> Finish:
+        await over.wait()
+        return await finish(own, outcome, **options)
+
+    monkeypatch.setattr(a._store, "finish", late)
+    may_end = asyncio.Event()
+
+    async def task() -> None:
+        await a.set_status(run.run_id, RunStatus.running)
+        await may_end.wait()
+
+    run.task = asyncio.create_task(task())
+    await wait_until(lambda: run.status is RunStatus.running, description="it runs")
+    telling = asyncio.create_task(a.set_status(run.run_id, RunStatus.success))
+    await asyncio.sleep(0)
+    may_end.set()
+    await run.task
+    over.set()
+    await telling
+    await a.wait(run.run_id, timeout=5)
+    assert run.status is RunStatus.success
+    assert not await a.has_inflight("t")
 
 
 async def test_an_agent_that_swallows_its_cancel_has_not_succeeded(team: list[RunManager]) -> None:

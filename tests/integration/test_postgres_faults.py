@@ -7,6 +7,7 @@ the heartbeat and cancels go on as long as there is a server, and the store work
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Generator
@@ -300,6 +301,28 @@ async def test_a_server_that_stands_still_delays_nobody_for_ever(own_postgres: P
         finally:
             own_postgres.resume()
         assert (await admitted(store, epoch, "v")).holds
+
+
+@pytest.mark.parametrize("made_alone", [True, False])
+async def test_nobody_left_to_hear_of_a_refusal_is_no_complaint(
+    shared_postgres: Database, made_alone: bool
+) -> None:
+    """The caller was cancelled: its call goes on, and is refused."""
+    complaints = list[dict[str, Any]]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with shared_postgres.store() as store:
+        epoch = await store.register(new_worker())
+        own = await running(store, epoch)
+        await store.finish(own, SUCCESS)
+        left = store.save(own, {"n": 1}) if made_alone else admitted(store, epoch + 1000)
+        caller = asyncio.create_task(left)
+        await asyncio.sleep(0)
+        caller.cancel()
+        await asyncio.wait({caller})
+        assert caller.cancelled()
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
 
 
 # ---- strangers, and too few connections ----------------------------------------------------------------

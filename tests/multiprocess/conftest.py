@@ -1,4 +1,5 @@
-"""Real worker processes: on one SQLite file, with a real Redis and without, and on PostgreSQL alone."""
+"""Real worker processes: on one SQLite file, with a real Redis and without, and on PostgreSQL alone,
+with a pooler before it and without."""
 
 from __future__ import annotations
 
@@ -21,8 +22,9 @@ async def fleet(
     shared_postgres: Database,
     namespace: str,
 ) -> AsyncGenerator[Fleet]:
-    if request.param == "postgres":
-        async with fleet_on_postgres(shared_postgres, namespace=namespace) as made:
+    if request.param in {"postgres", "pooler"}:
+        pooler = request.getfixturevalue("shared_pooler") if request.param == "pooler" else None
+        async with fleet_on_postgres(shared_postgres, pooler=pooler, namespace=namespace) as made:
             yield made
         return
     redis = shared_valkey.url if request.param == "redis" else None

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.processes import Fleet, Refused, on_every_store
+from tests.support.processes import Fleet, Refused, everywhere
 
-pytestmark = [pytest.mark.multiprocess, on_every_store]
+pytestmark = [pytest.mark.multiprocess, everywhere]
 
 
 async def test_cancel_from_another_process(fleet: Fleet) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from statistics import median
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.multiprocess
 
-NO_LOOK = {"tick": 600.0, "short_tick": 600.0}
+NO_LOOK: dict[str, Any] = {"tick": 600.0, "short_tick": 600.0}
 """No worker finds by itself what another one has decided."""
 
 

@@ -15,6 +15,7 @@ from tests.support.processes import (
     Fleet,
     Refused,
     WorkerProcess,
+    everywhere,
     fleet_on,
     fleet_on_postgres,
     on_every_store,
@@ -69,7 +70,7 @@ async def test_killed_while_cancelling(fleet: Fleet) -> None:
     assert await free(other, "t")
 
 
-@on_every_store
+@everywhere
 async def test_killed_while_it_was_to_roll_back(fleet: Fleet) -> None:
     """Reported failure 23: a peer finishes the rollback before the next run looks."""
     victim, other = await fleet.of(2)
@@ -93,14 +94,16 @@ async def test_a_restarted_worker_does_not_keep_the_dead_ones_runs(fleet: Fleet)
     assert await reborn.do("status", run=run) == "error"
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "postgres", "pooler"])
 async def short(
     request: pytest.FixtureRequest, tmp_path: Path, shared_postgres: Database
 ) -> AsyncGenerator[Fleet]:
     """With short leases."""
-    on_sqlite = request.param == "sqlite"
+    pooler = request.getfixturevalue("shared_pooler") if request.param == "pooler" else None
     async with (
-        fleet_on(tmp_path, **SHORT) if on_sqlite else fleet_on_postgres(shared_postgres, **SHORT)
+        fleet_on(tmp_path, **SHORT)
+        if request.param == "sqlite"
+        else fleet_on_postgres(shared_postgres, pooler=pooler, **SHORT)
     ) as made:
         yield made
 

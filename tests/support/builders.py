@@ -132,11 +132,12 @@ def _by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
     places = itertools.count(1)
 
     async def ask() -> list[Any]:
-        settings = {"search_path": store._options.schema}
-        cx = await asyncpg.connect(**store._address.arguments(), server_settings=settings)
+        cx = await asyncpg.connect(**store._address.arguments(), statement_cache_size=0)
         try:
-            numbered = re.sub(r"\?", lambda _: f"${next(places)}", sql)
-            return [tuple(row) for row in await cx.fetch(numbered, *args)]
+            async with cx.transaction():  # a pooler that stands in between knows nothing else
+                await cx.execute(f"SET LOCAL search_path TO {store.schema}")
+                numbered = re.sub(r"\?", lambda _: f"${next(places)}", sql)
+                return [tuple(row) for row in await cx.fetch(numbered, *args)]
         finally:
             await cx.close()
 

@@ -68,7 +68,7 @@ class Database:
     @asynccontextmanager
     async def worker(self) -> AsyncGenerator[tuple[str, str]]:
         """(the URL of a role with a worker's rights and no others, a migrated schema with nothing in it)."""
-        name = self._free.pop() if self._free else await self._made()
+        name = self._free.pop() if self._free else await self.made()
         try:
             yield self.as_role(name), name
         finally:
@@ -80,7 +80,8 @@ class Database:
         tables = ", ".join(f"{name}.{table}" for table in TABLES)
         await self.execute(f"TRUNCATE {tables} RESTART IDENTITY")
 
-    async def _made(self) -> str:
+    async def made(self) -> str:
+        """A migrated schema, and a role of the same name with a worker's rights in it."""
         name = f"test_{uuid4().hex[:12]}"
         async with self.connection() as cx:
             await cx.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")

@@ -15,13 +15,17 @@ from typing import Any, Protocol
 import pytest
 
 from tests.support.forked import ROOT, RUNS, Program, fork
+from tests.support.pooler import Pooler
 from tests.support.postgres import Database
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
 
-on_every_store = pytest.mark.parametrize("fleet", ["redis", "store only", "postgres"], indirect=True)
+STORES = ["redis", "store only", "postgres"]
+on_every_store = pytest.mark.parametrize("fleet", STORES, indirect=True)
 """Beside the others on PostgreSQL. There nothing proves a worker dead before its lease has run out: a test
 of what is sooner is not for it."""
+everywhere = pytest.mark.parametrize("fleet", [*STORES, "pooler"], indirect=True)
+"""And behind a pooler in transaction mode."""
 
 WORKER = Program("tests.support.worker_process:run", preload=RUNS, path=str(ROOT))
 
@@ -194,7 +198,17 @@ async def fleet_on(folder: Path, redis: str | None = None, **overrides: Any) -> 
 
 
 @asynccontextmanager
-async def fleet_on_postgres(database: Database, **overrides: Any) -> AsyncGenerator[Fleet]:
-    """As a role with a worker's rights. Without Redis, they hear each other by NOTIFY."""
+async def fleet_on_postgres(
+    database: Database, *, pooler: Pooler | None = None, **overrides: Any
+) -> AsyncGenerator[Fleet]:
+    """As a role with a worker's rights. Without Redis, they hear each other by NOTIFY. With a pooler, that
+    has an address of its own."""
     async with database.worker() as (url, schema), AsyncExitStack() as stack:
-        yield Fleet({**QUICK, "store": url, "postgres_schema": schema, **overrides}, stack)
+        settings: dict[str, Any] = {**QUICK, "store": url, "postgres_schema": schema}
+        if pooler is not None:
+            settings |= {
+                "store": pooler.through(url),
+                "postgres_statement_cache": 0,
+                "postgres_notify_url": url,
+            }
+        yield Fleet({**settings, **overrides}, stack)

@@ -237,6 +237,16 @@ def test_an_id_that_one_lost_admission_got_another_one_cannot_get() -> None:
     assert not search([*lost, *ended, refused], budget=5).linearizable
 
 
+@pytest.mark.parametrize("status", ["interrupted", "success", "error"])
+def test_a_lost_admission_may_want_the_id_of_a_run_that_has_ended(status: str) -> None:
+    """How it ended is not asked for any more then, and contradicts no answer of before."""
+    lost = op("admit", 0, None, None, outcome="unknown", candidates=("r",))
+    ended = [op("began", 3, 3, fence=1), op("stopped", 4, 4, args={"outcome": status})]
+    told = op("wait", 5, 6, answer={"status": status})
+    ops = [lost, op("admit", 1, 2), *ended, told, op("admit", 7, 8, "s")]
+    assert search(ops, budget=5).linearizable
+
+
 def test_a_worker_may_die_between_its_decision_and_letting_go_of_the_thread() -> None:
     """Another run asks to replace the one that is decided and still holds: it finds that too late to stop."""
     lines = [

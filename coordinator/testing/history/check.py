@@ -18,8 +18,8 @@ def check(
 ) -> Report:
     """Prove the properties of a history, or say where they do not hold.
 
-    `bound` (s): everything is settled so long after the last fault. `budget` (s): for the search of
-    one thread; a thread that is not decided within it is a finding.
+    `bound` (s): everything is settled so long after the last fault. `budget` (s of processor time): for the
+    search of one thread; a thread that is not decided within it is a finding.
     """
     history = in_order(lines)
     findings: list[Finding] = list(of_history(history, audit))

@@ -40,7 +40,8 @@ class Relevance:
             elif self._asked[run.run] & ~placed:
                 runs.append(Run(run.run, run.worker, run.status, settled=True))
             elif self._wanted[run.run] & ~also:
-                runs.append(Run(run.run, "", "success", settled=True))
+                end = min(self._ends.get(run.run, ENDS), default="")  # one for all that are possible
+                runs.append(Run(run.run, "", end, settled=True))
         return state._replace(runs=tuple(runs))
 
 

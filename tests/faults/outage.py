@@ -1,0 +1,90 @@
+"""A store that nobody can work with for a while, whatever it stands on."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from abc import abstractmethod
+from collections.abc import AsyncGenerator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import ClassVar
+
+from tests.faults.fault import Fault
+from tests.faults.stage import PATIENCE, Stage
+
+
+class Outage(Fault):
+    """Shorter than a lease lasts."""
+
+    expects = "nothing acknowledged is lost, nobody is buried, a run passes within 1 s of its end"
+    over: ClassVar[str]
+    """What is measured: until a run passes that is admitted after the end."""
+    bound: ClassVar[float] = 1.0
+
+    async def strike(self, stage: Stage) -> None:
+        before = await stage.living()
+        stage.test.fault("store_down", fault=self.name)
+        async with self.lasting(stage):
+            pass
+        since = time.monotonic()
+        stage.test.fault("store_up", fault=self.name)
+        await passes(stage, since, f"{self.over}: a run passes", self.bound)
+        if await stage.living() != before:
+            stage.violation(f"a worker was buried or registered anew: {self.name}")
+
+    @abstractmethod
+    def lasting(self, stage: Stage) -> AbstractAsyncContextManager[None]:
+        """Begins, lasts, and is over at the end of the block."""
+
+
+async def passes(stage: Stage, since: float, what: str, bound: float) -> None:
+    stage.probes += 1
+    slot = stage.rng.choice(stage.slots)
+    until, last = since + PATIENCE, Exception()
+    while time.monotonic() < until:
+        try:
+            await slot.live.do("round_trip", thread=f"round-{stage.leg}-{stage.probes}")
+        except Exception as error:  # noqa: BLE001 - whatever it says: again, until the time is over
+            last = error
+            stage.probes += 1
+            await asyncio.sleep(0.02)
+        else:
+            stage.book.measure(what, time.monotonic() - since, bound)
+            return
+    stage.violation(f"{what}: not within {PATIENCE} s: {last!r}")
+
+
+class Full(Outage):
+    """A file takes what is left of the small file system that the store is on."""
+
+    name = "disk full"
+    expects = "errors and no lies while it is full; a run passes within 1 s of its end; the data stay sound"
+    over = "disk with space again"
+    lasts = 4.0
+
+    @asynccontextmanager
+    async def lasting(self, stage: Stage) -> AsyncGenerator[None]:
+        ballast = stage.disk / "ballast"
+        with ballast.open("wb", buffering=0) as file:
+            for size in (1 << 16, 1 << 10):
+                await asyncio.to_thread(_fill, file.fileno(), size)
+        refused_before = self._refused(stage)
+        await asyncio.sleep(2.0)
+        stage.book.counts["calls that met a full disk"] += self._refused(stage) - refused_before
+        ballast.unlink()
+        yield
+
+    def _refused(self, stage: Stage) -> int:
+        return sum(
+            path.read_bytes().count(b'"StoreUnavailable"')
+            for path in stage.folder.glob(f"{stage.leg}-*.jsonl")
+        )
+
+
+def _fill(fd: int, size: int) -> None:
+    try:
+        while os.write(fd, b"x" * size):
+            pass
+    except OSError:
+        return
