@@ -57,7 +57,7 @@ def small_disk() -> Generator[SmallDisk]:
         except FileNotFoundError:
             mounted = False
         if not mounted:
-            pytest.skip("NOT RUN: needs root, to mount a small tmpfs")
+            pytest.skip("a small tmpfs cannot be mounted here: that needs root")
         yield SmallDisk(folder)
         subprocess.run(["umount", "--lazy", name], check=True)
 
