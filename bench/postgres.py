@@ -33,6 +33,7 @@ from stores.states import RunStatus
 
 SCALE = float(os.environ.get("COORDINATOR_BENCH_SCALE", "1"))
 AT_ONCE = 50
+TURNS = 10
 _BENCH = "postgres"
 _SETTLES = 1.5  # s, until the server's statistics show what was done
 
@@ -211,6 +212,7 @@ _Rival = tuple[PostgresStore, int, str]
 async def _contended(server: str, rounds: int) -> list[Measure]:
     """Five workers with ten connections each ask for one thread, or for fifty that are held: the same work
     without the contention. A sixth one works on threads of its own meanwhile."""
+    del rounds
     count, wrong = scaled(10_000, 100), 0
     meanwhile, apart = list[float](), list[float]()
     async with _database(server) as url, _stores(url, 6, 10) as (aside, *stores):
@@ -221,10 +223,10 @@ async def _contended(server: str, rounds: int) -> list[Measure]:
         each: list[_Rival] = [(*who, f"held-{at}-{n}") for at, who in enumerate(asking) for n in range(10)]
         for rival in each:
             assert await _try(*rival) is not None
-        for _ in range(rounds):  # in turns: the machine is shared
-            for rivals, latencies in ((together, meanwhile), (each, apart)):
+        for _ in range(TURNS):  # the machine is shared: what is compared takes turns
+            for rivals, latencies, part in ((together, meanwhile, 1.0), (each, apart, 0.1)):
                 with _watched(aside, mine, latencies) as watching:
-                    for _ in range(count // rounds):
+                    for _ in range(round(count * part) // TURNS):
                         won = await _round(rivals)
                         wrong += len(won) != (rivals is together)
                 await watching
