@@ -240,8 +240,9 @@ async def test_an_admission_that_was_faster_is_a_run_like_any_other(
     assert run.status is RunStatus.success
 
 
+@pytest.mark.parametrize("thread_id", ["t", "t2"], ids=["it waits", "it runs"])
 async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
-    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch, thread_id: str
 ) -> None:
     """Else its task would outlive its worker: nobody has told it to stop."""
     _, deaf = await running(alone, "t", Agent(stubborn=True))
@@ -256,20 +257,22 @@ async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
 
     async def meanwhile(*args: Any, **kwargs: Any) -> Any:
         go_on.set()
-        await late.started.wait()
+        await asyncio.wait([admitting])
+        if thread_id != "t":
+            await late.started.wait()
         return await decide(*args, **kwargs)
 
     monkeypatch.setattr(alone._store, "admit", slowly)
     monkeypatch.setattr(alone._store, "decide", meanwhile)
-    admitting = asyncio.create_task(launched(alone, "t2", late))
+    admitting = asyncio.create_task(launched(alone, thread_id, late, multitask_strategy="enqueue"))
     await reached.wait()
     await alone.drain(grace=0)
     run, _ = await admitting
-    assert late.cancels == 1
-    receipt = await alone.receipt(run.run_id)
-    assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
     deaf.may_stop.set()
     await deaf.stopped.wait()
+    assert not run.task_active
+    row = (await alone.explain(run.run_id)).run
+    assert (row.status, row.cancel_cause, row.settled) == ("interrupted", "shutdown", True)
 
 
 async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(
