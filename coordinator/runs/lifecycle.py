@@ -174,13 +174,18 @@ class Lifecycle:
             written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
             return written, await self._delivery.standing(run_id)
 
+        self._registry.taking_back(
+            run_id
+        )  # it may get its turn first, and is dropped: nobody executes it anew
         try:
             written, standing = await self._outbox.deliver(
                 run_id, self._worker.epoch, what, unless_lost, patient=patient
             )
         except LeaseLost as error:
+            self._registry.taken_back(run_id)
             self._settlement.lose(entry, str(error))
             return
+        self._registry.taken_back(run_id)
         if entry.lost:
             return
         if standing is not None:

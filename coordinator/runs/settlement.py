@@ -28,6 +28,7 @@ from coordinator.telemetry.events import RunForced, RunLost, RunSettled
 from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
 from stores.rows import Claimed, Finish, Outcome, Ownership
+from stores.states import OPEN
 
 logger = logging.getLogger(__name__)
 
@@ -162,7 +163,7 @@ class Settlement:
             return
         if entry.own is None and entry.open:
             await self._leave_line(entry)
-        if entry.own is None:  # it never held the thread: its decision settled it
+        if entry.own is None:  # it never held the thread: its decision settled it, or another worker does
             self.settled(entry, entry.record.status, entry.record.error)
             return
         if entry.forced:
@@ -185,25 +186,33 @@ class Settlement:
         await self._line.pass_on(entry.record.thread_id, finish.next_home)
 
     async def _leave_line(self, entry: Entry) -> None:
-        """Its task was over before its turn came. It may have been given the thread just now."""
+        """Its task was over before its turn came. It may have been given the thread just now, here or, where
+        it was handed over, on another worker: that one's it is then."""
         record, epoch, outcome = entry.record, self._worker.epoch, entry.outcome or fallback(entry)
-        leaving = self._worker.drain_event.is_set()
+        cause = Cause.shutdown if self._worker.drain_event.is_set() else Cause.disconnect
+        end = Abort(outcome.status, CancelAction.interrupt, cause, "its task ended before its turn")
         decision = await self._persist(
             entry,
             lambda: self._store.decide(
                 record.run_id,
-                outcome.status,
-                action=CancelAction.interrupt,
-                cause=Cause.shutdown if leaving else Cause.disconnect,
-                reason="its task ended before its turn",
+                end.status,
+                action=end.action,
+                cause=end.cause,
+                reason=end.reason,
                 error=outcome.error,
+                while_waiting=True,
             ),
         )
         if decision is None:
             return
-        record.status, record.error = decision.status, decision.error
-        if decision.owner_epoch == epoch and not decision.settled:
+        if decision.owner_epoch not in (None, epoch):
+            self.hand_over(entry)
+        elif decision.owner_epoch == epoch and not decision.settled:
             entry.take_thread(Claimed(record.run_id, decision.fence), epoch)
+            if end.status is RunStatus.interrupted:
+                entry.unwritten = entry.unwritten or end
+        if decision.status not in OPEN:
+            record.status, record.error = decision.status, decision.error
 
     async def _refence(self, entry: Entry) -> None:
         """The task did not stop: make its fence stale in the store before the thread is free."""

@@ -138,6 +138,80 @@ async def test_its_old_home_hears_of_it_when_it_is_over(
         assert await waiting == 1
 
 
+async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old home has not heard that another worker executes it, when the task that waits there is over."""
+    agent, unheard = Agent(returns=1), asyncio.Event()
+
+    async def never(*args: Any) -> Any:
+        await unheard.wait()
+        raise StoreUnavailable("it is away")
+
+    async with gateway(tmp_path, agent=Agent()) as home, gateway(tmp_path, agent=agent) as heir:
+        _, holder = await running(heir, "t")
+        run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue")
+        home.launch(run)
+        for name in ("tick", "standing", "claim"):
+            monkeypatch.setattr(home._store, name, never)
+        waiting = asyncio.create_task(home.wait(run.run_id, timeout=20))
+        await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
+        holder.may_end.set()
+        async with asyncio.timeout(10):
+            await agent.started.wait()
+        assert run.task is not None
+        run.task.cancel()
+        await asyncio.wait([run.task])
+        entry = home._parts.registry.entry(run.run_id)
+        await wait_until(lambda: entry is None or entry.settled.is_set(), description="it is over at home")
+        assert agent.running
+        agent.may_end.set()
+        assert await waiting == 1
+        unheard.set()
+
+
+async def test_one_that_was_cleaned_up_while_it_waited_is_not_taken_over_by_its_own_home(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end is owed while the store is away, and its turn comes first."""
+    agent, away = Agent(), asyncio.Event()
+    async with gateway(tmp_path, agent=agent) as home, gateway(tmp_path) as other:
+        _, holder = await running(other, "t")
+        run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue")
+        home.launch(run)
+        store: Any = home._store
+        claim, update_status, claimed = store.claim, store.update_status, asyncio.Event()
+
+        async def when_back(*args: Any, **kwargs: Any) -> Any:
+            if not away.is_set():
+                raise StoreUnavailable("it is away")
+            return await update_status(*args, **kwargs)
+
+        async def seen(*args: Any, **kwargs: Any) -> Any:
+            answer = await claim(*args, **kwargs)
+            claimed.set()
+            return answer
+
+        monkeypatch.setattr(store, "update_status", when_back)
+        monkeypatch.setattr(store, "claim", seen)
+        await home.cleanup(run.run_id, delay=0)
+        holder.may_end.set()
+        async with asyncio.timeout(10):
+            while not (await other.explain(run.run_id)).run.holds_thread:
+                await claimed.wait()
+                claimed.clear()
+        away.set()
+        await wait_until(
+            lambda: settled(other, run.run_id), description="its end is written, and its thread is free"
+        )
+        assert not agent.started.is_set()
+        agent.may_end.set()
+
+
+async def settled(manager: RunManager, run_id: str) -> bool:
+    return (await manager.explain(run_id)).run.settled
+
+
 def handed_over(cx: Any, run_id: str, now: int) -> None:
     cx.execute("UPDATE runs SET home_epoch = NULL, updated_at = ? WHERE run_id = ?", (now, run_id))
 
