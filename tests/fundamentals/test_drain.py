@@ -301,6 +301,33 @@ async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(
     assert await alone.wait(run.run_id, timeout=5) == "done"
 
 
+@on_every_store
+async def test_whom_the_store_did_not_let_end_is_ended_when_it_is_back(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its worker has drained and lives on: nobody else would end it."""
+    a, b = team
+    await running(b, "t")
+    run = await a.create_or_reject("t", multitask_strategy="enqueue")
+    decide, back = a._store.decide, asyncio.Event()
+
+    async def away(*args: Any, **kwargs: Any) -> Any:
+        if not back.is_set():
+            raise StoreUnavailable("it is away")
+        return await decide(*args, **kwargs)
+
+    monkeypatch.setattr(a._store, "decide", away)
+    await a.drain(grace=0)
+    back.set()
+
+    async def settled() -> bool:
+        return (await b.explain(run.run_id)).run.settled
+
+    await wait_until(settled, description="it is ended")
+    row = (await b.explain(run.run_id)).run
+    assert (row.status, row.cancel_cause) == ("interrupted", "shutdown")
+
+
 async def forced(a: RunManager, b: RunManager, run_id: str) -> None:
     began = time.monotonic()
     await a.drain(grace=0)
