@@ -51,7 +51,7 @@ class Delivery:
         for child in decision.children:
             await self.deliver(child)
         entry = self._registry.entry(decision.run_id)
-        if entry is not None:
+        if entry is not None and not self._is_elsewhere(entry, decision):
             await self.tell(entry, decision)
             return
         self._registry.remind(decision.run_id)
@@ -109,17 +109,19 @@ class Delivery:
             if entry.own is None:  # its thread was deleted: its turn will never come
                 self._settlement.lose(entry, "the run was deleted while it waited")
             return
-        self.hold(entry, standing)
-        if entry.own is None and self._is_theirs(standing):
-            self._settlement.hand_over(entry)
-        elif standing.status not in OPEN:
+        if not self._is_elsewhere(entry, standing) and standing.status not in OPEN:
             self._tell(entry, standing)
 
-    def _is_theirs(self, standing: Decision) -> bool:
-        """Another worker executes the run, or has executed it; one that was ended in line is nobody's."""
-        if self._worker.epoch in (standing.owner_epoch, standing.home_epoch):
+    def _is_elsewhere(self, entry: Entry, standing: Decision) -> bool:
+        """Another worker executes the run, or has executed it; one that was ended in line is nobody's. Then
+        the entry is of a run that was handed over, and lets go of it."""
+        self.hold(entry, standing)
+        if entry.own is not None or self._worker.epoch in (standing.owner_epoch, standing.home_epoch):
             return False
-        return standing.status in OPEN or standing.owner_epoch is not None
+        if standing.status not in OPEN and standing.owner_epoch is None:
+            return False
+        self._settlement.hand_over(entry)
+        return True
 
     def _told(self, entry: Entry) -> bool:
         """It is over, or was told before and only has to stop."""

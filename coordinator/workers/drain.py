@@ -19,7 +19,7 @@ from coordinator.workers.worker import Worker
 from stores.base import DecisionStore, WorkerStore
 from stores.errors import CoordinatorError
 from stores.rows import AskedToDrain, DrainWish, HandedOver
-from stores.states import WorkerState
+from stores.states import OPEN, WorkerState
 
 logger = logging.getLogger(__name__)
 
@@ -201,17 +201,28 @@ class Drain:
             self._settlement.conclude_soon(entry, None)
             return
         try:
-            decision = await self._store.decide(
-                entry.record.run_id,
-                _LEAVING.status,
-                action=_LEAVING.action,
-                cause=_LEAVING.cause,
-                reason=_LEAVING.reason,
-            )
-            if decision is not None:
-                await self._delivery.deliver(decision)
+            if (
+                entry.own is None
+            ):  # only while it waits: where it was handed over, it may be executed elsewhere
+                await self._end(entry, while_waiting=True)
+            if entry.own is not None and entry.open:
+                await self._end(entry, while_waiting=False)
         except CoordinatorError as error:
             logger.warning("Run %r could not be ended at shutdown: %s", entry.record.run_id, error)
+
+    async def _end(self, entry: Entry, *, while_waiting: bool) -> None:
+        decision = await self._store.decide(
+            entry.record.run_id,
+            _LEAVING.status,
+            action=_LEAVING.action,
+            cause=_LEAVING.cause,
+            reason=_LEAVING.reason,
+            while_waiting=while_waiting,
+        )
+        if decision is not None and decision.status in OPEN:
+            self._delivery.read(entry, decision)
+        elif decision is not None:
+            await self._delivery.deliver(decision)
 
 
 async def _all_ended(entries: list[Entry]) -> None:

@@ -16,6 +16,7 @@ from coordinator import (
     RunContext,
     RunFailed,
     RunManager,
+    RunRecord,
     RunStatus,
     Settings,
     StoreUnavailable,
@@ -138,27 +139,39 @@ async def test_its_old_home_hears_of_it_when_it_is_over(
         assert await waiting == 1
 
 
-async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The old home has not heard that another worker executes it, when the task that waits there is over."""
-    agent, unheard = Agent(returns=1), asyncio.Event()
+@asynccontextmanager
+async def executed_elsewhere(
+    folder: Path, agent: Agent, patch: pytest.MonkeyPatch
+) -> AsyncGenerator[tuple[RunManager, RunManager, RunRecord]]:
+    """(the old home of a run, its heir, the run): what the home asks about it has no answer."""
+    unheard = asyncio.Event()
 
     async def never(*args: Any) -> Any:
         await unheard.wait()
         raise StoreUnavailable("it is away")
 
-    async with gateway(tmp_path, agent=Agent()) as home, gateway(tmp_path, agent=agent) as heir:
+    async with gateway(folder, agent=Agent()) as home, gateway(folder, agent=agent) as heir:
         _, holder = await running(heir, "t")
         run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue")
         home.launch(run)
         for name in ("tick", "standing", "claim"):
-            monkeypatch.setattr(home._store, name, never)
-        waiting = asyncio.create_task(home.wait(run.run_id, timeout=20))
+            patch.setattr(home._store, name, never)
         await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
         holder.may_end.set()
         async with asyncio.timeout(10):
             await agent.started.wait()
+        yield home, heir, run
+        agent.may_end.set()
+        unheard.set()
+
+
+async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The old home has not heard that another worker executes it, when the task that waits there is over."""
+    agent = Agent(returns=1)
+    async with executed_elsewhere(tmp_path, agent, monkeypatch) as (home, _, run):
+        waiting = asyncio.create_task(home.wait(run.run_id, timeout=20))
         assert run.task is not None
         run.task.cancel()
         await asyncio.wait([run.task])
@@ -167,7 +180,27 @@ async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
         assert agent.running
         agent.may_end.set()
         assert await waiting == 1
-        unheard.set()
+
+
+async def test_nor_is_the_leaving_of_its_old_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    agent = Agent(returns=1)
+    async with executed_elsewhere(tmp_path, agent, monkeypatch) as (home, heir, run):
+        await home.drain(grace=0)
+        assert agent.running
+        agent.may_end.set()
+        assert await heir.wait(run.run_id, timeout=10) == 1
+
+
+async def test_a_cancel_at_its_old_home_is_told_where_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, told = Agent(), list[int]()
+    async with executed_elsewhere(tmp_path, agent, monkeypatch) as (home, heir, run):
+        monkeypatch.setattr(home._notifier, "notify_worker", lambda epoch, signal: told.append(epoch))
+        assert await home.cancel(run.run_id)
+        assert told == [heir.epoch]
+        async with asyncio.timeout(10):
+            await agent.stopped.wait()  # by its tick
 
 
 async def test_one_that_was_cleaned_up_while_it_waited_is_not_taken_over_by_its_own_home(
