@@ -125,7 +125,7 @@ def claim(cx: sqlite3.Connection, thread_id: str, epoch: int, now: int) -> Claim
     queue_due(cx, thread_id, now)
     here = {"epoch": epoch, "thread": thread_id}
     busy = cx.execute(
-        "SELECT run_id, fence, owner_epoch = :epoch AND home_epoch IS NOT NULL AND status = 'pending'"
+        "SELECT run_id, fence, owner_epoch = :epoch AND home_epoch IS NOT NULL AND started_at IS NULL"
         f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT} AND NOT ({WAITS})"
         " ORDER BY holds_thread DESC LIMIT 1",
         here,

@@ -10,6 +10,7 @@ from stores.rows import Claimed, Ownership
 from stores.states import RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
+    ENDED,
     SUCCESS,
     StoreClock,
     admitted,
@@ -49,6 +50,21 @@ class WaitingLines(StoreCase):
         assert claimed == await store.claim("t", epoch=me) == Claimed(run_id, 2)
         assert await store.claim("t", epoch=peer) is None
         await store.start(Ownership(run_id, "t", me, 2), None)
+        assert await store.claim("t", epoch=me) is None
+
+    async def test_also_where_it_was_decided_before_it_started(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        """Whoever has not heard the first answer would let the thread be held for ever."""
+        first = await holding(store, me)
+        run_id = await waiting(store, me)
+        await store.finish(first, SUCCESS)
+        claimed = await store.claim("t", epoch=me)
+        assert claimed is not None
+        await cancel(store, run_id)
+        assert await store.claim("t", epoch=me) == claimed
+        own = Ownership(run_id, "t", me, claimed.fence)
+        assert (await store.finish(own, ENDED)).status is RunStatus.interrupted
         assert await store.claim("t", epoch=me) is None
 
     async def test_nothing_is_claimed_while_somebody_holds(self, store: CoordinationStore, me: int) -> None:

@@ -294,7 +294,7 @@ BEGIN
     SELECT t.fence + 1 INTO v_fence FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE;
     v_now := rc.clock(_now);
     PERFORM rc.queue_due(_thread_id, v_now);
-    SELECT r.run_id, r.fence, owner_epoch = _epoch AND home_epoch IS NOT NULL AND status = 'pending'
+    SELECT r.run_id, r.fence, owner_epoch = _epoch AND home_epoch IS NOT NULL AND started_at IS NULL
         INTO run_id, fence, v_mine FROM rc.runs r
         WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
           AND NOT (status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
