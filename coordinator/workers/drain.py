@@ -124,7 +124,7 @@ class Drain:
         await self._within(DECIDE, _all_ended(self._registry.unsettled()))
         for entry in self._registry.unsettled():
             self._tell_who_came_late(entry)
-            if entry.stopped:  # the store did not let it end: that is owed now
+            if entry.stopped or entry.own is None:  # the store did not let it end: that is owed now
                 self._settlement.conclude_soon(entry, None)
             else:
                 self._settlement.force(entry)

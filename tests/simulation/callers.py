@@ -150,7 +150,7 @@ class Callers:
         if record.already_admitted:
             return
         if portable:
-            self._world.habits[record.run_id] = habits
+            self._world.habits.setdefault(record.run_id, habits)  # it may be executed elsewhere by now
             process.manager.launch(record)
         else:
             self._start(process, record, habits, old_style=old_style)
@@ -185,7 +185,7 @@ class Callers:
             )
 
     def _start(self, process: Process, record: Any, habits: Habits, *, old_style: bool) -> None:
-        self._world.habits[record.run_id] = habits
+        self._world.habits.setdefault(record.run_id, habits)
         agent = Agent(process, habits)
         if old_style:
             record.task = process.loop.create_task(agent.old_style(record), name="old style run")
