@@ -27,7 +27,7 @@ from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunForced, RunLost, RunSettled
 from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
-from stores.rows import Claimed, Finish, Outcome, Ownership
+from stores.rows import Claimed, Decision, Finish, Outcome, Ownership
 from stores.states import OPEN
 
 logger = logging.getLogger(__name__)
@@ -172,6 +172,8 @@ class Settlement:
             await self._try_again(entry)
         await self._write_unwritten(entry)
         finish, end = await self._finish(entry)
+        if finish.decision is not None:
+            self._hint_at_children(finish.decision)
         if finish.undo:
             finish = await self._undo(entry, end)
         elif finish.lost and finish.decision is None:
@@ -205,6 +207,7 @@ class Settlement:
         )
         if decision is None:
             return
+        self._hint_at_children(decision)
         if decision.owner_epoch not in (None, epoch):
             self.hand_over(entry)
         elif decision.owner_epoch == epoch and not decision.settled:
@@ -213,6 +216,15 @@ class Settlement:
                 entry.unwritten = entry.unwritten or end
         if decision.status not in OPEN:
             record.status, record.error = decision.status, decision.error
+
+    def _hint_at_children(self, decision: Decision) -> None:
+        """Those that a run took along are decided over; their workers would find that at a tick."""
+        for child in decision.children:
+            home = child.owner_epoch if child.owner_epoch is not None else child.home_epoch
+            if home is not None:
+                signal = Signal(kind="cancel", thread_id=child.thread_id, run_id=child.run_id)
+                self._notifier.notify_worker(home, signal)
+            self._hint_at_children(child)
 
     async def _refence(self, entry: Entry) -> None:
         """The task did not stop: make its fence stale in the store before the thread is free."""

@@ -192,25 +192,23 @@ class Drain:
     # -- decisions
 
     async def _decide_over(self, entries: Iterable[Entry]) -> None:
-        await self._within(DECIDE, asyncio.gather(*(self._decide(entry) for entry in entries)))
+        await self._within(DECIDE, asyncio.gather(*(self._end(entry) for entry in entries)))
 
-    async def _decide(self, entry: Entry) -> None:
+    async def _end(self, entry: Entry) -> None:
         if entry.settled.is_set() or entry.lost:
             return
         if entry.stopped and not entry.open:  # decided by its own code, be it only on the record
             self._settlement.conclude_soon(entry, None)
             return
         try:
-            if (
-                entry.own is None
-            ):  # only while it waits: where it was handed over, it may be executed elsewhere
-                await self._end(entry, while_waiting=True)
+            if entry.own is None:  # where it was handed over, it may be executed elsewhere by now
+                await self._decide(entry, while_waiting=True)
             if entry.own is not None and entry.open:
-                await self._end(entry, while_waiting=False)
+                await self._decide(entry, while_waiting=False)
         except CoordinatorError as error:
             logger.warning("Run %r could not be ended at shutdown: %s", entry.record.run_id, error)
 
-    async def _end(self, entry: Entry, *, while_waiting: bool) -> None:
+    async def _decide(self, entry: Entry, *, while_waiting: bool) -> None:
         decision = await self._store.decide(
             entry.record.run_id,
             _LEAVING.status,

@@ -43,8 +43,12 @@ async def test_so_does_a_time_limit(team: list[RunManager]) -> None:
     assert agent.cancels == 1
 
 
-async def test_a_parent_that_fails(team: list[RunManager]) -> None:
+async def test_a_parent_that_fails(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = team
+    hints: list[tuple[int, str]] = []
+    monkeypatch.setattr(
+        a._notifier, "notify_worker", lambda epoch, signal: hints.append((epoch, signal.run_id))
+    )
     parent, go_on = await a.create_or_reject("t"), asyncio.Event()
 
     async def fails(_: object) -> None:
@@ -57,6 +61,7 @@ async def test_a_parent_that_fails(team: list[RunManager]) -> None:
     go_on.set()
     assert await a.wait(child.run_id, timeout=5) is None
     assert await cause_of(a, child.run_id) == "parent"
+    assert hints == [(b.epoch, child.run_id)], "its worker need not wait for a tick"
 
 
 async def test_a_parent_that_had_to_be_forced(tmp_path: Path) -> None:
