@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import ParentEnded, RunManager, RunNotFound, RunStatus
+from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, running
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -45,10 +46,12 @@ async def test_so_does_a_time_limit(team: list[RunManager]) -> None:
 
 async def test_a_parent_that_fails(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = team
-    hints: list[tuple[int, str]] = []
-    monkeypatch.setattr(
-        a._notifier, "notify_worker", lambda epoch, signal: hints.append((epoch, signal.run_id))
-    )
+    hints = list[tuple[int, str | None]]()
+
+    def hint(epoch: int, signal: Signal) -> None:
+        hints.append((epoch, signal.run_id))
+
+    monkeypatch.setattr(a._notifier, "notify_worker", hint)
     parent, go_on = await a.create_or_reject("t"), asyncio.Event()
 
     async def fails(_: object) -> None:

@@ -22,6 +22,7 @@ from coordinator import (
     StoreUnavailable,
     open_coordinator,
 )
+from coordinator.notifier import Signal
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, running
 from tests.support.teams import QUICK
@@ -196,7 +197,12 @@ async def test_a_cancel_at_its_old_home_is_told_where_it_runs(
 ) -> None:
     agent, told = Agent(), list[int]()
     async with executed_elsewhere(tmp_path, agent, monkeypatch) as (home, heir, run):
-        monkeypatch.setattr(home._notifier, "notify_worker", lambda epoch, signal: told.append(epoch))
+
+        def hint(epoch: int, signal: Signal) -> None:
+            del signal
+            told.append(epoch)
+
+        monkeypatch.setattr(home._notifier, "notify_worker", hint)
         assert await home.cancel(run.run_id)
         assert told == [heir.epoch]
         async with asyncio.timeout(10):
