@@ -51,7 +51,7 @@ class Delivery:
         for child in decision.children:
             await self.deliver(child)
         entry = self._registry.entry(decision.run_id)
-        if entry is not None and not self._is_elsewhere(entry, decision):
+        if entry is not None and not self._let_go(entry, decision):
             await self.tell(entry, decision)
             return
         self._registry.remind(decision.run_id)
@@ -109,12 +109,12 @@ class Delivery:
             if entry.own is None:  # its thread was deleted: its turn will never come
                 self._settlement.lose(entry, "the run was deleted while it waited")
             return
-        if not self._is_elsewhere(entry, standing) and standing.status not in OPEN:
+        if not self._let_go(entry, standing) and standing.status not in OPEN:
             self._tell(entry, standing)
 
-    def _is_elsewhere(self, entry: Entry, standing: Decision) -> bool:
-        """Another worker executes the run, or has executed it; one that was ended in line is nobody's. Then
-        the entry is of a run that was handed over, and lets go of it."""
+    def _let_go(self, entry: Entry, standing: Decision) -> bool:
+        """True = another worker executes the run, or has executed it: it was handed over, and its entry
+        here lets go of it. One that was ended in line is nobody's."""
         self.hold(entry, standing)
         if entry.own is not None or self._worker.epoch in (standing.owner_epoch, standing.home_epoch):
             return False

@@ -186,7 +186,7 @@ BUGS = (
     # -- drain
     bug("a-wish-is-not-heeded", (_DRAIN + "heed", "if wish != self._heeded:", "if 0:")),
     bug("the-store-is-not-told", (_DRAIN + "_run", "await self._take_leave()", "pass")),
-    bug("handed-over-and-kept", (_DELIVERY + "_is_elsewhere", "self._settlement.hand_over(entry)", "pass")),
+    bug("handed-over-and-kept", (_DELIVERY + "_let_go", "self._settlement.hand_over(entry)", "pass")),
     bug("handed-over-is-over", (_SETTLEMENT + "hand_over", "entry.lost = entry.handed_over = True", "pass")),
     bug(
         "taken-over-and-not-run",
