@@ -78,7 +78,7 @@ def run_machine(over: Over, open_store: OpenStore, examples: int) -> None:
     )
 
 
-@pytest.mark.timeout(3600 if EXAMPLES else 60)
+@pytest.mark.timeout(3600 if EXAMPLES else 300)
 @pytest.mark.parametrize(
     ("over", "open_store", "examples"),
     [
@@ -93,7 +93,7 @@ def test_the_store_does_what_the_model_does(over: Over, open_store: OpenStore, e
     run_machine(over, open_store, examples)
 
 
-@pytest.mark.timeout(3600 if EXAMPLES else 120)
+@pytest.mark.timeout(3600 if EXAMPLES else 300)
 @pytest.mark.parametrize("over", [machine_over, passing_machine_over], ids=["runs", "threads"])
 def test_so_does_postgres(over: Over, shared_postgres: Database) -> None:
     run_machine(over, postgres(shared_postgres), 10)

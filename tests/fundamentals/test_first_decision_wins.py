@@ -117,6 +117,7 @@ async def test_an_agent_that_swallows_its_cancel_has_not_succeeded(team: list[Ru
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("untraced")
 async def test_ten_thousand_interleavings() -> None:
     """Reported failure 6: an acknowledged cancel never ends in success, and the other way round."""
