@@ -78,6 +78,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "modes": {"a number": 7, "an empty one": [""], "a line end": "a\nb", "numbers": [1]},
     "checkpoint": {"text": "c", "a dict": {}, "an empty id": CheckpointRef("")},
     "instant": {"a number": 7, "nonsense": "yesterday"},
+    "epoch": {"text": "1", "a bool": True, "negative": -1, "beyond 63 bits": 2**63},
 }
 
 COUNTED = {
@@ -208,6 +209,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "cleanup": ({"run_id": "r", "delay": 0}, {"run_id": "id", "delay": "needed seconds"}),
     "shutdown": ({}, {"timeout": "seconds"}),
     "drain": ({}, {"grace": "seconds"}),
+    "ask_to_drain": ({}, {"epoch": "epoch", "grace": "seconds"}),
     "disconnected": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
 }
 RENAMED = {("update_model_name", "name"): "model_name"}
