@@ -111,6 +111,11 @@ class Decision(NamedTuple):
     error: str | None = None
     children: tuple[Decision, ...] = ()
 
+    @property
+    def worker(self) -> int | None:
+        """The epoch of whoever executes the run, or in whose line it waits."""
+        return self.owner_epoch if self.owner_epoch is not None else self.home_epoch
+
 
 class Admission(NamedTuple):
     """The answer of admit and insert. `fence` is 0 while the run waits.

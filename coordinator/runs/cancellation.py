@@ -55,7 +55,7 @@ class Delivery:
             await self.tell(entry, decision)
             return
         self._registry.remind(decision.run_id)
-        home = decision.owner_epoch if decision.owner_epoch is not None else decision.home_epoch
+        home = decision.worker
         signal = Signal(kind="cancel", thread_id=decision.thread_id, run_id=decision.run_id)
         if home is not None and home != self._worker.epoch:
             self._notifier.notify_worker(home, signal)
@@ -69,7 +69,6 @@ class Delivery:
             await asyncio.shield(settling)
 
     def _tell(self, entry: Entry, decision: Decision) -> asyncio.Future[None] | None:
-        self.hold(entry, decision)
         own_word = decision.action is None and entry.own is not None
         if own_word and not entry.stopped:
             return None  # its code has reported the end, and is about to come to it
@@ -108,8 +107,7 @@ class Delivery:
         if standing is None:
             if entry.own is None:  # its thread was deleted: its turn will never come
                 self._settlement.lose(entry, "the run was deleted while it waited")
-            return
-        if not self._let_go(entry, standing) and standing.status not in OPEN:
+        elif not self._let_go(entry, standing) and standing.status not in OPEN:
             self._tell(entry, standing)
 
     def _let_go(self, entry: Entry, standing: Decision) -> bool:

@@ -174,9 +174,8 @@ class Lifecycle:
             written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
             return written, await self._delivery.standing(run_id)
 
-        self._registry.taking_back(
-            run_id
-        )  # it may get its turn first, and is dropped: nobody executes it anew
+        # It may get its turn first, and may be dropped by then: nobody here is to execute it anew.
+        self._registry.taking_back(run_id)
         try:
             written, standing = await self._outbox.deliver(
                 run_id, self._worker.epoch, what, unless_lost, patient=patient

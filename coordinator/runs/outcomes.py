@@ -14,11 +14,11 @@ from stores.rows import Outcome
 def fallback(entry: Entry) -> Outcome:
     """For a run that ended without an outcome of its own: the decision that the record shows, or what its
     task was told to stop for."""
-    if entry.open and entry.warned is not None:
+    if not entry.open:
+        return Outcome(entry.record.status, entry.record.error)
+    if entry.warned is not None:
         return Outcome(entry.warned.status)
-    if entry.open:
-        return Outcome(RunStatus.error, "The run's task ended without an outcome")
-    return Outcome(entry.record.status, entry.record.error)
+    return Outcome(RunStatus.error, "The run's task ended without an outcome")
 
 
 def with_times(outcome: Outcome, entry: Entry) -> Outcome:

@@ -220,8 +220,7 @@ class Settlement:
     def _hint_at_children(self, decision: Decision) -> None:
         """Those that a run took along are decided over; their workers would find that at a tick."""
         for child in decision.children:
-            home = child.owner_epoch if child.owner_epoch is not None else child.home_epoch
-            if home is not None:
+            if (home := child.worker) is not None:
                 signal = Signal(kind="cancel", thread_id=child.thread_id, run_id=child.run_id)
                 self._notifier.notify_worker(home, signal)
             self._hint_at_children(child)
