@@ -28,10 +28,15 @@ from tests.support.agents import Agent, running
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
 
+LONG: dict[str, Any] = {"lease_ttl": 30.0}
+
 
 @asynccontextmanager
-async def gateway(folder: Path, **assistants: Any) -> AsyncGenerator[RunManager]:
-    settings = Settings(store=f"sqlite:///{folder / 'runs.db'}", **{**QUICK, **SHORT})
+async def gateway(
+    folder: Path, *, lease: dict[str, Any] = LONG, **assistants: Any
+) -> AsyncGenerator[RunManager]:
+    """Its lease outlasts the pauses of a busy machine, except where its death is what the test is about."""
+    settings = Settings(store=f"sqlite:///{folder / 'runs.db'}", **{**QUICK, **lease})
     async with open_coordinator(settings=settings, assistants=assistants) as manager:
         yield manager
 
@@ -61,9 +66,9 @@ async def test_who_waits_for_a_dead_worker_is_run_by_one_that_knows_the_assistan
     tmp_path: Path, stack: AsyncExitStack
 ) -> None:
     agents = {"home": Agent(), "stranger": Agent(), "friend": Agent(returns="done")}
-    home = await stack.enter_async_context(gateway(tmp_path, agent=agents["home"]))
-    stranger = await stack.enter_async_context(gateway(tmp_path, other=agents["stranger"]))
-    friend = await stack.enter_async_context(gateway(tmp_path, agent=agents["friend"]))
+    home = await stack.enter_async_context(gateway(tmp_path, lease=SHORT, agent=agents["home"]))
+    stranger = await stack.enter_async_context(gateway(tmp_path, lease=SHORT, other=agents["stranger"]))
+    friend = await stack.enter_async_context(gateway(tmp_path, lease=SHORT, agent=agents["friend"]))
     _, holder = await running(stranger, "t")
     run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", kwargs={"input": 1})
     home.launch(run)
@@ -287,7 +292,10 @@ async def test_what_has_begun_is_not_begun_again(tmp_path: Path) -> None:
     """Reported failures 17, 41 and 45: a worker dies in the middle of a portable run. It ends as an error
     that says so; it is not run from its first step by whoever comes next."""
     first, second = Agent(), Agent()
-    async with gateway(tmp_path, agent=first) as victim, gateway(tmp_path, agent=second) as peer:
+    async with (
+        gateway(tmp_path, lease=SHORT, agent=first) as victim,
+        gateway(tmp_path, lease=SHORT, agent=second) as peer,
+    ):
         run = await victim.create_or_reject("t", "agent")
         victim.launch(run)
         await first.started.wait()

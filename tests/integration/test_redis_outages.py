@@ -192,12 +192,14 @@ async def test_a_cancelled_caller_takes_no_other_reply_with_it(
 
 
 async def test_a_full_queue_drops_and_counts(proxy: Proxy, namespace: str) -> None:
-    async with linked(proxy.url, namespace) as link:
+    async with linked(proxy.url, namespace, budget=30) as link:
         for _ in range(QUEUE_LIMIT + 7):
             link.post(ping())
         assert link.counters.dropped == 7
         assert await link.call(ping()) is None
-        await wait_until(lambda: link.counters.answered >= QUEUE_LIMIT, description="the others are answered")
+        await wait_until(
+            lambda: link.counters.answered >= QUEUE_LIMIT, description="the others are answered", timeout=30
+        )
         assert await link.ping()
 
 
