@@ -253,10 +253,13 @@ class DecisionStore(Protocol):
         actor: str | None = None,
         error: str | None = None,
         while_waiting: bool = False,
+        home: int | None = None,
     ) -> Decision | None:
-        """Fix the outcome where it is still open (`while_waiting`: and the run waits for its turn). Unless
-        it is success, the children in flight are cancelled in the same transaction. Goes to the front
-        of the queue. None = unknown run."""
+        """Fix the outcome where it is still open (`while_waiting`: and the run waits for its turn; `home`:
+        and is at home with that epoch, which has not handed it over). Unless it is success, the children
+        in flight are cancelled in the same transaction. Goes to the front of the queue.
+
+        None = unknown run."""
         ...
 
     async def standing(self, run_id: str) -> Decision | None:

@@ -126,6 +126,7 @@ class PlainStore(MemoryStore):
         actor: str | None = None,
         error: str | None = None,
         while_waiting: bool = False,
+        home: int | None = None,
     ) -> Decision | None:
         decision = await super().decide(
             run_id,
@@ -136,6 +137,7 @@ class PlainStore(MemoryStore):
             actor=actor,
             error=error,
             while_waiting=while_waiting,
+            home=home,
         )
         if decision is None:
             return await self._outbox.carry(self._decide_unowned(run_id, status, action, cause, error))

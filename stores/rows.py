@@ -116,6 +116,11 @@ class Decision(NamedTuple):
         """The epoch of whoever executes the run, or in whose line it waits."""
         return self.owner_epoch if self.owner_epoch is not None else self.home_epoch
 
+    def elsewhere(self, epoch: int) -> bool:
+        """Another worker than that of `epoch` executes the run, has executed it, or will: it was handed
+        over. One that was ended in line is nobody's."""
+        return self.worker != epoch and (self.status in OPEN or self.owner_epoch is not None)
+
 
 class Admission(NamedTuple):
     """The answer of admit and insert. `fence` is 0 while the run waits.

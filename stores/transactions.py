@@ -86,6 +86,7 @@ class SQLTransactions(RunStore):
         actor: str | None = None,
         error: str | None = None,
         while_waiting: bool = False,
+        home: int | None = None,
     ) -> Decision | None:
         return await self._write(
             self._sql.decisions.decide,
@@ -97,6 +98,7 @@ class SQLTransactions(RunStore):
             actor=actor,
             error=error,
             while_waiting=while_waiting,
+            home=home,
             urgent=True,
         )
 

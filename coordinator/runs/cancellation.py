@@ -114,9 +114,7 @@ class Delivery:
         """True = another worker executes the run, or has executed it: it was handed over, and its entry
         here lets go of it. One that was ended in line is nobody's."""
         self.hold(entry, standing)
-        if entry.own is not None or self._worker.epoch in (standing.owner_epoch, standing.home_epoch):
-            return False
-        if standing.status not in OPEN and standing.owner_epoch is None:
+        if entry.own is not None or not standing.elsewhere(self._worker.epoch):
             return False
         self._settlement.hand_over(entry)
         return True

@@ -188,8 +188,8 @@ class Settlement:
         await self._line.pass_on(entry.record.thread_id, finish.next_home)
 
     async def _leave_line(self, entry: Entry) -> None:
-        """Its task was over before its turn came. It may have been given the thread just now, here or, where
-        it was handed over, on another worker: that one's it is then."""
+        """Its task was over before its turn came. It may have been given the thread just now; or it was
+        handed over, and has its turn on another worker."""
         record, epoch, outcome = entry.record, self._worker.epoch, entry.outcome or fallback(entry)
         cause = Cause.shutdown if self._worker.drain_event.is_set() else Cause.disconnect
         end = Abort(outcome.status, CancelAction.interrupt, cause, "its task ended before its turn")
@@ -203,12 +203,13 @@ class Settlement:
                 reason=end.reason,
                 error=outcome.error,
                 while_waiting=True,
+                home=epoch,
             ),
         )
         if decision is None:
             return
         self._hint_at_children(decision)
-        if decision.owner_epoch not in (None, epoch):
+        if decision.elsewhere(epoch):
             self.hand_over(entry)
         elif decision.owner_epoch == epoch and not decision.settled:
             entry.take_thread(Claimed(record.run_id, decision.fence), epoch)

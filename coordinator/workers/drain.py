@@ -201,7 +201,7 @@ class Drain:
             self._settlement.conclude_soon(entry, None)
             return
         try:
-            if entry.own is None:  # where it was handed over, it may be executed elsewhere by now
+            if entry.own is None:  # where it was handed over, it goes on elsewhere
                 await self._decide(entry, while_waiting=True)
             if entry.own is not None and entry.open:
                 await self._decide(entry, while_waiting=False)
@@ -216,6 +216,7 @@ class Drain:
             cause=_LEAVING.cause,
             reason=_LEAVING.reason,
             while_waiting=while_waiting,
+            home=self._worker.epoch if while_waiting else None,
         )
         if decision is not None and decision.status in OPEN:
             self._delivery.read(entry, decision)

@@ -197,9 +197,10 @@ async def test_a_portable_run_that_waits_is_handed_over(
     assert await waiting is None
 
 
+@pytest.mark.parametrize("readable", [True, False], ids=["and its row is read", "and its row is not read"])
 @on_every_store
 async def test_also_if_the_answer_of_the_store_is_lost(
-    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch, readable: bool
 ) -> None:
     a, b = team
     await running(b, "t")
@@ -210,7 +211,12 @@ async def test_also_if_the_answer_of_the_store_is_lost(
         await drain(epoch)
         raise StoreUnavailable("the connection broke")
 
+    async def unread(run_id: str) -> Any:
+        raise StoreUnavailable("the connection broke")
+
     monkeypatch.setattr(a._store, "drain", lost)
+    if not readable:
+        monkeypatch.setattr(a._store, "standing", unread)
     await a.drain(grace=0.1)
     await handed_over(a, b, run, agent)
 

@@ -10,7 +10,7 @@ from stores.sql.postgres.codec import standing as _standing
 from stores.states import TERMINAL, CancelAction, Cause, RunStatus
 
 _DECIDED = f"won, children, {STANDING}"
-_DECIDE = Function("decide", (*("text",) * 7, "boolean", "bigint"), _DECIDED)
+_DECIDE = Function("decide", (*("text",) * 7, "boolean", "bigint", "bigint"), _DECIDED)
 _WITHDRAW = Function("withdraw", ("text", "bigint", "bigint"), _DECIDED)
 _STANDS = Query(f"SELECT {DECISION_COLUMNS} FROM rc.runs WHERE run_id = $1")
 
@@ -25,6 +25,7 @@ def decide(
     actor: str | None,
     error: str | None,
     while_waiting: bool = False,
+    home: int | None = None,
     now: int | None,
 ) -> Call:
     if status not in TERMINAL:
@@ -38,6 +39,7 @@ def decide(
         text(actor),
         text(error),
         while_waiting,
+        home,
         now,
     )
     return Call(_DECIDE, args, _decided)

@@ -20,10 +20,12 @@ def decide(
     actor: str | None,
     error: str | None,
     while_waiting: bool = False,
+    home: int | None = None,
     now: int,
 ) -> Decision | None:
     """Decide a pending or running run; answer what stands now; None = no such run. `while_waiting`:
-    only where the run does not hold its thread yet. Its children in flight end with it.
+    only where the run does not hold its thread yet; `home`: only where it is at home with that epoch, to
+    which one that was handed over is nobody any more. Its children in flight end with it.
 
     A run without an owner (waiting, or imported) settles at once. The slot of any other run is kept
     until its owner has seen the task stop. Decisions overtake what is queued: who decides over a run
@@ -33,7 +35,8 @@ def decide(
         raise ValueError(f"{status} is no outcome")
     row = cx.execute(
         f"{_DECIDE} WHERE run_id = :run AND status IN {OPEN_STATUSES}"
-        f" AND (NOT :while_waiting OR {_NOT_HOLDING}) RETURNING {DECISION_COLUMNS}",
+        f" AND (NOT :while_waiting OR {_NOT_HOLDING}) AND (:home IS NULL OR home_epoch = :home)"
+        f" RETURNING {DECISION_COLUMNS}",
         {
             "status": status.value,
             "action": action.value,
@@ -44,6 +47,7 @@ def decide(
             "now": now,
             "run": run_id,
             "while_waiting": int(while_waiting),
+            "home": home,
         },
     ).fetchone()
     if row is None:

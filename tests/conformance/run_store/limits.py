@@ -8,7 +8,7 @@ import pytest
 
 from stores.base import CoordinationStore
 from stores.errors import EpochDead, ParentEnded, RunNotFound
-from stores.rows import AskedToDrain, Claimed, DrainWish, Outcome, Overdue, Ownership
+from stores.rows import AskedToDrain, Claimed, Decision, DrainWish, Outcome, Overdue, Ownership
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
@@ -104,6 +104,19 @@ class TimeLimits(StoreCase):
         assert [run.run_id for run in overdue] == [own.run_id, *late[:100]]
 
 
+async def ended_in_line(store: CoordinationStore, run_id: str, home: int) -> Decision:
+    decision = await store.decide(
+        run_id,
+        RunStatus.interrupted,
+        action=CancelAction.interrupt,
+        cause=Cause.shutdown,
+        while_waiting=True,
+        home=home,
+    )
+    assert decision is not None
+    return decision
+
+
 class Draining(StoreCase):
     async def test_it_shows_and_nothing_is_admitted(
         self, store: CoordinationStore, me: int, peer: int
@@ -139,6 +152,20 @@ class Draining(StoreCase):
         assert goes not in [orphan.run_id for orphan in await store.retire(me)]
         assert await store.sweep(by=peer, error="gone") == []
         assert (await row_of(store, goes)).open
+
+    async def test_its_old_home_does_not_end_what_was_handed_over(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        """It may have missed the answer that told it so."""
+        await running(store, peer)
+        goes, stays = await waiting(store, me, portable=True), await waiting(store, me)
+        await store.drain(me)
+        ended = [await ended_in_line(store, run_id, me) for run_id in (goes, stays)]
+        assert [(decision.won, decision.status) for decision in ended] == [
+            (False, RunStatus.pending),
+            (True, RunStatus.interrupted),
+        ]
+        assert [decision.elsewhere(me) for decision in ended] == [True, False]
 
     async def test_who_holds_its_thread_is_not_handed_over(self, store: CoordinationStore, me: int) -> None:
         own = await holding(store, me, portable=True)

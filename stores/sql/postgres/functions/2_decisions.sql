@@ -57,7 +57,7 @@ END $$;
 -- imported) settles at once; the slot of any other is kept until its owner has seen the task stop.
 CREATE OR REPLACE FUNCTION rc.decide(
     _run_id text, _status text, _action text, _cause text, _reason text, _actor text, _error text,
-    _while_waiting boolean, _now bigint,
+    _while_waiting boolean, _home bigint, _now bigint,
     OUT won boolean, OUT stands rc.standing, OUT children json
 ) LANGUAGE plpgsql AS $$
 DECLARE
@@ -70,7 +70,8 @@ BEGIN
         error = COALESCE(_error, error), ended_at = v_now, updated_at = v_now,
         settled_at = CASE WHEN owner_epoch IS NULL THEN v_now END
     WHERE run_id = _run_id AND status IN ('pending', 'running')
-        AND (NOT _while_waiting OR (status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL));
+        AND (NOT _while_waiting OR (status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL))
+        AND (_home IS NULL OR home_epoch = _home);
     won := FOUND;
     stands := rc.stands(_run_id);
     IF won THEN

@@ -266,7 +266,8 @@ DECLARE
 BEGIN
     FOREACH v_run_id IN ARRAY _run_ids LOOP
         SELECT * INTO v_decided FROM rc.decide(
-            v_run_id, 'interrupted', _action, 'superseded', 'superseded by run ' || _by, _actor, NULL, false, _now
+            v_run_id, 'interrupted', _action, 'superseded', 'superseded by run ' || _by, _actor, NULL,
+            false, NULL, _now
         );
         v_answers := v_answers || to_json(v_decided);
     END LOOP;
