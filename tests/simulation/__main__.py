@@ -8,13 +8,14 @@ import json
 import sys
 import time
 from collections import Counter
-from itertools import groupby
+from collections.abc import Sequence
+from itertools import groupby, islice
 from pathlib import Path
 
 from tests.simulation.bugs import BUGS
 from tests.simulation.campaign import Batch, Hunt, hunt_all, laboratory, remember, run_seed, run_seeds
 from tests.simulation.faults import STRIKES
-from tests.simulation.pairs import IMPOSSIBLE, POSSIBLE, WHERE, Tally
+from tests.simulation.pairs import EVERY, IMPOSSIBLE, POSSIBLE, WHERE, Tally, seeds_for
 from tests.simulation.points import WAYS
 from tests.simulation.replay import Replays, replay_seeds
 from tests.simulation.store import Database
@@ -22,6 +23,8 @@ from tests.simulation.world import Met
 
 LONG = 100_000
 """So many seeds have to meet every pair that there is."""
+TURNS, MORE = 5, 50
+"""At most so often, so many seeds more are aimed at each pair that they have not met."""
 BOUND = 30
 """ms of a core that a seed may take on average. Printed and not enforced: the machine may be busy."""
 
@@ -97,17 +100,12 @@ def replays(first: int, count: int, jobs: int) -> int:
 
 def campaign(first: int, count: int, jobs: int, report: Path | None) -> int:
     total, began = Batch(), time.monotonic()
-    for batch in run_seeds(first, count, jobs):
-        total.add(batch)
-        for seed, violations in batch.failed.items():
-            print(f"\rseed {seed}: {violations[0]:.200}")
-        rate = total.seeds / (time.monotonic() - began)
-        print(
-            f"\r{total.seeds}/{count} seeds, {rate:.0f} a second, {len(total.failed)} failed",
-            end="",
-            flush=True,
-        )
-    print()
+    try_seeds(range(first, first + count), total, jobs)
+    for turn in range(TURNS if count >= LONG else 0):
+        if unmet := Tally(total.met).unmet:
+            print(f"{len(unmet)} pairs were not met: more seeds are aimed at them")
+            beyond = first + count + turn * MORE * EVERY * len(POSSIBLE)
+            try_seeds([seed for aim in unmet for seed in islice(seeds_for(aim, beyond), MORE)], total, jobs)
     tally, wall = Tally(total.met), time.monotonic() - began
     print_met(tally, total.met)
     each = 1000 * total.seconds / total.seeds
@@ -118,8 +116,22 @@ def campaign(first: int, count: int, jobs: int, report: Path | None) -> int:
         print(what)
     if report is not None:
         report.write_text(json.dumps(figures(total, tally, wall), indent=1) + "\n", encoding="utf-8")
-    missed = total.seeds >= LONG and tally.unmet
+    missed = count >= LONG and tally.unmet
     return int(bool(total.failed or tally.wrong() or missed))
+
+
+def try_seeds(seeds: Sequence[int], total: Batch, jobs: int) -> None:
+    """What they come to goes into `total`; progress and failures are printed as they come."""
+    began, done = time.monotonic(), 0
+    for batch in run_seeds(seeds, jobs):
+        total.add(batch)
+        done += batch.seeds
+        for seed, violations in batch.failed.items():
+            print(f"\rseed {seed}: {violations[0]:.200}")
+        rate = done / (time.monotonic() - began)
+        progress = f"{done}/{len(seeds)} seeds, {rate:.0f} a second, {len(total.failed)} failed"
+        print(f"\r{progress}", end="", flush=True)
+    print()
 
 
 def print_met(tally: Tally, met: Counter[Met]) -> None:

@@ -299,7 +299,9 @@ class Callers:
     def _ends_soon(self, run: Run) -> bool:
         """It waits, and would not stay long if its turn came just now."""
         habits = self._world.habits.get(run.run_id)
-        return run.waiting and habits is not None and habits.ends != "hangs"
+        return (
+            run.status is RunStatus.pending and run.queued and habits is not None and habits.ends != "hangs"
+        )
 
     def _one_that(self, wanted: Callable[[Run], bool]) -> Run | None:
         found = [run for run in self._world.truth.runs.values() if wanted(run) and not run.deleted]

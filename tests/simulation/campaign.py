@@ -9,7 +9,7 @@ import sys
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -94,10 +94,9 @@ def run_batch(seeds: Iterable[int]) -> Batch:
     return batch
 
 
-def run_seeds(first: int, count: int, jobs: int) -> Iterator[Batch]:
+def run_seeds(seeds: Sequence[int], jobs: int) -> Iterator[Batch]:
     """Batches as they come in, from `jobs` processes."""
-    ends = range(first, first + count, BATCH)
-    parts = [range(begin, min(begin + BATCH, first + count)) for begin in ends]
+    parts = [seeds[begin : begin + BATCH] for begin in range(0, len(seeds), BATCH)]
     if jobs == 1:
         yield from map(run_batch, parts)
         return

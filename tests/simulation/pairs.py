@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from itertools import count
 
 from tests.simulation.faults import STRIKES
 from tests.simulation.points import CALLERS, NOBODY_WAITS, WAYS, Point
@@ -32,6 +33,12 @@ EVERY = 3
 def aim_of(seed: int) -> Aim | None:
     """A function of the seed alone, so that it replays outside its campaign."""
     return POSSIBLE[seed // EVERY % len(POSSIBLE)] if seed % EVERY == EVERY - 1 else None
+
+
+def seeds_for(aim: Aim, beyond: int) -> Iterator[int]:
+    """All seeds that are aimed at a pair, from `beyond` on."""
+    first, step = EVERY * POSSIBLE.index(aim) + EVERY - 1, EVERY * len(POSSIBLE)
+    return count(first + max(0, -((first - beyond) // step)) * step, step)
 
 
 def way_to(aim: Aim) -> tuple[Scene, tuple[Aim, ...]]:

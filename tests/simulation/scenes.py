@@ -42,6 +42,9 @@ SHORT: Mapping[str, Any] = {"ends": "value", "steps": 0, "tracks": None}
 SAVES: Mapping[str, Any] = {"ends": "hangs", "saves": 1.0, "pace": 0.01, "steps": 2}
 UNWINDS: Mapping[str, Any] = {**SAVES, "stops": "late", "deaf": 1.5}
 
+MOSTLY_LATE_CLAIMS: tuple[Aim, ...] = (("WaitingLine._claim", "claim", "after", "slow"),) * 3
+"""Each that is named strikes one time in two."""
+
 SCENES: Mapping[str, Scene] = {
     "its home leaves": Scene(
         "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.5 leave, 1.5 cancel",
@@ -51,6 +54,15 @@ SCENES: Mapping[str, Scene] = {
             ("WaitingLine._claim", "claim", "after", "fail"),
             ("Takeover.run", "row", "before", "fail"),
             ("Drain._tell_store", "drain", "after", "fail"),
+        ),
+    ),
+    "its home leaves without an answer": Scene(
+        "0 enqueue, 0 enqueue, 0.1 enqueue, 0.1 enqueue, 0.5 leave",
+        features={"portable": True},
+        habits=HANGS,
+        helps=(
+            ("Drain._tell_store", "drain", "after", "fail"),
+            *(("Delivery.standing", "standing", "before", "fail"),) * 3,
         ),
     ),
     "asked to leave": Scene(
@@ -278,6 +290,16 @@ SCENES: Mapping[str, Scene] = {
             ("Outbox._attempt", "finish", "before", "slow"),
         ),
     ),
+    "removed, and written again later": Scene(
+        "0 reject, 0 remove, 0.1 remove, 0.1 remove, 0.2 remove, 0.2 remove, 0.7 reject, 0.7 remove,"
+        " 0.8 remove, 0.8 remove, 0.9 remove, 1.5 reject, 1.5 remove, 1.6 remove, 1.6 remove, 1.7 remove",
+        habits={**SHORT, "pace": 0.0},
+        helps=(
+            ("Settlement._finish", "finish", "after", "fail"),
+            ("Outbox._attempt", "finish", "before", "slow"),
+            ("Settlement._recreate", "put", "before", "fail"),
+        ),
+    ),
     "an operation is finished again": Scene(
         "0 update, 0.1 delete, 0.2 delete, 0.3 delete, 0.5 update, 0.6 delete, 0.7 delete, 0.8 delete,"
         " 1.2 update, 1.3 delete, 1.4 delete, 1.5 delete",
@@ -318,38 +340,31 @@ SCENES: Mapping[str, Scene] = {
         helps=(("Lifecycle.start", "start", "before", "slow"),),
     ),
     "operations rolled back": Scene(
-        "0 update, 0.1 cancel, 0.2 cancel, 0.3 update, 0.3 cancel, 0.4 cancel, 0.5 cancel, 0.8 update,"
-        " 0.9 cancel, 1.0 cancel, 1.1 cancel, 1.2 update, 1.3 cancel, 1.4 cancel",
-        faults={"broken": 0.4},
+        "0 update, 0 update, 0 update, 0.1 cancel, 0.1 cancel, 0.1 cancel, 0.1 cancel, 0.2 cancel,"
+        " 0.2 cancel, 1 update, 1 update, 1 update, 1.1 cancel, 1.1 cancel, 1.1 cancel, 1.1 cancel,"
+        " 1.2 cancel, 1.2 cancel",
+        features={"threads": 3},
+        faults={"broken": 0.8, "connected": False},
         helps=(("StoredValues.save", "save", "after", "slow"),),
     ),
-    "operations cancelled in an outage": Scene(
-        "0 update, 0.1 cancel, 0.2 cancel, 0.3 update, 0.3 cancel, 0.4 cancel, 0.5 cancel, 0.8 update,"
-        " 0.9 cancel, 1.0 cancel, 1.1 cancel, 1.2 update, 1.3 cancel, 1.4 cancel",
-        processes=1,
-        helps=(
-            ("StoredValues.save", "save", "after", "slow"),
-            ("Cancellations._decide", "decide", "before", "fail"),
-        ),
-    ),
     "behind an operation": Scene(
-        "0 update, 0.1 enqueue, 0.1 enqueue, 0.2 update, 0.4 cleanup, 0.5 cleanup, 1.0 update, 1.1 enqueue,"
-        " 1.2 enqueue, 1.3 cleanup, 1.4 cleanup",
+        "0 update, 0 update, 0 update, 0.2 enqueue, 0.2 enqueue, 0.2 enqueue, 0.2 enqueue, 0.5 cleanup,"
+        " 0.6 cleanup, 0.7 cleanup, 0.8 cleanup, 2.1 cleanup, 2.2 cleanup, 2.3 cleanup, 2.4 cleanup,"
+        " 2.6 cleanup, 2.6 cleanup, 2.8 cleanup, 2.8 cleanup",
         processes=1,
-        features={"portable": True},
+        features={"portable": True, "threads": 2, "delays": False, "families": False},
+        faults={"disordered": True},
         habits={"ends": "value", "steps": 1, "pace": 0.0, "tracks": None},
-        helps=(
-            ("StoredValues.save", "save", "after", "slow"),
-            ("Lifecycle._write_end.<locals>.unless_lost", "update_status", "before", "fail"),
-        ),
+        helps=(*MOSTLY_LATE_CLAIMS, *(("StoredValues.save", "save", "after", "slow"),) * 3),
     ),
     "forgotten and claimed": Scene(
-        "0 reject, 0 enqueue, 0 enqueue, 0.1 cleanup, 0.1 cleanup, 0.15 cleanup, 0.2 cleanup, 0.5 enqueue,"
-        " 0.5 enqueue, 0.6 enqueue, 0.6 cleanup, 0.7 cleanup, 0.7 cleanup, 0.8 cleanup",
+        "0 reject, 0.2 enqueue, 0.2 enqueue, 0.3 cleanup, 0.3 cleanup, 0.4 cleanup, 0.4 cleanup, 0.5 cleanup,"
+        " 0.6 cleanup, 1 enqueue, 1 enqueue, 1.1 cleanup, 1.2 cleanup, 1.3 cleanup, 1.4 cleanup",
         processes=1,
-        features={"portable": False},
+        features={"portable": False, "threads": 1, "delays": False, "families": False},
+        faults={"disordered": True},
         habits={"ends": "value", "steps": 2, "pace": 0.1, "tracks": None},
-        helps=(("Lifecycle._write_end.<locals>.unless_lost", "update_status", "before", "fail"),),
+        helps=MOSTLY_LATE_CLAIMS,
     ),
     "words of who was removed": Scene(
         "0 reject, 0.1 reject, 0.4 remove, 0.5 remove, 0.5 remove, 0.8 completion, 0.8 completion,"

@@ -6,14 +6,16 @@ import ast
 import inspect
 from collections import Counter
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 import pytest
 
 from stores.base import CoordinationStore
 from tests.simulation import __main__ as command
+from tests.simulation import pairs
 from tests.simulation.campaign import Batch, laboratory, run_seed
-from tests.simulation.pairs import EVERY, IMPOSSIBLE, POSSIBLE, Tally, aim_of
+from tests.simulation.pairs import EVERY, IMPOSSIBLE, POSSIBLE, Tally, aim_of, seeds_for
 from tests.simulation.points import ALIASES, CALLERS, NEVER, NOBODY_WAITS, WAYS, Point
 from tests.simulation.scenes import SCENES
 from tests.simulation.store import READS, WRITES, Database
@@ -97,8 +99,24 @@ def test_a_campaign_says_what_is_not_listed_and_what_is_called_impossible() -> N
     assert len(tally.unmet) == len(POSSIBLE)
 
 
-def test_the_long_form_fails_where_a_pair_was_not_met(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "LONG", 3)
-    assert command.main(["--seeds", "3", "--jobs", "1"]) == 1
-    monkeypatch.setattr(command, "LONG", 4)
+def test_seeds_for_a_pair_are_those_that_are_aimed_at_it() -> None:
+    every = EVERY * len(POSSIBLE)
+    for aim in POSSIBLE[::100]:
+        for beyond in (0, 5, every - 1, 100_000):
+            found = list(islice(seeds_for(aim, beyond), 2))
+            assert [seed for seed in range(beyond, beyond + 2 * every) if aim_of(seed) == aim] == found
+
+
+@pytest.mark.parametrize(("turns", "fails"), [(0, 1), (1, 0)])
+def test_the_long_form_aims_again_at_what_was_not_met_and_fails_where_that_does_not_help(
+    monkeypatch: pytest.MonkeyPatch, turns: int, fails: int
+) -> None:
+    few = (("Settlement._refence", "refence", "after", "fail"), ("Watch.tick", "tick", "before", "slow"))
+    monkeypatch.setattr(pairs, "POSSIBLE", few)
+    for name, value in {"POSSIBLE": few, "LONG": 3, "TURNS": turns, "MORE": 20}.items():
+        monkeypatch.setattr(command, name, value)
+    assert command.main(["--seeds", "3", "--jobs", "1"]) == fails
+
+
+def test_a_short_campaign_need_not_meet_every_pair() -> None:
     assert command.main(["--seeds", "3", "--jobs", "1"]) == 0

@@ -27,7 +27,7 @@ JOBS = 2
 @pytest.mark.usefixtures("untraced")
 def test_no_seed_breaks_a_property() -> None:
     total = Batch()
-    for batch in run_seeds(0, SEEDS, JOBS):
+    for batch in run_seeds(range(SEEDS), JOBS):
         total.add(batch)
     assert total.seeds == SEEDS
     assert not total.failed, f"replay: make simulate SEED={min(total.failed)}; {total.failed}"

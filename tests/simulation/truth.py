@@ -196,6 +196,8 @@ class Truth:
             self.wrong(f"epoch {epoch} drains, and admitted run {run_id}")
         if cause == "shutdown" and run.portable and (run.waiting or run.due) and self.quiet and not holds:
             self.wrong(f"portable run {run_id} was ended by the shutdown of its home")
+        if cause == "shutdown" and run.home is None and run.waiting and old in OPEN and new not in OPEN:
+            self.wrong(f"run {run_id} was ended by the shutdown of a worker that had handed it over")
         run.home = home
         if took:
             self._took(run, epoch, fence)

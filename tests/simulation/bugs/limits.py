@@ -34,6 +34,10 @@ BUGS = (
         (_DECISIONS + "decide", "(NOT :while_waiting OR {_NOT_HOLDING})", "(:while_waiting OR 1)"),
     ),
     bug(
+        "handed-over-and-ended",
+        (_DECISIONS + "decide", "(:home IS NULL OR home_epoch = :home)", "(:home IS NULL OR 1)"),
+    ),
+    bug(
         "nobody-finds-the-overdue",
         ("coordinator.workers.watch:Watch.tick", "for overdue in tick.overdue:", "for overdue in ():"),
     ),
