@@ -50,7 +50,7 @@ class Delivery:
         decision took along. Returns when a run without a task of ours has settled."""
         for child in decision.children:
             await self.deliver(child)
-        entry = self._registry.entry(decision.run_id)
+        entry = self._registry.under_way(decision.run_id)
         if entry is not None and not self._let_go(entry, decision):
             await self.tell(entry, decision)
             return
@@ -90,7 +90,7 @@ class Delivery:
 
     async def look(self, run_id: str) -> None:
         """A hint named the run: read its row, and deliver what the row says. Waits for no task."""
-        entry = self._registry.entry(run_id)
+        entry = self._registry.under_way(run_id)
         if entry is None:
             self._registry.remind(run_id)
         elif not self._told(entry):
@@ -200,7 +200,7 @@ class Cancellations:
                 actor=abort.actor,
             )
         except StoreUnavailable as error:
-            entry = self._registry.entry(run_id)
+            entry = self._registry.under_way(run_id)
             if entry is None or entry.own is None or not entry.open:  # nothing of it is under way here
                 raise
             self._delivery.stop_locally(entry, abort)

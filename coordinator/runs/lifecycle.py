@@ -174,17 +174,13 @@ class Lifecycle:
             written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
             return written, await self._delivery.standing(run_id)
 
-        # It may get its turn first, and may be dropped by then: nobody here is to execute it anew.
-        self._registry.taking_back(run_id)
         try:
             written, standing = await self._outbox.deliver(
                 run_id, self._worker.epoch, what, unless_lost, patient=patient
             )
         except LeaseLost as error:
-            self._registry.taken_back(run_id)
             self._settlement.lose(entry, str(error))
             return
-        self._registry.taken_back(run_id)
         if entry.lost:
             return
         if standing is not None:
@@ -198,7 +194,7 @@ class Lifecycle:
 
     async def forget(self, run_id: str) -> None:
         """Drop the record from memory. A run that is not over yet is ended: at once where no task of it
-        runs, else when its task is over, because nobody could end it any more."""
+        runs, else when its task is over; until then a cancel reaches it like any other."""
         entry = self._registry.entry(run_id)
         if entry is not None and not entry.settled.is_set() and not entry.lost:
             outcome = Outcome(RunStatus.interrupted, DROPPED) if entry.open else None

@@ -236,6 +236,11 @@ class Registry:
             return None
         return entry
 
+    def under_way(self, run_id: str) -> Entry | None:
+        """As `entry`, also of a run that was dropped and is not over: whoever decides over it or gives it
+        its thread has to find it, because its task goes on."""
+        return self.entry(run_id) or self._unsettled.get(run_id)
+
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
 
@@ -253,9 +258,10 @@ class Registry:
         """A run of this worker has its thread. If its admission has not come back yet, it will find
         this when it does; if that is being taken back, its withdrawal frees the thread. False = it is no
         run of this worker."""
-        entry = self.entry(claimed.run_id)
+        entry = self.under_way(claimed.run_id)
         if entry is not None and not entry.lost:
-            entry.take_thread(claimed, epoch)
+            if entry.own is None:  # else the answer is late, and the run may have a newer fence
+                entry.take_thread(claimed, epoch)
         elif claimed.run_id in self._arriving:
             self._early[claimed.run_id] = (claimed, epoch)
         else:
@@ -371,11 +377,10 @@ class Registry:
             self.drop(run_id)
 
     def drop(self, run_id: str) -> None:
-        """Forget a run; the store keeps it."""
+        """Forget a run; the store keeps it. What is not over stays `under_way`."""
         finished = (self._finished.pop(run_id, None) or self._passing.pop(run_id, None)) is not None
         self.records.pop(run_id, None)
-        entry = self._entries.pop(run_id, None)
-        self._unsettled.pop(run_id, None)
+        entry = self._entries.get(run_id)
         if entry is None:
             if finished:  # dropped before it settled
                 self._on_evict(run_id)
@@ -385,5 +390,9 @@ class Registry:
             siblings.pop(run_id, None)
             if not siblings:
                 del self._by_thread[thread_id]
+        if run_id in self._unsettled and not entry.lost:
+            return
+        del self._entries[run_id]
+        self._unsettled.pop(run_id, None)
         if entry.settled.is_set():
             self._on_evict(run_id)

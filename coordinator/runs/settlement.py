@@ -237,20 +237,24 @@ class Settlement:
         entry.own = refenced
 
     async def _write_unwritten(self, entry: Entry) -> None:
-        """The store was away when the run was cancelled here: now the cancel is decided after all."""
-        if (abort := entry.unwritten) is not None:
-            await self._persist(
-                entry,
-                lambda: self._store.decide(
-                    entry.record.run_id,
-                    abort.status,
-                    action=abort.action,
-                    cause=abort.cause,
-                    reason=abort.reason,
-                    actor=abort.actor,
-                    error=abort.reason if abort.status is RunStatus.timeout else None,
-                ),
-            )
+        """The store was away when the run was cancelled here, or the run was told to stop and did: now that
+        is decided."""
+        if (abort := entry.unwritten) is None:
+            return
+        decision = await self._persist(
+            entry,
+            lambda: self._store.decide(
+                entry.record.run_id,
+                abort.status,
+                action=abort.action,
+                cause=abort.cause,
+                reason=abort.reason,
+                actor=abort.actor,
+                error=abort.reason if abort.status is RunStatus.timeout else None,
+            ),
+        )
+        if decision is not None:
+            self._hint_at_children(decision)
 
     async def _finish(self, entry: Entry) -> tuple[Finish, Outcome]:
         """What the store answered, and what it was told."""

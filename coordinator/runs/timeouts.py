@@ -79,7 +79,7 @@ class Timeouts:
                 while_waiting=cause is Cause.queue_timeout,
             )
         except StoreUnavailable:
-            entry = self._registry.entry(run_id)
+            entry = self._registry.under_way(run_id)
             if entry is None or entry.own is None or not entry.open:  # the tick finds it once more
                 raise
             if cause is Cause.queue_timeout:  # its turn came while the store was asked

@@ -80,7 +80,7 @@ async def test_those_that_it_replaced_are_stopped_all_the_same(
     admitting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await admitting
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await old.stopped.wait()
     assert old_run.status is RunStatus.interrupted
     await wait_until(lambda: free(b), description="the thread is free")
@@ -130,9 +130,9 @@ async def test_a_lost_claim_is_made_good_by_the_tick(
 
     monkeypatch.setattr(a._store, "claim", lose)
     first.may_end.set()
-    await a.wait(first_run.run_id, timeout=5)
+    await a.wait(first_run.run_id, timeout=20)
     await lost.wait()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await second.started.wait()
 
 
@@ -182,7 +182,7 @@ async def test_what_is_accepted_is_enforced(team: list[RunManager], strategy: st
     assert not second.started.is_set()
     first.may_stop.set()
     first.may_end.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await second.started.wait()
 
 
@@ -246,7 +246,7 @@ async def test_what_is_being_taken_back_is_not_run_as_if_its_home_had_gone(
         with pytest.raises(StoreUnavailable):
             await manager.create_or_reject("t", "poet", multitask_strategy="enqueue")
         first.may_end.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await claimed.get() is None:
                 pass
         store.answers = True
@@ -264,7 +264,9 @@ async def test_a_claim_that_is_owed_does_not_wait_for_what_is_owed_behind_it(
     async with team_of(1, tmp_path, tick=60.0, short_tick=60.0) as (alone,):
         _, first = await running(alone, "t")
         stray = await alone.create_or_reject("t", multitask_strategy="enqueue")
-        alone._parts.registry.drop(stray.run_id)
+        entry = alone._parts.registry.entry(stray.run_id)
+        assert entry is not None
+        alone._parts.settlement.hand_over(entry)
         claim, asked = alone._store.claim, asyncio.Event()
 
         async def late(*args: Any, **kwargs: Any) -> Any:

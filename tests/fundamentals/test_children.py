@@ -28,7 +28,7 @@ async def test_a_cancel_reaches_every_generation_on_every_worker(team: list[RunM
     assert child.parent_run_id == parent.run_id
     assert await b.cancel(parent.run_id, wait=5)
     for run in (child, grandchild, waits):
-        assert await a.wait(run.run_id, timeout=5) is None
+        assert await a.wait(run.run_id, timeout=20) is None
         assert await cause_of(a, run.run_id) == "parent"
     assert (second.cancels, third.cancels, fourth.started.is_set()) == (1, 1, False)
     assert second.ctx.abort is not None
@@ -39,7 +39,7 @@ async def test_so_does_a_time_limit(team: list[RunManager]) -> None:
     a, b = team
     parent, _ = await running(a, "t", timeout=0.3)
     child, agent = await running(b, "t2", parent_run_id=parent.run_id)
-    assert await a.wait(child.run_id, timeout=5) is None
+    assert await a.wait(child.run_id, timeout=20) is None
     assert await cause_of(b, child.run_id) == "parent"
     assert agent.cancels == 1
 
@@ -62,8 +62,24 @@ async def test_a_parent_that_fails(team: list[RunManager], monkeypatch: pytest.M
     await wait_until(lambda: parent.status is RunStatus.running, description="it runs")
     child, _ = await running(b, "t2", parent_run_id=parent.run_id)
     go_on.set()
-    assert await a.wait(child.run_id, timeout=5) is None
+    assert await a.wait(child.run_id, timeout=20) is None
     assert await cause_of(a, child.run_id) == "parent"
+    assert hints == [(b.epoch, child.run_id)], "its worker need not wait for a tick"
+
+
+async def test_a_parent_whose_worker_leaves(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b = team
+    hints = list[tuple[int, str | None]]()
+
+    def hint(epoch: int, signal: Signal) -> None:
+        hints.append((epoch, signal.run_id))
+
+    monkeypatch.setattr(a._notifier, "notify_worker", hint)
+    parent, _ = await running(a, "t")
+    child, _ = await running(b, "t2", parent_run_id=parent.run_id)
+    await a.drain(grace=0)
+    assert await b.wait(child.run_id, timeout=20) is None
+    assert await cause_of(b, child.run_id) == "parent"
     assert hints == [(b.epoch, child.run_id)], "its worker need not wait for a tick"
 
 
@@ -73,7 +89,7 @@ async def test_a_parent_that_had_to_be_forced(tmp_path: Path) -> None:
         parent, _ = await running(a, "t", deaf)
         child, agent = await running(b, "t2", parent_run_id=parent.run_id)
         assert await b.cancel(parent.run_id, wait=5)
-        assert await b.wait(child.run_id, timeout=5) is None
+        assert await b.wait(child.run_id, timeout=20) is None
         assert (a.forced, agent.cancels) == (1, 1)
         deaf.may_stop.set()
         await deaf.stopped.wait()
@@ -84,9 +100,9 @@ async def test_one_that_succeeds_leaves_them_alone(team: list[RunManager]) -> No
     parent, first = await running(a, "t")
     child, second = await running(b, "t2", Agent(returns="later"), parent_run_id=parent.run_id)
     first.may_end.set()
-    await a.wait(parent.run_id, timeout=5)
+    await a.wait(parent.run_id, timeout=20)
     second.may_end.set()
-    assert await a.wait(child.run_id, timeout=5) == "later"
+    assert await a.wait(child.run_id, timeout=20) == "later"
 
 
 async def test_a_child_that_comes_too_late(team: list[RunManager]) -> None:
@@ -109,7 +125,7 @@ async def test_who_takes_the_place_of_its_parent_outlives_it(team: list[RunManag
         b, "t", Agent(returns="anew"), multitask_strategy=strategy, parent_run_id=parent.run_id
     )
     agent.may_end.set()
-    assert await b.wait(heir.run_id, timeout=5) == "anew"
+    assert await b.wait(heir.run_id, timeout=20) == "anew"
     assert (await a.run(heir.run_id)).parent_run_id is heir.parent_run_id is None
 
 
@@ -128,7 +144,7 @@ async def test_on_a_store_with_records_only_the_records_say_so_too() -> None:
         parent, _ = await running(manager, "t")
         child, _ = await running(manager, "t2", parent_run_id=parent.run_id)
         await manager.cancel(parent.run_id, wait=5)
-        await manager.wait(child.run_id, timeout=5)
+        await manager.wait(child.run_id, timeout=20)
         row = await records.get(child.run_id)
         assert row is not None
         assert row["status"] == "interrupted"

@@ -11,7 +11,7 @@ import pytest
 from coordinator import RunContext, RunManager, RunStatus, Settings
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.runs.latch import Latch
-from tests.support.agents import quick, running
+from tests.support.agents import launched, quick, running
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -19,7 +19,7 @@ from tests.support.waiting import wait_until
 async def finished(manager: RunManager, thread_id: str) -> str:
     run = await manager.create_or_reject(thread_id)
     manager.launch(run, quick)
-    await manager.wait(run.run_id, timeout=5)
+    await manager.wait(run.run_id, timeout=20)
     return run.run_id
 
 
@@ -50,6 +50,60 @@ async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path
         assert manager._parts.registry._finished == {}
 
 
+async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim of its thread is answered late, when a tick has told of its turn already and it is at work: to
+    end it now as somebody else's would free the thread under its task."""
+    async with team_of(1, tmp_path) as (home,):
+        first, holder = await running(home, "t")
+        run, agent = await launched(home, "t", multitask_strategy="enqueue")
+        claim, claimed, answer = home._store.claim, asyncio.Event(), asyncio.Event()
+
+        async def late(*args: Any, **kwargs: Any) -> Any:
+            found = await claim(*args, **kwargs)
+            if found is not None:
+                claimed.set()
+                await answer.wait()
+            return found
+
+        monkeypatch.setattr(home._store, "claim", late)
+        holder.may_end.set()
+        async with asyncio.timeout(20):
+            await claimed.wait()
+            await agent.started.wait()
+        await home.cleanup(run.run_id, delay=0)
+        answer.set()
+        assert first.task is not None
+        await asyncio.wait([first.task])
+        await wait_until(lambda: not home._parts.jobs._tasks, description="all claims are answered")
+        row = await home._store.row(run.run_id)
+        assert row is not None
+        assert (row.status, row.holds_thread, agent.running) == (RunStatus.running, True, True)
+        agent.may_end.set()
+        await wait_until(lambda: not home._parts.registry.unsettled(), description="it is over")
+        assert (await home.explain(run.run_id)).run.status is RunStatus.success
+
+
+async def test_it_hears_of_its_cancel(team: list[RunManager]) -> None:
+    """Its caller does not want to know of it any more. It goes on, and costs what it costs."""
+    a, b = team
+    run, agent = await running(a, "t")
+    await a.cleanup(run.run_id, delay=0)
+    assert await b.cancel(run.run_id, wait=20)
+    assert agent.cancels == 1
+
+
+async def test_and_of_the_leaving_of_its_worker(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(a, "t")
+    await a.cleanup(run.run_id, delay=0)
+    await a.drain(grace=0)
+    assert (agent.cancels, agent.running) == (1, False)
+    receipt = await b.receipt(run.run_id)
+    assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
+
+
 async def test_who_looks_for_unsettled_runs_passes_no_finished_ones(tmp_path: Path) -> None:
     """The tick does, and there may be ten thousand of them."""
     async with team_of(1, tmp_path, tick=0.02, short_tick=0.02) as (manager,):
@@ -70,7 +124,7 @@ async def test_who_looks_for_unsettled_runs_passes_no_finished_ones(tmp_path: Pa
         assert [entry.record for entry in registry.unsettled()] == [run]
         assert asked == []
         agent.may_end.set()
-        await manager.wait(run.run_id, timeout=5)
+        await manager.wait(run.run_id, timeout=20)
         assert registry.unsettled() == []
 
 
@@ -84,7 +138,7 @@ async def test_a_run_of_another_worker_is_read_and_not_kept(team: list[RunManage
     assert await b.list_by_thread("t") != []
     assert b._runs == {}
     agent.may_end.set()
-    await b.wait(run.run_id, timeout=5)
+    await b.wait(run.run_id, timeout=20)
     await b.create_or_reject("t")
 
 
@@ -93,7 +147,7 @@ async def test_a_row_that_vanished_is_written_anew_once(alone: RunManager) -> No
     run, agent = await running(alone, "t")
     await alone._store.delete(run.run_id)
     agent.may_end.set()
-    await alone.wait(run.run_id, timeout=5)
+    await alone.wait(run.run_id, timeout=20)
     row = await alone._store.get(run.run_id)
     assert row is not None
     assert row["status"] == "success"
@@ -115,7 +169,7 @@ async def test_it_keeps_the_cancel_that_was_acknowledged(alone: RunManager) -> N
     assert await alone.cancel(run.run_id)
     await alone._store.delete(run.run_id)
     may_end.set()
-    assert await alone.wait(run.run_id, timeout=5) is None
+    assert await alone.wait(run.run_id, timeout=20) is None
     row = await alone._store.row(run.run_id)
     assert row is not None
     assert row.status is RunStatus.interrupted
@@ -135,7 +189,7 @@ async def test_but_never_after_the_run_was_lost(
     monkeypatch.setattr(a._store, "put", put)
     a._parts.settlement.lose(a._parts.registry._entries[run.run_id], "taken over")
     await b._store.delete(run.run_id)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await agent.stopped.wait()
     await a.set_status(run.run_id, RunStatus.success)
     assert puts == []

@@ -84,7 +84,7 @@ class Callers:
         """A gateway that cannot start is started again."""
 
         async def until_open() -> None:
-            while process.up:
+            while process.up and not process.manager.draining:
                 try:
                     await process.manager.open()
                 except CoordinatorError:
@@ -285,8 +285,8 @@ class Callers:
             await process.manager.update_model_name(run_id, "m2")
 
     async def _cleanup(self, process: Process) -> None:
-        """Of what has no task that goes on: whoever forgets a run that hangs cannot end it any more."""
-        if (run := self._one_that(lambda run: not run.in_flight or self._ends_soon(run))) is not None:
+        """Also of what goes on: it can be ended all the same."""
+        if (run := self._one_that(lambda run: True)) is not None:
             run.let_go = True
             await process.manager.cleanup(run.run_id, delay=0)
 

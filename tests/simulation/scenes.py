@@ -43,6 +43,7 @@ SAVES: Mapping[str, Any] = {"ends": "hangs", "saves": 1.0, "pace": 0.01, "steps"
 UNWINDS: Mapping[str, Any] = {**SAVES, "stops": "late", "deaf": 1.5}
 
 MOSTLY_LATE_CLAIMS: tuple[Aim, ...] = (("WaitingLine._claim", "claim", "after", "slow"),) * 3
+MOSTLY_LATE_SAVES: tuple[Aim, ...] = (("StoredValues.save", "save", "after", "slow"),) * 3
 """Each that is named strikes one time in two."""
 
 SCENES: Mapping[str, Scene] = {
@@ -340,12 +341,12 @@ SCENES: Mapping[str, Scene] = {
         helps=(("Lifecycle.start", "start", "before", "slow"),),
     ),
     "operations rolled back": Scene(
-        "0 update, 0 update, 0 update, 0.1 cancel, 0.1 cancel, 0.1 cancel, 0.1 cancel, 0.2 cancel,"
-        " 0.2 cancel, 1 update, 1 update, 1 update, 1.1 cancel, 1.1 cancel, 1.1 cancel, 1.1 cancel,"
-        " 1.2 cancel, 1.2 cancel",
+        "0 update, 0 update, 0 update, 0.1 cancel, 0.1 cancel, 0.1 cancel, 0.1 cancel, 0.1 cancel,"
+        " 0.1 cancel, 0.2 cancel, 0.2 cancel, 1.2 update, 1.2 update, 1.2 update, 1.3 cancel,"
+        " 1.3 cancel, 1.3 cancel, 1.3 cancel, 1.3 cancel, 1.3 cancel, 1.4 cancel, 1.4 cancel",
         features={"threads": 3},
         faults={"broken": 0.8, "connected": False},
-        helps=(("StoredValues.save", "save", "after", "slow"),),
+        helps=MOSTLY_LATE_SAVES,
     ),
     "behind an operation": Scene(
         "0 update, 0 update, 0 update, 0.2 enqueue, 0.2 enqueue, 0.2 enqueue, 0.2 enqueue, 0.5 cleanup,"
@@ -355,7 +356,7 @@ SCENES: Mapping[str, Scene] = {
         features={"portable": True, "threads": 2, "delays": False, "families": False},
         faults={"disordered": True},
         habits={"ends": "value", "steps": 1, "pace": 0.0, "tracks": None},
-        helps=(*MOSTLY_LATE_CLAIMS, *(("StoredValues.save", "save", "after", "slow"),) * 3),
+        helps=MOSTLY_LATE_CLAIMS + MOSTLY_LATE_SAVES,
     ),
     "forgotten and claimed": Scene(
         "0 reject, 0.2 enqueue, 0.2 enqueue, 0.3 cleanup, 0.3 cleanup, 0.4 cleanup, 0.4 cleanup, 0.5 cleanup,"

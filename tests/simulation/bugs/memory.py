@@ -102,8 +102,8 @@ BUGS = (
         "an-unwritten-cancel-is-forgotten",
         (
             _SETTLEMENT + "_write_unwritten",
-            "(abort := entry.unwritten) is not None",
-            "(abort := None) is not None",
+            "(abort := entry.unwritten) is None",
+            "(abort := None) is None",
         ),
     ),
     # -- settlement
@@ -157,6 +157,10 @@ BUGS = (
     bug(
         "a-removed-run-is-not-told",
         (_REGISTRY + "Registry.removed", "if run_id not in self._unsettled:", "if 1:"),
+    ),
+    bug(
+        "dropped-and-foreign",
+        (_REGISTRY + "Registry.under_way", "or self._unsettled.get(run_id)", "or None"),
     ),
     bug(
         "an-early-claim-is-foreign",
