@@ -300,11 +300,11 @@ async def test_an_update_holds_the_thread(team: list[RunManager], monkeypatch: p
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
     go_on.set()
     await updating
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await agent.started.wait()
     assert agent.ctx.values == {"n": 2}
     agent.may_end.set()
-    await b.wait(run.run_id, timeout=5)
+    await b.wait(run.run_id, timeout=20)
 
 
 async def test_copy_keeps_the_assistant(manager: RunManager) -> None:

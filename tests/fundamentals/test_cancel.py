@@ -35,7 +35,7 @@ async def test_a_pending_run_never_starts(team: list[RunManager], canceller: int
     assert await team[canceller].cancel(run.run_id, wait=5)
     agent = Agent()
     team[0].launch(run, agent)
-    assert await team[0].wait(run.run_id, timeout=5) is None
+    assert await team[0].wait(run.run_id, timeout=20) is None
     assert not agent.started.is_set()
     assert not await team[1].has_inflight("t")
 
@@ -45,7 +45,7 @@ async def test_a_waiting_run_ends_at_once(team: list[RunManager], canceller: int
     await running(team[1], "t")
     run, agent = await launched(team[0], "t", multitask_strategy="enqueue")
     assert await team[canceller].cancel(run.run_id, wait=5)
-    assert await team[0].wait(run.run_id, timeout=5) is None
+    assert await team[0].wait(run.run_id, timeout=20) is None
     assert not agent.started.is_set()
 
 
@@ -68,7 +68,7 @@ async def test_a_cancel_while_running_is_being_written(
     assert await team[canceller].cancel(run.run_id)
     await run.abort_event.wait()
     go_on.set()
-    assert await team[1].wait(run.run_id, timeout=5) is None
+    assert await team[1].wait(run.run_id, timeout=20) is None
     assert not agent.started.is_set()
 
 
@@ -100,7 +100,7 @@ async def test_after_the_record_has_left_memory(team: list[RunManager], cancelle
 async def test_what_ended_by_itself_cannot_be_cancelled(team: list[RunManager], canceller: int) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, quick)
-    await team[0].wait(run.run_id, timeout=5)
+    await team[0].wait(run.run_id, timeout=20)
     assert not await team[canceller].cancel(run.run_id)
     assert run.status is RunStatus.success
 
@@ -170,7 +170,7 @@ async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says
     await agent.cancelled.wait()
     away.clear()
     agent.may_stop.set()
-    assert await b.wait(run.run_id, timeout=5) is None
+    assert await b.wait(run.run_id, timeout=20) is None
     receipt = await b.receipt(run.run_id)
     assert (receipt.status, receipt.action, receipt.reason) == ("interrupted", "rollback", "enough")
     thread = await b.thread("t")
@@ -198,7 +198,7 @@ async def test_a_caller_who_goes_away_does_not_take_the_cancel_with_him(
     asking.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asking
-    assert await a.wait(run.run_id, timeout=5) is None
+    assert await a.wait(run.run_id, timeout=20) is None
     assert agent.cancels == 1
 
 
@@ -211,7 +211,7 @@ async def test_cancelling_oneself(team: list[RunManager]) -> None:
         await asyncio.Event().wait()
 
     a.launch(run, regretful)
-    assert await b.wait(run.run_id, timeout=5) is None
+    assert await b.wait(run.run_id, timeout=20) is None
 
 
 async def test_a_waiting_run_that_is_cancelled_just_as_it_gets_the_thread(
@@ -232,7 +232,7 @@ async def test_a_waiting_run_that_is_cancelled_just_as_it_gets_the_thread(
 
     monkeypatch.setattr(a._store, "claim", slow_answer)
     first.may_end.set()
-    await a.wait(first_run.run_id, timeout=5)
+    await a.wait(first_run.run_id, timeout=20)
     await committed.wait()
     assert await b.cancel(run.run_id, wait=5)
     go_on.set()

@@ -78,7 +78,7 @@ async def test_a_thread_is_the_same_from_every_worker(team: list[RunManager]) ->
     run, agent = await running(here, made.thread_id, user_id="u")
     assert [thread.status for thread in await there.threads(user_id="u")] == ["busy"]
     agent.may_end.set()
-    await there.wait(run.run_id, timeout=5)
+    await there.wait(run.run_id, timeout=20)
     await there.delete_thread(made.thread_id, user_id="u")
     assert await gone(here.patch_thread(made.thread_id, user_id="u"))
 
@@ -167,7 +167,7 @@ async def test_a_run_that_is_being_cancelled_shows_as_running(team: list[RunMana
 async def test_a_run_that_was_rolled_back_has_never_been(team: list[RunManager]) -> None:
     kept, agent = await running(team[0], "t", Agent(saves={"n": 1}))
     agent.may_end.set()
-    await team[0].wait(kept.run_id, timeout=5)
+    await team[0].wait(kept.run_id, timeout=20)
     undone, _ = await running(team[0], "t", Agent(saves={"n": 2}))
     assert await team[1].cancel(undone.run_id, action="rollback", wait=5)
     for manager in team:
@@ -198,7 +198,7 @@ async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
 
     run = await team[0].create_or_reject("t")
     team[0].launch(run, telling)
-    await team[0].wait(run.run_id, timeout=5)
+    await team[0].wait(run.run_id, timeout=20)
     await team[0].delete_run(run.run_id, thread_id="t")
     for manager in team:
         assert await gone(manager.run(run.run_id))
@@ -222,7 +222,7 @@ async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how
             await asyncio.sleep(0.01)
             await sweep(b)
         await b._parts.watch.tick()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             with pytest.raises(RunNotFound):
                 await waiting
             await asyncio.wait((run.task,))
@@ -284,7 +284,7 @@ async def test_a_temporary_thread_passes_with_its_run(brief: list[RunManager]) -
         assert (await manager.run(run.run_id)).shown_status is RunStatus.running
         assert await manager.count_threads() == 0, "nobody lists it"
     agent.may_end.set()
-    await here.wait(run.run_id, timeout=5)
+    await here.wait(run.run_id, timeout=20)
     assert (await there.run(run.run_id)).shown_status is RunStatus.success
     await sweep(there)
     for manager in brief:
@@ -297,7 +297,7 @@ async def test_a_temporary_thread_passes_with_its_run(brief: list[RunManager]) -
 async def test_what_comes_late_does_not_bring_it_back(brief: list[RunManager], sweeper: int) -> None:
     run, agent = await running(brief[0], "tmp", temporary_thread=True)
     agent.may_end.set()
-    await brief[0].wait(run.run_id, timeout=5)
+    await brief[0].wait(run.run_id, timeout=20)
     await sweep(brief[sweeper])
     await brief[0].update_run_completion(run.run_id, status="success", total_tokens=7)
     await brief[0].set_status(run.run_id, "success")
@@ -327,7 +327,7 @@ async def test_an_end_whose_answer_was_lost_does_not_bring_it_back(
     monkeypatch.setattr(store, "finish", losing)
     run, agent = await running(brief[0], "tmp", Agent(returns=1), temporary_thread=True)
     agent.may_end.set()
-    assert await brief[0].wait(run.run_id, timeout=5) == 1
+    assert await brief[0].wait(run.run_id, timeout=20) == 1
     assert repeated.is_set()
     assert await store.thread("tmp") is None
     assert await store.row(run.run_id) is None
@@ -346,7 +346,7 @@ async def test_its_events_are_removed_from_redis(
     async with team_of(2, tmp_path, redis=url, namespace=namespace, **BRIEF) as (here, there):
         run = await here.create_or_reject("tmp", temporary_thread=True)
         here.launch(run, telling)
-        await here.wait(run.run_id, timeout=5)
+        await here.wait(run.run_id, timeout=20)
         assert run.run_id.encode() in logs()
         await sweep(there)
         await wait_until(lambda: logs() == b"*0\r\n", description="its log is removed")
@@ -370,7 +370,7 @@ async def test_a_manager_without_a_store_looks_from_its_first_temporary_thread_o
     async with managing(settings=settings) as manager:
         run = await manager.create_or_reject("tmp", temporary_thread=True)
         manager.launch(run, quick)
-        await manager.wait(run.run_id, timeout=5)
+        await manager.wait(run.run_id, timeout=20)
 
         async def passed() -> bool:
             return await manager.thread("tmp") is None
@@ -410,7 +410,7 @@ async def test_a_worker_that_takes_a_temporary_run_over_forgets_it_as_soon(tmp_p
             await running(home, "tmp", temporary_thread=True)
             run = await home.create_or_reject("tmp", "agent", multitask_strategy="enqueue")
             await home.drain(grace=0)
-        await peer.wait(run.run_id, timeout=5)
+        await peer.wait(run.run_id, timeout=20)
         assert await peer.get(run.run_id) is not None
         await sweep(sweeper)
         assert await peer.get(run.run_id) is None

@@ -16,7 +16,7 @@ async def test_where_the_run_says_continue_nothing_happens(team: list[RunManager
     assert not await team[told].disconnected(run.run_id)
     assert agent.running
     agent.may_end.set()
-    assert await team[1].wait(run.run_id, timeout=5) == 1
+    assert await team[1].wait(run.run_id, timeout=20) == 1
 
 
 @ANYWHERE
@@ -24,7 +24,7 @@ async def test_where_it_says_cancel_it_is_cancelled(team: list[RunManager], told
     run, agent = await running(team[0], "t", on_disconnect=DisconnectMode.cancel)
     for _ in range(2):
         assert await team[told].disconnected(run.run_id)
-    assert await team[1].wait(run.run_id, timeout=5) is None
+    assert await team[1].wait(run.run_id, timeout=20) is None
     assert agent.cancels == 1
     assert run.status is RunStatus.interrupted
     assert (await team[1].receipt(run.run_id)).cause == "disconnect"
@@ -36,7 +36,7 @@ async def test_one_that_waits_never_starts(team: list[RunManager], told: int) ->
     await running(team[1], "t")
     run, agent = await launched(team[0], "t", multitask_strategy="enqueue")
     assert await team[told].disconnected(run.run_id)
-    assert await team[0].wait(run.run_id, timeout=5) is None
+    assert await team[0].wait(run.run_id, timeout=20) is None
     assert not agent.started.is_set()
 
 
@@ -44,7 +44,7 @@ async def test_one_that_waits_never_starts(team: list[RunManager], told: int) ->
 async def test_one_that_is_done_stays_so(team: list[RunManager], told: int) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, quick)
-    await team[0].wait(run.run_id, timeout=5)
+    await team[0].wait(run.run_id, timeout=20)
     assert not await team[told].disconnected(run.run_id)
     assert run.status is RunStatus.success
 

@@ -145,7 +145,7 @@ async def test_a_turn_that_comes_within_the_grace_is_taken(team: list[RunManager
     await agent.started.wait()
     agent.may_end.set()
     await leaving
-    assert await b.wait(run.run_id, timeout=5) == "done"
+    assert await b.wait(run.run_id, timeout=20) == "done"
 
 
 @on_every_store
@@ -304,7 +304,7 @@ async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(
     assert agent.running
     agent.may_end.set()
     await leaving
-    assert await alone.wait(run.run_id, timeout=5) == "done"
+    assert await alone.wait(run.run_id, timeout=20) == "done"
 
 
 @on_every_store

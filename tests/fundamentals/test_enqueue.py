@@ -69,7 +69,7 @@ async def test_a_waiting_run_that_was_ended_in_the_store_is_told(team: list[RunM
     run, agent = await launched(a, "t", multitask_strategy="enqueue")
     await b._store.update_status(run.run_id, "error", error="repaired")
     with pytest.raises(RunFailed, match="repaired"):
-        await a.wait(run.run_id, timeout=5)
+        await a.wait(run.run_id, timeout=20)
     assert run.task is not None
     await asyncio.wait((run.task,))
     assert not agent.started.is_set()

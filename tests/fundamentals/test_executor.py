@@ -51,7 +51,7 @@ async def test_a_thread_job_that_nobody_tracked_is_waited_for(
     assert (health.thread_jobs, health.outliving) == (1, (run.run_id,))
     assert not new.started.is_set()
     job.may_end.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await new.started.wait()
     assert job.over.is_set()
     health = await a.health()
@@ -73,7 +73,7 @@ async def test_a_job_given_from_a_thread_is_the_runs_too(team: list[RunManager],
     with pytest.raises(ConflictError):
         await a.create_or_reject("t")
     job.may_end.set()
-    assert await a.wait(run.run_id, timeout=5) == "done"
+    assert await a.wait(run.run_id, timeout=20) == "done"
 
 
 async def test_what_waited_for_a_thread_is_dropped_with_its_run(alone: RunManager, job: ThreadJob) -> None:
@@ -149,7 +149,7 @@ async def test_a_run_that_is_over_is_not_held_by_what_it_left_running(
 
     run = await alone.create_or_reject("t")
     alone.launch(run, agent)
-    await alone.wait(run.run_id, timeout=5)
+    await alone.wait(run.run_id, timeout=20)
     go_on.set()
     await wait_until(job.begun.is_set, description="it works for nobody")
     await alone.create_or_reject("t")

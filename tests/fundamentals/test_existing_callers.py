@@ -40,7 +40,7 @@ async def test_their_run_ends_with_their_word_and_frees_the_thread_with_their_ta
     own = OwnTask(a, await a.create_or_reject("t"))
     await own.working.wait()
     own.may_end.set()
-    await b.wait(own.record.run_id, timeout=5)
+    await b.wait(own.record.run_id, timeout=20)
     assert own.record.status is RunStatus.success
     assert own.ended.is_set()
 
@@ -61,7 +61,7 @@ async def test_set_status_running_is_where_they_wait_for_their_turn(team: list[R
     await old.cancelled.wait()
     assert not own.working.is_set()
     old.may_stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await own.working.wait()
 
 
@@ -110,7 +110,7 @@ async def test_a_new_run_waits_for_their_task_not_for_their_word(team: list[RunM
     _, new = await launched(b, "t", multitask_strategy="enqueue")
     assert not new.started.is_set()
     may_end.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await new.started.wait()
 
 

@@ -39,7 +39,7 @@ async def test_the_four_times_of_a_cancel(team: list[RunManager]) -> None:
     assert on_its_way.delivered is not None
     assert on_its_way.stopped is None
     agent.may_stop.set()
-    await b.wait(run.run_id, timeout=5)
+    await b.wait(run.run_id, timeout=20)
     done = await b.receipt(run.run_id)
     times = [done.requested, done.delivered, done.stopped, done.settled]
     assert None not in times

@@ -38,7 +38,7 @@ async def test_nothing_is_written_after_the_run_is_over(team: list[RunManager]) 
     a, _ = team
     run, agent = await running(a, "t", Agent(saves={"n": 1}))
     agent.may_end.set()
-    await a.wait(run.run_id, timeout=5)
+    await a.wait(run.run_id, timeout=20)
     for refused in (lambda: agent.ctx.save({"n": 2}), lambda: agent.ctx.emit("custom", {})):
         with pytest.raises(StaleFence):
             await refused()
@@ -119,7 +119,7 @@ async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> N
     assert row is not None
     assert row.owner_epoch == a.epoch
     agent.may_end.set()
-    await b.wait(run.run_id, timeout=5)
+    await b.wait(run.run_id, timeout=20)
     assert run.status is RunStatus.success
 
 

@@ -22,7 +22,7 @@ async def test_a_success_does_not_overwrite_a_cancel(team: list[RunManager]) -> 
     await agent.cancelled.wait()
     await a.set_status(run.run_id, RunStatus.success)
     agent.may_stop.set()
-    await b.wait(run.run_id, timeout=5)
+    await b.wait(run.run_id, timeout=20)
     assert (await b.receipt(run.run_id)).status is RunStatus.interrupted
 
 
@@ -37,7 +37,7 @@ async def test_a_cancel_does_not_overwrite_a_success_nor_stop_what_is_left_of_it
     assert not await b.cancel(run.run_id)
     assert not run.abort_event.is_set()
     agent.may_end.set()
-    await b.wait(run.run_id, timeout=5)
+    await b.wait(run.run_id, timeout=20)
     assert agent.cancels == 0
     assert run.status is RunStatus.success
 
@@ -63,7 +63,7 @@ async def test_a_success_shows_when_it_has_won(
     assert shown == [RunStatus.running]
     assert run.status is RunStatus.interrupted
     await agent.cancelled.wait()
-    assert await b.wait(run.run_id, timeout=5) is None
+    assert await b.wait(run.run_id, timeout=20) is None
 
 
 async def test_a_task_that_is_over_before_its_success_is_written(
@@ -92,7 +92,7 @@ async def test_a_task_that_is_over_before_its_success_is_written(
     await run.task
     over.set()
     await telling
-    await a.wait(run.run_id, timeout=5)
+    await a.wait(run.run_id, timeout=20)
     assert run.status is RunStatus.success
     assert not await a.has_inflight("t")
 

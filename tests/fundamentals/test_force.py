@@ -120,7 +120,7 @@ async def test_its_context_refuses_everything(impatient: list[RunManager]) -> No
     assert (row.status, row.result, row.counters["llm_call_count"]) == (RunStatus.interrupted, None, 0)
     assert deaf.cancels == 1
     next_agent.may_end.set()
-    await b.wait(new.run_id, timeout=5)
+    await b.wait(new.run_id, timeout=20)
 
 
 async def test_what_is_forced_while_its_start_is_written_does_not_begin(
@@ -142,11 +142,11 @@ async def test_what_is_forced_while_its_start_is_written_does_not_begin(
     entry = a._parts.registry.entry(run.run_id)
     assert entry is not None
     a._parts.settlement.force(entry)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await entry.settled.wait()
     answered.set()
     assert run.task is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.wait((run.task,))
     assert not agent.started.is_set()
     assert run.status is (await b.run(run.run_id)).status is RunStatus.error
@@ -181,7 +181,7 @@ async def test_a_job_in_a_thread_that_ends_after_the_force(impatient: list[RunMa
     assert outcomes == {"save": "refused", "emit": "refused"}
     assert await values(b) == {"by": "before"}
     next_agent.may_end.set()
-    await b.wait(new.run_id, timeout=5)
+    await b.wait(new.run_id, timeout=20)
 
 
 async def test_a_write_that_passed_the_check_before_the_force(impatient: list[RunManager]) -> None:

@@ -32,7 +32,7 @@ async def test_it_does_not_execute_twice(team: list[RunManager], second: int) ->
 async def test_also_after_the_run_has_ended(team: list[RunManager], second: int) -> None:
     run, agent = await running(team[0], "t", Agent(returns=1), idempotency_key="k")
     agent.may_end.set()
-    await team[0].wait(run.run_id, timeout=5)
+    await team[0].wait(run.run_id, timeout=20)
     again = await team[second].create_or_reject("t", idempotency_key="k", multitask_strategy="reject")
     assert again.run_id == run.run_id
     assert not await team[0].has_inflight("t")

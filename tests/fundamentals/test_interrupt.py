@@ -27,7 +27,7 @@ async def test_the_new_run_waits_until_the_old_task_has_stopped(team: list[RunMa
     assert (await team[second].explain(new_run.run_id)).phase == "waiting"
     assert not new.started.is_set()
     old.may_stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await new.started.wait()
     assert old.stopped.is_set()
 
@@ -36,7 +36,7 @@ async def test_the_new_run_waits_until_the_old_task_has_stopped(team: list[RunMa
 async def test_the_old_run_is_told_who_replaced_it(team: list[RunManager], second: int) -> None:
     _, old = await running(team[0], "t")
     new_run, _ = await launched(team[second], "t", multitask_strategy="interrupt")
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await old.cancelled.wait()
     assert old.ctx.abort is not None
     assert old.ctx.abort.cause == "superseded"
@@ -48,11 +48,11 @@ async def test_a_third_run_replaces_the_second_while_the_first_still_unwinds(tea
     _, first = await running(a, "t", Agent(stubborn=True))
     second_run, second = await launched(b, "t", multitask_strategy="interrupt")
     third_run, third = await launched(a, "t", multitask_strategy="interrupt")
-    assert await b.wait(second_run.run_id, timeout=5) is None
+    assert await b.wait(second_run.run_id, timeout=20) is None
     assert not second.started.is_set()
     assert not third.started.is_set()
     first.may_stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await third.started.wait()
     assert first.cancels == 1
     assert third_run.status is RunStatus.running
@@ -102,8 +102,8 @@ async def test_a_task_that_is_cancelled_from_outside_while_it_waits_leaves_the_l
     _, third = await launched(b, "t", multitask_strategy="enqueue")
     assert second_run.task is not None
     second_run.task.cancel()
-    assert await b.wait(second_run.run_id, timeout=5) is None
+    assert await b.wait(second_run.run_id, timeout=20) is None
     first.may_end.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await third.started.wait()
     assert not second.started.is_set()

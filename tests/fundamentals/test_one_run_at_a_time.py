@@ -36,7 +36,7 @@ async def test_a_run_that_has_not_started_holds_the_thread_too(team: list[RunMan
 async def test_the_thread_is_free_when_the_run_has_ended(team: list[RunManager], second: int) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, quick)
-    await team[0].wait(run.run_id, timeout=5)
+    await team[0].wait(run.run_id, timeout=20)
     again = await team[second].create_or_reject("t")
     assert again.status is RunStatus.pending
 
@@ -60,7 +60,7 @@ async def test_the_thread_says_that_it_is_busy_for_exactly_as_long(team: list[Ru
         assert thread is not None
         assert thread.status == "busy"
     agent.may_end.set()
-    await b.wait(run.run_id, timeout=5)
+    await b.wait(run.run_id, timeout=20)
     for manager in team:
         assert not await manager.has_inflight("t")
         thread = await manager.thread("t")

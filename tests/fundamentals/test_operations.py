@@ -63,7 +63,7 @@ async def test_a_run_waits_for_an_operation(team: list[RunManager]) -> None:
         _, agent = await launched(b, "t", multitask_strategy="interrupt")
         await asyncio.sleep(0)
         assert not agent.started.is_set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await agent.started.wait()
 
 
@@ -141,11 +141,11 @@ async def test_a_run_that_waits_for_a_deletion_gets_its_turn(
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
     go_on.set()
     await deleting
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await agent.started.wait()
     assert agent.ctx.values is None
     agent.may_end.set()
-    assert await a.wait(run.run_id, timeout=5) is None
+    assert await a.wait(run.run_id, timeout=20) is None
 
 
 async def test_a_waiting_run_whose_row_is_gone_is_over(team: list[RunManager]) -> None:
@@ -154,7 +154,7 @@ async def test_a_waiting_run_whose_row_is_gone_is_over(team: list[RunManager]) -
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
     await a._store.delete(run.run_id)
     assert run.task is not None
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.wait((run.task,))
     assert not agent.started.is_set()
 

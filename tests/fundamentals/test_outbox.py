@@ -52,7 +52,7 @@ async def test_an_outage_of_five_seconds_loses_nothing_and_keeps_the_order(tmp_p
             )
             assert manager.owed == len(runs)
         for done, (run_id, _) in enumerate(reversed(runs), start=1):
-            assert await manager.wait(run_id, timeout=5) == {"result": done}
+            assert await manager.wait(run_id, timeout=20) == {"result": done}
         assert manager.owed == 0
     finished = stored(
         tmp_path / "runs.db", "SELECT run_id FROM transitions WHERE what = 'finished' ORDER BY id"
@@ -70,7 +70,7 @@ async def test_what_is_owed_of_one_run_is_written_in_its_order(tmp_path: Path) -
             await manager.update_run_completion(run.run_id, message_count=3)
             agent.may_end.set()
             await owes(manager, 5)
-        await manager.wait(run.run_id, timeout=5)
+        await manager.wait(run.run_id, timeout=20)
         row = await manager._store.get(run.run_id)
     assert row is not None
     assert (row["model_name"], row["total_tokens"], row["message_count"]) == ("second", 7, 3)
@@ -101,13 +101,13 @@ async def test_the_end_of_a_run_that_waits_is_owed_too(tmp_path: Path) -> None:
             await owes(manager, 1)  # which will pass the thread on before the store hears of the other
             await manager.set_status(given_up.run_id, RunStatus.error, error="why")
             await owes(manager, 2)
-        await manager.wait(first.run_id, timeout=5)
+        await manager.wait(first.run_id, timeout=20)
         assert await manager._parts.queries._waiter.until_settled(given_up.run_id, 5)
         assert not never.started.is_set()
         assert (given_up.status, given_up.error) == (RunStatus.error, "why")
         another = await manager.create_or_reject("t")
         manager.launch(another, quick)
-        await manager.wait(another.run_id, timeout=5)
+        await manager.wait(another.run_id, timeout=20)
     ends = stored(tmp_path / "runs.db", "SELECT status || holds_thread FROM runs ORDER BY created_us")
     assert ends == ["success0", "error0", "success0"]
 
@@ -153,7 +153,7 @@ async def test_it_gets_the_thread_unheard_before_its_end_is_written(
         monkeypatch.setattr(store, "update_status", away)
         await manager.cleanup(dropped.run_id, delay=0)
         holder.may_end.set()
-        await peer.wait(first.run_id, timeout=5)
+        await peer.wait(first.run_id, timeout=20)
         await claimed.wait()
         assert (await manager.explain(dropped.run_id)).run.holds_thread
         back.set()
@@ -187,7 +187,7 @@ async def test_it_is_removed_before_its_end_is_written(
         assert await peer.cancel(dropped.run_id)
         await peer.delete_run(dropped.run_id)
         back.set()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await asyncio.wait((task,))
         holder.may_end.set()
 
@@ -241,10 +241,10 @@ async def test_full_it_stops_admission_and_heals(tmp_path: Path) -> None:
             with pytest.raises(OutboxFull):
                 await manager.create("another")
         for run_id, _ in runs:
-            await manager.wait(run_id, timeout=5)
+            await manager.wait(run_id, timeout=20)
         run = await manager.create_or_reject("another")
         manager.launch(run, quick)
-        await manager.wait(run.run_id, timeout=5)
+        await manager.wait(run.run_id, timeout=20)
 
 
 async def test_leaving_it_tries_once_more(tmp_path: Path) -> None:

@@ -29,10 +29,10 @@ async def test_the_state_is_back_before_the_next_run_looks(team: list[RunManager
     run, new = await launched(team[second], "t", Agent(saves={"turn": "new"}), multitask_strategy="rollback")
     assert not new.started.is_set()
     old.may_stop.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await new.started.wait()
     new.may_end.set()
-    await team[second].wait(run.run_id, timeout=5)
+    await team[second].wait(run.run_id, timeout=20)
     assert await values_of(team[0], "t") == {"turn": "new"}
 
 
@@ -47,7 +47,7 @@ async def test_the_new_run_starts_from_the_restored_values(team: list[RunManager
         seen.append(ctx.values)
 
     team[second].launch(run, look)
-    await team[second].wait(run.run_id, timeout=5)
+    await team[second].wait(run.run_id, timeout=20)
     assert seen == [{"turn": 1}]
 
 
@@ -143,7 +143,7 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
     if how == "its caller leaves":
         update.cancel()
     left.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await asyncio.wait((update,))
     assert await b._parts._waiter.until_settled(operation, 5)
     assert await values_of(b, "t") == {"turn": 1}

@@ -274,7 +274,7 @@ async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
     async with team[1].follow(run.run_id) as followed:
         following = asyncio.create_task(all_of(followed))
         agent.may_end.set()
-        await team[0].wait(run.run_id, timeout=5)
+        await team[0].wait(run.run_id, timeout=20)
         await following
     await team[0].delete_thread("t")
     with pytest.raises(RunNotFound):

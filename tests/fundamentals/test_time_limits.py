@@ -20,7 +20,7 @@ SOON, NEVER = 0.15, 60.0
 async def ended(manager: RunManager, run_id: str) -> tuple[str, str | None]:
     """Status and cause, as the store has them once the run has settled."""
     with pytest.raises(RunFailed, match="timeout"):
-        await manager.wait(run_id, timeout=5)
+        await manager.wait(run_id, timeout=20)
     row = (await manager.explain(run_id)).run
     return row.status.value, row.cancel_cause and row.cancel_cause.value
 
@@ -115,7 +115,7 @@ async def test_a_turn_that_comes_in_time_ends_the_wait(alone: RunManager) -> Non
     await asyncio.sleep(0.4)  # past the limit
     assert run.status is RunStatus.running
     agent.may_end.set()
-    await alone.wait(run.run_id, timeout=5)
+    await alone.wait(run.run_id, timeout=20)
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -142,7 +142,7 @@ async def test_a_turn_that_comes_in_the_same_moment_wins(
     await wait_until(lambda: not alone._parts.jobs._tasks, description="the timer's job is over")
     assert run.status is RunStatus.running
     agent.may_end.set()
-    await alone.wait(run.run_id, timeout=5)
+    await alone.wait(run.run_id, timeout=20)
 
 
 async def test_a_finish_that_comes_first_wins(alone: RunManager, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,7 +157,7 @@ async def test_a_finish_that_comes_first_wins(alone: RunManager, monkeypatch: py
     run, agent = await running(alone, "t", Agent(returns="done"), timeout=SOON)
     await reached.wait()
     agent.may_end.set()
-    assert await alone.wait(run.run_id, timeout=5) == "done"
+    assert await alone.wait(run.run_id, timeout=20) == "done"
     go_on.set()
     await wait_until(lambda: not alone._parts.jobs._tasks, description="the timer's job is over")
     assert run.status is RunStatus.success
@@ -214,7 +214,7 @@ async def test_the_settings_are_the_defaults(tmp_path: Path) -> None:
         row = (await manager.explain(endless.run_id)).run
         assert (row.timeout_ms, row.deadline_at) == (None, None)
         agent.may_end.set()
-        await manager.wait(endless.run_id, timeout=5)
+        await manager.wait(endless.run_id, timeout=20)
 
 
 async def test_runs_of_create_have_them_too(alone: RunManager) -> None:
@@ -229,5 +229,5 @@ async def test_no_timer_outlives_its_run(alone: RunManager) -> None:
     entry = alone._parts.registry.entry(run.run_id)
     assert entry is not None
     alone.launch(run, quick)
-    await alone.wait(run.run_id, timeout=5)
+    await alone.wait(run.run_id, timeout=20)
     assert entry.timers is None

@@ -42,7 +42,7 @@ async def test_a_thread_job_outlives_the_cancelled_task(team: list[RunManager]) 
     assert (await b.explain(run.run_id)).phase == "cancelling"
     assert not new.started.is_set()
     job.may_end.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await new.started.wait()
     assert job.over.is_set()
 
@@ -63,7 +63,7 @@ async def test_reject_is_answered_at_once_while_tracked_work_goes_on(team: list[
     async with asyncio.timeout(0.5):
         assert await a.cancel(run.run_id), "nothing was decided yet, so a cancel still wins"
     job.may_end.set()
-    assert await a.wait(run.run_id, timeout=5) is None
+    assert await a.wait(run.run_id, timeout=20) is None
 
 
 async def test_the_outcome_is_kept_until_the_tracked_work_is_over(team: list[RunManager]) -> None:
@@ -78,7 +78,7 @@ async def test_the_outcome_is_kept_until_the_tracked_work_is_over(team: list[Run
     with pytest.raises(TimeoutError):
         await b.wait(run.run_id, timeout=0.2)
     work.set()
-    assert await b.wait(run.run_id, timeout=5) == "done"
+    assert await b.wait(run.run_id, timeout=20) == "done"
 
 
 async def test_tracked_work_that_does_not_end_costs_the_run_its_fence_not_its_result(
@@ -112,7 +112,7 @@ async def test_a_failure_of_tracked_work_is_its_owners(team: list[RunManager]) -
         return "done"
 
     a.launch(run, agent)
-    assert await a.wait(run.run_id, timeout=5) == "done"
+    assert await a.wait(run.run_id, timeout=20) == "done"
 
 
 async def test_a_cancel_of_the_waiting_leaves_the_work_alone(team: list[RunManager]) -> None:

@@ -18,7 +18,7 @@ ANYWHERE = pytest.mark.parametrize("asker", [0, 1], ids=["owner", "other worker"
 @ANYWHERE
 async def test_the_result(team: list[RunManager], asker: int) -> None:
     run, agent = await running(team[0], "t", Agent(returns={"answer": 42}))
-    asking = asyncio.create_task(team[asker].wait(run.run_id, timeout=5))
+    asking = asyncio.create_task(team[asker].wait(run.run_id, timeout=20))
     agent.may_end.set()
     assert await asking == {"answer": 42}
 
@@ -27,7 +27,7 @@ async def test_the_result(team: list[RunManager], asker: int) -> None:
 async def test_a_run_that_was_over_long_ago(team: list[RunManager], asker: int) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, quick)
-    await team[0].wait(run.run_id, timeout=5)
+    await team[0].wait(run.run_id, timeout=20)
     assert await team[asker].wait(run.run_id) == f"done {run.run_id}"
 
 
@@ -40,7 +40,7 @@ async def test_a_run_that_failed(team: list[RunManager], asker: int) -> None:
 
     team[0].launch(run, failing)
     with pytest.raises(RunFailed, match="RuntimeError: no model"):
-        await team[asker].wait(run.run_id, timeout=5)
+        await team[asker].wait(run.run_id, timeout=20)
 
 
 @ANYWHERE
@@ -63,5 +63,5 @@ async def test_a_result_that_json_cannot_hold_is_an_error_that_says_so(team: lis
 
     team[0].launch(run, odd)
     with pytest.raises(RunFailed, match="cannot be stored as JSON"):
-        await team[1].wait(run.run_id, timeout=5)
+        await team[1].wait(run.run_id, timeout=20)
     assert not await team[1].has_inflight("t")

@@ -34,7 +34,7 @@ async def everything_works(a: RunManager, b: RunManager, thread_id: str) -> None
     assert await a.cancel(queued.run_id, wait=5)
     last = await a.create_or_reject(thread_id)
     a.launch(last, quick)
-    assert await b.wait(last.run_id, timeout=5) == f"done {last.run_id}"
+    assert await b.wait(last.run_id, timeout=20) == f"done {last.run_id}"
 
 
 async def test_store_only_mode(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ async def test_an_expired_log_ends_with_a_gap(own_valkey: ValkeyServer, tmp_path
         run, agent = await running(owner, "t")
         await agent.ctx.emit("custom", 1)
         agent.may_end.set()
-        await owner.wait(run.run_id, timeout=5)
+        await owner.wait(run.run_id, timeout=20)
 
         async def is_gone() -> bool:
             return await other.events(run.run_id) == []

@@ -102,7 +102,7 @@ async def busy_worker(path: Path, **settings: Any) -> AsyncGenerator[Busy]:
     async with open_coordinator(url, grace=0, **settings) as manager:
         done = await manager.create_or_reject("t1", "agent", kwargs={"q": EVIL}, metadata={"m": EVIL})
         manager.launch(done, quick)
-        await manager.wait(done.run_id, timeout=5)
+        await manager.wait(done.run_id, timeout=20)
         running = await manager.create_or_reject("t1", "agent", kwargs={"secret": 1})
         manager.launch(running, slow)
         waiting = [await manager.create_or_reject("t1", multitask_strategy="enqueue") for _ in range(2)]

@@ -39,7 +39,7 @@ async def notified(url: str, namespace: str) -> AsyncGenerator[Worker]:
         await link.aclose()
 
 
-async def until(worker: Worker, connectivity: Connectivity, timeout: float = 5.0) -> float:
+async def until(worker: Worker, connectivity: Connectivity, timeout: float = 20.0) -> float:
     return await wait_until(
         lambda: worker.notifier.connectivity is connectivity, description=connectivity, timeout=timeout
     )

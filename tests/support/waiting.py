@@ -9,7 +9,7 @@ from inspect import isawaitable
 
 
 async def wait_until(
-    predicate: Callable[[], object | Awaitable[object]], *, description: str, timeout: float = 5.0
+    predicate: Callable[[], object | Awaitable[object]], *, description: str, timeout: float = 20.0
 ) -> float:
     """How many seconds it took until `predicate` held. Fails with `description` after `timeout`."""
     began = time.monotonic()

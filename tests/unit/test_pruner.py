@@ -88,7 +88,7 @@ async def test_it_runs_at_its_interval_while_the_worker_works(tmp_path: Path) ->
         for at in range(6):
             run = await (one, other)[at % 2].create_or_reject("t")
             (one, other)[at % 2].launch(run, quick)
-            await (one, other)[at % 2].wait(run.run_id, timeout=5)
+            await (one, other)[at % 2].wait(run.run_id, timeout=20)
         await wait_until(lambda: _only_one(one), description="all but the last are gone")
 
 
