@@ -222,7 +222,7 @@ class Lifecycle:
     def _is_closed(self, run_id: str) -> bool:
         """Lost, or ended by force: what comes now is from code that did not stop. Where tracked work alone
         did not, the run's own end is its own, and its counters are welcome."""
-        entry = self._registry.entry(run_id)
+        entry = self._registry.under_way(run_id)
         if entry is None:
             return False
         if entry.lost or (entry.forced and entry.abort is not None):
@@ -242,7 +242,7 @@ class Lifecycle:
             if not self._is_closed(run_id):
                 await write()
 
-        entry = self._registry.entry(run_id)
+        entry = self._registry.under_way(run_id)
         own = None if entry is None else entry.own
         epoch = None if own is None else own.epoch
         await self._outbox.offer(run_id, epoch, f"the {what} of run {run_id!r}", unless_closed)
@@ -304,7 +304,7 @@ class Lifecycle:
             logger.warning("The progress of run %r could not be written", run_id, exc_info=True)
 
     def _touch(self, run_id: str) -> None:
-        if (entry := self._registry.entry(run_id)) is not None:
+        if (entry := self._registry.under_way(run_id)) is not None:
             entry.touch()
 
     def progress_soon(self, entry: Entry) -> None:
