@@ -24,8 +24,8 @@ def decide(
     now: int,
 ) -> Decision | None:
     """Decide a pending or running run; answer what stands now; None = no such run. `while_waiting`:
-    only where the run does not hold its thread yet; `home`: only where it is at home with that epoch, to
-    which one that was handed over is nobody any more. Its children in flight end with it.
+    only where the run does not hold its thread yet; `home`: only where it is at home with that epoch, which
+    has not handed it over. Its children in flight end with it.
 
     A run without an owner (waiting, or imported) settles at once. The slot of any other run is kept
     until its owner has seen the task stop. Decisions overtake what is queued: who decides over a run
