@@ -11,7 +11,7 @@ import pytest
 
 from coordinator import ConflictError, IdempotencyConflict, RunContext, RunFailed, RunManager, RunStatus
 from tests.fundamentals.test_portable_runs import gateway
-from tests.fundamentals.test_worker_death import gone, hang
+from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, launched, running
 from tests.support.waiting import wait_until
 
@@ -162,7 +162,10 @@ async def test_no_delay_is_no_delay(alone: RunManager) -> None:
 @pytest.mark.parametrize("before", [True, False], ids=["before its time", "after its time"])
 async def test_it_goes_on_elsewhere_when_its_home_dies(tmp_path: Path, before: bool) -> None:
     here, there = Agent(), Agent(returns="done")
-    async with gateway(tmp_path, agent=there) as friend, gateway(tmp_path, agent=here) as home:
+    async with (
+        gateway(tmp_path, lease=SHORT, agent=there) as friend,
+        gateway(tmp_path, lease=SHORT, agent=here) as home,
+    ):
         _, holder = await running(friend, "t")
         run = await home.create_or_reject(
             "t", "agent", multitask_strategy="enqueue", after_seconds=2 if before else 0.05

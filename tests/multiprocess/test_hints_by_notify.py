@@ -63,7 +63,7 @@ async def test_a_listening_connection_that_is_ended_is_made_again(
             " ORDER BY backend_start DESC LIMIT 1)",
             APPLICATION,
         )
-    assert ended == 2
+    assert ended >= 2, "those of workers that were killed before may not have ended yet"
     await other.do("cancel", run=run)
     await owner.said("cancelled", run)
     for worker in (owner, other):
