@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from stores.errors import StoreUnavailable
+from stores.errors import StaleFence, StoreUnavailable
 from stores.postgres.address import Address
 from stores.postgres.faults import AGAIN, Fault, Kind, fault_of
 from stores.postgres.options import Options
@@ -81,18 +81,26 @@ class Connections:
             raise
 
     async def run(self, call: Call) -> Any:
-        """Raises what the call's answer raises, StoreUnavailable, StoreRefused."""
-        return call.answer(await self.rows(call.statement.sql, call.args))
+        """Raises what the call's answer raises, StoreUnavailable, StoreRefused. A fence that is stale when
+        a call is made again says nothing of the attempt whose answer was lost: that may have been written."""
+        rows, lost = await self._rows(call.statement.sql, call.args)
+        try:
+            return call.answer(rows)
+        except StaleFence as refusal:
+            if lost is None:
+                raise
+            raise lost.as_error(refusal) from refusal
 
-    async def rows(self, sql: str, args: tuple[Any, ...]) -> Rows:
-        """As often as it takes, within the bounds."""
+    async def _rows(self, sql: str, args: tuple[Any, ...]) -> tuple[Rows, Fault | None]:
+        """As often as it takes, within the bounds; and why an attempt went unanswered, if one did."""
         loop = asyncio.get_running_loop()
-        began, pause = loop.time(), _FIRST_PAUSE
+        began, pause, lost = loop.time(), _FIRST_PAUSE, None
         while True:
             try:
-                return await self.rows_once(sql, args, began + self._longest)
+                return await self.rows_once(sql, args, began + self._longest), lost
             except Exception as error:
                 fault = fault_of(error)
+                lost = fault if fault.kind is Kind.away else lost
                 if fault.kind not in AGAIN or not self._patience_left(fault, loop.time() - began + pause):
                     raise fault.as_error(error) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1))

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from coordinator.testing.postgres import PostgresServer
-from stores.errors import StoreError, StoreUnavailable
+from stores.errors import StaleFence, StoreError, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.rows import Limits, Outcome
 from stores.sql.postgres import schema
@@ -211,6 +211,33 @@ async def test_the_answer_is_lost_after_the_commit(way: Way, acts: Acts) -> None
 
 
 # ---- sessions that are ended ---------------------------------------------------------------------------
+
+
+async def test_what_may_have_been_written_is_not_refused(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer to a save is lost after its commit, and when it is made again the run has been decided over:
+    a refusal would say that nothing was written."""
+    async with shared_postgres.store() as store:
+        own = await running(store, await store.register(new_worker()))
+        once, lost = store._waiting.rows_once, asyncio.Event()
+
+        async def unheard(*args: Any) -> Any:
+            rows = await once(*args)
+            if not lost.is_set():
+                lost.set()
+                await cancel(store, own.run_id)
+                raise ConnectionResetError
+            return rows
+
+        monkeypatch.setattr(store._waiting, "rows_once", unheard)
+        with pytest.raises(StoreUnavailable, match="not known"):
+            await store.save(own, {"a": 1})
+        with pytest.raises(StaleFence):
+            await store.save(own, {"a": 2})
+        thread = await store.thread(own.thread_id)
+        assert thread is not None
+        assert thread.values == {"a": 1}
 
 
 async def lives(store: PostgresStore, epoch: int, thread: str, count: int) -> list[str]:
