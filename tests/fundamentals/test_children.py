@@ -19,6 +19,17 @@ async def cause_of(manager: RunManager, run_id: str) -> str | None:
     return cause and cause.value
 
 
+def hints_of(manager: RunManager, monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, str | None]]:
+    """Which run is hinted at to which worker, from here on; none of them arrives."""
+    hints = list[tuple[int, str | None]]()
+
+    def hint(epoch: int, signal: Signal) -> None:
+        hints.append((epoch, signal.run_id))
+
+    monkeypatch.setattr(manager._notifier, "notify_worker", hint)
+    return hints
+
+
 async def test_a_cancel_reaches_every_generation_on_every_worker(team: list[RunManager]) -> None:
     a, b = team
     parent, _ = await running(a, "t")
@@ -46,12 +57,7 @@ async def test_so_does_a_time_limit(team: list[RunManager]) -> None:
 
 async def test_a_parent_that_fails(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = team
-    hints = list[tuple[int, str | None]]()
-
-    def hint(epoch: int, signal: Signal) -> None:
-        hints.append((epoch, signal.run_id))
-
-    monkeypatch.setattr(a._notifier, "notify_worker", hint)
+    hints = hints_of(a, monkeypatch)
     parent, go_on = await a.create_or_reject("t"), asyncio.Event()
 
     async def fails(_: object) -> None:
@@ -69,12 +75,7 @@ async def test_a_parent_that_fails(team: list[RunManager], monkeypatch: pytest.M
 
 async def test_a_parent_whose_worker_leaves(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
     a, b = team
-    hints = list[tuple[int, str | None]]()
-
-    def hint(epoch: int, signal: Signal) -> None:
-        hints.append((epoch, signal.run_id))
-
-    monkeypatch.setattr(a._notifier, "notify_worker", hint)
+    hints = hints_of(a, monkeypatch)
     parent, _ = await running(a, "t")
     child, _ = await running(b, "t2", parent_run_id=parent.run_id)
     await a.drain(grace=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from tests.simulation.faults import Faults
@@ -45,6 +45,16 @@ UNWINDS: Mapping[str, Any] = {**SAVES, "stops": "late", "deaf": 1.5}
 MOSTLY_LATE_CLAIMS: tuple[Aim, ...] = (("WaitingLine._claim", "claim", "after", "slow"),) * 3
 MOSTLY_LATE_SAVES: tuple[Aim, ...] = (("StoredValues.save", "save", "after", "slow"),) * 3
 """Each that is named strikes one time in two."""
+
+REMOVED_AND_FINISHED = Scene(
+    "0 reject, 0 remove, 0.1 remove, 0.1 remove, 0.2 remove, 0.2 remove, 0.7 reject, 0.7 remove,"
+    " 0.8 remove, 0.8 remove, 0.9 remove, 1.5 reject, 1.5 remove, 1.6 remove, 1.6 remove, 1.7 remove",
+    habits={**SHORT, "pace": 0.0},
+    helps=(
+        ("Settlement._finish", "finish", "after", "fail"),
+        ("Outbox._attempt", "finish", "before", "slow"),
+    ),
+)
 
 SCENES: Mapping[str, Scene] = {
     "its home leaves": Scene(
@@ -282,24 +292,10 @@ SCENES: Mapping[str, Scene] = {
         faults={"connected": True, "lose": 1.0},
         habits=HANGS,
     ),
-    "removed and finished again": Scene(
-        "0 reject, 0 remove, 0.1 remove, 0.1 remove, 0.2 remove, 0.2 remove, 0.7 reject, 0.7 remove,"
-        " 0.8 remove, 0.8 remove, 0.9 remove, 1.5 reject, 1.5 remove, 1.6 remove, 1.6 remove, 1.7 remove",
-        habits={**SHORT, "pace": 0.0},
-        helps=(
-            ("Settlement._finish", "finish", "after", "fail"),
-            ("Outbox._attempt", "finish", "before", "slow"),
-        ),
-    ),
-    "removed, and written again later": Scene(
-        "0 reject, 0 remove, 0.1 remove, 0.1 remove, 0.2 remove, 0.2 remove, 0.7 reject, 0.7 remove,"
-        " 0.8 remove, 0.8 remove, 0.9 remove, 1.5 reject, 1.5 remove, 1.6 remove, 1.6 remove, 1.7 remove",
-        habits={**SHORT, "pace": 0.0},
-        helps=(
-            ("Settlement._finish", "finish", "after", "fail"),
-            ("Outbox._attempt", "finish", "before", "slow"),
-            ("Settlement._recreate", "put", "before", "fail"),
-        ),
+    "removed and finished again": REMOVED_AND_FINISHED,
+    "removed, and written again later": replace(
+        REMOVED_AND_FINISHED,
+        helps=(*REMOVED_AND_FINISHED.helps, ("Settlement._recreate", "put", "before", "fail")),
     ),
     "an operation is finished again": Scene(
         "0 update, 0.1 delete, 0.2 delete, 0.3 delete, 0.5 update, 0.6 delete, 0.7 delete, 0.8 delete,"
