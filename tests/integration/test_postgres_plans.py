@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncGenerator, Generator
+from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import asyncpg
@@ -11,19 +12,30 @@ import pytest
 
 from bench.postgres import HISTORY, THREADS
 from stores.catalogue import ThreadQuery
-from stores.postgres import PostgresStore
+from stores.postgres import Options, PostgresStore
+from stores.rows import PruneCursor, Retention
 from stores.sql.postgres import history, reading, threads
 from stores.sql.postgres.calls import Call
 from stores.sql.postgres.schema import named
-from tests.support.builders import admitted, new_worker, running, waiting
+from tests.support.builders import SUCCESS, admitted, cancel, new_worker, running, waiting
 from tests.support.postgres import Database
+from tests.support.waiting import wait_until
 
 ROWS = 30_000
+STEPS, PAGE = 12, 500
 
 
 class Scene(NamedTuple):
+    store: PostgresStore
     cx: asyncpg.Connection[Any]
     schema: str
+    before: int  # rows of the table of runs that were read by whoever made the scene
+
+    async def rows_read(self) -> int:
+        """Of the table of runs, by the store. Closes it: the last statistics of a session are written when it
+        ends."""
+        await self.store.aclose()
+        return await _rows_read(self.cx, self.schema) - self.before
 
     async def plan(self, call: Call) -> list[dict[str, Any]]:
         """Its steps, as a prepared statement of a worker's session is planned."""
@@ -38,19 +50,44 @@ def _steps(plan: dict[str, Any]) -> Generator[dict[str, Any]]:
         yield from _steps(inner)
 
 
+async def _rows_read(cx: asyncpg.Connection[Any], schema: str) -> int:
+    """When the last worker's session has ended: its role has the schema's name."""
+
+    async def nobody() -> bool:
+        return not await cx.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", schema)
+
+    await wait_until(nobody, description="the workers' sessions have ended")
+    found: int = await cx.fetchval(
+        "SELECT pg_stat_get_tuples_returned(oid) + pg_stat_get_tuples_fetched(oid) FROM pg_class"
+        " WHERE oid = to_regclass($1)",
+        f"{schema}.runs",
+    )
+    return found
+
+
 @pytest.fixture
 async def scene(shared_postgres: Database) -> AsyncGenerator[Scene]:
     """Long history on a hundred threads, and a little work on others."""
-    async with shared_postgres.store() as store, shared_postgres.connection() as cx:
-        schema = store._options.schema
+    async with shared_postgres.worker() as (url, schema), shared_postgres.connection() as cx:
         await _history(cx, schema)
-        await _work(store)
+        async with _store(url, schema) as store:
+            await _work(store)
         await cx.execute(f"ANALYZE {schema}.runs; ANALYZE {schema}.threads; ANALYZE {schema}.workers")
-        try:
-            yield Scene(cx, schema)
-        finally:
-            await cx.execute(f"TRUNCATE {schema}.runs, {schema}.threads")
-            await cx.execute(f"ANALYZE {schema}.runs; ANALYZE {schema}.threads")
+        before = await _rows_read(cx, schema)
+        async with _store(url, schema) as store:
+            yield Scene(store, cx, schema, before)
+        await cx.execute(f"TRUNCATE {schema}.runs, {schema}.threads")
+        await cx.execute(f"ANALYZE {schema}.runs; ANALYZE {schema}.threads")
+
+
+@asynccontextmanager
+async def _store(url: str, schema: str) -> AsyncGenerator[PostgresStore]:
+    store = PostgresStore(url, Options(schema=schema), migrate=False)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 async def _history(cx: asyncpg.Connection[Any], schema: str) -> None:
@@ -113,3 +150,30 @@ async def test_a_tick_reads_what_is_in_flight_by_indexes_that_hold_nothing_else(
         "runs_tick", "runs_home", "runs_portable", "runs_due", "runs_deadline", "runs_queue_deadline",
         "runs_inflight", "runs_one_holder", "runs_owner",
     }  # fmt: skip
+
+
+# What is inside a function has no plan to be seen; it is planned anew a few times, then the plan is kept.
+
+
+async def test_no_transaction_of_a_worker_reads_the_history_to_its_end(scene: Scene) -> None:
+    store, me = scene.store, await scene.store.register(new_worker())
+    for number in range(8):
+        thread = f"t{number}"
+        own = await running(store, me, thread)
+        waits = await waiting(store, me, thread)
+        await store.save(own, {"n": number})
+        await store.finish(own, SUCCESS)
+        assert await store.claim(thread, epoch=me) is not None
+        await cancel(store, waits)
+        await store.sweep(by=me, error="lost")
+        await store.tick(me)
+    assert await scene.rows_read() < 8 * 50  # of 30,000
+
+
+async def test_the_pruner_reads_no_more_than_it_looks_at(scene: Scene) -> None:
+    """Each row is looked at, is compared with the last run of its thread, is locked and is removed."""
+    cursor: PruneCursor | None = None
+    for _ in range(STEPS):
+        step = await scene.store.prune(Retention(runs=1.0, transitions=1.0), cursor=cursor, limit=PAGE)
+        cursor = step.cursor
+    assert await scene.rows_read() < 4 * STEPS * PAGE

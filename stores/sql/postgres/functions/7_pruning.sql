@@ -1,5 +1,6 @@
 -- prune: remove what is old enough, a bounded piece at a time. What somebody else has locked stays until the
--- next pass. A step looks at `_limit` rows; `more`: there may be others behind the last one.
+-- next pass. A step looks at `_limit` rows; `more`: there may be others behind the last one. By indexes alone, in
+-- their own order: what a step costs does not depend on how many rows there are.
 
 -- The run that says how the thread is. Left out: what was rolled back, and what never began.
 CREATE OR REPLACE FUNCTION rc.last_run(_thread_id text) RETURNS text LANGUAGE sql STABLE AS $$
@@ -15,7 +16,7 @@ $$;
 CREATE OR REPLACE FUNCTION rc.prune_runs(
     _us bigint, _run_id text, _age bigint, _age_with_key bigint, _limit bigint, _dry boolean, _now bigint,
     OUT runs bigint, OUT transitions bigint, OUT last_us bigint, OUT last_run_id text, OUT more boolean
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     v_now bigint := rc.clock(_now);
     v_page text[];
@@ -28,7 +29,7 @@ BEGIN
         v_page := ARRAY(SELECT run_id FROM rc.runs
                         WHERE created_us >= _us AND created_us <= v_now - _age
                           AND (created_us > _us OR run_id < _run_id)
-                        ORDER BY created_us, run_id DESC LIMIT _limit);
+                        ORDER BY created_us NULLS FIRST, run_id DESC LIMIT _limit);
     END IF;
     runs := 0;
     transitions := 0;
@@ -59,7 +60,7 @@ END $$;
 CREATE OR REPLACE FUNCTION rc.prune_transitions(
     _id bigint, _age bigint, _limit bigint, _dry boolean, _now bigint,
     OUT transitions bigint, OUT last_id bigint, OUT more boolean
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET enable_seqscan = off AS $$
 DECLARE
     v_before bigint := rc.clock(_now) - _age;
     v_page bigint[];
