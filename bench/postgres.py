@@ -1,9 +1,5 @@
 """The store for many hosts: lives of runs a second, beside a queue of jobs; cancels by NOTIFY; one contended
-thread; a million rows; what a pruner leaves behind.
-
-On the server that COORDINATOR_TEST_POSTGRES_URL names (a superuser's, of nothing that matters), else on one
-of its own, with its syncs. COORDINATOR_BENCH_SCALE=0.05 makes everything twenty times smaller, to try it out.
-"""
+thread. See bench/databases.py for where."""
 
 from __future__ import annotations
 
@@ -11,81 +7,32 @@ import asyncio
 import itertools
 import os
 import time
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
-import asyncpg
-
 from bench.cancel import cancel_elsewhere
+from bench.databases import SCALE, SETTLES, answer_of, fresh_database, open_stores, running_server, scaled
 from bench.processes import workers
 from bench.queue import jobs_a_second
 from bench.report import Measure, at_least, at_most, median, quantile
 from bench.throughput import by_status, lives
 from coordinator import open_coordinator
-from coordinator.testing.postgres import URL_VARIABLE, PostgresServer
-from coordinator.workers.pruner import prune
 from stores.errors import ConflictError
-from stores.postgres import Options, PostgresStore
-from stores.rows import Limits, NewRun, NewWorker, Outcome, Ownership, Retention
+from stores.postgres import PostgresStore
+from stores.rows import Limits, NewRun, NewWorker, Outcome, Ownership
 from stores.states import RunStatus
 
-SCALE = float(os.environ.get("COORDINATOR_BENCH_SCALE", "1"))
 AT_ONCE = 50
 TURNS = 10
 _BENCH = "postgres"
-_SETTLES = 1.5  # s, until the server's statistics show what was done
-
-
-def scaled(number: int, least: int = 1) -> int:
-    return max(round(number * SCALE), least)
-
-
-@contextmanager
-def _server() -> Generator[str]:
-    if url := os.environ.get(URL_VARIABLE):
-        yield url
-        return
-    with PostgresServer(settings={"shared_buffers": "256MB", "max_wal_size": "1GB"}) as server:
-        yield server.url()
-
-
-@asynccontextmanager
-async def _database(server: str) -> AsyncGenerator[str]:
-    """A database of its own: its statistics are of what is measured, and of nothing else."""
-    name = f"bench_{uuid4().hex[:12]}"
-    await _do(server, f"CREATE DATABASE {name}")
-    try:
-        yield f"{server.rpartition('/')[0]}/{name}"
-    finally:
-        await _do(server, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-async def _do(url: str, statement: str, *args: Any) -> Any:
-    cx = await asyncpg.connect(url)
-    try:
-        return await cx.fetchval(statement, *args)
-    finally:
-        await cx.close()
-
-
-@asynccontextmanager
-async def _stores(url: str, count: int, connections: int) -> AsyncGenerator[list[PostgresStore]]:
-    async with AsyncExitStack() as stack:
-        opened: list[PostgresStore] = []
-        for _ in range(count):
-            opened.append(PostgresStore(url, Options(connections=connections)))
-            await opened[-1].open()
-            stack.push_async_callback(opened[-1].aclose)
-        yield opened
 
 
 async def run(rounds: int) -> list[Measure]:
     found: list[Measure] = []
-    with _server() as server:
-        for part in (_throughput, _processes, _cancels, _contended, _large):
+    with running_server() as server:
+        for part in (_throughput, _processes, _cancels, _contended):
             found += await part(server, rounds)
     return found
 
@@ -96,12 +43,12 @@ async def run(rounds: int) -> list[Measure]:
 async def _throughput(server: str, rounds: int) -> list[Measure]:
     runs, rates, queue = scaled(6000, 300), list[float](), list[float]()
     for _ in range(rounds):
-        async with _database(server) as url, open_coordinator(url) as manager:
+        async with fresh_database(server) as url, open_coordinator(url) as manager:
             await lives(manager, by_status, AT_ONCE, runs // 10)
             began = time.perf_counter()
             await lives(manager, by_status, AT_ONCE, runs)
             rates.append(runs / (time.perf_counter() - began))
-        async with _database(server) as url:
+        async with fresh_database(server) as url:
             if (rate := await jobs_a_second(url, runs, AT_ONCE)) is not None:
                 queue.append(rate)
     rate = median(rates)
@@ -125,7 +72,7 @@ async def _throughput(server: str, rounds: int) -> list[Measure]:
 async def _transactions(server: str, at_once: int) -> Measure:
     """Of everything a worker does meanwhile, its hints, ticks and heartbeats included."""
     runs = scaled(2000, 100)
-    async with _database(server) as url, open_coordinator(url) as manager:
+    async with fresh_database(server) as url, open_coordinator(url) as manager:
         await lives(manager, by_status, at_once, 50)
         before = await _committed(url)
         await lives(manager, by_status, at_once, runs)
@@ -135,8 +82,10 @@ async def _transactions(server: str, at_once: int) -> Measure:
 
 
 async def _committed(url: str) -> int:
-    await asyncio.sleep(_SETTLES)
-    found: int = await _do(url, "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
+    await asyncio.sleep(SETTLES)
+    found: int = await answer_of(
+        url, "SELECT xact_commit FROM pg_stat_database WHERE datname = currentdatabase()"
+    )
     return found
 
 
@@ -163,7 +112,7 @@ async def _without_pause(server: str, rounds: int, *, processes: int, at_once: i
     """Finished runs a second, counted in the table, and how many cores of the machine are busy meanwhile."""
     rates, busy = list[float](), list[float]()
     for _ in range(rounds):
-        async with _database(server) as url:
+        async with fresh_database(server) as url:
             await _ready(url)
             async with workers(processes, url, None) as team:
                 for worker in team:
@@ -194,7 +143,7 @@ async def _ready(url: str) -> None:
 
 
 async def _finished(url: str) -> int:
-    found: int = await _do(url, "SELECT count(*) FROM coordinator.runs WHERE status = 'success'")
+    found: int = await answer_of(url, "SELECT count(*) FROM coordinator.runs WHERE status = 'success'")
     return found
 
 
@@ -204,7 +153,7 @@ async def _finished(url: str) -> int:
 async def _cancels(server: str, rounds: int) -> list[Measure]:
     took: list[float] = []
     for _ in range(rounds):
-        async with _database(server) as url:
+        async with fresh_database(server) as url:
             await _ready(url)
             async with workers(2, url, None) as (owner, other):
                 await asyncio.sleep(0.5)  # until both listen
@@ -241,7 +190,7 @@ async def _contended(server: str, rounds: int) -> list[Measure]:
     del rounds
     count, wrong = scaled(10_000, 100), 0
     meanwhile, apart = list[float](), list[float]()
-    async with _database(server) as url, _stores(url, 6, 10) as (aside, *stores):
+    async with fresh_database(server) as url, open_stores(url, 6, 10) as (aside, *stores):
         mine = await _epoch(aside)
         asking = [(store, await _epoch(store)) for store in stores]
         alone = await _latencies(aside, mine, scaled(1000, 100))
@@ -256,7 +205,7 @@ async def _contended(server: str, rounds: int) -> list[Measure]:
                         won = await _round(rivals)
                         wrong += len(won) != (rivals is together)
                 await watching
-        holders = await _do(
+        holders = await answer_of(
             url, "SELECT count(*) FROM coordinator.runs WHERE thread_id = 'contended' AND fence > 0"
         )
     slower = median(meanwhile) / median(apart)
@@ -318,72 +267,3 @@ async def _latencies(
             async with asyncio.timeout(0.005):
                 await (over or asyncio.Event()).wait()
     return took
-
-
-# ---- a large table -------------------------------------------------------------------------------------
-
-HISTORY = (
-    "INSERT INTO coordinator.runs (run_id, thread_id, user_id, status, owner_epoch, fence, settled_at,"
-    " created_at, created_us, updated_at, kwargs) SELECT 'old' || n, 't' || n % $2, 'u', 'success', 1, n, n,"
-    " '2020-01-01T00:00:00Z', n, n, '{\"q\": \"' || repeat('x', 100) || '\"}'"
-    " FROM generate_series(1, $1::bigint) n"
-)
-THREADS = (
-    "INSERT INTO coordinator.threads (thread_id, user_id, created_at, updated_at)"
-    " SELECT 't' || n, 'u', 1, 1 FROM generate_series(0, $1::bigint - 1) n"
-)
-
-
-async def _large(server: str, rounds: int) -> list[Measure]:
-    """History as it was: without its triggers, which would take an hour."""
-    rows, threads = scaled(1_000_000, 5000), 100
-    async with _database(server) as url, _stores(url, 1, 10) as (store,):
-        await _do(url, "ALTER TABLE coordinator.runs DISABLE TRIGGER USER")
-        await _do(url, THREADS, threads)
-        await _do(url, HISTORY, rows, threads)
-        await _do(url, "ALTER TABLE coordinator.runs ENABLE TRIGGER USER")
-        await _do(url, "VACUUM ANALYZE coordinator.runs")
-        pages: list[float] = []
-        for at in range(max(rounds * 20, 20)):
-            began = time.perf_counter()
-            page = await store.thread_runs(f"t{at % threads}", statuses=(), limit=50, offset=0, user_id=None)
-            pages.append((time.perf_counter() - began) * 1000)
-            assert len(page) == 50
-        found = [at_most(Measure(_BENCH, f"newest 50 of a thread, {rows:,} rows", median(pages), "ms"), 5)]
-        return [*found, *await _pruned(url, store, rows)]
-
-
-_STATE = (
-    "SELECT n_live_tup, n_dead_tup, pg_total_relation_size('coordinator.runs')"
-    " FROM pg_stat_user_tables WHERE schemaname = 'coordinator' AND relname = 'runs'"
-)
-
-
-async def _pruned(url: str, store: PostgresStore, rows: int) -> list[Measure]:
-    """Everything old, in the pruner's small pieces, while autovacuum does what it does."""
-    before: int = await _do(url, "SELECT pg_total_relation_size('coordinator.runs')")
-    began = time.perf_counter()
-    removed = await prune(store, Retention(runs=3600.0))
-    rate = removed.runs / (time.perf_counter() - began)
-    await asyncio.sleep(_SETTLES)
-    cx = await asyncpg.connect(url)
-    try:
-        _, dead, size = await cx.fetchrow(_STATE) or (0, 0, 0)
-        await cx.execute(
-            HISTORY.replace("'old'", "'new'"),
-            rows // 2,
-            100,
-        )
-        again = await cx.fetchval("SELECT pg_total_relation_size('coordinator.runs')")
-    finally:
-        await cx.close()
-    megabyte = 1 << 20
-    return [
-        Measure(_BENCH, "pruned", rate, "runs/s", note=f"{removed.runs:,} of {rows:,}"),
-        Measure(_BENCH, "dead tuples after that", float(dead), "", note="autovacuum on"),
-        Measure(_BENCH, "table before, with indexes", before / megabyte, "MiB"),
-        Measure(_BENCH, "table after", size / megabyte, "MiB"),
-        at_most(
-            Measure(_BENCH, "table when half as many have come again", again / before, "x of before"), 1.25
-        ),
-    ]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import asyncpg
 import pytest
 
-from bench.postgres import HISTORY, THREADS
+from bench.history import HISTORY, THREADS
 from stores.catalogue import ThreadQuery
 from stores.postgres import Options, PostgresStore
 from stores.rows import PruneCursor, Retention
