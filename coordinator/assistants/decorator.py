@@ -44,7 +44,7 @@ def assistant(
         if not callable(function):
             raise InvalidArgument("agent", f"must be an async function, not {type(function).__name__}")
         own = getattr(function, "__name__", type(function).__name__)
-        setattr(function, "__assistant__", AgentSpec(name or own, input, description))  # noqa: B010
+        setattr(function, "__assistant__", AgentSpec(name or own, input, description))  # noqa: B010 - functions have no such attribute to a type checker
         return function
 
     if name is not None:

@@ -73,14 +73,14 @@ async def _coordinator_error(request: Request, error: Exception) -> Response:
 
 async def _http_error(request: Request, error: Exception) -> Response:
     del request
-    assert isinstance(error, HTTPException)  # noqa: S101
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
     return answer(error.status_code, error.detail, error.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
     """Without what the client sent: it may be large, secret, or no JSON at all."""
     del request
-    assert isinstance(error, RequestValidationError)  # noqa: S101
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - the same
     return answer(422, [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()])
 
 

@@ -74,7 +74,7 @@ class Deliverer:
     def _client(self) -> Client:
         """With all that a connection takes, which most servers never need: its import and the system's
         certificates."""
-        from coordinator.webhooks.client import Client  # noqa: PLC0415
+        from coordinator.webhooks.client import Client  # noqa: PLC0415 - see above
 
         return Client(self._targets, timeout=self._settings.webhook_timeout, ssl_context=self._ssl_context)
 

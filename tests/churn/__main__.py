@@ -56,7 +56,7 @@ def say(samples: list[Held]) -> None:
 async def _measure() -> dict[str, Any]:
     tasks_before = len(asyncio.all_tasks())
     with ValkeyServer() as server, tempfile.TemporaryDirectory() as folder:
-        open_before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208
+        open_before = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - only counted
         async with churning(Path(folder), server, namespace="churn", running=RUNNING, **KEPT) as churn:
             await churn.fill()
             # Twice: only when all that was filled in one go has been replaced, one by one, is the heap as
@@ -68,7 +68,7 @@ async def _measure() -> dict[str, Any]:
             await churn.finish()
             at_rest = await churn.held()
         keys = server.command("EVAL", _IMMORTAL, "0")
-        after = (len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")))  # noqa: PTH208
+        after = (len(asyncio.all_tasks()), len(os.listdir("/proc/self/fd")))  # noqa: PTH208 - the same
     base = samples[0].rss
     drift = max(abs(sample.rss / base - 1) for sample in samples)
     return {

@@ -85,7 +85,7 @@ def main() -> int:
         if leg.name.startswith(asked.only)
     ]
     book, began = Book(), time.monotonic()
-    print(f"seed {seed}: {sum(len(leg.faults) for leg in legs)} faults in {len(legs)} legs")  # noqa: T201
+    print(f"seed {seed}: {sum(len(leg.faults) for leg in legs)} faults in {len(legs)} legs")
 
     def report() -> Path:
         took = time.monotonic() - began
@@ -95,7 +95,7 @@ def main() -> int:
         with Screen(book, legs, report) as screen:
             asyncio.run(run_all(legs, seed, asked.out / "kept", book, screen))
     finally:
-        print(report().read_text())  # noqa: T201
+        print(report().read_text())
     return 0 if book.ok else 1
 
 

@@ -121,9 +121,9 @@ def snapshot(folder: Path) -> dict[tuple[str, str], Any]:
     with closing(sqlite3.connect(folder / "runs.db")) as cx:
         cx.row_factory = sqlite3.Row
         for row in cx.execute("SELECT * FROM runs"):
-            found |= {(row["run_id"], column): row[column] for column in row.keys()}  # noqa: SIM118
+            found |= {(row["run_id"], column): row[column] for column in row.keys()}  # noqa: SIM118 - a Row iterates over values
         for row in cx.execute('SELECT thread_id, fence, "values" FROM threads'):
-            found |= {(row["thread_id"], column): row[column] for column in row.keys()}  # noqa: SIM118
+            found |= {(row["thread_id"], column): row[column] for column in row.keys()}  # noqa: SIM118 - the same
     return found
 
 

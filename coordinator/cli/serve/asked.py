@@ -39,7 +39,7 @@ def hand_over(asked: Asked) -> NoReturn:
     os.environ[_VARIABLE] = json.dumps(asdict(asked))
     sys.stdout.flush()
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "coordinator.cli.serve"])  # noqa: S606
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "coordinator.cli.serve"])  # noqa: S606 - this very interpreter
 
 
 def take_over() -> Asked:

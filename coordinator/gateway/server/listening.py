@@ -10,6 +10,7 @@ Nothing listens before a worker does: until then, and where none can be started,
 
 from __future__ import annotations
 
+import errno
 import ipaddress
 import socket
 import sys
@@ -100,8 +101,6 @@ def _refused(error: OSError, host: str, port: int) -> CannotServe:
 
 
 def _advice(error: OSError) -> str:
-    import errno  # noqa: PLC0415
-
     if error.errno == errno.EADDRINUSE:
         return "Stop what listens there, or name another port: --port 0 takes any that is free"
     if error.errno == errno.EACCES:

@@ -93,7 +93,7 @@ def _own_name(place: str, function: object) -> str:
 def _check(place: str, name: object, agent: object) -> None:
     if not isinstance(name, str) or not name:
         raise CannotServe(f"{place} has {name!r} for a name: names are texts", _FORM)
-    if iscoroutinefunction(agent) or iscoroutinefunction(getattr(agent, "__call__", None)):  # noqa: B004
+    if iscoroutinefunction(agent) or iscoroutinefunction(getattr(agent, "__call__", None)):  # noqa: B004 - an object whose call is a coroutine function
         return
     if not isinstance(agent, type) and isinstance(agent, Assistant):
         return

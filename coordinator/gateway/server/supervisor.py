@@ -171,7 +171,7 @@ class Supervisor:
                 for slot in self._slots:
                     await self._replace(slot)
             except CannotServe as error:
-                logger.error("restart stopped, who served before goes on: %s", error)  # noqa: TRY400
+                logger.error("restart stopped, who served before goes on: %s", error)  # noqa: TRY400 - its line says it all
             else:
                 logger.info("rolling restart done")
 

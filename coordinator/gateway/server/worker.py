@@ -50,7 +50,7 @@ def main(descriptor: int) -> int:
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     try:
-        from uvloop import new_event_loop  # noqa: PLC0415 - not on every platform
+        from uvloop import new_event_loop  # not on every platform
     except ImportError:
         return None
     return new_event_loop
@@ -58,10 +58,10 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
 
 async def work(orders: Orders, port: socket.socket, channel: WorkerEnd) -> None:
     """Until a signal has drained it. Raises CannotServe where it does not get so far as to listen."""
-    from coordinator.errors import InvalidArgument, StoreError  # noqa: PLC0415
-    from coordinator.gateway.server.naming import assistants_at  # noqa: PLC0415
-    from coordinator.gateway.settings import GatewaySettings  # noqa: PLC0415
-    from coordinator.settings import Settings  # noqa: PLC0415
+    from coordinator.errors import InvalidArgument, StoreError
+    from coordinator.gateway.server.naming import assistants_at
+    from coordinator.gateway.settings import GatewaySettings
+    from coordinator.settings import Settings
 
     settings, gateway = _settings(Settings, orders.settings), _settings(GatewaySettings, orders.gateway)
     agents = assistants_at(orders.assistants) if orders.assistants else {}
@@ -74,7 +74,7 @@ async def work(orders: Orders, port: socket.socket, channel: WorkerEnd) -> None:
 
 
 def _settings(kind: type[S], given: dict[str, Any]) -> S:
-    from pydantic import ValidationError  # noqa: PLC0415
+    from pydantic import ValidationError
 
     try:
         return kind(**given)
@@ -96,13 +96,13 @@ async def _serve(
     gateway: GatewaySettings,
     agents: Named,
 ) -> None:
-    from coordinator.assistants import demo  # noqa: PLC0415
-    from coordinator.bootstrap import open_coordinator  # noqa: PLC0415
-    from coordinator.gateway.app import DEMO, create_gateway  # noqa: PLC0415
-    from coordinator.gateway.exposure import check_exposure  # noqa: PLC0415
-    from coordinator.gateway.server.serving import Http, Retreat  # noqa: PLC0415
-    from coordinator.urls import redact_url  # noqa: PLC0415
-    from coordinator.workers.signals import draining_on_signals  # noqa: PLC0415
+    from coordinator.assistants import demo
+    from coordinator.bootstrap import open_coordinator
+    from coordinator.gateway.app import DEMO, create_gateway
+    from coordinator.gateway.exposure import check_exposure
+    from coordinator.gateway.server.serving import Http, Retreat
+    from coordinator.urls import redact_url
+    from coordinator.workers.signals import draining_on_signals
 
     access = check_exposure(gateway)
     offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents

@@ -55,7 +55,7 @@ class Edit:
         source = self._replaced(textwrap.dedent(inspect.getsource(function)))
         flags = __future__.annotations.compiler_flag
         scope: dict[str, Any] = {}
-        exec(compile(source, function.__code__.co_filename, "exec", flags), names, scope)  # noqa: S102
+        exec(compile(source, function.__code__.co_filename, "exec", flags), names, scope)  # noqa: S102 - its own source, edited
         made: FunctionType = _function(scope[function.__name__])
         return made.__code__.replace(co_qualname=function.__qualname__)
 
