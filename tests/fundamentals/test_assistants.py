@@ -29,6 +29,7 @@ from coordinator import (
 from coordinator.assistants.decorator import named_agents
 from coordinator.assistants.registry import NAMESPACE
 from tests.support.agents import Agent, launched, running
+from tests.support.held import hold_calls
 from tests.support.teams import QUICK
 
 
@@ -281,24 +282,17 @@ async def test_a_busy_thread_can_be_read_and_not_be_written(team: list[RunManage
     assert (await view_of(team[0])).values == {"step": 1, "more": 1}
 
 
-async def test_an_update_holds_the_thread(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_update_holds_the_thread(team: list[RunManager]) -> None:
     """A run of another worker begins behind it, and sees what it wrote."""
     a, b = team
     await a.update_thread("t", {"n": 1})
-    save, reached, go_on = a._store.save, asyncio.Event(), asyncio.Event()
-
-    async def slowly(*args: Any) -> None:
-        reached.set()
-        await go_on.wait()
-        await save(*args)
-
-    monkeypatch.setattr(a._store, "save", slowly)
+    held = hold_calls(a._store, "save")
     updating = asyncio.create_task(a.update_state("t", {"n": 2}))
-    await reached.wait()
+    await held.reached.wait()
     with pytest.raises(ConflictError):
         await b.create_or_reject("t")
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
-    go_on.set()
+    held.go_on.set()
     await updating
     async with asyncio.timeout(20):
         await agent.started.wait()

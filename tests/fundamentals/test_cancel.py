@@ -10,6 +10,7 @@ import pytest
 from coordinator import CancelNotDurable, NotSettled, RunManager, RunStatus, StoreUnavailable
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, quick, running
+from tests.support.held import hold_answers
 from tests.support.teams import on_every_store
 
 pytestmark = on_every_store
@@ -50,24 +51,14 @@ async def test_a_waiting_run_ends_at_once(team: list[RunManager], canceller: int
 
 
 @ANYWHERE
-async def test_a_cancel_while_running_is_being_written(
-    team: list[RunManager], canceller: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancel_while_running_is_being_written(team: list[RunManager], canceller: int) -> None:
     """Reported failure 4: the agent's first line must not run."""
-    write, reached, go_on = team[0]._store.start, asyncio.Event(), asyncio.Event()
-
-    async def slowly(*args: Any) -> Any:
-        started = await write(*args)
-        reached.set()
-        await go_on.wait()
-        return started
-
-    monkeypatch.setattr(team[0]._store, "start", slowly)
+    held = hold_answers(team[0]._store, "start")
     run, agent = await launched(team[0], "t")
-    await reached.wait()
+    await held.reached.wait()
     assert await team[canceller].cancel(run.run_id)
     await run.abort_event.wait()
-    go_on.set()
+    held.go_on.set()
     assert await team[1].wait(run.run_id, timeout=20) is None
     assert not agent.started.is_set()
 
@@ -214,27 +205,16 @@ async def test_cancelling_oneself(team: list[RunManager]) -> None:
     assert await b.wait(run.run_id, timeout=20) is None
 
 
-async def test_a_waiting_run_that_is_cancelled_just_as_it_gets_the_thread(
-    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_waiting_run_that_is_cancelled_just_as_it_gets_the_thread(team: list[RunManager]) -> None:
     """The claim is committed and its answer still on the way when the cancel is delivered."""
     a, b = team
     first_run, first = await running(a, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue")
-    claim, committed, go_on = a._store.claim, asyncio.Event(), asyncio.Event()
-
-    async def slow_answer(*args: Any, **kwargs: Any) -> Any:
-        claimed = await claim(*args, **kwargs)
-        if claimed is not None:
-            committed.set()
-            await go_on.wait()
-        return claimed
-
-    monkeypatch.setattr(a._store, "claim", slow_answer)
+    held = hold_answers(a._store, "claim", lambda claimed: claimed is not None)
     first.may_end.set()
     await a.wait(first_run.run_id, timeout=20)
-    await committed.wait()
+    await held.reached.wait()
     assert await b.cancel(run.run_id, wait=5)
-    go_on.set()
+    held.go_on.set()
     assert not await b.has_inflight("t")
     assert not agent.started.is_set()

@@ -14,6 +14,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import sql_of
+from tests.support.held import hold_answers, hold_calls
 from tests.support.runs import working
 from tests.support.teams import on_every_store, team_of
 from tests.support.waiting import wait_until
@@ -221,24 +222,14 @@ async def test_also_if_the_answer_of_the_store_is_lost(
     await handed_over(a, b, run, agent)
 
 
-async def test_an_admission_that_was_faster_is_a_run_like_any_other(
-    alone: RunManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_admission_that_was_faster_is_a_run_like_any_other(alone: RunManager) -> None:
     """Its row is written and its answer on the way, while the drain begins."""
-    admit, reached, go_on = alone._store.admit, asyncio.Event(), asyncio.Event()
-
-    async def slowly(*args: Any, **kwargs: Any) -> Any:
-        admission = await admit(*args, **kwargs)
-        reached.set()
-        await go_on.wait()
-        return admission
-
-    monkeypatch.setattr(alone._store, "admit", slowly)
+    held = hold_answers(alone._store, "admit")
     agent = Agent(returns="done")
     admitting = asyncio.create_task(launched(alone, "t", agent))
-    await reached.wait()
+    await held.reached.wait()
     leaving = await begun(alone)
-    go_on.set()
+    held.go_on.set()
     run, _ = await admitting
     await agent.started.wait()
     agent.may_end.set()
@@ -252,26 +243,18 @@ async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
 ) -> None:
     """Else its task would outlive its worker: nobody has told it to stop."""
     _, deaf = await running(alone, "t", Agent(stubborn=True))
-    admit, decide = alone._store.admit, alone._store.decide
-    reached, go_on, late = asyncio.Event(), asyncio.Event(), Agent()
-
-    async def slowly(*args: Any, **kwargs: Any) -> Any:
-        admission = await admit(*args, **kwargs)
-        reached.set()
-        await go_on.wait()
-        return admission
+    decide, late, held = alone._store.decide, Agent(), hold_answers(alone._store, "admit")
 
     async def meanwhile(*args: Any, **kwargs: Any) -> Any:
-        go_on.set()
+        held.go_on.set()
         await asyncio.wait([admitting])
         if thread_id != "t":
             await late.started.wait()
         return await decide(*args, **kwargs)
 
-    monkeypatch.setattr(alone._store, "admit", slowly)
     monkeypatch.setattr(alone._store, "decide", meanwhile)
     admitting = asyncio.create_task(launched(alone, thread_id, late, multitask_strategy="enqueue"))
-    await reached.wait()
+    await held.reached.wait()
     await alone.drain(grace=0)
     run, _ = await admitting
     deaf.may_stop.set()
@@ -281,24 +264,15 @@ async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
     assert (row.status, row.cancel_cause, row.settled) == ("interrupted", "shutdown", True)
 
 
-async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(
-    alone: RunManager, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_admission_that_was_slower_is_refused_and_harms_nobody(alone: RunManager) -> None:
     """It passed the check here before the drain, and reaches the store after it. The store's "no" must
     not be taken for a burial: that would end every run of the worker."""
     run, agent = await running(alone, "t", Agent(returns="done"))
-    admit, reached, go_on = alone._store.admit, asyncio.Event(), asyncio.Event()
-
-    async def slowly(*args: Any, **kwargs: Any) -> Any:
-        reached.set()
-        await go_on.wait()
-        return await admit(*args, **kwargs)
-
-    monkeypatch.setattr(alone._store, "admit", slowly)
+    held = hold_calls(alone._store, "admit")
     admitting = asyncio.create_task(alone.create_or_reject("t2"))
-    await reached.wait()
+    await held.reached.wait()
     leaving = await begun(alone)
-    go_on.set()
+    held.go_on.set()
     with pytest.raises(Draining):
         await admitting
     assert agent.running

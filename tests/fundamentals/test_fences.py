@@ -7,8 +7,9 @@ import asyncio
 import pytest
 
 from coordinator import LeaseLost, RunManager, RunStatus, StaleFence
-from stores.rows import NewWorker, WorkerRow
+from stores.rows import WorkerRow
 from tests.support.agents import Agent, launched, running
+from tests.support.held import hold_calls
 from tests.support.teams import on_every_store
 from tests.support.waiting import wait_until
 
@@ -124,22 +125,15 @@ async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> N
 
 
 async def test_a_worker_that_leaves_while_it_registers_anew_leaves_nothing_behind(
-    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
+    team: list[RunManager],
 ) -> None:
     a, b = team
-    register, asked, go_on = a._store.register, asyncio.Event(), asyncio.Event()
-
-    async def slowly(worker: NewWorker) -> int:
-        asked.set()
-        await go_on.wait()
-        return await register(worker)
-
-    monkeypatch.setattr(a._store, "register", slowly)
+    held = hold_calls(a._store, "register")
     await bury(a, b)
-    await asked.wait()
+    await held.reached.wait()
     leaving = asyncio.create_task(a.aclose())
     await wait_until(lambda: a._parts.loops.stopped, description="its loops are stopped")
-    go_on.set()
+    held.go_on.set()
     await leaving
     assert not a._parts.loops.running
     assert [row.epoch for row in await b.workers()] == [b.epoch]

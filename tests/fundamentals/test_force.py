@@ -15,6 +15,7 @@ from coordinator.telemetry import Event
 from coordinator.telemetry.events import RunEmitted, RunForced
 from stores.rows import Ownership
 from tests.support.agents import Agent, launched, running
+from tests.support.held import hold_answers
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -123,28 +124,18 @@ async def test_its_context_refuses_everything(impatient: list[RunManager]) -> No
     await b.wait(new.run_id, timeout=20)
 
 
-async def test_what_is_forced_while_its_start_is_written_does_not_begin(
-    impatient: list[RunManager], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_what_is_forced_while_its_start_is_written_does_not_begin(impatient: list[RunManager]) -> None:
     """It had its turn at the very end of a drain."""
     a, b = impatient
-    start, written, answered = a._store.start, asyncio.Event(), asyncio.Event()
-
-    async def slowly(*args: Any) -> Any:
-        answer = await start(*args)
-        written.set()
-        await answered.wait()
-        return answer
-
-    monkeypatch.setattr(a._store, "start", slowly)
+    held = hold_answers(a._store, "start")
     run, agent = await launched(a, "t")
-    await written.wait()
+    await held.reached.wait()
     entry = a._parts.registry.entry(run.run_id)
     assert entry is not None
     a._parts.settlement.force(entry)
     async with asyncio.timeout(20):
         await entry.settled.wait()
-    answered.set()
+    held.go_on.set()
     assert run.task is not None
     async with asyncio.timeout(20):
         await asyncio.wait((run.task,))

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from coordinator import ConflictError, MemoryRunStore, RunManager, RunStatus, Settings
+from tests.support.held import hold_calls
 from tests.support.naive import NaiveRegistry
 
 Managing = Callable[[MemoryRunStore], Any]
@@ -158,19 +159,12 @@ async def a_slow_insert_delays_everybody(make: Managing) -> bool:
     """8. One lock is held across the insert: a slow one delays an unrelated `get()`."""
     async with _workers(make, 1) as (store, worker):
         record = await _running(worker)
-        put, reached, release = store.put, asyncio.Event(), asyncio.Event()
-
-        async def slow_put(run_id: str, **fields: Any) -> None:
-            reached.set()
-            await release.wait()
-            await put(run_id, **fields)
-
-        store.put = slow_put
+        held = hold_calls(store, "put")
         admitting = asyncio.create_task(worker.create_or_reject("slow"))
-        await reached.wait()
+        await held.reached.wait()
         reading = asyncio.create_task(worker.get(record.run_id))
         done, _ = await asyncio.wait((reading,), timeout=0.2)
-        release.set()
+        held.go_on.set()
         await asyncio.gather(admitting, reading)
         return not done
 

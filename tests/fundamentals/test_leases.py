@@ -18,6 +18,7 @@ from tests.fundamentals.test_worker_death import SHORT, ended, hang
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import stored
 from tests.support.children import Child
+from tests.support.held import hold_calls
 from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
 from tests.unit.test_gate import HOLD
@@ -110,25 +111,18 @@ async def test_the_owner_renews_before_it_is_buried(
 
 
 async def test_a_result_that_queued_up_before_the_pause_is_refused_after_the_burial(
-    pair: list[RunManager], monkeypatch: pytest.MonkeyPatch
+    pair: list[RunManager],
 ) -> None:
     """Reported failure 20: it was checked while the lease was good, and comes to the store too late. The
     guard is inside the transaction, so what matters is when it commits."""
     a, b = pair
     run, agent = await running(a, "t", Agent(returns="too late"))
-    finish, queued, go_on = a._store.finish, asyncio.Event(), asyncio.Event()
-
-    async def paused(*args: Any, **kwargs: Any) -> Any:
-        queued.set()
-        await go_on.wait()
-        return await finish(*args, **kwargs)
-
-    monkeypatch.setattr(a._store, "finish", paused)
+    held = hold_calls(a._store, "finish")
     agent.may_end.set()
-    await queued.wait()
+    await held.reached.wait()
     victim = next(row for row in await b.workers() if row.epoch == a.epoch)
     await wait_until(lambda: buried(b, victim), description="its heartbeat stood still for a moment")
-    go_on.set()
+    held.go_on.set()
     await wait_until(lambda: ended(b, run.run_id), description="the sweep ends it")
     row = await b._store.row(run.run_id)
     assert row is not None

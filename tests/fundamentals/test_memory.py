@@ -12,6 +12,7 @@ from coordinator import RunContext, RunManager, RunStatus, Settings
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.runs.latch import Latch
 from tests.support.agents import launched, quick, running
+from tests.support.held import hold_answers
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -50,30 +51,19 @@ async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path
         assert manager._parts.registry._finished == {}
 
 
-async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: Path) -> None:
     """A claim of its thread is answered late, when a tick has told of its turn already and it is at work: to
     end it now as somebody else's would free the thread under its task."""
     async with team_of(1, tmp_path) as (home,):
         first, holder = await running(home, "t")
         run, agent = await launched(home, "t", multitask_strategy="enqueue")
-        claim, claimed, answer = home._store.claim, asyncio.Event(), asyncio.Event()
-
-        async def late(*args: Any, **kwargs: Any) -> Any:
-            found = await claim(*args, **kwargs)
-            if found is not None:
-                claimed.set()
-                await answer.wait()
-            return found
-
-        monkeypatch.setattr(home._store, "claim", late)
+        held = hold_answers(home._store, "claim", lambda claimed: claimed is not None)
         holder.may_end.set()
         async with asyncio.timeout(20):
-            await claimed.wait()
+            await held.reached.wait()
             await agent.started.wait()
         await home.cleanup(run.run_id, delay=0)
-        answer.set()
+        held.go_on.set()
         assert first.task is not None
         await asyncio.wait([first.task])
         await wait_until(lambda: not home._parts.jobs._tasks, description="all claims are answered")

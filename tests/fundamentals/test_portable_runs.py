@@ -25,6 +25,7 @@ from coordinator import (
 from coordinator.notifier import Signal
 from tests.fundamentals.test_worker_death import SHORT, gone, hang
 from tests.support.agents import Agent, running
+from tests.support.held import hold_answers
 from tests.support.teams import QUICK
 from tests.support.waiting import wait_until
 
@@ -260,9 +261,7 @@ def handed_over(cx: Any, run_id: str, now: int) -> None:
     cx.execute("UPDATE runs SET home_epoch = NULL, updated_at = ? WHERE run_id = ?", (now, run_id))
 
 
-async def test_a_cancel_finds_it_while_it_changes_hands(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_cancel_finds_it_while_it_changes_hands(tmp_path: Path) -> None:
     """Claimed here and decided elsewhere before its task exists: it never starts."""
     agent = Agent()
     async with gateway(tmp_path) as other, gateway(tmp_path, agent=agent) as heir:
@@ -270,20 +269,11 @@ async def test_a_cancel_finds_it_while_it_changes_hands(
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
         await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
         heir._parts.registry.drop(run.run_id)
-        read, reached, go_on = heir._store.row, asyncio.Event(), asyncio.Event()
-
-        async def slow(run_id: str) -> Any:
-            row = await read(run_id)
-            if run_id == run.run_id:
-                reached.set()
-                await go_on.wait()
-            return row
-
-        monkeypatch.setattr(heir._store, "row", slow)
+        held = hold_answers(heir._store, "row", lambda row: row is not None and row.run_id == run.run_id)
         holder.may_end.set()
-        await reached.wait()
+        await held.reached.wait()
         assert await other.cancel(run.run_id)
-        go_on.set()
+        held.go_on.set()
         assert await other.wait(run.run_id, timeout=10) is None
         assert not agent.started.is_set()
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from coordinator import Draining, LeaseLost, RunContext, RunManager, RunStatus
 from tests.support.agents import Agent, launched, running
+from tests.support.held import hold_answers
 from tests.support.teams import team_of
 
 
@@ -97,25 +97,15 @@ async def test_twice_is_harmless_and_nothing_to_do_is_nothing_done(alone: RunMan
         await alone.aclose()
 
 
-async def test_an_admission_that_is_answered_after_the_worker_has_left(
-    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_admission_that_is_answered_after_the_worker_has_left(team: list[RunManager]) -> None:
     """Nobody would ever give the waiting run its turn: its caller is told, and its row is ended by a peer."""
     a, b = team
     await running(b, "t")
-    admit, written, go_on = a._store.admit, asyncio.Event(), asyncio.Event()
-
-    async def slowly(*args: Any, **kwargs: Any) -> Any:
-        answer = await admit(*args, **kwargs)
-        written.set()
-        await go_on.wait()
-        return answer
-
-    monkeypatch.setattr(a._store, "admit", slowly)
+    held = hold_answers(a._store, "admit")
     admitting = asyncio.create_task(a.create_or_reject("t", multitask_strategy="enqueue"))
-    await written.wait()
+    await held.reached.wait()
     await a.aclose()
-    go_on.set()
+    held.go_on.set()
     with pytest.raises(LeaseLost):
         await admitting
     assert not a._parts.registry.unsettled()

@@ -11,6 +11,7 @@ import pytest
 from coordinator import RunContext, RunFailed, RunManager, RunStatus, StoreUnavailable
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.builders import sql_of
+from tests.support.held import hold_calls
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -145,20 +146,13 @@ async def test_a_turn_that_comes_in_the_same_moment_wins(
     await alone.wait(run.run_id, timeout=20)
 
 
-async def test_a_finish_that_comes_first_wins(alone: RunManager, monkeypatch: pytest.MonkeyPatch) -> None:
-    decide, reached, go_on = alone._store.decide, asyncio.Event(), asyncio.Event()
-
-    async def slowly(*args: Any, **kwargs: Any) -> Any:
-        reached.set()
-        await go_on.wait()
-        return await decide(*args, **kwargs)
-
-    monkeypatch.setattr(alone._store, "decide", slowly)
+async def test_a_finish_that_comes_first_wins(alone: RunManager) -> None:
+    held = hold_calls(alone._store, "decide")
     run, agent = await running(alone, "t", Agent(returns="done"), timeout=SOON)
-    await reached.wait()
+    await held.reached.wait()
     agent.may_end.set()
     assert await alone.wait(run.run_id, timeout=20) == "done"
-    go_on.set()
+    held.go_on.set()
     await wait_until(lambda: not alone._parts.jobs._tasks, description="the timer's job is over")
     assert run.status is RunStatus.success
     assert (await alone.receipt(run.run_id)).cause is None

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from coordinator import MemoryRunStore, RunManager, RunStatus, Settings
+from tests.support.held import hold_calls
 from tests.support.runs import managing, row, running, working
 
 
@@ -199,20 +200,13 @@ async def test_a_caller_who_goes_away_does_not_stop_the_cancel(
 ) -> None:
     record = await running(plain)
     work = await working(record)
-    original, reached, release = store.update_status, asyncio.Event(), asyncio.Event()
-
-    async def update_status(run_id: str, status: str, *, error: str | None = None) -> bool:
-        reached.set()
-        await release.wait()
-        return await original(run_id, status, error=error)
-
-    store.update_status = update_status
+    held = hold_calls(store, "update_status")
     cancelling = asyncio.create_task(plain.cancel(record.run_id))
-    await reached.wait()
+    await held.reached.wait()
     cancelling.cancel()
     with pytest.raises(asyncio.CancelledError):
         await cancelling
-    release.set()
+    held.go_on.set()
     await asyncio.wait_for(work.unwinding.wait(), 5)
     work.unwound.set()
     await asyncio.wait([work.task])

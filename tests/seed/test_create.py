@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator import MemoryRunStore, RunManager, RunStatus
+from tests.support.held import hold_calls
 from tests.support.runs import row, running
 
 
@@ -116,21 +117,14 @@ async def test_a_cancelled_create_leaves_no_run_in_flight(
 async def test_readers_of_the_thread_wait_until_the_run_is_written(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
-    put, reached, release = store.put, asyncio.Event(), asyncio.Event()
-
-    async def slow_put(run_id: str, **fields: Any) -> None:
-        reached.set()
-        await release.wait()
-        await put(run_id, **fields)
-
-    store.put = slow_put
+    held = hold_calls(store, "put")
     creating = asyncio.create_task(plain.create("t"))
-    await reached.wait()
+    await held.reached.wait()
     listing = asyncio.create_task(plain.list_by_thread("t"))
     await asyncio.sleep(0)
     assert not listing.done()
     assert await plain.list_by_thread("another thread") == []
-    release.set()
+    held.go_on.set()
     assert await listing == [await creating]
 
 

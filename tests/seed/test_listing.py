@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from coordinator import DisconnectMode, MemoryRunStore, RunManager, RunRecord, RunStatus
+from tests.support.held import hold_calls
 from tests.support.runs import managing, running
 
 OLD, NEW = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
@@ -72,18 +73,11 @@ async def test_memory_wins_over_a_row_changed_behind_the_manager(recorded: RunMa
 
 async def test_memory_is_looked_at_again_after_the_store(plain: RunManager, store: MemoryRunStore) -> None:
     await store.put("r", thread_id="t", status="success", created_at=OLD)
-    original, reached, release = store.get, asyncio.Event(), asyncio.Event()
-
-    async def get(run_id: str, *, user_id: str | None = None) -> dict[str, Any] | None:
-        reached.set()
-        await release.wait()
-        return await original(run_id, user_id=user_id)
-
-    store.get = get
+    held = hold_calls(store, "get")
     getting = asyncio.create_task(plain.get("r"))
-    await reached.wait()
+    await held.reached.wait()
     plain._runs["r"] = mine = RunRecord("r", "t", None, RunStatus.pending, DisconnectMode.cancel)
-    release.set()
+    held.go_on.set()
     assert await getting is mine
 
 

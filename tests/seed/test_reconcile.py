@@ -13,6 +13,7 @@ from coordinator import InvalidArgument, MemoryRunStore, PersistenceRetryPolicy,
 from stores.base import Row
 from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
+from tests.support.held import hold_answers
 from tests.support.runs import managing, running
 
 LOST = "The gateway was restarted"
@@ -108,18 +109,11 @@ async def test_runs_of_a_peer_on_the_same_store_are_spared(store: MemoryRunStore
 
 
 async def test_a_run_whose_row_is_being_written_is_spared(plain: RunManager, store: MemoryRunStore) -> None:
-    put, reached, release = store.put, asyncio.Event(), asyncio.Event()
-
-    async def slow_put(run_id: str, **fields: Any) -> None:
-        await put(run_id, **fields)
-        reached.set()
-        await release.wait()
-
-    store.put = slow_put
+    held = hold_answers(store, "put")
     admitting = asyncio.create_task(plain.create_or_reject("t"))
-    await reached.wait()
+    await held.reached.wait()
     assert await plain.reconcile_orphaned_inflight_runs(error=LOST) == []
-    release.set()
+    held.go_on.set()
     record = await admitting
     assert await _statuses(store) == {record.run_id: "pending"}
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
 
 import pytest
 
 from coordinator import MemoryRunStore, RunManager, RunStatus
 from stores.states import TERMINAL
+from tests.support.held import hold_calls
 from tests.support.runs import managing, row, running, working
 
 ENDS = sorted(TERMINAL)
@@ -209,18 +209,11 @@ async def test_set_status_is_finished_although_its_caller_goes_away(
     plain: RunManager, store: MemoryRunStore
 ) -> None:
     record = await running(plain)
-    original, reached, release = store.update_status, asyncio.Event(), asyncio.Event()
-
-    async def update_status(*args: Any, **fields: Any) -> bool:
-        reached.set()
-        await release.wait()
-        return await original(*args, **fields)
-
-    store.update_status = update_status
+    held = hold_calls(store, "update_status")
     ending = asyncio.create_task(plain.set_status(record.run_id, RunStatus.success))
-    await reached.wait()
+    await held.reached.wait()
     ending.cancel()
-    release.set()
+    held.go_on.set()
     with pytest.raises(asyncio.CancelledError):
         await ending
     assert record.status is RunStatus.success

@@ -1,0 +1,44 @@
+"""Calls that stand still until they are let go, so that something else comes in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+
+class Held:
+    """`reached` is set when the first call stands still. All go on when `go_on` is set."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = asyncio.Event(), asyncio.Event()
+
+    async def stand(self) -> None:
+        self.reached.set()
+        await self.go_on.wait()
+
+
+def hold_calls(of: Any, name: str) -> Held:
+    """Whoever calls `of.name` stands still before it is made."""
+    call, held = getattr(of, name), Held()
+
+    async def calling(*args: Any, **kwargs: Any) -> Any:
+        await held.stand()
+        return await call(*args, **kwargs)
+
+    setattr(of, name, calling)
+    return held
+
+
+def hold_answers(of: Any, name: str, which: Callable[[Any], bool] = lambda _: True) -> Held:
+    """The call is made, and whoever made it stands still with an answer for which `which` holds."""
+    call, held = getattr(of, name), Held()
+
+    async def answering(*args: Any, **kwargs: Any) -> Any:
+        answer = await call(*args, **kwargs)
+        if which(answer):
+            await held.stand()
+        return answer
+
+    setattr(of, name, answering)
+    return held
