@@ -16,7 +16,7 @@ from bench.throughput import by_status, lives
 from coordinator import open_coordinator
 from coordinator.workers.pruner import prune
 from stores.postgres import PostgresStore
-from stores.rows import Retention
+from stores.pruning import Retention
 
 AT_ONCE = 50
 KEPT = max(30.0 * SCALE, 1.0)  # s: of a million runs that come and go, some 50,000 are there at a time

@@ -47,7 +47,8 @@ from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.base import CoordinationStore, ForgettingStore
 from stores.outbox import Outbox
-from stores.rows import Limits, Ownership, Retention
+from stores.pruning import Retention
+from stores.rows import Limits, Ownership
 
 _QUICK_POLL = 0.02  # s; first look of a waiter to whom no hint can come
 

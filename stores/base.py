@@ -11,7 +11,7 @@ Errors of every transaction: StoreUnavailable (nothing was acknowledged), StoreR
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from stores.catalogue import CatalogueStore
@@ -19,7 +19,6 @@ from stores.rows import (
     Admission,
     AskedToDrain,
     Claimed,
-    ClaimedWebhook,
     Decision,
     Finish,
     HandedOver,
@@ -30,16 +29,11 @@ from stores.rows import (
     Orphan,
     Outcome,
     Ownership,
-    PruneCursor,
-    PruneStep,
-    Retention,
     RunRow,
     Started,
     ThreadRow,
     Tick,
     Transition,
-    WebhookReport,
-    WebhookRow,
     WorkerRow,
 )
 from stores.states import CancelAction, Cause, RunStatus
@@ -184,59 +178,6 @@ class ForgettingStore(Protocol):
 
     def forget(self, run_id: str) -> None:
         """Free the memory of a finished run that its manager has let go of."""
-        ...
-
-
-@runtime_checkable
-class PruningStore(Protocol):
-    """A store whose history can be shortened."""
-
-    async def prune(
-        self, keep: Retention, *, cursor: PruneCursor | None = None, limit: int = 500, dry_run: bool = False
-    ) -> PruneStep:
-        """One step of a pass: look at `limit` rows, remove those that are older than `keep` by the store's
-        clock; one transaction. Repeat with the step's cursor until that is None.
-
-        Never removed: a run that has not settled (in flight, waiting, rolling back), the run from which
-        its thread's status derives (so no thread changes its status), a thread (so fences survive), the
-        audit of a run in flight, a worker that lives or has something in flight. `dry_run` only counts.
-        """
-        ...
-
-
-@runtime_checkable
-class WebhookStore(Protocol):
-    """A store that keeps webhooks: `admit` and `insert` write one with a run that asks for it
-    (`NewRun.webhook`), and whatever settles the run makes it due, in the same transaction."""
-
-    async def next_webhook(self) -> float | None:
-        """Seconds until one may be claimed; None = none is due. A read: for those who poll."""
-        ...
-
-    async def claim_webhooks(self, *, epoch: int, lease: float, limit: int) -> list[ClaimedWebhook]:
-        """Due ones, the oldest first: for `lease` s nobody else gets them. Whoever dies with one has used
-        an attempt, and it is due again when the lease is over. Raises EpochDead."""
-        ...
-
-    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
-        """How an attempt ended. False = it is over already, or another has begun: nothing is written."""
-        ...
-
-    async def revive_webhooks(
-        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
-    ) -> list[str]:
-        """Dead ones (None: all) are due again, now, with all attempts before them. Answers which."""
-        ...
-
-    async def webhooks(
-        self,
-        *,
-        states: Sequence[str] = (),
-        run_id: str | None = None,
-        user_id: str | None = None,
-        limit: int = 100,
-    ) -> list[WebhookRow]:
-        """Newest first."""
         ...
 
 

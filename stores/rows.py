@@ -16,7 +16,6 @@ from stores.states import (
     Cause,
     Phase,
     RunStatus,
-    WebhookState,
     WorkerState,
     phase_of,
 )
@@ -280,54 +279,6 @@ class Tick:
     """I am wanted to drain. Answered for as long as I live."""
 
 
-class Retention(NamedTuple):
-    """How long what is over is kept, in seconds; None = for ever.
-
-    `runs`: after they settled. `transitions`: longest, also while their run is there; they leave with it
-    in any case. `workers`: after they died. `keys`: a run with an idempotency key is kept for at least
-    that long after it settled, so that a repeated request finds it. `webhooks`: after they were delivered
-    or given up.
-    """
-
-    runs: float | None = None
-    transitions: float | None = None
-    workers: float | None = None
-    keys: float = 86_400.0
-    webhooks: float | None = None
-
-    @property
-    def anything(self) -> bool:
-        return any(age is not None for age in (self.runs, self.transitions, self.workers, self.webhooks))
-
-
-class Pruned(NamedTuple):
-    """How many rows a prune removed."""
-
-    runs: int = 0
-    transitions: int = 0
-    workers: int = 0
-    webhooks: int = 0
-
-    def plus(self, more: Pruned) -> Pruned:
-        return Pruned(*(one + other for one, other in zip(self, more, strict=True)))
-
-
-class PruneCursor(NamedTuple):
-    """Where a pass of the pruner goes on. Opaque to all but the store."""
-
-    stage: str
-    us: int | None = None
-    run_id: str = ""
-    id: int = 0
-
-
-class PruneStep(NamedTuple):
-    """`cursor` is None where the pass is over."""
-
-    pruned: Pruned
-    cursor: PruneCursor | None
-
-
 @dataclass(frozen=True, slots=True)
 class RunRow:
     """One row of `runs`."""
@@ -470,50 +421,3 @@ class Transition:
     epoch: int | None
     fence: int
     detail: Json
-
-
-class ClaimedWebhook(NamedTuple):
-    """A webhook that the claimer alone may deliver while its lease lasts; `attempt` is the claim's number,
-    from 1, and guards the report. `run`: the run's columns as it settled, and the `values` it left."""
-
-    run_id: str
-    attempt: int
-    url: str
-    run: dict[str, Json]
-
-
-class WebhookReport(NamedTuple):
-    """How an attempt ended. Not delivered: again in `retry_in` us, or never (None). `postponed`: it was none,
-    and is not counted."""
-
-    delivered: bool
-    status_code: int | None = None
-    error: str | None = None
-    retry_in: int | None = None
-    postponed: bool = False
-
-    @property
-    def state(self) -> WebhookState:
-        """What it makes of the webhook."""
-        if self.delivered:
-            return WebhookState.delivered
-        return WebhookState.dead if self.retry_in is None else WebhookState.due
-
-
-@dataclass(frozen=True, slots=True)
-class WebhookRow:
-    """One webhook, for people. Its URL may carry a secret."""
-
-    run_id: str
-    thread_id: str
-    user_id: str | None
-    url: str
-    state: WebhookState
-    attempts: int
-    next_at: int | None
-    claimed_by: int | None
-    status_code: int | None
-    error: str | None
-    created_at: int
-    due_at: int | None
-    ended_at: int | None

@@ -8,11 +8,11 @@ from typing import Any
 from stores.base import Row, RunStore
 from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
+from stores.pruning import PruneCursor, PruneStep, Retention
 from stores.rows import (
     Admission,
     AskedToDrain,
     Claimed,
-    ClaimedWebhook,
     Decision,
     Finish,
     HandedOver,
@@ -23,21 +23,17 @@ from stores.rows import (
     Orphan,
     Outcome,
     Ownership,
-    PruneCursor,
-    PruneStep,
-    Retention,
     RunRow,
     Started,
     ThreadRow,
     Tick,
     Transition,
-    WebhookReport,
-    WebhookRow,
     WorkerRow,
 )
 from stores.sql.statements import Statements
 from stores.states import OPEN, CancelAction, Cause, RunStatus
 from stores.times import limit as limit_of
+from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
 
 
 class SQLTransactions(RunStore):

@@ -30,7 +30,8 @@ from coordinator.cli.text import iso
 from coordinator.schemas import Receipt
 from coordinator.webhooks.document import without_path
 from stores.crons import CronRow
-from stores.rows import RunRow, ThreadRow, Transition, WebhookRow, WorkerRow
+from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
+from stores.webhooks import WebhookRow
 
 if TYPE_CHECKING:
     from coordinator.gateway.key_file import Key

@@ -16,8 +16,7 @@ from coordinator.cli.text import span
 from coordinator.errors import InvalidArgument
 from coordinator.settings import Settings
 from coordinator.workers.pruner import prune
-from stores.base import PruningStore
-from stores.rows import Pruned, Retention
+from stores.pruning import Pruned, PruningStore, Retention
 
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _EVERY = 5_000  # rows; between two notes of progress

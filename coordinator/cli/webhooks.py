@@ -15,8 +15,8 @@ from coordinator.errors import InvalidArgument
 from coordinator.manager import RunManager
 from coordinator.settings import Settings
 from coordinator.webhooks.document import without_path
-from stores.rows import WebhookRow
 from stores.states import WebhookState
+from stores.webhooks import WebhookRow
 
 COLUMNS = ("RUN", "STATE", "TRIED", "STATUS", "TO", "NEXT", "AGE", "USER", "ERROR")
 SPARE = ("USER", "AGE", "TO", "STATUS")

@@ -8,9 +8,8 @@ from coordinator import arguments as check
 from coordinator.errors import InvalidArgument
 from coordinator.facade.base import Facade
 from coordinator.telemetry.events import WebhookDelivered, WebhookFailed
-from stores.base import WebhookStore
-from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
 from stores.states import WebhookState
+from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow, WebhookStore
 
 
 class WebhooksFacade(Facade):

@@ -23,7 +23,7 @@ from coordinator.webhooks.lanes import Full, Lanes
 from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import Signer
 from coordinator.webhooks.targets import NameUnknown, NotReached, TargetRefused, Targets
-from stores.rows import ClaimedWebhook, WebhookReport
+from stores.webhooks import ClaimedWebhook, WebhookReport
 
 if TYPE_CHECKING:
     from coordinator.webhooks.client import Client

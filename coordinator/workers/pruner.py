@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable
 
 from coordinator.workers.loops import every
-from stores.base import PruningStore
-from stores.rows import PruneCursor, Pruned, Retention
+from stores.pruning import PruneCursor, Pruned, PruningStore, Retention
 
 logger = logging.getLogger(__name__)
 

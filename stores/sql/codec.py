@@ -8,19 +8,10 @@ from dataclasses import fields
 from typing import Any
 
 from stores.crons import CronRow
-from stores.rows import (
-    COUNTERS,
-    MESSAGES,
-    ClaimedWebhook,
-    Decision,
-    DrainWish,
-    Json,
-    RunRow,
-    ThreadRow,
-    WebhookRow,
-)
+from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, RunRow, ThreadRow
 from stores.states import OPEN, CancelAction, Cause, RunStatus, WebhookState
 from stores.times import iso
+from stores.webhooks import ClaimedWebhook, WebhookRow
 
 MAX_MODEL_NAME = 128
 

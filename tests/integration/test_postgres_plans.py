@@ -13,7 +13,7 @@ import pytest
 from bench.history import HISTORY, THREADS
 from stores.catalogue import ThreadQuery
 from stores.postgres import Options, PostgresStore
-from stores.rows import PruneCursor, Retention
+from stores.pruning import PruneCursor, Retention
 from stores.sql.postgres import history, reading, threads
 from stores.sql.postgres.calls import Call
 from stores.sql.postgres.schema import named
@@ -67,8 +67,11 @@ async def _rows_read(cx: asyncpg.Connection[Any], schema: str) -> int:
 
 @pytest.fixture
 async def scene(shared_postgres: Database) -> AsyncGenerator[Scene]:
-    """Long history on a hundred threads, and a little work on others."""
-    async with shared_postgres.worker() as (url, schema), shared_postgres.connection() as cx:
+    """Long history on a hundred threads, and a little work on others. In a new schema: a pooler may keep
+    sessions of the role of one that was used before."""
+    schema = await shared_postgres.made()
+    url = shared_postgres.as_role(schema)
+    async with shared_postgres.connection() as cx:
         await _history(cx, schema)
         async with _store(url, schema) as store:
             await _work(store)
@@ -77,7 +80,6 @@ async def scene(shared_postgres: Database) -> AsyncGenerator[Scene]:
         async with _store(url, schema) as store:
             yield Scene(store, cx, schema, before)
         await cx.execute(f"TRUNCATE {schema}.runs, {schema}.threads")
-        await cx.execute(f"ANALYZE {schema}.runs; ANALYZE {schema}.threads")
 
 
 @asynccontextmanager

@@ -10,8 +10,8 @@ import pytest
 from coordinator import RunManager
 from coordinator.webhooks.deliverer import Deliverer
 from coordinator.webhooks.settings import WebhookSettings
-from stores.rows import WebhookRow
 from stores.states import WebhookState
+from stores.webhooks import WebhookRow
 from tests.support.children import Child
 from tests.support.receiver import Receiver, receiving
 from tests.support.teams import QUICK, team_of

@@ -18,7 +18,8 @@ from typing import Any, cast
 from stores.errors import CoordinatorError
 from stores.memory import MemoryStore
 from stores.postgres import PostgresStore
-from stores.rows import Admission, Decision, Finish, PruneStep, Tick, Transition, WorkerRow
+from stores.pruning import PruneStep
+from stores.rows import Admission, Decision, Finish, Tick, Transition, WorkerRow
 from stores.sql.codec import dumps
 from stores.sql.postgres.codec import plain
 from stores.sql.tables import TABLES, Table

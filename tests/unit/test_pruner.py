@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from coordinator import RunManager, Settings
 from coordinator.workers.pruner import BATCH, Pruner, prune
 from stores.memory import MemoryStore
-from stores.rows import Pruned, Retention
+from stores.pruning import Pruned, Retention
 from stores.sqlite import SQLiteStore
 from tests.support.agents import quick
 from tests.support.builders import cancel, new_worker, running, sql_of

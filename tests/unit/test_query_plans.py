@@ -10,7 +10,8 @@ import pytest
 
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.memory import MemoryStore
-from stores.rows import Limits, NewRun, PruneCursor, Retention
+from stores.pruning import PruneCursor, Retention
+from stores.rows import Limits, NewRun
 from stores.sql.codec import RUN_COLUMNS
 from tests.support.builders import (
     SUCCESS,

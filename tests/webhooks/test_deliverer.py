@@ -19,8 +19,8 @@ from coordinator.webhooks.deliverer import Deliverer
 from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import verify
 from stores.memory import MemoryStore
-from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
 from stores.states import WebhookState
+from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
 from tests.support.receiver import Receiver, receiving, status
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stores.rows import PruneCursor, Pruned, PruneStep, Retention
+from stores.pruning import PruneCursor, Pruned, PruneStep, Retention
 from stores.sql.postgres.calls import Call, Function, Query, Rows
 
 _MICROS = 1_000_000

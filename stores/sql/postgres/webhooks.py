@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from stores.errors import EpochDead
-from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
 from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, webhook_row
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
+from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
 
 _DUE = Query(
     "SELECT GREATEST(0, next_at - rc.clock($1)) / 1e6::float8 FROM rc.webhooks WHERE state = 'due'"

@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from stores.rows import PruneCursor, Pruned, PruneStep, Retention
+from stores.pruning import PruneCursor, Pruned, PruneStep, Retention
 from stores.sql.sqlite.reading import last_run
 
 _MICROS = 1_000_000

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from stores.errors import EpochDead
-from stores.rows import ClaimedWebhook, WebhookReport, WebhookRow
 from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, loads, storable, webhook_row
 from stores.sql.sqlite.admission import is_dead
+from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
 
 
 def next_due(cx: sqlite3.Connection, now: int) -> float | None:

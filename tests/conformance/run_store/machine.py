@@ -18,7 +18,7 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from stores.base import CoordinationStore, PruningStore
+from stores.base import CoordinationStore
 from stores.errors import (
     ConflictError,
     EpochDead,
@@ -27,7 +27,8 @@ from stores.errors import (
     ThreadExists,
     ThreadNotFound,
 )
-from stores.rows import Limits, NewWorker, Outcome, Ownership, PruneCursor, Retention, WorkerRow
+from stores.pruning import PruneCursor, PruningStore, Retention
+from stores.rows import Limits, NewWorker, Outcome, Ownership, WorkerRow
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.model import Model, Own, Run
 from tests.support.builders import StoreClock, created, new_run, new_worker

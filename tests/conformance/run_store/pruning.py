@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from stores.base import CoordinationStore, PruningStore
-from stores.rows import Limits, Outcome, Ownership, PruneCursor, Pruned, Retention
+from stores.base import CoordinationStore
+from stores.pruning import PruneCursor, Pruned, PruningStore, Retention
+from stores.rows import Limits, Outcome, Ownership
 from stores.states import CancelAction, RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (

@@ -7,19 +7,12 @@ from typing import Any
 
 import pytest
 
-from stores.base import CoordinationStore, PruningStore, WebhookStore
+from stores.base import CoordinationStore
 from stores.errors import ConflictError, EpochDead
-from stores.rows import (
-    ClaimedWebhook,
-    Limits,
-    Outcome,
-    PruneCursor,
-    Pruned,
-    Retention,
-    WebhookReport,
-    WebhookRow,
-)
+from stores.pruning import PruneCursor, Pruned, PruningStore, Retention
+from stores.rows import Limits, Outcome
 from stores.states import CancelAction, RunStatus, WebhookState
+from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow, WebhookStore
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
     SUCCESS,

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import pytest
 
 from stores.crons import CronRow
-from stores.rows import WebhookReport
+from stores.webhooks import WebhookReport
 from tests.support.command_line import (
     DONE,
     EVIL,

@@ -1,0 +1,96 @@
+"""The port that keeps webhooks until they are delivered or given up.
+
+Times are microseconds of the store's clock since 1970 (UTC). Errors: StoreUnavailable, StoreRefused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, runtime_checkable
+
+from stores.rows import Json
+from stores.states import WebhookState
+
+
+class ClaimedWebhook(NamedTuple):
+    """A webhook that the claimer alone may deliver while its lease lasts; `attempt` is the claim's number,
+    from 1, and guards the report. `run`: the run's columns as it settled, and the `values` it left."""
+
+    run_id: str
+    attempt: int
+    url: str
+    run: dict[str, Json]
+
+
+class WebhookReport(NamedTuple):
+    """How an attempt ended. Not delivered: again in `retry_in` us, or never (None). `postponed`: it was none,
+    and is not counted."""
+
+    delivered: bool
+    status_code: int | None = None
+    error: str | None = None
+    retry_in: int | None = None
+    postponed: bool = False
+
+    @property
+    def state(self) -> WebhookState:
+        """What it makes of the webhook."""
+        if self.delivered:
+            return WebhookState.delivered
+        return WebhookState.dead if self.retry_in is None else WebhookState.due
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookRow:
+    """One webhook, for people. Its URL may carry a secret."""
+
+    run_id: str
+    thread_id: str
+    user_id: str | None
+    url: str
+    state: WebhookState
+    attempts: int
+    next_at: int | None
+    claimed_by: int | None
+    status_code: int | None
+    error: str | None
+    created_at: int
+    due_at: int | None
+    ended_at: int | None
+
+
+@runtime_checkable
+class WebhookStore(Protocol):
+    """A store that keeps webhooks: `admit` and `insert` write one with a run that asks for it
+    (`NewRun.webhook`), and whatever settles the run makes it due, in the same transaction."""
+
+    async def next_webhook(self) -> float | None:
+        """Seconds until one may be claimed; None = none is due. A read: for those who poll."""
+        ...
+
+    async def claim_webhooks(self, *, epoch: int, lease: float, limit: int) -> list[ClaimedWebhook]:
+        """Due ones, the oldest first: for `lease` s nobody else gets them. Whoever dies with one has used
+        an attempt, and it is due again when the lease is over. Raises EpochDead."""
+        ...
+
+    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
+        """How an attempt ended. False = it is over already, or another has begun: nothing is written."""
+        ...
+
+    async def revive_webhooks(
+        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
+    ) -> list[str]:
+        """Dead ones (None: all) are due again, now, with all attempts before them. Answers which."""
+        ...
+
+    async def webhooks(
+        self,
+        *,
+        states: Sequence[str] = (),
+        run_id: str | None = None,
+        user_id: str | None = None,
+        limit: int = 100,
+    ) -> list[WebhookRow]:
+        """Newest first."""
+        ...
