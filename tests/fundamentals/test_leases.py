@@ -23,11 +23,13 @@ from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
 from tests.unit.test_gate import HOLD
 
+BUSY: dict[str, Any] = {**SHORT, "lease_ttl": 2.0}
+"""For tests in which nobody has to die, on a machine that may be busy."""
+
 
 @pytest.fixture
 async def pair(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
-    short: dict[str, Any] = {**SHORT, "lease_ttl": 2.0}
-    async with team_of(2, tmp_path, **short) as managers:
+    async with team_of(2, tmp_path, **BUSY) as managers:
         yield managers
 
 
@@ -37,7 +39,7 @@ async def heartbeats(manager: RunManager) -> int:
 
 async def test_a_saturated_writer_does_not_starve_the_heartbeat(tmp_path: Path) -> None:
     """Reported failure 18: the beat has a connection of its own, and goes first at the gate."""
-    async with team_of(1, tmp_path, **SHORT) as (manager,):
+    async with team_of(1, tmp_path, **BUSY) as (manager,):
         run, agent = await running(manager, "t")
         epoch, before, full = manager.epoch, await heartbeats(manager), True
 
