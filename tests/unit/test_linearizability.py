@@ -229,6 +229,21 @@ def test_a_lost_admission_may_have_got_the_run_that_its_key_is_answered_with_lat
     assert check_thread("t", of_threads(lines)["t"], budget=5) != []
 
 
+def test_a_lost_admission_is_not_tried_with_each_of_the_runs_that_no_call_names() -> None:
+    """They are known from the store alone. Eight of them for eight lost admissions are 43 million ways."""
+    lines = [
+        *(
+            Line("call", "admit", "a", n, n, thread="t", call=f"a:{n}", args={"strategy": "enqueue"})
+            for n in range(8)
+        ),
+        Line("call", "get", "b", 10, 10, run="r7", thread="t", call="b:1"),
+        answered("get", "b", 11, "b:1", run="r7", args={"status": "running"}),
+    ]
+    ops = of_threads(lines, [(f"r{n}", "t") for n in range(8)])["t"]
+    assert {op.candidates for op in ops if op.what == "admit"} == {("r7", f"unseen-{n}") for n in range(8)}
+    assert check_thread("t", ops, budget=5) == []
+
+
 def test_an_id_that_one_lost_admission_got_another_one_cannot_get() -> None:
     lost = [op("admit", at, None, None, outcome="unknown", candidates=("r",)) for at in (0, 1)]
     ended = [op("cancel", 2, 3, answer={"result": True}), op("wait", 4, 5, answer={"status": "interrupted"})]

@@ -90,10 +90,12 @@ def _excuse(line: Line) -> Op | None:
 
 
 def _complete(ops: list[Op], excuses: list[Op], threads: dict[str, str], thread: str) -> list[Op]:
-    """Admissions without an answer may have got any id that was seen and that no answer explains, or that
-    was answered to a later call with the same key."""
+    """Admissions without an answer may have got any id that another call names and that no answer explains,
+    or that was answered to a later call with the same key. Ids that nobody names are all alike: with each of
+    them for each lost admission a search takes minutes instead of a second."""
     answered = {op.run for op in ops if op.what == "admit" and op.run is not None}
-    left = tuple(run for run, where in threads.items() if where == thread and run not in answered)
+    asked_for = {name for op in ops for name in (op.run, op.answer.get("active_run"))} - answered
+    left = tuple(run for run, where in threads.items() if where == thread and run in asked_for)
     done = [
         replace(op, candidates=(*left, *_of_key(op, ops), f"unseen-{number}"))
         if op.what == "admit" and op.run is None and op.outcome == "unknown"
