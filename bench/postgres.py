@@ -84,7 +84,7 @@ async def _transactions(server: str, at_once: int) -> Measure:
 async def _committed(url: str) -> int:
     await asyncio.sleep(SETTLES)
     found: int = await answer_of(
-        url, "SELECT xact_commit FROM pg_stat_database WHERE datname = currentdatabase()"
+        url, "SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()"
     )
     return found
 
