@@ -218,4 +218,4 @@ async def _streams(ports: Sequence[int]) -> list[Measure]:
 async def _together(work: Sequence[Callable[[], Awaitable[None]]]) -> None:
     async with asyncio.TaskGroup() as group:
         for one in work:
-            group.create_task(one())  # pyright: ignore[reportArgumentType]
+            group.create_task(one())  # pyright: ignore[reportArgumentType] - what is called answers a coroutine

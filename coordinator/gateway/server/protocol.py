@@ -31,7 +31,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type] - uvicorn asks for a Transport, which it is
         self._expect_head(FIRST_WITHIN)
 
     def connection_lost(self, exc: Exception | None) -> None:
