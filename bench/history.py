@@ -8,8 +8,6 @@ import time
 from contextlib import suppress
 from typing import NamedTuple
 
-import asyncpg
-
 from bench.databases import SCALE, SETTLES, answer_of, fresh_database, open_stores, running_server, scaled
 from bench.report import Measure, at_most, median
 from bench.throughput import by_status, lives
@@ -53,18 +51,13 @@ class Size(NamedTuple):
 
 
 _SIZE = (
-    "SELECT sum(n_dead_tup), sum(pg_total_relation_size(relid)) FROM pg_stat_user_tables"
+    "SELECT ARRAY[sum(n_dead_tup), sum(pg_total_relation_size(relid))]::bigint[] FROM pg_stat_user_tables"
     " WHERE schemaname = 'coordinator' AND relname IN ('runs', 'transitions')"
 )
 
 
 async def _size(url: str) -> Size:
-    cx = await asyncpg.connect(url)
-    try:
-        dead, size = await cx.fetchrow(_SIZE) or (0, 0)
-        return Size(int(dead), int(size))
-    finally:
-        await cx.close()
+    return Size(*await answer_of(url, _SIZE))
 
 
 # ---- rows that are there -------------------------------------------------------------------------------

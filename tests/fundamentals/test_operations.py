@@ -9,6 +9,7 @@ import pytest
 
 from coordinator import ConflictError, RunManager, RunNotFound, StaleFence, ThreadNotFound
 from tests.support.agents import launched, running
+from tests.support.held import hold_calls
 
 
 @pytest.mark.parametrize("operator", [0, 1], ids=["same worker", "other worker"])
@@ -121,25 +122,15 @@ async def test_a_caller_who_goes_away_before_the_block_begins(
     await b.create_or_reject("t")
 
 
-async def test_a_run_that_waits_for_a_deletion_gets_its_turn(
-    team: list[RunManager], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_run_that_waits_for_a_deletion_gets_its_turn(team: list[RunManager]) -> None:
     """It was admitted after the operation, so it finds an empty thread; it is not deleted with the others."""
     a, b = team
     await a.update_thread("t", {"n": 1})
-    delete = a._store.delete_thread
-    begun, go_on = asyncio.Event(), asyncio.Event()
-
-    async def slowly(own: Any) -> None:
-        begun.set()
-        await go_on.wait()
-        await delete(own)
-
-    monkeypatch.setattr(a._store, "delete_thread", slowly)
+    held = hold_calls(a._store, "delete_thread")
     deleting = asyncio.create_task(a.delete_thread("t"))
-    await begun.wait()
+    await held.reached.wait()
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
-    go_on.set()
+    held.go_on.set()
     await deleting
     async with asyncio.timeout(20):
         await agent.started.wait()

@@ -79,7 +79,7 @@ async def scene(shared_postgres: Database) -> AsyncGenerator[Scene]:
         before = await _rows_read(cx, schema)
         async with _store(url, schema) as store:
             yield Scene(store, cx, schema, before)
-        await cx.execute(f"TRUNCATE {schema}.runs, {schema}.threads")
+        await cx.execute(f"TRUNCATE {schema}.runs, {schema}.threads")  # nobody uses it again
 
 
 @asynccontextmanager
