@@ -20,7 +20,7 @@ WHEELS := build/wheels
 
 .PHONY: help
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .PHONY: setup
 setup: $(STAMP) ## Make .venv as the lock says; quick when nothing changed. PYTHON=... picks the interpreter
@@ -95,6 +95,10 @@ COUNT ?= 10000
 .PHONY: hostile
 hostile: $(STAMP) ## Send COUNT (10000) hostile requests to a real server. SEED=7; one of them again: ARGS="--only 123"
 	@$(BIN)/python -m tests.hostile --count $(COUNT) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
+.PHONY: differential
+differential: $(STAMP) ## Make the same random calls on every store: ARGS="--sequences 5000 --seed 7"; one again: ARGS="--only 123"
+	@$(BIN)/python -m tests.differential $(ARGS)
 
 # How many seeds, over how many processes; SEED= replays one step by step, BUG= plants a bug first.
 SEEDS ?= 5000

@@ -9,10 +9,12 @@ from __future__ import annotations
 import asyncio
 import inspect
 import json
+import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import replace
 from itertools import zip_longest
+from pathlib import Path
 from typing import Any, cast
 
 from stores.errors import CoordinatorError
@@ -81,7 +83,21 @@ class TwinStore:
                 _compare_rows(table, names, mine, self.reference._cx.execute(listed).fetchall())
 
     def _columns(self, table: Table) -> tuple[str, ...]:
-        return tuple(name for _, name, *_ in self.reference._cx.execute(f"PRAGMA table_info({table.name})"))
+        return columns_of(self.reference._cx, table)
+
+
+def columns_of(cx: sqlite3.Connection, table: Table) -> tuple[str, ...]:
+    return tuple(name for _, name, *_ in cx.execute(f"PRAGMA table_info({table.name})"))
+
+
+def compare_files(path: Path, reference: MemoryStore) -> None:
+    """Raises AssertionError where a table of the file has not the rows of the reference."""
+    with closing(sqlite3.connect(path)) as cx:
+        for table in TABLES:
+            names = columns_of(cx, table)
+            listed = _listed(table, names)
+            rows, expected = (one.execute(listed).fetchall() for one in (cx, reference._cx))
+            _compare_rows(table, names, rows, expected)
 
 
 def _listed(table: Table, names: tuple[str, ...]) -> str:

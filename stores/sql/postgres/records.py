@@ -70,7 +70,7 @@ def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Call:
 
 _OPEN = (
     f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {IN_FLIGHT} AND kind = 'run' AND status = ANY ($1::text[])"
-    " AND ($2::bigint IS NULL OR created_us {compare} $2) ORDER BY created_us NULLS FIRST, seq"
+    " AND ($2::bigint IS NULL OR created_us {compare} $2) ORDER BY created_us NULLS FIRST, seq, run_id"
 )
 _OPEN_BEFORE, _OPEN_UNTIL = Query(_OPEN.format(compare="<")), Query(_OPEN.format(compare="<="))
 

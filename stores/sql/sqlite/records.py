@@ -116,7 +116,7 @@ def list_open(
     rows = cx.execute(
         f"SELECT {RUN_COLUMNS} FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT} AND kind = 'run' AND status IN"
         f" ({marks})"
-        f" AND (? IS NULL OR created_us {compare} ?) ORDER BY created_us, seq",
+        f" AND (? IS NULL OR created_us {compare} ?) ORDER BY created_us, seq, run_id",
         (*statuses, before, before),
     )
     return _readable(rows)

@@ -1,0 +1,73 @@
+"""A share of `make differential`, the same in every run."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+
+from stores.base import (
+    AdmissionStore,
+    DecisionStore,
+    OwnershipStore,
+    ReadStore,
+    RecordStore,
+    ValuesStore,
+    WorkerStore,
+)
+from stores.catalogue import CatalogueStore
+from stores.crons import CronStore
+from stores.memory import MemoryStore
+from stores.pruning import PruningStore
+from stores.webhooks import WebhookStore
+from tests.differential.campaign import compare
+from tests.support.postgres import Database
+
+PORTS: tuple[type, ...] = (
+    AdmissionStore,
+    CatalogueStore,
+    CronStore,
+    DecisionStore,
+    OwnershipStore,
+    PruningStore,
+    ReadStore,
+    RecordStore,
+    ValuesStore,
+    WebhookStore,
+    WorkerStore,
+)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("untraced")
+async def test_stores_answer_every_call_alike(shared_postgres: Database) -> None:
+    report = await compare(shared_postgres, range(36), steps=80)
+    assert not report.failures, "\n".join(what for _, what in report.failures.values())
+    calls = {name for port in PORTS for name, _ in inspect.getmembers(port, inspect.iscoroutinefunction)}
+    assert calls - set(report.called) == set(), "calls of the port that no sequence makes"
+
+
+async def test_an_order_that_one_store_leaves_open_is_found(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    list_inflight = MemoryStore.list_inflight
+
+    async def reversed_list(self: MemoryStore, **asked: Any) -> Any:
+        return (await list_inflight(self, **asked))[::-1]
+
+    monkeypatch.setattr(MemoryStore, "list_inflight", reversed_list)
+    report = await compare(shared_postgres, range(20), steps=80, until_first=True)
+    assert {kind[0] for kind in report.failures} == {"list_inflight"}
+
+
+async def test_a_row_that_one_store_writes_differently_is_found(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forgotten(self: MemoryStore, run_id: str, model_name: str | None) -> bool:
+        """Answers as if it had written."""
+        return await self.get(run_id) is not None
+
+    monkeypatch.setattr(MemoryStore, "update_model_name", forgotten)
+    report = await compare(shared_postgres, range(20), steps=80, until_first=True)
+    assert any("model_name" in what for _, what in report.failures.values())
