@@ -124,9 +124,10 @@ lock: $(STAMP) ## Write requirements/dev.txt again from pyproject.toml. Newer ve
 		--custom-compile-command 'make lock' --output-file requirements/dev.txt $(ARGS)
 
 .PHONY: format
-format: $(STAMP) ## Format, and mend what ruff can mend
+format: $(STAMP) ## Format, mend what ruff can mend, and list the revision of the PostgreSQL functions
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
+	$(BIN)/python tools/revise_functions.py
 
 .PHONY: clean
 clean: ## Remove all that was installed, built or cached

@@ -38,6 +38,16 @@ class Inspection:
     size: int | None = None
     wal_size: int | None = None
     disk_free: int | None = None
+    functions: tuple[str, ...] = ()
+    """What is wrong with the functions of the schema, one sentence each."""
+
+
+@runtime_checkable
+class MigratableStore(Protocol):
+    async def migrate(self) -> list[str]:
+        """Create the schema or bring it up to date, and repair its functions; the store need not be open.
+        Returns the names of what was applied or repaired. Raises StoreRefused, StoreUnavailable."""
+        ...
 
 
 @runtime_checkable

@@ -10,7 +10,7 @@ from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, warn
 from coordinator.cli.text import size
 from coordinator.errors import InvalidArgument, StoreUnavailable
 from coordinator.settings import Settings
-from stores.inspection import GrantingStore, InspectableStore, Inspection
+from stores.inspection import GrantingStore, InspectableStore, Inspection, MigratableStore
 
 _LOW_DISK = 256 * 1024 * 1024
 _LARGE_WAL = 256 * 1024 * 1024
@@ -47,7 +47,7 @@ async def check(settings: Settings, *, as_json: bool) -> int:
 
 
 def problems_of(found: Inspection) -> list[str]:
-    problems = list(found.faults)
+    problems = [*found.faults, *found.functions]
     if found.version < found.newest:
         problems.append(
             f"schema version {found.version} is older than {found.newest}: run `coordinator db migrate`"
@@ -132,27 +132,38 @@ async def migrate(settings: Settings, *, grant_to: str | None = None, as_json: b
         before: Inspection | None = await looked_at.inspect()
     except StoreUnavailable:
         before = None  # not there: open() creates it, or says why it cannot
-    store = store_from_url(settings.store, settings)
-    await store.open()
-    await store.aclose()
+    repaired = await _migrate(settings)
     if grant_to is not None and isinstance(looked_at, GrantingStore):
         await looked_at.grant(grant_to)
     after = await looked_at.inspect()
     known = {step.number for step in before.applied} if before is not None else set[int]()
     applied = [step for step in after.applied if step.number not in known]
+    repaired = [name for name in repaired if name not in {step.name for step in applied}]
     if as_json:
         body = {
             "store": settings.shown_store,
             "created": before is None,
             "version": after.version,
             "applied": [step._asdict() for step in applied],
+            "repaired": repaired,
             "granted_to": grant_to,
         }
         screen.show_document({"migrate": body})
     else:
-        done = "created" if before is None else "migrated" if applied else "is up to date"
+        changed = "migrated" if applied else "repaired" if repaired else "is up to date"
+        done = "created" if before is None else changed
         screen.show_lines([f"{settings.shown_store} {done}: schema version {after.version}"])
         screen.show_lines([f"applied {step.name}" for step in applied], indent=2)
+        screen.show_lines([f"made again {name}" for name in repaired], indent=2)
         if grant_to is not None:
             screen.show_lines([f"{grant_to} may work in it"], indent=2)
     return DONE
+
+
+async def _migrate(settings: Settings) -> list[str]:
+    store = store_from_url(settings.store, settings)
+    if isinstance(store, MigratableStore):
+        return await store.migrate()
+    await store.open()
+    await store.aclose()
+    return []

@@ -100,19 +100,23 @@ class PostgresStore(SQLTransactions):
 
     async def _check_and_migrate(self) -> None:
         async with self.connection() as cx:
-            found = await schema.version(cx, self._options.schema)
-            if found == schema.migrations()[-1].number:
-                return
-            if not self._migrate:
-                raise StoreUnavailable(
-                    f"schema {self._options.schema!r} has version {found}",
-                    hint="Run `coordinator db migrate` first.",
-                )
+            outdated = await schema.outdated(cx, self._options.schema)
+            if outdated and not self._migrate:
+                raise StoreUnavailable(outdated, hint="Run `coordinator db migrate` first.")
+        if outdated:
+            await self._migrated(outdated)
+
+    async def migrate(self) -> list[str]:
+        """See `stores.inspection.MigratableStore`."""
+        return await self._migrated(f"schema {self._options.schema!r} may be outdated", repair=True)
+
+    async def _migrated(self, outdated: str, *, repair: bool = False) -> list[str]:
+        async with self.connection() as cx:
             try:
-                await schema.migrate(cx, self._options.schema)
+                return await schema.migrate(cx, self._options.schema, repair=repair)
             except asyncpg.InsufficientPrivilegeError as error:
                 raise StoreRefused(
-                    f"schema {self._options.schema!r} has version {found}, and this role may not change it:"
+                    f"{outdated}, and this role may not change it:"
                     f" run `coordinator db migrate` as its owner ({error})"
                 ) from None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stores.inspection import Applied, Inspection
+from stores.sql.postgres import installed
 from stores.sql.postgres import schema as schemas
 from stores.sql.postgres.conditions import IN_FLIGHT, WAITS
 
@@ -52,4 +53,16 @@ async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
             workers_expired=expired,
             transitions=transitions,
             size=size,
+            functions=tuple(await _functions(cx, schema)),
         )
+
+
+async def _functions(cx: Any, schema: str) -> list[str]:
+    if await installed.outdated(cx, schema):
+        return ["the functions are of an older program: run `coordinator db migrate`"]
+    found, wrong = await installed.recorded(cx, schema), await installed.differences(cx, schema)
+    by = " of the newer program" if found is not None and found.newer else ""
+    return [
+        f"function {signature} {what} since it was installed: run `coordinator db migrate`{by}"
+        for signature, what in wrong.items()
+    ]

@@ -4,44 +4,18 @@ then the functions."""
 from __future__ import annotations
 
 import re
-from functools import cache
-from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any
 
 from stores.errors import StoreRefused
+from stores.sql.postgres import installed
+from stores.sql.postgres.scripts import functions, migrations, named
+
+__all__ = ["SCHEMA_NAME", "functions", "grant", "migrate", "migrations", "named", "outdated", "version"]
 
 SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
 """Without quotes it means itself."""
 _MARK = "run-coordinator"
 """The comment on schema_version: the table of another program has another, or none."""
-_HERE = "rc."
-
-
-class Migration(NamedTuple):
-    number: int
-    name: str
-    sql: str
-
-
-@cache
-def migrations() -> tuple[Migration, ...]:
-    return tuple(Migration(int(name[:4]), name, sql) for name, sql in _scripts("migrations"))
-
-
-@cache
-def functions() -> tuple[str, ...]:
-    return tuple(sql for _, sql in _scripts("functions"))
-
-
-def _scripts(folder: str) -> list[tuple[str, str]]:
-    where = files("stores.sql.postgres") / folder
-    names = sorted(entry.name for entry in where.iterdir() if entry.name.endswith(".sql"))
-    return [(name.removesuffix(".sql"), (where / name).read_text(encoding="utf-8")) for name in names]
-
-
-def named(sql: str, schema: str) -> str:
-    """The statement with the schema's own name in place of `rc`."""
-    return re.sub(r"\brc\.", f"{schema}.", sql)
 
 
 _LOOK = (
@@ -79,10 +53,23 @@ async def version(cx: Any, schema: str) -> int:
     return found
 
 
-async def migrate(cx: Any, schema: str) -> list[str]:
-    """Bring the schema to the newest version, all or nothing; answer the names of what was applied.
+async def outdated(cx: Any, schema: str) -> str | None:
+    """What of the schema is older than this program, in words; None = nothing. Raises StoreRefused."""
+    found = await version(cx, schema)
+    if found < migrations()[-1].number:
+        return f"schema {schema!r} has version {found}"
+    if await installed.outdated(cx, schema):
+        return f"the functions of schema {schema!r} are of an older program"
+    return None
 
-    Safe when several processes start at once: each looks again under an advisory lock.
+
+async def migrate(cx: Any, schema: str, *, repair: bool = False) -> list[str]:
+    """Bring the schema to the newest version, and the functions to this program's revision, all or nothing.
+    `repair`: make functions again that were dropped or changed since they were installed.
+
+    Returns the names of the applied migrations and the signatures of the repaired functions. Functions of a
+    newer program stay as they are. Safe when several processes start at once: each looks again under an
+    advisory lock.
     """
     async with cx.transaction():
         await cx.fetchval("SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))", _MARK, schema)
@@ -98,10 +85,18 @@ async def migrate(cx: Any, schema: str) -> list[str]:
                 migration.number,
                 migration.name,
             )
-        if todo:
-            for script in functions():
-                await cx.execute(named(script, schema))
-    return [migration.name for migration in todo]
+        repaired = await _broken(cx, schema) if repair and not todo else {}
+        if todo or repaired or await installed.outdated(cx, schema):
+            await installed.install(cx, schema, functions(), repair=list(repaired))
+    return [migration.name for migration in todo] + list(repaired)
+
+
+async def _broken(cx: Any, schema: str) -> dict[str, str]:
+    """What this program can repair, without putting older functions in the place of newer ones."""
+    found = await installed.recorded(cx, schema)
+    if found is None or found.newer:
+        return {}
+    return await installed.differences(cx, schema)
 
 
 _BEGIN = f"""

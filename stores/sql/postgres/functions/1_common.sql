@@ -1,6 +1,6 @@
--- The transactions, one function for each. Every migration puts all of them in again (CREATE OR REPLACE): one
--- that changes a function has a number, and drops those whose parameters change. Workers of the version before
--- call what is here then.
+-- The transactions, one function for each. They are all made again (CREATE OR REPLACE) where the schema has an
+-- older revision of them. Workers of the last release call them meanwhile: a function with other parameters or
+-- another result is a new one beside the old.
 --
 -- What they have in common. A transaction takes its locks in this order, so that no two wait
 -- for each other: idempotency key; worker; the thread; runs, by id (ids grow with time, so that a parent

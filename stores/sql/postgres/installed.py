@@ -1,0 +1,77 @@
+"""Which functions a schema has. Each installation records its revision and a fingerprint of every function in
+a comment that only the schema's owner can write, and that programs without revisions do not read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from stores.sql.postgres.scripts import functions_of_migrations, named, revision, revisions
+
+_COMMENTED = "schema_version.name"
+_READ = "SELECT col_description(to_regclass($1 || '.schema_version'), 2)"
+_FINGERPRINTS = (
+    "SELECT proname || '(' || pg_get_function_identity_arguments(oid) || ')',"
+    " left(md5(pg_get_functiondef(oid)), 16)"
+    " FROM pg_proc WHERE pronamespace = to_regnamespace($1) AND prokind = 'f' ORDER BY 1"
+)
+
+
+class Installed(NamedTuple):
+    revision: str
+    fingerprints: dict[str, str]
+    """By signature."""
+
+    @property
+    def newer(self) -> bool:
+        """They are of a newer program than this one."""
+        return self.revision not in (*revisions(), revision())
+
+
+async def recorded(cx: Any, schema: str) -> Installed | None:
+    """None: the functions are of a program that records nothing, and older than this one."""
+    comment: str | None = await cx.fetchval(_READ, schema)
+    try:
+        return Installed(**json.loads(comment or "null"))
+    except (TypeError, ValueError):
+        return None
+
+
+async def outdated(cx: Any, schema: str) -> bool:
+    """The recorded functions are of an older program than this one."""
+    found = await recorded(cx, schema)
+    return found is None or not (found.newer or found.revision == revision())
+
+
+async def differences(cx: Any, schema: str) -> dict[str, str]:
+    """The functions that are not as they were installed: signature -> "is missing" or "was changed".
+    Within a transaction, whose search_path it changes."""
+    found = await recorded(cx, schema)
+    if found is None:
+        return {}
+    there = await _fingerprints(cx, schema)
+    return {
+        signature: "was changed" if signature in there else "is missing"
+        for signature, fingerprint in found.fingerprints.items()
+        if there.get(signature) != fingerprint
+    }
+
+
+async def install(cx: Any, schema: str, scripts: Sequence[str], *, repair: Sequence[str] = ()) -> None:
+    """Make all functions anew and record them; of those in `repair` (signatures) also the ones that only
+    migrations make. Within a transaction, whose search_path it changes."""
+    for signature in repair:
+        for script in functions_of_migrations().get(signature.partition("(")[0], ()):
+            await cx.execute(named(script, schema))
+    for script in scripts:
+        await cx.execute(named(script, schema))
+    made = Installed(revision(), await _fingerprints(cx, schema))
+    comment = await cx.fetchval("SELECT quote_literal($1)", json.dumps(made._asdict()))
+    await cx.execute(f"COMMENT ON COLUMN {schema}.{_COMMENTED} IS {comment}")
+
+
+async def _fingerprints(cx: Any, schema: str) -> dict[str, str]:
+    # Definitions leave out the names of the schemas that are in the path.
+    await cx.execute("SET LOCAL search_path = pg_catalog")
+    return dict(await cx.fetch(_FINGERPRINTS, schema))

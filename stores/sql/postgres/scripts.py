@@ -1,0 +1,71 @@
+"""The SQL files of the schema: numbered migrations, functions, and the revisions of the functions."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+_FUNCTION = re.compile(
+    r"^(?:CREATE (?:OR REPLACE )?FUNCTION rc\.(\w+)\(.*?\$\$;|ALTER FUNCTION rc\.(\w+)\(.*?;)$",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+class Migration(NamedTuple):
+    number: int
+    name: str
+    sql: str
+
+
+@cache
+def migrations() -> tuple[Migration, ...]:
+    return tuple(Migration(int(name[:4]), name, sql) for name, sql in _scripts("migrations"))
+
+
+@cache
+def functions() -> tuple[str, ...]:
+    return tuple(sql for _, sql in _scripts("functions"))
+
+
+@cache
+def functions_of_migrations() -> dict[str, tuple[str, ...]]:
+    """By name, the statements that make each function which only migrations make, in order."""
+    elsewhere = {match[1] for script in functions() for match in _FUNCTION.finditer(script)}
+    found: dict[str, tuple[str, ...]] = {}
+    for migration in migrations():
+        for match in _FUNCTION.finditer(migration.sql):
+            name = match[1] or match[2]
+            if name not in elsewhere:
+                again = re.sub(r"^CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", match[0])
+                found[name] = (*found.get(name, ()), again)
+    return found
+
+
+def revision() -> str:
+    """Of the functions that this program has; `revisions` ends with it."""
+    digest = hashlib.sha256()
+    for script in functions():
+        digest.update(script.encode())
+    return digest.hexdigest()[:16]
+
+
+@cache
+def revisions() -> tuple[str, ...]:
+    """All revisions that the functions have had, up to this program's (functions/revisions.txt). Functions of
+    a revision that is not in it are of a newer program."""
+    where = files("stores.sql.postgres") / "functions" / "revisions.txt"
+    return tuple(where.read_text(encoding="utf-8").split())
+
+
+def _scripts(folder: str) -> list[tuple[str, str]]:
+    where = files("stores.sql.postgres") / folder
+    names = sorted(entry.name for entry in where.iterdir() if entry.name.endswith(".sql"))
+    return [(name.removesuffix(".sql"), (where / name).read_text(encoding="utf-8")) for name in names]
+
+
+def named(sql: str, schema: str) -> str:
+    """The statement with the schema's own name in place of `rc`."""
+    return re.sub(r"\brc\.", f"{schema}.", sql)
