@@ -28,9 +28,31 @@ class Address:
     def __repr__(self) -> str:
         return f"Address({self.redacted})"
 
-    def arguments(self) -> dict[str, Any]:
-        """For `asyncpg.connect`."""
-        return {"dsn": self._url, "target_session_attrs": self._any or "read-write"}
+    def servers(self) -> list[dict[str, Any]]:
+        """For `asyncpg.connect`, which bounds the time for all servers of a URL together: each by itself.
+        Those that a service file or PGHOST names are one."""
+        common = {"dsn": self._url, "target_session_attrs": self._any or "read-write"}
+        parts = urlsplit(self._url)
+        hosts = parts.netloc.rpartition("@")[2]
+        if "," in hosts:
+            who = parts.netloc[: -len(hosts)]
+            return [
+                {**common, "dsn": urlunsplit(parts._replace(netloc=f"{who}{host}"))}
+                for host in hosts.split(",")
+            ]
+        query = dict(parse_qsl(parts.query))
+        if not hosts and "," in query.get("host", ""):
+            each = query.pop("host").split(",")
+            ports = query.pop("port", "").split(",")
+            ports = ports if len(ports) == len(each) else ports[:1] * len(each)
+            return [
+                {**common, "dsn": self._with({**query, "host": host, **({"port": port} if port else {})})}
+                for host, port in zip(each, ports, strict=True)
+            ]
+        return [common]
+
+    def _with(self, query: dict[str, str]) -> str:
+        return f"{self._url.partition('?')[0]}?{urlencode(query)}"
 
 
 def redacted(url: str) -> str:

@@ -19,6 +19,7 @@ import asyncpg
 from stores.postgres.address import Address
 from stores.postgres.connections import connect_arguments
 from stores.postgres.faults import fault_of
+from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
 
 logger = logging.getLogger(__name__)
@@ -27,7 +28,7 @@ MAX_PAYLOAD = 7999
 """Bytes, as the server has it."""
 APPLICATION = "run-coordinator hints"
 ANSWER_WITHIN = 1.0  # s; a connection that says nothing for longer is given up
-_CONNECT_WITHIN = 2.0  # s, for each host that was named
+_CONNECT_WITHIN = 2.0  # s, for each server that was named
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # s, between two attempts to connect
 _AT_ONCE = 500
 _PROOF = "proof:"
@@ -70,7 +71,7 @@ class Channels:
     is asked for a sign of life; one without an answer is given up. Raises ValueError for no URL of use."""
 
     def __init__(self, url: str, audience: Audience, options: Options, *, ping: float) -> None:
-        self._address, self._audience, self._options = Address(url), audience, options
+        self._hosts, self._audience, self._options = Hosts(Address(url)), audience, options
         self._ping = ping
         self._wanted: frozenset[str] = frozenset()
         self._unsent: Sequence[Message] = ()
@@ -141,10 +142,10 @@ class Channels:
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
-        arguments = connect_arguments(self._address, self._options, longest=ANSWER_WITHIN)
+        arguments = connect_arguments(self._options, longest=ANSWER_WITHIN)
         arguments |= {"timeout": _CONNECT_WITHIN}
         arguments["server_settings"] |= {"application_name": APPLICATION}
-        cx = await asyncpg.connect(**arguments)
+        cx = await self._hosts.connect(**arguments)
         cx.add_termination_listener(self._on_end)
         try:
             yield cx

@@ -14,21 +14,21 @@ from typing import Any
 import asyncpg
 
 from stores.errors import StaleFence, StoreUnavailable
-from stores.postgres.address import Address
 from stores.postgres.faults import AGAIN, Fault, Kind, fault_of
+from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
 from stores.sql.postgres.calls import Call, Rows
 from stores.sql.postgres.schema import named
 
 APPLICATION = "run-coordinator"
-CONNECT_WITHIN = 5.0  # s, for each host that was named
+CONNECT_WITHIN = 5.0  # s, for each server that was named
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # s, between two attempts
 _GRACE = 2.0  # s; the server's own time-outs speak first, for they say more
 
 
-def connect_arguments(address: Address, options: Options, *, longest: float) -> dict[str, Any]:
-    """For a connection whose statements take `longest` s at most. Where a pooler stands in between nothing
-    may depend on the session: then the client's own clock is all there is."""
+def connect_arguments(options: Options, *, longest: float) -> dict[str, Any]:
+    """For a connection (`Hosts.connect`) whose statements take `longest` s at most. Where a pooler stands in
+    between nothing may depend on the session: then the client's own clock is all there is."""
     settings = {"application_name": APPLICATION}
     if options.statement_cache:
         settings |= {
@@ -36,7 +36,6 @@ def connect_arguments(address: Address, options: Options, *, longest: float) -> 
             "statement_timeout": f"{(longest + _GRACE / 2) * 1000:.0f}",
         }
     return {
-        **address.arguments(),
         "timeout": CONNECT_WITHIN,
         "command_timeout": longest + _GRACE,
         "statement_cache_size": options.statement_cache,
@@ -51,8 +50,8 @@ async def _nothing_to_reset(_: Any) -> None:
 class Connections:
     """One pool. `longest` (s) bounds each call, with the time it waits for a connection."""
 
-    def __init__(self, address: Address, options: Options, *, size: int, longest: float, name: str) -> None:
-        self._address, self._options = address, options
+    def __init__(self, hosts: Hosts, options: Options, *, size: int, longest: float, name: str) -> None:
+        self._hosts, self._options = hosts, options
         self._size, self._longest, self._name = size, longest, name
         self._pool: asyncpg.Pool[Any] | None = None
         self._named: dict[str, str] = {}
@@ -61,10 +60,12 @@ class Connections:
     async def open(self) -> None:
         """Connects to nothing yet: a connection is made when it is needed, and let go when it is idle."""
         if self._pool is None:
-            arguments = connect_arguments(self._address, self._options, longest=self._longest)
             self._pool = await asyncpg.create_pool(
-                min_size=0, max_size=self._size, reset=_nothing_to_reset, **arguments
+                min_size=0, max_size=self._size, reset=_nothing_to_reset, connect=self._connect
             )
+
+    async def _connect(self, *_: Any, **__: Any) -> Any:
+        return await self._hosts.connect(**connect_arguments(self._options, longest=self._longest))
 
     async def aclose(self) -> None:
         """Lets calls that are under way finish, for at most `longest`."""

@@ -7,9 +7,9 @@ from typing import Any
 
 import asyncpg
 
-from stores.postgres.address import Address
 from stores.postgres.connections import connect_arguments
 from stores.postgres.faults import AGAIN, fault_of
+from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
 from stores.sql.postgres import workers
 from stores.sql.postgres.schema import named
@@ -22,8 +22,8 @@ class PostgresHeart:
     """Made and used in one thread, with an event loop that turns only during a beat. Neither load on the
     store's other connections nor a blocked event loop of the process delays it."""
 
-    def __init__(self, address: Address, options: Options, *, now: Any) -> None:
-        self._address, self._options, self._now = address, options, now
+    def __init__(self, hosts: Hosts, options: Options, *, now: Any) -> None:
+        self._hosts, self._options, self._now = hosts, options, now
         self._runner = asyncio.Runner()
         self._cx: asyncpg.Connection[Any] | None = None
 
@@ -49,8 +49,8 @@ class PostgresHeart:
 
     async def _beat_once(self, epoch: int) -> bool:
         if self._cx is None:
-            arguments = connect_arguments(self._address, self._options, longest=BEAT_WITHIN)
-            self._cx = await asyncpg.connect(**arguments)
+            arguments = connect_arguments(self._options, longest=BEAT_WITHIN)
+            self._cx = await self._hosts.connect(**arguments)
         call = workers.beat(epoch, now=self._now())
         rows = await self._cx.fetch(named(call.statement.sql, self._options.schema), *call.args)
         return call.answer(rows)

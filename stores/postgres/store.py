@@ -20,6 +20,7 @@ from stores.postgres.batches import Lane
 from stores.postgres.connections import CONNECT_WITHIN, Connections
 from stores.postgres.faults import fault_of
 from stores.postgres.heart import PostgresHeart
+from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
 from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick
 from stores.sql.postgres import inspection, schema, threads, workers
@@ -52,9 +53,10 @@ class PostgresStore(SQLTransactions):
         migrate: bool = True,
         clock: Callable[[], int] | None = None,
     ) -> None:
-        self._address = Address(url)
+        address = Address(url)
+        self._hosts = Hosts(address)
         self._options = options or Options()
-        self.url = self._address.redacted
+        self.url = address.redacted
         self._migrate = migrate
         self._clock = clock
         self._opening = asyncio.Lock()
@@ -69,7 +71,7 @@ class PostgresStore(SQLTransactions):
         self._open = False
 
     def _pool(self, size: int, longest: float, name: str) -> Connections:
-        return Connections(self._address, self._options, size=size, longest=longest, name=name)
+        return Connections(self._hosts, self._options, size=size, longest=longest, name=name)
 
     @property
     def schema(self) -> str:
@@ -124,10 +126,8 @@ class PostgresStore(SQLTransactions):
     async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
         """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
         try:
-            cx = await asyncpg.connect(
-                **self._address.arguments(),
-                timeout=CONNECT_WITHIN,
-                statement_cache_size=self._options.statement_cache,
+            cx = await self._hosts.connect(
+                timeout=CONNECT_WITHIN, statement_cache_size=self._options.statement_cache
             )
             try:
                 yield cx
@@ -298,7 +298,7 @@ class PostgresStore(SQLTransactions):
 
     def heart(self) -> PostgresHeart:
         """For the heartbeat's thread: see `stores.base.HeartStore`."""
-        return PostgresHeart(self._address, self._options, now=self._now)
+        return PostgresHeart(self._hosts, self._options, now=self._now)
 
     async def grant(self, role: str) -> None:
         """See `stores.inspection.GrantingStore`."""

@@ -15,8 +15,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-import asyncpg
-
 from stores.base import CoordinationStore
 from stores.postgres import PostgresStore
 from stores.rows import Admission, Limits, NewRun, NewWorker, Outcome, Ownership, RunRow, WorkerRow
@@ -132,7 +130,7 @@ def _by_shell(store: PostgresStore, sql: str, *args: Any) -> list[Any]:
     places = itertools.count(1)
 
     async def ask() -> list[Any]:
-        cx = await asyncpg.connect(**store._address.arguments(), statement_cache_size=0)
+        cx = await store._hosts.connect(statement_cache_size=0)
         try:
             async with cx.transaction():  # a pooler that stands in between knows nothing else
                 await cx.execute(f"SET LOCAL search_path TO {store.schema}")

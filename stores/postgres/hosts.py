@@ -1,0 +1,110 @@
+"""Connects to one of the servers that a URL names: the first that answers and takes writes."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+import asyncpg
+
+from stores.postgres.address import Address
+from stores.postgres.faults import Kind, fault_of
+
+NEXT_AFTER = 1.0
+"""s. A server that has not accepted a session for this long gets company: the next one is tried beside it."""
+SILENT_WITHIN = 5
+"""s. Data that the network does not acknowledge, or silence of an idle peer, ends a connection after this."""
+_TCP_OPTIONS = (
+    ("TCP_KEEPIDLE", SILENT_WITHIN),
+    ("TCP_KEEPALIVE", SILENT_WITHIN),  # the name on macOS
+    ("TCP_KEEPINTVL", 1),
+    ("TCP_KEEPCNT", 3),
+    ("TCP_USER_TIMEOUT", SILENT_WITHIN * 1000),
+)
+
+
+class Session(asyncpg.Connection):
+    """A connection whose loss the operating system notices, and that knows when it was last used."""
+
+    __slots__ = ("used_at",)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.used_at = asyncio.get_running_loop().time()
+        for transport in (each for each in args if hasattr(each, "get_extra_info")):
+            _notice_silence(transport.get_extra_info("socket"))
+
+    def touch(self) -> None:
+        """The server has answered on this connection."""
+        self.used_at = asyncio.get_running_loop().time()
+
+    def idle_for(self) -> float:
+        """Seconds since the server last answered."""
+        return asyncio.get_running_loop().time() - self.used_at
+
+
+def _notice_silence(connected: Any) -> None:
+    if connected is None or connected.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    with suppress(OSError):  # what the platform does not have, the bounds of each call make up for
+        connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _TCP_OPTIONS:
+            if (option := getattr(socket, name, None)) is not None:
+                connected.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+class Hosts:
+    """The servers of one URL. A store's connections share it, from any thread, so that one that was found to
+    work is tried first by all."""
+
+    def __init__(self, address: Address) -> None:
+        self._servers = address.servers()
+        self._best = 0
+
+    async def connect(self, **arguments: Any) -> asyncpg.Connection[Any]:
+        """As `asyncpg.connect`; `timeout` bounds the attempt at each server by itself. Servers are tried in
+        their order, beginning with the last that worked; one that is silent delays the next by NEXT_AFTER.
+        Raises the error that tells most."""
+        arguments = {**arguments, "connection_class": Session}
+        left = [*range(self._best, len(self._servers)), *range(self._best)]
+        attempts: dict[asyncio.Task[asyncpg.Connection[Any]], int] = {}
+        errors: list[BaseException] = []
+        try:
+            while left or attempts:
+                if left:
+                    at = left.pop(0)
+                    attempt = asyncio.ensure_future(asyncpg.connect(**self._servers[at], **arguments))
+                    attempts[attempt] = at
+                done, _ = await asyncio.wait(
+                    attempts, timeout=NEXT_AFTER if left else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                for attempt in done:
+                    at = attempts.pop(attempt)
+                    if (error := attempt.exception()) is None:
+                        self._best = at
+                        return attempt.result()
+                    errors.append(error)
+            raise _telling(errors)
+        finally:
+            await _give_up(attempts)
+
+
+async def _give_up(attempts: Iterable[asyncio.Task[asyncpg.Connection[Any]]]) -> None:
+    for attempt in attempts:
+        attempt.cancel()
+    for answer in await asyncio.gather(*attempts, return_exceptions=True):
+        if isinstance(answer, asyncpg.Connection):
+            answer.terminate()
+
+
+_TELLS = (Kind.mistake, Kind.refused, Kind.unavailable, Kind.standby)
+
+
+def _telling(errors: list[BaseException]) -> BaseException:
+    """A refusal says more than a standby, and that more than a server that is away."""
+    kinds = [fault_of(error).kind for error in errors]
+    known = [kinds.index(kind) for kind in _TELLS if kind in kinds]
+    return errors[known[0] if known else -1]

@@ -1,0 +1,154 @@
+"""Several servers in one URL, some of which say nothing, and what the network forgets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
+
+import pytest
+
+from coordinator.notifier import Connectivity, Signal
+from coordinator.notifiers.postgres import PostgresNotifier
+from stores.errors import StoreRefused, StoreUnavailable
+from stores.postgres import Options, PostgresStore
+from stores.postgres.address import Address
+from tests.support.builders import admitted, new_worker
+from tests.support.postgres import Database
+from tests.support.proxy import Proxy
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+def through(url: str, *ports: int | None) -> str:
+    parts = urlsplit(url)
+    who, at, server = parts.netloc.rpartition("@")
+    hosts = ",".join(server if port is None else f"127.0.0.1:{port}" for port in ports)
+    return urlunsplit(parts._replace(netloc=f"{who}{at}{hosts}"))
+
+
+class Silent(NamedTuple):
+    """`url` names `silent` (each accepts and never answers) before the server of the tests."""
+
+    url: str
+    schema: str
+    silent: tuple[Proxy, ...]
+
+    @property
+    def attempts(self) -> int:
+        return sum(proxy.connections for proxy in self.silent)
+
+
+@asynccontextmanager
+async def behind_silent_hosts(database: Database, count: int) -> AsyncGenerator[Silent]:
+    async with database.worker() as (url, schema), AsyncExitStack() as stack:
+        server = urlsplit(url)
+        silent: list[Proxy] = []
+        for _ in range(count):
+            proxy = await stack.enter_async_context(Proxy(server.hostname or "", server.port or 5432))
+            proxy.black_hole()
+            silent.append(proxy)
+        yield Silent(through(url, *(proxy.port for proxy in silent), None), schema, tuple(silent))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+async def test_silent_hosts_that_are_named_first_delay_the_start_once(
+    shared_postgres: Database, count: int
+) -> None:
+    async with behind_silent_hosts(shared_postgres, count) as hosts:
+        store = PostgresStore(hosts.url, Options(schema=hosts.schema), migrate=False)
+        try:
+            async with asyncio.timeout(10):
+                await store.open()
+                epoch = await store.register(new_worker())
+            asked = hosts.attempts
+            heart = store.heart()
+            try:
+                assert await asyncio.to_thread(heart.beat, epoch)
+                assert (await admitted(store, epoch)).holds
+                await store.tick(epoch)
+            finally:
+                await asyncio.to_thread(heart.close)
+            assert hosts.attempts == asked, "the host that answered comes first from then on"
+        finally:
+            await store.aclose()
+
+
+async def test_hints_find_the_host_that_answers(shared_postgres: Database) -> None:
+    async with behind_silent_hosts(shared_postgres, 1) as hosts:
+        notifier = PostgresNotifier(hosts.url, Options(schema=hosts.schema))
+        found = list[Connectivity]()
+        try:
+            await notifier.start(1, ignore, lambda: None, found.append)
+            await wait_until(lambda: Connectivity.connected in found, description="it listens", timeout=10)
+        finally:
+            await notifier.aclose()
+
+
+def ignore(signal: Signal) -> None:
+    del signal
+
+
+async def test_host_that_falls_silent_is_left_for_the_next(shared_postgres: Database) -> None:
+    async with behind_silent_hosts(shared_postgres, 1) as hosts:
+        (first,) = hosts.silent
+        first.restore()
+        store = PostgresStore(hosts.url, Options(schema=hosts.schema), migrate=False)
+        try:
+            await store.open()
+            heart = store.heart()
+            try:
+                epoch = await store.register(new_worker())
+                assert await asyncio.to_thread(heart.beat, epoch)
+                assert first.connections
+                first.black_hole()
+                async with asyncio.timeout(15):
+                    assert await asyncio.to_thread(heart.beat, epoch)
+                    assert (await admitted(store, epoch)).holds
+            finally:
+                await asyncio.to_thread(heart.close)
+        finally:
+            await store.aclose()
+
+
+async def test_no_host_that_answers_is_said_within_a_bound(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stores.postgres.store.CONNECT_WITHIN", 1.5)
+    async with behind_silent_hosts(shared_postgres, 2) as hosts:
+        url = through(hosts.url, *(proxy.port for proxy in hosts.silent))
+        store = PostgresStore(url, Options(schema=hosts.schema), migrate=False)
+        async with asyncio.timeout(15):
+            with pytest.raises(StoreUnavailable, match="does not answer"):
+                await store.open()
+
+
+async def test_refusal_of_one_host_says_more_than_the_silence_of_another(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stores.postgres.store.CONNECT_WITHIN", 1.5)
+    async with behind_silent_hosts(shared_postgres, 1) as hosts:
+        url = hosts.url.replace(":worker@", ":wrong@")
+        assert url != hosts.url
+        store = PostgresStore(url, Options(schema=hosts.schema), migrate=False)
+        with pytest.raises(StoreRefused, match="does not let this role in"):
+            await store.open()
+
+
+@pytest.mark.parametrize(
+    ("url", "each"),
+    [
+        ("postgresql://h/db", ["postgresql://h/db"]),
+        ("postgresql://u:p@h1:1,[::1]:2/db?x=1", ["postgresql://u:p@h1:1/db?x=1", "postgresql://u:p@[::1]:2/db?x=1"]),
+        ("postgresql:///db?host=a,b&port=1,2", ["postgresql:///db?host=a&port=1", "postgresql:///db?host=b&port=2"]),
+        ("postgresql:///db?host=a,b&port=1", ["postgresql:///db?host=a&port=1", "postgresql:///db?host=b&port=1"]),
+        ("postgresql:///db?host=a,b", ["postgresql:///db?host=a", "postgresql:///db?host=b"]),
+    ],
+)  # fmt: skip
+def test_each_server_of_a_url_by_itself(url: str, each: list[str]) -> None:
+    servers: list[dict[str, Any]] = Address(url).servers()
+    assert [server["dsn"] for server in servers] == each
+    assert {server["target_session_attrs"] for server in servers} == {"read-write"}
