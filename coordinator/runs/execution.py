@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
 import logging
 from contextlib import suppress
 from typing import Any, Protocol
@@ -15,6 +14,7 @@ from coordinator.errors import CoordinatorError, InvalidArgument, LeaseLost, Sta
 from coordinator.record import RunRecord
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.lifecycle import Lifecycle
+from coordinator.runs.outcomes import success_of, text_of, unreadable
 from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.schemas import Abort, Json, Outcome, RunStatus
@@ -139,29 +139,21 @@ class Execution:
 
 
 def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcome | None:
-    """How the task ended, for the store; None = decided by somebody else."""
+    """How the task ended, for the store; None = decided by somebody else. Raises nothing: a run whose
+    outcome cannot be read ends as an error that says so."""
     if task.cancelled():
         return None if entry.abort is not None else StoredOutcome(RunStatus.interrupted)
     error = task.exception()
     if isinstance(error, (StaleFence, LeaseLost)) or (error is not None and entry.abort is not None):
-        return None if entry.abort is not None else StoredOutcome(RunStatus.error, str(error))
+        return None if entry.abort is not None else StoredOutcome(RunStatus.error, text_of(error))
     if error is not None:
         if not isinstance(error, CoordinatorError):
             logger.warning("Run %r failed", entry.record.run_id, exc_info=error)
-        return StoredOutcome(RunStatus.error, _text(error))
-    outcome = task.result()
-    if outcome is None:
+        return StoredOutcome(RunStatus.error, text_of(error))
+    if (reported := task.result()) is None:
         return None
-    interrupts = [dataclasses.asdict(interrupt) for interrupt in outcome.interrupts] or None
-    return StoredOutcome(
-        RunStatus.success,
-        result=outcome.result if outcome.result is not None else outcome.values,
-        values=outcome.values,
-        paused=outcome.paused or outcome.drained,
-        interrupts=interrupts,
-    )
-
-
-def _text(error: BaseException) -> str:
-    text = f"{type(error).__name__}: {error}"
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    try:
+        return success_of(reported)
+    except Exception as failure:
+        logger.exception("The outcome of run %r cannot be read", entry.record.run_id)
+        return unreadable(failure)

@@ -14,7 +14,7 @@ from coordinator.record import COMPLETION_FIELDS, PROGRESS_FIELDS, RunRecord
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
-from coordinator.runs.outcomes import row_of
+from coordinator.runs.outcomes import refused, row_of, text_of
 from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.timeouts import Timeouts
@@ -134,9 +134,12 @@ class Lifecycle:
         if own is not None:
             try:
                 finish = await self._store.finish(own, outcome, hold=True)
-            except CoordinatorError as error:
+            except Exception as error:  # noqa: BLE001 - it is written once more, by settlement
                 logger.warning(
-                    "%s of run %r will be written when its task stops: %s", outcome.status, own.run_id, error
+                    "%s of run %r will be written when its task stops: %s",
+                    outcome.status,
+                    own.run_id,
+                    text_of(error),
                 )
             else:
                 if finish.lost and finish.decision is not None:
@@ -171,7 +174,14 @@ class Lifecycle:
         async def unless_lost() -> tuple[bool | None, Decision | None]:  # else a peer ends it, or executes it
             if entry.lost:
                 return False, None
-            written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
+            nonlocal outcome
+            try:
+                written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
+            except CoordinatorError:
+                raise
+            except Exception as error:  # noqa: BLE001 - the run must end, if not with this text
+                outcome = refused(outcome, error)
+                written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
             return written, await self._delivery.standing(run_id)
 
         try:

@@ -20,6 +20,7 @@ from coordinator.errors import ConflictError, InvalidArgument, LeaseLost, Thread
 from coordinator.runs.admission import Admissions, asked
 from coordinator.runs.execution import Execution, Quiet
 from coordinator.runs.lifecycle import Lifecycle
+from coordinator.runs.outcomes import text_of
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.schemas import CheckpointRef, Json, RunStatus
@@ -98,7 +99,7 @@ class Operations:
             yield held
             outcome = held.outcome
         except BaseException as error:
-            outcome = Outcome(RunStatus.error, f"{type(error).__name__}: {error}")
+            outcome = Outcome(RunStatus.error, text_of(error))
             raise
         finally:
             entry.tracked.discard(block)

@@ -7,8 +7,64 @@ import traceback
 from typing import cast
 
 from coordinator.runs.registry import Entry
-from coordinator.schemas import Json, RunStatus
+from coordinator.schemas import Interrupt, Json, RunStatus
+from coordinator.schemas import Outcome as Reported
 from stores.rows import Outcome
+
+LONGEST_QUOTE = 2000
+"""Characters of an error text that are kept where the store has refused the whole of it."""
+
+
+def text_of(error: BaseException) -> str:
+    """Type and text of an exception, storable whatever its `__str__` does."""
+    try:
+        text = str(error)
+    except Exception as failure:  # noqa: BLE001 - code of the caller's; the run must end all the same
+        text = f"its text cannot be read ({type(failure).__name__})"
+    return f"{type(error).__name__}: {text}".encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def success_of(reported: object) -> Outcome:
+    """The outcome that an assistant's `run` has returned. Raises TypeError where it is none, and whatever
+    its parts raise when they are read."""
+    if not isinstance(reported, Reported):
+        raise TypeError(f"an assistant's run() must return an Outcome, not {type(reported).__name__}")
+    return Outcome(
+        RunStatus.success,
+        result=reported.result if reported.result is not None else reported.values,
+        values=reported.values,
+        paused=reported.paused or reported.drained,
+        interrupts=[_interrupt(interrupt) for interrupt in reported.interrupts] or None,
+    )
+
+
+def _interrupt(interrupt: object) -> Json:
+    if not isinstance(interrupt, Interrupt):
+        raise TypeError(f"its interrupts must be of type Interrupt, not {type(interrupt).__name__}")
+    return {"value": interrupt.value, "id": interrupt.id}
+
+
+def unreadable(error: BaseException) -> Outcome:
+    """For a run whose task has returned what is no outcome."""
+    return Outcome(RunStatus.error, f"The outcome of the run cannot be read: {text_of(error)}")
+
+
+def refused(end: Outcome, error: BaseException) -> Outcome:
+    """What is written of `end` where the store has refused it with `error`: no result, and an error text
+    that is short and ASCII, which every store takes."""
+    if end.status is RunStatus.success and isinstance(error, (TypeError, ValueError)):
+        text = f"The result of the run cannot be stored as JSON: {text_of(error)}"
+    elif end.status is RunStatus.success:
+        text = f"The result of the run cannot be stored: {text_of(error)}"
+    else:
+        text = f"{_harmless(end.error or '')} (its error text was refused by the store: {text_of(error)})"
+    status = RunStatus.error if end.status is RunStatus.success else end.status
+    return Outcome(status, _harmless(text))
+
+
+def _harmless(text: str) -> str:
+    readable = text.replace("\0", "\\x00").encode("ascii", "backslashreplace").decode("ascii")
+    return readable if len(readable) <= LONGEST_QUOTE else f"{readable[:LONGEST_QUOTE]} ..."
 
 
 def fallback(entry: Entry) -> Outcome:

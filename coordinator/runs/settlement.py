@@ -19,7 +19,8 @@ from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
-from coordinator.runs.outcomes import fallback, row_of, stack_of, with_times
+from coordinator.runs.outcomes import fallback, refused, row_of, stack_of, text_of, with_times
+from coordinator.runs.refusals import Refusals
 from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
@@ -64,6 +65,7 @@ class Settlement:
         self._line = line
         self.forced = 0
         """How many runs of this worker were settled by force."""
+        self.refusals = Refusals()
 
     # -- the end of a task
 
@@ -141,7 +143,7 @@ class Settlement:
         if entry.settled.is_set():
             return
         try:
-            await self._end(entry)
+            await self.refusals.overcome(entry, self._end)
         except (LeaseLost, StaleFence) as error:
             self.lose(entry, str(error))
         if entry.lost:
@@ -261,9 +263,12 @@ class Settlement:
         own, end = _own(entry), with_times(entry.outcome or fallback(entry), entry)
         try:
             return await self._persist(entry, lambda: self._store.finish(own, end)), end
-        except (TypeError, ValueError) as error:
-            failed = Outcome(RunStatus.error, f"The result of the run cannot be stored as JSON: {error}")
-        end = with_times(failed, entry)
+        except CoordinatorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the engine or its driver says of these values
+            end = with_times(refused(end, error), entry)
+            logger.warning("The end of run %r was refused: %s", own.run_id, end.error)
+        entry.outcome = end
         return await self._persist(entry, lambda: self._store.finish(own, end)), end
 
     async def _undo(self, entry: Entry, end: Outcome) -> Finish:
@@ -282,7 +287,7 @@ class Settlement:
                 if await self._try_again(entry):
                     await asyncio.sleep(AGAIN)
                     continue
-                state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
+                state, error = "failed", f"Rollback failed: {text_of(failure)}"
             settled = with_times(Outcome(end.status, error, values=values), entry)
             return await self._persist(entry, partial(self._store.settle, own, settled, state))
 

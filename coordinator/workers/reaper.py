@@ -15,6 +15,7 @@ from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.latch import Latch
+from coordinator.runs.outcomes import text_of
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
@@ -159,7 +160,7 @@ class Reaper:
             logger.exception("Rolling back run %r of dead epoch %s failed", own.run_id, orphan.dead_epoch)
             if await self._store.readopt(own) is not None:
                 return False
-            state, error = "failed", f"Rollback failed: {type(failure).__name__}: {failure}"
+            state, error = "failed", f"Rollback failed: {text_of(failure)}"
         finish = await self._store.settle(own, Outcome(orphan.status, error, values=values), state)
         self._slots.release(own.thread_id, own.run_id, fence=own.fence)
         await self._line.pass_on(own.thread_id, finish.next_home)

@@ -1,0 +1,166 @@
+"""However a run's code ends, and whatever the store makes of that: the run ends, and its thread is free."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from coordinator import RunFailed, RunManager, RunStatus, Settings, open_coordinator
+from coordinator.errors import StoreRefused
+from tests.support.agents import Agent, running
+from tests.support.odd import ODD_AGENTS, OddAgent, ReturnsDict, UnreadableError
+from tests.support.postgres import Database
+from tests.support.runs import row
+from tests.support.teams import QUICK, team_of
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def manager(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_postgres: Database, namespace: str
+) -> AsyncGenerator[RunManager]:
+    """One worker on each store."""
+    if request.param == "postgres":
+        async with (
+            shared_postgres.worker() as (url, schema),
+            team_of(1, tmp_path, namespace=namespace, store=url, postgres_schema=schema) as (manager,),
+        ):
+            yield manager
+    elif request.param == "memory":
+        async with open_coordinator(settings=Settings(store="memory://", **QUICK)) as manager:
+            yield manager
+    else:
+        async with team_of(1, tmp_path) as (manager,):
+            yield manager
+
+
+async def ended(manager: RunManager, run_id: str) -> str:
+    """The error that the run ended with, when its thread is free."""
+    with pytest.raises(RunFailed) as failed:
+        await manager.wait(run_id, timeout=20)
+    assert (await row(manager, run_id))["status"] == "error"
+    assert failed.value.error is not None
+    json.dumps(failed.value.error, ensure_ascii=False).encode()  # it can be sent to a client
+    return failed.value.error
+
+
+async def test_run_whose_outcome_cannot_be_read_ends_as_error(
+    manager: RunManager, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("CRITICAL", "coordinator")  # half a character cannot be sent between test processes
+    runs: list[tuple[OddAgent, str]] = []
+    for agent in ODD_AGENTS:
+        run = await manager.create_or_reject(f"t-{agent.__name__}")
+        manager.launch(run, agent)
+        runs.append((agent, run.run_id))
+    for agent, run_id in runs:
+        error = await ended(manager, run_id)
+        assert error.strip(), agent.__name__
+        assert not await manager.has_inflight(f"t-{agent.__name__}")
+
+
+async def test_assistant_that_returns_no_outcome_ends_as_error_that_says_so(manager: RunManager) -> None:
+    run = await manager.create_or_reject("t")
+    manager.launch(run, ReturnsDict(manager._parts.values))
+    assert "dict" in await ended(manager, run.run_id)
+
+
+async def test_operation_whose_error_cannot_be_read_frees_its_thread(manager: RunManager) -> None:
+    with pytest.raises(UnreadableError):
+        async with manager.operation("t", "import"):
+            raise UnreadableError
+    assert not await manager.has_inflight("t")
+
+
+def refuse(manager: RunManager, name: str, error: Exception, times: float) -> list[Any]:
+    """The store's `name` fails with `error` for the first `times` calls. Answers the calls so far."""
+    write, calls = getattr(manager._store, name), list[Any]()
+
+    async def refusing(*args: Any, **kwargs: Any) -> Any:
+        calls.append(args)
+        if len(calls) <= times:
+            raise error
+        return await write(*args, **kwargs)
+
+    setattr(manager._store, name, refusing)
+    return calls
+
+
+MISTAKES = pytest.mark.parametrize(
+    "mistake",
+    [
+        sqlite3.DataError("string or blob too big"),
+        asyncpg.UntranslatableCharacterError("character with byte sequence 0xe2 0x82 0xac in encoding"),
+        RuntimeError("half a character: \ud83d"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+
+
+@MISTAKES
+async def test_end_that_the_store_refuses_is_written_as_harmless_error(
+    manager: RunManager, mistake: Exception
+) -> None:
+    run, agent = await running(manager, "t", Agent(returns={"text": "x"}))
+    calls = refuse(manager, "finish", mistake, times=1)
+    agent.may_end.set()
+    error = await ended(manager, run.run_id)
+    assert error.isascii()
+    assert type(mistake).__name__ in error
+    assert len(calls) == 2
+
+
+async def test_error_text_that_the_store_refuses_is_kept_escaped(manager: RunManager) -> None:
+    run = await manager.create_or_reject("t")
+    refuse(manager, "finish", sqlite3.DataError("no such character here"), times=1)
+
+    async def fails(ctx: object) -> None:
+        raise RuntimeError("500 € are too much")
+
+    manager.launch(run, fails)
+    error = await ended(manager, run.run_id)
+    assert error.isascii()
+    assert "500" in error
+    assert "are too much" in error
+
+
+async def test_end_that_the_store_refuses_again_and_again_stays_owed(
+    manager: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.runs.refusals.AGAIN", 0.01)
+    run, agent = await running(manager, "t", Agent(returns=1))
+    calls = refuse(manager, "finish", StoreRefused("the role lacks a right"), times=5)
+    agent.may_end.set()
+    assert await manager.wait(run.run_id, timeout=20) == 1
+    assert len(calls) == 6
+    assert not await manager.has_inflight("t")
+
+
+async def test_worker_can_leave_while_the_store_refuses_the_end_of_a_run(alone: RunManager) -> None:
+    _, agent = await running(alone, "t", Agent(returns=1))
+    calls = refuse(alone, "finish", RuntimeError("again"), times=float("inf"))
+    agent.may_end.set()
+    await wait_until(lambda: len(calls) > 2, description="it is tried again")
+    await alone.aclose()
+
+
+async def test_waiting_run_may_end_with_refused_error_text(manager: RunManager) -> None:
+    await running(manager, "t")
+    waiting = await manager.create_or_reject("t", multitask_strategy="enqueue")
+    refuse(manager, "update_status", sqlite3.DataError("no such character here"), times=1)
+    await manager.set_status(waiting.run_id, RunStatus.error, error="€")
+    assert "no such character" in await ended(manager, waiting.run_id)
+
+
+async def test_callers_own_task_may_end_with_refused_error_text(manager: RunManager) -> None:
+    run = await manager.create_or_reject("t")
+    await manager.set_status(run.run_id, RunStatus.running)
+    refuse(manager, "finish", sqlite3.DataError("no such character here"), times=1)
+    await manager.set_status(run.run_id, RunStatus.error, error="€")
+    assert "no such character" in await ended(manager, run.run_id)
