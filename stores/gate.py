@@ -1,33 +1,32 @@
-"""The write gate of a SQLite file: writers of several processes queue at a POSIX lock.
+"""The write gate of a SQLite file: writers of several processes queue at a lock on a side file.
 
 SQLite's own busy handler polls with growing sleeps, so a process that writes rarely starves behind
-two that write back to back. A blocking `fcntl.lockf` on a side file wakes its waiters instead; a
-dead holder frees it at once. The same file proves deaths: worker `epoch` holds byte `epoch` for as
-long as its process lives, whatever the process does or does not do.
+two that write back to back. A blocking lock wakes its waiters instead; a dead holder frees it at once.
+The same file proves deaths: worker `epoch` holds byte `epoch` for as long as its process lives.
 
-POSIX locks belong to the process and vanish when *any* descriptor of the file is closed, so a
-process has one descriptor per file, shared by all its stores and threads and closed by the last.
+See `stores.byte_locks` for what ends a lock. A process has one descriptor per file, shared by all its
+stores and threads and closed by the last. A forked child closes what it inherits: it must not keep the
+locks of a parent that has died.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import sys
 import threading
 import uuid
 from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-if sys.platform != "win32":  # elsewhere than on POSIX: SQLite's busy handler alone
-    import fcntl
+from stores.byte_locks import ByteLocks
 
 _WRITERS = 0  # the byte that writers lock; worker epochs start at 1
 _NAMING = 1 << 40  # the byte that is locked while the file gets its name
-_FLOCK = "qqihh" if sys.platform == "darwin" else "hhqqi"
+_NAME_BYTES = 64
+_MODE = 0o644  # where there is no database file yet
 
-_open: dict[tuple[int, str], FileGate] = {}
+_open: dict[str, FileGate] = {}
 _open_guard = threading.Lock()
 
 
@@ -37,24 +36,26 @@ class FileGate:
     def __init__(self, path: str) -> None:
         self.path = path
         self.users = 0
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        self._locks = ByteLocks(self._fd)
         self.token = self._named()
         self._turn = threading.Condition()
         self._writing = False
         self._first = 0
         self._epochs: set[int] = set()
+        self._as_posix: set[int] = set()
 
     def _named(self) -> str:
         """The file's own name, given to it when it is made. Workers register with it: a file that was
         removed and made anew has another, and proves nobody's death."""
-        fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _NAMING)
+        self._locks.acquire(_NAMING)
         try:
-            if not (found := os.pread(self._fd, 64, 0)):
+            if not (found := os.pread(self._fd, _NAME_BYTES, 0)):
                 found = uuid.uuid4().hex.encode()
                 os.pwrite(self._fd, found, 0)
             return found.decode("ascii", "replace")
         finally:
-            fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _NAMING)
+            self._locks.release(_NAMING)
 
     @contextmanager
     def writing(self, *, first: bool = False) -> Generator[None]:
@@ -65,11 +66,11 @@ class FileGate:
         """
         self._enter(first)
         try:
-            fcntl.lockf(self._fd, fcntl.LOCK_EX, 1, _WRITERS)
+            self._locks.acquire(_WRITERS)
             try:
                 yield
             finally:
-                fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, _WRITERS)
+                self._locks.release(_WRITERS)
         finally:
             self._leave()
 
@@ -89,36 +90,64 @@ class FileGate:
             self._turn.notify_all()
 
     def writer_pid(self) -> int | None:
-        """The process that holds the gate at this moment, if it is another one."""
-        return self._holder(_WRITERS)
+        """The process that holds the gate at this moment, if it is another one. 0 = one that the kernel
+        does not name."""
+        return self._locks.holder(_WRITERS)
 
     def live(self, epoch: int) -> None:
-        """This process vouches for the worker until it dies or says `dead`."""
-        fcntl.lockf(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, epoch)
+        """This process vouches for the worker until it dies or calls `dead`. Raises BlockingIOError, with
+        the process in its text, where another one does."""
+        try:
+            self._locks.acquire(epoch, wait=False)
+        except BlockingIOError as error:
+            raise BlockingIOError(error.errno, self._taken(epoch)) from None
         self._epochs.add(epoch)
+
+    def _taken(self, epoch: int) -> str:
+        holder = self._locks.holder(epoch)
+        process = f"process {holder}" if holder else "a process that cannot be named"
+        return (
+            f"{process} still holds worker epoch {epoch} in {self.path}: it works on a database file that was"
+            " removed or replaced here. End it, then start this one again"
+        )
+
+    def renew(self) -> None:
+        """Take the bytes of this process's workers again, where it may have lost them by closing another
+        descriptor of the file. At each heartbeat."""
+        if not self._locks.per_description:
+            for epoch in tuple(self._epochs):
+                with suppress(BlockingIOError):  # a newer holder of the number: `dead` comes
+                    self._locks.acquire(epoch, wait=False)
 
     def dead(self, epoch: int) -> None:
         self._epochs.discard(epoch)
-        fcntl.lockf(self._fd, fcntl.LOCK_UN, 1, epoch)
+        self._locks.release(epoch)
 
     def is_live(self, epoch: int) -> bool:
-        return epoch in self._epochs or self._holder(epoch) is not None
+        """Some process holds the byte of the worker."""
+        if epoch in self._epochs:
+            return True
+        if self._locks.held_as_posix(epoch):
+            self._as_posix.add(epoch)
+            return True
+        return self._locks.holder(epoch) is not None
 
-    def _holder(self, byte: int) -> int | None:
-        question = {"type": fcntl.F_WRLCK, "whence": os.SEEK_SET, "start": byte, "len": 1, "pid": 0}
-        names = (
-            ("start", "len", "pid", "type", "whence")
-            if _FLOCK[0] == "q"
-            else ("type", "whence", "start", "len", "pid")
-        )
-        packed = struct.pack(_FLOCK, *(question[name] for name in names))
-        answer = dict(
-            zip(names, struct.unpack(_FLOCK, fcntl.fcntl(self._fd, fcntl.F_GETLK, packed)), strict=True)
-        )
-        return None if answer["type"] == fcntl.F_UNLCK else answer["pid"]
+    def proves_death(self, epoch: int, pid: int) -> bool:
+        """The process of the worker has ended. False where that is not certain.
+
+        A free byte is proof alone if its lock belonged to an open file. A POSIX lock (as earlier versions
+        hold it, and platforms without OFD locks) may have been lost by a live process: then there must be no
+        process `pid` either.
+        """
+        if self.is_live(epoch):
+            return False
+        return (self._locks.per_description and epoch not in self._as_posix) or _has_ended(pid)
 
     def close(self) -> None:
-        os.close(self._fd)
+        if self._fd >= 0:
+            fd, self._fd = self._fd, -1
+            self._locks.fd = -1
+            os.close(fd)
 
 
 def gate_of(database: Path) -> FileGate | None:
@@ -127,10 +156,9 @@ def gate_of(database: Path) -> FileGate | None:
         return None
     path = f"{database.resolve()}-gate"
     with _open_guard:
-        mine = (os.getpid(), path)  # a forked child inherits the descriptor, but neither locks nor epochs
-        gate = _open.get(mine)
+        gate = _open.get(path)
         if gate is None:
-            gate = _open[mine] = FileGate(path)
+            gate = _open[path] = FileGate(path)
         gate.users += 1
         return gate
 
@@ -140,5 +168,31 @@ def release(gate: FileGate) -> None:
     with _open_guard:
         gate.users -= 1
         if gate.users == 0:
-            del _open[os.getpid(), gate.path]
+            if _open.get(gate.path) is gate:  # else a fork has closed it
+                del _open[gate.path]
             gate.close()
+
+
+def _has_ended(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's
+        return False
+    return False
+
+
+def _forked() -> None:
+    """In a child: close what belongs to the parent, whose locks last until the last copy is closed. Its
+    epochs are not the child's either."""
+    for gate in _open.values():
+        gate.close()
+    _open.clear()
+    _open_guard.release()
+
+
+if sys.platform != "win32":
+    os.register_at_fork(
+        before=_open_guard.acquire, after_in_parent=_open_guard.release, after_in_child=_forked
+    )

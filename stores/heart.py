@@ -36,6 +36,8 @@ class SQLiteHeart:
         """See `stores.base.Heart`."""
         cx = self._cx
         try:
+            if self._gate is not None:
+                self._gate.renew()
             with self._gate.writing(first=True) if self._gate is not None else nullcontext():
                 cx.execute("BEGIN IMMEDIATE")
                 try:

@@ -252,9 +252,9 @@ class SQLiteStore(SQLTransactions):
         return ended
 
     def proven_dead(self, peer: WorkerRow) -> bool:
-        """The peer's process released its byte of this very gate file, and only its end can do that."""
+        """The peer's process does not hold its byte of this very gate file: see `FileGate.proves_death`."""
         gate = self._gate
-        return gate is not None and peer.proof == gate.token and not gate.is_live(peer.epoch)
+        return gate is not None and peer.proof == gate.token and gate.proves_death(peer.epoch, peer.pid)
 
     def heart(self) -> SQLiteHeart:
         """For the heartbeat's thread: see `stores.base.HeartStore`."""
@@ -281,8 +281,10 @@ class SQLiteStore(SQLTransactions):
         return 0 if self._commits is None else self._commits.commits
 
     def _blocked_by(self) -> str:
-        pid = self.writer_pid()
-        return f" by process {pid}, which holds the write lock" if pid else " by another process"
+        if (pid := self.writer_pid()) is None:
+            return " by another process"
+        process = f"process {pid}" if pid else "a process that cannot be named"
+        return f" by {process}, which holds the write lock"
 
 
 def _nothing() -> None:

@@ -30,6 +30,22 @@ async def short(tmp_path: Path) -> AsyncGenerator[Fleet]:
         yield made
 
 
+async def test_copying_the_gate_file_in_a_worker_of_its_own_ends_nothing(
+    short: Fleet, tmp_path: Path
+) -> None:
+    copying, other = await short.of(2)
+    run = await copying.do("admit", thread="t")
+    await copying.said("started", run)
+    await copying.do("copy", path=str(tmp_path / "runs.db-gate"), to=str(tmp_path / "copy"))
+    for _ in range(3):
+        assert await other.do("reconcile", error="gone") == []
+    assert await other.do("status", run=run) == "running"
+    await copying.do("end", run=run)
+    await other.do("wait", run=run)
+    assert await other.do("status", run=run) == "success"
+    assert await copying.do("epoch") == copying.epoch
+
+
 async def free(worker: WorkerProcess, thread: str) -> bool:
     return not await worker.do("inflight", thread=thread)
 

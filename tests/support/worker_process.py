@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import sys
 import time
 from contextlib import suppress
@@ -102,6 +103,10 @@ class Program:
         """What no coroutine may do: the event loop stands still."""
         say(event="blocking", at=time.monotonic())
         time.sleep(seconds)  # noqa: ASYNC251 - the point of it
+
+    async def copy(self, path: str, to: str) -> None:
+        """As a backup does: read a file of the store in this very process, and close it."""
+        await asyncio.to_thread(shutil.copyfile, path, to)
 
     async def scribble(self, run: str) -> None:
         """Write all that a run may write, until it is refused."""

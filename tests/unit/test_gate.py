@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Generator
 from pathlib import Path
@@ -40,6 +41,84 @@ gate = gate_of(Path(args[0]))
 while hear():
     say(gate.is_live(7), gate.writer_pid())
 """
+
+
+COPIES = """
+import hashlib, shutil, zipfile
+def copied(path):
+    open(path, "rb").close()
+    shutil.copy(path, path + ".copy")
+    hashlib.file_digest(open(path, "rb"), "sha256")
+    with zipfile.ZipFile(path + ".zip", "w") as archive:
+        archive.write(path)
+"""
+VOUCH_AND_COPY = f"""
+{COPIES}
+from pathlib import Path
+from stores import byte_locks
+if args[1:] == ["posix"]:
+    byte_locks._has_ofd = lambda fd: False
+from stores.gate import gate_of
+gate = gate_of(Path(args[0]))
+gate.live(7)
+say("alive")
+hear()
+copied(args[0] + "-gate")
+say("copied")
+hear()
+gate.renew()
+say("renewed")
+hear()
+"""
+HOLD_AND_COPY = f"""
+{COPIES}
+from pathlib import Path
+from stores.gate import gate_of
+gate = gate_of(Path(args[0]))
+with gate.writing():
+    copied(args[0] + "-gate")
+    say("copied")
+    hear()
+"""
+VOUCH_AND_FORK = """
+import os
+from pathlib import Path
+from stores.gate import gate_of, release
+gate = gate_of(Path(args[0]))
+gate.live(7)
+if not os.fork():
+    release(gate)
+    own = gate_of(Path(args[0]))
+    own.live(8)
+    say(own.is_live(7), own.is_live(8))
+    if args[1:] == ["leave"]:
+        os._exit(0)
+    hear()
+    os._exit(0)
+os.wait()
+say("left alone")
+hear()
+"""
+EARLIER_VERSION = """
+import fcntl, os
+fd = os.open(args[0] + "-gate", os.O_RDWR)
+fcntl.lockf(fd, fcntl.LOCK_EX, 1, 7)
+say("alive")
+hear()
+open(args[0] + "-gate").close()
+say("lost")
+hear()
+"""
+EARLIER_VERSION_LOOKS = """
+import fcntl, os, struct
+fd = os.open(args[0] + "-gate", os.O_RDWR)
+question = struct.pack("hhqqi", fcntl.F_WRLCK, os.SEEK_SET, 7, 1, 0)
+answer = struct.unpack("hhqqi", fcntl.fcntl(fd, fcntl.F_GETLK, question))
+say("held" if answer[0] != fcntl.F_UNLCK else "free")
+hear()
+"""
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="there are no OFD locks")
 
 
 @pytest.fixture
@@ -130,7 +209,7 @@ def test_an_own_worker_is_alive_until_it_says_otherwise(gate: FileGate, database
 def test_a_worker_of_another_process_cannot_be_vouched_for(gate: FileGate, database: Path) -> None:
     with Child(VOUCH, database) as other:
         assert other.heard() == "alive"
-        with pytest.raises(OSError, match="temporarily unavailable"):
+        with pytest.raises(BlockingIOError, match=f"process {other.pid} still holds worker epoch 7"):
             gate.live(7)
         assert gate.is_live(7)
         other.kill()
@@ -163,3 +242,86 @@ def test_threads_of_one_process_exclude_each_other(gate: FileGate) -> None:
 
 def test_the_descriptor_is_not_inherited(gate: FileGate) -> None:
     assert not os.get_inheritable(gate._fd)
+
+
+# -- what a process does with the file beside
+
+
+@on_linux
+def test_copying_the_file_in_its_own_process_keeps_the_proof_of_life(gate: FileGate, database: Path) -> None:
+    with Child(VOUCH_AND_COPY, database) as other:
+        assert other.heard() == "alive"
+        other.tell()
+        assert other.heard() == "copied"
+        assert gate.is_live(7)
+        assert not gate.proves_death(7, other.pid)
+        other.kill()
+        assert gate.proves_death(7, other.pid)
+
+
+@on_linux
+def test_copying_the_file_in_the_process_of_a_writer_lets_no_other_in(gate: FileGate, database: Path) -> None:
+    with Child(HOLD_AND_COPY, database) as other:
+        assert other.heard() == "copied"
+        assert gate.writer_pid() == other.pid
+        thread, entered = entering(gate)
+        assert not entered.wait(0.05)
+        other.tell()
+        assert entered.wait(WITHIN)
+        thread.join()
+
+
+def test_where_the_lock_can_be_lost_a_live_process_is_not_proven_dead(gate: FileGate, database: Path) -> None:
+    with Child(VOUCH_AND_COPY, database, "posix") as other:
+        assert other.heard() == "alive"
+        assert gate.is_live(7)
+        other.tell()
+        assert other.heard() == "copied"
+        assert not gate.is_live(7), "its lock is lost"
+        assert not gate.proves_death(7, other.pid), "its process is there"
+        other.tell()
+        assert other.heard() == "renewed"
+        assert gate.is_live(7), "the next heartbeat takes it again"
+        other.kill()
+        assert gate.proves_death(7, other.pid)
+
+
+def test_a_worker_of_an_earlier_version_is_seen_and_not_buried_alive(gate: FileGate, database: Path) -> None:
+    with Child(EARLIER_VERSION, database) as other:
+        assert other.heard() == "alive"
+        assert gate.is_live(7)
+        with pytest.raises(BlockingIOError, match=f"process {other.pid}"):
+            gate.live(7)
+        other.tell()
+        assert other.heard() == "lost"
+        assert not gate.proves_death(7, other.pid)
+        other.kill()
+        assert gate.proves_death(7, other.pid)
+
+
+@on_linux
+def test_a_worker_of_an_earlier_version_sees_this_one(gate: FileGate, database: Path) -> None:
+    gate.live(7)
+    with Child(EARLIER_VERSION_LOOKS, database) as other:
+        assert other.heard() == "held"
+    gate.dead(7)
+    with Child(EARLIER_VERSION_LOOKS, database) as other:
+        assert other.heard() == "free"
+
+
+def test_a_forked_child_does_not_prove_that_its_parent_lives(gate: FileGate, database: Path) -> None:
+    with Child(VOUCH_AND_FORK, database, "stay") as parent:
+        assert parent.heard() == "True True", "a child that makes a gate of its own sees its parent's worker"
+        assert gate.is_live(7)
+        assert gate.is_live(8)
+        parent.kill()
+        assert not gate.is_live(7)
+        assert gate.is_live(8), "the child lives on"
+
+
+def test_a_forked_child_that_ends_takes_nothing_from_its_parent(gate: FileGate, database: Path) -> None:
+    with Child(VOUCH_AND_FORK, database, "leave") as parent:
+        assert parent.heard() == "True True"
+        assert parent.heard() == "left alone"
+        assert gate.is_live(7)
+        assert not gate.is_live(8)
