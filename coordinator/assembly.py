@@ -14,7 +14,7 @@ from coordinator.clock import Clocks, Stamps
 from coordinator.event_log import EventLog
 from coordinator.events.follower import Readers
 from coordinator.events.standing import Standing
-from coordinator.events.writer import EventWriter
+from coordinator.events.writer import EventWriter, confirming
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier
 from coordinator.runs.admission import Admissions
@@ -72,7 +72,7 @@ class Assembly:
         self.store, self.settings, self.notifier, self._slots = store, settings, notifier, slots
         self.clocks = clocks or Clocks()
         self._event_log = event_log
-        self.events = EventWriter(event_log, notifier, settings)
+        self.events = EventWriter(event_log, notifier, settings, holds=confirming(store))
         self.telemetry = Telemetry(hooks)
         self.jobs, self._stamps = Jobs(), Stamps(self.clocks.wall)
         self.registry = Registry(

@@ -102,7 +102,7 @@ TAIL = EventId(_LARGEST, _LARGEST)
 class Appended(StrEnum):
     done = "done"  # also: it was there already, a repeated append
     late = "late"  # a later number was appended before; this one stays missing
-    stale = "stale"  # a newer fence has the thread or the log
+    stale = "stale"  # the log knows a newer fence of the thread; only the store knows whether that is true
     lost = "lost"  # no answer within the budget: appended or not, nobody knows
 
 
@@ -131,6 +131,12 @@ class EventLog(Protocol):
 
         Bounded by the adapter's budget. The same id again is harmless. Renews the log's time to live.
         """
+        ...
+
+    def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:
+        """The store has confirmed that `fence` holds the thread: discard what newer fences have left in the
+        slot and in this run's log. Does nothing where there is no newer fence. Fire and forget, in order with
+        `append`."""
         ...
 
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:

@@ -46,6 +46,11 @@ class LocalEventLog:
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
         return self._append(run_id, entry)
 
+    def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:
+        log = self._logs.get(run_id)
+        if log is not None and log.ids[-1].fence > fence:
+            self.forget(run_id)
+
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
         self._append(run_id, entry)
 

@@ -9,7 +9,7 @@ from coordinator.event_log import Appended, Entry, Event, EventId, Page
 from coordinator.redis.keys import to_bytes
 from coordinator.redis.link import RedisLink
 from coordinator.redis.resp import Reply
-from coordinator.redis.scripts import Command, append, read_log, remove
+from coordinator.redis.scripts import Command, append, read_log, reclaim, remove
 
 PAGE_BYTES = 256 * 1024
 """A page ends after the event that reaches it: what asyncio reads from a socket at once."""
@@ -31,6 +31,11 @@ class RedisEventLog:
             # Lost with its connection, and another one is coming: the same id again is the same event.
             reply = await self._link.call(command)
         return _ANSWERS.get(reply, Appended.lost) if isinstance(reply, bytes) else Appended.lost
+
+    def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:
+        keys = self._link.keys
+        slot, log = keys.thread(thread_id).slot, keys.log(thread_id, run_id)
+        self._link.post(reclaim(slot, log, fence=fence))
 
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
         self._link.post(self._command(thread_id, run_id, entry))

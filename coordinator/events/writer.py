@@ -4,20 +4,38 @@ from __future__ import annotations
 
 import json
 import logging
+from collections.abc import Awaitable, Callable
 
 from coordinator.arguments import check_id
-from coordinator.errors import InvalidArgument, StaleFence
+from coordinator.errors import CoordinatorError, InvalidArgument, StaleFence
 from coordinator.event_log import BEGINNING, END, Appended, Entry, EventId, EventLog
 from coordinator.events.window import Window
 from coordinator.notifier import Notifier
 from coordinator.schemas import Json
 from coordinator.settings import Settings
+from stores.base import DecisionStore
 from stores.rows import Ownership
 
 logger = logging.getLogger(__name__)
 
 # What `json.dumps` makes for each call that does not use its defaults costs more than encoding a token.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True).encode
+
+
+Holds = Callable[[Ownership], Awaitable[bool]]
+"""Does the run hold its thread with this epoch and fence? Raises CoordinatorError where nobody can say."""
+
+
+def confirming(store: DecisionStore) -> Holds:
+    """Answers from the run's row."""
+
+    async def holds(own: Ownership) -> bool:
+        standing = await store.standing(own.run_id)
+        if standing is None or (standing.owner_epoch, standing.fence) != (own.epoch, own.fence):
+            return False
+        return not standing.settled
+
+    return holds
 
 
 class _Writing:
@@ -40,8 +58,15 @@ class _Writing:
 class EventWriter:
     """Numbers are counted here and nowhere else, one for each emit, also for one whose append is lost."""
 
-    def __init__(self, log: EventLog, notifier: Notifier, settings: Settings) -> None:
-        self._log, self._notifier, self._settings = log, notifier, settings
+    def __init__(
+        self,
+        log: EventLog,
+        notifier: Notifier,
+        settings: Settings,
+        *,
+        holds: Holds,
+    ) -> None:
+        self._log, self._notifier, self._settings, self._holds = log, notifier, settings, holds
         self._runs: dict[str, _Writing] = {}
         self.lost = 0
         """Events that no log has taken, as far as is known, since construction."""
@@ -61,7 +86,8 @@ class EventWriter:
 
     async def append(self, own: Ownership, mode: str, text: str) -> None:
         """Returns when the log has it, or when that took too long: then its number is missing in the log.
-        One that is too large is left out the same way. Raises StaleFence."""
+        One that is too large is left out the same way. Raises StaleFence where the log refuses the fence
+        and the store confirms that the run has lost its thread."""
         writing = self._writing(own)
         writing.number += 1
         if len(text) > self._settings.event_max_bytes:
@@ -69,11 +95,25 @@ class EventWriter:
             return
         entry = writing.entry(writing.number, mode, text)
         appended = await self._log.append(own.thread_id, own.run_id, entry)
+        if appended is Appended.stale:
+            appended = await self._append_verified(own, entry)
         if appended is Appended.done:
             self._notifier.hint(own.thread_id, own.run_id, entry.id)
-        elif appended is Appended.stale:
-            raise StaleFence(own.thread_id, own.fence)
         self._tell(own, writing, appended, "no answer in time, or not in order")
+
+    async def _append_verified(self, own: Ownership, entry: Entry) -> Appended:
+        """The log is ahead of its store where the store was restored from a backup, or has failed over to a
+        standby that lagged. Then the log gives way. Never `stale`; raises StaleFence only if the store says
+        so."""
+        try:
+            holds = await self._holds(own)
+        except CoordinatorError:
+            return Appended.lost
+        if not holds:
+            raise StaleFence(own.thread_id, own.fence)
+        self._log.reclaim(own.thread_id, own.run_id, own.fence)
+        appended = await self._log.append(own.thread_id, own.run_id, entry)
+        return Appended.lost if appended is Appended.stale else appended
 
     def _writing(self, own: Ownership) -> _Writing:
         writing = self._runs.get(own.run_id)

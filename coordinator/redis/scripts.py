@@ -153,6 +153,24 @@ return 'd'
     arguments=8,
 )
 
+# The slot is deleted and not overwritten: the thread may have passed to another run since the store was read,
+# and a missing slot costs one read.
+_RECLAIM = Script(
+    "reclaim",
+    """
+local fence = tonumber(ARGV[1])
+local slot = redis.call('HGET', KEYS[1], 'fence')
+if slot and tonumber(slot) > fence then redis.call('DEL', KEYS[1]) end
+local top = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)[1]
+if top and tonumber(string.sub(top[1], 1, string.find(top[1], '-', 1, true) - 1)) > fence then
+  redis.call('DEL', KEYS[2])
+end
+return 1
+""",
+    keys=2,
+    arguments=1,
+)
+
 # A page is limited in bytes as well, and one event may be a megabyte: so it is read in growing steps.
 _READ_LOG = Script(
     "read_log",
@@ -185,7 +203,7 @@ return found
     arguments=3,
 )
 
-SCRIPTS = (_ADMIT, _BIND, _RELEASE, _BEAT, _ENLIST, _APPEND, _READ_LOG)
+SCRIPTS = (_ADMIT, _BIND, _RELEASE, _BEAT, _ENLIST, _APPEND, _RECLAIM, _READ_LOG)
 
 
 def admit(slot: bytes, reservation: bytes, *, run: bytes, reservation_ms: int) -> Command:
@@ -241,6 +259,11 @@ def append(
     below `floor`, by whole nodes of the stream. Fence 0 lives beside the slot and is not compared with it.
     """
     return _APPEND(slot, log, b"%d" % fence, b"%d" % number, floor, mode, data, b"%d" % ttl_ms, channel, run)
+
+
+def reclaim(slot: bytes, log: bytes, *, fence: int) -> Command:
+    """Delete the slot and the log where either has a fence that is greater than `fence`. Answers 1."""
+    return _RECLAIM(slot, log, b"%d" % fence)
 
 
 def read_log(log: bytes, *, begin: bytes, limit: int, page_bytes: int) -> Command:

@@ -137,6 +137,19 @@ async def what_is_removed_is_gone(log: EventLog) -> None:
     assert await log.append("t", "r14", entry(1, 1)) is Appended.done
 
 
+async def what_newer_fences_left_is_reclaimed(log: EventLog) -> None:
+    """The store went back: its next fences are lower than those that the log knows."""
+    log.reclaim("t", "never seen", 1)
+    await log.append("t", "r16", entry(5, 1))
+    assert await log.append("t", "r16", entry(3, 1)) is Appended.stale
+    log.reclaim("t", "r16", 5)
+    assert await ids(log, "r16") == ["5-1"]
+    log.reclaim("t", "r16", 3)
+    for number in (1, 2):
+        assert await log.append("t", "r16", entry(3, number)) is Appended.done
+    assert await ids(log, "r16") == ["3-1", "3-2"]
+
+
 CLAUSES: tuple[Clause, ...] = (
     what_was_appended_is_read_in_order_and_unchanged,
     a_log_that_is_not_there_is_empty,
@@ -152,4 +165,5 @@ CLAUSES: tuple[Clause, ...] = (
     runs_of_any_name_are_kept_apart,
     what_left_memory_may_be_gone,
     what_is_removed_is_gone,
+    what_newer_fences_left_is_reclaimed,
 )

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from coordinator.errors import InvalidArgument
-from coordinator.event_log import BEGINNING, END, TAIL, Appended, Entry, Event, EventId, Gap, Page
+from coordinator.errors import CoordinatorError, InvalidArgument, StaleFence, StoreUnavailable
+from coordinator.event_log import BEGINNING, END, TAIL, Appended, Entry, Event, EventId, EventLog, Gap, Page
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.events.cursor import Cursor
 from coordinator.events.pages import Pages
 from coordinator.events.window import Window
-from coordinator.events.writer import EventWriter
+from coordinator.events.writer import EventWriter, Holds
 from coordinator.notifiers.bell import Bell, Bells
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.redis.messages import read_hint
@@ -104,6 +104,15 @@ def _is_one_part(window: Window) -> bool:
 OWN = Ownership("r", "t", 1, 3)
 
 
+async def always(own: Ownership) -> bool:
+    del own
+    return True
+
+
+def writer_to(log: EventLog, holds: Holds = always) -> EventWriter:
+    return EventWriter(log, LocalNotifier(), Settings(), holds=holds)
+
+
 class Unreliable(LocalEventLog):
     """Loses what it is told to."""
 
@@ -119,7 +128,7 @@ class Unreliable(LocalEventLog):
 
 async def test_the_number_of_a_lost_event_is_used_up(caplog: pytest.LogCaptureFixture) -> None:
     log = Unreliable()
-    writer = EventWriter(log, LocalNotifier(), Settings())
+    writer = writer_to(log)
     log.answers = [Appended.done, Appended.lost, Appended.late, Appended.done]
     for number in range(4):
         await writer.append(OWN, "custom", str(number))
@@ -133,7 +142,7 @@ async def test_the_number_of_a_lost_event_is_used_up(caplog: pytest.LogCaptureFi
 
 async def test_each_fence_counts_from_one() -> None:
     log = LocalEventLog()
-    writer = EventWriter(log, LocalNotifier(), Settings())
+    writer = writer_to(log)
     await writer.append(OWN, "custom", "1")
     await writer.append(OWN._replace(fence=4), "custom", "2")
     writer.close(OWN)  # the older one is over already
@@ -142,10 +151,42 @@ async def test_each_fence_counts_from_one() -> None:
     assert [str(event.id) for event in found.events] == ["3-1", "4-1"]
 
 
+@pytest.mark.parametrize("repeated", [False, True], ids=["once", "for ever"])
+async def test_run_that_holds_in_the_store_outlives_a_log_that_calls_it_stale(repeated: bool) -> None:
+    log = Unreliable()
+    writer = writer_to(log)
+    log.answers = [Appended.stale] * (20 if repeated else 1)
+    for number in range(3):
+        await writer.append(OWN, "custom", str(number))
+    found = await log.read("t", "r", None, 10)
+    assert found is not None
+    assert [str(event.id) for event in found.events] == ([] if repeated else ["3-1", "3-2", "3-3"])
+    assert writer.lost == (3 if repeated else 0)
+
+
+async def test_stale_answer_ends_a_run_only_on_the_word_of_the_store() -> None:
+    log = Unreliable()
+    answers: list[bool | CoordinatorError] = [StoreUnavailable("away"), False]
+
+    async def holds(own: Ownership) -> bool:
+        del own
+        answer = answers.pop(0)
+        if isinstance(answer, CoordinatorError):
+            raise answer
+        return answer
+
+    writer = writer_to(log, holds)
+    log.answers = [Appended.stale] * 2
+    await writer.append(OWN, "custom", "1")
+    with pytest.raises(StaleFence):
+        await writer.append(OWN, "custom", "2")
+    assert answers == []
+
+
 @pytest.mark.parametrize("data", [float("inf"), object(), {("a",): 1}, b"x"])
 def test_what_is_no_json_is_named(data: Any) -> None:
     with pytest.raises(InvalidArgument, match="data"):
-        EventWriter(LocalEventLog(), LocalNotifier(), Settings()).encode("custom", data)
+        writer_to(LocalEventLog()).encode("custom", data)
 
 
 def test_too_deep_is_no_crash() -> None:
@@ -153,13 +194,13 @@ def test_too_deep_is_no_crash() -> None:
     for _ in range(100_000):
         deep = [deep]
     with pytest.raises(InvalidArgument, match="data"):
-        EventWriter(LocalEventLog(), LocalNotifier(), Settings()).encode("custom", deep)
+        writer_to(LocalEventLog()).encode("custom", deep)
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=50))
 def test_any_text_is_encoded_as_ascii_without_line_ends(text: str) -> None:
     """So it fits into one line of a server-sent event, and into UTF-8."""
-    encoded = EventWriter(LocalEventLog(), LocalNotifier(), Settings()).encode("custom", text)
+    encoded = writer_to(LocalEventLog()).encode("custom", text)
     assert encoded.isascii()
     assert "\n" not in encoded
     assert Event(EventId(1, 1), "custom", encoded).data == text
