@@ -9,7 +9,19 @@ from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
-from bench import cancel, events, gateway, gateway_start, growth, history, idle, postgres, startup, throughput
+from bench import (
+    cancel,
+    events,
+    gateway,
+    gateway_start,
+    growth,
+    history,
+    idle,
+    pauses,
+    postgres,
+    startup,
+    throughput,
+)
 from bench.report import Measure, document, machine, table
 
 Bench = Callable[[int], Coroutine[Any, Any, list[Measure]]]
@@ -24,6 +36,7 @@ BENCHES: dict[str, Bench] = {
     "gateway_start": gateway_start.run,
     "postgres": postgres.run,
     "history": history.run,
+    "pauses": pauses.run,
 }
 
 

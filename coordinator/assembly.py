@@ -72,9 +72,9 @@ class Assembly:
         self.store, self.settings, self.notifier, self._slots = store, settings, notifier, slots
         self.clocks = clocks or Clocks()
         self._event_log = event_log
-        self.events = EventWriter(event_log, notifier, settings, holds=confirming(store))
         self.telemetry = Telemetry(hooks)
         self.jobs, self._stamps = Jobs(), Stamps(self.clocks.wall)
+        self.events = EventWriter(event_log, notifier, settings, holds=confirming(store), jobs=self.jobs)
         self.registry = Registry(
             settings.keep_finished,
             settings.keep_finished_max,

@@ -111,10 +111,10 @@ class RunContext:
     async def emit(self, mode: str, data: Json) -> None:
         """Tell the run's watchers something (`"custom"`, `"updates|subgraph"`).
 
-        Waits until the log has it, at most for `event_budget`: then it goes on without, and followers are
-        told of the gap. Also accepted while the run unwinds; not after it has stopped. Raises as `check`,
-        and InvalidArgument for what is no JSON or larger than `event_max_bytes`.
-        """
+        Waits until the log has it, at most for `event_budget`: then the event is kept, within bounds, and
+        appended when the log answers again; of what is dropped, followers are told a gap. Also accepted
+        while the run unwinds; not after it has stopped. Raises as `check`, and InvalidArgument for what is
+        no JSON or larger than `event_max_bytes`."""
         self.check()
         await self.services.emit(mode, data)
 

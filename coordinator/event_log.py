@@ -104,6 +104,7 @@ class Appended(StrEnum):
     late = "late"  # a later number was appended before; this one stays missing
     stale = "stale"  # the log knows a newer fence of the thread; only the store knows whether that is true
     lost = "lost"  # no answer within the budget: appended or not, nobody knows
+    refused = "refused"  # an error that concerns this append: it will not be taken later either
 
 
 class Entry(NamedTuple):
@@ -126,10 +127,20 @@ class Page(NamedTuple):
 class EventLog(Protocol):
     """No method raises because the log is away."""
 
+    @property
+    def away(self) -> bool:
+        """Appends and reads are answered at once, without the log."""
+        ...
+
+    async def returned(self) -> None:
+        """Return when the log is not away; at once if it is not away now, or if it is closed."""
+        ...
+
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
         """Add an entry, unless a newer fence is known, and hint at it to followers on other workers.
 
-        Bounded by the adapter's budget. The same id again is harmless. Renews the log's time to live.
+        One attempt, bounded by the adapter's budget. The same id again is harmless. Renews the log's time to
+        live.
         """
         ...
 

@@ -139,7 +139,7 @@ class Settings(BaseSettings):
     )
 
     event_budget: float = Field(
-        default=0.25, gt=0, description="How long an emit waits for the log; then its event is missing there"
+        default=0.25, gt=0, description="How long an emit waits for the log; then its event is appended later"
     )
     event_max_bytes: int = Field(
         default=1 << 20, ge=1, le=1 << 20, description="Largest event, in bytes of JSON"

@@ -43,6 +43,11 @@ class LocalEventLog:
         self._logs: OrderedDict[str, _Log] = OrderedDict()
         self._memory, self._size = memory, 0
 
+    away = False
+
+    async def returned(self) -> None:
+        """Never away."""
+
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
         return self._append(run_id, entry)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from coordinator.event_log import Appended, Entry, Event, EventId, Page
 from coordinator.redis.keys import to_bytes
 from coordinator.redis.link import RedisLink
-from coordinator.redis.resp import Reply
+from coordinator.redis.resp import Reply, ReplyError
 from coordinator.redis.scripts import Command, append, read_log, reclaim, remove
 
 PAGE_BYTES = 256 * 1024
@@ -24,12 +24,17 @@ class RedisEventLog:
         self._link = link
         self._ttl_ms = max(1, int(ttl * 1000))
 
+    @property
+    def away(self) -> bool:
+        return self._link.away
+
+    async def returned(self) -> None:
+        await self._link.returned()
+
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
-        command = self._command(thread_id, run_id, entry)
-        reply = await self._link.call(command)
-        if reply is None and not self._link.away:
-            # Lost with its connection, and another one is coming: the same id again is the same event.
-            reply = await self._link.call(command)
+        reply = await self._link.ask(self._command(thread_id, run_id, entry))
+        if isinstance(reply, ReplyError) and not self._link.away:
+            return Appended.refused
         return _ANSWERS.get(reply, Appended.lost) if isinstance(reply, bytes) else Appended.lost
 
     def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:

@@ -114,6 +114,7 @@ class Follower:
         self._pages: Pages | None = None
         self._settled: Settled | None = None
         self._waiting_since: float | None = None
+        self._readable_since: float | None = None
         # The page before held all there was. What came since has rung the bell, so that the log need not
         # be asked whether there is more: for each event, by each follower.
         self._caught_up = False
@@ -229,7 +230,9 @@ class Follower:
         """Is it too early to give up on the rest of the log?"""
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
-        waited = now - self._waiting_since
         if page is None:
-            return waited < _OUTAGE
-        return waited < _GRACE and time.time() - settled.at < _LONG_AGO
+            self._readable_since = None
+            return now - self._waiting_since < _OUTAGE
+        # The owner has met the same outage: what it has kept comes when its own link is back.
+        self._readable_since = self._readable_since or now
+        return now - self._readable_since < _GRACE and time.time() - settled.at < _LONG_AGO

@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable
 from coordinator.arguments import check_id
 from coordinator.errors import CoordinatorError, InvalidArgument, StaleFence
 from coordinator.event_log import BEGINNING, END, Appended, Entry, EventId, EventLog
+from coordinator.events.sender import Room, Sender
 from coordinator.events.window import Window
 from coordinator.notifier import Notifier
+from coordinator.runs.jobs import Jobs
 from coordinator.schemas import Json
 from coordinator.settings import Settings
 from stores.base import DecisionStore
@@ -21,6 +23,12 @@ logger = logging.getLogger(__name__)
 # What `json.dumps` makes for each call that does not use its defaults costs more than encoding a token.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True).encode
 
+
+_WHY = {
+    Appended.late: "they came out of order",
+    Appended.refused: "the log refuses them",
+    Appended.stale: "a newer run has the thread",
+}
 
 Holds = Callable[[Ownership], Awaitable[bool]]
 """Does the run hold its thread with this epoch and fence? Raises CoordinatorError where nobody can say."""
@@ -41,10 +49,10 @@ def confirming(store: DecisionStore) -> Holds:
 class _Writing:
     """A run of this worker that has emitted something under this fence."""
 
-    __slots__ = ("fence", "losing", "number", "window")
+    __slots__ = ("fence", "losing", "number", "sender", "window")
 
-    def __init__(self, fence: int, window: Window) -> None:
-        self.fence, self.window = fence, window
+    def __init__(self, fence: int, window: Window, sender: Sender) -> None:
+        self.fence, self.window, self.sender = fence, window, sender
         self.number = 0
         self.losing = False
 
@@ -65,8 +73,10 @@ class EventWriter:
         settings: Settings,
         *,
         holds: Holds,
+        jobs: Jobs,
     ) -> None:
         self._log, self._notifier, self._settings, self._holds = log, notifier, settings, holds
+        self._jobs, self._room = jobs, Room()
         self._runs: dict[str, _Writing] = {}
         self.lost = 0
         """Events that no log has taken, as far as is known, since construction."""
@@ -85,21 +95,17 @@ class EventWriter:
         return text
 
     async def append(self, own: Ownership, mode: str, text: str) -> None:
-        """Returns when the log has it, or when that took too long: then its number is missing in the log.
-        One that is too large is left out the same way. Raises StaleFence where the log refuses the fence
-        and the store confirms that the run has lost its thread."""
+        """Returns when the log has it, or when that took too long: then the event is kept, within bounds, and
+        appended when the log answers again. One that is too large is left out, its number is missing in the
+        log. Raises StaleFence where the log refuses the fence and the store confirms that the run has lost
+        its thread."""
         writing = self._writing(own)
         writing.number += 1
         if len(text) > self._settings.event_max_bytes:
             self._tell(own, writing, Appended.lost, f"{len(text)} bytes are too many")
             return
         entry = writing.entry(writing.number, mode, text)
-        appended = await self._log.append(own.thread_id, own.run_id, entry)
-        if appended is Appended.stale:
-            appended = await self._append_verified(own, entry)
-        if appended is Appended.done:
-            self._notifier.hint(own.thread_id, own.run_id, entry.id)
-        self._tell(own, writing, appended, "no answer in time, or not in order")
+        await writing.sender.send(entry, self._settings.event_budget)
 
     async def _append_verified(self, own: Ownership, entry: Entry) -> Appended:
         """The log is ahead of its store where the store was restored from a backup, or has failed over to a
@@ -113,14 +119,33 @@ class EventWriter:
             raise StaleFence(own.thread_id, own.fence)
         self._log.reclaim(own.thread_id, own.run_id, own.fence)
         appended = await self._log.append(own.thread_id, own.run_id, entry)
-        return Appended.lost if appended is Appended.stale else appended
+        return Appended.refused if appended is Appended.stale else appended
 
     def _writing(self, own: Ownership) -> _Writing:
         writing = self._runs.get(own.run_id)
         if writing is None or writing.fence != own.fence:
             window = Window(self._settings.event_log_max, self._settings.event_log_max_bytes)
-            writing = self._runs[own.run_id] = _Writing(own.fence, window)
+            if writing is not None:
+                writing.sender.discard()
+            writing = self._runs[own.run_id] = _Writing(own.fence, window, self._sender(own))
         return writing
+
+    def _sender(self, own: Ownership) -> Sender:
+        def over(entry: Entry, appended: Appended) -> None:
+            writing = self._runs.get(own.run_id)
+            if appended is Appended.done:
+                self._notifier.hint(own.thread_id, own.run_id, entry.id)
+            if writing is not None and writing.fence == own.fence and entry.mode != END:
+                self._tell(own, writing, appended, _WHY.get(appended, "the log did not answer for too long"))
+
+        return Sender(
+            self._log,
+            own,
+            jobs=self._jobs,
+            room=self._room,
+            on_stale=lambda entry: self._append_verified(own, entry),
+            on_over=over,
+        )
 
     def _tell(self, own: Ownership, writing: _Writing, appended: Appended, why: str) -> None:
         lost = appended is not Appended.done
@@ -133,9 +158,7 @@ class EventWriter:
         """The run emits no more: its log says which number was the last. No emit, no log."""
         writing = self._runs.get(own.run_id)
         if writing is not None and writing.fence == own.fence:
-            entry = writing.entry(writing.number + 1, END, "")
-            self._log.close(own.thread_id, own.run_id, entry)
-            self._notifier.hint(own.thread_id, own.run_id, entry.id)
+            writing.sender.close(writing.entry(writing.number + 1, END, ""))
 
     def emitted(self, run_id: str) -> bool:
         """Has this worker's run emitted anything?"""
@@ -143,5 +166,6 @@ class EventWriter:
 
     def forget(self, run_id: str) -> None:
         """The run has left memory."""
-        self._runs.pop(run_id, None)
+        if (writing := self._runs.pop(run_id, None)) is not None:
+            writing.sender.discard()
         self._log.forget(run_id)

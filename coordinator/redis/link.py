@@ -56,6 +56,7 @@ class RedisLink:
         self._timer: asyncio.TimerHandle | None = None
         self._pardoned = False
         self._refusal = ""
+        self._back = asyncio.Event()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -70,8 +71,19 @@ class RedisLink:
         """The circuit is open (or the link closed): calls are answered at once, without I/O."""
         return self._keeper.away or self._closed
 
+    async def returned(self) -> None:
+        """Return when the circuit is closed; at once if it is closed now, or if `aclose` was called."""
+        while self._keeper.away and not self._closed:
+            self._back.clear()
+            await self._back.wait()
+
     async def call(self, command: Command) -> Reply:
         """The reply, or None where there is none: away, late, lost, refused. No command here answers nil."""
+        reply = await self.ask(command)
+        return None if isinstance(reply, ReplyError) else reply
+
+    async def ask(self, command: Command) -> Reply:
+        """As `call`, but a refusal is answered as the server has worded it."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         if not self._enqueue(command, future):
             return None
@@ -93,6 +105,7 @@ class RedisLink:
             self._closed = True
             await asyncio.wait([future], timeout=self.budget)
         self._closed = True
+        self._back.set()
         await self._keeper.aclose()
         self._calls.drop_unsent()
         if self._timer is not None:
@@ -160,6 +173,7 @@ class RedisLink:
             raise ConnectionError(self._refusal)
 
     def on_up(self, wire: Wire) -> None:
+        self._back.set()
         self._flush()
 
     def on_lost(self) -> None:
@@ -195,7 +209,7 @@ class RedisLink:
         self.counters.failed += 1
         self.counters.refused += 1
         self._refusal = error.text
-        call.resolve(None)
+        call.resolve(error)
         _log.debug("Redis refused %s: %r", call.command.name, error.text)
         if _concerns_server(error):
             self._keeper.trip(error.text)

@@ -110,7 +110,7 @@ async def always(own: Ownership) -> bool:
 
 
 def writer_to(log: EventLog, holds: Holds = always) -> EventWriter:
-    return EventWriter(log, LocalNotifier(), Settings(), holds=holds)
+    return EventWriter(log, LocalNotifier(), Settings(), holds=holds, jobs=Jobs())
 
 
 class Unreliable(LocalEventLog):
@@ -126,10 +126,12 @@ class Unreliable(LocalEventLog):
         return await super().append(thread_id, run_id, entry)
 
 
-async def test_the_number_of_a_lost_event_is_used_up(caplog: pytest.LogCaptureFixture) -> None:
+async def test_the_number_of_an_event_that_is_never_taken_is_used_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     log = Unreliable()
     writer = writer_to(log)
-    log.answers = [Appended.done, Appended.lost, Appended.late, Appended.done]
+    log.answers = [Appended.done, Appended.refused, Appended.late, Appended.done]
     for number in range(4):
         await writer.append(OWN, "custom", str(number))
     writer.close(OWN)
