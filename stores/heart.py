@@ -16,8 +16,16 @@ class SQLiteHeart:
     """Made and used in one thread. It goes through the same gate as the writer of this process, ahead
     of it; SQLite's own lock it awaits for `patience` s."""
 
-    def __init__(self, path: Path, *, synchronous: str, patience: float, clock: Callable[[], int]) -> None:
-        self._clock = clock
+    def __init__(
+        self,
+        path: Path,
+        *,
+        synchronous: str,
+        patience: float,
+        clock: Callable[[], int],
+        worker_id: Callable[[int], str | None],
+    ) -> None:
+        self._clock, self._worker_id = clock, worker_id
         try:
             cx = sqlite3.connect(
                 f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None
@@ -41,7 +49,7 @@ class SQLiteHeart:
             with self._gate.writing(first=True) if self._gate is not None else nullcontext():
                 cx.execute("BEGIN IMMEDIATE")
                 try:
-                    alive = workers.beat(cx, epoch, self._clock())
+                    alive = workers.beat(cx, epoch, self._worker_id(epoch), self._clock())
                     cx.execute("COMMIT")
                 except BaseException:
                     if cx.in_transaction:

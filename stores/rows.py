@@ -263,7 +263,7 @@ class AskedToDrain(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Tick:
-    """What a worker reads once a tick: seven index look-ups, whatever the number of runs."""
+    """What a worker reads once a tick: eight index look-ups, whatever the number of runs."""
 
     cancelled: tuple[str, ...]
     """Runs of mine that were decided and are not settled."""
@@ -277,6 +277,8 @@ class Tick:
     """Runs of anybody that are past their time, at most a batch; usually their worker was faster."""
     drain: DrainWish | None = None
     """I am wanted to drain. Answered for as long as I live."""
+    holding: frozenset[str] = frozenset()
+    """Runs with which I hold a thread. What a worker executes is among them, unless the store has lost it."""
 
 
 @dataclass(frozen=True, slots=True)

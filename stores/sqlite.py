@@ -225,7 +225,7 @@ class SQLiteStore(SQLTransactions):
 
     async def register(self, worker: NewWorker) -> int:
         if self._commits is None or self._gate is None:
-            return await self._write(workers.register, worker)
+            return await super().register(worker)
         gate, issued = self._gate, list[int]()
         worker = replace(worker, proof=gate.token)
 
@@ -243,7 +243,9 @@ class SQLiteStore(SQLTransactions):
 
         outcome = self._commits.run(register)
         outcome.add_done_callback(disown)
-        return await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
+        epoch = await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
+        self._registered[epoch] = worker.worker_id
+        return epoch
 
     async def retire(self, epoch: int) -> list[Orphan]:
         ended = await super().retire(epoch)
@@ -259,7 +261,11 @@ class SQLiteStore(SQLTransactions):
     def heart(self) -> SQLiteHeart:
         """For the heartbeat's thread: see `stores.base.HeartStore`."""
         return SQLiteHeart(
-            self.path, synchronous=self._synchronous, patience=self._busy_timeout, clock=self._now
+            self.path,
+            synchronous=self._synchronous,
+            patience=self._busy_timeout,
+            clock=self._now,
+            worker_id=self._registered.get,
         )
 
     def writer_pid(self) -> int | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 from stores.base import Row, RunStore
@@ -127,11 +128,19 @@ class SQLTransactions(RunStore):
 
     # -- workers
 
+    @cached_property
+    def _registered(self) -> dict[int, str]:
+        """Worker ids by the epochs that were issued here: a number alone may be another's, where the store
+        was put back to an earlier state."""
+        return {}
+
     async def beat(self, epoch: int) -> bool:
-        return await self._write(self._sql.workers.beat, epoch, urgent=True)
+        return await self._write(self._sql.workers.beat, epoch, self._registered.get(epoch), urgent=True)
 
     async def register(self, worker: NewWorker) -> int:
-        return await self._write(self._sql.workers.register, worker)
+        epoch: int = await self._write(self._sql.workers.register, worker)
+        self._registered[epoch] = worker.worker_id
+        return epoch
 
     async def drain(self, epoch: int) -> list[HandedOver]:
         return await self._write(self._sql.workers.drain, epoch)
@@ -141,7 +150,7 @@ class SQLTransactions(RunStore):
         return await self._write(self._sql.workers.ask_to_drain, epoch, grace_ms)
 
     async def retire(self, epoch: int) -> list[Orphan]:
-        return await self._write(self._sql.workers.retire, epoch)
+        return await self._write(self._sql.workers.retire, epoch, self._registered.get(epoch))
 
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         return await self._write(self._sql.workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)

@@ -96,6 +96,10 @@ class Delivery:
         elif not self._told(entry):
             self.read(entry, await self.standing(run_id))
 
+    def lose(self, entry: Entry, why: str) -> None:
+        """The store does not know that this run holds its thread: another may take it at any time."""
+        self._settlement.lose(entry, why)
+
     async def standing(self, run_id: str) -> Decision | None:
         """What its row says, for `read`."""
         return await self._store.standing(run_id)

@@ -248,6 +248,20 @@ class Registry:
         """Costs as much as there are of them, however many have finished."""
         return list(self._unsettled.values())
 
+    def executing(self, epoch: int) -> dict[str, Entry]:
+        """Runs of this epoch with a task that runs as the holder of its thread, by run id; without those that
+        are lost or being settled."""
+        return {
+            entry.record.run_id: entry
+            for entry in self._unsettled.values()
+            if entry.own is not None
+            and entry.own.epoch == epoch
+            and entry.own.fence
+            and not entry.lost
+            and entry.settling is None
+            and entry.record.task_active
+        }
+
     def of_thread(self, thread_id: str) -> list[RunRecord]:
         """In the order in which they were added."""
         return [

@@ -16,7 +16,7 @@ from coordinator.clock import boottime
 from coordinator.errors import LeaseLost
 
 TOO_LATE = "the lease could not be renewed in time"
-BURIED = "a peer has buried this epoch"
+BURIED = "a peer has buried this epoch, or the store has lost its registration"
 
 
 class _Term(NamedTuple):

@@ -9,11 +9,16 @@ from coordinator.notifier import Signal
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
-from coordinator.runs.registry import Registry
+from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.workers.drain import Drain
 from stores.base import WorkerStore
+
+NOT_HELD = (
+    "the store says that this run does not hold its thread: its worker was buried, or the store was put back"
+    " to an earlier state"
+)
 
 
 class Watch:
@@ -36,6 +41,7 @@ class Watch:
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
         self._timeouts, self._drain = timeouts, drain
+        self._missing: frozenset[str] = frozenset()
 
     async def tick(self) -> None:
         """Deliver the decisions over my runs that I have not seen; claim threads that are free; drain where
@@ -43,8 +49,10 @@ class Watch:
         self._registry.evict()
         if not self._worker.epoch:
             return
+        executing = self._registry.executing(self._worker.epoch)
         tick = await self._store.tick(self._worker.epoch)
         self.ticked_at = self._clock()
+        self._stop_what_is_not_held(executing, tick.holding)
         if tick.drain is not None:
             self._drain.heed(tick.drain)
         for run_id in tick.cancelled:
@@ -57,6 +65,15 @@ class Watch:
             await self._timeouts.end(overdue.run_id, overdue.cause)
         for thread_id in tick.free_threads:
             await self._line.claim(thread_id)
+
+    def _stop_what_is_not_held(self, executing: dict[str, Entry], holding: frozenset[str]) -> None:
+        """A store that was put back to an earlier state (a failover to a server without the last commits, a
+        backup) has lost who holds a thread, and gives it to another. Twice missing, because a run that ends
+        meanwhile is missing once. `executing` as it was before the store was asked."""
+        missing = executing.keys() - holding
+        for run_id in missing & self._missing:
+            self._delivery.lose(executing[run_id], NOT_HELD)
+        self._missing = frozenset(missing)
 
     def signal(self, signal: Signal) -> None:
         """A hint came in: look at what it names, or at everything of mine."""

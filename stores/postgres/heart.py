@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -22,8 +23,11 @@ class PostgresHeart:
     """Made and used in one thread, with an event loop that turns only during a beat. Neither load on the
     store's other connections nor a blocked event loop of the process delays it."""
 
-    def __init__(self, hosts: Hosts, options: Options, *, now: Any) -> None:
+    def __init__(
+        self, hosts: Hosts, options: Options, *, now: Any, worker_id: Callable[[int], str | None]
+    ) -> None:
         self._hosts, self._options, self._now = hosts, options, now
+        self._worker_id = worker_id
         self._runner = asyncio.Runner()
         self._cx: asyncpg.Connection[Any] | None = None
 
@@ -51,7 +55,7 @@ class PostgresHeart:
         if self._cx is None:
             arguments = connect_arguments(self._options, longest=BEAT_WITHIN)
             self._cx = await self._hosts.connect(**arguments)
-        call = workers.beat(epoch, now=self._now())
+        call = workers.beat(epoch, self._worker_id(epoch), now=self._now())
         rows = await self._cx.fetch(named(call.statement.sql, self._options.schema), *call.args)
         return call.answer(rows)
 

@@ -228,7 +228,7 @@ class PostgresStore(SQLTransactions):
         return await super().register(replace(worker, proof=secrets.token_hex(8)))
 
     async def retire(self, epoch: int) -> list[Orphan]:
-        await self._write(workers.retire, epoch)
+        await self._write(workers.retire, epoch, self._registered.get(epoch))
         found = await self._write(workers.orphaned, only=epoch)
         return await self._end_all(found, None, f"Worker epoch {epoch} shut down before this run finished")
 
@@ -298,7 +298,7 @@ class PostgresStore(SQLTransactions):
 
     def heart(self) -> PostgresHeart:
         """For the heartbeat's thread: see `stores.base.HeartStore`."""
-        return PostgresHeart(self._hosts, self._options, now=self._now)
+        return PostgresHeart(self._hosts, self._options, now=self._now, worker_id=self._registered.get)
 
     async def grant(self, role: str) -> None:
         """See `stores.inspection.GrantingStore`."""

@@ -361,7 +361,7 @@ async def test_a_statement_that_loses_its_index_fails_loudly() -> None:
 
 @pytest.mark.parametrize(
     ("doing", "most"),
-    [(admit_reject, 6), (start_save_finish, 15), (tick, 6), (beat, 3)],
+    [(admit_reject, 6), (start_save_finish, 15), (tick, 7), (beat, 3)],
     ids=["admit", "run", "tick", "beat"],
 )
 async def test_transactions_take_few_statements(doing: Doing, most: int) -> None:

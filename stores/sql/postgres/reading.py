@@ -62,6 +62,8 @@ _TICK = Query(
     " AND queue_deadline_at <= (SELECT rc.clock($2)) ORDER BY queue_deadline_at, run_id LIMIT 100)"
     " UNION ALL SELECT 'drain', drain_asked_at::text, drain_grace_ms::text, true, NULL FROM rc.workers"
     " WHERE epoch = $1 AND drain_asked_at IS NOT NULL"
+    " UNION ALL SELECT 'holding', run_id, NULL, true, NULL FROM rc.runs"
+    " WHERE owner_epoch = $1 AND holds_thread"
 )
 """One statement, so that an idle worker costs one round trip a tick. What is due or overdue is usually
 nothing: the worker that has the run keeps its time; a batch, so that a tick stays short. Its order is total,
@@ -78,6 +80,7 @@ def tick(epoch: int, now: int | None) -> Call:
             tuple(dict.fromkeys(found[2] for found in rows if found[0] in _FREE and found[3])),
             tuple(Overdue(found[1], Cause(found[4])) for found in rows if found[0] == "overdue"),
             None if wish is None else drain_wish(wish[1], wish[2]),
+            frozenset(found[1] for found in rows if found[0] == "holding"),
         )
 
     return Call(_TICK, (epoch, now), answer)

@@ -41,11 +41,11 @@ def register(worker: NewWorker, *, now: int | None) -> Call:
     return Call(_REGISTER, args, scalar)
 
 
-_BEAT = Function("beat", ("bigint", "bigint"))
+_BEAT = Function("beat", ("bigint", "text", "bigint"))
 
 
-def beat(epoch: int, *, now: int | None) -> Call:
-    return Call(_BEAT, (epoch, now), scalar)
+def beat(epoch: int, worker_id: str | None, *, now: int | None) -> Call:
+    return Call(_BEAT, (epoch, worker_id, now), scalar)
 
 
 _ASK = Function("ask_to_drain", ("bigint", "bigint", "bigint"), "asked, already")
@@ -62,11 +62,11 @@ def drain(epoch: int, *, now: int | None) -> Call:
     return Call(_DRAIN, (epoch, now), lambda rows: [HandedOver(*row) for row in rows])
 
 
-_RETIRE = Function("retire", ("bigint", "bigint"))
+_RETIRE = Function("retire", ("bigint", "text", "bigint"))
 
 
-def retire(epoch: int, *, now: int | None) -> Call:
-    return Call(_RETIRE, (epoch, now), nothing)
+def retire(epoch: int, worker_id: str | None, *, now: int | None) -> Call:
+    return Call(_RETIRE, (epoch, worker_id, now), nothing)
 
 
 _BURY = Function("bury", ("bigint", "bigint", "bigint", "boolean", "bigint"))

@@ -60,12 +60,17 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
         "SELECT drain_asked_at, drain_grace_ms FROM workers WHERE epoch = ? AND drain_asked_at IS NOT NULL",
         (epoch,),
     ).fetchone()
+    holding = cx.execute(
+        "SELECT run_id FROM runs INDEXED BY runs_owner WHERE owner_epoch = ? AND holds_thread", (epoch,)
+    )
+    held = frozenset(run_id for (run_id,) in holding)
     return Tick(
         cancelled_ids,
         tuple(run_id for run_id, _, _ in waiting),
         free_threads,
         tuple(Overdue(run_id, Cause(cause)) for run_id, cause in overdue),
         None if wish is None else drain_wish(*wish),
+        held,
     )
 
 

@@ -54,13 +54,17 @@ def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
     return epoch
 
 
-def beat(cx: sqlite3.Connection, epoch: int, now: int) -> bool:
-    """Renew the lease. False = this epoch was buried: the worker is fenced."""
+_MINE = "epoch = :epoch AND state <> 'dead' AND (:worker_id IS NULL OR worker_id = :worker_id)"
+"""The registration that this worker was issued the epoch with (NULL = whichever has it). Where the store has
+lost that (a backup was put back), it may have issued the number again."""
+
+
+def beat(cx: sqlite3.Connection, epoch: int, worker_id: str | None, now: int) -> bool:
+    """Renew the lease. False = the worker is fenced: its epoch was buried, or is not its registration's."""
     row = cx.execute(
-        "UPDATE workers SET hb_seq = hb_seq + 1, lease_until = ? + ttl_ms * 1000 WHERE epoch = ? AND"
-        " state <> 'dead'"
-        " RETURNING hb_seq",
-        (now, epoch),
+        "UPDATE workers SET hb_seq = hb_seq + 1, lease_until = :now + ttl_ms * 1000"
+        f" WHERE {_MINE} RETURNING hb_seq",
+        {"epoch": epoch, "worker_id": worker_id, "now": now},
     ).fetchone()
     return row is not None
 
@@ -96,12 +100,11 @@ def ask_to_drain(
     return sorted(AskedToDrain(found, bool(already)) for found, already in rows.fetchall())
 
 
-def retire(cx: sqlite3.Connection, epoch: int, now: int) -> list[Orphan]:
+def retire(cx: sqlite3.Connection, epoch: int, worker_id: str | None, now: int) -> list[Orphan]:
     """The worker leaves by itself; whatever it still has in flight is ended."""
     cx.execute(
-        "UPDATE workers SET state = 'dead', fenced_by = :epoch, fenced_at = :now"
-        " WHERE epoch = :epoch AND state <> 'dead'",
-        {"epoch": epoch, "now": now},
+        f"UPDATE workers SET state = 'dead', fenced_by = :epoch, fenced_at = :now WHERE {_MINE}",
+        {"epoch": epoch, "worker_id": worker_id, "now": now},
     )
     error = f"Worker epoch {epoch} shut down before this run finished"
     return _end_all(cx, _orphaned(cx, now, only=epoch), None, error, now)

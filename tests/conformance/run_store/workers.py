@@ -9,6 +9,7 @@ from stores.errors import StoreRefused
 from stores.states import CancelAction, Cause, RunStatus, WorkerState
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
+    ENDED,
     SUCCESS,
     StoreClock,
     buried,
@@ -49,6 +50,30 @@ class Workers(StoreCase):
         assert not await store.beat(peer)
         assert not await store.beat(999)
         assert (await worker_row(store, peer)).fenced_by == me
+
+    async def test_a_registration_whose_epoch_is_anothers_is_fenced_and_retires_nobody(
+        self, store: CoordinationStore, peer: int
+    ) -> None:
+        """As after a failover without the last commits, or on a backup that was put back."""
+        own = await running(store, peer)
+        sql_of(store)("UPDATE workers SET worker_id = 'another' WHERE epoch = ?", peer)
+        assert not await store.beat(peer)
+        assert await store.retire(peer) == []
+        assert (await worker_row(store, peer)).state is WorkerState.live
+        assert (await worker_row(store, peer)).hb_seq == 0
+        assert (await row_of(store, own.run_id)).status is RunStatus.running
+
+    async def test_a_tick_answers_which_runs_hold_a_thread(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        pending, own = await holding(store, me, "a"), await running(store, me, "b")
+        await running(store, peer, "c")
+        await waiting(store, me, "b")
+        assert (await store.tick(me)).holding == {pending.run_id, own.run_id}
+        await cancel(store, own.run_id)
+        assert own.run_id in (await store.tick(me)).holding, "its task has not stopped"
+        await store.settle(own, ENDED)
+        assert (await store.tick(me)).holding == {pending.run_id}
 
     async def test_an_owner_who_renews_between_the_look_and_the_burial_lives(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int

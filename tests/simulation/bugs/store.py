@@ -194,7 +194,7 @@ BUGS = (
         (_OWNERSHIP + "refence", " AND fence > :fence AND :fence > 0", " AND 0"),
     ),
     # -- workers
-    bug("the-dead-renew", (_WORKERS + "beat", "\" state <> 'dead'\"", '" 1"')),
+    bug("the-dead-renew", (_WORKERS + "beat", "{_MINE}", "epoch = :epoch")),
     bug("living-runs-are-orphans", (_WORKERS + "_orphaned", "THEN owner_epoch NOT IN {ALIVE}", "THEN 1")),
     bug(
         "nobody-ends-who-waits",

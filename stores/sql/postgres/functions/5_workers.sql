@@ -21,13 +21,21 @@ BEGIN
     RETURN v_epoch;
 END $$;
 
--- Renew the lease. False = this epoch was buried: the worker is fenced.
-CREATE OR REPLACE FUNCTION rc.beat(_epoch bigint, _now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
+-- Renew the lease of the registration that this worker was issued the epoch with (null = whichever has it).
+-- False = the worker is fenced: the epoch was buried, or the store has lost the registration (a failover to a
+-- server without the last commits, a backup) and may have issued its number again.
+CREATE OR REPLACE FUNCTION rc.beat(_epoch bigint, _worker_id text, _now bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
 BEGIN
     UPDATE rc.workers SET hb_seq = hb_seq + 1, lease_until = rc.clock(_now) + ttl_ms * 1000
-        WHERE epoch = _epoch AND state <> 'dead';
+        WHERE epoch = _epoch AND state <> 'dead' AND (_worker_id IS NULL OR worker_id = _worker_id);
     RETURN FOUND;
 END $$;
+
+-- Of workers that know an epoch by its number alone.
+CREATE OR REPLACE FUNCTION rc.beat(_epoch bigint, _now bigint) RETURNS boolean LANGUAGE sql AS $$
+    SELECT rc.beat(_epoch, NULL, _now)
+$$;
 
 -- From here on this worker admits nothing, and whoever waits here and is portable has no home any more: the
 -- two in one transaction, so that nobody portable is admitted in between. A dead worker gives nothing away.
@@ -64,13 +72,19 @@ RETURNS TABLE (asked bigint, already boolean) LANGUAGE sql AS $$
     FROM meant WHERE w.epoch = meant.epoch RETURNING w.epoch, w.state = 'draining'
 $$;
 
--- The worker leaves by itself. What it still has in flight is ended by the calls that follow (`end_orphan`).
-CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
+-- The worker leaves by itself; `_worker_id` as in `beat`. What it still has in flight is ended by the calls
+-- that follow (`end_orphan`).
+CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _worker_id text, _now bigint) RETURNS void
+LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM rc.change_worker(_epoch);
     UPDATE rc.workers SET state = 'dead', fenced_by = _epoch, fenced_at = rc.clock(_now)
-        WHERE epoch = _epoch AND state <> 'dead';
+        WHERE epoch = _epoch AND state <> 'dead' AND (_worker_id IS NULL OR worker_id = _worker_id);
 END $$;
+
+CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _now bigint) RETURNS void LANGUAGE sql AS $$
+    SELECT rc.retire(_epoch, NULL, _now)
+$$;
 
 -- Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile). The
 -- lease must also have expired by the store's clock, unless death is proven.
