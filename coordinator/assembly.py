@@ -46,6 +46,7 @@ from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.base import CoordinationStore, ForgettingStore
+from stores.event_loop import HomeLoop
 from stores.outbox import Outbox
 from stores.pruning import Retention
 from stores.rows import Limits, Ownership
@@ -70,6 +71,7 @@ class Assembly:
         clocks: Clocks | None = None,
     ) -> None:
         self.store, self.settings, self.notifier, self._slots = store, settings, notifier, slots
+        self.home = HomeLoop("RunManager")
         self.clocks = clocks or Clocks()
         self._event_log = event_log
         self.telemetry = Telemetry(hooks)
@@ -210,6 +212,7 @@ class Assembly:
             worker=self.worker,
             events=self.events,
             telemetry=self.telemetry,
+            home=self.home,
         )
 
     @cached_property

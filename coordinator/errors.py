@@ -15,6 +15,7 @@ CoordinatorError
 ├── Draining                   this worker admits nothing any more: retry elsewhere
 ├── EpochDead, LeaseLost       this worker is fenced; it registers anew
 ├── StaleFence                 a newer run has the thread: drop the write
+├── WrongEventLoop             (also RuntimeError) the manager lives in another event loop
 └── StoreError
     ├── StoreUnavailable       nothing was acknowledged
     │   ├── OutboxFull         too much waits for the store: nothing is admitted
@@ -43,6 +44,7 @@ from stores.errors import (
     StoreUnavailable,
     ThreadExists,
     ThreadNotFound,
+    WrongEventLoop,
 )
 
 __all__ = [
@@ -69,6 +71,7 @@ __all__ = [
     "ThreadExists",
     "ThreadNotFound",
     "UnsupportedStrategyError",
+    "WrongEventLoop",
 ]
 
 

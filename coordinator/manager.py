@@ -49,6 +49,10 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
     process. It can be built without a running event loop: background work starts at the first
     admission or in `async with`. Use `open_coordinator` to have the adapters picked by URL.
 
+    A manager lives in one event loop, that of its first call. A call from another one raises
+    WrongEventLoop; other threads use `asyncio.run_coroutine_threadsafe`. Once that loop is closed, a manager
+    on a store in memory moves to the loop of the next call; for a durable store, make a new manager.
+
     `assistants` by name, or such as have one: `launch` finds them, and their runs are portable: one that
     waits when its worker leaves or dies is run by another that has the same assistant. `pacemaker`, `clocks`:
     where heartbeats and times come from, for simulations.
@@ -105,7 +109,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
 
     @property
     def _runs(self) -> dict[str, RunRecord]:
-        return self._parts.registry.records
+        return self._anywhere.registry.records
 
     # -- admission
 

@@ -104,6 +104,18 @@ class EpochDead(CoordinatorError):
         super().__init__(f"Worker epoch {epoch} is no longer live in the store")
 
 
+class WrongEventLoop(CoordinatorError, RuntimeError):
+    """A call from another event loop than the one that the manager, or its store, lives in. Nothing was
+    done. The store is not away and the manager not damaged: only this call is refused."""
+
+    def __init__(self, owner: str) -> None:
+        super().__init__(
+            f"This {owner} lives in another event loop. From another thread call"
+            " asyncio.run_coroutine_threadsafe(call, loop_of_the_manager).result(), or have one manager for"
+            " each loop"
+        )
+
+
 class StoreError(CoordinatorError):
     """The store refused or could not answer."""
 

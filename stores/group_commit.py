@@ -23,7 +23,7 @@ from typing import Any
 
 import aiosqlite
 
-from stores.errors import StoreUnavailable
+from stores.errors import StoreUnavailable, WrongEventLoop
 
 Transaction = Callable[..., Any]
 MAX_BATCH = 128
@@ -168,9 +168,7 @@ class GroupCommit:
         """
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            raise StoreUnavailable(
-                "the store was opened in another event loop", hint="Open one store in each."
-            )
+            raise WrongEventLoop("store")  # not StoreUnavailable: the store is not away
         if self._closed:
             raise StoreUnavailable("the store is closing", hint="Nothing was written.")
         entry = _Entry(transaction, args, kwargs, loop.create_future(), loop.time() + self._busy_timeout)

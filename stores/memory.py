@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
+import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -37,6 +38,7 @@ class MemoryStore(SQLTransactions):
     def __init__(self, *, shared: bool = False, clock: Callable[[], int] = wall_clock) -> None:
         self.shared = shared
         self._now = clock
+        self._alone = threading.RLock()  # managers in several threads may share the store
 
     @cached_property
     def _cx(self) -> sqlite3.Connection:
@@ -57,7 +59,10 @@ class MemoryStore(SQLTransactions):
         return self._transact("COMMIT", transaction, *args, **kwargs)
 
     def _transact(self, end: str, transaction: Any, *args: Any, **kwargs: Any) -> Any:
-        cx = self._cx
+        with self._alone:
+            return self._inside(self._cx, end, transaction, *args, **kwargs)
+
+    def _inside(self, cx: sqlite3.Connection, end: str, transaction: Any, *args: Any, **kwargs: Any) -> Any:
         cx.execute("BEGIN")
         try:
             answer = transaction(cx, *args, now=self._now(), **kwargs)
@@ -72,7 +77,8 @@ class MemoryStore(SQLTransactions):
         return answer
 
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        return query(self._cx, *args, **kwargs)
+        with self._alone:
+            return query(self._cx, *args, **kwargs)
 
     def forget(self, run_id: str) -> None:
         """Free the memory of a finished run."""

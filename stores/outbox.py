@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
 from stores.errors import CoordinatorError, OutboxFull, StoreUnavailable
+from stores.event_loop import HomeLoop
 
 logger = logging.getLogger(__name__)
 
@@ -62,6 +63,7 @@ class Outbox:
 
     def __init__(self, limit: int = LIMIT, guard: Callable[[int], None] | None = None) -> None:
         self._limit, self._guard = limit, guard
+        self._home = HomeLoop("outbox")
         self._under_way: set[asyncio.Task[Any]] = set()
         self._owed: dict[_Owed, None] = {}
         self._lanes: Counter[str] = Counter()
@@ -103,6 +105,7 @@ class Outbox:
         """What `write` answers, now or when the store is back. A caller who is cancelled takes a write
         that has not begun with him. Raises what the guard raises, and what `write` does but
         StoreUnavailable; that too where the caller is not `patient`."""
+        self._home.check()
         if self._guard is not None:
             self._guard(epoch)
         if not (self._away or run_id in self._lanes):
@@ -186,9 +189,10 @@ class Outbox:
         if self._closed:  # nobody would end its repetition
             self._give_up(owed)
             return
+        self._home.check()  # a drainer in a loop that does not go on running would write nothing
         self._owed[owed] = None
         self._lanes[owed.run_id] += 1
-        if self._drainer is None or self._drainer.done():
+        if self._drainer is None or self._drainer.done() or self._drainer.get_loop().is_closed():
             self._drainer = asyncio.get_running_loop().create_task(self._drain())
 
     def _remove(self, owed: _Owed) -> None:

@@ -40,7 +40,7 @@ class PlainStore(MemoryStore):
         beside = getattr(records, "coordination", None)
         self._beside = beside if isinstance(beside, Coordination) else Coordination(shared=False)
         super().__init__(shared=self._beside.shared)
-        self._cx = self._beside._cx
+        self._cx, self._alone = self._beside._cx, self._beside._alone
         self.records = records
         self.url = f"{type(records).__name__} (records only)"
         self._policy = policy

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from coordinator import arguments as check
-from coordinator.assembly import Assembly
 from coordinator.errors import InvalidArgument
 from coordinator.facade.base import Facade
 from coordinator.notifier import Connectivity
@@ -15,10 +14,6 @@ from stores.rows import AskedToDrain, WorkerRow
 
 
 class WorkerFacade(Facade):
-    def __init__(self, parts: Assembly) -> None:
-        super().__init__(parts)
-        self._recovery = Recovery(parts.store, parts.reaper, parts.worker)
-
     async def drain(self, grace: float | None = None) -> None:
         """Leave in good order: not ready, admits nothing (`Draining`), `draining` in the workers table.
         Runs get `grace` s (default: the setting) to finish; waiting portable ones are handed over; what is
@@ -49,32 +44,32 @@ class WorkerFacade(Facade):
     @property
     def draining(self) -> bool:
         """It admits nothing any more: readiness is red."""
-        return self._parts.worker.drain_event.is_set()
+        return self._anywhere.worker.drain_event.is_set()
 
     @property
     def grace(self) -> float:
         """The setting: s that runs get to finish when this worker drains."""
-        return self._parts.settings.grace
+        return self._anywhere.settings.grace
 
     @property
     def forced(self) -> int:
         """How many runs of this worker did not stop and were settled by force."""
-        return self._parts.settlement.forced
+        return self._anywhere.settlement.forced
 
     @property
     def epoch(self) -> int:
         """This worker's epoch; 0 before it registered."""
-        return self._parts.worker.epoch
+        return self._anywhere.worker.epoch
 
     @property
     def connectivity(self) -> Connectivity:
         """How well hints travel; `off` = store-only mode."""
-        return self._notifier.connectivity
+        return self._anywhere.notifier.connectivity
 
     @property
     def owed(self) -> int:
         """How many writes wait for the store, which is away. At `outbox_limit` admission stops."""
-        return len(self._parts.outbox)
+        return len(self._anywhere.outbox)
 
     async def health(self) -> Health:
         """How this worker is, role by role, and whether it may be sent new runs. Never raises; answers
@@ -83,12 +78,13 @@ class WorkerFacade(Facade):
 
     def observe(self, hook: Hook) -> None:
         """Tell `hook` what happens from now on, as those that the manager was made with."""
-        self._parts.telemetry.add(hook)
+        self._anywhere.telemetry.add(hook)
 
     def store_counters(self) -> dict[str, int]:
         """Commits and reads of this manager's store so far; {} where the store does not count."""
         names = ("commits", "reads")
-        return {name: getattr(self._store, name) for name in names if hasattr(self._store, name)}
+        store = self._anywhere.store
+        return {name: getattr(store, name) for name in names if hasattr(store, name)}
 
     async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
         """Workers as the store knows them. System scope."""
@@ -102,4 +98,6 @@ class WorkerFacade(Facade):
         text = check.check_text("error", error)
         if text is None:
             raise InvalidArgument("error", "must be a str, not None")
-        return await self._recovery.reconcile(text, check.check_instant("before", before))
+        parts = self._parts
+        recovery = Recovery(parts.store, parts.reaper, parts.worker)
+        return await recovery.reconcile(text, check.check_instant("before", before))

@@ -20,6 +20,7 @@ from coordinator.runs.settlement import Settlement
 from coordinator.schemas import Abort, Json, Outcome, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunEmitted
+from stores.event_loop import HomeLoop
 from stores.rows import Outcome as StoredOutcome
 from stores.rows import Ownership, Started
 
@@ -49,6 +50,7 @@ class Services:
 
     async def emit(self, mode: str, data: Json, *, any_size: bool = False) -> None:
         """Every event of a run passes here."""
+        self._execution.home.check()
         self._entry.touch()
         record, events = self._entry.record, self._execution.events
         text = events.encode(mode, data, any_size=any_size)
@@ -62,10 +64,12 @@ class Services:
             self._execution.events.close(self._own)
 
     async def save(self, values: Json) -> None:
+        self._execution.home.check()
         self._entry.touch()
         await self._execution.values.save(self._own, values)
 
     def progress(self) -> None:
+        self._execution.home.check()
         self._entry.touch()
         self._execution.lifecycle.progress_soon(self._entry)
 
@@ -92,7 +96,9 @@ class Execution:
         worker: Incarnation,
         events: Emitting,
         telemetry: Telemetry,
+        home: HomeLoop,
     ) -> None:
+        self.home = home
         self._registry, self._settlement, self.events = registry, settlement, events
         self.lifecycle, self.values, self.worker, self.telemetry = lifecycle, values, worker, telemetry
 
