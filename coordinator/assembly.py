@@ -183,6 +183,7 @@ class Assembly:
             stamps=self._stamps,
             limits=Limits(self.settings.max_waiting_per_thread, self.settings.max_waiting_per_user),
             assistants=self.assistants,
+            patience=self.settings.admission_patience,
             swept=self.reaper.first_sweep,
         )
 

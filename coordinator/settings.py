@@ -89,6 +89,9 @@ class Settings(BaseSettings):
     )
 
     admission_budget: float = Field(default=0.25, gt=0, description="How long admission waits for Redis")
+    admission_patience: float = Field(
+        default=2.0, ge=0, description="How long an admission is tried again while the store is away"
+    )
     max_waiting_per_thread: int | None = Field(
         default=1000, ge=0, description="Bound of a thread's waiting line"
     )

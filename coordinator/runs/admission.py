@@ -28,6 +28,7 @@ from coordinator.record import RunRecord, record_from_row
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
+from coordinator.runs.patience import Patience
 from coordinator.runs.registry import NO_LIMITS, Entry, Registry, TimeLimits
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.timeouts import Timeouts
@@ -147,6 +148,7 @@ class Admissions:
         stamps: Stamps,
         limits: Limits,
         assistants: Assistants,
+        patience: float,
         swept: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
@@ -154,19 +156,20 @@ class Admissions:
         self._line = line
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
         self._assistants, self._swept = assistants, swept
-        self._timeouts = timeouts
+        self._timeouts, self._patient_for = timeouts, patience
         self._verifying: dict[str, asyncio.Future[str | None]] = {}
 
     async def insert(self, new: NewRun) -> RunRecord:
         """A pending run without the one-run-per-thread rule."""
         self._outbox.check_room()
-        epoch = await self._worker.ready()
+        patience = self._patience()
+        epoch = await patience.ask(self._worker.ready)
         await self._swept()
         new.created_at = self._stamps.now()
         with self._registry.admitting(new.thread_id, new.run_id):
             try:
-                admission, epoch = await self._in_live_epoch(
-                    epoch, lambda epoch: self._store.insert(new, epoch=epoch)
+                admission, epoch = await patience.ask(
+                    lambda: self._in_live_epoch(epoch, lambda epoch: self._store.insert(new, epoch=epoch))
                 )
             except asyncio.CancelledError:
                 await self._undo(self._take_back(new), new)
@@ -186,12 +189,13 @@ class Admissions:
         self._validate(new)
         self._outbox.check_room()
         await self._registry.calm(new.thread_id)
-        epoch = await self._worker.ready()
+        patience = self._patience()
+        epoch = await patience.ask(self._worker.ready)
         await self._swept()
         new.created_at = self._stamps.now() if new.delay_ms is None else self._stamps.later(new.delay_ms)
         with self._registry.admitting(new.thread_id, new.run_id):
             try:
-                return await self._admitted(new, epoch)
+                return await self._admitted(new, epoch, patience)
             except asyncio.CancelledError:
                 await self._undo(self._interrupt(new), new)
                 raise
@@ -211,10 +215,14 @@ class Admissions:
             assistant.validate(_request(new))
             new.portable = True
 
-    async def _admitted(self, new: NewRun, epoch: int) -> RunRecord:
+    def _patience(self) -> Patience:
+        return Patience(self._patient_for, self._worker.drain_event.is_set)
+
+    async def _admitted(self, new: NewRun, epoch: int, patience: Patience) -> RunRecord:
         if new.multitask_strategy == Strategy.reject and new.idempotency_key is None:
-            await self._refuse_if_busy(new)
-        admission, epoch = await self._admit(new, epoch)
+            await patience.ask(lambda: self._refuse_if_busy(new))
+        patience.failed = 0
+        admission, epoch = await patience.ask(lambda: self._admit(new, epoch))
         if admission.run_id != new.run_id:
             return await self._existing(admission.run_id)
         own = Ownership(new.run_id, new.thread_id, epoch, admission.fence) if admission.holds else None
@@ -223,6 +231,9 @@ class Admissions:
             self._still_live(entry, epoch)
         for decision in admission.replaced:
             await self._delivery.deliver(decision)
+        if patience.failed:  # an attempt without an answer may have replaced them
+            for other in self._open_beside(new):
+                await self._delivery.look(other)
         if admission.replaced:
             await self._echoed([decision.run_id for decision in admission.replaced])
         if new.delay_ms is not None:
@@ -332,11 +343,7 @@ class Admissions:
     async def _interrupt(self, new: NewRun) -> None:
         """Where the row became durable, the run was admitted and is interrupted, here as in the store;
         those that it replaced stay so, and are told."""
-        others = [
-            record.run_id
-            for record in self._registry.of_thread(new.thread_id)
-            if record.run_id != new.run_id and record.status in OPEN
-        ]
+        others = self._open_beside(new)
         decision = await self._take_back(new)
         if decision is None:
             return
@@ -346,6 +353,13 @@ class Admissions:
         for run_id in others:
             await self._delivery.look(run_id)
         await self._echoed(others)
+
+    def _open_beside(self, new: NewRun) -> list[str]:
+        return [
+            record.run_id
+            for record in self._registry.of_thread(new.thread_id)
+            if record.run_id != new.run_id and record.status in OPEN
+        ]
 
     async def _take_back(self, new: NewRun) -> Decision | None:
         """Admitted by an epoch that is over meanwhile, it is ended together with that."""

@@ -59,9 +59,10 @@ class Lifecycle:
 
     # -- pending -> running
 
-    async def start(self, entry: Entry, states: ThreadStates) -> Started | None:
+    async def start(self, entry: Entry, states: ThreadStates, *, patient: bool = True) -> Started | None:
         """Wait for the run's turn, open its state, commit `running`. None = it must not run: then the
-        record shows what won, its abort event is set and its task is cancelled."""
+        record shows what won, its abort event is set and its task is cancelled. While the store is away the
+        start is owed, until the lease ends; where the caller is not `patient`, StoreUnavailable is raised."""
         await entry.turn.wait()
         own = entry.own
         if own is None or not _may_start(entry):
@@ -70,7 +71,9 @@ class Lifecycle:
         # A run beside the slot (fence 0) has no part in the thread's state.
         ref = await states.open(own.thread_id, own.run_id, own.fence) if own.fence else None
         entry.rollback_ref = ref
-        started = await self._store.start(own, ref)
+        started = await self._outbox.deliver(
+            own.run_id, own.epoch, "the start of a run", lambda: self._store.start(own, ref), patient=patient
+        )
         if started is None:
             self._settlement.lose(entry, "the run was taken over before it started")
             return None

@@ -92,7 +92,7 @@ class Operations:
         held: Held | None = None
         outcome = Outcome(RunStatus.success)
         try:
-            started = await self._lifecycle.start(entry, states or self._values)
+            started = await self._lifecycle.start(entry, states or self._values, patient=False)
             if started is None or entry.own is None:
                 raise ConflictError(thread_id)
             held = Held(entry.own, self._execution.context(entry, entry.own, started, Quiet))

@@ -196,8 +196,12 @@ class PostgresStore(SQLTransactions):
         def over(_: asyncio.Future[Admission]) -> None:
             if self._admitting.get(run.run_id) is answer:
                 del self._admitting[run.run_id]
-            if not answer.cancelled() and isinstance(answer.exception(), StoreUnavailable):
+            if answer.cancelled():
+                return
+            if isinstance(answer.exception(), StoreUnavailable):
                 self._unknown[run.run_id] = run
+            elif answer.exception() is None:  # asked again: now it is known
+                self._unknown.pop(run.run_id, None)
 
         answer.add_done_callback(over)
         return await asyncio.shield(answer)

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import RunManager
+from coordinator import RunManager, Settings, open_coordinator
 from coordinator.testing.valkey import ValkeyServer
 from tests.support.postgres import Database
-from tests.support.teams import keys_without_ttl, team_of
+from tests.support.teams import QUICK, keys_without_ttl, team_of
 
 
 @pytest.fixture(autouse=True)
@@ -45,3 +45,22 @@ async def alone(tmp_path: Path) -> AsyncGenerator[RunManager]:
     """One worker in store-only mode."""
     async with team_of(1, tmp_path) as (manager,):
         yield manager
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def manager(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_postgres: Database, namespace: str
+) -> AsyncGenerator[RunManager]:
+    """One worker on each store."""
+    if request.param == "postgres":
+        async with (
+            shared_postgres.worker() as (url, schema),
+            team_of(1, tmp_path, namespace=namespace, store=url, postgres_schema=schema) as (manager,),
+        ):
+            yield manager
+    elif request.param == "memory":
+        async with open_coordinator(settings=Settings(store="memory://", **QUICK)) as manager:
+            yield manager
+    else:
+        async with team_of(1, tmp_path) as (manager,):
+            yield manager

@@ -4,40 +4,17 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import AsyncGenerator
-from pathlib import Path
 from typing import Any
 
 import asyncpg
 import pytest
 
-from coordinator import RunFailed, RunManager, RunStatus, Settings, open_coordinator
+from coordinator import RunFailed, RunManager, RunStatus
 from coordinator.errors import StoreRefused
 from tests.support.agents import Agent, running
 from tests.support.odd import ODD_AGENTS, OddAgent, ReturnsDict, UnreadableError
-from tests.support.postgres import Database
 from tests.support.runs import row
-from tests.support.teams import QUICK, team_of
 from tests.support.waiting import wait_until
-
-
-@pytest.fixture(params=["memory", "sqlite", "postgres"])
-async def manager(
-    request: pytest.FixtureRequest, tmp_path: Path, shared_postgres: Database, namespace: str
-) -> AsyncGenerator[RunManager]:
-    """One worker on each store."""
-    if request.param == "postgres":
-        async with (
-            shared_postgres.worker() as (url, schema),
-            team_of(1, tmp_path, namespace=namespace, store=url, postgres_schema=schema) as (manager,),
-        ):
-            yield manager
-    elif request.param == "memory":
-        async with open_coordinator(settings=Settings(store="memory://", **QUICK)) as manager:
-            yield manager
-    else:
-        async with team_of(1, tmp_path) as (manager,):
-            yield manager
 
 
 async def ended(manager: RunManager, run_id: str) -> str:

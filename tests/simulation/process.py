@@ -33,6 +33,7 @@ SETTINGS = Settings(
     force_after=2.0,
     grace=1.0,
     max_waiting_per_thread=2,
+    admission_patience=0,  # the simulated callers try again by themselves
 )
 
 

@@ -26,6 +26,7 @@ QUICK: dict[str, Any] = {
     "force_after": 1.0,
     "grace": 0.3,
     "keep_temporary": 1.0,
+    "admission_patience": 0.1,
 }
 """Settings with which what takes seconds takes tenths."""
 

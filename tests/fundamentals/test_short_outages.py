@@ -1,0 +1,138 @@
+"""The store is away for a moment: starts and admissions go on when it is back."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import RunManager, RunStatus
+from coordinator.errors import StoreUnavailable
+from tests.support.agents import Agent, launched, quick, running
+from tests.support.builders import locked
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+
+class Outage:
+    """The named calls of the store fail until it is over; with `unheard`, they are made all the same."""
+
+    def __init__(self, manager: RunManager, *names: str, unheard: bool = False) -> None:
+        self.met = asyncio.Event()
+        self.over = False
+        for name in names:
+            setattr(manager._store, name, self._failing(getattr(manager._store, name), unheard=unheard))
+
+    def _failing(self, call: Any, *, unheard: bool) -> Any:
+        async def failing(*args: Any, **kwargs: Any) -> Any:
+            if self.over:
+                return await call(*args, **kwargs)
+            if unheard:
+                await call(*args, **kwargs)
+            self.met.set()
+            raise StoreUnavailable("it is away")
+
+        return failing
+
+
+BOTH_WAYS = pytest.mark.parametrize("unheard", [False, True], ids=["not written", "written and not heard"])
+
+
+@BOTH_WAYS
+async def test_start_that_meets_an_outage_is_owed(manager: RunManager, unheard: bool) -> None:
+    run = await manager.create_or_reject("t")
+    outage = Outage(manager, "start", unheard=unheard)
+    manager.launch(run, quick)
+    async with asyncio.timeout(20):
+        await outage.met.wait()
+    await wait_until(lambda: manager.owed == 1, description="the start is owed")
+    outage.over = True
+    assert await manager.wait(run.run_id, timeout=20) == f"done {run.run_id}"
+
+
+@BOTH_WAYS
+async def test_cancel_reaches_a_run_whose_start_is_owed(manager: RunManager, unheard: bool) -> None:
+    run, agent = await manager.create_or_reject("t"), Agent()
+    outage = Outage(manager, "start", unheard=unheard)
+    manager.launch(run, agent)
+    async with asyncio.timeout(20):
+        await outage.met.wait()
+        assert await manager.cancel(run.run_id, wait=10)
+    outage.over = True
+    assert not agent.started.is_set()
+    again, _ = await running(manager, "t")
+    assert again.status is RunStatus.running
+
+
+async def test_file_locked_at_the_start_ends_no_run(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, busy_timeout=0.1, lease_ttl=60.0) as (manager,):
+        run = await manager.create_or_reject("t")
+        with locked(tmp_path / "runs.db"):
+            manager.launch(run, quick)
+            await wait_until(lambda: manager.owed == 1, description="the start is owed")
+        assert await manager.wait(run.run_id, timeout=20) == f"done {run.run_id}"
+
+
+async def test_start_of_an_operation_is_refused_at_once(manager: RunManager) -> None:
+    Outage(manager, "start")
+    with pytest.raises(StoreUnavailable):
+        await manager.update_thread("t", {"a": 1})
+    assert not await manager.has_inflight("t")
+
+
+@BOTH_WAYS
+@pytest.mark.parametrize("strategy", ["reject", "interrupt", "enqueue"])
+async def test_admission_that_meets_an_outage_goes_on_when_it_is_over(
+    manager: RunManager, unheard: bool, strategy: str
+) -> None:
+    manager._parts.admissions._patient_for = 60.0
+    busy = None if strategy == "reject" else await running(manager, "t")
+    outage = Outage(manager, "admit", unheard=unheard)
+    admitting = asyncio.create_task(launched(manager, "t", multitask_strategy=strategy))
+    async with asyncio.timeout(20):
+        await outage.met.wait()
+        outage.over = True
+        run, agent = await admitting
+        if busy is not None:
+            if strategy == "enqueue":
+                busy[1].may_end.set()
+            await busy[1].stopped.wait()
+        await agent.started.wait()
+    assert len([row for row in await manager.runs() if row.run_id == run.run_id]) == 1
+
+
+async def test_admission_is_refused_when_the_outage_lasts(manager: RunManager) -> None:
+    manager._parts.admissions._patient_for = 0.1
+    outage = Outage(manager, "admit")
+    async with asyncio.timeout(20):
+        with pytest.raises(StoreUnavailable):
+            await manager.create_or_reject("t")
+    outage.over = True
+    await wait_until(lambda: manager.owed == 0, description="what may have been written is taken back")
+    assert (await running(manager, "t"))[0].status is RunStatus.running
+
+
+async def test_admission_whose_caller_leaves_during_an_outage_leaves_nothing(manager: RunManager) -> None:
+    manager._parts.admissions._patient_for = 60.0
+    outage = Outage(manager, "admit", unheard=True)
+    admitting = asyncio.create_task(manager.create_or_reject("t"))
+    async with asyncio.timeout(20):
+        await outage.met.wait()
+        admitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await admitting
+    assert not await manager.has_inflight("t")
+
+
+async def test_draining_worker_does_not_try_again(manager: RunManager) -> None:
+    manager._parts.admissions._patient_for = 60.0
+    outage = Outage(manager, "admit")
+    admitting = asyncio.create_task(manager.create_or_reject("t"))
+    async with asyncio.timeout(20):
+        await outage.met.wait()
+        await manager.drain(0)
+        with pytest.raises(StoreUnavailable):
+            await admitting
+    outage.over = True
