@@ -18,6 +18,7 @@ CoordinatorError
 ├── WrongEventLoop             (also RuntimeError) the manager lives in another event loop
 └── StoreError
     ├── StoreUnavailable       nothing was acknowledged
+    │   ├── StoreFull          there is no room for this write; smaller ones may be taken
     │   ├── OutboxFull         too much waits for the store: nothing is admitted
     │   └── CancelNotDurable   the local task was stopped, but the cancel is not written
     └── StoreRefused           foreign file, newer schema, second host
@@ -40,6 +41,7 @@ from stores.errors import (
     RunNotFound,
     StaleFence,
     StoreError,
+    StoreFull,
     StoreRefused,
     StoreUnavailable,
     ThreadExists,
@@ -66,6 +68,7 @@ __all__ = [
     "RunNotFound",
     "StaleFence",
     "StoreError",
+    "StoreFull",
     "StoreRefused",
     "StoreUnavailable",
     "ThreadExists",

@@ -128,6 +128,10 @@ class StoreUnavailable(StoreError):
         super().__init__(f"Store unavailable: {what}. {hint}")
 
 
+class StoreFull(StoreUnavailable):
+    """There is no room for this write. Smaller ones may be taken."""
+
+
 class OutboxFull(StoreUnavailable):
     """So many writes wait for the store that this worker admits no more runs."""
 

@@ -6,8 +6,9 @@ answered before it is durable.
 
 A function that raises leaves nothing behind. Most that do (a refusal) have written nothing by then.
 Where one has, the whole batch is rolled back and run again with a savepoint for each: nobody had an
-answer yet, and every transaction is re-runnable. Savepoints for all, just in case, cost a run 10-15 %
-(SQLite copies each page that is changed inside one).
+answer yet, and every transaction is re-runnable. A batch for which the disk has no room is run again
+one by one, each with a commit of its own: the smaller ones may fit. Savepoints for all, just in case,
+cost a run 10-15 % (SQLite copies each page that is changed inside one).
 """
 
 from __future__ import annotations
@@ -23,11 +24,13 @@ from typing import Any
 
 import aiosqlite
 
-from stores.errors import StoreUnavailable, WrongEventLoop
+from stores.errors import StoreFull, StoreUnavailable, WrongEventLoop
 
 Transaction = Callable[..., Any]
 MAX_BATCH = 128
 """Bounds how long an urgent transaction waits behind a batch that is under way (about 5 ms)."""
+REFUSALS = 3
+"""How many transactions in a row find no room before the rest of their batch is not tried alone."""
 
 
 class ThreadConnection(aiosqlite.Connection):
@@ -262,27 +265,53 @@ class GroupCommit:
 
     def _run_batch(self, batch: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
         with self._gate():
-            if cx.in_transaction:  # an earlier ROLLBACK failed as well
-                cx.execute("ROLLBACK")
-            cx.execute("BEGIN IMMEDIATE")
+            _begin(cx)
             live = [entry.take() for entry in batch]
+            runs = [entry for entry, mine in zip(batch, live, strict=True) if mine]
             try:
-                now = self._clock()
-                runs = [entry for entry, mine in zip(batch, live, strict=True) if mine]
-                found = self._run_all(runs, cx, now)
-                if found is None:
-                    cx.execute("ROLLBACK")
-                    cx.execute("BEGIN IMMEDIATE")
-                    found = [self._run_one(entry, cx, now) for entry in runs]
-                cx.execute("COMMIT")
-            except BaseException:
-                if cx.in_transaction:
-                    cx.execute("ROLLBACK")
-                raise
+                found = self._commit(runs, cx)
+            except sqlite3.Error as error:
+                if len(runs) < 2 or not _has_no_room(error):
+                    raise
+                found = self._one_by_one(runs, cx)
         self.transactions += len(batch)
-        self.commits += 1
         answers = iter(found)
         return [next(answers) if mine else None for mine in live]
+
+    def _commit(self, entries: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
+        """Run them in the transaction that is open, and commit. Raises where none of them is written."""
+        try:
+            now = self._clock()
+            found = self._run_all(entries, cx, now)
+            if found is None:
+                cx.execute("ROLLBACK")
+                cx.execute("BEGIN IMMEDIATE")
+                found = [self._run_one(entry, cx, now) for entry in entries]
+            cx.execute("COMMIT")
+        except BaseException:
+            if cx.in_transaction:
+                cx.execute("ROLLBACK")
+            raise
+        self.commits += 1
+        return found
+
+    def _one_by_one(self, entries: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
+        """Each in a transaction of its own, until REFUSALS in a row have failed: then there is room for
+        none of the rest."""
+        answers: list[Any] = []
+        refusals = 0
+        for entry in entries:
+            if refusals >= REFUSALS:
+                answers.append(StoreFull(_NO_ROOM))
+                continue
+            try:
+                _begin(cx)
+                answers += self._commit([entry], cx)
+                refusals = 0
+            except sqlite3.Error as error:
+                answers.append(as_store_error(error))
+                refusals += 1
+        return answers
 
     def _run_all(self, entries: list[_Entry], cx: sqlite3.Connection, now: int) -> list[Any] | None:
         """The answers; None where one has failed after it had written something."""
@@ -312,10 +341,17 @@ class GroupCommit:
         return answer
 
 
+def _begin(cx: sqlite3.Connection) -> None:
+    if cx.in_transaction:  # an earlier ROLLBACK failed as well
+        cx.execute("ROLLBACK")
+    cx.execute("BEGIN IMMEDIATE")
+
+
+_NO_ROOM = "the disk is full"
 _WHY = {
     sqlite3.SQLITE_BUSY: "the database is locked by another process",
     sqlite3.SQLITE_LOCKED: "the database is locked",
-    sqlite3.SQLITE_FULL: "the disk is full",
+    sqlite3.SQLITE_FULL: _NO_ROOM,
     sqlite3.SQLITE_READONLY: "the database file is read-only",
     sqlite3.SQLITE_IOERR: "the disk reported an I/O error",
     sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
@@ -331,11 +367,18 @@ def as_store_error(error: BaseException) -> BaseException:
         unavailable = StoreUnavailable(str(error))
     elif isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _MISTAKES):
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        unavailable = StoreUnavailable(_WHY.get(code, str(error)))
+        kind = StoreFull if _has_no_room(error) else StoreUnavailable
+        unavailable = kind(_WHY.get(code, str(error)))
     else:
         return error
     unavailable.__cause__ = error
     return unavailable
+
+
+def _has_no_room(error: sqlite3.Error) -> bool:
+    """The disk is full; or a write failed otherwise, as it does at a quota and at a limit of file sizes."""
+    code = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE
 
 
 def wall_clock() -> int:

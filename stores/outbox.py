@@ -3,6 +3,9 @@
 What failed is owed: it waits in the order in which it was owed, strictly so for each run, and one
 drainer writes it when the store is back: one probe, then the rest in waves. Nothing is dropped but
 what its guard refuses (the worker was fenced: its peers end those runs) and what no store could take.
+
+A write for which there is no room (StoreFull) holds up only what follows it of its own run. Once it has been
+refused for GIVE_UP_AFTER, what was to be written instead is written, if that is taken.
 """
 
 from __future__ import annotations
@@ -12,9 +15,10 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
-from stores.errors import CoordinatorError, OutboxFull, StoreUnavailable
+from stores.errors import CoordinatorError, OutboxFull, StoreFull, StoreUnavailable
 from stores.event_loop import HomeLoop
 
 logger = logging.getLogger(__name__)
@@ -25,6 +29,10 @@ LIMIT = 1000
 FIRST_DELAY, LAST_DELAY = 0.05, 1.0  # s; between probes of a store that is away
 WAVE = 100
 """How many owed writes go out together: one group commit, and no herd."""
+GIVE_UP_AFTER = 10.0
+"""s; how long a write for which there is no room is repeated."""
+REFUSALS = 3
+"""How many writes in a row find no room before the rest is left to the next round."""
 SHOWN = 20
 """How many runs a log line names."""
 
@@ -35,8 +43,11 @@ def is_cancelled(error: BaseException) -> bool:
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
 
+Instead = Callable[[StoreFull], Awaitable[Any]]
+
+
 class _Owed:
-    __slots__ = ("answer", "epoch", "key", "run_id", "write")
+    __slots__ = ("answer", "epoch", "instead", "key", "refusals", "refused_since", "run_id", "since", "write")
 
     def __init__(
         self,
@@ -45,13 +56,21 @@ class _Owed:
         key: str,
         write: Callable[[], Awaitable[Any]],
         answer: asyncio.Future[Any] | None,
+        *,
+        instead: Instead | None = None,
     ) -> None:
         self.run_id, self.epoch, self.key, self.write, self.answer = run_id, epoch, key, write, answer
+        self.instead = instead
+        self.since = asyncio.get_running_loop().time()
+        self.refusals = 0
+        """How often there was no room for it."""
+        self.refused_since: float | None = None
 
 
 class _Tried(NamedTuple):
-    written: bool
-    away: bool
+    written: bool = False
+    away: bool = False
+    full: bool = False
 
 
 class Outbox:
@@ -73,6 +92,13 @@ class Outbox:
 
     def __len__(self) -> int:
         return len(self._owed)
+
+    @property
+    def oldest(self) -> float | None:
+        """How long (s) the oldest write has been owed. None = nothing is owed."""
+        for owed in self._owed:
+            return asyncio.get_running_loop().time() - owed.since
+        return None
 
     def check_room(self) -> None:
         """Raises OutboxFull."""
@@ -101,10 +127,12 @@ class Outbox:
         write: Callable[[], Awaitable[T]],
         *,
         patient: bool = True,
+        instead: Callable[[StoreFull], Awaitable[T]] | None = None,
     ) -> T:
         """What `write` answers, now or when the store is back. A caller who is cancelled takes a write
         that has not begun with him. Raises what the guard raises, and what `write` does but
-        StoreUnavailable; that too where the caller is not `patient`."""
+        StoreUnavailable; that too where the caller is not `patient`. `instead` is what is written where
+        there has been no room for `write` for GIVE_UP_AFTER."""
         self._home.check()
         if self._guard is not None:
             self._guard(epoch)
@@ -112,14 +140,14 @@ class Outbox:
             try:
                 return await write()
             except StoreUnavailable as error:
-                self._away = True
+                self._away = not isinstance(error, StoreFull)
                 logger.warning("%s It is owed: %s", error, what)
                 if not patient:
                     raise
         elif not patient:
             raise StoreUnavailable("writes wait for it", hint="This one will wait, too.")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Owed(run_id, epoch, what, write, answer))
+        self._enqueue(_Owed(run_id, epoch, what, write, answer, instead=instead))
         return await answer
 
     async def offer(
@@ -135,7 +163,7 @@ class Outbox:
                 logger.exception("%s cannot be written", key)  # nor ever could it
                 return
             except Exception as error:
-                self._away = isinstance(error, StoreUnavailable)
+                self._away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreFull)
                 logger.warning("%s could not be written; it is owed", key, exc_info=True)
             else:
                 return
@@ -214,9 +242,9 @@ class Outbox:
             delay = FIRST_DELAY if await self._round() else min(LAST_DELAY, delay * 2)
 
     async def _round(self) -> bool:
-        """Try each that is owed once, the oldest first, until the store proves to be away. True where
-        something was written."""
-        progress = False
+        """Try each that is owed once, the oldest first, until the store proves to be away, or to have room
+        for nothing. True where something was written."""
+        progress, refusals = False, 0
         tried = set[_Owed]()
         size = 1  # the probe
         while wave := self._next(size, tried):
@@ -226,41 +254,69 @@ class Outbox:
             if any(result.away for result in results):
                 self._away = True
                 return progress
+            refusals = refusals + 1 if all(result.full for result in results) else 0
+            if refusals == REFUSALS:
+                break
             if progress:
                 self._away, size = False, WAVE
         self._away = False  # whoever answers, be it with an error, is there
         return progress
 
     def _next(self, size: int, tried: set[_Owed]) -> list[_Owed]:
-        """The oldest that may go, one for each run. The guard is asked first. One that has failed for
-        reasons of its own does not hold up those that follow: a run must be able to end."""
+        """The oldest that may go, one for each run; those for which there was no room after all others. The
+        guard is asked first. One that has failed for reasons of its own does not hold up those that follow: a
+        run must be able to end."""
         self.weed()
-        wave: dict[str, _Owed] = {}
+        heads: dict[str, _Owed] = {}
         for owed in list(self._owed):
             if owed.answer is not None and owed.answer.done():  # its caller has gone
                 self._remove(owed)
-            elif owed.run_id not in wave and owed not in tried:
-                wave[owed.run_id] = owed
-                if len(wave) == size:
-                    break
-        return list(wave.values())
+            elif owed not in tried or owed.refusals:
+                heads.setdefault(owed.run_id, owed)
+        wave = (owed for owed in heads.values() if owed not in tried)
+        return sorted(wave, key=lambda owed: owed.refusals)[:size]
 
     async def _attempt(self, owed: _Owed) -> _Tried:
         write = owed.write
         try:
             answer = await write()
+        except StoreFull as error:
+            return await self._no_room(owed, error)
         except StoreUnavailable:
-            return _Tried(written=False, away=True)
+            return _Tried(away=True)
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled(error):
                 raise
             self._failed(owed, error)
-            return _Tried(written=False, away=False)
+            return _Tried()
         if owed.write is write:  # else a newer one has come, which says it all
             self._remove(owed)
-        if owed.answer is not None and not owed.answer.done():
-            owed.answer.set_result(answer)
-        return _Tried(written=True, away=False)
+        _answer(owed, answer)
+        return _Tried(written=True)
+
+    async def _no_room(self, owed: _Owed, error: StoreFull) -> _Tried:
+        """Given up only where what is written instead is taken at the same moment."""
+        now = asyncio.get_running_loop().time()
+        owed.refusals += 1
+        owed.refused_since = owed.refused_since or now
+        refused_for = now - owed.refused_since
+        if refused_for < GIVE_UP_AFTER or owed.refusals < REFUSALS:
+            return _Tried(full=True)
+        write, instead = owed.write, owed.instead
+        if instead is None:
+            if owed.answer is not None or owed.key in self._keys:
+                return _Tried(full=True)
+            tried = _Tried()  # best effort, and nobody waits for it
+            self._remove(owed)
+        else:
+            owed.write, owed.instead = partial(instead, error), None
+            tried = await self._attempt(owed)
+            owed.write, owed.instead = write, instead
+            if not tried.written:
+                return tried
+        what = f"There was no room for {owed.key} of run {owed.run_id!r} for {refused_for:.0f} s"
+        logger.error("%s: %s. It is given up.", what, error.what)
+        return tried
 
     def _failed(self, owed: _Owed, error: BaseException) -> None:
         """Not because the store is away. Whoever waits for the answer gets it."""
@@ -300,3 +356,8 @@ class Outbox:
         logger.error("%s could not be written before the store was closed", owed.key)
         if owed.answer is not None and not owed.answer.done():
             owed.answer.set_exception(StoreUnavailable("the worker has left"))
+
+
+def _answer(owed: _Owed, answer: object) -> None:
+    if owed.answer is not None and not owed.answer.done():
+        owed.answer.set_result(answer)

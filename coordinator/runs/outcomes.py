@@ -9,6 +9,7 @@ from typing import cast
 from coordinator.runs.registry import Entry
 from coordinator.schemas import Interrupt, Json, RunStatus
 from coordinator.schemas import Outcome as Reported
+from stores.errors import StoreFull
 from stores.rows import Outcome
 
 LONGEST_QUOTE = 2000
@@ -60,6 +61,12 @@ def refused(end: Outcome, error: BaseException) -> Outcome:
         text = f"{_harmless(end.error or '')} (its error text was refused by the store: {text_of(error)})"
     status = RunStatus.error if end.status is RunStatus.success else end.status
     return Outcome(status, _harmless(text))
+
+
+def without_room(end: Outcome, error: StoreFull) -> Outcome:
+    """What is written of `end` where the store has no room for all of it."""
+    status = RunStatus.error if end.status is RunStatus.success else end.status
+    return Outcome(status, f"Its result could not be stored: {error.what}")
 
 
 def _harmless(text: str) -> str:

@@ -14,12 +14,12 @@ from typing import Protocol, TypeVar
 
 from coordinator.assistants.undo import Undo
 from coordinator.clock import Stamps
-from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreUnavailable
+from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreFull, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
-from coordinator.runs.outcomes import fallback, refused, row_of, stack_of, text_of, with_times
+from coordinator.runs.outcomes import fallback, refused, row_of, stack_of, text_of, with_times, without_room
 from coordinator.runs.refusals import Refusals
 from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.waiting_line import WaitingLine
@@ -261,15 +261,22 @@ class Settlement:
     async def _finish(self, entry: Entry) -> tuple[Finish, Outcome]:
         """What the store answered, and what it was told."""
         own, end = _own(entry), with_times(entry.outcome or fallback(entry), entry)
+
+        async def write(end: Outcome) -> tuple[Finish, Outcome]:
+            return await self._store.finish(own, end), end
+
+        def without_result(error: StoreFull) -> Awaitable[tuple[Finish, Outcome]]:
+            return write(with_times(without_room(end, error), entry))
+
         try:
-            return await self._persist(entry, lambda: self._store.finish(own, end)), end
+            return await self._persist(entry, lambda: write(end), instead=without_result)
         except CoordinatorError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the engine or its driver says of these values
-            end = with_times(refused(end, error), entry)
-            logger.warning("The end of run %r was refused: %s", own.run_id, end.error)
-        entry.outcome = end
-        return await self._persist(entry, lambda: self._store.finish(own, end)), end
+            harmless = with_times(refused(end, error), entry)
+            logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
+        entry.outcome = harmless
+        return await self._persist(entry, lambda: write(harmless))
 
     async def _undo(self, entry: Entry, end: Outcome) -> Finish:
         """A rollback was decided: put the thread back, then settle. The attempts that fail are counted in
@@ -321,11 +328,17 @@ class Settlement:
         except Exception:
             logger.warning("Undo data of run %r was left behind", entry.record.run_id, exc_info=True)
 
-    async def _persist(self, entry: Entry, write: Callable[[], Awaitable[T]]) -> T:
+    async def _persist(
+        self,
+        entry: Entry,
+        write: Callable[[], Awaitable[T]],
+        *,
+        instead: Callable[[StoreFull], Awaitable[T]] | None = None,
+    ) -> T:
         """A write of the owner; while the store is away it waits in the outbox, never past the lease."""
         epoch = self._worker.epoch if entry.own is None else entry.own.epoch
         return await self._outbox.deliver(
-            entry.record.run_id, epoch, "the end of a run", write, patient=not entry.inline
+            entry.record.run_id, epoch, "the end of a run", write, patient=not entry.inline, instead=instead
         )
 
     def settled(self, entry: Entry, status: RunStatus, error: str | None) -> None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from stores.errors import StoreError, StoreRefused, StoreUnavailable
+from stores.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
 
 
 class Kind(Enum):
@@ -20,6 +20,8 @@ class Kind(Enum):
     """The server takes no writes. As `away`, and whoever else is connected to it has the same to learn."""
     unavailable = "unavailable"
     """It will not go away by itself soon enough."""
+    full = "full"
+    """There is no room for this write. Smaller ones may be taken."""
     refused = "refused"
     mistake = "mistake"
     """The caller's, or ours."""
@@ -36,6 +38,8 @@ class Fault(NamedTuple):
             return cause
         if self.kind is Kind.refused:
             error: StoreError = StoreRefused(self.what)
+        elif self.kind is Kind.full:
+            error = StoreFull(self.what)
         elif self.hint is None and self.kind is Kind.away:
             error = StoreUnavailable(self.what, hint=_UNKNOWN)
         elif self.hint is None:
@@ -58,8 +62,8 @@ _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "57014": (Kind.lock, "the statement took too long", None),
     "25006": (Kind.standby, "the server is a read-only standby", "Name the primary, or all servers."),
     "53300": (Kind.away, "the server has no connection to spare", None),
-    "53100": (Kind.unavailable, "the server's disk is full", None),
-    "53200": (Kind.unavailable, "the server is out of memory", None),
+    "53100": (Kind.full, "the server's disk is full", None),
+    "53200": (Kind.full, "the server is out of memory", None),
     "42501": (Kind.refused, "the database role lacks a right", None),
     "26000": (Kind.unavailable, "a prepared statement is gone", _POOLER),
     "42P05": (Kind.unavailable, "a prepared statement is somebody else's", _POOLER),

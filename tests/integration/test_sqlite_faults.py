@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from stores.errors import StoreUnavailable
+from stores.errors import StoreFull, StoreUnavailable
 from stores.rows import Limits
 from stores.sqlite import SQLiteStore
 from tests.support.builders import (
@@ -34,7 +34,7 @@ from tests.support.children import SQLITE_WRITER, Child
 NOBODY = 65534
 UNPRIVILEGED = f"""
 import asyncio, os
-from stores.errors import StoreUnavailable
+from stores.errors import StoreFull, StoreUnavailable
 from stores.rows import NewWorker
 from stores.sql.sqlite.schema import migrations
 from stores.sqlite import SQLiteStore
@@ -198,6 +198,30 @@ async def test_a_file_at_its_limit_acknowledges_nothing_that_is_not_written(
     await told(store, "PRAGMA max_page_count = 100000")
     acknowledged.append((await admitted(store, me, "after")).run_id)
     assert_whole(sqlite_path, acknowledged)
+
+
+async def test_the_writes_that_share_a_batch_with_one_without_room_are_written(
+    small_disk: Path, open_sqlite: Callable[..., Any]
+) -> None:
+    await assert_only_the_big_one_is_refused(await open_sqlite(small_disk / "runs.db"))
+
+
+async def test_the_writes_that_share_a_batch_with_one_past_the_file_limit_are_written(
+    open_sqlite: Callable[..., Any],
+) -> None:
+    store = await open_sqlite()
+    await told(store, "PRAGMA max_page_count = 200")
+    await assert_only_the_big_one_is_refused(store)
+
+
+async def assert_only_the_big_one_is_refused(store: SQLiteStore) -> None:
+    me = await store.register(new_worker())
+    runs = [new_run(f"t{n}", metadata={"x": "x" * (5_000_000 if n == 3 else 10)}) for n in range(8)]
+    calls = [store.admit(run, epoch=me, limits=Limits()) for run in runs]
+    answers = await asyncio.gather(*calls, return_exceptions=True)
+    assert [isinstance(answer, StoreFull) for answer in answers] == [at == 3 for at in range(len(runs))]
+    assert_whole(store.path, [run.run_id for at, run in enumerate(runs) if at != 3])
+    await store.aclose()
 
 
 # -- commits that fail

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncGenerator, Awaitable
 
-from stores.outbox import Outbox
+import pytest
+
+from stores.errors import StoreFull, StoreUnavailable
+from stores.outbox import REFUSALS, Outbox
+from tests.support.waiting import wait_until
 
 
 async def test_nothing_is_owed_to_a_store_that_was_let_go_of() -> None:
@@ -18,3 +23,116 @@ async def test_nothing_is_owed_to_a_store_that_was_let_go_of() -> None:
     outbox.owe("the model name", write)
     assert len(outbox) == 0
     assert asyncio.all_tasks() == before
+
+
+# -- writes for which there is no room
+
+
+class Disk:
+    """What is written, in its order; a write is refused while its name is in `too_big`."""
+
+    def __init__(self, *too_big: str) -> None:
+        self.too_big, self.away = set(too_big), False
+        self.written: list[str] = []
+        self.refused = asyncio.Event()
+
+    async def write(self, name: str) -> str:
+        if self.away:
+            raise StoreUnavailable("it is away")
+        if name in self.too_big:
+            self.refused.set()
+            raise StoreFull("the disk is full")
+        self.written.append(name)
+        return name
+
+
+@pytest.fixture
+async def outbox() -> AsyncGenerator[Outbox]:
+    made = Outbox()
+    yield made
+    await made.aclose(0)
+
+
+def deliver(outbox: Outbox, disk: Disk, name: str, run: str | None = None) -> asyncio.Task[str]:
+    return asyncio.create_task(outbox.deliver(run or name, 1, f"the {name}", lambda: disk.write(name)))
+
+
+async def test_a_write_without_room_holds_up_no_other_run(outbox: Outbox) -> None:
+    disk = Disk("big")
+    big = deliver(outbox, disk, "big")
+    await disk.refused.wait()
+    assert (
+        await outbox.deliver("small", 1, "the small", lambda: disk.write("small"), patient=False) == "small"
+    )
+    assert len(outbox) == 1
+    disk.too_big.clear()
+    assert await big == "big"
+
+
+async def test_writes_without_room_hold_up_nothing_that_was_owed_behind_them(outbox: Outbox) -> None:
+    """More of them than a round tries in a row."""
+    big = [f"big{at}" for at in range(REFUSALS + 2)]
+    disk = Disk(*big)
+    disk.away = True
+    waiting = [deliver(outbox, disk, name) for name in [*big, "small", "smaller"]]
+    await wait_until(lambda: len(outbox) == len(waiting), description="all are owed")
+    disk.away = False
+    assert await asyncio.gather(*waiting[-2:]) == ["small", "smaller"]
+    assert len(outbox) == len(big)
+    disk.too_big.clear()
+    await asyncio.gather(*waiting)
+
+
+async def test_what_follows_of_the_same_run_keeps_its_place(outbox: Outbox) -> None:
+    disk = Disk("first")
+    first = deliver(outbox, disk, "first", "run")
+    await disk.refused.wait()
+    second = deliver(outbox, disk, "second", "run")
+    await outbox.deliver("other", 1, "the other", lambda: disk.write("other"))
+    disk.too_big.clear()
+    await asyncio.gather(first, second)
+    assert disk.written == ["other", "first", "second"]
+
+
+async def test_what_is_written_instead_is_written_when_it_is_taken(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stores.outbox.GIVE_UP_AFTER", 0.0)
+    disk = Disk("result", "error")
+    tries: list[str] = []
+
+    def instead(error: StoreFull) -> Awaitable[str]:
+        tries.append(error.what)
+        return disk.write("error")
+
+    end = asyncio.create_task(
+        outbox.deliver("run", 1, "the end", lambda: disk.write("result"), instead=instead)
+    )
+    await wait_until(lambda: tries, description="the other is tried")
+    assert disk.written == []
+    assert len(outbox) == 1, "there was no room for that either: nothing is given up"
+    disk.too_big.discard("error")
+    assert await end == "error"
+    assert tries[-1] == "the disk is full"
+    assert len(outbox) == 0
+
+
+async def test_a_best_effort_without_room_is_given_up_and_lets_its_run_end(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("stores.outbox.GIVE_UP_AFTER", 0.0)
+    disk = Disk("progress")
+    await outbox.offer("run", 1, "the progress", lambda: disk.write("progress"))
+    assert await deliver(outbox, disk, "end", "run") == "end"
+    assert disk.written == ["end"]
+    assert "There was no room for the progress of run 'run'" in caplog.text
+
+
+async def test_the_age_of_the_oldest_owed_write(outbox: Outbox) -> None:
+    assert outbox.oldest is None
+    disk = Disk("big")
+    big = deliver(outbox, disk, "big")
+    await wait_until(lambda: (outbox.oldest or 0) > 0.05, description="it grows older")
+    disk.too_big.clear()
+    await big
+    assert outbox.oldest is None
