@@ -22,6 +22,7 @@ CoordinatorError
     │   ├── OutboxFull         too much waits for the store: nothing is admitted
     │   └── CancelNotDurable   the local task was stopped, but the cancel is not written
     └── StoreRefused           foreign file, newer schema, second host
+        └── StoreReplaced      a file of the store was removed or replaced while it was open
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ from stores.errors import (
     StoreError,
     StoreFull,
     StoreRefused,
+    StoreReplaced,
     StoreUnavailable,
     ThreadExists,
     ThreadNotFound,
@@ -70,6 +72,7 @@ __all__ = [
     "StoreError",
     "StoreFull",
     "StoreRefused",
+    "StoreReplaced",
     "StoreUnavailable",
     "ThreadExists",
     "ThreadNotFound",

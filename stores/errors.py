@@ -145,3 +145,14 @@ class OutboxFull(StoreUnavailable):
 
 class StoreRefused(StoreError):
     """The store exists and must not be used by this process: foreign file, newer schema, other host."""
+
+
+class StoreReplaced(StoreRefused):
+    """A file of the store was removed, moved, replaced or emptied while this process had it open."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        super().__init__(
+            f"{path} was removed or replaced while this process had it open: what it wrote would be lost."
+            " Start the process again"
+        )

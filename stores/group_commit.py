@@ -348,6 +348,7 @@ def _begin(cx: sqlite3.Connection) -> None:
 
 
 _NO_ROOM = "the disk is full"
+_DAMAGED = "the database file is damaged: stop the workers and restore the backup"
 _WHY = {
     sqlite3.SQLITE_BUSY: "the database is locked by another process",
     sqlite3.SQLITE_LOCKED: "the database is locked",
@@ -355,6 +356,8 @@ _WHY = {
     sqlite3.SQLITE_READONLY: "the database file is read-only",
     sqlite3.SQLITE_IOERR: "the disk reported an I/O error",
     sqlite3.SQLITE_CANTOPEN: "the database file cannot be opened",
+    sqlite3.SQLITE_CORRUPT: _DAMAGED,
+    sqlite3.SQLITE_NOTADB: _DAMAGED,
 }
 
 

@@ -24,8 +24,11 @@ class SQLiteHeart:
         patience: float,
         clock: Callable[[], int],
         worker_id: Callable[[int], str | None],
+        check: Callable[[], None],
     ) -> None:
-        self._clock, self._worker_id = clock, worker_id
+        """`worker_id` names the registration of an epoch. `check` is called before each transaction and
+        raises where there must be none."""
+        self._clock, self._worker_id, self._check = clock, worker_id, check
         try:
             cx = sqlite3.connect(
                 f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None
@@ -47,6 +50,7 @@ class SQLiteHeart:
             if self._gate is not None:
                 self._gate.renew()
             with self._gate.writing(first=True) if self._gate is not None else nullcontext():
+                self._check()
                 cx.execute("BEGIN IMMEDIATE")
                 try:
                     alive = workers.beat(cx, epoch, self._worker_id(epoch), self._clock())

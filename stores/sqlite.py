@@ -8,27 +8,30 @@ loop. Not for network file systems: SQLite's locks do not work there.
 from __future__ import annotations
 
 import asyncio
+import math
 import sqlite3
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Generator
+from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from stores import gate as gates
-from stores.errors import StoreUnavailable
+from stores.errors import StoreRefused, StoreUnavailable
 from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import contains, decisions, inspection, schema, workers
 from stores.sql.sqlite.statements import SQLITE
+from stores.store_files import StoreFiles
 from stores.transactions import SQLTransactions
 
 Synchronous = Literal["FULL", "NORMAL"]
 
+LOOK_EVERY = 1.0  # s; how often the file is read past what is in memory
 _HOW_TO_CREATE = "`coordinator db migrate` creates it."
 
 
@@ -59,6 +62,8 @@ class SQLiteStore(SQLTransactions):
         self._create = create
         self._now = clock
         self._gate: gates.FileGate | None = None
+        self._files: StoreFiles | None = None
+        self._looked_at = -math.inf
         self._writer: ThreadConnection | None = None
         self._reader: ThreadConnection | None = None
         self._browser: ThreadConnection | None = None
@@ -89,6 +94,7 @@ class SQLiteStore(SQLTransactions):
             self._writer = writer
             await writer.submit(self._prepare)
             self._gate = gates.gate_of(self.path)
+            self._files = StoreFiles(self.path)
             self._reader = await self._connected()
             self._glance = await self._reader.submit(lambda _: self._connect(query_only=True, timeout=0))
         except BaseException as error:
@@ -102,8 +108,19 @@ class SQLiteStore(SQLTransactions):
             clock=self._now,
             busy_timeout=self._busy_timeout,
             blocked_by=self._blocked_by,
-            **({"gate": self._gate.writing} if self._gate is not None else {}),
+            gate=self._writing,
         )
+
+    @contextmanager
+    def _writing(self) -> Generator[None]:
+        """Around each transaction. Raises StoreReplaced."""
+        with nullcontext() if self._gate is None else self._gate.writing():
+            self._check_files()
+            yield
+
+    def _check_files(self) -> None:
+        if self._files is not None:
+            self._files.check()
 
     def _connect(self, *, query_only: bool = False, timeout: float | None = None) -> sqlite3.Connection:
         cx = sqlite3.connect(
@@ -209,10 +226,34 @@ class SQLiteStore(SQLTransactions):
         if reader is None:
             raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
         self.reads += 1
+
+        def checked(cx: sqlite3.Connection) -> Any:
+            self._check_files()
+            return query(cx, *args, **kwargs)
+
         try:
-            return await reader.submit(lambda cx: query(cx, *args, **kwargs))
+            return await reader.submit(checked)
         except sqlite3.Error as error:
             raise as_store_error(error) from error
+
+    async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
+        """Each sweep and each look at a worker's health asks this: so the file is looked at here. Raises
+        StoreRefused where it is damaged."""
+        return await self._read(self._workers, self._now(), alive_only=alive_only)
+
+    def _workers(self, cx: sqlite3.Connection, now: int, *, alive_only: bool) -> list[WorkerRow]:
+        if time.monotonic() - self._looked_at > LOOK_EVERY:
+            self._look()
+            self._looked_at = time.monotonic()
+        return workers.workers(cx, now, alive_only=alive_only)
+
+    def _look(self) -> None:
+        """Read the file itself, over a connection that has nothing in memory."""
+        with closing(self._connect(query_only=True)) as fresh:
+            if schema.version(fresh, str(self.path)) == 0:
+                raise StoreRefused(f"{self.path} is empty, although this process has written into it")
+            for table in schema.tables(fresh):
+                fresh.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()
 
     async def standing(self, run_id: str) -> Decision | None:
         """In the event loop itself: the row was written a moment ago, so that its pages are in memory and
@@ -259,13 +300,15 @@ class SQLiteStore(SQLTransactions):
         return gate is not None and peer.proof == gate.token and gate.proves_death(peer.epoch, peer.pid)
 
     def heart(self) -> SQLiteHeart:
-        """For the heartbeat's thread: see `stores.base.HeartStore`."""
+        """For the heartbeat's thread: see `stores.base.HeartStore`. Raises StoreReplaced."""
+        self._check_files()
         return SQLiteHeart(
             self.path,
             synchronous=self._synchronous,
             patience=self._busy_timeout,
             clock=self._now,
             worker_id=self._registered.get,
+            check=self._check_files,
         )
 
     def writer_pid(self) -> int | None:

@@ -89,7 +89,9 @@ class Loops:
 async def every(
     interval: Callable[[], float], jitter: float, work: Callable[[], Awaitable[None]], kick: asyncio.Event
 ) -> None:
-    """Do `work` at a varying interval, and at once whenever `kick` is set. Its errors are logged."""
+    """Do `work` at a varying interval, and at once whenever `kick` is set. Its errors are logged; one that
+    repeats itself, once."""
+    logged = ""
     while True:
         pause = interval() * random.uniform(1 - jitter, 1 + jitter)
         with suppress(TimeoutError):
@@ -103,6 +105,10 @@ async def every(
                 raise
             logger.warning("%s was cancelled from within", getattr(work, "__qualname__", "periodic work"))
         except CoordinatorError as error:
-            logger.warning("%s: %s", getattr(work, "__qualname__", "periodic work"), error)
+            level = logging.DEBUG if str(error) == logged else logging.WARNING
+            logged = str(error)
+            logger.log(level, "%s: %s", getattr(work, "__qualname__", "periodic work"), error)
         except Exception:
             logger.exception("%s failed", getattr(work, "__qualname__", "periodic work"))
+        else:
+            logged = ""

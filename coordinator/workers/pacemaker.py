@@ -10,7 +10,7 @@ import threading
 import traceback
 from collections.abc import Callable
 
-from coordinator.errors import StoreUnavailable
+from coordinator.errors import StoreReplaced, StoreUnavailable
 from coordinator.settings import Settings
 from coordinator.workers.lease import BURIED, Lease, Pacemaker
 from coordinator.workers.loops import every
@@ -65,6 +65,8 @@ class ThreadPacemaker:
                 beaten = self._beat(heart, lease, turning)
             except StoreUnavailable as error:
                 logger.warning("The lease could not be renewed: %s", error)
+            except StoreReplaced as error:  # others may work on what is there now
+                lease.revoke(lease.epoch, str(error))
             except Exception:
                 logger.exception("The heartbeat failed; it goes on with a new connection")
                 _close(heart)

@@ -57,6 +57,11 @@ def version(cx: sqlite3.Connection, path: str) -> int:
     return found
 
 
+def tables(cx: sqlite3.Connection) -> list[str]:
+    names = cx.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
+    return [name for (name,) in names.fetchall()]
+
+
 @contextmanager
 def _snapshot(cx: sqlite3.Connection) -> Generator[None]:
     """Several reads of one moment: another process may be creating the tables just now."""

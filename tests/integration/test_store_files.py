@@ -1,0 +1,176 @@
+"""The files of a SQLite store are removed, moved, replaced or damaged under a live worker."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sqlite3
+from collections.abc import AsyncGenerator, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from coordinator import RunManager
+from coordinator.errors import StoreRefused, StoreReplaced, StoreUnavailable
+from tests.support.agents import Agent, quick, running
+from tests.support.builders import stored
+from tests.support.children import Child
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+OF_THE_DATABASE = ("", "-wal", "-shm")
+
+
+def delete_all(database: Path) -> None:
+    for suffix in (*OF_THE_DATABASE, "-gate"):
+        Path(f"{database}{suffix}").unlink()
+
+
+def delete_the_database(database: Path) -> None:
+    for suffix in OF_THE_DATABASE:
+        Path(f"{database}{suffix}").unlink()
+
+
+def delete_the_log(database: Path) -> None:
+    """What a peer does that believes itself to be alone."""
+    Path(f"{database}-wal").unlink()
+
+
+def delete_the_gate(database: Path) -> None:
+    Path(f"{database}-gate").unlink()
+
+
+def move(database: Path) -> None:
+    database.rename(database.with_name("moved.db"))
+
+
+def put_a_copy_in_its_place(database: Path) -> None:
+    copy = database.with_name("copy.db")
+    shutil.copyfile(database, copy)
+    copy.replace(database)
+
+
+def empty(database: Path) -> None:
+    os.truncate(database, 0)
+
+
+@pytest.fixture
+async def manager(tmp_path: Path) -> AsyncGenerator[RunManager]:
+    async with team_of(1, tmp_path, renew=0.1, busy_timeout=2.0) as (made,):
+        yield made
+
+
+REPLACED = [
+    delete_all,
+    delete_the_database,
+    delete_the_log,
+    delete_the_gate,
+    move,
+    put_a_copy_in_its_place,
+    empty,
+]
+
+
+@pytest.mark.parametrize("change", REPLACED)
+async def test_a_worker_whose_file_was_replaced_fences_itself_and_writes_nothing(
+    manager: RunManager, tmp_path: Path, change: Callable[[Path], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    run, agent = await running(manager, "t")
+    assert (await manager.health()).ready
+    with caplog.at_level(logging.WARNING):
+        change(tmp_path / "runs.db")
+        with pytest.raises(StoreReplaced, match="was removed or replaced"):
+            await manager.create_or_reject("another")
+        await agent.cancelled.wait()
+        health = await manager.health()
+    assert not health.ready
+    assert health.state == "fenced"
+    assert any("was removed or replaced" in why for why in health.why_not)
+    with pytest.raises(StoreReplaced):
+        await manager.create_or_reject("another")
+    fenced = [line for line in caplog.messages if "WorkerFenced" in line]
+    assert len(fenced) == 1
+    assert "was removed or replaced" in fenced[0]
+    assert run.run_id
+
+
+async def test_the_next_process_is_told_who_still_works_on_the_old_file(
+    manager: RunManager, tmp_path: Path
+) -> None:
+    """The gate file is where it was, and the numbers of workers begin anew."""
+    await running(manager, "t")
+    delete_the_database(tmp_path / "runs.db")
+    with Child(NEXT, tmp_path / "runs.db") as other:
+        assert other.heard() == "StoreUnavailable"
+        assert f"process {os.getpid()} still holds worker epoch 1" in other.heard()
+
+
+NEXT = """
+import asyncio
+from stores.rows import NewWorker
+from stores.sqlite import SQLiteStore
+async def main():
+    store = SQLiteStore(args[0])
+    await store.open()
+    try:
+        await store.register(NewWorker("w", "here", "boot", 1, "0", 15000))
+    except Exception as error:
+        say(type(error).__name__)
+        say(error)
+    await store.aclose()
+asyncio.run(main())
+"""
+
+
+def fill_with_noise(database: Path) -> None:
+    size = database.stat().st_size
+    with database.open("r+b") as file:
+        file.write(os.urandom(size))
+
+
+def cut_off(database: Path) -> None:
+    os.truncate(database, 4096)
+
+
+def put_another_program_s_in_its_place(database: Path) -> None:
+    other = database.with_name("other.db")
+    with closing(sqlite3.connect(other)) as cx:
+        cx.execute("CREATE TABLE notes (text)")
+    database.write_bytes(other.read_bytes())
+
+
+@pytest.mark.parametrize("change", [fill_with_noise, cut_off, put_another_program_s_in_its_place])
+async def test_a_worker_whose_file_was_written_over_is_not_ready(
+    manager: RunManager, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
+) -> None:
+    monkeypatch.setattr("stores.sqlite.LOOK_EVERY", 0.0)
+    run = await manager.create_or_reject("t")
+    manager.launch(run, quick)
+    await manager.wait(run.run_id, timeout=20)
+    assert (await manager.health()).ready
+    stored(tmp_path / "runs.db", "PRAGMA wal_checkpoint(TRUNCATE)")  # nothing of it is in the log
+    change(tmp_path / "runs.db")
+
+    async def red() -> bool:
+        return not (await manager.health()).ready
+
+    await wait_until(red, description="it is not ready")
+    health = await manager.health()
+    assert health.store_error is not None
+    assert "damaged" in health.store_error or "SQLite database" in health.store_error
+    with pytest.raises((StoreRefused, StoreUnavailable)):
+        await manager.workers()
+
+
+async def test_restarting_a_store_within_a_process_is_no_replacement(tmp_path: Path) -> None:
+    """Each leaves alone: the log is removed at its end, and made anew."""
+    for number in range(3):
+        async with team_of(1, tmp_path) as (one,):
+            run, agent = await running(one, "t", Agent(returns=number))
+            agent.may_end.set()
+            assert await one.wait(run.run_id, timeout=20) == number
+            assert (await one.health()).ready
