@@ -83,6 +83,7 @@ class Assembly:
             self._forget,
             keep_temporary=settings.keep_temporary,
             clocks=self.clocks,
+            force_after=settings.force_after,
         )
         self.assistants = Assistants(assistants or (), self.values)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)

@@ -111,7 +111,7 @@ class Execution:
         if entry.record.task is not None:
             raise InvalidArgument("record", f"run {record.run_id!r} has a task already")
         task = asyncio.get_running_loop().create_task(self._attempt(entry, assistant))
-        entry.record.task = entry.supervised = task
+        entry.record.task = entry.supervised = entry.launched = task
         task.add_done_callback(lambda done: self._task_over(entry, done))
         return task
 

@@ -13,21 +13,12 @@ from coordinator.clock import Clocks
 from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.runs.latch import Latch
+from coordinator.runs.task_cancel import TaskCancel
 from coordinator.schemas import Abort, CancelAction, Cause, Json, RunStatus
 from stores.rows import Claimed, Decision, Outcome, Ownership
 from stores.states import OPEN
 
 _REAL = Clocks()
-
-
-class CancelSentinel:
-    """The message of our own `task.cancel()`, so that it is told apart from an outer cancellation."""
-
-    def __init__(self, abort: Abort) -> None:
-        self.abort = abort
-
-    def __str__(self) -> str:
-        return f"run cancelled ({self.abort.cause}{': ' + self.abort.reason if self.abort.reason else ''})"
 
 
 class TimeLimits(NamedTuple):
@@ -53,8 +44,11 @@ class Entry:
     `trying_again`: another attempt of its rollback has been asked for, and not answered yet.
     """
 
-    def __init__(self, record: RunRecord, own: Ownership | None, clocks: Clocks = _REAL) -> None:
+    def __init__(
+        self, record: RunRecord, own: Ownership | None, clocks: Clocks = _REAL, force_after: float = 10.0
+    ) -> None:
         self.record = record
+        self.force_after = force_after
         self.own = own
         self.clocks = clocks
         self.turn = Latch()
@@ -73,7 +67,8 @@ class Entry:
         self.limits = NO_LIMITS
         self.timers: dict[str, asyncio.TimerHandle] | None = None
         self.active_at = 0.0
-        self.cancelled_task: asyncio.Task[Any] | None = None
+        self.task_cancel: TaskCancel | None = None
+        self.launched: asyncio.Task[Any] | None = None
         self.result: Json = None
         self.supervised: asyncio.Task[Any] | None = None
         self.force_timer: asyncio.TimerHandle | None = None
@@ -109,7 +104,7 @@ class Entry:
 
     def tell(self, decision: Decision, stamp: str) -> bool:
         """Apply a decision of somebody else: the record shows it, the abort event says why, the task
-        is cancelled once. True the first time."""
+        is cancelled. True the first time."""
         if self.abort is not None or self.settled.is_set():
             return False
         abort = Abort(
@@ -143,13 +138,16 @@ class Entry:
         self.cancel_task(abort)
 
     def cancel_task(self, abort: Abort) -> None:
-        """Once for each task, also where that swallowed it: a second cancel would end its unwinding, and
-        let what that still writes land later."""
+        """Deliver a cancel to the task, once for each: again only where that is swallowed."""
         task = self.record.task
-        if task is None or task.done() or task is self.cancelled_task or task.cancelling():
+        if task is None or task.done() or (self.task_cancel is not None and self.task_cancel.task is task):
             return
-        self.cancelled_task = task
-        task.cancel(CancelSentinel(abort))
+        foreign = task is not self.launched
+        self.task_cancel = TaskCancel(task, abort, force_after=self.force_after, foreign=foreign)
+
+    def cancel_no_more(self) -> None:
+        if self.task_cancel is not None:
+            self.task_cancel.stop()
 
     def touch(self) -> None:
         """It has shown a sign of life. Cheap; from any thread."""
@@ -200,8 +198,9 @@ class Registry:
         *,
         keep_temporary: float | None = None,
         clocks: Clocks | None = None,
+        force_after: float = 10.0,
     ) -> None:
-        self._clocks = clocks or Clocks()
+        self._clocks, self._force_after = clocks or Clocks(), force_after
         self.records: dict[str, RunRecord] = {}
         self._entries: dict[str, Entry] = {}
         self._unsettled: dict[str, Entry] = {}
@@ -218,7 +217,7 @@ class Registry:
         self._keep_temporary = keep if keep_temporary is None else min(keep, keep_temporary)
 
     def add(self, record: RunRecord, own: Ownership | None) -> Entry:
-        entry = Entry(record, own, self._clocks)
+        entry = Entry(record, own, self._clocks, self._force_after)
         self._finished.pop(record.run_id, None)  # taken over by the next epoch of the worker that lost it
         self._passing.pop(record.run_id, None)
         self._entries[record.run_id] = self._unsettled[record.run_id] = entry

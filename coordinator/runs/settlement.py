@@ -400,11 +400,11 @@ class Settlement:
     def _force(self, entry: Entry) -> None:
         """The time to stop is over. It is closed, its fence made stale, its thread freed; it is not
         cancelled again, for that would let its writes land later."""
-        record = entry.record
-        entry.force_timer = None
+        entry.force_timer, record = None, entry.record
         if entry.stopped or entry.settled.is_set():
             return
         entry.forced = True
+        entry.cancel_no_more()
         self.forced += 1
         stack = stack_of(entry)
         self._telemetry.emit(RunForced(record.run_id, record.thread_id, self._force_after, stack))

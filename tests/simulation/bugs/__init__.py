@@ -21,6 +21,7 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "a-key-is-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
     "a-limit-waits-for-the-store": _TESTS
     + "test_time_limits.py::test_if_it_cannot_be_written_the_task_is_stopped_all_the_same",
+    "a-swallowed-cancel-is-lost": _TESTS + "test_users_agents.py::test_a_stop_reaches_whatever_users_write",
     "admits-while-it-drains": _TESTS + "test_drain.py::test_it_says_so_while_the_store_is_away_too",
     "admitted-after-it-has-left": _TESTS
     + "test_shutdown.py::test_an_admission_that_is_answered_after_the_worker_has_left",

@@ -9,6 +9,7 @@ _SETTLEMENT = "coordinator.runs.settlement:Settlement."
 _LINE = "coordinator.runs.waiting_line:WaitingLine."
 _DELIVERY = "coordinator.runs.cancellation:Delivery."
 _CANCEL = "coordinator.runs.cancellation:Cancellations."
+_TASK_CANCEL = "coordinator.runs.task_cancel:TaskCancel."
 _REGISTRY = "coordinator.runs.registry:"
 _WORKER = "coordinator.workers.worker:Worker."
 _LEASE = "coordinator.workers.lease:Lease."
@@ -93,10 +94,14 @@ BUGS = (
         ),
         (
             _REGISTRY + "Entry.cancel_task",
-            "task.done() or task is self.cancelled_task or task.cancelling():",
+            "task.done() or (self.task_cancel is not None and self.task_cancel.task is task):",
             "task.done():",
         ),
         (_DELIVERY + "_told", "entry.abort is not None or entry.settled.is_set()", "entry.settled.is_set()"),
+    ),
+    bug(
+        "a-swallowed-cancel-is-lost",
+        (_TASK_CANCEL + "_swallowed", "return self._sentinel is not None and", "return 0 and"),
     ),
     bug(
         "an-unwritten-cancel-is-forgotten",
