@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from coordinator.schemas import DisconnectMode, RunStatus
 from stores.rows import COUNTERS, MESSAGES
+from stores.states import Stored
+
+Member = TypeVar("Member", bound=Stored)
 
 PROGRESS_FIELDS = COUNTERS + MESSAGES
 COMPLETION_FIELDS = (*PROGRESS_FIELDS, "error", "model_name")
@@ -66,14 +69,15 @@ class RunRecord:
 def record_from_row(row: Mapping[str, Any]) -> RunRecord:
     """A read-only record of a stored row. NULL status means pending, NULL on_disconnect cancel.
 
-    Raises KeyError or ValueError on a row that cannot be read.
+    Raises KeyError or ValueError on a row that cannot be read. A word that this program does not know cannot,
+    unless the store gives it as a member: then it is a newer program's.
     """
     record = RunRecord(
         run_id=row["run_id"],
         thread_id=row["thread_id"],
         assistant_id=row.get("assistant_id"),
-        status=RunStatus(row.get("status") or RunStatus.pending),
-        on_disconnect=DisconnectMode(row.get("on_disconnect") or DisconnectMode.cancel),
+        status=_member(RunStatus, row.get("status") or RunStatus.pending),
+        on_disconnect=_member(DisconnectMode, row.get("on_disconnect") or DisconnectMode.cancel),
         multitask_strategy=row.get("multitask_strategy") or "reject",
         metadata=row.get("metadata") or {},
         kwargs=row.get("kwargs") or {},
@@ -89,3 +93,7 @@ def record_from_row(row: Mapping[str, Any]) -> RunRecord:
         record.abort_action = row["cancel_action"]
     record.take(row, PROGRESS_FIELDS)
     return record
+
+
+def _member(kind: type[Member], word: str) -> Member:
+    return word if isinstance(word, kind) else kind(word)

@@ -9,9 +9,25 @@ A run may end without having been running (`pending -> error`). A terminal statu
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Self
 
 
-class RunStatus(StrEnum):
+class Stored(StrEnum):
+    """Values of a column to which a newer program may add others."""
+
+    @classmethod
+    def stored(cls, text: str) -> Self:
+        """The member with that value. A value that this program does not know becomes one of its own: it has
+        the text, the name "unknown", equals no member, and is in no listing of the members."""
+        known = cls._value2member_map_.get(text)
+        if isinstance(known, cls):
+            return known
+        unknown = str.__new__(cls, text)
+        unknown._name_, unknown._value_ = "unknown", text
+        return unknown
+
+
+class RunStatus(Stored):
     pending = "pending"
     running = "running"
     success = "success"
@@ -20,7 +36,7 @@ class RunStatus(StrEnum):
     interrupted = "interrupted"
 
 
-class DisconnectMode(StrEnum):
+class DisconnectMode(Stored):
     cancel = "cancel"
     continue_ = "continue"
 
@@ -34,12 +50,12 @@ class Strategy(StrEnum):
     enqueue = "enqueue"
 
 
-class CancelAction(StrEnum):
+class CancelAction(Stored):
     interrupt = "interrupt"  # keep what the run has finished
     rollback = "rollback"  # put the thread back to where it was before the run
 
 
-class Cause(StrEnum):
+class Cause(Stored):
     """Why a run was decided by somebody else than its own code."""
 
     user = "user"
@@ -67,13 +83,13 @@ class Phase(StrEnum):
     done = "done"
 
 
-class WorkerState(StrEnum):
+class WorkerState(Stored):
     live = "live"
     draining = "draining"
     dead = "dead"
 
 
-class WebhookState(StrEnum):
+class WebhookState(Stored):
     waiting = "waiting"  # its run has not settled
     due = "due"
     delivered = "delivered"
@@ -90,7 +106,7 @@ TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
 
 
 def may_become(old: RunStatus, new: RunStatus) -> bool:
-    return new in TRANSITIONS[old]
+    return new in TRANSITIONS.get(old, frozenset())
 
 
 def phase_of(status: RunStatus, *, holds_thread: bool, rollback: bool) -> Phase:

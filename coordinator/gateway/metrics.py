@@ -56,6 +56,7 @@ _OF_WORKER = {
     "open_answers": "Streams and long answers that are open",
     "thread_jobs": "Jobs that are at work in threads, or wait for one",
     "outliving_thread_jobs": "Those of them whose run is over",
+    "unreadable_rows": "Rows of the store that it could not read, and left out of lists",
 }
 
 
@@ -123,6 +124,7 @@ class Metrics:
             "open_answers": self._watchers.open,
             "thread_jobs": never if health.thread_jobs is None else health.thread_jobs,
             "outliving_thread_jobs": len(health.outliving),
+            "unreadable_rows": health.unreadable_rows,
         }
         for name, gauge in self._of_worker.items():
             gauge.set(told[name])

@@ -17,6 +17,7 @@ from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.base import GatedStore, WorkerStore
+from stores.sql.readable import unreadable_rows
 
 ASK_WITHIN = 1.0  # s; a store that takes longer to answer one small read is not reachable
 MISSED = 5  # ticks, or sweeps, in a row
@@ -45,6 +46,8 @@ class Health:
     """Jobs that runs and others have in threads; None where no executor counts them."""
     outliving: tuple[str, ...]
     """For each job whose run is over: the run. Until it ends, it has a thread of the executor."""
+    unreadable_rows: int
+    """Rows of the store that this process could not read, and left out of lists."""
     ready: bool
     why_not: tuple[str, ...]
 
@@ -87,6 +90,7 @@ class Examination:
             loop_lag=lag,
             thread_jobs=None if executor is None else executor.jobs,
             outliving=() if executor is None else executor.outliving,
+            unreadable_rows=unreadable_rows(),
             ready=not why_not,
             why_not=why_not,
         )
@@ -105,6 +109,8 @@ class Examination:
             found.append(f"the store does not answer: {error}")
         if ticked is not None and ticked > MISSED * self._settings.tick:
             found.append(f"deaf: the last tick was {ticked:.1f} s ago")
+        if self._watch.failures >= MISSED:
+            found.append(f"the last {self._watch.failures} ticks failed: {self._watch.failure}")
         if (executor := self._executor()) is not None and len(executor.outliving) >= executor.size:
             found.append(f"all {executor.size} threads are taken by jobs whose runs are over")
         return found

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 
 from coordinator.clock import boottime
+from coordinator.errors import CoordinatorError
 from coordinator.notifier import Signal
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.incarnation import Incarnation
@@ -14,6 +16,10 @@ from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.workers.drain import Drain
 from stores.base import WorkerStore
+
+logger = logging.getLogger(__name__)
+
+_REMEMBERED = 1000
 
 NOT_HELD = (
     "the store says that this run does not hold its thread: its worker was buried, or the store was put back"
@@ -40,12 +46,27 @@ class Watch:
         self._clock = clock
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
+        self.failures = 0
+        """Ticks that have failed in a row."""
+        self.failure: str | None = None
+        """What the last tick failed with."""
         self._timeouts, self._drain = timeouts, drain
         self._missing: frozenset[str] = frozenset()
+        self._failed = set[str]()
 
     async def tick(self) -> None:
         """Deliver the decisions over my runs that I have not seen; claim threads that are free; drain where
-        somebody has asked for it."""
+        somebody has asked for it. A failure for one run or thread is logged, and the others go on.
+        Raises StoreUnavailable and other errors of the store."""
+        try:
+            await self._tick()
+        except Exception as error:
+            self.failures += 1
+            self.failure = f"{type(error).__name__}: {error}"
+            raise
+        self.failures, self.failure = 0, None
+
+    async def _tick(self) -> None:
         self._registry.evict()
         if not self._worker.epoch:
             return
@@ -56,15 +77,28 @@ class Watch:
         if tick.drain is not None:
             self._drain.heed(tick.drain)
         for run_id in tick.cancelled:
-            await self._delivery.look(run_id)
+            await self._apart(self._delivery.look(run_id), f"run {run_id!r}")
         waiting = set(tick.waiting)
         for entry in self._registry.unsettled():
             if entry.own is None and not entry.lost and entry.record.run_id not in waiting:
-                await self._delivery.look(entry.record.run_id)
+                run_id = entry.record.run_id
+                await self._apart(self._delivery.look(run_id), f"run {run_id!r}")
         for overdue in tick.overdue:
-            await self._timeouts.end(overdue.run_id, overdue.cause)
+            end = self._timeouts.end(overdue.run_id, overdue.cause)
+            await self._apart(end, f"run {overdue.run_id!r}")
         for thread_id in tick.free_threads:
-            await self._line.claim(thread_id)
+            await self._apart(self._line.claim(thread_id), f"thread {thread_id!r}")
+
+    async def _apart(self, step: Awaitable[None], about: str) -> None:
+        """One step of a tick. The first failure of each run and thread is logged."""
+        try:
+            await step
+        except CoordinatorError:
+            raise
+        except Exception:
+            if about not in self._failed and len(self._failed) < _REMEMBERED:
+                self._failed.add(about)
+                logger.exception("A tick could not look after %s; it tries again at each tick", about)
 
     def _stop_what_is_not_held(self, executing: dict[str, Entry], holding: frozenset[str]) -> None:
         """A store that was put back to an earlier state (a failover to a server without the last commits, a

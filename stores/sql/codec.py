@@ -9,7 +9,7 @@ from typing import Any
 
 from stores.crons import CronRow
 from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, RunRow, ThreadRow
-from stores.states import OPEN, CancelAction, Cause, RunStatus, WebhookState
+from stores.states import OPEN, CancelAction, Cause, DisconnectMode, RunStatus, WebhookState
 from stores.times import iso
 from stores.webhooks import ClaimedWebhook, WebhookRow
 
@@ -94,7 +94,7 @@ def drain_wish(asked_at: int | str, grace_ms: int | str | None) -> DrainWish:
 
 
 def run_row(columns: Sequence[Any]) -> RunRow:
-    """Map a row selected with RUN_COLUMNS. Raises ValueError on a status this version does not know."""
+    """Map a row selected with RUN_COLUMNS. Raises ValueError or TypeError where it cannot be read."""
     plain = list(columns[: len(PLAIN_COLUMNS)])
     for place, read in _READ:
         plain[place] = read(plain[place])
@@ -112,9 +112,9 @@ _READ: tuple[tuple[int, Callable[[Any], Any]], ...] = tuple(
     for read, names in (
         (loads, _JSON_COLUMNS),
         (bool, ("paused", "holds_thread", "portable")),
-        (RunStatus, ("status",)),
-        (_or_none(CancelAction), ("cancel_action",)),
-        (_or_none(Cause), ("cancel_cause",)),
+        (RunStatus.stored, ("status",)),
+        (_or_none(CancelAction.stored), ("cancel_action",)),
+        (_or_none(Cause.stored), ("cancel_cause",)),
     )
     for name in names
 )
@@ -134,10 +134,12 @@ _STAMPS = (
 
 
 def record(found: RunRow) -> dict[str, Any]:
-    """A row as the mapping that record operations return: plain values, ISO stamps."""
+    """A row as the mapping that record operations return: plain values, ISO stamps; status and on_disconnect
+    as members, so that a newer program's word is told from a damaged one."""
     named = {name: getattr(found, name) for name in PLAIN_COLUMNS}
     named.update(found.counters)
-    named["status"] = found.status.value
+    named["status"] = found.status
+    named["on_disconnect"] = DisconnectMode.stored(found.on_disconnect)
     named["cancel_action"] = found.cancel_action.value if found.cancel_action else None
     named["cancel_cause"] = found.cancel_cause.value if found.cancel_cause else None
     for name in _STAMPS:
@@ -151,14 +153,14 @@ def decision_of(columns: Sequence[Any], *, won: bool) -> Decision:
     return Decision(
         run_id,
         thread_id,
-        RunStatus(status),
+        RunStatus.stored(status),
         won,
         settled_at is not None,
         owner,
         home,
         fence,
-        CancelAction(action) if action else None,
-        Cause(cause) if cause else None,
+        CancelAction.stored(action) if action else None,
+        Cause.stored(cause) if cause else None,
         reason,
         actor,
         error,
@@ -209,7 +211,7 @@ WEBHOOK_COLUMNS = ", ".join(_WEBHOOK_NAMES)
 def webhook_row(columns: Sequence[Any]) -> WebhookRow:
     """Map a row selected with WEBHOOK_COLUMNS."""
     named: dict[str, Any] = dict(zip(_WEBHOOK_NAMES, columns, strict=True))
-    named["state"] = WebhookState(named["state"])
+    named["state"] = WebhookState.stored(named["state"])
     return WebhookRow(**named)
 
 

@@ -163,6 +163,8 @@ class HealthDetails(HealthSummary):
     """At work in threads, or waiting for one; null where nobody counts them."""
     outliving: list[str]
     """For each of them whose run is over: the run."""
+    unreadable_rows: int
+    """Rows of the store that this worker could not read, and left out of lists."""
 
     @classmethod
     def of(cls, health: Health) -> HealthDetails:
@@ -178,4 +180,5 @@ class HealthDetails(HealthSummary):
             loop_lag=health.loop_lag,
             thread_jobs=health.thread_jobs,
             outliving=list(health.outliving),
+            unreadable_rows=health.unreadable_rows,
         )

@@ -42,10 +42,10 @@ class Run(LazyModel):
     assistant_id: str | None
     created_at: str
     updated_at: str
-    status: RunStatus
+    status: RunStatus | str = Field(description="A worker of a newer version may bring other words")
     metadata: JsonObject
     kwargs: JsonObject = Field(description="What was asked; in lists only if it is selected")
-    multitask_strategy: Strategy
+    multitask_strategy: Strategy | str
     cancel_reason: str | None
     cancelling: bool = Field(description="Its end is decided, and its task has not stopped yet")
     error: str | None

@@ -11,6 +11,7 @@ from stores.errors import ThreadNotFound
 from stores.sql.codec import CRON_COLUMNS, cron_row, cron_values, dumps
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
+from stores.sql.readable import readable
 
 _VALUES = (*("text",) * 6, "boolean", "bigint", *("text",) * 3, "bigint")
 _CREATE = Function("create_cron", (*_VALUES, "boolean", "bigint"), CRON_COLUMNS)
@@ -58,7 +59,7 @@ def listed(query: CronQuery, user_id: str | None) -> Call:
         f"SELECT {CRON_COLUMNS} FROM rc.crons WHERE {where} ORDER BY {order} {direction}, cron_id {direction}"
         f" LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
     )
-    return Call(page, (*args, query.limit, query.offset), lambda rows: [_row(row) for row in rows])
+    return Call(page, (*args, query.limit, query.offset), lambda rows: readable("cron", rows, _row))
 
 
 def count(query: CronQuery, user_id: str | None) -> Call:
@@ -104,7 +105,9 @@ _DUE = Query(
 
 def due(assistants: Sequence[str], limit: int, now: int | None) -> Call:
     def answer(rows: Rows) -> DueCrons:
-        return DueCrons(rows[0][0], tuple(_row(row[1:]) for row in rows if row[1] is not None))
+        return DueCrons(
+            rows[0][0], tuple(readable("cron", (row[1:] for row in rows if row[1] is not None), _row))
+        )
 
     return Call(_DUE, (list(assistants), now, limit), answer)
 

@@ -11,6 +11,7 @@ from stores.sql.codec import OPEN_STATUSES
 from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import RUN_COLUMNS, run_of, run_of_json
 from stores.sql.postgres.conditions import IN_FLIGHT
+from stores.sql.readable import readable
 
 _STOPPING = (
     f"(status NOT IN {OPEN_STATUSES} AND settled_at IS NULL AND (holds_thread OR owner_epoch IS NOT NULL))"
@@ -52,7 +53,7 @@ def thread_runs(
     def answer(rows: Rows) -> list[RunRow]:
         if not rows:
             raise ThreadNotFound(thread_id)
-        return [run_of(row) for row in rows if row[0] is not None]
+        return readable("run", (row for row in rows if row[0] is not None), run_of)
 
     return Call(query, tuple(args), answer)
 
@@ -69,7 +70,7 @@ def inflight_runs(
         f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {IN_FLIGHT}{where} AND run_id > ${len(args) - 1}"
         f" ORDER BY run_id LIMIT ${len(args)}"
     )
-    return Call(query, tuple(args), lambda rows: [run_of(row) for row in rows])
+    return Call(query, tuple(args), lambda rows: readable("run", rows, run_of))
 
 
 def _narrowed(statuses: tuple[str, ...], user_id: str | None, args: list[Any]) -> tuple[str, list[Any]]:

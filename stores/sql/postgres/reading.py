@@ -9,6 +9,7 @@ from stores.sql.codec import drain_wish, thread_row
 from stores.sql.postgres.calls import Call, Query, Rows
 from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of
 from stores.sql.postgres.conditions import HOMELESS, IN_FLIGHT, IN_LINE, WAITING
+from stores.sql.readable import readable
 from stores.states import Cause, RunStatus
 
 _ROW = Query(f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1")
@@ -134,7 +135,7 @@ def runs(*, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_fli
         f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {' AND '.join(where)}"
         f" ORDER BY created_us DESC NULLS LAST, run_id LIMIT ${len(args)}"
     )
-    return Call(query, tuple(args), lambda rows: [run_of(found) for found in rows])
+    return Call(query, tuple(args), lambda rows: readable("run", rows, run_of))
 
 
 _TRANSITIONS = Query(
@@ -144,7 +145,7 @@ _TRANSITIONS = Query(
 
 
 def transitions(run_id: str) -> Call:
-    return Call(_TRANSITIONS, (run_id,), lambda rows: [_transition(found) for found in rows])
+    return Call(_TRANSITIONS, (run_id,), lambda rows: readable("transition", rows, _transition))
 
 
 def _transition(found: Any) -> Transition:
@@ -154,10 +155,10 @@ def _transition(found: Any) -> Transition:
         thread_id=found[2],
         at=found[3],
         what=found[4],
-        from_status=RunStatus(found[5]) if found[5] else None,
-        to_status=RunStatus(found[6]),
+        from_status=RunStatus.stored(found[5]) if found[5] else None,
+        to_status=RunStatus.stored(found[6]),
         holds_thread=found[7],
-        cause=Cause(found[8]) if found[8] else None,
+        cause=Cause.stored(found[8]) if found[8] else None,
         actor=plain(found[9]),
         epoch=found[10],
         fence=found[11],

@@ -3,7 +3,6 @@ functions/6_records.sql."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +12,9 @@ from stores.sql.codec import dumps, dumps_opaque, model_name_of, record, token_t
 from stores.sql.postgres.calls import Call, Function, Query, Rows, nothing, scalar
 from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of, text
 from stores.sql.postgres.conditions import IN_FLIGHT
+from stores.sql.readable import readable
 from stores.states import RunStatus
 from stores.times import stamp
-
-logger = logging.getLogger(__name__)
 
 _PUT = Function("put", (*("text",) * 12, "bigint", "bigint[]", "text", "text", "bigint"))
 
@@ -65,7 +63,7 @@ _BY_THREAD = Query(
 
 
 def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Call:
-    return Call(_BY_THREAD, (thread_id, user_id, limit), _readable)
+    return Call(_BY_THREAD, (thread_id, user_id, limit), _records)
 
 
 _OPEN = (
@@ -77,18 +75,12 @@ _OPEN_BEFORE, _OPEN_UNTIL = Query(_OPEN.format(compare="<")), Query(_OPEN.format
 
 def list_open(statuses: tuple[str, ...], before: int | None, *, inclusive: bool) -> Call:
     """Runs with one of the statuses, oldest first; rows that cannot be read are skipped."""
-    return Call(_OPEN_UNTIL if inclusive else _OPEN_BEFORE, (list(statuses), before), _readable)
+    return Call(_OPEN_UNTIL if inclusive else _OPEN_BEFORE, (list(statuses), before), _records)
 
 
-def _readable(rows: Rows) -> list[dict[str, Any]]:
-    """One damaged row must not hide the others; `get` raises for it."""
-    found: list[dict[str, Any]] = []
-    for row in rows:
-        try:
-            found.append(record(run_of(row)))
-        except ValueError as error:
-            logger.warning("Run %r cannot be read: %s", row[0], error)
-    return found
+def _records(rows: Rows) -> list[dict[str, Any]]:
+    """`get` raises for a row that is left out."""
+    return [record(run) for run in readable("run", rows, run_of)]
 
 
 _STATUS = Function("update_status", ("text", "text", "text", "bigint"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from stores.catalogue import NewThread, RemovedThread, ThreadQuery
@@ -10,8 +9,7 @@ from stores.rows import ThreadRow
 from stores.sql.codec import dumps
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread_of
-
-logger = logging.getLogger(__name__)
+from stores.sql.readable import readable
 
 _SECOND = 1_000_000
 _FENCE_KEPT = 86_400 * _SECOND
@@ -79,7 +77,7 @@ def threads(query: ThreadQuery, user_id: str | None) -> Call:
         f" SELECT {THREAD_COLUMNS} FROM page JOIN rc.threads t USING (thread_id) {WITH_LAST}"
         f" ORDER BY {order} {direction}, t.thread_id {direction}"
     )
-    return Call(page, tuple(args), _readable)
+    return Call(page, tuple(args), _threads)
 
 
 def count_threads(query: ThreadQuery, user_id: str | None) -> Call:
@@ -112,15 +110,9 @@ def _narrowed(query: ThreadQuery, user_id: str | None, *, status: bool = False) 
     return tables, " AND ".join(where) or "true", args
 
 
-def _readable(rows: Rows) -> list[ThreadRow]:
-    """One damaged row must not hide the others; `thread` raises for it."""
-    found: list[ThreadRow] = []
-    for row in rows:
-        try:
-            found.append(thread_of(row))
-        except ValueError as error:
-            logger.warning("Thread %r cannot be read: %s", row[0], error)
-    return found
+def _threads(rows: Rows) -> list[ThreadRow]:
+    """`thread` raises for a row that is left out."""
+    return readable("thread", rows, thread_of)
 
 
 _HAS_EXPIRED = Function("has_expired", ("bigint", "bigint"))

@@ -11,6 +11,7 @@ from stores.errors import EpochDead
 from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, webhook_row
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
+from stores.sql.readable import readable
 from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
 
 _DUE = Query(
@@ -30,7 +31,7 @@ def claim(epoch: int, lease: int, limit: int, *, now: int | None) -> Call:
     def answer(rows: Rows) -> list[ClaimedWebhook]:
         if rows and rows[0][0] is None:
             raise EpochDead(epoch)
-        return [_claimed(row) for row in rows]
+        return readable("webhook of run", rows, _claimed)
 
     return Call(_CLAIM, (epoch, lease, limit, now), answer)
 
@@ -67,6 +68,6 @@ _LISTED = Query(
 
 def listed(*, states: Sequence[str], run_id: str | None, user_id: str | None, limit: int) -> Call:
     def answer(rows: Rows) -> list[WebhookRow]:
-        return [webhook_row([plain(value) for value in row]) for row in rows]
+        return readable("webhook of run", rows, lambda row: webhook_row([plain(value) for value in row]))
 
     return Call(_LISTED, (run_id, user_id, list(states), limit), answer)

@@ -14,6 +14,7 @@ from stores.rows import AskedToDrain, Decision, HandedOver, Json, NewWorker, Orp
 from stores.sql.codec import loads
 from stores.sql.postgres.calls import Call, Function, Query, Row, Rows, nothing, scalar
 from stores.sql.postgres.codec import children_of, text, with_saved
+from stores.sql.readable import readable
 from stores.states import RunStatus, WorkerState
 
 ROLLBACK_ATTEMPTS = 3
@@ -102,7 +103,7 @@ def orphaned(*, only: int | None = None, before: int | None = None, now: int | N
 
 def _orphaned(row: Row) -> Orphaned:
     run_id, thread_id, epoch, status, child, *ref = row
-    return Orphaned(run_id, thread_id, epoch, RunStatus(status), child, _readable(*ref))
+    return Orphaned(run_id, thread_id, epoch, RunStatus.stored(status), child, _readable(*ref))
 
 
 def _readable(ref: str | None, saved: bool, values: str | None, interrupts: str | None) -> tuple[Json] | None:
@@ -137,7 +138,7 @@ def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) 
         said, status, fence, decided, children = rows[0]
         if said is None:
             return None, ()
-        orphan = Orphan(found.run_id, found.thread_id, RunStatus(status), found.epoch, decided=decided)
+        orphan = Orphan(found.run_id, found.thread_id, RunStatus.stored(status), found.epoch, decided=decided)
         if said == "ended":
             return orphan, children_of(children)
         own = Ownership(found.run_id, found.thread_id, by or 0, fence)
@@ -162,7 +163,9 @@ def adopted_before(by: int) -> Call:
         for run_id, thread_id, status, fence, *kept in rows:
             if (ref := _readable(*kept)) is not None:
                 own = Ownership(run_id, thread_id, by, fence)
-                found.append(Orphan(run_id, thread_id, RunStatus(status), None, own, ref[0], decided=True))
+                found.append(
+                    Orphan(run_id, thread_id, RunStatus.stored(status), None, own, ref[0], decided=True)
+                )
         return found
 
     return Call(_ADOPTED, (by,), answer)
@@ -196,7 +199,7 @@ _ALL = Query(_WORKERS)
 
 def workers(now: int | None, *, alive_only: bool) -> Call:
     """Workers, oldest first, with the number of threads that each holds."""
-    return Call(_ALL, (now, alive_only), lambda rows: [_worker(row) for row in rows])
+    return Call(_ALL, (now, alive_only), lambda rows: readable("worker", rows, _worker))
 
 
 def _worker(row: Row) -> WorkerRow:
@@ -209,7 +212,7 @@ def _worker(row: Row) -> WorkerRow:
         boot_id=boot_id,
         pid=pid,
         version=version,
-        state=WorkerState(state),
+        state=WorkerState.stored(state),
         hb_seq=hb_seq,
         ttl_ms=ttl_ms,
         lease_until=lease_until,

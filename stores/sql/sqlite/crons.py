@@ -9,6 +9,7 @@ from typing import Any
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.errors import CronFired, ThreadNotFound
 from stores.sql.codec import CRON_COLUMNS, CRON_VALUES, cron_row, cron_values, dumps, storable
+from stores.sql.readable import readable
 
 _WRITTEN = ", ".join(CRON_VALUES)
 
@@ -65,7 +66,7 @@ def listed(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> lis
         " LIMIT :limit OFFSET :offset",
         {**args, "limit": query.limit, "offset": query.offset},
     )
-    return [cron_row(row) for row in rows]
+    return readable("cron", rows, cron_row)
 
 
 def count(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> int:
@@ -109,7 +110,7 @@ def due(cx: sqlite3.Connection, assistants: Sequence[str], limit: int, now: int)
         f"SELECT {CRON_COLUMNS} {_MAY_FIRE} AND next_at <= :now ORDER BY next_at, cron_id LIMIT :limit",
         {"assistants": dumps(list(assistants)), "now": now, "limit": limit},
     )
-    return DueCrons(now, tuple(cron_row(row) for row in rows))
+    return DueCrons(now, tuple(readable("cron", rows, cron_row)))
 
 
 _OVER = "cron_id = :cron AND next_at = :at AND next_at <= :now AND enabled = 1"

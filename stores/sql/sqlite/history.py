@@ -8,6 +8,7 @@ from typing import Any
 from stores.errors import ConflictError, RunNotFound, ThreadNotFound
 from stores.rows import RunRow
 from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, run_row
+from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
 from stores.sql.sqlite.records import delete
 
@@ -55,7 +56,7 @@ def thread_runs(
         f" AND NOT {_ROLLED_BACK} ORDER BY created_us DESC, run_id LIMIT :limit OFFSET :offset",
         {**args, "thread": thread_id, "limit": limit, "offset": offset},
     )
-    return [run_row(row) for row in rows]
+    return readable("run", rows, run_row)
 
 
 def inflight_runs(
@@ -76,7 +77,7 @@ def inflight_runs(
         " AND run_id > :after ORDER BY run_id LIMIT :limit",
         {**args, "after": after, "limit": limit},
     )
-    return [run_row(row) for row in rows]
+    return readable("run", rows, run_row)
 
 
 def _narrowed(statuses: tuple[str, ...], user_id: str | None) -> tuple[str, dict[str, Any]]:

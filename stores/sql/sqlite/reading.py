@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
 from typing import Any
 
 from stores.rows import Overdue, RunRow, ThreadRow, Tick, Transition
 from stores.sql.codec import RUN_COLUMNS, drain_wish, run_row, thread_row
+from stores.sql.readable import readable
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
 from stores.states import Cause, RunStatus
 
@@ -155,7 +157,7 @@ def runs(
         " run_id LIMIT ?",
         (*args, limit),
     )
-    return [run_row(found) for found in rows]
+    return readable("run", rows, run_row)
 
 
 def transitions(cx: sqlite3.Connection, run_id: str) -> list[Transition]:
@@ -165,21 +167,22 @@ def transitions(cx: sqlite3.Connection, run_id: str) -> list[Transition]:
         " detail FROM transitions WHERE run_id = ? ORDER BY id",
         (run_id,),
     )
-    return [
-        Transition(
-            id=found[0],
-            run_id=found[1],
-            thread_id=found[2],
-            at=found[3],
-            what=found[4],
-            from_status=RunStatus(found[5]) if found[5] else None,
-            to_status=RunStatus(found[6]),
-            holds_thread=bool(found[7]),
-            cause=Cause(found[8]) if found[8] else None,
-            actor=found[9],
-            epoch=found[10],
-            fence=found[11],
-            detail=found[12],
-        )
-        for found in rows
-    ]
+    return readable("transition", rows, _transition)
+
+
+def _transition(found: Sequence[Any]) -> Transition:
+    return Transition(
+        id=found[0],
+        run_id=found[1],
+        thread_id=found[2],
+        at=found[3],
+        what=found[4],
+        from_status=RunStatus.stored(found[5]) if found[5] else None,
+        to_status=RunStatus.stored(found[6]),
+        holds_thread=bool(found[7]),
+        cause=Cause.stored(found[8]) if found[8] else None,
+        actor=found[9],
+        epoch=found[10],
+        fence=found[11],
+        detail=found[12],
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -20,13 +19,12 @@ from stores.sql.codec import (
     storable,
     token_totals,
 )
+from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
 from stores.sql.sqlite.decisions import end_children
 from stores.sql.sqlite.ownership import LIVE
 from stores.states import OPEN, RunStatus
 from stores.times import iso, stamp
-
-logger = logging.getLogger(__name__)
 
 _PUT = (
     "INSERT INTO runs (run_id, thread_id, user_id, assistant_id, status, multitask_strategy,"
@@ -104,7 +102,7 @@ def list_by_thread(
         " ORDER BY created_us DESC, seq LIMIT :limit",
         {"thread": thread_id, "user": user_id, "limit": limit},
     )
-    return _readable(rows)
+    return _records(rows)
 
 
 def list_open(
@@ -119,18 +117,12 @@ def list_open(
         f" AND (? IS NULL OR created_us {compare} ?) ORDER BY created_us, seq, run_id",
         (*statuses, before, before),
     )
-    return _readable(rows)
+    return _records(rows)
 
 
-def _readable(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    """One damaged row must not hide the others; `get` raises for it."""
-    found: list[dict[str, Any]] = []
-    for row in rows:
-        try:
-            found.append(record(run_row(row)))
-        except ValueError as error:
-            logger.warning("Run %r cannot be read: %s", row[0], error)
-    return found
+def _records(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
+    """`get` raises for a row that is left out."""
+    return [record(run) for run in readable("run", rows, run_row)]
 
 
 def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str | None, now: int) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import sqlite3
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -11,9 +10,8 @@ from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.errors import ThreadExists, ThreadNotFound
 from stores.rows import ThreadRow
 from stores.sql.codec import dumps, thread_row
+from stores.sql.readable import readable
 from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
-
-logger = logging.getLogger(__name__)
 
 _SECOND = 1_000_000
 _FENCE_KEPT = 86_400 * _SECOND
@@ -91,7 +89,7 @@ def threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | None) -> 
         f" t.thread_id {direction} LIMIT :limit OFFSET :offset",
         {**args, "limit": query.limit, "offset": query.offset},
     ).fetchall()
-    return _readable(
+    return _threads(
         row
         for (thread_id,) in page
         for row in cx.execute(
@@ -130,15 +128,9 @@ def _narrowed(
     return tables, " AND ".join(where) or "TRUE", args
 
 
-def _readable(rows: Iterable[Sequence[Any]]) -> list[ThreadRow]:
-    """One damaged row must not hide the others; `thread` raises for it."""
-    found: list[ThreadRow] = []
-    for row in rows:
-        try:
-            found.append(thread_row(row))
-        except ValueError as error:
-            logger.warning("Thread %r cannot be read: %s", row[0], error)
-    return found
+def _threads(rows: Iterable[Sequence[Any]]) -> list[ThreadRow]:
+    """`thread` raises for a row that is left out."""
+    return readable("thread", rows, thread_row)
 
 
 _EXPIRED = (

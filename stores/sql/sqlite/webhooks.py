@@ -8,6 +8,7 @@ from typing import Any
 
 from stores.errors import EpochDead
 from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, loads, storable, webhook_row
+from stores.sql.readable import readable
 from stores.sql.sqlite.admission import is_dead
 from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
 
@@ -33,7 +34,7 @@ def claim(cx: sqlite3.Connection, epoch: int, lease: int, limit: int, now: int) 
     if is_dead(cx, epoch):
         raise EpochDead(epoch)
     asked = {"epoch": epoch, "now": now, "lease": lease, "limit": limit}
-    return [_claimed(row) for row in cx.execute(_CLAIM, asked).fetchall()]
+    return readable("webhook of run", cx.execute(_CLAIM, asked).fetchall(), _claimed)
 
 
 def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
@@ -104,4 +105,4 @@ def listed(
         " ORDER BY created_at DESC, run_id LIMIT ?",
         (*args, limit),
     )
-    return [webhook_row(columns) for columns in rows]
+    return readable("webhook of run", rows, webhook_row)

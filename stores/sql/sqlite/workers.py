@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from stores.errors import StoreRefused
 from stores.rows import AskedToDrain, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
+from stores.sql.readable import readable
 from stores.sql.sqlite.admission import is_dead
 from stores.sql.sqlite.codec import ALIVE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
 from stores.sql.sqlite.decisions import end_children
@@ -207,7 +209,7 @@ def _end_all(
         if run.undo and run.attempts < ROLLBACK_ATTEMPTS and (ref := _readable(run.rollback_ref)) is not None:
             if by is not None:  # else the next reaper adopts it
                 own = _adopt(cx, run.run_id, run.thread_id, by, attempt=run.attempts + 1, now=now)
-                status = RunStatus(run.status)
+                status = RunStatus.stored(run.status)
                 orphans.append(
                     Orphan(run.run_id, run.thread_id, status, run.epoch, own, ref[0], decided=True)
                 )
@@ -234,7 +236,15 @@ def _adopted_before(cx: sqlite3.Connection, by: int) -> list[Orphan]:
         (by,),
     ).fetchall()
     return [
-        Orphan(run, thread, RunStatus(status), None, Ownership(run, thread, by, fence), ref[0], decided=True)
+        Orphan(
+            run,
+            thread,
+            RunStatus.stored(status),
+            None,
+            Ownership(run, thread, by, fence),
+            ref[0],
+            decided=True,
+        )
         for run, thread, status, fence, text in rows
         if (ref := _readable(text)) is not None
     ]
@@ -312,7 +322,7 @@ def _end(
             "run": run_id,
         },
     ).fetchone()
-    status = RunStatus(row[0])
+    status = RunStatus.stored(row[0])
     end_children(cx, run_id, status, now)
     return status
 
@@ -330,23 +340,24 @@ def workers(cx: sqlite3.Connection, now: int, *, alive_only: bool) -> list[Worke
         f"SELECT {_WORKER_COLUMNS}, (SELECT count(*) FROM runs WHERE owner_epoch = epoch AND holds_thread)"
         f" FROM workers {where} ORDER BY epoch"
     )
-    return [
-        WorkerRow(
-            epoch=row[0],
-            worker_id=row[1],
-            host=row[2],
-            boot_id=row[3],
-            pid=row[4],
-            version=row[5],
-            state=WorkerState(row[6]),
-            hb_seq=row[7],
-            ttl_ms=row[8],
-            lease_until=row[9],
-            fenced_by=row[10],
-            started_at=row[11],
-            proof=row[12],
-            holding=row[13],
-            expired=row[9] < now,
-        )
-        for row in rows
-    ]
+    return readable("worker", rows, lambda row: _worker(row, now))
+
+
+def _worker(row: Sequence[Any], now: int) -> WorkerRow:
+    return WorkerRow(
+        epoch=row[0],
+        worker_id=row[1],
+        host=row[2],
+        boot_id=row[3],
+        pid=row[4],
+        version=row[5],
+        state=WorkerState.stored(row[6]),
+        hb_seq=row[7],
+        ttl_ms=row[8],
+        lease_until=row[9],
+        fenced_by=row[10],
+        started_at=row[11],
+        proof=row[12],
+        holding=row[13],
+        expired=row[9] < now,
+    )

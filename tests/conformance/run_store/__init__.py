@@ -16,6 +16,7 @@ from tests.conformance.run_store.delays import Delays
 from tests.conformance.run_store.expiry import Expiry
 from tests.conformance.run_store.limits import Children, Draining, TimeLimits
 from tests.conformance.run_store.lines import WaitingLines
+from tests.conformance.run_store.newer import NewerValues
 from tests.conformance.run_store.ownership import Owners
 from tests.conformance.run_store.pruning import Pruning
 from tests.conformance.run_store.records import Records
@@ -33,6 +34,7 @@ class StoreConformance(
     Rollbacks,
     Workers,
     Records,
+    NewerValues,
     Reports,
     Pruning,
     TimeLimits,

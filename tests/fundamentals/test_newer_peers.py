@@ -1,0 +1,102 @@
+"""A peer of a newer version has decided something that this version does not know."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+from coordinator import RunManager
+from tests.support.agents import running
+from tests.support.builders import sql_of
+from tests.support.teams import on_every_store
+from tests.support.waiting import wait_until
+
+pytestmark = on_every_store
+
+DECIDED = (
+    "UPDATE runs SET status = 'interrupted', cancel_action = 'suspend', cancel_cause = 'quota',"
+    " cancel_reason = 'over budget', cancel_requested_at = updated_at WHERE run_id = ?"
+)
+
+
+async def test_run_with_an_unknown_cause_is_stopped_and_settled(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(a, "t")
+    await asyncio.to_thread(sql_of(a._store), DECIDED, run.run_id)
+    assert await a.wait(run.run_id, timeout=20) is None
+    assert agent.cancels == 1
+    assert agent.ctx.abort is not None
+    assert (agent.ctx.abort.cause, agent.ctx.abort.reason) == ("quota", "over budget")
+    assert not await b.has_inflight("t")
+    for manager in team:
+        assert [row.cancel_cause for row in await manager.runs()] == ["quota"]
+        told = await manager.explain(run.run_id)
+        assert (told.run.cancel_action, told.run.cancel_cause) == ("suspend", "quota")
+        assert "quota" in [step.cause for step in told.transitions]
+        assert (await manager.receipt(run.run_id)).cause == "quota"
+        assert (await manager.health()).ready
+
+
+async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
+    team: list[RunManager], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    a, _ = team
+    bad, _ = await running(a, "bad")
+    watch = a._parts.watch
+    look, looks = watch._delivery.look, 0
+
+    async def fail(run_id: str) -> None:
+        nonlocal looks
+        if run_id == bad.run_id:
+            looks += 1
+            raise ValueError("this row says nothing")
+        await look(run_id)
+
+    monkeypatch.setattr(watch._delivery, "look", fail)
+    await asyncio.to_thread(sql_of(a._store), DECIDED, bad.run_id)
+    await wait_until(lambda: looks >= 1, description="the tick has met the run")
+    other, agent = await running(a, "other")
+    await asyncio.to_thread(sql_of(a._store), DECIDED, other.run_id)
+    await wait_until(agent.stopped.is_set, description="the tick stops the other run")
+    seen = looks
+    await wait_until(lambda: looks >= seen + 5, description="more ticks")
+    assert (await a.health()).ready
+    assert len([line for line in caplog.messages if "could not look after" in line]) == 1
+    monkeypatch.undo()
+    await a.wait(bad.run_id, timeout=20)
+
+
+async def test_worker_whose_ticks_fail_is_not_ready_and_says_why(
+    team: list[RunManager], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    a, _ = team
+
+    async def fail(_epoch: int) -> Any:
+        raise ValueError("this answer is of the future")
+
+    monkeypatch.setattr(a._store, "tick", fail)
+    with caplog.at_level(logging.CRITICAL):
+        await wait_until(lambda: a._parts.watch.failures >= 5, description="five ticks have failed")
+    health = await a.health()
+    assert not health.ready
+    assert "ticks failed: ValueError: this answer is of the future" in " ".join(health.why_not)
+    monkeypatch.undo()
+    await wait_until(lambda: a._parts.watch.failures == 0, description="a tick succeeds")
+    assert (await a.health()).ready
+
+
+async def test_record_of_a_peers_run_keeps_words_of_a_newer_version(team: list[RunManager]) -> None:
+    a, b = team
+    run, agent = await running(a, "t")
+    await asyncio.to_thread(
+        sql_of(a._store), "UPDATE runs SET on_disconnect = 'detach' WHERE run_id = ?", run.run_id
+    )
+    found = await b.get(run.run_id)
+    assert found is not None
+    assert found.on_disconnect == "detach"
+    assert [record.run_id for record in await b.list_by_thread("t")] == [run.run_id]
+    agent.may_end.set()
+    await b.wait(run.run_id, timeout=20)
