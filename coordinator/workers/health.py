@@ -109,8 +109,9 @@ class Examination:
             found.append(f"the store does not answer: {error}")
         if ticked is not None and ticked > MISSED * self._settings.tick:
             found.append(f"deaf: the last tick was {ticked:.1f} s ago")
-        if self._watch.failures >= MISSED:
-            found.append(f"the last {self._watch.failures} ticks failed: {self._watch.failure}")
+        failing = self._ago(self._watch.failing_since)
+        if failing is not None and failing > MISSED * self._settings.tick:
+            found.append(f"all ticks of the last {failing:.1f} s failed: {self._watch.failure}")
         if (executor := self._executor()) is not None and len(executor.outliving) >= executor.size:
             found.append(f"all {executor.size} threads are taken by jobs whose runs are over")
         return found

@@ -46,8 +46,8 @@ class Watch:
         self._clock = clock
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
-        self.failures = 0
-        """Ticks that have failed in a row."""
+        self.failing_since: float | None = None
+        """When the first of the ticks failed that have failed in a row, on `clock`."""
         self.failure: str | None = None
         """What the last tick failed with."""
         self._timeouts, self._drain = timeouts, drain
@@ -61,10 +61,10 @@ class Watch:
         try:
             await self._tick()
         except Exception as error:
-            self.failures += 1
+            self.failing_since = self.failing_since or self._clock()
             self.failure = f"{type(error).__name__}: {error}"
             raise
-        self.failures, self.failure = 0, None
+        self.failing_since = self.failure = None
 
     async def _tick(self) -> None:
         self._registry.evict()
