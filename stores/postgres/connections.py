@@ -19,6 +19,7 @@ from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
 from stores.sql.postgres.calls import Call, Rows
 from stores.sql.postgres.schema import named
+from stores.sql.postgres.server import ISOLATION
 
 APPLICATION = "run-coordinator"
 CONNECT_WITHIN = 5.0  # s, for each server that was named
@@ -26,10 +27,19 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # s, between two attempts
 _GRACE = 2.0  # s; the server's own time-outs speak first, for they say more
 
 
+def session_settings(options: Options) -> dict[str, str]:
+    """Of every session. No statement of the store is worth compiling: where estimates are high, that takes
+    longer than all else."""
+    settings = {"application_name": APPLICATION}
+    if options.statement_cache:
+        settings |= {"default_transaction_isolation": ISOLATION, "jit": "off"}
+    return settings
+
+
 def connect_arguments(options: Options, *, longest: float) -> dict[str, Any]:
     """For a connection (`Hosts.connect`) whose statements take `longest` s at most. Where a pooler stands in
     between nothing may depend on the session: then the client's own clock is all there is."""
-    settings = {"application_name": APPLICATION}
+    settings = session_settings(options)
     if options.statement_cache:
         settings |= {
             "lock_timeout": f"{longest * 1000:.0f}",

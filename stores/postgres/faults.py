@@ -55,6 +55,11 @@ AGAIN = frozenset({Kind.lock, Kind.away, Kind.standby})
 _UNKNOWN = "Whether it was written is not known: the same request with the same ids finds out."
 _MIGRATE = "Run `coordinator db migrate` first."
 _POOLER = "A pooler in transaction mode stands in between: set postgres_statement_cache=0."
+_SETTINGS_REFUSED = (
+    "A pooler stands in between: set postgres_statement_cache=0. PgBouncer in session mode may take them"
+    " instead: ignore_startup_parameters = lock_timeout, statement_timeout, default_transaction_isolation,"
+    " jit."
+)
 _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "40001": (Kind.lock, "the transaction collided with another one", None),
     "40P01": (Kind.lock, "the transaction collided with another one", None),
@@ -106,5 +111,5 @@ def fault_of(error: BaseException) -> Fault:
 def _said(error: asyncpg.PostgresError) -> tuple[Kind, str, str | None]:
     code = str(getattr(error, "sqlstate", ""))
     if code == "08P01" and "startup parameter" in str(error):  # PgBouncer has this code for many things
-        return Kind.unavailable, "the session's settings are refused", _POOLER
+        return Kind.unavailable, "the session's settings are refused", _SETTINGS_REFUSED
     return _CODES.get(code) or _CLASSES.get(code[:2]) or (Kind.mistake, "", None)

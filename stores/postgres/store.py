@@ -17,7 +17,7 @@ from stores.errors import StoreRefused, StoreUnavailable, ThreadExists, ThreadNo
 from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
-from stores.postgres.connections import CONNECT_WITHIN, Connections
+from stores.postgres.connections import CONNECT_WITHIN, Connections, session_settings
 from stores.postgres.faults import fault_of
 from stores.postgres.heart import PostgresHeart
 from stores.postgres.hosts import Hosts
@@ -86,7 +86,8 @@ class PostgresStore(SQLTransactions):
     async def open(self) -> None:
         """Connect, check that the schema is ours, migrate. Idempotent.
 
-        Raises StoreRefused (another program's schema, newer schema, not let in) and StoreUnavailable.
+        Raises StoreRefused (another program's schema, newer schema, not let in, a server or database of no
+        use) and StoreUnavailable.
         """
         async with self._opening:
             if self._open:
@@ -127,7 +128,9 @@ class PostgresStore(SQLTransactions):
         """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
         try:
             cx = await self._hosts.connect(
-                timeout=CONNECT_WITHIN, statement_cache_size=self._options.statement_cache
+                timeout=CONNECT_WITHIN,
+                statement_cache_size=self._options.statement_cache,
+                server_settings=session_settings(self._options),
             )
             try:
                 yield cx

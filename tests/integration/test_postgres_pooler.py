@@ -24,6 +24,8 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
 SETTING = "postgres_statement_cache"
+OURS = "lock_timeout, statement_timeout, default_transaction_isolation, jit"
+"""What a session is given as it begins."""
 
 
 async def lives(store: PostgresStore, epoch: int, thread: str, count: int) -> None:
@@ -87,7 +89,7 @@ async def test_a_pooler_that_refuses_the_sessions_settings_is_told_of_at_once(sh
 
 
 async def test_a_pooler_that_forgets_prepared_statements_is_told_of(shared_postgres: Database) -> None:
-    with pooler(shared_postgres, ignore_startup_parameters="lock_timeout, statement_timeout") as forgetful:
+    with pooler(shared_postgres, ignore_startup_parameters=OURS) as forgetful:
         async with forgetful.store(statement_cache=200) as store:
             with pytest.raises(StoreUnavailable, match=SETTING):
                 await asyncio.gather(*(use(store) for _ in range(20)))

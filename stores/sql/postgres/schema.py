@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 from stores.errors import StoreRefused
-from stores.sql.postgres import installed
+from stores.sql.postgres import installed, server
 from stores.sql.postgres.scripts import functions, migrations, named
 
 __all__ = ["SCHEMA_NAME", "functions", "grant", "migrate", "migrations", "named", "outdated", "version"]
@@ -29,8 +29,10 @@ _LOOK = (
 async def version(cx: Any, schema: str) -> int:
     """The schema's version, 0 where it is empty or absent.
 
-    Raises StoreRefused where it belongs to another program, is newer than this one, or is half a copy.
+    Raises StoreRefused where it belongs to another program, is newer than this one, or is half a copy, and
+    where the server or the database is of no use.
     """
+    await server.check(cx)
     there, mark, relations, copying = await cx.fetchrow(_LOOK, schema)
     if not there and not relations:
         return 0
