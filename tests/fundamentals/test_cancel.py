@@ -123,7 +123,7 @@ async def test_a_lost_hint_is_found_at_the_next_tick(
     def lose(epoch: int, signal: Signal) -> None:
         """As a broker does whose listener is just reconnecting."""
 
-    monkeypatch.setattr(b._notifier, "notify_worker", lose)
+    monkeypatch.setattr(b._parts.notifier, "notify_worker", lose)
     assert await b.cancel(run.run_id, wait=5)
     assert agent.stopped.is_set()
 

@@ -26,7 +26,7 @@ def hints_of(manager: RunManager, monkeypatch: pytest.MonkeyPatch) -> list[tuple
     def hint(epoch: int, signal: Signal) -> None:
         hints.append((epoch, signal.run_id))
 
-    monkeypatch.setattr(manager._notifier, "notify_worker", hint)
+    monkeypatch.setattr(manager._parts.notifier, "notify_worker", hint)
     return hints
 
 

@@ -184,7 +184,7 @@ async def test_a_portable_run_that_waits_is_handed_over(
     def hint(epoch: int, signal: Signal) -> None:
         hints.append((epoch, signal))
 
-    monkeypatch.setattr(a._notifier, "notify_worker", hint)
+    monkeypatch.setattr(a._parts.notifier, "notify_worker", hint)
     waiting = asyncio.create_task(a.wait(run.run_id))
     await asyncio.sleep(0)
     async with asyncio.timeout(BOUND):

@@ -156,13 +156,13 @@ async def test_waiting_for_a_run_that_is_deleted(
     a, b = team
     run, _ = await running(a, "t")
     watching = asyncio.Event()
-    watch = b._notifier.watch
+    watch = b._parts.notifier.watch
 
     def watched(thread_id: str) -> Any:
         watching.set()
         return watch(thread_id)
 
-    monkeypatch.setattr(b._notifier, "watch", watched)
+    monkeypatch.setattr(b._parts.notifier, "watch", watched)
     waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))
     await watching.wait()
     await a._store.delete(run.run_id)

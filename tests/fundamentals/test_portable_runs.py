@@ -208,7 +208,7 @@ async def test_a_cancel_at_its_old_home_is_told_where_it_runs(
             del signal
             told.append(epoch)
 
-        monkeypatch.setattr(home._notifier, "notify_worker", hint)
+        monkeypatch.setattr(home._parts.notifier, "notify_worker", hint)
         assert await home.cancel(run.run_id)
         assert told == [heir.epoch]
         async with asyncio.timeout(10):

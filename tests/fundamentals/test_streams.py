@@ -284,7 +284,7 @@ async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
 async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) -> None:
     run, _ = await running(team[0], "t")
     manager = team[0]
-    notifier: Any = manager._notifier
+    notifier: Any = manager._parts.notifier
     watched = notifier._watched if hasattr(notifier, "_watched") else notifier._hub._watchers
     async with manager.follow(run.run_id):
         assert watched

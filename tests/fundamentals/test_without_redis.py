@@ -123,7 +123,7 @@ async def test_forged_and_broken_messages_do_no_harm(
         "no json",
     ):
         own_valkey.command("PUBLISH", channel, message)
-    await wait_until(lambda: a._notifier.rejected >= 2, description="the broken ones are counted")  # type: ignore[attr-defined]  # the Redis one
+    await wait_until(lambda: a._parts.notifier.rejected >= 2, description="the broken ones are counted")  # type: ignore[attr-defined]  # the Redis one
     await asyncio.sleep(0)
     assert agent.running
     assert (await a.explain(run.run_id)).phase == "running"
