@@ -86,6 +86,10 @@ MINUTES ?= 3
 churn: $(STAMP) ## Begin and end runs for MINUTES (10): memory flat, nothing left over. Report in build/churn
 	@$(BIN)/python -m tests.churn $(ARGS)
 
+.PHONY: drains
+drains: $(STAMP) ## Drain workers under load, COUNT (1000) times: no run that has returned is decided otherwise
+	@$(BIN)/python -m tests.drains $(if $(filter command line environment,$(origin COUNT)),--count $(COUNT)) $(ARGS)
+
 .PHONY: faults
 faults: $(STAMP) ## Kill, pause, cut off and fill up real workers, check their histories. MINUTES=30 SEED=7
 	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)

@@ -98,6 +98,12 @@ class Entry:
         """Law 3: the task is done and all that it tracked is over."""
         return not self.record.task_active and not self.tracked
 
+    @property
+    def returned(self) -> bool:
+        """Its code has come to an end of its own, which is written, owed, or about to be."""
+        task = self.launched
+        return self.outcome is not None or (task is not None and task.done() and not task.cancelled())
+
     def take_thread(self, claimed: Claimed, epoch: int) -> None:
         self.own = Ownership(self.record.run_id, self.record.thread_id, epoch, claimed.fence)
         self.turn.set()

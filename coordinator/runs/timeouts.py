@@ -56,7 +56,12 @@ class Timeouts:
         entry.call_later(cause, seconds, self._expired, entry, cause)
 
     def _expired(self, entry: Entry, cause: Cause) -> None:
-        if not entry.open or entry.lost or (cause is Cause.queue_timeout and entry.own is not None):
+        if (
+            not entry.open
+            or entry.lost
+            or entry.returned
+            or (cause is Cause.queue_timeout and entry.own is not None)
+        ):
             return
         if cause is Cause.idle and entry.limits.idle is not None:
             left = entry.active_at + entry.limits.idle - entry.clocks.monotonic()

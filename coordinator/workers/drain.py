@@ -41,7 +41,8 @@ class DrainingStore(DecisionStore, WorkerStore, Protocol):
 
 class Drain:
     """Tasks are cancelled first and decided only if they do not end by themselves: one that finishes
-    with `success` while unwinding keeps it. Cancels work all the while.
+    with `success` while unwinding keeps it. Nothing is ever decided over a run whose code has returned.
+    Cancels work all the while.
 
     One drain for each worker: whoever asks again joins it, and the shortest grace counts.
     """
@@ -113,13 +114,13 @@ class Drain:
         self._worker.drain()
         await self._take_leave()
         entries = self._registry.unsettled()
-        await self._decide_over(entry for entry in entries if entry.stopped and entry.settling is None)
+        await self._decide_over(entry for entry in entries if entry.record.task is None and entry.stopped)
         await self._finished_by_themselves()
         await self._within(FAREWELL, self._look_at_the_waiting())
         for entry in self._registry.unsettled():
             if entry.abort is None and not entry.lost:
                 entry.warn(_LEAVING)
-        await self._within(unwind, _all_ended(self._registry.unsettled()))
+        await self._within(unwind, _all_ended(self._registry.unsettled(), reported=True))
         await self._decide_over(self._registry.unsettled())
         await self._within(DECIDE, _all_ended(self._registry.unsettled()))
         for entry in self._registry.unsettled():
@@ -195,7 +196,7 @@ class Drain:
         await self._within(DECIDE, asyncio.gather(*(self._end(entry) for entry in entries)))
 
     async def _end(self, entry: Entry) -> None:
-        if entry.settled.is_set() or entry.lost:
+        if entry.settled.is_set() or entry.lost or entry.returned:
             return
         if entry.stopped and not entry.open:  # decided by its own code, be it only on the record
             self._settlement.conclude_soon(entry, None)
@@ -224,18 +225,19 @@ class Drain:
             await self._delivery.deliver(decision)
 
 
-async def _all_ended(entries: list[Entry]) -> None:
-    await asyncio.gather(*(_ended(entry) for entry in entries))
+async def _all_ended(entries: list[Entry], *, reported: bool = False) -> None:
+    await asyncio.gather(*(_ended(entry, reported) for entry in entries))
 
 
-async def _ended(entry: Entry) -> None:
-    """Settled, or its task has stopped and nobody settles it."""
+async def _ended(entry: Entry, reported: bool) -> None:
+    """Settled, or its task has stopped and nobody settles it. `reported`: a caller who made the task may
+    still say how it has ended, so wait for that as well."""
     settled = asyncio.ensure_future(entry.settled.wait())
     try:
         if (task := entry.record.task) is not None:
             await asyncio.wait((task, settled), return_when=asyncio.FIRST_COMPLETED)
         await asyncio.sleep(0)  # what follows on the end of the task
-        if entry.settling is not None:
+        if entry.settling is not None or (reported and task is not None and entry.open):
             await settled
     finally:
         settled.cancel()

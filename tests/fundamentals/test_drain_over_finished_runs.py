@@ -1,0 +1,137 @@
+"""A run whose code has returned has its end: a drain decides nothing over it, whatever of that end is still to
+be written."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from coordinator import RunContext, RunManager, RunStatus
+from coordinator.runs.registry import Entry
+from tests.support.held import hold_calls
+from tests.support.teams import on_every_store
+from tests.support.waiting import wait_until
+
+
+class Returning:
+    """Takes no notice of a stop, and returns when it is let go."""
+
+    def __init__(self) -> None:
+        self.started, self.may_end = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, ctx: RunContext) -> str:
+        self.started.set()
+        while not self.may_end.is_set():
+            try:
+                await self.may_end.wait()
+            except asyncio.CancelledError:
+                await self.may_end.wait()
+        return "done"
+
+
+def at_its_decisions(manager: RunManager, which: int, act: Any) -> None:
+    """Call `act` at the moment at which a drain looks for the `which`th time for what it has to decide."""
+    drain, looks = manager._parts.drain, 0
+    decide_over = drain._decide_over
+
+    async def looking(entries: Iterable[Entry]) -> None:
+        nonlocal looks
+        looks += 1
+        if looks == which:
+            await act()
+        await decide_over(entries)
+
+    drain._decide_over = looking
+
+
+async def settled(manager: RunManager, run_id: str) -> RunStatus:
+    async def shows() -> bool:
+        return (await manager.explain(run_id)).run.settled
+
+    await wait_until(shows, description="it has settled")
+    return (await manager.run(run_id)).status
+
+
+@on_every_store
+@pytest.mark.parametrize("which", [1, 2], ids=["before its grace", "after its unwinding"])
+async def test_code_that_returns_at_the_moment_of_the_decision(team: list[RunManager], which: int) -> None:
+    """Its task is done, and what follows on that has not begun."""
+    a, b = team
+    run, agent = await a.create_or_reject("t"), Returning()
+    a.launch(run, agent)
+    await agent.started.wait()
+
+    async def returns() -> None:
+        agent.may_end.set()
+        await asyncio.sleep(0)
+        assert run.task is not None
+        assert run.task.done()
+
+    at_its_decisions(a, which, returns)
+    await a.drain(grace=0)
+    assert await settled(b, run.run_id) is run.status is RunStatus.success
+
+
+async def test_code_that_has_returned_while_its_end_is_being_written(alone: RunManager) -> None:
+    held = hold_calls(alone._store, "finish")
+    run, agent = await alone.create_or_reject("t"), Returning()
+    agent.may_end.set()
+    alone.launch(run, agent)
+    await held.reached.wait()
+    await alone.drain(grace=0)
+    held.go_on.set()
+    assert await settled(alone, run.run_id) is RunStatus.success
+
+
+async def test_code_that_has_returned_while_what_it_tracked_goes_on(alone: RunManager) -> None:
+    """What it tracked is not waited for any longer than anything else; the result is the run's own."""
+    run, never = await alone.create_or_reject("t"), asyncio.get_running_loop().create_future()
+
+    async def agent(ctx: RunContext) -> str:
+        ctx.track(never)
+        return "done"
+
+    await asyncio.wait((alone.launch(run, agent),))
+    await alone.drain(grace=0)
+    assert await settled(alone, run.run_id) is RunStatus.success
+    assert await alone.wait(run.run_id, timeout=20) == "done"
+    never.cancel()
+
+
+async def test_a_callers_code_that_has_returned_and_is_about_to_be_reported(alone: RunManager) -> None:
+    """It is the caller who says how it ended, some turns of the loop later."""
+    run = await alone.create_or_reject("t")
+
+    async def work() -> str:
+        await alone.set_status(run.run_id, RunStatus.running)
+        return "done"
+
+    async def reported() -> None:
+        run.task = asyncio.create_task(work())
+        await run.task
+        await asyncio.sleep(0.1)
+        await alone.set_status(run.run_id, RunStatus.success)
+
+    caller = asyncio.create_task(reported())
+    await wait_until(lambda: run.task is not None and run.task.done(), description="it has returned")
+    await alone.drain(grace=0)
+    await caller
+    assert run.status is RunStatus.success
+    assert (await alone.run(run.run_id)).status is RunStatus.success
+
+
+async def test_a_callers_code_that_has_returned_and_is_never_reported(alone: RunManager) -> None:
+    """Its caller has had time to say how it ended: it is interrupted, and the drain ends."""
+    run = await alone.create_or_reject("t")
+
+    async def work() -> None:
+        await alone.set_status(run.run_id, RunStatus.running)
+
+    run.task = asyncio.create_task(work())
+    await asyncio.wait((run.task,))
+    async with asyncio.timeout(20):
+        await alone.drain(grace=60)
+    assert (await alone.run(run.run_id)).status is RunStatus.interrupted
