@@ -121,6 +121,10 @@ contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of con
 matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has
 	$(BIN)/nox $(ARGS)
 
+.PHONY: agents
+agents: $(STAMP) ## The same for agents as users write them, and how many of 3,000 cancels are lost. COUNT=300
+	$(BIN)/nox -s agents $(ARGS) -- $(if $(filter command line environment,$(origin COUNT)),--count $(COUNT))
+
 .PHONY: lock
 lock: $(STAMP) ## Write requirements/dev.txt again from pyproject.toml. Newer versions: ARGS=--upgrade
 	$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --group dev --universal --python-version 3.11 \

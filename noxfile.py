@@ -1,4 +1,5 @@
-"""The tests on every supported Python that this machine has: `make matrix`.
+"""The tests on every supported Python that this machine has: `make matrix`, and `make agents` for those alone
+that depend on how a Python cancels tasks.
 
 A Python that is absent is named as skipped in the summary; it is no error, since nobody has them all.
 """
@@ -32,9 +33,24 @@ def reveal_pyenv_interpreters() -> None:
 reveal_pyenv_interpreters()
 
 
+AGENTS = ("tests/fundamentals/test_users_agents.py", "tests/unit/test_task_cancels.py")
+
+
+def install(session: nox.Session) -> None:
+    session.install("--require-hashes", "--only-binary", ":all:", "--requirement", "requirements/dev.txt")
+    session.install("--no-deps", "--no-build-isolation", "--no-index", "--editable", ".")
+
+
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
     """Run the tests; arguments after `--` go to pytest."""
-    session.install("--require-hashes", "--only-binary", ":all:", "--requirement", "requirements/dev.txt")
-    session.install("--no-deps", "--no-build-isolation", "--no-index", "--editable", ".")
+    install(session)
     session.run("pytest", *session.posargs)
+
+
+@nox.session(python=PYTHONS)
+def agents(session: nox.Session) -> None:
+    """Stop what users write in every way, and count the cancels that are lost; arguments go to the count."""
+    install(session)
+    session.run("pytest", "-n", "0", "-q", *AGENTS)
+    session.run("python", "-m", "bench.lost_cancels", *session.posargs)

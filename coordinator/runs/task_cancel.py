@@ -23,10 +23,10 @@ from coordinator.schemas import Abort
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.25
-"""s; at most. Each further pause is twice as long, so code that cleans up after it has swallowed a cancel
-gets more and more time for that."""
-PAUSES = 16
-"""The first pause is no longer than this share of `force_after`: a worker that forces early looks early."""
+"""s, at most a share of `force_after`: a worker that forces early looks early. Each further pause is twice as
+long, so code that cleans up after it has swallowed a cancel gets more and more time for that."""
+FIRST_SHARE, LONGEST_SHARE = 1 / 16, 1 / 10
+"""Of `force_after`. So there are a dozen deliveries at most: bad luck may come twice."""
 
 
 class CancelSentinel:
@@ -52,14 +52,16 @@ class TaskCancel:
         self._abort, self._force_after, self._foreign = abort, force_after, foreign
         self._loop = task.get_loop()
         self._begun = self._loop.time()
-        self._pause = min(FIRST_PAUSE, force_after / PAUSES)
+        self._pause = min(FIRST_PAUSE, force_after * FIRST_SHARE)
         self._sentinel: weakref.ref[CancelSentinel] | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._turns, self._stopped = 0, False
         self._deliver()
         self._wait()
 
     def stop(self) -> None:
         """Deliver no more."""
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -75,7 +77,7 @@ class TaskCancel:
     def _wait(self) -> None:
         if self._elapsed + self._pause < self._force_after:
             self._timer = self._loop.call_later(self._pause, self._look)
-            self._pause *= 2
+            self._pause = min(self._pause * 2, self._force_after * LONGEST_SHARE)
 
     def _look(self) -> None:
         self._timer = None
@@ -85,8 +87,19 @@ class TaskCancel:
             self._deliver()
         elif self._swallowed():
             logger.info("A task has swallowed its cancel (%s), which is delivered again", self._abort.cause)
-            self._deliver()
+            self._turns += 1
+            self._again(self._turns)
         self._wait()
+
+    def _again(self, turns: int) -> None:
+        """Deliver after so many turns of the loop: each time another number, for where the code's own timers
+        are due together with ours, the same moment may be a bad one again and again."""
+        if self.task.done() or self._stopped:
+            return
+        if turns:
+            self._loop.call_soon(self._again, turns - 1)
+        else:
+            self._deliver()
 
     def _swallowed(self) -> bool:
         """Has the CancelledError come to the task's code, and is it gone?"""

@@ -1,5 +1,5 @@
-"""A run whose code has returned has its end: a drain decides nothing over it, whatever of that end is still to
-be written."""
+"""A run whose code has returned has its end: a drain decides nothing over it, whatever of that end is still
+to be written."""
 
 from __future__ import annotations
 
