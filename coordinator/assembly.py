@@ -82,6 +82,7 @@ class Assembly:
             settings.keep_finished_max,
             self._forget,
             keep_temporary=settings.keep_temporary,
+            keep_bytes=settings.keep_finished_bytes if store.durable else None,  # elsewhere nothing has them
             clocks=self.clocks,
             force_after=settings.force_after,
         )

@@ -21,7 +21,8 @@ COMPLETION_FIELDS = (*PROGRESS_FIELDS, "error", "model_name")
 class RunRecord:
     """A run as its callers see it. Mutable; `store_only` marks one that was read from the store.
 
-    Callers that make their own task put it into `task` before they start it.
+    Callers that make their own task put it into `task` before they start it. A task that `launch` has made
+    leaves it when the run has settled, if its result is large.
     """
 
     run_id: str

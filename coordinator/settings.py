@@ -100,6 +100,11 @@ class Settings(BaseSettings):
     keep_finished_max: int = Field(
         default=10_000, ge=0, description="How many finished records stay in memory"
     )
+    keep_finished_bytes: int = Field(
+        default=64 * 2**20,
+        ge=0,
+        description="How many bytes finished records may keep in memory, where the store is durable",
+    )
     outbox_limit: int = Field(
         default=1000, ge=1, description="How many writes may wait for the store before admission stops"
     )

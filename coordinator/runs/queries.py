@@ -20,6 +20,8 @@ from stores.times import instant
 
 logger = logging.getLogger(__name__)
 
+FIRST_LOOK = 1.0  # s
+
 
 class QueryStore(ReadStore, RecordStore, AdmissionStore, Protocol):
     """What queries need of the store."""
@@ -48,9 +50,15 @@ class Waiter:
         self._poll, self._quick = poll, quick
 
     async def until_settled(self, run_id: str, timeout: float | None) -> bool:
-        """False after `timeout` seconds, or where the run is unknown."""
+        """False after `timeout` seconds, or where the run is unknown. However short the time is, what has
+        settled is known: the first read of the row gets a second of its own."""
         entry = self._registry.entry(run_id)
         try:
+            if entry is None or (entry.elsewhere and entry.settled.is_set()):
+                async with asyncio.timeout(None if timeout is None else max(timeout, FIRST_LOOK)):
+                    row = await self._store.row(run_id)
+                if row is None or is_settled(row):
+                    return row is not None
             async with asyncio.timeout(timeout):
                 if entry is not None:
                     await entry.settled.wait()
@@ -151,8 +159,8 @@ class Queries:
             ):
                 raise RunNotFound(run_id)  # it was deleted meanwhile
             raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
-        if entry is not None and not entry.elsewhere:
-            return _result(run_id, entry.record.status, entry.record.error, entry.result)
+        if entry is not None and not entry.elsewhere and not entry.result.dropped:
+            return _result(run_id, entry.record.status, entry.record.error, entry.result.load())
         if (row := await self._store.row(run_id)) is None:
             raise RunNotFound(run_id)
         return _result(run_id, row.status, row.error, row.result)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -12,6 +11,7 @@ from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import Clocks
 from coordinator.context import RunContext
 from coordinator.record import RunRecord
+from coordinator.runs.kept import Finished, Result
 from coordinator.runs.latch import Latch
 from coordinator.runs.task_cancel import TaskCancel
 from coordinator.schemas import Abort, CancelAction, Cause, Json, RunStatus
@@ -19,6 +19,7 @@ from stores.rows import Claimed, Decision, Outcome, Ownership
 from stores.states import OPEN
 
 _REAL = Clocks()
+_NO_RESULT = Result(None)
 
 
 class TimeLimits(NamedTuple):
@@ -69,7 +70,7 @@ class Entry:
         self.active_at = 0.0
         self.task_cancel: TaskCancel | None = None
         self.launched: asyncio.Task[Any] | None = None
-        self.result: Json = None
+        self.result = _NO_RESULT
         self.supervised: asyncio.Task[Any] | None = None
         self.force_timer: asyncio.TimerHandle | None = None
         self.force: asyncio.Future[None] | None = None
@@ -178,6 +179,10 @@ class Entry:
             self.force_timer.cancel()
             self.force_timer = None
         self.stop_timers()
+        # The row has it from here on: results and values are large, and records stay for a while.
+        self.outcome = self.context = None
+        if self.result.dropped and not record.task_active:
+            record.task = self.supervised = self.launched = None
         self.turn.set()
         self.settled.set()
 
@@ -194,7 +199,8 @@ class Admitting:
 
 class Registry:
     """Indexes of entries. Finished ones leave `keep` seconds after they settled (`keep_temporary` where
-    their thread is temporary: it is removed then), or when there are more than `keep_max`, oldest first."""
+    their thread is temporary: it is removed then), or when there are more than `keep_max` or they keep more
+    than `keep_bytes`, oldest first."""
 
     def __init__(
         self,
@@ -203,6 +209,7 @@ class Registry:
         on_evict: Callable[[str], None],
         *,
         keep_temporary: float | None = None,
+        keep_bytes: int | None = None,
         clocks: Clocks | None = None,
         force_after: float = 10.0,
     ) -> None:
@@ -211,21 +218,19 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._unsettled: dict[str, Entry] = {}
         self._by_thread: dict[str, dict[str, None]] = {}
-        self._finished: OrderedDict[str, float] = OrderedDict()
-        self._passing: OrderedDict[str, float] = OrderedDict()
+        self._finished = Finished(keep_max, keep_bytes)
         self._admitting: dict[str, Admitting] = {}
         self._settling: dict[str, set[asyncio.Future[Any]]] = {}
         self._supervised: dict[str, set[asyncio.Task[Any]]] = {}
         self._arriving: dict[str, bool] = {}
         self._leaving: set[str] = set()
         self._early: dict[str, tuple[Claimed, int]] = {}
-        self._keep, self._keep_max, self._on_evict = keep, keep_max, on_evict
+        self._keep, self._on_evict = keep, on_evict
         self._keep_temporary = keep if keep_temporary is None else min(keep, keep_temporary)
 
     def add(self, record: RunRecord, own: Ownership | None) -> Entry:
         entry = Entry(record, own, self._clocks, self._force_after)
-        self._finished.pop(record.run_id, None)  # taken over by the next epoch of the worker that lost it
-        self._passing.pop(record.run_id, None)
+        self._finished.remove(record.run_id)  # taken over by the next epoch of the worker that lost it
         self._entries[record.run_id] = self._unsettled[record.run_id] = entry
         self.records[record.run_id] = record
         self._by_thread.setdefault(record.thread_id, {})[record.run_id] = None
@@ -374,21 +379,16 @@ class Registry:
             self._unsettled.pop(run_id, None)
         elif known is not None or entry.handed_over:  # the run goes on, in another entry
             return
-        now = self._clocks.monotonic()
-        if entry.temporary:
-            self._passing[run_id] = now + self._keep_temporary
-        else:
-            self._finished[run_id] = now + self._keep
+        due = self._clocks.monotonic() + (self._keep_temporary if entry.temporary else self._keep)
+        record = entry.record
+        values = record.kwargs, record.metadata, record.error, record.last_ai_message
+        self._finished.add(run_id, due, *values, temporary=entry.temporary)
 
     def evict(self) -> None:
         """Let go of what has been finished for long enough. Amortised O(1) a call."""
         now = self._clocks.monotonic()
-        for finished in (self._passing, self._finished):
-            while finished:
-                run_id, due = next(iter(finished.items()))
-                if due > now and len(finished) <= self._keep_max:
-                    break
-                self.drop(run_id)
+        while (run_id := self._finished.next_over(now)) is not None:
+            self.drop(run_id)
 
     def removed(self, run_id: str) -> None:
         """Its row is gone. Where it is not over here it stays: the tick finds that, and ends it."""
@@ -397,7 +397,7 @@ class Registry:
 
     def drop(self, run_id: str) -> None:
         """Forget a run; the store keeps it. What is not over stays `under_way`."""
-        finished = (self._finished.pop(run_id, None) or self._passing.pop(run_id, None)) is not None
+        finished = self._finished.remove(run_id)
         self.records.pop(run_id, None)
         entry = self._entries.get(run_id)
         if entry is None:

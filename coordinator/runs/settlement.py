@@ -19,6 +19,7 @@ from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
+from coordinator.runs.kept import Result
 from coordinator.runs.outcomes import fallback, refused, row_of, stack_of, text_of, with_times, without_room
 from coordinator.runs.refusals import Refusals
 from coordinator.runs.registry import Entry, Registry
@@ -183,7 +184,7 @@ class Settlement:
         if finish.lost:
             raise StaleFence(entry.record.thread_id, _own(entry).fence)
         status = finish.status or end.status
-        entry.result = end.result if status is end.status else None
+        entry.result = Result(end.result if status is end.status else None)
         error = finish.decision.error if finish.decision is not None else end.error
         self.settled(entry, status, error)
         await self._forget(entry)

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
+from types import FunctionType, MethodType, ModuleType
 from typing import Any
 
 import pytest
 
-from coordinator import RunContext, RunManager, RunStatus, Settings
+from coordinator import Outcome, RunContext, RunManager, RunRecord, RunStatus, Settings
 from coordinator.event_logs.local import LocalEventLog
+from coordinator.runs.kept import Result
 from coordinator.runs.latch import Latch
-from tests.support.agents import launched, quick, running
+from coordinator.runs.registry import Entry
+from stores.rows import Outcome as StoredOutcome
+from tests.support.agents import Agent, launched, quick, running
 from tests.support.held import hold_answers
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -48,7 +53,7 @@ async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path
         agent.may_end.set()
         await wait_until(lambda: not writer._runs, description="what its watchers needed is gone")
         assert not log._logs
-        assert manager._parts.registry._finished == {}
+        assert len(manager._parts.registry._finished) == 0
 
 
 async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: Path) -> None:
@@ -202,3 +207,64 @@ async def test_times_of_every_kind_are_listed_and_reconciled(alone: RunManager, 
     listed = [record.run_id for record in await alone.list_by_thread("t")]
     assert sorted(listed) == sorted(["imported", run_id])
     assert await alone.reconcile_orphaned_inflight_runs(error="gone", before="2026-06-01T00:00:00") == []
+
+
+def kept_by(manager: RunManager) -> int:
+    """Bytes of text that the manager's finished runs can still reach."""
+    seen, todo, size = set[int](), [*manager._parts.registry._entries.values()], 0
+    while todo:
+        value: Any = todo.pop()
+        if id(value) in seen or isinstance(value, (type, ModuleType, FunctionType, MethodType)):
+            continue
+        seen.add(id(value))
+        if isinstance(value, str):
+            size += len(value)
+        elif isinstance(value, asyncio.Task):
+            todo += [value.result()] if value.done() and not value.cancelled() else []
+        elif isinstance(
+            value, (Entry, RunRecord, Outcome, StoredOutcome, RunContext, Result, dict, list, tuple)
+        ):
+            todo += gc.get_referents(value)
+    return size
+
+
+MEGABYTE = "x" * 2**20
+
+
+@pytest.mark.parametrize("store", ["sqlite", "memory"])
+async def test_large_results_do_not_stay_in_it(tmp_path: Path, store: str) -> None:
+    url = {"store": "memory://"} if store == "memory" else {}
+    async with team_of(1, tmp_path, **url) as (manager,):
+        for at in range(4):
+            run, agent = await running(manager, f"t{at}", Agent(returns={"text": MEGABYTE + str(at)}))
+            agent.may_end.set()
+            assert await manager.wait(run.run_id, timeout=20) == {"text": MEGABYTE + str(at)}
+        await wait_until(lambda: not manager._parts.jobs._tasks, description="no job is under way")
+        assert kept_by(manager) < 2**20
+
+
+async def test_large_inputs_leave_it_early_where_the_store_has_them(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, keep_finished_bytes=3 * 2**20) as (manager,):
+        runs: list[str] = []
+        for at in range(6):
+            run = await manager.create_or_reject(f"t{at}", kwargs={"input": MEGABYTE + str(at)})
+            manager.launch(run, quick)
+            await manager.wait(run.run_id, timeout=20)
+            runs.append(run.run_id)
+        small = await finished(manager, "small")
+        assert kept_by(manager) < 4 * 2**20
+        assert small in manager._runs
+        for run_id in runs:
+            record = await manager.get(run_id)
+            assert record is not None
+            assert len(record.kwargs["input"]) == 2**20 + 1
+            assert await manager.wait(run_id) == f"done {run_id}"
+
+
+async def test_without_a_durable_store_large_inputs_stay_as_long_as_others(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path, store="memory://", keep_finished_bytes=0) as (manager,):
+        run = await manager.create_or_reject("t", kwargs={"input": MEGABYTE})
+        manager.launch(run, quick)
+        await manager.wait(run.run_id, timeout=20)
+        await finished(manager, "another")
+        assert run.run_id in manager._runs

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from typing import Any
 
 import pytest
 
-from coordinator import RunFailed, RunManager, RunNotFound
+from coordinator import NotSettled, RunFailed, RunManager, RunNotFound
 from tests.support.agents import Agent, quick, running
 from tests.support.teams import on_every_store
 
@@ -65,3 +67,57 @@ async def test_a_result_that_json_cannot_hold_is_an_error_that_says_so(team: lis
     with pytest.raises(RunFailed, match="cannot be stored as JSON"):
         await team[1].wait(run.run_id, timeout=20)
     assert not await team[1].has_inflight("t")
+
+
+@ANYWHERE
+async def test_settled_run_is_answered_however_short_the_time_is(team: list[RunManager], asker: int) -> None:
+    run, agent = await running(team[0], "t", Agent(returns={"answer": 42}))
+    agent.may_end.set()
+    await team[0].wait(run.run_id, timeout=20)
+    assert await team[asker].wait(run.run_id, timeout=0) == {"answer": 42}
+    stopped, _ = await running(team[0], "t")
+    assert await team[0].cancel(stopped.run_id, wait=20)
+    assert await team[asker].cancel(stopped.run_id, wait=0)
+    assert await team[asker].wait(stopped.run_id, timeout=0) is None
+
+
+@ANYWHERE
+async def test_run_that_has_not_settled_is_not_answered_in_no_time(
+    team: list[RunManager], asker: int
+) -> None:
+    run, agent = await running(team[0], "t", Agent(stubborn=True))
+    with pytest.raises(TimeoutError):
+        await team[asker].wait(run.run_id, timeout=0)
+    with pytest.raises(NotSettled):
+        await team[asker].cancel(run.run_id, wait=0)
+    agent.may_stop.set()
+
+
+RESULTS: dict[str, Any] = {
+    "keys and tuples": {1: (2, 3), "k": [1], None: True},
+    "text": "half a character: \ud83d, NUL: \0, ü",
+    "numbers": [1e300, -0.0, 10**40, True],
+    "nothing": None,
+    "large": {"rows": [{"n": n, "text": "x" * 50} for n in range(500)]},
+}
+
+
+@pytest.mark.parametrize("result", RESULTS.values(), ids=RESULTS.keys())
+async def test_result_is_the_same_from_every_worker(team: list[RunManager], result: Any) -> None:
+    run, agent = await running(team[0], "t", Agent(returns=result))
+    agent.may_end.set()
+    owner = await team[0].wait(run.run_id, timeout=20)
+    assert owner == await team[1].wait(run.run_id, timeout=20) == json.loads(json.dumps(result))
+
+
+@ANYWHERE
+async def test_caller_that_changes_a_result_changes_it_for_nobody_else(
+    team: list[RunManager], asker: int
+) -> None:
+    given: dict[str, list[Any]] = {"k": [1]}
+    run, agent = await running(team[0], "t", Agent(returns=given))
+    agent.may_end.set()
+    first: Any = await team[asker].wait(run.run_id, timeout=20)
+    first["k"].append("changed by its caller")
+    given["k"].append("changed by its agent")
+    assert await team[asker].wait(run.run_id, timeout=20) == {"k": [1]}

@@ -1,0 +1,95 @@
+"""What of finished runs stays in memory, and for how long: bounded in time, in number and in bytes."""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Iterable
+from typing import cast
+
+from coordinator.schemas import Json
+
+SMALL = 4096
+"""Bytes. A result that is larger is read from its row each time: that costs less than keeping it."""
+_NODE = 56
+"""Bytes that a value costs beside its text."""
+_LOOKED_AT = 20_000
+"""Of so many values the size is counted; what has more of them counts as _MANY for each."""
+_MANY = 100
+
+
+def size_of(*values: object, limit: float = float("inf")) -> int:
+    """About how many bytes values of JSON's kinds take in memory; counted up to `limit`."""
+    size, looked_at, todo = 0, 0, list(values)
+    while todo and size <= limit:
+        value = todo.pop()
+        looked_at += 1
+        if looked_at > _LOOKED_AT:
+            return size + _MANY * len(todo)
+        size += _NODE
+        if isinstance(value, (str, bytes)):
+            size += len(value)
+        elif isinstance(value, dict):
+            items = cast("dict[object, object]", value)
+            todo += items.keys()
+            todo += items.values()
+        elif isinstance(value, (list, tuple)):
+            todo += cast("Iterable[object]", value)
+    return size
+
+
+class Result:
+    """What a run came to, for those who ask the worker that ran it."""
+
+    __slots__ = ("_text", "dropped")
+
+    def __init__(self, value: Json) -> None:
+        """`value` was stored, so it is JSON."""
+        self.dropped = size_of(value, limit=SMALL) > SMALL
+        """Only its row has it."""
+        self._text = None if self.dropped or value is None else json.dumps(value)
+
+    def load(self) -> Json:
+        """As its row says it, and anew for each caller, so that none changes what another one sees."""
+        return None if self._text is None else json.loads(self._text)
+
+
+class Finished:
+    """Ids of finished runs, each until it is due, those of temporary threads apart. `most`: how many of
+    each kind; `most_bytes`: of all that they keep, None = unbounded."""
+
+    def __init__(self, most: int, most_bytes: int | None) -> None:
+        self._most, self._most_bytes = most, most_bytes
+        self._due: tuple[OrderedDict[str, float], OrderedDict[str, float]] = (OrderedDict(), OrderedDict())
+        self._sizes: dict[str, int] = {}
+        self.bytes = 0
+        """About how many all of them keep."""
+
+    def __len__(self) -> int:
+        return sum(map(len, self._due))
+
+    def add(self, run_id: str, due: float, *values: object, temporary: bool) -> None:
+        self.remove(run_id)
+        self._due[0 if temporary else 1][run_id] = due
+        if self._most_bytes is not None:
+            size = self._sizes[run_id] = size_of(*values)
+            self.bytes += size
+
+    def remove(self, run_id: str) -> bool:
+        """False = it was not there."""
+        self.bytes -= self._sizes.pop(run_id, 0)
+        found = [due.pop(run_id, None) for due in self._due]
+        return found != [None, None]
+
+    def next_over(self, now: float) -> str | None:
+        """One that is due, or too many, the oldest first; None = none is. Whoever asks removes it."""
+        for due in self._due:
+            if due:
+                run_id, moment = next(iter(due.items()))
+                if moment <= now or len(due) > self._most or self._is_full:
+                    return run_id
+        return None
+
+    @property
+    def _is_full(self) -> bool:
+        return self._most_bytes is not None and self.bytes > self._most_bytes
