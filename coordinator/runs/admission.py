@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -26,6 +24,7 @@ from coordinator.ids import new_run_id
 from coordinator.lock import SlotLock, SlotState
 from coordinator.record import RunRecord, record_from_row
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.idempotency import body_hash
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.patience import Patience
@@ -41,6 +40,7 @@ from stores.crons import Firing
 from stores.outbox import Outbox
 from stores.retry import is_unique_violation
 from stores.rows import Admission, Decision, Limits, NewRun, Ownership
+from stores.sql.codec import as_stored
 from stores.states import OPEN
 
 logger = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def asked(
         multitask_strategy=check.check_strategy(multitask_strategy).value,
         on_disconnect=check.check_disconnect(on_disconnect).value,
         metadata=check.check_metadata(metadata),
-        kwargs=check.check_mapping("kwargs", kwargs),
+        kwargs=as_stored(check.check_mapping("kwargs", kwargs)),
         model_name=check.check_model_name(model_name),
         idempotency_key=check.check_optional_id("idempotency_key", idempotency_key),
         parent_run_id=check.check_optional_id("parent_run_id", parent_run_id),
@@ -97,7 +97,7 @@ def asked(
         firing=firing,
     )
     if run.idempotency_key is not None:
-        run.request_hash = _body_hash(run)
+        run.request_hash = body_hash(run)
     return run
 
 
@@ -107,16 +107,6 @@ def _millis(seconds: float | None) -> int | None:
 
 def _seconds(millis: int | None) -> float | None:
     return None if millis is None else millis / 1000
-
-
-def _body_hash(run: NewRun) -> str:
-    body: list[Any] = [run.assistant_id, run.multitask_strategy, run.metadata, run.kwargs, run.model_name]
-    more = [run.parent_run_id, run.timeout_ms, run.idle_timeout_ms, run.queue_timeout_ms, run.delay_ms]
-    if any(value is not None for value in more):  # the hash of a request without them never changes
-        body += more
-    if run.webhook is not None:
-        body.append(run.webhook)
-    return hashlib.sha256(json.dumps(body, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _request(run: NewRun) -> RunRequest:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
-from typing import Any
+from typing import Any, cast
 
 from stores.crons import CronRow
 from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, RunRow, ThreadRow
@@ -30,7 +31,20 @@ DECISION_COLUMNS = (
 
 
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
-_encode_opaque = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=str).encode
+
+
+def _text_of(value: Any) -> str:
+    """`str()` of a value that JSON cannot hold: the same in every process for a set, and a name where it
+    raises, because the caller's own code must not fail a write."""
+    try:
+        if isinstance(value, (set, frozenset)):
+            return f"{{{', '.join(sorted(map(repr, cast('set[object]', value))))}}}"
+        return str(value)
+    except Exception:  # noqa: BLE001 - RecursionError of something nested, or whatever its code raises
+        return f"<{type(value).__name__}, which has no text>"
+
+
+_encode_opaque = json.JSONEncoder(allow_nan=False, separators=(",", ":"), default=_text_of).encode
 
 
 def dumps(value: Json) -> str:
@@ -52,18 +66,43 @@ def dumps_opaque(value: Mapping[str, Any]) -> str:
     try:
         return _encode_opaque(value)
     except (ValueError, TypeError, RecursionError):
-        return _encode({str(key): _or_str(item) for key, item in value.items()})
+        return _encode({_text_of(key): _or_str(item) for key, item in value.items()})
 
 
 def _or_str(value: Any) -> Any:
     try:
         return json.loads(_encode_opaque(value))
     except (ValueError, TypeError, RecursionError):
-        pass
+        return _text_of(value)
+
+
+_DEEPEST = 200
+
+
+def is_json(value: object, depth: int = _DEEPEST) -> bool:
+    """Comes back from `loads(dumps(value))` as it is: str keys, lists, finite numbers, bounded depth."""
+    kind = value.__class__
+    if kind is str or kind is int or kind is bool or value is None:
+        return True
+    if kind is float:
+        return math.isfinite(cast("float", value))
+    if depth == 0:
+        return False
+    if kind is dict:
+        items = cast("dict[object, object]", value)
+        return all(key.__class__ is str and is_json(item, depth - 1) for key, item in items.items())
+    return kind is list and all(is_json(item, depth - 1) for item in cast("list[object]", value))
+
+
+def as_stored(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The kwargs that every other process will read, so that they are the same here; as they are where
+    JSON cannot hold them (then what only this process has, such as a callback, stays usable)."""
+    if is_json(kwargs):
+        return kwargs
     try:
-        return str(value)
-    except RecursionError:  # repr() of something nested is as deep as its JSON
-        return f"<{type(value).__name__}, nested too deep>"
+        return json.loads(_encode(kwargs))
+    except (ValueError, TypeError, RecursionError):
+        return kwargs
 
 
 def storable(text: str | None) -> str | None:
