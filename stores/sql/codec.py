@@ -33,11 +33,11 @@ DECISION_COLUMNS = (
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
-def _text_of(value: Any) -> str:
+def _text_of(value: object) -> str:
     """`str()` of a value that JSON cannot hold: the same in every process for a set, and a name where it
     raises, because the caller's own code must not fail a write."""
     try:
-        if isinstance(value, (set, frozenset)):
+        if value.__class__ in (set, frozenset):
             return f"{{{', '.join(sorted(map(repr, cast('set[object]', value))))}}}"
         return str(value)
     except Exception:  # noqa: BLE001 - RecursionError of something nested, or whatever its code raises
