@@ -107,8 +107,8 @@ class FileGate:
         holder = self._locks.holder(epoch)
         process = f"process {holder}" if holder else "a process that cannot be named"
         return (
-            f"{process} still holds worker epoch {epoch} in {self.path}: perhaps it works on a database file that"
-            " was removed or replaced. End it, then start this one again"
+            f"{process} still holds worker epoch {epoch} in {self.path}: perhaps it works on a database file"
+            " that was removed or replaced. End it, then start this one again"
         )
 
     def renew(self) -> None:

@@ -253,7 +253,7 @@ class SQLiteStore(SQLTransactions):
             if schema.version(fresh, str(self.path)) == 0:
                 raise StoreRefused(f"{self.path} is empty, although this process has written into it")
             for table in schema.tables(fresh):
-                fresh.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()
+                fresh.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()  # noqa: S608 - as it names itself
 
     async def standing(self, run_id: str) -> Decision | None:
         """In the event loop itself: the row was written a moment ago, so that its pages are in memory and

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from stores.errors import StoreReplaced
@@ -21,24 +20,24 @@ class StoreFiles:
 
     def __init__(self, database: Path) -> None:
         resolved = database.resolve()
-        paths = [f"{resolved}{suffix}" for suffix in _SUFFIXES]
+        paths = [Path(f"{resolved}{suffix}") for suffix in _SUFFIXES]
         self._known = [(path, one) for path in paths if (one := _identity(path)) is not None]
-        self._database = str(resolved)
-        self._replaced: str | None = None
+        self._database = resolved
+        self._replaced: Path | None = None
 
     def check(self) -> None:
         """Raises StoreReplaced; once it has, always. From any thread, some microseconds."""
         if self._replaced is None:
             self._replaced = next((path for path, one in self._known if _identity(path) != one), None)
-            if self._replaced is None and os.path.getsize(self._database) < _HEADER_BYTES:
+            if self._replaced is None and self._database.stat().st_size < _HEADER_BYTES:
                 self._replaced = self._database
         if self._replaced is not None:
-            raise StoreReplaced(self._replaced)
+            raise StoreReplaced(str(self._replaced))
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _identity(path: Path) -> tuple[int, int] | None:
     try:
-        found = os.stat(path)
+        found = path.stat()
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino
