@@ -50,13 +50,18 @@ def store_from_url(
             raise InvalidArgument(
                 "store", "three slashes and a path: sqlite:///relative/path, sqlite:////absolute/path"
             )
-        return SQLiteStore(
-            Path(unquote(rest[1:])),
-            synchronous=settings.sqlite_synchronous,
-            busy_timeout=settings.busy_timeout,
-            migrate=migrate,
-            create=create,
-        )
+        if "?" in rest:
+            raise InvalidArgument("store", "a SQLite URL takes no options; a ? in a file's name is %3F")
+        try:
+            return SQLiteStore(
+                Path(unquote(rest[1:])),
+                synchronous=settings.sqlite_synchronous,
+                busy_timeout=settings.busy_timeout,
+                migrate=migrate,
+                create=create,
+            )
+        except ValueError as error:
+            raise InvalidArgument("store", str(error)) from None
     if url.startswith(POSTGRES):
         return _postgres(url, settings, migrate=migrate)
     known = "memory://, sqlite:///path, postgresql://host/database"

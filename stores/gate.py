@@ -12,6 +12,7 @@ locks of a parent that has died.
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 import uuid
@@ -33,10 +34,10 @@ _open_guard = threading.Lock()
 class FileGate:
     """One side file in this process. Get it with `gate_of`, give it back with `release`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, database: Path) -> None:
         self.path = path
         self.users = 0
-        self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        self._fd = _opened(path, database)
         self._locks = ByteLocks(self._fd)
         self.token = self._named()
         self._turn = threading.Condition()
@@ -158,9 +159,30 @@ def gate_of(database: Path) -> FileGate | None:
     with _open_guard:
         gate = _open.get(path)
         if gate is None:
-            gate = _open[path] = FileGate(path)
+            gate = _open[path] = FileGate(path, database)
         gate.users += 1
         return gate
+
+
+def _opened(path: str, database: Path) -> int:
+    """Whoever may write the database may use the gate: it gets the same mode, whatever the umask, and, where
+    root makes it, the same owner, as SQLite does with its own files. Raises OSError."""
+    try:
+        like = database.stat()
+    except FileNotFoundError:
+        like = None
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        # Only here: in a sticky folder O_CREAT may not name a file of another user's.
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
+        if like is not None and os.geteuid() == 0:
+            os.fchown(fd, like.st_uid, like.st_gid)
+    if like is not None and like.st_mode & stat.S_IWUSR:
+        mode, found = stat.S_IMODE(like.st_mode) & 0o666, os.fstat(fd)
+        if stat.S_IMODE(found.st_mode) != mode and os.geteuid() in {0, found.st_uid}:
+            os.fchmod(fd, mode)
+    return fd
 
 
 def release(gate: FileGate) -> None:

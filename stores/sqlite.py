@@ -38,7 +38,8 @@ _HOW_TO_CREATE = "`coordinator db migrate` creates it."
 class SQLiteStore(SQLTransactions):
     """`synchronous="FULL"`: an acknowledged write survives a power cut. "NORMAL" survives a crash of
     the process and is faster. `busy_timeout` (s) bounds every write; reads never wait. `create=False`:
-    a file that does not exist is an error and stays absent."""
+    a file that does not exist is an error and stays absent. Raises ValueError for names that SQLite does not
+    take for a file."""
 
     _sql = SQLITE
     durable = True
@@ -54,7 +55,7 @@ class SQLiteStore(SQLTransactions):
         create: bool = True,
         clock: Callable[[], int] = wall_clock,
     ) -> None:
-        self.path = Path(path)
+        self.path = _plain(Path(path))
         self.url = f"sqlite:///{path}"
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
@@ -334,6 +335,17 @@ class SQLiteStore(SQLTransactions):
             return " by another process"
         process = f"process {pid}" if pid else "a process that cannot be named"
         return f" by {process}, which holds the write lock"
+
+
+def _plain(path: Path) -> Path:
+    """SQLite reads other things into some names; the files beside the database would not follow it."""
+    if str(path) == ":memory:":
+        raise ValueError("in memory there is nothing to share between connections: use memory://")
+    if str(path).startswith("file:"):
+        raise ValueError("file: URIs are not supported: give a plain path")
+    if "\0" in str(path):
+        raise ValueError("a path cannot contain a NUL character")
+    return path
 
 
 def _nothing() -> None:

@@ -111,6 +111,24 @@ async def test_what_may_not_be_written_is_unavailable(shared: Path, what: str) -
     assert stored(database, "SELECT count(*) FROM workers") == [1 if what == "nothing" else 0]
 
 
+@pytest.fixture
+def writable_by_all(shared: Path) -> Path:
+    database = shared / "runs.db"
+    database.touch()
+    database.chmod(0o666)
+    shared.chmod(0o777)
+    return database
+
+
+async def test_two_users_of_the_system_share_a_file_that_both_may_write(writable_by_all: Path) -> None:
+    store = SQLiteStore(writable_by_all)
+    await store.open()
+    await store.register(new_worker(host="here", boot_id="boot"))
+    with Child(UNPRIVILEGED, writable_by_all) as child:
+        assert child.heard() == "written"
+    await store.aclose()
+
+
 async def test_a_file_that_becomes_read_only_is_unavailable_and_heals(
     open_sqlite: Callable[..., Any], sqlite_path: Path
 ) -> None:

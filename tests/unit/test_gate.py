@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 import threading
 from collections.abc import Generator
@@ -242,6 +243,19 @@ def test_threads_of_one_process_exclude_each_other(gate: FileGate) -> None:
 
 def test_the_descriptor_is_not_inherited(gate: FileGate) -> None:
     assert not os.get_inheritable(gate._fd)
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
+def test_who_may_write_the_database_may_use_the_gate(database: Path, mode: int) -> None:
+    database.touch()
+    database.chmod(mode)
+    for _ in ("made", "found"):
+        gate = gates.gate_of(database)
+        assert gate is not None
+        made = Path(gate.path)
+        assert stat.S_IMODE(made.stat().st_mode) == mode
+        gates.release(gate)
+        made.chmod(0o644)  # as versions before made it
 
 
 # -- what a process does with the file beside
