@@ -22,6 +22,7 @@ CoordinatorError
     │   ├── OutboxFull         too much waits for the store: nothing is admitted
     │   └── CancelNotDurable   the local task was stopped, but the cancel is not written
     └── StoreRefused           foreign file, newer schema, second host
+        ├── StoreInUse         a worker of another host has a lease on this SQLite file
         └── StoreReplaced      a file of the store was removed or replaced while it was open
 """
 
@@ -43,6 +44,7 @@ from stores.errors import (
     StaleFence,
     StoreError,
     StoreFull,
+    StoreInUse,
     StoreRefused,
     StoreReplaced,
     StoreUnavailable,
@@ -71,6 +73,7 @@ __all__ = [
     "StaleFence",
     "StoreError",
     "StoreFull",
+    "StoreInUse",
     "StoreRefused",
     "StoreReplaced",
     "StoreUnavailable",

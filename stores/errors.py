@@ -156,3 +156,15 @@ class StoreReplaced(StoreRefused):
             f"{path} was removed or replaced while this process had it open: what it wrote would be lost."
             " Start the process again"
         )
+
+
+class StoreInUse(StoreRefused):
+    """A worker of another host uses the store, or did until it died: its lease is not over.
+
+    `heartbeat` is its epoch and the number of its last heartbeat: where that moves, it is alive. `lease_left`
+    is in seconds.
+    """
+
+    def __init__(self, what: str, *, heartbeat: tuple[int, int], lease_left: float) -> None:
+        self.heartbeat, self.lease_left = heartbeat, lease_left
+        super().__init__(what)

@@ -47,13 +47,16 @@ class FileGate:
         self._as_posix: set[int] = set()
 
     def _named(self) -> str:
-        """The file's own name, given to it when it is made. Workers register with it: a file that was
-        removed and made anew has another, and proves nobody's death."""
+        """The file's own name, given to it when it is made, and on the disk before any worker registers with
+        it: a file that was removed and made anew has another, and proves nobody's death."""
         self._locks.acquire(_NAMING)
         try:
-            if not (found := os.pread(self._fd, _NAME_BYTES, 0)):
+            # A power cut may leave the length of a name without its bytes.
+            if not (found := os.pread(self._fd, _NAME_BYTES, 0).strip(b"\0")):
                 found = uuid.uuid4().hex.encode()
                 os.pwrite(self._fd, found, 0)
+                os.fsync(self._fd)
+                _sync_folder(self.path)
             return found.decode("ascii", "replace")
         finally:
             self._locks.release(_NAMING)
@@ -183,6 +186,15 @@ def _opened(path: str, database: Path) -> int:
         if stat.S_IMODE(found.st_mode) != mode and os.geteuid() in {0, found.st_uid}:
             os.fchmod(fd, mode)
     return fd
+
+
+def _sync_folder(path: str) -> None:
+    fd = os.open(Path(path).parent, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        with suppress(OSError):  # some file systems refuse it for a folder
+            os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def release(gate: FileGate) -> None:

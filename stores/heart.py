@@ -10,6 +10,7 @@ from pathlib import Path
 from stores import gate as gates
 from stores.group_commit import as_store_error
 from stores.sql.sqlite import workers
+from stores.sql.sqlite.durability import make_durable
 
 
 class SQLiteHeart:
@@ -34,7 +35,7 @@ class SQLiteHeart:
                 f"{path.resolve().as_uri()}?mode=rw", uri=True, timeout=patience, isolation_level=None
             )
             try:
-                cx.execute(f"PRAGMA synchronous = {synchronous}")
+                make_durable(cx, synchronous)
                 self._gate = gates.gate_of(path)
             except BaseException:
                 cx.close()

@@ -40,6 +40,8 @@ class Inspection:
     disk_free: int | None = None
     functions: tuple[str, ...] = ()
     """What is wrong with the functions of the schema, one sentence each."""
+    advice: tuple[str, ...] = ()
+    """What the operator should know of this engine; no fault."""
 
 
 @runtime_checkable

@@ -25,6 +25,7 @@ from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import contains, decisions, inspection, schema, workers
+from stores.sql.sqlite.durability import make_durable
 from stores.sql.sqlite.statements import SQLITE
 from stores.store_files import StoreFiles
 from stores.transactions import SQLTransactions
@@ -161,7 +162,7 @@ class SQLiteStore(SQLTransactions):
             raise StoreUnavailable(
                 f"{self.path} has schema version {found}", hint="Run `coordinator db migrate` first."
             )
-        cx.execute(f"PRAGMA synchronous = {self._synchronous}")
+        make_durable(cx, self._synchronous)
         cx.execute("PRAGMA journal_mode = WAL")
         if old:
             schema.migrate(cx, str(self.path))
@@ -268,6 +269,7 @@ class SQLiteStore(SQLTransactions):
     async def register(self, worker: NewWorker) -> int:
         if self._commits is None or self._gate is None:
             return await super().register(worker)
+        await self._write(workers.bound_leases)
         gate, issued = self._gate, list[int]()
         worker = replace(worker, proof=gate.token)
 

@@ -57,7 +57,7 @@ def problems_of(found: Inspection) -> list[str]:
 
 def warnings_of(found: Inspection) -> list[str]:
     """What is no fault yet."""
-    warnings: list[str] = []
+    warnings = list(found.advice)
     if found.disk_free is not None and found.disk_free < _LOW_DISK:
         warnings.append(f"only {size(found.disk_free)} of disk are free")
     if found.wal_size is not None and found.wal_size > _LARGE_WAL:

@@ -9,7 +9,7 @@ from contextlib import suppress
 from typing import Protocol
 
 from coordinator.clock import boottime
-from coordinator.errors import CoordinatorError, Draining
+from coordinator.errors import CoordinatorError, Draining, StoreInUse
 from coordinator.settings import Settings
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import WorkerFenced, WorkerRegistered
@@ -18,6 +18,8 @@ from coordinator.workers.lease import TOO_LATE, Lease
 from stores.base import WorkerStore
 
 logger = logging.getLogger(__name__)
+
+LOOK_AGAIN = 0.5  # s; while the lease of a worker on another host is waited out
 
 
 class LeasingStore(WorkerStore, Protocol):
@@ -96,8 +98,7 @@ class Worker:
         self.fenced(previous, TOO_LATE)
         await self.gone()
         await self._store.open()
-        began = self._clock()
-        epoch = await self._store.register(new_worker(self._settings.lease_ttl, self._assistants()))
+        began, epoch = await self._new_epoch()
         self._loop = asyncio.get_running_loop()
         self._epoch, self._live = epoch, True
         # Nobody hears a heartbeat where nobody else uses the rows: there the lease never ends.
@@ -107,6 +108,27 @@ class Worker:
         await self.on_registered(epoch)
         if previous:
             await self._sign_off(previous)
+
+    async def _new_epoch(self) -> tuple[float, int]:
+        """When it was asked for, and the epoch. A store that a worker of another host has a lease on may be
+        this one's own, from before a reboot: that lease is waited out. Raises StoreInUse as soon as the other
+        worker renews it."""
+        heard: tuple[int, int] | None = None
+        while True:
+            began = self._clock()
+            try:
+                return began, await self._store.register(
+                    new_worker(self._settings.lease_ttl, self._assistants())
+                )
+            except StoreInUse as error:
+                if heard is None:
+                    logger.warning("%s Waiting for %.0f s for that lease to end.", error, error.lease_left)
+                elif heard != error.heartbeat:
+                    raise
+                heard = error.heartbeat
+                await asyncio.sleep(min(error.lease_left + 0.01, LOOK_AGAIN))
+            if self._draining or self._closed:
+                raise Draining
 
     def _watch_over(self, epoch: int) -> None:
         """Find the end of the lease also where no task asks and no renewal comes back."""

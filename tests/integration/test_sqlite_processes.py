@@ -7,6 +7,7 @@ StoreUnavailable within the busy time-out, and the store works again by itself.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from typing import Any
 import pytest
 
 from stores import gate as gates
-from stores.errors import StoreRefused, StoreUnavailable
+from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
+from tests.support.agents import quick
 from tests.support.builders import (
     SUCCESS,
     admitted,
@@ -28,6 +30,7 @@ from tests.support.builders import (
     worker_row,
 )
 from tests.support.children import SQLITE_WRITER, Child
+from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
 STRANGER = """
@@ -166,6 +169,63 @@ async def test_a_second_host_on_the_same_file_is_refused(open_sqlite: Callable[.
     await one.register(new_worker())
     with pytest.raises(StoreRefused, match="serves one host"):
         await two.register(new_worker(host="there", boot_id="boot-2"))
+
+
+async def test_a_lease_that_a_clock_set_back_makes_endless_is_bounded(
+    open_sqlite: Callable[..., Any],
+) -> None:
+    """By a registration, and by a sweep: within the time to live of the worker, not within hours."""
+    hours, ttl = 5 * 3600 * 1_000_000, 15_000_000
+    now = [1_000_000_000_000_000]
+    store = await open_sqlite(clock=lambda: now[0])
+    dead = await store.register(new_worker(ttl_ms=15_000))
+    now[0] -= hours
+    with pytest.raises(StoreInUse) as refused:
+        await store.register(new_worker(host="there", boot_id="boot-2"))
+    assert refused.value.lease_left <= 15
+    now[0] += ttl
+    me = await store.register(new_worker(host="there", boot_id="boot-2", ttl_ms=15_000))
+    now[0] -= hours
+    await store.sweep(by=me, error="dead")
+    now[0] += ttl + 1
+    assert (await worker_row(store, dead)).expired
+    assert await store.beat(me), "who lives renews it"
+    assert not (await worker_row(store, me)).expired
+
+
+async def test_a_worker_waits_for_the_lease_that_its_host_left_under_another_name(
+    open_sqlite: Callable[..., Any], tmp_path: Path
+) -> None:
+    """A container after a quick reboot: another host name, another boot id, the same file."""
+    store = await open_sqlite()
+    before = await store.register(new_worker(host="before", boot_id="boot-1", ttl_ms=1500))
+    began = time.monotonic()
+    async with team_of(1, tmp_path) as (manager,):
+        run = await manager.create_or_reject("t")
+        manager.launch(run, quick)
+        await manager.wait(run.run_id, timeout=20)
+        assert manager.epoch > before
+    assert time.monotonic() - began > 1
+
+
+async def test_a_worker_of_a_second_host_is_refused_when_the_first_renews(
+    open_sqlite: Callable[..., Any], tmp_path: Path
+) -> None:
+    store = await open_sqlite()
+    elsewhere = await store.register(new_worker(host="elsewhere", boot_id="boot-1", ttl_ms=60_000))
+    beating = asyncio.create_task(beat_again(store, elsewhere))
+    try:
+        with pytest.raises(StoreInUse, match="SQLite serves one host"):
+            async with team_of(1, tmp_path):
+                pytest.fail("it has started")
+    finally:
+        beating.cancel()
+
+
+async def beat_again(store: Any, epoch: int) -> None:
+    while True:
+        await store.beat(epoch)
+        await asyncio.sleep(0.1)
 
 
 async def test_the_death_of_a_process_is_proven_and_its_runs_end(

@@ -245,6 +245,43 @@ def test_the_descriptor_is_not_inherited(gate: FileGate) -> None:
     assert not os.get_inheritable(gate._fd)
 
 
+def test_the_name_is_on_the_disk_before_anybody_uses_it(
+    database: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[str, str]] = []
+    pwrite, fsync = os.pwrite, os.fsync
+
+    def name_of(fd: int) -> str:
+        return Path(f"/proc/self/fd/{fd}").readlink().name
+
+    def written(fd: int, data: bytes, offset: int) -> int:
+        done.append(("written", name_of(fd)))
+        return pwrite(fd, data, offset)
+
+    def synced(fd: int) -> None:
+        done.append(("synced", name_of(fd)))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "pwrite", written)
+    monkeypatch.setattr(os, "fsync", synced)
+    made = ["written", "synced"]
+    for _ in ("made", "found"):
+        gate = gates.gate_of(database)
+        assert gate is not None
+        gates.release(gate)
+        assert done == [*((what, "runs.db-gate") for what in made), ("synced", database.parent.name)]
+
+
+@pytest.mark.parametrize("lost", [b"", bytes(32)])
+def test_a_name_that_a_power_cut_has_taken_is_given_anew(database: Path, lost: bytes) -> None:
+    Path(f"{database}-gate").write_bytes(lost)
+    gate = gates.gate_of(database)
+    assert gate is not None
+    assert len(gate.token) == 32
+    assert "\0" not in gate.token
+    gates.release(gate)
+
+
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
 def test_who_may_write_the_database_may_use_the_gate(database: Path, mode: int) -> None:
     database.touch()

@@ -11,8 +11,14 @@ from typing import Any
 from stores.inspection import Applied, Inspection
 from stores.sql.sqlite import schema
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
+from stores.sql.sqlite.durability import has_wal_reset_race
 
 _FAULTS_SHOWN = 20
+_WAL_RESET = (
+    f"SQLite {sqlite3.sqlite_version} may damage a database that another program checkpoints while a worker"
+    " writes (the WAL-reset race, fixed in 3.51.3, 3.50.7 and 3.44.6). Workers keep out of each other's way;"
+    " open the file with other programs read-only while they run"
+)
 
 
 def inspect(path: Path, now: int) -> Inspection:
@@ -30,6 +36,7 @@ def inspect(path: Path, now: int) -> Inspection:
             size=path.stat().st_size,
             wal_size=_size(Path(f"{path}-wal")),
             disk_free=shutil.disk_usage(path.parent).free,
+            advice=(_WAL_RESET,) if has_wal_reset_race() else (),
         )
 
 

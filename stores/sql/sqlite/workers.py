@@ -6,7 +6,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from stores.errors import StoreRefused
+from stores.errors import StoreInUse
 from stores.rows import AskedToDrain, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
 from stores.sql.readable import readable
@@ -22,19 +22,20 @@ assistant (a deployment may be all down in between); then it is ended, because i
 
 
 def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
-    """Issue an epoch. Raises StoreRefused while a worker of another host is alive: SQLite's locks
+    """Issue an epoch. Raises StoreInUse while a worker of another host may be alive: SQLite's locks
     do not reach across hosts."""
     other = cx.execute(
-        "SELECT host, epoch FROM workers WHERE state <> 'dead' AND lease_until > ? AND host <> ? AND"
-        " boot_id <> ?"
-        " LIMIT 1",
+        "SELECT host, epoch, hb_seq, lease_until FROM workers WHERE state <> 'dead' AND lease_until > ?"
+        " AND host <> ? AND boot_id <> ? ORDER BY epoch LIMIT 1",
         (now, worker.host, worker.boot_id),
     ).fetchone()
     if other is not None:
-        raise StoreRefused(
-            f"This SQLite store is in use by worker epoch {other[1]} on host {other[0]!r}; this is"
-            f" {worker.host!r}."
-            " SQLite serves one host: use postgresql:// for several, or stop the workers there."
+        host, epoch, hb_seq, lease_until = other
+        raise StoreInUse(
+            f"This SQLite store is in use by worker epoch {epoch} on host {host!r}; this is {worker.host!r}."
+            " SQLite serves one host: use postgresql:// for several, or stop the workers there.",
+            heartbeat=(epoch, hb_seq),
+            lease_left=(lease_until - now) / 1e6,
         )
     (epoch,) = cx.execute(
         "INSERT INTO workers (worker_id, host, boot_id, pid, proof, version, state, ttl_ms, lease_until,"
@@ -54,6 +55,16 @@ def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
         ),
     ).fetchone()
     return epoch
+
+
+def bound_leases(cx: sqlite3.Connection, now: int) -> None:
+    """No lease lasts longer than a renewal at this moment makes it: one that does is from before the clock
+    was set back. Who lives renews it."""
+    cx.execute(
+        "UPDATE workers SET lease_until = :now + ttl_ms * 1000"
+        " WHERE state <> 'dead' AND lease_until > :now + ttl_ms * 1000",
+        {"now": now},
+    )
 
 
 _MINE = "epoch = :epoch AND state <> 'dead' AND (:worker_id IS NULL OR worker_id = :worker_id)"
@@ -137,6 +148,7 @@ def sweep(
     runs are left for others to claim, for a while where nobody can (PATIENCE). `before` limits by
     created_at.
     """
+    bound_leases(cx, now)
     adopter = None if by is None or is_dead(cx, by) else by  # a zombie adopts nothing
     orphans = [] if adopter is None else _adopted_before(cx, adopter)
     orphans += _end_all(cx, _orphaned(cx, now, before=before), adopter, error, now)
