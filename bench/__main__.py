@@ -17,6 +17,7 @@ from bench import (
     growth,
     history,
     idle,
+    lines,
     pauses,
     postgres,
     startup,
@@ -37,6 +38,7 @@ BENCHES: dict[str, Bench] = {
     "postgres": postgres.run,
     "history": history.run,
     "pauses": pauses.run,
+    "lines": lines.run,
 }
 
 

@@ -154,6 +154,11 @@ class AdmissionStore(Protocol):
         mine to execute."""
         ...
 
+    async def claimants(self, thread_id: str) -> list[int]:
+        """The live workers that may claim the free thread for the head of its line; a few of the newest
+        where many may. [] where the thread is held, or no run waits. A read."""
+        ...
+
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
         """Take back an admission whose caller went away: interrupted, settled, the thread is free."""
         ...

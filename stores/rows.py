@@ -171,12 +171,17 @@ class Started(NamedTuple):
     values: Json
 
 
+ANY_WORKER = 0
+"""In place of a home epoch: any worker that knows the assistant may claim. Epochs begin at 1."""
+
+
 class Finish(NamedTuple):
     """The answer of finish and settle.
 
     `lost`: the guard matched no row, nothing was written. `undo`: a rollback was decided first, so
     the thread stays held until `settle` comes with the restored values. `next_home`: the home epoch
-    of the head of the waiting line, if somebody waits.
+    of the head of the waiting line; ANY_WORKER where the head is portable and has no live home; None
+    where no run waits.
     """
 
     status: RunStatus | None

@@ -66,6 +66,9 @@ class SQLTransactions(RunStore):
     async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
         return await self._write(self._sql.admission.claim, thread_id, epoch)
 
+    async def claimants(self, thread_id: str) -> list[int]:
+        return await self._read(self._sql.admission.claimants, thread_id)
+
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
         return await self._write(self._sql.decisions.withdraw, run_id, epoch)
 

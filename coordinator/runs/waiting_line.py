@@ -15,7 +15,7 @@ from coordinator.runs.registry import Entry, Registry
 from coordinator.schemas import RunStatus
 from stores.base import AdmissionStore, OwnershipStore
 from stores.outbox import Outbox
-from stores.rows import Outcome, Ownership
+from stores.rows import ANY_WORKER, Outcome, Ownership
 
 logger = logging.getLogger(__name__)
 
@@ -45,17 +45,24 @@ class WaitingLine:
         self.take_over: Callable[[Ownership], Awaitable[bool]] = _nobody_can
 
     async def pass_on(self, thread_id: str, next_home: int | None) -> None:
-        """Give the free thread to the head of its waiting line, wherever that is at home. Best effort:
-        what fails here is found by the tick."""
+        """Give the free thread to the head of its waiting line, wherever that is at home. ANY_WORKER: this
+        worker claims if it can, else hints the workers that can; also where the caller does not know which
+        run is next. Best effort: what fails here is found by the tick."""
         if next_home is None:
             return
-        if next_home == self._worker.epoch:
-            try:
-                await self.claim(thread_id)
-            except CoordinatorError as error:
-                logger.warning("Thread %r could not be passed on: %s", thread_id, error)
-        else:
-            self._notifier.notify_worker(next_home, Signal(kind="claim", thread_id=thread_id))
+        if next_home not in (ANY_WORKER, self._worker.epoch):
+            self._hint(next_home, thread_id)
+            return
+        try:
+            if not await self.claim(thread_id) and next_home == ANY_WORKER:
+                for epoch in await self._store.claimants(thread_id):
+                    self._hint(epoch, thread_id)
+        except CoordinatorError as error:
+            logger.warning("Thread %r could not be passed on: %s", thread_id, error)
+
+    def _hint(self, epoch: int, thread_id: str) -> None:
+        if epoch != self._worker.epoch:
+            self._notifier.notify_worker(epoch, Signal(kind="claim", thread_id=thread_id))
 
     def wait_for_its_time(self, entry: Entry, seconds: float) -> None:
         """A delayed run of this worker: look whether it has its turn as soon as the store has to say that
@@ -67,25 +74,25 @@ class WaitingLine:
 
         entry.call_later("due", seconds + _PAST, due)
 
-    async def claim(self, thread_id: str) -> None:
-        """Take the thread for the head of its line, if it is free and the head is ours. Where the store
-        does not answer, it is also asked for until it does: the head may have the thread by now, and if
-        it was not ours before, nobody else here knows that it is."""
+    async def claim(self, thread_id: str) -> bool:
+        """Take the thread for the head of its line, if it is free and the head is ours. Returns whether the
+        head has it now. Where the store does not answer, it is also asked for until it does: the head may
+        have the thread by now, and if it was not ours before, nobody else here knows that it is."""
         try:
-            await self._claim(thread_id)
+            return await self._claim(thread_id)
         except StoreUnavailable:
             self._outbox.owe(f"the claim of thread {thread_id!r}", lambda: self._claim(thread_id))
             raise
 
-    async def _claim(self, thread_id: str) -> None:
+    async def _claim(self, thread_id: str) -> bool:
         epoch = self._worker.epoch
         try:
             claimed = await self._store.claim(thread_id, epoch=epoch)
         except EpochDead as error:
             self._worker.fenced(epoch, str(error))
-            return
+            return False
         if claimed is None:
-            return
+            return False
         if self._registry.claimed(claimed, epoch):
             self._slots.bind(thread_id, claimed.run_id, epoch=epoch, fence=claimed.fence)
         else:
@@ -93,6 +100,7 @@ class WaitingLine:
             if not await self.take_over(own):
                 # By itself: this may be an owed write, which must not wait for what is owed behind it.
                 self._jobs.spawn(self._end_foreign(own), f"ending run {own.run_id!r}, which is foreign here")
+        return True
 
     async def _end_foreign(self, own: Ownership) -> None:
         """A run came to this worker, where nothing can execute it."""

@@ -20,7 +20,7 @@ from coordinator.runs.waiting_line import WaitingLine
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
 from stores.base import OwnershipStore, WorkerStore
-from stores.rows import Orphan, Outcome, Ownership, WorkerRow
+from stores.rows import ANY_WORKER, Orphan, Outcome, Ownership, WorkerRow
 
 logger = logging.getLogger(__name__)
 
@@ -144,7 +144,7 @@ class Reaper:
         )
         signal = Signal(kind="settled", thread_id=orphan.thread_id, run_id=orphan.run_id)
         self._notifier.notify_thread(orphan.thread_id, signal)
-        await self._line.claim(orphan.thread_id)
+        await self._line.pass_on(orphan.thread_id, ANY_WORKER)
 
     async def _undo(self, orphan: Orphan, own: Ownership) -> bool:
         """Finish the rollback that its owner did not live to finish. False = not yet, or not ours any

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from itertools import count
 
 from tests.simulation.faults import STRIKES
-from tests.simulation.points import CALLERS, NOBODY_WAITS, WAYS, Point
+from tests.simulation.points import CALLERS, LATER, NOBODY_WAITS, WAYS, Point
 from tests.simulation.scenes import SCENES, Aim, Scene
 
 WHERE = ("before", "after")
@@ -20,9 +20,10 @@ IMPOSSIBLE: Mapping[Aim, str] = {
 
 POSSIBLE: tuple[Aim, ...] = tuple(
     pair
+    for points in (sorted(set(WAYS) - set(LATER)), LATER)
     for strike in STRIKES
     for where in WHERE
-    for point in sorted(WAYS)
+    for point in points
     if (pair := (*point, where, strike)) not in IMPOSSIBLE
 )
 

@@ -108,7 +108,12 @@ def _point(text: str) -> Point:
     return function, op
 
 
-WAYS: Mapping[Point, str] = {_point(text): scene for text, scene in _WAYS.items()}
+_LATER_WAYS = {
+    "WaitingLine.pass_on / claimants": "two homes leave",
+}
+LATER: Mapping[Point, str] = {_point(text): scene for text, scene in _LATER_WAYS.items()}
+"""Aimed at after all others, in this order, so that the seeds of a campaign keep their aims."""
+WAYS: Mapping[Point, str] = {_point(text): scene for text, scene in _WAYS.items()} | LATER
 
 _CALLERS = {
     "Delivery.standing / standing": "operations cancelled",

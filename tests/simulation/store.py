@@ -56,6 +56,7 @@ WRITES = frozenset(
 )
 READS = frozenset(
     {
+        "claimants",
         "holder",
         "standing",
         "thread",

@@ -17,8 +17,9 @@ from stores.errors import (
 )
 from stores.rows import Admission, Claimed, Limits, NewRun
 from stores.sql.codec import dumps, dumps_opaque
-from stores.sql.postgres.calls import Call, Function, Rows
+from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import decided_of_json, run_of_json, text
+from stores.sql.postgres.conditions import HOMELESS, WAITING
 from stores.times import stamp
 
 _ADMIT = Function(
@@ -124,3 +125,18 @@ def claim(thread_id: str, epoch: int, *, now: int | None) -> Call:
         return None if said is None else Claimed(run_id, fence)
 
     return Call(_CLAIM, (thread_id, epoch, now), answer)
+
+
+MOST_CLAIMANTS = 8
+"""See `stores.sql.sqlite.admission`."""
+_CLAIMANTS = Query(
+    f"WITH head AS (SELECT home_epoch, portable AND {HOMELESS} AS anybody, assistant_id FROM rc.runs"
+    f" WHERE thread_id = $1 AND {WAITING}"
+    " AND NOT EXISTS (SELECT FROM rc.runs WHERE thread_id = $1 AND holds_thread) ORDER BY seq LIMIT 1)"
+    " SELECT epoch FROM head JOIN rc.workers ON state <> 'dead' AND (epoch = home_epoch OR (anybody"
+    " AND state = 'live' AND assistant_id = ANY (assistants))) ORDER BY epoch DESC LIMIT $2"
+)
+
+
+def claimants(thread_id: str) -> Call:
+    return Call(_CLAIMANTS, (thread_id, MOST_CLAIMANTS), lambda rows: [row[0] for row in rows])

@@ -66,7 +66,7 @@ def restore(own: Ownership, *, now: int | None) -> Call:
 
 
 _FINISH = Function(
-    "finish",
+    "finish_v2",
     (*("text", "text", "bigint", "bigint", "boolean"), *("text",) * 4, "boolean", "text", *("bigint",) * 3),
     f"said, children, next_home, {STANDING}",
 )
@@ -102,7 +102,7 @@ def finish(own: Ownership, outcome: Outcome, *, hold: bool = False, now: int | N
 
 
 _SETTLE = Function(
-    "settle",
+    "settle_v2",
     ("text", "text", "bigint", "bigint", "text", "text", "text", "bigint", "bigint", "bigint"),
     f"said, next_home, {STANDING}",
 )

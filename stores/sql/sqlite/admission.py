@@ -152,6 +152,27 @@ def claim(cx: sqlite3.Connection, thread_id: str, epoch: int, now: int) -> Claim
     return Claimed(run_id, fence)
 
 
+MOST_CLAIMANTS = 8
+"""Of many workers that know an assistant, so few are hinted: one of them claims, and the others' claims are
+in vain. Their ticks find what all of these miss."""
+
+
+def claimants(cx: sqlite3.Connection, thread_id: str) -> list[int]:
+    """The live workers that may claim the free thread for the head of its waiting line; the newest first,
+    at most MOST_CLAIMANTS. [] where it is held, or no run waits."""
+    rows = cx.execute(
+        f"WITH head AS (SELECT home_epoch, portable AND {HOMELESS} AS anybody, assistant_id"
+        f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {WAITING}"
+        " AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread AND holds_thread)"
+        " ORDER BY seq LIMIT 1)"
+        " SELECT epoch FROM head JOIN workers ON state <> 'dead' AND (epoch = home_epoch OR (anybody"
+        " AND state = 'live' AND assistant_id IN (SELECT value FROM json_each(assistants))))"
+        " ORDER BY epoch DESC LIMIT :most",
+        {"thread": thread_id, "most": MOST_CLAIMANTS},
+    )
+    return [epoch for (epoch,) in rows]
+
+
 def is_dead(cx: sqlite3.Connection, epoch: int) -> bool:
     """Buried, retired, or never registered."""
     alive = cx.execute("SELECT 1 FROM workers WHERE epoch = ? AND state <> 'dead'", (epoch,)).fetchone()

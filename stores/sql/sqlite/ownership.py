@@ -6,10 +6,10 @@ import sqlite3
 from typing import Any
 
 from stores.errors import StaleFence
-from stores.rows import Decision, Finish, Json, Outcome, Ownership, Started
+from stores.rows import ANY_WORKER, Decision, Finish, Json, Outcome, Ownership, Started
 from stores.sql.codec import DECISION_COLUMNS, OPEN_STATUSES, decision_of, dumps, loads, storable
 from stores.sql.sqlite.admission import is_dead
-from stores.sql.sqlite.codec import IN_FLIGHT_RUNS, WAITING
+from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS, WAITING
 from stores.sql.sqlite.decisions import end_children, standing
 from stores.states import TERMINAL, CancelAction, RunStatus
 
@@ -188,7 +188,7 @@ def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
 
 
 def next_home(cx: sqlite3.Connection, thread_id: str) -> int | None:
-    """The home epoch of the head of the waiting line."""
+    """The home epoch of the head of the waiting line, or ANY_WORKER. See `Finish`."""
     return _after(cx, thread_id)[0]
 
 
@@ -216,10 +216,10 @@ def _values(cx: sqlite3.Connection, thread_id: str) -> Json:
 
 
 def _after(cx: sqlite3.Connection, thread_id: str) -> tuple[int | None, bool]:
-    """(the home epoch of who is next, does the thread carry interrupts), in one statement."""
+    """(`next_home`, does the thread carry interrupts), in one statement."""
     home, interrupted = cx.execute(
-        f"SELECT (SELECT home_epoch FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {WAITING}"
-        " ORDER BY seq LIMIT 1), EXISTS"
+        f"SELECT (SELECT CASE WHEN portable AND {HOMELESS} THEN {ANY_WORKER} ELSE home_epoch END"
+        f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {WAITING} ORDER BY seq LIMIT 1), EXISTS"
         " (SELECT 1 FROM threads WHERE thread_id = :thread AND interrupts IS NOT NULL)",
         {"thread": thread_id},
     ).fetchone()

@@ -6,7 +6,7 @@ import pytest
 
 from stores.base import CoordinationStore
 from stores.errors import EpochDead
-from stores.rows import Claimed, Ownership
+from stores.rows import ANY_WORKER, Claimed, Ownership
 from stores.states import RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
@@ -123,6 +123,63 @@ class WaitingLines(StoreCase):
         assert await store.claim("t", epoch=knows) == Claimed(run_id, 2), "the first answer may be lost"
         row = await row_of(store, run_id)
         assert (row.owner_epoch, row.home_epoch) == (knows, knows)
+
+    @pytest.mark.parametrize("home", ["dead", "none", "missing"])
+    async def test_next_home_of_a_portable_head_without_a_live_home_is_any_worker(
+        self, store: CoordinationStore, me: int, peer: int, home: str
+    ) -> None:
+        """Both by `finish` and by `settle`, and also when the answer is asked for again."""
+        knows = await store.register(new_worker(assistants=("agent",)))
+        own = await running(store, me)
+        line = [await waiting(store, peer, portable=True, assistant_id="agent") for _ in range(2)]
+        if home == "dead":
+            await buried(store, peer, by=me)
+        else:
+            epoch = None if home == "none" else 4711
+            for run_id in line:
+                sql_of(store)("UPDATE runs SET home_epoch = ? WHERE run_id = ?", epoch, run_id)
+        assert (await store.finish(own, SUCCESS)).next_home == ANY_WORKER
+        assert (await store.finish(own, SUCCESS)).next_home == ANY_WORKER
+        claimed = await store.claim("t", epoch=knows)
+        assert claimed == Claimed(line[0], 2)
+        await cancel(store, line[0])
+        own = Ownership(line[0], "t", knows, 2)
+        assert (await store.settle(own, ENDED)).next_home == ANY_WORKER
+        assert await store.claim("t", epoch=knows) == Claimed(line[1], 3)
+        assert (await store.finish(Ownership(line[1], "t", knows, 3), SUCCESS)).next_home is None
+
+    async def test_a_handed_over_line_has_any_worker_as_next_home(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        own = await running(store, me)
+        run_id = await waiting(store, peer, portable=True, assistant_id="agent")
+        assert [run.run_id for run in await store.drain(peer)] == [run_id]
+        assert (await store.finish(own, SUCCESS)).next_home == ANY_WORKER
+
+    async def test_claimants_are_the_live_workers_that_may_claim_for_the_head(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        knows, leaves, other = [
+            await store.register(new_worker(assistants=(name,))) for name in ("agent", "agent", "other")
+        ]
+        await store.drain(leaves)
+        own = await running(store, me)
+        assert await store.claimants("t") == [], "nobody waits"
+        first = await waiting(store, peer, portable=True, assistant_id="agent")
+        behind = await waiting(store, other)
+        assert await store.claimants("t") == [], "the thread is held"
+        await store.finish(own, SUCCESS)
+        assert await store.claimants("t") == [peer], "its home lives"
+        await store.drain(peer)
+        assert await store.claimants("t") == [knows]
+        late = await store.register(new_worker(assistants=("agent", "other")))
+        assert await store.claimants("t") == [late, knows], "the newest first"
+        await cancel(store, first)
+        assert await store.claimants("t") == [other]
+        await buried(store, other, by=me)
+        assert await store.claimants("t") == [], "it is not portable, and its home is dead"
+        await cancel(store, behind)
+        assert await store.claimants("t") == []
 
     async def test_who_leaves_takes_nobody_over(self, store: CoordinationStore, me: int, peer: int) -> None:
         """Neither does its tick name the thread: it would try again and again."""

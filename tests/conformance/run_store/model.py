@@ -117,7 +117,9 @@ class Model:
             run.seq, run.not_before = self.threads[thread].seq, None
 
     def next_home(self, thread: str) -> int | None:
-        return next((run.home for run in self.line(thread)), None)
+        for head in self.line(thread):
+            return 0 if head.portable and not self.alive(head.home) else head.home
+        return None
 
     def mine(self, own: Own) -> Run | None:
         run = self.runs.get(own.run_id)

@@ -96,8 +96,8 @@ END $$;
 
 -- Decide (unless somebody did) and settle; `_hold` only decides. `said`: 'written', with how it stands;
 -- 'stands' = mine, and not written: a rollback was decided first and waits for `settle`, or it was settled
--- before; 'lost'. `next_home`: of the head of the waiting line.
-CREATE OR REPLACE FUNCTION rc.finish(
+-- before; 'lost'. `next_home`: see `next_worker`.
+CREATE OR REPLACE FUNCTION rc.finish_v2(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _hold boolean, _status text, _error text,
     _result text, _values text, _paused boolean, _interrupts text, _delivered_at bigint, _stopped_at bigint,
     _now bigint,
@@ -148,12 +148,12 @@ BEGIN
         END IF;
     END IF;
     IF said = 'written' OR (stands).settled_at IS NOT NULL THEN
-        next_home := rc.next_home(_thread_id);
+        next_home := rc.next_worker(_thread_id);
     END IF;
 END $$;
 
 -- Free the thread of a run that was decided. `_values`: what `restore` answered.
-CREATE OR REPLACE FUNCTION rc.settle(
+CREATE OR REPLACE FUNCTION rc.settle_v2(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
     _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,
     OUT said text, OUT stands rc.standing, OUT next_home bigint
@@ -185,7 +185,7 @@ BEGIN
         END IF;
     END IF;
     IF said = 'written' OR (stands).settled_at IS NOT NULL THEN
-        next_home := rc.next_home(_thread_id);
+        next_home := rc.next_worker(_thread_id);
     END IF;
 END $$;
 
@@ -196,6 +196,19 @@ LANGUAGE sql IMMUTABLE AS $$
                  AND _state IN ('live', 'draining') THEN 'stands' ELSE 'lost' END
 $$;
 
+-- The home of the head of the waiting line; 0 = the head is portable and has no live home, so that any worker
+-- that knows its assistant may claim; null = no run waits.
+CREATE OR REPLACE FUNCTION rc.next_worker(_thread_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
+    SELECT CASE WHEN portable AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
+                THEN 0 ELSE home_epoch END FROM rc.runs
+    WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
+      AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)
+      AND not_before IS NULL
+    ORDER BY seq LIMIT 1
+$$;
+
+-- For workers of versions to which 0 means nothing: as `finish_v2` and `settle_v2`, with the bare home of the
+-- head of the line in `next_home`.
 CREATE OR REPLACE FUNCTION rc.next_home(_thread_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
     SELECT home_epoch FROM rc.runs
     WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
@@ -203,6 +216,33 @@ CREATE OR REPLACE FUNCTION rc.next_home(_thread_id text) RETURNS bigint LANGUAGE
       AND not_before IS NULL
     ORDER BY seq LIMIT 1
 $$;
+
+CREATE OR REPLACE FUNCTION rc.finish(
+    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _hold boolean, _status text, _error text,
+    _result text, _values text, _paused boolean, _interrupts text, _delivered_at bigint, _stopped_at bigint,
+    _now bigint,
+    OUT said text, OUT stands rc.standing, OUT next_home bigint, OUT children json
+) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT f.said, f.next_home, f.children INTO said, next_home, children
+        FROM rc.finish_v2(_run_id, _thread_id, _epoch, _fence, _hold, _status, _error, _result, _values, _paused,
+                          _interrupts, _delivered_at, _stopped_at, _now) f;
+    stands := rc.stands(_run_id);
+    next_home := CASE WHEN next_home IS NOT NULL THEN rc.next_home(_thread_id) END;
+END $$;
+
+CREATE OR REPLACE FUNCTION rc.settle(
+    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
+    _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,
+    OUT said text, OUT stands rc.standing, OUT next_home bigint
+) LANGUAGE plpgsql AS $$
+BEGIN
+    SELECT s.said, s.next_home INTO said, next_home
+        FROM rc.settle_v2(_run_id, _thread_id, _epoch, _fence, _error, _values, _rollback_state, _delivered_at,
+                          _stopped_at, _now) s;
+    stands := rc.stands(_run_id);
+    next_home := CASE WHEN next_home IS NOT NULL THEN rc.next_home(_thread_id) END;
+END $$;
 
 -- Take a newer fence on a thread that the run still holds. Asked again with the old one, it answers the
 -- newer one. Null = lost.

@@ -132,7 +132,7 @@ BEGIN
 END $$;
 
 -- Settle a success that nobody has decided otherwise, or only decide it (`_hold`). Of several for one run the first.
-CREATE OR REPLACE FUNCTION rc.finish_many(
+CREATE OR REPLACE FUNCTION rc.finish_v2_many(
     _run_id text[], _thread_id text[], _epoch bigint[], _fence bigint[], _hold boolean[], _status text[],
     _error text[], _result text[], _values text[], _paused boolean[], _interrupts text[], _delivered_at bigint[],
     _stopped_at bigint[], _now bigint[]
@@ -164,7 +164,7 @@ BEGIN
     RETURNING asked.place, 'written',
         (r.run_id, r.thread_id, r.status, settled_at, owner_epoch, home_epoch, r.fence, cancel_action, cancel_cause,
          cancel_reason, cancel_actor, r.error)::rc.standing,
-        rc.next_home(r.thread_id), NULL::json;
+        rc.next_worker(r.thread_id), NULL::json;
     -- A run that these locked when it was open, and that has ended, has been ended here.
     UPDATE rc.threads t SET "values" = COALESCE(asked."values", t."values"), interrupts = asked.interrupts,
         state_updated_at = CASE WHEN asked."values" IS NOT NULL THEN v_now ELSE state_updated_at END, updated_at = v_now
@@ -173,4 +173,20 @@ BEGIN
     JOIN rc.runs r ON r.run_id = asked.run_id AND r.status = 'success' AND r.fence = asked.fence
     WHERE t.thread_id = asked.thread_id AND asked.place = array_position(_run_id, asked.run_id) AND asked.run_id = ANY (v_locked) AND asked.fence > 0
       AND (asked."values" IS NOT NULL OR asked.interrupts IS NOT NULL OR t.interrupts IS NOT NULL);
+END $$;
+
+-- For workers of versions before `finish_v2`.
+CREATE OR REPLACE FUNCTION rc.finish_many(
+    _run_id text[], _thread_id text[], _epoch bigint[], _fence bigint[], _hold boolean[], _status text[],
+    _error text[], _result text[], _values text[], _paused boolean[], _interrupts text[], _delivered_at bigint[],
+    _stopped_at bigint[], _now bigint[]
+) RETURNS TABLE (place bigint, said text, stands rc.standing, next_home bigint, children json)
+LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    SELECT f.place, f.said, f.stands, CASE WHEN f.next_home IS NOT NULL THEN rc.next_home((f.stands).thread_id) END,
+        f.children
+    FROM rc.finish_v2_many(_run_id, _thread_id, _epoch, _fence, _hold, _status, _error, _result, _values, _paused,
+                           _interrupts, _delivered_at, _stopped_at, _now) f;
 END $$;
