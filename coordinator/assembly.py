@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 from coordinator.assistants.decorator import Agents
@@ -49,7 +49,7 @@ from stores.base import CoordinationStore, ForgettingStore
 from stores.event_loop import HomeLoop
 from stores.outbox import Outbox
 from stores.pruning import Retention
-from stores.rows import Limits, Ownership
+from stores.rows import Limits, Orphan, Ownership
 
 _QUICK_POLL = 0.02  # s; first look of a waiter to whom no hint can come
 
@@ -97,6 +97,7 @@ class Assembly:
         )
         self.worker.on_registered, self.worker.on_fenced = self._registered, self._fenced
         self.worker.gone = self._gone
+        self.worker.on_ended = self._ended
         self.outbox = Outbox(settings.outbox_limit, self.worker.check)
         self.line.take_over = self._take_over
         self.executor: TrackingExecutor | None = None
@@ -374,6 +375,9 @@ class Assembly:
             self.settlement.lose(entry, why)
         self.outbox.weed()
         self.loops.register_anew()
+
+    def _ended(self, orphans: Sequence[Orphan]) -> None:
+        self.reaper.hint_at_children_of(orphans)
 
     async def _take_over(self, own: Ownership) -> bool:
         return await self.takeover.run(own)

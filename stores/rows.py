@@ -227,7 +227,8 @@ class WorkerRow:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A run that a sweep ended, or that it adopted so that its rollback can be finished."""
+    """A run that a sweep ended, or that it adopted so that its rollback can be finished. `children`: see
+    `Decision`."""
 
     run_id: str
     thread_id: str
@@ -236,6 +237,7 @@ class Orphan:
     adopted: Ownership | None = None
     rollback_ref: Json = None
     decided: bool = False
+    children: tuple[Decision, ...] = ()
 
 
 class HandedOver(NamedTuple):

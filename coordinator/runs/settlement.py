@@ -17,6 +17,7 @@ from coordinator.clock import Stamps
 from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreFull, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
+from coordinator.runs.children import hint_at_children
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.kept import Result
@@ -29,7 +30,7 @@ from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunForced, RunLost, RunSettled
 from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
 from stores.outbox import Outbox
-from stores.rows import Claimed, Decision, Finish, Outcome, Ownership
+from stores.rows import Claimed, Finish, Outcome, Ownership
 from stores.states import OPEN
 
 logger = logging.getLogger(__name__)
@@ -176,7 +177,7 @@ class Settlement:
         await self._write_unwritten(entry)
         finish, end = await self._finish(entry)
         if finish.decision is not None:
-            self._hint_at_children(finish.decision)
+            hint_at_children(self._notifier, finish.decision.children)
         if finish.undo:
             finish = await self._undo(entry, end)
         elif finish.lost and finish.decision is None:
@@ -211,7 +212,7 @@ class Settlement:
         )
         if decision is None:
             return
-        self._hint_at_children(decision)
+        hint_at_children(self._notifier, decision.children)
         if decision.elsewhere(epoch):
             self.hand_over(entry)
         elif decision.owner_epoch == epoch and not decision.settled:
@@ -220,14 +221,6 @@ class Settlement:
                 entry.unwritten = entry.unwritten or end
         if decision.status not in OPEN:
             record.status, record.error = decision.status, decision.error
-
-    def _hint_at_children(self, decision: Decision) -> None:
-        """Those that a run took along are decided over; their workers would find that at a tick."""
-        for child in decision.children:
-            if (home := child.worker) is not None:
-                signal = Signal(kind="cancel", thread_id=child.thread_id, run_id=child.run_id)
-                self._notifier.notify_worker(home, signal)
-            self._hint_at_children(child)
 
     async def _refence(self, entry: Entry) -> None:
         """The task did not stop: make its fence stale in the store before the thread is free."""
@@ -257,7 +250,7 @@ class Settlement:
             ),
         )
         if decision is not None:
-            self._hint_at_children(decision)
+            hint_at_children(self._notifier, decision.children)
 
     async def _finish(self, entry: Entry) -> tuple[Finish, Outcome]:
         """What the store answered, and what it was told."""

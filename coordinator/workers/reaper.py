@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from coordinator.assistants.undo import Undo
@@ -12,6 +12,7 @@ from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError, StaleFence, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
+from coordinator.runs.children import hint_at_children
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.latch import Latch
@@ -105,7 +106,13 @@ class Reaper:
             orphans = await self._store.sweep(by=me, error=error, before=before)
             self._swept.set()
             self.swept_at = self._clock()
+            self.hint_at_children_of(orphans)
             return orphans, [self._recover_soon(orphan) for orphan in orphans]
+
+    def hint_at_children_of(self, orphans: Iterable[Orphan]) -> None:
+        """Children of orphans that were ended may run anywhere."""
+        for orphan in orphans:
+            hint_at_children(self._notifier, orphan.children)
 
     def _recover_soon(self, orphan: Orphan) -> asyncio.Future[None]:
         """One that cannot be recovered now stands in nobody's way: it comes up again next time."""

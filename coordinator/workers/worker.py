@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Protocol
 
@@ -16,6 +16,7 @@ from coordinator.telemetry.events import WorkerFenced, WorkerRegistered
 from coordinator.workers.identity import new_worker
 from coordinator.workers.lease import TOO_LATE, Lease
 from stores.base import WorkerStore
+from stores.rows import Orphan
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +34,7 @@ class Worker:
 
     `assistants()` names those that it has, for its row. `on_registered(epoch)` starts what belongs to an
     epoch; `on_fenced(why)` drops every run, and `gone()` returns when the dropped ones have stopped: only
-    then a new epoch is asked for.
+    then a new epoch is asked for. `on_ended(orphans)`: what was left of an epoch has ended with it.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Worker:
         self.drain_event = asyncio.Event()
         self.on_registered: Callable[[int], Awaitable[None]] = _nothing
         self.on_fenced: Callable[[str], None] = logger.debug
+        self.on_ended: Callable[[Sequence[Orphan]], None] = logger.debug
         self.gone: Callable[[], Awaitable[None]] = _no_runs
 
     @property
@@ -177,7 +179,7 @@ class Worker:
 
     async def _sign_off(self, epoch: int) -> None:
         try:
-            await self._store.retire(epoch)
+            self.on_ended(await self._store.retire(epoch))
         except CoordinatorError as error:
             logger.warning("Worker epoch %d could not sign off; its peers will bury it: %s", epoch, error)
 

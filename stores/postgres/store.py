@@ -257,7 +257,8 @@ class PostgresStore(SQLTransactions):
 
         async def end(one: workers.Orphaned) -> None:
             async with room:
-                orphan, family = await self._write(workers.end_orphan, one, by, error)
+                orphan: Orphan | None = await self._write(workers.end_orphan, one, by, error)
+            family = () if orphan is None else orphan.children
             taken.update(child.run_id for child in family)
             for child in family:
                 if child.settled and child.run_id in epochs:

@@ -10,6 +10,7 @@ import pytest
 from coordinator import ParentEnded, RunManager, RunNotFound, RunStatus
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, running
+from tests.support.builders import buried
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
 
@@ -82,6 +83,49 @@ async def test_a_parent_whose_worker_leaves(team: list[RunManager], monkeypatch:
     assert await b.wait(child.run_id, timeout=20) is None
     assert await cause_of(b, child.run_id) == "parent"
     assert hints == [(b.epoch, child.run_id)], "its worker need not wait for a tick"
+
+
+async def test_children_of_a_dead_worker_hear_of_it_with_the_sweep_that_ends_their_parent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every generation on every worker. No tick helps: the loops stand still."""
+    async with team_of(3, tmp_path, lease_ttl=30.0) as (dies, reaps, other):
+        parent, _ = await running(dies, "t")
+        child, first = await running(reaps, "t2", parent_run_id=parent.run_id)
+        grandchild, _ = await running(other, "t3", parent_run_id=child.run_id)
+        great, third = await running(reaps, "t4", parent_run_id=grandchild.run_id)
+        for manager in (dies, reaps, other):
+            await manager._parts.loops.stop()
+        hints, notify = list[tuple[int, str | None]](), reaps._parts.notifier.notify_worker
+
+        def hint(epoch: int, signal: Signal) -> None:
+            hints.append((epoch, signal.run_id))
+            notify(epoch, signal)
+
+        monkeypatch.setattr(reaps._parts.notifier, "notify_worker", hint)
+        await buried(reaps._store, dies.epoch, by=reaps.epoch)
+        await reaps._parts.reaper.sweep()
+        async with asyncio.timeout(10):
+            await first.stopped.wait()
+            await third.stopped.wait()
+        assert {
+            (reaps.epoch, child.run_id),
+            (other.epoch, grandchild.run_id),
+            (reaps.epoch, great.run_id),
+        } <= {*hints}
+
+
+async def test_children_hear_of_it_with_the_end_of_their_parent_at_its_own_worker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that was paused past its lease ends the runs of its former epoch when it registers anew."""
+    async with team_of(2, tmp_path) as (paused, other):
+        parent, _ = await running(paused, "t")
+        child, _ = await running(other, "t2", parent_run_id=parent.run_id)
+        await other._parts.loops.stop()
+        hints = hints_of(paused, monkeypatch)
+        paused._parts.worker.fenced(paused.epoch, "the lease ended")
+        await wait_until(lambda: (other.epoch, child.run_id) in hints, description="its worker is hinted")
 
 
 async def test_a_parent_that_had_to_be_forced(tmp_path: Path) -> None:

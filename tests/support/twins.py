@@ -21,12 +21,12 @@ from stores.errors import CoordinatorError
 from stores.memory import MemoryStore
 from stores.postgres import PostgresStore
 from stores.pruning import PruneStep
-from stores.rows import Admission, Decision, Finish, Tick, Transition, WorkerRow
+from stores.rows import Admission, Decision, Finish, Orphan, Tick, Transition, WorkerRow
 from stores.sql.codec import dumps
 from stores.sql.postgres.codec import plain
 from stores.sql.tables import TABLES, Table
 
-UNORDERED = frozenset({"drain", "sweep", "retire", "expire_threads", "claim_webhooks", "revive_webhooks"})
+UNORDERED = frozenset({"drain", "expire_threads", "claim_webhooks", "revive_webhooks"})
 """What they answer is a set: one statement says in no order what it has changed."""
 ITS_OWN = frozenset({("workers", "proof"), ("transitions", "id"), ("runs", "rollback_ref")})
 """Columns that are an engine's own: what proves that a worker is dead, the numbers of rows, and how what a
@@ -145,6 +145,12 @@ def _comparable_columns(table: Table, row: Iterable[tuple[str, Any]]) -> Iterato
 
 def comparable(name: str, answer: Any) -> Any:  # noqa: PLR0911 - one case for each kind of answer
     """What of an answer is the same on every engine."""
+    if name in ("sweep", "retire"):
+        orphans = [
+            replace(orphan, children=tuple(sorted(orphan.children)))
+            for orphan in cast("list[Orphan]", answer)
+        ]
+        return sorted(orphans, key=repr)
     if name in UNORDERED:
         return sorted(answer, key=repr)
     if name == "workers":

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import NamedTuple
 
-from stores.rows import AskedToDrain, Decision, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.rows import AskedToDrain, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import loads
 from stores.sql.postgres.calls import Call, Function, Query, Row, Rows, nothing, scalar
 from stores.sql.postgres.codec import children_of, text, with_saved
@@ -121,8 +121,7 @@ _END = Function(
 
 
 def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) -> Call:
-    """(the orphan, whom it has taken along); the orphan is None where somebody else was faster, or there is
-    nobody to adopt it."""
+    """The orphan; None where somebody else was faster, or there is nobody to adopt it."""
     args = (
         found.run_id,
         found.thread_id,
@@ -134,16 +133,23 @@ def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) 
         now,
     )
 
-    def answer(rows: Rows) -> tuple[Orphan | None, tuple[Decision, ...]]:
+    def answer(rows: Rows) -> Orphan | None:
         said, status, fence, decided, children = rows[0]
         if said is None:
-            return None, ()
-        orphan = Orphan(found.run_id, found.thread_id, RunStatus.stored(status), found.epoch, decided=decided)
+            return None
+        orphan = Orphan(
+            found.run_id,
+            found.thread_id,
+            RunStatus.stored(status),
+            found.epoch,
+            decided=decided,
+            children=children_of(children),
+        )
         if said == "ended":
-            return orphan, children_of(children)
+            return orphan
         own = Ownership(found.run_id, found.thread_id, by or 0, fence)
         ref = None if found.ref is None else found.ref[0]
-        return replace(orphan, adopted=own, rollback_ref=ref), ()
+        return replace(orphan, adopted=own, rollback_ref=ref)
 
     return Call(_END, args, answer)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stores.errors import StoreInUse
-from stores.rows import AskedToDrain, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.rows import AskedToDrain, Decision, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
 from stores.sql.readable import readable
 from stores.sql.sqlite.admission import is_dead
@@ -226,8 +226,10 @@ def _end_all(
                     Orphan(run.run_id, run.thread_id, status, run.epoch, own, ref[0], decided=True)
                 )
         else:
-            final = _end(cx, run.run_id, error, run.epoch, undo=run.undo, now=now)
-            orphans.append(Orphan(run.run_id, run.thread_id, final, run.epoch, decided=run.decided))
+            final, children = _end(cx, run.run_id, error, run.epoch, undo=run.undo, now=now)
+            orphans.append(
+                Orphan(run.run_id, run.thread_id, final, run.epoch, decided=run.decided, children=children)
+            )
     return orphans
 
 
@@ -315,7 +317,7 @@ def readopt(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
 
 def _end(
     cx: sqlite3.Connection, run_id: str, error: str, epoch: int | None, *, undo: bool, now: int
-) -> RunStatus:
+) -> tuple[RunStatus, tuple[Decision, ...]]:
     row = cx.execute(
         "UPDATE runs SET"
         f" cancel_cause = CASE WHEN status IN {OPEN_STATUSES} THEN :cause ELSE cancel_cause END,"
@@ -335,8 +337,7 @@ def _end(
         },
     ).fetchone()
     status = RunStatus.stored(row[0])
-    end_children(cx, run_id, status, now)
-    return status
+    return status, end_children(cx, run_id, status, now)
 
 
 _WORKER_COLUMNS = (

@@ -273,6 +273,23 @@ class Children(StoreCase):
         await store.finish(parent, SUCCESS)
         assert {end[0] for end in await self.ends(store, family)} == {"running", "pending"}
 
+    @pytest.mark.parametrize("how", ["sweep", "retire"])
+    async def test_an_ended_orphan_names_the_children_that_it_took_along(
+        self, store: CoordinationStore, me: int, peer: int, how: str
+    ) -> None:
+        """Of every generation, so that their workers can be hinted."""
+        parent, family = await self.family(store, peer, me)
+        if how == "sweep":
+            await buried(store, peer, by=me)
+        orphans = await (store.sweep(by=me, error="gone") if how == "sweep" else store.retire(peer))
+        named = {child.run_id: child for orphan in orphans for child in orphan.children}
+        assert set(named) == set(family)
+        assert {child.cause for child in named.values()} == {Cause.parent}
+        (ended,) = [orphan for orphan in orphans if orphan.run_id == parent.run_id]
+        assert {child.run_id for child in ended.children} == set(family)
+        child = named[family[0]]
+        assert (child.worker, child.settled) == (me, False)
+
     @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
     async def test_who_takes_the_place_of_its_parent_is_nobodys_child(
         self, store: CoordinationStore, me: int, peer: int, strategy: str
