@@ -11,6 +11,7 @@ from typing import Any
 
 from bench import (
     cancel,
+    deaths,
     events,
     gateway,
     gateway_start,
@@ -39,6 +40,7 @@ BENCHES: dict[str, Bench] = {
     "history": history.run,
     "pauses": pauses.run,
     "lines": lines.run,
+    "deaths": deaths.run,
 }
 
 

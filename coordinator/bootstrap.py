@@ -84,6 +84,7 @@ def _postgres(url: str, settings: Settings, *, migrate: bool) -> CoordinationSto
 def _postgres_options(settings: Settings) -> Options:
     """Raises ValueError."""
     from stores.postgres import Options
+    from stores.postgres.host_gate import folder_of
 
     return Options(
         schema=settings.postgres_schema,
@@ -91,6 +92,7 @@ def _postgres_options(settings: Settings) -> Options:
         statement_cache=settings.postgres_statement_cache,
         busy_timeout=settings.busy_timeout,
         away_timeout=settings.postgres_away,
+        host_gate=folder_of(settings.postgres_host_gate),
     )
 
 

@@ -46,6 +46,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Prepared statements a connection keeps; 0 behind a pooler in transaction mode",
     )
+    postgres_host_gate: str = Field(
+        default="auto",
+        min_length=1,
+        description="Folder of the file by which workers on one host prove that they live: auto = one of this"
+        " user in the temporary directory; off = none, then a dead worker is found when its lease has ended",
+    )
     postgres_away: float = Field(
         default=5.0, gt=0, description="How long a call looks for a server that is away"
     )

@@ -281,6 +281,11 @@ class WorkerStore(Protocol):
         """Does the operating system prove that the peer's process is gone? False = cannot tell."""
         ...
 
+    def proven_alive(self, peer: WorkerRow) -> bool:
+        """Does it prove that the peer's process is there? Whether that does anything it cannot tell. False =
+        cannot tell."""
+        ...
+
 
 class Heart(Protocol):
     """Renews leases from a thread of its own, over a connection of its own. Blocks; no event loop."""

@@ -23,6 +23,7 @@ from stores.errors import StoreRefused, StoreUnavailable
 from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
+from stores.life_proofs import LifeProofs
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import contains, decisions, inspection, schema, workers
 from stores.sql.sqlite.durability import make_durable
@@ -298,9 +299,12 @@ class SQLiteStore(SQLTransactions):
         return ended
 
     def proven_dead(self, peer: WorkerRow) -> bool:
-        """The peer's process does not hold its byte of this very gate file: see `FileGate.proves_death`."""
         gate = self._gate
-        return gate is not None and peer.proof == gate.token and gate.proves_death(peer.epoch, peer.pid)
+        return gate is not None and LifeProofs(gate, gate.token).dead(peer)
+
+    def proven_alive(self, peer: WorkerRow) -> bool:
+        gate = self._gate
+        return gate is not None and LifeProofs(gate, gate.token).alive(peer)
 
     def heart(self) -> SQLiteHeart:
         """For the heartbeat's thread: see `stores.base.HeartStore`. Raises StoreReplaced."""

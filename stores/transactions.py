@@ -179,6 +179,9 @@ class SQLTransactions(RunStore):
     def proven_dead(self, peer: WorkerRow) -> bool:
         return False
 
+    def proven_alive(self, peer: WorkerRow) -> bool:
+        return False
+
     # -- webhooks
 
     async def next_webhook(self) -> float | None:

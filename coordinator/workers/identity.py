@@ -7,11 +7,9 @@ import socket
 import uuid
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 
+from stores.host import boot_id
 from stores.rows import NewWorker
-
-_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 @cache
@@ -20,14 +18,6 @@ def program_version() -> str:
         return version("run-coordinator")
     except PackageNotFoundError:
         return "unknown"
-
-
-def boot_id() -> str:
-    """Differs after each boot; shared by the containers of one machine. "" where unknown."""
-    try:
-        return _BOOT_ID.read_text(encoding="ascii").strip()
-    except OSError:
-        return ""
 
 
 def new_worker(ttl: float, assistants: tuple[str, ...] = ()) -> NewWorker:

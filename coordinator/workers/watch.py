@@ -89,7 +89,7 @@ class Watch:
         for thread_id in tick.free_threads:
             await self._apart(self._line.claim(thread_id), f"thread {thread_id!r}")
 
-    async def _apart(self, step: Awaitable[None], about: str) -> None:
+    async def _apart(self, step: Awaitable[object], about: str) -> None:
         """One step of a tick. The first failure of each run and thread is logged."""
         try:
             await step

@@ -12,13 +12,15 @@ class Options:
     """`schema`: where the tables are. `connections`: how many a store has for what may have to wait; batches,
     cancels and the heartbeat have their own besides. `statement_cache=0`: a pooler in transaction mode stands
     in between that knows no prepared statements; then the time-outs of the server are the role's to set.
-    `busy_timeout` (s) bounds what waits for a lock or a connection, `away_timeout` what finds no server."""
+    `busy_timeout` (s) bounds what waits for a lock or a connection, `away_timeout` what finds no server.
+    `host_gate`: the folder of a file by which workers of this host prove that they live; None = no proof."""
 
     schema: str = "coordinator"
     connections: int = 10
     statement_cache: int = 200
     busy_timeout: float = 30.0
     away_timeout: float = 5.0
+    host_gate: str | None = None
 
     def __post_init__(self) -> None:
         if SCHEMA_NAME.fullmatch(self.schema) is None:

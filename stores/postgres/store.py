@@ -20,9 +20,10 @@ from stores.postgres.batches import Lane
 from stores.postgres.connections import CONNECT_WITHIN, Connections, session_settings
 from stores.postgres.faults import fault_of
 from stores.postgres.heart import PostgresHeart
+from stores.postgres.host_gate import HostGate, open_host_gate
 from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
-from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick
+from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick, WorkerRow
 from stores.sql.postgres import inspection, schema, threads, workers
 from stores.sql.postgres.calls import Call, Function
 from stores.sql.postgres.statements import POSTGRES
@@ -68,6 +69,7 @@ class PostgresStore(SQLTransactions):
         self._calls = set[asyncio.Task[Any]]()
         self._admitting: dict[str, asyncio.Future[Admission]] = {}
         self._unknown: dict[str, NewRun] = {}
+        self._host_gate: HostGate | None = None
         self._open = False
 
     def _pool(self, size: int, longest: float, name: str) -> Connections:
@@ -96,6 +98,7 @@ class PostgresStore(SQLTransactions):
                 await self._check_and_migrate()
                 for pool in (self._waiting, self._batches, self._urgent):
                     await pool.open()
+                self._host_gate = open_host_gate(self._options.host_gate)
             except BaseException:
                 await self._close()
                 raise
@@ -150,8 +153,13 @@ class PostgresStore(SQLTransactions):
             await lane.drained()
         if self._calls:
             await asyncio.wait(self._calls)
-        for pool in (self._waiting, self._batches, self._urgent):
-            await pool.aclose()
+        try:
+            for pool in (self._waiting, self._batches, self._urgent):
+                await pool.aclose()
+        finally:
+            host, self._host_gate = self._host_gate, None
+            if host is not None:
+                host.release()
 
     # -- calls
 
@@ -232,10 +240,28 @@ class PostgresStore(SQLTransactions):
         return await super().withdraw(run_id, epoch=epoch)
 
     async def register(self, worker: NewWorker) -> int:
-        return await super().register(replace(worker, proof=secrets.token_hex(8)))
+        """Its proof of life holds before the row can be seen. Sent again with the same proof, it answers the
+        same epoch."""
+        host = self._host_gate
+        byte = None if host is None else host.begin()
+        proof = secrets.token_hex(8) if host is None or byte is None else host.proofs.of(byte)
+        outcome = self._send(workers.register(replace(worker, proof=proof), now=self._now()))
+
+        def over(_: asyncio.Future[int]) -> None:
+            if not outcome.cancelled() and outcome.exception() is None:
+                self._registered[outcome.result()] = worker.worker_id
+                if host is not None and byte is not None:
+                    host.registered(outcome.result(), byte)
+            elif host is not None and byte is not None:
+                host.end(byte)  # an epoch that was issued all the same is nobody's, and buried at once
+
+        outcome.add_done_callback(over)
+        return await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
 
     async def retire(self, epoch: int) -> list[Orphan]:
         await self._write(workers.retire, epoch, self._registered.get(epoch))
+        if self._host_gate is not None:
+            self._host_gate.retired(epoch)
         found = await self._write(workers.orphaned, only=epoch)
         return await self._end_all(found, None, f"Worker epoch {epoch} shut down before this run finished")
 
@@ -303,6 +329,12 @@ class PostgresStore(SQLTransactions):
                 return found
 
     # -- beside the calls
+
+    def proven_dead(self, peer: WorkerRow) -> bool:
+        return self._host_gate is not None and self._host_gate.proofs.dead(peer)
+
+    def proven_alive(self, peer: WorkerRow) -> bool:
+        return self._host_gate is not None and self._host_gate.proofs.alive(peer)
 
     def heart(self) -> PostgresHeart:
         """For the heartbeat's thread: see `stores.base.HeartStore`."""

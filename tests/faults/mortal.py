@@ -92,6 +92,9 @@ class Mortal(SQLTransactions):
     def proven_dead(self, peer: WorkerRow) -> bool:
         return self._host in (None, peer.host) and super().proven_dead(peer)
 
+    def proven_alive(self, peer: WorkerRow) -> bool:
+        return self._host in (None, peer.host) and super().proven_alive(peer)
+
     async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
         admission = await super().admit(run, epoch=epoch, limits=limits)
         self._points.reach("admitted")

@@ -56,7 +56,7 @@ _KEPT = ("runs", "threads", "workers", "transitions", "test_saves", "test_burial
 
 
 class Postgres(Engine):
-    proves_death = False
+    proves_death = True
 
     def __init__(
         self, server: PostgresServer, thread: ThreadPoolExecutor, name: str, pool: asyncpg.Pool[Any]

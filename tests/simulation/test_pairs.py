@@ -63,7 +63,7 @@ def test_every_method_of_the_port_is_an_await_point() -> None:
         for name, method in vars(base).items()
         if not name.startswith("_") and inspect.isfunction(method)
     }
-    assert port - {"open", "aclose", "proven_dead"} <= WRITES | READS
+    assert port - {"open", "aclose", "proven_dead", "proven_alive"} <= WRITES | READS
 
 
 def test_every_way_leads_to_a_scene_and_every_exception_is_about_a_point() -> None:

@@ -55,6 +55,9 @@ class TwinStore:
     def proven_dead(self, peer: WorkerRow) -> bool:
         return self.tested.proven_dead(peer)
 
+    def proven_alive(self, peer: WorkerRow) -> bool:
+        return self.tested.proven_alive(peer)
+
     async def agrees(self, name: str, args: Any, kwargs: Any, mine: Any, error: Exception | None) -> None:
         """Make the call on the reference, which has to answer what `tested` has answered."""
         its, its_error = await answer_of(self.reference, name, args, kwargs)
