@@ -8,7 +8,9 @@ bounded time.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
+from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -21,9 +23,14 @@ from stores.sql.postgres.calls import Call, Rows
 from stores.sql.postgres.schema import named
 from stores.sql.postgres.server import ISOLATION
 
+logger = logging.getLogger(__name__)
+
 APPLICATION = "run-coordinator"
 CONNECT_WITHIN = 5.0  # s, for each server that was named
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # s, between two attempts
+_IDLE = 1.0  # s; a connection that was not used for longer is asked for a sign of life before it is used
+_ANSWER_WITHIN = 2.0  # s, which is how long that may take
+_CLOSE_WITHIN = 1.0  # s, once no call is under way
 _GRACE = 2.0  # s; the server's own time-outs speak first, for they say more
 
 
@@ -65,6 +72,10 @@ class Connections:
         self._size, self._longest, self._name = size, longest, name
         self._pool: asyncpg.Pool[Any] | None = None
         self._named: dict[str, str] = {}
+        self._under_way = 0
+        self._at_rest = asyncio.Event()
+        self._at_rest.set()
+        self._distrusted_at = float("-inf")
         self.calls = 0
 
     async def open(self) -> None:
@@ -83,13 +94,14 @@ class Connections:
         if pool is None:
             return
         try:
-            async with asyncio.timeout(self._longest):
-                await pool.close()
-        except TimeoutError:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._longest):
+                    await self._at_rest.wait()
+            with suppress(TimeoutError):  # servers need not be there to say goodbye to
+                async with asyncio.timeout(_CLOSE_WITHIN):
+                    await pool.close()
+        finally:
             pool.terminate()
-        except BaseException:
-            pool.terminate()
-            raise
 
     async def run(self, call: Call) -> Any:
         """Raises what the call's answer raises, StoreUnavailable, StoreRefused. A fence that is stale when
@@ -127,18 +139,65 @@ class Connections:
         if pool is None:
             raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
         self.calls += 1
-        cx = await self._acquire(pool, until)
+        self._under_way += 1
+        self._at_rest.clear()
         try:
-            return await cx.fetch(self._sql(sql), *args)
+            return await self._fetch(pool, sql, args, until)
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._at_rest.set()
+
+    async def _fetch(self, pool: asyncpg.Pool[Any], sql: str, args: tuple[Any, ...], until: float) -> Rows:
+        cx = await self._alive(pool, until)
+        try:
+            rows = await cx.fetch(self._sql(sql), *args)
         except TimeoutError:
             cx.terminate()  # to cancel the statement would be to wait for the same server
+            self._distrust()
             raise
         except Exception as error:
             if fault_of(error).kind is Kind.standby:
                 await pool.expire_connections()  # whoever else is connected there has the same to learn
             raise
+        else:
+            cx.touch()
+            return rows
         finally:
             await pool.release(cx)
+
+    async def _alive(self, pool: asyncpg.Pool[Any], until: float) -> Any:
+        """A connection that has answered a moment ago. The network may have forgotten one that was idle, and
+        then it has forgotten the others: a call that is sent on it would wait for its own bound."""
+        while True:
+            cx = await self._acquire(pool, until)
+            usable = False
+            try:
+                usable = cx.used_at > self._distrusted_at and (
+                    cx.idle_for() < _IDLE or await self._answers(cx)
+                )
+                if usable:
+                    return cx
+            finally:
+                if not usable:
+                    cx.terminate()
+                    await pool.release(cx)
+
+    async def _answers(self, cx: Any) -> bool:
+        try:
+            async with asyncio.timeout(_ANSWER_WITHIN):
+                await cx.execute("SELECT")
+        except Exception as error:  # noqa: BLE001 - whatever it is, another connection is to be had
+            logger.debug("A connection that was idle is given up: %r", error)
+            self._distrust()
+            return False
+        cx.touch()
+        return True
+
+    def _distrust(self) -> None:
+        """What has not answered since is not used again. Not `expire_connections`: that says goodbye to each,
+        and waits for a server that may not be there."""
+        self._distrusted_at = asyncio.get_running_loop().time()
 
     async def _acquire(self, pool: asyncpg.Pool[Any], until: float) -> Any:
         left = max(until - asyncio.get_running_loop().time(), 0.001)

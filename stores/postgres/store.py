@@ -154,8 +154,8 @@ class PostgresStore(SQLTransactions):
         if self._calls:
             await asyncio.wait(self._calls)
         try:
-            for pool in (self._waiting, self._batches, self._urgent):
-                await pool.aclose()
+            pools = (self._waiting, self._batches, self._urgent)
+            await asyncio.gather(*(pool.aclose() for pool in pools))
         finally:
             host, self._host_gate = self._host_gate, None
             if host is not None:

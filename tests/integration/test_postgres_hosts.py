@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
 
@@ -15,7 +18,8 @@ from coordinator.notifiers.postgres import PostgresNotifier
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.postgres.address import Address
-from tests.support.builders import admitted, new_worker
+from stores.postgres.hosts import SILENT_WITHIN
+from tests.support.builders import admitted, cancel, new_worker, running
 from tests.support.postgres import Database
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
@@ -136,6 +140,96 @@ async def test_refusal_of_one_host_says_more_than_the_silence_of_another(
         store = PostgresStore(url, Options(schema=hosts.schema), migrate=False)
         with pytest.raises(StoreRefused, match="does not let this role in"):
             await store.open()
+
+
+# ---- what the network forgets --------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def forgotten(database: Database) -> AsyncGenerator[tuple[PostgresStore, int, Proxy]]:
+    """A store, its epoch, and the network, which has forgotten all its connections after they were idle."""
+    async with database.worker() as (url, schema), database.proxied(url) as (proxy, through_it):
+        store = PostgresStore(through_it, Options(schema=schema), migrate=False)
+        await store.open()
+        try:
+            epoch = await store.register(new_worker())
+            own = await running(store, epoch, "ended")
+            await asyncio.gather(*(store.tick(epoch) for _ in range(2)), *(store.row("r") for _ in range(10)))
+            await cancel(store, own.run_id)
+            known = proxy.connections
+            await asyncio.sleep(IDLE)
+            proxy.black_hole(upto=known)
+            yield store, epoch, proxy
+        finally:
+            await store.aclose()
+
+
+IDLE = 1.2  # s; past what a connection is used again without a question
+
+
+async def test_cancel_after_the_network_forgot_the_connections_is_delayed_once(
+    shared_postgres: Database,
+) -> None:
+    async with forgotten(shared_postgres) as (store, epoch, _):
+        async with asyncio.timeout(15):
+            first, second = await running(store, epoch, "a"), await running(store, epoch, "b")
+            decision = await cancel(store, first.run_id)
+        assert decision is not None
+        assert decision.won, "made once: nothing was sent on a connection that is gone"
+        async with asyncio.timeout(4):  # the other connections of its pool were forgotten as well
+            await asyncio.gather(cancel(store, second.run_id), store.tick(epoch), store.standing("r"))
+
+
+async def test_reads_after_the_network_forgot_the_connections_are_delayed_once(
+    shared_postgres: Database,
+) -> None:
+    async with forgotten(shared_postgres) as (store, _, proxy):
+        async with asyncio.timeout(15):
+            await asyncio.gather(*(store.row("r") for _ in range(20)))
+        known = proxy.connections
+        await asyncio.gather(*(store.row("r") for _ in range(10)))
+        assert proxy.connections == known
+
+
+async def test_closing_does_not_wait_for_a_network_that_forgot_the_connections(
+    shared_postgres: Database,
+) -> None:
+    async with forgotten(shared_postgres) as (store, _, _proxy), asyncio.timeout(10):
+        await store.aclose()
+
+
+async def test_the_operating_system_is_asked_to_notice_lost_connections(shared_postgres: Database) -> None:
+    async with shared_postgres.worker() as (url, schema), shared_postgres.proxied(url) as (proxy, through_it):
+        store = PostgresStore(through_it, Options(schema=schema), migrate=False)
+        await store.open()
+        try:
+            await asyncio.gather(store.register(new_worker()), store.tick(1), store.row("r"))
+            ours = connections_to(proxy.port)
+            assert len(ours) >= 3
+            for mine in ours:
+                assert mine.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+                if option := getattr(socket, "TCP_USER_TIMEOUT", None):
+                    assert mine.getsockopt(socket.IPPROTO_TCP, option) == SILENT_WITHIN * 1000
+                mine.close()
+        finally:
+            await store.aclose()
+
+
+def connections_to(port: int) -> list[socket.socket]:
+    """Of this process; each has to be closed."""
+    found: list[socket.socket] = []
+    for descriptor in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):
+            mine = socket.socket(fileno=os.dup(int(descriptor.name)))
+            try:
+                there = mine.getpeername() if mine.family == socket.AF_INET else None
+            except OSError:
+                there = None
+            if there == ("127.0.0.1", port):
+                found.append(mine)
+            else:
+                mine.close()
+    return found
 
 
 @pytest.mark.parametrize(

@@ -32,12 +32,17 @@ class Proxy:
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
-    def black_hole(self, *, only: int | None = None, spare: int | None = None) -> None:
+    def black_hole(
+        self, *, only: int | None = None, spare: int | None = None, upto: int | None = None
+    ) -> None:
         """Connections stand and new ones are accepted, but nothing passes. What is swallowed never comes.
 
-        Struck is `only` one of them, or all but the one to `spare`, numbered from 1 by arrival.
+        Struck is `only` one of them, or all but the one to `spare`, or those `upto` one, numbered from 1 by
+        arrival.
         """
-        self._is_hole = lambda number: number != spare and only in (None, number)
+        self._is_hole = lambda number: (
+            number != spare and only in (None, number) and (upto is None or number <= upto)
+        )
 
     def restore(self) -> None:
         self._is_hole = lambda _: False
