@@ -262,11 +262,11 @@ class Assembly:
             self.settings,
             jobs=self.jobs,
             standing=Standing(self.queries),
-            emitted_nothing=self._emitted_nothing,
+            emitted=self._emitted,
         )
 
-    def _emitted_nothing(self, run_id: str) -> bool:
-        return self.registry.entry(run_id) is not None and not self.events.emitted(run_id)
+    def _emitted(self, run_id: str) -> bool | None:
+        return None if self.registry.entry(run_id) is None else self.events.emitted(run_id)
 
     # -- what this worker owes the others
 
@@ -307,6 +307,7 @@ class Assembly:
             worker=self.worker,
             pacemaker=self.pacemaker,
             notifier=self.notifier,
+            event_log=self._event_log,
             watch=self.watch,
             reaper=self.reaper,
             executor=lambda: self.executor,

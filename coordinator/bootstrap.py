@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,6 +101,7 @@ class _Transport(NamedTuple):
     slots: SlotLock
     event_log: EventLog
     links: tuple[RedisLink, ...]
+    examine: Callable[[], Awaitable[str | None]] | None = None
 
     async def aclose(self) -> None:
         for link in self.links:
@@ -109,6 +110,15 @@ class _Transport(NamedTuple):
     async def answers(self) -> bool | None:
         """None where no Redis is configured."""
         return await self.links[0].ping() if self.links else None
+
+    async def trouble(self) -> str | None:
+        """Connect as workers do and try all that they use of Redis, on scratch keys and channels. Returns
+        what is refused first, for people; None = nothing, or no Redis is configured."""
+        for link in self.links:
+            while not await link.ping():  # it may be connecting
+                if link.away:
+                    return link.trouble or "it does not answer"
+        return None if self.examine is None else await self.examine()
 
 
 def _transport(url: str | None, store: str, settings: Settings) -> _Transport:
@@ -119,17 +129,17 @@ def _transport(url: str | None, store: str, settings: Settings) -> _Transport:
     from coordinator.event_logs.redis import RedisEventLog
     from coordinator.locks.redis import RedisSlotLock
     from coordinator.notifiers.redis import RedisNotifier
-    from coordinator.redis.link import RedisLink
+    from coordinator.redis.link import RedisLink, Use
 
     try:
         link = RedisLink(url, namespace=settings.namespace, budget=settings.admission_budget)
         # A megabyte of tokens must not stand before a cancel. It connects with the first event.
-        bulk = RedisLink(url, namespace=settings.namespace, budget=settings.event_budget)
+        bulk = RedisLink(url, namespace=settings.namespace, budget=settings.event_budget, use=Use.events)
     except ValueError as error:
         raise InvalidArgument("redis", str(error)) from None
     remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl)
     event_log = RedisEventLog(bulk, settings.event_log_ttl)
-    return _Transport(remote, RedisSlotLock(link), event_log, (link, bulk))
+    return _Transport(remote, RedisSlotLock(link), event_log, (link, bulk), remote.examine)
 
 
 def _notifier_without_redis(store: str, settings: Settings) -> Notifier:
@@ -205,6 +215,11 @@ class Observer:
     async def redis_answers(self) -> bool | None:
         """None where no Redis is configured."""
         return await self.transport.answers()
+
+    async def redis_trouble(self) -> str | None:
+        """Why workers could not use Redis; None = they can, or none is configured. Takes up to some
+        seconds."""
+        return await self.transport.trouble()
 
 
 @asynccontextmanager

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from enum import StrEnum
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -40,6 +40,16 @@ class Signal(BaseModel):
     kind: Literal["cancel", "claim", "settled"]
     thread_id: str | None = Field(default=None, max_length=255)
     run_id: str | None = Field(default=None, max_length=255)
+
+
+@runtime_checkable
+class Explaining(Protocol):
+    """A notifier or an event log that can say why it is away."""
+
+    @property
+    def trouble(self) -> str | None:
+        """For people; None = it is not away."""
+        ...
 
 
 class Wakeup(Protocol):

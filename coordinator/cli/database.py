@@ -25,12 +25,15 @@ def _inspectable(settings: Settings) -> InspectableStore:
 
 
 async def check(settings: Settings, *, as_json: bool) -> int:
-    """Failed: it is not sound or its schema is old. Unreachable: Redis was named and does not answer."""
+    """Failed: it is not sound or its schema is old. Unreachable: Redis was named and is of no use to
+    workers."""
     found = await _inspectable(settings).inspect()
     problems, warnings = problems_of(found), warnings_of(found)
     redis = await _redis(settings) if settings.redis and found.version == found.newest else None
-    if redis is False:
-        problems.append("Redis does not answer; runs go on in store-only mode, cancels take up to a tick")
+    if redis:
+        problems.append(
+            f"workers cannot use Redis as they need to: {redis}; what it refuses is done without it"
+        )
     if as_json:
         screen.show_document({"check": _document(settings, found, problems, warnings, redis)})
     else:
@@ -43,7 +46,7 @@ async def check(settings: Settings, *, as_json: bool) -> int:
             screen.show_lines(["ok"])
     if problems_of(found):
         return FAILED
-    return UNREACHABLE if redis is False else DONE
+    return UNREACHABLE if redis else DONE
 
 
 def problems_of(found: Inspection) -> list[str]:
@@ -72,13 +75,14 @@ def warnings_of(found: Inspection) -> list[str]:
     return warnings
 
 
-async def _redis(settings: Settings) -> bool | None:
+async def _redis(settings: Settings) -> str | None:
+    """None = not asked; "" = all that workers use of it is allowed; else what is not."""
     async with open_observer(settings) as seen:
-        return await seen.redis_answers()
+        return await seen.redis_trouble() or ""
 
 
 def _document(
-    settings: Settings, found: Inspection, problems: list[str], warnings: list[str], redis: bool | None
+    settings: Settings, found: Inspection, problems: list[str], warnings: list[str], redis: str | None
 ) -> Document:
     return {
         "store": settings.shown_store,
@@ -99,11 +103,12 @@ def _document(
         "size": found.size,
         "wal_size": found.wal_size,
         "disk_free": found.disk_free,
-        "redis": {None: None, True: "ok", False: "unreachable"}[redis],
+        "redis": redis and "unreachable" if redis != "" else "ok",
+        "redis_error": redis or None,
     }
 
 
-def _show(settings: Settings, found: Inspection, redis: bool | None) -> None:
+def _show(settings: Settings, found: Inspection, redis: str | None) -> None:
     by_status = ", ".join(f"{count} {status}" for status, count in found.runs.items())
     expired = f" ({found.workers_expired} with an expired lease)" if found.workers_expired else ""
     screen.show_pairs(
@@ -119,7 +124,7 @@ def _show(settings: Settings, found: Inspection, redis: bool | None) -> None:
             ("size", size(found.size)),
             ("write-ahead log", size(found.wal_size)),
             ("disk free", size(found.disk_free)),
-            ("redis", {None: None, True: "answers", False: "does not answer"}[redis]),
+            ("redis", redis if redis is None else redis or "workers can use it"),
         ]
     )
 

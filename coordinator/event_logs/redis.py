@@ -28,6 +28,10 @@ class RedisEventLog:
     def away(self) -> bool:
         return self._link.away
 
+    @property
+    def trouble(self) -> str | None:
+        return self._link.trouble
+
     async def returned(self) -> None:
         await self._link.returned()
 

@@ -31,7 +31,8 @@ _LONG_AGO = 5.0
 
 
 class Readers:
-    """Makes followers. `emitted_nothing(run_id)`: this worker has the run and knows that there is no log."""
+    """Makes followers. `emitted(run_id)`: did the run emit anything? None where this worker does not have
+    it."""
 
     def __init__(
         self,
@@ -41,10 +42,10 @@ class Readers:
         *,
         jobs: Jobs,
         standing: Standing,
-        emitted_nothing: Callable[[str], bool],
+        emitted: Callable[[str], bool | None],
     ) -> None:
         self.log, self.notifier, self.settings, self._jobs = log, notifier, settings, jobs
-        self.standing, self.emitted_nothing = standing, emitted_nothing
+        self.standing, self.emitted = standing, emitted
         self.closed = False
         self._pages: WeakValueDictionary[str, Pages] = WeakValueDictionary()
 
@@ -212,14 +213,15 @@ class Follower:
         """The run has settled and the log was read to its end, as far as it can be read."""
         cursor = self._cursor
         no_log = page is not None and page.top is None
-        nothing = not settled.started or self._readers.emitted_nothing(self.run_id)
+        emitted = self._readers.emitted(self.run_id)
+        nothing = not settled.started or emitted is False
         proven = cursor.closed or (no_log and nothing and cursor.position is None)
-        never_seen = no_log and cursor.position is None
+        never_seen = no_log and cursor.position is None and not emitted
         if not proven and cursor.complete and not never_seen and self._may_come(settled, page):
             await wakeup.wait(_PAUSE)
             return
         expired = no_log and time.time() - settled.at > self._readers.settings.event_log_ttl
-        if not proven and (page is None or expired or (no_log and cursor.position is not None)):
+        if not proven and (page is None or expired or (no_log and not never_seen)):
             self._told.append(cursor.gap(None))
         complete = proven and cursor.complete
         self._told.append(

@@ -20,6 +20,8 @@ from coordinator.signals import SignalReader, encode
 _log = logging.getLogger(__name__)
 
 _WATCH_LIMIT = 0.25
+_EXAMINED_WITHIN = 2.0
+_SCRATCH_THREAD = "probe"
 
 
 class _Watched:
@@ -61,6 +63,10 @@ class RedisNotifier:
     @property
     def connectivity(self) -> Connectivity:
         return self._connectivity
+
+    @property
+    def trouble(self) -> str | None:
+        return self._link.trouble or self._listener.trouble
 
     @property
     def rejected(self) -> int:
@@ -116,6 +122,16 @@ class RedisNotifier:
             if not watched.bells:
                 del self._watched[channel]
                 self._listener.remove(channel)
+
+    async def examine(self) -> str | None:
+        """Publish on a channel that is subscribed to. Returns why nothing arrives, for people; None = it
+        does."""
+        async with self.watch(_SCRATCH_THREAD) as wakeup:
+            self.notify_thread(_SCRATCH_THREAD, Signal(kind="settled"))
+            # A subscription that is confirmed only now wakes this as well.
+            if self.trouble is None and await wakeup.wait(_EXAMINED_WITHIN):
+                return None
+        return self.trouble or "what is published does not arrive"
 
     async def aclose(self) -> None:
         self._closed = True

@@ -16,6 +16,7 @@ from contextvars import Context
 from typing import Protocol
 
 from coordinator.redis.address import CONNECT_LIMIT, Address
+from coordinator.redis.refusals import RefusedError
 from coordinator.redis.resp import Reply
 from coordinator.redis.wire import Wire, open_wire
 
@@ -32,6 +33,10 @@ class Tenant(Protocol):
 
     async def greet(self, wire: Wire) -> None:
         """The first exchange. Raises where this server is of no use now. Limited in time by the tenant."""
+        ...
+
+    async def examine(self, wire: Wire) -> None:
+        """Asked for by `Keeper.examine_soon`. Raises where this server is of no use any more."""
         ...
 
     def on_up(self, wire: Wire) -> None: ...
@@ -60,7 +65,10 @@ class Keeper:
         self.wire: Wire | None = None
         """The greeted connection, if there is one."""
         self.away = False
+        self.trouble: str | None = None
+        """Why the circuit is open."""
         self.connects = 0
+        self._wake = asyncio.Event()
 
     def start(self) -> None:
         """Idempotent. Needs a running loop."""
@@ -81,6 +89,10 @@ class Keeper:
         """
         self.drop(why)
         self._open_circuit(why)
+
+    def examine_soon(self) -> None:
+        """Have the tenant examine the connection; it is replaced, as by `trip`, if that fails."""
+        self._wake.set()
 
     async def aclose(self) -> None:
         """Idempotent. Nothing is kept afterwards."""
@@ -105,12 +117,12 @@ class Keeper:
         try:
             wire = await self._connect()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt must come
-            self._open_circuit(f"{type(error).__name__}: {error}")
+            self._open_circuit(_words(error))
             return 0.0
         born = loop.time()
         try:
             self._close_circuit(wire)
-            await wire.wait_lost()
+            await self._until_lost(wire)
         finally:
             self.wire = None
             await wire.aclose()
@@ -119,6 +131,17 @@ class Keeper:
         if lived < _STABLE_AFTER:
             self._open_circuit(wire.why)
         return lived
+
+    async def _until_lost(self, wire: Wire) -> None:
+        self._wake.clear()
+        while not wire.lost:
+            await self._wake.wait()
+            self._wake.clear()
+            if not wire.lost:
+                try:
+                    await self._tenant.examine(wire)
+                except Exception as error:  # noqa: BLE001 - as in a greeting
+                    self.trip(_words(error))
 
     async def _connect(self) -> Wire:
         async with asyncio.timeout(CONNECT_LIMIT):
@@ -136,9 +159,11 @@ class Keeper:
 
     def _on_lost(self) -> None:
         self.wire = None
+        self._wake.set()
         self._tenant.on_lost()
 
     def _open_circuit(self, why: str) -> None:
+        self.trouble = why
         if self._trouble_since is None:
             self._trouble_since = asyncio.get_running_loop().time()
             _log.warning("Redis is away for the %s (%s): %s", self._subject, self._address.redacted, why)
@@ -151,6 +176,7 @@ class Keeper:
     def _close_circuit(self, wire: Wire) -> None:
         self.connects += 1
         self.away = False
+        self.trouble = None
         self.wire = wire
         if self._trouble_since is not None:
             lasted = asyncio.get_running_loop().time() - self._trouble_since
@@ -158,3 +184,7 @@ class Keeper:
             where = self._address.redacted
             _log.info("Redis is back for the %s (%s) after %.1f s", self._subject, where, lasted)
         self._tenant.on_up(wire)
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, RefusedError) else f"{type(error).__name__}: {error}"

@@ -4,7 +4,8 @@
     {ns}:{t:<t>}:resv        string: run id               {ns}:{w:<epoch>}:ctl      channel: abort channel
     {ns}:{t:<t>}:ev          channel: freed, log grown    {ns}:{g}:ctl              channel: to all workers
     {ns}:{t:<t>}:log:<run>   stream: the run's events     {ns}:{g}:workers          zset: epochs by expiry
-                                                          {ns}:{g}:probe            string: are writes taken?
+                                                          {ns}:{g}:probe:<n>        scratch of the greeting
+                                                          {ns}:{g<n>}:probe         the same, in other slots
 
 `<t>` is the thread's tag, `<run>` the run's, see `tag`. Every key has a TTL.
 """
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 PLAIN_ID = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 _NAMESPACE = re.compile(r"[A-Za-z0-9_.:-]{1,64}")
+PROBES = 16
 _HASHED = re.compile(r"h-[0-9a-f]{32}")
 
 
@@ -64,7 +66,10 @@ class Keys:
         self._thread = f"{namespace}:{{t:"
         self.broadcast = f"{namespace}:{{g}}:ctl".encode()
         self.workers = f"{namespace}:{{g}}:workers".encode()
-        self.probe = f"{namespace}:{{g}}:probe".encode()
+        # On a node of a Cluster some of so many hash tags always belong to another node.
+        self.probes = [f"{namespace}:{{g{number}}}:probe".encode() for number in range(PROBES)]
+        self.scratch = [f"{namespace}:{{g}}:probe:{number}".encode() for number in range(3)]
+        self.scratch_channel = f"{namespace}:{{g}}:probe".encode()
 
     def thread(self, thread_id: str) -> ThreadKeys:
         prefix = f"{self._thread}{tag(thread_id)}}}:".encode()

@@ -9,13 +9,24 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from enum import Enum
 
 from coordinator.redis.address import Address
 from coordinator.redis.calls import Call, CallQueue, LinkCounters
 from coordinator.redis.keeper import Keeper
 from coordinator.redis.keys import Keys
+from coordinator.redis.refusals import SUSPECT, UNFIT, RefusedError, code_of, explain
 from coordinator.redis.resp import Reply, ReplyError
-from coordinator.redis.scripts import SCRIPTS, Command, ping, probe
+from coordinator.redis.scripts import (
+    EVENTS,
+    HINTS,
+    Command,
+    ping,
+    probe,
+    probe_events,
+    probe_hints,
+    publish,
+)
 from coordinator.redis.wire import Wire
 
 _log = logging.getLogger(__name__)
@@ -26,18 +37,12 @@ QUEUE_LIMIT = 10_000
 _STALL = 0.05
 """Seconds by which a timer may be late before it says more about this process than about Redis."""
 
-_UNFIT = (
-    "BUSY",
-    "CLUSTERDOWN",
-    "LOADING",
-    "MASTERDOWN",
-    "MISCONF",
-    "NOAUTH",
-    "NOREPLICAS",
-    "OOM",
-    "READONLY",
-)
-"""Errors that concern the server and not the command."""
+
+class Use(Enum):
+    """What a link carries, and which scripts and permissions it needs for that."""
+
+    hints = "link"
+    events = "event link"
 
 
 class RedisLink:
@@ -46,16 +51,21 @@ class RedisLink:
     `call` and `post` never raise because Redis is away, slow or full. Away, they do no I/O.
     """
 
-    def __init__(self, url: str, *, namespace: str = "rc", budget: float = 0.25) -> None:
+    def __init__(
+        self, url: str, *, namespace: str = "rc", budget: float = 0.25, use: Use = Use.hints
+    ) -> None:
         self.address = Address(url)
         self.keys = Keys(namespace)
         self.budget = budget
-        self._keeper = Keeper(self.address, self, subject="link")
+        self._use = use
+        self._keeper = Keeper(self.address, self, subject=use.value)
         self._calls = CallQueue()
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
         self._pardoned = False
-        self._refusal = ""
+        self._greeting: Wire | None = None
+        self._suspected: dict[tuple[str, str], str] = {}
+        self._told: set[tuple[str, str]] = set()
         self._back = asyncio.Event()
         self._closed = False
 
@@ -70,6 +80,11 @@ class RedisLink:
     def away(self) -> bool:
         """The circuit is open (or the link closed): calls are answered at once, without I/O."""
         return self._keeper.away or self._closed
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the link is away, for people."""
+        return self._keeper.trouble
 
     async def returned(self) -> None:
         """Return when the circuit is closed; at once if it is closed now, or if `aclose` was called."""
@@ -160,17 +175,42 @@ class RedisLink:
     # ---- what the keeper tells (see `keeper.Tenant`) ---------------------------------------------------
 
     async def greet(self, wire: Wire) -> None:
-        """Load the scripts, then try a write. Too slow for the budget is not fit either."""
-        loop = asyncio.get_running_loop()
+        """Load the scripts, then try all that this link is used for. Too slow for the budget is unfit,
+        too."""
+        self._greeting = wire
+        self._suspected.clear()
+        try:
+            await self._probe(wire)
+        finally:
+            self._greeting = None
+
+    async def examine(self, wire: Wire) -> None:
+        """A call was refused: does that concern all calls? If not, it is logged, once for each kind of
+        call."""
+        suspected, self._suspected = self._suspected, {}
+        await self._probe(wire)
+        for call, text in suspected.items():
+            self._warn(call, text)
+
+    async def _probe(self, wire: Wire) -> None:
+        """Raises RefusedError where a command that this link needs is refused, or not answered in time."""
+        loop, keys = asyncio.get_running_loop(), self.keys
         deadline = loop.time() + self.budget
-        answer: asyncio.Future[Reply] = loop.create_future()
-        greeting = deque([Call(Command(None, script.load), None, deadline) for script in SCRIPTS])
-        greeting.append(Call(probe(self.keys.probe), answer, deadline))
-        self._refusal = "no answer to the greeting"
-        wire.send(self._calls.take_off(greeting))
+        scripts, script = (HINTS, probe_hints) if self._use is Use.hints else (EVENTS, probe_events)
+        commands = [probe(key) for key in keys.probes]
+        commands += [publish(keys.scratch_channel, b"probe"), script(keys.scratch, keys.scratch_channel)]
+        calls = deque(Call(Command(None, script.load, "script load"), None, deadline) for script in scripts)
+        checks = [Call(command, loop.create_future(), deadline) for command in commands]
+        calls.extend(checks)
+        wire.send(self._calls.take_off(calls))
         self._arm()
-        if await answer != b"OK":
-            raise ConnectionError(self._refusal)
+        for check in checks:
+            reply = None if check.future is None else await check.future
+            if isinstance(reply, ReplyError):
+                raise RefusedError(explain(reply))
+            if reply is None:
+                silent = f"no answer to the greeting within {self.budget * 1000:.0f} ms"
+                raise RefusedError(wire.why if wire.lost else silent)
 
     def on_up(self, wire: Wire) -> None:
         self._back.set()
@@ -200,7 +240,7 @@ class RedisLink:
 
     def _on_error(self, call: Call, error: ReplyError) -> None:
         source = call.command.with_source()
-        wire = self._keeper.wire
+        wire = self._keeper.wire or self._greeting
         if error.code == "NOSCRIPT" and source is not None and wire is not None:
             self.counters.reloaded += 1
             self._calls.inflight.append(call)
@@ -208,15 +248,19 @@ class RedisLink:
             return
         self.counters.failed += 1
         self.counters.refused += 1
-        self._refusal = error.text
         call.resolve(error)
-        _log.debug("Redis refused %s: %r", call.command.name, error.text)
-        if _concerns_server(error):
-            self._keeper.trip(error.text)
+        code = code_of(error)
+        if code in UNFIT:
+            self._keeper.trip(explain(error))
+        elif self._keeper.wire is None or call.command.name == "script load":
+            pass  # the greeting decides, and its reason is logged
+        elif code in SUSPECT:
+            self._suspected.setdefault((call.command.name, code), explain(error))
+            self._keeper.examine_soon()
+        else:
+            self._warn((call.command.name, code), explain(error))
 
-
-def _concerns_server(error: ReplyError) -> bool:
-    if error.code in _UNFIT:
-        return True
-    # Redis 6 wraps what a command in a script was told: "ERR Error running script …: -READONLY You can't …".
-    return error.code == "ERR" and any(f"-{code} " in error.text for code in _UNFIT)
+    def _warn(self, call: tuple[str, str], text: str) -> None:
+        level = logging.DEBUG if call in self._told else logging.WARNING
+        self._told.add(call)  # few: names of scripts times codes
+        _log.log(level, "Redis (%s) refuses %s: %s", self.address.redacted, call[0], text)

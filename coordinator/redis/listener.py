@@ -11,6 +11,7 @@ from typing import Protocol
 
 from coordinator.redis.address import Address
 from coordinator.redis.keeper import Keeper
+from coordinator.redis.refusals import RefusedError, explain
 from coordinator.redis.resp import Reply, ReplyError, pack
 from coordinator.redis.wire import Wire
 
@@ -61,6 +62,11 @@ class Listener:
     @property
     def away(self) -> bool:
         return self._keeper.away or self._closed
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it is away."""
+        return self._keeper.trouble
 
     @property
     def generation(self) -> int:
@@ -129,7 +135,10 @@ class Listener:
         async with asyncio.timeout(_GREETING_LIMIT):
             await self._greeted.wait()
         if wire.lost:
-            raise ConnectionError(self._refusal)
+            raise RefusedError(self._refusal)
+
+    async def examine(self, wire: Wire) -> None:
+        """The canary does."""
 
     def on_up(self, wire: Wire) -> None:
         self._audience.on_listening()
@@ -158,8 +167,8 @@ class Listener:
                     self._pings_unanswered = max(0, self._pings_unanswered - 1)
                     self._greeted.set()
                 case ReplyError():
-                    self._refusal = reply.text
-                    self._keeper.trip(reply.text)
+                    self._refusal = explain(reply)
+                    self._keeper.trip(self._refusal)
                     return
                 case _:
                     pass

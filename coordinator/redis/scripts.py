@@ -7,6 +7,7 @@ known was not run. Whatever a script answers is a hint (law 1).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha1
 
 from coordinator.redis.resp import pack, pack_parts
@@ -40,11 +41,12 @@ class Script:
 class Command:
     """One packed command: what `RedisLink` carries."""
 
-    __slots__ = ("_packed", "_script")
+    __slots__ = ("_packed", "_script", "_word")
 
-    def __init__(self, script: Script | None, packed: bytes) -> None:
+    def __init__(self, script: Script | None, packed: bytes, word: str = "command") -> None:
         self._script = script
         self._packed = packed
+        self._word = word
 
     def first_try(self) -> bytes:
         return self._packed if self._script is None else self._script.by_hash(self._packed)
@@ -55,7 +57,8 @@ class Command:
 
     @property
     def name(self) -> str:
-        return "command" if self._script is None else self._script.name
+        """For people: of the script, or of the plain command."""
+        return self._word if self._script is None else self._script.name
 
 
 _ADMIT = Script(
@@ -79,7 +82,11 @@ if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[2]) end
 local fence = redis.call('HGET', KEYS[1], 'fence')
 if fence and tonumber(fence) > tonumber(ARGV[3]) then return 0 end
 redis.call('HSET', KEYS[1], 'run', ARGV[1], 'epoch', ARGV[2], 'fence', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
+local expires = redis.pcall('PEXPIRE', KEYS[1], ARGV[4])
+if type(expires) == 'table' and expires.err then
+  redis.call('DEL', KEYS[1])
+  return expires
+end
 return 1
 """,
     keys=2,
@@ -117,8 +124,12 @@ _ENLIST = Script(
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 redis.call('ZADD', KEYS[1], now + ARGV[2], ARGV[1])
+local expires = redis.pcall('PEXPIRE', KEYS[1], ARGV[2])
+if type(expires) == 'table' and expires.err then
+  redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', '+inf')
+  return expires
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now)
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
 return redis.call('ZCARD', KEYS[1])
 """,
     keys=1,
@@ -145,7 +156,11 @@ if type(added) == 'table' and added.err then
   if newest == fence and tonumber(string.sub(top[1], dash + 1)) > number then return 'l' end
   return added
 end
-redis.call('PEXPIRE', KEYS[2], ARGV[6])
+local expires = redis.pcall('PEXPIRE', KEYS[2], ARGV[6])
+if type(expires) == 'table' and expires.err then
+  if #redis.call('XRANGE', KEYS[2], '-', '+', 'COUNT', 2) == 1 then redis.call('DEL', KEYS[2]) end
+  return expires
+end
 redis.call('PUBLISH', ARGV[7], 'log:' .. id .. ':' .. ARGV[8])
 return 'd'
 """,
@@ -203,7 +218,53 @@ return found
     arguments=3,
 )
 
-SCRIPTS = (_ADMIT, _BIND, _RELEASE, _BEAT, _ENLIST, _APPEND, _RECLAIM, _READ_LOG)
+# Each command that other scripts use, on keys that nobody else uses. SET comes first: a full server refuses
+# it, but no later command of a script that has written. What removes a key is tried before the key is made.
+_PROBE_HINTS = Script(
+    "the probe for hints",
+    """
+redis.call('SET', KEYS[1], '1', 'PX', 5000)
+redis.call('GET', KEYS[1])
+redis.call('DEL', KEYS[2])
+redis.call('PEXPIRE', KEYS[2], 5000)
+redis.call('HSET', KEYS[2], 'run', '', 'fence', '0')
+redis.call('PEXPIRE', KEYS[2], 5000)
+redis.call('HGET', KEYS[2], 'fence')
+redis.call('HMGET', KEYS[2], 'run', 'fence')
+redis.call('TIME')
+redis.call('ZADD', KEYS[3], 1, '1')
+redis.call('PEXPIRE', KEYS[3], 5000)
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', 0)
+redis.call('ZCARD', KEYS[3])
+redis.call('PUBLISH', ARGV[1], 'probe')
+return 1
+""",
+    keys=3,
+    arguments=1,
+)
+
+_PROBE_EVENTS = Script(
+    "the probe for event logs",
+    """
+redis.call('SET', KEYS[1], '1', 'PX', 5000)
+redis.call('HGET', KEYS[2], 'fence')
+redis.call('DEL', KEYS[3])
+redis.call('PEXPIRE', KEYS[3], 5000)
+redis.call('XADD', KEYS[3], 'MINID', '~', '0-1', '1-1', 'custom', '1')
+redis.call('PEXPIRE', KEYS[3], 5000)
+redis.call('XRANGE', KEYS[3], '-', '+', 'COUNT', 1)
+redis.call('XREVRANGE', KEYS[3], '+', '-', 'COUNT', 1)
+redis.call('DEL', KEYS[3])
+redis.call('PUBLISH', ARGV[1], 'probe')
+return 1
+""",
+    keys=3,
+    arguments=1,
+)
+
+HINTS = (_ADMIT, _BIND, _RELEASE, _BEAT, _ENLIST, _PROBE_HINTS)
+EVENTS = (_APPEND, _RECLAIM, _READ_LOG, _PROBE_EVENTS)
+SCRIPTS = HINTS + EVENTS
 
 
 def admit(slot: bytes, reservation: bytes, *, run: bytes, reservation_ms: int) -> Command:
@@ -274,19 +335,29 @@ def read_log(log: bytes, *, begin: bytes, limit: int, page_bytes: int) -> Comman
 
 def remove(log: bytes) -> Command:
     """A plain DEL. Answers 1 if there was a log. Not UNLINK: the Redis user has had DEL all along."""
-    return Command(None, pack(b"DEL", log))
+    return Command(None, pack(b"DEL", log), "del")
 
 
 def publish(channel: bytes, message: bytes) -> Command:
     """A plain PUBLISH. Answers how many received it."""
-    return Command(None, pack(b"PUBLISH", channel, message))
+    return Command(None, pack(b"PUBLISH", channel, message), "publish")
 
 
 def ping() -> Command:
     """Answers `PONG`."""
-    return Command(None, pack(b"PING"))
+    return Command(None, pack(b"PING"), "ping")
 
 
 def probe(key: bytes) -> Command:
     """Is a write taken? No on a replica, a server that loads, is full, or must not write. Answers `OK`."""
-    return Command(None, pack(b"SET", key, b"1", b"PX", b"5000"))
+    return Command(None, pack(b"SET", key, b"1", b"PX", b"5000"), "set")
+
+
+def probe_hints(keys: Sequence[bytes], channel: bytes) -> Command:
+    """Run each command that hints and slots need, on three scratch keys and a channel. Answers 1."""
+    return _PROBE_HINTS(*keys, channel)
+
+
+def probe_events(keys: Sequence[bytes], channel: bytes) -> Command:
+    """Run each command that event logs need, on three scratch keys and a channel. Answers 1."""
+    return _PROBE_EVENTS(*keys, channel)

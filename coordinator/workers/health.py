@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError
-from coordinator.notifier import Connectivity, Notifier
+from coordinator.event_log import EventLog
+from coordinator.notifier import Connectivity, Explaining, Notifier
 from coordinator.settings import Settings
 from coordinator.workers.executor import TrackingExecutor
 from coordinator.workers.lease import Pacemaker
@@ -38,6 +39,8 @@ class Health:
     blocked_by: int | None
     """The process that keeps all others from writing at this moment."""
     connectivity: Connectivity
+    transport_error: str | None
+    """Why hints do not travel, or why event logs take nothing."""
     ticked_ago: float | None
     swept_ago: float | None
     loop_lag: float | None
@@ -61,6 +64,7 @@ class Examination:
         worker: Worker,
         pacemaker: Pacemaker,
         notifier: Notifier,
+        event_log: EventLog,
         watch: Watch,
         reaper: Reaper,
         executor: Callable[[], TrackingExecutor | None] = lambda: None,
@@ -68,6 +72,7 @@ class Examination:
     ) -> None:
         self._store, self._settings, self._worker, self._pacemaker = store, settings, worker, pacemaker
         self._notifier, self._watch, self._reaper, self._clock = notifier, watch, reaper, clock
+        self._event_log = event_log
         self._executor = executor
 
     async def health(self) -> Health:
@@ -85,6 +90,7 @@ class Examination:
             store_error=error,
             blocked_by=self._store.writer_pid() if isinstance(self._store, GatedStore) else None,
             connectivity=self._notifier.connectivity,
+            transport_error=self._transport_error(),
             ticked_ago=ticked,
             swept_ago=swept,
             loop_lag=lag,
@@ -125,6 +131,11 @@ class Examination:
         except CoordinatorError as error:
             return str(error)
         return None
+
+    def _transport_error(self) -> str | None:
+        parts = (("hints", self._notifier), ("event logs", self._event_log))
+        troubles = [(what, part.trouble) for what, part in parts if isinstance(part, Explaining)]
+        return "; ".join(f"{what}: {trouble}" for what, trouble in troubles if trouble) or None
 
     async def _lag(self) -> float | None:
         began = self._clock()

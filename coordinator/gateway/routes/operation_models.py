@@ -154,6 +154,8 @@ class HealthDetails(HealthSummary):
     why_not: list[str]
     lease_remaining: float | None
     store_error: str | None
+    transport_error: str | None
+    """Why hints do not travel, or why event logs take nothing."""
     blocked_by: int | None
     """The process that keeps all others from writing at this moment."""
     ticked_ago: float | None
@@ -174,6 +176,7 @@ class HealthDetails(HealthSummary):
             why_not=list(health.why_not),
             lease_remaining=health.lease_remaining,
             store_error=health.store_error,
+            transport_error=health.transport_error,
             blocked_by=health.blocked_by,
             ticked_ago=health.ticked_ago,
             swept_ago=health.swept_ago,
