@@ -21,7 +21,8 @@ CoordinatorError
     │   ├── StoreFull          there is no room for this write; smaller ones may be taken
     │   ├── OutboxFull         too much waits for the store: nothing is admitted
     │   └── CancelNotDurable   the local task was stopped, but the cancel is not written
-    └── StoreRefused           foreign file, newer schema, second host
+    └── StoreRefused           foreign file, second host
+        ├── SchemaTooNew       a newer program has migrated the store beyond this one
         ├── StoreInUse         a worker of another host has a lease on this SQLite file
         └── StoreReplaced      a file of the store was removed or replaced while it was open
 """
@@ -41,6 +42,7 @@ from stores.errors import (
     ParentEnded,
     QueueFull,
     RunNotFound,
+    SchemaTooNew,
     StaleFence,
     StoreError,
     StoreFull,
@@ -70,6 +72,7 @@ __all__ = [
     "QueueFull",
     "RunFailed",
     "RunNotFound",
+    "SchemaTooNew",
     "StaleFence",
     "StoreError",
     "StoreFull",

@@ -307,6 +307,15 @@ class HeartStore(Protocol):
 
 
 @runtime_checkable
+class VersionedStore(Protocol):
+    """A store that a newer program may migrate meanwhile."""
+
+    async def check_version(self) -> object:
+        """One small read. Raises SchemaTooNew where programs of this version may not work on it any more."""
+        ...
+
+
+@runtime_checkable
 class GatedStore(Protocol):
     """A store whose writers of several processes queue."""
 

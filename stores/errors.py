@@ -168,3 +168,14 @@ class StoreInUse(StoreRefused):
     def __init__(self, what: str, *, heartbeat: tuple[int, int], lease_left: float) -> None:
         self.heartbeat, self.lease_left = heartbeat, lease_left
         super().__init__(what)
+
+
+class SchemaTooNew(StoreRefused):
+    """A newer program has migrated the store, and programs of this version may not work on it any more."""
+
+    def __init__(self, where: str, *, found: int, oldest: int, newest: int) -> None:
+        self.found, self.oldest, self.newest = found, oldest, newest
+        super().__init__(
+            f"{where} has schema version {found}, for programs that know version {oldest} at least; this one"
+            f" knows {newest}: upgrade run-coordinator on this host, or restore the backup"
+        )

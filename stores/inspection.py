@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -46,9 +47,10 @@ class Inspection:
 
 @runtime_checkable
 class MigratableStore(Protocol):
-    async def migrate(self) -> list[str]:
+    async def migrate(self, *, patience: float = 300.0, tell: Callable[[str], None] = ...) -> list[str]:
         """Create the schema or bring it up to date, and repair its functions; the store need not be open.
-        Returns the names of what was applied or repaired. Raises StoreRefused, StoreUnavailable."""
+        Waits for the locks of others for `patience` s in all, and tells who holds them. Returns the names of
+        what was applied or repaired. Raises StoreRefused, StoreUnavailable."""
         ...
 
 

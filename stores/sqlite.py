@@ -8,6 +8,7 @@ loop. Not for network file systems: SQLite's locks do not work there.
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import sqlite3
 import time
@@ -30,6 +31,8 @@ from stores.sql.sqlite.durability import make_durable
 from stores.sql.sqlite.statements import SQLITE
 from stores.store_files import StoreFiles
 from stores.transactions import SQLTransactions
+
+logger = logging.getLogger(__name__)
 
 Synchronous = Literal["FULL", "NORMAL"]
 
@@ -62,6 +65,8 @@ class SQLiteStore(SQLTransactions):
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._migrate = migrate
+        self._unasked = True
+        self._applied = list[str]()
         self._create = create
         self._now = clock
         self._gate: gates.FileGate | None = None
@@ -78,7 +83,7 @@ class SQLiteStore(SQLTransactions):
     async def open(self) -> None:
         """Connect, check that the file is ours, migrate. Idempotent.
 
-        Raises StoreRefused (foreign file, newer schema) and StoreUnavailable (no folder, read-only).
+        Raises StoreRefused (foreign file), SchemaTooNew and StoreUnavailable (no folder, read-only).
         """
         async with self._opening:
             if self._commits is None:
@@ -166,7 +171,23 @@ class SQLiteStore(SQLTransactions):
         make_durable(cx, self._synchronous)
         cx.execute("PRAGMA journal_mode = WAL")
         if old:
-            schema.migrate(cx, str(self.path))
+            self._applied = schema.migrate(cx, str(self.path), spare=self._now() if self._unasked else None)
+
+    async def migrate(
+        self, *, patience: float = 300.0, tell: Callable[[str], None] = logger.warning
+    ) -> list[str]:
+        """See `stores.inspection.MigratableStore`. The store is closed before and after."""
+        self._unasked = False
+        try:
+            await self.open()
+        finally:
+            self._unasked = True
+            await self.aclose()
+        return self._applied
+
+    async def check_version(self) -> None:
+        """See `stores.base.VersionedStore`."""
+        await self._read(schema.check_version, str(self.path))
 
     async def aclose(self) -> None:
         """Finish what is queued, then close both connections. Idempotent, and bounded: a writer that is

@@ -352,15 +352,22 @@ def db_migrate(
             "--grant-to", metavar="ROLE", help="PostgreSQL: give this role what a worker needs, and no more"
         ),
     ] = None,
+    wait: Annotated[
+        float, typer.Option("--wait", metavar="SECONDS", min=0, help="PostgreSQL: for locks that others hold")
+    ] = 300.0,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Create the store, or bring its schema up to date. Harmless when there is nothing to do."""
+    """Create the store, or bring its schema up to date. Harmless when there is nothing to do.
+
+    Waits for others in attempts of two seconds, between which workers go on, and names who is in the way.
+    """
     from coordinator.cli.database import migrate
 
-    return _await(migrate(Where(store, redis, namespace).settings(), grant_to=grant_to, as_json=as_json))
+    settings = Where(store, redis, namespace).settings()
+    return _await(migrate(settings, grant_to=grant_to, wait=wait, as_json=as_json))
 
 
 @db.command("check", epilog=EXIT_CODES)

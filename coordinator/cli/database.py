@@ -6,7 +6,7 @@ from coordinator.bootstrap import open_observer, store_from_url
 from coordinator.cli import screen
 from coordinator.cli.access import check_visible
 from coordinator.cli.documents import Document
-from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, warn
+from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, note, warn
 from coordinator.cli.text import size
 from coordinator.errors import InvalidArgument, StoreUnavailable
 from coordinator.settings import Settings
@@ -29,7 +29,7 @@ async def check(settings: Settings, *, as_json: bool) -> int:
     workers."""
     found = await _inspectable(settings).inspect()
     problems, warnings = problems_of(found), warnings_of(found)
-    redis = await _redis(settings) if settings.redis and found.version == found.newest else None
+    redis = await _redis(settings) if settings.redis and found.version >= found.newest else None
     if redis:
         problems.append(
             f"workers cannot use Redis as they need to: {redis}; what it refuses is done without it"
@@ -61,6 +61,11 @@ def problems_of(found: Inspection) -> list[str]:
 def warnings_of(found: Inspection) -> list[str]:
     """What is no fault yet."""
     warnings = list(found.advice)
+    if found.version > found.newest:
+        warnings.append(
+            f"schema version {found.version} is newer than this program's {found.newest}; it may work on it:"
+            " upgrade run-coordinator on this host"
+        )
     if found.disk_free is not None and found.disk_free < _LOW_DISK:
         warnings.append(f"only {size(found.disk_free)} of disk are free")
     if found.wal_size is not None and found.wal_size > _LARGE_WAL:
@@ -129,7 +134,9 @@ def _show(settings: Settings, found: Inspection, redis: str | None) -> None:
     )
 
 
-async def migrate(settings: Settings, *, grant_to: str | None = None, as_json: bool) -> int:
+async def migrate(
+    settings: Settings, *, grant_to: str | None = None, wait: float = 300.0, as_json: bool
+) -> int:
     looked_at = _inspectable(settings)
     if grant_to is not None and not isinstance(looked_at, GrantingStore):
         raise InvalidArgument("grant_to", f"{settings.shown_store} knows no roles")
@@ -137,7 +144,7 @@ async def migrate(settings: Settings, *, grant_to: str | None = None, as_json: b
         before: Inspection | None = await looked_at.inspect()
     except StoreUnavailable:
         before = None  # not there: open() creates it, or says why it cannot
-    repaired = await _migrate(settings)
+    repaired = await _migrate(settings, wait)
     if grant_to is not None and isinstance(looked_at, GrantingStore):
         await looked_at.grant(grant_to)
     after = await looked_at.inspect()
@@ -165,10 +172,10 @@ async def migrate(settings: Settings, *, grant_to: str | None = None, as_json: b
     return DONE
 
 
-async def _migrate(settings: Settings) -> list[str]:
+async def _migrate(settings: Settings, wait: float) -> list[str]:
     store = store_from_url(settings.store, settings)
     if isinstance(store, MigratableStore):
-        return await store.migrate()
+        return await store.migrate(patience=wait, tell=note)
     await store.open()
     await store.aclose()
     return []

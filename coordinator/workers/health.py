@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from coordinator.clock import boottime
-from coordinator.errors import CoordinatorError
+from coordinator.errors import CoordinatorError, SchemaTooNew
 from coordinator.event_log import EventLog
 from coordinator.notifier import Connectivity, Explaining, Notifier
 from coordinator.settings import Settings
@@ -17,7 +17,7 @@ from coordinator.workers.lease import Pacemaker
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
-from stores.base import GatedStore, WorkerStore
+from stores.base import GatedStore, VersionedStore, WorkerStore
 from stores.sql.readable import unreadable_rows
 
 ASK_WITHIN = 1.0  # s; a store that takes longer to answer one small read is not reachable
@@ -87,7 +87,7 @@ class Examination:
             epoch=self._worker.epoch,
             lease_remaining=None if remaining == math.inf else remaining,
             store_reachable=error is None,
-            store_error=error,
+            store_error=None if error is None else str(error),
             blocked_by=self._store.writer_pid() if isinstance(self._store, GatedStore) else None,
             connectivity=self._notifier.connectivity,
             transport_error=self._transport_error(),
@@ -109,10 +109,13 @@ class Examination:
             return "unregistered"
         return "live" if worker.live and worker.lease.alive(worker.epoch) else "fenced"
 
-    def _complaints(self, state: str, error: str | None, ticked: float | None) -> list[str]:
+    def _complaints(
+        self, state: str, error: CoordinatorError | str | None, ticked: float | None
+    ) -> list[str]:
         found = [] if state == "live" else [f"the worker is {state}"]
         if error is not None:
-            found.append(f"the store does not answer: {error}")
+            too_new = isinstance(error, SchemaTooNew)
+            found.append(str(error) if too_new else f"the store does not answer: {error}")
         if ticked is not None and ticked > MISSED * self._settings.tick:
             found.append(f"deaf: the last tick was {ticked:.1f} s ago")
         failing = self._ago(self._watch.failing_since)
@@ -122,14 +125,16 @@ class Examination:
             found.append(f"all {executor.size} threads are taken by jobs whose runs are over")
         return found
 
-    async def _store_error(self) -> str | None:
+    async def _store_error(self) -> CoordinatorError | str | None:
         try:
             async with asyncio.timeout(ASK_WITHIN):
+                if isinstance(self._store, VersionedStore):
+                    await self._store.check_version()
                 await self._store.workers()
         except TimeoutError:
             return f"no answer within {ASK_WITHIN:g} s"
         except CoordinatorError as error:
-            return str(error)
+            return error
         return None
 
     def _transport_error(self) -> str | None:

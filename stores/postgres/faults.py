@@ -54,6 +54,10 @@ AGAIN = frozenset({Kind.lock, Kind.away, Kind.standby})
 
 _UNKNOWN = "Whether it was written is not known: the same request with the same ids finds out."
 _MIGRATE = "Run `coordinator db migrate` first."
+_CHECK = (
+    "The schema is of another version than this program, or was changed by hand:"
+    " `coordinator db check` says what is missing, `coordinator db migrate` makes it again."
+)
 _POOLER = "A pooler in transaction mode stands in between: set postgres_statement_cache=0."
 _SETTINGS_REFUSED = (
     "A pooler stands in between: set postgres_statement_cache=0. PgBouncer in session mode may take them"
@@ -74,8 +78,9 @@ _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "42P05": (Kind.unavailable, "a prepared statement is somebody else's", _POOLER),
     "3D000": (Kind.unavailable, "the database does not exist", "Create it first."),
     "3F000": (Kind.unavailable, "the schema does not exist", _MIGRATE),
-    "42P01": (Kind.unavailable, "a table of the schema does not exist", _MIGRATE),
-    "42883": (Kind.unavailable, "a function of the schema does not exist", _MIGRATE),
+    "42P01": (Kind.unavailable, "a table of the schema does not exist", _CHECK),
+    "42883": (Kind.unavailable, "a function of the schema does not exist", _CHECK),
+    "42703": (Kind.unavailable, "a column of the schema does not exist", _CHECK),
 }
 _CLASSES: dict[str, tuple[Kind, str, str | None]] = {
     "08": (Kind.away, "the connection was lost", None),

@@ -24,4 +24,4 @@ class Options:
 
     def __post_init__(self) -> None:
         if SCHEMA_NAME.fullmatch(self.schema) is None:
-            raise ValueError(f"{self.schema!r} is no name of a schema: lower case, digits and _")
+            raise ValueError(f"{self.schema!r} is no name of a schema: lower case, digits and _, not pg_…")

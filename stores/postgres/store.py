@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import secrets
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import asyncpg
 
 from stores.catalogue import NewThread, ThreadPatch
-from stores.errors import StoreRefused, StoreUnavailable, ThreadExists, ThreadNotFound
+from stores.errors import StoreUnavailable, ThreadExists, ThreadNotFound
 from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
@@ -22,6 +23,7 @@ from stores.postgres.faults import fault_of
 from stores.postgres.heart import PostgresHeart
 from stores.postgres.host_gate import HostGate, open_host_gate
 from stores.postgres.hosts import Hosts
+from stores.postgres.migrating import migrate
 from stores.postgres.options import Options
 from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick, WorkerRow
 from stores.sql.postgres import inspection, schema, threads, workers
@@ -29,6 +31,8 @@ from stores.sql.postgres.calls import Call, Function
 from stores.sql.postgres.statements import POSTGRES
 from stores.times import limit as limit_of
 from stores.transactions import SQLTransactions
+
+logger = logging.getLogger(__name__)
 
 _BATCHES, _URGENT = 3, 2
 _LOOKS = 8  # how many orphans a sweep ends at once
@@ -88,8 +92,8 @@ class PostgresStore(SQLTransactions):
     async def open(self) -> None:
         """Connect, check that the schema is ours, migrate. Idempotent.
 
-        Raises StoreRefused (another program's schema, newer schema, not let in, a server or database of no
-        use) and StoreUnavailable.
+        Raises StoreRefused (another program's schema, not let in, a server or database of no use), SchemaTooNew
+        and StoreUnavailable.
         """
         async with self._opening:
             if self._open:
@@ -110,21 +114,25 @@ class PostgresStore(SQLTransactions):
             if outdated and not self._migrate:
                 raise StoreUnavailable(outdated, hint="Run `coordinator db migrate` first.")
         if outdated:
-            await self._migrated(outdated)
+            await self._migrated(self._options.busy_timeout, logger.warning, unasked=True)
 
-    async def migrate(self) -> list[str]:
+    async def migrate(
+        self, *, patience: float = 300.0, tell: Callable[[str], None] = logger.warning
+    ) -> list[str]:
         """See `stores.inspection.MigratableStore`."""
-        return await self._migrated(f"schema {self._options.schema!r} may be outdated", repair=True)
+        return await self._migrated(patience, tell, repair=True)
 
-    async def _migrated(self, outdated: str, *, repair: bool = False) -> list[str]:
-        async with self.connection() as cx:
-            try:
-                return await schema.migrate(cx, self._options.schema, repair=repair)
-            except asyncpg.InsufficientPrivilegeError as error:
-                raise StoreRefused(
-                    f"{outdated}, and this role may not change it:"
-                    f" run `coordinator db migrate` as its owner ({error})"
-                ) from None
+    async def _migrated(
+        self, patience: float, tell: Callable[[str], None], *, repair: bool = False, unasked: bool = False
+    ) -> list[str]:
+        name = self._options.schema
+        return await migrate(
+            self.connection, name, repair=repair, unasked=unasked, patience=patience, tell=tell
+        )
+
+    async def check_version(self) -> None:
+        """See `stores.base.VersionedStore`."""
+        await self._read(schema.check_version)
 
     @asynccontextmanager
     async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:

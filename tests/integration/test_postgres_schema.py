@@ -108,7 +108,9 @@ async def test_another_programs_schema_is_refused_and_untouched(
 async def test_a_newer_schema_is_refused(shared_postgres: Database, name: str) -> None:
     async with shared_postgres.connection() as cx:
         await schema.migrate(cx, name)
-        await cx.execute(f"INSERT INTO {name}.schema_version VALUES (9999, 'of the future', '')")
+        await cx.execute(
+            f"INSERT INTO {name}.schema_version (version, name, applied_at) VALUES (9999, 'newer', '')"
+        )
     with pytest.raises(StoreRefused, match="upgrade"):
         await PostgresStore(shared_postgres.url, Options(schema=name)).open()
 

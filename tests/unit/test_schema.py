@@ -46,7 +46,9 @@ def path(tmp_path: Path) -> Path:
 def newer(path: Path) -> Path:
     with closing(sqlite3.connect(path, isolation_level=None)) as cx:
         migrate(cx, str(path))
-        cx.execute("INSERT INTO schema_version VALUES (9999, 'from the future', '')")
+        cx.execute(
+            "INSERT INTO schema_version (version, name, applied_at) VALUES (9999, 'from the future', '')"
+        )
     return path
 
 

@@ -37,7 +37,9 @@ class Target:
         ):
             raise StoreRefused(f"somebody else copies into schema {self._schema!r} at this moment")
         async with self._cx.transaction():
-            if await self._cx.fetchval("SELECT to_regclass($1 || '.copying') IS NULL", self._schema):
+            if await self._cx.fetchval(
+                "SELECT to_regclass(quote_ident($1) || '.copying') IS NULL", self._schema
+            ):
                 await self._begin_anew(source)
         begun = await self._cx.fetchval(self._named("SELECT source FROM rc.copying"))
         if begun != source:

@@ -16,13 +16,14 @@ _COUNTS = (
     " (SELECT count(*) FROM rc.workers WHERE state <> 'dead' AND lease_until < rc.clock($1)),"
     " (SELECT count(*) FROM rc.transitions),"
     " (SELECT COALESCE(sum(pg_total_relation_size(oid)), 0)::bigint FROM pg_class"
-    " WHERE relnamespace = $2::regnamespace AND relkind = 'r')"
+    " WHERE relnamespace = quote_ident($2)::regnamespace AND relkind = 'r')"
 )
 _BY_STATUS = "SELECT status, count(*) FROM rc.runs GROUP BY status ORDER BY status"
 _APPLIED = "SELECT version, name, applied_at FROM rc.schema_version ORDER BY version"
 _INVALID = (
     "SELECT 'index ' || indexrelid::regclass || ' is not valid: REINDEX it' FROM pg_index"
-    " JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = $1::regnamespace AND NOT indisvalid"
+    " JOIN pg_class ON pg_class.oid = indexrelid WHERE relnamespace = quote_ident($1)::regnamespace"
+    " AND NOT indisvalid"
 )
 
 

@@ -9,12 +9,12 @@ from typing import Any, NamedTuple
 
 from stores.sql.postgres.scripts import functions_of_migrations, named, revision, revisions
 
-_COMMENTED = "schema_version.name"
-_READ = "SELECT col_description(to_regclass($1 || '.schema_version'), 2)"
+_COMMENTED = "rc.schema_version.name"
+_READ = "SELECT col_description(to_regclass(quote_ident($1) || '.schema_version'), 2)"
 _FINGERPRINTS = (
     "SELECT proname || '(' || pg_get_function_identity_arguments(oid) || ')',"
     " left(md5(pg_get_functiondef(oid)), 16)"
-    " FROM pg_proc WHERE pronamespace = to_regnamespace($1) AND prokind = 'f' ORDER BY 1"
+    " FROM pg_proc WHERE pronamespace = to_regnamespace(quote_ident($1)) AND prokind = 'f' ORDER BY 1"
 )
 
 
@@ -68,7 +68,7 @@ async def install(cx: Any, schema: str, scripts: Sequence[str], *, repair: Seque
         await cx.execute(named(script, schema))
     made = Installed(revision(), await _fingerprints(cx, schema))
     comment = await cx.fetchval("SELECT quote_literal($1)", json.dumps(made._asdict()))
-    await cx.execute(f"COMMENT ON COLUMN {schema}.{_COMMENTED} IS {comment}")
+    await cx.execute(f"COMMENT ON COLUMN {named(_COMMENTED, schema)} IS {comment}")
 
 
 async def _fingerprints(cx: Any, schema: str) -> dict[str, str]:

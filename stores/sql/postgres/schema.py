@@ -1,36 +1,48 @@
-"""Is this schema ours, is it new enough, and how it gets there: numbered SQL files, applied in order, and
-then the functions."""
+"""Is this schema ours, may this program work on it, and how it gets there: numbered SQL files, applied in
+order, and then the functions."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from typing import Any
 
-from stores.errors import StoreRefused
+from stores.errors import SchemaTooNew, StoreRefused
+from stores.sql.migration import Migration
 from stores.sql.postgres import installed, server
-from stores.sql.postgres.scripts import functions, migrations, named
+from stores.sql.postgres.calls import Call, Query, Rows
+from stores.sql.postgres.scripts import functions, migrations, named, oldest
 
 __all__ = ["SCHEMA_NAME", "functions", "grant", "migrate", "migrations", "named", "outdated", "version"]
 
-SCHEMA_NAME = re.compile(r"[a-z_][a-z0-9_]{0,62}")
-"""Without quotes it means itself."""
+SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+"""The server keeps names that begin with pg_ for itself."""
 _MARK = "run-coordinator"
 """The comment on schema_version: the table of another program has another, or none."""
+LOCKS_WITHIN = 2.0
+"""s. All that use a table queue behind a migration that waits for it, heartbeats too: they have several
+attempts within a lease."""
 
 
 _LOOK = (
-    "SELECT to_regclass($1 || '.schema_version') IS NOT NULL,"
-    " obj_description(to_regclass($1 || '.schema_version'), 'pg_class'),"
-    " (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace($1)),"
-    " to_regclass($1 || '.copying') IS NOT NULL"
+    "SELECT to_regclass(quote_ident($1) || '.schema_version') IS NOT NULL,"
+    " obj_description(to_regclass(quote_ident($1) || '.schema_version'), 'pg_class'),"
+    " (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1))),"
+    " to_regclass(quote_ident($1) || '.copying') IS NOT NULL"
 )
+# The column `oldest` is younger than the table.
+_VERSION = (
+    "SELECT version, COALESCE((to_jsonb(v) ->> 'oldest')::int, version)"
+    " FROM rc.schema_version v ORDER BY version DESC LIMIT 1"
+)
+_VERSION_NOW = Query(_VERSION)
 
 
 async def version(cx: Any, schema: str) -> int:
-    """The schema's version, 0 where it is empty or absent.
+    """The schema's version, 0 where it is empty or absent. It may be newer than this program.
 
-    Raises StoreRefused where it belongs to another program, is newer than this one, or is half a copy, and
-    where the server or the database is of no use.
+    Raises StoreRefused where it belongs to another program or is half a copy, and where the server or the
+    database is of no use; SchemaTooNew where programs of this version may not work on it.
     """
     await server.check(cx)
     there, mark, relations, copying = await cx.fetchrow(_LOOK, schema)
@@ -45,52 +57,102 @@ async def version(cx: Any, schema: str) -> int:
         raise StoreRefused(
             f"Schema {schema!r} holds half a copy: run `coordinator db copy` again, which goes on with it"
         )
-    found: int = await cx.fetchval(f"SELECT COALESCE(max(version), 0) FROM {schema}.schema_version")
+    return _checked(await cx.fetch(named(_VERSION, schema)), f"Schema {schema!r}")
+
+
+def check_version() -> Call:
+    """The version of a schema that is there. Raises SchemaTooNew."""
+    return Call(_VERSION_NOW, (), lambda rows: _checked(rows, "The schema"))
+
+
+def _checked(rows: Rows, where: str) -> int:
+    if not rows:
+        return 0
+    found, needed = rows[0]
     newest = migrations()[-1].number
-    if found > newest:
-        raise StoreRefused(
-            f"Schema {schema!r} has version {found}, this program knows {newest}: upgrade run-coordinator"
-            " on this host, or restore the database's backup"
-        )
+    if newest < needed:
+        raise SchemaTooNew(where, found=found, oldest=needed, newest=newest)
     return found
 
 
 async def outdated(cx: Any, schema: str) -> str | None:
-    """What of the schema is older than this program, in words; None = nothing. Raises StoreRefused."""
-    found = await version(cx, schema)
-    if found < migrations()[-1].number:
+    """What of the schema is older than this program, in words; None = nothing. Raises as `version`."""
+    found, newest = await version(cx, schema), migrations()[-1].number
+    if found < newest:
         return f"schema {schema!r} has version {found}"
-    if await installed.outdated(cx, schema):
+    if found == newest and await installed.outdated(cx, schema):
         return f"the functions of schema {schema!r} are of an older program"
     return None
 
 
-async def migrate(cx: Any, schema: str, *, repair: bool = False) -> list[str]:
-    """Bring the schema to the newest version, and the functions to this program's revision, all or nothing.
-    `repair`: make functions again that were dropped or changed since they were installed.
+def _nothing(_: int) -> None:
+    """Nobody wants to know which session migrates."""
 
-    Returns the names of the applied migrations and the signatures of the repaired functions. Functions of a
-    newer program stay as they are. Safe when several processes start at once: each looks again under an
-    advisory lock.
+
+async def migrate(
+    cx: Any,
+    schema: str,
+    *,
+    repair: bool = False,
+    unasked: bool = False,
+    begun: Callable[[int], None] = _nothing,
+) -> list[str]:
+    """Bring the schema to the newest version, and the functions to this program's revision, all or nothing.
+    `repair`: make functions again that were dropped or changed since they were installed. `unasked`: refuse
+    what live workers of earlier versions could not work on. `begun` gets the server's process id.
+
+    Returns the names of the applied migrations and the signatures of the repaired functions. A newer schema,
+    and functions of a newer program, stay as they are. Safe when several processes start at once: each looks
+    again under an advisory lock. Raises asyncpg.LockNotAvailableError after LOCKS_WITHIN, and as `version`.
     """
     async with cx.transaction():
+        await cx.execute(f"SET LOCAL lock_timeout = '{LOCKS_WITHIN * 1000:.0f}ms'")
+        begun(await cx.fetchval("SELECT pg_backend_pid()"))
         await cx.fetchval("SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))", _MARK, schema)
         found = await version(cx, schema)
+        if found > migrations()[-1].number:
+            return []
         todo = [migration for migration in migrations() if migration.number > found]
-        if found == 0:
-            await cx.execute(named(_BEGIN, schema).replace(":schema", schema))
-        for migration in todo:
-            await cx.execute(named(migration.sql, schema))
-            await cx.execute(
-                f"INSERT INTO {schema}.schema_version VALUES ($1, $2, to_char(now() AT TIME ZONE 'UTC',"
-                ' \'YYYY-MM-DD"T"HH24:MI:SS"Z"\'))',
-                migration.number,
-                migration.name,
-            )
+        if unasked and todo and found:
+            await _check_live(cx, schema, found)
+        await _apply(cx, schema, todo, new=found == 0)
         repaired = await _broken(cx, schema) if repair and not todo else {}
         if todo or repaired or await installed.outdated(cx, schema):
             await installed.install(cx, schema, functions(), repair=list(repaired))
     return [migration.name for migration in todo] + list(repaired)
+
+
+async def _check_live(cx: Any, schema: str, found: int) -> None:
+    """Raises StoreRefused."""
+    live: int = 0 if oldest() <= found else await cx.fetchval(named(_LIVE, schema))
+    if live:
+        raise StoreRefused(
+            f"Schema {schema!r} has version {found}, and {live} live workers of that time could not work on"
+            f" version {migrations()[-1].number}: stop them first, or run `coordinator db migrate`"
+        )
+
+
+_LIVE = (
+    "SELECT count(*) FROM rc.workers WHERE state <> 'dead'"
+    " AND lease_until > (extract(epoch FROM clock_timestamp()) * 1000000)::bigint"
+)
+
+
+async def _apply(cx: Any, schema: str, todo: list[Migration], *, new: bool) -> None:
+    if new:
+        # IF NOT EXISTS asks for the right to create, also where there is nothing to be created.
+        if await cx.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
+            await cx.execute(f'CREATE SCHEMA "{schema}"')
+        await cx.execute(named(_BEGIN, schema))
+    elif todo:
+        await cx.execute(
+            named("ALTER TABLE rc.schema_version ADD COLUMN IF NOT EXISTS oldest integer", schema)
+        )
+    for migration in todo:
+        await cx.execute(named(migration.sql, schema))
+        await cx.execute(
+            named(_APPLIED, schema), migration.number, migration.name, oldest(at=migration.number)
+        )
 
 
 async def _broken(cx: Any, schema: str) -> dict[str, str]:
@@ -102,22 +164,27 @@ async def _broken(cx: Any, schema: str) -> dict[str, str]:
 
 
 _BEGIN = f"""
-CREATE SCHEMA IF NOT EXISTS :schema;
-CREATE TABLE rc.schema_version (version integer PRIMARY KEY, name text NOT NULL, applied_at text NOT NULL);
+CREATE TABLE rc.schema_version (
+    version integer PRIMARY KEY, name text NOT NULL, applied_at text NOT NULL, oldest integer
+);
 COMMENT ON TABLE rc.schema_version IS '{_MARK}';
 """
+_APPLIED = (
+    "INSERT INTO rc.schema_version (version, name, applied_at, oldest)"
+    " VALUES ($1, $2, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), $3)"
+)
 
 
 async def grant(cx: Any, schema: str, role: str) -> None:
     """What a worker needs: rows, not tables. Within a transaction."""
     quoted = await cx.fetchval("SELECT quote_ident($1)", role)
     rows = "SELECT, INSERT, UPDATE, DELETE"
-    later = f"ALTER DEFAULT PRIVILEGES IN SCHEMA {schema} GRANT"
+    later = f'ALTER DEFAULT PRIVILEGES IN SCHEMA "{schema}" GRANT'
     for script in (
-        f"GRANT USAGE ON SCHEMA {schema} TO {quoted}",
-        f"GRANT {rows} ON ALL TABLES IN SCHEMA {schema} TO {quoted}",
-        f"GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA {schema} TO {quoted}",
-        f"REVOKE INSERT, UPDATE, DELETE ON {schema}.schema_version FROM {quoted}",
+        f'GRANT USAGE ON SCHEMA "{schema}" TO {quoted}',
+        f'GRANT {rows} ON ALL TABLES IN SCHEMA "{schema}" TO {quoted}',
+        f'GRANT EXECUTE ON ALL FUNCTIONS IN SCHEMA "{schema}" TO {quoted}',
+        f'REVOKE INSERT, UPDATE, DELETE ON "{schema}".schema_version FROM {quoted}',
         f"{later} {rows} ON TABLES TO {quoted}",
         f"{later} EXECUTE ON FUNCTIONS TO {quoted}",
     ):

@@ -6,23 +6,26 @@ import hashlib
 import re
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
 
+from stores.sql.migration import Migration, oldest_program
+
+_KNOWN = 13
+"""Before migrations named the oldest program: programs of then work on what the next ones make."""
 _FUNCTION = re.compile(
     r"^(?:CREATE (?:OR REPLACE )?FUNCTION rc\.(\w+)\(.*?\$\$;|ALTER FUNCTION rc\.(\w+)\(.*?;)$",
     re.MULTILINE | re.DOTALL,
 )
 
 
-class Migration(NamedTuple):
-    number: int
-    name: str
-    sql: str
-
-
 @cache
 def migrations() -> tuple[Migration, ...]:
     return tuple(Migration(int(name[:4]), name, sql) for name, sql in _scripts("migrations"))
+
+
+def oldest(*, at: int | None = None) -> int:
+    """The migration that a program has to know to work on the schema of version `at` (None = the newest)."""
+    through = [migration for migration in migrations() if at is None or migration.number <= at]
+    return oldest_program(through, known=min(_KNOWN, through[-1].number))
 
 
 @cache
@@ -67,5 +70,5 @@ def _scripts(folder: str) -> list[tuple[str, str]]:
 
 
 def named(sql: str, schema: str) -> str:
-    """The statement with the schema's own name in place of `rc`."""
-    return re.sub(r"\brc\.", f"{schema}.", sql)
+    """The statement with the schema's own name in place of `rc`, quoted: it may be a keyword."""
+    return re.sub(r"\brc\.", f'"{schema}".', sql)

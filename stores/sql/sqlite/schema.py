@@ -7,17 +7,14 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
-from typing import NamedTuple
 
-from stores.errors import StoreRefused
+from stores.errors import SchemaTooNew, StoreRefused
+from stores.sql.migration import Migration, oldest_program
 
 APPLICATION_ID = 0x52434F52  # "RCOR" in the file's header, where `file(1)` and SQLite look for it
 
-
-class Migration(NamedTuple):
-    number: int
-    name: str
-    sql: str
+_KNOWN = 1
+"""Before migrations named the oldest program, they only added."""
 
 
 @cache
@@ -30,10 +27,17 @@ def migrations() -> tuple[Migration, ...]:
     )
 
 
-def version(cx: sqlite3.Connection, path: str) -> int:
-    """The schema's version, 0 for an empty file.
+def oldest(*, at: int | None = None) -> int:
+    """The migration that a program has to know to work on the schema of version `at` (None = the newest)."""
+    through = [migration for migration in migrations() if at is None or migration.number <= at]
+    return oldest_program(through, known=_KNOWN)
 
-    Raises StoreRefused where the file is not a run store or is newer than this program.
+
+def version(cx: sqlite3.Connection, path: str) -> int:
+    """The schema's version, 0 for an empty file. It may be newer than this program.
+
+    Raises StoreRefused where the file is not a run store, SchemaTooNew where programs of this version may not
+    work on it.
     """
     try:
         with _snapshot(cx):
@@ -47,19 +51,28 @@ def version(cx: sqlite3.Connection, path: str) -> int:
         return 0
     if application != APPLICATION_ID or tables == 0:
         raise StoreRefused(f"{path} is a SQLite database of another program: name another file")
-    (found,) = cx.execute("SELECT max(version) FROM schema_version").fetchone()
+    return check_version(cx, path)
+
+
+def check_version(cx: sqlite3.Connection, path: str) -> int:
+    """The version of a file that is a run store. Raises SchemaTooNew."""
+    column = "oldest" if _names_oldest(cx) else "NULL"
+    query = f"SELECT version, COALESCE({column}, version) FROM schema_version ORDER BY version DESC LIMIT 1"
+    found, needed = cx.execute(query).fetchone()
     newest = migrations()[-1].number
-    if found > newest:
-        raise StoreRefused(
-            f"{path} has schema version {found}, this program knows {newest}: upgrade run-coordinator"
-            " on this host, or restore the file's backup"
-        )
+    if newest < needed:
+        raise SchemaTooNew(path, found=found, oldest=needed, newest=newest)
     return found
 
 
 def tables(cx: sqlite3.Connection) -> list[str]:
     names = cx.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     return [name for (name,) in names.fetchall()]
+
+
+def _names_oldest(cx: sqlite3.Connection) -> bool:
+    """The column is younger than the table."""
+    return any(name == "oldest" for _, name, *_ in cx.execute("PRAGMA table_info(schema_version)"))
 
 
 @contextmanager
@@ -76,10 +89,12 @@ def _snapshot(cx: sqlite3.Connection) -> Generator[None]:
             cx.execute("ROLLBACK")
 
 
-def migrate(cx: sqlite3.Connection, path: str) -> list[str]:
+def migrate(cx: sqlite3.Connection, path: str, *, spare: int | None = None) -> list[str]:
     """Bring the file to the newest version, all or nothing; answer the names of what was applied.
+    `spare`: refuse what workers of earlier versions could not work on that are live at that moment (us).
 
-    Safe when several processes start at once: each looks again under the write lock.
+    A newer file stays as it is. Safe when several processes start at once: each looks again under the write
+    lock. Raises StoreRefused, SchemaTooNew.
     """
     cx.execute("BEGIN EXCLUSIVE")
     try:
@@ -88,15 +103,20 @@ def migrate(cx: sqlite3.Connection, path: str) -> list[str]:
             cx.execute(f"PRAGMA application_id = {APPLICATION_ID}")
             cx.execute(
                 "CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
-                " applied_at TEXT NOT NULL)"
+                " applied_at TEXT NOT NULL, oldest INTEGER)"
             )
         todo = [migration for migration in migrations() if migration.number > found]
+        if todo and found:
+            _check_live(cx, path, found, spare)
+            if not _names_oldest(cx):
+                cx.execute("ALTER TABLE schema_version ADD COLUMN oldest INTEGER")
         for migration in todo:
             for statement in statements(migration.sql):
                 cx.execute(statement)
             cx.execute(
-                "INSERT INTO schema_version VALUES (?, ?, strftime('%Y-%m-%dT%H:%M:%SZ', 'now'))",
-                (migration.number, migration.name),
+                "INSERT INTO schema_version (version, name, applied_at, oldest)"
+                " VALUES (?, ?, strftime('%Y-%m-%dT%H:%M:%SZ', 'now'), ?)",
+                (migration.number, migration.name, oldest(at=migration.number)),
             )
         cx.execute("COMMIT")
     except BaseException:
@@ -104,6 +124,20 @@ def migrate(cx: sqlite3.Connection, path: str) -> list[str]:
             cx.execute("ROLLBACK")
         raise
     return [migration.name for migration in todo]
+
+
+def _check_live(cx: sqlite3.Connection, path: str, found: int, now: int | None) -> None:
+    """Raises StoreRefused."""
+    if now is None or oldest() <= found:
+        return
+    (live,) = cx.execute(
+        "SELECT count(*) FROM workers WHERE state <> 'dead' AND lease_until > ?", (now,)
+    ).fetchone()
+    if live:
+        raise StoreRefused(
+            f"{path} has schema version {found}, and {live} live workers of that time could not work on"
+            f" version {migrations()[-1].number}: stop them first, or run `coordinator db migrate`"
+        )
 
 
 def statements(script: str) -> list[str]:

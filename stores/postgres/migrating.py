@@ -1,0 +1,105 @@
+"""Migrate beside workers and strangers: in attempts that wait briefly for locks, naming who holds them."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
+from typing import Any
+
+import asyncpg
+
+from stores.errors import StoreRefused, StoreUnavailable
+from stores.sql.postgres import schema as schemas
+
+Connect = Callable[[], AbstractAsyncContextManager[Any]]
+Tell = Callable[[str], None]
+
+_LOOK = 0.2  # s, between two looks at who is in the way
+_PAUSE = 2.0  # s, between two attempts: what has queued behind one goes on
+_TAKE_AWAY = 5.0  # s, for a look that is under way when its attempt ends
+_BLOCKERS = (
+    "SELECT pid, usename::text, application_name, state, query_start FROM pg_stat_activity"
+    " WHERE pid = ANY (pg_blocking_pids($1)) ORDER BY pid"
+)
+
+
+async def migrate(
+    connect: Connect,
+    schema: str,
+    *,
+    repair: bool,
+    unasked: bool,
+    patience: float,
+    tell: Tell,
+) -> list[str]:
+    """See `stores.sql.postgres.schema.migrate`. Tries for `patience` s to get the locks; `tell` gets a line
+    for each session in the way. Raises StoreUnavailable, StoreRefused."""
+    loop = asyncio.get_running_loop()
+    until = loop.time() + patience
+    watched = Watched(connect, tell)
+    while True:
+        async with AsyncExitStack() as stack:
+            cx = await stack.enter_async_context(connect())
+            try:
+                return await schemas.migrate(cx, schema, repair=repair, unasked=unasked, begun=watched.begin)
+            except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError):
+                pass
+            except asyncpg.InsufficientPrivilegeError as error:
+                raise StoreRefused(await _forbidden(cx, schema, error)) from None
+            finally:
+                await watched.end()
+        if loop.time() >= until:
+            raise StoreUnavailable(
+                f"schema {schema!r} was not migrated within {patience:g} s, for {watched.named or 'locks'}"
+                " was in the way",
+                hint="Nothing was changed. End that session, or try again with more time (--wait).",
+            )
+        await asyncio.sleep(_PAUSE * random.uniform(0.75, 1.25))
+
+
+async def _forbidden(cx: Any, schema: str, error: Exception) -> str:
+    outdated = await schemas.outdated(cx, schema) or f"schema {schema!r} was changed"
+    return f"{outdated}, and this role may not change it: run `coordinator db migrate` as its owner ({error})"
+
+
+class Watched:
+    """Who blocks a session, seen from another connection."""
+
+    def __init__(self, connect: Connect, tell: Tell) -> None:
+        self._connect, self._tell = connect, tell
+        self._task: asyncio.Task[None] | None = None
+        self._told = set[int]()
+        self.named = ""
+        """Those that were seen last."""
+
+    def begin(self, pid: int) -> None:
+        self._task = asyncio.get_running_loop().create_task(self._watch(pid))
+
+    async def end(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait((self._task,), timeout=_TAKE_AWAY)
+
+    async def _watch(self, pid: int) -> None:
+        await asyncio.sleep(_LOOK)  # usually nobody is in the way
+        with suppress(Exception):  # to look is all that it does, and there may be no connection to spare
+            async with self._connect() as eye:
+                while True:
+                    self._saw(await eye.fetch(_BLOCKERS, pid))
+                    await asyncio.sleep(_LOOK)
+
+    def _saw(self, rows: list[Any]) -> None:
+        if not rows:
+            return
+        self.named = ", ".join(_session(row) for row in rows)
+        if fresh := [row for row in rows if row[0] not in self._told]:
+            self._told.update(row[0] for row in rows)
+            self._tell(f"the migration waits for {', '.join(_session(row) for row in fresh)}")
+
+
+def _session(row: Any) -> str:
+    pid, role, application, state, since = row
+    doing = f", {state} since {since:%Y-%m-%d %H:%M:%S %Z}" if since is not None else ""
+    return f"session {pid} of {role!r} ({application or 'no name'!r}{doing})"
