@@ -92,8 +92,8 @@ class PostgresStore(SQLTransactions):
     async def open(self) -> None:
         """Connect, check that the schema is ours, migrate. Idempotent.
 
-        Raises StoreRefused (another program's schema, not let in, a server or database of no use), SchemaTooNew
-        and StoreUnavailable.
+        Raises StoreRefused (another program's schema, not let in, a server or database of no use),
+        SchemaTooNew and StoreUnavailable.
         """
         async with self._opening:
             if self._open:

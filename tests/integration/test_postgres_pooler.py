@@ -89,10 +89,12 @@ async def test_a_pooler_that_refuses_the_sessions_settings_is_told_of_at_once(sh
 
 
 async def test_a_pooler_that_forgets_prepared_statements_is_told_of(shared_postgres: Database) -> None:
-    with pooler(shared_postgres, ignore_startup_parameters=OURS) as forgetful:
-        with pytest.raises(StoreUnavailable, match=SETTING):
-            async with forgetful.store(statement_cache=200) as store:
-                await asyncio.gather(*(use(store) for _ in range(20)))
+    with (
+        pooler(shared_postgres, ignore_startup_parameters=OURS) as forgetful,
+        pytest.raises(StoreUnavailable, match=SETTING),
+    ):
+        async with forgetful.store(statement_cache=200) as store:
+            await asyncio.gather(*(use(store) for _ in range(20)))
 
 
 async def use(store: PostgresStore) -> None:

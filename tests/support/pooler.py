@@ -73,7 +73,8 @@ class Pooler:
         """An open store on a schema of its own, as `Database.store` has it."""
         clock = options.pop("clock", None)
         async with self._database.worker() as (url, name):
-            given = Options(schema=name, **{"statement_cache": 0, **options})
+            asked: dict[str, Any] = {"statement_cache": 0, **options}
+            given = Options(schema=name, **asked)
             store = PostgresStore(self.through(url), given, migrate=False, clock=clock)
             try:
                 await store.open()
