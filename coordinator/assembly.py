@@ -110,7 +110,7 @@ class Assembly:
 
     @cached_property
     def _undo(self) -> Undo:
-        return Undo(self.values, self.assistants.states_of)
+        return Undo(self.values, self.assistants.states_of, within=self.settings.restore_timeout)
 
     @cached_property
     def line(self) -> WaitingLine:

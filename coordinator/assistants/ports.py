@@ -95,7 +95,8 @@ class ThreadStates(Protocol):
 
     async def restore(self, thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
         """Undo all that the run wrote, in one transaction with the fence checked inside. Idempotent,
-        also where the run wrote nothing. Returns the values now. Raises StaleFence."""
+        also where the run wrote nothing. Returns the values now. Raises StaleFence. What takes longer
+        than the setting `restore_timeout` is cancelled and counts as failed, as any other exception."""
         ...
 
     def close(self, thread_id: str, fence: int) -> None:

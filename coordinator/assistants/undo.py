@@ -2,25 +2,48 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.assistants.values import StoredValues
 from coordinator.schemas import Json
 from stores.rows import Ownership
+from stores.tasks import begin_soon
 
 
 class Undo:
     """Every thread has values in our store. An assistant with states of its own may have saved there what is
-    to be seen of them, and that is undone as well."""
+    to be seen of them, and that is undone as well. An attempt of theirs has `within` s."""
 
-    def __init__(self, values: StoredValues, states_of: Callable[[Json], ThreadStates]) -> None:
-        self._values, self._states_of = values, states_of
+    def __init__(
+        self, values: StoredValues, states_of: Callable[[Json], ThreadStates], *, within: float
+    ) -> None:
+        self._values, self._states_of, self._within = values, states_of, within
 
     async def restore(self, own: Ownership, ref: Json, states: ThreadStates | None = None) -> Json:
         """As `ThreadStates.restore`, of `states` or of the kind that `ref` names. Raises LookupError where
-        this process does not know that."""
+        this process does not know that, TimeoutError where it takes too long."""
         known = states or self._states_of(ref)
-        if known is not self._values:
-            await self._values.restore(own.thread_id, own.run_id, ref, own.fence)
-        return await known.restore(own.thread_id, own.run_id, ref, own.fence)
+        restored = await self._values.restore(own.thread_id, own.run_id, ref, own.fence)
+        return restored if known is self._values else await self._bounded(known, own, ref)
+
+    async def _bounded(self, states: ThreadStates, own: Ownership, ref: Json) -> Json:
+        """It may take no notice of its cancel. What it still writes is refused by the fence of the next
+        attempt."""
+        work = begin_soon(states.restore(own.thread_id, own.run_id, ref, own.fence))
+        try:
+            await asyncio.wait((work,), timeout=self._within)
+        finally:
+            if not work.done():
+                work.cancel()
+                work.add_done_callback(_seen)
+        if not work.done():
+            raise TimeoutError(f"restoring its state took longer than {self._within:g} s")
+        return work.result()
+
+
+def _seen(work: asyncio.Task[Json]) -> None:
+    """Retrieve the exception, so that asyncio does not log that nobody did."""
+    if not work.cancelled():
+        work.exception()

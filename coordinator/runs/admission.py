@@ -27,8 +27,9 @@ from coordinator.runs.cancellation import Delivery
 from coordinator.runs.idempotency import body_hash
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
+from coordinator.runs.limits import NO_LIMITS, TimeLimits
 from coordinator.runs.patience import Patience
-from coordinator.runs.registry import NO_LIMITS, Entry, Registry, TimeLimits
+from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine

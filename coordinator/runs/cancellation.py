@@ -12,7 +12,7 @@ from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.queries import Waiter
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import SETTLING, Entry, Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.schemas import Abort, CancelAction, Cause, DisconnectMode, RunStatus
 from coordinator.telemetry import Telemetry
@@ -45,15 +45,19 @@ class Delivery:
         self._store, self._registry, self._notifier, self._worker = store, registry, notifier, worker
         self._settlement, self._telemetry, self._stamps = settlement, telemetry, stamps
 
-    async def deliver(self, decision: Decision) -> None:
+    async def deliver(self, decision: Decision, within: float = SETTLING) -> None:
         """Tell the local task, or publish to the worker that has it; the same for the children that the
-        decision took along. Returns when a run without a task of ours has settled."""
-        for child in decision.children:
-            await self.deliver(child)
+        decision took along. Returns when the runs that have nothing to stop here have settled, after
+        `within` s at the latest: they settle without their caller, too."""
+        if settling := self._deliver(decision):
+            await asyncio.wait(settling, timeout=within)
+
+    def _deliver(self, decision: Decision) -> list[asyncio.Future[None]]:
+        settling = [future for child in decision.children for future in self._deliver(child)]
         entry = self._registry.under_way(decision.run_id)
         if entry is not None and not self._let_go(entry, decision):
-            await self.tell(entry, decision)
-            return
+            future = self._tell(entry, decision)
+            return settling if future is None else [*settling, future]
         self._registry.remind(decision.run_id)
         home = decision.worker
         signal = Signal(kind="cancel", thread_id=decision.thread_id, run_id=decision.run_id)
@@ -61,12 +65,7 @@ class Delivery:
             self._notifier.notify_worker(home, signal)
         if decision.settled:
             self._notifier.notify_thread(decision.thread_id, signal.model_copy(update={"kind": "settled"}))
-
-    async def tell(self, entry: Entry, decision: Decision) -> None:
-        """Returns when a run that has nothing to stop has settled; that goes on without its caller."""
-        settling = self._tell(entry, decision)
-        if settling is not None:
-            await asyncio.shield(settling)
+        return settling
 
     def _tell(self, entry: Entry, decision: Decision) -> asyncio.Future[None] | None:
         own_word = decision.action is None and entry.own is not None
@@ -163,7 +162,9 @@ class Cancellations:
             return False
         abort = Abort(RunStatus.interrupted, action, cause, reason, actor)
         # A caller who goes away does not leave a run that is decided and not told.
-        deciding = self._jobs.spawn(self._decide_and_deliver(run_id, abort), f"cancelling run {run_id!r}")
+        within = SETTLING if wait is None else min(wait, SETTLING)
+        work = self._decide_and_deliver(run_id, abort, within)
+        deciding = self._jobs.spawn(work, f"cancelling run {run_id!r}")
         decision = await asyncio.shield(deciding)
         if decision is None or decision.status is not RunStatus.interrupted:
             return False
@@ -187,10 +188,10 @@ class Cancellations:
             wait=None,
         )
 
-    async def _decide_and_deliver(self, run_id: str, abort: Abort) -> Decision | None:
+    async def _decide_and_deliver(self, run_id: str, abort: Abort, within: float) -> Decision | None:
         decision = await self._decide(run_id, abort)
         if decision is not None:
-            await self._delivery.deliver(decision)
+            await self._delivery.deliver(decision, within)
         return decision
 
     async def _decide(self, run_id: str, abort: Abort) -> Decision | None:

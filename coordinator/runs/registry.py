@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Any
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import Clocks
@@ -13,6 +13,7 @@ from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.runs.kept import Finished, Result
 from coordinator.runs.latch import Latch
+from coordinator.runs.limits import NO_LIMITS
 from coordinator.runs.task_cancel import TaskCancel
 from coordinator.schemas import Abort, CancelAction, Cause, Json, RunStatus
 from stores.rows import Claimed, Decision, Outcome, Ownership
@@ -21,16 +22,7 @@ from stores.states import OPEN
 _REAL = Clocks()
 _NO_RESULT = Result(None)
 
-
-class TimeLimits(NamedTuple):
-    """Seconds; None = unlimited."""
-
-    timeout: float | None = None
-    idle: float | None = None
-    queue: float | None = None
-
-
-NO_LIMITS = TimeLimits()
+SETTLING = 0.25  # s; for which others wait for a run that is being settled. Then the store answers for it.
 
 
 class Entry:
@@ -365,11 +357,15 @@ class Registry:
             del self._supervised[thread_id]
 
     async def calm(self, thread_id: str) -> None:
-        """Return when no run of this worker, whose task is over, is still being settled there."""
+        """Return when no run of this worker, whose task is over, is still being settled there; at the
+        latest after `SETTLING`."""
         if any(task.done() for task in self._supervised.get(thread_id, ())):
             await asyncio.sleep(0)
-        while (futures := self._settling.get(thread_id)) is not None:
-            await asyncio.wait(tuple(futures))
+        if thread_id in self._settling:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(SETTLING):
+                    while (futures := self._settling.get(thread_id)) is not None:
+                        await asyncio.wait(tuple(futures))
 
     def finished(self, entry: Entry) -> None:
         """It has settled. Of one that was dropped before, what others keep of it goes as late as usual."""

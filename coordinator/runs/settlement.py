@@ -392,8 +392,7 @@ class Settlement:
         self._registry.finished(entry)
 
     def _force(self, entry: Entry) -> None:
-        """The time to stop is over. It is closed, its fence made stale, its thread freed; it is not
-        cancelled again, for that would let its writes land later."""
+        """The time to stop is over: close it, fence it, free its thread. It is cancelled no more."""
         entry.force_timer, record = None, entry.record
         if entry.stopped or entry.settled.is_set():
             return

@@ -69,7 +69,7 @@ BUGS = (
     ),
     bug(
         "children-are-not-told",
-        (_DELIVERY + "deliver", "for child in decision.children:", "for child in ():"),
+        (_DELIVERY + "_deliver", "for child in decision.children", "for child in ()"),
     ),
     # -- owners, watchers
     bug("a-stranger-cancels", (_CANCEL + "_visible", "if user_id is None:", "if 1:")),

@@ -83,7 +83,7 @@ BUGS = (
     ),
     bug(
         "nothing-is-published",
-        (_DELIVERY + "deliver", "if home is not None and home != self._worker.epoch:", "if 0:"),
+        (_DELIVERY + "_deliver", "if home is not None and home != self._worker.epoch:", "if 0:"),
     ),
     bug(
         "a-second-cancel",
