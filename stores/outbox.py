@@ -20,6 +20,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from stores.errors import CoordinatorError, OutboxFull, StoreFull, StoreUnavailable
 from stores.event_loop import HomeLoop
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -108,7 +109,7 @@ class Outbox:
     # -- work that goes on without its caller
 
     def post(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-        task = asyncio.get_running_loop().create_task(work)
+        task = begin_soon(work)
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
         return task
@@ -221,7 +222,7 @@ class Outbox:
         self._owed[owed] = None
         self._lanes[owed.run_id] += 1
         if self._drainer is None or self._drainer.done() or self._drainer.get_loop().is_closed():
-            self._drainer = asyncio.get_running_loop().create_task(self._drain())
+            self._drainer = begin_soon(self._drain())
 
     def _remove(self, owed: _Owed) -> None:
         if owed not in self._owed:

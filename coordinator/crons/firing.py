@@ -24,6 +24,7 @@ from coordinator.errors import (
     StoreError,
 )
 from stores.crons import CronRow, DueCrons, Firing
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -57,7 +58,7 @@ class FiringLoop:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Fire for as long as the block lasts."""
-        loop = asyncio.create_task(self._fire_until_stopped(), name="the firing of crons")
+        loop = begin_soon(self._fire_until_stopped(), name="the firing of crons")
         try:
             yield
         finally:

@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from coordinator.errors import CoordinatorError, Draining, StoreUnavailable
 from coordinator.gateway.errors import TooManyOpen
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -109,8 +110,8 @@ class HeldResponse(Response, ABC):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
-        body = asyncio.ensure_future(self._body(send))
-        gone = asyncio.ensure_future(_disconnect(receive))
+        body = begin_soon(self._body(send))
+        gone = begin_soon(_disconnect(receive))
         with self._place.watchers.holding(self._place, body):
             try:
                 await asyncio.wait((body, gone), return_when=asyncio.FIRST_COMPLETED)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from typing import cast
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import Any, cast
 
 from coordinator.errors import RunFailed, RunNotFound, StoreUnavailable
 from coordinator.gateway.held import HeldResponse, Place, SendBody
@@ -13,6 +13,7 @@ from coordinator.gateway.wire.json import Json, encoded
 from coordinator.manager import RunManager
 from coordinator.schemas import RunStatus
 from stores.rows import RunRow
+from stores.tasks import begin_soon
 
 WHITE_SPACE = b"\n"
 
@@ -27,7 +28,7 @@ class LongAnswer(HeldResponse):
 
     def __init__(
         self,
-        ending: Callable[[], Awaitable[Json]],
+        ending: Callable[[], Coroutine[Any, Any, Json]],
         place: Place,
         *,
         heartbeat: float,
@@ -39,7 +40,7 @@ class LongAnswer(HeldResponse):
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
         await start()
-        ending = asyncio.ensure_future(self._ending())
+        ending = begin_soon(self._ending())
         try:
             while not (await asyncio.wait((ending,), timeout=self._heartbeat))[0]:
                 await send(WHITE_SPACE)

@@ -15,6 +15,7 @@ from contextvars import Context
 from coordinator.redis.link import RedisLink
 from coordinator.redis.listener import Listener
 from coordinator.redis.scripts import beat, enlist
+from stores.tasks import begin_soon
 
 _PREFIX = b"hb:"
 _MISSES = 2
@@ -53,7 +54,7 @@ class Canary:
         self._seq = 0
         self._awaited = None
         if self._task is None:
-            self._task = asyncio.create_task(self._sing(), name="redis canary", context=Context())
+            self._task = begin_soon(self._sing(), name="redis canary", context=Context())
 
     def hear(self, payload: bytes) -> bool:
         """Whether this message of the abort channel was a beat: mine, late or forged."""

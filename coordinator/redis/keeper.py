@@ -19,6 +19,7 @@ from coordinator.redis.address import CONNECT_LIMIT, Address
 from coordinator.redis.refusals import RefusedError
 from coordinator.redis.resp import Reply
 from coordinator.redis.wire import Wire, open_wire
+from stores.tasks import begin_soon
 
 _log = logging.getLogger(__name__)
 
@@ -75,7 +76,7 @@ class Keeper:
         if self._task is None:
             # In a context of its own: not in that of the request which happened to come first.
             name = f"redis {self._subject}"
-            self._task = asyncio.create_task(self._keep(), name=name, context=Context())
+            self._task = begin_soon(self._keep(), name=name, context=Context())
 
     def drop(self, why: str) -> None:
         """Replace the connection; at once if it was stable."""

@@ -43,6 +43,7 @@ from stores.retry import is_unique_violation
 from stores.rows import Admission, Decision, Limits, NewRun, Ownership
 from stores.sql.codec import as_stored
 from stores.states import OPEN
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -389,7 +390,7 @@ class Admissions:
         """Callers who ask in the same turn of the loop share one read, which begins after they asked."""
         shared = self._verifying.get(thread_id)
         if shared is None:
-            shared = self._verifying[thread_id] = asyncio.ensure_future(self._read_holder(thread_id))
+            shared = self._verifying[thread_id] = begin_soon(self._read_holder(thread_id))
         return await asyncio.shield(shared)
 
     async def _read_holder(self, thread_id: str) -> str | None:

@@ -23,6 +23,7 @@ from coordinator.telemetry.events import RunEmitted
 from stores.event_loop import HomeLoop
 from stores.rows import Outcome as StoredOutcome
 from stores.rows import Ownership, Started
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -110,7 +111,7 @@ class Execution:
             raise InvalidArgument("record", f"run {record.run_id!r} was not admitted by this worker")
         if entry.record.task is not None:
             raise InvalidArgument("record", f"run {record.run_id!r} has a task already")
-        task = asyncio.get_running_loop().create_task(self._attempt(entry, assistant))
+        task = begin_soon(self._attempt(entry, assistant))
         entry.record.task = entry.supervised = entry.launched = task
         task.add_done_callback(lambda done: self._task_over(entry, done))
         return task

@@ -8,6 +8,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from coordinator.errors import CoordinatorError
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +19,7 @@ class Jobs:
 
     def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
         """Run `work` on its own. A failure is logged under `what`."""
-        task = asyncio.get_running_loop().create_task(work)
+        task = begin_soon(work)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(done, what))
         return task

@@ -23,6 +23,7 @@ from coordinator.webhooks.lanes import Full, Lanes
 from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import Signer
 from coordinator.webhooks.targets import NameUnknown, NotReached, TargetRefused, Targets
+from stores.tasks import begin_soon
 from stores.webhooks import ClaimedWebhook, WebhookReport
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ class Deliverer:
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
         """Deliver for as long as the block lasts; at its end, once more what is due then."""
-        loop = asyncio.create_task(self._deliver_until_stopped(), name="the delivery of webhooks")
+        loop = begin_soon(self._deliver_until_stopped(), name="the delivery of webhooks")
         try:
             yield
         finally:
@@ -131,7 +132,7 @@ class Deliverer:
         lease = self._settings.webhook_timeout + _LEASE_BEYOND
         claimed = await self._outbox.claim_webhooks(lease=lease, limit=room)
         for one in claimed:
-            task = asyncio.create_task(self._deliver(one), name=f"webhook of run {one.run_id!r}")
+            task = begin_soon(self._deliver(one), name=f"webhook of run {one.run_id!r}")
             self._under_way.add(task)
             task.add_done_callback(self._over)
         return 0 if len(claimed) == room else self._settings.webhook_poll

@@ -20,6 +20,7 @@ from stores.base import DecisionStore, WorkerStore
 from stores.errors import CoordinatorError
 from stores.rows import AskedToDrain, DrainWish, HandedOver
 from stores.states import OPEN, WorkerState
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +84,7 @@ class Drain:
         seconds = self._grace if grace is None else grace
         self._shorten(loop.time() + seconds)
         if self._task is None or self._task.done():
-            self._task = loop.create_task(self._run(min(UNWIND, max(seconds, LEAST_UNWIND))))
+            self._task = begin_soon(self._run(min(UNWIND, max(seconds, LEAST_UNWIND))))
         await asyncio.shield(self._task)
 
     async def ask(self, epoch: int | None, grace: float | None) -> list[AskedToDrain]:
@@ -232,7 +233,7 @@ async def _all_ended(entries: list[Entry], *, reported: bool = False) -> None:
 async def _ended(entry: Entry, reported: bool) -> None:
     """Settled, or its task has stopped and nobody settles it. `reported`: a caller who made the task may
     still say how it has ended, so wait for that as well."""
-    settled = asyncio.ensure_future(entry.settled.wait())
+    settled = begin_soon(entry.settled.wait())
     try:
         if (task := entry.record.task) is not None:
             await asyncio.wait((task, settled), return_when=asyncio.FIRST_COMPLETED)

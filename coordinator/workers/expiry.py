@@ -10,6 +10,7 @@ from coordinator.event_log import EventLog
 from coordinator.runs.registry import Registry
 from coordinator.workers.loops import every
 from stores.catalogue import CatalogueStore
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -39,10 +40,7 @@ class Expiry:
         """Idempotent. At the first registration where others share the store, else with the first thread
         that will expire."""
         if self._task is None and not self._closed:
-            loop = asyncio.get_running_loop()
-            self._task = loop.create_task(
-                every(lambda: self._interval, self._jitter, self.sweep, asyncio.Event())
-            )
+            self._task = begin_soon(every(lambda: self._interval, self._jitter, self.sweep, asyncio.Event()))
 
     async def sweep(self) -> None:
         """Between two transactions it rests for as long as the last one took. Raises StoreUnavailable."""

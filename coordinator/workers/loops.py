@@ -16,6 +16,7 @@ from coordinator.telemetry.events import ConnectivityChanged
 from coordinator.workers.reaper import Reaper
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -57,9 +58,9 @@ class Loops:
         # right after the start, with an error text of his own, comes first.
         self._first_sweep = loop.call_later(settings.short_tick / 2, self._kick_sweep.set)
         self._tasks = [
-            loop.create_task(every(self._pace, jitter, self._watch.tick, self._kick_tick)),
-            loop.create_task(every(lambda: settings.renew, jitter, self._worker.stay, self._kick_anew)),
-            loop.create_task(every(lambda: settings.sweep, jitter, self._reaper.sweep, self._kick_sweep)),
+            begin_soon(every(self._pace, jitter, self._watch.tick, self._kick_tick)),
+            begin_soon(every(lambda: settings.renew, jitter, self._worker.stay, self._kick_anew)),
+            begin_soon(every(lambda: settings.sweep, jitter, self._reaper.sweep, self._kick_sweep)),
         ]
 
     def register_anew(self) -> None:

@@ -15,6 +15,7 @@ from coordinator.settings import Settings
 from coordinator.workers.lease import BURIED, Lease, Pacemaker
 from coordinator.workers.loops import every
 from stores.base import Heart, HeartStore, WorkerStore
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -156,7 +157,7 @@ class LoopPacemaker:
             beating = every(
                 lambda: settings.renew, settings.jitter, lambda: self._beat(lease), asyncio.Event()
             )
-            self._task = asyncio.get_running_loop().create_task(beating)
+            self._task = begin_soon(beating)
 
     async def stop(self) -> None:
         self._stopped = True

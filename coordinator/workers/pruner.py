@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from coordinator.workers.loops import every
 from stores.pruning import PruneCursor, Pruned, PruningStore, Retention
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,7 @@ class Pruner:
     def begin(self) -> None:
         """Idempotent; nothing where there is nothing to prune or the store cannot."""
         if self._task is None and not self._closed and self._keep.anything:
-            loop = asyncio.get_running_loop()
-            self._task = loop.create_task(
-                every(lambda: self._interval, self._jitter, self._pass, asyncio.Event())
-            )
+            self._task = begin_soon(every(lambda: self._interval, self._jitter, self._pass, asyncio.Event()))
 
     async def _pass(self) -> None:
         if not isinstance(self._store, PruningStore):

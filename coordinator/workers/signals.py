@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 from coordinator.workers.deadline import GONE
+from stores.tasks import begin_soon
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -41,14 +42,14 @@ class Departure:
         if self._task is None:
             self.asked.set()
             self._arm(self._manager.grace + GONE, number)
-            self._task = asyncio.get_running_loop().create_task(self._drain())
+            self._task = begin_soon(self._drain())
         else:
             self._manager.hurry()
             self._arm(GONE, number)
 
     async def serving(self, work: Coroutine[Any, Any, object]) -> None:
         """Do `work` until it ends by itself or the worker is drained, which ends it."""
-        working, drained = asyncio.ensure_future(work), asyncio.ensure_future(self.drained.wait())
+        working, drained = begin_soon(work), begin_soon(self.drained.wait())
         await asyncio.wait((working, drained), return_when=asyncio.FIRST_COMPLETED)
         for task in (working, drained):
             task.cancel()

@@ -17,6 +17,7 @@ from coordinator.workers.identity import new_worker
 from coordinator.workers.lease import TOO_LATE, Lease
 from stores.base import WorkerStore
 from stores.rows import Orphan
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ class Worker:
             raise Draining
         if not self._live or not self.lease.alive(self._epoch):
             if self._registering is None or self._registering.done():
-                self._registering = asyncio.ensure_future(self._register())
+                self._registering = begin_soon(self._register())
             await asyncio.shield(self._registering)
         return self._epoch
 

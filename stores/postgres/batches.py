@@ -15,6 +15,7 @@ from typing import Any
 
 from stores.postgres.connections import Connections
 from stores.sql.postgres.calls import Call, Function
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +66,7 @@ class Lane:
                 break
             size = min(-(-len(self._queue) // max(parts, 1)), MAX_BATCH)
             batch, self._queue = self._queue[:size], self._queue[size:]
-            task = asyncio.get_running_loop().create_task(
-                self._send(batch), name=f"a batch of {self._function.name}"
-            )
+            task = begin_soon(self._send(batch), name=f"a batch of {self._function.name}")
             self._under_way.add(task)
             task.add_done_callback(self._over)
 
@@ -90,7 +89,7 @@ class Lane:
                 call, future = left.pop(place)
                 _settle(call, future, columns_of_one)
         for call, future in left.values():
-            task = asyncio.get_running_loop().create_task(self._make_alone(call, future))
+            task = begin_soon(self._make_alone(call, future))
             self._others.add(task)
             task.add_done_callback(self._others.discard)
 

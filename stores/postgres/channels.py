@@ -21,6 +21,7 @@ from stores.postgres.connections import connect_arguments
 from stores.postgres.faults import fault_of
 from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
+from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
@@ -98,7 +99,7 @@ class Channels:
         self._idle.clear()
         self._wake.set()
         if self._task is None:
-            self._task = asyncio.get_running_loop().create_task(self._run(), name="hints by NOTIFY")
+            self._task = begin_soon(self._run(), name="hints by NOTIFY")
 
     async def aclose(self) -> None:
         """Lets what is to be sent leave, for a bounded time. Idempotent."""

@@ -29,6 +29,7 @@ from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, 
 from stores.sql.postgres import inspection, schema, threads, workers
 from stores.sql.postgres.calls import Call, Function
 from stores.sql.postgres.statements import POSTGRES
+from stores.tasks import begin_soon
 from stores.times import limit as limit_of
 from stores.transactions import SQLTransactions
 
@@ -186,7 +187,7 @@ class PostgresStore(SQLTransactions):
                 lane = self._lanes[function] = Lane(function, self._batches, self._waiting.run)
             return lane.put(call)
         pool = self._urgent if urgent else self._waiting
-        task = asyncio.get_running_loop().create_task(pool.run(call))
+        task = begin_soon(pool.run(call))
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return task

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from coordinator import RunManager, RunRecord, RunStatus
+from tests.support.factories import FACTORIES, use
 from tests.support.kit import KIT, UserAgent
 from tests.support.teams import team_of
 
@@ -109,6 +110,11 @@ async def stop_all(worker: RunManager, way: str) -> None:
     assert not cut_short
 
 
-@pytest.mark.parametrize("way", WAYS)
-async def test_a_stop_reaches_whatever_users_write(worker: RunManager, way: str) -> None:
-    await stop_all(worker, way)
+CASES = [(way, "no factory") for way in WAYS]
+CASES += [(way, factory) for way in ("cancel", "drain") for factory in FACTORIES if factory != "no factory"]
+
+
+@pytest.mark.parametrize(("way", "factory"), CASES)
+async def test_a_stop_reaches_whatever_users_write(worker: RunManager, way: str, factory: str) -> None:
+    with use(factory):
+        await stop_all(worker, way)

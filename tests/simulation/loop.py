@@ -226,6 +226,9 @@ class ProcessLoop(asyncio.AbstractEventLoop):
         self.tasks.append(task)
         return task
 
+    def get_task_factory(self) -> None:
+        return None
+
     def number(self) -> int:
         return self._schedule.number()
 

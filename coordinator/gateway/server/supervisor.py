@@ -20,6 +20,7 @@ from coordinator.gateway.server.failures import FAILED, CannotServe
 from coordinator.gateway.server.listening import Listening
 from coordinator.gateway.server.process import WorkerProcess, ending, has_terminal, reap_children
 from coordinator.gateway.server.spawning import Spawned, spawn
+from stores.tasks import begin_soon
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -70,7 +71,7 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._leave)
         loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        leaving, serving = asyncio.create_task(self._leaving.wait()), asyncio.create_task(self._serve())
+        leaving, serving = begin_soon(self._leaving.wait()), begin_soon(self._serve())
         try:
             await asyncio.wait((leaving, serving), return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
@@ -211,7 +212,7 @@ class Supervisor:
 
 async def _together(*work: Coroutine[Any, Any, object]) -> None:
     """All at once; the first that raises ends the others, and its error is what is raised."""
-    tasks = [asyncio.create_task(one) for one in work]
+    tasks = [begin_soon(one) for one in work]
     if not tasks:
         return
     try:

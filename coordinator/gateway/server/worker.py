@@ -17,6 +17,7 @@ from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_a
 from coordinator.gateway.server.editing import watch
 from coordinator.gateway.server.failures import FAILED, UNREACHABLE, CannotServe
 from coordinator.workers.deadline import GONE
+from stores.tasks import begin_soon
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
@@ -112,8 +113,8 @@ async def _serve(
         http = Http(app)
         async with app.running():
             with draining_on_signals(Retreat(http, manager)) as departure:
-                serving = asyncio.create_task(http.serve(sockets=[port]))
-                listening = asyncio.create_task(http.listening.wait())
+                serving = begin_soon(http.serve(sockets=[port]))
+                listening = begin_soon(http.listening.wait())
                 await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
                 if serving.done():
                     await serving
