@@ -310,6 +310,8 @@ class Assembly:
             event_log=self._event_log,
             watch=self.watch,
             reaper=self.reaper,
+            outbox=self.outbox,
+            refusals=self.settlement.refusals,
             executor=lambda: self.executor,
             clock=self.clocks.boottime,
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from coordinator import arguments as check
 from coordinator.errors import InvalidArgument
 from coordinator.facade.base import Facade
@@ -70,6 +72,20 @@ class WorkerFacade(Facade):
     def owed(self) -> int:
         """How many writes wait for the store, which is away. At `outbox_limit` admission stops."""
         return len(self._anywhere.outbox)
+
+    @property
+    def stalled_for(self) -> float:
+        """How long the event loop has not turned (s), 0 below 2 s. Right while it stands: ask from another
+        thread. Also 0 where no thread watches the loop (stores in memory)."""
+        stall = self._anywhere.pacemaker.stall
+        return 0.0 if stall is None else stall.stalled_for
+
+    def observe_stalls(self, listener: Callable[[float], None]) -> None:
+        """Call `listener` with `stalled_for` several times a second, from a thread, so also while the event
+        loop stands still. It must not block."""
+        stall = self._anywhere.pacemaker.stall
+        if stall is not None:
+            stall.listeners.append(listener)
 
     async def health(self) -> Health:
         """How this worker is, role by role, and whether it may be sent new runs. Never raises; answers

@@ -50,6 +50,7 @@ _OF_WORKER = {
     "epoch": "The worker's epoch",
     "lease_seconds": "Until its lease ends unless it is renewed; infinite where nobody else uses the store",
     "loop_lag_seconds": "How late the event loop turns",
+    "loop_stalled_seconds": "How long the event loop has been standing still by now; 0 while it turns",
     "tick_age_seconds": "Since it last looked for what no signal told it",
     "redis_connected": "1 = signals travel; 0 = the store is asked instead",
     "owed_writes": "Writes that wait for the store",
@@ -94,6 +95,18 @@ class Metrics:
             for name, about in _OF_WORKER.items()
         }
 
+        self._stalled = False
+        manager.observe_stalls(self._of_stall)
+
+    def _of_stall(self, stalled_for: float) -> None:
+        """From a thread: while the loop stands, this process answers nobody, and others show what it said
+        last. `refresh` says when it is ready again."""
+        if stalled_for or self._stalled:
+            self._stalled = stalled_for > 0
+            self._of_worker["loop_stalled_seconds"].set(stalled_for)
+        if stalled_for:
+            self._of_worker["ready"].set(0)
+
     def _counter(self, name: str, about: str, *labels: str) -> Counter:
         return Counter(f"coordinator_{name}", about, labels, registry=self._registry)
 
@@ -118,6 +131,7 @@ class Metrics:
             "epoch": health.epoch,
             "lease_seconds": forever if health.lease_remaining is None else health.lease_remaining,
             "loop_lag_seconds": never if health.loop_lag is None else health.loop_lag,
+            "loop_stalled_seconds": self._manager.stalled_for,
             "tick_age_seconds": never if health.ticked_ago is None else health.ticked_ago,
             "redis_connected": health.connectivity is Connectivity.connected,
             "owed_writes": self._manager.owed,

@@ -6,22 +6,27 @@ import asyncio
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError, SchemaTooNew
 from coordinator.event_log import EventLog
 from coordinator.notifier import Connectivity, Explaining, Notifier
+from coordinator.runs.refusals import Refusals
 from coordinator.settings import Settings
 from coordinator.workers.executor import TrackingExecutor
 from coordinator.workers.lease import Pacemaker
 from coordinator.workers.reaper import Reaper
+from coordinator.workers.stall import STALLED_AFTER
 from coordinator.workers.watch import Watch
 from coordinator.workers.worker import Worker
 from stores.base import GatedStore, VersionedStore, WorkerStore
+from stores.outbox import Outbox
 from stores.sql.readable import unreadable_rows
 
 ASK_WITHIN = 1.0  # s; a store that takes longer to answer one small read is not reachable
 MISSED = 5  # ticks, or sweeps, in a row
+UNWRITTEN = 3.0  # s; writes that are taken no later than that are no reason to send runs elsewhere
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,18 @@ class Health:
     why_not: tuple[str, ...]
 
 
+class Seen(NamedTuple):
+    """What an examination has found out before it asks its checks."""
+
+    state: str
+    store_error: CoordinatorError | str | None
+    ticked: float | None
+    lag: float | None
+
+
+Check = Callable[[Seen], str | None]
+
+
 class Examination:
     def __init__(
         self,
@@ -67,13 +84,27 @@ class Examination:
         event_log: EventLog,
         watch: Watch,
         reaper: Reaper,
+        outbox: Outbox,
+        refusals: Refusals,
         executor: Callable[[], TrackingExecutor | None] = lambda: None,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._settings, self._worker, self._pacemaker = store, settings, worker, pacemaker
         self._notifier, self._watch, self._reaper, self._clock = notifier, watch, reaper, clock
         self._event_log = event_log
-        self._executor = executor
+        self._executor, self._outbox, self._refusals = executor, outbox, refusals
+        self.checks: dict[str, Check] = {
+            "worker": self._lives,
+            "store": self._store_answers,
+            "ticks": self._ticks,
+            "failing ticks": self._ticks_succeed,
+            "heartbeat": self._heart_writes,
+            "owed writes": self._owed_are_written,
+            "refused ends": self._ends_are_taken,
+            "event loop": self._loop_turns,
+            "threads": self._threads_are_left,
+        }
+        """By name: each says what is wrong, or None. Any of them makes the worker not ready."""
 
     async def health(self) -> Health:
         """Asks the store one small question, for at most ASK_WITHIN. Never raises."""
@@ -81,7 +112,8 @@ class Examination:
         remaining = self._worker.lease.remaining
         ticked, swept = self._ago(self._watch.ticked_at), self._ago(self._reaper.swept_at)
         state, executor = self._state(), self._executor()
-        why_not = tuple(self._complaints(state, error, ticked))
+        seen = Seen(state, error, ticked, lag)
+        why_not = tuple(told for check in self.checks.values() if (told := check(seen)) is not None)
         return Health(
             state=state,
             epoch=self._worker.epoch,
@@ -109,21 +141,53 @@ class Examination:
             return "unregistered"
         return "live" if worker.live and worker.lease.alive(worker.epoch) else "fenced"
 
-    def _complaints(
-        self, state: str, error: CoordinatorError | str | None, ticked: float | None
-    ) -> list[str]:
-        found = [] if state == "live" else [f"the worker is {state}"]
-        if error is not None:
-            too_new = isinstance(error, SchemaTooNew)
-            found.append(str(error) if too_new else f"the store does not answer: {error}")
-        if ticked is not None and ticked > MISSED * self._settings.tick:
-            found.append(f"deaf: the last tick was {ticked:.1f} s ago")
+    def _lives(self, seen: Seen) -> str | None:
+        return None if seen.state == "live" else f"the worker is {seen.state}"
+
+    def _store_answers(self, seen: Seen) -> str | None:
+        error = seen.store_error
+        if error is None or isinstance(error, SchemaTooNew):
+            return None if error is None else str(error)
+        return f"the store does not answer: {error}"
+
+    def _ticks(self, seen: Seen) -> str | None:
+        if seen.ticked is not None and seen.ticked > MISSED * self._settings.tick:
+            return f"deaf: the last tick was {seen.ticked:.1f} s ago"
+        return None
+
+    def _ticks_succeed(self, _: Seen) -> str | None:
         failing = self._ago(self._watch.failing_since)
         if failing is not None and failing > MISSED * self._settings.tick:
-            found.append(f"all ticks of the last {failing:.1f} s failed: {self._watch.failure}")
+            return f"all ticks of the last {failing:.1f} s failed: {self._watch.failure}"
+        return None
+
+    def _heart_writes(self, _: Seen) -> str | None:
+        failing = self._ago(self._pacemaker.failing_since)
+        if failing is not None and failing > UNWRITTEN:
+            return f"no heartbeat was written in the last {failing:.1f} s: {self._pacemaker.failure}"
+        return None
+
+    def _owed_are_written(self, _: Seen) -> str | None:
+        oldest = self._outbox.oldest
+        if oldest is not None and oldest > UNWRITTEN:
+            return f"{len(self._outbox)} writes wait for the store, the oldest for {oldest:.1f} s"
+        return None
+
+    def _ends_are_taken(self, _: Seen) -> str | None:
+        oldest = self._ago(self._refusals.oldest)
+        if oldest is not None and oldest > UNWRITTEN:
+            return f"the store refuses the ends of {len(self._refusals)} runs, the oldest for {oldest:.1f} s"
+        return None
+
+    def _loop_turns(self, seen: Seen) -> str | None:
+        if seen.lag is not None and seen.lag >= STALLED_AFTER:
+            return f"the event loop stood still for {seen.lag:.1f} s"
+        return None
+
+    def _threads_are_left(self, _: Seen) -> str | None:
         if (executor := self._executor()) is not None and len(executor.outliving) >= executor.size:
-            found.append(f"all {executor.size} threads are taken by jobs whose runs are over")
-        return found
+            return f"all {executor.size} threads are taken by jobs whose runs are over"
+        return None
 
     async def _store_error(self) -> CoordinatorError | str | None:
         try:

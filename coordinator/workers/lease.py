@@ -14,6 +14,7 @@ from typing import NamedTuple, Protocol
 
 from coordinator.clock import boottime
 from coordinator.errors import LeaseLost
+from coordinator.workers.stall import StallWatch
 
 TOO_LATE = "the lease could not be renewed in time"
 BURIED = "a peer has buried this epoch, or the store has lost its registration"
@@ -114,6 +115,21 @@ class Pacemaker(Protocol):
     @property
     def lag(self) -> float | None:
         """How long the event loop took to answer when it was last asked (s); None = not measured."""
+        ...
+
+    @property
+    def stall(self) -> StallWatch | None:
+        """Watches the event loop from a thread; None = nothing does."""
+        ...
+
+    @property
+    def failing_since(self) -> float | None:
+        """When the renewals began to fail, on the lease's clock; None = the last one was written."""
+        ...
+
+    @property
+    def failure(self) -> str | None:
+        """Why the last renewal failed; None = it was written."""
         ...
 
     def start(self, lease: Lease) -> None:

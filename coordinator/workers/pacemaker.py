@@ -14,6 +14,7 @@ from coordinator.errors import StoreReplaced, StoreUnavailable
 from coordinator.settings import Settings
 from coordinator.workers.lease import BURIED, Lease, Pacemaker
 from coordinator.workers.loops import every
+from coordinator.workers.stall import StallWatch
 from stores.base import Heart, HeartStore, WorkerStore
 from stores.tasks import begin_soon
 
@@ -37,10 +38,13 @@ class ThreadPacemaker:
         self._store, self._settings = store, settings
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
+        self.stall = StallWatch()
+        self.failing_since: float | None = None
+        self.failure: str | None = None
 
     @property
     def lag(self) -> float | None:
-        return self._turning.lag if self._thread is not None else None
+        return max(self._turning.lag, self.stall.lag) if self._thread is not None else None
 
     def start(self, lease: Lease) -> None:
         if self._thread is None and not self._stop.is_set():
@@ -49,9 +53,11 @@ class ThreadPacemaker:
                 target=self._run, args=(lease, self._turning), name="coordinator-heart", daemon=True
             )
             self._thread.start()
+            self.stall.start()
 
     async def stop(self) -> None:
         self._stop.set()
+        self.stall.stop()
         if (thread := self._thread) is not None and thread.is_alive():
             await asyncio.to_thread(thread.join, STOP_WITHIN)
 
@@ -64,17 +70,23 @@ class ThreadPacemaker:
             try:
                 heart = heart or self._store.heart()
                 beaten = self._beat(heart, lease, turning)
+                self.failing_since = self.failure = None
             except StoreUnavailable as error:
+                self._fails(error, began)
                 logger.warning("The lease could not be renewed: %s", error)
             except StoreReplaced as error:  # others may work on what is there now
                 lease.revoke(lease.epoch, str(error))
-            except Exception:
+            except Exception as error:
+                self._fails(error, began)
                 logger.exception("The heartbeat failed; it goes on with a new connection")
                 _close(heart)
                 heart = None
             took = lease.clock() - began
             pause = max(0.0, self._pause() / (1 if beaten else SOONER) - took)
         _close(heart)
+
+    def _fails(self, error: Exception, began: float) -> None:
+        self.failing_since, self.failure = self.failing_since or began, str(error)
 
     def _pause(self) -> float:
         jitter = self._settings.jitter
@@ -144,7 +156,7 @@ class LoopPacemaker:
     """Beats on the event loop, through the store's ordinary writer: for stores without a connection to
     spare, and for simulations in virtual time."""
 
-    lag = None
+    lag = stall = failing_since = failure = None
 
     def __init__(self, store: WorkerStore, settings: Settings) -> None:
         self._store, self._settings = store, settings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator import RunManager, RunStatus
+from coordinator import RunFailed, RunManager, RunStatus
 from coordinator.errors import StoreUnavailable
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.builders import locked
@@ -136,3 +136,64 @@ async def test_draining_worker_does_not_try_again(manager: RunManager) -> None:
         with pytest.raises(StoreUnavailable):
             await admitting
     outage.over = True
+
+
+async def complaints(manager: RunManager) -> str:
+    return " / ".join((await manager.health()).why_not)
+
+
+async def complains(manager: RunManager, of: str) -> bool:
+    return of in await complaints(manager)
+
+
+@pytest.fixture
+def soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.workers.health.UNWRITTEN", 0.2)
+
+
+async def test_ready_is_red_while_a_write_is_owed_for_seconds(manager: RunManager, soon: None) -> None:
+    run = await manager.create_or_reject("t")
+    assert not await complaints(manager)
+    outage = Outage(manager, "start")
+    manager.launch(run, quick)
+    await wait_until(lambda: complains(manager, "wait for the store"), description="it is red")
+    outage.over = True
+    await manager.wait(run.run_id, timeout=20)
+    await wait_until(lambda: complaints_are_over(manager), description="it is green again")
+
+
+async def test_ready_is_red_while_the_store_refuses_an_end(manager: RunManager, soon: None) -> None:
+    run, agent = await running(manager, "t")
+    finish, refuses = manager._store.finish, [True]
+
+    async def refusing(*args: Any, **kwargs: Any) -> Any:
+        if refuses:
+            raise RuntimeError("not this one")
+        return await finish(*args, **kwargs)
+
+    manager._store.finish = refusing
+    agent.may_end.set()
+    await wait_until(lambda: complains(manager, "refuses the ends of 1"), description="it is red")
+    refuses.clear()
+    with pytest.raises(RunFailed):
+        await manager.wait(run.run_id, timeout=20)
+    await wait_until(lambda: complaints_are_over(manager), description="it is green again")
+
+
+async def test_ready_is_red_while_no_heartbeat_is_written(tmp_path: Path, soon: None) -> None:
+    async with team_of(1, tmp_path, lease_ttl=60.0, renew=0.1, busy_timeout=0.1) as (manager,):
+        await running(manager, "t")
+        with locked(tmp_path / "runs.db"):
+            await wait_until(lambda: complains(manager, "no heartbeat was written"), description="it is red")
+        await wait_until(lambda: complaints_are_over(manager), description="it is green again")
+
+
+async def complaints_are_over(manager: RunManager) -> bool:
+    return not await complaints(manager)
+
+
+async def test_checks_of_health_may_be_added(manager: RunManager) -> None:
+    await manager.create_or_reject("t")
+    checks = manager._parts.examination.checks
+    checks["moon"] = lambda seen: f"the moon is full, and the worker {seen.state}"
+    assert (await manager.health()).why_not == ("the moon is full, and the worker live",)

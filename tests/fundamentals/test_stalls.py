@@ -1,0 +1,140 @@
+"""Code of a run that blocks the event loop: noticed while it does, and named."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from coordinator import RunContext, RunManager
+from coordinator.workers.stall import StallWatch
+from tests.support.teams import team_of
+from tests.support.waiting import wait_until
+
+LIMIT = 10.0  # s; a loop that stands is let go after that, whatever the test has found by then
+
+
+class Blocked:
+    """A place where an event loop stands until another thread lets it go."""
+
+    def __init__(self) -> None:
+        self.reached, self.go_on = threading.Event(), threading.Event()
+
+    def stand(self) -> None:
+        self.reached.set()
+        self.go_on.wait(LIMIT)
+
+
+@contextmanager
+def quickly_noticed(manager: RunManager) -> Generator[StallWatch]:
+    stall = manager._parts.pacemaker.stall
+    assert stall is not None
+    stall._after = 0.3
+    yield stall
+
+
+def seen_from_a_thread(blocked: Blocked, look: Any) -> tuple[threading.Thread, list[Any]]:
+    """What `look` answers first that is not false, while the loop stands; then it is let go."""
+    found: list[Any] = []
+
+    def looking() -> None:
+        blocked.reached.wait(LIMIT)
+        until, seen = time.monotonic() + LIMIT, look()
+        while time.monotonic() < until and not seen:
+            time.sleep(0.01)
+            seen = look()
+        found.append(seen)
+        blocked.go_on.set()
+
+    thread = threading.Thread(target=looking, daemon=True)
+    thread.start()
+    return thread, found
+
+
+@pytest.mark.parametrize("in_a_task_of_its_own", [False, True], ids=["the run's task", "a task of the run's"])
+async def test_stall_is_logged_once_with_the_run_and_the_line_while_it_lasts(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, in_a_task_of_its_own: bool
+) -> None:
+    blocked = Blocked()
+
+    async def thinking_hard() -> None:
+        blocked.stand()
+
+    async def agent(ctx: RunContext) -> None:
+        if in_a_task_of_its_own:
+            await asyncio.create_task(thinking_hard())
+        else:
+            await thinking_hard()
+
+    async with team_of(1, tmp_path) as (manager,):
+        run = await manager.create_or_reject("t")
+
+        def lines() -> list[str]:
+            return [r.getMessage() for r in caplog.records if r.name == "coordinator.workers.stall"]
+
+        with quickly_noticed(manager):
+            thread, logged = seen_from_a_thread(blocked, lambda: manager.stalled_for > 0.6 and lines())
+            manager.launch(run, agent)
+            await manager.wait(run.run_id, timeout=20)
+            await asyncio.to_thread(thread.join)
+            assert manager.stalled_for == 0
+    ((line,),) = logged
+    assert lines() == [line]
+    assert repr(run.run_id) in line
+    assert "test_stalls.py" in line
+    assert "thinking_hard" in line
+    assert "\n" not in line
+
+
+async def test_health_is_red_after_a_stall_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("coordinator.workers.health.STALLED_AFTER", 0.3)
+    blocked = Blocked()
+    async with team_of(1, tmp_path) as (manager,):
+        await manager.create_or_reject("t")
+        with quickly_noticed(manager) as stall:
+            thread, seen = seen_from_a_thread(blocked, lambda: stall.stalled_for > 0.4)
+            blocked.stand()
+            await asyncio.to_thread(thread.join)
+            assert seen == [True]
+            assert any("event loop" in told for told in (await manager.health()).why_not)
+
+            async def ready() -> bool:
+                return (await manager.health()).ready
+
+            await wait_until(ready, description="it is green again")
+
+
+async def test_metric_of_a_stall_is_right_while_it_lasts(tmp_path: Path) -> None:
+    from coordinator.gateway.held import Watchers
+    from coordinator.gateway.metrics import Metrics
+
+    blocked = Blocked()
+    async with team_of(1, tmp_path) as (manager,):
+        await manager.create_or_reject("t")
+        metrics = Metrics(manager, Watchers(1))
+        await metrics.refresh()
+
+        def value(name: str) -> float:
+            return metrics._registry.get_sample_value(f"coordinator_worker_{name}") or 0.0
+
+        assert (value("ready"), value("loop_stalled_seconds")) == (1, 0)
+        with quickly_noticed(manager):
+            thread, seen = seen_from_a_thread(
+                blocked,
+                lambda: value("loop_stalled_seconds") and (value("ready"), value("loop_stalled_seconds")),
+            )
+            blocked.stand()
+            await asyncio.to_thread(thread.join)
+            ((ready, stalled),) = seen
+            assert ready == 0
+            assert stalled >= 0.3
+            await wait_until(
+                lambda: value("loop_stalled_seconds") == 0, description="the metric says that it turns"
+            )
+        await metrics.refresh()
