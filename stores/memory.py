@@ -106,6 +106,8 @@ class Coordination(MemoryStore):
         super().__init__(shared=shared)
         self.arriving: dict[str, NewRun] = {}
         """Runs whose record is being put."""
+        self.operations = set[str]()
+        """Ids of what holds a thread and is no run: they have no record."""
         self._admissions: dict[str, tuple[asyncio.Lock, list[None]]] = {}
 
     @asynccontextmanager

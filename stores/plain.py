@@ -101,6 +101,9 @@ class PlainStore(MemoryStore):
         return decision
 
     async def _put_new(self, run: NewRun) -> None:
+        if run.kind != "run":  # an operation: the lists of the records know runs alone
+            self._beside.operations.add(run.run_id)
+            return
         payload = {"status": RunStatus.pending.value, "error": None, **_described(run)}
         await self._retried("put", run.run_id, lambda: self.records.put(run.run_id, **payload))
 
@@ -198,6 +201,8 @@ class PlainStore(MemoryStore):
         self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool = True
     ) -> bool:
         """True where the records took it. A failed write is logged and owed, not raised."""
+        if run_id in self._beside.operations:
+            return True
         key = f"the status of run {run_id!r}"
 
         async def again() -> None:
@@ -294,6 +299,10 @@ class PlainStore(MemoryStore):
             logger.warning("Run %r could not be ended in the record store", run_id, exc_info=True)
             return False
         return updated is not False
+
+    def forget(self, run_id: str) -> None:
+        super().forget(run_id)
+        self._beside.operations.discard(run_id)
 
     # -- records: the gateway's store answers
 

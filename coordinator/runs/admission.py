@@ -252,7 +252,7 @@ class Admissions:
             model_name=new.model_name,
         )
         entry = self._registry.add(record, own)
-        entry.temporary = admission.temporary
+        entry.temporary, entry.operation = admission.temporary, new.kind == "op"
         delay = _seconds(new.delay_ms) or 0.0
         if (limits := _limits_of(new)) != NO_LIMITS:
             entry.limits = limits

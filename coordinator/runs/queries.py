@@ -116,15 +116,13 @@ class Queries:
         rows: list[dict[str, Any]] = []
         # Ours win by run id, with what they say themselves of when they were created, so the rows of
         # ours must not use up the limit.
-        asked = limit + len(self._registry.of_thread(thread_id)) if limit else 0
+        asked = limit + len(self._runs_here(thread_id)) if limit else 0
         try:
             rows = await self._store.list_by_thread(thread_id, user_id=user_id, limit=asked)
         except Exception:
             logger.warning("Runs of thread %r could not be read from the store", thread_id, exc_info=True)
         mine = [
-            record
-            for record in self._registry.of_thread(thread_id)
-            if user_id is None or record.user_id == user_id
+            record for record in self._runs_here(thread_id) if user_id is None or record.user_id == user_id
         ]
         found = {record.run_id: record for record in mine}
         for row in rows:
@@ -133,6 +131,11 @@ class Queries:
         return sorted(found.values(), key=lambda record: instant(record.created_at) or 0, reverse=True)[
             :limit
         ]
+
+    def _runs_here(self, thread_id: str) -> list[RunRecord]:
+        """Without operations, which hold the thread and are no runs."""
+        entries = map(self._registry.entry, (each.run_id for each in self._registry.of_thread(thread_id)))
+        return [entry.record for entry in entries if entry is not None and not entry.operation]
 
     async def has_inflight(self, thread_id: str) -> bool:
         await self._registry.calm(thread_id)

@@ -30,7 +30,7 @@ class Recovery:
         await self._worker.ready()
         ended = await self._reaper.reap(error=error, before=before)
         rows = [await self._store.get(orphan.run_id) for orphan in ended if orphan.adopted is None]
-        records = [readable(row) for row in rows if row is not None]
+        records = [readable(row) for row in rows if row is not None and row.get("kind") != "op"]
         return [record for record in records if record is not None]
 
     async def _reconcile_plain(self, store: PlainStore, error: str, before: str | None) -> list[RunRecord]:

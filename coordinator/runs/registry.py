@@ -73,7 +73,7 @@ class Entry:
         self.stopped_at: int | None = None
         self.settling: asyncio.Future[Any] | None = None
         self.inline = False
-        self.temporary = self.trying_again = False
+        self.temporary = self.trying_again = self.operation = False
         if own is not None:
             self.turn.set()
 

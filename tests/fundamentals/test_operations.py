@@ -3,13 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coordinator import ConflictError, RunManager, RunNotFound, StaleFence, ThreadNotFound
+from coordinator import (
+    ConflictError,
+    MemoryRunStore,
+    RunManager,
+    RunNotFound,
+    RunStatus,
+    StaleFence,
+    ThreadNotFound,
+    open_coordinator,
+)
+from coordinator.errors import LeaseLost
+from stores.memory import MemoryStore
 from tests.support.agents import launched, running
 from tests.support.held import hold_calls
+from tests.support.runs import managing
+from tests.support.teams import QUICK, team_of
 
 
 @pytest.mark.parametrize("operator", [0, 1], ids=["same worker", "other worker"])
@@ -53,6 +67,64 @@ async def test_they_are_not_in_run_lists_but_in_the_audit(team: list[RunManager]
     assert await a.runs(thread_id="t") == []
     steps = [step.what for step in (await a.explain(own.run_id)).transitions]
     assert steps == ["admitted", "started", "finished"]
+
+
+async def ids_in_lists(manager: RunManager, thread_id: str) -> set[str]:
+    """Whatever any list of the manager or its store shows of a thread."""
+    store: Any = manager._store
+    found: list[Any] = [
+        *await manager.list_by_thread(thread_id),
+        *await manager.runs(thread_id=thread_id),
+        *await manager.runs(in_flight=True),
+        *await manager.runs(statuses=[status.value for status in RunStatus]),
+    ]
+    if await manager.thread(thread_id) is not None:
+        found += await manager.thread_runs(thread_id)
+        found += await manager.inflight_runs()
+    rows = [
+        *await store.list_by_thread(thread_id),
+        *await store.list_inflight(),
+        *await store.list_pending(),
+    ]
+    return {each.run_id for each in found} | {row["run_id"] for row in rows}
+
+
+async def listed_nowhere(manager: RunManager, other: RunManager) -> None:
+    async with manager.operation("t", "import"):
+        assert await ids_in_lists(manager, "t") == await ids_in_lists(other, "t") == set()
+        store: Any = manager._store
+        tokens = await store.aggregate_tokens_by_thread("t", include_active=True)
+        assert tokens["total_runs"] == 0
+    with pytest.raises(RuntimeError):
+        async with manager.operation("t", "import"):
+            raise RuntimeError("it fails")
+    assert await ids_in_lists(manager, "t") == await ids_in_lists(other, "t") == set()
+    run = await manager.create_or_reject("t")
+    assert await ids_in_lists(manager, "t") == {run.run_id}
+
+
+async def test_operation_is_in_no_list_of_runs(team: list[RunManager]) -> None:
+    await listed_nowhere(*team)
+
+
+@pytest.mark.parametrize("store", ["memory", "record store"])
+async def test_operation_is_in_no_list_of_runs_in_memory(store: str) -> None:
+    async with managing(MemoryStore() if store == "memory" else MemoryRunStore()) as manager:
+        await listed_nowhere(manager, manager)
+
+
+async def test_reconcile_reports_no_operation(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path / 'runs.db'}"
+    async with team_of(1, tmp_path) as (peer,), open_coordinator(url, **QUICK) as dying:
+        holding = dying.operation("t", "import")
+        await holding.__aenter__()
+        await peer.create_or_reject("u")
+        row = next(row for row in await peer.workers() if row.epoch == dying.epoch)
+        assert await peer._store.bury(row, by=peer.epoch, proven=True)
+        assert await peer.reconcile_orphaned_inflight_runs(error="gone") == []
+        assert not await peer.has_inflight("t")
+        with pytest.raises(LeaseLost):
+            await holding.__aexit__(None, None, None)
 
 
 async def test_a_run_waits_for_an_operation(team: list[RunManager]) -> None:

@@ -245,7 +245,15 @@ async def test_a_bad_argument_is_named_before_anything_is_written(
     assert manager._runs == {}
 
 
-OF_THE_WORKER = {"install_executor", "observe", "claim_webhooks", "report_webhook", "due_crons", "skip_cron"}
+OF_THE_WORKER = {
+    "install_executor",
+    "observe",
+    "observe_stalls",
+    "claim_webhooks",
+    "report_webhook",
+    "due_crons",
+    "skip_cron",
+}
 """For whoever runs a worker: what they are given comes from a program's own lines, or from the store."""
 OF_ROWS = {"threads", "count_threads", "crons", "count_crons", "create_cron", "replace_cron"}
 """These take a query or a row, whose fields are checked where clients send them: at the gateway's edge."""
