@@ -11,9 +11,11 @@ from coordinator.urls import redact_url
 
 
 class Settings(BaseSettings):
-    """Times are seconds. `COORDINATOR_LEASE_TTL=20` sets `lease_ttl`."""
+    """Times are seconds. `COORDINATOR_LEASE_TTL=20` sets `lease_ttl`; `none` takes a default away."""
 
-    model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)
+    model_config = SettingsConfigDict(
+        env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None, env_parse_none_str="none"
+    )
 
     store: str = Field(
         default="sqlite:///runs.db",
@@ -119,7 +121,7 @@ class Settings(BaseSettings):
     )
 
     keep_runs: float | None = Field(
-        default=None,
+        default=30 * 86_400.0,
         ge=0,
         description="How long runs are kept in the store after they settled; none = for ever. Never less than"
         " keep_finished",

@@ -51,6 +51,12 @@ class Pruner:
     def begin(self) -> None:
         """Idempotent; nothing where there is nothing to prune or the store cannot."""
         if self._task is None and not self._closed and self._keep.anything:
+            if self._keep.runs is not None and isinstance(self._store, PruningStore):
+                logger.info(
+                    "Runs are removed from the store %.4g days after they settled, but for the last run of"
+                    " each thread. COORDINATOR_KEEP_RUNS sets the time in seconds; none keeps all runs.",
+                    self._keep.runs / 86_400,
+                )
             self._task = begin_soon(every(lambda: self._interval, self._jitter, self._pass, asyncio.Event()))
 
     async def _pass(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -96,9 +97,30 @@ async def _only_one(manager: RunManager) -> bool:
     return len(await manager.runs()) == 1
 
 
-async def test_off_by_default_for_runs() -> None:
+def test_runs_are_kept_for_thirty_days_unless_a_setting_says_otherwise(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     settings = Settings()
-    assert (settings.keep_runs, settings.keep_transitions, settings.keep_workers) == (None, None, 7 * 86_400)
+    days = [kept and kept / 86_400 for kept in (settings.keep_runs, settings.keep_transitions)]
+    assert days == [30, None]
+    monkeypatch.setenv("COORDINATOR_KEEP_RUNS", "none")
+    monkeypatch.setenv("COORDINATOR_KEEP_WORKERS", "none")
+    assert (Settings().keep_runs, Settings().keep_workers) == (None, None)
+    monkeypatch.setenv("COORDINATOR_KEEP_RUNS", "86400")
+    assert Settings().keep_runs == 86_400
+
+
+async def test_how_long_runs_are_kept_is_logged_once_at_start(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "coordinator.workers.pruner")
+    async with RunManager() as manager:
+        await manager.create_or_reject("t")
+        manager._parts.pruner.begin()
+    (line,) = [line for line in caplog.messages if "days after they settled" in line]
+    assert line.startswith("Runs are removed from the store 30 days after")
+    assert "COORDINATOR_KEEP_RUNS" in line
+
+
+async def test_what_is_kept_for_ever_is_not_looked_at() -> None:
     nothing = Pruner(MemoryStore(), Retention(), interval=0.001, jitter=0)
     nothing.begin()
     assert nothing._task is None

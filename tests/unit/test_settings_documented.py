@@ -22,7 +22,7 @@ def shown(default: Any) -> str:
     if isinstance(default, tuple):
         return json.dumps(default) if default else ""
     if isinstance(default, float):
-        return f"{default:g}"
+        return f"{default:.10g}"
     return "" if default is None else str(default)
 
 
