@@ -144,13 +144,15 @@ class GroupCommit:
         busy_timeout: float,
         gate: Callable[[], AbstractContextManager[None]] = nullcontext,
         blocked_by: Callable[[], str] = str,
+        begun: Callable[[sqlite3.Connection], None] = lambda _: None,
     ) -> None:
+        """`begun` is called in each transaction before anything else."""
         self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._clock = clock
         self._busy_timeout = busy_timeout
         self._gate = gate
-        self._blocked_by = blocked_by
+        self._blocked_by, self._begun = blocked_by, begun
         self._urgent: deque[_Entry] = deque()
         self._queue: deque[_Entry] = deque()
         self._batch: list[_Entry] | None = None
@@ -265,7 +267,7 @@ class GroupCommit:
 
     def _run_batch(self, batch: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
         with self._gate():
-            _begin(cx)
+            self._begin(cx)
             live = [entry.take() for entry in batch]
             runs = [entry for entry, mine in zip(batch, live, strict=True) if mine]
             try:
@@ -277,6 +279,12 @@ class GroupCommit:
         self.transactions += len(batch)
         answers = iter(found)
         return [next(answers) if mine else None for mine in live]
+
+    def _begin(self, cx: sqlite3.Connection) -> None:
+        if cx.in_transaction:  # an earlier ROLLBACK failed as well
+            cx.execute("ROLLBACK")
+        cx.execute("BEGIN IMMEDIATE")
+        self._begun(cx)
 
     def _commit(self, entries: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
         """Run them in the transaction that is open, and commit. Raises where none of them is written."""
@@ -305,7 +313,7 @@ class GroupCommit:
                 answers.append(StoreFull(_NO_ROOM))
                 continue
             try:
-                _begin(cx)
+                self._begin(cx)
                 answers += self._commit([entry], cx)
                 refusals = 0
             except sqlite3.Error as error:
@@ -339,12 +347,6 @@ class GroupCommit:
             answer = as_store_error(error)
         cx.execute("RELEASE one")
         return answer
-
-
-def _begin(cx: sqlite3.Connection) -> None:
-    if cx.in_transaction:  # an earlier ROLLBACK failed as well
-        cx.execute("ROLLBACK")
-    cx.execute("BEGIN IMMEDIATE")
 
 
 _NO_ROOM = "the disk is full"

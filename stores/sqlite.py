@@ -29,7 +29,7 @@ from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import contains, decisions, inspection, schema, workers
 from stores.sql.sqlite.durability import make_durable
 from stores.sql.sqlite.statements import SQLITE
-from stores.store_files import StoreFiles
+from stores.store_files import Room, StoreFiles
 from stores.transactions import SQLTransactions
 
 logger = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ class SQLiteStore(SQLTransactions):
             busy_timeout=self._busy_timeout,
             blocked_by=self._blocked_by,
             gate=self._writing,
+            begun=Room(self.path).bound,
         )
 
     @contextmanager

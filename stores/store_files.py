@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import sqlite3
 from pathlib import Path
 
 from stores.errors import StoreReplaced
 
+AMPLE = 4 << 30  # bytes; twice what SQLite takes for one value, and as much again
+_MAX_PAGES = 0xFFFFFFFE  # SQLite's own bound
 _SUFFIXES = ("", "-wal", "-gate")
 _HEADER_BYTES = 100  # of a database file; the first of them says that it is one
 
@@ -33,6 +37,34 @@ class StoreFiles:
                 self._replaced = self._database
         if self._replaced is not None:
             raise StoreReplaced(str(self._replaced))
+
+
+class Room:
+    """Bounds a transaction on a disk that is nearly full. For the one connection that writes, in its thread.
+
+    A transaction that finds no room has filled the disk with its part of the log by then, and neither the log
+    can be emptied into the database nor anybody else write. With a bound SQLite refuses the one statement
+    that would need more, before it has written anything.
+    """
+
+    def __init__(self, database: Path) -> None:
+        self._database = database
+        self._bounded = False
+
+    def bound(self, cx: sqlite3.Connection) -> None:
+        """At the beginning of a transaction: new pages need room twice, in the log and in the database."""
+        try:
+            disk, size = os.statvfs(self._database.parent), self._database.stat().st_size
+        except OSError:
+            return
+        free = disk.f_bavail * disk.f_frsize
+        if free > AMPLE and not self._bounded:
+            return
+        (page,), (pages,) = (cx.execute(f"PRAGMA {what}").fetchone() for what in ("page_size", "page_count"))
+        in_log = max(0, pages * page - size)
+        more = max(0, free - in_log) // (2 * page)
+        self._bounded = free <= AMPLE
+        cx.execute(f"PRAGMA max_page_count = {pages + more if self._bounded else _MAX_PAGES}")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -146,11 +146,12 @@ async def test_a_file_that_becomes_read_only_is_unavailable_and_heals(
 
 
 @pytest.fixture
-def small_disk(tmp_path: Path) -> Generator[Path]:
-    """A real file system of 1 MiB."""
+def small_disk(tmp_path: Path, request: pytest.FixtureRequest) -> Generator[Path]:
+    """A real file system of 1 MiB, unless the test asks for another size."""
     folder = tmp_path / "small"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+    size = getattr(request, "param", "1m")
+    mount = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(folder)]
     try:
         mounted = subprocess.run(mount, capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
@@ -222,6 +223,24 @@ async def test_the_writes_that_share_a_batch_with_one_without_room_are_written(
     small_disk: Path, open_sqlite: Callable[..., Any]
 ) -> None:
     await assert_only_the_big_one_is_refused(await open_sqlite(small_disk / "runs.db"))
+
+
+@pytest.mark.parametrize("small_disk", ["8m"], indirect=True)
+async def test_a_write_without_room_leaves_the_room_to_others(
+    small_disk: Path, open_sqlite: Callable[..., Any]
+) -> None:
+    """It is refused before it has filled the disk with its part of the log. The log of the others outgrows
+    4 MB meanwhile, and is emptied into the database."""
+    store = await open_sqlite(small_disk / "runs.db", synchronous="NORMAL")
+    me = await store.register(new_worker())
+    big = new_run("big", metadata={"x": "x" * 10_000_000})
+    for number in range(150):
+        if number % 50 == 0:
+            with pytest.raises(StoreFull):
+                await store.admit(big, epoch=me, limits=Limits())
+        await asyncio.gather(*(admitted(store, me, f"t{number}-{n}") for n in range(10)))
+    assert len(stored(store.path)) == 1500
+    await store.aclose()
 
 
 async def test_the_writes_that_share_a_batch_with_one_past_the_file_limit_are_written(
