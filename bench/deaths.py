@@ -1,6 +1,6 @@
 """A worker is killed (kill -9) on the host of another one: until its thread is free, as the store shows it.
-One worker survives, with the default settings; its peers are killed at instants that its sweeps know nothing
-of.
+All have the default settings; all but one of them are killed, at instants that the sweeps of the others know
+nothing of.
 """
 
 from __future__ import annotations

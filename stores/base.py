@@ -271,6 +271,11 @@ class WorkerStore(Protocol):
         """Compare-and-set on the heartbeat in `peer`: True where it was dead and is buried now."""
         ...
 
+    async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
+        """Bury a worker without evidence, on the word of `actor`. Its writes are refused from here on; its
+        tasks go on until it hears of that. False = it is dead already, or unknown."""
+        ...
+
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
         """End the runs of the dead and of nobody; adopt their half-done rollbacks."""
         ...

@@ -158,6 +158,9 @@ class SQLTransactions(RunStore):
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         return await self._write(self._sql.workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)
 
+    async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
+        return await self._write(self._sql.workers.declare_dead, epoch, by, actor)
+
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
         return await self._write(self._sql.workers.sweep, by, error, before=limit_of(before))
 

@@ -286,8 +286,16 @@ def reconcile_orphans(
     ] = None,
     wait: Annotated[
         bool,
-        typer.Option("--wait/--no-wait", help="Watch workers of which only the lease ended, for one lease"),
+        typer.Option("--wait/--no-wait", help="Watch workers that may be dead, for one lease"),
     ] = True,
+    force: Annotated[
+        int | None,
+        typer.Option("--force", metavar="EPOCH", min=1, help="Declare this worker dead, after a question"),
+    ] = None,
+    actor: Annotated[
+        str | None, typer.Option("--actor", help="Who declares it dead, for the audit (you)")
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask")] = False,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
@@ -295,13 +303,18 @@ def reconcile_orphans(
 ) -> int:
     """End the runs of dead workers and of nobody. Never a run whose owner lives.
 
-    A worker of this host whose process is gone is proven dead at once. Of any other whose lease has
-    ended the heartbeat must stand still for one whole lease first, while this command watches.
+    A worker of this host whose process is gone is proven dead at once. Of any other the heartbeat must stand
+    still for one whole lease first, while this command watches. It exits with 1 where it cannot tell.
+
+    --force declares a worker dead on your word: its writes are refused from then on, its runs end, and their
+    history names you. If it lives all the same, its tasks go on until its next heartbeat: until then two runs
+    of one thread may be at work. Refused for a process of this host that is there: end that.
     """
-    from coordinator.cli.reconcile import reconcile
+    from coordinator.cli.reconcile import Asked, reconcile
 
     settings = Where(store, redis, namespace).settings()
-    return _await(reconcile(settings, error=error, before=before, wait=wait, as_json=as_json))
+    asked = Asked(error, before, wait, force, actor, yes)
+    return _await(reconcile(settings, asked, as_json=as_json))
 
 
 @app.command("prune", epilog=EXIT_CODES)

@@ -32,7 +32,7 @@ async def cancel_run(
         answers = asyncio.ensure_future(seen.redis_answers())  # connects while the cancel commits
         row = await run_or_fail(seen.store, settings, run_id)
         cancelled = await seen.manager.cancel(
-            run_id, action=action, reason=reason, actor=actor or _me(), cause=Cause.admin
+            run_id, action=action, reason=reason, actor=actor or me(), cause=Cause.admin
         )
         if not cancelled:
             raise await _refused(seen, settings, run_id)
@@ -54,7 +54,8 @@ async def cancel_run(
     return DONE
 
 
-def _me() -> str:
+def me() -> str:
+    """Who runs this command, for the audit."""
     try:
         return f"cli:{getpass.getuser()}"
     except (KeyError, OSError):  # a user id without a name, as containers have

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import NamedTuple
 
 from coordinator.arguments import check_instant, check_text
 from coordinator.bootstrap import LoneReaper, open_reaper
 from coordinator.cli import screen
 from coordinator.cli.access import check_visible
+from coordinator.cli.cancel import me
 from coordinator.cli.countdown import countdown
+from coordinator.cli.declaring import Declared, confirmed
 from coordinator.cli.documents import run_document, worker_document
-from coordinator.cli.failures import DONE, warn
+from coordinator.cli.failures import DONE, FAILED, note, warn
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
 from coordinator.settings import Settings
 from coordinator.telemetry import Event
@@ -35,58 +38,113 @@ class Ended:
             self.buried.append(event.epoch)
 
 
-async def reconcile(settings: Settings, *, error: str, before: str | None, wait: bool, as_json: bool) -> int:
+class Asked(NamedTuple):
+    """What the command was asked for. `force`: the epoch of a worker that the operator declares dead."""
+
+    error: str
+    before: str | None = None
+    wait: bool = True
+    force: int | None = None
+    actor: str | None = None
+    yes: bool = False
+
+
+async def reconcile(settings: Settings, asked: Asked, *, as_json: bool) -> int:
     check_visible(settings)
-    limit = check_instant("--before", before)
-    text = check_text("--error", error) or ""
-    ended = Ended()
+    limit = check_instant("--before", asked.before)
+    text = check_text("--error", asked.error) or ""
+    actor = check_text("--actor", asked.actor) or me()
+    doomed = None
+    if asked.force is not None:
+        doomed = await confirmed(settings, asked.force, yes=asked.yes, as_json=as_json)
+    ended, declared = Ended(), None
     async with open_reaper(settings, hooks=(ended,)) as reaper:
+        if doomed is not None:
+            new = await reaper.store.declare_dead(doomed.epoch, by=reaper.epoch, actor=actor)
+            declared = Declared(doomed.epoch, actor, already=not new)
+        watch = Watch(reaper)
         await reaper.reap(error=text, before=limit)
-        if wait:
-            await _watch(reaper, text, limit)
-        suspects = await _suspects(reaper)
+        suspects = await watch.suspects()
+        if asked.wait and declared is None:
+            suspects = await _watch(reaper, watch, text, limit)
         rows = [await reaper.store.row(run_id) for run_id in ended.run_ids]
-    _show([row for row in rows if row is not None], ended, suspects, waited=wait, as_json=as_json)
-    return DONE
+    found = [row for row in rows if row is not None]
+    _show(found, ended, declared, suspects, waited=asked.wait and declared is None, as_json=as_json)
+    return FAILED if suspects and declared is None else DONE
 
 
-async def _suspects(reaper: LoneReaper) -> list[WorkerRow]:
-    """Their lease is over, but nothing proves that they are dead."""
-    return [row for row in await reaper.store.workers() if row.expired and row.epoch != reaper.epoch]
+class Watch:
+    """Which workers are neither proven dead nor known to live: their lease is over, or they hold threads on
+    another host. One that has been seen to renew its lease lives."""
+
+    def __init__(self, reaper: LoneReaper) -> None:
+        self._reaper = reaper
+        self._seen: dict[int, int] = {}
+
+    async def suspects(self) -> list[WorkerRow]:
+        return [row for row in await self._reaper.store.workers() if self._suspected(row)]
+
+    def _suspected(self, row: WorkerRow) -> bool:
+        if row.epoch == self._reaper.epoch or row.hb_seq != self._seen.setdefault(row.epoch, row.hb_seq):
+            return False
+        return row.expired or (row.holding > 0 and not self._reaper.store.proven_alive(row))
 
 
-async def _watch(reaper: LoneReaper, error: str, before: str | None) -> None:
-    """Until each of them has moved again or was buried, for one lease at most."""
-    suspects = await _suspects(reaper)
+async def _watch(reaper: LoneReaper, watch: Watch, error: str, before: str | None) -> list[WorkerRow]:
+    """Until each of them has moved again or was buried, for one lease at most. Returns who is left."""
+    suspects = await watch.suspects()
     if not suspects:
-        return
+        return []
     longest = max(row.ttl_ms for row in suspects) / 1000 + 2 * _LOOK
     until = time.monotonic() + longest
-    epochs = ", ".join(str(row.epoch) for row in suspects)
-    with countdown(f"watching the heartbeat of worker epoch {epochs}", longest) as left:
+    what = f"watching the heartbeat of worker epoch {_epochs(suspects)}"
+    with countdown(what, longest) as left:
+        note(f"if you know that it is dead: coordinator reconcile --force {suspects[0].epoch}")
         while suspects and time.monotonic() < until:
             await asyncio.sleep(_LOOK)
             left(max(0.0, until - time.monotonic()))
             await reaper.reap(error=error, before=before)
-            suspects = await _suspects(reaper)
+            suspects = await watch.suspects()
+    return suspects
+
+
+def _epochs(rows: list[WorkerRow]) -> str:
+    return ", ".join(str(row.epoch) for row in rows)
 
 
 def _show(
-    found: list[RunRow], ended: Ended, suspects: list[WorkerRow], *, waited: bool, as_json: bool
+    found: list[RunRow],
+    ended: Ended,
+    declared: Declared | None,
+    suspects: list[WorkerRow],
+    *,
+    waited: bool,
+    as_json: bool,
 ) -> None:
     if as_json:
         body = {
             "ended": [run_document(row) for row in found],
             "buried": ended.buried,
+            "declared_dead": None if declared is None else declared._asdict(),
             "undecided": [worker_document(row, gone=False) for row in suspects],
         }
         screen.show_document(body)
         return
+    if declared is not None:
+        was = "was dead already" if declared.already else f"is declared dead by {declared.actor}"
+        screen.show_lines([f"worker epoch {declared.epoch} {was}"])
     if ended.buried:
         screen.show_lines([f"dead: worker epoch {', '.join(str(epoch) for epoch in ended.buried)}"])
     lines = [run_line(row, None) for row in found]
     screen.show_table(COLUMNS, lines, none="nothing to end", spare=SPARE)
     if suspects:
-        epochs = ", ".join(str(row.epoch) for row in suspects)
-        again = "their heartbeat moved; try again" if waited else "run it with --wait"
-        warn(f"the lease of worker epoch {epochs} is over, but nothing proves that it is dead: {again}")
+        _warn_of(suspects, waited=waited)
+
+
+def _warn_of(suspects: list[WorkerRow], *, waited: bool) -> None:
+    held = sum(row.holding for row in suspects)
+    again = "Try again" if waited else "Run it with --wait, which watches their heartbeats"
+    warn(
+        f"worker epoch {_epochs(suspects)} is neither proven dead nor seen alive: {held} runs were not ended."
+        f" {again}; if you know that it is dead, `coordinator reconcile --force {suspects[0].epoch}`"
+    )

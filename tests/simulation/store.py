@@ -40,6 +40,7 @@ WRITES = frozenset(
         "beat",
         "retire",
         "bury",
+        "declare_dead",
         "sweep",
         "put",
         "update_status",

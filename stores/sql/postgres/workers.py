@@ -77,6 +77,13 @@ def bury(epoch: int, hb_seq: int, by: int, *, proven: bool, now: int | None) -> 
     return Call(_BURY, (epoch, hb_seq, by, proven, now), scalar)
 
 
+_DECLARE_DEAD = Function("declare_dead", ("bigint", "bigint", "text", "bigint"))
+
+
+def declare_dead(epoch: int, by: int, actor: str, *, now: int | None) -> Call:
+    return Call(_DECLARE_DEAD, (epoch, by, text(actor), now), scalar)
+
+
 class Orphaned(NamedTuple):
     """A run in flight that no live worker answers for. `epoch`: its owner's, or its home's."""
 

@@ -137,6 +137,17 @@ def bury(cx: sqlite3.Connection, epoch: int, hb_seq: int, by: int, *, proven: bo
     return row is not None
 
 
+def declare_dead(cx: sqlite3.Connection, epoch: int, by: int, actor: str, now: int) -> bool:
+    """Bury a worker on somebody's word, whatever its heartbeat and its lease. The runs that the `sweep` that
+    follows ends name `actor`. False = it is dead already, or was never registered."""
+    row = cx.execute(
+        "UPDATE workers SET state = 'dead', fenced_by = :by, fenced_at = :now, fenced_actor = :actor"
+        " WHERE epoch = :epoch AND state <> 'dead' RETURNING epoch",
+        {"epoch": epoch, "by": by, "now": now, "actor": storable(actor)},
+    ).fetchone()
+    return row is not None
+
+
 def sweep(
     cx: sqlite3.Connection, by: int | None, error: str, now: int, *, before: int | None = None
 ) -> list[Orphan]:
@@ -315,13 +326,20 @@ def readopt(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | Non
     return _adopt(cx, own.run_id, own.thread_id, own.epoch, attempt=attempts + 1, word=word, now=now)
 
 
+_DECLARED_BY = (
+    "(SELECT 'worker epoch ' || epoch || ' was declared dead by ' || fenced_actor FROM workers"
+    " WHERE epoch = :epoch)"
+)
+
+
 def _end(
     cx: sqlite3.Connection, run_id: str, error: str, epoch: int | None, *, undo: bool, now: int
 ) -> tuple[RunStatus, tuple[Decision, ...]]:
     row = cx.execute(
         "UPDATE runs SET"
         f" cancel_cause = CASE WHEN status IN {OPEN_STATUSES} THEN :cause ELSE cancel_cause END,"
-        f" cancel_actor = CASE WHEN status IN {OPEN_STATUSES} THEN :actor ELSE cancel_actor END,"
+        f" cancel_actor = CASE WHEN status IN {OPEN_STATUSES} THEN COALESCE({_DECLARED_BY}, :actor)"
+        " ELSE cancel_actor END,"
         f" error = CASE WHEN status IN {OPEN_STATUSES} OR :undo THEN :error ELSE error END,"
         " rollback_state = CASE WHEN :undo THEN 'failed' ELSE rollback_state END,"
         f" status = CASE WHEN status IN {OPEN_STATUSES} THEN 'error' ELSE status END,"
@@ -329,6 +347,7 @@ def _end(
         " WHERE run_id = :run RETURNING status",
         {
             "cause": Cause.orphaned.value,
+            "epoch": epoch,
             "actor": None if epoch is None else f"worker epoch {epoch} is gone",
             "undo": int(undo),
             "error": f"Rollback failed {ROLLBACK_ATTEMPTS} times" if undo else storable(error),

@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sqlite3
+import sys
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
+import typer
 
-from tests.support.command_line import (
-    DONE,
-    Busy,
-    cli,
-)
+from coordinator.cli import declaring
+from coordinator.cli.failures import CommandFailed
+from stores.rows import WorkerRow
+from stores.states import WorkerState
+from tests.support.command_line import DONE, FAILED, USAGE, Answer, Busy, cli
 from tests.support.forked import COMMAND_LINE, ROOT, ForkedProcess, fork
+from tests.support.postgres import Database
 
 VICTIM = COMMAND_LINE._replace(target="tests.support.victim:main", path=str(ROOT))
 
@@ -48,7 +54,7 @@ async def test_reconcile_ends_the_runs_of_a_killed_worker_and_no_other(empty: st
 
 async def test_reconcile_leaves_a_living_worker_alone(busy: Busy) -> None:
     answer = await busy.cli("reconcile", "--json")
-    assert answer.document == {"ended": [], "buried": [], "undecided": []}
+    assert answer.document == {"ended": [], "buried": [], "declared_dead": None, "undecided": []}
     assert busy.running.status == "running"
     assert len(await busy.manager.workers()) == 1  # its own has left again
 
@@ -71,3 +77,124 @@ async def test_reconcile_watches_a_worker_of_which_only_the_lease_is_over(empty:
         assert [run["run_id"] for run in answer.document["ended"]] == [orphan]
         assert "watching the heartbeat" in answer.err
         paused.send_signal(signal.SIGCONT)
+
+
+class Elsewhere(NamedTuple):
+    """A worker whose process nothing proves dead or alive, as those of other hosts. `orphan`: its run."""
+
+    process: ForkedProcess
+    orphan: str
+    environment: dict[str, str]
+
+    async def cli(self, *args: str) -> Answer:
+        return await cli(*args, env=self.environment)
+
+
+SHORT = {"COORDINATOR_LEASE_TTL": "2", "COORDINATOR_RENEW": "0.5", "COORDINATOR_LEASE_MARGIN": "0.5"}
+
+
+def unproven(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as cx, cx:
+        cx.execute("UPDATE workers SET proof = 'of another gate'")
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def elsewhere(
+    request: pytest.FixtureRequest, tmp_path: Path, shared_postgres: Database
+) -> AsyncGenerator[Elsewhere]:
+    lease = getattr(request.function, "lease", {})
+    if request.param == "sqlite":
+        path = tmp_path / "runs.db"
+        environment = {"COORDINATOR_STORE": f"sqlite:///{path}"}
+        async with victim(environment["COORDINATOR_STORE"], **lease) as (process, orphan):
+            unproven(path)
+            yield Elsewhere(process, orphan, environment)
+        return
+    async with shared_postgres.worker() as (url, schema):
+        environment = {"COORDINATOR_STORE": url, "COORDINATOR_POSTGRES_SCHEMA": schema}
+        alone = {"COORDINATOR_POSTGRES_HOST_GATE": "off", **environment, **lease}
+        async with victim(url, **alone) as (process, orphan):
+            yield Elsewhere(process, orphan, environment)
+
+
+def with_short_lease(test: Any) -> Any:
+    test.lease = SHORT
+    return test
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+@with_short_lease
+async def test_reconcile_watches_a_worker_that_may_have_died_a_moment_ago(elsewhere: Elsewhere) -> None:
+    """Its lease has not ended yet: what it holds is not ended, which is no success."""
+    elsewhere.process.kill()
+    await elsewhere.process.wait()
+    at_once = await elsewhere.cli("reconcile", "--no-wait")
+    assert at_once.code == FAILED
+    assert "1 runs were not ended" in at_once.err
+    assert "coordinator reconcile --force 1" in at_once.err
+    answer = await elsewhere.cli("reconcile", "--json")
+    assert (answer.code, [run["run_id"] for run in answer.document["ended"]]) == (DONE, [elsewhere.orphan])
+    assert "watching the heartbeat of worker epoch 1" in answer.err
+    assert "coordinator reconcile --force 1" in answer.err
+
+
+@pytest.mark.multiprocess
+@with_short_lease
+async def test_reconcile_is_done_with_a_worker_that_renews_its_lease(elsewhere: Elsewhere) -> None:
+    answer = await elsewhere.cli("reconcile", "--json")
+    assert (answer.code, answer.document["ended"], answer.document["undecided"]) == (DONE, [], [])
+
+
+@pytest.mark.multiprocess
+async def test_a_worker_is_declared_dead_by_an_operator_who_is_named_in_the_history(
+    elsewhere: Elsewhere,
+) -> None:
+    refused = await elsewhere.cli("reconcile", "--force", "1", "--json")
+    assert (refused.code, refused.error["type"]) == (USAGE, "NotConfirmed")
+    forced = await elsewhere.cli("reconcile", "--force", "1", "--yes", "--actor", "alice", "--json")
+    assert forced.code == DONE, forced.err
+    assert [run["run_id"] for run in forced.document["ended"]] == [elsewhere.orphan]
+    assert forced.document["declared_dead"] == {"epoch": 1, "actor": "alice", "already": False}
+    told = await elsewhere.cli("explain", elsewhere.orphan)
+    assert "worker epoch 1 was declared dead by alice" in told.out
+    again = await elsewhere.cli("reconcile", "--force", "1")
+    assert again.code == DONE
+    assert "worker epoch 1 was dead already" in again.out
+    unknown = await elsewhere.cli("reconcile", "--force", "4711", "--yes", "--json")
+    assert (unknown.code, unknown.error["type"]) == (FAILED, "WorkerNotFound")
+
+
+async def test_a_worker_whose_process_is_there_is_not_declared_dead(busy: Busy) -> None:
+    answer = await busy.cli("reconcile", "--force", str(busy.manager.epoch), "--yes", "--json")
+    assert (answer.code, answer.error["type"]) == (FAILED, "WorkerAlive")
+    assert f"kill -9 {os.getpid()}" in answer.error["hint"]
+    assert busy.running.status == "running"
+
+
+WORKER = WorkerRow(
+    7, "gw-1", "h\x1b[31m", "b", 123, "0", WorkerState.live, 3, 15_000, 0, None, 0, 20, expired=True
+)
+
+
+def test_the_question_says_what_is_known_what_is_done_and_what_can_go_wrong(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = list[str]()
+
+    def confirm(question: str, **options: bool) -> None:
+        assert options["abort"]
+        asked.append(question)
+
+    monkeypatch.setattr(typer, "confirm", confirm)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
+    declaring._ask(WORKER, yes=False, as_json=False)
+    declaring._ask(WORKER, yes=True, as_json=False)
+    assert asked == ["Declare worker epoch 7 dead?"]
+    said = capsys.readouterr().err
+    for words in ("gw-1, process 123", "holds 20 threads", "its lease ended", "until its next heartbeat"):
+        assert words in said
+    assert "\x1b" not in said
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
+    with pytest.raises(CommandFailed, match="nobody confirmed"):
+        declaring._ask(WORKER, yes=False, as_json=False)

@@ -100,6 +100,17 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- Bury a worker on somebody's word, whatever its heartbeat and its lease. The runs that are ended then name
+-- `_actor`. False = it is dead already, or was never registered.
+CREATE OR REPLACE FUNCTION rc.declare_dead(_epoch bigint, _by bigint, _actor text, _now bigint) RETURNS boolean
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM rc.change_worker(_epoch);
+    UPDATE rc.workers SET state = 'dead', fenced_by = _by, fenced_at = rc.clock(_now), fenced_actor = _actor
+        WHERE epoch = _epoch AND state <> 'dead';
+    RETURN FOUND;
+END $$;
+
 -- Runs in flight that no live worker answers for; `_only`: those of one epoch. A read: each is looked at
 -- again under its lock. A portable run without a home waits `_patience` us for a worker that knows its assistant.
 -- Parents first: they take along what they started.
@@ -168,7 +179,10 @@ BEGIN
     UPDATE rc.runs r SET
         cancel_cause = CASE WHEN decided THEN cancel_cause ELSE 'orphaned' END,
         cancel_actor = CASE WHEN decided THEN cancel_actor
-                            WHEN _epoch IS NOT NULL THEN 'worker epoch ' || _epoch || ' is gone' END,
+                            WHEN _epoch IS NOT NULL THEN COALESCE(
+                                (SELECT 'worker epoch ' || epoch || ' was declared dead by ' || fenced_actor
+                                 FROM rc.workers WHERE epoch = _epoch),
+                                'worker epoch ' || _epoch || ' is gone') END,
         error = CASE WHEN v_undo THEN 'Rollback failed ' || _attempts || ' times'
                      WHEN decided THEN error ELSE _error END,
         rollback_state = CASE WHEN v_undo THEN 'failed' ELSE rollback_state END,
