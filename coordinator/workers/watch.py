@@ -9,6 +9,7 @@ from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError
 from coordinator.notifier import Signal
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.hinted_claims import HintedClaims
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Entry, Registry
@@ -43,6 +44,7 @@ class Watch:
     ) -> None:
         self._store, self._registry, self._worker = store, registry, worker
         self._delivery, self._line, self._jobs = delivery, line, jobs
+        self._hinted = HintedClaims(jobs, claim=line.claim, tick=self.tick)
         self._clock = clock
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
@@ -114,6 +116,6 @@ class Watch:
         if signal.kind == "cancel" and signal.run_id is not None:
             self._jobs.spawn(self._delivery.look(signal.run_id), f"looking at run {signal.run_id!r}")
         elif signal.kind == "claim" and signal.thread_id is not None:
-            self._jobs.spawn(self._line.claim(signal.thread_id), f"claiming thread {signal.thread_id!r}")
+            self._hinted.thread(signal.thread_id)
         elif signal.kind in ("cancel", "claim"):
-            self._jobs.spawn(self.tick(), "a tick asked for by a peer")
+            self._hinted.everything()

@@ -1,0 +1,64 @@
+"""Hints may be forged by whoever can publish. They cost a bounded number of transactions, and a worker
+answers all the while."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from coordinator import RunManager
+from coordinator.notifier import Signal
+from coordinator.runs.hinted_claims import AT_ONCE
+from tests.support.agents import Agent, launched
+from tests.support.waiting import wait_until
+
+FORGED = 5_000
+
+
+@pytest.mark.parametrize("threads", [1, FORGED], ids=["one thread", "a thread each"])
+async def test_forged_claim_hints_cost_a_bounded_number_of_claims(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    await alone.create_or_reject("mine")
+    await alone._parts.loops.stop()
+    claims, claim = list[str](), alone._store.claim
+
+    async def counted(thread_id: str, **kwargs: Any) -> Any:
+        claims.append(thread_id)
+        return await claim(thread_id, **kwargs)
+
+    monkeypatch.setattr(alone._store, "claim", counted)
+    for number in range(FORGED):
+        alone._parts.watch.signal(Signal(kind="claim", thread_id=f"no {number % threads}"))
+    run, agent = await launched(alone, "other", Agent(returns=1))
+    async with asyncio.timeout(10):
+        await agent.started.wait()
+    agent.may_end.set()
+    assert await alone.wait(run.run_id, timeout=10) == 1
+    await wait_until(lambda: not alone._parts.jobs._tasks, description="all hints are dealt with")
+    assert len(claims) <= min(threads + 1, AT_ONCE)
+
+
+async def test_a_worker_passes_a_thread_on_although_more_hints_come_than_it_claims_for_at_once(
+    alone: RunManager,
+) -> None:
+    """What is dropped is found by the tick that stands for it."""
+    _, holder = await launched(alone, "t", Agent(returns=1))
+    async with asyncio.timeout(10):
+        await holder.started.wait()
+    waits, agent = await launched(alone, "t", Agent(returns=2), multitask_strategy="enqueue")
+    await alone._parts.loops.stop()
+    alone._parts.line.pass_on = _lost
+    holder.may_end.set()
+    await wait_until(lambda: not holder.running, description="the thread is free, and nobody has noticed")
+    agent.may_end.set()
+    for number in range(FORGED):
+        alone._parts.watch.signal(Signal(kind="claim", thread_id=f"no {number}"))
+    alone._parts.watch.signal(Signal(kind="claim", thread_id="t"))
+    assert await alone.wait(waits.run_id, timeout=10) == 2
+
+
+async def _lost(thread_id: str, next_home: int | None) -> None:
+    del thread_id, next_home
