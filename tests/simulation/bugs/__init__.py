@@ -19,6 +19,8 @@ _STORES = "tests/conformance/run_store/"
 _TESTS = "tests/fundamentals/"
 FOUND_ELSEWHERE: Mapping[str, str] = {
     "a-key-is-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
+    "a-line-without-a-home-waits-for-ticks": _TESTS
+    + "test_inherited_lines.py::test_a_line_that_was_handed_over_needs_no_tick_between_its_runs",
     "a-limit-waits-for-the-store": _TESTS
     + "test_time_limits.py::test_if_it_cannot_be_written_the_task_is_stopped_all_the_same",
     "a-swallowed-cancel-is-lost": _TESTS + "test_users_agents.py::test_a_stop_reaches_whatever_users_write",

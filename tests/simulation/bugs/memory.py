@@ -128,6 +128,14 @@ BUGS = (
         ("stores.outbox:Outbox.deliver", 'logger.warning("%s It is owed: %s", error, what)', "raise"),
     ),
     bug("a-claim-without-an-answer", (_LINE + "claim", "self._outbox.owe(", "(lambda *_: None)(")),
+    bug(
+        "a-line-without-a-home-waits-for-ticks",
+        (
+            _LINE + "pass_on",
+            "if next_home not in (ANY_WORKER, self._worker.epoch):",
+            "if next_home != self._worker.epoch:",
+        ),
+    ),
     bug("nobody-passes-on", (_LINE + "pass_on", "if next_home is None:", "if 1:")),
     bug("a-lost-run-goes-on", (_SETTLEMENT + "lose", "if entry.abort is None:", "if 0:")),
     bug("the-undoing-is-skipped", (_SETTLEMENT + "_end", "finish = await self._undo(entry, end)", "pass")),
