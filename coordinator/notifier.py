@@ -32,10 +32,10 @@ class Signal(BaseModel):
 
     `settled`: a run ended and its thread was freed (sent on the thread's channel, wakes waiters).
     Ids are absent when they would not fit in `MAX_MESSAGE_BYTES`: the receiver then re-reads
-    everything of its own.
+    everything of its own. Unknown fields are ignored: a later version may send more.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     kind: Literal["cancel", "claim", "settled"]
     thread_id: str | None = Field(default=None, max_length=255)

@@ -75,7 +75,7 @@ class TestRedisNotifier(NotifierSuite):
         assert isinstance(notifier, RedisNotifier)
         worker = await Worker(notifier).start(1)
         channel = f"{namespace}:{{w:1}}:ctl"
-        for forged in ("", "{}", "x" * 5000, '{"kind":"cancel","extra":1}', "[" * 10_000, "hb:999999"):
+        for forged in ("", "{}", "x" * 5000, '{"kind":"later"}', "[" * 10_000, "hb:999999"):
             shared_valkey.command("PUBLISH", channel, forged)
         shared_valkey.command("PUBLISH", f"{namespace}:{{g}}:ctl", '{"kind":"claim"}')
         await wait_until(lambda: worker.signals, description="the broadcast after them")
@@ -113,7 +113,7 @@ class TestPostgresNotifier(NotifierSuite):
         assert isinstance(notifier, PostgresNotifier)
         worker = await Worker(notifier).start(1)
         async with shared_postgres.connection() as cx:
-            for forged in ("", "{}", "x" * 5000, '{"kind":"cancel","extra":1}', "[" * 7000, "proof:1"):
+            for forged in ("", "{}", "x" * 5000, '{"kind":"later"}', "[" * 7000, "proof:1"):
                 for channel in (notifier._abort_channel(1), notifier._threads):
                     await cx.execute("SELECT pg_notify($1, $2)", channel, forged)
             await cx.execute("SELECT pg_notify($1, $2)", notifier._broadcast, '{"kind":"claim"}')
