@@ -27,6 +27,7 @@ from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
 
 if TYPE_CHECKING:
+    from coordinator.redis.credentials import Credentials
     from coordinator.redis.link import RedisLink
     from stores.postgres import Options
 
@@ -121,7 +122,21 @@ class _Transport(NamedTuple):
         return None if self.examine is None else await self.examine()
 
 
-def _transport(url: str | None, store: str, settings: Settings) -> _Transport:
+def _credentials(settings: Settings) -> Credentials | None:
+    """Raises InvalidArgument."""
+    if settings.redis_credentials is None:
+        return None
+    from coordinator.redis.credentials import load
+
+    try:
+        return load(settings.redis_credentials)
+    except ValueError as error:
+        raise InvalidArgument("redis_credentials", str(error)) from None
+
+
+def _transport(
+    url: str | None, store: str, settings: Settings, credentials: Credentials | None = None
+) -> _Transport:
     """Raises InvalidArgument for a URL that is of no use; does no I/O."""
     if not url:
         notifier = _notifier_without_redis(store, settings)
@@ -129,14 +144,17 @@ def _transport(url: str | None, store: str, settings: Settings) -> _Transport:
     from coordinator.event_logs.redis import RedisEventLog
     from coordinator.locks.redis import RedisSlotLock
     from coordinator.notifiers.redis import RedisNotifier
+    from coordinator.redis.address import Address
     from coordinator.redis.link import RedisLink, Use
 
     try:
-        link = RedisLink(url, namespace=settings.namespace, budget=settings.admission_budget)
-        # A megabyte of tokens must not stand before a cancel. It connects with the first event.
-        bulk = RedisLink(url, namespace=settings.namespace, budget=settings.event_budget, use=Use.events)
+        # Both links and the listener share it: the look-up of a name, the sentinels' order, a TLS context.
+        address = Address(url, credentials or _credentials(settings))
     except ValueError as error:
         raise InvalidArgument("redis", str(error)) from None
+    link = RedisLink(address, namespace=settings.namespace, budget=settings.admission_budget)
+    # A megabyte of tokens must not stand before a cancel. It connects with the first event.
+    bulk = RedisLink(address, namespace=settings.namespace, budget=settings.event_budget, use=Use.events)
     remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl)
     event_log = RedisEventLog(bulk, settings.event_log_ttl)
     return _Transport(remote, RedisSlotLock(link), event_log, (link, bulk), remote.examine)
@@ -163,6 +181,7 @@ async def open_coordinator(
     store: str | None = None,
     *,
     redis: str | None = None,
+    redis_credentials: Credentials | None = None,
     settings: Settings | None = None,
     hooks: Iterable[Hook] | None = None,
     assistants: Agents | None = None,
@@ -171,12 +190,13 @@ async def open_coordinator(
     """A started RunManager on a store URL and, if given, a Redis URL.
 
     What is not given comes from `settings`, then from COORDINATOR_… variables; `overrides` are fields
-    of `Settings`. `assistants`: see `RunManager`. Redis being away is no error: the manager starts in
+    of `Settings`. `redis_credentials` is asked for user and password at each connect (as redis-py's
+    `CredentialProvider`). `assistants`: see `RunManager`. Redis being away is no error: the manager starts in
     store-only mode and heals. Raises InvalidArgument, StoreError.
     """
     given = settings or Settings(**overrides)
     chosen = store_from_url(store or given.store, given)
-    transport = _transport(redis or given.redis, store or given.store, given)
+    transport = _transport(redis or given.redis, store or given.store, given, redis_credentials)
     manager = RunManager(
         chosen,
         settings=given,

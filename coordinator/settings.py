@@ -22,6 +22,10 @@ class Settings(BaseSettings):
         description="Store URL: memory://, sqlite:///path, postgresql://user@host,host/database",
     )
     redis: str | None = Field(default=None, description="Redis URL; none = store-only mode")
+    redis_credentials: str | None = Field(
+        default=None,
+        description="module:function that returns a credential provider, asked at each connect to Redis",
+    )
     namespace: str = Field(
         default="rc", pattern=r"^[A-Za-z0-9_.-]{1,64}$", description="Prefix of every Redis key"
     )

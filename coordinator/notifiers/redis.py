@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
@@ -14,12 +15,15 @@ from coordinator.redis.canary import Canary
 from coordinator.redis.link import RedisLink
 from coordinator.redis.listener import Listener
 from coordinator.redis.messages import read_hint
+from coordinator.redis.resp import Reply
 from coordinator.redis.scripts import publish
 from coordinator.signals import SignalReader, encode
 
 _log = logging.getLogger(__name__)
 
 _WATCH_LIMIT = 0.25
+_UNHEARD_FOR = 2.0
+_UNHEARD_MAX = 1000
 _EXAMINED_WITHIN = 2.0
 _SCRATCH_THREAD = "probe"
 
@@ -49,6 +53,7 @@ class RedisNotifier:
             period=canary,
             lease_ttl=lease_ttl,
             on_suspicion=self._suspect,
+            on_heard=self._on_heard,
             on_link=self._on_link,
         )
         self._reader = SignalReader()
@@ -56,6 +61,7 @@ class RedisNotifier:
         self._control: frozenset[bytes] = frozenset()
         self._unconfirmed: set[bytes] = set()
         self._watched: dict[bytes, _Watched] = {}
+        self._unheard: dict[int, float] = {}  # by epoch: since when hints have reached nobody
         self._connectivity = Connectivity.connecting
         self._suspected = False
         self._closed = False
@@ -89,11 +95,34 @@ class RedisNotifier:
             self._listener.remove(channel)
         self._unconfirmed = {channel for channel in self._control if not self._listener.is_confirmed(channel)}
         for channel in self._control:
-            self._listener.add(channel)
+            self._listener.add(channel, first=True)
         self._canary.follow(epoch)
 
     def notify_worker(self, epoch: int, signal: Signal) -> None:
-        self._link.post(publish(self._link.keys.worker(epoch).control, encode(signal)))
+        answer = self._link.request(publish(self._link.keys.worker(epoch).control, encode(signal)))
+        if answer is not None:
+            answer.add_done_callback(lambda done: self._count_receivers(epoch, done))
+
+    def _count_receivers(self, epoch: int, answer: asyncio.Future[Reply]) -> None:
+        """A worker that reconnects misses hints for a second. One that stays away is told of, for it may
+        well live: on another server, if the sentinels or the name of Redis disagree."""
+        receivers = None if answer.cancelled() else answer.result()
+        if not isinstance(receivers, int):
+            return
+        if receivers:
+            self._unheard.pop(epoch, None)
+            return
+        now = asyncio.get_running_loop().time()
+        since = self._unheard.setdefault(epoch, now)
+        if now - since >= _UNHEARD_FOR:
+            self._unheard[epoch] = math.inf  # once
+            _log.warning(
+                "worker epoch %d does not receive hints: twice nobody was subscribed to its abort channel."
+                " It is dead, or connected to another Redis; its tick finds what was decided",
+                epoch,
+            )
+        while len(self._unheard) > _UNHEARD_MAX:
+            del self._unheard[next(iter(self._unheard))]
 
     def notify_thread(self, thread_id: str, signal: Signal) -> None:
         self._link.post(publish(self._link.keys.thread(thread_id).events, encode(signal)))
@@ -172,8 +201,8 @@ class RedisNotifier:
                 self._callbacks.resync()
 
     def on_listening(self) -> None:
-        self._suspected = False
-        self._report(Connectivity.suspected if self._link.away else Connectivity.connected)
+        healthy = not self._suspected and not self._link.away
+        self._report(Connectivity.connected if healthy else Connectivity.suspected)
 
     def on_deaf(self) -> None:
         self._unconfirmed = set(self._control)
@@ -196,6 +225,12 @@ class RedisNotifier:
         _log.info("the abort channel is suspected to be dead: %s", why)
         self._report(Connectivity.suspected)
         self._listener.drop(why)
+
+    def _on_heard(self) -> None:
+        """Only this proves that the connection which replaced a suspected one carries messages."""
+        if self._suspected:
+            self._suspected = False
+            self._on_link(not self._link.away)
 
     def _on_link(self, answered: bool) -> None:
         if self._listener.listening and not self._suspected:

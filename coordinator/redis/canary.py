@@ -22,7 +22,8 @@ _MISSES = 2
 
 
 class Canary:
-    """Finds a dead connection within three periods. `on_link` is told in each whether the link answered."""
+    """Finds a dead connection within three periods. In each, `on_link` is called with whether the link
+    answered, and `on_heard` when the worker's own message arrived."""
 
     def __init__(
         self,
@@ -32,6 +33,7 @@ class Canary:
         period: float,
         lease_ttl: float,
         on_suspicion: Callable[[str], None],
+        on_heard: Callable[[], None],
         on_link: Callable[[bool], None],
     ) -> None:
         self._link = link
@@ -40,6 +42,7 @@ class Canary:
         self._ttl_ms = int(lease_ttl * 1000)
         self._enlist_every = max(1, int(lease_ttl / 3 / period))
         self._on_suspicion = on_suspicion
+        self._on_heard = on_heard
         self._on_link = on_link
         self._task: asyncio.Task[None] | None = None
         self._epoch = 0
@@ -62,6 +65,7 @@ class Canary:
             return False
         if payload == self._awaited:
             self._awaited = None
+            self._on_heard()
         return True
 
     async def aclose(self) -> None:

@@ -15,16 +15,22 @@ import random
 from contextvars import Context
 from typing import Protocol
 
+from redis.exceptions import RedisError
+
 from coordinator.redis.address import CONNECT_LIMIT, Address
-from coordinator.redis.refusals import RefusedError
 from coordinator.redis.resp import Reply
 from coordinator.redis.wire import Wire, open_wire
+from coordinator.redis.words import words_of
 from stores.tasks import begin_soon
 
 _log = logging.getLogger(__name__)
 
 _FIRST_DELAY = 0.05
 _LONGEST_DELAY = 0.5
+LOOKS_AGAIN = 5.0
+"""How often (s) an open connection is compared with where a new one would go."""
+
+_STAYS = 30.0
 _STABLE_AFTER = 1.0
 """Seconds a connection must have lived for its loss to be answered without a pause."""
 
@@ -70,6 +76,7 @@ class Keeper:
         """Why the circuit is open."""
         self.connects = 0
         self._wake = asyncio.Event()
+        self._stays_until = 0.0
 
     def start(self) -> None:
         """Idempotent. Needs a running loop."""
@@ -118,13 +125,15 @@ class Keeper:
         try:
             wire = await self._connect()
         except Exception as error:  # noqa: BLE001 - whatever it is, the next attempt must come
-            self._open_circuit(_words(error))
+            self._open_circuit(self._words(error))
             return 0.0
         born = loop.time()
+        checks = asyncio.create_task(self._look_again(wire), name=f"redis {self._subject}: has it moved")
         try:
             self._close_circuit(wire)
             await self._until_lost(wire)
         finally:
+            checks.cancel()
             self.wire = None
             await wire.aclose()
             self._current = None
@@ -142,7 +151,27 @@ class Keeper:
                 try:
                     await self._tenant.examine(wire)
                 except Exception as error:  # noqa: BLE001 - as in a greeting
-                    self.trip(_words(error))
+                    self.trip(self._words(error))
+
+    async def _look_again(self, wire: Wire) -> None:
+        """Drop a connection to a server that new connections would not go to: a name or the sentinels name
+        another. Not twice within a short time: the addresses of some names change with every answer."""
+        loop = asyncio.get_running_loop()
+        while not wire.lost:
+            await asyncio.sleep(LOOKS_AGAIN * random.uniform(0.8, 1.0))
+            try:
+                async with asyncio.timeout(CONNECT_LIMIT):
+                    why = await self._address.moved_from(wire.opened)
+            except (OSError, RedisError):
+                continue
+            if why is not None and loop.time() >= self._stays_until:
+                self._stays_until = loop.time() + _STAYS
+                where = wire.opened.place
+                _log.warning("Redis has moved: %s; the %s (%s) connects anew", why, self._subject, where)
+                wire.abort(f"it has moved: {why}")
+
+    def _words(self, error: Exception) -> str:
+        return words_of(error, CONNECT_LIMIT, tls=self._address.tls)
 
     async def _connect(self) -> Wire:
         async with asyncio.timeout(CONNECT_LIMIT):
@@ -155,6 +184,7 @@ class Keeper:
         except BaseException:
             await wire.aclose()
             self._current = None
+            self._address.distrust(wire.opened)
             raise
         return wire
 
@@ -185,7 +215,3 @@ class Keeper:
             where = self._address.redacted
             _log.info("Redis is back for the %s (%s) after %.1f s", self._subject, where, lasted)
         self._tenant.on_up(wire)
-
-
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, RefusedError) else f"{type(error).__name__}: {error}"

@@ -52,9 +52,9 @@ class RedisLink:
     """
 
     def __init__(
-        self, url: str, *, namespace: str = "rc", budget: float = 0.25, use: Use = Use.hints
+        self, url: str | Address, *, namespace: str = "rc", budget: float = 0.25, use: Use = Use.hints
     ) -> None:
-        self.address = Address(url)
+        self.address = url if isinstance(url, Address) else Address(url)
         self.keys = Keys(namespace)
         self.budget = budget
         self._use = use
@@ -99,10 +99,13 @@ class RedisLink:
 
     async def ask(self, command: Command) -> Reply:
         """As `call`, but a refusal is answered as the server has worded it."""
+        future = self.request(command)
+        return None if future is None else await future
+
+    def request(self, command: Command) -> asyncio.Future[Reply] | None:
+        """As `ask`, in order with `post`. None = it is not sent at all."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        if not self._enqueue(command, future):
-            return None
-        return await future
+        return future if self._enqueue(command, future) else None
 
     def post(self, command: Command) -> None:
         """Fire and forget. In order with all other calls, but for scripts that had to be sent again."""

@@ -16,6 +16,8 @@ from coordinator.redis.resp import Reply, ReplyError, pack
 from coordinator.redis.wire import Wire
 
 _GREETING_LIMIT = 0.5
+_PIECE = 500
+"""Channels that are subscribed to with one command after the greeting."""
 
 
 class Audience(Protocol):
@@ -28,7 +30,7 @@ class Audience(Protocol):
         ...
 
     def on_listening(self) -> None:
-        """Connected, and every channel confirmed."""
+        """Connected, and the first channels confirmed."""
         ...
 
     def on_deaf(self) -> None:
@@ -48,6 +50,9 @@ class Listener:
         self._audience = audience
         self._channels: set[bytes] = set()
         self._confirmed: set[bytes] = set()
+        self._first: set[bytes] = set()
+        self._backlog: list[bytes] = []
+        self._awaited: bytes | None = None
         self._changes: list[bytes] = []
         self._wire: Wire | None = None
         self._pings_unanswered = 0
@@ -81,9 +86,12 @@ class Listener:
     def is_confirmed(self, channel: bytes) -> bool:
         return channel in self._confirmed
 
-    def add(self, channel: bytes) -> None:
+    def add(self, channel: bytes, *, first: bool = False) -> None:
+        """`first`: it is part of the greeting of a new connection. All others follow, some at a time."""
         if self._closed:
             return
+        if first:
+            self._first.add(channel)
         self._keeper.start()
         if channel not in self._channels:
             self._channels.add(channel)
@@ -92,6 +100,7 @@ class Listener:
     def remove(self, channel: bytes) -> None:
         if channel in self._channels:
             self._channels.discard(channel)
+            self._first.discard(channel)
             self._confirmed.discard(channel)
             self._change(pack(b"UNSUBSCRIBE", channel))
 
@@ -124,16 +133,22 @@ class Listener:
     # ---- what the keeper tells (see `keeper.Tenant`) ---------------------------------------------------
 
     async def greet(self, wire: Wire) -> None:
-        """Subscribe to everything. The server answers in order, so its pong means that all is confirmed."""
+        """Subscribe to the first channels. The server answers in order, so its pong means that they are
+        confirmed. How many others there are has no influence on how long this takes."""
         self._wire = wire
         self._greeted.clear()
         self._refusal = "no answer to the greeting"
         self._pings_unanswered = 1
-        if self._channels:
-            wire.send(pack(b"SUBSCRIBE", *self._channels))
+        self._backlog = list(self._channels - self._first)
+        self._awaited = None
+        if self._first:
+            wire.send(pack(b"SUBSCRIBE", *self._first))
         wire.send(pack(b"PING"))
-        async with asyncio.timeout(_GREETING_LIMIT):
-            await self._greeted.wait()
+        try:
+            async with asyncio.timeout(_GREETING_LIMIT):
+                await self._greeted.wait()
+        except TimeoutError:
+            raise RefusedError(f"no answer to the greeting within {_GREETING_LIMIT:g} s") from None
         if wire.lost:
             raise RefusedError(self._refusal)
 
@@ -142,6 +157,18 @@ class Listener:
 
     def on_up(self, wire: Wire) -> None:
         self._audience.on_listening()
+        self._subscribe_some(wire)
+
+    def _subscribe_some(self, wire: Wire) -> None:
+        """The next ones go out when these are confirmed: pings and new channels never wait behind all of
+        them."""
+        piece: list[bytes] = []
+        while self._backlog and len(piece) < _PIECE:
+            if (channel := self._backlog.pop()) in self._channels and channel not in self._confirmed:
+                piece.append(channel)
+        self._awaited = piece[-1] if piece else None
+        if piece:
+            wire.send(pack(b"SUBSCRIBE", *piece))
 
     def on_lost(self) -> None:
         self._wire = None
@@ -161,6 +188,9 @@ class Listener:
                 case [b"subscribe", bytes(channel), *_] if channel in self._channels:
                     self._confirmed.add(channel)
                     self._audience.on_subscribed(channel)
+                    self._go_on_after(channel)
+                case [b"subscribe", bytes(channel), *_]:
+                    self._go_on_after(channel)
                 case [b"unsubscribe", bytes(channel), *_]:
                     self._confirmed.discard(channel)
                 case [b"pong", *_] | b"PONG":
@@ -172,3 +202,7 @@ class Listener:
                     return
                 case _:
                     pass
+
+    def _go_on_after(self, channel: bytes) -> None:
+        if channel == self._awaited and self._wire is not None:
+            self._subscribe_some(self._wire)

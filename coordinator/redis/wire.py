@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, cast
 
-from redis.asyncio import Connection
-
-from coordinator.redis.address import Address
+from coordinator.redis.address import Address, Opened
+from coordinator.redis.connections import streams_of
 from coordinator.redis.resp import Decoder, ProtocolError, Reply
 
 
@@ -21,12 +19,12 @@ class Wire(asyncio.Protocol):
 
     def __init__(
         self,
-        connection: Connection,
+        opened: Opened,
         transport: asyncio.Transport,
         on_replies: Callable[[list[Reply]], None],
         on_lost: Callable[[], None],
     ) -> None:
-        self._connection = connection
+        self.opened = opened
         self._transport = transport
         self._decoder = Decoder()
         self._on_replies = on_replies
@@ -53,7 +51,7 @@ class Wire(asyncio.Protocol):
     async def aclose(self) -> None:
         """Returns when the socket is closed. Idempotent."""
         self.abort("closed by us")
-        await self._connection.disconnect(nowait=True)
+        await self.opened.connection.disconnect(nowait=True)
         await self._released.wait()
 
     def data_received(self, data: bytes) -> None:
@@ -84,17 +82,10 @@ async def open_wire(
     address: Address, on_replies: Callable[[list[Reply]], None], on_lost: Callable[[], None]
 ) -> Wire:
     """Connect and authenticate. `on_lost` is called exactly once. Raises OSError or RedisError."""
-    connection = await address.connect()
-    reader, transport = _streams_of(connection)
-    wire = Wire(connection, transport, on_replies, on_lost)
+    opened = await address.connect()
+    reader, transport = streams_of(opened.connection)
+    wire = Wire(opened, transport, on_replies, on_lost)
     transport.set_protocol(wire)
     if reader.at_eof():  # the end came before the handover, and is announced only once
         wire.abort("closed by the server")
     return wire
-
-
-def _streams_of(connection: Connection) -> tuple[asyncio.StreamReader, asyncio.Transport]:
-    # The only place that looks inside redis-py. Its handshake has read all that it asked for: its buffers are
-    # empty.
-    inside = cast("Any", connection)
-    return inside._reader, inside._writer.transport

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 
 import pytest
 
 from coordinator.notifier import Connectivity
 from coordinator.notifiers.redis import RedisNotifier
+from coordinator.redis import listener as listeners
 from coordinator.testing.valkey import ValkeyServer, free_port
 from tests.conformance.notifiers import CANCEL, SETTLED
 from tests.support.linked import HEALS_WITHIN, notified, until
@@ -61,6 +63,58 @@ async def test_a_subscription_that_was_lost_alone_is_found(own_valkey: ValkeySer
         resyncs = worker.resyncs
         wire.send(b"*1\r\n$11\r\nUNSUBSCRIBE\r\n")  # behind the notifier's back
         await wait_until(lambda: worker.resyncs > resyncs, description="found and healed", timeout=2.5)
+
+
+async def test_replaced_connection_stays_suspected_until_a_message_has_arrived(
+    shared_valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Messages are lost in silence: subscriptions are confirmed and pings answered on each new connection."""
+    async with notified(shared_valkey.url, namespace) as worker:
+        await worker.start(1)
+        await until(worker, Connectivity.connected)
+        notifier = worker.notifier
+        assert isinstance(notifier, RedisNotifier)
+
+        def lost(payload: bytes) -> bool:
+            return payload.startswith(b"hb:")
+
+        with monkeypatch.context() as lossy:
+            lossy.setattr(notifier._canary, "hear", lost)
+            await until(worker, Connectivity.suspected)
+            before = notifier._listener.generation
+            await wait_until(
+                lambda: notifier._listener.generation >= before + 2, description="replaced, twice"
+            )
+            assert worker.connectivities[-1] is Connectivity.suspected
+            assert worker.connectivities.count(Connectivity.connected) == 1
+        await until(worker, Connectivity.connected, 5.0)
+
+
+async def test_own_channels_are_subscribed_to_before_all_others(
+    proxy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many threads are watched, a worker hears its cancels as soon as it has connected."""
+    monkeypatch.setattr(listeners, "_PIECE", 50)
+    async with notified(proxy.url, namespace) as worker, AsyncExitStack() as stack:
+        await worker.start(1)
+        for number in range(320):
+            await stack.enter_async_context(worker.notifier.watch(f"t{number}"))
+        notifier = worker.notifier
+        assert isinstance(notifier, RedisNotifier)
+        confirmed: list[bytes] = []
+        original = notifier.on_subscribed
+
+        def on_subscribed(channel: bytes) -> None:
+            confirmed.append(channel)
+            original(channel)
+
+        monkeypatch.setattr(notifier, "on_subscribed", on_subscribed)
+        proxy.reset()
+        await wait_until(lambda: len(confirmed) == 322, description="all are subscribed to again")
+        assert set(confirmed[:2]) == notifier._control
+        assert len(set(confirmed)) == 322
+        await stack.aclose()
+        assert notifier._listener._channels == notifier._control
 
 
 async def test_a_healthy_connection_is_left_alone(proxy: Proxy, namespace: str) -> None:

@@ -20,7 +20,7 @@ SECRET = "s3cr3t"
         f"redis://user:{SECRET}@[::1]:6379/0",
         f"rediss://user:{SECRET}@example.org:6380/1?ssl_cert_reqs=none&ssl_check_hostname=false",
         f"redis+sentinel://user:{SECRET}@a:26379,b,[::1]:26380/service/2?sentinel_password={SECRET}",
-        f"rediss+sentinel://:{SECRET}@a/service?ssl_ca_certs=/x",
+        f"rediss+sentinel://:{SECRET}@a/service?ssl_check_hostname=false",
         "redis://localhost?max_connections=9&socket_timeout=3&retry_on_timeout=true&protocol=3",
         f"unix://user:{SECRET}@/run/redis.sock",
     ],
@@ -45,6 +45,8 @@ def test_a_url_is_taken_and_its_secrets_are_not_shown(url: str) -> None:
         f"rediss://:{SECRET}@localhost?ssl_chek_hostname=true",
         f"rediss://:{SECRET}@localhost?ssl_cert_reqs={SECRET}",
         f"redis://:{SECRET}@localhost?db={SECRET}",
+        f"rediss://:{SECRET}@localhost?ssl_ca_certs=/nowhere",
+        f"rediss+sentinel://:{SECRET}@a/service?ssl_certfile=/nowhere&ssl_keyfile=/nowhere",
     ],
 )
 def test_a_url_of_no_use_is_refused_without_showing_its_secrets(url: str) -> None:
