@@ -11,6 +11,10 @@ from typing import NamedTuple, TypeAlias
 MAX_BULK = 1 << 20
 _MAX_LINE = 1 << 16
 _MAX_DEPTH = 8
+_MAX_DIGITS = 20
+_MAX_ITEMS = 1 << 17
+_MAX_REPLY = 16 << 20
+"""Bytes of one array. A page of a log has a little more than one event of the largest size."""
 
 _COLON, _DOLLAR, _STAR, _PLUS, _MINUS = b":$*+-"
 
@@ -29,7 +33,12 @@ Reply: TypeAlias = "int | bytes | ReplyError | list[Reply] | None"
 
 
 class ProtocolError(Exception):
-    """The stream is not RESP2, or holds something too large to wait for. The connection is of no more use."""
+    """The stream is not RESP2, or holds something too large to wait for. The connection is of no more use.
+    `replies` came before that."""
+
+    def __init__(self, text: str, replies: list[Reply] | None = None) -> None:
+        super().__init__(text)
+        self.replies: list[Reply] = replies or []
 
 
 def pack(*parts: bytes) -> bytes:
@@ -42,11 +51,23 @@ def pack_parts(parts: tuple[bytes, ...]) -> bytes:
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
+class _Array:
+    """An array of which some items have come."""
+
+    __slots__ = ("items", "size")
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.items: list[Reply] = []
+
+
 class Decoder:
-    """Cuts a stream into replies. One per connection."""
+    """Cuts a stream into replies, and reads each byte once. One per connection."""
 
     def __init__(self) -> None:
         self._rest = b""
+        self._arrays: list[_Array] = []  # the open ones, the outermost first
+        self._open_bytes = 0
 
     def feed(self, data: bytes) -> list[Reply]:
         """Every reply that is now complete, in order. Raises `ProtocolError`."""
@@ -56,60 +77,96 @@ class Decoder:
         start, end = 0, len(data)
         try:
             while start < end:
-                reply, after = _parse(data, start, 0)
+                after = self._read(data, start, replies)
                 if after < 0:
                     break
-                replies.append(reply)
                 start = after
-        except ValueError as error:
-            raise ProtocolError("not RESP2") from error
+        except ProtocolError as error:
+            error.replies = replies
+            raise
         self._rest = data[start:]
         return replies
 
+    def _read(self, data: bytes, start: int, replies: list[Reply]) -> int:
+        """Read the value at `start`, or the head of an array. Returns where the next begins, or -1 where it
+        is not complete yet."""
+        line_end = data.find(b"\r\n", start)
+        if line_end < 0:
+            if len(data) - start > _MAX_LINE:
+                raise ProtocolError("a line without an end")
+            return -1
+        kind, line, after = data[start], data[start + 1 : line_end], line_end + 2
+        value: Reply
+        if kind == _DOLLAR:
+            value, after = _bulk(data, _size(line), after)
+            if after < 0:
+                return -1
+        elif kind == _STAR:
+            if (size := _size(line, _MAX_ITEMS)) > 0:
+                self._open(size)
+                return after
+            value = None if size < 0 else []
+        else:
+            value = _simple(kind, line)
+        self._take(value, after - start, replies)
+        return after
 
-def _parse(data: bytes, start: int, depth: int) -> tuple[Reply, int]:
-    """The reply at `start` and where the next begins, or -1 where it is not complete yet."""
-    line_end = data.find(b"\r\n", start)
-    if line_end < 0:
-        if len(data) - start > _MAX_LINE:
-            raise ProtocolError("a line without an end")
-        return None, -1
-    kind = data[start]
-    line = data[start + 1 : line_end]
-    after = line_end + 2
-    if kind == _COLON:
-        return int(line), after
-    if kind == _DOLLAR:
-        return _parse_bulk(data, int(line), after)
-    if kind == _PLUS:
-        return line, after
-    if kind == _MINUS:
-        return ReplyError(line.decode("utf-8", "replace")), after
-    if kind == _STAR:
-        return _parse_array(data, int(line), after, depth + 1)
-    raise ProtocolError("not RESP2")
+    def _open(self, size: int) -> None:
+        if len(self._arrays) >= _MAX_DEPTH:
+            raise ProtocolError("nested too deeply")
+        self._arrays.append(_Array(size))
+
+    def _take(self, value: Reply, size: int, replies: list[Reply]) -> None:
+        """A value is complete, and with it perhaps the arrays that it is the last of."""
+        arrays = self._arrays
+        while arrays:
+            array = arrays[-1]
+            array.items.append(value)
+            if len(array.items) < array.size:
+                self._open_bytes += size
+                if self._open_bytes > _MAX_REPLY:
+                    raise ProtocolError("a reply too large")
+                return
+            value = arrays.pop().items
+        self._open_bytes = 0
+        replies.append(value)
 
 
-def _parse_bulk(data: bytes, size: int, start: int) -> tuple[Reply, int]:
+def _bulk(data: bytes, size: int, start: int) -> tuple[bytes | None, int]:
+    """The value and where the next begins, or -1 where it is not complete yet."""
     if size < 0:
         return None, start
-    if size > MAX_BULK:
-        raise ProtocolError("a value too large")
     end = start + size
     if len(data) < end + 2:
         return None, -1
+    if data[end : end + 2] != b"\r\n":
+        raise ProtocolError("not RESP2")
     return data[start:end], end + 2
 
 
-def _parse_array(data: bytes, size: int, start: int, depth: int) -> tuple[Reply, int]:
-    if depth > _MAX_DEPTH:
-        raise ProtocolError("nested too deeply")
-    if size < 0:
-        return None, start
-    items: list[Reply] = []
-    for _ in range(size):
-        item, start = _parse(data, start, depth)
-        if start < 0:
-            return None, -1
-        items.append(item)
-    return items, start
+def _simple(kind: int, line: bytes) -> Reply:
+    if kind == _COLON:
+        return _integer(line)
+    if kind == _PLUS:
+        return line
+    if kind == _MINUS:
+        return ReplyError(line.decode("utf-8", "replace"))
+    raise ProtocolError("not RESP2")
+
+
+def _integer(line: bytes) -> int:
+    digits = line[1:] if line[:1] == b"-" else line
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
+        raise ProtocolError("not RESP2")
+    return int(line)
+
+
+def _size(line: bytes, limit: int = MAX_BULK) -> int:
+    """-1 = there is no value."""
+    if line == b"-1":
+        return -1
+    if not line.isdigit() or len(line) > _MAX_DIGITS:
+        raise ProtocolError("not RESP2")
+    if (size := int(line)) > limit:
+        raise ProtocolError("a value too large")
+    return size

@@ -60,6 +60,8 @@ class Wire(asyncio.Protocol):
         try:
             replies = self._decoder.feed(data)
         except ProtocolError as error:
+            if error.replies:
+                self._on_replies(error.replies)
             self.abort(str(error))
         else:
             if replies:

@@ -45,6 +45,17 @@ def test_it_does_not_matter_where_the_stream_is_cut(sizes: list[int]) -> None:
         b":x\r\n",
         b"$x\r\n",
         b"*x\r\n",
+        b":+7\r\n",
+        b": 7\r\n",
+        b":1_0\r\n",
+        b":\r\n",
+        b":-\r\n",
+        b":%b\r\n" % (b"9" * 5000),
+        b"$-5\r\n",
+        b"$ 1\r\nx\r\n",
+        b"$1\r\nxyz\r\n",
+        b"*-9\r\n",
+        b"*%d\r\n" % (1 << 40),
         b"HTTP/1.1 400 Bad Request\r\n",
         b"$%d\r\n" % (MAX_BULK + 1),
         b"*1\r\n" * 10_000,
@@ -55,6 +66,32 @@ def test_it_does_not_matter_where_the_stream_is_cut(sizes: list[int]) -> None:
 def test_what_is_no_reply_is_an_error_and_not_waited_for(data: bytes) -> None:
     with pytest.raises(ProtocolError):
         Decoder().feed(data)
+
+
+def test_replies_before_garbage_are_not_lost() -> None:
+    with pytest.raises(ProtocolError) as broken:
+        Decoder().feed(b":1\r\n*2\r\n:2\r\n:3\r\n*2\r\n:4\r\n?\r\n")
+    assert broken.value.replies == [1, [2, 3]]
+
+
+def test_items_of_a_long_array_are_read_once() -> None:
+    data = b"*100000\r\n" + b"$3\r\nabc\r\n" * 100_000
+    decoder, kept, replies = Decoder(), 0, list[Reply]()
+    for start in range(0, len(data), 4096):
+        replies += decoder.feed(data[start : start + 4096])
+        kept = max(kept, len(decoder._rest))
+    assert replies == [[b"abc"] * 100_000]
+    assert kept < 16, "only an item that is cut waits for the next read"
+
+
+def test_array_is_bounded_as_a_whole() -> None:
+    decoder = Decoder()
+    piece = b"$%d\r\n%b\r\n" % (1 << 20, b"x" * (1 << 20))
+    decoder.feed(b"*100\r\n")
+    for _ in range(16 - 1):
+        assert decoder.feed(piece) == []
+    with pytest.raises(ProtocolError, match="too large"):
+        decoder.feed(piece)
 
 
 @given(st.binary(max_size=200))
