@@ -94,6 +94,10 @@ drains: $(STAMP) ## Drain workers under load, COUNT (1000) times: no run that ha
 faults: $(STAMP) ## Kill, pause, cut off and fill up real workers, check their histories. MINUTES=30 SEED=7
 	@$(BIN)/python -m tests.faults --minutes $(MINUTES) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
+.PHONY: roll
+roll: $(STAMP) ## Workers of the last release and of this tree on one store, old leaving, new coming. ARGS="--store sqlite"
+	@$(BIN)/python -m tests.roll $(ARGS)
+
 COUNT ?= 10000
 
 .PHONY: hostile

@@ -1,0 +1,157 @@
+"""One roll: workers of the last release make a store, those of the working tree join, the old ones leave."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Generator
+from contextlib import AsyncExitStack, contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from coordinator.testing.postgres import PostgresServer
+from coordinator.testing.valkey import ValkeyServer
+from tests.roll.questions import BOTH_WAYS, Pair, ended, equal, until
+from tests.roll.versions import ROOT, Asked, Worker, packages, worker
+from tests.support.receiver import Receiver, receiving
+
+QUICK: dict[str, Any] = {
+    "tick": 0.5,
+    "renew": 0.5,
+    "lease_ttl": 5.0,
+    "lease_margin": 1.0,
+    "sweep": 0.5,
+    "grace": 3.0,
+    "sqlite_synchronous": "NORMAL",
+}
+STORES = ("sqlite", "postgres", "redis")
+
+
+class Answer(NamedTuple):
+    question: str
+    direction: str
+    seconds: float
+    wrong: str | None
+
+
+@contextmanager
+def store(kind: str, folder: Path) -> Generator[dict[str, Any]]:
+    """Settings of its workers."""
+    on_file = {**QUICK, "store": f"sqlite:///{folder / 'runs.db'}"}
+    if kind == "postgres":
+        with PostgresServer(durable=False) as server:
+            yield {**QUICK, "store": server.url()}
+    elif kind == "redis":
+        with ValkeyServer() as valkey:
+            yield {**on_file, "redis": valkey.url}
+    else:
+        yield on_file
+
+
+class Roll:
+    """All questions of one store, each with its answer."""
+
+    def __init__(self, kind: str, settings: dict[str, Any], receiver: Receiver) -> None:
+        self.kind, self.settings, self.receiver = kind, settings, receiver
+        self.answers: list[Answer] = []
+        self.old_packages = packages()
+
+    def of(self, label: str) -> Any:
+        where = ROOT if label.startswith("new") else self.old_packages
+        return worker(label, where, self.settings)
+
+    async def ask(self, name: str, direction: str, question: Callable[[], Awaitable[None]]) -> None:
+        began, wrong = time.monotonic(), None
+        try:
+            await question()
+        except Exception as error:  # noqa: BLE001 - the other questions are asked all the same
+            wrong = "".join(traceback.format_exception(error, limit=-3))
+        self.answers.append(Answer(name, direction, time.monotonic() - began, wrong))
+
+    async def run(self) -> list[Answer]:
+        async with AsyncExitStack() as stack:
+            old = await stack.enter_async_context(self.of("old"))
+            leaves = await stack.enter_async_context(self.of("old-leaves"))
+            dies = await stack.enter_async_context(self.of("old-dies"))
+            before = await old.do("return await begin(t, kwargs={'save': {'n': 1}, 'go': True})", t="before")
+            await old.do("await m.wait(run, timeout=20)", run=before)
+            new = await stack.enter_async_context(self.of("new"))
+            await self.ask("what was there before is there", "new", lambda: _history(new, before))
+            for question in BOTH_WAYS:
+                for here, there in ((old, new), (new, old)):
+                    pair = Pair(here, there, self.receiver, self.kind == "redis")
+                    await self.ask(
+                        question.__name__.replace("_", " "),
+                        f"{here.label} to {there.label}",
+                        lambda question=question, pair=pair: question(pair),
+                    )
+            await self.ask("a drain hands its waiting run over", "old to new", lambda: _handover(leaves, new))
+            await self.ask("a killed worker's run is ended", "old to new", lambda: _killed(dies, new))
+            await self.ask("a new worker drains when the old asks", "new to old", self._drained(stack, old))
+            await self.ask("an old worker that restarts comes in", "old", self._restarted)
+        return self.answers
+
+    def _drained(self, stack: AsyncExitStack, old: Worker) -> Callable[[], Awaitable[None]]:
+        async def question() -> None:
+            leaves = await stack.enter_async_context(self.of("new-leaves"))
+            await _handover(leaves, old)
+
+        return question
+
+    async def _restarted(self) -> None:
+        """Where no migration came with the new version; else it is refused with what to do."""
+        try:
+            async with self.of("old-again") as again:
+                equal(await again.do("return list((await m.health()).why_not)"), [])
+        except Asked as refused:
+            if refused.kind != "Gone" or not _has_later_migrations(self.old_packages, self.kind):
+                raise
+
+
+def _has_later_migrations(old: Path, kind: str) -> bool:
+    folder = f"stores/sql/{'postgres' if kind == 'postgres' else 'sqlite'}/migrations"
+    then, now = (len(list((where / folder).glob("*.sql"))) for where in (old, ROOT))
+    return now > then
+
+
+async def _history(new: Worker, run: str) -> None:
+    row = await new.do("return await row(run)", run=run)
+    equal((row["status"], row["steps"]), ("success", ["admitted", "started", "finished"]))
+    equal(await new.do("return (await m.thread('before')).values"), {"n": 1})
+    equal(await new.do("return await m.wait(run, timeout=5)", run=run), {"by": "old"})
+
+
+async def _handover(leaves: Worker, stays: Worker) -> None:
+    """Its running run may finish, its waiting one goes on at another."""
+    thread = f"handover-{leaves.label}"
+    running = await leaves.do("return await begin(t)", t=f"{thread}-running")
+    holder = await stays.do("return await begin(t)", t=thread)
+    waits = await leaves.do("return await admit(t, 'enqueue', kwargs={'go': True})", t=thread)
+    asked = await stays.do("return [a.epoch for a in await m.ask_to_drain(e, grace=20)]", e=leaves.epoch)
+    equal(asked, [leaves.epoch])
+
+    async def draining() -> bool:
+        return await leaves.do("return m.draining")
+
+    await until(draining, "it drains")
+    await stays.do("release(run)", run=holder)
+    by = await stays.do("return (await m.wait(run, timeout=30))['by']", run=waits)
+    equal(by.startswith(leaves.label), False)
+    await leaves.do("release(run)", run=running)
+    equal((await ended(stays, running))["status"], "success")
+    equal(await leaves.end(), 0)
+
+
+async def _killed(dies: Worker, new: Worker) -> None:
+    run = await dies.do("return await begin(t)", t="killed")
+    await dies.kill()
+    row = await ended(new, run)
+    equal((row["status"], row["cause"]), ("error", "orphaned"))
+    again = await new.do("return await begin(t, kwargs={'go': True})", t="killed")
+    equal(await new.do("return await m.wait(run, timeout=20)", run=again), {"by": "new"})
+
+
+async def roll(kind: str, folder: Path) -> list[Answer]:
+    with store(kind, folder) as settings:
+        async with receiving() as receiver:
+            return await Roll(kind, settings, receiver).run()

@@ -1,0 +1,127 @@
+"""A worker process of whichever version PYTHONPATH names: it does what its parent asks, in Python.
+
+    python tests/roll/worker.py '{"label": …, "settings": {…}}'
+
+Each line on stdin is {"id", "code", "values"}: the body of an async function with `m` (the manager), the helpers
+of this module and the values by name. Each line on stdout is {"id", "answer"} or {"id", "error", "text"}. Only
+what both versions have may be used here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import textwrap
+from dataclasses import replace
+from typing import Any
+
+from coordinator import RunContext, Settings, open_coordinator
+from coordinator.gateway import GatewaySettings, create_gateway
+from stores.crons import CronRow
+
+SETUP = json.loads(sys.argv[1])
+LABEL: str = SETUP["label"]
+gates: dict[str, asyncio.Event] = {}
+begun: dict[str, asyncio.Event] = {}
+stops: list[str] = []
+
+
+def event(events: dict[str, asyncio.Event], run_id: str) -> asyncio.Event:
+    return events.setdefault(run_id, asyncio.Event())
+
+
+async def agent(ctx: RunContext) -> Any:
+    """Saves what it is told to, waits for its gate unless it may go, and answers who ran it."""
+    told = ctx.run.kwargs
+    if "save" in told:
+        await ctx.save(told["save"])
+    if "emit" in told:
+        await ctx.emit("values", told["emit"])
+    event(begun, ctx.run.run_id).set()
+    try:
+        if not told.get("go"):
+            await event(gates, ctx.run.run_id).wait()
+    except asyncio.CancelledError:
+        stops.append(ctx.run.run_id)
+        raise
+    return {"by": LABEL}
+
+
+class Helpers:
+    """What the code of questions may call."""
+
+    def __init__(self, manager: Any) -> None:
+        self.m = manager
+
+    async def admit(self, thread: str, strategy: str = "reject", **fields: Any) -> str:
+        """Admitted and launched."""
+        run = await self.m.create_or_reject(thread, "agent", multitask_strategy=strategy, **fields)
+        self.m.launch(run)
+        return run.run_id
+
+    async def begin(self, thread: str, strategy: str = "reject", **fields: Any) -> str:
+        """Its agent has begun."""
+        run_id = await self.admit(thread, strategy, **fields)
+        await event(begun, run_id).wait()
+        return run_id
+
+    def release(self, run_id: str) -> None:
+        event(gates, run_id).set()
+
+    async def row(self, run_id: str) -> dict[str, Any]:
+        told = await self.m.explain(run_id)
+        run = told.run
+        return {
+            "status": run.status.value,
+            "phase": told.phase.value,
+            "cause": run.cancel_cause and run.cancel_cause.value,
+            "settled": run.settled_at is not None,
+            "position": told.position,
+            "steps": [step.what for step in told.transitions],
+        }
+
+
+async def answer(helpers: Helpers, line: str) -> None:
+    asked = json.loads(line)
+    body = textwrap.indent(asked["code"], "    ")
+    names: dict[str, Any] = {
+        "CronRow": CronRow,
+        "replace": replace,
+        "event": event,
+        "begun": begun,
+        "stops": stops,
+    }
+    for name in ("admit", "begin", "release", "row", "m"):
+        names[name] = getattr(helpers, name)
+    names |= asked["values"]
+    try:
+        exec(f"async def asked():\n{body}", names)  # noqa: S102 - the parent's own code
+        said = {"answer": await names["asked"]()}
+    except Exception as error:  # noqa: BLE001 - it is the parent's to judge
+        said = {"error": type(error).__name__, "text": str(error)}
+    sys.stdout.write(json.dumps({"id": asked["id"], **said}, default=str) + "\n")
+    sys.stdout.flush()
+
+
+async def main() -> None:
+    gateway = GatewaySettings(cron_poll=0.2, webhook_poll=0.1, webhook_allow_private=True)
+    reader = asyncio.StreamReader(limit=2**20)
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    async with (
+        open_coordinator(settings=Settings(**SETUP["settings"]), assistants={"agent": agent}) as manager,
+        create_gateway(manager, settings=gateway).running(),
+    ):
+        helpers, tasks = Helpers(manager), set[asyncio.Task[None]]()
+        sys.stdout.write(json.dumps({"id": 0, "answer": manager.epoch}) + "\n")
+        sys.stdout.flush()
+        while line := await reader.readline():
+            task = asyncio.create_task(answer(helpers, line.decode()))
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
