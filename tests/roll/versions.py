@@ -34,22 +34,28 @@ class Asked(Exception):
         super().__init__(f"{kind}: {text}")
 
 
-def packages() -> Path:
-    """A folder with the packages of the baseline, from a wheel that its own build made. Raises NoBaseline."""
-    folder = BUILT / BASELINE
-    if (folder / "coordinator" / "__init__.py").is_file():
-        return folder
-    archive = subprocess.run(["git", "archive", BASELINE], cwd=ROOT, capture_output=True, check=False)
+def unpack(folder: Path, *paths: str) -> None:
+    """These files of the baseline, or all. Raises NoBaseline."""
+    command = ["git", "archive", BASELINE, *paths]
+    archive = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     if archive.returncode != 0:
         raise NoBaseline(
             f"commit {BASELINE} (tests/roll/BASELINE) is not in this clone: fetch the whole history"
             " (git fetch --unshallow)"
         )
+    with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
+        tar.extractall(folder, filter="data")
+
+
+def packages() -> Path:
+    """A folder with the packages of the baseline, from a wheel that its own build made. Raises NoBaseline."""
+    folder = BUILT / BASELINE
+    if (folder / "coordinator" / "__init__.py").is_file():
+        return folder
     source, made = BUILT / "source", BUILT / "unpacked"
     for used in (source, made):
         shutil.rmtree(used, ignore_errors=True)
-    with tarfile.open(fileobj=BytesIO(archive.stdout)) as tar:
-        tar.extractall(source, filter="data")
+    unpack(source)
     build = [
         sys.executable,
         "-m",

@@ -2,9 +2,9 @@
 
     python tests/roll/worker.py '{"label": …, "settings": {…}}'
 
-Each line on stdin is {"id", "code", "values"}: the body of an async function with `m` (the manager), the helpers
-of this module and the values by name. Each line on stdout is {"id", "answer"} or {"id", "error", "text"}. Only
-what both versions have may be used here.
+Each line on stdin is {"id", "code", "values"}: the body of an async function with `m` (the manager), helpers
+of this module and the values by name. Each line on stdout is {"id", "answer"} or {"id", "error", "text"}.
+Only what is in both versions may be used here.
 """
 
 from __future__ import annotations

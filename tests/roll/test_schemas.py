@@ -1,0 +1,200 @@
+"""Everything that the last release may use of a schema is still there when this version has migrated it."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import closing
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest
+
+from stores.sql.postgres import scripts
+from stores.sql.postgres.schema import migrate as migrate_postgres
+from stores.sql.sqlite import schema as sqlite_schema
+from tests.conftest import NOT_RUN
+from tests.roll.versions import ROOT, NoBaseline, unpack
+from tests.support.postgres import Database
+
+SQLITE, POSTGRES = "stores/sql/sqlite/migrations", "stores/sql/postgres/migrations"
+FUNCTIONS = "stores/sql/postgres/functions"
+Parts = dict[str, str]
+"""What a schema has, each part with what must not change of it."""
+
+
+@pytest.fixture(scope="module")
+def release(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The SQL of the last release."""
+    folder = tmp_path_factory.mktemp("release")
+    try:
+        unpack(folder, SQLITE, POSTGRES, FUNCTIONS)
+    except NoBaseline as error:
+        pytest.skip(f"{NOT_RUN}{error}")
+    return folder
+
+
+def files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.sql"))
+
+
+@pytest.mark.parametrize("folder", [SQLITE, POSTGRES])
+def test_released_migrations_are_not_edited(release: Path, folder: str) -> None:
+    for file in files(release / folder):
+        assert (ROOT / folder / file.name).read_text() == file.read_text(), file.name
+
+
+def kept(before: Parts, after: Parts) -> None:
+    """Every part is there, and as it was."""
+    lost = {name: (what, after.get(name)) for name, what in before.items() if after.get(name) != what}
+    assert not lost, f"workers of the last release use these: {lost}"
+
+
+# -- SQLite
+
+
+def sqlite_parts(cx: sqlite3.Connection) -> Parts:
+    """Indexes count as well: statements name them (INDEXED BY)."""
+    found: Parts = {}
+    for kind, name, sql in cx.execute(
+        "SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL"
+    ).fetchall():
+        if kind == "table" and name != "schema_version":
+            for _, column, type_, *_ in cx.execute(f"PRAGMA table_info({name})"):
+                found[f"{name}.{column}"] = type_
+        elif kind == "index":
+            found[f"index {name}"] = re.sub(r"\s+", " ", sql)
+    return found
+
+
+def inserts_without(cx: sqlite3.Connection, known: Parts) -> list[str]:
+    """New columns that an INSERT of the last release leaves empty, and may not."""
+    tables = {part.partition(".")[0] for part in known if "." in part}
+    return [
+        f"{table}.{column}"
+        for table in sorted(tables)
+        for _, column, _, required, default, _ in cx.execute(f"PRAGMA table_info({table})")
+        if required and default is None and f"{table}.{column}" not in known
+    ]
+
+
+def of_release(release: Path, path: Path) -> sqlite3.Connection:
+    """A file as the last release makes it."""
+    cx = sqlite3.connect(path, isolation_level=None)
+    cx.execute(f"PRAGMA application_id = {sqlite_schema.APPLICATION_ID}")
+    cx.execute(
+        "CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TEXT)"
+    )
+    for number, file in enumerate(files(release / SQLITE), 1):
+        cx.executescript(file.read_text())
+        cx.execute("INSERT INTO schema_version VALUES (?, ?, '')", (number, file.stem))
+    return cx
+
+
+def test_sqlite_keeps_what_the_last_release_uses(release: Path, tmp_path: Path) -> None:
+    if sqlite_schema.oldest() > len(files(release / SQLITE)):
+        pytest.skip("a migration says that programs of the last release may not work on it")
+    with closing(of_release(release, tmp_path / "runs.db")) as cx:
+        before = sqlite_parts(cx)
+        assert "runs.status" in before
+        sqlite_schema.migrate(cx, "runs.db")
+        kept(before, sqlite_parts(cx))
+        assert inserts_without(cx, before) == []
+
+
+def test_lost_part_of_a_sqlite_schema_is_found(release: Path, tmp_path: Path) -> None:
+    with closing(of_release(release, tmp_path / "runs.db")) as cx:
+        before = sqlite_parts(cx)
+        cx.executescript("DROP INDEX runs_portable; ALTER TABLE workers RENAME COLUMN host TO machine;")
+        with pytest.raises(
+            AssertionError, match=r"(?s)runs_portable.*workers.host|workers.host.*runs_portable"
+        ):
+            kept(before, sqlite_parts(cx))
+        cx.executescript(
+            "CREATE TABLE added (a INT); DROP TABLE threads; CREATE TABLE threads (thread_id, x INT NOT NULL)"
+        )
+        assert inserts_without(cx, before) == ["threads.x", "workers.machine"]
+
+
+# -- PostgreSQL
+
+_COLUMNS = (
+    "SELECT table_name || '.' || column_name, data_type FROM information_schema.columns"
+    " WHERE table_schema = $1 AND table_name <> 'schema_version'"
+)
+_REQUIRED = (
+    "SELECT table_name || '.' || column_name FROM information_schema.columns WHERE table_schema = $1"
+    " AND is_nullable = 'NO' AND column_default IS NULL AND is_identity = 'NO' AND is_generated = 'NEVER'"
+    " AND table_name <> 'schema_version'"
+)
+_FUNCTIONS = (
+    "SELECT 'function ' || proname || '(' || pg_get_function_identity_arguments(oid) || ')',"
+    " pg_get_function_result(oid) FROM pg_proc WHERE pronamespace = $1::regnamespace"
+)
+_TYPES = (
+    "SELECT 'type ' || typname || '.' || attname, format_type(atttypid, atttypmod) FROM pg_type"
+    " JOIN pg_attribute ON attrelid = typrelid WHERE typnamespace = $1::regnamespace AND typtype = 'c'"
+    " AND attnum > 0 AND NOT attisdropped"
+    " AND EXISTS (SELECT FROM pg_class WHERE pg_class.oid = typrelid AND relkind = 'c')"
+)
+
+
+async def postgres_parts(cx: asyncpg.Connection[asyncpg.Record], schema: str) -> Parts:
+    found: Parts = {}
+    for query in (_COLUMNS, _FUNCTIONS, _TYPES):
+        found.update(dict(await cx.fetch(query, schema)))
+    return found
+
+
+@pytest.fixture
+async def schema(release: Path, shared_postgres: Database) -> AsyncGenerator[str]:
+    """A schema as the last release makes it."""
+    name = f"release_{uuid4().hex[:12]}"
+    async with shared_postgres.connection() as cx:
+        await cx.execute(f"CREATE SCHEMA {name}")
+        await cx.execute(
+            f"CREATE TABLE {name}.schema_version (version int PRIMARY KEY, name text, applied_at text);"
+            f"COMMENT ON TABLE {name}.schema_version IS 'run-coordinator'"
+        )
+        for number, file in enumerate(files(release / POSTGRES), 1):
+            await cx.execute(scripts.named(file.read_text(), name))
+            await cx.execute(f"INSERT INTO {name}.schema_version VALUES ($1, $2, '')", number, file.stem)
+        for file in files(release / FUNCTIONS):
+            await cx.execute(scripts.named(file.read_text(), name))
+    yield name
+    await shared_postgres.execute(f"DROP SCHEMA {name} CASCADE")
+
+
+async def test_postgres_keeps_what_the_last_release_uses(
+    release: Path, shared_postgres: Database, schema: str
+) -> None:
+    if scripts.oldest() > len(files(release / POSTGRES)):
+        pytest.skip("a migration says that programs of the last release may not work on it")
+    async with shared_postgres.connection() as cx:
+        before = await postgres_parts(cx, schema)
+        required = {name for (name,) in await cx.fetch(_REQUIRED, schema)}
+        assert any(name.startswith("function decide(") for name in before)
+        await migrate_postgres(cx, schema)
+        kept(before, await postgres_parts(cx, schema))
+        tables = {part.partition(".")[0] for part in before}
+        added = {name for (name,) in await cx.fetch(_REQUIRED, schema)} - required
+        assert [name for name in added if name.partition(".")[0] in tables] == []
+
+
+async def test_lost_part_of_a_postgres_schema_is_found(shared_postgres: Database, schema: str) -> None:
+    async with shared_postgres.connection() as cx:
+        before = await postgres_parts(cx, schema)
+        for damage in (
+            "DROP FUNCTION rc.delete_cron(text, text)",
+            "ALTER TABLE rc.workers RENAME COLUMN host TO machine",
+            "ALTER TABLE rc.threads ALTER COLUMN fence TYPE numeric",
+            "ALTER TYPE rc.standing DROP ATTRIBUTE error",
+        ):
+            damaged = cx.transaction()
+            await damaged.start()
+            await cx.execute(scripts.named(damage, schema))
+            with pytest.raises(AssertionError, match="last release"):
+                kept(before, await postgres_parts(cx, schema))
+            await damaged.rollback()
