@@ -248,3 +248,4 @@ def test_store_that_was_opened_in_a_closed_loop_says_so(tmp_path: Path) -> None:
     with pytest.raises(WrongEventLoop, match="event loop"):
         asyncio.run(manager[0].create_or_reject("u"))
     assert manager[0].owed == 0
+    asyncio.run(manager[0]._anywhere.pacemaker.stop())

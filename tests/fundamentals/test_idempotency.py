@@ -12,7 +12,7 @@ import pytest
 
 from coordinator import IdempotencyConflict, InvalidArgument, RunManager
 from coordinator.runs.admission import asked
-from coordinator.runs.registry import TimeLimits
+from coordinator.runs.limits import TimeLimits
 from tests.support.agents import Agent, quick, running
 
 ANYWHERE = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])

@@ -110,8 +110,9 @@ async def stop_all(worker: RunManager, way: str) -> None:
     assert not cut_short
 
 
-CASES = [(way, "no factory") for way in WAYS]
-CASES += [(way, factory) for way in ("cancel", "drain") for factory in FACTORIES if factory != "no factory"]
+CASES = [(way, "no factory") for way in WAYS] + [
+    (way, factory) for way in ("cancel", "drain") for factory in FACTORIES if factory != "no factory"
+]
 
 
 @pytest.mark.parametrize(("way", "factory"), CASES)
