@@ -38,7 +38,7 @@ class Outage(Fault):
         """Begins, lasts, and is over at the end of the block."""
 
 
-async def passes(stage: Stage, since: float, what: str, bound: float) -> None:
+async def passes(stage: Stage, since: float, what: str, bound: float | None) -> None:
     stage.probes += 1
     slot = stage.rng.choice(stage.slots)
     until, last = since + PATIENCE, Exception()
@@ -77,8 +77,9 @@ class Full(Outage):
 
     def _refused(self, stage: Stage) -> int:
         return sum(
-            path.read_bytes().count(b'"StoreUnavailable"')
+            text.count(b'"StoreUnavailable"') + text.count(b'"StoreFull"')
             for path in stage.folder.glob(f"{stage.leg}-*.jsonl")
+            for text in (path.read_bytes(),)
         )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from tests.faults.clock import ClockJump
 from tests.faults.fault import Fault
-from tests.faults.file import Lock
+from tests.faults.file import GateCopied, Lock, Moved, TooBig
 from tests.faults.mortal import POINTS
 from tests.faults.outage import Full
 from tests.faults.processes import Kill, Pause
@@ -153,6 +153,8 @@ def on_file(plan: Plan, rng: random.Random) -> list[Leg]:
     ]
     short = many(plan.pauses, Pause) + many(plan.other_host_kills, Kill)
     slow = many(plan.slow_kills, Kill) + of_redis(plan) + many(plan.store_faults, Lock)
+    room = many(plan.store_faults, Full) + many(plan.store_faults, TooBig)
+    files = many(plan.store_faults, GateCopied) + many(plan.store_faults, Moved)
     return [
         *chunks("kills", QUICK, kills, rng),
         *chunks("leases", SHORT_LEASE, short, rng, hosts=HOSTS),
@@ -160,7 +162,8 @@ def on_file(plan: Plan, rng: random.Random) -> list[Leg]:
         *chunks("clock", DEFAULTS, jumps(plan), rng, clock_jumps=True),
         *chunks("failover", DEFAULTS, many(plan.failovers, Failover), rng, failover=True),
         *chunks("hosts", DEFAULTS, many(plan.slow_other_host_kills, Kill), rng, hosts=HOSTS),
-        *chunks("disk", DEFAULTS, many(plan.store_faults, Full), rng, small_disk=True),
+        *chunks("disk", DEFAULTS, room, rng, small_disk=True),
+        *chunks("files", QUICK, files, rng),
     ]
 
 

@@ -14,7 +14,7 @@ import pytest
 from coordinator import Settings
 from tests.faults.audit import audit
 from tests.faults.fault import Fault
-from tests.faults.file import Lock
+from tests.faults.file import GateCopied, Lock, Moved, TooBig
 from tests.faults.measures import Book, percentile
 from tests.faults.mortal import POINTS, Clock, MortalSQLite, Points
 from tests.faults.outage import Full
@@ -32,6 +32,7 @@ pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 LEGS = {
     "kills": Leg("kills", QUICK, (*(Kill(point) for point in POINTS), Kill(), Kill())),
     "leases": Leg("leases", SHORT_LEASE, (Pause(), Kill()), hosts=HOSTS),
+    "files": Leg("files", QUICK, (GateCopied(), Moved())),
     "redis": Leg("redis", QUICK, (Restart(), DropReply(), BlackHole(everybody=False))),
 }
 
@@ -108,7 +109,7 @@ def every(kind: type[Fault]) -> set[type[Fault]]:
 
 
 ONLY_ON: dict[str, set[type[Fault]]] = {
-    "sqlite": {Lock, Full},
+    "sqlite": {Lock, Full, GateCopied, Moved, TooBig},
     "postgres": {*every(ServerFault), CutOff, ServerDiskFull},
 }
 CONCRETE = {kind for kind in every(Fault) if not getattr(kind, "__abstractmethods__", None)}

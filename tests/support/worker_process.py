@@ -45,11 +45,11 @@ class Program:
             self.began.notify_all()
         say(event="started", run=run_id, at=time.monotonic(), fence=ctx.fence, values=ctx.values)
         try:
-            if (lasts := wish.get("lasts")) is not None:
+            if (lasts := wish.get("lasts", 0 if "returns_bytes" in wish else None)) is not None:
                 await asyncio.sleep(lasts)
             else:
                 await released.wait()
-            return wish.get("returns")
+            return "x" * size if (size := wish.get("returns_bytes")) else wish.get("returns")
         except asyncio.CancelledError:
             say(event="cancelled", run=run_id, at=time.monotonic(), cause=ctx.abort and ctx.abort.cause)
             while wish.get("deaf"):
