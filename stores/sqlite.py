@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stores import gate as gates
-from stores.errors import StoreRefused, StoreUnavailable
+from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
 from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
@@ -292,25 +292,30 @@ class SQLiteStore(SQLTransactions):
     async def register(self, worker: NewWorker) -> int:
         if self._commits is None or self._gate is None:
             return await super().register(worker)
-        await self._write(workers.bound_leases)
         gate, issued = self._gate, list[int]()
         worker = replace(worker, proof=gate.token)
 
-        def register(cx: sqlite3.Connection, now: int) -> int:
+        def register(cx: sqlite3.Connection, now: int) -> int | StoreInUse:
             while issued:  # run again: what was issued before was rolled back
                 gate.dead(issued.pop())
-            issued.append(workers.register(cx, worker, now))
+            workers.bound_leases(cx, now)
+            try:
+                issued.append(workers.register(cx, worker, now))
+            except StoreInUse as refusal:
+                return refusal  # not raised: the bound is to be committed
             gate.live(issued[0])  # before the row can be seen: no peer may find it without its proof of life
             return issued[0]
 
-        def disown(outcome: asyncio.Future[int]) -> None:
+        def disown(outcome: asyncio.Future[int | StoreInUse]) -> None:
             """The number of a registration that failed is issued again, perhaps to another process."""
             if issued and (outcome.cancelled() or outcome.exception() is not None):
                 gate.dead(issued[0])
 
-        outcome = self._commits.run(register)
+        outcome: asyncio.Future[int | StoreInUse] = self._commits.run(register)
         outcome.add_done_callback(disown)
         epoch = await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
+        if isinstance(epoch, StoreInUse):
+            raise epoch
         self._registered[epoch] = worker.worker_id
         return epoch
 
