@@ -188,7 +188,11 @@ class SQLiteStore(SQLTransactions):
 
     async def check_version(self) -> None:
         """See `stores.base.VersionedStore`."""
-        await self._read(schema.check_version, str(self.path))
+        await self._read(self._check_version)
+
+    def _check_version(self, cx: sqlite3.Connection) -> None:
+        self._look_again()
+        schema.check_version(cx, str(self.path))
 
     async def aclose(self) -> None:
         """Finish what is queued, then close both connections. Idempotent, and bounded: a writer that is
@@ -267,10 +271,13 @@ class SQLiteStore(SQLTransactions):
         return await self._read(self._workers, self._now(), alive_only=alive_only)
 
     def _workers(self, cx: sqlite3.Connection, now: int, *, alive_only: bool) -> list[WorkerRow]:
+        self._look_again()
+        return workers.workers(cx, now, alive_only=alive_only)
+
+    def _look_again(self) -> None:
         if time.monotonic() - self._looked_at > LOOK_EVERY:
             self._look()
             self._looked_at = time.monotonic()
-        return workers.workers(cx, now, alive_only=alive_only)
 
     def _look(self) -> None:
         """Read the file itself, over a connection that has nothing in memory."""
