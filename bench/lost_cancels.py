@@ -60,7 +60,7 @@ async def _one(manager: RunManager, number: int, kind: str) -> tuple[bool, float
 
 
 async def measure(kind: str, count: int) -> Lost:
-    async with open_coordinator("memory://", force_after=FORCE_AFTER, grace=0) as manager:
+    async with open_coordinator("memory://", force_after=FORCE_AFTER, grace=0, lease_ttl=300) as manager:
         results: list[tuple[bool, float]] = []
         while len(results) < count:
             numbers = range(len(results), min(count, len(results) + KINDS[kind]))

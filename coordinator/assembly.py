@@ -155,7 +155,13 @@ class Assembly:
 
     @cached_property
     def timeouts(self) -> Timeouts:
-        return Timeouts(self.store, self.registry, delivery=self.delivery, jobs=self.jobs)
+        return Timeouts(
+            self.store,
+            self.registry,
+            delivery=self.delivery,
+            jobs=self.jobs,
+            launch_within=self.settings.launch_timeout,
+        )
 
     @cached_property
     def _waiter(self) -> Waiter:

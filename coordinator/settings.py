@@ -102,6 +102,11 @@ class Settings(BaseSettings):
     queue_timeout: float | None = Field(
         default=None, gt=0, description="How long a run may wait for its turn"
     )
+    launch_timeout: float | None = Field(
+        default=60.0,
+        gt=0,
+        description="How long a run may hold its thread before anything is done with it; none = for ever",
+    )
 
     admission_budget: float = Field(default=0.25, gt=0, description="How long admission waits for Redis")
     admission_patience: float = Field(

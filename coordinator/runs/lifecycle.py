@@ -107,6 +107,7 @@ class Lifecycle:
         if entry.lost:
             logger.warning("set_status(%s): run %r was lost to another worker", status, run_id)
             return
+        entry.touch()
         if status is RunStatus.running:
             if not entry.started and await self.start(entry, self._states) is None:
                 await asyncio.sleep(0)  # the task that asks is cancelled here, not one step later
@@ -227,6 +228,7 @@ class Lifecycle:
         if record is None or self._is_closed(run_id):
             logger.warning("update_model_name: run %r is not known here, or is closed", run_id)
             return
+        self._touch(run_id)
         record.model_name, record.updated_at = model_name, self._stamps.now()
         await self._best_effort(
             "model name", run_id, lambda: self._store.update_model_name(run_id, record.model_name)

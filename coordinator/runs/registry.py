@@ -59,7 +59,7 @@ class Entry:
         self.handed_over = False
         self.limits = NO_LIMITS
         self.timers: dict[str, asyncio.TimerHandle] | None = None
-        self.active_at = 0.0
+        self.active_at, self.turn_at = 0.0, clocks.monotonic()
         self.task_cancel: TaskCancel | None = None
         self.launched: asyncio.Task[Any] | None = None
         self.result = _NO_RESULT
@@ -99,6 +99,7 @@ class Entry:
 
     def take_thread(self, claimed: Claimed, epoch: int) -> None:
         self.own = Ownership(self.record.run_id, self.record.thread_id, epoch, claimed.fence)
+        self.turn_at = self.clocks.monotonic()
         self.turn.set()
 
     def tell(self, decision: Decision, stamp: str) -> bool:

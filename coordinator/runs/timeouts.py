@@ -35,8 +35,17 @@ def limits_of(settings: Settings, timeout: object, idle: object, queue: object) 
 
 
 class Timeouts:
-    def __init__(self, store: DecisionStore, registry: Registry, *, delivery: Delivery, jobs: Jobs) -> None:
+    def __init__(
+        self,
+        store: DecisionStore,
+        registry: Registry,
+        *,
+        delivery: Delivery,
+        jobs: Jobs,
+        launch_within: float | None,
+    ) -> None:
         self._store, self._registry, self._delivery, self._jobs = store, registry, delivery, jobs
+        self._launch_within = launch_within
 
     def waits(self, entry: Entry, delay: float) -> None:
         """It was admitted, and may have to wait for its turn, from when its time has come."""
@@ -96,3 +105,29 @@ class Timeouts:
             return
         if decision is not None and decision.status not in OPEN:
             await self._delivery.deliver(decision)
+
+    async def end_unlaunched(self) -> None:
+        """End the runs that have had their thread for longer than the limit, and with which nobody has done
+        anything: who admitted them was cancelled, or forgot them."""
+        if (limit := self._launch_within) is None:
+            return
+        why = f"it was not launched within {limit:g} s after it had got its thread"
+        for entry in self._registry.unsettled():
+            if entry.clocks.monotonic() - entry.turn_at > limit and _is_untouched(entry):
+                decision = await self._store.decide(
+                    entry.record.run_id,
+                    RunStatus.error,
+                    action=CancelAction.interrupt,
+                    cause=Cause.orphaned,
+                    reason=why,
+                    error=f"The run was ended: {why}",
+                )
+                if decision is not None and decision.status not in OPEN:
+                    await self._delivery.deliver(decision)
+
+
+def _is_untouched(entry: Entry) -> bool:
+    """It holds its thread, and has neither a task nor any call about it since it was admitted."""
+    holds = entry.own is not None and entry.own.fence > 0 and entry.open and not entry.lost
+    touched = entry.record.task is not None or entry.started or entry.active_at or entry.tracked
+    return holds and not touched and entry.settling is None

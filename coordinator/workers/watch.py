@@ -88,6 +88,7 @@ class Watch:
         for overdue in tick.overdue:
             end = self._timeouts.end(overdue.run_id, overdue.cause)
             await self._apart(end, f"run {overdue.run_id!r}")
+        await self._apart(self._timeouts.end_unlaunched(), "runs that were not launched")
         for thread_id in tick.free_threads:
             await self._apart(self._line.claim(thread_id), f"thread {thread_id!r}")
 
