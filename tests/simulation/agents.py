@@ -11,9 +11,24 @@ from typing import TYPE_CHECKING, Any
 from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.schemas import Interrupt, Outcome, RunStatus
+from tests.support.kit import UserAgent
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
+
+
+CODES = (
+    "after_a_failed_child",
+    "while_a_group_aborts",
+    "in_a_group",
+    "gathers",
+    "after_a_timeout",
+    "polls_20_ms",
+    "cleans_up_slowly",
+    "cleans_up_against_the_clock",
+    "swallows_once",
+)
+"""Of the kit: those without threads, and without anyio, which asks for a loop of asyncio's own."""
 
 
 class Failed(Exception):
@@ -35,6 +50,9 @@ class Habits:
     """Where it hangs, it gives no sign of life."""
     patience: float | None
     """How long it waits for a save, s."""
+    code: str | None = None
+    """Where it hangs, it does so in this code of `tests.support.kit`, which lets every cancel through in the
+    end."""
 
     @classmethod
     def draw(cls, chance: Random) -> Habits:
@@ -89,6 +107,8 @@ class Agent:
                 await asyncio.sleep(habits.pace)
                 self.step()
             while habits.ends == "hangs":
+                if habits.code is not None:
+                    await self._as_users_write(ctx, habits.code)
                 await asyncio.sleep(1.0)
                 self.step()
                 ctx.check()
@@ -96,9 +116,25 @@ class Agent:
                 if not habits.silent:
                     await self._deed(ctx, -1)
         except asyncio.CancelledError:
+            if self.run_id in self.process.users_code:  # told a while ago, while it did something else
+                raise
             self._told(ctx)
             return await self._stop(ctx)
         return self._end()
+
+    async def _as_users_write(self, ctx: RunContext, code: str) -> None:
+        body = UserAgent(code, clean_up=0.3)
+        self.process.users_code.add(self.run_id)
+        try:
+            await body(ctx)
+        finally:
+            self.step()
+            if self.truth.quiet:  # of two that are gathered the first to be done ends the waiting for both
+                self.process.loop.call_later(1.0, self._cleaned_up, body)
+
+    def _cleaned_up(self, agent: UserAgent) -> None:
+        if agent.body.begun != agent.body.finished:
+            self.truth.wrong(f"run {self.run_id} was cut short in its clean-up ({agent.name})")
 
     def _end(self) -> Any:
         ends = self.habits.ends

@@ -56,6 +56,8 @@ class Process:
         """Calls that a pause came before: they go out when it is over, and never where it is killed first."""
         self.epochs: set[int] = set()
         self.clients: set[asyncio.Task[Any]] = set()
+        self.users_code = set[str]()
+        """Runs that have come to code of the kit."""
         self.agents = 0
         """Tasks of runs, and what they track, that are at work."""
         self.notifier = SimNotifier(self, world.bus)
@@ -111,6 +113,15 @@ class Process:
             self.world.epochs[event.epoch] = self
         elif isinstance(event, RunForced) and (run := self.world.truth.runs.get(event.run_id)) is not None:
             run.forced = True
+            if event.run_id in self.users_code and self.world.truth.quiet and self._works(event.run_id):
+                self.world.truth.wrong(
+                    f"run {event.run_id} was forced, although its code lets a cancel through"
+                )
+
+    def _works(self, run_id: str) -> bool:
+        """Does its own code go on, and not only what it tracked?"""
+        entry = self.manager._parts.registry.under_way(run_id)
+        return entry is not None and entry.record.task_active
 
     async def _portable(self, ctx: RunContext) -> Any:
         run_id, habits = ctx.run.run_id, self.world.habits

@@ -7,13 +7,14 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from random import Random
 from typing import Any
 
 from coordinator.settings import Settings
 from stores.errors import StoreUnavailable
 from tests.simulation import pairs, stand_ins, workload
-from tests.simulation.agents import Habits
+from tests.simulation.agents import CODES, Habits
 from tests.simulation.bus import Bus
 from tests.simulation.callers import Callers
 from tests.simulation.calls import Call
@@ -65,6 +66,7 @@ class World:
         self.bus = Bus(self)
         self.met: Counter[Met] = Counter()
         self.habits: dict[str, Habits] = {}
+        self._drawn = count()
         self.epochs: dict[int, Process] = {}
         self.processes: list[Process] = []
         self.errors: list[str] = []
@@ -117,7 +119,10 @@ class World:
 
     def new_habits(self) -> Habits:
         drawn = Habits.draw(self.chance)
-        return drawn if self.scene is None else replace(drawn, **self.scene.habits)
+        if self.scene is not None:
+            return replace(drawn, **self.scene.habits)
+        aside = Random(f"{self.seed}/{next(self._drawn)}")  # what is drawn otherwise stays what it was
+        return replace(drawn, code=aside.choice(CODES)) if aside.random() < 0.4 else drawn
 
     # -- the clocks of whoever runs at the moment
 
