@@ -128,7 +128,7 @@ class Keeper:
             self._open_circuit(self._words(error))
             return 0.0
         born = loop.time()
-        checks = asyncio.create_task(self._look_again(wire), name=f"redis {self._subject}: has it moved")
+        checks = begin_soon(self._look_again(wire), name=f"redis {self._subject}: has it moved")
         try:
             self._close_circuit(wire)
             await self._until_lost(wire)

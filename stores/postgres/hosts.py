@@ -12,6 +12,7 @@ import asyncpg
 
 from stores.postgres.address import Address
 from stores.postgres.faults import Kind, fault_of
+from stores.tasks import begin_soon
 
 NEXT_AFTER = 1.0
 """s. A server that has not accepted a session for this long gets company: the next one is tried beside it."""
@@ -76,7 +77,7 @@ class Hosts:
             while left or attempts:
                 if left:
                     at = left.pop(0)
-                    attempt = asyncio.ensure_future(asyncpg.connect(**self._servers[at], **arguments))
+                    attempt = begin_soon(asyncpg.connect(**self._servers[at], **arguments))
                     attempts[attempt] = at
                 done, _ = await asyncio.wait(
                     attempts, timeout=NEXT_AFTER if left else None, return_when=asyncio.FIRST_COMPLETED

@@ -12,6 +12,7 @@ import asyncpg
 
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.sql.postgres import schema as schemas
+from stores.tasks import begin_soon
 
 Connect = Callable[[], AbstractAsyncContextManager[Any]]
 Tell = Callable[[str], None]
@@ -75,7 +76,7 @@ class Watched:
         """Those that were seen last."""
 
     def begin(self, pid: int) -> None:
-        self._task = asyncio.get_running_loop().create_task(self._watch(pid))
+        self._task = begin_soon(self._watch(pid))
 
     async def end(self) -> None:
         if self._task is not None:

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, RunRecord, StoreUnavailable
@@ -15,6 +16,7 @@ from coordinator.schemas import Json
 from coordinator.testing.history import Recorder
 from stores.rows import Ownership
 from tests.faults.mortal import Points
+from tests.support.kit import Body, failed_group
 from tests.support.waiting import wait_until
 
 CLIENTS = 3
@@ -29,6 +31,14 @@ REFUSALS = 8
 """That a scribbler takes before it gives up."""
 
 STRATEGIES = {"reject": 30, "enqueue": 25, "interrupt": 15, "rollback": 30}
+
+
+async def waited_for(seconds: float) -> None:
+    """As agents do that poll: with a time-out that is over again and again."""
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.Event().wait(), 0.001)
 
 
 class Agents:
@@ -93,7 +103,11 @@ class Agents:
             if (lasts := wish.get("job")) is not None:
                 job = asyncio.get_running_loop().run_in_executor(None, time.sleep, lasts)
                 ctx.track(job)
+            if wish.get("group"):
+                await failed_group(Body(0))
             for number in range(wish["steps"]):
+                if wish.get("polls"):
+                    await waited_for(wish["pause"])
                 if number in wish["saves"]:
                     values = {"by": run.run_id, "epoch": epoch, "n": number}
                     with record.call("save", **ids, values=values):
@@ -232,6 +246,8 @@ class Workload:
             "unwinds": rng.choice((0.0, 0.0, 0.02, 0.08)),
             "returns": rng.random() < 0.3,
             **({"job": 0.03} if rng.random() < 0.1 else {}),
+            **({"group": True} if rng.random() < 0.3 else {}),
+            **({"polls": True} if rng.random() < 0.3 else {}),
         }
 
     async def admit(self) -> None:

@@ -63,13 +63,17 @@ async def waits(body: Body) -> None:
     await body.forever()
 
 
-async def after_a_failed_child(body: Body) -> None:
+async def failed_group(body: Body) -> None:
     """On Python 3.11 and 3.12 the group leaves a cancellation counted that nobody takes back."""
     try:
         async with asyncio.TaskGroup() as group:
             group.create_task(body.fail())
     except* Failed:
         pass
+
+
+async def after_a_failed_child(body: Body) -> None:
+    await failed_group(body)
     await body.forever()
 
 

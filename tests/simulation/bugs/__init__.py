@@ -23,7 +23,6 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "test_inherited_lines.py::test_a_line_that_was_handed_over_needs_no_tick_between_its_runs",
     "a-limit-waits-for-the-store": _TESTS
     + "test_time_limits.py::test_if_it_cannot_be_written_the_task_is_stopped_all_the_same",
-    "a-swallowed-cancel-is-lost": _TESTS + "test_users_agents.py::test_a_stop_reaches_whatever_users_write",
     "admits-while-it-drains": _TESTS + "test_drain.py::test_it_says_so_while_the_store_is_away_too",
     "admitted-after-it-has-left": _TESTS
     + "test_shutdown.py::test_an_admission_that_is_answered_after_the_worker_has_left",

@@ -39,7 +39,7 @@ BUGS = (
     ),
     bug(
         "nobody-finds-the-overdue",
-        ("coordinator.workers.watch:Watch.tick", "for overdue in tick.overdue:", "for overdue in ():"),
+        ("coordinator.workers.watch:Watch._tick", "for overdue in tick.overdue:", "for overdue in ():"),
     ),
     bug(
         "a-limit-waits-for-the-store",

@@ -152,13 +152,13 @@ BUGS = (
     # -- the tick, hints
     bug(
         "tick-does-not-look-at-cancels",
-        (_WATCH + "tick", "for run_id in tick.cancelled:", "for run_id in ():"),
+        (_WATCH + "_tick", "for run_id in tick.cancelled:", "for run_id in ():"),
     ),
     bug(
         "tick-does-not-claim",
-        (_WATCH + "tick", "for thread_id in tick.free_threads:", "for thread_id in ():"),
+        (_WATCH + "_tick", "for thread_id in tick.free_threads:", "for thread_id in ():"),
     ),
-    bug("tick-forgets-who-waits", (_WATCH + "tick", "if entry.own is None and", "if 0 and")),
+    bug("tick-forgets-who-waits", (_WATCH + "_tick", "if entry.own is None and", "if 0 and")),
     bug(
         "hints-are-not-heard",
         (
