@@ -155,12 +155,12 @@ class Admissions:
         """A pending run without the one-run-per-thread rule."""
         self._outbox.check_room()
         patience = self._patience()
-        epoch = await patience.ask(self._worker.ready)
+        epoch = await patience.attempt(self._worker.ready)
         await self._swept()
         new.created_at = self._stamps.now()
         with self._registry.admitting(new.thread_id, new.run_id):
             try:
-                admission, epoch = await patience.ask(
+                admission, epoch = await patience.attempt(
                     lambda: self._in_live_epoch(epoch, lambda epoch: self._store.insert(new, epoch=epoch))
                 )
             except asyncio.CancelledError:
@@ -182,7 +182,7 @@ class Admissions:
         self._outbox.check_room()
         await self._registry.calm(new.thread_id)
         patience = self._patience()
-        epoch = await patience.ask(self._worker.ready)
+        epoch = await patience.attempt(self._worker.ready)
         await self._swept()
         new.created_at = self._stamps.now() if new.delay_ms is None else self._stamps.later(new.delay_ms)
         with self._registry.admitting(new.thread_id, new.run_id):
@@ -212,9 +212,9 @@ class Admissions:
 
     async def _admitted(self, new: NewRun, epoch: int, patience: Patience) -> RunRecord:
         if new.multitask_strategy == Strategy.reject and new.idempotency_key is None:
-            await patience.ask(lambda: self._refuse_if_busy(new))
+            await patience.attempt(lambda: self._refuse_if_busy(new))
         patience.failed = 0
-        admission, epoch = await patience.ask(lambda: self._admit(new, epoch))
+        admission, epoch = await patience.attempt(lambda: self._admit(new, epoch))
         if admission.run_id != new.run_id:
             return await self._existing(admission.run_id)
         own = Ownership(new.run_id, new.thread_id, epoch, admission.fence) if admission.holds else None

@@ -23,14 +23,14 @@ class Patience:
         self.failed = 0
         """How many attempts met StoreUnavailable. One of them may have been written all the same."""
 
-    async def ask(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        """What `attempt` answers; it is made again, so it has to be re-runnable. Raises what it raises,
+    async def attempt(self, call: Callable[[], Awaitable[T]]) -> T:
+        """What `call` answers; it is made again, so it has to be re-runnable. Raises what it raises,
         StoreUnavailable only where the budget does not last for another attempt. An attempt that is under
         way is not cut short."""
         pause = FIRST_PAUSE
         while True:
             try:
-                return await attempt()
+                return await call()
             except OutboxFull:
                 raise
             except StoreUnavailable:

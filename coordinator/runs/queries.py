@@ -51,28 +51,27 @@ class Waiter:
 
     async def until_settled(self, run_id: str, timeout: float | None) -> bool:
         """False after `timeout` seconds, or where the run is unknown. However short the time is, what has
-        settled is known: the first read of the row gets a second of its own."""
+        settled is known: the first read of the row gets a second."""
         entry = self._registry.entry(run_id)
         try:
             if entry is None or (entry.elsewhere and entry.settled.is_set()):
-                async with asyncio.timeout(None if timeout is None else max(timeout, FIRST_LOOK)):
-                    row = await self._store.row(run_id)
-                if row is None or is_settled(row):
-                    return row is not None
+                return await self._remote(run_id, timeout)
             async with asyncio.timeout(timeout):
-                if entry is not None:
-                    await entry.settled.wait()
-                    if not entry.elsewhere:
-                        return True
-                return await self._remote(run_id)
+                await entry.settled.wait()
+                return not entry.elsewhere or await self._remote(run_id, None)
         except TimeoutError:
             return False
 
-    async def _remote(self, run_id: str) -> bool:
-        row = await self._store.row(run_id)
+    async def _remote(self, run_id: str, timeout: float | None) -> bool:
+        began = asyncio.get_running_loop().time()
+        async with asyncio.timeout(None if timeout is None else max(timeout, FIRST_LOOK)):
+            row = await self._store.row(run_id)
         if row is None or is_settled(row):
             return row is not None
-        async with self._notifier.watch(row.thread_id) as wakeup:
+        async with (
+            asyncio.timeout_at(None if timeout is None else began + timeout),
+            self._notifier.watch(row.thread_id) as wakeup,
+        ):
             pause = self._quick
             while True:
                 row = await self._store.row(run_id)

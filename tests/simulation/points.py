@@ -96,7 +96,7 @@ _WAYS = {
     "WaitingLine._claim / claim": "two homes leave",
     "WaitingLine._end_foreign / finish": "forgotten and claimed",
     "Watch._tick / tick": "busy",
-    "Worker._register / register": "busy",
+    "Worker._new_epoch / register": "busy",
     "Worker._sign_off / retire": "leaving",
     "WorkerFacade.workers / workers": "the curious",
     "prune / prune": "a short memory",
@@ -109,6 +109,7 @@ def _point(text: str) -> Point:
 
 
 _LATER_WAYS = {
+    "Outbox._attempt / start": "a start is owed",
     "WaitingLine.pass_on / claimants": "two homes leave",
 }
 LATER: Mapping[Point, str] = {_point(text): scene for text, scene in _LATER_WAYS.items()}
@@ -148,6 +149,7 @@ _NOBODY_WAITS = {
     "Outbox._attempt / readopt": _OWN,
     "Outbox._attempt / refence": _OWN,
     "Outbox._attempt / settle": _OWN,
+    "Outbox._attempt / start": _OWN,
     "Outbox._attempt / thread": _OWN,
     "Outbox._attempt / withdraw": _OWN,
     "Reaper._look_at / bury": _JOB,
@@ -163,7 +165,7 @@ _NOBODY_WAITS = {
     "Timeouts.end / decide": _OWN,
     "WaitingLine._end_foreign / finish": _JOB,
     "Watch._tick / tick": _OWN,
-    "Worker._register / register": _JOB,
+    "Worker._new_epoch / register": _JOB,
     "Worker._sign_off / retire": "whoever shuts a worker down stays until it has left",
     "prune / prune": _OWN,
 }
@@ -175,6 +177,7 @@ NEVER: Mapping[Point, str] = {
         "Admissions._admit",
         "holder",
     ): "only a store of records without rules of its own reports a broken index",
+    ("confirming.<locals>.holds", "standing"): "only an event log that others keep calls a fence stale",
 }
 """Points of the source that no simulated process comes to, and why."""
 
@@ -183,5 +186,6 @@ ALIASES: Mapping[Point, Point] = {
         "Lifecycle._best_effort.<locals>.unless_closed",
         "update_model_name",
     ),
+    ("Settlement._finish.<locals>.write", "finish"): ("Settlement._finish", "finish"),
 }
 """A call that is written in one function and awaited by another."""

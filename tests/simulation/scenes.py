@@ -321,6 +321,12 @@ SCENES: Mapping[str, Scene] = {
         habits={"ends": "hangs", "stops": "late", "deaf": 4.0, "tracks": None},
         helps=(("Settlement._refence", "refence", "before", "fail"),),
     ),
+    "a start is owed": Scene(
+        "0 reject, 0.3 reject, 0.6 reject, 0.9 reject, 1.2 cancel, 1.5 reject, 1.8 reject",
+        processes=1,
+        habits={"ends": "value", "tracks": None},
+        helps=(("Lifecycle.start", "start", "before", "fail"),),
+    ),
     "a cancel is owed": Scene(
         "0 reject, 0.3 cancel, 0.6 reject, 0.9 cancel, 1.2 reject, 1.5 cancel, 1.8 reject, 2.1 cancel",
         processes=1,

@@ -79,7 +79,7 @@ READS = frozenset(
         "has_expired_threads",
     }
 )
-_HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "<listcomp>", "write", "deliver"})
+_HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "<listcomp>", "write", "deliver", "attempt"})
 
 _TABLES = (
     "transitions",
