@@ -70,6 +70,20 @@ class Freeze(RedisFault):
         stage.server.resume()
 
 
+class Refuse(RedisFault):
+    """It answers, and refuses one command to everybody."""
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self.name = f"Redis refuses {command} (ACL)"
+
+    async def begin(self, stage: Stage) -> None:
+        stage.server.command("ACL", "SETUSER", "default", f"-{self._command}")
+
+    async def end(self, stage: Stage) -> None:
+        stage.server.command("ACL", "SETUSER", "default", f"+{self._command}")
+
+
 class Failover(RedisFault):
     """The master dies; the sentinel promotes the replica. The old master comes back as a replica."""
 

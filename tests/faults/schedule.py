@@ -13,7 +13,7 @@ from tests.faults.file import GateCopied, Lock, Moved, TooBig
 from tests.faults.mortal import POINTS
 from tests.faults.outage import Full
 from tests.faults.processes import Kill, Pause
-from tests.faults.redis import BlackHole, Delay, DropReply, Failover, Flush, Freeze, Reset, Restart
+from tests.faults.redis import BlackHole, Delay, DropReply, Failover, Flush, Freeze, Refuse, Reset, Restart
 from tests.faults.server import (
     CutOff,
     Frozen,
@@ -195,6 +195,8 @@ def of_redis(plan: Plan) -> list[Fault]:
     faults = many(plan.restarts, Restart)
     for fault in (Flush, Freeze, Delay, Reset, DropReply):
         faults += many(plan.each_redis_fault, fault)
+    rights = ("publish", "evalsha", "set", "hset")
+    faults += [Refuse(rights[at % len(rights)]) for at in range(plan.each_redis_fault)]
     return faults + [BlackHole(everybody=at % 2 == 1) for at in range(plan.each_redis_fault + 1)]
 
 

@@ -19,7 +19,7 @@ from tests.faults.measures import Book, percentile
 from tests.faults.mortal import POINTS, Clock, MortalSQLite, Points
 from tests.faults.outage import Full
 from tests.faults.processes import Kill, Pause
-from tests.faults.redis import BlackHole, DropReply, Restart
+from tests.faults.redis import BlackHole, DropReply, Refuse, Restart
 from tests.faults.schedule import HOSTS, QUICK, SHORT_LEASE, Leg, legs_of, plan_for
 from tests.faults.server import CutOff, ServerDiskFull, ServerFault
 from tests.faults.sqlite import on_sqlite
@@ -33,7 +33,7 @@ LEGS = {
     "kills": Leg("kills", QUICK, (*(Kill(point) for point in POINTS), Kill(), Kill())),
     "leases": Leg("leases", SHORT_LEASE, (Pause(), Kill()), hosts=HOSTS),
     "files": Leg("files", QUICK, (GateCopied(), Moved())),
-    "redis": Leg("redis", QUICK, (Restart(), DropReply(), BlackHole(everybody=False))),
+    "redis": Leg("redis", QUICK, (Restart(), DropReply(), BlackHole(everybody=False), Refuse("publish"))),
 }
 
 

@@ -3,9 +3,15 @@ from __future__ import annotations
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio import Connection
+from redis.exceptions import ConnectionError as RedisConnectionError
 
+from coordinator.redis import address
 from coordinator.redis.address import Address
+from coordinator.redis.connections import check_library
 from coordinator.redis.link import RedisLink
+from coordinator.redis.refusals import RefusedError
+from coordinator.redis.words import words_of
 from coordinator.urls import redact_url
 
 SECRET = "s3cr3t"
@@ -75,3 +81,36 @@ def test_redaction(url: str, shown: str) -> None:
 def test_redaction_takes_any_text(text: str) -> None:
     assert isinstance(redact_url(text), str)
     assert SECRET not in redact_url(f"redis://user:{SECRET}{text}@localhost/0")
+
+
+@pytest.mark.parametrize("name", ["_reader", "_connection_arguments"])
+def test_library_without_what_is_used_of_its_inside_is_refused_at_start(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    if name == "_reader":
+
+        def check_without(connection: object) -> None:
+            del connection
+            check_library(object())
+
+        monkeypatch.setattr(address, "check_library", check_without)
+    else:
+        monkeypatch.delattr(Connection, name)
+    with pytest.raises(ValueError, match=f"installed redis-py has no .*{name}"):
+        Address("redis://localhost")
+
+
+@pytest.mark.parametrize(
+    ("error", "tls", "expected"),
+    [
+        (TimeoutError(), False, "no answer within 1 s"),
+        (TimeoutError(), True, "TCP and TLS did not complete within 1 s"),
+        (ConnectionRefusedError(), False, "ConnectionRefusedError"),
+        (OSError("gone"), False, "OSError: gone"),
+        (RefusedError("this is a replica"), False, "this is a replica"),
+        (RedisConnectionError("Error UNKNOWN while writing to socket. ."), False, "too many clients"),
+    ],
+    ids=repr,
+)
+def test_errors_of_connecting_are_said_in_words(error: Exception, tls: bool, expected: str) -> None:
+    assert expected in words_of(error, 1.0, tls=tls)
