@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 
@@ -39,6 +39,8 @@ class Inspection:
     size: int | None = None
     wal_size: int | None = None
     disk_free: int | None = None
+    versions: dict[str, int] = field(default_factory=dict[str, int])
+    """How many workers alive are of each version."""
     functions: tuple[str, ...] = ()
     """What is wrong with the functions of the schema, one sentence each."""
     advice: tuple[str, ...] = ()

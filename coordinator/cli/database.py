@@ -72,6 +72,9 @@ def warnings_of(found: Inspection) -> list[str]:
         warnings.append(
             f"the write-ahead log has {size(found.wal_size)}: somebody keeps a read transaction open"
         )
+    if len(found.versions) > 1:
+        of_each = ", ".join(f"{count} of {version}" for version, count in found.versions.items())
+        warnings.append(f"workers of several versions are alive: {of_each}")
     if found.workers_expired:
         warnings.append(
             f"the lease of {found.workers_expired} workers is over: see `coordinator workers list`,"
@@ -104,6 +107,7 @@ def _document(
         "threads": found.threads,
         "workers_alive": found.workers_alive,
         "workers_expired": found.workers_expired,
+        "versions": found.versions,
         "transitions": found.transitions,
         "size": found.size,
         "wal_size": found.wal_size,

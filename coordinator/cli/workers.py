@@ -7,7 +7,7 @@ import time
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import worker_document
-from coordinator.cli.failures import DONE, CommandFailed
+from coordinator.cli.failures import DONE, CommandFailed, warn
 from coordinator.cli.text import span
 from coordinator.settings import Settings
 from stores.rows import WorkerRow
@@ -20,6 +20,9 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
     async with looking_at(settings) as seen:
         rows = await seen.store.workers(alive_only=not everyone)
         gone = {row.epoch for row in rows if is_gone(row, proven=seen.store.proven_dead(row))}
+    versions = sorted({row.version for row in rows if row.state is not WorkerState.dead})
+    if len(versions) > 1:
+        warn(f"workers of several versions are alive: {', '.join(versions)}")
     if as_json:
         screen.show_document({"workers": [worker_document(row, gone=row.epoch in gone) for row in rows]})
     else:

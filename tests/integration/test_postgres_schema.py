@@ -15,6 +15,7 @@ from coordinator import RunContext, open_coordinator
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.sql.postgres import schema
+from tests.support.builders import new_worker
 from tests.support.children import Child
 from tests.support.command_line import DONE, FAILED, UNREACHABLE, USAGE, Answer, cli
 from tests.support.postgres import PASSWORD, Database
@@ -214,3 +215,13 @@ async def test_a_worker_of_another_schema_sees_nothing_of_it(shared_postgres: Da
     async with shared_postgres.worker() as (_, one), shared_postgres.worker() as (url, _):
         with pytest.raises(StoreRefused, match="right"):
             await PostgresStore(url, Options(schema=one), migrate=False).open()
+
+
+async def test_check_counts_workers_of_each_version(shared_postgres: Database, name: str) -> None:
+    store = PostgresStore(shared_postgres.url, Options(schema=name))
+    await store.open()
+    for version in ("1", "2", "2"):
+        await store.register(new_worker(version=version))
+    await store.aclose()
+    assert (await store.inspect()).versions == {"1": 1, "2": 2}
+    assert "1 of 1, 2 of 2" in (await admin(shared_postgres, name, "db", "check")).err

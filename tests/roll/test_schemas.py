@@ -144,7 +144,7 @@ _TYPES = (
 async def postgres_parts(cx: asyncpg.Connection[asyncpg.Record], schema: str) -> Parts:
     found: Parts = {}
     for query in (_COLUMNS, _FUNCTIONS, _TYPES):
-        found.update({row[0]: row[1] for row in await cx.fetch(query, schema)})
+        found.update((row[0], row[1]) for row in await cx.fetch(query, schema))
     return found
 
 

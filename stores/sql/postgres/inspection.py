@@ -19,6 +19,7 @@ _COUNTS = (
     " WHERE relnamespace = quote_ident($2)::regnamespace AND relkind = 'r')"
 )
 _BY_STATUS = "SELECT status, count(*) FROM rc.runs GROUP BY status ORDER BY status"
+_VERSIONS = "SELECT version, count(*) FROM rc.workers WHERE state <> 'dead' GROUP BY version ORDER BY version"
 _APPLIED = "SELECT version, name, applied_at FROM rc.schema_version ORDER BY version"
 _INVALID = (
     "SELECT 'index ' || indexrelid::regclass || ' is not valid: REINDEX it' FROM pg_index"
@@ -54,6 +55,7 @@ async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
             workers_expired=expired,
             transitions=transitions,
             size=size,
+            versions={row[0]: row[1] for row in await cx.fetch(named(_VERSIONS))},
             functions=tuple(await _functions(cx, schema)),
         )
 

@@ -40,6 +40,7 @@ def inspect(path: Path, now: int) -> Inspection:
         )
 
 
+_VERSIONS = "SELECT version, count(*) FROM workers WHERE state <> 'dead' GROUP BY version ORDER BY version"
 _NOTHING: dict[str, Any] = {
     "runs": {},
     "in_flight": 0,
@@ -63,6 +64,7 @@ def _counts(cx: sqlite3.Connection, now: int) -> dict[str, Any]:
         "workers_alive": count("workers WHERE state <> 'dead'"),
         "workers_expired": count("workers WHERE state <> 'dead' AND lease_until < ?", now),
         "transitions": count("transitions"),
+        "versions": dict(cx.execute(_VERSIONS)),
     }
 
 

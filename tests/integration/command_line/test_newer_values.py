@@ -44,7 +44,8 @@ def newer(busy: Busy) -> Busy:
 @pytest.mark.parametrize("form", ["", "--json"])
 async def test_commands_show_unknown_values_as_text(newer: Busy, command: str, said: str, form: str) -> None:
     answer = await newer.cli(*command.format(run=newer.done.run_id).split(), *form.split())
-    assert (answer.code, answer.err) == (DONE, "")
+    assert answer.code == DONE
+    assert "cannot be read" not in answer.err
     assert said in answer.out
 
 
@@ -56,3 +57,13 @@ async def test_list_leaves_out_a_row_that_cannot_be_read_and_says_so(newer: Busy
     assert newer.done.run_id not in answer.out
     assert newer.running.run_id in answer.out
     assert f"run '{newer.done.run_id}' cannot be read" in answer.err
+
+
+async def test_workers_of_several_versions_are_told(newer: Busy) -> None:
+    for command in (("workers", "list"), ("db", "check")):
+        answer = await newer.cli(*command)
+        assert "workers of several versions are alive" in answer.err
+        assert "9.0" in answer.err
+    check = (await newer.cli("db", "check", "--json")).document["check"]
+    assert check["versions"]["9.0"] == 1
+    assert sum(check["versions"].values()) == 2
