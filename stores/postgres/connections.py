@@ -107,8 +107,9 @@ class Connections:
         """Raises what the call's answer raises, StoreUnavailable, StoreRefused. A fence that is stale when
         a call is made again says nothing of the attempt whose answer was lost: that may have been written."""
         rows, lost = await self._rows(call.statement.sql, call.args)
+        answer = call.answer if lost is None else call.again or call.answer
         try:
-            return call.answer(rows)
+            return answer(rows)
         except StaleFence as refusal:
             if lost is None:
                 raise

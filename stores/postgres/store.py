@@ -13,8 +13,8 @@ from typing import Any
 
 import asyncpg
 
-from stores.catalogue import NewThread, ThreadPatch
-from stores.errors import StoreUnavailable, ThreadExists, ThreadNotFound
+from stores.catalogue import ThreadPatch
+from stores.errors import StoreUnavailable, ThreadNotFound
 from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
@@ -25,13 +25,14 @@ from stores.postgres.host_gate import HostGate, open_host_gate
 from stores.postgres.hosts import Hosts
 from stores.postgres.migrating import migrate
 from stores.postgres.options import Options
+from stores.postgres.repeated import WritesMadeAgain
 from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick, WorkerRow
 from stores.sql.postgres import inspection, schema, threads, workers
 from stores.sql.postgres.calls import Call, Function
 from stores.sql.postgres.statements import POSTGRES
+from stores.states import Cause
 from stores.tasks import begin_soon
 from stores.times import limit as limit_of
-from stores.transactions import SQLTransactions
 
 logger = logging.getLogger(__name__)
 
@@ -39,7 +40,7 @@ _BATCHES, _URGENT = 3, 2
 _LOOKS = 8  # how many orphans a sweep ends at once
 
 
-class PostgresStore(SQLTransactions):
+class PostgresStore(WritesMadeAgain):
     """Many workers on many hosts. Leases are kept by the server's clock.
 
     What a run passes through without a conflict goes out in batches; whatever may have to wait goes alone,
@@ -173,7 +174,9 @@ class PostgresStore(SQLTransactions):
     # -- calls
 
     async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
-        call: Call = transaction(*args, now=self._now(), **kwargs)
+        return await self._made(transaction(*args, now=self._now(), **kwargs), urgent=urgent)
+
+    async def _made(self, call: Call, *, urgent: bool = False) -> Any:
         answer = self._send(call, urgent=urgent)
         answer.add_done_callback(_heard)
         return await asyncio.shield(answer)
@@ -292,7 +295,9 @@ class PostgresStore(SQLTransactions):
 
         async def end(one: workers.Orphaned) -> None:
             async with room:
-                orphan: Orphan | None = await self._write(workers.end_orphan, one, by, error)
+                orphan: Any = await self._write(workers.end_orphan, one, by, error)
+            if orphan is workers.PERHAPS:
+                orphan = await self._ended(one)
             family = () if orphan is None else orphan.children
             taken.update(child.run_id for child in family)
             for child in family:
@@ -308,13 +313,13 @@ class PostgresStore(SQLTransactions):
                 await end(one)
         return list(orphans.values())
 
-    async def create_thread(self, new: NewThread) -> ThreadRow:
-        made = await self._write(threads.create_thread, new)
-        found = await self.thread(new.thread_id)
-        mine = found is not None and (new.user_id is None or found.user_id == new.user_id)
-        if found is None or not (made or (new.existing_ok and mine)):
-            raise ThreadExists(new.thread_id)
-        return found
+    async def _ended(self, one: workers.Orphaned) -> Orphan | None:
+        """As its row says; who has ended it is not known, and to report it twice does no harm."""
+        found = await self.row(one.run_id)
+        if found is None or found.settled_at is None:
+            return None
+        decided = found.cancel_cause is not Cause.orphaned
+        return Orphan(one.run_id, one.thread_id, found.status, one.epoch, decided=decided)
 
     async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
         """Merged here, because JSON is text to the server; whoever was faster is merged into."""

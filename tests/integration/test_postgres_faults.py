@@ -10,55 +10,30 @@ import asyncio
 import gc
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Generator
 from contextlib import asynccontextmanager, contextmanager
 from itertools import chain, pairwise
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
 from coordinator.testing.postgres import PostgresServer
 from stores.errors import StaleFence, StoreError, StoreUnavailable
 from stores.postgres import Options, PostgresStore
-from stores.rows import Limits, Outcome
 from stores.sql.postgres import schema
 from stores.states import RunStatus
 from tests.support.builders import (
     SUCCESS,
     admitted,
     cancel,
-    holding,
-    new_run,
     new_worker,
     row_of,
     running,
-    waiting,
 )
 from tests.support.postgres import Database
-from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
-
-
-class Way(NamedTuple):
-    """A store, and the network between it and the server."""
-
-    store: PostgresStore
-    proxy: Proxy
-    epoch: int
-
-
-@pytest.fixture
-async def way(shared_postgres: Database, no_task_left: None) -> AsyncGenerator[Way]:
-    async with (
-        shared_postgres.worker() as (url, name),
-        shared_postgres.proxied(url) as (proxy, through),
-    ):
-        store = PostgresStore(through, Options(schema=name), migrate=False)
-        await store.open()
-        yield Way(store, proxy, await store.register(new_worker()))
-        await store.aclose()
 
 
 @asynccontextmanager
@@ -114,100 +89,6 @@ class Beats:
     def __exit__(self, *_: object) -> None:
         self._stop.set()
         self._thread.join()
-
-
-# ---- a connection that dies after COMMIT was sent ------------------------------------------------------
-
-
-Acts = Callable[[Way], AsyncGenerator[Any]]
-
-
-async def admits(way: Way) -> AsyncGenerator[Any]:
-    yield None
-    run = new_run()
-    admission = await way.store.admit(run, epoch=way.epoch, limits=Limits())
-    assert (admission.run_id, admission.holds, admission.fence) == (run.run_id, True, 1)
-    yield run.run_id, ["admitted"]
-
-
-async def admits_with_a_strategy(way: Way) -> AsyncGenerator[Any]:
-    own = await running(way.store, way.epoch)
-    yield None
-    run = new_run(multitask_strategy="interrupt")
-    admission = await way.store.admit(run, epoch=way.epoch, limits=Limits())
-    assert not admission.holds
-    assert (await row_of(way.store, own.run_id)).status is RunStatus.interrupted
-    yield run.run_id, ["queued"]
-
-
-async def claims(way: Way) -> AsyncGenerator[Any]:
-    own = await running(way.store, way.epoch)
-    run_id = await waiting(way.store, way.epoch)
-    await way.store.finish(own, SUCCESS)
-    yield None
-    claimed = await way.store.claim("t", epoch=way.epoch)
-    assert claimed is not None
-    assert (claimed.run_id, claimed.fence) == (run_id, own.fence + 1)
-    yield run_id, ["queued", "claimed"]
-
-
-async def starts(way: Way) -> AsyncGenerator[Any]:
-    own = await holding(way.store, way.epoch)
-    yield None
-    assert await way.store.start(own, {"was": None}) is not None
-    yield own.run_id, ["admitted", "started"]
-
-
-async def finishes(way: Way) -> AsyncGenerator[Any]:
-    own = await running(way.store, way.epoch)
-    yield None
-    finish = await way.store.finish(own, Outcome(RunStatus.success, values={"n": 1}))
-    assert (finish.status, finish.lost) == (RunStatus.success, False)
-    yield own.run_id, ["admitted", "started", "finished"]
-
-
-async def cancels(way: Way) -> AsyncGenerator[Any]:
-    own = await running(way.store, way.epoch)
-    yield None
-    decision = await cancel(way.store, own.run_id)
-    assert decision is not None
-    assert (decision.status, decision.won) == (RunStatus.interrupted, True)
-    yield own.run_id, ["admitted", "started", "decided"]
-
-
-async def saves(way: Way) -> AsyncGenerator[Any]:
-    own = await running(way.store, way.epoch)
-    yield None
-    await way.store.save(own, {"n": 1})
-    thread = await way.store.thread("t")
-    assert thread is not None
-    assert thread.values == {"n": 1}
-    yield own.run_id, ["admitted", "started"]
-
-
-async def registers(way: Way) -> AsyncGenerator[Any]:
-    yield None
-    epoch = await way.store.register(new_worker())
-    assert [row.epoch for row in await way.store.workers()] == [way.epoch, epoch]
-    yield None, []
-
-
-@pytest.mark.parametrize(
-    "acts", [admits, admits_with_a_strategy, claims, starts, finishes, cancels, saves, registers]
-)
-async def test_the_answer_is_lost_after_the_commit(way: Way, acts: Acts) -> None:
-    """The outcome is not known. It is made again with the same ids, and nothing is written twice."""
-    doing = acts(way)
-    await anext(doing)
-    way.proxy.drop_replies = 1
-    answer = asyncio.ensure_future(anext(doing))
-    await wait_until(lambda: not way.proxy.drop_replies, description="the answer is lost")
-    way.proxy.reset()
-    run_id, expected = await answer
-    await doing.aclose()
-    if run_id is not None:
-        found = [transition.what for transition in await way.store.transitions(run_id)]
-        assert found == expected
 
 
 # ---- sessions that are ended ---------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from types import TracebackType
 
@@ -27,6 +29,8 @@ class Proxy:
         self._is_hole: Callable[[int], bool] = lambda _: False
         self.drop_replies = 0
         """So many of the next replies are swallowed."""
+        self.lose_reply = 0
+        """Counts down: instead of that reply, 1 = the next one, the client gets a reset of its connection."""
 
     @property
     def url(self) -> str:
@@ -50,7 +54,7 @@ class Proxy:
     def reset(self) -> None:
         """Break all open connections by RST."""
         for writer in self._writers:
-            writer.transport.abort()
+            _reset(writer)
 
     async def __aenter__(self) -> Proxy:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -95,6 +99,11 @@ class Proxy:
                     self.replies += 1
                     if self.delay:
                         await asyncio.sleep(self.delay)
+                    if self.lose_reply:
+                        self.lose_reply -= 1
+                        if not self.lose_reply:
+                            _reset(target)
+                            break
                     if self.drop_replies:
                         self.drop_replies -= 1
                         continue
@@ -110,3 +119,10 @@ class Proxy:
     def _forget(self, writer: asyncio.StreamWriter) -> None:
         self._writers.discard(writer)
         writer.transport.abort()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    """By RST: what was not sent is gone, and so is what the other side has not read."""
+    connected = writer.get_extra_info("socket")
+    connected.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()

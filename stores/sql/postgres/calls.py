@@ -52,14 +52,16 @@ class Query:
 
 @dataclass(slots=True)
 class Call:
-    """`answer` turns the rows into what the operation answers, or raises its refusal. `key`: calls of a batch
-    are made in this order, the same everywhere. `alone`: never in a batch."""
+    """`answer` turns the rows into what the operation answers, or raises its refusal. `again` does so where
+    an attempt before went unanswered: what it may have written is no refusal then; None = as `answer`. `key`:
+    calls of a batch are made in this order, the same everywhere. `alone`: never in a batch."""
 
     statement: Function | Query
     args: tuple[Any, ...]
     answer: Callable[[Rows], Any]
     key: str = ""
     alone: bool = True
+    again: Callable[[Rows], Any] | None = None
 
 
 def nothing(rows: Rows) -> None:

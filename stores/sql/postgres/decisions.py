@@ -5,7 +5,7 @@ from __future__ import annotations
 from stores.rows import Decision
 from stores.sql.codec import DECISION_COLUMNS
 from stores.sql.postgres.calls import Call, Function, Query, Rows
-from stores.sql.postgres.codec import STANDING, text
+from stores.sql.postgres.codec import STANDING, plain, text
 from stores.sql.postgres.codec import standing as _standing
 from stores.states import TERMINAL, CancelAction, Cause, RunStatus
 
@@ -42,7 +42,16 @@ def decide(
         home,
         now,
     )
-    return Call(_DECIDE, args, _decided)
+    said = (status, action, cause, plain(text(reason)), plain(text(actor)))
+
+    def again(rows: Rows) -> Decision | None:
+        """What stands is what was asked for: the attempt that went unanswered has decided it."""
+        found = _decided(rows)
+        if found is None or said != (found.status, found.action, found.cause, found.reason, found.actor):
+            return found
+        return found._replace(won=True)
+
+    return Call(_DECIDE, args, _decided, again=again)
 
 
 def withdraw(run_id: str, epoch: int, *, now: int | None) -> Call:

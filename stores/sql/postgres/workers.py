@@ -127,8 +127,12 @@ _END = Function(
 )
 
 
+PERHAPS = object()
+"""Instead of an orphan: it is over, and an attempt that went unanswered may have ended it."""
+
+
 def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) -> Call:
-    """The orphan; None where somebody else was faster, or there is nobody to adopt it."""
+    """The orphan; None where somebody else was faster, or there is nobody to adopt it. See also PERHAPS."""
     args = (
         found.run_id,
         found.thread_id,
@@ -158,7 +162,7 @@ def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) 
         ref = None if found.ref is None else found.ref[0]
         return replace(orphan, adopted=own, rollback_ref=ref)
 
-    return Call(_END, args, answer)
+    return Call(_END, args, answer, again=lambda rows: answer(rows) or PERHAPS)
 
 
 _ADOPTED = Query(

@@ -12,6 +12,8 @@ from stores.sql.codec import CRON_COLUMNS, CRON_VALUES, cron_row, cron_values, d
 from stores.sql.readable import readable
 
 _WRITTEN = ", ".join(CRON_VALUES)
+_SAME = " AND ".join(f"{name} IS :{name}" for name in CRON_VALUES if name not in ("enabled", "next_at"))
+"""Made again with the same id, it is the same cron, whatever has become of it."""
 
 
 def create(cx: sqlite3.Connection, cron: CronRow, *, thread_must_exist: bool, now: int) -> CronRow:
@@ -20,11 +22,18 @@ def create(cx: sqlite3.Connection, cron: CronRow, *, thread_must_exist: bool, no
         foreign = thread is not None and cron.user_id is not None and thread[0] != cron.user_id
         if foreign or (thread is None and thread_must_exist):
             raise ThreadNotFound(cron.thread_id)
-    row = cx.execute(
-        f"INSERT INTO crons ({_WRITTEN}, created_at, updated_at)"
-        f" VALUES ({', '.join('?' * len(CRON_VALUES))}, ?, ?) RETURNING {CRON_COLUMNS}",
-        (*cron_values(cron), now, now),
+    made_before = cx.execute(
+        f"SELECT {CRON_COLUMNS} FROM crons WHERE cron_id = :cron_id AND {_SAME}",
+        dict(zip(CRON_VALUES, cron_values(cron), strict=True)),
     ).fetchone()
+    row = (
+        made_before
+        or cx.execute(
+            f"INSERT INTO crons ({_WRITTEN}, created_at, updated_at)"
+            f" VALUES ({', '.join('?' * len(CRON_VALUES))}, ?, ?) RETURNING {CRON_COLUMNS}",
+            (*cron_values(cron), now, now),
+        ).fetchone()
+    )
     return cron_row(row)
 
 

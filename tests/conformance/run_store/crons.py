@@ -45,6 +45,15 @@ class Crons(StoreCase):
         assert isinstance(store, CronStore)
         return store
 
+    async def test_one_that_is_made_again_with_its_id_is_the_same(self, crons: CronStore) -> None:
+        """The first answer was lost; meanwhile it may have been due, or stopped."""
+        new = new_cron(user_id="u", next_at=MINUTE, metadata={"b": 1, "a": None})
+        made = await crons.create_cron(new, thread_must_exist=False)
+        assert await crons.create_cron(new, thread_must_exist=False) == made
+        stopped = await crons.replace_cron(replace(made, enabled=False, next_at=None), user_id=None)
+        assert await crons.create_cron(new, thread_must_exist=False) == stopped
+        assert await crons.cron(new.cron_id, user_id=None) == stopped
+
     async def made(self, crons: CronStore, **fields: Any) -> CronRow:
         return await crons.create_cron(new_cron(**fields), thread_must_exist=True)
 

@@ -92,7 +92,8 @@ BEGIN
     RETURN _user_id IS NULL OR v_owner IS NOT DISTINCT FROM _user_id;
 END $$;
 
--- The cron as it is written; null = the thread is not there for this user.
+-- The cron as it is written; no row = the thread is not there for this user. Made again with the same id, it is
+-- the same cron.
 CREATE OR REPLACE FUNCTION rc.create_cron(
     _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
     _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
@@ -108,7 +109,17 @@ BEGIN
     RETURN QUERY INSERT INTO rc.crons (cron_id, user_id, assistant_id, thread_id, schedule, timezone, enabled, end_at,
         on_run_completed, payload, metadata, next_at, created_at, updated_at)
     VALUES (_cron_id, _user_id, _assistant_id, _thread_id, _schedule, _timezone, _enabled, _end_at,
-        _on_run_completed, _payload, _metadata, _next_at, v_now, v_now) RETURNING *;
+        _on_run_completed, _payload, _metadata, _next_at, v_now, v_now)
+    ON CONFLICT (cron_id) DO NOTHING RETURNING *;
+    IF NOT FOUND THEN
+        RETURN QUERY SELECT * FROM rc.crons WHERE cron_id = _cron_id
+            AND (user_id, assistant_id, thread_id, schedule, timezone, end_at, on_run_completed, payload, metadata)
+                IS NOT DISTINCT FROM (_user_id, _assistant_id, _thread_id, _schedule, _timezone, _end_at,
+                                      _on_run_completed, _payload, _metadata);
+        IF NOT FOUND THEN
+            RAISE unique_violation USING MESSAGE = 'another cron has this id';
+        END IF;
+    END IF;
 END $$;
 
 CREATE OR REPLACE FUNCTION rc.replace_cron(

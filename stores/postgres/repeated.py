@@ -1,0 +1,122 @@
+"""Writes of catalogue, crons, webhooks and burials that are made again after an attempt went unanswered.
+
+What the first attempt has written must not look like somebody else's doing: "exists already", "not found",
+"changed". Where the rows alone cannot tell, what was there before the first attempt is read first.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from stores.catalogue import NewThread
+from stores.crons import CronRow, Firing
+from stores.errors import RunNotFound, ThreadExists
+from stores.rows import RunRow, ThreadRow, WorkerRow
+from stores.sql.codec import cron_values, dumps
+from stores.sql.postgres import crons, history, threads, webhooks, workers
+from stores.sql.postgres.calls import Call, Rows, scalar
+from stores.states import WorkerState
+from stores.transactions import SQLTransactions
+from stores.webhooks import WebhookReport
+
+
+class WritesMadeAgain(SQLTransactions):
+    """As `SQLTransactions`, on an engine whose answers may be lost."""
+
+    async def _made(self, call: Call, *, urgent: bool = False) -> Any:
+        raise NotImplementedError
+
+    def _now(self) -> Any:
+        raise NotImplementedError
+
+    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+        call = workers.bury(peer.epoch, peer.hb_seq, by, proven=proven, now=self._now())
+        call.again = lambda rows: scalar(rows) or None
+        buried: bool | None = await self._made(call)
+        if buried is not None:
+            return buried
+        everyone = await self.workers(alive_only=False)
+        return any((row.epoch, row.fenced_by, row.state) == (peer.epoch, by, _DEAD) for row in everyone)
+
+    async def create_thread(self, new: NewThread) -> ThreadRow:
+        call = threads.create_thread(new, now=self._now())
+        call.again = lambda rows: True if scalar(rows) else None
+        made: bool | None = await self._made(call)
+        found = await self.thread(new.thread_id)
+        if found is not None:
+            mine = new.user_id is None or found.user_id == new.user_id
+            if made or (new.existing_ok and mine) or (made is None and _is_as_made(found, new)):
+                return found
+        raise ThreadExists(new.thread_id)
+
+    async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
+        before = await self.run(run_id, thread_id=thread_id, user_id=user_id)
+        call = history.delete_run(run_id, thread_id, user_id, now=self._now())
+
+        def again(rows: Rows) -> RunRow:
+            try:
+                return call.answer(rows)
+            except RunNotFound:
+                if before is None or before.settled_at is None:
+                    raise
+                return before
+
+        call.again = again
+        return await self._made(call)
+
+    async def replace_cron(self, cron: CronRow, *, user_id: str | None) -> CronRow | None:
+        call = crons.replace(cron, user_id, now=self._now())
+        call.again = lambda rows: call.answer(rows) or _PERHAPS
+        answer = await self._made(call)
+        if answer is not _PERHAPS:
+            return answer
+        found = await self.cron(cron.cron_id, user_id=None)
+        wanted = replace(cron, version=cron.version + 1)
+        mine = found is not None and (found.version, cron_values(found)) == (
+            wanted.version,
+            cron_values(wanted),
+        )
+        return found if mine else None
+
+    async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool:
+        before = await self.cron(cron_id, user_id=user_id)
+        call = crons.delete(cron_id, user_id, now=self._now())
+        call.again = lambda rows: scalar(rows) or before is not None
+        return await self._made(call)
+
+    async def skip_cron(self, firing: Firing, *, error: str | None) -> bool:
+        call = crons.skip(firing, error, now=self._now())
+        call.again = lambda rows: scalar(rows) or None
+        made: bool | None = await self._made(call)
+        if made is not None:
+            return made
+        found = await self.cron(firing.cron_id, user_id=None)
+        wanted = firing.at, firing.next_at, error
+        return found is not None and (found.last_at, found.next_at, found.last_error) == wanted
+
+    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
+        call = webhooks.report(run_id, attempt, report, now=self._now())
+        call.again = lambda rows: scalar(rows) or None
+        made: bool | None = await self._made(call)
+        if made is not None:
+            return made
+        found = next(iter(await self.webhooks(run_id=run_id)), None)
+        if found is None:
+            return False
+        if report.postponed:
+            return found.attempts == attempt - 1
+        wanted = attempt, report.state, report.status_code, report.error
+        return (found.attempts, found.state, found.status_code, found.error) == wanted
+
+
+_DEAD = WorkerState.dead
+_PERHAPS: Any = object()
+"""Nothing was written by this attempt, and one before it may have written what was asked for."""
+
+
+def _is_as_made(found: ThreadRow, new: NewThread) -> bool:
+    """It is what was asked for, and nobody has used it since: whichever attempt has made it."""
+    asked = new.user_id, dumps(new.metadata), new.ttl_ms, new.temporary
+    unused = found.fence == 0 and found.created_at == found.updated_at
+    return unused and asked == (found.user_id, dumps(found.metadata), found.ttl_ms, found.temporary)

@@ -1,0 +1,590 @@
+"""Every write of the store's ports, made again after the answer to any of its statements was lost: a reset of
+the connection that comes after the commit. What the caller hears is what it would have heard without.
+
+The writes are those of the protocols, so that a new one has to be added here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any, NamedTuple
+from uuid import uuid4
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.catalogue import NewThread, ThreadPatch
+from stores.crons import CronStore, Firing
+from stores.postgres import Options, PostgresStore
+from stores.pruning import PruningStore, Retention
+from stores.rows import Limits, Outcome, Ownership
+from stores.states import CancelAction
+from stores.webhooks import WebhookReport, WebhookStore
+from tests.conformance.run_store.crons import new_cron
+from tests.support.builders import (
+    ENDED,
+    SUCCESS,
+    StoreClock,
+    buried,
+    cancel,
+    holding,
+    new_run,
+    new_worker,
+    row_of,
+    running,
+    waiting,
+    worker_row,
+)
+from tests.support.postgres import Database
+from tests.support.proxy import Proxy
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+PORTS = (CoordinationStore, WebhookStore, CronStore, PruningStore)
+READS = """
+aclose aggregate_tokens_by_thread count_crons count_threads cron crons due_crons get has_expired_threads
+holder inflight_runs list_by_thread list_inflight next_cron next_webhook open proven_dead row run runs
+standing thread thread_runs threads tick transitions waiting_line webhooks workers
+"""
+MOST = 20
+"""Answers of the longest write."""
+
+
+class Stage(NamedTuple):
+    """For one write: a live worker's epoch, and a thread of its own."""
+
+    store: PostgresStore
+    epoch: int
+    clock: StoreClock
+    thread: str
+
+    async def peer(self) -> int:
+        return await self.store.register(new_worker())
+
+    async def rolling_back(self) -> Ownership:
+        await self.store.finish(await running(self.store, self.epoch, self.thread), _with({"n": 0}))
+        own = await running(self.store, self.epoch, self.thread)
+        await self.store.save(own, {"n": 1})
+        await cancel(self.store, own.run_id, CancelAction.rollback)
+        return own
+
+    async def dead_webhook(self) -> str:
+        run_id, attempt = await self.claimed_webhook()
+        assert await self.store.report_webhook(run_id, attempt=attempt, report=GIVEN_UP)
+        return run_id
+
+    async def claimed_webhook(self) -> tuple[str, int]:
+        own = await self.due_webhook()
+        claimed = await self.store.claim_webhooks(epoch=self.epoch, lease=40, limit=1000)
+        return next((hook.run_id, hook.attempt) for hook in claimed if hook.run_id == own.run_id)
+
+    async def due_webhook(self) -> Ownership:
+        own = await running(self.store, self.epoch, self.thread, webhook="https://example.com/")
+        await self.store.finish(own, SUCCESS)
+        return own
+
+
+Act = Callable[[], Awaitable[Any]]
+Scenario = Callable[[Stage], Awaitable[Act]]
+SCENARIOS: dict[str, Scenario] = {}
+GIVEN_UP = WebhookReport(delivered=False, error="410", status_code=410)
+
+
+def _with(values: Any) -> Outcome:
+    return SUCCESS._replace(values=values)
+
+
+def scenario(act: Scenario) -> Scenario:
+    """What it answers is compared: what a caller hears, and what is written."""
+    SCENARIOS[act.__name__] = act
+    return act
+
+
+# ---- admission, decisions, ownership -------------------------------------------------------------------
+
+
+@scenario
+async def admit(s: Stage) -> Act:
+    before = await running(s.store, s.epoch, s.thread)
+
+    async def act() -> Any:
+        run = new_run(s.thread, multitask_strategy="interrupt")
+        answer = await s.store.admit(run, epoch=s.epoch, limits=Limits())
+        steps = [step.what for step in await s.store.transitions(run.run_id)]
+        return answer.run_id == run.run_id, answer.holds, steps, (await row_of(s.store, before.run_id)).status
+
+    return act
+
+
+@scenario
+async def insert(s: Stage) -> Act:
+    async def act() -> Any:
+        run = new_run(s.thread)
+        answer = await s.store.insert(run, epoch=s.epoch)
+        return answer.run_id == run.run_id, len(await s.store.runs(thread_id=s.thread))
+
+    return act
+
+
+@scenario
+async def claim(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread)
+    next_one = await waiting(s.store, s.epoch, s.thread)
+    await s.store.finish(own, SUCCESS)
+
+    async def act() -> Any:
+        claimed = await s.store.claim(s.thread, epoch=s.epoch)
+        return claimed is not None and (claimed.run_id == next_one, claimed.fence - own.fence)
+
+    return act
+
+
+@scenario
+async def withdraw(s: Stage) -> Act:
+    own = await holding(s.store, s.epoch, s.thread)
+
+    async def act() -> Any:
+        decision = await s.store.withdraw(own.run_id, epoch=s.epoch)
+        return decision and (decision.status, decision.settled)
+
+    return act
+
+
+@scenario
+async def decide(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread)
+
+    async def act() -> Any:
+        decision = await cancel(s.store, own.run_id, reason="a\0b", actor="u")
+        steps = [step.what for step in await s.store.transitions(own.run_id)]
+        return decision.status, decision.won, decision.settled, steps
+
+    return act
+
+
+@scenario
+async def start(s: Stage) -> Act:
+    own = await holding(s.store, s.epoch, s.thread)
+
+    async def act() -> Any:
+        started = await s.store.start(own, {"kind": "values"})
+        steps = [step.what for step in await s.store.transitions(own.run_id)]
+        return started and (started.decision.status, started.values), steps
+
+    return act
+
+
+@scenario
+async def finish(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread)
+    await waiting(s.store, s.epoch, s.thread)
+
+    async def act() -> Any:
+        answer = await s.store.finish(own, _with({"n": 1}))
+        return answer.status, answer.lost, answer.next_home == s.epoch
+
+    return act
+
+
+@scenario
+async def settle(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread)
+    await cancel(s.store, own.run_id)
+
+    async def act() -> Any:
+        answer = await s.store.settle(own, ENDED)
+        return answer.status, answer.lost
+
+    return act
+
+
+@scenario
+async def refence(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread)
+
+    async def act() -> Any:
+        again = await s.store.refence(own)
+        return again and again.fence - own.fence
+
+    return act
+
+
+@scenario
+async def readopt(s: Stage) -> Act:
+    own = await s.rolling_back()
+
+    async def act() -> Any:
+        again = await s.store.readopt(own)
+        return again and again.fence - own.fence
+
+    return act
+
+
+@scenario
+async def save(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread)
+
+    async def act() -> Any:
+        await s.store.save(own, {"n": 1})
+        thread = await s.store.thread(s.thread)
+        return thread and thread.values
+
+    return act
+
+
+@scenario
+async def restore(s: Stage) -> Act:
+    own = await s.rolling_back()
+
+    async def act() -> Any:
+        return await s.store.restore(own)
+
+    return act
+
+
+@scenario
+async def delete_thread(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread, kind="op")
+
+    async def act() -> Any:
+        await s.store.delete_thread(own)
+        return await s.store.thread(s.thread)
+
+    return act
+
+
+# ---- workers -------------------------------------------------------------------------------------------
+
+
+@scenario
+async def register(s: Stage) -> Act:
+    async def act() -> Any:
+        worker = new_worker()
+        epoch = await s.store.register(worker)
+        return [row.epoch == epoch for row in await s.store.workers() if row.worker_id == worker.worker_id]
+
+    return act
+
+
+@scenario
+async def beat(s: Stage) -> Act:
+    async def act() -> Any:
+        return await s.store.beat(s.epoch)
+
+    return act
+
+
+@scenario
+async def drain(s: Stage) -> Act:
+    """Whom it has handed over is answered once: a lost answer leaves that to the ticks of the others."""
+    peer = await s.peer()
+    await running(s.store, s.epoch, s.thread)
+    run_id = await waiting(s.store, peer, s.thread, portable=True)
+
+    async def act() -> Any:
+        await s.store.drain(peer)
+        return (await worker_row(s.store, peer)).state, (await row_of(s.store, run_id)).home_epoch
+
+    return act
+
+
+@scenario
+async def ask_to_drain(s: Stage) -> Act:
+    async def act() -> Any:
+        peer = await s.peer()
+        return [asked.epoch == peer for asked in await s.store.ask_to_drain(peer, grace=1.0)]
+
+    return act
+
+
+@scenario
+async def retire(s: Stage) -> Act:
+    peer = await s.peer()
+    own = await running(s.store, peer, s.thread)
+
+    async def act() -> Any:
+        ended = await s.store.retire(peer)
+        return [one.run_id == own.run_id for one in ended], (await worker_row(s.store, peer)).state
+
+    return act
+
+
+@scenario
+async def bury(s: Stage) -> Act:
+    row = await worker_row(s.store, await s.peer())
+
+    async def act() -> Any:
+        return await s.store.bury(row, by=s.epoch, proven=True)
+
+    return act
+
+
+@scenario
+async def sweep(s: Stage) -> Act:
+    peer = await s.peer()
+    own = await running(s.store, peer, s.thread)
+    await buried(s.store, peer, by=s.epoch)
+
+    async def act() -> Any:
+        ended = await s.store.sweep(by=s.epoch, error="gone")
+        return [(one.status, one.decided) for one in ended if one.run_id == own.run_id]
+
+    return act
+
+
+# ---- the catalogue, records ----------------------------------------------------------------------------
+
+
+@scenario
+async def create_thread(s: Stage) -> Act:
+    async def act() -> Any:
+        made = await s.store.create_thread(NewThread(s.thread, user_id="u", metadata={"a": [1]}, ttl_ms=5))
+        return made.thread_id == s.thread, made.metadata
+
+    return act
+
+
+@scenario
+async def patch_thread(s: Stage) -> Act:
+    await s.store.create_thread(NewThread(s.thread, metadata={"a": 1}))
+
+    async def act() -> Any:
+        return (await s.store.patch_thread(s.thread, ThreadPatch({"b": 2}), user_id=None)).metadata
+
+    return act
+
+
+@scenario
+async def delete_run(s: Stage) -> Act:
+    own = await running(s.store, s.epoch, s.thread)
+    await s.store.finish(own, SUCCESS)
+
+    async def act() -> Any:
+        deleted = await s.store.delete_run(own.run_id, thread_id=None, user_id=None)
+        return deleted.run_id == own.run_id, deleted.status, await s.store.row(own.run_id)
+
+    return act
+
+
+@scenario
+async def expire_threads(s: Stage) -> Act:
+    """What it has removed is answered once."""
+    await s.store.create_thread(NewThread(s.thread, ttl_ms=1))
+    s.clock.advance(1)
+
+    async def act() -> Any:
+        await s.store.expire_threads(limit=100)
+        return await s.store.thread(s.thread)
+
+    return act
+
+
+@scenario
+async def prune(s: Stage) -> Act:
+    """What it has removed is counted once."""
+    peer = await s.peer()
+    await s.store.retire(peer)
+    s.clock.advance(10)
+
+    async def act() -> Any:
+        await s.store.prune(Retention(workers=1.0))
+        return peer in {row.epoch for row in await s.store.workers(alive_only=False)}
+
+    return act
+
+
+@scenario
+async def put(s: Stage) -> Act:
+    async def act() -> Any:
+        run_id = uuid4().hex
+        await s.store.put(run_id, thread_id=s.thread, status="pending", metadata={"a": 1})
+        row = await s.store.get(run_id)
+        return row and (row["status"], row["metadata"])
+
+    return act
+
+
+async def _record(s: Stage) -> str:
+    own = await running(s.store, s.epoch, s.thread)
+    return own.run_id
+
+
+@scenario
+async def update_status(s: Stage) -> Act:
+    run_id = await _record(s)
+
+    async def act() -> Any:
+        return await s.store.update_status(run_id, "error", error="why")
+
+    return act
+
+
+@scenario
+async def update_model_name(s: Stage) -> Act:
+    run_id = await _record(s)
+
+    async def act() -> Any:
+        return await s.store.update_model_name(run_id, "m")
+
+    return act
+
+
+@scenario
+async def update_run_completion(s: Stage) -> Act:
+    run_id = await _record(s)
+
+    async def act() -> Any:
+        return await s.store.update_run_completion(run_id, status="success", total_tokens=3)
+
+    return act
+
+
+@scenario
+async def update_run_progress(s: Stage) -> Act:
+    run_id = await _record(s)
+
+    async def act() -> Any:
+        return await s.store.update_run_progress(run_id, total_tokens=3)
+
+    return act
+
+
+@scenario
+async def delete(s: Stage) -> Act:
+    run_id = await _record(s)
+
+    async def act() -> Any:
+        await s.store.delete(run_id)
+        return await s.store.row(run_id)
+
+    return act
+
+
+# ---- webhooks and crons --------------------------------------------------------------------------------
+
+
+@scenario
+async def claim_webhooks(s: Stage) -> Act:
+    """What a lost answer has claimed is due again when its lease is over: delivered late, and not twice."""
+    own = await s.due_webhook()
+
+    async def act() -> Any:
+        await s.store.claim_webhooks(epoch=s.epoch, lease=40, limit=1000)
+        return [(hook.attempts, hook.claimed_by) for hook in await s.store.webhooks(run_id=own.run_id)]
+
+    return act
+
+
+@scenario
+async def report_webhook(s: Stage) -> Act:
+    run_id, attempt = await s.claimed_webhook()
+    report = WebhookReport(delivered=True, status_code=204)
+
+    async def act() -> Any:
+        return await s.store.report_webhook(run_id, attempt=attempt, report=report)
+
+    return act
+
+
+@scenario
+async def revive_webhooks(s: Stage) -> Act:
+    """Which are due again is answered once."""
+    run_id = await s.dead_webhook()
+
+    async def act() -> Any:
+        await s.store.revive_webhooks([run_id])
+        return [hook.state for hook in await s.store.webhooks(run_id=run_id)]
+
+    return act
+
+
+@scenario
+async def create_cron(s: Stage) -> Act:
+    async def act() -> Any:
+        cron = new_cron()
+        made = await s.store.create_cron(cron, thread_must_exist=False)
+        return made.cron_id == cron.cron_id, made.version
+
+    return act
+
+
+@scenario
+async def replace_cron(s: Stage) -> Act:
+    cron = await s.store.create_cron(new_cron(next_at=1), thread_must_exist=False)
+
+    async def act() -> Any:
+        replaced = await s.store.replace_cron(cron, user_id=None)
+        return replaced and replaced.version
+
+    return act
+
+
+@scenario
+async def delete_cron(s: Stage) -> Act:
+    cron = await s.store.create_cron(new_cron(), thread_must_exist=False)
+
+    async def act() -> Any:
+        deleted = await s.store.delete_cron(cron.cron_id, user_id=None)
+        return deleted, await s.store.delete_cron(cron.cron_id, user_id=None)
+
+    return act
+
+
+@scenario
+async def skip_cron(s: Stage) -> Act:
+    cron = await s.store.create_cron(new_cron(next_at=s.clock.micros), thread_must_exist=False)
+    firing = Firing(cron.cron_id, s.clock.micros, s.clock.micros + 1)
+
+    async def act() -> Any:
+        return await s.store.skip_cron(firing, error="busy")
+
+    return act
+
+
+# ---- the tests -----------------------------------------------------------------------------------------
+
+
+def test_every_write_of_the_ports_has_a_scenario() -> None:
+    members = {name for port in PORTS for name in dir(port) if callable(getattr(port, name, None))}
+    writes = {name for name in members if not name.startswith("_")} - set(READS.split())
+    assert writes == set(SCENARIOS)
+
+
+@pytest.fixture
+async def network(
+    shared_postgres: Database, no_task_left: None, monkeypatch: pytest.MonkeyPatch
+) -> AsyncGenerator[tuple[PostgresStore, Proxy, StoreClock]]:
+    monkeypatch.setattr("stores.postgres.connections._IDLE", 1e9)  # its answer is none to a write
+    clock = StoreClock()
+    async with shared_postgres.worker() as (url, name), shared_postgres.proxied(url) as (proxy, through):
+        store = PostgresStore(through, Options(schema=name), migrate=False, clock=clock)
+        await store.open()
+        yield store, proxy, clock
+        await store.aclose()
+
+
+@pytest.mark.parametrize("name", sorted(SCENARIOS))
+async def test_answer_that_is_lost_after_the_commit_is_the_same_when_made_again(
+    network: tuple[PostgresStore, Proxy, StoreClock], name: str
+) -> None:
+    store, proxy, clock = network
+    epoch = await store.register(new_worker())
+
+    async def played(lose: int) -> tuple[Any, bool]:
+        """(what it came to, whether so many answers came that one could be lost)."""
+        act = await SCENARIOS[name](Stage(store, epoch, clock, f"t-{uuid4().hex}"))
+        proxy.lose_reply = lose
+        try:
+            return await act(), not proxy.lose_reply
+        finally:
+            proxy.lose_reply = 0
+
+    expected, _ = await played(0)
+    for lose in range(1, MOST):
+        await played(0)  # statements are prepared on the connections that are used next
+        answer, lost = await played(lose)
+        assert answer == expected, f"answer {lose} was lost"
+        if not lost:
+            assert lose > 1, "nothing was lost"
+            return
+    raise AssertionError(f"more than {MOST} answers")
