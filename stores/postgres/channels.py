@@ -67,6 +67,10 @@ class DeafConnection(Exception):
     """LISTEN was taken, and what was sent on the channel did not arrive."""
 
 
+class FullQueue(Exception):
+    """The server's queue of notifications is full."""
+
+
 class Channels:
     """Connects when there is something to listen to or to send. `ping` (s): how often a silent connection
     is asked for a sign of life; one without an answer is given up. Raises ValueError for no URL of use."""
@@ -138,7 +142,7 @@ class Channels:
         self._audience.on_deaf()
         if self._away:
             self._audience.on_away()
-        told = f"{error}" if isinstance(error, DeafConnection) else fault_of(error).what
+        told = f"{error}" if isinstance(error, DeafConnection | FullQueue) else fault_of(error).what
         logger.log(level, "Hints by NOTIFY: %s", told or repr(error))
 
     @asynccontextmanager
@@ -188,7 +192,7 @@ class Channels:
         self._proven.clear()
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
-                await cx.execute(_NOTIFY, [channel], [self._proof])
+                await _notify(cx, [channel], [self._proof])
                 await self._proven.wait()
         except TimeoutError:
             raise DeafConnection(
@@ -205,7 +209,7 @@ class Channels:
         """What was lost with its connection is sent again: a hint may come twice."""
         channels, payloads = zip(*batch, strict=True)
         try:
-            await cx.execute(_NOTIFY, list(channels), list(payloads), timeout=ANSWER_WITHIN)
+            await _notify(cx, list(channels), list(payloads))
         except asyncpg.DataError as error:
             logger.warning("%d hints could not be sent: %s", len(batch), error)
         self._unsent = self._unsent[len(batch) :]
@@ -223,3 +227,16 @@ class Channels:
                 self._proven.set()
         elif isinstance(payload, str) and channel in self._wanted and not payload.startswith(_PROOF):
             self._audience.on_message(channel, payload)
+
+
+async def _notify(cx: asyncpg.Connection[Any], channels: list[str], payloads: list[str]) -> None:
+    """Raises FullQueue. Who asks how full it is moves its end on, past what nobody has to read any more;
+    where all that send are refused, nobody else does that."""
+    try:
+        await cx.execute(_NOTIFY, channels, payloads, timeout=ANSWER_WITHIN)
+    except asyncpg.ProgramLimitExceededError:
+        usage: float = await cx.fetchval("SELECT pg_notification_queue_usage()", timeout=ANSWER_WITHIN)
+        raise FullQueue(
+            f"the server's queue of notifications was full, and is {usage:.0%} full: a session that listens"
+            " keeps a transaction open (see pg_stat_activity)"
+        ) from None

@@ -221,6 +221,28 @@ async def test_a_silent_peer_is_buried_one_ttl_after_its_last_heartbeat(tmp_path
         assert peer not in [worker.epoch for worker in await store.workers()]
 
 
+async def test_silent_peer_is_buried_although_the_stores_clock_was_set_back(tmp_path: Path) -> None:
+    """By an hour, or the new primary's is behind: the lease seems to last. One that beats lives."""
+    wall, since_boot = 1_700_000_000_000_000, 1000.0
+    store = SQLiteStore(tmp_path / "runs.db", clock=lambda: wall)
+    async with RunManager(store) as manager:
+        reaper = manager._parts.reaper
+        reaper._clock = lambda: since_boot
+        silent, beating = [
+            await store.register(NewWorker(name, "elsewhere", boot_id(), 1, "0", ttl_ms=15_000))
+            for name in ("silent", "beating")
+        ]
+        await reaper.sweep()
+        wall -= 3_600_000_000
+        for seconds in (15.0, 29.9, 30.0):
+            since_boot = 1000.0 + seconds
+            assert await store.beat(beating)
+            assert silent in [worker.epoch for worker in await store.workers()]
+            await reaper.sweep()
+        left = [worker.epoch for worker in await store.workers()]
+        assert (silent in left, beating in left) == (False, True)
+
+
 async def test_a_fenced_worker_answers_wait_from_the_store(trio: list[RunManager]) -> None:
     """It has lost the run and knows no more than anybody else: a peer's decision stands, and the run has
     settled when the reaper says so."""

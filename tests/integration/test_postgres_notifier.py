@@ -6,14 +6,16 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Generator
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
 
+import asyncpg
 import pytest
 
 from coordinator import Settings
 from coordinator.bootstrap import open_observer
 from coordinator.notifier import Connectivity
 from coordinator.notifiers.postgres import PostgresNotifier
-from coordinator.testing.postgres import PostgresServer
+from coordinator.testing.postgres import PostgresServer, find_wheel
 from stores.postgres import Options
 from tests.conformance.notifiers import CANCEL, CLAIM, SETTLED, Worker
 from tests.support.linked import until
@@ -160,3 +162,42 @@ async def test_one_setting_chooses_it(shared_postgres: Database) -> None:
             async with open_observer(settings) as observer:
                 kind = type(observer.manager._parts.notifier).__name__
                 assert kind == ("PostgresNotifier" if chosen else "LocalNotifier")
+
+
+async def test_a_queue_that_was_full_is_used_again_when_its_reader_has_gone(
+    namespace: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The reader listens, and stays in a transaction. That is said, and nobody has to do anything else."""
+    with PostgresServer(durable=False, settings=SMALL_QUEUE, programs=find_wheel()) as server:
+        database = Database(server.url())
+        async with (
+            notified(server.url(), namespace) as one,
+            notified(server.url(), namespace) as other,
+            database.connection() as sender,
+        ):
+            await one.start(1)
+            await other.start(2)
+            async with database.connection() as reader:
+                await reader.execute("LISTEN anything")
+                await reader.execute("BEGIN")
+                await reader.fetchval("SELECT 1")
+                with pytest.raises(asyncpg.ProgramLimitExceededError):
+                    await fill_the_queue(sender)
+                one.notifier.notify_worker(2, CANCEL)
+                await wait_until(lambda: "queue of notifications" in caplog.text, description="it is said")
+                assert "keeps a transaction open" in caplog.text
+            await wait_until(
+                lambda: one.notifier.connectivity is Connectivity.connected, description="it is connected"
+            )
+            other.signals.clear()
+            one.notifier.notify_worker(2, CLAIM)
+            await wait_until(lambda: CLAIM in other.signals, description="it is heard")
+
+
+SMALL_QUEUE = {"max_notify_queue_pages": "64"}
+"""Which versions before 17 do not know."""
+
+
+async def fill_the_queue(sender: asyncpg.Connection[Any]) -> None:
+    while True:
+        await sender.execute("SELECT pg_notify('anything', repeat('x', 7900))")
