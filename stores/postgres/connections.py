@@ -36,8 +36,8 @@ _GRACE = 2.0  # s; the server's own time-outs speak first, for they say more
 
 def session_settings(options: Options) -> dict[str, str]:
     """Of every session. No statement of the store is worth compiling: where estimates are high, that takes
-    longer than all else."""
-    settings = {"application_name": APPLICATION}
+    longer than all else. What a pooler knows of each session is set through it as well."""
+    settings = {"application_name": APPLICATION, "standard_conforming_strings": "on"}
     if options.statement_cache:
         settings |= {"default_transaction_isolation": ISOLATION, "jit": "off"}
     return settings

@@ -104,6 +104,38 @@ async def use(store: PostgresStore) -> None:
         await store.holder("t")
 
 
+# ---- other modes ---------------------------------------------------------------------------------------
+
+
+async def test_session_mode_that_takes_the_sessions_settings(shared_postgres: Database) -> None:
+    with pooler(shared_postgres, size=20, pool_mode="session", ignore_startup_parameters=OURS) as sessions:
+        async with sessions.store(statement_cache=200) as store:
+            epoch = await store.register(new_worker())
+            await asyncio.gather(*(lives(store, epoch, f"t{at}", 3) for at in range(10)))
+
+
+async def test_session_mode_that_refuses_the_sessions_settings_is_told_what_to_take(
+    shared_postgres: Database,
+) -> None:
+    with (
+        pooler(shared_postgres, pool_mode="session") as sessions,
+        pytest.raises(StoreUnavailable, match=f"ignore_startup_parameters = {OURS}"),
+    ):
+        async with sessions.store(statement_cache=200):
+            raise AssertionError("it has opened")
+
+
+async def test_statement_mode_carries_all_calls_of_a_worker(shared_postgres: Database) -> None:
+    with pooler(shared_postgres, pool_mode="statement") as statements:
+        async with statements.store() as store:
+            epoch = await store.register(new_worker())
+            await asyncio.gather(*(lives(store, epoch, f"t{at}", 3) for at in range(10)))
+            own = await running(store, epoch)
+            assert (await cancel(store, own.run_id)).won
+            await store.tick(epoch)
+            assert await store.retire(epoch)
+
+
 # ---- hints ---------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""A real PgBouncer in transaction mode, in front of the tests' PostgreSQL."""
+"""A real PgBouncer, in transaction mode unless told otherwise, in front of the tests' PostgreSQL."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ auth_type = scram-sha-256
 auth_file = {folder}/users
 auth_user = {user}
 auth_dbname = {database}
-pool_mode = transaction
+pool_mode = {mode}
 default_pool_size = {size}
 max_client_conn = 500
 max_prepared_statements = 0
@@ -136,7 +136,8 @@ def _configure(folder: Path, port: int, database: Database, *, size: int, settin
         user=user,
         database=server.path.strip("/"),
         size=size,
-        others="\n".join(f"{name} = {value}" for name, value in settings.items()),
+        mode=settings.get("pool_mode", "transaction"),
+        others="\n".join(f"{name} = {value}" for name, value in settings.items() if name != "pool_mode"),
     )
     (folder / "users").write_text(f'"{user}" "{password}"\n')
     (folder / "ini").write_text(config)

@@ -15,6 +15,7 @@ import asyncpg
 from coordinator.testing.postgres import URL_VARIABLE, PostgresServer
 from stores.postgres import Options, PostgresStore
 from stores.sql.postgres import schema
+from stores.sql.postgres.server import ISOLATION
 from tests.support.proxy import Proxy
 
 TABLES = (
@@ -84,6 +85,7 @@ class Database:
         """A migrated schema, and a role of the same name with a worker's rights in it."""
         name = f"test_{uuid4().hex[:12]}"
         async with self.connection() as cx:
+            await cx.execute(f"SET default_transaction_isolation = '{ISOLATION}'")
             await cx.execute(f"CREATE ROLE {name} LOGIN PASSWORD '{PASSWORD}'")
             await schema.migrate(cx, name)
             async with cx.transaction():
