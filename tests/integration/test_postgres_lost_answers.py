@@ -42,9 +42,9 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 PORTS = (CoordinationStore, WebhookStore, CronStore, PruningStore)
 READS = """
-aclose aggregate_tokens_by_thread count_crons count_threads cron crons due_crons get has_expired_threads
-holder inflight_runs list_by_thread list_inflight next_cron next_webhook open proven_dead row run runs
-standing thread thread_runs threads tick transitions waiting_line webhooks workers
+aclose aggregate_tokens_by_thread claimants count_crons count_threads cron crons due_crons get
+has_expired_threads holder inflight_runs list_by_thread list_inflight next_cron next_webhook open proven_alive
+proven_dead row run runs standing thread thread_runs threads tick transitions waiting_line webhooks workers
 """
 MOST = 20
 """Answers of the longest write."""
