@@ -64,6 +64,10 @@ FAULTS ?= 2
 model: $(STAMP) ## Explore every state of the protocol's model. FAULTS=3 takes minutes; ARGS="--weaken no_tick" breaks it
 	@$(BIN)/python -m tests.model --faults $(FAULTS) $(ARGS)
 
+.PHONY: plans
+plans: $(STAMP) ## What statements read among a million runs, with JIT and without. COORDINATOR_TEST_POSTGRES_BIN picks the server
+	COORDINATOR_FLEET_SHARE=1 $(BIN)/pytest -n 0 tests/integration/test_postgres_fleet.py --timeout 600 $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## Formatting, lint, types, who imports whom, and what the wheel holds
 	$(BIN)/ruff format --check .

@@ -164,8 +164,9 @@ class SQLTransactions(RunStore):
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
         return await self._write(self._sql.workers.sweep, by, error, before=limit_of(before))
 
-    async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
-        return await self._read(self._sql.workers.workers, self._now(), alive_only=alive_only)
+    async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
+        read = self._sql.workers.workers
+        return await self._read(read, self._now(), alive_only=alive_only, counted=counted)
 
     async def tick(self, epoch: int) -> Tick:
         return await self._read(self._sql.reading.tick, epoch, self._now())

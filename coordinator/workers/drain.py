@@ -172,7 +172,7 @@ class Drain:
         """Whom it hands over is hinted to everybody: a hint that is lost leaves it to their ticks."""
         try:
             handed = await self._store.drain(self._worker.epoch)
-            peers = await self._store.workers() if handed else []
+            peers = await self._store.workers(counted=False) if handed else []
         except CoordinatorError as error:
             logger.warning("The store does not know that this worker drains: %s", error)
             return []

@@ -194,7 +194,7 @@ class Examination:
             async with asyncio.timeout(ASK_WITHIN):
                 if isinstance(self._store, VersionedStore):
                     await self._store.check_version()
-                await self._store.workers()
+                await self._store.workers(counted=False)
         except TimeoutError:
             return f"no answer within {ASK_WITHIN:g} s"
         except CoordinatorError as error:

@@ -98,7 +98,7 @@ class Reaper:
     async def _sweep(self, error: str, before: str | None) -> tuple[list[Orphan], list[asyncio.Future[None]]]:
         async with self._reaping:
             me = self._worker.epoch
-            peers = await self._store.workers()
+            peers = await self._store.workers(counted=False)
             self._watched = {p.epoch: self._watched[p.epoch] for p in peers if p.epoch in self._watched}
             for peer in peers:
                 if peer.epoch != me:

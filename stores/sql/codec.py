@@ -17,6 +17,8 @@ from stores.webhooks import ClaimedWebhook, WebhookRow
 MAX_MODEL_NAME = 128
 
 OPEN_STATUSES = "(" + ", ".join(f"'{status}'" for status in RunStatus if status in OPEN) + ")"
+SHOWN_OPEN = frozenset(status.value for status in OPEN)
+"""What a run that has not settled is shown as."""
 
 _JSON_COLUMNS = ("interrupts", "rollback_ref", "metadata", "kwargs", "result")
 COUNTER_COLUMNS = COUNTERS + MESSAGES

@@ -123,10 +123,10 @@ async def test_a_drain_that_is_not_understood_is_none(client: httpx.AsyncClient,
 class FailingStore(MemoryStore):
     failing = False
 
-    async def workers(self, *, alive_only: bool = True) -> list[object]:  # type: ignore[override]
+    async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[object]:  # type: ignore[override]
         if self.failing:
             raise StoreUnavailable("database of tenant-7 on db.internal is away")
-        return await super().workers(alive_only=alive_only)  # type: ignore[return-value]
+        return await super().workers(alive_only=alive_only, counted=counted)  # type: ignore[return-value]
 
 
 async def test_a_store_that_is_away_turns_readiness_red_and_is_named_to_admins_alone(tmp_path: Path) -> None:

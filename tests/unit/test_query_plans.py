@@ -27,7 +27,14 @@ from tests.support.builders import (
 
 SMALL, LARGE = 20, 2_000
 LIMITS = Limits(per_thread=100, per_user=100)
-SCANNED_ON_PURPOSE = ("runs_inflight", "runs_tick", "runs_portable", "runs_home", "runs_due")
+SCANNED_ON_PURPOSE = (
+    "runs_inflight",
+    "runs_tick",
+    "runs_portable",
+    "runs_home",
+    "runs_due",
+    "runs_of_assistant",
+)
 """Partial indexes that hold what is in flight only: as long as the work, not as the history."""
 
 
@@ -298,6 +305,67 @@ async def test_the_work_stays_the_same_as_runs_finish(doing: Doing) -> None:
     small, large = await done(doing, SMALL), await done(doing, LARGE)
     assert len(large.statements) == len(small.statements)
     assert large.steps <= small.steps * 1.1 + 20
+
+
+def busy_elsewhere(store: MemoryStore, count: int) -> None:
+    """A live worker has that many runs in flight, and as many portable runs wait there."""
+    store._cx.execute("BEGIN")
+    for status in ("running", "pending"):
+        store._cx.execute(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)"
+            " INSERT INTO runs (run_id, thread_id, status, holds_thread, owner_epoch, home_epoch, portable,"
+            " assistant_id, seq, created_at, created_us, updated_at) SELECT :status || n, 'theirs' || n,"
+            " :status, :status = 'running', iif(:status = 'running', 2, NULL),"
+            " iif(:status = 'pending', 2, NULL), 1, 'a', n, :created, n, n FROM n",
+            {"count": count, "status": status, "created": created(-1000)},
+        )
+    store._cx.execute("COMMIT")
+
+
+async def test_sweep_and_tick_read_no_runs_of_other_live_workers() -> None:
+    steps = list[int]()
+    for count in (SMALL, LARGE):
+        scene = Scene(SMALL)
+        await scene.prepare()
+        assert await scene.store.register(new_worker(assistants=("a",))) == 2
+        busy_elsewhere(scene.store, count)
+        await scene.watch(scene.store.sweep(by=scene.me, error="gone"))
+        await scene.watch(scene.store.tick(scene.me))
+        await scene.watch(
+            scene.store.thread_runs("busy", statuses=("running",), limit=9, offset=0, user_id=None)
+        )
+        steps.append(scene.steps)
+    assert steps[1] <= steps[0] * 1.1 + 20
+
+
+async def test_runs_in_flight_of_a_thread_are_found_without_its_history() -> None:
+    steps = list[int]()
+    for history in (SMALL, LARGE):
+        scene = Scene(history)
+        await scene.prepare()
+        run = await running(scene.store, scene.me)
+        page = scene.store.thread_runs("t", statuses=("pending", "running"), limit=9, offset=0, user_id=None)
+        await scene.watch(page)
+        for query in (ThreadQuery(status="busy"), ThreadQuery(status="busy", ids=("t",))):
+            found = await scene.store.threads(query, user_id=None)
+            assert run.thread_id in [thread.thread_id for thread in found]
+        steps.append(scene.steps)
+    assert steps[1] <= steps[0] * 1.1 + 20
+
+
+async def test_busy_threads_are_found_without_those_that_are_idle() -> None:
+    steps = list[int]()
+    for count in (SMALL, LARGE):
+        scene = Scene(SMALL)
+        await scene.prepare()
+        scene.store._cx.execute(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < ?)"
+            " INSERT INTO threads (thread_id, created_at, updated_at) SELECT 'idle' || n, 1, 1 FROM n",
+            (count,),
+        )
+        await scene.watch(scene.store.threads(ThreadQuery(status="busy"), user_id=None))
+        steps.append(scene.steps)
+    assert steps[1] <= steps[0] * 1.1 + 20
 
 
 async def test_pages_are_read_in_the_order_of_their_index() -> None:

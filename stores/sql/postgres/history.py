@@ -7,7 +7,7 @@ from typing import Any
 
 from stores.errors import ConflictError, RunNotFound, ThreadNotFound
 from stores.rows import RunRow
-from stores.sql.codec import OPEN_STATUSES
+from stores.sql.codec import OPEN_STATUSES, SHOWN_OPEN
 from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import RUN_COLUMNS, run_of, run_of_json
 from stores.sql.postgres.conditions import IN_FLIGHT
@@ -36,6 +36,14 @@ def run(run_id: str, thread_id: str | None, user_id: str | None) -> Call:
     return Call(_RUN, (run_id, thread_id, user_id), lambda rows: run_of(rows[0]) if rows else None)
 
 
+_UNSETTLED = (
+    f"run_id IN (SELECT run_id FROM rc.runs WHERE thread_id = $1 AND {IN_FLIGHT} UNION ALL"
+    " SELECT run_id FROM rc.runs"
+    " WHERE thread_id = $1 AND NOT holds_thread AND owner_epoch IS NOT NULL AND settled_at IS NULL)"
+)
+"""Runs that are shown as pending or running have not settled: they are found without the thread's history."""
+
+
 def thread_runs(
     thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
 ) -> Call:
@@ -44,9 +52,10 @@ def thread_runs(
     where, args = _narrowed(statuses, user_id, [thread_id])
     args += [limit, offset]
     mine = "" if user_id is None else " AND t.user_id = $2"
+    of_thread = _UNSETTLED if statuses and SHOWN_OPEN.issuperset(statuses) else "thread_id = $1"
     query = Query(
         f"SELECT page.* FROM rc.threads t LEFT JOIN LATERAL (SELECT {RUN_COLUMNS} FROM rc.runs"
-        f" WHERE thread_id = $1{where} AND NOT {_ROLLED_BACK} ORDER BY created_us DESC NULLS LAST, run_id"
+        f" WHERE {of_thread}{where} AND NOT {_ROLLED_BACK} ORDER BY created_us DESC NULLS LAST, run_id"
         f" LIMIT ${len(args) - 1} OFFSET ${len(args)}) page ON true WHERE t.thread_id = $1{mine}"
     )
 

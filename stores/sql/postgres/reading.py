@@ -6,9 +6,9 @@ from typing import Any
 
 from stores.rows import Overdue, ThreadRow, Tick, Transition
 from stores.sql.codec import drain_wish, thread_row
-from stores.sql.postgres.calls import Call, Query, Rows
+from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of
-from stores.sql.postgres.conditions import HOMELESS, IN_FLIGHT, IN_LINE, WAITING
+from stores.sql.postgres.conditions import IN_FLIGHT, WAITING
 from stores.sql.readable import readable
 from stores.states import Cause, RunStatus
 
@@ -34,45 +34,14 @@ def waiting_line(thread_id: str) -> Call:
     return Call(_LINE, (thread_id,), lambda rows: [found[0] for found in rows])
 
 
-_NEXT = (
-    f"NOT EXISTS (SELECT FROM rc.runs o WHERE o.thread_id = w.thread_id AND {IN_FLIGHT}"
-    f" AND (holds_thread OR (o.seq < w.seq AND {IN_LINE})))"
-)
-"""Nobody holds the thread, and nobody stands in line before this one. Who is not next is nobody's to
-claim: a worker would try in vain at every tick."""
-_KNOWN = "assistant_id IN (SELECT unnest(assistants) FROM rc.workers WHERE epoch = $1 AND state = 'live')"
-"""The worker can execute it. One that drains takes nothing over."""
-_TICK = Query(
-    "SELECT 'cancelled', run_id, thread_id, NULL::boolean, NULL FROM rc.runs"
-    " WHERE owner_epoch = $1 AND settled_at IS NULL AND cancel_action IS NOT NULL"
-    f" UNION ALL SELECT 'waiting', run_id, thread_id, not_before IS NULL AND {_NEXT}, NULL FROM rc.runs w"
-    " WHERE home_epoch = $1 AND status = 'pending' AND NOT holds_thread"
-    " UNION ALL SELECT 'abandoned', run_id, thread_id, true, NULL FROM rc.runs w"
-    " WHERE status = 'pending' AND NOT holds_thread AND portable AND owner_epoch IS NULL"
-    f" AND not_before IS NULL AND {HOMELESS} AND {_KNOWN} AND {_NEXT}"
-    " UNION ALL (SELECT 'due', run_id, thread_id, true, NULL FROM rc.runs"
-    " WHERE status = 'pending' AND NOT holds_thread AND not_before IS NOT NULL"
-    " AND not_before <= (SELECT rc.clock($2))"
-    f" AND (home_epoch = $1 OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {_KNOWN}))"
-    " ORDER BY not_before, run_id LIMIT 100)"
-    " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'timeout' FROM rc.runs"
-    " WHERE status = 'running' AND deadline_at IS NOT NULL AND deadline_at <= (SELECT rc.clock($2))"
-    " ORDER BY deadline_at, run_id LIMIT 100)"
-    " UNION ALL (SELECT 'overdue', run_id, thread_id, true, 'queue_timeout' FROM rc.runs"
-    " WHERE status = 'pending' AND NOT holds_thread AND queue_deadline_at IS NOT NULL"
-    " AND queue_deadline_at <= (SELECT rc.clock($2)) ORDER BY queue_deadline_at, run_id LIMIT 100)"
-    " UNION ALL SELECT 'drain', drain_asked_at::text, drain_grace_ms::text, true, NULL FROM rc.workers"
-    " WHERE epoch = $1 AND drain_asked_at IS NOT NULL"
-    " UNION ALL SELECT 'holding', run_id, NULL, true, NULL FROM rc.runs"
-    " WHERE owner_epoch = $1 AND holds_thread"
-)
-"""One statement, so that an idle worker costs one round trip a tick. What is due or overdue is usually
-nothing: the worker that has the run keeps its time; a batch, so that a tick stays short. Its order is total,
-so that every engine answers the same ones."""
+_TICK = Function("tick", ("bigint", "bigint"))
 _FREE = ("waiting", "abandoned", "due")
 
 
 def tick(epoch: int, now: int | None) -> Call:
+    """What is due or overdue is usually nothing: the worker that has the run keeps its time; a batch, so that
+    a tick stays short. Its order is total, so that every engine answers the same ones."""
+
     def answer(rows: Rows) -> Tick:
         wish = next((found for found in rows if found[0] == "drain"), None)
         return Tick(

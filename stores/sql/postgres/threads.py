@@ -8,6 +8,7 @@ from stores.catalogue import NewThread, RemovedThread, ThreadQuery
 from stores.rows import ThreadRow
 from stores.sql.codec import dumps
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
+from stores.sql.postgres.conditions import IN_FLIGHT
 from stores.sql.postgres.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread_of
 from stores.sql.readable import readable
 
@@ -104,9 +105,12 @@ def _narrowed(query: ThreadQuery, user_id: str | None, *, status: bool = False) 
         given("rc.as_jsonb(t.metadata) @> rc.as_jsonb({})", dumps(query.metadata))
     if query.values:
         given('rc.as_jsonb(t."values") @> rc.as_jsonb({})', dumps(query.values))
-    if query.status is not None:
+    if query.status == "busy":  # begins at what is in flight
+        where.append(f"t.thread_id IN (SELECT thread_id FROM rc.runs WHERE {IN_FLIGHT})")
+    elif query.status is not None:
+        status = True
         given(f"{STATUS} = {{}}", query.status)
-    tables = f"rc.threads t {WITH_LAST}" if status or query.status is not None else "rc.threads t"
+    tables = f"rc.threads t {WITH_LAST}" if status else "rc.threads t"
     return tables, " AND ".join(where) or "true", args
 
 

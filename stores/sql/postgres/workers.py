@@ -8,6 +8,7 @@ than one thread, so that no two sweeps wait for each other.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cache
 from typing import NamedTuple
 
 from stores.rows import AskedToDrain, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
@@ -207,16 +208,26 @@ def readopt(own: Ownership, *, now: int | None) -> Call:
 
 
 _WORKERS = (
-    "SELECT epoch, worker_id, host, boot_id, pid, version, state, hb_seq, ttl_ms, lease_until, fenced_by,"
-    " started_at, proof, (SELECT count(*) FROM rc.runs WHERE owner_epoch = epoch AND holds_thread),"
-    " lease_until < rc.clock($1) FROM rc.workers WHERE NOT $2::boolean OR state <> 'dead' ORDER BY epoch"
+    "SELECT w.epoch, worker_id, host, boot_id, pid, version, state, hb_seq, ttl_ms, lease_until, fenced_by,"
+    " started_at, proof, {holding}, lease_until < rc.clock($1)"
+    " FROM rc.workers w{counts} WHERE {which} ORDER BY w.epoch"
 )
-_ALL = Query(_WORKERS)
+_COUNTS = (
+    " LEFT JOIN (SELECT owner_epoch, count(*) AS holding FROM rc.runs WHERE holds_thread GROUP BY 1) held"
+    " ON held.owner_epoch = w.epoch"
+)
 
 
-def workers(now: int | None, *, alive_only: bool) -> Call:
-    """Workers, oldest first, with the number of threads that each holds."""
-    return Call(_ALL, (now, alive_only), lambda rows: readable("worker", rows, _worker))
+@cache
+def _workers(alive_only: bool, counted: bool) -> Query:
+    holding, counts = ("COALESCE(holding, 0)", _COUNTS) if counted else ("0::bigint", "")
+    which = "state <> 'dead'" if alive_only else "true"
+    return Query(_WORKERS.format(holding=holding, counts=counts, which=which))
+
+
+def workers(now: int | None, *, alive_only: bool, counted: bool) -> Call:
+    """Workers, oldest first; `counted`: with the number of threads that each holds."""
+    return Call(_workers(alive_only, counted), (now,), lambda rows: readable("worker", rows, _worker))
 
 
 def _worker(row: Row) -> WorkerRow:

@@ -25,3 +25,9 @@ KNOWN = (
     " WHERE epoch = :epoch AND state = 'live')))"
 )
 """The worker `:epoch` can execute it. One that drains takes nothing over."""
+GONE = (
+    "gone (after, before) AS (SELECT * FROM (SELECT COALESCE(lag(epoch) OVER (ORDER BY epoch), -1) AS after,"
+    " epoch AS before FROM workers WHERE state <> 'dead' UNION ALL SELECT COALESCE(MAX(epoch), -1),"
+    f" {(1 << 63) - 1} FROM workers WHERE state <> 'dead') WHERE before > after + 1)"
+)
+"""Open intervals of epochs that no live worker has, as a common table: dead ones and missing ones."""

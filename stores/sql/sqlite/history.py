@@ -7,7 +7,7 @@ from typing import Any
 
 from stores.errors import ConflictError, RunNotFound, ThreadNotFound
 from stores.rows import RunRow
-from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, run_row
+from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, SHOWN_OPEN, run_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
 from stores.sql.sqlite.records import delete
@@ -24,6 +24,17 @@ _SHOWN = (
     " ELSE status END"
 )
 """`RunRow.stopping`, `.rolled_back` and `.shown_status`, word for word."""
+
+
+_HISTORY = "runs INDEXED BY runs_history WHERE thread_id = :thread"
+_UNSETTLED = (
+    "runs WHERE run_id IN ("
+    f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT}"
+    " UNION ALL SELECT run_id FROM runs INDEXED BY runs_beside_of_thread WHERE thread_id = :thread"
+    " AND NOT holds_thread AND owner_epoch IS NOT NULL AND settled_at IS NULL)"
+)
+"""What a thread's runs are read from. Those that are shown as pending or running have not settled: they are
+found without the thread's history."""
 
 
 def run(cx: sqlite3.Connection, run_id: str, thread_id: str | None, user_id: str | None) -> RunRow | None:
@@ -51,8 +62,9 @@ def thread_runs(
     if there is None:
         raise ThreadNotFound(thread_id)
     where, args = _narrowed(statuses, user_id)
+    runs = _UNSETTLED if statuses and SHOWN_OPEN.issuperset(statuses) else _HISTORY
     rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM runs INDEXED BY runs_history WHERE thread_id = :thread{where}"
+        f"SELECT {RUN_COLUMNS} FROM {runs}{where}"
         f" AND NOT {_ROLLED_BACK} ORDER BY created_us DESC, run_id LIMIT :limit OFFSET :offset",
         {**args, "thread": thread_id, "limit": limit, "offset": offset},
     )

@@ -9,7 +9,7 @@ from typing import Any
 from stores.rows import Overdue, RunRow, ThreadRow, Tick, Transition
 from stores.sql.codec import RUN_COLUMNS, drain_wish, run_row, thread_row
 from stores.sql.readable import readable
-from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
+from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
 from stores.states import Cause, RunStatus
 
 
@@ -48,12 +48,7 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
         " WHERE home_epoch = ? AND status = 'pending' AND NOT holds_thread",
         (epoch,),
     ).fetchall()
-    abandoned = cx.execute(
-        "SELECT thread_id FROM runs w INDEXED BY runs_portable WHERE status = 'pending' AND NOT holds_thread"
-        f" AND portable AND owner_epoch IS NULL AND not_before IS NULL AND {HOMELESS} AND {KNOWN}"
-        f" AND {_NEXT}",
-        {"epoch": epoch},
-    ).fetchall()
+    abandoned = cx.execute(_ABANDONED, {"epoch": epoch}).fetchall()
     due = cx.execute(_DUE, {"epoch": epoch, "now": now}).fetchall()
     mine = [(thread_id,) for _, thread_id, next_ in waiting if next_]
     free_threads = tuple(dict.fromkeys(thread_id for (thread_id,) in mine + abandoned + due))
@@ -76,6 +71,29 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
     )
 
 
+_NEXT = (
+    f"NOT EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = w.thread_id"
+    f" AND {IN_FLIGHT} AND (holds_thread OR (seq < w.seq AND {IN_LINE})))"
+)
+"""Nobody holds the thread, and nobody stands in line before this one. Who is not next is nobody's to
+claim: a worker would try in vain at every tick."""
+
+_HOMELESS = (
+    "SELECT run_id, thread_id, seq FROM {table} WHERE {home} AND status = 'pending' AND NOT holds_thread"
+    f" AND portable AND owner_epoch IS NULL AND not_before IS NULL AND {KNOWN}"
+)
+_ABANDONED = (
+    f"WITH {GONE}, w AS ("
+    + _HOMELESS.format(table="runs INDEXED BY runs_portable", home="home_epoch IS NULL")
+    + " UNION ALL "
+    + _HOMELESS.format(
+        table="gone CROSS JOIN runs INDEXED BY runs_portable",
+        home="home_epoch > after AND home_epoch < before",
+    )
+    + f") SELECT thread_id FROM w WHERE {_NEXT}"
+)
+"""Begins at the homes that are gone: runs that wait at a live worker are not read."""
+
 _DUE = (
     "SELECT thread_id FROM runs INDEXED BY runs_due WHERE status = 'pending' AND NOT holds_thread"
     " AND not_before IS NOT NULL AND not_before <= :now"
@@ -94,14 +112,6 @@ _OVERDUE = (
     " AND queue_deadline_at <= :now ORDER BY queue_deadline_at, run_id LIMIT 100)"
 )
 """Usually empty: the worker that has the run keeps its time. A batch, so that a tick stays short."""
-
-
-_NEXT = (
-    f"NOT EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = w.thread_id"
-    f" AND {IN_FLIGHT} AND (holds_thread OR (seq < w.seq AND {IN_LINE})))"
-)
-"""Nobody holds the thread, and nobody stands in line before this one. Who is not next is nobody's to
-claim: a worker would try in vain at every tick."""
 
 
 def last_run(thread: str) -> str:

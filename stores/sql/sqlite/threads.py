@@ -11,6 +11,7 @@ from stores.errors import ThreadExists, ThreadNotFound
 from stores.rows import ThreadRow
 from stores.sql.codec import dumps, thread_row
 from stores.sql.readable import readable
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
 from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
 
 _SECOND = 1_000_000
@@ -121,10 +122,13 @@ def _narrowed(
             name = column.strip('"')
             where.append(f"json_contains(t.{column}, :{name})")
             args[name] = dumps(part)
-    if query.status is not None:
+    if query.status == "busy":  # begins at what is in flight
+        where.append(f"t.thread_id IN (SELECT thread_id FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT})")
+    elif query.status is not None:
+        status = True
         where.append(f"{STATUS} = :status")
         args["status"] = query.status
-    tables = f"threads t {WITH_LAST}" if status or query.status is not None else "threads t"
+    tables = f"threads t {WITH_LAST}" if status else "threads t"
     return tables, " AND ".join(where) or "TRUE", args
 
 

@@ -11,14 +11,12 @@ from stores.rows import AskedToDrain, Decision, HandedOver, Json, NewWorker, Orp
 from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
 from stores.sql.readable import readable
 from stores.sql.sqlite.admission import is_dead
-from stores.sql.sqlite.codec import ALIVE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, WAITS
+from stores.sql.sqlite.codec import ALIVE
 from stores.sql.sqlite.decisions import end_children
+from stores.sql.sqlite.orphans import orphaned
 from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
 
 ROLLBACK_ATTEMPTS = 3
-PATIENCE = 600_000_000
-"""us. So long a portable run without a home, whose time has come, waits for a worker that knows its
-assistant (a deployment may be all down in between); then it is ended, because its thread waits with it."""
 
 
 def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
@@ -204,24 +202,7 @@ class _Orphaned(NamedTuple):
 def _orphaned(
     cx: sqlite3.Connection, now: int, *, before: int | None = None, only: int | None = None
 ) -> list[_Orphaned]:
-    """Runs in flight that no live worker answers for; `only`: those of one epoch. Parents first: they take
-    along what they started."""
-    rows = cx.execute(
-        "SELECT run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at,"
-        f" rollback_ref, COALESCE(rollback_state, ''), holds_thread FROM {IN_FLIGHT_RUNS} WHERE"
-        f" {IN_FLIGHT} AND CASE"
-        f" WHEN owner_epoch IS NOT NULL THEN owner_epoch NOT IN {ALIVE}"
-        f" WHEN portable AND {WAITS} THEN :only IS NULL AND {HOMELESS}"
-        f" AND MAX(updated_at, COALESCE(not_before, 0)) < :now - {PATIENCE}"
-        f" AND NOT EXISTS (SELECT 1 FROM workers peer, json_each(peer.assistants) WHERE peer.state <> 'dead'"
-        " AND value = runs.assistant_id)"
-        f" WHEN home_epoch IS NOT NULL THEN home_epoch NOT IN {ALIVE}"
-        " ELSE 1 END AND (:before IS NULL OR created_us < :before)"
-        " AND (:only IS NULL OR COALESCE(owner_epoch, home_epoch) = :only)"
-        " ORDER BY parent_run_id IS NOT NULL, created_us, run_id",
-        {"before": before, "only": only, "now": now},
-    )
-    return [_Orphaned(*row) for row in rows.fetchall()]
+    return [_Orphaned(*row) for row in orphaned(cx, now, before=before, only=only)]
 
 
 def _end_all(
@@ -365,13 +346,11 @@ _WORKER_COLUMNS = (
 )
 
 
-def workers(cx: sqlite3.Connection, now: int, *, alive_only: bool) -> list[WorkerRow]:
-    """Workers, oldest first, with the number of threads that each holds."""
+def workers(cx: sqlite3.Connection, now: int, *, alive_only: bool, counted: bool) -> list[WorkerRow]:
+    """Workers, oldest first; `counted`: with the number of threads that each holds."""
+    holding = "(SELECT count(*) FROM runs WHERE owner_epoch = epoch AND holds_thread)" if counted else "0"
     where = "WHERE state <> 'dead'" if alive_only else ""
-    rows = cx.execute(
-        f"SELECT {_WORKER_COLUMNS}, (SELECT count(*) FROM runs WHERE owner_epoch = epoch AND holds_thread)"
-        f" FROM workers {where} ORDER BY epoch"
-    )
+    rows = cx.execute(f"SELECT {_WORKER_COLUMNS}, {holding} FROM workers {where} ORDER BY epoch")
     return readable("worker", rows, lambda row: _worker(row, now))
 
 

@@ -111,27 +111,91 @@ BEGIN
     RETURN FOUND;
 END $$;
 
+-- Open intervals of epochs that no live worker has: dead ones and missing ones, however many. `_only`: that epoch alone.
+CREATE OR REPLACE FUNCTION rc.gone(_only bigint) RETURNS TABLE (after bigint, before bigint)
+LANGUAGE plpgsql STABLE ROWS 3 AS $$
+#variable_conflict use_column
+BEGIN
+    IF _only IS NOT NULL THEN
+        RETURN QUERY SELECT _only - 1, _only + 1
+            WHERE NOT EXISTS (SELECT FROM rc.workers WHERE epoch = _only AND state <> 'dead');
+        RETURN;
+    END IF;
+    after := -1;
+    FOR before IN SELECT epoch FROM rc.workers WHERE state <> 'dead' ORDER BY epoch LOOP
+        IF before > after + 1 THEN
+            RETURN NEXT;
+        END IF;
+        after := before;
+    END LOOP;
+    before := 9223372036854775807;
+    RETURN NEXT;
+END $$;
+
+-- Assistants of waiting portable runs that no live worker knows; '' = none. From one to the next by index, however many
+-- runs wait.
+CREATE OR REPLACE FUNCTION rc.unknown_assistants() RETURNS SETOF text LANGUAGE plpgsql STABLE AS $$
+DECLARE
+    v_named text;
+BEGIN
+    SELECT COALESCE(assistant_id, '') INTO v_named FROM rc.runs
+        WHERE status = 'pending' AND NOT holds_thread AND portable ORDER BY COALESCE(assistant_id, '') LIMIT 1;
+    WHILE v_named IS NOT NULL LOOP
+        IF NOT EXISTS (SELECT FROM rc.workers WHERE state <> 'dead' AND v_named = ANY (assistants)) THEN
+            RETURN NEXT v_named;
+        END IF;
+        v_named := (SELECT COALESCE(assistant_id, '') FROM rc.runs
+                    WHERE status = 'pending' AND NOT holds_thread AND portable AND COALESCE(assistant_id, '') > v_named
+                    ORDER BY COALESCE(assistant_id, '') LIMIT 1);
+    END LOOP;
+END $$;
+
 -- Runs in flight that no live worker answers for; `_only`: those of one epoch. A read: each is looked at
 -- again under its lock. A portable run without a home waits `_patience` us for a worker that knows its assistant.
--- Parents first: they take along what they started.
+-- Parents first: they take along what they started. It begins at epochs, and reads no run whose worker lives; OFFSET 0
+-- keeps the planner from joining the other way round.
 CREATE OR REPLACE FUNCTION rc.orphaned(_only bigint, _before bigint, _patience bigint, _now bigint)
-RETURNS SETOF rc.runs LANGUAGE sql STABLE AS $$
-    SELECT * FROM rc.runs r
-    WHERE (holds_thread OR status IN ('pending', 'running')) AND CASE
-        WHEN owner_epoch IS NOT NULL
-            THEN NOT EXISTS (SELECT FROM rc.workers WHERE epoch = owner_epoch AND state <> 'dead')
-        WHEN portable AND status = 'pending' AND NOT holds_thread
-            THEN _only IS NULL AND GREATEST(updated_at, COALESCE(not_before, 0)) < rc.clock(_now) - _patience
-                AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
-                AND NOT EXISTS (SELECT FROM rc.workers peer
-                                WHERE peer.state <> 'dead' AND r.assistant_id = ANY (peer.assistants))
-        WHEN home_epoch IS NOT NULL
-            THEN NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
-        ELSE true END
-      AND (_before IS NULL OR created_us < _before)
-      AND (_only IS NULL OR COALESCE(owner_epoch, home_epoch) = _only)
-    ORDER BY parent_run_id IS NOT NULL, created_us NULLS FIRST, run_id
-$$;
+RETURNS SETOF rc.runs LANGUAGE plpgsql STABLE
+SET jit = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_unknown text[] := CASE WHEN _only IS NULL THEN ARRAY(SELECT rc.unknown_assistants()) END;
+    v_found text[];
+BEGIN
+    WITH gone AS MATERIALIZED (SELECT after, before FROM rc.gone(_only))
+    SELECT array_agg(run_id) INTO v_found FROM (
+        SELECT run_id FROM gone, LATERAL (
+            SELECT run_id FROM rc.runs WHERE owner_epoch > after AND owner_epoch < before AND holds_thread OFFSET 0) held
+        UNION ALL
+        SELECT run_id FROM gone, LATERAL (
+            SELECT run_id FROM rc.runs WHERE owner_epoch > after AND owner_epoch < before
+              AND NOT holds_thread AND owner_epoch IS NOT NULL AND settled_at IS NULL
+              AND status IN ('pending', 'running') OFFSET 0) beside
+        UNION ALL
+        SELECT run_id FROM gone, LATERAL (
+            SELECT run_id FROM rc.runs WHERE home_epoch > after AND home_epoch < before
+              AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND NOT portable OFFSET 0) waiting
+        UNION ALL
+        SELECT run_id FROM rc.runs
+        WHERE owner_epoch IS NULL
+          AND (status = 'running' OR status = 'pending' AND home_epoch IS NULL AND NOT portable)
+          AND CASE WHEN home_epoch IS NULL THEN _only IS NULL
+                   ELSE EXISTS (SELECT FROM gone WHERE home_epoch > after AND home_epoch < before) END
+    ) found;
+    IF cardinality(v_unknown) > 0 THEN
+        v_found := v_found || ARRAY(
+            SELECT run_id FROM unnest(v_unknown) unknown (assistant_id), LATERAL (
+                SELECT run_id, home_epoch FROM rc.runs r
+                WHERE status = 'pending' AND NOT holds_thread AND portable AND owner_epoch IS NULL
+                  AND COALESCE(r.assistant_id, '') = unknown.assistant_id
+                  AND GREATEST(updated_at, COALESCE(not_before, 0)) < rc.clock(_now) - _patience OFFSET 0) waiting
+            WHERE NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead'));
+    END IF;
+    RETURN QUERY SELECT * FROM rc.runs
+        WHERE run_id = ANY (v_found) AND (_before IS NULL OR created_us < _before)
+        ORDER BY parent_run_id IS NOT NULL, created_us NULLS FIRST, run_id;
+END $$;
 
 CREATE OR REPLACE FUNCTION rc.attempts(_rollback_state text) RETURNS bigint LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN _rollback_state ~ '^(adopted|tried) [0-9]+$'
@@ -238,13 +302,22 @@ BEGIN
 END $$;
 
 -- Decided runs beside the slot whose owner is gone have nobody who settles them.
-CREATE OR REPLACE FUNCTION rc.settle_strays(_now bigint) RETURNS void LANGUAGE sql AS $$
-    WITH stray AS (
-        SELECT run_id FROM rc.runs
-        WHERE settled_at IS NULL AND cancel_action IS NOT NULL AND NOT holds_thread AND owner_epoch IS NOT NULL
-          AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = owner_epoch AND state <> 'dead')
-        ORDER BY run_id FOR UPDATE SKIP LOCKED
-    )
-    UPDATE rc.runs r SET settled_at = rc.clock(_now), updated_at = rc.clock(_now)
-    FROM stray WHERE r.run_id = stray.run_id
-$$;
+CREATE OR REPLACE FUNCTION rc.settle_strays(_now bigint) RETURNS void LANGUAGE plpgsql
+SET jit = off
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_strays text[];
+BEGIN
+    v_strays := ARRAY(
+        SELECT run_id FROM rc.gone(NULL), LATERAL (
+            SELECT run_id FROM rc.runs WHERE owner_epoch > after AND owner_epoch < before
+              AND NOT holds_thread AND owner_epoch IS NOT NULL AND settled_at IS NULL
+              AND cancel_action IS NOT NULL OFFSET 0) stray);
+    IF cardinality(v_strays) > 0 THEN
+        v_strays := ARRAY(SELECT run_id FROM rc.runs
+            WHERE run_id = ANY (v_strays) AND NOT holds_thread AND settled_at IS NULL
+            ORDER BY run_id FOR UPDATE SKIP LOCKED);
+        UPDATE rc.runs SET settled_at = rc.clock(_now), updated_at = rc.clock(_now) WHERE run_id = ANY (v_strays);
+    END IF;
+END $$;
