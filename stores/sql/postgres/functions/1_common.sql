@@ -3,8 +3,10 @@
 -- another result is a new one beside the old.
 --
 -- What they have in common. A transaction takes its locks in this order, so that no two wait
--- for each other: idempotency key; worker; the thread; runs, by id (ids grow with time, so that a parent
--- comes before its children). No transaction locks two threads.
+-- for each other: idempotency key; the thread; runs, by id (ids grow with time, so that a parent
+-- comes before its children); worker. No transaction locks two threads. The worker comes last, so that nobody who
+-- waits for a row holds it: whoever changes its state (drain, bury) would wait for that row as well, and all other
+-- writes of the worker behind him.
 
 -- The store's clock, unless a test brings its own.
 CREATE OR REPLACE FUNCTION rc.clock(_now bigint) RETURNS bigint LANGUAGE sql
@@ -17,6 +19,11 @@ BEGIN
     PERFORM pg_advisory_xact_lock_shared('rc.workers'::regclass::oid::int4, _epoch::int4);
     RETURN (SELECT state FROM rc.workers WHERE epoch = _epoch);
 END $$;
+
+-- As it is at this moment, for a refusal before any lock is taken.
+CREATE OR REPLACE FUNCTION rc.worker_state(_epoch bigint) RETURNS text LANGUAGE sql STABLE AS $$
+    SELECT state FROM rc.workers WHERE epoch = _epoch
+$$;
 
 CREATE OR REPLACE FUNCTION rc.change_worker(_epoch bigint) RETURNS void LANGUAGE sql AS $$
     SELECT pg_advisory_xact_lock('rc.workers'::regclass::oid::int4, _epoch::int4)

@@ -23,12 +23,12 @@ DECLARE
     v_home boolean;
     v_not_before bigint;
 BEGIN
-    IF _key IS NOT NULL THEN  -- the same key on another thread has another lock: one at a time
-        PERFORM pg_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(_key));
-    END IF;
-    IF rc.lock_worker(_epoch) IS DISTINCT FROM 'live' THEN  -- a draining worker may still claim, but not admit
+    IF rc.worker_state(_epoch) IS DISTINCT FROM 'live' THEN  -- a draining worker may still claim, but not admit
         said := 'epoch dead';
         RETURN;
+    END IF;
+    IF _key IS NOT NULL THEN  -- the same key on another thread has another lock: one at a time
+        PERFORM pg_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(_key));
     END IF;
     LOOP
         SELECT user_id, t.fence, next_seq, t.temporary INTO v_owner, fence, seq, temporary
@@ -52,7 +52,7 @@ BEGIN
     END IF;
     IF said IS NULL THEN
         SELECT p.said, p.about, p.holds, p.more INTO said, about, holds, more
-            FROM rc.make_room(_beside, _run_id, _thread_id, _user_id, _strategy, _parent, _delay_ms IS NOT NULL,
+            FROM rc.make_room(_epoch, _beside, _run_id, _thread_id, _user_id, _strategy, _parent, _delay_ms IS NOT NULL,
                               _per_thread, _per_user, v_now) p;
     END IF;
     IF said IS NOT NULL THEN
@@ -159,9 +159,10 @@ BEGIN
 END $$;
 
 -- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread. Delayed
--- runs whose time has come are taken to stand in the line, and join it where nobody is refused.
+-- runs whose time has come are taken to stand in the line, and join it where nobody is refused. Where nothing is refused
+-- the worker is live, and stays so until the end: it is locked when all that may have to wait is over.
 CREATE OR REPLACE FUNCTION rc.make_room(
-    _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _parent text,
+    _epoch bigint, _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _parent text,
     _delayed boolean, _per_thread bigint, _per_user bigint, _now bigint,
     OUT said text, OUT about text, OUT holds boolean, OUT more json
 ) LANGUAGE plpgsql AS $$
@@ -187,6 +188,9 @@ BEGIN
                        CASE WHEN not_before <= _now THEN not_before END, seq) in_flight;
     IF v_first IS NULL AND NOT _delayed AND _parent IS NULL OR _beside THEN
         holds := NOT COALESCE(v_in_the_way, false);
+        IF rc.lock_worker(_epoch) IS DISTINCT FROM 'live' THEN
+            said := 'epoch dead';
+        END IF;
         RETURN;
     ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND _parent IS NULL THEN
         said := 'conflict';
@@ -225,6 +229,10 @@ BEGIN
                 RETURN;
             END IF;
         END IF;
+    END IF;
+    IF rc.lock_worker(_epoch) IS DISTINCT FROM 'live' THEN
+        said := 'epoch dead';
+        RETURN;
     END IF;
     IF v_due THEN
         PERFORM rc.queue_due(_thread_id, _now);
@@ -287,8 +295,7 @@ DECLARE
     v_fence bigint;
     v_now bigint;
 BEGIN
-    v_state := rc.lock_worker(_epoch);
-    IF v_state IS NULL OR v_state = 'dead' THEN
+    IF COALESCE(rc.worker_state(_epoch), 'dead') = 'dead' THEN
         said := 'epoch dead';
         RETURN;
     END IF;
@@ -316,6 +323,12 @@ BEGIN
               AND (home_epoch IS NOT NULL OR portable) AND not_before IS NULL
             ORDER BY seq LIMIT 1;
         IF NOT FOUND OR NOT v_mine THEN
+            RETURN;
+        END IF;
+        PERFORM FROM rc.runs r WHERE r.run_id = claim.run_id FOR NO KEY UPDATE;
+        v_state := rc.lock_worker(_epoch);
+        IF v_state IS NULL OR v_state = 'dead' THEN
+            said := 'epoch dead';
             RETURN;
         END IF;
         UPDATE rc.runs r SET holds_thread = true, owner_epoch = _epoch, home_epoch = _epoch, fence = v_fence,

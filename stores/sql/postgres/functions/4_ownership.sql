@@ -14,6 +14,7 @@ DECLARE
     v_now bigint;
 BEGIN
     said := 'lost';
+    PERFORM FROM rc.runs WHERE run_id = _run_id FOR NO KEY UPDATE;
     v_state := rc.lock_worker(_epoch);
     IF v_state IS NULL OR v_state = 'dead' THEN
         RETURN;
@@ -47,15 +48,15 @@ DECLARE
     v_state text;
     v_saved boolean;
 BEGIN
-    v_state := rc.lock_worker(_epoch);
-    IF v_state IS NULL OR v_state = 'dead' THEN
-        RETURN false;
-    END IF;
     PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
     SELECT saved INTO v_saved FROM rc.runs
         WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL
           AND status = 'running' AND holds_thread FOR NO KEY UPDATE;
     IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    v_state := rc.lock_worker(_epoch);
+    IF v_state IS NULL OR v_state = 'dead' THEN
         RETURN false;
     END IF;
     IF NOT v_saved THEN
@@ -76,11 +77,11 @@ DECLARE
     v_run rc.runs;
 BEGIN
     ok := false;
+    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
     v_state := rc.lock_worker(_epoch);
     IF v_state IS NULL OR v_state = 'dead' THEN
         RETURN;
     END IF;
-    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
     SELECT * INTO v_run FROM rc.runs
         WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL AND holds_thread;
     IF NOT FOUND THEN
@@ -108,12 +109,14 @@ DECLARE
     v_interrupted boolean;
     v_now bigint;
 BEGIN
-    v_state := rc.lock_worker(_epoch);
     SELECT interrupts IS NOT NULL INTO v_interrupted
         FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
     IF _status <> 'success' THEN
         PERFORM rc.lock_family(ARRAY[_run_id], NULL);
+    ELSE
+        PERFORM FROM rc.runs WHERE run_id = _run_id FOR NO KEY UPDATE;
     END IF;
+    v_state := rc.lock_worker(_epoch);
     v_now := rc.clock(_now);
     IF v_state IN ('live', 'draining') THEN
         UPDATE rc.runs SET holds_thread = holds_thread AND _hold,
@@ -162,8 +165,9 @@ DECLARE
     v_state text;
     v_now bigint;
 BEGIN
-    v_state := rc.lock_worker(_epoch);
     PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    PERFORM FROM rc.runs WHERE run_id = _run_id FOR NO KEY UPDATE;
+    v_state := rc.lock_worker(_epoch);
     v_now := rc.clock(_now);
     IF v_state IN ('live', 'draining') THEN
         UPDATE rc.runs SET holds_thread = false, settled_at = v_now, updated_at = v_now,
@@ -253,11 +257,12 @@ DECLARE
     v_now bigint;
     v_fence bigint;
 BEGIN
+    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    PERFORM FROM rc.runs WHERE run_id = _run_id FOR NO KEY UPDATE;
     v_state := rc.lock_worker(_epoch);
     IF v_state IS NULL OR v_state = 'dead' THEN
         RETURN NULL;
     END IF;
-    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
     v_now := rc.clock(_now);
     UPDATE rc.runs SET fence = fence + 1, updated_at = v_now
         WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL AND holds_thread

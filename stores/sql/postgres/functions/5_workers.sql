@@ -38,7 +38,9 @@ CREATE OR REPLACE FUNCTION rc.beat(_epoch bigint, _now bigint) RETURNS boolean L
 $$;
 
 -- From here on this worker admits nothing, and whoever waits here and is portable has no home any more: the
--- two in one transaction, so that nobody portable is admitted in between. A dead worker gives nothing away.
+-- two in one transaction, so that nobody portable is admitted in between. A dead worker gives nothing away. A run that
+-- is locked is being decided or claimed; or a stranger has it, then it stays at home here, and is free for others when
+-- this worker is gone. To wait for it would be to keep all writes of the worker waiting.
 CREATE OR REPLACE FUNCTION rc.drain(_epoch bigint, _now bigint) RETURNS TABLE (run_id text, thread_id text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -55,7 +57,7 @@ BEGIN
         WITH mine AS (
             SELECT r.run_id FROM rc.runs r
             WHERE home_epoch = _epoch AND status = 'pending' AND NOT holds_thread AND portable
-            ORDER BY r.run_id FOR UPDATE
+            ORDER BY r.run_id FOR UPDATE SKIP LOCKED
         )
         UPDATE rc.runs r SET home_epoch = NULL, updated_at = v_now FROM mine WHERE r.run_id = mine.run_id
         RETURNING r.run_id, r.thread_id;
@@ -217,11 +219,11 @@ DECLARE
     v_undo boolean;
     v_now bigint;
 BEGIN
+    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    PERFORM rc.lock_family(ARRAY[_run_id], NULL);
     IF _by IS NOT NULL AND COALESCE(rc.lock_worker(_by), 'dead') = 'dead' THEN
         _by := NULL;  -- a zombie adopts nothing
     END IF;
-    PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
-    PERFORM rc.lock_family(ARRAY[_run_id], NULL);
     SELECT * INTO v_run FROM rc.runs r
         WHERE run_id = _run_id AND (holds_thread OR r.status IN ('pending', 'running'))
           AND COALESCE(owner_epoch, home_epoch) IS NOT DISTINCT FROM _epoch FOR UPDATE;
@@ -281,8 +283,9 @@ DECLARE
     v_state text;
     v_tried bigint;
 BEGIN
-    v_worker := rc.lock_worker(_epoch);
     PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    PERFORM FROM rc.runs WHERE run_id = _run_id FOR UPDATE;
+    v_worker := rc.lock_worker(_epoch);
     SELECT fence, COALESCE(rollback_state, '') INTO v_fence, v_state FROM rc.runs
         WHERE run_id = _run_id AND owner_epoch = _epoch AND fence >= _fence AND holds_thread
           AND v_worker IN ('live', 'draining') FOR UPDATE;

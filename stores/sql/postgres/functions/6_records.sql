@@ -174,10 +174,14 @@ DECLARE
     v_now bigint;
     v_gone text[];
 BEGIN
-    v_state := rc.lock_worker(_epoch);
     PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+    v_gone := ARRAY(
+        SELECT run_id FROM rc.runs
+        WHERE thread_id = _thread_id AND (run_id = _run_id OR NOT (holds_thread OR status IN ('pending', 'running')))
+        ORDER BY run_id FOR UPDATE);
+    v_state := rc.lock_worker(_epoch);
     SELECT * INTO v_run FROM rc.runs WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence
-        AND v_state IN ('live', 'draining') FOR UPDATE;
+        AND v_state IN ('live', 'draining');
     IF v_run.status = 'success' AND NOT v_run.holds_thread THEN
         RETURN true;
     END IF;
@@ -185,10 +189,7 @@ BEGIN
         RETURN false;
     END IF;
     v_now := rc.clock(_now);
-    SELECT array_agg(run_id) INTO v_gone FROM (
-        SELECT run_id FROM rc.runs
-        WHERE thread_id = _thread_id AND NOT (holds_thread OR status IN ('pending', 'running'))
-        ORDER BY run_id FOR UPDATE) gone;
+    v_gone := array_remove(v_gone, _run_id);
     DELETE FROM rc.runs WHERE run_id = ANY (v_gone);
     DELETE FROM rc.transitions WHERE run_id = ANY (v_gone);
     UPDATE rc.runs SET status = 'success', holds_thread = false, settled_at = v_now, ended_at = v_now,

@@ -8,11 +8,13 @@
 --
 -- Plans are fixed: by primary keys, one row after another, however small the table was when one was made.
 
--- The epochs among these whose worker is in one of these states; it stays there until the end.
+-- The epochs among these whose worker is in one of these states; it stays there until the end. One whose state somebody
+-- is about to change is left out.
 CREATE OR REPLACE FUNCTION rc.lock_workers(_epochs bigint[], VARIADIC _states text[]) RETURNS bigint[]
 LANGUAGE sql AS $$
     SELECT ARRAY(SELECT epoch FROM (SELECT DISTINCT unnest(_epochs) AS epoch ORDER BY 1) named
-                 WHERE rc.lock_worker(epoch) = ANY (_states))
+                 WHERE CASE WHEN pg_try_advisory_xact_lock_shared('rc.workers'::regclass::oid::int4, epoch::int4)
+                            THEN rc.lock_worker(epoch) = ANY (_states) END)
 $$;
 
 -- Take a thread that nobody has, or be refused one that somebody has. Of several for one thread the first has
