@@ -132,6 +132,10 @@ class StoreFull(StoreUnavailable):
     """There is no room for this write. Smaller ones may be taken."""
 
 
+class RowLocked(StoreUnavailable):
+    """The store answers, and somebody holds a row that is needed. Others are not concerned."""
+
+
 class OutboxFull(StoreUnavailable):
     """So many writes wait for the store that this worker admits no more runs."""
 

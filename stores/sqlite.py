@@ -265,14 +265,16 @@ class SQLiteStore(SQLTransactions):
         except sqlite3.Error as error:
             raise as_store_error(error) from error
 
-    async def workers(self, *, alive_only: bool = True) -> list[WorkerRow]:
+    async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
         """Each sweep and each look at a worker's health asks this: so the file is looked at here. Raises
         StoreRefused where it is damaged."""
-        return await self._read(self._workers, self._now(), alive_only=alive_only)
+        return await self._read(self._workers, self._now(), alive_only=alive_only, counted=counted)
 
-    def _workers(self, cx: sqlite3.Connection, now: int, *, alive_only: bool) -> list[WorkerRow]:
+    def _workers(
+        self, cx: sqlite3.Connection, now: int, *, alive_only: bool, counted: bool
+    ) -> list[WorkerRow]:
         self._look_again()
-        return workers.workers(cx, now, alive_only=alive_only)
+        return workers.workers(cx, now, alive_only=alive_only, counted=counted)
 
     def _look_again(self) -> None:
         if time.monotonic() - self._looked_at > LOOK_EVERY:

@@ -21,6 +21,7 @@ from coordinator.runs.waiting_line import WaitingLine
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
 from stores.base import OwnershipStore, WorkerStore
+from stores.errors import RowLocked
 from stores.rows import ANY_WORKER, Orphan, Outcome, Ownership, WorkerRow
 
 logger = logging.getLogger(__name__)
@@ -102,7 +103,7 @@ class Reaper:
             self._watched = {p.epoch: self._watched[p.epoch] for p in peers if p.epoch in self._watched}
             for peer in peers:
                 if peer.epoch != me:
-                    await self._look_at(peer, me)
+                    await self._look_at_one(peer, me)
             orphans = await self._store.sweep(by=me, error=error, before=before)
             self._swept.set()
             self.swept_at = self._clock()
@@ -123,6 +124,13 @@ class Reaper:
             self._recovering[this] = under_way
             under_way.add_done_callback(lambda _: self._recovering.pop(this, None))
         return under_way
+
+    async def _look_at_one(self, peer: WorkerRow, me: int) -> None:
+        """A peer whose row is locked comes up again next time; the others are looked at all the same."""
+        try:
+            await self._look_at(peer, me)
+        except RowLocked as locked:
+            logger.warning("worker epoch %d cannot be buried now: %s", peer.epoch, locked)
 
     async def _look_at(self, peer: WorkerRow, me: int) -> None:
         proven = self._store.proven_dead(peer)

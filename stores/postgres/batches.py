@@ -11,9 +11,11 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from stores.postgres.connections import Connections
+from stores.postgres.faults import Kind, fault_of
 from stores.sql.postgres.calls import Call, Function
 from stores.tasks import begin_soon
 
@@ -81,9 +83,11 @@ class Lane:
         try:
             until = asyncio.get_running_loop().time() + BATCH_WITHIN
             rows = await self._connections.rows_once(self._function.sql_of_many, arrays, until)
-        except Exception:
+        except Exception as error:
             # Whose fault it is turns out when each is made alone.
             logger.debug("A batch of %d calls is made one by one", len(batch), exc_info=True)
+            if fault_of(error).kind is Kind.away:  # it may have been written, and its answer lost
+                left = {at: (_made_again(call), future) for at, (call, future) in left.items()}
         else:
             for place, *columns_of_one in rows:
                 call, future = left.pop(place)
@@ -102,6 +106,10 @@ class Lane:
         else:
             if not future.done():
                 future.set_result(answer)
+
+
+def _made_again(call: Call) -> Call:
+    return call if call.again is None else replace(call, answer=call.again)
 
 
 def _settle(call: Call, future: asyncio.Future[Any], columns: list[Any]) -> None:

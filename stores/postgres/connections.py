@@ -103,10 +103,12 @@ class Connections:
         finally:
             pool.terminate()
 
-    async def run(self, call: Call) -> Any:
-        """Raises what the call's answer raises, StoreUnavailable, StoreRefused. A fence that is stale when
+    async def run(self, call: Call, *, again: frozenset[Kind] = AGAIN) -> Any:
+        """Made again for faults of these kinds, within the bounds.
+
+        Raises what the call's answer raises, StoreUnavailable, StoreRefused. A fence that is stale when
         a call is made again says nothing of the attempt whose answer was lost: that may have been written."""
-        rows, lost = await self._rows(call.statement.sql, call.args)
+        rows, lost = await self._rows(call.statement.sql, call.args, again)
         answer = call.answer if lost is None else call.again or call.answer
         try:
             return answer(rows)
@@ -115,7 +117,9 @@ class Connections:
                 raise
             raise lost.as_error(refusal) from refusal
 
-    async def _rows(self, sql: str, args: tuple[Any, ...]) -> tuple[Rows, Fault | None]:
+    async def _rows(
+        self, sql: str, args: tuple[Any, ...], again: frozenset[Kind]
+    ) -> tuple[Rows, Fault | None]:
         """As often as it takes, within the bounds; and why an attempt went unanswered, if one did."""
         loop = asyncio.get_running_loop()
         began, pause, lost = loop.time(), _FIRST_PAUSE, None
@@ -125,7 +129,7 @@ class Connections:
             except Exception as error:
                 fault = fault_of(error)
                 lost = fault if fault.kind is Kind.away else lost
-                if fault.kind not in AGAIN or not self._patience_left(fault, loop.time() - began + pause):
+                if fault.kind not in again or not self._patience_left(fault, loop.time() - began + pause):
                     raise fault.as_error(error) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(pause * 2, _LONGEST_PAUSE)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import asyncpg
 
-from stores.errors import StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stores.errors import RowLocked, StoreError, StoreFull, StoreRefused, StoreUnavailable
 
 
 class Kind(Enum):
@@ -40,6 +40,8 @@ class Fault(NamedTuple):
             error: StoreError = StoreRefused(self.what)
         elif self.kind is Kind.full:
             error = StoreFull(self.what)
+        elif self.kind is Kind.lock:
+            error = RowLocked(self.what)
         elif self.hint is None and self.kind is Kind.away:
             error = StoreUnavailable(self.what, hint=_UNKNOWN)
         elif self.hint is None:

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
@@ -14,12 +14,12 @@ from typing import Any
 import asyncpg
 
 from stores.catalogue import ThreadPatch
-from stores.errors import StoreUnavailable, ThreadNotFound
+from stores.errors import RowLocked, StoreUnavailable, ThreadNotFound
 from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
 from stores.postgres.connections import CONNECT_WITHIN, Connections, session_settings
-from stores.postgres.faults import fault_of
+from stores.postgres.faults import AGAIN, Kind, fault_of
 from stores.postgres.heart import PostgresHeart
 from stores.postgres.host_gate import HostGate, open_host_gate
 from stores.postgres.hosts import Hosts
@@ -27,7 +27,7 @@ from stores.postgres.migrating import migrate
 from stores.postgres.options import Options
 from stores.postgres.repeated import WritesMadeAgain
 from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick, WorkerRow
-from stores.sql.postgres import inspection, schema, threads, workers
+from stores.sql.postgres import decisions, inspection, schema, threads, workers
 from stores.sql.postgres.calls import Call, Function
 from stores.sql.postgres.statements import POSTGRES
 from stores.states import Cause
@@ -36,7 +36,7 @@ from stores.times import limit as limit_of
 
 logger = logging.getLogger(__name__)
 
-_BATCHES, _URGENT = 3, 2
+_BATCHES, _URGENT, _TICKS = 3, 2, 2
 _LOOKS = 8  # how many orphans a sweep ends at once
 
 
@@ -71,6 +71,8 @@ class PostgresStore(WritesMadeAgain):
         self._waiting = self._pool(self._options.connections, busy, "postgres_connections")
         self._batches = self._pool(_BATCHES, min(busy, 5.0), "for batches")
         self._urgent = self._pool(_URGENT, busy, "for cancels")
+        self._ticks = self._pool(_TICKS, busy, "for ticks")
+        self._pools = (self._waiting, self._batches, self._urgent, self._ticks)
         self._lanes: dict[Function, Lane] = {}
         self._calls = set[asyncio.Task[Any]]()
         self._admitting: dict[str, asyncio.Future[Admission]] = {}
@@ -102,7 +104,7 @@ class PostgresStore(WritesMadeAgain):
                 return
             try:
                 await self._check_and_migrate()
-                for pool in (self._waiting, self._batches, self._urgent):
+                for pool in self._pools:
                     await pool.open()
                 self._host_gate = open_host_gate(self._options.host_gate)
             except BaseException:
@@ -164,8 +166,7 @@ class PostgresStore(WritesMadeAgain):
         if self._calls:
             await asyncio.wait(self._calls)
         try:
-            pools = (self._waiting, self._batches, self._urgent)
-            await asyncio.gather(*(pool.aclose() for pool in pools))
+            await asyncio.gather(*(pool.aclose() for pool in self._pools))
         finally:
             host, self._host_gate = self._host_gate, None
             if host is not None:
@@ -187,22 +188,40 @@ class PostgresStore(WritesMadeAgain):
         if not call.alone and isinstance(function, Function):
             lane = self._lanes.get(function)
             if lane is None:
-                lane = self._lanes[function] = Lane(function, self._batches, self._waiting.run)
+                pool, alone = (self._urgent, self._decide) if urgent else (self._batches, self._waiting.run)
+                lane = self._lanes[function] = Lane(function, pool, alone)
             return lane.put(call)
         pool = self._urgent if urgent else self._waiting
-        task = begin_soon(pool.run(call))
+        return self._own(pool.run(call))
+
+    def _own(self, calling: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        task = begin_soon(calling)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return task
+
+    async def _briefly(self, call: Call) -> Any:
+        """Raises RowLocked at once where somebody is in the way."""
+        answer = self._own(self._waiting.run(call, again=AGAIN - {Kind.lock}))
+        answer.add_done_callback(_heard)
+        return await asyncio.shield(answer)
+
+    async def _decide(self, call: Call) -> Any:
+        """A cancel that no batch has made: with a short wait for locks, so that it does not keep others from
+        the connections for cancels; then where there is room to wait."""
+        try:
+            return await self._urgent.run(decisions.briefly(call), again=AGAIN - {Kind.lock})
+        except RowLocked:
+            return await self._waiting.run(call)
 
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         return await self._waiting.run(query(*args, **kwargs))
 
     async def standing(self, run_id: str) -> Decision | None:
-        return await self._urgent.run(self._sql.decisions.standing(run_id))
+        return await self._ticks.run(self._sql.decisions.standing(run_id))
 
     async def tick(self, epoch: int) -> Tick:
-        return await self._urgent.run(self._sql.reading.tick(epoch, self._now()))
+        return await self._ticks.run(self._sql.reading.tick(epoch, self._now()))
 
     # -- what takes more than one call
 
@@ -251,6 +270,10 @@ class PostgresStore(WritesMadeAgain):
             self._unknown.pop(run_id, None)
         return await super().withdraw(run_id, epoch=epoch)
 
+    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+        call = workers.bury(peer.epoch, peer.hb_seq, by, proven=proven, now=self._now())
+        return await self._briefly(call)
+
     async def register(self, worker: NewWorker) -> int:
         """Its proof of life holds before the row can be seen. Sent again with the same proof, it answers the
         same epoch."""
@@ -283,19 +306,24 @@ class PostgresStore(WritesMadeAgain):
         known = {orphan.run_id for orphan in orphans}
         found = await self._write(workers.orphaned, before=limit_of(before))
         ended = await self._end_all(found, by, error)
-        await self._write(workers.settle_strays)
+        try:
+            await self._write(workers.settle_strays)
+        except StoreUnavailable as fault:
+            logger.warning("Cancelled runs beside the slots of dead workers are not settled yet: %s", fault)
         return orphans + [orphan for orphan in ended if orphan.run_id not in known]
 
     async def _end_all(self, found: list[workers.Orphaned], by: int | None, error: str) -> list[Orphan]:
         """Several at once, but for those that another run has started. They come after it, one by one: it may
-        take them along, and then they have been ended by this call as well."""
+        take them along, and then they have been ended by this call as well. What somebody has locked is left
+        to the next sweep. Where the store goes away meanwhile, what was ended is told all the same."""
         room, epochs = asyncio.Semaphore(_LOOKS), {one.run_id: one.epoch for one in found}
         orphans: dict[str, Orphan] = {}
         taken = set[str]()
 
         async def end(one: workers.Orphaned) -> None:
+            call = workers.end_orphan(one, by, error, now=self._now())
             async with room:
-                orphan: Any = await self._write(workers.end_orphan, one, by, error)
+                orphan: Any = await self._briefly(call)
             if orphan is workers.PERHAPS:
                 orphan = await self._ended(one)
             family = () if orphan is None else orphan.children
@@ -307,11 +335,16 @@ class PostgresStore(WritesMadeAgain):
             if orphan is not None:
                 orphans[one.run_id] = replace(orphan, decided=orphan.decided and one.run_id not in taken)
 
-        await asyncio.gather(*(end(one) for one in found if not one.child))
+        parents = (end(one) for one in found if not one.child)
+        answers = await asyncio.gather(*parents, return_exceptions=True)
+        faults = [fault for fault in answers if fault is not None]
         for one in found:
             if one.child and one.run_id not in orphans:
-                await end(one)
-        return list(orphans.values())
+                try:
+                    await end(one)
+                except StoreUnavailable as fault:
+                    faults.append(fault)
+        return _told(list(orphans.values()), faults)
 
     async def _ended(self, one: workers.Orphaned) -> Orphan | None:
         """As its row says; who has ended it is not known, and to report it twice does no harm."""
@@ -363,6 +396,19 @@ class PostgresStore(WritesMadeAgain):
         """Look the schema over; the store need not be open. See `stores.inspection`."""
         async with self.connection() as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())
+
+
+def _told(orphans: list[Orphan], faults: list[BaseException]) -> list[Orphan]:
+    """Those that were ended. Raises where none was, for a reason that is not one row's."""
+    locked = [fault for fault in faults if isinstance(fault, RowLocked)]
+    others = [fault for fault in faults if not isinstance(fault, RowLocked)]
+    if others and not orphans:
+        raise others[0]
+    if locked:
+        logger.warning("%d runs of dead workers are locked by others: next time. %s", len(locked), locked[0])
+    for fault in others[:1]:
+        logger.warning("%d runs of dead workers are left to the next sweep: %s", len(others), fault)
+    return orphans
 
 
 def _heard(answer: asyncio.Future[Any]) -> None:

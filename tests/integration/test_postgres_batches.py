@@ -14,9 +14,9 @@ import pytest
 from stores.errors import ConflictError, CoordinatorError
 from stores.memory import MemoryStore
 from stores.rows import Admission, Limits, Outcome, Ownership
-from stores.sql.postgres import admission, ownership
+from stores.sql.postgres import admission, decisions, ownership
 from stores.sql.postgres.calls import Call, Function, Rows
-from stores.states import RunStatus
+from stores.states import CancelAction, Cause, RunStatus
 from tests.support.builders import SUCCESS, StoreClock, buried, cancel, new_run, new_worker
 from tests.support.postgres import Database
 from tests.support.twins import TwinStore, answer_of
@@ -55,6 +55,17 @@ class Batches:
     def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> _Asked:
         call = ownership.finish(own, outcome, hold=hold, now=self.clock())
         return _Asked("finish", (own, outcome), {"hold": hold}, call)
+
+    def decide(self, run_id: str, **how: Any) -> _Asked:
+        asked: dict[str, Any] = {
+            "action": CancelAction.interrupt,
+            "cause": Cause.user,
+            "reason": None,
+            "actor": "somebody",
+        }
+        asked |= {"error": None, "while_waiting": False, "home": None, **how}
+        call = decisions.decide(run_id, RunStatus.interrupted, **asked, now=self.clock())
+        return _Asked("decide", (run_id, RunStatus.interrupted), asked, call)
 
     async def make(self, batch: Sequence[_Asked]) -> list[Any]:
         """What each was answered, None = refused: first those that the batch has made, then the others,
@@ -101,6 +112,7 @@ class Life:
         self.batches, self.random, self.epochs = batches, random.Random(seed), epochs
         self.threads = [f"{seed}-{number}" for number in range(4)]
         self.own: list[Ownership] = []
+        self.admitted: list[str] = []
 
     def any_admission(self) -> _Asked:
         pick, fields = self.random, dict[str, Any]()
@@ -135,12 +147,22 @@ class Life:
             interrupts=[{"value": "?"}] if paused else None,
         )
 
+    def any_decision(self) -> _Asked:
+        pick = self.random
+        run_id = pick.choice(self.admitted) if pick.random() < 0.9 else "nobody's"
+        action = pick.choice((CancelAction.interrupt, CancelAction.rollback))
+        home = pick.choice((None, None, *self.epochs))
+        waits = pick.random() < 0.2
+        return self.batches.decide(run_id, action=action, while_waiting=waits, home=home)
+
     async def go(self, length: int) -> None:
         for _ in range(length):
             await self.trouble()
             asked = [self.any_admission() for _ in range(self.random.randint(1, 8))]
             answers = await self.batches.make(asked)
             for one, answer in zip(asked, answers, strict=True):
+                if isinstance(answer, Admission):
+                    self.admitted.append(answer.run_id)
                 if isinstance(answer, Admission) and answer.holds:
                     run, epoch = one.args[0], one.kwargs["epoch"]
                     self.own.append(Ownership(run.run_id, run.thread_id, epoch, answer.fence))
@@ -149,6 +171,8 @@ class Life:
                 await self.batches.make(
                     [self.batches.start(self.any_own(), {"kind": "values"}) for _ in some]
                 )
+                if self.random.random() < 0.5:
+                    await self.batches.make([self.any_decision() for _ in some])
                 hold = self.random.random() < 0.2
                 await self.batches.make(
                     [self.batches.finish(self.any_own(), self.any_outcome(), hold=hold) for _ in some]
@@ -159,7 +183,7 @@ class Life:
         """What is no batch's business, between two of them."""
         twins, thread_id = self.batches.twins, self.random.choice(self.threads)
         with suppress(CoordinatorError):
-            match self.random.randint(0, 3):
+            match self.random.randint(0, 4):
                 case 0:
                     run = new_run(thread_id, delay_ms=400)
                     await twins.admit(run, epoch=self.epochs[0], limits=Limits())
@@ -168,6 +192,11 @@ class Life:
                 case 2:
                     run = new_run(thread_id, multitask_strategy="enqueue")
                     await twins.admit(run, epoch=self.epochs[0], limits=Limits())
+                case 3 if self.own:
+                    run = new_run(f"{thread_id} child", parent_run_id=self.random.choice(self.own).run_id)
+                    self.admitted.append(
+                        (await twins.admit(run, epoch=self.epochs[0], limits=Limits())).run_id
+                    )
                 case _:
                     pass
 

@@ -9,18 +9,24 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from coordinator import open_coordinator
 from stores.errors import EpochDead
 from stores.postgres import PostgresStore
 from stores.rows import Ownership
+from stores.states import WorkerState
 from tests.support.builders import (
     ENDED,
     SUCCESS,
     admitted,
+    buried,
+    cancel,
     holding,
+    new_run,
     new_worker,
     row_of,
     running,
     waiting,
+    worker_row,
 )
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
@@ -172,3 +178,93 @@ async def test_drain_passes_a_waiting_run_that_a_stranger_holds(scene: Scene) ->
         assert [handed.run_id for handed in await store.drain(me)] == [second]
     assert (await row_of(store, first)).home_epoch == me
     assert [handed.run_id for handed in await store.drain(me)] == [first]
+
+
+# -- a sweep
+
+
+async def dead_with_runs(scene: Scene, *threads: str) -> tuple[int, list[Ownership]]:
+    """A worker that was buried, and what it ran."""
+    epoch = await scene.store.register(new_worker())
+    owned = [await running(scene.store, epoch, thread) for thread in threads]
+    await buried(scene.store, epoch, by=scene.me)
+    return epoch, owned
+
+
+@pytest.mark.parametrize("table", ["threads", "runs"])
+async def test_sweep_ends_and_tells_of_all_that_nobody_has_locked(scene: Scene, table: str) -> None:
+    store, me = scene.store, scene.me
+    parent = await running(store, me, "parent")
+    epoch = await store.register(new_worker())
+    first, second = [await running(store, epoch, thread) for thread in ("first", "second")]
+    child = await running(store, epoch, "child", parent_run_id=parent.run_id)
+    stray = await store.insert(new_run("second"), epoch=epoch)
+    await cancel(store, stray.run_id)
+    await buried(store, epoch, by=me)
+    what, which = ("thread_id", "first") if table == "threads" else ("run_id", first.run_id)
+    async with scene.locked(table, what, which), asyncio.timeout(SOON):
+        ended = await store.sweep(by=me, error="gone")
+    assert {orphan.run_id for orphan in ended} == {second.run_id, child.run_id}
+    assert (await row_of(store, stray.run_id)).settled_at is not None
+    assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [first.run_id]
+
+
+async def test_new_worker_admits_although_a_dead_workers_thread_is_locked(scene: Scene) -> None:
+    await dead_with_runs(scene, "held")
+    url, schema = scene.store._address.arguments()["dsn"], scene.store.schema
+    async with (
+        open_coordinator(url, postgres_schema=schema) as manager,
+        scene.locked("threads", "thread_id", "held"),
+        asyncio.timeout(SOON),
+    ):
+        await manager.create_or_reject("free", "agent", kwargs={})
+
+
+async def test_peer_whose_row_is_locked_keeps_no_other_from_being_buried(scene: Scene) -> None:
+    url, schema = scene.store._address.arguments()["dsn"], scene.store.schema
+    first, second = [await scene.store.register(new_worker(ttl_ms=1)) for _ in range(2)]
+    async with (
+        open_coordinator(url, postgres_schema=schema, sweep=0.2) as manager,
+        scene.locked("workers", "epoch", first),
+        asyncio.timeout(SOON),
+    ):
+        await manager.create_or_reject("t", "agent", kwargs={})
+
+        async def second_is_dead() -> bool:
+            return (await worker_row(scene.store, second)).state is WorkerState.dead
+
+        await wait_until(second_is_dead, description="the other worker is buried")
+        assert (await worker_row(scene.store, first)).state is WorkerState.live
+
+
+# -- cancels
+
+
+async def test_cancels_of_locked_runs_keep_nobody_else_waiting(scene: Scene) -> None:
+    """More of them than there are connections for cancels."""
+    store, me = scene.store, scene.me
+    locked = [await running(store, me, f"locked {number}") for number in range(6)]
+    runs = [await running(store, me, f"free {number}") for number in range(3)]
+    child = await admitted(store, me, "child", parent_run_id=runs[2].run_id)
+    ids = [own.run_id for own in locked]
+    async with scene.stuck("runs", "run_id", ids, [cancel(store, run_id) for run_id in ids]) as stuck:
+        async with asyncio.timeout(SOON):
+            assert (await cancel(store, runs[0].run_id)).won
+            assert runs[0].run_id in (await store.tick(me)).cancelled
+            standing = await store.standing(runs[1].run_id)
+            assert standing is not None
+            await store.finish(runs[1], SUCCESS)
+            family = await cancel(store, runs[2].run_id)
+            assert [decision.run_id for decision in family.children] == [child.run_id]
+            await running(store, me, "new")
+            await store.drain(me)
+        assert not any(task.done() for task in stuck)
+    assert all(task.result().won for task in stuck)
+
+
+async def test_cancels_that_come_at_once_are_one_transaction(scene: Scene) -> None:
+    owned = [await running(scene.store, scene.me, f"t{number}") for number in range(20)]
+    before = scene.store._urgent.calls
+    decisions = await asyncio.gather(*(cancel(scene.store, own.run_id) for own in owned for _ in range(2)))
+    assert sum(decision.won for decision in decisions) == 20
+    assert scene.store._urgent.calls - before <= 4

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from stores.rows import Decision
 from stores.sql.codec import DECISION_COLUMNS
 from stores.sql.postgres.calls import Call, Function, Query, Rows
@@ -11,6 +13,7 @@ from stores.states import TERMINAL, CancelAction, Cause, RunStatus
 
 _DECIDED = f"won, children, {STANDING}"
 _DECIDE = Function("decide", (*("text",) * 7, "boolean", "bigint", "bigint"), _DECIDED)
+_BRIEFLY = Function("decide_briefly", _DECIDE.types, _DECIDED)
 _WITHDRAW = Function("withdraw", ("text", "bigint", "bigint"), _DECIDED)
 _STANDS = Query(f"SELECT {DECISION_COLUMNS} FROM rc.runs WHERE run_id = $1")
 
@@ -51,7 +54,12 @@ def decide(
             return found
         return found._replace(won=True)
 
-    return Call(_DECIDE, args, _decided, again=again)
+    return Call(_DECIDE, args, _decided, run_id, alone=False, again=again)
+
+
+def briefly(call: Call) -> Call:
+    """The decision, as one that waits for no lock for long: an error then."""
+    return replace(call, statement=_BRIEFLY)
 
 
 def withdraw(run_id: str, epoch: int, *, now: int | None) -> Call:

@@ -79,6 +79,16 @@ BEGIN
     END IF;
 END $$;
 
+-- The same, and where it would have to wait for a lock an error soon: on a connection that others need.
+CREATE OR REPLACE FUNCTION rc.decide_briefly(
+    _run_id text, _status text, _action text, _cause text, _reason text, _actor text, _error text,
+    _while_waiting boolean, _home bigint, _now bigint,
+    OUT won boolean, OUT stands rc.standing, OUT children json
+) LANGUAGE sql SET lock_timeout = '100ms' AS $$
+    SELECT won, stands, children FROM rc.decide(
+        _run_id, _status, _action, _cause, _reason, _actor, _error, _while_waiting, _home, _now)
+$$;
+
 -- Take back an admission whose caller went away: interrupted and settled, its thread is free. Only for a
 -- run of this epoch to which no task was ever attached. A cancel that came first keeps its word and is
 -- settled as well. Whoever calls this has the answer of the admission, or has made it impossible.

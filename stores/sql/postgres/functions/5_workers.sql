@@ -89,9 +89,10 @@ CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _now bigint) RETURNS void LA
 $$;
 
 -- Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile). The
--- lease must also have expired by the store's clock, unless death is proven.
+-- lease must also have expired by the store's clock, unless death is proven. Where it would have to wait for a lock it
+-- is an error soon: the peers that come after this one are not to wait as well.
 CREATE OR REPLACE FUNCTION rc.bury(_epoch bigint, _hb_seq bigint, _by bigint, _proven boolean, _now bigint)
-RETURNS boolean LANGUAGE plpgsql AS $$
+RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '500ms' AS $$
 DECLARE
     v_now bigint;
 BEGIN
@@ -207,12 +208,13 @@ $$;
 -- End one of the runs that `orphaned` found, if it is still one and owned by whom it was owned; a half-done
 -- rollback is adopted by `_by` with a new fence, at most `_attempts` times. `_legible`: its rollback_ref can
 -- be read. `said`: 'ended', 'adopted'; null = somebody else was faster, or there is nobody to adopt it.
--- `children`: see `end_children`.
+-- `children`: see `end_children`. Where it would have to wait for a lock it is an error soon, and the run comes up again
+-- in the next sweep.
 CREATE OR REPLACE FUNCTION rc.end_orphan(
     _run_id text, _thread_id text, _epoch bigint, _by bigint, _error text, _legible boolean, _attempts bigint,
     _now bigint,
     OUT said text, OUT status text, OUT fence bigint, OUT decided boolean, OUT children json
-) LANGUAGE plpgsql AS $$
+) LANGUAGE plpgsql SET lock_timeout = '500ms' AS $$
 #variable_conflict use_column
 DECLARE
     v_run rc.runs;

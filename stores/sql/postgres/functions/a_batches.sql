@@ -192,3 +192,54 @@ BEGIN
     FROM rc.finish_v2_many(_run_id, _thread_id, _epoch, _fence, _hold, _status, _error, _result, _values, _paused,
                            _interrupts, _delivered_at, _stopped_at, _now) f;
 END $$;
+
+-- Decide runs that have started nothing which is in flight; of several calls for one run the first that applies. Left
+-- out: runs with children, open ones that somebody has locked, and calls that did not apply before the one that did:
+-- what they would be answered is not there any more.
+CREATE OR REPLACE FUNCTION rc.decide_many(
+    _run_id text[], _status text[], _action text[], _cause text[], _reason text[], _actor text[], _error text[],
+    _while_waiting boolean[], _home bigint[], _now bigint[]
+) RETURNS TABLE (place bigint, won boolean, children json, stands rc.standing)
+LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE
+    -- FOR UPDATE: whoever admits a child holds its parent FOR SHARE, and nobody does from here on.
+    v_locked text[] := ARRAY(
+        SELECT run_id FROM rc.runs WHERE run_id = ANY (_run_id) AND status IN ('pending', 'running')
+        FOR UPDATE SKIP LOCKED
+    );
+    v_parents text[] := ARRAY(
+        SELECT DISTINCT parent_run_id FROM rc.runs
+        WHERE parent_run_id = ANY (v_locked) AND parent_run_id IS NOT NULL AND status IN ('pending', 'running')
+    );
+    v_now bigint := rc.clock(_now[1]);
+    v_won bigint[];
+BEGIN
+    WITH first AS MATERIALIZED (
+        SELECT DISTINCT ON (asked.run_id) asked.*
+        FROM unnest(_run_id, _status, _action, _cause, _reason, _actor, _error, _while_waiting, _home)
+             WITH ORDINALITY asked (run_id, status, action, cause, reason, actor, error, while_waiting, home, place)
+        JOIN rc.runs r ON r.run_id = asked.run_id
+        WHERE asked.run_id = ANY (v_locked) AND asked.run_id <> ALL (v_parents)
+          AND (NOT while_waiting OR (r.status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL))
+          AND (home IS NULL OR home_epoch = home)
+        ORDER BY asked.run_id, asked.place
+    ), decided AS (
+        UPDATE rc.runs r SET status = first.status, cancel_action = first.action, cancel_cause = first.cause,
+            cancel_reason = first.reason, cancel_actor = first.actor, cancel_requested_at = v_now,
+            error = COALESCE(first.error, r.error), ended_at = v_now, updated_at = v_now,
+            settled_at = CASE WHEN owner_epoch IS NULL THEN v_now END
+        FROM first WHERE r.run_id = first.run_id AND r.status IN ('pending', 'running')
+        RETURNING first.place
+    ) SELECT COALESCE(array_agg(place), '{}') INTO v_won FROM decided;
+    RETURN QUERY
+    SELECT asked.place, asked.place = ANY (v_won), NULL::json,
+        (r.run_id, r.thread_id, status, settled_at, owner_epoch, home_epoch, r.fence, cancel_action, cancel_cause,
+         cancel_reason, cancel_actor, r.error)::rc.standing
+    FROM unnest(_run_id) WITH ORDINALITY asked (run_id, place)
+    LEFT JOIN rc.runs r ON r.run_id = asked.run_id
+    WHERE asked.run_id <> ALL (v_parents)
+      AND (r.run_id IS NULL OR status NOT IN ('pending', 'running') OR r.run_id = ANY (v_locked))
+      AND NOT EXISTS (SELECT FROM unnest(v_won) later (place)
+                      WHERE later.place > asked.place AND _run_id[later.place] = asked.run_id);
+END $$;
