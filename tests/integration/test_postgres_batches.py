@@ -110,6 +110,7 @@ class Life:
 
     def __init__(self, batches: Batches, seed: int, epochs: Sequence[int]) -> None:
         self.batches, self.random, self.epochs = batches, random.Random(seed), epochs
+        self.seed = seed
         self.threads = [f"{seed}-{number}" for number in range(4)]
         self.own: list[Ownership] = []
         self.admitted: list[str] = []
@@ -121,6 +122,9 @@ class Life:
             fields["thread_must_exist"] = True
         if pick.random() < 0.2:
             fields["temporary_ms"] = 60_000
+        if pick.random() < 0.3:
+            fields["idempotency_key"] = f"{self.seed} {pick.randrange(6)}"
+            fields["request_hash"] = pick.choice("abb")
         if pick.random() < 0.2:
             fields["webhook"] = "https://example.com/hook"
         if pick.random() < 0.15 and self.own:
@@ -246,3 +250,32 @@ async def test_a_batch_leaves_out_whatever_somebody_else_has_locked(
             until = asyncio.get_running_loop().time() + 5
             arrays = function.arrays([asked.call])
             assert not await twins.tested._batches.rows_once(function.sql_of_many, arrays, until)
+
+
+async def test_admissions_with_keys_are_made_in_a_batch(batches: Batches, shared_postgres: Database) -> None:
+    """But for one whose key somebody has in hand, has used, or has in the same batch before."""
+    twins = batches.twins
+    epoch = await twins.register(new_worker())
+    schema = twins.tested.schema
+
+    def asked(thread_id: str, key: str) -> _Asked:
+        return batches.admit(thread_id, epoch, idempotency_key=key, request_hash="h")
+
+    admissions = await batches.make([asked(f"t{number}", f"key {number}") for number in range(10)])
+    assert all(admission.holds for admission in admissions)
+    assert batches.left_out == 0
+    again = asked("t0", "key 0")
+    (found,) = await batches.make([again])
+    assert (found.run_id, batches.left_out) == (admissions[0].run_id, 1)
+    first, _ = await batches.make([asked("u", "key"), asked("v", "key")])
+    assert (first.holds, batches.left_out) == (True, 2)
+    held = asked("w", "held")
+    function = held.call.statement
+    assert isinstance(function, Function)
+    async with shared_postgres.connection() as stranger, stranger.transaction():
+        await stranger.execute(
+            f"SELECT pg_advisory_xact_lock('{schema}.runs'::regclass::oid::int4, hashtext('held'))"
+        )
+        until = asyncio.get_running_loop().time() + 5
+        arrays = function.arrays([held.call])
+        assert not await twins.tested._batches.rows_once(function.sql_of_many, arrays, until)

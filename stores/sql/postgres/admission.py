@@ -37,7 +37,7 @@ _ADMIT = Function(
         *("bigint",) * 4,
     ),
     "said, about, holds, fence, seq, temporary, more",
-    for_many=22,
+    for_many=24,
 )
 _NO_LIMITS = Limits()
 
@@ -82,7 +82,7 @@ def _admission(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: in
         limits.per_thread,
         limits.per_user,
     )
-    hurdles = (run.idempotency_key, run.request_hash, run.parent_run_id, run.delay_ms, run.firing)
+    hurdles = (run.parent_run_id, run.delay_ms, run.firing)
     alone = any(hurdle is not None for hurdle in hurdles)
     return Call(_ADMIT, args, lambda rows: _admitted(rows, run, epoch, limits), run.thread_id, alone)
 

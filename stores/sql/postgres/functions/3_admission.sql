@@ -9,8 +9,9 @@ CREATE OR REPLACE FUNCTION rc.admit(
     _assistant_id text, _strategy text, _on_disconnect text, _portable boolean, _metadata text, _kwargs text,
     _model_name text, _created_at text, _created_us bigint, _timeout_ms bigint, _idle_timeout_ms bigint,
     _must_exist boolean, _adopt boolean, _temporary_ms bigint, _webhook text, _now bigint,
+    _key text, _request_hash text,
     -- from here on: not for many at once
-    _key text, _request_hash text, _parent text, _delay_ms bigint, _queue_timeout_ms bigint,
+    _parent text, _delay_ms bigint, _queue_timeout_ms bigint,
     _cron_id text, _cron_at bigint, _cron_next bigint, _per_thread bigint, _per_user bigint,
     OUT said text, OUT about text, OUT holds boolean, OUT fence bigint, OUT seq bigint, OUT temporary boolean,
     OUT more json

@@ -18,19 +18,24 @@ LANGUAGE sql AS $$
 $$;
 
 -- Take a thread that nobody has, or be refused one that somebody has. Of several for one thread the first has
--- it. What has no parameter here (a parent, a delay) is not for many at once.
+-- it. What has no parameter here (a parent, a delay) is not for many at once; a key that was used before is left out.
 CREATE OR REPLACE FUNCTION rc.admit_many(
     _epoch bigint[], _beside boolean[], _run_id text[], _kind text[], _thread_id text[], _user_id text[],
     _assistant_id text[], _strategy text[], _on_disconnect text[], _portable boolean[], _metadata text[],
     _kwargs text[], _model_name text[], _created_at text[], _created_us bigint[], _timeout_ms bigint[],
     _idle_timeout_ms bigint[], _must_exist boolean[], _adopt boolean[], _temporary_ms bigint[], _webhook text[],
-    _now bigint[]
+    _now bigint[], _key text[], _request_hash text[]
 ) RETURNS TABLE (
     place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
 ) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     v_live bigint[] := rc.lock_workers(_epoch, 'live');
+    -- Whoever else has one of the keys in hand makes his admission alone, or has made it.
+    v_keys text[] := ARRAY(
+        SELECT key FROM (SELECT DISTINCT unnest(_key) AS key) asked
+        WHERE key IS NOT NULL AND pg_try_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(key))
+    );
     v_there text[] := ARRAY(
         SELECT thread_id FROM rc.threads WHERE thread_id = ANY (_thread_id) FOR NO KEY UPDATE SKIP LOCKED
     );
@@ -51,13 +56,16 @@ BEGIN
     WITH plain AS MATERIALIZED (
         SELECT asked.*, t.user_id AS owner, asked.thread_id = ANY (v_made) AS fresh,
                row_number() OVER (PARTITION BY asked.thread_id ORDER BY asked.place) AS nth,
-               EXISTS (SELECT FROM rc.runs r WHERE r.run_id = asked.run_id) AS known
+               EXISTS (SELECT FROM rc.runs r WHERE r.run_id = asked.run_id)
+               OR key IS NOT NULL AND (
+                   key <> ALL (v_keys) OR asked.place > array_position(_key, key)
+                   OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = key)) AS known
         FROM unnest(_epoch, _beside, _run_id, _kind, _thread_id, _user_id, _assistant_id, _strategy, _on_disconnect,
                     _portable, _metadata, _kwargs, _model_name, _created_at, _created_us,
-                    _timeout_ms, _idle_timeout_ms, _must_exist, _adopt, _temporary_ms, _webhook)
+                    _timeout_ms, _idle_timeout_ms, _must_exist, _adopt, _temporary_ms, _webhook, _key, _request_hash)
              WITH ORDINALITY asked (epoch, beside, run_id, kind, thread_id, user_id, assistant_id, strategy,
                     on_disconnect, portable, metadata, kwargs, model_name, created_at, created_us,
-                    timeout_ms, idle_timeout_ms, must_exist, adopt, temporary_ms, webhook, place)
+                    timeout_ms, idle_timeout_ms, must_exist, adopt, temporary_ms, webhook, key, request_hash, place)
         JOIN rc.threads t ON t.thread_id = asked.thread_id
         WHERE asked.thread_id = ANY (v_there || v_made) AND epoch = ANY (v_live)
           AND NOT (must_exist AND asked.thread_id = ANY (v_made))
@@ -77,10 +85,10 @@ BEGIN
     ), born AS (
         INSERT INTO rc.runs (run_id, kind, thread_id, user_id, assistant_id, holds_thread, owner_epoch, fence, seq,
             portable, multitask_strategy, on_disconnect, metadata, kwargs, model_name, created_at,
-            created_us, updated_at, timeout_ms, idle_timeout_ms)
+            created_us, updated_at, timeout_ms, idle_timeout_ms, idempotency_key, request_hash)
         SELECT plain.run_id, kind, plain.thread_id, user_id, assistant_id, true, epoch, placed.fence, placed.seq,
             portable, strategy, on_disconnect, metadata, kwargs, model_name, created_at,
-            created_us, v_now, timeout_ms, idle_timeout_ms
+            created_us, v_now, timeout_ms, idle_timeout_ms, key, request_hash
         FROM plain JOIN placed ON placed.place = plain.place ORDER BY plain.place
     ), asked_for_word AS (
         INSERT INTO rc.webhooks (run_id, thread_id, user_id, url, created_at)
@@ -105,6 +113,23 @@ BEGIN
     WHERE refused.about IS NOT NULL;
     DELETE FROM rc.threads WHERE thread_id = ANY (v_made) AND next_seq = 0;
 END $$;
+
+-- As workers of an earlier version call it: without keys.
+CREATE OR REPLACE FUNCTION rc.admit_many(
+    _epoch bigint[], _beside boolean[], _run_id text[], _kind text[], _thread_id text[], _user_id text[],
+    _assistant_id text[], _strategy text[], _on_disconnect text[], _portable boolean[], _metadata text[],
+    _kwargs text[], _model_name text[], _created_at text[], _created_us bigint[], _timeout_ms bigint[],
+    _idle_timeout_ms bigint[], _must_exist boolean[], _adopt boolean[], _temporary_ms bigint[], _webhook text[],
+    _now bigint[]
+) RETURNS TABLE (
+    place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
+) LANGUAGE sql AS $$
+    SELECT * FROM rc.admit_many(
+        _epoch, _beside, _run_id, _kind, _thread_id, _user_id, _assistant_id, _strategy, _on_disconnect, _portable,
+        _metadata, _kwargs, _model_name, _created_at, _created_us, _timeout_ms, _idle_timeout_ms, _must_exist, _adopt,
+        _temporary_ms, _webhook, _now, array_fill(NULL::text, ARRAY[cardinality(_run_id)]),
+        array_fill(NULL::text, ARRAY[cardinality(_run_id)]))
+$$;
 
 -- pending -> running.
 CREATE OR REPLACE FUNCTION rc.start_many(

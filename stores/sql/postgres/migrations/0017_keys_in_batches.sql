@@ -1,0 +1,3 @@
+-- Of tables nothing: `admit_many` takes idempotency keys, too.
+
+SELECT 1;
