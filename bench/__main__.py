@@ -21,6 +21,8 @@ from bench import (
     lines,
     pauses,
     postgres,
+    postgres_fleet,
+    postgres_rates,
     startup,
     throughput,
 )
@@ -41,6 +43,8 @@ BENCHES: dict[str, Bench] = {
     "pauses": pauses.run,
     "lines": lines.run,
     "deaths": deaths.run,
+    "postgres_rates": postgres_rates.run,
+    "postgres_fleet": postgres_fleet.run,
 }
 
 
