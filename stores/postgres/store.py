@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import random
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any
+from weakref import WeakValueDictionary
 
 import asyncpg
 
@@ -37,6 +39,7 @@ from stores.times import limit as limit_of
 logger = logging.getLogger(__name__)
 
 _BATCHES, _URGENT, _TICKS = 3, 2, 2
+_PAUSE = 0.02  # s, at most, until a patch that somebody was faster than is made again
 _LOOKS = 8  # how many orphans a sweep ends at once
 
 
@@ -78,6 +81,7 @@ class PostgresStore(WritesMadeAgain):
         self._admitting: dict[str, asyncio.Future[Admission]] = {}
         self._unknown: dict[str, NewRun] = {}
         self._host_gate: HostGate | None = None
+        self._patching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._open = False
 
     def _pool(self, size: int, longest: float, name: str) -> Connections:
@@ -355,8 +359,15 @@ class PostgresStore(WritesMadeAgain):
         return Orphan(one.run_id, one.thread_id, found.status, one.epoch, decided=decided)
 
     async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
-        """Merged here, because JSON is text to the server; whoever was faster is merged into."""
-        while True:
+        """Merged here, because JSON is text to the server; whoever was faster is merged into. Patches of this
+        process take turns, those of others are met again for `busy_timeout`."""
+        lock = self._patching.setdefault(thread_id, asyncio.Lock())
+        async with lock:
+            return await self._patched(thread_id, patch, user_id)
+
+    async def _patched(self, thread_id: str, patch: ThreadPatch, user_id: str | None) -> ThreadRow:
+        until = asyncio.get_running_loop().time() + self._options.busy_timeout
+        while asyncio.get_running_loop().time() < until:
             was: str | None = await self._read(threads.metadata, thread_id, user_id)
             if was is None:
                 raise ThreadNotFound(thread_id)
@@ -374,6 +385,8 @@ class PostgresStore(WritesMadeAgain):
                 raise ThreadNotFound(thread_id)
             if found is not None:
                 return found
+            await asyncio.sleep(random.uniform(0, _PAUSE))
+        raise StoreUnavailable(f"others patch thread {thread_id!r} all the time")
 
     # -- beside the calls
 

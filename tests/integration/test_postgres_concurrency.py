@@ -11,9 +11,12 @@ from typing import Any
 
 import pytest
 
-from stores.errors import ConflictError, EpochDead, ParentEnded, StaleFence
+from stores.catalogue import NewThread, ThreadPatch
+from stores.errors import ConflictError, EpochDead, ParentEnded, StaleFence, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.rows import Outcome, Ownership
+from stores.sql.postgres import threads
+from stores.sql.postgres.calls import Call, Query, scalar
 from stores.states import CancelAction, Cause, RunStatus
 from tests.support.builders import SUCCESS, admitted, buried, cancel, new_worker, sql_of
 from tests.support.postgres import Database
@@ -264,3 +267,49 @@ async def test_a_buried_worker_is_refused_from_that_moment_on(
             assert row is not None
             assert finish.lost == row.open
             assert row.settled_at is None or row.settled_at <= fenced
+
+
+async def test_patches_of_one_thread_at_once_are_each_made_once(
+    opened: Callable[[int], Awaitable[Stores]],
+) -> None:
+    """Read, written and read again: three calls each."""
+    (store,) = await opened(1)
+    await store.create_thread(NewThread("t"))
+    before = store._waiting.calls
+    patches = (store.patch_thread("t", ThreadPatch({f"k{n}": n}), user_id=None) for n in range(50))
+    await asyncio.gather(*patches)
+    assert store._waiting.calls - before == 150
+    thread = await store.thread("t")
+    assert thread is not None
+    assert thread.metadata == {f"k{n}": n for n in range(50)}
+
+
+async def test_patches_of_several_processes_are_all_merged(
+    opened: Callable[[int], Awaitable[Stores]],
+) -> None:
+    stores = await opened(3)
+    await stores[0].create_thread(NewThread("t"))
+    await asyncio.gather(
+        *(
+            store.patch_thread("t", ThreadPatch({f"{at} {n}": n}), user_id=None)
+            for at, store in enumerate(stores)
+            for n in range(10)
+        )
+    )
+    thread = await stores[0].thread("t")
+    assert thread is not None
+    assert len(thread.metadata) == 30
+
+
+async def test_patch_gives_up_where_others_are_always_faster(
+    opened: Callable[..., Awaitable[Stores]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (store,) = await opened(1, busy_timeout=0.5)
+    await store.create_thread(NewThread("t"))
+
+    def stale(*_: object) -> Call:
+        return Call(Query("SELECT '{\"old\": 1}'"), (), scalar)
+
+    monkeypatch.setattr(threads, "metadata", stale)
+    with pytest.raises(StoreUnavailable, match="all the time"):
+        await store.patch_thread("t", ThreadPatch({"a": 1}), user_id=None)
