@@ -28,6 +28,7 @@ from stores.postgres.hosts import Hosts
 from stores.postgres.migrating import migrate
 from stores.postgres.options import Options
 from stores.postgres.repeated import WritesMadeAgain
+from stores.postgres.sweeping import end_all
 from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick, WorkerRow
 from stores.sql.postgres import decisions, inspection, schema, threads, workers
 from stores.sql.postgres.calls import Call, Function
@@ -40,7 +41,6 @@ logger = logging.getLogger(__name__)
 
 _BATCHES, _URGENT, _TICKS = 3, 2, 2
 _PAUSE = 0.02  # s, at most, until a patch that somebody was faster than is made again
-_LOOKS = 8  # how many orphans a sweep ends at once
 
 
 class PostgresStore(WritesMadeAgain):
@@ -317,38 +317,11 @@ class PostgresStore(WritesMadeAgain):
         return orphans + [orphan for orphan in ended if orphan.run_id not in known]
 
     async def _end_all(self, found: list[workers.Orphaned], by: int | None, error: str) -> list[Orphan]:
-        """Several at once, but for those that another run has started. They come after it, one by one: it may
-        take them along, and then they have been ended by this call as well. What somebody has locked is left
-        to the next sweep. Where the store goes away meanwhile, what was ended is told all the same."""
-        room, epochs = asyncio.Semaphore(_LOOKS), {one.run_id: one.epoch for one in found}
-        orphans: dict[str, Orphan] = {}
-        taken = set[str]()
+        async def end(one: workers.Orphaned) -> Orphan | None:
+            orphan = await self._briefly(workers.end_orphan(one, by, error, now=self._now()))
+            return await self._ended(one) if orphan is workers.PERHAPS else orphan
 
-        async def end(one: workers.Orphaned) -> None:
-            call = workers.end_orphan(one, by, error, now=self._now())
-            async with room:
-                orphan: Any = await self._briefly(call)
-            if orphan is workers.PERHAPS:
-                orphan = await self._ended(one)
-            family = () if orphan is None else orphan.children
-            taken.update(child.run_id for child in family)
-            for child in family:
-                if child.settled and child.run_id in epochs:
-                    epoch = epochs[child.run_id]
-                    orphans[child.run_id] = Orphan(child.run_id, child.thread_id, child.status, epoch)
-            if orphan is not None:
-                orphans[one.run_id] = replace(orphan, decided=orphan.decided and one.run_id not in taken)
-
-        parents = (end(one) for one in found if not one.child)
-        answers = await asyncio.gather(*parents, return_exceptions=True)
-        faults = [fault for fault in answers if fault is not None]
-        for one in found:
-            if one.child and one.run_id not in orphans:
-                try:
-                    await end(one)
-                except StoreUnavailable as fault:
-                    faults.append(fault)
-        return _told(list(orphans.values()), faults)
+        return await end_all(found, end)
 
     async def _ended(self, one: workers.Orphaned) -> Orphan | None:
         """As its row says; who has ended it is not known, and to report it twice does no harm."""
@@ -409,19 +382,6 @@ class PostgresStore(WritesMadeAgain):
         """Look the schema over; the store need not be open. See `stores.inspection`."""
         async with self.connection() as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())
-
-
-def _told(orphans: list[Orphan], faults: list[BaseException]) -> list[Orphan]:
-    """Those that were ended. Raises where none was, for a reason that is not one row's."""
-    locked = [fault for fault in faults if isinstance(fault, RowLocked)]
-    others = [fault for fault in faults if not isinstance(fault, RowLocked)]
-    if others and not orphans:
-        raise others[0]
-    if locked:
-        logger.warning("%d runs of dead workers are locked by others: next time. %s", len(locked), locked[0])
-    for fault in others[:1]:
-        logger.warning("%d runs of dead workers are left to the next sweep: %s", len(others), fault)
-    return orphans
 
 
 def _heard(answer: asyncio.Future[Any]) -> None:

@@ -108,7 +108,7 @@ ASKED: dict[str, tuple[Call, int]] = {
     "sweep: strays": (workers.settle_strays(now=None), 1),
     "sweep: adopted before": (workers.adopted_before(EPOCH), 1),
     "sweep: peers": (workers.workers(None, alive_only=True, counted=False), 1),
-    "beat": (workers.beat(EPOCH, now=None), 1),
+    "beat": (workers.beat(EPOCH, f"w{EPOCH}", now=None), 1),
     "cancel of a running run": (_decide(RUN), 1),
     "cancel of a waiting run": (_decide(WAITING), 1),
     "admission": (_admit(new_run("new")), 1),

@@ -39,6 +39,10 @@ class Scene(NamedTuple):
     me: int
     database: Database
 
+    @property
+    def url(self) -> str:
+        return self.database.as_role(self.store.schema)
+
     @asynccontextmanager
     async def locked(self, table: str, column: str, *ids: Any) -> AsyncGenerator[None]:
         """Rows that a stranger holds for the time of the block."""
@@ -211,7 +215,7 @@ async def test_sweep_ends_and_tells_of_all_that_nobody_has_locked(scene: Scene, 
 
 async def test_new_worker_admits_although_a_dead_workers_thread_is_locked(scene: Scene) -> None:
     await dead_with_runs(scene, "held")
-    url, schema = scene.store._address.arguments()["dsn"], scene.store.schema
+    url, schema = scene.url, scene.store.schema
     async with (
         open_coordinator(url, postgres_schema=schema) as manager,
         scene.locked("threads", "thread_id", "held"),
@@ -221,7 +225,7 @@ async def test_new_worker_admits_although_a_dead_workers_thread_is_locked(scene:
 
 
 async def test_peer_whose_row_is_locked_keeps_no_other_from_being_buried(scene: Scene) -> None:
-    url, schema = scene.store._address.arguments()["dsn"], scene.store.schema
+    url, schema = scene.url, scene.store.schema
     first, second = [await scene.store.register(new_worker(ttl_ms=1)) for _ in range(2)]
     async with (
         open_coordinator(url, postgres_schema=schema, sweep=0.2) as manager,

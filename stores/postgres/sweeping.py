@@ -1,0 +1,62 @@
+"""The runs that a sweep found are ended, each in a transaction of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+
+from stores.errors import RowLocked, StoreUnavailable
+from stores.rows import Orphan
+from stores.sql.postgres.workers import Orphaned
+
+logger = logging.getLogger(__name__)
+
+_LOOKS = 8  # how many are ended at once
+
+
+async def end_all(found: list[Orphaned], end: Callable[[Orphaned], Awaitable[Orphan | None]]) -> list[Orphan]:
+    """Several at once, but for those that another run has started. They come after it, one by one: it may
+    take them along, and then they have been ended by this call as well. What somebody has locked is left to
+    the next sweep. Where the store goes away meanwhile, what was ended is told all the same.
+    """
+    room, epochs = asyncio.Semaphore(_LOOKS), {one.run_id: one.epoch for one in found}
+    orphans: dict[str, Orphan] = {}
+    taken = set[str]()
+
+    async def end_one(one: Orphaned) -> None:
+        async with room:
+            orphan = await end(one)
+        family = () if orphan is None else orphan.children
+        taken.update(child.run_id for child in family)
+        for child in family:
+            if child.settled and child.run_id in epochs:
+                epoch = epochs[child.run_id]
+                orphans[child.run_id] = Orphan(child.run_id, child.thread_id, child.status, epoch)
+        if orphan is not None:
+            orphans[one.run_id] = replace(orphan, decided=orphan.decided and one.run_id not in taken)
+
+    parents = (end_one(one) for one in found if not one.child)
+    answers = await asyncio.gather(*parents, return_exceptions=True)
+    faults = [fault for fault in answers if fault is not None]
+    for one in found:
+        if one.child and one.run_id not in orphans:
+            try:
+                await end_one(one)
+            except StoreUnavailable as fault:
+                faults.append(fault)
+    return _told(list(orphans.values()), faults)
+
+
+def _told(orphans: list[Orphan], faults: list[BaseException]) -> list[Orphan]:
+    """Those that were ended. Raises where none was, for a reason that is not one row's."""
+    locked = [fault for fault in faults if isinstance(fault, RowLocked)]
+    others = [fault for fault in faults if not isinstance(fault, RowLocked)]
+    if others and not orphans:
+        raise others[0]
+    if locked:
+        logger.warning("%d runs of dead workers are locked by others: next time. %s", len(locked), locked[0])
+    for fault in others[:1]:
+        logger.warning("%d runs of dead workers are left to the next sweep: %s", len(others), fault)
+    return orphans
