@@ -141,7 +141,7 @@ class Database:
         return self.cx.execute("SELECT 1 FROM runs WHERE settled_at IS NULL LIMIT 1").fetchone() is not None
 
     def workers(self) -> list[WorkerRow]:
-        return workers.workers(self.cx, self.clock(), alive_only=True)
+        return workers.workers(self.cx, self.clock(), alive_only=True, counted=False)
 
     def bury(self, peer: WorkerRow) -> bool:
         return self.call("bury", peer, by=0, proven=True)
