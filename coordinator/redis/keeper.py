@@ -137,6 +137,7 @@ class Keeper:
             self.wire = None
             await wire.aclose()
             self._current = None
+            await asyncio.wait([checks])  # cancelled, and perhaps in the middle of a question to sentinels
         lived = loop.time() - born
         if lived < _STABLE_AFTER:
             self._open_circuit(wire.why)
