@@ -36,8 +36,17 @@ class WritesMadeAgain(SQLTransactions):
         buried: bool | None = await self._made(call)
         if buried is not None:
             return buried
+        return await self._is_buried(peer.epoch, by)
+
+    async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
+        call = workers.declare_dead(epoch, by, actor, now=self._now())
+        call.again = lambda rows: scalar(rows) or None
+        declared: bool | None = await self._made(call)
+        return await self._is_buried(epoch, by) if declared is None else declared
+
+    async def _is_buried(self, epoch: int, by: int) -> bool:
         everyone = await self.workers(alive_only=False)
-        return any((row.epoch, row.fenced_by, row.state) == (peer.epoch, by, _DEAD) for row in everyone)
+        return any((row.epoch, row.fenced_by, row.state) == (epoch, by, _DEAD) for row in everyone)
 
     async def create_thread(self, new: NewThread) -> ThreadRow:
         call = threads.create_thread(new, now=self._now())

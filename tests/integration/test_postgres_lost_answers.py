@@ -320,6 +320,18 @@ async def bury(s: Stage) -> Act:
 
 
 @scenario
+async def declare_dead(s: Stage) -> Act:
+    peer = await s.peer()
+
+    async def act() -> Any:
+        return await s.store.declare_dead(peer, by=s.epoch, actor="ops"), (
+            await worker_row(s.store, peer)
+        ).state
+
+    return act
+
+
+@scenario
 async def sweep(s: Stage) -> Act:
     peer = await s.peer()
     own = await running(s.store, peer, s.thread)
