@@ -140,13 +140,15 @@ class AdmissionStore(Protocol):
         With a delay it does all that now, and neither takes the thread nor joins the line before its time
         has come by the store's clock; until then it is in flight, and in nobody's way but `reject`'s.
 
-        Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead; of the parent
-        that it names RunNotFound (also where that is another user's), ParentEnded.
+        Raises ConflictError (also where the id is that of a deleted run whose webhook is kept),
+        IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, CronFired; of the parent that it names
+        RunNotFound (also where that is another user's), ParentEnded.
         """
         ...
 
     async def insert(self, run: NewRun, *, epoch: int) -> Admission:
-        """A pending run of mine without the one-run-per-thread rule (imports, repairs)."""
+        """A pending run of mine without the one-run-per-thread rule (imports, repairs). Raises what `admit`
+        raises, but for QueueFull, RunNotFound and ParentEnded: limits and its parent are not looked at."""
         ...
 
     async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:

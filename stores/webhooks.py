@@ -23,15 +23,20 @@ class ClaimedWebhook(NamedTuple):
     run: dict[str, Json]
 
 
-class WebhookReport(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class WebhookReport:
     """How an attempt ended. Not delivered: again in `retry_in` us, or never (None). `postponed`: it was none,
-    and is not counted."""
+    and is not counted; it comes again. Raises ValueError where it is postponed for ever, or delivered."""
 
     delivered: bool
     status_code: int | None = None
     error: str | None = None
     retry_in: int | None = None
     postponed: bool = False
+
+    def __post_init__(self) -> None:
+        if self.postponed and (self.delivered or self.retry_in is None):
+            raise ValueError("a webhook is postponed by a time (retry_in), and has not been delivered")
 
     @property
     def state(self) -> WebhookState:

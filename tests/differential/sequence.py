@@ -163,7 +163,7 @@ class Sequence:
         self._admitted(run, epoch, await self._engines.call("admit", run, epoch=epoch, limits=limits))
 
     async def insert(self) -> None:
-        run, epoch = replace(self._new_run(), delay_ms=None), self._epoch()
+        run, epoch = replace(self._new_run(), delay_ms=None, firing=self._firing()), self._epoch()
         self._admitted(run, epoch, await self._engines.call("insert", run, epoch=epoch))
 
     async def claim(self) -> None:

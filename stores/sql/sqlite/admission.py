@@ -99,12 +99,15 @@ def queue_due(cx: sqlite3.Connection, thread_id: str, now: int) -> None:
 
 def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admission:
     """Record a pending run of this worker without the one-run-per-thread rule, for whatever user:
-    who may use a thread is `admit`'s rule.
+    who may use a thread is `admit`'s rule. Raises ConflictError, IdempotencyConflict, ThreadNotFound,
+    EpochDead, CronFired.
 
     It takes the thread where the thread is idle; otherwise it lives beside the slot (fence 0).
     """
     if (existing := _already_there(cx, run, epoch, anybody=True)) is not None:
         return existing
+    if run.firing is not None:
+        crons.check_due(cx, run.firing, now)
     busy = cx.execute(
         f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT}"
         " AND (not_before IS NULL OR not_before <= ?) LIMIT 1",
@@ -186,11 +189,12 @@ def _already_there(
 
     A draining worker may still claim, but not admit.
     """
-    live, there, owner, known = cx.execute(
+    live, there, owner, known, left = cx.execute(
         "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = :epoch AND state = 'live'),"
         " EXISTS (SELECT 1 FROM threads WHERE thread_id = :thread),"
         " (SELECT user_id FROM threads WHERE thread_id = :thread),"
-        " EXISTS (SELECT 1 FROM runs WHERE run_id = :run)",
+        " EXISTS (SELECT 1 FROM runs WHERE run_id = :run),"
+        " EXISTS (SELECT 1 FROM webhooks WHERE run_id = :run)",
         {"epoch": epoch, "thread": run.thread_id, "run": run.run_id},
     ).fetchone()
     if not live:
@@ -208,6 +212,8 @@ def _already_there(
         found = run_row(row)
         if (found.thread_id, found.user_id) != (run.thread_id, run.user_id):
             raise ConflictError(run.thread_id)
+    elif left:  # the run is deleted, and its webhook is not: its id is still that run's
+        raise ConflictError(run.thread_id)
     elif run.idempotency_key is not None:
         found = _same_key(cx, run)
     if found is None:

@@ -217,6 +217,8 @@ class Crons(StoreCase):
         firing = Firing(cron.cron_id, at - (change == "other moment"), at + MINUTE)
         with pytest.raises(CronFired):
             await store.admit(new_run(firing=firing), epoch=me, limits=Limits())
+        with pytest.raises(CronFired):
+            await store.insert(new_run(firing=firing), epoch=me)
         assert not await crons.skip_cron(firing, error=None)
         assert await store.runs() == []
 

@@ -219,6 +219,33 @@ class Webhooks(StoreCase):
         (claimed,) = await claim()
         assert (claimed.run_id, claimed.run["values"]) == (own.run_id, 1)
 
+    @pytest.mark.parametrize("webhook", [None, URL])
+    @pytest.mark.parametrize("thread_id", ["t", "other"])
+    async def test_the_id_of_a_run_stays_used_until_its_webhook_is_pruned(
+        self,
+        *,
+        store: CoordinationStore,
+        me: int,
+        claim: Any,
+        hooks: WebhookStore,
+        thread_id: str,
+        webhook: Any,
+    ) -> None:
+        assert isinstance(store, PruningStore)
+        own = await running(store, me, "t", webhook=URL)
+        await store.finish(own, SUCCESS)
+        await store.delete_thread(await holding(store, me, "t", kind="op"))
+        run = new_run(thread_id, run_id=own.run_id, webhook=webhook)
+        for _ in ("due", "delivered"):
+            with pytest.raises(ConflictError):
+                await store.admit(run, epoch=me, limits=Limits())
+            with pytest.raises(ConflictError):
+                await store.insert(run, epoch=me)
+            for claimed in await claim():
+                await hooks.report_webhook(own.run_id, attempt=claimed.attempt, report=DELIVERED)
+        await store.prune(Retention(webhooks=0), limit=10, cursor=PruneCursor("webhooks"))
+        assert (await store.admit(run, epoch=me, limits=Limits())).holds
+
     async def test_a_run_that_is_deleted_in_flight_tells_nobody(
         self, store: CoordinationStore, hooks: WebhookStore, me: int
     ) -> None:

@@ -236,6 +236,25 @@ class Workers(StoreCase):
         assert [orphan.run_id for orphan in await store.sweep(by=me, error="gone")] == [second]
         assert (await row_of(store, first)).settled
 
+    @pytest.mark.parametrize("retires", [True, False])
+    async def test_a_child_beside_the_slot_is_reported_with_its_parent_when_their_worker_ends(
+        self, *, store: CoordinationStore, me: int, peer: int, retires: bool
+    ) -> None:
+        await holding(store, me, "busy")
+        parent = await running(store, peer)
+        child = await store.insert(new_run("busy", parent_run_id=parent.run_id), epoch=peer)
+        if retires:
+            orphans = await store.retire(peer)
+        else:
+            await buried(store, peer, by=me)
+            orphans = await store.sweep(by=me, error="gone")
+        assert [(orphan.run_id, orphan.status, orphan.decided) for orphan in orphans] == [
+            (parent.run_id, RunStatus.error, False),
+            (child.run_id, RunStatus.interrupted, False),
+        ]
+        row = await row_of(store, child.run_id)
+        assert (row.cancel_cause, row.settled) == (Cause.parent, True)
+
     async def test_a_tick_reads_what_was_decided_what_waits_and_what_is_free(
         self, store: CoordinationStore, me: int, peer: int
     ) -> None:

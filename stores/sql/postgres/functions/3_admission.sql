@@ -107,7 +107,7 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- `said` is null where the run is new.
+-- `said` is null where the run is new. A run that is deleted and whose webhook is not has its id still.
 CREATE OR REPLACE FUNCTION rc.asked_before(
     _run_id text, _thread_id text, _user_id text, _key text, _request_hash text,
     OUT said text, OUT about text, OUT more json
@@ -116,8 +116,13 @@ CREATE OR REPLACE FUNCTION rc.asked_before(
 DECLARE
     v_found rc.runs;
 BEGIN
-    IF _key IS NULL AND NOT EXISTS (SELECT FROM rc.runs WHERE run_id = _run_id) THEN
-        RETURN;
+    IF NOT EXISTS (SELECT FROM rc.runs WHERE run_id = _run_id) THEN
+        IF EXISTS (SELECT FROM rc.webhooks WHERE run_id = _run_id) THEN
+            said := 'conflict';
+            RETURN;
+        ELSIF _key IS NULL THEN
+            RETURN;
+        END IF;
     END IF;
     SELECT * INTO v_found FROM rc.runs WHERE run_id = _run_id;
     IF FOUND THEN

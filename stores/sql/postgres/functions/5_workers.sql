@@ -208,7 +208,7 @@ $$;
 -- End one of the runs that `orphaned` found, if it is still one and owned by whom it was owned; a half-done
 -- rollback is adopted by `_by` with a new fence, at most `_attempts` times. `_legible`: its rollback_ref can
 -- be read. `said`: 'ended', 'adopted'; null = somebody else was faster, or there is nobody to adopt it.
--- `children`: see `end_children`. Where it would have to wait for a lock it is an error soon, and the run comes up again
+-- `children`: see `end_children`. One beside the slot may have been decided since, with its parent. Where it would have to wait for a lock it is an error soon, and the run comes up again
 -- in the next sweep.
 CREATE OR REPLACE FUNCTION rc.end_orphan(
     _run_id text, _thread_id text, _epoch bigint, _by bigint, _error text, _legible boolean, _attempts bigint,
@@ -227,7 +227,7 @@ BEGIN
         _by := NULL;  -- a zombie adopts nothing
     END IF;
     SELECT * INTO v_run FROM rc.runs r
-        WHERE run_id = _run_id AND (holds_thread OR r.status IN ('pending', 'running'))
+        WHERE run_id = _run_id AND (holds_thread OR settled_at IS NULL)
           AND COALESCE(owner_epoch, home_epoch) IS NOT DISTINCT FROM _epoch FOR UPDATE;
     IF NOT FOUND THEN
         RETURN;

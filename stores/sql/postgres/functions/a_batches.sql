@@ -57,6 +57,7 @@ BEGIN
         SELECT asked.*, t.user_id AS owner, asked.thread_id = ANY (v_made) AS fresh,
                row_number() OVER (PARTITION BY asked.thread_id ORDER BY asked.place) AS nth,
                EXISTS (SELECT FROM rc.runs r WHERE r.run_id = asked.run_id)
+               OR EXISTS (SELECT FROM rc.webhooks w WHERE w.run_id = asked.run_id)
                OR key IS NOT NULL AND (
                    key <> ALL (v_keys) OR asked.place > array_position(_key, key)
                    OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = key)) AS known
