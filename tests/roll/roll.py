@@ -99,19 +99,26 @@ class Roll:
         return question
 
     async def _restarted(self) -> None:
-        """Where no migration came with the new version; else it is refused with what to do."""
+        """Where no migration came with the new version; else it is refused with what to do. It is known
+        before it is asked which of the two is right."""
+        then, now = (_newest_migration(where, self.kind) for where in (self.old_packages, ROOT))
         try:
             async with self.of("old-again") as again:
                 equal(await again.do("return list((await m.health()).why_not)"), [])
         except Asked as refused:
-            if refused.kind != "Gone" or not _has_later_migrations(self.old_packages, self.kind):
+            if now == then or not _is_refusal(refused, found=now, knows=then):
                 raise
 
 
-def _has_later_migrations(old: Path, kind: str) -> bool:
+def _newest_migration(where: Path, kind: str) -> int:
     folder = f"stores/sql/{'postgres' if kind == 'postgres' else 'sqlite'}/migrations"
-    then, now = (len(list((where / folder).glob("*.sql"))) for where in (old, ROOT))
-    return now > then
+    return max(int(path.name.partition("_")[0]) for path in (where / folder).glob("*.sql"))
+
+
+def _is_refusal(refused: Asked, *, found: int, knows: int) -> bool:
+    """Of a program that is older than the schema: both versions, and that it is to be upgraded."""
+    words = (f"version {found}", f"knows {knows}", "upgrade run-coordinator")
+    return refused.kind in {"StoreRefused", "SchemaTooNew"} and all(word in refused.text for word in words)
 
 
 async def _history(new: Worker, run: str) -> None:

@@ -4,7 +4,7 @@
 
 Each line on stdin is {"id", "code", "values"}: the body of an async function with `m` (the manager), helpers
 of this module and the values by name. Each line on stdout is {"id", "answer"} or {"id", "error", "text"}.
-Only what is in both versions may be used here.
+A store that refuses the worker is the error with id 0. Only what is in both versions may be used here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 from coordinator import RunContext, Settings, open_coordinator
 from coordinator.gateway import GatewaySettings, create_gateway
 from stores.crons import CronRow
+from stores.errors import StoreRefused
 
 SETUP = json.loads(sys.argv[1])
 LABEL: str = SETUP["label"]
@@ -100,7 +101,11 @@ async def answer(helpers: Helpers, line: str) -> None:
         said = {"answer": await names["asked"]()}
     except Exception as error:  # noqa: BLE001 - it is the parent's to judge
         said = {"error": type(error).__name__, "text": str(error)}
-    sys.stdout.write(json.dumps({"id": asked["id"], **said}, default=str) + "\n")
+    say({"id": asked["id"], **said})
+
+
+def say(line: dict[str, Any]) -> None:
+    sys.stdout.write(json.dumps(line, default=str) + "\n")
     sys.stdout.flush()
 
 
@@ -115,8 +120,7 @@ async def main() -> None:
         create_gateway(manager, settings=gateway).running(),
     ):
         helpers, tasks = Helpers(manager), set[asyncio.Task[None]]()
-        sys.stdout.write(json.dumps({"id": 0, "answer": manager.epoch}) + "\n")
-        sys.stdout.flush()
+        say({"id": 0, "answer": manager.epoch})
         while line := await reader.readline():
             task = asyncio.create_task(answer(helpers, line.decode()))
             tasks.add(task)
@@ -124,4 +128,8 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    try:
+        asyncio.run(main())
+    except StoreRefused as refused:
+        say({"id": 0, "error": type(refused).__name__, "text": str(refused)})
+        sys.exit(1)
