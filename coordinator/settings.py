@@ -87,7 +87,9 @@ class Settings(BaseSettings):
         default=10.0, gt=0, description="A task that ignores its cancel is settled by force"
     )
     restore_timeout: float = Field(
-        default=30.0, gt=0, description="How long an attempt of a rollback may take; there are three"
+        default=30.0,
+        gt=0,
+        description="How long an attempt of a rollback may take (there are three), and forgetting its data",
     )
     threads: int = Field(
         default=64, ge=1, le=10_000, description="How many thread jobs of runs are at work at once"

@@ -105,7 +105,8 @@ class ThreadStates(Protocol):
         ...
 
     async def forget(self, run_ids: Sequence[str]) -> None:
-        """Settled for good: undo data may go."""
+        """Settled for good: undo data may go. Best effort: what raises, or takes longer than the setting
+        `restore_timeout`, leaves it behind."""
         ...
 
     async def copy(self, source: str, target: str, run_id: str, fence: int) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
 
 from coordinator.assistants.ports import ThreadStates
 from coordinator.assistants.values import StoredValues
@@ -11,10 +12,12 @@ from coordinator.schemas import Json
 from stores.rows import Ownership
 from stores.tasks import begin_soon
 
+T = TypeVar("T")
+
 
 class Undo:
     """Every thread has values in our store. An assistant with states of its own may have saved there what is
-    to be seen of them, and that is undone as well. An attempt of theirs has `within` s."""
+    to be seen of them, and that is undone as well. Each call of theirs has `within` s."""
 
     def __init__(
         self, values: StoredValues, states_of: Callable[[Json], ThreadStates], *, within: float
@@ -26,12 +29,20 @@ class Undo:
         this process does not know that, TimeoutError where it takes too long."""
         known = states or self._states_of(ref)
         restored = await self._values.restore(own.thread_id, own.run_id, ref, own.fence)
-        return restored if known is self._values else await self._bounded(known, own, ref)
+        if known is self._values:
+            return restored
+        # What it still writes when its time is over is refused by the fence of the next attempt.
+        return await self._bounded(
+            known.restore(own.thread_id, own.run_id, ref, own.fence), "restoring its state"
+        )
 
-    async def _bounded(self, states: ThreadStates, own: Ownership, ref: Json) -> Json:
-        """It may take no notice of its cancel. What it still writes is refused by the fence of the next
-        attempt."""
-        work = begin_soon(states.restore(own.thread_id, own.run_id, ref, own.fence))
+    async def forget(self, run_id: str, states: ThreadStates) -> None:
+        """As `ThreadStates.forget`. Raises TimeoutError where it takes too long."""
+        await self._bounded(states.forget((run_id,)), "forgetting its undo data")
+
+    async def _bounded(self, call: Coroutine[Any, Any, T], what: str) -> T:
+        """It may take no notice of its cancel."""
+        work = begin_soon(call)
         try:
             await asyncio.wait((work,), timeout=self._within)
         finally:
@@ -39,11 +50,11 @@ class Undo:
                 work.cancel()
                 work.add_done_callback(_seen)
         if not work.done():
-            raise TimeoutError(f"restoring its state took longer than {self._within:g} s")
+            raise TimeoutError(f"{what} took longer than {self._within:g} s")
         return work.result()
 
 
-def _seen(work: asyncio.Task[Json]) -> None:
+def _seen(work: asyncio.Task[Any]) -> None:
     """Retrieve the exception, so that asyncio does not log that nobody did."""
     if not work.cancelled():
         work.exception()

@@ -188,8 +188,8 @@ class Settlement:
         entry.result = Result(end.result if status is end.status else None)
         error = finish.decision.error if finish.decision is not None else end.error
         self.settled(entry, status, error)
-        await self._forget(entry)
         await self._line.pass_on(entry.record.thread_id, finish.next_home)
+        await self._forget(entry)
 
     async def _leave_line(self, entry: Entry) -> None:
         """Its task was over before its turn came. It may have been given the thread just now; or it was
@@ -318,7 +318,7 @@ class Settlement:
         if entry.states is None:
             return
         try:
-            await entry.states.forget((entry.record.run_id,))
+            await self._undoing.forget(entry.record.run_id, entry.states)
         except Exception:
             logger.warning("Undo data of run %r was left behind", entry.record.run_id, exc_info=True)
 

@@ -22,6 +22,7 @@ from coordinator.assistants.function import FunctionAssistant
 from tests.support.agents import quick
 from tests.support.held import Held, hold_calls
 from tests.support.teams import QUICK
+from tests.support.waiting import wait_until
 
 SOON = 8.0
 """s. Much longer than it takes, also on a busy machine; none of these calls came back at all before."""
@@ -80,7 +81,8 @@ class Stuck:
 
     kind = "stuck"
 
-    def __init__(self, times: int) -> None:
+    def __init__(self, times: int, *, forgets: bool = False) -> None:
+        self.forgets = forgets
         self.times, self.attempts = times, list[int]()
         self.released = asyncio.Event()
 
@@ -97,7 +99,14 @@ class Stuck:
         return None
 
     def close(self, thread_id: str, fence: int) -> None: ...
-    async def forget(self, run_ids: Any) -> None: ...
+    async def forget(self, run_ids: Any) -> None:
+        """As `restore`, whatever `times` is: until it is released."""
+        while self.forgets and not self.released.is_set():
+            try:
+                await self.released.wait()
+            except asyncio.CancelledError:
+                continue
+
     async def copy(self, *args: Any) -> None: ...
     async def delete(self, *args: Any) -> None: ...
 
@@ -131,3 +140,26 @@ async def test_a_rollback_that_hangs_is_tried_again_with_a_new_fence_and_given_u
         assert states.attempts == sorted(set(states.attempts)), "each has a fence of its own"
         assert ("Rollback failed" in (row.error or "")) is (times == 100)
         states.released.set()
+
+
+async def test_undo_data_that_cannot_be_forgotten_keeps_no_queue_waiting_and_is_given_up(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    states: Any = Stuck(0, forgets=True)
+    assistant = FunctionAssistant(quick, states, name="quick")
+    without_ticks: Any = {**QUICK, "tick": 60.0, "short_tick": 60.0}
+    settings = Settings(store=f"sqlite:///{tmp_path / 'runs.db'}", restore_timeout=0.1, **without_ticks)
+    async with (
+        asyncio.timeout(20),
+        open_coordinator(settings=settings, assistants={"quick": assistant}) as it,
+    ):
+        try:
+            runs = [await it.create_or_reject("t", "quick", multitask_strategy="enqueue") for _ in range(3)]
+            for run in runs:
+                it.launch(run)
+            for run in runs:
+                await it.wait(run.run_id)
+            given_up = lambda: caplog.text.count("was left behind") == len(runs)  # noqa: E731
+            await wait_until(given_up, description="each call to forget is over")
+        finally:
+            states.released.set()
