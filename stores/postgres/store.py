@@ -40,6 +40,8 @@ from stores.times import limit as limit_of
 logger = logging.getLogger(__name__)
 
 _BATCHES, _URGENT, _TICKS = 3, 2, 2
+_DECIDING = 2
+"""Cancels may wait for locked rows on one connection in so many."""
 _PAUSE = 0.02  # s, at most, until a patch that somebody was faster than is made again
 
 
@@ -77,6 +79,7 @@ class PostgresStore(WritesMadeAgain):
         self._ticks = self._pool(_TICKS, busy, "for ticks")
         self._pools = (self._waiting, self._batches, self._urgent, self._ticks)
         self._lanes: dict[Function, Lane] = {}
+        self._deciding = asyncio.Semaphore(max(1, self._options.connections // _DECIDING))
         self._calls = set[asyncio.Task[Any]]()
         self._admitting: dict[str, asyncio.Future[Admission]] = {}
         self._unknown: dict[str, NewRun] = {}
@@ -216,7 +219,21 @@ class PostgresStore(WritesMadeAgain):
         try:
             return await self._urgent.run(decisions.briefly(call), again=AGAIN - {Kind.lock})
         except RowLocked:
+            if not await self._may_wait_to_decide():
+                raise
+        try:
             return await self._waiting.run(call)
+        finally:
+            self._deciding.release()
+
+    async def _may_wait_to_decide(self) -> bool:
+        """Cancels that wait for rows have a part of the connections, in their order: whoever holds many rows
+        keeps nothing else from them. False = others have waited there for `busy_timeout`."""
+        try:
+            async with asyncio.timeout(self._options.busy_timeout):
+                return await self._deciding.acquire()
+        except TimeoutError:
+            return False
 
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         return await self._waiting.run(query(*args, **kwargs))

@@ -245,13 +245,14 @@ async def test_peer_whose_row_is_locked_keeps_no_other_from_being_buried(scene: 
 
 
 async def test_cancels_of_locked_runs_keep_nobody_else_waiting(scene: Scene) -> None:
-    """More of them than there are connections for cancels."""
+    """More of them than there are connections, for cancels and for whatever may have to wait."""
     store, me = scene.store, scene.me
-    locked = [await running(store, me, f"locked {number}") for number in range(6)]
+    locked = [await running(store, me, f"locked {number}") for number in range(24)]
     runs = [await running(store, me, f"free {number}") for number in range(3)]
     child = await admitted(store, me, "child", parent_run_id=runs[2].run_id)
     ids = [own.run_id for own in locked]
     async with scene.stuck("runs", "run_id", ids, [cancel(store, run_id) for run_id in ids]) as stuck:
+        await wait_until(lambda: not store._urgent._under_way, description="each has met its lock")
         async with asyncio.timeout(SOON):
             assert (await cancel(store, runs[0].run_id)).won
             assert runs[0].run_id in (await store.tick(me)).cancelled
