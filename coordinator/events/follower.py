@@ -220,8 +220,7 @@ class Follower:
         if not proven and cursor.complete and not never_seen and self._may_come(settled, page):
             await wakeup.wait(_PAUSE)
             return
-        expired = no_log and time.time() - settled.at > self._readers.settings.event_log_ttl
-        if not proven and (page is None or expired or (no_log and not never_seen)):
+        if not proven and (page is None or no_log):  # what the log took, if anything, is not to be had
             self._told.append(cursor.gap(None))
         complete = proven and cursor.complete
         self._told.append(

@@ -208,6 +208,20 @@ async def test_health_says_why_event_logs_take_nothing_and_the_owner_tells_the_g
         assert not told[1].complete
 
 
+async def test_followers_elsewhere_are_told_of_a_gap_where_the_log_took_no_event(
+    own_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    async with team_of(2, tmp_path, redis=allow(own_valkey, less="xadd")) as (owner, other):
+        run, agent = await running(owner, "t")
+        following = asyncio.create_task(all_of(other.follow(run.run_id)))
+        await agent.ctx.emit("custom", 1)
+        agent.may_end.set()
+        for told in (await following, await all_of(other.follow(run.run_id))):
+            assert told[0] == Gap(None, None)
+            assert isinstance(told[1], End)
+            assert not told[1].complete
+
+
 async def test_health_says_why_hints_do_not_travel(own_valkey: ValkeyServer, tmp_path: Path) -> None:
     async with team_of(1, tmp_path, redis=allow(own_valkey)) as (manager,):
         allow(own_valkey, less="publish")
