@@ -27,13 +27,16 @@ class WritesMadeAgain(SQLTransactions):
     async def _made(self, call: Call, *, urgent: bool = False) -> Any:
         raise NotImplementedError
 
+    async def _briefly(self, call: Call) -> Any:
+        raise NotImplementedError
+
     def _now(self) -> Any:
         raise NotImplementedError
 
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         call = workers.bury(peer.epoch, peer.hb_seq, by, proven=proven, now=self._now())
         call.again = lambda rows: scalar(rows) or None
-        buried: bool | None = await self._made(call)
+        buried: bool | None = await self._briefly(call)
         if buried is not None:
             return buried
         return await self._is_buried(peer.epoch, by)

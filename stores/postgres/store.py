@@ -291,10 +291,6 @@ class PostgresStore(WritesMadeAgain):
             self._unknown.pop(run_id, None)
         return await super().withdraw(run_id, epoch=epoch)
 
-    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        call = workers.bury(peer.epoch, peer.hb_seq, by, proven=proven, now=self._now())
-        return await self._briefly(call)
-
     async def register(self, worker: NewWorker) -> int:
         """Its proof of life holds before the row can be seen. Sent again with the same proof, it answers the
         same epoch."""

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from coordinator import RunManager
+from coordinator.notifier import Connectivity
 from coordinator.testing.valkey import ValkeyServer
 from tests.churn.workload import churning
 from tests.support.builders import worker_row
@@ -13,7 +14,8 @@ from tests.support.teams import keys_without_ttl
 from tests.support.waiting import wait_until
 
 RUNNING, STEPS, KEPT = 40, 400, 50
-EVENT_LINK = 1  # the event log's own connection begins with the first event, and one task keeps it
+EVENT_LINK = 2
+"""Tasks: the event log's own connection begins with the first event; one keeps it, one looks where Redis is."""
 
 
 async def connected(manager: RunManager) -> None:
@@ -34,6 +36,9 @@ async def test_nothing_grows_and_nothing_is_left(
     files = len(os.listdir("/proc/self/fd"))  # noqa: PTH208 - one call, so that its own descriptor counts once
     kept = {"keep_finished_max": KEPT, "sqlite_synchronous": "NORMAL", "renew": 0.1}
     async with churning(tmp_path, own_valkey, namespace=namespace, running=RUNNING, **kept) as churn:
+        await wait_until(
+            lambda: churn.manager.connectivity is Connectivity.connected, description="Redis is connected"
+        )
         idle = await churn.held()
         await churn.fill()
         for _ in range(STEPS // 4):

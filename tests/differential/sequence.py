@@ -14,7 +14,7 @@ from stores.rows import COUNTERS, Limits, NewRun, Outcome, Ownership
 from stores.states import CancelAction, Cause, RunStatus
 from stores.webhooks import ClaimedWebhook, WebhookReport
 from tests.differential.engines import Engines
-from tests.differential.values import created_at, json_object, json_value, part_of, text
+from tests.differential.values import TEXTS, created_at, json_object, json_value, part_of, text
 from tests.support.builders import StoreClock, new_worker
 
 THREADS = ("t1", "t2", "t3")
@@ -243,6 +243,10 @@ class Sequence:
             peer = self.random.choice(rows)
             await self._engines.call("bury", peer, by=self._epoch(), proven=self._one_in(2))
 
+    async def declare_dead(self) -> None:
+        actor = self.random.choice(("admin", *TEXTS))
+        await self._engines.call("declare_dead", self._epoch(), by=self._epoch(), actor=actor)
+
     async def sweep(self) -> None:
         before = "2026-01-01T00:00:10+00:00" if self._one_in(3) else None
         error = self._text() or "gone"
@@ -265,6 +269,7 @@ class Sequence:
                 lambda: call("transitions", run_id),
                 lambda: call("thread", thread_id),
                 lambda: call("holder", thread_id),
+                lambda: call("claimants", thread_id),
                 lambda: call("standing", run_id),
                 lambda: call("has_expired_threads"),
             )
@@ -523,6 +528,7 @@ WEIGHTS = {
     "ask_to_drain": 1,
     "retire": 1,
     "bury": 2,
+    "declare_dead": 1,
     "sweep": 3,
     "read_workers": 3,
     "read": 6,
