@@ -43,18 +43,19 @@ def session_settings(options: Options) -> dict[str, str]:
     return settings
 
 
-def connect_arguments(options: Options, *, longest: float) -> dict[str, Any]:
-    """For a connection (`Hosts.connect`) whose statements take `longest` s at most. Where a pooler stands in
-    between nothing may depend on the session: then the client's own clock is all there is."""
+def connect_arguments(options: Options, *, longest: float, grace: float = _GRACE) -> dict[str, Any]:
+    """For a connection (`Hosts.connect`) whose statements take `longest` s at most; the client gives them up
+    `grace` s later. Where a pooler stands in between nothing may depend on the session: then the client's own
+    clock is all there is."""
     settings = session_settings(options)
     if options.statement_cache:
         settings |= {
             "lock_timeout": f"{longest * 1000:.0f}",
-            "statement_timeout": f"{(longest + _GRACE / 2) * 1000:.0f}",
+            "statement_timeout": f"{(longest + grace / 2) * 1000:.0f}",
         }
     return {
         "timeout": CONNECT_WITHIN,
-        "command_timeout": longest + _GRACE,
+        "command_timeout": longest + grace,
         "statement_cache_size": options.statement_cache,
         "server_settings": settings,
     }

@@ -17,6 +17,10 @@ from stores.sql.postgres.schema import named
 
 BEAT_WITHIN = 2.0
 """s. A server that does not answer in time is looked for again: a lease leaves room for several attempts."""
+CONNECT_WITHIN = 3.0
+"""s, at each server. An attempt that began while the network was silent is not answered when it is back: so
+long a heartbeat is late then. A server that takes longer to let a session in has no room for leases."""
+_GRACE = 0.5  # s
 
 
 class PostgresHeart:
@@ -53,7 +57,8 @@ class PostgresHeart:
 
     async def _beat_once(self, epoch: int) -> bool:
         if self._cx is None:
-            arguments = connect_arguments(self._options, longest=BEAT_WITHIN)
+            arguments = connect_arguments(self._options, longest=BEAT_WITHIN, grace=_GRACE)
+            arguments["timeout"] = CONNECT_WITHIN
             self._cx = await self._hosts.connect(**arguments)
         call = workers.beat(epoch, self._worker_id(epoch), now=self._now())
         rows = await self._cx.fetch(named(call.statement.sql, self._options.schema), *call.args)

@@ -11,6 +11,7 @@ from tests.faults.clock import ClockJump
 from tests.faults.fault import Fault
 from tests.faults.file import GateCopied, Lock, Moved, TooBig
 from tests.faults.mortal import POINTS
+from tests.faults.network import Hole, Middlebox
 from tests.faults.outage import Full
 from tests.faults.processes import Kill, Pause
 from tests.faults.redis import BlackHole, Delay, DropReply, Failover, Flush, Freeze, Refuse, Reset, Restart
@@ -38,6 +39,8 @@ QUICK: dict[str, Any] = {
 }
 SHORT_LEASE: dict[str, Any] = {**QUICK, "renew": 0.3, "lease_ttl": 1.5, "lease_margin": 0.4}
 DEFAULTS: dict[str, Any] = {"sqlite_synchronous": "NORMAL", "grace": 0.5}
+LONG_LEASE: dict[str, Any] = {**DEFAULTS, "lease_ttl": 60.0}
+"""Longer than networks are silent."""
 HOSTS = ("host-a", "host-b", "host-c")
 CHUNK = 60
 """Faults of a leg: its history is checked when it is over, and a leg more means a fresh store."""
@@ -176,6 +179,7 @@ def on_server(plan: Plan, rng: random.Random) -> list[Leg]:
     server: list[Fault] = []
     for fault in (ServerRestart, Storm, LostAnswers, StrangersLock, Frozen):
         server += many(plan.store_faults, fault)
+    silence = many(plan.store_faults, Hole) + many(plan.store_faults, Middlebox)
     slow = many(plan.slow_kills, Kill) + of_redis(plan)
     full = many(plan.store_faults, ServerDiskFull)
     options: dict[str, Any] = {"store": "postgres"}
@@ -184,6 +188,7 @@ def on_server(plan: Plan, rng: random.Random) -> list[Leg]:
         *chunks("leases", SHORT_LEASE, short, rng, **options),
         *chunks("defaults", DEFAULTS, slow, rng, **options),
         *chunks("server", DEFAULTS, server, rng, **options),
+        *chunks("network", LONG_LEASE, silence, rng, **options),
         *chunks("notify", DEFAULTS, list(server), rng, redis=False, **options),
         *chunks("clock", DEFAULTS, jumps(plan), rng, clock_jumps=True, **options),
         *chunks("failover", DEFAULTS, many(plan.failovers, Failover), rng, failover=True, **options),
