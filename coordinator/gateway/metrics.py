@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
@@ -68,6 +68,8 @@ class Metrics:
         self._manager, self._watchers = manager, watchers
         self._registry = CollectorRegistry()
         self._shared = VARIABLE in os.environ
+        if self._shared and values.ValueClass is values.MutexValue:  # imported before the folder was named
+            values.ValueClass = values.get_value_class()
         self._requests = self._counter("http_requests", "Requests", "method", "route", "status")
         self._seconds = Histogram(
             "coordinator_http_request_seconds",

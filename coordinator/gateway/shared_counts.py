@@ -11,7 +11,18 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client looks at it when it is imported."""
+"""prometheus_client looks at it when it is imported, `Metrics` when it is made."""
+
+
+def shared_folder() -> str | None:
+    """None = this process answers for itself."""
+    return os.environ.get(VARIABLE)
+
+
+def share_in(folder: str | None) -> None:
+    """In a worker that was started before the folder was named."""
+    if folder is not None:
+        os.environ[VARIABLE] = folder
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from coordinator.gateway.server.failures import CannotServe
 from coordinator.gateway.server.listening import Listening
 from coordinator.gateway.server.spawning import spawned_ahead
 from coordinator.gateway.server.supervisor import Supervisor
-from coordinator.gateway.shared_counts import shared_between_workers
+from coordinator.gateway.shared_counts import shared_between_workers, shared_folder
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -63,7 +63,9 @@ async def _run(asked: Asked, stack: AsyncExitStack) -> None:
     async def orders(slot: int) -> Orders:
         if redis is not None and brought is not None and await asyncio.shield(brought):
             settings["redis"] = redis.url
-        return Orders(slot, asked.assistants, asked.log_format, settings, gateway, asked.watched)
+        return Orders(
+            slot, asked.assistants, asked.log_format, settings, gateway, asked.watched, shared_folder()
+        )
 
     ahead = spawned_ahead()
     if ahead is not None:

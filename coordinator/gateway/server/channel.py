@@ -37,6 +37,8 @@ class Orders:
     gateway: dict[str, Any] = field(default_factory=dict[str, Any])
     watched: list[str] = field(default_factory=list[str])
     """Folders: it tells when a Python file below them has changed."""
+    counts: str | None = None
+    """The folder that workers share their metrics in. The first worker is older than it."""
 
     def line(self) -> bytes:
         return _line(asdict(self))

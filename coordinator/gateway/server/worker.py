@@ -16,6 +16,7 @@ from coordinator.gateway.server import logs, quick
 from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_at_once
 from coordinator.gateway.server.editing import watch
 from coordinator.gateway.server.failures import FAILED, UNREACHABLE, CannotServe
+from coordinator.gateway.shared_counts import share_in
 from coordinator.workers.deadline import GONE
 from stores.tasks import begin_soon
 
@@ -39,6 +40,7 @@ def main(descriptor: int) -> int:
         return 0
     orders, port = told
     channel.watch(lambda: leave_at_once(GONE))
+    share_in(orders.counts)
     logs.configure(orders.log_format, f"worker {orders.slot + 1}")
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
