@@ -210,6 +210,7 @@ async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
 async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how: str) -> None:
     """Its worker had not heard yet that it is over when the run was removed there."""
     async with team_of(2, tmp_path, tick=3600.0, sweep=3600.0) as (a, b):
+        await wait_until(lambda: b._parts.watch.ticked_at is not None, description="its first tick is over")
         run, agent = await launched(b, "t", after_seconds=3600)
         assert run.task is not None
         waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))

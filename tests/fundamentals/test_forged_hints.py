@@ -45,14 +45,14 @@ async def test_a_worker_passes_a_thread_on_although_more_hints_come_than_it_clai
     alone: RunManager,
 ) -> None:
     """What is dropped is found by the tick that stands for it."""
-    _, holder = await launched(alone, "t", Agent(returns=1))
+    holds, holder = await launched(alone, "t", Agent(returns=1))
     async with asyncio.timeout(10):
         await holder.started.wait()
     waits, agent = await launched(alone, "t", Agent(returns=2), multitask_strategy="enqueue")
     await alone._parts.loops.stop()
     alone._parts.line.pass_on = _lost
     holder.may_end.set()
-    await wait_until(lambda: not holder.running, description="the thread is free, and nobody has noticed")
+    assert await alone.wait(holds.run_id, timeout=10) == 1  # the thread is free, and nobody has noticed
     agent.may_end.set()
     for number in range(FORGED):
         alone._parts.watch.signal(Signal(kind="claim", thread_id=f"no {number}"))
