@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import json
+import os
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from coordinator import NotSettled, RunFailed, RunManager, RunNotFound
+from coordinator import NotSettled, RunContext, RunFailed, RunManager, RunNotFound
 from tests.support.agents import Agent, quick, running
 from tests.support.teams import on_every_store
+from tests.support.waiting import wait_until
 
 pytestmark = on_every_store
 
@@ -121,3 +126,45 @@ async def test_caller_that_changes_a_result_changes_it_for_nobody_else(
     first["k"].append("changed by its caller")
     given["k"].append("changed by its agent")
     assert await team[asker].wait(run.run_id, timeout=20) == {"k": [1]}
+
+
+def resident() -> int:
+    """Bytes of this process, without what the allocator has free for later."""
+    if (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)) is not None:
+        trim(0)
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+async def test_result_of_fifty_megabytes_is_the_same_from_every_worker_and_leaves_memory_again(
+    team: list[RunManager],
+) -> None:
+    """Beside small runs that come and go on both workers, and return values as it does: what SQLite was last
+    given for a statement it keeps until it is given something else."""
+    size, over = 50 * 2**20, asyncio.Event()
+
+    async def counting(ctx: RunContext) -> dict[str, str]:
+        return {"text": ctx.run.run_id}
+
+    async def small(worker: RunManager, thread_id: str) -> int:
+        count = 0
+        while not over.is_set():
+            other = await worker.create_or_reject(thread_id)
+            worker.launch(other, counting)
+            assert await worker.wait(other.run_id, timeout=20) == {"text": other.run_id}
+            count += 1
+        return count
+
+    others = [asyncio.create_task(small(worker, f"small {at}")) for at, worker in enumerate(team)]
+    before = resident()
+    run, agent = await running(team[0], "large", Agent(returns={"text": "x" * size}))
+    agent.may_end.set()
+    for worker in (*team, *team):
+        result = await worker.wait(run.run_id, timeout=40)
+        assert isinstance(result, dict)
+        assert result == {"text": "x" * size}
+        del result
+    agent.returns = None
+    await wait_until(lambda: resident() < before + size // 2, description="none of it is left")
+    over.set()
+    assert min(await asyncio.gather(*others)) > 0
