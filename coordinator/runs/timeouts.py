@@ -69,7 +69,7 @@ class Timeouts:
         if (
             not entry.open
             or entry.lost
-            or entry.returned
+            or (entry.returned and not entry.tracked)
             or (cause is Cause.queue_timeout and entry.own is not None)
         ):
             return

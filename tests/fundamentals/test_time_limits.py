@@ -37,6 +37,27 @@ async def test_a_run_that_runs_too_long(team: list[RunManager]) -> None:
     assert not await b.has_inflight("t")
 
 
+@pytest.mark.parametrize(
+    ("limit", "cause"), [({"timeout": SOON}, "timeout"), ({"idle_timeout": SOON}, "idle")]
+)
+async def test_work_that_a_run_tracks_is_within_its_limits(
+    tmp_path: Path, limit: dict[str, Any], cause: str
+) -> None:
+    """The code has returned, and the thread is not free: the same at its worker as at the tick of another,
+    which knows nothing of the code."""
+    never = asyncio.get_running_loop().create_future()
+
+    async def agent(ctx: RunContext) -> str:
+        ctx.track(never)
+        return "done"
+
+    async with team_of(1, tmp_path, tick=NEVER, short_tick=NEVER) as (manager,):
+        run = await manager.create_or_reject("t", **limit)
+        manager.launch(run, agent)
+        assert await ended(manager, run.run_id) == ("timeout", cause)
+    never.cancel()
+
+
 async def test_its_time_begins_when_it_starts(team: list[RunManager]) -> None:
     a, _ = team
     holder, first = await running(a, "t")
