@@ -58,6 +58,7 @@ class Callers:
             "remove": clients.remove,
             "leave": self._leave,
             "ask": self._ask,
+            "forget": self._forget,
         }
 
     @property
@@ -149,6 +150,7 @@ class Callers:
         truth.admitted(record.run_id, key)
         if record.already_admitted:
             return
+        truth.runs[record.run_id].launched = True
         if portable:
             self._world.habits.setdefault(record.run_id, habits)  # it may be executed elsewhere by now
             process.manager.launch(record)
@@ -203,7 +205,17 @@ class Callers:
             self._chance.choice(self._threads), "agent", user_id=self._user, **limits
         )
         self._world.truth.admitted(record.run_id, None)
+        self._world.truth.runs[record.run_id].launched = True
         self._start(process, record, self._world.new_habits(), old_style=False)
+
+    async def _forget(self, process: Process) -> None:
+        """Admit a run, and never launch it: it frees its thread all the same."""
+        thread_id = self._chance.choice(self._threads)
+        record = await process.manager.create_or_reject(
+            thread_id, "agent", multitask_strategy="enqueue", user_id=self._user
+        )
+        self._world.truth.admitted(record.run_id, None)
+        await self._wait_for(process, record.run_id, 60.0)
 
     async def _wait_for(self, process: Process, run_id: str, timeout: float) -> None:
         began = self._world.schedule.now

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from tests.simulation.process import Process
     from tests.simulation.world import World
 
+DATABASE_IS_THERE = "nothing keeps the database away"
+
 
 class Call:
     """One call of the store, from the caller's await to its answer."""
@@ -97,7 +99,11 @@ class Call:
     def _run(self) -> Any:
         if self.op == "restore" and self.world.breaks():
             raise RuntimeError("this state cannot be restored")
-        return self.world.database.call(self.op, *self.args, **self.kwargs)
+        try:
+            return self.world.database.call(self.op, *self.args, **self.kwargs)
+        except StoreUnavailable as error:
+            self.world.truth.wrong(f"{self.op} failed, and {DATABASE_IS_THERE}: {error}")
+            raise
 
     def _answer(self, answer: Any, error: Exception | None) -> None:
         world, process = self.world, self.process

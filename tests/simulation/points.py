@@ -111,6 +111,7 @@ def _point(text: str) -> Point:
 _LATER_WAYS = {
     "Outbox._attempt / start": "a start is owed",
     "WaitingLine.pass_on / claimants": "two homes leave",
+    "Timeouts.end_unlaunched / decide": "never launched",
 }
 LATER: Mapping[Point, str] = {_point(text): scene for text, scene in _LATER_WAYS.items()}
 """Aimed at after all others, in this order, so that the seeds of a campaign keep their aims."""
@@ -163,6 +164,7 @@ _NOBODY_WAITS = {
     "Settlement._refence / refence": _JOB,
     "Settlement._write_unwritten / decide": _JOB,
     "Timeouts.end / decide": _OWN,
+    "Timeouts.end_unlaunched / decide": _OWN,
     "WaitingLine._end_foreign / finish": _JOB,
     "Watch._tick / tick": _OWN,
     "Worker._new_epoch / register": _JOB,

@@ -327,6 +327,17 @@ SCENES: Mapping[str, Scene] = {
         habits={"ends": "value", "tracks": None},
         helps=(("Lifecycle.start", "start", "before", "fail"),),
     ),
+    "never launched": Scene(
+        "0 forget, 0 forget, 0.1 enqueue, 1.7 forget, 1.8 enqueue, 1.8 forget, 2.3 cancel, 3.2 forget",
+        features={"threads": 2, "settings": {"launch_timeout": 0.3}},
+        habits={"ends": "value", "steps": 3, "pace": 0.4, "tracks": None},
+    ),
+    "limits of what is tracked": Scene(
+        "0 reject, 0 reject, 0.1 enqueue, 0.1 enqueue, 0.2 enqueue, 0.2 enqueue",
+        features={"limits": True, "threads": 2},
+        faults=NOTHING,
+        habits={"ends": "value", "steps": 1, "pace": 0.01, "tracks": 4.0},
+    ),
     "a cancel is owed": Scene(
         "0 reject, 0.3 cancel, 0.6 reject, 0.9 cancel, 1.2 reject, 1.5 cancel, 1.8 reject, 2.1 cancel",
         processes=1,

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.simulation.bugs import BUGS, FOUND_ELSEWHERE
+from tests.simulation.calls import DATABASE_IS_THERE
 from tests.simulation.campaign import Batch, hunt_all, laboratory, run_seed, run_seeds
 from tests.simulation.pairs import POSSIBLE, Tally
 from tests.simulation.store import Database
@@ -79,6 +80,7 @@ def test_planted_bugs_are_found(capsys: pytest.CaptureFixture[str]) -> None:
             print(f"{hunt.bug:40} {hunt.tried:6} seeds  {hunt.violation:.80}")
     assert len(hunts) >= 70
     assert not [hunt.bug for hunt in hunts if hunt.seed is None]
+    assert not [hunt.bug for hunt in hunts if DATABASE_IS_THERE in hunt.violation], "no bug, but broken SQL"
 
 
 def test_what_the_simulation_does_not_find_has_a_test_that_does() -> None:

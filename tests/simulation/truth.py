@@ -43,6 +43,8 @@ class Run:
     put_back: bool = False
     """From a record that somebody still had: without its result, perhaps as it was before its end, and nobody
     answers for it. Who executed it remembers how it ended."""
+    launched: bool = False
+    """Its caller has not forgotten to."""
     started: bool = False
     before: Any = None
     result: Any = None
@@ -213,7 +215,11 @@ class Truth:
             if cause == "parent" and run.parent is None:
                 self.wrong(f"run {run_id} was ended with its parent, and has none")
             self._in_time(run, cause, waited=bool((run.queued or run.due) and not run.taken_at))
-            if cause == "orphaned" and epoch not in self.dead and op != "retire" and not run.put_back:
+            if cause == "orphaned" and run.portable and (run.waiting or run.due is not None):
+                self.wrong(f"portable run {run_id} was ended with its home, and others know its assistant")
+            forgotten = op == "decide" and not (run.launched or run.started)
+            alive = epoch not in self.dead and op != "retire" and not run.put_back
+            if cause == "orphaned" and alive and not forgotten:
                 self.wrong(f"run {run_id} of live epoch {epoch} was ended as an orphan")
         elif old is not None and old not in OPEN and new != old:
             self.wrong(f"run {run_id} went from {old} to {new}")

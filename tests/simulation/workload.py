@@ -34,7 +34,7 @@ WEIGHTS = {
     "remove": 1,
     "leave": 1,
 }
-IN_SCENES = ("ask",)
+IN_SCENES = ("ask", "forget")
 """What only scenes ask for."""
 
 

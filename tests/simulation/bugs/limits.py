@@ -45,6 +45,18 @@ BUGS = (
         "a-limit-waits-for-the-store",
         (_TIMEOUTS + "end", "if entry is None or entry.own is None or not entry.open:", "if 1:"),
     ),
+    bug(
+        "nobody-ends-what-was-not-launched",
+        (_TIMEOUTS + "end_unlaunched", "if (limit := self._launch_within) is None:", "if 1:"),
+    ),
+    bug(
+        "launched-and-ended-as-forgotten",
+        ("coordinator.runs.timeouts:_is_untouched", "return holds and not touched and", "return holds and"),
+    ),
+    bug(
+        "what-is-tracked-takes-as-long-as-it-likes",
+        (_TIMEOUTS + "_expired", "(entry.returned and not entry.tracked)", "entry.returned"),
+    ),
     # -- families
     bug("children-go-on", (_DECISIONS + "end_children", "if status is RunStatus.success:", "if 1:")),
     bug(

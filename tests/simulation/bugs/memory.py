@@ -216,15 +216,15 @@ BUGS = (
     ),
     bug(
         "one-look-is-proof-of-death",
-        (_REAPER + "_silent", "return now - seen[1] >= peer.ttl_ms / 1000", "return True"),
+        (_REAPER + "_silent_for", "return now - seen[1]", "return peer.ttl_ms / 1000"),
     ),
     bug(
         "silence-from-the-first-look",
-        (_REAPER + "_silent", "if seen is None or seen[0] != peer.hb_seq:", "if seen is None:"),
+        (_REAPER + "_silent_for", "if seen is None or seen[0] != peer.hb_seq:", "if seen is None:"),
     ),
     bug(
         "nobody-is-buried",
-        (_REAPER + "_look_at", "if not proven and not (peer.expired and silent):", "if 1:"),
+        (_REAPER + "_look_at", "if not proven and not outwaited and not (peer", "if 1 or not (peer"),
     ),
     bug(
         "an-adopted-rollback-is-left", (_REAPER + "_recover", "if orphan.adopted is not None and", "if 0 and")
@@ -241,6 +241,6 @@ BUGS = (
     bug("decided-is-settled", (_QUERIES + "is_settled", "return row.settled or", "return not row.open or")),
     bug(
         "a-lost-run-answers-for-itself",
-        (_QUERIES + "Waiter.until_settled", "if not entry.elsewhere:", "if 1:"),
+        (_QUERIES + "Waiter.until_settled", "return not entry.elsewhere or", "return 1 or"),
     ),
 )

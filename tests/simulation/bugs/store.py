@@ -9,6 +9,7 @@ _DECISIONS = "stores.sql.sqlite.decisions:"
 _OWNERSHIP = "stores.sql.sqlite.ownership:"
 _READING = "stores.sql.sqlite.reading:"
 _WORKERS = "stores.sql.sqlite.workers:"
+_ORPHANS = "stores.sql.sqlite.orphans:"
 _RECORDS = "stores.sql.sqlite.records:"
 
 BUGS = (
@@ -104,9 +105,9 @@ BUGS = (
     bug(
         "delayed-runs-die-with-their-home",
         (
-            _WORKERS + "_orphaned",
-            "WHEN portable AND {WAITS} THEN",
-            "WHEN portable AND {WAITS} AND not_before IS NULL THEN",
+            _ORPHANS + "_ALL",
+            "AND owner_epoch IS NULL AND NOT portable",
+            "AND owner_epoch IS NULL AND (NOT portable OR not_before IS NOT NULL)",
         ),
     ),
     # -- drain, takeover
@@ -195,10 +196,12 @@ BUGS = (
     ),
     # -- workers
     bug("the-dead-renew", (_WORKERS + "beat", "{_MINE}", "epoch = :epoch")),
-    bug("living-runs-are-orphans", (_WORKERS + "_orphaned", "THEN owner_epoch NOT IN {ALIVE}", "THEN 1")),
+    bug(
+        "living-runs-are-orphans", (_ORPHANS + "_ALL", "owner_epoch > after AND", "owner_epoch >= after AND")
+    ),
     bug(
         "nobody-ends-who-waits",
-        (_WORKERS + "_orphaned", "THEN home_epoch NOT IN {ALIVE}", "THEN 0"),
+        (_ORPHANS + "_ALL", "home_epoch < before", "home_epoch < -1"),
     ),
     bug("zombies-adopt", (_WORKERS + "sweep", "None if by is None or is_dead(cx, by) else by", "by")),
     bug("adopted-with-the-old-fence", (_WORKERS + "_adopt", "SET fence = fence + 1", "SET fence = fence")),
