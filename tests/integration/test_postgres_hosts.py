@@ -118,6 +118,32 @@ async def test_host_that_falls_silent_is_left_for_the_next(shared_postgres: Data
             await store.aclose()
 
 
+async def test_heart_waits_for_a_silent_server_no_longer_than_leases_have_room_for(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All others may wait longer for a connection."""
+    async with behind_silent_hosts(shared_postgres, 1) as hosts:
+        (proxy,) = hosts.silent
+        proxy.restore()
+        url = through(hosts.url, proxy.port)
+        store = PostgresStore(url, Options(schema=hosts.schema), migrate=False)
+        await store.open()
+        heart = store.heart()
+        try:
+            epoch = await store.register(new_worker())
+            monkeypatch.setattr("stores.postgres.connections.CONNECT_WITHIN", 60.0)
+            monkeypatch.setattr("stores.postgres.heart.CONNECT_WITHIN", 0.2)
+            proxy.black_hole()
+            async with asyncio.timeout(20):
+                with pytest.raises(StoreUnavailable):
+                    await asyncio.to_thread(heart.beat, epoch)
+            proxy.restore()
+            assert await asyncio.to_thread(heart.beat, epoch)
+        finally:
+            await asyncio.to_thread(heart.close)
+            await store.aclose()
+
+
 async def test_no_host_that_answers_is_said_within_a_bound(
     shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
