@@ -15,7 +15,7 @@ from tests.support.waiting import wait_until
 
 RUNNING, STEPS, KEPT = 40, 400, 50
 EVENT_LINK = 2
-"""Tasks: the event log's own connection begins with the first event; one keeps it, one looks where Redis is."""
+"""Tasks: the event log's own connection begins with the first event; one keeps it, one looks for Redis."""
 
 
 async def connected(manager: RunManager) -> None:
