@@ -72,7 +72,7 @@ BUGS = (
         (
             _DECISIONS + "_KIN",
             "ON child.parent_run_id = kin.run_id AND",
-            "ON child.parent_run_id = kin.run_id AND 0 AND",
+            "ON child.parent_run_id = kin.run_id || ' of nobody' AND",
         ),
     ),
     bug(
