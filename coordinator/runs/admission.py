@@ -180,7 +180,7 @@ class Admissions:
         """
         self._validate(new)
         self._outbox.check_room()
-        await self._registry.calm(new.thread_id)
+        await self._registry.settling.over(new.thread_id)
         patience = self._patience()
         epoch = await patience.attempt(self._worker.ready)
         await self._swept()

@@ -12,8 +12,9 @@ from coordinator.notifier import Notifier, Signal
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.queries import Waiter
-from coordinator.runs.registry import SETTLING, Entry, Registry
+from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.settlement import Settlement
+from coordinator.runs.settling import WAITED_FOR
 from coordinator.schemas import Abort, CancelAction, Cause, DisconnectMode, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAborted
@@ -45,7 +46,7 @@ class Delivery:
         self._store, self._registry, self._notifier, self._worker = store, registry, notifier, worker
         self._settlement, self._telemetry, self._stamps = settlement, telemetry, stamps
 
-    async def deliver(self, decision: Decision, within: float = SETTLING) -> None:
+    async def deliver(self, decision: Decision, within: float = WAITED_FOR) -> None:
         """Tell the local task, or publish to the worker that has it; the same for the children that the
         decision took along. Returns when the runs that have nothing to stop here have settled, after
         `within` s at the latest: they settle without their caller, too."""
@@ -162,7 +163,7 @@ class Cancellations:
             return False
         abort = Abort(RunStatus.interrupted, action, cause, reason, actor)
         # A caller who goes away does not leave a run that is decided and not told.
-        within = SETTLING if wait is None else min(wait, SETTLING)
+        within = WAITED_FOR if wait is None else min(wait, WAITED_FOR)
         work = self._decide_and_deliver(run_id, abort, within)
         deciding = self._jobs.spawn(work, f"cancelling run {run_id!r}")
         decision = await asyncio.shield(deciding)

@@ -137,7 +137,7 @@ class Queries:
         return [entry.record for entry in entries if entry is not None and not entry.operation]
 
     async def has_inflight(self, thread_id: str) -> bool:
-        await self._registry.calm(thread_id)
+        await self._registry.settling.over(thread_id)
         for record in self._registry.of_thread(thread_id):
             entry = self._registry.entry(record.run_id)
             if record.status in OPEN or (entry is not None and not entry.settled.is_set()):

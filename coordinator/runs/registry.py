@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any
 
 from coordinator.assistants.ports import ThreadStates
@@ -14,6 +14,7 @@ from coordinator.record import RunRecord
 from coordinator.runs.kept import Finished, Result
 from coordinator.runs.latch import Latch
 from coordinator.runs.limits import NO_LIMITS
+from coordinator.runs.settling import Settling
 from coordinator.runs.task_cancel import TaskCancel
 from coordinator.schemas import Abort, CancelAction, Cause, Json, RunStatus
 from stores.rows import Claimed, Decision, Outcome, Ownership
@@ -21,8 +22,6 @@ from stores.states import OPEN
 
 _REAL = Clocks()
 _NO_RESULT = Result(None)
-
-SETTLING = 0.25  # s; for which others wait for a run that is being settled. Then the store answers for it.
 
 
 class Entry:
@@ -213,8 +212,7 @@ class Registry:
         self._by_thread: dict[str, dict[str, None]] = {}
         self._finished = Finished(keep_max, keep_bytes)
         self._admitting: dict[str, Admitting] = {}
-        self._settling: dict[str, set[asyncio.Future[Any]]] = {}
-        self._supervised: dict[str, set[asyncio.Task[Any]]] = {}
+        self.settling = Settling()
         self._arriving: dict[str, bool] = {}
         self._leaving: set[str] = set()
         self._early: dict[str, tuple[Claimed, int]] = {}
@@ -332,41 +330,6 @@ class Registry:
         """Return when every admission that is under way now is over."""
         for thread_id in tuple(self._admitting):
             await self.admitted(thread_id)
-
-    def settling(self, thread_id: str, future: asyncio.Future[Any]) -> None:
-        """A run's task is over and `future` settles it; see `calm`."""
-        futures = self._settling.setdefault(thread_id, set())
-        futures.add(future)
-        future.add_done_callback(lambda done: self._settled(thread_id, done))
-
-    def _settled(self, thread_id: str, future: asyncio.Future[Any]) -> None:
-        futures = self._settling.get(thread_id)
-        if futures is not None:
-            futures.discard(future)
-            if not futures:
-                del self._settling[thread_id]
-
-    def supervise(self, thread_id: str, task: asyncio.Task[Any]) -> None:
-        """When this task is over, its run may be settled; see `calm`."""
-        self._supervised.setdefault(thread_id, set()).add(task)
-        task.add_done_callback(lambda done: self._unsupervise(thread_id, done))
-
-    def _unsupervise(self, thread_id: str, task: asyncio.Task[Any]) -> None:
-        tasks = self._supervised[thread_id]
-        tasks.discard(task)
-        if not tasks:
-            del self._supervised[thread_id]
-
-    async def calm(self, thread_id: str) -> None:
-        """Return when no run of this worker, whose task is over, is still being settled there; at the
-        latest after `SETTLING`."""
-        if any(task.done() for task in self._supervised.get(thread_id, ())):
-            await asyncio.sleep(0)
-        if thread_id in self._settling:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SETTLING):
-                    while (futures := self._settling.get(thread_id)) is not None:
-                        await asyncio.wait(tuple(futures))
 
     def finished(self, entry: Entry) -> None:
         """It has settled. Of one that was dropped before, what others keep of it goes as late as usual."""

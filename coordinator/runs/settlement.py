@@ -77,7 +77,7 @@ class Settlement:
         if task is not None and entry.supervised is not task:
             entry.supervised = task
             task.add_done_callback(lambda _: self._task_over(entry))
-            self._registry.supervise(entry.record.thread_id, task)
+            self._registry.settling.supervise(entry.record.thread_id, task)
 
     def _task_over(self, entry: Entry) -> None:
         if not entry.open:  # an undecided run of a caller's own task is the caller's to decide
@@ -133,7 +133,7 @@ class Settlement:
         if entry.settling is None or (entry.settling.done() and not entry.settled.is_set()):
             entry.settling = self._jobs.spawn(self._conclude(entry), f"settling run {entry.record.run_id!r}")
             if not entry.tracked:
-                self._registry.settling(entry.record.thread_id, entry.settling)
+                self._registry.settling.add(entry.record.thread_id, entry.settling)
         return entry.settling
 
     async def _conclude(self, entry: Entry) -> None:

@@ -62,7 +62,7 @@ async def test_nothing_grows_and_nothing_is_left(
         await wait_until(calm, description="what was under way is over")
         rest = await churn.held()
         assert (rest.unsettled, rest.files) == (0, early.files)
-        assert churn.manager._parts.registry._supervised == {}
+        assert churn.manager._parts.registry.settling._supervised == {}
         assert len(churn.manager._parts.registry._by_thread) <= KEPT + 1
     assert not keys_without_ttl(own_valkey, namespace)
     assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208 - as above

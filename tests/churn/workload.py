@@ -151,10 +151,12 @@ class Churn:
         await asyncio.sleep(0)
         gc.collect()  # what is garbage is not held
         registry = self.manager._parts.registry
-        maps = {
-            name: len(getattr(registry, name)) for name in ("_admitting", "_settling", "_arriving", "_early")
+        maps = {name: len(getattr(registry, name)) for name in ("_admitting", "_arriving", "_early")}
+        maps |= {
+            "settling": len(registry.settling._futures),
+            "outbox": self.manager.owed,
+            "jobs": len(self.manager._parts.jobs._tasks),
         }
-        maps |= {"outbox": self.manager.owed, "jobs": len(self.manager._parts.jobs._tasks)}
         return Held(
             at=round(time.monotonic() - self._began, 1),
             rss=_resident(),
