@@ -57,7 +57,8 @@ def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
 
 def bound_leases(cx: sqlite3.Connection, now: int) -> None:
     """No lease lasts longer than a renewal at this moment makes it: one that does is from before the clock
-    was set back. Who lives renews it."""
+    was set back. A live worker renews it. For a registration, which such a lease keeps out; reapers bury by
+    their own clock as well."""
     cx.execute(
         "UPDATE workers SET lease_until = :now + ttl_ms * 1000"
         " WHERE state <> 'dead' AND lease_until > :now + ttl_ms * 1000",
@@ -157,7 +158,6 @@ def sweep(
     runs are left for others to claim, for a while where nobody can (PATIENCE). `before` limits by
     created_at.
     """
-    bound_leases(cx, now)
     adopter = None if by is None or is_dead(cx, by) else by  # a zombie adopts nothing
     orphans = [] if adopter is None else _adopted_before(cx, adopter)
     orphans += _end_all(cx, _orphaned(cx, now, before=before), adopter, error, now)
