@@ -268,6 +268,10 @@ class AskedToDrain(NamedTuple):
     already: bool
 
 
+HOMELESS_AT_ONCE = 200
+"""Threads whose next in line has no home, as one tick answers them at most."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tick:
     """What a worker reads once a tick: eight index look-ups, whatever the number of runs."""

@@ -36,6 +36,46 @@ class Entry:
     `trying_again`: another attempt of its rollback has been asked for, and not answered yet.
     """
 
+    __slots__ = (
+        "abort",
+        "active_at",
+        "clocks",
+        "closed",
+        "context",
+        "delivered_at",
+        "force",
+        "force_after",
+        "force_timer",
+        "forced",
+        "handed_over",
+        "inline",
+        "launched",
+        "limits",
+        "lost",
+        "operation",
+        "outcome",
+        "own",
+        "progress_due",
+        "record",
+        "result",
+        "rollback_ref",
+        "settled",
+        "settling",
+        "started",
+        "states",
+        "stopped_at",
+        "supervised",
+        "task_cancel",
+        "temporary",
+        "timers",
+        "tracked",
+        "trying_again",
+        "turn",
+        "turn_at",
+        "unwritten",
+        "warned",
+    )  # a dict of so many names for each run would be most of its memory
+
     def __init__(
         self, record: RunRecord, own: Ownership | None, clocks: Clocks = _REAL, force_after: float = 10.0
     ) -> None:
@@ -95,6 +135,17 @@ class Entry:
         """Its code has come to an end of its own, which is written, owed, or about to be."""
         task = self.launched
         return self.outcome is not None or (task is not None and task.done() and not task.cancelled())
+
+    @property
+    def touched(self) -> bool:
+        """It has a task, or there was a call about it since it was admitted."""
+        return self.record.task is not None or self.started or self.active_at > 0 or bool(self.tracked)
+
+    def executes(self, epoch: int) -> bool:
+        """As the holder of its thread in this epoch, with a task; it is neither lost nor being settled."""
+        own = self.own
+        mine = own is not None and own.epoch == epoch and own.fence > 0 and not self.lost
+        return mine and self.settling is None and self.record.task_active
 
     def take_thread(self, claimed: Claimed, epoch: int) -> None:
         self.own = Ownership(self.record.run_id, self.record.thread_id, epoch, claimed.fence)
@@ -209,6 +260,8 @@ class Registry:
         self.records: dict[str, RunRecord] = {}
         self._entries: dict[str, Entry] = {}
         self._unsettled: dict[str, Entry] = {}
+        self._waiting: dict[str, Entry] = {}
+        self._untouched: dict[str, Entry] = {}
         self._by_thread: dict[str, dict[str, None]] = {}
         self._finished = Finished(keep_max, keep_bytes)
         self._admitting: dict[str, Admitting] = {}
@@ -224,6 +277,9 @@ class Registry:
         self._finished.remove(record.run_id)  # taken over by the next epoch of the worker that lost it
         self._entries[record.run_id] = self._unsettled[record.run_id] = entry
         self.records[record.run_id] = record
+        self._untouched[record.run_id] = entry
+        if own is None:
+            self._waiting[record.run_id] = entry
         self._by_thread.setdefault(record.thread_id, {})[record.run_id] = None
         if (early := self._early.pop(record.run_id, None)) is not None:
             entry.take_thread(*early)
@@ -249,19 +305,27 @@ class Registry:
         """Costs as much as there are of them, however many have finished."""
         return list(self._unsettled.values())
 
-    def executing(self, epoch: int) -> dict[str, Entry]:
-        """Runs of this epoch with a task that runs as the holder of its thread, by run id; without those that
-        are lost or being settled."""
-        return {
-            entry.record.run_id: entry
-            for entry in self._unsettled.values()
-            if entry.own is not None
-            and entry.own.epoch == epoch
-            and entry.own.fence
-            and not entry.lost
-            and entry.settling is None
-            and entry.record.task_active
-        }
+    def under_way_now(self) -> dict[str, Entry]:
+        """What `unsettled` answers, by run id: a copy, which takes 10 ns for each."""
+        return self._unsettled.copy()
+
+    def waiting(self) -> list[Entry]:
+        """Unsettled runs without their thread. Costs as much as there are of them, however many execute."""
+        for run_id, entry in tuple(self._waiting.items()):
+            if entry.own is not None:
+                del self._waiting[run_id]
+        return list(self._waiting.values())
+
+    def untouched(self) -> list[Entry]:
+        """Unsettled runs about which there has been no call since they were admitted; costs as `waiting`."""
+        for run_id, entry in tuple(self._untouched.items()):
+            if entry.touched:
+                del self._untouched[run_id]
+        return list(self._untouched.values())
+
+    def _over(self, run_id: str) -> None:
+        for entries in (self._unsettled, self._waiting, self._untouched):
+            entries.pop(run_id, None)
 
     def of_thread(self, thread_id: str) -> list[RunRecord]:
         """In the order in which they were added."""
@@ -336,7 +400,7 @@ class Registry:
         run_id = entry.record.run_id
         known = self._entries.get(run_id)
         if known is entry:
-            self._unsettled.pop(run_id, None)
+            self._over(run_id)
         elif known is not None or entry.handed_over:  # the run goes on, in another entry
             return
         due = self._clocks.monotonic() + (self._keep_temporary if entry.temporary else self._keep)
@@ -372,6 +436,6 @@ class Registry:
         if run_id in self._unsettled and not entry.lost:
             return
         del self._entries[run_id]
-        self._unsettled.pop(run_id, None)
+        self._over(run_id)
         if entry.settled.is_set():
             self._on_evict(run_id)

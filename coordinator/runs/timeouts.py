@@ -112,7 +112,7 @@ class Timeouts:
         if (limit := self._launch_within) is None:
             return
         why = f"it was not launched within {limit:g} s after it had got its thread"
-        for entry in self._registry.unsettled():
+        for entry in self._registry.untouched():
             if entry.clocks.monotonic() - entry.turn_at > limit and _is_untouched(entry):
                 decision = await self._store.decide(
                     entry.record.run_id,
@@ -127,7 +127,6 @@ class Timeouts:
 
 
 def _is_untouched(entry: Entry) -> bool:
-    """It holds its thread, and has neither a task nor any call about it since it was admitted."""
+    """It holds its thread, and nobody has done anything with it."""
     holds = entry.own is not None and entry.own.fence > 0 and entry.open and not entry.lost
-    touched = entry.record.task is not None or entry.started or entry.active_at or entry.tracked
-    return holds and not touched and entry.settling is None
+    return holds and not entry.touched and entry.settling is None

@@ -72,18 +72,18 @@ class Watch:
         self._registry.evict()
         if not self._worker.epoch:
             return
-        executing = self._registry.executing(self._worker.epoch)
+        before = self._registry.under_way_now()
         tick = await self._store.tick(self._worker.epoch)
         self.ticked_at = self._clock()
-        self._stop_what_is_not_held(executing, tick.holding)
+        self._stop_what_is_not_held(before, tick.holding)
         if tick.drain is not None:
             self._drain.heed(tick.drain)
         for run_id in tick.cancelled:
             await self._apart(self._delivery.look(run_id), f"run {run_id!r}")
         waiting = set(tick.waiting)
-        for entry in self._registry.unsettled():
-            if entry.own is None and not entry.lost and entry.record.run_id not in waiting:
-                run_id = entry.record.run_id
+        for entry in self._registry.waiting():
+            run_id = entry.record.run_id
+            if entry.own is None and not entry.lost and run_id not in waiting:
                 await self._apart(self._delivery.look(run_id), f"run {run_id!r}")
         for overdue in tick.overdue:
             end = self._timeouts.end(overdue.run_id, overdue.cause)
@@ -103,13 +103,14 @@ class Watch:
                 self._failed.add(about)
                 logger.exception("A tick could not look after %s; it tries again at each tick", about)
 
-    def _stop_what_is_not_held(self, executing: dict[str, Entry], holding: frozenset[str]) -> None:
+    def _stop_what_is_not_held(self, before: dict[str, Entry], holding: frozenset[str]) -> None:
         """A store that was put back to an earlier state (a failover to a server without the last commits, a
         backup) has lost who holds a thread, and gives it to another. Twice missing, because a run that ends
-        meanwhile is missing once. `executing` as it was before the store was asked."""
-        missing = executing.keys() - holding
+        meanwhile is missing once. `before`: what was under way when the store was asked."""
+        epoch = self._worker.epoch
+        missing = {run_id for run_id in before.keys() - holding if before[run_id].executes(epoch)}
         for run_id in missing & self._missing:
-            self._delivery.lose(executing[run_id], NOT_HELD)
+            self._delivery.lose(before[run_id], NOT_HELD)
         self._missing = frozenset(missing)
 
     def signal(self, signal: Signal) -> None:

@@ -11,7 +11,7 @@ import pytest
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.memory import MemoryStore
 from stores.pruning import PruneCursor, Retention
-from stores.rows import Limits, NewRun
+from stores.rows import HOMELESS_AT_ONCE, Limits, NewRun
 from stores.sql.codec import RUN_COLUMNS
 from tests.support.builders import (
     SUCCESS,
@@ -435,3 +435,27 @@ async def test_a_statement_that_loses_its_index_fails_loudly() -> None:
 async def test_transactions_take_few_statements(doing: Doing, most: int) -> None:
     """With BEGIN and COMMIT, without those of triggers."""
     assert len((await done(doing, SMALL)).statements) <= most
+
+
+def left_behind(store: MemoryStore, count: int) -> None:
+    """That many portable runs wait without a home, each the next of its thread."""
+    store._cx.execute(
+        "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < :count)"
+        " INSERT INTO runs (run_id, thread_id, status, holds_thread, portable, assistant_id, seq,"
+        " created_at, created_us, updated_at)"
+        " SELECT 'left' || n, 'left' || n, 'pending', 0, 1, 'a', n, :created, n, n FROM n",
+        {"count": count, "created": created(-1000)},
+    )
+
+
+async def test_a_tick_reads_a_batch_of_what_a_deployment_has_left_behind() -> None:
+    steps = list[int]()
+    for count in (HOMELESS_AT_ONCE, 4 * HOMELESS_AT_ONCE):
+        scene = Scene(SMALL)
+        await scene.prepare()
+        me = await scene.store.register(new_worker(assistants=("a",)))
+        left_behind(scene.store, count)
+        assert len((await scene.store.tick(me)).free_threads) == HOMELESS_AT_ONCE
+        await scene.watch(scene.store.tick(me))
+        steps.append(scene.steps)
+    assert steps[1] <= steps[0] * 1.1 + 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from stores.rows import Overdue, ThreadRow, Tick, Transition
@@ -34,7 +35,7 @@ def waiting_line(thread_id: str) -> Call:
     return Call(_LINE, (thread_id,), lambda rows: [found[0] for found in rows])
 
 
-_TICK = Function("tick", ("bigint", "bigint"))
+_TICK = Function("look", ("bigint", "bigint"))
 _FREE = ("waiting", "abandoned", "due")
 
 
@@ -43,6 +44,7 @@ def tick(epoch: int, now: int | None) -> Call:
     a tick stays short. Its order is total, so that every engine answers the same ones."""
 
     def answer(rows: Rows) -> Tick:
+        (held,) = (found[1] for found in rows if found[0] == "held")
         wish = next((found for found in rows if found[0] == "drain"), None)
         return Tick(
             tuple(found[1] for found in rows if found[0] == "cancelled"),
@@ -50,7 +52,7 @@ def tick(epoch: int, now: int | None) -> Call:
             tuple(dict.fromkeys(found[2] for found in rows if found[0] in _FREE and found[3])),
             tuple(Overdue(found[1], Cause(found[4])) for found in rows if found[0] == "overdue"),
             None if wish is None else drain_wish(wish[1], wish[2]),
-            frozenset(found[1] for found in rows if found[0] == "holding"),
+            frozenset(json.loads(held)),
         )
 
     return Call(_TICK, (epoch, now), answer)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-from stores.rows import Overdue, RunRow, ThreadRow, Tick, Transition
+from stores.rows import HOMELESS_AT_ONCE, Overdue, RunRow, ThreadRow, Tick, Transition
 from stores.sql.codec import RUN_COLUMNS, drain_wish, run_row, thread_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
@@ -57,19 +58,21 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
         "SELECT drain_asked_at, drain_grace_ms FROM workers WHERE epoch = ? AND drain_asked_at IS NOT NULL",
         (epoch,),
     ).fetchone()
-    holding = cx.execute(
-        "SELECT run_id FROM runs INDEXED BY runs_owner WHERE owner_epoch = ? AND holds_thread", (epoch,)
-    )
-    held = frozenset(run_id for (run_id,) in holding)
+    (held,) = cx.execute(_HELD, (epoch,)).fetchone()
     return Tick(
         cancelled_ids,
         tuple(run_id for run_id, _, _ in waiting),
         free_threads,
         tuple(Overdue(run_id, Cause(cause)) for run_id, cause in overdue),
         None if wish is None else drain_wish(*wish),
-        held,
+        frozenset(json.loads(held)),
     )
 
+
+_HELD = (
+    "SELECT json_group_array(run_id) FROM runs INDEXED BY runs_owner WHERE owner_epoch = ? AND holds_thread"
+)
+"""In one row: ten thousand of them would be made one by one, with the interpreter's lock each time."""
 
 _NEXT = (
     f"NOT EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = w.thread_id"
@@ -90,9 +93,10 @@ _ABANDONED = (
         table="gone CROSS JOIN runs INDEXED BY runs_portable",
         home="home_epoch > after AND home_epoch < before",
     )
-    + f") SELECT thread_id FROM w WHERE {_NEXT}"
+    + f") SELECT thread_id FROM w WHERE {_NEXT} LIMIT {HOMELESS_AT_ONCE}"
 )
-"""Begins at the homes that are gone: runs that wait at a live worker are not read."""
+"""Begins at the homes that are gone: runs that wait at a live worker are not read. A batch: what a deployment
+leaves behind is claimed over several ticks, and none reads all of it."""
 
 _DUE = (
     "SELECT thread_id FROM runs INDEXED BY runs_due WHERE status = 'pending' AND NOT holds_thread"

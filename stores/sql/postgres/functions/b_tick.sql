@@ -1,13 +1,14 @@
 -- tick: what a worker has to look at, however many runs wait elsewhere. A read, in one statement of the worker's; in the
 -- server, so that its plan is kept and is the one that is meant.
 
--- `what`: 'cancelled', 'waiting', 'abandoned', 'due', 'overdue' (with `cause`), 'holding', of a run and its thread;
+-- `what`: 'cancelled', 'waiting', 'abandoned' (a batch), 'due', 'overdue' (with `cause`), of a run and its thread; 'held',
+-- one row with all runs that hold a thread, as an array of JSON in `run_id`, because each of ten thousand rows costs;
 -- 'drain' (when it was asked for, and the grace). `free`: nobody holds the thread, and nobody stands in line before this
 -- one; whoever is not next is nobody's to claim: a worker would try in vain at every tick.
-CREATE OR REPLACE FUNCTION rc.tick(_epoch bigint, _now bigint)
+CREATE OR REPLACE FUNCTION rc.look(_epoch bigint, _now bigint)
 RETURNS TABLE (what text, run_id text, thread_id text, free boolean, cause text) LANGUAGE plpgsql STABLE
 SET jit = off
-SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
 #variable_conflict use_column
 DECLARE
     v_now bigint := rc.clock(_now);
@@ -36,7 +37,8 @@ BEGIN
         ) w WHERE NOT EXISTS (
                SELECT FROM rc.runs o WHERE o.thread_id = w.thread_id AND (holds_thread OR status IN ('pending', 'running'))
                  AND (holds_thread OR o.seq < w.seq AND status = 'pending' AND owner_epoch IS NULL
-                      AND (home_epoch IS NOT NULL OR portable) AND not_before IS NULL));
+                      AND (home_epoch IS NOT NULL OR portable) AND not_before IS NULL))
+        LIMIT 200;
     END IF;
 
     RETURN QUERY
@@ -60,9 +62,20 @@ BEGIN
      ORDER BY queue_deadline_at, r.run_id LIMIT 100);
 
     RETURN QUERY
-    SELECT 'holding', r.run_id, r.thread_id, true, NULL::text FROM rc.runs r WHERE owner_epoch = _epoch AND holds_thread;
+    SELECT 'held', COALESCE(json_agg(r.run_id), '[]')::text, NULL::text, true, NULL::text FROM rc.runs r
+    WHERE owner_epoch = _epoch AND holds_thread;
 
     RETURN QUERY
     SELECT 'drain', drain_asked_at::text, drain_grace_ms::text, true, NULL::text FROM rc.workers
     WHERE epoch = _epoch AND drain_asked_at IS NOT NULL;
+END $$;
+
+-- For programs without `look`: the same, with a row 'holding' for each run that holds a thread.
+CREATE OR REPLACE FUNCTION rc.tick(_epoch bigint, _now bigint)
+RETURNS TABLE (what text, run_id text, thread_id text, free boolean, cause text) LANGUAGE plpgsql STABLE AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY SELECT * FROM rc.look(_epoch, _now) l WHERE l.what <> 'held';
+    RETURN QUERY
+    SELECT 'holding', r.run_id, r.thread_id, true, NULL::text FROM rc.runs r WHERE owner_epoch = _epoch AND holds_thread;
 END $$;
