@@ -189,6 +189,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
         """
+        parts = self._parts
         new = asked(
             thread_id=thread_id,
             assistant_id=assistant_id,
@@ -200,7 +201,7 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
             user_id=user_id,
             idempotency_key=idempotency_key,
             parent_run_id=parent_run_id,
-            limits=limits_of(self._parts.settings, timeout, idle_timeout, queue_timeout),
+            limits=limits_of(parts.settings, timeout, idle_timeout, queue_timeout),
             after_seconds=after_seconds,
             webhook=self._asked_for(webhook),
             firing=firing,
@@ -208,9 +209,9 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
         new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
         new.adopt = check.check_flag("adopt_thread", adopt_thread)
         if check.check_flag("temporary_thread", temporary_thread):
-            new.temporary_ms = self._parts.temporary_ms
-            self._parts.expiry.begin()
-        return await self._parts.admissions.admit(new)
+            new.temporary_ms = parts.temporary_ms
+            parts.expiry.begin()
+        return await parts.admissions.admit(new)
 
     # -- running
 
@@ -218,20 +219,21 @@ class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, Webh
         """Run `async def agent(ctx: RunContext) -> result` as the run's task; it waits for its turn.
         Without an agent, the one that is registered under the run's assistant_id. Raises
         InvalidArgument for a run that this worker did not admit, or an assistant that it does not know."""
-        run = _record(record)
+        run, parts = _record(record), self._parts
         if agent is None:
-            return self._parts.execution.launch(run, self._parts.assistants.named(run.assistant_id))
-        return self._parts.execution.launch(run, as_assistant(agent, self._parts.values))
+            return parts.execution.launch(run, parts.assistants.named(run.assistant_id))
+        return parts.execution.launch(run, as_assistant(agent, parts.values))
 
     async def start(self, run_id: str) -> bool:
         """For callers with their own task: wait for the turn, then pending -> running. False = do not
         run: the record shows what won."""
-        entry = self._parts.registry.entry(check.check_id("run_id", run_id))
+        parts = self._parts
+        entry = parts.registry.entry(check.check_id("run_id", run_id))
         if entry is None:
             return False
         if entry.started:
             return entry.open
-        return await self._parts.lifecycle.start(entry, self._parts.values) is not None
+        return await parts.lifecycle.start(entry, parts.values) is not None
 
     async def set_status(self, run_id: str, status: RunStatus | str, *, error: str | None = None) -> None:
         """Unknown runs are logged and ignored. `running` waits for the run's turn. A terminal status

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import struct
 import sys
+from functools import lru_cache
 
 if sys.platform != "win32":
     import fcntl
@@ -83,6 +84,7 @@ class ByteLocks:
         return None if lock["type"] == fcntl.F_UNLCK else lock
 
 
+@lru_cache(maxsize=64)
 def _packed(kind: int, start: int, length: int = 1) -> bytes:
     lock = {"type": kind, "whence": os.SEEK_SET, "start": start, "len": length, "pid": 0}
     return struct.pack(_FLOCK, *(lock[name] for name in _NAMES))

@@ -11,6 +11,7 @@ from stores.errors import StoreReplaced
 AMPLE = 4 << 30  # bytes; twice what SQLite takes for one value, and as much again
 _MAX_PAGES = 0xFFFFFFFE  # SQLite's own bound
 _SUFFIXES = ("", "-wal", "-gate")
+_status = os.stat  # of a str: each transaction asks four times, and a Path costs as much again
 _HEADER_BYTES = 100  # of a database file; the first of them says that it is one
 
 
@@ -25,18 +26,22 @@ class StoreFiles:
     def __init__(self, database: Path) -> None:
         resolved = database.resolve()
         paths = [Path(f"{resolved}{suffix}") for suffix in _SUFFIXES]
-        self._known = [(path, one) for path in paths if (one := _identity(path)) is not None]
-        self._database = resolved
-        self._replaced: Path | None = None
+        self._known = [(str(path), one) for path in paths if (one := _identity(str(path))) is not None]
+        self._database = str(resolved)
+        self._replaced: str | None = None
 
     def check(self) -> None:
         """Raises StoreReplaced; once it has, always. From any thread, some microseconds."""
         if self._replaced is None:
-            self._replaced = next((path for path, one in self._known if _identity(path) != one), None)
-            if self._replaced is None and self._database.stat().st_size < _HEADER_BYTES:
-                self._replaced = self._database
+            self._replaced = self._look()
         if self._replaced is not None:
-            raise StoreReplaced(str(self._replaced))
+            raise StoreReplaced(self._replaced)
+
+    def _look(self) -> str | None:
+        for path, one in self._known:
+            if _identity(path) != one:
+                return path
+        return self._database if _status(self._database).st_size < _HEADER_BYTES else None
 
 
 class Room:
@@ -48,13 +53,13 @@ class Room:
     """
 
     def __init__(self, database: Path) -> None:
-        self._database = database
+        self._database, self._folder = str(database), str(database.parent)
         self._bounded = False
 
     def bound(self, cx: sqlite3.Connection) -> None:
         """At the beginning of a transaction: new pages need room twice, in the log and in the database."""
         try:
-            disk, size = os.statvfs(self._database.parent), self._database.stat().st_size
+            disk, size = os.statvfs(self._folder), _status(self._database).st_size
         except OSError:
             return
         free = disk.f_bavail * disk.f_frsize
@@ -67,9 +72,9 @@ class Room:
         cx.execute(f"PRAGMA max_page_count = {pages + more if self._bounded else _MAX_PAGES}")
 
 
-def _identity(path: Path) -> tuple[int, int] | None:
+def _identity(path: str) -> tuple[int, int] | None:
     try:
-        found = path.stat()
+        found = _status(path)
     except FileNotFoundError:
         return None
     return found.st_dev, found.st_ino

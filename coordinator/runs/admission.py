@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
+from functools import partial
 from typing import Any, Protocol
 
 from coordinator import arguments as check
@@ -155,7 +156,7 @@ class Admissions:
         """A pending run without the one-run-per-thread rule."""
         self._outbox.check_room()
         patience = self._patience()
-        epoch = await patience.attempt(self._worker.ready)
+        epoch = self._worker.ready_at_once() or await patience.attempt(self._worker.ready)
         await self._swept()
         new.created_at = self._stamps.now()
         with self._registry.admitting(new.thread_id, new.run_id):
@@ -182,7 +183,7 @@ class Admissions:
         self._outbox.check_room()
         await self._registry.settling.over(new.thread_id)
         patience = self._patience()
-        epoch = await patience.attempt(self._worker.ready)
+        epoch = self._worker.ready_at_once() or await patience.attempt(self._worker.ready)
         await self._swept()
         new.created_at = self._stamps.now() if new.delay_ms is None else self._stamps.later(new.delay_ms)
         with self._registry.admitting(new.thread_id, new.run_id):
@@ -212,9 +213,8 @@ class Admissions:
 
     async def _admitted(self, new: NewRun, epoch: int, patience: Patience) -> RunRecord:
         if new.multitask_strategy == Strategy.reject and new.idempotency_key is None:
-            await patience.attempt(lambda: self._refuse_if_busy(new))
-        patience.failed = 0
-        admission, epoch = await patience.attempt(lambda: self._admit(new, epoch))
+            await self._refuse_if_busy(new, patience)
+        admission, epoch = await patience.attempt(partial(self._admit, new, epoch))
         if admission.run_id != new.run_id:
             return await self._existing(admission.run_id)
         own = Ownership(new.run_id, new.thread_id, epoch, admission.fence) if admission.holds else None
@@ -377,11 +377,17 @@ class Admissions:
 
     # -- the fast refusal
 
-    async def _refuse_if_busy(self, new: NewRun) -> None:
-        """Ask Redis first; its "busy" is verified by one indexed read before it is believed. Nobody is
-        told here of a run that he may not see: then the store answers, which knows whose thread it is."""
+    async def _refuse_if_busy(self, new: NewRun, patience: Patience) -> None:
+        """Ask Redis first; its "busy" is verified by one indexed read before it is believed."""
         answer = await self._slots.admit(new.thread_id, new.run_id)
-        if answer.state is not SlotState.busy or (holder := await self._holder(new.thread_id)) is None:
+        if answer.state is SlotState.busy:
+            await patience.attempt(partial(self._verify_busy, new))
+            patience.failed = 0  # it only read
+
+    async def _verify_busy(self, new: NewRun) -> None:
+        """Nobody is told here of a run that he may not see: then the store answers, which knows whose thread
+        it is."""
+        if (holder := await self._holder(new.thread_id)) is None:
             return
         if new.user_id is None or await self._store.get(holder, user_id=new.user_id) is not None:
             raise ConflictError(new.thread_id, holder)

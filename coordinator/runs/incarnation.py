@@ -21,6 +21,11 @@ class Incarnation(Protocol):
         """Register if need be; the epoch to admit with. Raises Draining, LeaseLost, StoreError."""
         ...
 
+    def ready_at_once(self) -> int:
+        """The epoch to admit with, where there is nothing to wait for; else 0: ask `ready`. Without a task, a
+        timer or an error: every admission asks."""
+        ...
+
     def check(self, epoch: int) -> None:
         """Raise LeaseLost where `epoch` may not act any more: another one has followed, or its lease is
         past the deadline. Inline in every context call and owner's write; from any thread."""

@@ -13,6 +13,7 @@ SMALL = 4096
 """Bytes. A result that is larger is read from its row each time: that costs less than keeping it."""
 _NODE = 56
 """Bytes that a value costs beside its text."""
+_SCALARS = frozenset((type(None), bool, int, float))
 _LOOKED_AT = 20_000
 """Of so many values the size is counted; what has more of them counts as _MANY for each."""
 _MANY = 100
@@ -21,14 +22,18 @@ _MANY = 100
 def size_of(*values: object, limit: float = float("inf")) -> int:
     """About how many bytes values of JSON's kinds take in memory; counted up to `limit`."""
     size, looked_at, todo = 0, 0, list(values)
-    while todo and size <= limit:
-        value = todo.pop()
+    for value in todo:  # which grows meanwhile
+        if size > limit:
+            break
         looked_at += 1
         if looked_at > _LOOKED_AT:
-            return size + _MANY * len(todo)
+            return size + _MANY * (len(todo) - looked_at)
         size += _NODE
-        if isinstance(value, (str, bytes)):
-            size += len(value)
+        kind = value.__class__
+        if kind in _SCALARS:
+            continue
+        if kind is str or isinstance(value, (str, bytes)):
+            size += len(cast("str", value))
         elif isinstance(value, dict):
             items = cast("dict[object, object]", value)
             todo += items.keys()
@@ -45,7 +50,7 @@ class Result:
 
     def __init__(self, value: Json) -> None:
         """`value` was stored, so it is JSON."""
-        self.dropped = size_of(value, limit=SMALL) > SMALL
+        self.dropped = value is not None and size_of(value, limit=SMALL) > SMALL
         """Only its row has it."""
         self._text = None if self.dropped or value is None else json.dumps(value)
 
@@ -77,19 +82,19 @@ class Finished:
 
     def remove(self, run_id: str) -> bool:
         """False = it was not there."""
-        self.bytes -= self._sizes.pop(run_id, 0)
-        found = [due.pop(run_id, None) for due in self._due]
-        return found != [None, None]
+        for due in self._due:
+            if run_id in due:
+                del due[run_id]
+                self.bytes -= self._sizes.pop(run_id, 0)
+                return True
+        return False
 
     def next_over(self, now: float) -> str | None:
         """One that is due, or too many, the oldest first; None = none is. Whoever asks removes it."""
         for due in self._due:
             if due:
                 run_id, moment = next(iter(due.items()))
-                if moment <= now or len(due) > self._most or self._is_full:
+                full = self._most_bytes is not None and self.bytes > self._most_bytes
+                if moment <= now or full or len(due) > self._most:
                     return run_id
         return None
-
-    @property
-    def _is_full(self) -> bool:
-        return self._most_bytes is not None and self.bytes > self._most_bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any, Protocol
 
 from coordinator.assistants.ports import ThreadStates
@@ -72,7 +73,7 @@ class Lifecycle:
         ref = await states.open(own.thread_id, own.run_id, own.fence) if own.fence else None
         entry.rollback_ref = ref
         started = await self._outbox.deliver(
-            own.run_id, own.epoch, "the start of a run", lambda: self._store.start(own, ref), patient=patient
+            own.run_id, own.epoch, "the start of a run", partial(self._write_start, own, ref), patient=patient
         )
         if started is None:
             self._settlement.lose(entry, "the run was taken over before it started")
@@ -81,6 +82,9 @@ class Lifecycle:
             await self._delivery.look(own.run_id)
             return self._refused(entry)
         return self._running(entry, own, started)
+
+    def _write_start(self, own: Ownership, ref: Json) -> Awaitable[Started | None]:
+        return self._store.start(own, ref)
 
     def _running(self, entry: Entry, own: Ownership, started: Started) -> Started | None:
         entry.started = True

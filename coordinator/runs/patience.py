@@ -17,11 +17,13 @@ class Patience:
     """One call's budget of `seconds`, which begins when this is made. `over` says that nothing is worth
     waiting for any more."""
 
+    __slots__ = ("_loop", "_over", "_until", "failed")
+
     def __init__(self, seconds: float, over: Callable[[], bool]) -> None:
         self._loop, self._over = asyncio.get_running_loop(), over
         self._until = self._loop.time() + seconds
+        # How many attempts met StoreUnavailable. One of them may have been written all the same.
         self.failed = 0
-        """How many attempts met StoreUnavailable. One of them may have been written all the same."""
 
     async def attempt(self, call: Callable[[], Awaitable[T]]) -> T:
         """What `call` answers; it is made again, so it has to be re-runnable. Raises what it raises,

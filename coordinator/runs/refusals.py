@@ -34,25 +34,23 @@ class Refusals:
         """Call `end` until it returns or raises LeaseLost, StaleFence or StoreUnavailable. While `entry`
         is settled inline, any other error is raised as StoreUnavailable after the first attempt: the
         caller does not wait."""
-        run_id = entry.record.run_id
         try:
-            while not await self._tried(entry, end):  # noqa: ASYNC110 - nothing tells when a store has changed its mind
-                await asyncio.sleep(AGAIN)
+            while True:
+                try:
+                    return await end(entry)
+                except (LeaseLost, StaleFence, StoreUnavailable):
+                    raise
+                except Exception as error:  # noqa: BLE001 - it is logged, and tried again
+                    self._refused(entry, error)
+                await asyncio.sleep(AGAIN)  # nothing tells when a store has changed its mind
         finally:
-            if not entry.inline:
-                self._since.pop(run_id, None)
+            if self._since and not entry.inline:
+                self._since.pop(entry.record.run_id, None)
 
-    async def _tried(self, entry: Entry, end: Callable[[Entry], Awaitable[None]]) -> bool:
+    def _refused(self, entry: Entry, error: Exception) -> None:
         run_id = entry.record.run_id
-        try:
-            await end(entry)
-        except (LeaseLost, StaleFence, StoreUnavailable):
-            raise
-        except Exception as error:
-            if run_id not in self._since:
-                self._since[run_id] = entry.clocks.boottime()
-                logger.exception("The store refuses the end of run %r; it is tried again", run_id)
-            if entry.inline:
-                raise StoreUnavailable(text_of(error)) from error
-            return False
-        return True
+        if run_id not in self._since:
+            self._since[run_id] = entry.clocks.boottime()
+            logger.error("The store refuses the end of run %r; it is tried again", run_id, exc_info=error)
+        if entry.inline:
+            raise StoreUnavailable(text_of(error)) from error

@@ -255,22 +255,27 @@ class Settlement:
     async def _finish(self, entry: Entry) -> tuple[Finish, Outcome]:
         """What the store answered, and what it was told."""
         own, end = _own(entry), with_times(entry.outcome or fallback(entry), entry)
-
-        async def write(end: Outcome) -> tuple[Finish, Outcome]:
-            return await self._store.finish(own, end), end
-
-        def without_result(error: StoreFull) -> Awaitable[tuple[Finish, Outcome]]:
-            return write(with_times(without_room(end, error), entry))
-
+        # Not closures: of those, an end that waits for its commit would keep a dozen small objects.
+        write, instead = partial(self._write_end, own, end), partial(self._without_result, entry, own, end)
         try:
-            return await self._persist(entry, lambda: write(end), instead=without_result)
+            answer = await self._persist(entry, write, instead=instead)
+            return (answer, end) if isinstance(answer, Finish) else answer
         except CoordinatorError:
             raise
         except Exception as error:  # noqa: BLE001 - whatever the engine or its driver says of these values
             harmless = with_times(refused(end, error), entry)
             logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
         entry.outcome = harmless
-        return await self._persist(entry, lambda: write(harmless))
+        return await self._persist(entry, partial(self._write_end, own, harmless)), harmless
+
+    def _write_end(self, own: Ownership, end: Outcome) -> Awaitable[Finish]:
+        return self._store.finish(own, end)
+
+    async def _without_result(
+        self, entry: Entry, own: Ownership, end: Outcome, error: StoreFull
+    ) -> tuple[Finish, Outcome]:
+        less = with_times(without_room(end, error), entry)
+        return await self._store.finish(own, less), less
 
     async def _undo(self, entry: Entry, end: Outcome) -> Finish:
         """A rollback was decided: put the thread back, then settle. The attempts that fail are counted in

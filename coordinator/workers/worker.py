@@ -80,6 +80,11 @@ class Worker:
         """Raise LeaseLost where `epoch` may not act any more. From any thread."""
         self.lease.check(epoch)
 
+    def ready_at_once(self) -> int:
+        """The live epoch, where there is nothing to wait for; else 0: ask `ready`."""
+        fit = self._live and not self._draining and not self._closed and self.lease.alive(self._epoch)
+        return self._epoch if fit else 0
+
     async def ready(self) -> int:
         """One registration at a time, which goes on if its caller is cancelled: an epoch that nobody
         uses would look like a worker."""

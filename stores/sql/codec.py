@@ -91,8 +91,10 @@ def is_json(value: object, depth: int = _DEEPEST) -> bool:
     if depth == 0:
         return False
     if kind is dict:
-        items = cast("dict[object, object]", value)
-        return all(key.__class__ is str and is_json(item, depth - 1) for key, item in items.items())
+        for key, item in cast("dict[object, object]", value).items():
+            if key.__class__ is not str or not is_json(item, depth - 1):
+                return False
+        return True
     return kind is list and all(is_json(item, depth - 1) for item in cast("list[object]", value))
 
 
