@@ -174,7 +174,7 @@ async def test_a_second_host_on_the_same_file_is_refused(open_sqlite: Callable[.
 async def test_a_lease_that_a_clock_set_back_makes_endless_is_bounded(
     open_sqlite: Callable[..., Any],
 ) -> None:
-    """By the registration that it keeps out: within the time to live of the worker, not within hours. A reaper
+    """By the registration that it keeps out: within the worker's time to live, not within hours. A reaper
     goes by its own clock as well."""
     hours, ttl = 5 * 3600 * 1_000_000, 15_000_000
     now = [1_000_000_000_000_000]
