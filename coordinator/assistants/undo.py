@@ -38,6 +38,8 @@ class Undo:
 
     async def forget(self, run_id: str, states: ThreadStates) -> None:
         """As `ThreadStates.forget`. Raises TimeoutError where it takes too long."""
+        if states is self._values:  # that keeps nothing apart from the run's row
+            return
         await self._bounded(states.forget((run_id,)), "forgetting its undo data")
 
     async def _bounded(self, call: Coroutine[Any, Any, T], what: str) -> T:
