@@ -159,7 +159,7 @@ class Connections:
         try:
             rows = await cx.fetch(self._sql(sql), *args)
         except TimeoutError:
-            cx.terminate()  # to cancel the statement would be to wait for the same server
+            _end(cx)  # to cancel the statement would be to wait for the same server
             self._distrust()
             raise
         except Exception as error:
@@ -186,7 +186,7 @@ class Connections:
                     return cx
             finally:
                 if not usable:
-                    cx.terminate()
+                    _end(cx)
                     await pool.release(cx)
 
     async def _answers(self, cx: Any) -> bool:
@@ -224,3 +224,9 @@ class Connections:
             if len(self._named) < 1000:  # some statements are put together for one call
                 self._named[sql] = found
         return found
+
+
+def _end(cx: Any) -> None:
+    """At once. One that the server has closed is back in the pool already, and refuses."""
+    with suppress(asyncpg.InterfaceError):
+        cx.terminate()

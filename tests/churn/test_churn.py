@@ -14,8 +14,9 @@ from tests.support.teams import keys_without_ttl
 from tests.support.waiting import wait_until
 
 RUNNING, STEPS, KEPT = 40, 400, 50
-EVENT_LINK = 2
-"""Tasks: the event log's own connection begins with the first event; one keeps it, one looks for Redis."""
+EVENT_LINK = 4
+"""Tasks: two of the event log's own connection, which begins with the first event; and of each of the two others
+the one that looks where Redis is, a moment after it has connected."""
 
 
 async def connected(manager: RunManager) -> None:

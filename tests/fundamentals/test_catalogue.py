@@ -214,6 +214,8 @@ async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how
         run, agent = await launched(b, "t", after_seconds=3600)
         assert run.task is not None
         waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))
+        await asyncio.sleep(0)
+        await b._parts.store.row(run.run_id)  # reads are answered in their order: the first of `wait` is over
         await a.cancel(run.run_id, wait=5)
         assert not run.task.done()
         if how == "deleted":
