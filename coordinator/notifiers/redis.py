@@ -208,7 +208,8 @@ class RedisNotifier:
         self._unconfirmed = set(self._control)
         for watched in self._watched.values():
             watched.decided.clear()
-        self._report(Connectivity.suspected if self._suspected else Connectivity.connecting)
+        if self._connectivity is not Connectivity.down:  # else it was an attempt, and none has listened since
+            self._report(Connectivity.suspected if self._suspected else Connectivity.connecting)
 
     def on_away(self) -> None:
         self._decide_all()

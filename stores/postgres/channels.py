@@ -55,11 +55,12 @@ class Audience(Protocol):
         ...
 
     def on_deaf(self) -> None:
-        """The connection is gone. Another is on its way."""
+        """A connection that listened is gone. Another is on its way."""
         ...
 
     def on_away(self) -> None:
-        """There is nothing to connect to at present, or it carries no messages."""
+        """There is nothing to connect to at present, or it carries no messages: called once, and until
+        `on_listening` each further attempt fails unreported."""
         ...
 
 
@@ -136,11 +137,12 @@ class Channels:
 
     def _lost(self, error: Exception) -> None:
         """What keeps it from listening is said aloud, once."""
-        stood, self._listening = self._listening, False
-        level = logging.INFO if stood else logging.DEBUG if self._away else logging.WARNING
+        (stood, self._listening), away = (self._listening, False), self._away
+        level = logging.INFO if stood else logging.DEBUG if away else logging.WARNING
         self._away = not stood
-        self._audience.on_deaf()
-        if self._away:
+        if stood:
+            self._audience.on_deaf()
+        elif not away:
             self._audience.on_away()
         told = f"{error}" if isinstance(error, DeafConnection | FullQueue) else fault_of(error).what
         logger.log(level, "Hints by NOTIFY: %s", told or repr(error))

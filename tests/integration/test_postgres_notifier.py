@@ -89,6 +89,46 @@ async def test_a_black_hole_is_found_and_left(way: tuple[Proxy, str], namespace:
         assert worker.resyncs == resyncs + 1
 
 
+async def test_connectivity_stays_down_between_attempts_that_fail(
+    way: tuple[Proxy, str], namespace: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each change is reported once, and logged once."""
+    proxy, url = way
+    async with notified(url, namespace) as worker:
+        await worker.start(1)
+        monkeypatch.setattr("stores.postgres.channels._CONNECT_WITHIN", 0.2)
+        attempts = proxy.connections
+        proxy.black_hole()
+        proxy.reset()
+        await wait_until(lambda: proxy.connections >= attempts + 4, description="attempts", timeout=20)
+        assert worker.connectivities == [Connectivity.connected, Connectivity.connecting, Connectivity.down]
+        assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+        proxy.restore()
+        await until(worker, Connectivity.connected)
+        assert worker.connectivities[3:] == [Connectivity.connected]
+
+
+async def test_connectivity_is_down_where_nothing_sent_arrives(
+    shared_postgres: Database,
+    namespace: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As behind a pooler in transaction mode: every attempt connects, and none of them listens."""
+    proofs: list[str] = []
+
+    async def swallow(cx: asyncpg.Connection[Any], channels: list[str], payloads: list[str]) -> None:
+        proofs.extend(payloads)
+
+    monkeypatch.setattr("stores.postgres.channels._notify", swallow)
+    monkeypatch.setattr("stores.postgres.channels.ANSWER_WITHIN", 0.1)
+    async with notified(shared_postgres.url, namespace) as worker:
+        await worker.notifier.start(1, worker.signals.append, lambda: None, worker.connectivities.append)
+        await wait_until(lambda: len(proofs) >= 4, description="attempts", timeout=20)
+        assert worker.connectivities == [Connectivity.down]
+        assert len([record for record in caplog.records if record.levelname == "WARNING"]) == 1
+
+
 async def test_a_reset_connection_is_made_again_and_all_is_read_again(
     way: tuple[Proxy, str], namespace: str, shared_postgres: Database
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from coordinator.notifier import Connectivity
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis import listener as listeners
+from coordinator.redis.wire import Wire
 from coordinator.testing.valkey import ValkeyServer, free_port
 from tests.conformance.notifiers import CANCEL, SETTLED
 from tests.support.linked import HEALS_WITHIN, notified, until
@@ -50,6 +51,28 @@ async def test_a_black_hole_is_found_within_two_seconds(
         worker.notifier.notify_worker(1, CANCEL)
         await wait_until(lambda: worker.signals == [CANCEL], description="signals travel again")
         assert Connectivity.suspected in worker.connectivities
+
+
+async def test_connectivity_stays_down_between_attempts_that_fail(
+    proxy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a server that takes connections and refuses the subscriptions."""
+    refused: list[Wire] = []
+
+    async def refuse(_: listeners.Listener, wire: Wire) -> None:
+        refused.append(wire)
+        raise ConnectionRefusedError("no subscriptions here")
+
+    async with notified(proxy.url, namespace) as worker:
+        await worker.start(1)
+        await until(worker, Connectivity.connected)
+        with monkeypatch.context() as refusing:
+            refusing.setattr(listeners.Listener, "greet", refuse)
+            proxy.reset()
+            await wait_until(lambda: len(refused) >= 4, description="attempts", timeout=20)
+            assert worker.connectivities[-1] is Connectivity.down
+            assert worker.connectivities.count(Connectivity.down) == 1
+        await until(worker, Connectivity.connected)
 
 
 async def test_a_subscription_that_was_lost_alone_is_found(own_valkey: ValkeyServer, namespace: str) -> None:
