@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 from stores.postgres.connections import Connections
-from stores.postgres.faults import Kind, fault_of
+from stores.postgres.faults import Kind, NotConnected, fault_of
 from stores.sql.postgres.calls import Call, Function
 from stores.tasks import begin_soon
 
@@ -25,8 +24,19 @@ MAX_BATCH = 100
 AT_ONCE = 2  # batches of a function under way: the process works on one, the server on the other
 WORTHWHILE = 20  # calls; fewer wait for a batch that is under way
 BATCH_WITHIN = 5.0  # s; one that takes longer is given up, for its calls to be made alone
-_Alone = Callable[[Call], Awaitable[Any]]
-_Entry = tuple[Call, asyncio.Future[Any]]
+
+
+class _Alone(Protocol):
+    """Makes a call. `since`: as for `Connections.run`."""
+
+    async def __call__(self, call: Call, *, since: float | None) -> Any: ...
+
+
+class _Entry(NamedTuple):
+    call: Call
+    future: asyncio.Future[Any]
+    since: float
+    """When it was put in (loop time)."""
 
 
 class Lane:
@@ -41,8 +51,9 @@ class Lane:
 
     def put(self, call: Call) -> asyncio.Future[Any]:
         """The answer, once it is durable. Cancelling the future does not stop the call."""
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue.append((call, future))
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Any] = loop.create_future()
+        self._queue.append(_Entry(call, future, loop.time()))
         self._look()
         return future
 
@@ -77,29 +88,32 @@ class Lane:
         self._look()
 
     async def _send(self, batch: list[_Entry]) -> None:
-        batch.sort(key=lambda entry: entry[0].key)
-        arrays = self._function.arrays([call for call, _ in batch])
+        batch.sort(key=lambda entry: entry.call.key)
+        arrays = self._function.arrays([entry.call for entry in batch])
         left = dict(enumerate(batch, 1))
+        connected = True
         try:
             until = asyncio.get_running_loop().time() + BATCH_WITHIN
-            rows = await self._connections.rows_once(self._function.sql_of_many, arrays, until)
+            since = min(entry.since for entry in batch)
+            rows = await self._connections.rows_once(self._function.sql_of_many, arrays, until, since)
         except Exception as error:
             # Whose fault it is turns out when each is made alone.
             logger.debug("A batch of %d calls is made one by one", len(batch), exc_info=True)
-            if fault_of(error).kind is Kind.away:  # it may have been written, and its answer lost
-                left = {at: (_made_again(call), future) for at, (call, future) in left.items()}
+            connected = not isinstance(error, NotConnected)
+            if connected and fault_of(error).kind is Kind.away:  # perhaps written, and its answer lost
+                left = {at: entry._replace(call=_made_again(entry.call)) for at, entry in left.items()}
         else:
             for place, *columns_of_one in rows:
-                call, future = left.pop(place)
-                _settle(call, future, columns_of_one)
-        for call, future in left.values():
-            task = begin_soon(self._make_alone(call, future))
+                entry = left.pop(place)
+                _settle(entry.call, entry.future, columns_of_one)
+        for call, future, since in left.values():
+            task = begin_soon(self._make_alone(call, future, None if connected else since))
             self._others.add(task)
             task.add_done_callback(self._others.discard)
 
-    async def _make_alone(self, call: Call, future: asyncio.Future[Any]) -> None:
+    async def _make_alone(self, call: Call, future: asyncio.Future[Any], since: float | None) -> None:
         try:
-            answer = await self._alone(call)
+            answer = await self._alone(call, since=since)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
             if not future.done():
                 future.set_exception(error)

@@ -16,7 +16,7 @@ from typing import Any
 import asyncpg
 
 from stores.errors import StaleFence, StoreUnavailable
-from stores.postgres.faults import AGAIN, Fault, Kind, fault_of
+from stores.postgres.faults import AGAIN, Fault, Kind, NotConnected, fault_of
 from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
 from stores.sql.postgres.calls import Call, Rows
@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 APPLICATION = "run-coordinator"
 CONNECT_WITHIN = 5.0  # s, for each server that was named
+_CONNECT_AT_LEAST = 1.0  # s, however long a server was looked for before
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # s, between two attempts
 _IDLE = 1.0  # s; a connection that was not used for longer is asked for a sign of life before it is used
 _ANSWER_WITHIN = 2.0  # s, which is how long that may take
@@ -104,12 +105,13 @@ class Connections:
         finally:
             pool.terminate()
 
-    async def run(self, call: Call, *, again: frozenset[Kind] = AGAIN) -> Any:
-        """Made again for faults of these kinds, within the bounds.
+    async def run(self, call: Call, *, again: frozenset[Kind] = AGAIN, since: float | None = None) -> Any:
+        """Made again for faults of these kinds, within the bounds. `since`: when (loop time) the search for
+        a server began, if that was before this call.
 
         Raises what the call's answer raises, StoreUnavailable, StoreRefused. A fence that is stale when
         a call is made again says nothing of the attempt whose answer was lost: that may have been written."""
-        rows, lost = await self._rows(call.statement.sql, call.args, again)
+        rows, lost = await self._rows(call.statement.sql, call.args, again, since)
         answer = call.answer if lost is None else call.again or call.answer
         try:
             return answer(rows)
@@ -119,18 +121,20 @@ class Connections:
             raise lost.as_error(refusal) from refusal
 
     async def _rows(
-        self, sql: str, args: tuple[Any, ...], again: frozenset[Kind]
+        self, sql: str, args: tuple[Any, ...], again: frozenset[Kind], since: float | None
     ) -> tuple[Rows, Fault | None]:
         """As often as it takes, within the bounds; and why an attempt went unanswered, if one did."""
         loop = asyncio.get_running_loop()
         began, pause, lost = loop.time(), _FIRST_PAUSE, None
+        looked_since = began if since is None else since
         while True:
             try:
-                return await self.rows_once(sql, args, began + self._longest), lost
+                return await self.rows_once(sql, args, began + self._longest, looked_since), lost
             except Exception as error:
                 fault = fault_of(error)
                 lost = fault if fault.kind is Kind.away else lost
-                if fault.kind not in again or not self._patience_left(fault, loop.time() - began + pause):
+                waited = loop.time() - (began if fault.kind is Kind.lock else looked_since)
+                if fault.kind not in again or not self._patience_left(fault, waited + pause):
                     raise fault.as_error(error) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -139,8 +143,13 @@ class Connections:
         bound = self._longest if fault.kind is Kind.lock else min(self._longest, self._options.away_timeout)
         return waited < bound
 
-    async def rows_once(self, sql: str, args: tuple[Any, ...], until: float) -> Rows:
-        """Raises what the driver raises; StoreUnavailable where no connection became free."""
+    async def rows_once(
+        self, sql: str, args: tuple[Any, ...], until: float, since: float | None = None
+    ) -> Rows:
+        """Waits for a busy connection until `until` (loop time). Searches for a server for `away_timeout`
+        from `since` on (loop time; None = now), at least for _CONNECT_AT_LEAST. Raises what the driver
+        raises; NotConnected where no server was found in time, StoreUnavailable where no connection became
+        free."""
         pool = self._pool
         if pool is None:
             raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
@@ -148,14 +157,21 @@ class Connections:
         self._under_way += 1
         self._at_rest.clear()
         try:
-            return await self._fetch(pool, sql, args, until)
+            return await self._fetch(pool, sql, args, until, since)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._at_rest.set()
 
-    async def _fetch(self, pool: asyncpg.Pool[Any], sql: str, args: tuple[Any, ...], until: float) -> Rows:
-        cx = await self._alive(pool, until)
+    async def _fetch(
+        self, pool: asyncpg.Pool[Any], sql: str, args: tuple[Any, ...], until: float, since: float | None
+    ) -> Rows:
+        try:
+            cx = await self._alive(pool, until, since)
+        except Exception as error:
+            if fault_of(error).kind is Kind.away:
+                raise NotConnected from error
+            raise
         try:
             rows = await cx.fetch(self._sql(sql), *args)
         except TimeoutError:
@@ -172,11 +188,11 @@ class Connections:
         finally:
             await pool.release(cx)
 
-    async def _alive(self, pool: asyncpg.Pool[Any], until: float) -> Any:
+    async def _alive(self, pool: asyncpg.Pool[Any], until: float, since: float | None) -> Any:
         """A connection that has answered a moment ago. The network may have forgotten one that was idle, and
         then it has forgotten the others: a call that is sent on it would wait for its own bound."""
         while True:
-            cx = await self._acquire(pool, until)
+            cx = await self._acquire(pool, until, since)
             usable = False
             try:
                 usable = cx.used_at > self._distrusted_at and (
@@ -205,17 +221,21 @@ class Connections:
         and waits for a server that may not be there."""
         self._distrusted_at = asyncio.get_running_loop().time()
 
-    async def _acquire(self, pool: asyncpg.Pool[Any], until: float) -> Any:
-        left = max(until - asyncio.get_running_loop().time(), 0.001)
-        try:
-            return await pool.acquire(timeout=left)
-        except TimeoutError:
-            if pool.get_idle_size() or pool.get_size() < self._size:
-                raise  # there was one to be made
-            raise StoreUnavailable(
-                f"all {self._size} connections ({self._name}) were busy for {self._longest:g} s",
-                hint="Nothing was written. Look for locks, or allow more (postgres_connections).",
-            ) from None
+    async def _acquire(self, pool: asyncpg.Pool[Any], until: float, since: float | None) -> Any:
+        now = asyncio.get_running_loop().time()
+        found_until = max(
+            (now if since is None else since) + self._options.away_timeout, now + _CONNECT_AT_LEAST
+        )
+        for end in (min(found_until, until), until):
+            try:
+                return await pool.acquire(timeout=max(end - asyncio.get_running_loop().time(), 0.001))
+            except TimeoutError:
+                if pool.get_idle_size() or pool.get_size() < self._size:
+                    raise  # there was one to be made
+        raise StoreUnavailable(
+            f"all {self._size} connections ({self._name}) were busy for {self._longest:g} s",
+            hint="Nothing was written. Look for locks, or allow more (postgres_connections).",
+        )
 
     def _sql(self, sql: str) -> str:
         found = self._named.get(sql)

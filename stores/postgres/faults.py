@@ -52,6 +52,10 @@ class Fault(NamedTuple):
         return error
 
 
+class NotConnected(Exception):
+    """No connection was to be had: of this call nothing was sent. Its cause says why."""
+
+
 AGAIN = frozenset({Kind.lock, Kind.away, Kind.standby})
 
 _UNKNOWN = "Whether it was written is not known: the same request with the same ids finds out."
@@ -95,6 +99,8 @@ _CLASSES: dict[str, tuple[Kind, str, str | None]] = {
 
 def fault_of(error: BaseException) -> Fault:
     """What to make of an error of the driver's or the system's; a mistake where it is neither."""
+    if isinstance(error, NotConnected) and error.__cause__ is not None:
+        error = error.__cause__
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return Fault(
             Kind.standby, "no server that was named takes writes", "Name the primary, or all servers."

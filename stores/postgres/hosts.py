@@ -15,7 +15,8 @@ from stores.postgres.faults import Kind, fault_of
 from stores.tasks import begin_soon
 
 NEXT_AFTER = 1.0
-"""s. A server that has not accepted a session for this long gets company: the next one is tried beside it."""
+"""s. A server that has not accepted a session for this long gets company: the next one is tried beside it.
+After the last one, those that have failed are tried again at this interval: one of them may be restarting."""
 SILENT_WITHIN = 5
 """s. Data that the network does not acknowledge, or silence of an idle peer, ends a connection after this."""
 _TCP_OPTIONS = (
@@ -65,22 +66,25 @@ class Hosts:
         self._servers = address.servers()
         self._best = 0
 
-    async def connect(self, **arguments: Any) -> asyncpg.Connection[Any]:
-        """As `asyncpg.connect`; `timeout` bounds the attempt at each server by itself. Servers are tried in
-        their order, beginning with the last that worked; one that is silent delays the next by NEXT_AFTER.
-        Raises the error that tells most."""
-        arguments = {**arguments, "connection_class": Session}
+    async def connect(self, *, timeout: float = 60.0, **arguments: Any) -> asyncpg.Connection[Any]:
+        """As `asyncpg.connect`; `timeout` (s) bounds the attempt at each server by itself. Servers are tried
+        in their order, beginning with the last that worked; one that is silent delays the next by NEXT_AFTER.
+        While one is silent, those that have failed are tried again, for `timeout` in all. Raises the error
+        that tells most."""
+        loop, arguments = asyncio.get_running_loop(), {**arguments, "connection_class": Session}
+        until = loop.time() + timeout
         left = [*range(self._best, len(self._servers)), *range(self._best)]
+        failed: list[int] = []
         attempts: dict[asyncio.Task[asyncpg.Connection[Any]], int] = {}
         errors: list[BaseException] = []
         try:
             while left or attempts:
                 if left:
                     at = left.pop(0)
-                    attempt = begin_soon(asyncpg.connect(**self._servers[at], **arguments))
+                    attempt = begin_soon(asyncpg.connect(**self._servers[at], timeout=timeout, **arguments))
                     attempts[attempt] = at
                 done, _ = await asyncio.wait(
-                    attempts, timeout=NEXT_AFTER if left else None, return_when=asyncio.FIRST_COMPLETED
+                    attempts, timeout=NEXT_AFTER, return_when=asyncio.FIRST_COMPLETED
                 )
                 for attempt in done:
                     at = attempts.pop(attempt)
@@ -88,6 +92,9 @@ class Hosts:
                         self._best = at
                         return attempt.result()
                     errors.append(error)
+                    failed.append(at)
+                if not (done or left) and (rest := until - loop.time()) > 0:
+                    left, failed, timeout = failed, [], rest
             raise _telling(errors)
         finally:
             await _give_up(attempts)

@@ -213,11 +213,11 @@ class PostgresStore(WritesMadeAgain):
         answer.add_done_callback(_heard)
         return await asyncio.shield(answer)
 
-    async def _decide(self, call: Call) -> Any:
+    async def _decide(self, call: Call, *, since: float | None) -> Any:
         """A cancel that no batch has made: with a short wait for locks, so that it does not keep others from
         the connections for cancels; then where there is room to wait."""
         try:
-            return await self._urgent.run(decisions.briefly(call), again=AGAIN - {Kind.lock})
+            return await self._urgent.run(decisions.briefly(call), again=AGAIN - {Kind.lock}, since=since)
         except RowLocked:
             if not await self._may_wait_to_decide():
                 raise

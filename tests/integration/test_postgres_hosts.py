@@ -15,6 +15,7 @@ import pytest
 
 from coordinator.notifier import Connectivity, Signal
 from coordinator.notifiers.postgres import PostgresNotifier
+from coordinator.testing.servers import free_port
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.postgres.address import Address
@@ -166,6 +167,52 @@ async def test_refusal_of_one_host_says_more_than_the_silence_of_another(
         store = PostgresStore(url, Options(schema=hosts.schema), migrate=False)
         with pytest.raises(StoreRefused, match="does not let this role in"):
             await store.open()
+
+
+async def test_host_that_refused_is_tried_again_while_another_is_silent(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server restarts in less time than an attempt at a silent one lasts."""
+    monkeypatch.setattr("stores.postgres.store.CONNECT_WITHIN", 60.0)
+    async with behind_silent_hosts(shared_postgres, 1) as hosts:
+        server = urlsplit(shared_postgres.url)
+        restarting = Proxy(server.hostname or "", server.port or 5432)
+        restarting.port = free_port()
+        url = through(hosts.url, restarting.port, hosts.silent[0].port)
+        store = PostgresStore(url, Options(schema=hosts.schema), migrate=False)
+        opening = asyncio.create_task(store.open())
+        try:
+            await wait_until(lambda: hosts.attempts, description="the first has refused")
+            async with restarting, asyncio.timeout(15):
+                await opening
+                assert restarting.connections
+        finally:
+            opening.cancel()
+            await asyncio.gather(opening, return_exceptions=True)
+            await store.aclose()
+
+
+async def test_admission_without_a_server_is_refused_after_away_timeout(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As long as an attempt at a silent host lasts, and the batch that it was part of."""
+    monkeypatch.setattr("stores.postgres.batches.BATCH_WITHIN", 60.0)
+    monkeypatch.setattr("stores.postgres.connections.CONNECT_WITHIN", 60.0)
+    async with behind_silent_hosts(shared_postgres, 1) as hosts:
+        (proxy,) = hosts.silent
+        proxy.restore()
+        options = Options(schema=hosts.schema, away_timeout=1.0)
+        store = PostgresStore(through(hosts.url, proxy.port, free_port()), options, migrate=False)
+        try:
+            await store.open()
+            epoch = await store.register(new_worker())
+            proxy.black_hole()
+            proxy.reset()
+            async with asyncio.timeout(15):
+                with pytest.raises(StoreUnavailable):
+                    await asyncio.gather(admitted(store, epoch, "a"), admitted(store, epoch, "b"))
+        finally:
+            await store.aclose()
 
 
 # ---- what the network forgets --------------------------------------------------------------------------

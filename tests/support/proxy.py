@@ -21,6 +21,7 @@ class Proxy:
         self._pumps: set[asyncio.Task[None]] = set()
         self._writers: set[asyncio.StreamWriter] = set()
         self.port = 0
+        """0 until it is entered, and then whichever is free; or set before."""
         self.requests = 0
         self.replies = 0
         self.connections = 0
@@ -57,7 +58,7 @@ class Proxy:
             _reset(writer)
 
     async def __aenter__(self) -> Proxy:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self.port)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 
