@@ -70,6 +70,10 @@ _SETTINGS_REFUSED = (
     " instead: ignore_startup_parameters = lock_timeout, statement_timeout, default_transaction_isolation,"
     " jit."
 )
+_STATEMENT_MODE = (
+    "It is in statement mode, and this command needs a transaction: give it the address without a pooler"
+    " (--store), or use a pooler in transaction mode. Nothing was written."
+)
 _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "40001": (Kind.lock, "the transaction collided with another one", None),
     "40P01": (Kind.lock, "the transaction collided with another one", None),
@@ -125,4 +129,6 @@ def _said(error: asyncpg.PostgresError) -> tuple[Kind, str, str | None]:
     code = str(getattr(error, "sqlstate", ""))
     if code == "08P01" and "startup parameter" in str(error):  # PgBouncer has this code for many things
         return Kind.unavailable, "the session's settings are refused", _SETTINGS_REFUSED
+    if "statement pooling mode" in str(error):
+        return Kind.unavailable, "the pooler takes no transactions", _STATEMENT_MODE
     return _CODES.get(code) or _CLASSES.get(code[:2]) or (Kind.mistake, "", None)

@@ -125,6 +125,13 @@ async def test_session_mode_that_refuses_the_sessions_settings_is_told_what_to_t
             raise AssertionError("it has opened")
 
 
+async def test_statement_mode_refuses_an_inspection_and_names_the_remedy(shared_postgres: Database) -> None:
+    with pooler(shared_postgres, pool_mode="statement") as statements:
+        async with statements.store() as store:
+            with pytest.raises(StoreUnavailable, match="the address without a pooler"):
+                await store.inspect()
+
+
 async def test_statement_mode_carries_all_calls_of_a_worker(shared_postgres: Database) -> None:
     with pooler(shared_postgres, pool_mode="statement") as statements:
         async with statements.store() as store:
