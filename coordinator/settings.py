@@ -45,7 +45,7 @@ class Settings(BaseSettings):
     postgres_connections: int = Field(
         default=10,
         ge=1,
-        description="Connections of a worker for writes that wait and for reads; it has up to 7 more",
+        description="Connections of a worker for writes that wait and for reads; it has up to 9 more",
     )
     postgres_statement_cache: int = Field(
         default=200,
