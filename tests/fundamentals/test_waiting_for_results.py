@@ -14,7 +14,7 @@ import pytest
 
 from coordinator import NotSettled, RunContext, RunFailed, RunManager, RunNotFound
 from tests.support.agents import Agent, quick, running
-from tests.support.teams import on_every_store
+from tests.support.teams import QUICK, on_every_store
 from tests.support.waiting import wait_until
 
 pytestmark = on_every_store
@@ -135,7 +135,14 @@ def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.fixture
+def long_leases(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Reading and writing so much takes seconds of a busy machine, and nobody is to be given up for that."""
+    monkeypatch.setitem(QUICK, "lease_ttl", 60.0)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.usefixtures("long_leases")
 async def test_result_of_fifty_megabytes_is_the_same_from_every_worker_and_leaves_memory_again(
     team: list[RunManager],
 ) -> None:
