@@ -69,6 +69,11 @@ class ByteLocks:
         named = self._conflict(_named(byte), 1 << _PID_BITS)
         return UNKNOWN if named is None else named["start"] - _named(byte)
 
+    def any_holder(self, start: int, end: int) -> int | None:
+        """A process that holds one of the bytes from `start` up to `end`, as `holder` names it."""
+        held = self._conflict(start, end - start)
+        return None if held is None else self.holder(max(start, held["start"]))
+
     def held_as_posix(self, byte: int) -> bool:
         """Another process holds the byte by a lock that it can lose while it lives."""
         held = self._conflict(byte, 1)

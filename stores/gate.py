@@ -98,6 +98,10 @@ class FileGate:
         does not name."""
         return self._locks.holder(_WRITERS)
 
+    def worker_pid(self) -> int | None:
+        """The process of some live worker, this one included. 0 = one that the kernel does not name."""
+        return os.getpid() if self._epochs else self._locks.any_holder(1, _NAMING)
+
     def live(self, epoch: int) -> None:
         """This process vouches for the worker until it dies or calls `dead`. Raises BlockingIOError, with
         the process in its text, where another one does."""

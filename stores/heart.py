@@ -8,9 +8,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from stores import gate as gates
+from stores.errors import StoreReplaced
 from stores.group_commit import as_store_error
 from stores.sql.sqlite import workers
 from stores.sql.sqlite.durability import make_durable
+from stores.store_files import keep_log
 
 
 class SQLiteHeart:
@@ -66,6 +68,10 @@ class SQLiteHeart:
 
     def close(self) -> None:
         gate, self._gate = self._gate, None
+        try:
+            self._check()
+        except StoreReplaced:
+            keep_log(self._cx)
         self._cx.close()
         if gate is not None:
             gates.release(gate)

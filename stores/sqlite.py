@@ -29,7 +29,8 @@ from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import contains, decisions, inspection, schema, workers
 from stores.sql.sqlite.durability import make_durable
 from stores.sql.sqlite.statements import SQLITE
-from stores.store_files import Room, StoreFiles
+from stores.store_files import Room, StoreFiles, check_is_file, check_remains, keep_log, plain_path
+from stores.tasks import begin_soon
 from stores.transactions import SQLTransactions
 
 logger = logging.getLogger(__name__)
@@ -37,7 +38,6 @@ logger = logging.getLogger(__name__)
 Synchronous = Literal["FULL", "NORMAL"]
 
 LOOK_EVERY = 1.0  # s; how often the file is read past what is in memory
-_HOW_TO_CREATE = "`coordinator db migrate` creates it."
 
 
 class SQLiteStore(SQLTransactions):
@@ -60,7 +60,7 @@ class SQLiteStore(SQLTransactions):
         create: bool = True,
         clock: Callable[[], int] = wall_clock,
     ) -> None:
-        self.path = _plain(Path(path))
+        self.path = plain_path(Path(path))
         self.url = f"sqlite:///{path}"
         self._synchronous = synchronous
         self._busy_timeout = busy_timeout
@@ -71,6 +71,7 @@ class SQLiteStore(SQLTransactions):
         self._now = clock
         self._gate: gates.FileGate | None = None
         self._files: StoreFiles | None = None
+        self._leaving: asyncio.Task[None] | None = None
         self._looked_at = -math.inf
         self._writer: ThreadConnection | None = None
         self._reader: ThreadConnection | None = None
@@ -87,6 +88,8 @@ class SQLiteStore(SQLTransactions):
         """
         async with self._opening:
             if self._commits is None:
+                if self._files is not None:
+                    self._files.check()
                 await self._open()
 
     async def _open(self) -> None:
@@ -94,15 +97,18 @@ class SQLiteStore(SQLTransactions):
             raise StoreUnavailable(
                 f"folder {str(self.path.parent)!r} does not exist", hint="Create it first."
             )
-        if not self._create and not self.path.is_file():
-            raise StoreUnavailable(f"{str(self.path)!r} does not exist", hint=_HOW_TO_CREATE)
+        check_remains(self.path)
+        if not self._create:
+            check_is_file(self.path)
         try:
             writer = ThreadConnection(self._connect)
             await writer.connect()
             self._writer = writer
             await writer.submit(self._prepare)
             self._gate = gates.gate_of(self.path)
-            self._files = StoreFiles(self.path)
+            self._files = StoreFiles(
+                self.path, on_replaced=partial(self._replaced, asyncio.get_running_loop())
+            )
             self._reader = await self._connected()
             self._glance = await self._reader.submit(lambda _: self._connect(query_only=True, timeout=0))
         except BaseException as error:
@@ -130,6 +136,25 @@ class SQLiteStore(SQLTransactions):
     def _check_files(self) -> None:
         if self._files is not None:
             self._files.check()
+
+    def _replaced(self, loop: asyncio.AbstractEventLoop) -> None:
+        """From any thread: whoever works on what is there now must not wait for locks of this process."""
+
+        def begin() -> None:
+            self._leaving = begin_soon(self._leave())
+
+        with suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(begin)
+
+    async def _leave(self) -> None:
+        """Close what is open. From then on each call raises StoreReplaced, until `aclose`."""
+        async with self._opening:
+            for connection in (self._writer, self._reader, self._browser):
+                if connection is not None:
+                    connection.submit(keep_log)
+            if self._glance is not None:
+                keep_log(self._glance)
+            await self._close()
 
     def _connect(self, *, query_only: bool = False, timeout: float | None = None) -> sqlite3.Connection:
         cx = sqlite3.connect(
@@ -197,8 +222,11 @@ class SQLiteStore(SQLTransactions):
     async def aclose(self) -> None:
         """Finish what is queued, then close both connections. Idempotent, and bounded: a writer that is
         blocked behind a paused process is left to close itself, at once where this is cancelled."""
+        if self._leaving is not None:
+            await asyncio.wait((self._leaving,))
         async with self._opening:
             await self._close()
+            self._files = self._leaving = None
 
     async def _close(self) -> None:
         idle = False
@@ -229,8 +257,13 @@ class SQLiteStore(SQLTransactions):
 
     async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
         if self._commits is None:
-            raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
+            raise self._closed()
         return await self._commits.run(transaction, *args, urgent=urgent, **kwargs)
+
+    def _closed(self) -> StoreUnavailable:
+        """Raises StoreReplaced where that is why."""
+        self._check_files()
+        return StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
 
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         return await self._read_over(self._reader, query, *args, **kwargs)
@@ -253,7 +286,7 @@ class SQLiteStore(SQLTransactions):
 
     async def _read_over(self, reader: ThreadConnection | None, query: Any, *args: Any, **kwargs: Any) -> Any:
         if reader is None:
-            raise StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
+            raise self._closed()
         self.reads += 1
 
         def checked(cx: sqlite3.Connection) -> Any:
@@ -360,8 +393,8 @@ class SQLiteStore(SQLTransactions):
 
     async def inspect(self) -> Inspection:
         """Look the file over, read-only; the store need not be open. See `stores.inspection`."""
-        if not self.path.is_file():
-            raise StoreUnavailable(f"{str(self.path)!r} does not exist", hint=_HOW_TO_CREATE)
+        check_remains(self.path)
+        check_is_file(self.path)
         try:
             return await asyncio.to_thread(inspection.inspect, self.path, self._now())
         except sqlite3.Error as error:
@@ -379,17 +412,6 @@ class SQLiteStore(SQLTransactions):
         return f" by {process}, which holds the write lock"
 
 
-def _plain(path: Path) -> Path:
-    """SQLite reads other things into some names; the files beside the database would not follow it."""
-    if str(path) == ":memory:":
-        raise ValueError("in memory there is nothing to share between connections: use memory://")
-    if str(path).startswith("file:"):
-        raise ValueError("file: URIs are not supported: give a plain path")
-    if "\0" in str(path):
-        raise ValueError("a path cannot contain a NUL character")
-    return path
-
-
 def _nothing() -> None:
     """What there is to release where the platform has no gate."""
 
@@ -398,8 +420,8 @@ async def database_version(path: Path) -> tuple[int, int]:
     """(version of the file, newest that this program knows). Raises as `SQLiteStore.open` does."""
 
     def look() -> int:
-        if not path.is_file():
-            raise StoreUnavailable(f"{str(path)!r} does not exist", hint=_HOW_TO_CREATE)
+        check_remains(path)
+        check_is_file(path)
         cx = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
         try:
             return schema.version(cx, str(path))

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from stores.errors import StoreReplaced
+from stores import gate as gates
+from stores.errors import StoreRefused, StoreReplaced, StoreUnavailable
 
 AMPLE = 4 << 30  # bytes; twice what SQLite takes for one value, and as much again
 _MAX_PAGES = 0xFFFFFFFE  # SQLite's own bound
@@ -23,17 +26,21 @@ class StoreFiles:
     emptied; not what was written over in its place.
     """
 
-    def __init__(self, database: Path) -> None:
+    def __init__(self, database: Path, *, on_replaced: Callable[[], None] = lambda: None) -> None:
+        """`on_replaced` is called once, from whichever thread finds it."""
         resolved = database.resolve()
         paths = [Path(f"{resolved}{suffix}") for suffix in _SUFFIXES]
         self._known = [(str(path), one) for path in paths if (one := _identity(str(path))) is not None]
         self._database = str(resolved)
         self._replaced: str | None = None
+        self._on_replaced = on_replaced
 
     def check(self) -> None:
         """Raises StoreReplaced; once it has, always. From any thread, some microseconds."""
         if self._replaced is None:
             self._replaced = self._look()
+            if self._replaced is not None:
+                self._on_replaced()
         if self._replaced is not None:
             raise StoreReplaced(self._replaced)
 
@@ -42,6 +49,82 @@ class StoreFiles:
             if _identity(path) != one:
                 return path
         return self._database if _status(self._database).st_size < _HEADER_BYTES else None
+
+
+def check_remains(database: Path) -> None:
+    """Before the file is opened or made: that nothing of another database is left beside a name that leads to
+    no database. Writes nothing.
+
+    Raises StoreUnavailable where a process still works on the file that was there, and StoreRefused where its
+    write-ahead log was left: SQLite would remove the log, and with it what was committed.
+    """
+    database = database.resolve()
+    log = Path(f"{database}-wal")
+    left = _size(log)
+    if (_size(database) or 0) >= _HEADER_BYTES:
+        return
+    held = _holder(database)
+    found = _size(database)  # after the others: a process that makes one has its header before them
+    if (found or 0) >= _HEADER_BYTES or (held is None and not left):
+        return
+    lost = f"{str(database)!r} was {'removed' if found is None else 'emptied'}"
+    if held is not None:
+        raise StoreUnavailable(
+            f"{lost}, and {held} still works on the database that was there",
+            hint="End that process, then try again. Nothing was written.",
+        )
+    raise StoreRefused(
+        f"{lost}, but its write-ahead log {str(log)!r} ({left} bytes) was left. Restore the backup and"
+        f" remove the log and {str(database) + '-shm'!r}; for a new, empty database remove both as well"
+    )
+
+
+def keep_log(cx: sqlite3.Connection) -> None:
+    """Do not write the log into the database at the close of the connection: the name leads to another one.
+    Python 3.11 cannot say so to SQLite, which finds only out by itself if the file was removed or moved."""
+    if sys.version_info >= (3, 12):
+        cx.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
+
+
+def _holder(database: Path) -> str | None:
+    """The process of a live worker of the gate that stands beside the name. None = none, or cannot tell."""
+    try:
+        gate = gates.gate_of(database) if Path(f"{database}-gate").exists() else None
+    except OSError:  # opening the store will say why
+        return None
+    if gate is None:
+        return None
+    try:
+        pid = gate.worker_pid()
+    finally:
+        gates.release(gate)
+    return None if pid is None else f"process {pid}" if pid else "a process that cannot be named"
+
+
+def _size(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return None
+
+
+def plain_path(path: Path) -> Path:
+    """SQLite reads other things into some names; the files beside the database would not follow it."""
+    if str(path) == ":memory:":
+        raise ValueError("in memory there is nothing to share between connections: use memory://")
+    if str(path).startswith("file:"):
+        raise ValueError("file: URIs are not supported: give a plain path")
+    if "\0" in str(path):
+        raise ValueError("a path cannot contain a NUL character")
+    return path
+
+
+def check_is_file(path: Path) -> None:
+    """Raises StoreUnavailable."""
+    if path.is_dir():
+        raise StoreUnavailable(f"{str(path)!r} is a folder", hint="Name the database file in it.")
+    if not path.is_file():
+        raise StoreUnavailable(f"{str(path)!r} does not exist", hint="`coordinator db migrate` creates it.")
 
 
 class Room:

@@ -76,6 +76,8 @@ class ThreadPacemaker:
                 logger.warning("The lease could not be renewed: %s", error)
             except StoreReplaced as error:  # others may work on what is there now
                 lease.revoke(lease.epoch, str(error))
+                _close(heart)  # its locks would keep them waiting
+                heart = None
             except Exception as error:
                 self._fails(error, began)
                 logger.exception("The heartbeat failed; it goes on with a new connection")

@@ -14,6 +14,7 @@ import pytest
 
 from coordinator import RunManager
 from coordinator.errors import StoreRefused, StoreReplaced, StoreUnavailable
+from stores.sqlite import SQLiteStore
 from tests.support.agents import Agent, quick, running
 from tests.support.builders import stored
 from tests.support.children import Child
@@ -98,15 +99,68 @@ async def test_a_worker_whose_file_was_replaced_fences_itself_and_writes_nothing
     assert run.run_id
 
 
+def delete_the_file(database: Path) -> None:
+    database.unlink()
+
+
+LOST = [delete_the_file, delete_the_database, empty]
+
+
+@pytest.mark.parametrize("change", LOST)
 async def test_the_next_process_is_told_who_still_works_on_the_old_file(
-    manager: RunManager, tmp_path: Path
+    tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
-    """The gate file is where it was, and the numbers of workers begin anew."""
-    await running(manager, "t")
-    delete_the_database(tmp_path / "runs.db")
-    with Child(NEXT, tmp_path / "runs.db") as other:
-        assert other.heard() == "StoreUnavailable"
-        assert f"process {os.getpid()} still holds worker epoch 1" in other.heard()
+    database = tmp_path / "runs.db"
+    async with team_of(1, tmp_path, lease_ttl=30.0, renew=9.0):
+        change(database)
+        was_there = database.exists()
+        with Child(NEXT, database) as other:
+            assert other.heard() == "StoreUnavailable"
+            assert f"process {os.getpid()} still works on the database that was there" in other.heard()
+        assert database.exists() == was_there, "it made an empty database"
+
+
+@pytest.mark.parametrize("change", LOST)
+async def test_a_fenced_worker_lets_go_of_the_locks_of_a_file_that_was_replaced(
+    tmp_path: Path, change: Callable[[Path], None]
+) -> None:
+    database = tmp_path / "runs.db"
+    async with team_of(1, tmp_path, renew=0.1) as (manager,):
+        moved = tmp_path / "still-linked.db"
+        os.link(database, moved)
+        change(database)
+
+        async def free() -> bool:
+            with Child(LOCKS, moved, f"{database}-gate") as other:
+                return other.heard() == "free"
+
+        await wait_until(free, description="its locks are gone", timeout=20)
+        with pytest.raises(StoreReplaced):
+            await manager.create_or_reject("another")
+        with pytest.raises(StoreReplaced):
+            await manager.workers()
+
+
+LOCKS = """
+import fcntl
+try:
+    for path, start, length in ((args[0], 0x40000000, 512), (args[1], 0, 1 << 40)):
+        with open(path, "r+b") as file:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
+    say("free")
+except BlockingIOError as error:
+    say("held")
+"""
+
+
+async def test_a_write_ahead_log_whose_database_is_gone_is_not_removed(tmp_path: Path) -> None:
+    database, log = tmp_path / "runs.db", tmp_path / "runs.db-wal"
+    log.write_bytes(b"committed")
+    for create in (True, False):
+        with pytest.raises(StoreRefused, match=r"its write-ahead log .* was left"):
+            await SQLiteStore(database, create=create).open()
+    assert log.read_bytes() == b"committed"
+    assert not database.exists()
 
 
 NEXT = """
@@ -115,8 +169,8 @@ from stores.rows import NewWorker
 from stores.sqlite import SQLiteStore
 async def main():
     store = SQLiteStore(args[0])
-    await store.open()
     try:
+        await store.open()
         await store.register(NewWorker("w", "here", "boot", 1, "0", 15000))
     except Exception as error:
         say(type(error).__name__)
