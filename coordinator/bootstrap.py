@@ -308,7 +308,7 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
         del epoch
         parts.pacemaker.start(parts.worker.lease)
 
-    parts.worker.on_registered = only_beat
+    parts.worker.on_registered, parts.worker.command = only_beat, "coordinator-reconcile"
     try:
         await store.open()
         await parts.worker.ready()

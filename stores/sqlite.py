@@ -98,7 +98,7 @@ class SQLiteStore(SQLTransactions):
                 f"folder {str(self.path.parent)!r} does not exist", hint="Create it first."
             )
         check_remains(self.path)
-        if not self._create:
+        if not self._create or self.path.is_dir():
             check_is_file(self.path)
         try:
             writer = ThreadConnection(self._connect)

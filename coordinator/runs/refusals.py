@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
-from coordinator.errors import LeaseLost, StaleFence, StoreUnavailable
+from coordinator.errors import LeaseLost, StaleFence, StoreReplaced, StoreUnavailable
 from coordinator.runs.outcomes import text_of
 from coordinator.runs.registry import Entry
 
@@ -31,14 +31,14 @@ class Refusals:
         return min(self._since.values(), default=None)
 
     async def overcome(self, entry: Entry, end: Callable[[Entry], Awaitable[None]]) -> None:
-        """Call `end` until it returns or raises LeaseLost, StaleFence or StoreUnavailable. While `entry`
-        is settled inline, any other error is raised as StoreUnavailable after the first attempt: the
+        """Call `end` until it returns or raises LeaseLost, StaleFence, StoreReplaced or StoreUnavailable.
+        While `entry` is settled inline, any other error is raised as StoreUnavailable after the first attempt: the
         caller does not wait."""
         try:
             while True:
                 try:
                     return await end(entry)
-                except (LeaseLost, StaleFence, StoreUnavailable):
+                except (LeaseLost, StaleFence, StoreReplaced, StoreUnavailable):
                     raise
                 except Exception as error:  # noqa: BLE001 - it is logged, and tried again
                     self._refused(entry, error)

@@ -14,7 +14,14 @@ from typing import Protocol, TypeVar
 
 from coordinator.assistants.undo import Undo
 from coordinator.clock import Stamps
-from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreFull, StoreUnavailable
+from coordinator.errors import (
+    CoordinatorError,
+    LeaseLost,
+    StaleFence,
+    StoreFull,
+    StoreReplaced,
+    StoreUnavailable,
+)
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.children import hint_at_children
@@ -146,7 +153,7 @@ class Settlement:
             return
         try:
             await self.refusals.overcome(entry, self._end)
-        except (LeaseLost, StaleFence) as error:
+        except (LeaseLost, StaleFence, StoreReplaced) as error:
             self.lose(entry, str(error))
         if entry.lost:
             self._let_go(entry)

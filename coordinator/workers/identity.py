@@ -20,11 +20,12 @@ def program_version() -> str:
         return "unknown"
 
 
-def new_worker(ttl: float, assistants: tuple[str, ...] = ()) -> NewWorker:
-    """This process as it registers. The worker id is for people; the epoch is what counts."""
+def new_worker(ttl: float, assistants: tuple[str, ...] = (), *, command: str = "") -> NewWorker:
+    """This process as it registers. The worker id is for people; the epoch is what counts.
+    `command`: of the command line, which registers to end what others left."""
     host = socket.gethostname()
     return NewWorker(
-        worker_id=f"{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
+        worker_id=f"{command and command + '-'}{host}-{os.getpid()}-{uuid.uuid4().hex[:6]}",
         host=host,
         boot_id=boot_id(),
         pid=os.getpid(),

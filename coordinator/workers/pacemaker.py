@@ -14,7 +14,7 @@ from coordinator.errors import StoreReplaced, StoreUnavailable
 from coordinator.settings import Settings
 from coordinator.workers.lease import BURIED, Lease, Pacemaker
 from coordinator.workers.loops import every
-from coordinator.workers.stall import StallWatch
+from coordinator.workers.stall import RECALL, StallWatch
 from stores.base import Heart, HeartStore, WorkerStore
 from stores.tasks import begin_soon
 
@@ -38,7 +38,8 @@ class ThreadPacemaker:
         self._store, self._settings = store, settings
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self.stall = StallWatch()
+        # A renewal that began within the stall has seen only a part of it, and is the last for so long.
+        self.stall = StallWatch(recall=max(RECALL, 2 * settings.renew))
         self.failing_since: float | None = None
         self.failure: str | None = None
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import sys
 import threading
 from collections.abc import Callable
@@ -17,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 STALLED_AFTER = 2.0  # s without a turn
 LOOK = 0.25  # s between two looks
+RECALL = 5.0  # s
 SHOWN = 8
 """How many frames a log line names, the innermost last."""
 
@@ -27,14 +29,20 @@ class StallWatch:
     look with how long the loop has been standing (s; 0 = it turns): they must not block."""
 
     def __init__(
-        self, *, clock: Callable[[], float] = boottime, stalled_after: float = STALLED_AFTER
+        self,
+        *,
+        clock: Callable[[], float] = boottime,
+        stalled_after: float = STALLED_AFTER,
+        recall: float = RECALL,
     ) -> None:
-        self._clock, self._after = clock, stalled_after
+        """`recall` (s): how long `lag` answers with the longest stall after its end."""
+        self._clock, self._after, self._recall = clock, stalled_after, recall
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
         self._asked: float | None = None
         self._logged = False
-        self._lag = 0.0
+        self._lag = self._longest = 0.0
+        self._ended = -math.inf
         self.listeners: list[Callable[[float], None]] = []
 
     @property
@@ -46,8 +54,10 @@ class StallWatch:
 
     @property
     def lag(self) -> float:
-        """How late the last answer came (s), or how late the one that is awaited is by now."""
-        return max(self._lag, self.stalled_for)
+        """How late the last answer came (s), or how late the one that is awaited is by now, or the longest
+        stall that ended within `recall`."""
+        recent = self._longest if self._clock() - self._ended < self._recall else 0.0
+        return max(self._lag, self.stalled_for, recent)
 
     def start(self) -> None:
         """Watch the running loop, once."""
@@ -77,7 +87,12 @@ class StallWatch:
                     logger.exception("Listener %r of stalls failed", listener)
 
     def _answer(self, asked: float) -> None:
-        self._lag, self._asked = self._clock() - asked, None
+        now = self._clock()
+        lag = now - asked
+        if lag >= self._after:
+            recent = self._longest if now - self._ended < self._recall else 0.0
+            self._longest, self._ended = max(lag, recent), now
+        self._lag, self._asked = lag, None
 
     def _told(self, standing: float) -> str:
         frame = sys._current_frames().get(self._ident)  # pyright: ignore[reportPrivateUsage] - documented

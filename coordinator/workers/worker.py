@@ -58,6 +58,8 @@ class Worker:
         self._closed = False
         self.lease = Lease(settings.lease_ttl - settings.lease_margin, clock=clock)
         self.lease.on_end = self._lease_ended
+        self.command = ""
+        """Begins the worker id; see `new_worker`."""
         self.drain_event = asyncio.Event()
         self.on_registered: Callable[[int], Awaitable[None]] = _nothing
         self.on_fenced: Callable[[str], None] = logger.debug
@@ -126,7 +128,7 @@ class Worker:
             began = self._clock()
             try:
                 return began, await self._store.register(
-                    new_worker(self._settings.lease_ttl, self._assistants())
+                    new_worker(self._settings.lease_ttl, self._assistants(), command=self.command)
                 )
             except StoreInUse as error:
                 if heard is None:

@@ -20,6 +20,19 @@ from tests.support.waiting import wait_until
 LIMIT = 10.0  # s; a loop that stands is let go after that, whatever the test has found by then
 
 
+def test_lag_is_not_understated_by_answers_that_come_soon_after_a_stall() -> None:
+    now = 100.0
+    watch = StallWatch(clock=lambda: now, stalled_after=2.0, recall=10.0)
+    now += 5.0
+    watch._answer(100.0)
+    assert watch.lag == 5.0
+    watch._answer(now)
+    now += 9.0
+    assert watch.lag == 5.0
+    now += 2.0
+    assert watch.lag == 0.0
+
+
 class Blocked:
     """A place where an event loop stands until another thread lets it go."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import shutil
@@ -139,6 +140,20 @@ async def test_a_fenced_worker_lets_go_of_the_locks_of_a_file_that_was_replaced(
             await manager.create_or_reject("another")
         with pytest.raises(StoreReplaced):
             await manager.workers()
+
+
+async def test_an_end_that_a_replaced_file_refuses_is_not_tried_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with team_of(1, tmp_path, lease_ttl=30.0, renew=9.0) as (manager,):
+        run, agent = await running(manager, "t")
+        delete_the_file(tmp_path / "runs.db")
+        entry = manager._parts.registry.entry(run.run_id)
+        assert entry is not None
+        agent.may_end.set()
+        await asyncio.wait_for(entry.settled.wait(), 20)
+        assert manager._parts.settlement.refusals.oldest is None
+    assert not [record for record in caplog.records if record.exc_info]
 
 
 LOCKS = """

@@ -46,3 +46,10 @@ def test_what_a_check_finds() -> None:
     old = Inspection(version=1, newest=2, faults=("row 3 missing",), workers_expired=2, disk_free=1, **sound)
     assert len(problems_of(old)) == 2
     assert len(warnings_of(old)) == 2
+
+
+async def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
+    for command in (("db", "check"), ("workers", "list"), ("db", "migrate")):
+        answer = await cli(*command, "--store", f"sqlite:///{tmp_path}")
+        assert answer.code == UNREACHABLE
+        assert f"'{tmp_path}' is a folder" in answer.err, answer.err

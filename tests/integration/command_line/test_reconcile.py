@@ -23,6 +23,7 @@ from tests.support.command_line import DONE, FAILED, USAGE, Answer, Busy, cli
 from tests.support.forked import COMMAND_LINE, ROOT, ForkedProcess, fork
 from tests.support.postgres import Database
 
+SHORT = {"COORDINATOR_LEASE_TTL": "2", "COORDINATOR_RENEW": "0.5", "COORDINATOR_LEASE_MARGIN": "0.5"}
 VICTIM = COMMAND_LINE._replace(target="tests.support.victim:main", path=str(ROOT))
 
 
@@ -54,7 +55,13 @@ async def test_reconcile_ends_the_runs_of_a_killed_worker_and_no_other(empty: st
 
 async def test_reconcile_leaves_a_living_worker_alone(busy: Busy) -> None:
     answer = await busy.cli("reconcile", "--json")
-    assert answer.document == {"ended": [], "buried": [], "declared_dead": None, "undecided": []}
+    assert answer.document == {
+        "ended": [],
+        "buried": [],
+        "declared_dead": None,
+        "undecided": [],
+        "unwatched": [],
+    }
     assert busy.running.status == "running"
     assert len(await busy.manager.workers()) == 1  # its own has left again
 
@@ -62,12 +69,7 @@ async def test_reconcile_leaves_a_living_worker_alone(busy: Busy) -> None:
 @pytest.mark.slow
 @pytest.mark.multiprocess
 async def test_reconcile_watches_a_worker_of_which_only_the_lease_is_over(empty: str) -> None:
-    short_lease = {
-        "COORDINATOR_LEASE_TTL": "2",
-        "COORDINATOR_RENEW": "0.5",
-        "COORDINATOR_LEASE_MARGIN": "0.5",
-    }
-    async with victim(empty, **short_lease) as (paused, orphan):
+    async with victim(empty, **SHORT) as (paused, orphan):
         paused.send_signal(signal.SIGSTOP)
         await asyncio.sleep(2.3)  # its lease has to end by the store's own clock
         at_once = await cli("reconcile", "--store", empty, "--no-wait", "--json")
@@ -79,6 +81,35 @@ async def test_reconcile_watches_a_worker_of_which_only_the_lease_is_over(empty:
         paused.send_signal(signal.SIGCONT)
 
 
+@pytest.mark.slow
+@pytest.mark.multiprocess
+async def test_reconcile_watches_a_frozen_worker_before_its_lease_ends(empty: str) -> None:
+    async with victim(empty, **SHORT) as (frozen, orphan):
+        frozen.send_signal(signal.SIGSTOP)
+        answer = await cli("reconcile", "--store", empty, "--json")
+        assert (answer.code, [run["run_id"] for run in answer.document["ended"]]) == (DONE, [orphan])
+        assert "watching the heartbeat of worker epoch 1" in answer.err
+        assert "--force" not in answer.err  # which refuses a process that is there
+        frozen.send_signal(signal.SIGCONT)
+
+
+@pytest.mark.multiprocess
+async def test_reconcile_that_does_not_wait_says_which_heartbeats_it_did_not_watch(busy: Busy) -> None:
+    epoch = busy.manager.epoch
+    answer = await busy.cli("reconcile", "--no-wait", "--json")
+    assert (answer.code, [worker["epoch"] for worker in answer.document["unwatched"]]) == (DONE, [epoch])
+    told = await busy.cli("reconcile", "--no-wait")
+    assert f"the heartbeat of worker epoch {epoch} was not watched" in told.err
+
+
+async def test_workers_of_the_command_line_are_told_from_others(busy: Busy) -> None:
+    assert (await busy.cli("reconcile", "--no-wait")).code == DONE
+    workers = (await busy.cli("workers", "list", "--all", "--json")).document["workers"]
+    named = {worker["worker_id"].startswith("coordinator-reconcile-") for worker in workers}
+    assert named == {True, False}
+    assert [w["state"] for w in workers if w["worker_id"].startswith("coordinator-reconcile-")] == ["dead"]
+
+
 class Elsewhere(NamedTuple):
     """A worker whose process nothing proves dead or alive, as those of other hosts. `orphan`: its run."""
 
@@ -88,9 +119,6 @@ class Elsewhere(NamedTuple):
 
     async def cli(self, *args: str) -> Answer:
         return await cli(*args, env=self.environment)
-
-
-SHORT = {"COORDINATOR_LEASE_TTL": "2", "COORDINATOR_RENEW": "0.5", "COORDINATOR_LEASE_MARGIN": "0.5"}
 
 
 def unproven(path: Path) -> None:
@@ -131,7 +159,7 @@ async def test_reconcile_watches_a_worker_that_may_have_died_a_moment_ago(elsewh
     await elsewhere.process.wait()
     at_once = await elsewhere.cli("reconcile", "--no-wait")
     assert at_once.code == FAILED
-    assert "1 runs were not ended" in at_once.err
+    assert "1 run was not ended" in at_once.err
     assert "coordinator reconcile --force 1" in at_once.err
     answer = await elsewhere.cli("reconcile", "--json")
     assert (answer.code, [run["run_id"] for run in answer.document["ended"]]) == (DONE, [elsewhere.orphan])
