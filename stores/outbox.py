@@ -142,7 +142,7 @@ class Outbox:
                 return await write()
             except StoreUnavailable as error:
                 self._away = not isinstance(error, StoreFull)
-                logger.warning("%s It is owed: %s", error, what)
+                logger.warning("%s The write waits for the store and is repeated: %s", error, what)
                 if not patient:
                     raise
         elif not patient:
@@ -165,7 +165,7 @@ class Outbox:
                 return
             except Exception as error:
                 self._away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreFull)
-                logger.warning("%s could not be written; it is owed", key, exc_info=True)
+                logger.warning("%s could not be written; the write is repeated", key, exc_info=True)
             else:
                 return
         self._enqueue(_Owed(run_id, epoch, key, write, None))
@@ -329,7 +329,7 @@ class Outbox:
             self._remove(owed)
             logger.error("%s cannot be written", owed.key, exc_info=error)
         else:
-            logger.warning("%s is still owed to the store: %r", owed.key, error)
+            logger.warning("%s could not be written yet; the write is repeated: %r", owed.key, error)
 
     async def aclose(self, within: float = 5.0) -> None:
         """Let what is under way end, try what is owed once more, then give up; all `within` so many

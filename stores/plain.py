@@ -218,7 +218,7 @@ class PlainStore(MemoryStore):
             if is_cancelled(failure):
                 raise
             logger.warning(
-                "Could not persist %s status for run %r in the record store; it is owed",
+                "Could not persist %s status for run %r in the record store; the write is repeated",
                 status,
                 run_id,
                 exc_info=True,

@@ -286,7 +286,10 @@ def reconcile_orphans(
     ] = None,
     wait: Annotated[
         bool,
-        typer.Option("--wait/--no-wait", help="Watch workers that may be dead, for one lease"),
+        typer.Option(
+            "--wait/--no-wait",
+            help="Watch the heartbeats of workers that hold threads, for one lease at most",
+        ),
     ] = True,
     force: Annotated[
         int | None,
@@ -301,10 +304,13 @@ def reconcile_orphans(
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """End the runs of dead workers and of nobody. Never a run whose owner lives.
+    """End orphaned runs: those of dead workers, and those without a worker. Never a run whose owner lives.
 
-    A worker of this host whose process is gone is proven dead at once. Of any other the heartbeat must stand
-    still for one whole lease first, while this command watches. It exits with 1 where it cannot tell.
+    A worker of this host whose process is gone is proven dead at once. Of any other that holds
+    threads, or whose lease is over, the command watches the heartbeat: one that moves is alive (it takes a
+    few seconds), one that stands still for a whole lease is dead, frozen processes included. It exits with 1
+    where it cannot tell.
+    With --no-wait it watches none, and names those that it did not watch.
 
     --force declares a worker dead on your word: its writes are refused from then on, its runs end, and their
     history names you. If it lives all the same, its tasks go on until its next heartbeat: until then two runs

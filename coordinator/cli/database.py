@@ -32,7 +32,8 @@ async def check(settings: Settings, *, as_json: bool) -> int:
     redis = await _redis(settings) if settings.redis and found.version >= found.newest else None
     if redis:
         problems.append(
-            f"workers cannot use Redis as they need to: {redis}; what it refuses is done without it"
+            f"workers cannot use Redis as they need to: {redis}. They do without what Redis refuses:"
+            " nothing is lost, hints may come later"
         )
     if as_json:
         screen.show_document({"check": _document(settings, found, problems, warnings, redis)})
@@ -40,10 +41,10 @@ async def check(settings: Settings, *, as_json: bool) -> int:
         _show(settings, found, redis)
         for problem in problems:
             screen.show_lines([f"problem: {problem}"])
+        if not problems:
+            screen.show_lines(["ok" if not warnings else "ok, with warnings (on stderr)"])
         for warning in warnings:
             warn(warning)
-        if not problems:
-            screen.show_lines(["ok"])
     if problems_of(found):
         return FAILED
     return UNREACHABLE if redis else DONE

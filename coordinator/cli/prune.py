@@ -35,10 +35,16 @@ async def prune_history(
 ) -> int:
     age = seconds_of(older_than)
     if age < settings.keep_finished:
+        given = older_than.strip()
+        unit = (
+            f"{given} means {given} seconds: write the unit, for example {given}d. It "
+            if given.isdigit()
+            else ""
+        )
         raise InvalidArgument(
             "--older-than",
-            f"must be at least {span(settings.keep_finished)} (keep_finished): until then workers may write"
-            " a row anew",
+            f"{unit}must be at least {span(settings.keep_finished)} (keep_finished): until then workers may"
+            " write a row anew",
         )
     check_visible(settings)
     store = store_from_url(settings.store, settings, migrate=False, create=False)

@@ -32,7 +32,8 @@ def pacemaker_for(store: WorkerStore, settings: Settings) -> Pacemaker:
 
 class ThreadPacemaker:
     """Beats from a daemon thread through the store's `heart`, so that neither a blocked event loop nor
-    a saturated writer starves it. A loop that has not turned for `stall_limit` is let die."""
+    a saturated writer starves it. The lease of a loop that has not turned for
+    `stall_limit` is not renewed."""
 
     def __init__(self, store: HeartStore, settings: Settings) -> None:
         self._store, self._settings = store, settings

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, NamedTuple, Protocol
 
 from stores.postgres.connections import Connections
-from stores.postgres.faults import Kind, NotConnected, fault_of
+from stores.postgres.faults import NotConnected, fault_of
 from stores.sql.postgres.calls import Call, Function
 from stores.tasks import begin_soon
 
@@ -100,7 +100,7 @@ class Lane:
             # Whose fault it is turns out when each is made alone.
             logger.debug("A batch of %d calls is made one by one", len(batch), exc_info=True)
             connected = not isinstance(error, NotConnected)
-            if connected and fault_of(error).kind is Kind.away:  # perhaps written, and its answer lost
+            if fault_of(error).unanswered:  # perhaps written, and its answer lost
                 left = {at: entry._replace(call=_made_again(entry.call)) for at, entry in left.items()}
         else:
             for place, *columns_of_one in rows:
@@ -123,7 +123,7 @@ class Lane:
 
 
 def _made_again(call: Call) -> Call:
-    return call if call.again is None else replace(call, answer=call.again)
+    return replace(call, answer=call.again or call.answer, unanswered=True)
 
 
 def _settle(call: Call, future: asyncio.Future[Any], columns: list[Any]) -> None:

@@ -105,13 +105,20 @@ class Connections:
         finally:
             pool.terminate()
 
-    async def run(self, call: Call, *, again: frozenset[Kind] = AGAIN, since: float | None = None) -> Any:
+    async def run(
+        self,
+        call: Call,
+        *,
+        again: frozenset[Kind] = AGAIN,
+        since: float | None = None,
+        reads: bool = False,
+    ) -> Any:
         """Made again for faults of these kinds, within the bounds. `since`: when (loop time) the search for
-        a server began, if that was before this call.
+        a server began, if that was before this call. `reads`: it writes nothing.
 
         Raises what the call's answer raises, StoreUnavailable, StoreRefused. A fence that is stale when
         a call is made again says nothing of the attempt whose answer was lost: that may have been written."""
-        rows, lost = await self._rows(call.statement.sql, call.args, again, since)
+        rows, lost = await self._rows(call, again, since, reads=reads)
         answer = call.answer if lost is None else call.again or call.answer
         try:
             return answer(rows)
@@ -121,7 +128,7 @@ class Connections:
             raise lost.as_error(refusal) from refusal
 
     async def _rows(
-        self, sql: str, args: tuple[Any, ...], again: frozenset[Kind], since: float | None
+        self, call: Call, again: frozenset[Kind], since: float | None, *, reads: bool
     ) -> tuple[Rows, Fault | None]:
         """As often as it takes, within the bounds; and why an attempt went unanswered, if one did."""
         loop = asyncio.get_running_loop()
@@ -129,13 +136,15 @@ class Connections:
         looked_since = began if since is None else since
         while True:
             try:
-                return await self.rows_once(sql, args, began + self._longest, looked_since), lost
+                statement, args, until = call.statement.sql, call.args, began + self._longest
+                return await self.rows_once(statement, args, until, looked_since), lost
             except Exception as error:
                 fault = fault_of(error)
-                lost = fault if fault.kind is Kind.away else lost
+                lost = fault if fault.unanswered else lost
                 waited = loop.time() - (began if fault.kind is Kind.lock else looked_since)
                 if fault.kind not in again or not self._patience_left(fault, waited + pause):
-                    raise fault.as_error(error) from error
+                    written = not reads and (lost is not None or call.unanswered)
+                    raise fault.as_error(error, written=written) from error
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(pause * 2, _LONGEST_PAUSE)
 

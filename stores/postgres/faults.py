@@ -31,23 +31,29 @@ class Fault(NamedTuple):
     kind: Kind
     what: str
     hint: str | None = None
+    unsent: bool = False
+    """It was met before anything of the call was sent: this attempt has written nothing."""
 
-    def as_error(self, cause: BaseException) -> BaseException:
-        """What the caller gets to see."""
+    @property
+    def unanswered(self) -> bool:
+        """The call may have been made, and its answer lost."""
+        return self.kind is Kind.away and not self.unsent
+
+    def as_error(self, cause: BaseException, *, written: bool | None = None) -> BaseException:
+        """What the caller gets to see. `written`: the call may have been written, by this attempt or by one
+        before; None = as far as this fault tells."""
+        written = self.unanswered if written is None else written
+        hint = (_UNKNOWN if written else _UNWRITTEN) if self.hint is None else self.hint
         if self.kind is Kind.mistake:
             return cause
         if self.kind is Kind.refused:
             error: StoreError = StoreRefused(self.what)
         elif self.kind is Kind.full:
-            error = StoreFull(self.what)
+            error = StoreFull(self.what, hint=hint)
         elif self.kind is Kind.lock:
-            error = RowLocked(self.what)
-        elif self.hint is None and self.kind is Kind.away:
-            error = StoreUnavailable(self.what, hint=_UNKNOWN)
-        elif self.hint is None:
-            error = StoreUnavailable(self.what)
+            error = RowLocked(self.what, hint=hint)
         else:
-            error = StoreUnavailable(self.what, hint=self.hint)
+            error = StoreUnavailable(self.what, hint=hint)
         error.__cause__ = cause
         return error
 
@@ -58,7 +64,11 @@ class NotConnected(Exception):
 
 AGAIN = frozenset({Kind.lock, Kind.away, Kind.standby})
 
-_UNKNOWN = "Whether it was written is not known: the same request with the same ids finds out."
+_UNKNOWN = (
+    "It is not known whether this request was written. Send the same request again, with the same ids: it is"
+    " not written twice."
+)
+_UNWRITTEN = "Nothing was written; try again."
 _MIGRATE = "Run `coordinator db migrate` first."
 _CHECK = (
     "The schema is of another version than this program, or was changed by hand:"
@@ -104,7 +114,7 @@ _CLASSES: dict[str, tuple[Kind, str, str | None]] = {
 def fault_of(error: BaseException) -> Fault:
     """What to make of an error of the driver's or the system's; a mistake where it is neither."""
     if isinstance(error, NotConnected) and error.__cause__ is not None:
-        error = error.__cause__
+        return fault_of(error.__cause__)._replace(unsent=True)
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return Fault(
             Kind.standby, "no server that was named takes writes", "Name the primary, or all servers."

@@ -146,20 +146,22 @@ class PostgresStore(WritesMadeAgain):
         await self._read(schema.check_version)
 
     @asynccontextmanager
-    async def connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
+    async def connection(self, *, reads: bool = False) -> AsyncGenerator[asyncpg.Connection[Any]]:
         """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
+        sent = False
         try:
             cx = await self._hosts.connect(
                 timeout=CONNECT_WITHIN,
                 statement_cache_size=self._options.statement_cache,
                 server_settings=session_settings(self._options),
             )
+            sent = not reads
             try:
                 yield cx
             finally:
                 await cx.close(timeout=CONNECT_WITHIN)
         except Exception as error:
-            raise fault_of(error).as_error(error) from error
+            raise fault_of(error).as_error(error, written=None if sent else False) from error
 
     async def aclose(self) -> None:
         """Finish what is under way, then close all connections. Idempotent, and bounded."""
@@ -236,13 +238,13 @@ class PostgresStore(WritesMadeAgain):
             return False
 
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        return await self._waiting.run(query(*args, **kwargs))
+        return await self._waiting.run(query(*args, **kwargs), reads=True)
 
     async def standing(self, run_id: str) -> Decision | None:
-        return await self._ticks.run(self._sql.decisions.standing(run_id))
+        return await self._ticks.run(self._sql.decisions.standing(run_id), reads=True)
 
     async def tick(self, epoch: int) -> Tick:
-        return await self._ticks.run(self._sql.reading.tick(epoch, self._now()))
+        return await self._ticks.run(self._sql.reading.tick(epoch, self._now()), reads=True)
 
     # -- what takes more than one call
 
@@ -393,7 +395,7 @@ class PostgresStore(WritesMadeAgain):
 
     async def inspect(self) -> Inspection:
         """Look the schema over; the store need not be open. See `stores.inspection`."""
-        async with self.connection() as cx:
+        async with self.connection(reads=True) as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())
 
 

@@ -20,6 +20,7 @@ import pytest
 from coordinator.testing.postgres import PostgresServer
 from stores.errors import StaleFence, StoreError, StoreUnavailable
 from stores.postgres import Options, PostgresStore
+from stores.postgres.connections import Connections
 from stores.sql.postgres import schema
 from stores.states import RunStatus
 from tests.support.builders import (
@@ -130,6 +131,34 @@ async def lives(store: PostgresStore, epoch: int, thread: str, count: int) -> li
         assert (finish.status, finish.lost) == (RunStatus.success, False)
         ids.append(own.run_id)
     return ids
+
+
+async def test_only_a_write_whose_answer_was_lost_may_have_been_written(
+    own_postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with on(own_postgres, away_timeout=0.3) as store:
+        epoch = await store.register(new_worker())
+        once, unheard = Connections.rows_once, True
+
+        async def lost(self: Connections, *args: Any) -> Any:
+            nonlocal unheard
+            if unheard:
+                unheard = False
+                raise ConnectionResetError
+            return await once(self, *args)
+
+        own_postgres.stop("immediate")
+        monkeypatch.setattr(Connections, "rows_once", lost)
+        with pytest.raises(StoreUnavailable, match="Nothing was written"):
+            await store.workers()
+        assert not unheard
+        with pytest.raises(StoreUnavailable, match="Nothing was written"):
+            await store.retire(epoch)
+        unheard = True
+        with pytest.raises(StoreUnavailable, match="not known whether"):
+            await store.retire(epoch)
+        with pytest.raises(StoreUnavailable, match="Nothing was written"):
+            await store.inspect()
 
 
 async def test_a_storm_that_ends_every_session(shared_postgres: Database) -> None:

@@ -54,7 +54,8 @@ class Query:
 class Call:
     """`answer` turns the rows into what the operation answers, or raises its refusal. `again` does so where
     an attempt before went unanswered: what it may have written is no refusal then; None = as `answer`. `key`:
-    calls of a batch are made in this order, the same everywhere. `alone`: never in a batch."""
+    calls of a batch are made in this order, the same everywhere. `alone`: never in a batch.
+    `unanswered`: an attempt was made in a batch, and may have been written."""
 
     statement: Function | Query
     args: tuple[Any, ...]
@@ -62,6 +63,7 @@ class Call:
     key: str = ""
     alone: bool = True
     again: Callable[[Rows], Any] | None = None
+    unanswered: bool = False
 
 
 def nothing(rows: Rows) -> None:

@@ -15,9 +15,8 @@ from stores.sql.sqlite.durability import has_wal_reset_race
 
 _FAULTS_SHOWN = 20
 _WAL_RESET = (
-    f"SQLite {sqlite3.sqlite_version} may damage a database that another program checkpoints while a worker"
-    " writes (the WAL-reset race, fixed in 3.51.3, 3.50.7 and 3.44.6). Workers keep out of each other's way;"
-    " open the file with other programs read-only while they run"
+    f"SQLite {sqlite3.sqlite_version} has the WAL-reset race: while workers run, open the file with other"
+    " programs read-only (guide Operations, Other programs)"
 )
 
 

@@ -53,3 +53,11 @@ async def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
         answer = await cli(*command, "--store", f"sqlite:///{tmp_path}")
         assert answer.code == UNREACHABLE
         assert f"'{tmp_path}' is a folder" in answer.err, answer.err
+
+
+async def test_a_check_says_ok_before_its_warnings_which_are_short(busy: Busy) -> None:
+    answer = await busy.cli("db", "check")
+    last = answer.out.splitlines()[-1]
+    warnings = [line for line in answer.err.splitlines() if "warning" in line]
+    assert last == ("ok, with warnings (on stderr)" if warnings else "ok")
+    assert all(line.count(". ") == 0 for line in warnings), warnings

@@ -28,6 +28,12 @@ async def old(empty: str) -> str:
     return empty
 
 
+async def test_an_age_without_its_unit_is_told_so(old: str) -> None:
+    answer = await cli("prune", "--older-than", "30", "--dry-run", "--store", old)
+    assert answer.code == USAGE
+    assert "30 means 30 seconds: write the unit, for example 30d" in answer.err
+
+
 async def test_prune_counts_first_and_removes_what_was_confirmed(old: str) -> None:
     found = {"runs": 2, "transitions": 2, "workers": 0, "webhooks": 0}
     nothing = {"runs": 0, "transitions": 0, "workers": 0, "webhooks": 0}

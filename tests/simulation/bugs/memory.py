@@ -125,7 +125,11 @@ BUGS = (
     bug("forced-with-a-good-fence", (_SETTLEMENT + "_end", "if entry.forced:", "if 0:")),
     bug(
         "an-owner-gives-up",
-        ("stores.outbox:Outbox.deliver", 'logger.warning("%s It is owed: %s", error, what)', "raise"),
+        (
+            "stores.outbox:Outbox.deliver",
+            'logger.warning("%s The write waits for the store and is repeated: %s", error, what)',
+            "raise",
+        ),
     ),
     bug("a-claim-without-an-answer", (_LINE + "claim", "self._outbox.owe(", "(lambda *_: None)(")),
     bug(
