@@ -32,8 +32,8 @@ class Refusals:
 
     async def overcome(self, entry: Entry, end: Callable[[Entry], Awaitable[None]]) -> None:
         """Call `end` until it returns or raises LeaseLost, StaleFence, StoreReplaced or StoreUnavailable.
-        While `entry` is settled inline, any other error is raised as StoreUnavailable after the first attempt: the
-        caller does not wait."""
+        While `entry` is settled inline, any other error is raised as StoreUnavailable after the first
+        attempt: the caller does not wait."""
         try:
             while True:
                 try:
