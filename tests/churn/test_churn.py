@@ -15,8 +15,8 @@ from tests.support.waiting import wait_until
 
 RUNNING, STEPS, KEPT = 40, 400, 50
 EVENT_LINK = 4
-"""Tasks: two of the event log's own connection, which begins with the first event; and of each of the two others
-the one that looks where Redis is, a moment after it has connected."""
+"""Tasks: two of the event log's own connection, which begins with the first event; and one of each of the two
+others, which looks where Redis is from a moment after it has connected."""
 
 
 async def connected(manager: RunManager) -> None:
