@@ -115,6 +115,10 @@ def fault_of(error: BaseException) -> Fault:
     """What to make of an error of the driver's or the system's; a mistake where it is neither."""
     if isinstance(error, NotConnected) and error.__cause__ is not None:
         return fault_of(error.__cause__)._replace(unsent=True)
+    return _fault(error)
+
+
+def _fault(error: BaseException) -> Fault:
     if isinstance(error, asyncpg.TargetServerAttributeNotMatched):
         return Fault(
             Kind.standby, "no server that was named takes writes", "Name the primary, or all servers."
