@@ -239,7 +239,7 @@ class Connections:
             try:
                 return await pool.acquire(timeout=max(end - asyncio.get_running_loop().time(), 0.001))
             except TimeoutError:
-                if pool.get_idle_size() or pool.get_size() < self._size:
+                if pool.get_size() < self._size:
                     raise  # there was one to be made
         raise StoreUnavailable(
             f"all {self._size} connections ({self._name}) were busy for {self._longest:g} s",

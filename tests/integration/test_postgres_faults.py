@@ -333,7 +333,8 @@ async def test_all_connections_busy_is_said_and_delays_no_cancel(shared_postgres
                 assert time.monotonic() - began < 0.5
                 answers = await asyncio.gather(*stuck, return_exceptions=True)
             assert all(isinstance(answer, StoreUnavailable) for answer in answers)
-            assert sum("all 2 connections" in str(answer) for answer in answers) == 2, answers
+            # One that waits may get a connection in the last moment, and meets the lock itself then.
+            assert any("all 2 connections" in str(answer) for answer in answers), answers
         assert decision is not None
         assert decision.won
         assert not beats.failures

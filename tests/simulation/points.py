@@ -15,7 +15,7 @@ _WAYS = {
     "Admissions._admit / admit": "busy",
     "Admissions._existing / get": "keys",
     "Admissions._read_holder / holder": "busy",
-    "Admissions._refuse_if_busy / get": "busy",
+    "Admissions._verify_busy / get": "busy",
     "Admissions._take_back / withdraw": "a full outbox",
     "Admissions.insert / insert": "beside the slot",
     "Cancellations._decide / decide": "cancels",
@@ -179,6 +179,7 @@ NEVER: Mapping[Point, str] = {
         "Admissions._admit",
         "holder",
     ): "only a store of records without rules of its own reports a broken index",
+    ("Settlement._without_result", "finish"): "the simulated store has room for everything",
     ("confirming.<locals>.holds", "standing"): "only an event log that others keep calls a fence stale",
 }
 """Points of the source that no simulated process comes to, and why."""
@@ -188,6 +189,7 @@ ALIASES: Mapping[Point, Point] = {
         "Lifecycle._best_effort.<locals>.unless_closed",
         "update_model_name",
     ),
-    ("Settlement._finish.<locals>.write", "finish"): ("Settlement._finish", "finish"),
+    ("Lifecycle._write_start", "start"): ("Lifecycle.start", "start"),
+    ("Settlement._write_end", "finish"): ("Settlement._finish", "finish"),
 }
 """A call that is written in one function and awaited by another."""

@@ -187,7 +187,7 @@ async def test_without_leave_to_migrate_an_old_file_stays_old(path: Path) -> Non
 async def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(StoreUnavailable, match="does not exist"):
         await SQLiteStore(tmp_path / "no" / "runs.db").open()
-    with pytest.raises(StoreUnavailable, match="opened"):
+    with pytest.raises(StoreUnavailable, match="is a folder"):
         await SQLiteStore(tmp_path).open()
 
 

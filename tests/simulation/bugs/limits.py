@@ -51,7 +51,11 @@ BUGS = (
     ),
     bug(
         "launched-and-ended-as-forgotten",
-        ("coordinator.runs.timeouts:_is_untouched", "return holds and not touched and", "return holds and"),
+        (
+            "coordinator.runs.timeouts:_is_untouched",
+            "return holds and not entry.touched and",
+            "return holds and",
+        ),
     ),
     bug(
         "what-is-tracked-takes-as-long-as-it-likes",

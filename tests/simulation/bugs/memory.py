@@ -46,8 +46,8 @@ BUGS = (
         "redis-refuses",
         (
             _ADMISSION + "_refuse_if_busy",
-            "(holder := await self._holder(new.thread_id)) is None",
-            "(holder := answer.holder) is None",
+            "await patience.attempt(partial(self._verify_busy, new))",
+            'raise ConflictError(new.thread_id, answer.holder or "")',
         ),
     ),
     bug("admitted-while-it-was-fenced", (_ADMISSION + "_still_live", "self._worker.check(epoch)", "pass")),
