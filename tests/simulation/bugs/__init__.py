@@ -30,6 +30,8 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "test_rollback.py::test_an_operation_whose_second_try_is_not_heard_of",
     "claim-of-what-is-not-portable": _STORES + "lines.py::test_a_run_that_is_not_portable_dies_with_its_home",
     "handed-over-and-kept": _TESTS + "test_drain.py::test_a_portable_run_that_waits_is_handed_over",
+    "launched-and-ended-as-forgotten": _TESTS
+    + "test_never_launched.py::test_a_caller_who_does_anything_with_it_is_left_alone",
     "nobody-finds-the-overdue": _TESTS
     + "test_time_limits.py::test_what_no_timer_ends_the_tick_of_any_worker_does",
     "owed-for-ever": "tests/unit/test_owed_writes.py::test_nothing_is_owed_to_a_store_that_was_let_go_of",
