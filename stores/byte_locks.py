@@ -32,6 +32,11 @@ _HOLDERS = 1 << 61  # where the locks that name a holder begin
 _PID_BITS = 22  # Linux: at most 4,194,304 process ids
 
 
+def process_named(pid: int | None) -> str:
+    """A holder in words; None is as UNKNOWN."""
+    return f"process {pid}" if pid else "a process that cannot be named"
+
+
 class ByteLocks:
     """Locks over the descriptor `fd`, which the caller opens and closes. A byte is at most 2**40.
 

@@ -20,7 +20,7 @@ from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from stores.byte_locks import ByteLocks
+from stores.byte_locks import ByteLocks, process_named
 
 _WRITERS = 0  # the byte that writers lock; worker epochs start at 1
 _NAMING = 1 << 40  # the byte that is locked while the file gets its name
@@ -112,8 +112,7 @@ class FileGate:
         self._epochs.add(epoch)
 
     def _taken(self, epoch: int) -> str:
-        holder = self._locks.holder(epoch)
-        process = f"process {holder}" if holder else "a process that cannot be named"
+        process = process_named(self._locks.holder(epoch))
         return (
             f"{process} still holds worker epoch {epoch} in {self.path}: perhaps it works on a database file"
             " that was removed or replaced. End it, then start this one again"

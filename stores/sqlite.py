@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stores import gate as gates
+from stores.byte_locks import process_named
 from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
 from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
 from stores.heart import SQLiteHeart
@@ -408,7 +409,7 @@ class SQLiteStore(SQLTransactions):
     def _blocked_by(self) -> str:
         if (pid := self.writer_pid()) is None:
             return " by another process"
-        process = f"process {pid}" if pid else "a process that cannot be named"
+        process = process_named(pid)
         return f" by {process}, which holds the write lock"
 
 

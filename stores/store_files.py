@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from stores import gate as gates
+from stores.byte_locks import process_named
 from stores.errors import StoreRefused, StoreReplaced, StoreUnavailable
 
 AMPLE = 4 << 30  # bytes; twice what SQLite takes for one value, and as much again
@@ -98,7 +99,7 @@ def _holder(database: Path) -> str | None:
         pid = gate.worker_pid()
     finally:
         gates.release(gate)
-    return None if pid is None else f"process {pid}" if pid else "a process that cannot be named"
+    return None if pid is None else process_named(pid)
 
 
 def _size(path: Path) -> int | None:
