@@ -121,8 +121,11 @@ class Execution:
         if started is None or entry.own is None:
             return None
         context = self.context(entry, entry.own, started, Services)
-        current_run.set(context)
-        return await assistant.run(context, context.request)
+        token = current_run.set(context)
+        try:
+            return await assistant.run(context, context.request)
+        finally:
+            current_run.reset(token)  # the record keeps the task, and the task its variables
 
     def context(self, entry: Entry, own: Ownership, started: Started, services: type[Services]) -> RunContext:
         """What the code of a run that has started is given, or that of an operation."""

@@ -14,14 +14,16 @@ SMALL = 4096
 _NODE = 56
 """Bytes that a value costs beside its text."""
 _SCALARS = frozenset((type(None), bool, int, float))
+_IMMUTABLE = _SCALARS | {str}
 _LOOKED_AT = 20_000
 """Of so many values the size is counted; what has more of them counts as _MANY for each."""
 _MANY = 100
 
 
 def size_of(*values: object, limit: float = float("inf")) -> int:
-    """About how many bytes values of JSON's kinds take in memory; counted up to `limit`."""
-    size, looked_at, todo = 0, 0, list(values)
+    """About how many bytes values of JSON's kinds take in memory; counted up to `limit`. None, and what is
+    empty, counts as nothing."""
+    size, looked_at, todo = 0, 0, [value for value in values if value]
     for value in todo:  # which grows meanwhile
         if size > limit:
             break
@@ -43,20 +45,46 @@ def size_of(*values: object, limit: float = float("inf")) -> int:
     return size
 
 
+class _Foreign(TypeError):
+    """A value that comes back from its row as something else, or may."""
+
+
+def _copied(value: Json) -> Json:
+    """A value that nobody else can change. Raises _Foreign for what is not exactly of JSON's kinds."""
+    kind = value.__class__
+    if kind in _IMMUTABLE:
+        return value
+    if kind is dict:
+        items = cast("dict[object, Json]", value)
+        for key in items:  # any() would take a third of the time of a small result
+            if key.__class__ is not str:
+                raise _Foreign
+        return {
+            cast("str", key): item if item.__class__ in _IMMUTABLE else _copied(item)
+            for key, item in items.items()
+        }
+    if kind is list:
+        return [_copied(item) for item in cast("list[Json]", value)]
+    raise _Foreign
+
+
 class Result:
     """What a run came to, for those who ask the worker that ran it."""
 
-    __slots__ = ("_text", "dropped")
+    __slots__ = ("_value", "dropped")
 
     def __init__(self, value: Json) -> None:
         """`value` was stored, so it is JSON."""
         self.dropped = value is not None and size_of(value, limit=SMALL) > SMALL
         """Only its row has it."""
-        self._text = None if self.dropped or value is None else json.dumps(value)
+        try:
+            self._value = None if self.dropped else _copied(value)
+        except _Foreign:
+            self._value = json.loads(json.dumps(value))
 
     def load(self) -> Json:
         """As its row says it, and anew for each caller, so that none changes what another one sees."""
-        return None if self._text is None else json.loads(self._text)
+        return _copied(self._value)
 
 
 class Finished:

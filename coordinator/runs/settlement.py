@@ -157,6 +157,8 @@ class Settlement:
             self.lose(entry, str(error))
         if entry.lost:
             self._let_go(entry)
+        if not (entry.inline or entry.record.task_active):
+            entry.settling = None  # this job, which is not to live as long as the record
 
     def _close(self, entry: Entry) -> None:
         """From here on no write of the run's fence is accepted from this process."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import weakref
 from pathlib import Path
 from types import FunctionType, MethodType, ModuleType
 from typing import Any
@@ -229,6 +230,18 @@ def kept_by(manager: RunManager) -> int:
 
 
 MEGABYTE = "x" * 2**20
+
+
+async def test_what_only_a_running_run_needs_goes_with_its_end(tmp_path: Path) -> None:
+    async with team_of(1, tmp_path) as (manager,):
+        run, agent = await running(manager, "t")
+        context, agent._ctx = weakref.ref(agent.ctx), None
+        agent.may_end.set()
+        await manager.wait(run.run_id, timeout=20)
+        assert (run.task, run.task_active) != (None, True), "the record keeps its task"
+        await wait_until(lambda: not manager._parts.jobs._tasks, description="no job is under way")
+        gc.collect()
+        assert context() is None
 
 
 @pytest.mark.parametrize("store", ["sqlite", "memory"])
