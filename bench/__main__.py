@@ -13,6 +13,7 @@ from bench import (
     cancel,
     deaths,
     events,
+    failover,
     gateway,
     gateway_start,
     growth,
@@ -43,6 +44,7 @@ BENCHES: dict[str, Bench] = {
     "pauses": pauses.run,
     "lines": lines.run,
     "deaths": deaths.run,
+    "failover": failover.run,
     "postgres_rates": postgres_rates.run,
     "postgres_fleet": postgres_fleet.run,
 }
