@@ -11,6 +11,7 @@ import asyncio
 import logging
 import random
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -19,6 +20,7 @@ from stores.errors import StaleFence, StoreUnavailable
 from stores.postgres.faults import AGAIN, Fault, Kind, NotConnected, fault_of
 from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
+from stores.postgres.silence import Silence
 from stores.sql.postgres.calls import Call, Rows
 from stores.sql.postgres.schema import named
 from stores.sql.postgres.server import ISOLATION
@@ -78,6 +80,7 @@ class Connections:
         self._at_rest = asyncio.Event()
         self._at_rest.set()
         self._distrusted_at = float("-inf")
+        self._silence = Silence(partial(self._connect, known=False), self._lost)
         self.calls = 0
 
     async def open(self) -> None:
@@ -87,8 +90,15 @@ class Connections:
                 min_size=0, max_size=self._size, reset=_nothing_to_reset, connect=self._connect
             )
 
-    async def _connect(self, *_: Any, **__: Any) -> Any:
-        return await self._hosts.connect(**connect_arguments(self._options, longest=self._longest))
+    async def _connect(self, *_: Any, known: bool = True, **__: Any) -> Any:
+        cx: Any = await self._hosts.connect(**connect_arguments(self._options, longest=self._longest))
+        if known and self._options.statement_cache:  # else its session is another one for each statement
+            try:
+                cx.backend = await cx.fetchval("SELECT pg_backend_pid()")  # a pooler tells another number
+            except BaseException:
+                cx.terminate()
+                raise
+        return cx
 
     async def aclose(self) -> None:
         """Lets calls that are under way finish, for at most `longest`."""
@@ -104,6 +114,7 @@ class Connections:
                     await pool.close()
         finally:
             pool.terminate()
+            await self._silence.aclose()
 
     async def run(
         self,
@@ -181,6 +192,8 @@ class Connections:
             if fault_of(error).kind is Kind.away:
                 raise NotConnected from error
             raise
+        if cx.backend:
+            self._silence.began(cx)
         try:
             rows = await cx.fetch(self._sql(sql), *args)
         except TimeoutError:
@@ -195,6 +208,7 @@ class Connections:
             cx.touch()
             return rows
         finally:
+            self._silence.over(cx)
             await pool.release(cx)
 
     async def _alive(self, pool: asyncpg.Pool[Any], until: float, since: float | None) -> Any:
@@ -224,6 +238,11 @@ class Connections:
             return False
         cx.touch()
         return True
+
+    def _lost(self, cx: Any) -> None:
+        """Its call is made again, for it may not have arrived."""
+        _end(cx)
+        self._distrust()
 
     def _distrust(self) -> None:
         """What has not answered since is not used again. Not `expire_connections`: that says goodbye to each,

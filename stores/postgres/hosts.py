@@ -29,12 +29,14 @@ _TCP_OPTIONS = (
 
 
 class Session(asyncpg.Connection):
-    """A connection whose loss the operating system notices, and that knows when it was last used."""
+    """A connection whose loss the operating system notices, and that knows when it was last used. `backend`:
+    the process of the server that it is a session of, 0 = not known."""
 
-    __slots__ = ("used_at",)
+    __slots__ = ("backend", "used_at")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.backend = 0
         self.used_at = asyncio.get_running_loop().time()
         for transport in (each for each in args if hasattr(each, "get_extra_info")):
             _notice_silence(transport.get_extra_info("socket"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,6 +20,10 @@ from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.postgres.address import Address
 from stores.postgres.hosts import SILENT_WITHIN
+from stores.postgres.silence import Silence
+from stores.rows import Outcome
+from stores.states import CancelAction, RunStatus
+from stores.tasks import begin_soon
 from tests.support.builders import admitted, cancel, new_worker, running
 from tests.support.postgres import Database
 from tests.support.proxy import Proxy
@@ -269,6 +273,73 @@ async def test_closing_does_not_wait_for_a_network_that_forgot_the_connections(
 ) -> None:
     async with forgotten(shared_postgres) as (store, _, _proxy), asyncio.timeout(10):
         await store.aclose()
+
+
+@pytest.mark.parametrize("what", ["read", "cancel", "end", "undo"])
+async def test_call_that_the_network_forgot_is_made_again_soon(shared_postgres: Database, what: str) -> None:
+    """Connections that have answered a moment ago are used without a question."""
+    async with shared_postgres.worker() as (url, schema), shared_postgres.proxied(url) as (proxy, through_it):
+        store = PostgresStore(through_it, Options(schema=schema), migrate=False)
+        await store.open()
+        try:
+            epoch = await store.register(new_worker())
+            own = await running(store, epoch, "t")
+            if what == "undo":
+                await cancel(store, own.run_id, action=CancelAction.rollback)
+            calls: dict[str, Callable[[], Awaitable[Any]]] = {
+                "read": lambda: store.row(own.run_id),
+                "cancel": lambda: cancel(store, own.run_id),
+                "end": lambda: store.finish(own, Outcome(RunStatus.success)),
+                "undo": lambda: store.settle(own, Outcome(RunStatus.interrupted), "done"),
+            }
+            await store.row(own.run_id)
+            proxy.black_hole(upto=proxy.connections)
+            async with asyncio.timeout(9):  # two connections of a pool, one after the other
+                assert await calls[what]() is not None
+        finally:
+            await store.aclose()
+
+
+async def test_call_that_waits_for_a_lock_is_not_taken_for_one_that_was_forgotten(
+    shared_postgres: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stores.postgres.silence.SILENT_FOR", 0.1)
+    monkeypatch.setattr("stores.postgres.silence._LOOK_EVERY", 0.1)
+    monkeypatch.setattr("stores.postgres.silence._ON_ITS_WAY", 0.0)
+    async with shared_postgres.worker() as (url, schema):
+        store = PostgresStore(url, Options(schema=schema), migrate=False)
+        await store.open()
+        try:
+            epoch = await store.register(new_worker())
+            own = await running(store, epoch, "t")
+            async with shared_postgres.connection() as stranger:
+                asked = asyncio.Event()
+                silence, at_work = store._waiting._silence, Silence._at_work
+
+                async def counted(self: Silence, backends: list[int]) -> set[int]:
+                    found = await at_work(self, backends)
+                    if self is silence:
+                        assert found == set(backends), "it works for the call"
+                        asked.set()
+                    return found
+
+                monkeypatch.setattr(Silence, "_at_work", counted)
+                async with stranger.transaction():
+                    await stranger.execute(f"LOCK TABLE {schema}.threads IN ACCESS EXCLUSIVE MODE")
+                    waiting = begin_soon(store.thread("t"))
+                    async with asyncio.timeout(10):
+                        await asked.wait()
+                        asked.clear()
+                        await asked.wait()
+                        backend = await stranger.fetch(WAITING, f"%{schema}%")
+                    assert len(backend) == 1, "it waits once, and is not made again"
+                assert await waiting is not None
+            del own
+        finally:
+            await store.aclose()
+
+
+WAITING = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE $1"
 
 
 async def test_the_operating_system_is_asked_to_notice_lost_connections(shared_postgres: Database) -> None:
