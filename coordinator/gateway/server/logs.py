@@ -3,8 +3,8 @@
     text    2026-01-31 12:00:00.123 INFO    worker 2: coordinator.serve: message
     json    {"time", "level", "logger", "message", "worker", "pid", "request_id"?, "exception"?}
 
-A line is one record, whatever a client has put into it: control characters are escaped. Only a
-traceback takes more lines, in text.
+A line that does not begin with a blank is one record, whatever a client has put into it: control characters
+are escaped, values with blanks are quoted, and the lines of a traceback, in text, are indented.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ class TextLines(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone()
         stamp = f"{time:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d}"
-        about = "".join(f" {name}={value}" for name, value in _extra(record).items())
+        about = "".join(f" {name}={_value(value)}" for name, value in _extra(record).items())
         line = _one_line(f"{record.name}: {record.getMessage()}{about}")
         trace = _trace(self, record)
-        return f"{stamp} {record.levelname:<7} {self._who}: {line}" + (f"\n{trace}" if trace else "")
+        return f"{stamp} {record.levelname:<7} {self._who}: {line}" + (
+            f"\n{_indented(trace)}" if trace else ""
+        )
 
 
 class JsonLines(logging.Formatter):
@@ -83,6 +85,19 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
     if record.stack_info:
         parts.append(formatter.formatStack(record.stack_info))
     return "\n".join(parts)
+
+
+def _value(value: object) -> str:
+    """Quoted where it could be read as more than one value, or as none."""
+    text = str(value)
+    if text and not any(char in ' ="' or char.isspace() for char in text):
+        return text
+    quoted = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{quoted}"'
+
+
+def _indented(trace: str) -> str:
+    return "\n".join(f"    {_one_line(line)}" for line in trace.split("\n"))
 
 
 def _one_line(text: str) -> str:

@@ -1,0 +1,71 @@
+"""A log for people: a line that begins in the first column is one record, whatever clients put into it."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import pytest
+
+from coordinator.gateway.server.logs import JsonLines, TextLines
+
+EVIL = "\x1b[31mRED\x1b]0;title\x07\x1b[2J\r\nFAKE user=admin\x9b31m\u202eabc\u2028def\x85ghi\x0bjkl"
+
+
+def record(
+    message: str = "request", failure: BaseException | None = None, **extra: object
+) -> logging.LogRecord:
+    info = None if failure is None else (type(failure), failure, failure.__traceback__)
+    made = logging.LogRecord("coordinator.x", logging.INFO, __file__, 1, message, (), info)
+    vars(made).update(extra)
+    return made
+
+
+def raised(text: str) -> BaseException:
+    try:
+        raise ValueError(text)
+    except ValueError as error:
+        return error
+
+
+@pytest.mark.parametrize("form", [TextLines, JsonLines])
+def test_traceback_cannot_forge_a_line_or_drive_a_terminal(form: type[TextLines] | type[JsonLines]) -> None:
+    text = form("worker 1").format(record(f"of {EVIL}", raised(EVIL)))
+    assert all(line.isprintable() for line in text.split("\n"))
+    assert "ValueError" in text
+    first, *trace = text.split("\n")
+    assert "worker 1" in first
+    assert all(line.startswith("    ") for line in trace)
+
+
+def test_stack_of_a_record_is_indented() -> None:
+    made = record()
+    made.stack_info = "Stack (most recent call last):\n  File x"
+    assert TextLines("worker 1").format(made).split("\n")[1:] == [
+        "    Stack (most recent call last):",
+        "      File x",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("/ok", "/ok"),
+        ("/a user=admin status=200", '"/a user=admin status=200"'),
+        ("a=b", '"a=b"'),
+        ('say "x" \\', '"say \\"x\\" \\\\"'),
+        ("\u00a0", '"\\xa0"'),
+        ("", '""'),
+        (None, "None"),
+        (12.5, "12.5"),
+    ],
+)
+def test_value_that_could_be_read_as_several_is_quoted(value: object, shown: str) -> None:
+    line = TextLines("worker 1").format(record(path=value, user="ann"))
+    assert line.endswith(f"request path={shown} user=ann")
+
+
+def test_the_interpreters_own_format_is_kept_in_json() -> None:
+    text = JsonLines("worker 1").format(record(failure=raised("a\nb")))
+    assert sys.exc_info() == (None, None, None)
+    assert "\\na\\nb" in text or "a\\nb" in text
