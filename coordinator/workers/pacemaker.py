@@ -64,7 +64,7 @@ class ThreadPacemaker:
             await asyncio.to_thread(thread.join, STOP_WITHIN)
 
     def _run(self, lease: Lease, turning: Turning) -> None:
-        heart: Heart | None = None
+        heart = self._connected()
         pause = self._pause()
         while not self._stop.wait(pause):
             began = lease.clock()
@@ -88,6 +88,14 @@ class ThreadPacemaker:
             took = lease.clock() - began
             pause = max(0.0, self._pause() / (1 if beaten else SOONER) - took)
         _close(heart)
+
+    def _connected(self) -> Heart | None:
+        """At once: when the first beat is due, no descriptor may be left for its connection. None where that
+        fails; the first beat tries again and reports why."""
+        try:
+            return self._store.heart()
+        except Exception:  # noqa: BLE001 - the first beat raises it again, where it is handled
+            return None
 
     def _fails(self, error: Exception, began: float) -> None:
         self.failing_since, self.failure = self.failing_since or began, str(error)

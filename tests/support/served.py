@@ -104,10 +104,17 @@ class Served:
 
 @asynccontextmanager
 async def served(
-    command: str, *arguments: str, folder: Path, port: int = 0, **variables: str
+    command: str,
+    *arguments: str,
+    folder: Path,
+    port: int = 0,
+    descriptors: tuple[int, int] | None = None,
+    **variables: str,
 ) -> AsyncGenerator[Served]:
-    """Started in `folder`; killed at the end, if it is still there."""
+    """Started in `folder`; killed at the end, if it is still there. `descriptors`: its soft and hard
+    limit."""
     process = await asyncio.create_subprocess_exec(
+        *(() if descriptors is None else _limiting(*descriptors)),
         sys.executable,
         "-c",
         _MAIN,
@@ -125,6 +132,10 @@ async def served(
         yield one
     finally:
         await one.aclose()
+
+
+def _limiting(soft: int, hard: int) -> tuple[str, ...]:
+    return ("/bin/sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh")
 
 
 def connections_of(pids: list[int], port: int) -> Counter[int]:
