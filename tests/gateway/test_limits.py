@@ -56,6 +56,46 @@ async def test_a_length_that_lies_is_not_believed() -> None:
         assert huge.status_code == 413
 
 
+async def test_incomplete_bodies_of_all_requests_are_bounded_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("coordinator.gateway.middleware.bodies._AT_LEAST", 2 * MAX)
+    monkeypatch.setattr("coordinator.gateway.middleware.bodies.ROOM", 2)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            """Until it is complete."""
+
+    async def nothing(message: Message) -> None:
+        raise AssertionError(message)
+
+    bodies = Bodies(app, max_bytes=MAX)
+    go_on = asyncio.Event()
+
+    def sending(size: int) -> Receive:
+        first = True
+
+        async def receive() -> Message:
+            nonlocal first
+            if first:
+                first = False
+                return {"type": "http.request", "body": b"x" * size, "more_body": True}
+            await go_on.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        return receive
+
+    scope: dict[str, Any] = {"type": "http", "headers": []}
+    open_ones = [asyncio.create_task(bodies(scope, sending(MAX), nothing)) for _ in range(2)]
+    await asyncio.sleep(0)
+    with pytest.raises(HTTPException) as raised:
+        await bodies(scope, sending(1), nothing)
+    assert raised.value.status_code == 503
+    go_on.set()
+    await asyncio.gather(*open_ones)
+    await bodies(scope, sending(MAX), nothing)
+
+
 async def test_a_body_that_does_not_come_ends_the_wait_and_a_long_answer_is_no_body() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()

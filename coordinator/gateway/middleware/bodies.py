@@ -7,12 +7,17 @@ import asyncio
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from coordinator.gateway.errors import answer
+from coordinator.gateway.errors import RETRY_AFTER, answer
 from coordinator.gateway.middleware.refusal import values
 
 WITHIN = 60.0
 """Seconds for the whole body, from when it is first asked for. Who sends slower holds a connection, and
 sends nothing."""
+
+ROOM = 16
+"""Bodies of the largest size that may be incomplete at the same time, whoever sends them."""
+
+_AT_LEAST = 64 << 20  # bytes
 
 
 class Bodies:
@@ -20,6 +25,7 @@ class Bodies:
 
     def __init__(self, app: ASGIApp, *, max_bytes: int, within: float = WITHIN) -> None:
         self._app, self._max_bytes, self._within = app, max_bytes, within
+        self._room = max(_AT_LEAST, ROOM * max_bytes)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -28,36 +34,68 @@ class Bodies:
             too_large = self._too_large()
             await answer(too_large.status_code, too_large.detail, too_large.headers)(scope, receive, send)
         else:
-            await self._app(scope, self._counted(receive), send)
+            body = _Body(self, receive)
+            try:
+                await self._app(scope, body.receive, send)
+            finally:
+                body.release()
 
     def _too_large(self) -> HTTPException:
-        """The connection stays open: closed with half a body unread, it would be reset before the client has
-        read the answer. The server throws away the rest as it comes."""
-        return HTTPException(413, f"the body is larger than {self._max_bytes} bytes")
+        """The server reads on for a moment after the answer: closed with half a body unread, the connection
+        would be reset before the client has read it."""
+        detail = f"the body is larger than {self._max_bytes} bytes"
+        return HTTPException(413, detail, {"Connection": "close"})
 
-    def _counted(self, receive: Receive) -> Receive:
-        size, complete, deadline = 0, False, None
+    def take(self, size: int, more: int) -> None:
+        """A body that is incomplete has `size` bytes, `more` of them new. Raises HTTPException."""
+        if size > self._max_bytes:
+            raise self._too_large()
+        if more > self._room:
+            again = {"Retry-After": str(RETRY_AFTER), "Connection": "close"}
+            raise HTTPException(503, "this worker reads as many bodies as it has room for", again)
+        self._room -= more
 
-        async def counted() -> Message:
-            nonlocal size, complete, deadline
-            if complete:  # only the end of the connection is still to come, when it likes
-                return await receive()
-            if deadline is None:
-                deadline = asyncio.get_running_loop().time() + self._within
-            try:
-                async with asyncio.timeout_at(deadline):
-                    message = await receive()
-            except TimeoutError:
-                raise HTTPException(
-                    408, f"the body did not come within {self._within:g} s", {"Connection": "close"}
-                ) from None
-            size += len(message.get("body", b""))
-            if size > self._max_bytes:
-                raise self._too_large()
-            complete = message["type"] != "http.request" or not message.get("more_body", False)
-            return message
+    def give_back(self, size: int) -> None:
+        self._room += size
 
-        return counted
+    @property
+    def within(self) -> float:
+        return self._within
+
+
+class _Body:
+    """Of one request. Its bytes count while it is incomplete: then the app parses it, and has objects."""
+
+    def __init__(self, bodies: Bodies, receive: Receive) -> None:
+        self._bodies, self._receive = bodies, receive
+        self._size = self._taken = 0
+        self._complete = False
+        self._deadline: float | None = None
+
+    async def receive(self) -> Message:
+        if self._complete:  # only the end of the connection is still to come, when it likes
+            return await self._receive()
+        loop = asyncio.get_running_loop()
+        if self._deadline is None:
+            self._deadline = loop.time() + self._bodies.within
+        try:
+            async with asyncio.timeout_at(self._deadline):
+                message = await self._receive()
+        except TimeoutError:
+            detail = f"the body did not come within {self._bodies.within:g} s"
+            raise HTTPException(408, detail, {"Connection": "close"}) from None
+        more = len(message.get("body", b""))
+        self._size += more
+        self._bodies.take(self._size, more)
+        self._taken += more
+        self._complete = message["type"] != "http.request" or not message.get("more_body", False)
+        if self._complete:
+            self.release()
+        return message
+
+    def release(self) -> None:
+        self._bodies.give_back(self._taken)
+        self._taken = 0
 
 
 def _exceeds(declared: str, limit: int) -> bool:
