@@ -146,8 +146,17 @@ def _is_at(view: StateView, at: CheckpointRef | None) -> bool:
     )
 
 
+_MOST_NAMED = 20
+_MOST_LISTED = 1000
+"""Mistakes. Of more than these not even the first are named: to name one is to list all."""
+
+
 def _without_values(error: ValidationError) -> str:
     """What does not fit, and where; not what was sent, which may be large or secret."""
-    return "; ".join(
-        f"{'.'.join(str(part) for part in one['loc']) or 'it'}: {one['msg']}" for one in error.errors()
-    )
+    count = error.error_count()
+    if count > _MOST_LISTED:
+        return f"{count} of its values do not fit"
+    found = error.errors(include_url=False, include_input=False)
+    named = [f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in found[:_MOST_NAMED]]
+    more = [f"and {count - _MOST_NAMED} more"] if count > _MOST_NAMED else []
+    return "; ".join(named + more)

@@ -23,6 +23,11 @@ RETRY_AFTER = 1
 """Seconds. What was refused for want of room or of the store is taken by another worker, or in a moment."""
 
 
+MOST_MISTAKES = 20
+LONGEST_MISTAKE, LONGEST_KEY, LONGEST_DETAIL = 300, 64, 4000
+"""Characters. An answer to mistakes has at most 64 KiB, whatever was sent."""
+
+
 class TooManyOpen(errors.CoordinatorError):
     """This worker has as many streams and long answers open as it may. Nothing was done."""
 
@@ -54,7 +59,13 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
 
 def answer(status: int, detail: Any, headers: Mapping[str, str] | None = None, **more: Any) -> Response:
     """`detail` is text, or for a body that does not fit its model the list of what does not."""
+    if isinstance(detail, str):
+        detail = _short(detail, LONGEST_DETAIL)
     return JSONResponse({"detail": detail, **more}, status_code=status, headers=headers)
+
+
+def _short(text: str, longest: int) -> str:
+    return text if len(text) <= longest else f"{text[:longest]}…"
 
 
 def answer_to(error: errors.CoordinatorError) -> Response:
@@ -78,10 +89,22 @@ async def _http_error(request: Request, error: Exception) -> Response:
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    """Without what the client sent: it may be large, secret, or no JSON at all."""
+    """Without what the client sent: it may be large, secret, or no JSON at all. Of many mistakes the
+    first."""
     del request
     assert isinstance(error, RequestValidationError)  # noqa: S101 - the same
-    return answer(422, [{key: one[key] for key in ("type", "loc", "msg")} for one in error.errors()])
+    found = error.errors()
+    named: list[dict[str, Any]] = [
+        {
+            "type": one["type"],
+            "loc": [_short(part, LONGEST_KEY) if isinstance(part, str) else part for part in one["loc"]],
+            "msg": _short(one["msg"], LONGEST_MISTAKE),
+        }
+        for one in found[:MOST_MISTAKES]
+    ]
+    if (left := len(found) - MOST_MISTAKES) > 0:
+        named.append({"type": "more", "loc": [], "msg": f"{left} more mistakes are not named"})
+    return answer(422, named)
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:

@@ -11,7 +11,7 @@ from pydantic_core import from_json
 
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.caller import CallerIn, Role, at_least
-from coordinator.gateway.wire.bodies import Action, Limit, Offset, StreamMode
+from coordinator.gateway.wire.bodies import Action, Limit, Modes, Offset, StreamMode
 
 READER = [Depends(at_least(Role.reader))]
 USER = [Depends(at_least(Role.user))]
@@ -45,12 +45,13 @@ async def cancel_on_disconnect(
 
 CancelOnDisconnectIn = Annotated[bool, Depends(cancel_on_disconnect)]
 
-_MODES = TypeAdapter(list[StreamMode])
+_MODES = TypeAdapter(Modes)
 
 
 async def stream_modes(
     stream_mode: Annotated[
-        list[str], Query(description="Repeated, or one JSON array; none = as the run was created")
+        list[str],
+        Query(max_length=64, description="Repeated, or one JSON array; none = as the run was created"),
     ] = [],  # noqa: B006 - FastAPI copies it
 ) -> list[StreamMode]:
     """Raises InvalidArgument."""

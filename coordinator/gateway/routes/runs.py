@@ -112,7 +112,7 @@ async def list_runs(
     limit: LimitIn = 10,
     offset: OffsetIn = 0,
     status: Annotated[RunStatus | None, Query()] = None,
-    select: Annotated[list[RunField] | None, Query()] = None,
+    select: Annotated[list[RunField] | None, Query(max_length=64)] = None,
 ) -> list[Any]:
     """The runs of a thread, newest first."""
     rows = await services.manager.thread_runs(

@@ -83,7 +83,7 @@ async def create_and_wait(
 async def create_batch(
     services: ServicesIn,
     caller: CallerIn,
-    body: Annotated[list[BatchedRun], Body(min_length=1, max_length=MAX_BATCH)],
+    body: Annotated[list[BatchedRun], Body(min_length=1, max_length=MAX_BATCH, fail_fast=True)],
 ) -> list[Run]:
     """Admit all of them or none: where one is refused, those before it are taken back."""
     wanted = [checked(services, one, one.thread_id) for one in body]

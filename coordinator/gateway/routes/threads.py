@@ -68,7 +68,9 @@ async def get_thread(
     services: ServicesIn,
     caller: CallerIn,
     thread_id: ThreadIn,
-    include: Annotated[list[str] | None, Query(description="`ttl`: when it will be removed")] = None,
+    include: Annotated[
+        list[str] | None, Query(max_length=64, description="`ttl`: when it will be removed")
+    ] = None,
 ) -> ThreadWithTtl:
     row = await _row(services, caller, str(thread_id))
     wanted = ",".join(include or ()).split(",")

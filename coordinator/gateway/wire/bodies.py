@@ -23,6 +23,9 @@ MAX_PAGE = 1000
 MAX_OFFSET = 2**31
 MAX_IDS = 1000
 MAX_BATCH = 1000
+MAX_UPDATES = 10_000
+MAX_KEYS = 1000
+MAX_PATHS = 10
 MAX_MINUTES = MAX_TIME_LIMIT / 60
 
 StreamMode = Literal[
@@ -101,14 +104,39 @@ def _once(values: list[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
+def _few_paths(value: object) -> object:
+    """Before its items are looked at: each that does not fit would be a mistake of its own."""
+    if _keys_of(value) > MAX_PATHS:
+        raise ValueError(f"may have {MAX_PATHS} paths at most")
+    return value
+
+
+def _keys_of(value: object) -> int:
+    return len(cast("dict[object, object]", value)) if isinstance(value, dict) else 0
+
+
+# Every list has a length, and is not looked at any further once an item does not fit.
+Short = Field(max_length=64, fail_fast=True)
+Selected = Field(min_length=1, max_length=64, fail_fast=True)
+Long = Field(max_length=MAX_IDS, fail_fast=True)
+
 Id = Annotated[str, AfterValidator(_uuid), Field(max_length=64, json_schema_extra={"format": "uuid"})]
 Name = Annotated[str, AfterValidator(_name), Field(min_length=1, max_length=255)]
-Names = Annotated[list[Name], Field(max_length=MAX_IDS)]
-StreamModes = Annotated[
-    list[StreamMode], BeforeValidator(_listed, json_schema_input_type=StreamMode | list[StreamMode])
-]
+Names = Annotated[list[Name], Long]
+Modes = Annotated[list[StreamMode], Short]
+StreamModes = Annotated[Modes, BeforeValidator(_listed, json_schema_input_type=StreamMode | Modes)]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
+
+
+def without_nulls(given: object, *, but: str | None = None) -> object:
+    """An object's keys that have a value, and the one that need not have any."""
+    if not isinstance(given, dict):
+        return given
+    fields = cast("dict[object, object]", given)
+    if len(fields) > MAX_KEYS:
+        raise ValueError(f"may have {MAX_KEYS} keys at most")
+    return {key: value for key, value in fields.items() if value is not None or key == but}
 
 
 class Body(LazyModel):
@@ -117,10 +145,7 @@ class Body(LazyModel):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        items = cast("dict[object, object]", given).items()
-        return {key: value for key, value in items if value is not None}
+        return without_nulls(given)
 
 
 class Checkpoint(Body):
@@ -152,7 +177,7 @@ class Command(Body):
 
     resume: Json = None
     update: Json = None
-    goto: Send | Name | list[Send | Name] | None = None
+    goto: Send | Name | Annotated[list[Send | Name], Long] | None = None
 
 
 class Config(Body):
@@ -160,7 +185,7 @@ class Config(Body):
 
     model_config = ConfigDict(extra="allow")
 
-    tags: list[str] | None = None
+    tags: Annotated[list[str], Long] | None = None
     recursion_limit: int | None = Field(default=None, ge=1, le=2**31)
     configurable: JsonObject | None = None
     metadata: JsonObject | None = None
@@ -177,10 +202,10 @@ class RunOptions(Body):
     checkpoint: Checkpoint | None = None
     checkpoint_id: Name | None = None
 
-    stream_mode: StreamModes = Field(default=["values"], max_length=64)
+    stream_mode: StreamModes = Field(default=["values"])
     stream_subgraphs: bool = False
     stream_resumable: bool = False
-    feedback_keys: Annotated[list[str], Field(max_length=64)] | None = None
+    feedback_keys: Annotated[list[str], Short] | None = None
 
     interrupt_before: Literal["*"] | Names | None = None
     interrupt_after: Literal["*"] | Names | None = None
@@ -211,7 +236,7 @@ class RunsCancel(Body):
     """Either runs of a thread, or whatever has that status."""
 
     thread_id: Id | None = None
-    run_ids: Annotated[list[Id], AfterValidator(_once), Field(min_length=1, max_length=MAX_IDS)] | None = None
+    run_ids: Annotated[list[Id], Field(min_length=1), Long, AfterValidator(_once)] | None = None
     status: Literal["pending", "running", "all"] | None = None
 
     @model_validator(mode="after")
@@ -238,21 +263,24 @@ def _ttl(value: object) -> object:
 Ttl = Annotated[TimeToLive, BeforeValidator(_ttl, json_schema_input_type=TimeToLive | float)]
 
 
+Updates = Annotated[list[JsonObject], Field(max_length=MAX_UPDATES, fail_fast=True)]
+
+
 class StateUpdate(Body):
-    values: JsonObject | list[JsonObject] | None = None
+    values: JsonObject | Updates | None = None
     as_node: Name | None = None
     checkpoint: Checkpoint | None = None
     checkpoint_id: Name | None = None
 
 
 class SuperstepUpdate(Body):
-    values: JsonObject | list[JsonObject] | None = None
+    values: JsonObject | Updates | None = None
     command: Command | None = None
     as_node: Name
 
 
 class Superstep(Body):
-    updates: list[SuperstepUpdate] = Field(max_length=MAX_BATCH)
+    updates: Annotated[list[SuperstepUpdate], Long]
 
 
 class ThreadCreate(Body):
@@ -260,7 +288,14 @@ class ThreadCreate(Body):
     metadata: JsonObject = Field(default_factory=dict)
     if_exists: Literal["raise", "do_nothing"] = "raise"
     ttl: Ttl | None = None
-    supersteps: list[Superstep] | None = Field(default=None, max_length=MAX_BATCH)
+    supersteps: Annotated[list[Superstep], Long] | None = None
+
+    @model_validator(mode="after")
+    def _not_too_many(self) -> Self:
+        """Each update is a transaction, in which nobody else has the thread."""
+        if sum(len(step.updates) for step in self.supersteps or ()) > MAX_BATCH:
+            raise ValueError(f"supersteps may have {MAX_BATCH} updates at most, all of them together")
+        return self
 
 
 class ThreadPatch(Body):
@@ -277,19 +312,19 @@ class ThreadCount(Body):
 
 
 class ThreadSearch(ThreadCount):
-    ids: Annotated[list[Id], AfterValidator(_once), Field(max_length=MAX_IDS)] | None = None
+    ids: Annotated[list[Id], Long, AfterValidator(_once)] | None = None
     limit: Limit = 10
     offset: Offset = 0
     sort_by: ThreadOrder = "created_at"
     sort_order: Direction = "desc"
-    select: list[ThreadField] | None = Field(default=None, min_length=1, max_length=64)
-    extract: dict[str, str] | None = Field(default=None, max_length=10)
+    select: Annotated[list[ThreadField], Selected] | None = None
+    extract: Annotated[dict[str, str], BeforeValidator(_few_paths), Field(max_length=MAX_PATHS)] | None = None
 
 
 class StateAt(Body):
     checkpoint: Checkpoint
     subgraphs: bool = False
-    select: Annotated[list[str], Field(min_length=1, max_length=64)] | None = None
+    select: Annotated[list[str], Selected] | None = None
 
 
 class HistoryBefore(Body):
@@ -297,7 +332,7 @@ class HistoryBefore(Body):
     before: Checkpoint | Name | None = None
     metadata: JsonObject = Field(default_factory=dict)
     checkpoint: Checkpoint | None = None
-    select: Annotated[list[str], Field(min_length=1, max_length=64)] | None = None
+    select: Annotated[list[str], Selected] | None = None
 
 
 class AssistantCount(Body):
@@ -311,7 +346,7 @@ class AssistantSearch(AssistantCount):
     offset: Offset = 0
     sort_by: AssistantOrder = "name"
     sort_order: Direction = "asc"
-    select: list[AssistantField] | None = Field(default=None, min_length=1, max_length=64)
+    select: Annotated[list[AssistantField], Selected] | None = None
 
 
 def check_metadata(metadata: dict[str, Any], limit: int) -> None:

@@ -19,6 +19,8 @@ from coordinator.gateway.wire.bodies import (
     Offset,
     RunCreate,
     RunOptions,
+    Selected,
+    without_nulls,
 )
 from coordinator.gateway.wire.documents import ALWAYS, parts_of
 from coordinator.webhooks.document import without_path
@@ -90,10 +92,7 @@ class CronPatch(RunOptions):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: object) -> object:
-        if not isinstance(given, dict):
-            return given
-        items = cast("dict[object, object]", given).items()
-        return {key: value for key, value in items if value is not None or key == "end_time"}
+        return without_nulls(given, but="end_time")
 
     @property
     def sets_time(self) -> bool:
@@ -112,7 +111,7 @@ class CronSearch(CronCount):
     offset: Offset = 0
     sort_by: CronOrder = "created_at"
     sort_order: Direction = "desc"
-    select: list[CronField] | None = Field(default=None, min_length=1, max_length=64)
+    select: Annotated[list[CronField], Selected] | None = None
 
 
 _OF_THE_CRON = frozenset({*CronPatch.model_fields} - {*RunOptions.model_fields}) | {

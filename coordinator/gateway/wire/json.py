@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import math
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 import pydantic_core
 from fastapi import Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from coordinator.gateway.lazy import LazyRoute
+from coordinator.gateway.wire import weight
 
 Json = Any
 
@@ -23,22 +27,43 @@ _SURROGATE = re.compile(
 """In JSON of ASCII: half a character. Also finds `\\\\ud800`, which is none: the text is then looked at."""
 
 
-_HUGE = re.compile(rb"[0-9][eE]\+?[0-9]{3}|[0-9]{309}")
-"""What every number has that is too large to be finite."""
+_DIGITS_ALIKE = bytes.maketrans(b"123456789E", b"000000000e")
+_HUGE = (b"0e000", b"0" * 309)
+"""What every number has that is too large to be finite, with all digits alike and without `+`."""
 
 
 class _StrictRequest(Request):
     async def json(self) -> Json:
         """Refuses what databases and other parsers refuse: invalid UTF-8, half characters, numbers that are
-        not finite, great depth."""
+        not finite, great depth. Raises HTTPException (413) for more values than a turn of the loop can
+        read."""
         body = await self.body()
+        if weight.at_most(body) > weight.MAX_VALUES and await asyncio.to_thread(
+            weight.exceeds, body, weight.MAX_VALUES
+        ):
+            raise HTTPException(413, f"the body has more than {weight.MAX_VALUES} values")
         try:
             content = pydantic_core.from_json(body, allow_inf_nan=False)
-            if _HUGE.search(body) is not None:
-                json.dumps(content, allow_nan=False)
+            shape = body.translate(_DIGITS_ALIKE, b"+")
+            if any(part in shape for part in _HUGE) and not _is_finite(content):
+                raise ValueError("a number is too large")
         except ValueError as error:
             raise json.JSONDecodeError(str(error), "", 0) from None
         return content
+
+
+def _is_finite(content: Json) -> bool:
+    """Are all its numbers?"""
+    todo: list[Any] = [content]
+    for value in todo:  # which grows meanwhile
+        if isinstance(value, float):
+            if not math.isfinite(value):
+                return False
+        elif isinstance(value, dict):
+            todo += cast("dict[str, Any]", value).values()
+        elif isinstance(value, list):
+            todo += cast("list[Any]", value)
+    return True
 
 
 class StrictRoute(LazyRoute):

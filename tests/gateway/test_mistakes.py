@@ -1,0 +1,156 @@
+"""Bodies that are nothing but mistakes: the first are named, and the rest is not even looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, cast
+
+import pytest
+from pydantic import BaseModel
+
+from coordinator import RunManager
+from coordinator.gateway.errors import MOST_MISTAKES
+from coordinator.gateway.wire import bodies, weight
+from coordinator.gateway.wire import crons as cron_bodies
+from coordinator.settings import Settings
+from tests.support.asgi import serving
+
+MANY = 20_000
+LARGEST = 64 << 10
+ONES = [1] * MANY
+RUN = {"assistant_id": "agent"}
+MISTAKES: dict[str, tuple[str, Any]] = {
+    "goto": ("/runs", {**RUN, "command": {"goto": ONES}}),
+    "goto, of sends": ("/runs", {**RUN, "command": {"goto": [{"node": 1}] * MANY}}),
+    "tags": ("/runs", {**RUN, "config": {"tags": ONES}}),
+    "modes": ("/runs", {**RUN, "stream_mode": ONES}),
+    "interrupts": ("/runs", {**RUN, "interrupt_before": ONES}),
+    "feedback keys": ("/runs", {**RUN, "feedback_keys": ONES}),
+    "a batch": ("/runs/batch", [{"assistant_id": 1, "input": 0, "metadata": 1, "config": 2}] * 1000),
+    "updates of a state": ("/threads/{thread}/state", {"values": ONES}),
+    "supersteps": ("/threads", {"supersteps": [{"updates": [{}] * 1000}] * (MANY // 1000)}),
+    "supersteps that are none": ("/threads", {"supersteps": ONES}),
+    "ids": ("/threads/search", {"ids": ONES}),
+    "fields": ("/threads/search", {"select": ONES}),
+    "paths": ("/threads/search", {"extract": {f"k{at}": at for at in range(MANY)}}),
+    "one path with a long name": ("/threads/search", {"extract": {"k" * MANY * 10: 1}}),
+    "run ids": ("/runs/cancel", {"thread_id": "0" * 32, "run_ids": ONES}),
+    "crons": ("/runs/crons/search", {"select": ONES}),
+    "history": ("/threads/{thread}/history", {"select": ONES}),
+    "keys": ("/threads", {f"k{at}": at for at in range(MANY)}),
+}
+
+
+@pytest.mark.parametrize("path_and_body", MISTAKES.values(), ids=MISTAKES)
+async def test_answer_to_a_body_of_mistakes_is_short(path_and_body: tuple[str, Any]) -> None:
+    path, body = path_and_body
+    async with serving() as (_, client):
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        answer = await client.post(path.format(thread=thread), json=body)
+    assert answer.status_code == 422
+    assert len(answer.content) <= LARGEST
+    assert 1 <= len(answer.json()["detail"]) <= MOST_MISTAKES + 1
+
+
+async def test_answer_to_a_query_of_mistakes_is_short() -> None:
+    async with serving() as (_, client):
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        answer = await client.get(f"/threads/{thread}/runs?" + "&".join(["select=x"] * 2000))
+    assert answer.status_code == 422
+    assert len(answer.content) <= LARGEST
+
+
+async def test_a_few_mistakes_are_all_named() -> None:
+    async with serving() as (_, client):
+        answer = await client.post("/runs", json={"assistant_id": 1, "stream_mode": ["none"], "webhook": ""})
+    named = {tuple(one["loc"]) for one in answer.json()["detail"]}
+    assert {("body", "assistant_id"), ("body", "webhook")} <= named
+
+
+async def test_input_that_does_not_fit_a_model_is_answered_shortly() -> None:
+    class Numbers(BaseModel):
+        numbers: list[int]
+
+    from coordinator import assistant
+
+    @assistant(name="typed", input=Numbers)
+    async def typed(_: Any) -> None: ...
+
+    manager = RunManager(settings=Settings(tick=0.05, grace=0))
+    manager.assistants.register(typed, name="typed")
+    async with serving(manager=manager) as (_, client):
+        for count in (100, MANY):
+            asked = {"assistant_id": "typed", "input": {"numbers": ["x"] * count}}
+            answer = await client.post("/runs", json=asked)
+            assert answer.status_code == 422
+            assert len(answer.content) <= 8 << 10, count
+
+
+async def test_supersteps_are_bounded_all_together() -> None:
+    step = {"updates": [{"as_node": "__start__", "values": {"a": 1}}] * 6}
+    async with serving() as (_, client):
+        fits = await client.post("/threads", json={"supersteps": [step] * 2})
+        assert fits.status_code == 200, fits.text
+        too_many = await client.post("/threads", json={"supersteps": [step] * 167})
+    assert too_many.status_code == 422
+    assert "1000" in too_many.text
+
+
+async def test_a_body_has_so_many_values_and_no_more() -> None:
+    async with serving(max_body_bytes=8 << 20) as (_, client):
+        for count, status in ((weight.MAX_VALUES - 100, 200), (weight.MAX_VALUES + 1, 413)):
+            run = {"assistant_id": "agent", "context": {"numbers": [1] * count}}
+            assert (await client.post("/runs", json=run)).status_code == status, count
+        prose = {"assistant_id": "agent", "context": {"text": ', "[{' * weight.MAX_VALUES}}
+        answer = await client.post("/runs", json=prose)
+        assert answer.status_code == 200, "commas and brackets in a text are no values"
+
+
+def lists_of(schema: Any) -> Iterator[dict[str, Any]]:
+    """Every list in a core schema."""
+    if isinstance(schema, dict):
+        parts = cast("dict[str, Any]", schema)
+        if parts.get("type") == "list":
+            yield parts
+        for value in parts.values():
+            yield from lists_of(value)
+    elif isinstance(schema, (list, tuple)):
+        for value in cast("list[Any]", schema):
+            yield from lists_of(value)
+
+
+def asked_models() -> Iterator[type[bodies.Body]]:
+    todo = [bodies.Body]
+    for model in todo:  # which grows meanwhile
+        todo += model.__subclasses__()
+    yield from todo[1:]
+
+
+def test_every_list_in_a_body_has_a_length_and_ends_with_its_first_mistake() -> None:
+    models = list(asked_models())
+    assert bodies.RunCreate in models
+    assert cron_bodies.CronPatch in models
+    for model in models:
+        model.build()
+        for found in lists_of(model.__pydantic_core_schema__):
+            assert "max_length" in found, (model.__name__, found)
+            assert found.get("fail_fast"), (model.__name__, found)
+
+
+@pytest.mark.parametrize(
+    ("path", "item"),
+    [
+        ("/threads/{thread}/runs", "select=run_id"),
+        ("/threads/{thread}/state", "select=values"),
+        ("/threads/{thread}", "include=ttl"),
+        ("/threads/{thread}/runs/{run}/stream", "stream_mode=values"),
+    ],
+)
+async def test_every_list_in_a_query_has_a_length(path: str, item: str) -> None:
+    async with serving() as (_, client):
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        run = (await client.post(f"/threads/{thread}/runs", json=RUN)).json()["run_id"]
+        for count, status in ((64, 200), (65, 422)):
+            query = "&".join([item] * count)
+            answer = await client.get(f"{path.format(thread=thread, run=run)}?{query}")
+            assert answer.status_code == status
