@@ -17,6 +17,7 @@ from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.facade.catalogue import CatalogueFacade
 from coordinator.facade.crons import CronsFacade
+from coordinator.facade.pending_work import PendingWorkFacade
 from coordinator.facade.threads import ThreadsFacade
 from coordinator.facade.views import ViewsFacade
 from coordinator.facade.webhooks import WebhooksFacade
@@ -38,11 +39,19 @@ from stores.memory import PrivateStore
 from stores.plain import PlainStore
 
 
-class RunManager(WorkerFacade, ViewsFacade, CatalogueFacade, ThreadsFacade, WebhooksFacade, CronsFacade):
+class RunManager(
+    WorkerFacade,
+    ViewsFacade,
+    CatalogueFacade,
+    ThreadsFacade,
+    WebhooksFacade,
+    CronsFacade,
+    PendingWorkFacade,
+):
     """Runs of this process, coordinated with those of every other process on the same store.
 
     What is not about the life of a run is inherited: `facade.worker`, `facade.views`,
-    `facade.catalogue`, `facade.threads`, `facade.webhooks`, `facade.crons`.
+    `facade.catalogue`, `facade.threads`, `facade.webhooks`, `facade.crons`, `facade.pending_work`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one

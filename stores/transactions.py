@@ -202,6 +202,14 @@ class SQLTransactions(RunStore):
     ) -> list[str]:
         return await self._write(self._sql.webhooks.revive, run_ids, user_id)
 
+    async def stop_webhooks(
+        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
+    ) -> list[str]:
+        return await self._write(self._sql.webhooks.stop, run_ids, user_id)
+
+    async def count_webhooks(self, *, states: Sequence[str] = (), user_id: str | None = None) -> int:
+        return await self._read(self._sql.webhooks.count, states, user_id)
+
     async def webhooks(
         self,
         *,

@@ -12,6 +12,10 @@ from typing import NamedTuple, Protocol, runtime_checkable
 from stores.rows import Json
 from stores.states import WebhookState
 
+STOPPED = "stopped by an operator"
+"""The error of a webhook that was stopped."""
+PENDING = (WebhookState.waiting, WebhookState.due)
+
 
 class ClaimedWebhook(NamedTuple):
     """A webhook that the claimer alone may deliver while its lease lasts; `attempt` is the claim's number,
@@ -86,7 +90,19 @@ class WebhookStore(Protocol):
     async def revive_webhooks(
         self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
     ) -> list[str]:
-        """Dead ones (None: all) are due again, now, with all attempts before them. Answers which."""
+        """Dead ones (None: all) are due again, now, with all attempts before them; not those that were
+        stopped before their run ended, for which there is nothing to send. Returns their runs."""
+        ...
+
+    async def stop_webhooks(
+        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
+    ) -> list[str]:
+        """Waiting and due ones (None: all) are dead, now. An attempt that is under way is not broken off; its
+        report is not written. Returns their runs."""
+        ...
+
+    async def count_webhooks(self, *, states: Sequence[str] = (), user_id: str | None = None) -> int:
+        """How many `webhooks` would list without a limit."""
         ...
 
     async def webhooks(

@@ -1,16 +1,18 @@
-"""crons list, crons delete."""
+"""crons list, crons disable, crons delete."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from coordinator.arguments import check_id, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import cron_document
 from coordinator.cli.failures import DONE, CommandFailed
-from coordinator.cli.text import clock, short, span
-from coordinator.errors import CronNotFound
+from coordinator.cli.text import clock, counted, short, span
+from coordinator.errors import CronNotFound, InvalidArgument
+from coordinator.manager import RunManager
 from coordinator.settings import Settings
 from stores.crons import CronQuery, CronRow
 
@@ -63,20 +65,70 @@ def _line(row: CronRow) -> list[object]:
     ]
 
 
-async def delete_cron(settings: Settings, cron_id: str, *, as_json: bool) -> int:
-    check_id("CRON", cron_id)
+async def disable_crons(settings: Settings, cron_id: str | None, *, user: str | None, as_json: bool) -> int:
+    """One by its id, or all of a user's."""
+    _check_which(cron_id, user)
     async with looking_at(settings) as seen:
-        try:
-            await seen.manager.delete_cron(cron_id)
-        except CronNotFound:
-            raise CommandFailed(
-                "CronNotFound",
-                f"cron {cron_id!r} is not in {settings.shown_store}",
-                "`coordinator crons list` shows those that are.",
-                cron_id=cron_id,
-            ) from None
+        if cron_id is None:
+            disabled = await seen.manager.disable_crons(user_id=check_id("--user", user))
+        else:
+            disabled = await _disable(seen.manager, settings, check_id("CRON", cron_id))
     if as_json:
-        screen.show_document({"deleted": cron_id})
+        screen.show_document({"disabled": disabled})
+    elif disabled:
+        screen.show_lines([f"{counted(len(disabled), 'cron')} disabled; runs that they have begun go on"])
     else:
-        screen.show_lines([f"cron {cron_id} is deleted; runs that it has begun go on"])
+        screen.show_lines(["no such cron is enabled"])
     return DONE
+
+
+async def _disable(manager: RunManager, settings: Settings, cron_id: str) -> list[str]:
+    """Again where it fired or was changed meanwhile."""
+    while True:
+        try:
+            cron = await manager.cron(cron_id)
+        except CronNotFound:
+            raise _not_found(settings, cron_id) from None
+        if not cron.enabled:
+            return []
+        if await manager.replace_cron(replace(cron, enabled=False, next_at=None)) is not None:
+            return [cron_id]
+
+
+async def delete_crons(settings: Settings, cron_id: str | None, *, user: str | None, as_json: bool) -> int:
+    """One by its id, or all of a user's."""
+    _check_which(cron_id, user)
+    async with looking_at(settings) as seen:
+        if cron_id is None:
+            deleted = await seen.manager.delete_crons(user_id=check_id("--user", user))
+            line = f"{counted(len(deleted), 'cron')} deleted; runs that they have begun go on"
+        else:
+            await _delete(seen.manager, settings, check_id("CRON", cron_id))
+            deleted, line = cron_id, f"cron {cron_id} is deleted; runs that it has begun go on"
+    if as_json:
+        screen.show_document({"deleted": deleted})
+    else:
+        screen.show_lines([line if deleted else f"no such crons in {settings.shown_store}"])
+    return DONE
+
+
+async def _delete(manager: RunManager, settings: Settings, cron_id: str) -> None:
+    try:
+        await manager.delete_cron(cron_id)
+    except CronNotFound:
+        raise _not_found(settings, cron_id) from None
+
+
+def _check_which(cron_id: str | None, user: str | None) -> None:
+    """Raises InvalidArgument unless exactly one of them is given."""
+    if (cron_id is None) == (user is None):
+        raise InvalidArgument("CRON", "name the cron, or give --user")
+
+
+def _not_found(settings: Settings, cron_id: str) -> CommandFailed:
+    return CommandFailed(
+        "CronNotFound",
+        f"cron {cron_id!r} is not in {settings.shown_store}",
+        "`coordinator crons list` shows those that are.",
+        cron_id=cron_id,
+    )

@@ -13,8 +13,10 @@ reconcile      {"ended": [run, …], "buried": [epoch, …], "undecided": [worke
 db check       {"check": {ok, problems, version, newest, …}}
 webhooks list  {"webhooks": [webhook, …]}                        newest first; of a URL without its path
 webhooks retry {"retried": [run id, …]}
+webhooks stop  {"stopped": [run id, …]}
 crons list     {"crons": [cron, …]}                              newest first
-crons delete   {"deleted": cron id}
+crons disable  {"disabled": [cron id, …]}
+crons delete   {"deleted": cron id}                              with --user {"deleted": [cron id, …]}
 keys create    {"key": key + text}                               text = the key itself, here and nowhere else
 keys list      {"keys": [key, …]}
 keys revoke    {"revoked": key}

@@ -78,6 +78,11 @@ def span(seconds: float) -> str:
     return f"{whole} s"
 
 
+def counted(number: int, noun: str) -> str:
+    """`1 cron`, `2 crons`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def size(count: int | None) -> str:
     """Bytes, for people."""
     if count is None:

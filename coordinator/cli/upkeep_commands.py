@@ -20,8 +20,8 @@ def _group(about: str) -> typer.Typer:
     )
 
 
-webhooks = _group("Webhooks: what is due, what was given up, and once more.")
-crons = _group("Crons: list and delete them.")
+webhooks = _group("Webhooks: list, retry and stop them.")
+crons = _group("Crons: list, disable and delete them.")
 
 
 def _only(what: str, *flags: str) -> Any:
@@ -85,6 +85,31 @@ def webhooks_retry(
     )
 
 
+@webhooks.command("stop", epilog=EXIT_CODES)
+def webhooks_stop(
+    runs: Annotated[
+        list[str] | None, typer.Argument(metavar="RUN…", help="Runs whose webhooks are waiting or due")
+    ] = None,
+    *,
+    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="All of this user's")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Everybody's")] = False,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """Give up what is waiting or due: it is dead then. An attempt that is under way is not broken off.
+
+    `webhooks retry` sends again what was due; there is nothing to send of a run that had not ended.
+    """
+    from coordinator.cli.webhooks import stop_webhooks
+
+    settings = Where(store, redis, namespace).settings()
+    return finish(
+        stop_webhooks(settings, runs=tuple(runs or ()), everything=everything, user=user, as_json=as_json)
+    )
+
+
 @crons.command("list", epilog=EXIT_CODES)
 def crons_list(
     *,
@@ -115,16 +140,42 @@ def crons_list(
     )
 
 
-@crons.command("delete", epilog=EXIT_CODES)
-def crons_delete(
-    cron_id: Annotated[str, typer.Argument(metavar="CRON", help="Cron id")],
+Cron = Annotated[str | None, typer.Argument(metavar="[CRON]", help="Cron id")]
+AllOf = Annotated[str | None, typer.Option("--user", metavar="ID", help="All of this user's crons")]
+
+
+@crons.command("disable", epilog=EXIT_CODES)
+def crons_disable(
+    cron_id: Cron = None,
     *,
+    user: AllOf = None,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Delete a cron. Runs that it has begun go on."""
-    from coordinator.cli.crons import delete_cron
+    """Disable a cron, or all of a user's. Runs that they have begun go on.
 
-    return finish(delete_cron(Where(store, redis, namespace).settings(), cron_id, as_json=as_json))
+    A PATCH of the cron with {"enabled": true} starts it again.
+    """
+    from coordinator.cli.crons import disable_crons
+
+    settings = Where(store, redis, namespace).settings()
+    return finish(disable_crons(settings, cron_id, user=user, as_json=as_json))
+
+
+@crons.command("delete", epilog=EXIT_CODES)
+def crons_delete(
+    cron_id: Cron = None,
+    *,
+    user: AllOf = None,
+    store: Store = None,
+    redis: Redis = None,
+    namespace: Namespace = None,
+    as_json: AsJson = False,
+) -> int:
+    """Delete a cron, or all of a user's. Runs that they have begun go on."""
+    from coordinator.cli.crons import delete_crons
+
+    settings = Where(store, redis, namespace).settings()
+    return finish(delete_crons(settings, cron_id, user=user, as_json=as_json))

@@ -1,4 +1,4 @@
-"""webhooks list, webhooks retry."""
+"""webhooks list, webhooks retry, webhooks stop."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import webhook_document
 from coordinator.cli.failures import DONE, CommandFailed
-from coordinator.cli.text import short, span
+from coordinator.cli.text import counted, short, span
 from coordinator.errors import InvalidArgument
 from coordinator.manager import RunManager
 from coordinator.settings import Settings
 from coordinator.webhooks.document import without_path
 from stores.states import WebhookState
-from stores.webhooks import WebhookRow
+from stores.webhooks import PENDING, WebhookRow
 
 COLUMNS = ("RUN", "STATE", "TRIED", "STATUS", "TO", "NEXT", "AGE", "USER", "ERROR")
 SPARE = ("USER", "AGE", "TO", "STATUS")
@@ -82,7 +82,51 @@ async def retry_webhooks(
     return DONE
 
 
+async def stop_webhooks(
+    settings: Settings, *, runs: Sequence[str], everything: bool, user: str | None, as_json: bool
+) -> int:
+    """All that are named or none: one that is not pending is reported before anything is written."""
+    if bool(runs) == (everything or user is not None):
+        raise InvalidArgument("RUN", "name the runs, or give --user or --all")
+    wanted = list(dict.fromkeys(check_id("RUN", run) for run in runs))
+    user_id = check_optional_id("--user", user)
+    async with looking_at(settings) as seen:
+        for run_id in wanted:
+            await _check_pending(seen.manager, settings, run_id)
+        stopped = await seen.manager.stop_webhooks(wanted or None, user_id=user_id)
+    if as_json:
+        screen.show_document({"stopped": stopped})
+    else:
+        screen.show_lines(
+            [f"{counted(len(stopped), 'webhook')} stopped" if stopped else "no webhook is pending"]
+        )
+    return DONE
+
+
+async def _check_pending(manager: RunManager, settings: Settings, run_id: str) -> None:
+    state = await _state(manager, settings, run_id, None)
+    if state not in PENDING:
+        raise CommandFailed(
+            "WebhookNotPending",
+            f"the webhook of run {run_id!r} is {state}: there is nothing to stop",
+            "`coordinator webhooks list --state waiting --state due` shows those that are pending.",
+            run_id=run_id,
+        )
+
+
 async def _check_dead(manager: RunManager, settings: Settings, run_id: str, user_id: str | None) -> None:
+    state = await _state(manager, settings, run_id, user_id)
+    if state is not WebhookState.dead:
+        raise CommandFailed(
+            "WebhookNotDead",
+            f"the webhook of run {run_id!r} is {state}, and was not given up",
+            "`coordinator webhooks list --state dead` shows those that were.",
+            run_id=run_id,
+        )
+
+
+async def _state(manager: RunManager, settings: Settings, run_id: str, user_id: str | None) -> WebhookState:
+    """Raises CommandFailed where the run has no webhook."""
     found = await manager.webhooks(run_id=run_id, user_id=user_id, limit=1)
     if not found:
         raise CommandFailed(
@@ -91,10 +135,4 @@ async def _check_dead(manager: RunManager, settings: Settings, run_id: str, user
             "`coordinator webhooks list` shows those that are there.",
             run_id=run_id,
         )
-    if found[0].state is not WebhookState.dead:
-        raise CommandFailed(
-            "WebhookNotDead",
-            f"the webhook of run {run_id!r} is {found[0].state}, and was not given up",
-            "`coordinator webhooks list --state dead` shows those that were.",
-            run_id=run_id,
-        )
+    return found[0].state

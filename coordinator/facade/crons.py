@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from coordinator import arguments as check
 from coordinator.errors import CronNotFound, InvalidArgument
 from coordinator.facade.base import Facade
 from stores.crons import CronQuery, CronRow, CronStore, DueCrons, Firing
+
+_PAGE = 100
 
 
 class CronsFacade(Facade):
@@ -41,6 +45,28 @@ class CronsFacade(Facade):
             check.check_id("cron_id", cron_id), user_id=check.check_optional_id("user_id", user_id)
         ):
             raise CronNotFound(cron_id)
+
+    async def disable_crons(self, *, user_id: str) -> list[str]:
+        """All of a user's that are enabled, one after the other; runs that they have begun go on. Returns
+        which. A PATCH with `enabled` starts one again."""
+        disabled: list[str] = []
+        wanted, owner = CronQuery(enabled=True, limit=_PAGE), check.check_id("user_id", user_id)
+        while found := await self._crons.crons(wanted, user_id=owner):
+            for cron in found:  # one that fires at this moment is found again
+                stopped = replace(cron, enabled=False, next_at=None)
+                if await self._crons.replace_cron(stopped, user_id=owner) is not None:
+                    disabled.append(cron.cron_id)
+        return disabled
+
+    async def delete_crons(self, *, user_id: str) -> list[str]:
+        """All of a user's, one after the other; runs that they have begun go on. Returns which."""
+        deleted: list[str] = []
+        owner = check.check_id("user_id", user_id)
+        while found := await self._crons.crons(CronQuery(limit=_PAGE), user_id=owner):
+            deleted += [
+                cron.cron_id for cron in found if await self._crons.delete_cron(cron.cron_id, user_id=owner)
+            ]
+        return deleted
 
     async def crons(self, query: CronQuery | None = None, *, user_id: str | None = None) -> list[CronRow]:
         """A page of crons, by default the ten that were made last."""

@@ -52,6 +52,21 @@ class WebhooksFacade(Facade):
         ids = None if run_ids is None else [check.check_id("run_ids", run_id) for run_id in run_ids]
         return await self._webhooks.revive_webhooks(ids, user_id=check.check_optional_id("user_id", user_id))
 
+    async def stop_webhooks(
+        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
+    ) -> list[str]:
+        """Webhooks that wait for the end of their run, or are due, are given up; None = all. An attempt that
+        is under way is not broken off. Returns the runs."""
+        ids = None if run_ids is None else [check.check_id("run_ids", run_id) for run_id in run_ids]
+        return await self._webhooks.stop_webhooks(ids, user_id=check.check_optional_id("user_id", user_id))
+
+    async def count_webhooks(self, *, states: Sequence[str] = (), user_id: str | None = None) -> int:
+        """How many `webhooks` would list without a limit."""
+        return await self._webhooks.count_webhooks(
+            states=check.check_members("states", states, WebhookState),
+            user_id=check.check_optional_id("user_id", user_id),
+        )
+
     async def webhooks(
         self,
         *,

@@ -481,10 +481,15 @@ class Sequence:
         limit = self.random.choice((1, 100))
         await self._engines.call("next_webhook")
         await self._engines.call("webhooks", states=states, run_id=run_id, user_id=self._user(), limit=limit)
+        await self._engines.call("count_webhooks", states=states, user_id=self._user())
 
     async def revive_webhooks(self) -> None:
         run_ids = self.random.choice((None, [self._run_id()]))
         await self._engines.call("revive_webhooks", run_ids, user_id=self._user())
+
+    async def stop_webhooks(self) -> None:
+        run_ids = self.random.choice((None, [self._run_id()]))
+        await self._engines.call("stop_webhooks", run_ids, user_id=self._user())
 
     # -- upkeep
 
@@ -552,6 +557,7 @@ WEIGHTS = {
     "report_webhook": 2,
     "read_webhooks": 1,
     "revive_webhooks": 1,
+    "stop_webhooks": 1,
     "prune": 2,
     "again": 4,
     "time_passes": 5,

@@ -42,7 +42,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 PORTS = (CoordinationStore, WebhookStore, CronStore, PruningStore)
 READS = """
-aclose aggregate_tokens_by_thread claimants count_crons count_threads cron crons due_crons get
+aclose aggregate_tokens_by_thread claimants count_crons count_threads count_webhooks cron crons due_crons get
 has_expired_threads holder inflight_runs list_by_thread list_inflight next_cron next_webhook open proven_alive
 proven_dead row run runs standing thread thread_runs threads tick transitions waiting_line webhooks workers
 """
@@ -506,6 +506,18 @@ async def revive_webhooks(s: Stage) -> Act:
     async def act() -> Any:
         await s.store.revive_webhooks([run_id])
         return [hook.state for hook in await s.store.webhooks(run_id=run_id)]
+
+    return act
+
+
+@scenario
+async def stop_webhooks(s: Stage) -> Act:
+    """Which are stopped is answered once."""
+    own = await s.due_webhook()
+
+    async def act() -> Any:
+        await s.store.stop_webhooks([own.run_id])
+        return [hook.state for hook in await s.store.webhooks(run_id=own.run_id)]
 
     return act
 

@@ -26,7 +26,7 @@ from stores.sql.codec import dumps
 from stores.sql.postgres.codec import plain
 from stores.sql.tables import TABLES, Table
 
-UNORDERED = frozenset({"drain", "expire_threads", "claim_webhooks", "revive_webhooks"})
+UNORDERED = frozenset({"drain", "expire_threads", "claim_webhooks", "revive_webhooks", "stop_webhooks"})
 """What they answer is a set: one statement says in no order what it has changed."""
 ITS_OWN = frozenset({("workers", "proof"), ("transitions", "id"), ("runs", "rollback_ref")})
 """Columns that are an engine's own: what proves that a worker is dead, the numbers of rows, and how what a

@@ -12,7 +12,7 @@ from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, webhook_row
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
 from stores.sql.readable import readable
-from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
+from stores.webhooks import STOPPED, ClaimedWebhook, WebhookReport, WebhookRow
 
 _DUE = Query(
     "SELECT GREATEST(0, next_at - rc.clock($1)) / 1e6::float8 FROM rc.webhooks WHERE state = 'due'"
@@ -57,6 +57,24 @@ _REVIVE = Function("revive_webhooks", ("text[]", "text", "bigint"))
 def revive(run_ids: Sequence[str] | None, user_id: str | None, *, now: int | None) -> Call:
     ids = None if run_ids is None else list(run_ids)
     return Call(_REVIVE, (ids, user_id, now), lambda rows: [run_id for (run_id,) in rows])
+
+
+_STOP = Function("stop_webhooks", ("text[]", "text", "text", "bigint"))
+
+
+def stop(run_ids: Sequence[str] | None, user_id: str | None, *, now: int | None) -> Call:
+    ids = None if run_ids is None else list(run_ids)
+    return Call(_STOP, (ids, user_id, STOPPED, now), lambda rows: [run_id for (run_id,) in rows])
+
+
+_COUNT = Query(
+    "SELECT count(*) FROM rc.webhooks WHERE (cardinality($1::text[]) = 0 OR state = ANY ($1))"
+    " AND ($2::text IS NULL OR user_id = $2)"
+)
+
+
+def count(states: Sequence[str], user_id: str | None) -> Call:
+    return Call(_COUNT, (list(states), user_id), scalar)
 
 
 _LISTED = Query(

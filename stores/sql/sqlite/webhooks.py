@@ -10,7 +10,7 @@ from stores.errors import EpochDead
 from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, loads, storable, webhook_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.admission import is_dead
-from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
+from stores.webhooks import STOPPED, ClaimedWebhook, WebhookReport, WebhookRow
 
 
 def next_due(cx: sqlite3.Connection, now: int) -> float | None:
@@ -74,8 +74,9 @@ def report(cx: sqlite3.Connection, run_id: str, attempt: int, told: WebhookRepor
 
 
 def revive(cx: sqlite3.Connection, run_ids: Sequence[str] | None, user_id: str | None, now: int) -> list[str]:
-    """Dead ones (None: all of them) become due again, with all attempts before them; answer which."""
-    where = "state = 'dead' AND (? IS NULL OR user_id = ?)"
+    """Dead ones (None: all of them) become due again, with all attempts before them; answer which. There is
+    nothing to send of those that were stopped before their run ended."""
+    where = "state = 'dead' AND due_at IS NOT NULL AND (? IS NULL OR user_id = ?)"
     if run_ids is not None:
         where += f" AND run_id IN ({', '.join('?' * len(run_ids))})"
     rows = cx.execute(
@@ -84,6 +85,27 @@ def revive(cx: sqlite3.Connection, run_ids: Sequence[str] | None, user_id: str |
         (now, user_id, user_id, *(run_ids or ())),
     )
     return [run_id for (run_id,) in rows.fetchall()]
+
+
+def stop(cx: sqlite3.Connection, run_ids: Sequence[str] | None, user_id: str | None, now: int) -> list[str]:
+    """Waiting and due ones (None: all of them) are dead; their runs."""
+    where = "state IN ('waiting', 'due') AND (? IS NULL OR user_id = ?)"
+    if run_ids is not None:
+        where += f" AND run_id IN ({', '.join('?' * len(run_ids))})"
+    rows = cx.execute(
+        f"UPDATE webhooks SET state = 'dead', error = ?, next_at = NULL, ended_at = ? WHERE {where}"
+        " RETURNING run_id",
+        (STOPPED, now, user_id, user_id, *(run_ids or ())),
+    )
+    return [run_id for (run_id,) in rows.fetchall()]
+
+
+def count(cx: sqlite3.Connection, states: Sequence[str], user_id: str | None) -> int:
+    where, args = ["(? IS NULL OR user_id = ?)"], [user_id, user_id]
+    if states:
+        where.append(f"state IN ({', '.join('?' * len(states))})")
+        args.extend(states)
+    return cx.execute(f"SELECT count(*) FROM webhooks WHERE {' AND '.join(where)}", args).fetchone()[0]
 
 
 def listed(

@@ -12,7 +12,7 @@ from stores.errors import ConflictError, EpochDead
 from stores.pruning import PruneCursor, Pruned, PruningStore, Retention
 from stores.rows import Limits, Outcome
 from stores.states import CancelAction, RunStatus, WebhookState
-from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow, WebhookStore
+from stores.webhooks import STOPPED, ClaimedWebhook, WebhookReport, WebhookRow, WebhookStore
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
     SUCCESS,
@@ -394,6 +394,56 @@ class Webhooks(StoreCase):
         assert await hooks.revive_webhooks(user_id="mine") == [ids["mine"]]
         assert await hooks.revive_webhooks() == [ids["b"]]
         assert await hooks.revive_webhooks() == []
+
+    async def test_pending_webhooks_of_a_user_are_stopped(
+        self, store: CoordinationStore, hooks: WebhookStore, me: int, claim: Any, clock: StoreClock
+    ) -> None:
+        ids: dict[str, str] = {}
+        for name, user in (("due", "u"), ("claimed", "u"), ("foreign", "v"), ("dead", "u")):
+            own = await running(store, me, name, webhook=URL, user_id=user)
+            await store.finish(own, SUCCESS)
+            ids[name] = own.run_id
+        claimed = next(one for one in await claim() if one.run_id == ids["claimed"])
+        waits = await running(store, me, "waits", webhook=URL, user_id="u")
+        assert await hooks.stop_webhooks([ids["dead"]], user_id="v") == []
+        assert await hooks.stop_webhooks([ids["dead"]]) == [ids["dead"]]
+        clock.advance(1)
+        stopped = await hooks.stop_webhooks(user_id="u")
+        assert set(stopped) == {ids["due"], ids["claimed"], waits.run_id}
+        assert await hooks.stop_webhooks(user_id="u") == []
+        assert not await hooks.report_webhook(claimed.run_id, attempt=claimed.attempt, report=again(1))
+        rows = await hooks.webhooks(user_id="u")
+        assert {(row.state, row.error) for row in rows} == {(WebhookState.dead, STOPPED)}
+        assert {row.ended_at for row in rows} == {clock.micros - 1_000_000, clock.micros}
+        clock.advance(2 * LEASE)
+        assert [one.run_id for one in await claim()] == [ids["foreign"]]
+
+    async def test_webhook_stopped_before_its_run_ended_is_never_sent(
+        self, store: CoordinationStore, hooks: WebhookStore, me: int, claim: Any
+    ) -> None:
+        own = await running(store, me, "t", webhook=URL, user_id="u")
+        assert await hooks.stop_webhooks(user_id="u") == [own.run_id]
+        assert await hooks.revive_webhooks() == [], "there is nothing to send"
+        await store.finish(own, SUCCESS)
+        assert await claim() == []
+        due = await running(store, me, "t", webhook=URL, user_id="u")
+        await store.finish(due, SUCCESS)
+        assert await hooks.stop_webhooks() == [due.run_id]
+        assert await hooks.revive_webhooks() == [due.run_id]
+        assert [one.run_id for one in await claim()] == [due.run_id]
+
+    async def test_webhooks_are_counted_by_state_and_user(
+        self, store: CoordinationStore, hooks: WebhookStore, me: int
+    ) -> None:
+        for thread, user in (("a", "u"), ("b", "u"), ("c", "v")):
+            own = await running(store, me, thread, webhook=URL, user_id=user)
+            if thread == "a":
+                await store.finish(own, SUCCESS)
+        assert await hooks.count_webhooks() == 3
+        assert await hooks.count_webhooks(user_id="u") == 2
+        assert await hooks.count_webhooks(states=("waiting",), user_id="u") == 1
+        assert await hooks.count_webhooks(states=("waiting", "due")) == 3
+        assert await hooks.count_webhooks(states=("dead",)) == 0
 
     async def test_lists_are_scoped_and_bounded(
         self, store: CoordinationStore, hooks: WebhookStore, me: int, clock: StoreClock

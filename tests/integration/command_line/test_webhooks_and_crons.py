@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
@@ -12,6 +13,7 @@ from tests.support.command_line import (
     DONE,
     EVIL,
     FAILED,
+    USAGE,
     Busy,
 )
 
@@ -121,3 +123,42 @@ async def test_crons_list_and_delete(owed: Owed) -> None:
     assert await ids() == ["c1"]
     again = await owed.busy.cli("crons", "delete", "c0", "--json")
     assert (again.code, again.error["type"]) == (FAILED, "CronNotFound")
+
+
+async def test_webhooks_stop(owed: Owed) -> None:
+    async def pending() -> int:
+        return await owed.busy.manager.count_webhooks(states=("waiting", "due"))
+
+    refused = await owed.busy.cli("webhooks", "stop", owed.waiting[0], owed.dead, "--json")
+    assert (refused.code, refused.error["type"]) == (FAILED, "WebhookNotPending")
+    assert await pending() == 2, "nothing was written"
+    for odd in ((), (owed.waiting[0], "--user", "u"), (owed.waiting[0], "--all")):
+        assert (await owed.busy.cli("webhooks", "stop", *odd)).code == USAGE
+    answer = await owed.busy.cli("webhooks", "stop", owed.waiting[0], "--json")
+    assert (answer.code, answer.document) == (DONE, {"stopped": [owed.waiting[0]]})
+    assert (await owed.busy.cli("webhooks", "stop", "--user", "v")).out == "no webhook is pending\n"
+    assert (await owed.busy.cli("webhooks", "stop", "--user", "u")).out == "1 webhook stopped\n"
+    assert await pending() == 0
+
+
+async def test_all_crons_of_a_user_are_disabled_and_deleted(owed: Owed) -> None:
+    manager = owed.busy.manager
+    for number in range(3):
+        await manager.create_cron(replace(cron_of(f"u{number}", user_id="u"), next_at=2**53))
+    assert await manager.pending_work("u") == (3, 2)
+    for odd in ((), ("u0", "--user", "u")):
+        for command in ("disable", "delete"):
+            assert (await owed.busy.cli("crons", command, *odd)).code == USAGE
+    answer = await owed.busy.cli("crons", "disable", "u0")
+    assert (answer.code, answer.out) == (DONE, "1 cron disabled; runs that they have begun go on\n")
+    assert (await owed.busy.cli("crons", "disable", "u0")).out == "no such cron is enabled\n"
+    unknown = await owed.busy.cli("crons", "disable", "unknown", "--json")
+    assert (unknown.code, unknown.error["type"]) == (FAILED, "CronNotFound")
+    answer = await owed.busy.cli("crons", "disable", "--user", "u", "--json")
+    assert sorted(answer.document["disabled"]) == ["u1", "u2"]
+    assert await manager.pending_work("u") == (0, 2)
+    assert {cron.next_at for cron in await manager.crons(user_id="u")} == {None}
+    answer = await owed.busy.cli("crons", "delete", "--user", "u", "--json")
+    assert sorted(answer.document["deleted"]) == ["c0", "u0", "u1", "u2"]
+    assert [cron.cron_id for cron in await manager.crons()] == ["c1"], "nobody else's"
+    assert (await owed.busy.cli("crons", "delete", "--user", "u")).code == DONE

@@ -49,14 +49,30 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Dead ones (null: all of them) become due again, with all attempts before them; which.
+-- Dead ones (null: all of them) become due again, with all attempts before them; which. There is nothing to send of
+-- those that were stopped before their run ended.
 CREATE OR REPLACE FUNCTION rc.revive_webhooks(_run_ids text[], _user_id text, _now bigint) RETURNS SETOF text
 LANGUAGE plpgsql AS $$
 BEGIN
     RETURN QUERY UPDATE rc.webhooks SET state = 'due', attempts = 0, next_at = rc.clock(_now), ended_at = NULL
-        WHERE state = 'dead' AND (_user_id IS NULL OR user_id = _user_id)
+        WHERE state = 'dead' AND due_at IS NOT NULL AND (_user_id IS NULL OR user_id = _user_id)
           AND (_run_ids IS NULL OR run_id = ANY (_run_ids))
         RETURNING run_id;
+END $$;
+
+-- Waiting and due ones (null: all of them) are dead; which.
+CREATE OR REPLACE FUNCTION rc.stop_webhooks(_run_ids text[], _user_id text, _error text, _now bigint)
+RETURNS SETOF text LANGUAGE plpgsql AS $$
+DECLARE
+    v_pending text[];
+BEGIN
+    v_pending := ARRAY(
+        SELECT run_id FROM rc.webhooks
+        WHERE state IN ('waiting', 'due') AND (_user_id IS NULL OR user_id = _user_id)
+          AND (_run_ids IS NULL OR run_id = ANY (_run_ids))
+        ORDER BY run_id FOR UPDATE);
+    RETURN QUERY UPDATE rc.webhooks SET state = 'dead', error = _error, next_at = NULL, ended_at = rc.clock(_now)
+        WHERE run_id = ANY (v_pending) RETURNING run_id;
 END $$;
 
 -- Delivered and dead ones; whether their runs are still there is of no account.
