@@ -9,6 +9,7 @@ CoordinatorError
 ├── QueueFull                  the waiting line is full
 ├── ThreadNotFound, RunNotFound, CronNotFound
 ├── CronFired                  the cron is not due at that moment any more
+├── TooManyCrons               the user has as many as one user may have
 ├── ParentEnded                the parent run was stopped or failed: it gets no more children
 ├── RunFailed                  what `wait` raises for a run that ended in error or timeout
 ├── NotSettled                 (also TimeoutError) decided, but its task has not stopped yet
@@ -52,6 +53,7 @@ from stores.errors import (
     StoreUnavailable,
     ThreadExists,
     ThreadNotFound,
+    TooManyCrons,
     WrongEventLoop,
 )
 
@@ -82,6 +84,7 @@ __all__ = [
     "StoreUnavailable",
     "ThreadExists",
     "ThreadNotFound",
+    "TooManyCrons",
     "UnsupportedStrategyError",
     "WrongEventLoop",
 ]

@@ -80,8 +80,13 @@ class CronStore(Protocol):
     """A store that keeps crons. `admit` takes a run's `Firing`: see there. A thread that is removed takes
     its crons along."""
 
-    async def create_cron(self, cron: CronRow, *, thread_must_exist: bool) -> CronRow:
-        """Raises ThreadNotFound where the thread is somebody else's, or must be there and is not."""
+    async def create_cron(
+        self, cron: CronRow, *, thread_must_exist: bool, limit: int | None = None
+    ) -> CronRow:
+        """`limit`: how many its user may have, this one included; a cron without a user is not counted.
+
+        Raises ThreadNotFound where the thread is somebody else's, or must be there and is not; TooManyCrons.
+        """
         ...
 
     async def cron(self, cron_id: str, *, user_id: str | None) -> CronRow | None: ...

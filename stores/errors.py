@@ -88,6 +88,17 @@ class CronNotFound(CoordinatorError):
         super().__init__(f"Cron {cron_id!r} not found")
 
 
+class TooManyCrons(CoordinatorError):
+    """The user has as many crons as one user may have. Nothing was written."""
+
+    def __init__(self, user_id: str, limit: int) -> None:
+        self.user_id, self.limit = user_id, limit
+        super().__init__(
+            f"User {user_id!r} has {limit} crons, as many as one user may have (max_crons_per_user):"
+            " delete one first"
+        )
+
+
 class StaleFence(CoordinatorError):
     """A newer run has taken the thread: drop what you were about to write."""
 

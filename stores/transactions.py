@@ -354,8 +354,12 @@ class SQLTransactions(RunStore):
 
     # -- crons
 
-    async def create_cron(self, cron: CronRow, *, thread_must_exist: bool) -> CronRow:
-        return await self._write(self._sql.crons.create, cron, thread_must_exist=thread_must_exist)
+    async def create_cron(
+        self, cron: CronRow, *, thread_must_exist: bool, limit: int | None = None
+    ) -> CronRow:
+        return await self._write(
+            self._sql.crons.create, cron, thread_must_exist=thread_must_exist, limit=limit
+        )
 
     async def cron(self, cron_id: str, *, user_id: str | None) -> CronRow | None:
         return await self._read(self._sql.crons.get, cron_id, user_id)

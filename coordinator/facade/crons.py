@@ -19,11 +19,16 @@ class CronsFacade(Facade):
             raise InvalidArgument("cron", f"{self._store.url} keeps none")
         return self._store
 
-    async def create_cron(self, cron: CronRow, *, thread_must_exist: bool = True) -> CronRow:
-        """Raises ThreadNotFound where its thread is somebody else's, or must be there and is not."""
+    async def create_cron(
+        self, cron: CronRow, *, thread_must_exist: bool = True, limit: int | None = None
+    ) -> CronRow:
+        """`limit`: how many its user may have, this one included; None = any number.
+
+        Raises ThreadNotFound where its thread is somebody else's, or must be there and is not; TooManyCrons.
+        """
         check.check_id("cron_id", cron.cron_id)
         return await self._crons.create_cron(
-            cron, thread_must_exist=check.check_flag("thread_must_exist", thread_must_exist)
+            cron, thread_must_exist=check.check_flag("thread_must_exist", thread_must_exist), limit=limit
         )
 
     async def cron(self, cron_id: str, *, user_id: str | None = None) -> CronRow:

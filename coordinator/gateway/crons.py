@@ -22,7 +22,8 @@ _TRIES = 5
 
 
 async def create(services: Services, caller: Caller, body: CronCreate, thread_id: str | None) -> CronRow:
-    """The run of a cron is checked as it would be if it were asked for now. Raises what that raises."""
+    """The run of a cron is checked as it would be if it were asked for now. Raises what that raises, and
+    TooManyCrons."""
     new = CronRow(
         cron_id=str(uuid4()),
         user_id=caller.user_id,
@@ -39,7 +40,11 @@ async def create(services: Services, caller: Caller, body: CronCreate, thread_id
     )
     new = await _checked(services, new)
     new = _rescheduled(new)
-    return await services.manager.create_cron(new, thread_must_exist=body.if_not_exists == "reject")
+    return await services.manager.create_cron(
+        new,
+        thread_must_exist=body.if_not_exists == "reject",
+        limit=services.settings.max_crons_per_user,
+    )
 
 
 async def change(services: Services, caller: Caller, cron_id: str, body: CronPatch) -> CronRow:

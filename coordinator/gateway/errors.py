@@ -43,6 +43,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.ConflictError, 409),
     (errors.ParentEnded, 409),
     (errors.QueueFull, 429),
+    (errors.TooManyCrons, 429),
     (TooManyOpen, 429),
     (errors.ThreadNotFound, 404),
     (errors.RunNotFound, 404),

@@ -46,6 +46,9 @@ class GatewaySettings(WebhookSettings):
         default=None, gt=0, description="Requests a second that a worker takes from one caller; none = any"
     )
 
+    max_crons_per_user: int | None = Field(
+        default=100, ge=0, description="How many crons one user may have; none = any number"
+    )
     cron_poll: float = Field(
         default=5.0, gt=0, description="How often a worker looks for crons that others have made or moved"
     )

@@ -409,7 +409,8 @@ class Sequence:
             metadata=self._object(),
             next_at=random.choice((None, now, now + SECOND)),
         )
-        if made := await self._engines.call("create_cron", cron, thread_must_exist=self._one_in(3)):
+        must_exist, limit = self._one_in(3), random.choice((None, None, 2))
+        if made := await self._engines.call("create_cron", cron, thread_must_exist=must_exist, limit=limit):
             self._crons.append(made)
 
     async def replace_cron(self) -> None:

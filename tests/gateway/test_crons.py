@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from langgraph_sdk.errors import NotFoundError, UnprocessableEntityError
 
+from coordinator.gateway.caller import Role
 from tests.gateway.conftest import Pair
+from tests.support.asgi import key_for, serving
 from tests.support.gateways import Served, demo
 from tests.support.waiting import wait_until
 
@@ -157,3 +160,32 @@ async def test_an_end_time_ends_it(pair: Pair) -> None:
     assert cron["next_run_date"] is None
     with pytest.raises(UnprocessableEntityError):
         await pair[0].sdk.crons.update(cron["cron_id"], schedule="x")
+
+
+async def test_crons_of_one_user_are_bounded(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    alice, again, bob, admin = (
+        key_for(file, role, user)
+        for role, user in ((Role.user, "alice"), (Role.user, "alice"), (Role.user, "bob"), (Role.admin, None))
+    )
+    body = {"assistant_id": "agent", "schedule": YEARLY}
+    async with serving(api_keys=file, max_crons_per_user=3) as (_, client):
+        thread = (await client.post("/threads", json={}, headers=alice)).json()["thread_id"]
+        made = [
+            await client.post(path, json=body, headers=headers)
+            for path, headers in (
+                ("/runs/crons", alice),
+                ("/runs/crons", again),
+                (f"/threads/{thread}/runs/crons", alice),
+            )
+        ]
+        assert [answer.status_code for answer in made] == [200] * 3
+        for path in ("/runs/crons", f"/threads/{thread}/runs/crons"):
+            refused = await client.post(path, json=body, headers=again)
+            assert refused.status_code == 429
+            assert "'alice' has 3 crons" in refused.json()["detail"]
+            assert "max_crons_per_user" in refused.json()["detail"]
+        for headers in (bob, *[admin] * 4):
+            assert (await client.post("/runs/crons", json=body, headers=headers)).status_code == 200
+        await client.delete(f"/runs/crons/{made[0].json()['cron_id']}", headers=alice)
+        assert (await client.post("/runs/crons", json=body, headers=alice)).status_code == 200

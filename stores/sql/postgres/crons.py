@@ -7,23 +7,25 @@ from collections.abc import Sequence
 from typing import Any
 
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
-from stores.errors import ThreadNotFound
+from stores.errors import ThreadNotFound, TooManyCrons
 from stores.sql.codec import CRON_COLUMNS, cron_row, cron_values, dumps
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
 from stores.sql.readable import readable
 
 _VALUES = (*("text",) * 6, "boolean", "bigint", *("text",) * 3, "bigint")
-_CREATE = Function("create_cron", (*_VALUES, "boolean", "bigint"), CRON_COLUMNS)
+_CREATE = Function("create_cron", (*_VALUES, "boolean", "bigint", "bigint"), CRON_COLUMNS)
 
 
-def create(cron: CronRow, *, thread_must_exist: bool, now: int | None) -> Call:
+def create(cron: CronRow, *, thread_must_exist: bool, limit: int | None, now: int | None) -> Call:
     def answer(rows: Rows) -> CronRow:
         if not rows:
             raise ThreadNotFound(cron.thread_id or "")
+        if rows[0][0] is None:
+            raise TooManyCrons(cron.user_id or "", limit or 0)
         return _row(rows[0])
 
-    return Call(_CREATE, (*cron_values(cron), thread_must_exist, now), answer)
+    return Call(_CREATE, (*cron_values(cron), thread_must_exist, limit, now), answer)
 
 
 _GET = Query(f"SELECT {CRON_COLUMNS} FROM rc.crons WHERE cron_id = $1 AND ($2::text IS NULL OR user_id = $2)")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
-from stores.errors import CronFired, ThreadNotFound
+from stores.errors import CronFired, ThreadNotFound, TooManyCrons
 from stores.sql.codec import CRON_COLUMNS, CRON_VALUES, cron_row, cron_values, dumps, storable
 from stores.sql.readable import readable
 
@@ -16,7 +16,10 @@ _SAME = " AND ".join(f"{name} IS :{name}" for name in CRON_VALUES if name not in
 """Made again with the same id, it is the same cron, whatever has become of it."""
 
 
-def create(cx: sqlite3.Connection, cron: CronRow, *, thread_must_exist: bool, now: int) -> CronRow:
+def create(
+    cx: sqlite3.Connection, cron: CronRow, *, thread_must_exist: bool, limit: int | None, now: int
+) -> CronRow:
+    """`limit`: how many its user may have, this one included. Raises ThreadNotFound, TooManyCrons."""
     if cron.thread_id is not None:
         thread = cx.execute("SELECT user_id FROM threads WHERE thread_id = ?", (cron.thread_id,)).fetchone()
         foreign = thread is not None and cron.user_id is not None and thread[0] != cron.user_id
@@ -26,15 +29,25 @@ def create(cx: sqlite3.Connection, cron: CronRow, *, thread_must_exist: bool, no
         f"SELECT {CRON_COLUMNS} FROM crons WHERE cron_id = :cron_id AND {_SAME}",
         dict(zip(CRON_VALUES, cron_values(cron), strict=True)),
     ).fetchone()
-    row = (
-        made_before
-        or cx.execute(
-            f"INSERT INTO crons ({_WRITTEN}, created_at, updated_at)"
-            f" VALUES ({', '.join('?' * len(CRON_VALUES))}, ?, ?) RETURNING {CRON_COLUMNS}",
-            (*cron_values(cron), now, now),
-        ).fetchone()
-    )
+    if made_before is not None:
+        return cron_row(made_before)
+    _check_user_limit(cx, cron.user_id, limit)
+    row = cx.execute(
+        f"INSERT INTO crons ({_WRITTEN}, created_at, updated_at)"
+        f" VALUES ({', '.join('?' * len(CRON_VALUES))}, ?, ?) RETURNING {CRON_COLUMNS}",
+        (*cron_values(cron), now, now),
+    ).fetchone()
     return cron_row(row)
+
+
+def _check_user_limit(cx: sqlite3.Connection, user_id: str | None, limit: int | None) -> None:
+    if limit is None or user_id is None:
+        return
+    (count,) = cx.execute(
+        "SELECT count(*) FROM (SELECT 1 FROM crons WHERE user_id = ? LIMIT ?)", (user_id, limit)
+    ).fetchone()
+    if count >= limit:
+        raise TooManyCrons(user_id, limit)
 
 
 def get(cx: sqlite3.Connection, cron_id: str, user_id: str | None) -> CronRow | None:

@@ -12,7 +12,7 @@ import pytest
 from stores.base import CoordinationStore
 from stores.catalogue import CatalogueStore, NewThread
 from stores.crons import CronQuery, CronRow, CronStore, Firing
-from stores.errors import ConflictError, CronFired, ThreadNotFound
+from stores.errors import ConflictError, CronFired, ThreadNotFound, TooManyCrons
 from stores.rows import Limits
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import SUCCESS, StoreClock, holding, new_run, row_of, running
@@ -53,6 +53,33 @@ class Crons(StoreCase):
         stopped = await crons.replace_cron(replace(made, enabled=False, next_at=None), user_id=None)
         assert await crons.create_cron(new, thread_must_exist=False) == stopped
         assert await crons.cron(new.cron_id, user_id=None) == stopped
+
+    async def test_crons_of_a_user_are_bounded(self, crons: CronStore) -> None:
+        async def create(cron: CronRow) -> CronRow:
+            return await crons.create_cron(cron, thread_must_exist=False, limit=2)
+
+        first, second = new_cron(user_id="u"), new_cron(user_id="u", enabled=False)
+        made = await create(first)
+        await create(second)
+        with pytest.raises(TooManyCrons) as refused:
+            await create(new_cron(user_id="u"))
+        assert (refused.value.user_id, refused.value.limit) == ("u", 2)
+        assert await create(first) == made, "it is one of the two"
+        for _ in range(3):
+            await create(new_cron(user_id=None))
+        await create(new_cron(user_id="v"))
+        assert await crons.delete_cron(second.cron_id, user_id="u")
+        await create(new_cron(user_id="u"))
+        await crons.create_cron(new_cron(user_id="u"), thread_must_exist=False)
+        assert await crons.count_crons(CronQuery(), user_id="u") == 3
+
+    async def test_crons_made_at_once_are_bounded(self, crons: CronStore) -> None:
+        made = await asyncio.gather(
+            *(crons.create_cron(new_cron(user_id="u"), thread_must_exist=False, limit=3) for _ in range(10)),
+            return_exceptions=True,
+        )
+        assert sum(isinstance(one, TooManyCrons) for one in made) == 7
+        assert await crons.count_crons(CronQuery(), user_id="u") == 3
 
     async def made(self, crons: CronStore, **fields: Any) -> CronRow:
         return await crons.create_cron(new_cron(**fields), thread_must_exist=True)

@@ -108,18 +108,26 @@ BEGIN
     RETURN _user_id IS NULL OR v_owner IS NOT DISTINCT FROM _user_id;
 END $$;
 
--- The cron as it is written; no row = the thread is not there for this user. Made again with the same id, it is
--- the same cron.
+-- The cron as it is written; no row = the thread is not there for this user; a row of nulls = its user has `_limit`
+-- crons already. Made again with the same id, it is the same cron.
 CREATE OR REPLACE FUNCTION rc.create_cron(
     _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
     _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
-    _must_exist boolean, _now bigint
+    _must_exist boolean, _limit bigint, _now bigint
 ) RETURNS SETOF rc.crons LANGUAGE plpgsql AS $$
 DECLARE
     v_now bigint;
 BEGIN
     IF NOT rc.may_name_thread(_thread_id, _user_id, _must_exist) THEN
         RETURN;
+    END IF;
+    IF _limit IS NOT NULL AND _user_id IS NOT NULL THEN  -- one at a time: the next one counts what this one writes
+        PERFORM pg_advisory_xact_lock('rc.crons'::regclass::oid::int4, hashtext(_user_id));
+        IF (SELECT count(*) FROM (SELECT FROM rc.crons WHERE user_id = _user_id LIMIT _limit) its) >= _limit
+           AND NOT EXISTS (SELECT FROM rc.crons WHERE cron_id = _cron_id) THEN
+            RETURN QUERY SELECT (NULL::rc.crons).*;
+            RETURN;
+        END IF;
     END IF;
     v_now := rc.clock(_now);
     RETURN QUERY INSERT INTO rc.crons (cron_id, user_id, assistant_id, thread_id, schedule, timezone, enabled, end_at,
@@ -137,6 +145,16 @@ BEGIN
         END IF;
     END IF;
 END $$;
+
+-- For workers that know no limit.
+CREATE OR REPLACE FUNCTION rc.create_cron(
+    _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
+    _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
+    _must_exist boolean, _now bigint
+) RETURNS SETOF rc.crons LANGUAGE sql AS $$
+    SELECT * FROM rc.create_cron(_cron_id, _user_id, _assistant_id, _thread_id, _schedule, _timezone, _enabled, _end_at,
+        _on_run_completed, _payload, _metadata, _next_at, _must_exist, NULL, _now)
+$$;
 
 CREATE OR REPLACE FUNCTION rc.replace_cron(
     _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
