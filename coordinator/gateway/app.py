@@ -92,7 +92,7 @@ def create_gateway(
         default_response_class=JsonAnswer,
     )
     documents = tuple(app.routes)  # FastAPI's own: the description of the API, and pages that show it
-    watchers = Watchers(given.max_streams)
+    watchers = Watchers(given.max_streams, given.streams_per_user)
     metrics = Metrics(manager, watchers)
     manager.observe(metrics.of_run)
     app.state.services = Services(manager, given, watchers, metrics, Jobs(), targets_of(given))

@@ -29,11 +29,19 @@ LONGEST_MISTAKE, LONGEST_KEY, LONGEST_DETAIL = 300, 64, 4000
 
 
 class TooManyOpen(errors.CoordinatorError):
-    """This worker has as many streams and long answers open as it may. Nothing was done."""
+    """This worker has as many streams and long answers open as it may, or as one user may. Nothing was
+    done."""
 
-    def __init__(self, limit: int) -> None:
-        self.limit = limit
-        super().__init__(f"this worker has {limit} streams and long answers open: try again, or elsewhere")
+    def __init__(self, limit: int, user_id: str | None = None) -> None:
+        self.limit, self.user_id = limit, user_id
+        if user_id is None:
+            what = f"this worker has {limit} streams and long answers open (max_streams)"
+        else:
+            what = (
+                f"user {user_id!r} has {limit} streams and long answers open at this worker, as many as one"
+                " user may have (max_streams_per_user)"
+            )
+        super().__init__(f"{what}: try again, or elsewhere")
 
 
 # The first that fits: subclasses stand before their bases.

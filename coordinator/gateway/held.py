@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Awaitable, Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import TypeAlias
@@ -26,19 +27,24 @@ _ATTEMPTS = 60
 
 
 class Place:
-    """Room for one held answer, until it is over."""
+    """Room for one held answer, until it is over. `counted`: against the limits."""
 
-    def __init__(self, watchers: Watchers) -> None:
-        self.watchers = watchers
+    def __init__(self, watchers: Watchers, user_id: str | None, *, counted: bool) -> None:
+        self.watchers, self.user_id, self.counted = watchers, user_id, counted
         self.taken = False
 
 
 class Watchers:
-    """The held answers of this worker: how many there may be, and their end when the worker leaves."""
+    """The held answers of this worker: how many there may be, and their end when the worker leaves.
 
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
+    `per_user`: how many of them may be one user's, so that one cannot take the places of all others. Callers
+    without a user (`Caller.user_id`) have no share of their own.
+    """
+
+    def __init__(self, limit: int, per_user: int) -> None:
+        self._limit, self._per_user = limit, per_user
         self._places: set[Place] = set()
+        self._counted: Counter[str | None] = Counter()
         self._bodies: set[asyncio.Task[None]] = set()
         self._leaving = False
 
@@ -47,20 +53,35 @@ class Watchers:
         return len(self._places)
 
     @contextmanager
-    def place(self, *, always: bool = False) -> Generator[Place]:
+    def place(self, user_id: str | None, *, always: bool = False) -> Generator[Place]:
         """Before anything is done for whoever is going to watch. Free again at the end of the block, unless
-        an answer has taken it. Raises Draining; TooManyOpen, but for what has to be possible `always`."""
+        an answer has taken it. Raises Draining; TooManyOpen, but for what has to be possible `always`, which
+        takes nobody's place."""
         if self._leaving:
             raise Draining
-        if len(self._places) >= self._limit and not always:
-            raise TooManyOpen(self._limit)
-        place = Place(self)
+        if not always:
+            self._check_room(user_id)
+        place = Place(self, user_id, counted=not always)
         self._places.add(place)
+        self._counted[user_id] += place.counted
         try:
             yield place
         finally:
             if not place.taken:
-                self._places.discard(place)
+                self._free(place)
+
+    def _check_room(self, user_id: str | None) -> None:
+        if user_id is not None and self._counted[user_id] >= self._per_user:
+            raise TooManyOpen(self._per_user, user_id)
+        if self._counted.total() >= self._limit:
+            raise TooManyOpen(self._limit)
+
+    def _free(self, place: Place) -> None:
+        if place in self._places:
+            self._places.discard(place)
+            self._counted[place.user_id] -= place.counted
+            if not self._counted[place.user_id]:
+                del self._counted[place.user_id]
 
     @contextmanager
     def holding(self, place: Place, body: asyncio.Task[None]) -> Generator[None]:
@@ -71,7 +92,7 @@ class Watchers:
             yield
         finally:
             self._bodies.discard(body)
-            self._places.discard(place)
+            self._free(place)
 
     def let_go(self) -> None:
         """Break off every held answer, for clients to go on at another worker; new ones are refused. For a

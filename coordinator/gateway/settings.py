@@ -42,6 +42,9 @@ class GatewaySettings(WebhookSettings):
     max_streams: int = Field(
         default=2000, ge=1, description="How many streams and long answers a worker has open"
     )
+    max_streams_per_user: int | None = Field(
+        default=None, ge=1, description="How many of them one user has; none = a quarter of max_streams"
+    )
     rate_limit: float | None = Field(
         default=None, gt=0, description="Requests a second that a worker takes from one caller; none = any"
     )
@@ -66,6 +69,10 @@ class GatewaySettings(WebhookSettings):
         description="Origins of web pages that may call, e.g. https://app.example.com: comma-separated;"
         " http://localhost:* = any port; * = any",
     )
+
+    @property
+    def streams_per_user(self) -> int:
+        return self.max_streams_per_user or max(1, self.max_streams // 4)
 
     @field_validator("cors_origins")
     @classmethod

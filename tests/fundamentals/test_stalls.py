@@ -130,7 +130,7 @@ async def test_metric_of_a_stall_is_right_while_it_lasts(tmp_path: Path) -> None
     blocked = Blocked()
     async with team_of(1, tmp_path) as (manager,):
         await manager.create_or_reject("t")
-        metrics = Metrics(manager, Watchers(1))
+        metrics = Metrics(manager, Watchers(1, 1))
         await metrics.refresh()
 
         def value(name: str) -> float:

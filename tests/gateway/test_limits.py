@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from starlette.exceptions import HTTPException
 from starlette.types import Message, Receive, Scope, Send
 
 from coordinator import RunManager
+from coordinator.gateway import GatewaySettings
 from coordinator.gateway.caller import Role
+from coordinator.gateway.errors import TooManyOpen
+from coordinator.gateway.held import Watchers
 from coordinator.gateway.middleware.bodies import Bodies
 from coordinator.gateway.middleware.rate import MOST_CALLERS, Buckets
 from coordinator.settings import Settings
@@ -187,6 +191,60 @@ async def test_streams_and_waits_are_bounded_and_a_cancel_is_not() -> None:
         assert (await client.post(f"{path}/cancel?wait=1")).status_code == 200
         assert (await held).status_code == 200
         assert (await client.post("/runs/wait", json={"assistant_id": "agent"})).status_code == 200
+
+
+async def test_streams_of_one_user_leave_room_for_others(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    alice, again, bob = (key_for(file, Role.user, user) for user in ("alice", "alice", "bob"))
+    async with serving(api_keys=file, max_streams=8) as (gateway, client):
+        watchers = gateway.state.services.watchers
+        thread = (await client.post("/threads", json={}, headers=alice)).json()["thread_id"]
+        slow = {"assistant_id": "agent", "input": {"sleep": 60}}
+        run = (await client.post(f"/threads/{thread}/runs", json=slow, headers=alice)).json()["run_id"]
+        path = f"/threads/{thread}/runs/{run}"
+        held = [asyncio.create_task(client.get(f"{path}/join", headers=key)) for key in (alice, again)]
+        await wait_until(lambda: watchers.open == 2, description="a quarter of the places is alice's")
+        for refused in (
+            await client.get(f"{path}/join", headers=alice),
+            await client.get(f"{path}/stream", headers=again),
+            await client.post("/runs/wait", json={"assistant_id": "agent"}, headers=alice),
+            await client.post("/runs/stream", json={"assistant_id": "agent"}, headers=alice),
+        ):
+            assert refused.status_code == 429
+            assert refused.headers["retry-after"]
+            assert "'alice' has 2 streams" in refused.json()["detail"]
+        for verb in ("wait", "stream"):
+            answer = await client.post(f"/runs/{verb}", json={"assistant_id": "agent"}, headers=bob)
+            assert answer.status_code == 200
+        stopped = await client.post(f"{path}/cancel?wait=1", headers=alice)
+        assert stopped.status_code == 200, "that is possible always"
+        assert [(await one).status_code for one in held] == [200, 200]
+        assert (await client.get(f"{path}/join", headers=alice)).status_code == 200, "places are free again"
+
+
+def test_cancels_that_wait_take_nobodys_place() -> None:
+    watchers = Watchers(2, 1)
+    with ExitStack() as stack:
+        for _ in range(5):
+            stack.enter_context(watchers.place("alice", always=True))
+        stack.enter_context(watchers.place("alice"))
+        with pytest.raises(TooManyOpen, match="user 'alice' has 1 "), watchers.place("alice"):
+            pass
+        stack.enter_context(watchers.place("bob"))
+        with pytest.raises(TooManyOpen, match="this worker has 2 "), watchers.place("carol"):
+            pass
+        with pytest.raises(TooManyOpen, match="this worker has 2 "), watchers.place(None):
+            pass
+        assert watchers.open == 7
+    assert watchers.open == 0
+    with watchers.place("alice"):
+        pass
+
+
+def test_share_of_a_user_is_a_quarter_unless_it_is_set() -> None:
+    assert GatewaySettings().streams_per_user == 500
+    assert GatewaySettings(max_streams=3).streams_per_user == 1
+    assert GatewaySettings(max_streams=3, max_streams_per_user=2).streams_per_user == 2
 
 
 async def test_waiting_runs_are_bounded_for_a_thread_and_for_a_user(tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def create_and_stream(
 ) -> Response:
     """Admit a run and stream what it does."""
     wanted = checked(services, body, str(thread_id))
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
         return Watching(services, caller).stream_of(run, place)
 
@@ -99,7 +99,7 @@ async def create_and_wait(
 ) -> Response:
     """Admit a run and answer with what it comes to. The headers are sent at once."""
     wanted = checked(services, body, str(thread_id))
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
         return Watching(services, caller).end_of(run, place)
 
@@ -148,7 +148,7 @@ async def join_run(
 ) -> Response:
     """Wait for the end of a run, and answer with what it came to."""
     run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         return Watching(services, caller).joined_end(run, place, cancel_on_disconnect=cancel_on_disconnect)
 
 
@@ -169,7 +169,7 @@ async def join_stream(
 ) -> Response:
     """Stream what a run does from now on, or, of a resumable one, from after `Last-Event-ID`."""
     run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         return Watching(services, caller).joined_stream(
             run,
             place,
@@ -202,7 +202,7 @@ async def cancel_run(
         raise RunNotFound(run.run_id)
     if not wait:
         return Response(status_code=202)
-    with services.watchers.place(always=True) as place:
+    with services.watchers.place(user_id, always=True) as place:
         return Watching(services, caller).joined_end(run, place)
 
 

@@ -63,7 +63,7 @@ async def create_and_stream(
 ) -> Response:
     """Admit a run and stream what it does."""
     wanted = checked(services, body, None)
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
         return Watching(services, caller).stream_of(run, place, _path(run))
 
@@ -74,7 +74,7 @@ async def create_and_wait(
 ) -> Response:
     """Admit a run and answer with what it comes to."""
     wanted = checked(services, body, None)
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
         return Watching(services, caller).end_of(run, place)
 
@@ -132,7 +132,7 @@ async def join_run(
 ) -> Response:
     """Wait for the end of a run, and answer with what it came to."""
     run = await services.manager.run(str(run_id), user_id=caller.user_id)
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         return Watching(services, caller).joined_end(run, place, cancel_on_disconnect=cancel_on_disconnect)
 
 
@@ -147,7 +147,7 @@ async def join_stream(
 ) -> Response:
     """Stream what a run does from now on, or, of a resumable one, from after `Last-Event-ID`."""
     run = await services.manager.run(str(run_id), user_id=caller.user_id)
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         return Watching(services, caller).joined_stream(
             run,
             place,
