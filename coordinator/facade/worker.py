@@ -92,6 +92,11 @@ class WorkerFacade(Facade):
         within a second and a bit."""
         return await self._parts.examination.health()
 
+    def add_health_check(self, name: str, check: Callable[[], str | None]) -> None:
+        """Ask `check` at each `health` as well: a sentence makes the worker not ready, None does not. It is
+        called in the event loop and must not block. The same name again replaces it."""
+        self._anywhere.examination.checks[name] = lambda _: check()
+
     def observe(self, hook: Hook) -> None:
         """Tell `hook` what happens from now on, as those that the manager was made with."""
         self._anywhere.telemetry.add(hook)

@@ -19,6 +19,7 @@ from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate
 from coordinator.gateway.crons import firing_for
 from coordinator.gateway.held import Watchers
+from coordinator.gateway.keys import Keys
 from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard
@@ -102,8 +103,17 @@ def create_gateway(
         # Not included: FastAPI would match each request against all of them twice, for 0.4 ms. They have
         # all that an inclusion would give them.
         app.router.routes.extend(noun.router.routes)
-    guard(app, given, authenticate, public=(*documents, *probes.router.routes))
+    guard(app, given, authenticate or _keys_of(manager, given), public=(*documents, *probes.router.routes))
     return app
+
+
+def _keys_of(manager: RunManager, settings: GatewaySettings) -> Keys | None:
+    """None if no file of keys is named. Raises KeyFileError."""
+    if settings.api_keys is None:
+        return None
+    keys = Keys(settings.api_keys)
+    manager.add_health_check(f"API keys of {settings.api_keys}", lambda: keys.trouble)
+    return keys
 
 
 def _offer_demo(manager: RunManager) -> None:

@@ -6,8 +6,6 @@ import fcntl
 import hashlib
 import os
 import secrets
-import stat
-import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -18,7 +16,9 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from coordinator.arguments import check_id
 from coordinator.errors import InvalidArgument
+from coordinator.gateway import trusted_files
 from coordinator.gateway.caller import Role
+from coordinator.gateway.trusted_files import UntrustedFile
 
 PREFIX = "rck"
 """What a key begins with, so that scanners of sources and logs find one that leaked."""
@@ -31,6 +31,10 @@ class KeyFileError(InvalidArgument):
 
     def __init__(self, path: Path, why: str) -> None:
         super().__init__("api_keys", f"{str(path)!r} {why}")
+
+
+class KeyFileUnreadable(KeyFileError):
+    """The file cannot be read by this process, or another user may have written it."""
 
 
 class Key(BaseModel):
@@ -80,12 +84,13 @@ def id_in(text: str) -> str | None:
 
 
 def read(path: Path) -> dict[str, Key]:
-    """Keys by id. Raises KeyFileError."""
-    _check_writers(path)
+    """Keys by id. Raises KeyFileError: KeyFileUnreadable if the file cannot be read or trusted."""
     try:
-        raw = path.read_bytes()
+        raw = trusted_files.read(path)
+    except UntrustedFile as error:
+        raise KeyFileUnreadable(path, str(error)) from None
     except OSError as error:
-        raise KeyFileError(path, f"cannot be read: {error.strerror}") from None
+        raise KeyFileUnreadable(path, f"cannot be read: {error.strerror}") from None
     try:
         keys = _Document.model_validate_json(raw).keys
     except ValidationError as error:
@@ -97,22 +102,6 @@ def read(path: Path) -> dict[str, Key]:
     if len(by_id) != len(keys):
         raise KeyFileError(path, "has two keys with one id")
     return by_id
-
-
-def _check_writers(path: Path) -> None:
-    """Who may write to the file, or put another one in its place, may give himself a key."""
-    try:
-        file, folder = path.stat(), path.parent.stat()
-    except OSError as error:
-        raise KeyFileError(path, f"cannot be read: {error.strerror}") from None
-    if not stat.S_ISREG(file.st_mode):
-        raise KeyFileError(path, "is no regular file")
-    if file.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise KeyFileError(path, "may be written to by others than its owner: chmod go-w")
-    if file.st_uid not in (0, os.geteuid()):
-        raise KeyFileError(path, "belongs to another user than the one who reads it")
-    if folder.st_mode & stat.S_IWOTH and not folder.st_mode & stat.S_ISVTX:
-        raise KeyFileError(path, "is in a folder that everybody may write to")
 
 
 def create(
@@ -138,14 +127,14 @@ def create(
             str(first["loc"][0]) if first["loc"] else "role", first["msg"].removeprefix("Value error, ")
         ) from None
     with _alone(path):
-        keys = read(path) if path.exists() else {}
+        keys = read(path) if _exists(path) else {}
         _write(path, [*keys.values(), key])
     return key, text
 
 
 def revoke(path: Path, key_id: str) -> Key | None:
     """Remove a key; None where there is none with this id. Raises KeyFileError."""
-    if not path.exists():
+    if not _exists(path):
         raise KeyFileError(path, "is not there")
     with _alone(path):
         keys = read(path)
@@ -155,12 +144,21 @@ def revoke(path: Path, key_id: str) -> Key | None:
     return revoked
 
 
+def _exists(path: Path) -> bool:
+    """Raises KeyFileUnreadable where this process may not know."""
+    try:
+        return path.exists()
+    except OSError as error:
+        raise KeyFileUnreadable(path, f"cannot be read: {error.strerror}") from None
+
+
 @contextmanager
 def _alone(path: Path) -> Generator[None]:
-    """Between reading and writing nobody else adds a key, which would be lost."""
+    """Excludes other writers between reading and writing: the key of one would be lost."""
+    file = path.resolve()  # a lock for each file, by whatever link it is named
     try:
         descriptor = os.open(
-            path.with_name(f".{path.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
+            file.with_name(f".{file.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
         )
     except OSError as error:
         raise KeyFileError(path, f"cannot be written: {error.strerror}") from None
@@ -172,20 +170,11 @@ def _alone(path: Path) -> Generator[None]:
 
 
 def _write(path: Path, keys: list[Key]) -> None:
-    """All of it or nothing: a gateway may read at any moment, and the power may go."""
+    """Raises KeyFileError; then the file is as it was."""
     text = _Document(keys=keys).model_dump_json(indent=2, exclude_none=False) + "\n"
     try:
-        mode = stat.S_IMODE(path.stat().st_mode) if path.exists() else 0o600
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-                os.fchmod(file.fileno(), mode)
-            Path(temporary).replace(path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        trusted_files.replace(path, text)
+    except UntrustedFile as error:
+        raise KeyFileError(path, str(error)) from None
     except OSError as error:
         raise KeyFileError(path, f"cannot be written: {error.strerror}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.key_file import KeyFileError
 from coordinator.gateway.keys import LOOK_EVERY, Keys, presented
 from tests.support.asgi import key_for, serving
+from tests.support.waiting import wait_until
 
 
 @pytest.fixture
@@ -128,6 +130,53 @@ def test_a_harmed_file_locks_nobody_out_and_lets_nobody_in(
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
 
 
+@pytest.mark.parametrize("harm", ["writable", "gone", "folder"])
+def test_no_key_is_good_a_minute_after_the_file_was_last_readable(
+    path: Path, clock: Clock, harm: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, text = key_file.create(path, role=Role.admin, user_id=None)
+    contents = path.read_bytes()
+    keys = Keys(path, clock=clock)
+    if harm == "writable":
+        path.chmod(0o666)
+    elif harm == "folder":
+        path.parent.chmod(0o777)
+    else:
+        path.unlink()
+    for _ in range(59):
+        clock.now += 1
+        assert keys.caller_of(text) is not None
+        assert keys.trouble is None
+    clock.now += 1
+    assert keys.caller_of(text) is None
+    assert "keys.json" in (keys.trouble or "")
+    clock.now += 1
+    assert keys.caller_of(text) is None
+    assert [record.getMessage()[:18] for record in caplog.records] == [
+        "The API keys were ",
+        "No API key is good",
+    ]
+    path.write_bytes(b"{")
+    path.chmod(0o600)
+    path.parent.chmod(0o700)
+    clock.now += 1
+    assert keys.caller_of(text) is None, "a file that cannot be parsed brings no key back"
+    path.write_bytes(contents)
+    clock.now += 1
+    assert keys.caller_of(text) is not None
+    assert keys.trouble is None
+
+
+def test_file_that_became_unreadable_while_nobody_asked_is_noticed_at_the_first_request(
+    path: Path, clock: Clock
+) -> None:
+    _, text = key_file.create(path, role=Role.admin, user_id=None)
+    keys = Keys(path, clock=clock)
+    path.unlink()
+    clock.now += 3600
+    assert keys.caller_of(text) is None
+
+
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
 def test_a_file_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
     key_file.create(path, role=Role.admin, user_id=None)
@@ -136,14 +185,58 @@ def test_a_file_that_others_may_write_to_is_refused(path: Path, mode: int) -> No
         Keys(path)
 
 
-def test_a_folder_that_everybody_may_write_to_is_refused(tmp_path: Path) -> None:
-    folder = tmp_path / "open"
-    folder.mkdir()
-    path = folder / "keys.json"
-    key_file.create(path, role=Role.admin, user_id=None)
-    folder.chmod(0o777)
+@pytest.mark.parametrize("mode", [0o775, 0o777])
+def test_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    path = _in_folder(tmp_path / "open", mode)
     with pytest.raises(KeyFileError, match="folder"):
         Keys(path)
+
+
+@pytest.mark.parametrize("mode", [0o775, 0o777])
+def test_folder_of_a_links_target_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+    target = _in_folder(tmp_path / "open", mode)
+    (tmp_path / "between").symlink_to(target)
+    link = tmp_path / "keys.json"
+    link.symlink_to("between")
+    with pytest.raises(KeyFileError, match=r"folder .*open"):
+        Keys(link)
+    target.parent.chmod(0o755)
+    assert len(Keys(link)) == 1
+
+
+def test_sticky_folder_is_accepted(tmp_path: Path) -> None:
+    assert len(Keys(_in_folder(tmp_path / "open", 0o1777))) == 1
+
+
+def test_chain_of_links_without_an_end_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    path.symlink_to("keys.json")
+    with pytest.raises(KeyFileError, match="cannot be read"):
+        Keys(path)
+
+
+def test_pipe_is_refused_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "keys.json"
+    os.mkfifo(path, 0o600)
+    with pytest.raises(KeyFileError, match="no regular file"):
+        Keys(path)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a link away")
+def test_link_of_another_user_is_refused(path: Path) -> None:
+    key_file.create(path.with_name("real.json"), role=Role.admin, user_id=None)
+    path.symlink_to("real.json")
+    os.chown(path, 12345, -1, follow_symlinks=False)
+    with pytest.raises(KeyFileError, match="link"):
+        Keys(path)
+
+
+def _in_folder(folder: Path, mode: int) -> Path:
+    """A key file in a folder that had this mode only after the file was made."""
+    folder.mkdir()
+    key_file.create(folder / "keys.json", role=Role.admin, user_id=None)
+    folder.chmod(mode)
+    return folder / "keys.json"
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
@@ -247,3 +340,27 @@ async def test_a_missing_key_file_is_an_error_of_the_start(path: Path) -> None:
     with pytest.raises(KeyFileError):
         async with serving(api_keys=path):
             pass
+
+
+async def test_worker_without_a_readable_key_file_is_not_ready(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.gateway.keys.LOOK_EVERY", 0.01)
+    monkeypatch.setattr("coordinator.gateway.keys.GOOD_FOR", 0.05)
+    headers, away = key_for(path, Role.admin), path.with_name("away")
+    async with serving(api_keys=path) as (_, client):
+
+        async def ready() -> bool:
+            return (await client.get("/coordinator/health/ready")).status_code == 200
+
+        async def not_ready() -> bool:
+            return not await ready()
+
+        assert (await client.get("/coordinator/health", headers=headers)).status_code == 200
+        await wait_until(ready, description="the worker is ready")
+        await asyncio.to_thread(path.rename, away)
+        await wait_until(not_ready, description="the worker is not ready")
+        assert (await client.get("/coordinator/health", headers=headers)).status_code == 401
+        await asyncio.to_thread(away.rename, path)
+        await wait_until(ready, description="the worker is ready")
+        assert (await client.get("/coordinator/health", headers=headers)).status_code == 200

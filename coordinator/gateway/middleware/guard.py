@@ -10,7 +10,6 @@ from starlette.routing import BaseRoute
 
 from coordinator.gateway.authority import parse_authority
 from coordinator.gateway.caller import Authenticate, trusting
-from coordinator.gateway.keys import Keys
 from coordinator.gateway.middleware.authentication import Authentication
 from coordinator.gateway.middleware.bodies import Bodies
 from coordinator.gateway.middleware.hosts import Hosts, Names
@@ -39,9 +38,7 @@ def guard(
     *,
     public: Sequence[BaseRoute],
 ) -> None:
-    """Raises KeyFileError. What is added last stands first."""
-    if authenticate is None and settings.api_keys is not None:
-        authenticate = Keys(settings.api_keys)
+    """What is added last stands first. `authenticate` None = every caller may do everything."""
     app.add_middleware(Bodies, max_bytes=settings.max_body_bytes)
     if settings.rate_limit is not None:
         app.add_middleware(Rate, buckets=Buckets(settings.rate_limit))
