@@ -16,6 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from coordinator import errors
+from coordinator.gateway.unserved import refusal_of
 
 logger = logging.getLogger(__name__)
 
@@ -92,8 +93,11 @@ async def _coordinator_error(request: Request, error: Exception) -> Response:
 
 
 async def _http_error(request: Request, error: Exception) -> Response:
-    del request
     assert isinstance(error, HTTPException)  # noqa: S101 - registered for nothing else
+    known_path = error.status_code == 405
+    if known_path or (error.status_code == 404 and request.scope.get("endpoint") is None):  # to no route
+        status, text = refusal_of(request.scope, known_path=known_path)
+        return answer(status, text, error.headers if status == 405 else None)
     return answer(error.status_code, error.detail, error.headers)
 
 

@@ -20,6 +20,7 @@ from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable
 from coordinator.event_log import End, Event, EventId, Gap
 from coordinator.events.follower import Follower
 from coordinator.gateway.held import HeldResponse, Place, SendBody
+from coordinator.gateway.silent_modes import SilentModes
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import encoded, readable
 from coordinator.manager import RunManager
@@ -90,6 +91,7 @@ class Watched:
     subgraphs: bool
     resumable: bool
     position: Position
+    assistant_id: str | None = None
 
 
 class RunStream(HeldResponse):
@@ -108,6 +110,9 @@ class RunStream(HeldResponse):
         unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
         super().__init__(place, headers=headers | unbuffered, on_gone=on_gone)
         self._manager, self._watched, self._heartbeat = manager, watched, heartbeat
+        whole = watched.position == Position()
+        assistant = manager.assistants.get(watched.assistant_id) if whole else None
+        self._silent = SilentModes(assistant, watched.modes, lambda mode: _EVENTS_OF.get(mode, (mode,)))
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
         watched = self._watched
@@ -150,6 +155,7 @@ class RunStream(HeldResponse):
     def _frame_of(self, told: Event | Gap | End) -> bytes | None:
         match told:
             case Event():
+                self._silent.came(told.mode)
                 if "|" in told.mode and not self._watched.subgraphs:
                     return None
                 return frame(told.mode, readable(told.json), self._numbered(str(told.id)))
@@ -158,7 +164,7 @@ class RunStream(HeldResponse):
             case End(status=RunStatus.error | RunStatus.timeout):
                 return frame("error", encoded(failure(told.status, told.error)), self._numbered(_LAST))
             case End():
-                return None
+                return self._silent.comment()
 
     def _numbered(self, event_id: str) -> str | None:
         return event_id if self._watched.resumable else None

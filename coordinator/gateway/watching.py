@@ -92,6 +92,7 @@ class Watching:
             subgraphs=_says(run, "stream_subgraphs"),
             resumable=_says(run, "stream_resumable"),
             position=position,
+            assistant_id=run.assistant_id,
         )
 
     def _position(self, run: RunRow, last_event_id: str | None) -> Position:

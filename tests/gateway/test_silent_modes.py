@@ -1,0 +1,52 @@
+"""A stream mode of which nothing came is named at the end of the stream, and in the log."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import httpx
+import pytest
+
+from coordinator.gateway import silent_modes
+from tests.support.gateways import one_gateway
+
+
+@pytest.fixture(autouse=True)
+def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(silent_modes, "_told", set[tuple[str, str]]())
+
+
+async def streamed(raw: httpx.AsyncClient, assistant: str, modes: list[str], **asked: Any) -> str:
+    body = {"assistant_id": assistant, "input": asked, "stream_mode": modes}
+    answer = await raw.post("/runs/stream", json=body)
+    assert answer.status_code == 200
+    return answer.text
+
+
+def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [record.getMessage() for record in caplog.records if "stream_mode" in record.getMessage()]
+
+
+async def test_a_mode_of_which_nothing_came_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    async with one_gateway() as here:
+        text = await streamed(here.raw, "echo", ["values", "updates", "debug"], a=1)
+        assert text.endswith(": no event of stream_mode updates, debug: assistant echo emits none\r\n\r\n")
+        assert "event: values" in text
+        await streamed(here.raw, "echo", ["updates"], a=1)
+    (line,) = [line for line in told(caplog) if "'updates'" in line]  # once for each assistant and mode
+    assert line.startswith(
+        "A client asked assistant 'echo' for stream_mode 'updates', and the run emitted no"
+    )
+    assert line.endswith("has the modes values and custom, and those that its code passes to ctx.emit")
+
+
+async def test_what_came_or_may_come_is_not(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING)
+    async with one_gateway() as here:
+        for modes in (["updates"], ["values", "custom"]):
+            assert "no event" not in await streamed(here.raw, "agent", modes, steps=1)
+        async for part in here.sdk.runs.stream(None, "agent", input={"steps": 1}, stream_mode=["events"]):
+            assert part.event == "metadata", "clients skip the comment"
+    assert len(told(caplog)) == 1

@@ -1,0 +1,64 @@
+"""Routes of LangGraph's API that are not served say so, by name; wrong addresses are told apart."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncGenerator
+from uuid import uuid4
+
+import httpx
+import pytest
+from langgraph_sdk import get_client
+from langgraph_sdk.errors import NotFoundError
+from starlette.routing import Match
+
+from coordinator.gateway import Gateway
+from coordinator.gateway.unserved import UNSERVED
+from tests.support.asgi import serving
+from tests.support.gateways import one_gateway
+
+
+@pytest.fixture
+async def served() -> AsyncGenerator[tuple[Gateway, httpx.AsyncClient]]:
+    async with serving() as both:
+        yield both
+
+
+def filled(path: str) -> str:
+    return re.sub(r"\{\w+\}", str(uuid4()), path)
+
+
+@pytest.mark.parametrize(("name", "method", "path"), UNSERVED)
+async def test_each_is_refused_by_name(
+    served: tuple[Gateway, httpx.AsyncClient], name: str, method: str, path: str
+) -> None:
+    gateway, http = served
+    scope = {"type": "http", "method": method, "path": filled(path), "root_path": ""}
+    if any(route.matches(scope)[0] is Match.FULL for route in gateway.routes):
+        pytest.skip(f"{name} is served")
+    answer = await http.request(method, scope["path"])
+    assert answer.status_code == 404
+    assert answer.json() == {"detail": f"{name} ({method} {path}) of LangGraph's API is not served here"}
+
+
+async def test_the_client_tells_its_user() -> None:
+    async with one_gateway() as here, get_client(url=here.url) as sdk:
+        with pytest.raises(NotFoundError, match=r"store\.put_item .*is not served"):
+            await sdk.store.put_item(("a",), "k", {"v": 1})
+        with pytest.raises(NotFoundError, match=r"assistants\.create .*is not served"):
+            await sdk.assistants.create("agent")
+
+
+async def test_a_wrong_address_is_told_apart(served: tuple[Gateway, httpx.AsyncClient]) -> None:
+    _, http = served
+    wrong = await http.get("/thread/1")
+    assert (wrong.status_code, wrong.json()) == (
+        404,
+        {"detail": "there is no route GET '/thread/1': see /openapi.json"},
+    )
+    other = await http.put("/threads/search")
+    assert other.status_code == 405
+    assert "POST" in other.headers["allow"] or "GET" in other.headers["allow"]
+    assert other.json()["detail"].startswith("PUT is not served on '/threads/search'")
+    forged = await http.get("/x%0a%1b[31m")
+    assert "\n" not in forged.json()["detail"]
