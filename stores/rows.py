@@ -67,6 +67,8 @@ class NewRun:
     """A thread that is no user's becomes that of the run's user; else it is not there for him."""
     temporary_ms: int | None = None
     """A thread that this admission makes is temporary, and kept so long after it was last used."""
+    thread_metadata: dict[str, str] | None = None
+    """Keys that the thread's metadata gets with the admission: what runs there."""
     delay_ms: int | None = None
     """So long it is in nobody's way; then it takes the next place in the line. Its queue time begins then."""
 

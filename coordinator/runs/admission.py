@@ -207,6 +207,8 @@ class Admissions:
         if assistant is not None and new.kind == "run":
             assistant.validate(_request(new))
             new.portable = True
+            name = new.assistant_id or assistant.name
+            new.thread_metadata = {"graph_id": name, "assistant_id": self._assistants.id_of(name)}
 
     def _patience(self) -> Patience:
         return Patience(self._patient_for, self._worker.drain_event.is_set)

@@ -78,6 +78,17 @@ def _or_str(value: Any) -> Any:
         return _text_of(value)
 
 
+def stamped(metadata: str, stamp: str) -> str:
+    """JSON objects as texts: `metadata` with the keys of `stamp`. What cannot be read stays as it is."""
+    if metadata.endswith(stamp[1:]):  # as it was stamped before: no need to read it
+        return metadata
+    try:
+        held, keys = json.loads(metadata), json.loads(stamp)
+        return metadata if keys.items() <= held.items() else dumps({**held, **keys})
+    except (ValueError, TypeError, AttributeError, RecursionError):
+        return metadata
+
+
 _DEEPEST = 200
 
 

@@ -118,7 +118,9 @@ class Sequence:
         self._number += 1
         key = random.choice((None, None, None, None, None, "k1", "k2", "ключ"))
         again = bool(self._run_ids) and self._one_in(20)
+        stamp = {"graph_id": self.random.choice(("g", "é")), "assistant_id": "a"}
         return NewRun(
+            thread_metadata=stamp if self._one_in(3) else None,
             run_id=self._run_id() if again else f"r{random.randrange(10**6):06}{self._number:04}",
             thread_id=random.choice(THREADS),
             created_at=created_at(random, self._number),

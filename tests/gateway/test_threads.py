@@ -102,6 +102,30 @@ class TestChange:
         assert (await http.post(f"{path}/runs", json=asked)).status_code == 422
 
 
+async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None:
+    """As front ends look for their threads: by the graph's name or the assistant's id."""
+    here, there = plain
+    agent = here.manager.assistants.id_of("agent")
+    mine = {"graph_id": "agent", "assistant_id": agent}
+    made = (await here.sdk.threads.create(metadata={"title": "ä", "graph_id": "another"}))["thread_id"]
+    await here.sdk.runs.wait(made, agent, input=demo())
+    run = await there.sdk.runs.create(str(uuid4()), "agent", input=demo(), if_not_exists="create")
+    await there.sdk.runs.join(run["thread_id"], run["run_id"])
+    assert (await there.sdk.threads.get(made))["metadata"] == {"title": "ä", **mine}
+    for metadata in (mine, {"graph_id": "agent"}, {"assistant_id": agent}):
+        found = await there.sdk.threads.search(metadata=metadata)
+        assert {thread["thread_id"] for thread in found} == {made, run["thread_id"]}
+    assert await there.sdk.threads.search(metadata={"graph_id": "another"}) == []
+    await here.sdk.threads.update(made, metadata={"title": "b"})
+    await here.sdk.runs.wait(made, "echo", input={"a": 1})
+    echo = {"graph_id": "echo", "assistant_id": here.manager.assistants.id_of("echo")}
+    assert (await here.sdk.threads.get(made))["metadata"] == {"title": "b", **echo}
+    await here.manager.create_or_reject("plain", "nobody registered this")
+    thread = await here.manager.thread("plain")
+    assert thread is not None
+    assert thread.metadata == {}
+
+
 class TestSearch:
     async def test_pages(self, http: httpx.AsyncClient) -> None:
         made = [
@@ -170,7 +194,9 @@ class TestCopy:
         await here.sdk.runs.wait(source, "agent", input=demo(tag="t"))
         copy = await there.sdk.threads.copy(source)
         assert copy["thread_id"] != source
-        assert (copy["metadata"], copy["values"]["log"]) == ({"a": 1}, ["t:1"])
+        metadata = (await here.sdk.threads.get(source))["metadata"]
+        assert metadata["a"] == 1
+        assert (copy["metadata"], copy["values"]["log"]) == (metadata, ["t:1"])
         assert await here.sdk.runs.list(copy["thread_id"]) == []
         await there.sdk.runs.wait(copy["thread_id"], "agent", input=demo(tag="u"))
         assert (await here.sdk.threads.get(source))["values"]["log"] == ["t:1"]

@@ -16,14 +16,14 @@ from stores.errors import (
     ThreadNotFound,
 )
 from stores.rows import Admission, Claimed, Limits, NewRun
-from stores.sql.codec import dumps, dumps_opaque
+from stores.sql.codec import dumps, dumps_opaque, dumps_or_null
 from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import decided_of_json, run_of_json, text
 from stores.sql.postgres.conditions import HOMELESS, WAITING
 from stores.times import stamp
 
 _ADMIT = Function(
-    "admit",
+    "admit_v2",
     (
         *("bigint", "boolean"),
         *("text",) * 7,
@@ -32,12 +32,12 @@ _ADMIT = Function(
         *("bigint",) * 3,
         *("boolean", "boolean"),
         *("bigint", "text", "bigint"),
-        *("text",) * 3,
+        *("text",) * 4,
         *("bigint", "bigint", "text"),
         *("bigint",) * 4,
     ),
     "said, about, holds, fence, seq, temporary, more",
-    for_many=24,
+    for_many=25,
 )
 _NO_LIMITS = Limits()
 
@@ -75,6 +75,7 @@ def _admission(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: in
         now,
         run.idempotency_key,
         run.request_hash,
+        dumps_or_null(run.thread_metadata),
         run.parent_run_id,
         run.delay_ms,
         run.queue_timeout_ms,

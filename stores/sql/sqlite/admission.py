@@ -15,7 +15,7 @@ from stores.errors import (
     ThreadNotFound,
 )
 from stores.rows import Admission, Claimed, Decision, Limits, NewRun, RunRow
-from stores.sql.codec import RUN_COLUMNS, dumps, dumps_opaque, run_row, storable
+from stores.sql.codec import RUN_COLUMNS, dumps, dumps_opaque, dumps_or_null, run_row, storable
 from stores.sql.sqlite import crons
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, WAITING, WAITS
 from stores.sql.sqlite.decisions import decide
@@ -305,14 +305,17 @@ _INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 26)})"
 
 _TOUCH_THREAD = (
     "INSERT INTO threads"
-    " (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at, ttl_ms, temporary)"
+    " (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at, ttl_ms, temporary,"
+    " metadata)"
     " VALUES (:thread, :user, :assistant,"
     " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now,"
-    " :temporary_ms, :temporary_ms IS NOT NULL)"
+    " :temporary_ms, :temporary_ms IS NOT NULL, COALESCE(:stamp, '{}'))"
     " ON CONFLICT (thread_id) DO UPDATE SET"
     " user_id = COALESCE(threads.user_id, excluded.user_id),"
     " assistant_id = COALESCE(excluded.assistant_id, threads.assistant_id),"
-    " fence = threads.fence + :step, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at"
+    " fence = threads.fence + :step, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at,"
+    " metadata = CASE WHEN :stamp IS NULL THEN threads.metadata"
+    " ELSE json_stamped(threads.metadata, :stamp) END"
     " RETURNING fence, next_seq, temporary"
 )
 """Creates the thread's row or takes its next number, and a new fence where the run takes the thread."""
@@ -339,6 +342,7 @@ def _place(
             "step": step,
             "now": now,
             "temporary_ms": run.temporary_ms,
+            "stamp": dumps_or_null(run.thread_metadata),
         },
     ).fetchone()
     fence = fence if holds else 0

@@ -1,4 +1,4 @@
-"""JSON containment, which SQLite lacks: PostgreSQL's `@>` on jsonb, as a function of the connection."""
+"""What SQLite lacks of JSON, as functions of the connection: PostgreSQL's `@>` on jsonb; merged keys."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import sqlite3
 from functools import lru_cache
 from typing import Any, cast
 
+from stores.sql.codec import stamped
+
 
 def register(cx: sqlite3.Connection) -> None:
-    """Give the connection `json_contains(whole, part)`: 1 or 0, also for what is no JSON."""
+    """Give the connection `json_contains(whole, part)`: 1 or 0, also for what is no JSON; and
+    `json_stamped(metadata, stamp)`, see `stores.sql.codec`."""
     cx.create_function("json_contains", 2, _json_contains, deterministic=True)
+    cx.create_function("json_stamped", 2, stamped, deterministic=True)
 
 
 def _json_contains(whole: str | None, part: str) -> int:

@@ -109,6 +109,43 @@ class Threads(StoreCase):
         assert thread is not None
         assert (thread.status, thread.metadata, thread.ttl_ms) == ("busy", {"a": 1}, 60_000)
 
+    async def test_an_admission_writes_what_runs_there_into_the_metadata(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        stamp, other = {"graph_id": "é", "assistant_id": "1"}, {"graph_id": "g", "assistant_id": "2"}
+
+        async def metadata(thread_id: str) -> Any:
+            found = await store.thread(thread_id)
+            return None if found is None else found.metadata
+
+        await made(store, metadata={"ключ": "\ud800", "graph_id": 5, "deep": {"x": [1, 2.5e300, None]}})
+        for thread_id, given, expected in (
+            ("new", stamp, stamp),
+            ("new", stamp, stamp),
+            ("new", None, stamp),
+            ("new", other, other),
+            (
+                "t",
+                stamp,
+                {"ключ": "\ud800", "graph_id": "é", "deep": {"x": [1, 2.5e300, None]}, "assistant_id": "1"},
+            ),
+        ):
+            own = await running(store, me, thread_id, thread_metadata=given)
+            assert await metadata(thread_id) == expected
+            await store.finish(own, SUCCESS)
+        assert await found(store, metadata={"graph_id": "é"}) == ["t"]
+        patched = await store.patch_thread("t", ThreadPatch(metadata={"more": 1}), user_id=None)
+        await store.finish(await running(store, me, "t", thread_metadata=stamp), SUCCESS)
+        assert await metadata("t") == patched.metadata
+
+    async def test_metadata_that_cannot_be_read_keeps_no_run_from_its_thread(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        await made(store)
+        sql_of(store)("UPDATE threads SET metadata = '{broken'")
+        await running(store, me, thread_metadata={"graph_id": "g", "assistant_id": "1"})
+        assert sql_of(store)("SELECT metadata FROM threads")[0][0] == "{broken"
+
     async def test_a_patch_merges_key_by_key(self, store: CoordinationStore, clock: StoreClock) -> None:
         await made(store, user_id="u", metadata={"a": {"x": 1}, "b": 1}, ttl_ms=1000)
         clock.advance(5)

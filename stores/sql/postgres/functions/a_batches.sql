@@ -19,12 +19,12 @@ $$;
 
 -- Take a thread that nobody has, or be refused one that somebody has. Of several for one thread the first has
 -- it. What has no parameter here (a parent, a delay) is not for many at once; a key that was used before is left out.
-CREATE OR REPLACE FUNCTION rc.admit_many(
+CREATE OR REPLACE FUNCTION rc.admit_v2_many(
     _epoch bigint[], _beside boolean[], _run_id text[], _kind text[], _thread_id text[], _user_id text[],
     _assistant_id text[], _strategy text[], _on_disconnect text[], _portable boolean[], _metadata text[],
     _kwargs text[], _model_name text[], _created_at text[], _created_us bigint[], _timeout_ms bigint[],
     _idle_timeout_ms bigint[], _must_exist boolean[], _adopt boolean[], _temporary_ms bigint[], _webhook text[],
-    _now bigint[], _key text[], _request_hash text[]
+    _now bigint[], _key text[], _request_hash text[], _stamp text[]
 ) RETURNS TABLE (
     place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
 ) LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
@@ -63,10 +63,10 @@ BEGIN
                    OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = key)) AS known
         FROM unnest(_epoch, _beside, _run_id, _kind, _thread_id, _user_id, _assistant_id, _strategy, _on_disconnect,
                     _portable, _metadata, _kwargs, _model_name, _created_at, _created_us,
-                    _timeout_ms, _idle_timeout_ms, _must_exist, _adopt, _temporary_ms, _webhook, _key, _request_hash)
+                    _timeout_ms, _idle_timeout_ms, _must_exist, _adopt, _temporary_ms, _webhook, _key, _request_hash, _stamp)
              WITH ORDINALITY asked (epoch, beside, run_id, kind, thread_id, user_id, assistant_id, strategy,
                     on_disconnect, portable, metadata, kwargs, model_name, created_at, created_us,
-                    timeout_ms, idle_timeout_ms, must_exist, adopt, temporary_ms, webhook, key, request_hash, place)
+                    timeout_ms, idle_timeout_ms, must_exist, adopt, temporary_ms, webhook, key, request_hash, stamp, place)
         JOIN rc.threads t ON t.thread_id = asked.thread_id
         WHERE asked.thread_id = ANY (v_there || v_made) AND epoch = ANY (v_live)
           AND NOT (must_exist AND asked.thread_id = ANY (v_made))
@@ -74,7 +74,7 @@ BEGIN
                OR t.user_id IS NULL AND (adopt OR asked.thread_id = ANY (v_made)))
     ), placed AS (
         UPDATE rc.threads t SET user_id = COALESCE(t.user_id, plain.user_id),
-            assistant_id = COALESCE(plain.assistant_id, t.assistant_id),
+            assistant_id = COALESCE(plain.assistant_id, t.assistant_id), metadata = rc.stamped(t.metadata, stamp),
             fence = t.fence + 1, next_seq = t.next_seq + 1, updated_at = v_now,
             created_at = CASE WHEN fresh THEN v_now ELSE t.created_at END,
             ttl_ms = CASE WHEN fresh THEN temporary_ms ELSE t.ttl_ms END,
@@ -115,7 +115,22 @@ BEGIN
     DELETE FROM rc.threads WHERE thread_id = ANY (v_made) AND next_seq = 0;
 END $$;
 
--- As workers of an earlier version call it: without keys.
+-- As workers of earlier versions call it: without keys for the thread's metadata, and without idempotency keys.
+CREATE OR REPLACE FUNCTION rc.admit_many(
+    _epoch bigint[], _beside boolean[], _run_id text[], _kind text[], _thread_id text[], _user_id text[],
+    _assistant_id text[], _strategy text[], _on_disconnect text[], _portable boolean[], _metadata text[],
+    _kwargs text[], _model_name text[], _created_at text[], _created_us bigint[], _timeout_ms bigint[],
+    _idle_timeout_ms bigint[], _must_exist boolean[], _adopt boolean[], _temporary_ms bigint[], _webhook text[],
+    _now bigint[], _key text[], _request_hash text[]
+) RETURNS TABLE (
+    place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
+) LANGUAGE sql AS $$
+    SELECT * FROM rc.admit_v2_many(
+        _epoch, _beside, _run_id, _kind, _thread_id, _user_id, _assistant_id, _strategy, _on_disconnect, _portable,
+        _metadata, _kwargs, _model_name, _created_at, _created_us, _timeout_ms, _idle_timeout_ms, _must_exist, _adopt,
+        _temporary_ms, _webhook, _now, _key, _request_hash, array_fill(NULL::text, ARRAY[cardinality(_run_id)]))
+$$;
+
 CREATE OR REPLACE FUNCTION rc.admit_many(
     _epoch bigint[], _beside boolean[], _run_id text[], _kind text[], _thread_id text[], _user_id text[],
     _assistant_id text[], _strategy text[], _on_disconnect text[], _portable boolean[], _metadata text[],
