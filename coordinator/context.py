@@ -25,7 +25,11 @@ class ContextServices(Protocol):
         """Raise LeaseLost once this worker may no longer act for its runs."""
         ...
 
-    def emit(self, mode: str, data: Json, *, any_size: bool = False) -> Awaitable[None]: ...
+    def emit(self, mode: str, data: Json) -> Awaitable[None]: ...
+    def show(self, values: Json, *, if_changed: bool = False) -> Awaitable[None]:
+        """Emit the thread's values, whatever their size; `if_changed`: unless the last ones were the same."""
+        ...
+
     def close(self) -> None:
         """The run emits no more. Called once."""
         ...
@@ -96,17 +100,13 @@ class RunContext:
         await self.services.save(values)
         self.saved = True
         self.values = values
-        await self._show(values)
+        await self.services.show(values)
 
     async def show(self, values: Json) -> None:
-        """Tell the run's watchers what the thread's values are going to be. Raises as `emit`, but not where
-        they are too large."""
+        """Tell the run's watchers what the thread's values are going to be, unless they were told the same
+        before. Raises as `emit`, but not where they are too large: then they are missing in the log."""
         self.check()
-        await self._show(values)
-
-    async def _show(self, values: Json) -> None:
-        """Too large for an event, they are missing in the log, and no error."""
-        await self.services.emit("values", values, any_size=True)
+        await self.services.show(values, if_changed=True)
 
     async def emit(self, mode: str, data: Json) -> None:
         """Tell the run's watchers something (`"custom"`, `"updates|subgraph"`).

@@ -120,8 +120,8 @@ class SQLTransactions(RunStore):
     async def readopt(self, own: Ownership) -> Ownership | None:
         return await self._write(self._sql.workers.readopt, own)
 
-    async def save(self, own: Ownership, values: Json) -> None:
-        await self._write(self._sql.ownership.save, own, values)
+    async def save(self, own: Ownership, values: Json, *, last: bool = False) -> None:
+        await self._write(self._sql.ownership.save, own, values, last=last)
 
     async def restore(self, own: Ownership) -> Json:
         return await self._write(self._sql.ownership.restore, own)

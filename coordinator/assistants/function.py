@@ -31,8 +31,8 @@ class AgentSpec:
 
 
 class FunctionAssistant:
-    """Wraps an async function. A dict that it returns becomes the thread's values, unless the run
-    has saved values itself: then its last save stands. An `Outcome` is taken as it is.
+    """Wraps an async function. A dict that it returns becomes the thread's values, whatever the run has
+    saved before: it is the last save. An `Outcome` is taken as it is.
 
     Values that it has not saved are told to those who watch a run that was asked to stream them.
     Its threads have one state, the values that are stored: there is no history.
@@ -65,7 +65,7 @@ class FunctionAssistant:
         if isinstance(result, Outcome):
             outcome = result
         else:
-            values = cast("Json", result) if isinstance(result, dict) and not ctx.saved else None
+            values = cast("Json", result) if isinstance(result, dict) else None
             outcome = Outcome(values=values, result=result)
         if outcome.values is not None and "values" in request.stream_mode:
             await ctx.show(outcome.values)

@@ -43,11 +43,12 @@ class StoredValues:
             raise StaleFence(thread_id, fence)
         self._open[thread_id] = fence
 
-    async def save(self, own: Ownership, values: Json) -> None:
-        """Raises StaleFence where the run was closed here, or has lost the thread in the store."""
+    async def save(self, own: Ownership, values: Json, *, last: bool = False) -> None:
+        """`last`: the run was told to stop, and saves for the last time. Raises StaleFence where the run was
+        closed here, has lost the thread in the store, is to be rolled back or has saved for the last time."""
         if not own.fence or self._open.get(own.thread_id) != own.fence:
             raise StaleFence(own.thread_id, own.fence)
-        await self._store.save(own, values)
+        await self._store.save(own, values, last=last)
 
     async def restore(self, thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
         del ref  # the row itself keeps the old values

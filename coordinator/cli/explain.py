@@ -25,6 +25,7 @@ _MEANING = {
     "decided": "decided",
     "finished": "ended",
     "settled": "thread free",
+    "saved": "last save",
     "adopted": "adopted",
     "fenced": "fenced off",
 }

@@ -16,6 +16,7 @@ from coordinator.runs.jobs import Jobs
 from coordinator.schemas import Json
 from coordinator.settings import Settings
 from stores.base import DecisionStore
+from stores.json_faults import json_fault
 from stores.rows import Ownership
 
 logger = logging.getLogger(__name__)
@@ -88,10 +89,12 @@ class EventWriter:
         try:
             text = _encode(data)
         except (TypeError, ValueError, RecursionError) as error:
-            raise InvalidArgument("data", f"must be JSON: {error}") from None
+            why = json_fault("data", data) or str(error)
+            raise InvalidArgument("data", f"must be JSON for an event {mode!r}: {why}") from None
         limit = self._settings.event_max_bytes
         if len(text) > limit and not any_size:
-            raise InvalidArgument("data", f"an event may have {limit} bytes of JSON, not {len(text)}")
+            why = f"an event may have {limit} bytes of JSON, and this {mode!r} has {len(text)}"
+            raise InvalidArgument("data", why)
         return text
 
     async def append(self, own: Ownership, mode: str, text: str) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext, current_run
-from coordinator.errors import CoordinatorError, InvalidArgument, LeaseLost, StaleFence
+from coordinator.errors import InvalidArgument, LeaseLost, StaleFence
 from coordinator.record import RunRecord
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.lifecycle import Lifecycle
@@ -21,6 +21,7 @@ from coordinator.schemas import Abort, Json, Outcome, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunEmitted
 from stores.event_loop import HomeLoop
+from stores.json_faults import json_fault
 from stores.rows import Outcome as StoredOutcome
 from stores.rows import Ownership, Started
 from stores.tasks import begin_soon
@@ -31,7 +32,7 @@ logger = logging.getLogger(__name__)
 class Emitting(Protocol):
     """Where events go."""
 
-    def encode(self, mode: str, data: Json, *, any_size: bool) -> str: ...
+    def encode(self, mode: str, data: Json, *, any_size: bool = False) -> str: ...
     async def append(self, own: Ownership, mode: str, text: str) -> None: ...
     def close(self, own: Ownership) -> None: ...
 
@@ -41,6 +42,8 @@ class Services:
 
     def __init__(self, execution: Execution, entry: Entry, own: Ownership) -> None:
         self._execution, self._entry, self._own = execution, entry, own
+        self._shown: str | None = None
+        self._saved_last = False
         execution.values.opened(own.thread_id, own.fence)
 
     def check(self) -> None:
@@ -49,14 +52,23 @@ class Services:
     def abort(self) -> Abort | None:
         return self._entry.abort or self._entry.warned
 
-    async def emit(self, mode: str, data: Json, *, any_size: bool = False) -> None:
+    async def emit(self, mode: str, data: Json) -> None:
+        await self._append(mode, data, self._execution.events.encode(mode, data))
+
+    async def show(self, values: Json, *, if_changed: bool = False) -> None:
+        text = self._execution.events.encode("values", values, any_size=True)
+        if if_changed and text == self._shown:
+            return
+        self._shown = text
+        await self._append("values", values, text)
+
+    async def _append(self, mode: str, data: Json, text: str) -> None:
         """Every event of a run passes here."""
         self._execution.home.check()
         self._entry.touch()
-        record, events = self._entry.record, self._execution.events
-        text = events.encode(mode, data, any_size=any_size)
+        record = self._entry.record
         self._execution.telemetry.emit(RunEmitted(record.run_id, record.thread_id, mode, data))
-        await events.append(self._own, mode, text)
+        await self._execution.events.append(self._own, mode, text)
 
     def close(self) -> None:
         self._execution.values.close(self._own.thread_id, self._own.fence)
@@ -67,7 +79,27 @@ class Services:
     async def save(self, values: Json) -> None:
         self._execution.home.check()
         self._entry.touch()
-        await self._execution.values.save(self._own, values)
+        last = self._entry.abort is not None
+        if last and self._saved_last:
+            raise StaleFence(self._own.thread_id, self._own.fence)
+        try:
+            await self._execution.values.save(self._own, values, last=last)
+        except StaleFence:
+            if not last:
+                await self._hear()
+            raise
+        except (TypeError, ValueError) as error:
+            if (fault := json_fault("values", values)) is None:
+                raise
+            raise InvalidArgument("values", f"must be JSON: {fault}") from error
+        self._saved_last = last
+
+    async def _hear(self) -> None:
+        """A save was refused, perhaps because the run was decided over a moment ago. Then its code hears of
+        that first, and may save for the last time: here its CancelledError is raised."""
+        await self._execution.lifecycle.look(self._entry)
+        if self._entry.abort is not None:
+            await asyncio.sleep(0)
 
     def progress(self) -> None:
         self._execution.home.check()
@@ -78,8 +110,12 @@ class Services:
 class Quiet(Services):
     """For an operation: it has no watchers."""
 
-    async def emit(self, mode: str, data: Json, *, any_size: bool = False) -> None:
-        del mode, data, any_size
+    async def emit(self, mode: str, data: Json) -> None:
+        del mode, data
+        self._entry.touch()
+
+    async def show(self, values: Json, *, if_changed: bool = False) -> None:
+        del values, if_changed
         self._entry.touch()
 
     def close(self) -> None:
@@ -157,8 +193,7 @@ def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcom
     if isinstance(error, (StaleFence, LeaseLost)) or (error is not None and entry.abort is not None):
         return None if entry.abort is not None else StoredOutcome(RunStatus.error, text_of(error))
     if error is not None:
-        if not isinstance(error, CoordinatorError):
-            logger.warning("Run %r failed", entry.record.run_id, exc_info=error)
+        logger.warning("Run %r failed", entry.record.run_id, exc_info=error)
         return StoredOutcome(RunStatus.error, text_of(error))
     if (reported := task.result()) is None:
         return None

@@ -86,6 +86,10 @@ class Lifecycle:
     def _write_start(self, own: Ownership, ref: Json) -> Awaitable[Started | None]:
         return self._store.start(own, ref)
 
+    async def look(self, entry: Entry) -> None:
+        """Deliver what the run's row says."""
+        await self._delivery.look(entry.record.run_id)
+
     def _running(self, entry: Entry, own: Ownership, started: Started) -> Started | None:
         entry.started = True
         # While `running` was being written a cancel came, or its time to stop was over without one.

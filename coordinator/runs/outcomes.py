@@ -10,6 +10,7 @@ from coordinator.runs.registry import Entry
 from coordinator.schemas import Interrupt, Json, RunStatus
 from coordinator.schemas import Outcome as Reported
 from stores.errors import StoreFull
+from stores.json_faults import json_fault
 from stores.rows import Outcome
 
 LONGEST_QUOTE = 2000
@@ -54,13 +55,18 @@ def refused(end: Outcome, error: BaseException) -> Outcome:
     """What is written of `end` where the store has refused it with `error`: no result, and an error text
     that is short and ASCII, which every store takes."""
     if end.status is RunStatus.success and isinstance(error, (TypeError, ValueError)):
-        text = f"The result of the run cannot be stored as JSON: {text_of(error)}"
+        text = f"The result of the run cannot be stored as JSON: {_fault_of(end) or text_of(error)}"
     elif end.status is RunStatus.success:
         text = f"The result of the run cannot be stored: {text_of(error)}"
     else:
         text = f"{_harmless(end.error or '')} (its error text was refused by the store: {text_of(error)})"
     status = RunStatus.error if end.status is RunStatus.success else end.status
     return Outcome(status, _harmless(text))
+
+
+def _fault_of(end: Outcome) -> str | None:
+    parts = {"values": end.values, "result": end.result, "interrupts": end.interrupts}
+    return next((fault for name, part in parts.items() if (fault := json_fault(name, part))), None)
 
 
 def without_room(end: Outcome, error: StoreFull) -> Outcome:

@@ -35,7 +35,7 @@ class Thread(BaseModel):
 
 
 SAVE_EVERY = 10
-"""Words. What a stopped answer has said is kept up to here: a run that was told to stop saves no more."""
+"""Words. What is kept of an answer if its worker dies; one that is stopped saves all that it has said."""
 
 
 @assistant(name="chat", input=Question)
@@ -46,12 +46,16 @@ async def chat(ctx: RunContext) -> dict[str, Any]:
     messages = [*thread.messages, {"role": "user", "content": question.text}]
     await ctx.save({"messages": messages})
     answer = ""
-    for count, word in enumerate(words(question), start=1):
-        await ctx.emit("messages", {"content": f"{word} "})
-        answer += f"{word} "
-        if count % SAVE_EVERY == 0:
-            await ctx.save({"messages": [*messages, {"role": "assistant", "content": answer}]})
-        await asyncio.sleep(question.pause)
+    try:
+        for count, word in enumerate(words(question), start=1):
+            answer += f"{word} "
+            await ctx.emit("messages", {"content": f"{word} "})
+            if count % SAVE_EVERY == 0:
+                await ctx.save({"messages": [*messages, {"role": "assistant", "content": answer}]})
+            await asyncio.sleep(question.pause)
+    except asyncio.CancelledError:
+        await ctx.save({"messages": [*messages, {"role": "assistant", "content": answer}]})
+        raise
     return {"messages": [*messages, {"role": "assistant", "content": answer}]}
 
 

@@ -76,15 +76,50 @@ def test_a_message_is_answered_while_it_is_written(page: Page) -> None:
 
 def test_stop_ends_the_answer_and_keeps_what_was_said(page: Page) -> None:
     say(page, "Count")
-    expect(page.locator("li.assistant")).to_contain_text("6,")  # the first ten words are saved
+    expect(page.locator("li.assistant")).to_contain_text("13,")  # between two saves
+    shown = page.locator("li.assistant").inner_text().strip()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     said = page.locator("li.assistant").inner_text()
-    assert said.startswith("“Count” is a good question. 1,")
+    assert said.startswith(shown), "all of it"
     assert "35," not in said
     say(page, "Again")  # the thread is free at once
     expect(page.locator("li.assistant").nth(1)).to_contain_text("“Again” is")
     assert page.locator("li.assistant").first.inner_text() == said
+
+
+@pytest.mark.parametrize("words", [7, 40, 45])
+def test_the_whole_answer_is_kept(page: Page, words: int) -> None:
+    """However many words it has: what was saved on the way is not the end of it."""
+    page.goto(f"/?words={words}&pause=0.01")
+    say(page, "Hello")
+    answer, last = page.locator("li.assistant"), f" {words - 5},"
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(answer).to_contain_text(last)
+    said = answer.inner_text()
+    page.reload()
+    expect(page.locator("li")).to_have_text(["Hello", said])
+
+
+def test_a_question_that_is_refused_stays_where_it_was_typed(page: Page) -> None:
+    """The thread is busy with what another tab has asked."""
+    page.goto("/?words=2&pause=0")
+    say(page, "First")
+    expect(page.get_by_role("button", name="Send")).to_be_visible()
+    expect(page.locator("li")).to_have_count(2)
+    other = page.context.new_page()
+    other.goto(page.url.replace("words=2&pause=0", "words=900&pause=0.1"))
+    expect(other.locator("li")).to_have_count(2)
+    say(other, "Second")
+    expect(other.get_by_role("button", name="Stop")).to_be_visible()
+    say(page, "Third")
+    expect(page.get_by_role("status")).to_contain_text("409")
+    expect(page.get_by_label("Your message")).to_have_value("Third")
+    other.get_by_role("button", name="Stop").click()
+    expect(other.get_by_role("button", name="Send")).to_be_visible()
+    page.get_by_role("button", name="Send").click()
+    expect(page.locator("li.user").last).to_have_text("Third")
+    expect(page.get_by_label("Your message")).to_have_value("")
 
 
 def test_a_reload_takes_the_answer_up_where_it_is(page: Page) -> None:

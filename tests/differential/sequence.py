@@ -205,7 +205,7 @@ class Sequence:
         await self._engines.call("settle", self._own(), self._outcome(), state)
 
     async def save(self) -> None:
-        await self._engines.call("save", self._own(), json_value(self.random))
+        await self._engines.call("save", self._own(), json_value(self.random), last=self._one_in(3))
 
     async def restore(self) -> None:
         await self._engines.call("restore", self._own())

@@ -119,8 +119,7 @@ class Agents:
             if not wish["returns"]:
                 return None
             values = {"by": run.run_id, "epoch": epoch, "n": -1}
-            if not ctx.saved:
-                end["values"] = values
+            end["values"] = values
             return values
         except asyncio.CancelledError:
             end = {"outcome": "cancelled"}

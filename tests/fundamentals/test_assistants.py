@@ -15,6 +15,7 @@ from pydantic import BaseModel, Field
 from coordinator import (
     CheckpointRef,
     ConflictError,
+    Event,
     Interrupt,
     InvalidArgument,
     Outcome,
@@ -179,6 +180,37 @@ async def test_they_describe_themselves(manager: RunManager) -> None:
     assert (await manager.assistants.named("echo").describe()).input_schema is None
 
 
+# -- what they return
+
+
+@pytest.mark.parametrize("on_its_way", [{"words": ["one"]}, {"words": ["one", "two"]}, None])
+async def test_a_returned_dict_is_the_last_save(manager: RunManager, on_its_way: Any) -> None:
+    """Whatever the run saved before: `wait` and the thread agree on how it ended."""
+
+    async def counts(ctx: RunContext) -> dict[str, Any]:
+        if on_its_way is not None:
+            await ctx.save(on_its_way)
+        return {"words": ["one", "two"]}
+
+    run = await manager.create_or_reject("t", kwargs={"input": 1, "stream_mode": ["values"]})
+    manager.launch(run, counts)
+    result = await manager.wait(run.run_id, timeout=10)
+    assert result == (await view_of(manager)).values == {"words": ["one", "two"]}
+    told = [event.data for event in await manager.events(run.run_id) if isinstance(event, Event)]
+    assert told == ([on_its_way] if on_its_way not in (None, result) else []) + [result], "each state once"
+
+
+async def test_a_result_beside_what_was_saved_is_an_outcome(manager: RunManager) -> None:
+    async def scores(ctx: RunContext) -> Outcome:
+        await ctx.save({"kept": True})
+        return Outcome(result={"score": 1})
+
+    run = await manager.create_or_reject("t")
+    manager.launch(run, scores)
+    assert await manager.wait(run.run_id, timeout=10) == {"score": 1}
+    assert (await view_of(manager)).values == {"kept": True}
+
+
 # -- what their threads hold
 
 
@@ -279,7 +311,7 @@ async def test_a_busy_thread_can_be_read_and_not_be_written(team: list[RunManage
     agent.may_end.set()
     await team[operator].wait(run.run_id, timeout=10)
     await team[operator].update_state("t", {"more": 1})
-    assert (await view_of(team[0])).values == {"step": 1, "more": 1}
+    assert (await view_of(team[0])).values == {"step": 2, "more": 1}
 
 
 async def test_an_update_holds_the_thread(team: list[RunManager]) -> None:

@@ -226,8 +226,11 @@ async def save(s: Stage) -> Act:
 
     async def act() -> Any:
         await s.store.save(own, {"n": 1})
+        await cancel(s.store, own.run_id)
+        await s.store.save(own, {"n": 2}, last=True)
         thread = await s.store.thread(s.thread)
-        return thread and thread.values
+        steps = [step.what for step in await s.store.transitions(own.run_id)]
+        return thread and thread.values, steps
 
     return act
 

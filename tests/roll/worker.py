@@ -16,7 +16,7 @@ import textwrap
 from dataclasses import replace
 from typing import Any
 
-from coordinator import RunContext, Settings, open_coordinator
+from coordinator import Outcome, RunContext, Settings, open_coordinator
 from coordinator.gateway import GatewaySettings, create_gateway
 from stores.crons import CronRow
 from stores.errors import StoreRefused
@@ -46,7 +46,7 @@ async def agent(ctx: RunContext) -> Any:
     except asyncio.CancelledError:
         stops.append(ctx.run.run_id)
         raise
-    return {"by": LABEL}
+    return Outcome(result={"by": LABEL})  # what was saved stays
 
 
 class Helpers:

@@ -47,6 +47,8 @@ class Run:
     """Its caller has not forgotten to."""
     started: bool = False
     before: Any = None
+    last_save: Any = None
+    """After it was told to stop."""
     result: Any = None
     acknowledged: bool = False
     stopped_here: bool = False
@@ -411,7 +413,12 @@ class Truth:
     def _save(self, args: Any, kwargs: Any, answer: None, wrote: bool) -> None:
         run = self.runs.get(args[0].run_id)
         if run is not None and run.status is not RunStatus.running:
-            self.wrong(f"run {run.run_id} saved while it is {run.status}")
+            told_to_stop = run.status in (RunStatus.interrupted, RunStatus.timeout)
+            if not (kwargs.get("last") and told_to_stop and run.holds):
+                self.wrong(f"run {run.run_id} saved while it is {run.status}")
+            if run.last_save not in (None, args[1]):
+                self.wrong(f"run {run.run_id} saved twice after it was told to stop")
+            run.last_save = args[1]
         self.values[args[0].thread_id] = args[1]
 
     def _restore(self, args: Any, kwargs: Any, values: Any, wrote: bool) -> None:
@@ -436,6 +443,16 @@ class Truth:
             run.result = outcome.result
             if args[0].fence and outcome.values is not None:
                 self.values[run.thread_id] = outcome.values
+        elif (
+            wrote
+            and decision is not None
+            and decision.status in (RunStatus.interrupted, RunStatus.timeout)
+            and decision.action == "interrupt"
+            and outcome.status is RunStatus.success
+            and args[0].fence
+            and outcome.values is not None
+        ):
+            self.values[args[0].thread_id] = outcome.values
 
     def _delete_thread(self, args: Any, kwargs: Any, answer: None, wrote: bool) -> None:
         if not wrote:

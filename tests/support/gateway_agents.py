@@ -32,7 +32,7 @@ async def gated(ctx: RunContext) -> dict[str, Any]:
     return {"log": [*log, f"{asked.get('tag', 'run')}:through"]}
 
 
-async def talker(ctx: RunContext) -> dict[str, Any]:
+async def talker(ctx: RunContext) -> Outcome:
     """Emits an event of every kind, then the same again as often as it is asked to."""
     asked: Any = ctx.input or {}
     for number in range(asked.get("times", 1)):
@@ -43,7 +43,7 @@ async def talker(ctx: RunContext) -> dict[str, Any]:
         await ctx.emit("updates|child:1", {"node": {"number": number}})
         await ctx.save({"number": number})
         await asyncio.sleep(asked.get("sleep", 0))
-    return {"number": asked.get("times", 1)}
+    return Outcome(result={"number": asked.get("times", 1)})
 
 
 async def slow_to_stop(ctx: RunContext) -> dict[str, Any]:

@@ -135,7 +135,10 @@ def _end_of(state: Thread, holder: Run) -> Iterator[Thread]:
     excused = state.is_excused(holder.worker, holder.run)
     if holder.status not in OPEN:
         if holder.stopped is not None or excused or not holder.begun:
-            yield _settle(state, holder)
+            if _returned(holder):
+                yield _settle(state._replace(values=holder.leaves or state.values), holder)
+            if excused or not _returned(holder):
+                yield _settle(state, holder)
             if excused and holder.action == "rollback":  # given up after the last attempt
                 yield _settle(state, holder._replace(action=None))
     elif holder.stopped is not None:
@@ -145,6 +148,16 @@ def _end_of(state: Thread, holder: Run) -> Iterator[Thread]:
         yield state.with_run(done, values=values)
         if excused:  # its worker had decided, and died before it let go of the thread
             yield state.with_run(holder._replace(status=status))
+
+
+def _returned(run: Run) -> bool:
+    """It was told to stop, and its code returned values all the same: they are its last save."""
+    return _told_to_stop(run) and run.stopped == "success" and run.leaves is not None
+
+
+def _told_to_stop(run: Run) -> bool:
+    """And nothing is to be taken back."""
+    return run.status in ("interrupted", "timeout") and run.action == "interrupt"
 
 
 def _decided_by_the_system(state: Thread, run: Run) -> Iterator[Thread]:
@@ -238,7 +251,7 @@ def _save(state: Thread, op: Op) -> Iterator[Thread]:
     run = state.find(op.run)
     if op.outcome == "refused":
         yield state
-    elif run is not None and run.holds and run.status == "running":
+    elif run is not None and run.holds and (run.status == "running" or _told_to_stop(run)):
         yield state._replace(values=op.args["values"])
 
 
@@ -267,7 +280,8 @@ def _finish(state: Thread, op: Op) -> Iterator[Thread]:
     status = wanted if run.status in OPEN else run.status
     if stands in (None, status):
         leaves = op.args.get("values")
-        values = leaves if run.status in OPEN and status == "success" and leaves is not None else state.values
+        kept = (run.status in OPEN and status == "success") or (_told_to_stop(run) and wanted == "success")
+        values = leaves if kept and leaves is not None else state.values
         yield _settle(state._replace(values=values), run._replace(status=status))
 
 

@@ -6,6 +6,8 @@ const API = "api";
 const ASSISTANT = "chat";
 const MODES = ["values", "messages"];
 const RETRIES = 5;
+// How the answer is written, for trying things out: /?words=45&pause=0.01
+const OPTIONS = Object.fromEntries([...new URLSearchParams(location.search)].map(([name, value]) => [name, Number(value)]));
 
 const element = (id) => document.getElementById(id);
 const [list, status, form, text, send, stop] = ["messages", "status", "form", "text", "send", "stop"].map(element);
@@ -95,15 +97,16 @@ async function load() {
 async function ask(question) {
   if (threadId === null) {
     threadId = (await (await post("/threads", {})).json()).thread_id;
-    history.replaceState(null, "", `#${threadId}`);
+    history.replaceState(null, "", `${location.search}#${threadId}`);
   }
   const response = await post(`/threads/${threadId}/runs/stream`, {
     assistant_id: ASSISTANT,
-    input: { text: question },
+    input: { text: question, ...OPTIONS },
     stream_mode: MODES,
     stream_resumable: true,
     multitask_strategy: "reject",
   });
+  if (text.value === question) form.reset(); // only now: a question that is refused stays where it was typed
   await watch(response.headers.get("content-location").split("/").at(-1), response);
 }
 
@@ -123,9 +126,13 @@ const tell = (error) => {
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
-  const question = text.value;
-  form.reset();
-  ask(question).catch(tell);
+  if (send.disabled || runId !== null) return; // Enter sends as well
+  send.disabled = true;
+  ask(text.value)
+    .catch(tell)
+    .finally(() => {
+      send.disabled = false;
+    });
 });
 
 stop.addEventListener("click", () => {

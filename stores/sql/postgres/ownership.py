@@ -41,15 +41,15 @@ def _saved(ref: Json) -> tuple[bool, str | None, str | None]:
     return True, dumps_or_null(kept["values"]), dumps_or_null(kept.get("interrupts"))
 
 
-_SAVE = Function("save", ("text", "text", "bigint", "bigint", "text", "bigint"))
+_SAVE = Function("save_v2", ("text", "text", "bigint", "bigint", "text", "boolean", "bigint"))
 
 
-def save(own: Ownership, values: Json, *, now: int | None) -> Call:
+def save(own: Ownership, values: Json, *, last: bool = False, now: int | None) -> Call:
     def answer(rows: Rows) -> None:
         if not rows[0][0]:
             raise StaleFence(own.thread_id, own.fence)
 
-    return Call(_SAVE, (*_who(own), dumps_or_null(values), now), answer)
+    return Call(_SAVE, (*_who(own), dumps_or_null(values), last, now), answer)
 
 
 _RESTORE = Function("restore", ("text", "text", "bigint", "bigint", "bigint"), "ok, vals")

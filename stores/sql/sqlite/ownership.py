@@ -42,17 +42,25 @@ def start(cx: sqlite3.Connection, own: Ownership, rollback_ref: Json, now: int) 
     return Started(decision, loads(values))
 
 
-def save(cx: sqlite3.Connection, own: Ownership, values: Json, now: int) -> None:
-    """Write the thread's values as the running holder; the first save of a run keeps the old ones.
+STOPPED = "status IN ('interrupted', 'timeout') AND cancel_action = 'interrupt'"
+"""It was told to stop, and is not to be rolled back: it may save once more while it holds its thread."""
+
+
+def save(cx: sqlite3.Connection, own: Ownership, values: Json, *, last: bool = False, now: int) -> None:
+    """Write the thread's values as the running holder; the first save of a run keeps the old ones. `last`:
+    also where the run was told to stop and still holds its thread, once, which the audit shows.
 
     Raises StaleFence where the guard does not hold.
     """
     row = cx.execute(
-        f"SELECT rollback_ref FROM runs WHERE {_GUARD} AND status = 'running' AND holds_thread",
-        _guard(own),
+        f"SELECT rollback_ref, status FROM runs WHERE {_GUARD} AND holds_thread"
+        f" AND (status = 'running' OR (:last AND {STOPPED}))",
+        {**_guard(own), "last": last},
     ).fetchone()
-    if row is None:
+    if row is None or (row[1] != RunStatus.running and _saved_last(cx, own, values)):
         raise StaleFence(own.thread_id, own.fence)
+    if row[1] != RunStatus.running:
+        cx.execute(_AUDIT_LAST_SAVE, {"run": own.run_id, "now": now})
     ref: dict[str, Json] = loads(row[0]) or {}
     if "values" not in ref:
         old, interrupts = cx.execute(
@@ -61,6 +69,25 @@ def save(cx: sqlite3.Connection, own: Ownership, values: Json, now: int) -> None
         ref.update(values=loads(old), interrupts=loads(interrupts))
         cx.execute("UPDATE runs SET rollback_ref = ? WHERE run_id = ?", (dumps(ref), own.run_id))
     _write_values(cx, own.thread_id, values, None, now)
+
+
+_AUDIT_LAST_SAVE = (
+    "INSERT INTO transitions"
+    " (run_id, thread_id, at, what, from_status, to_status, holds_thread, cause, actor, epoch, fence)"
+    " SELECT run_id, thread_id, :now, 'saved', status, status, holds_thread, cancel_cause, cancel_actor,"
+    " owner_epoch, fence FROM runs WHERE run_id = :run"
+    " AND NOT EXISTS (SELECT 1 FROM transitions WHERE run_id = :run AND what = 'saved')"
+)
+
+
+def _saved_last(cx: sqlite3.Connection, own: Ownership, values: Json) -> bool:
+    """It has, and other values: the same ones are the same save, whose first answer may be lost."""
+    found = cx.execute(
+        'SELECT 1 FROM threads WHERE thread_id = :thread AND "values" IS NOT :values AND EXISTS'
+        " (SELECT 1 FROM transitions WHERE run_id = :run AND what = 'saved')",
+        {"thread": own.thread_id, "run": own.run_id, "values": _or_null(values)},
+    ).fetchone()
+    return found is not None
 
 
 def restore(cx: sqlite3.Connection, own: Ownership, now: int) -> Json:
@@ -116,7 +143,16 @@ def finish(
     home, interrupted = _after(cx, own.thread_id)
     if decision.won and decision.status is RunStatus.success and own.fence:  # 0: beside the slot
         _write_outcome(cx, own.thread_id, outcome, interrupted, now)
+    elif _keeps(own, decision, outcome, hold=hold):
+        _write_values(cx, own.thread_id, outcome.values, None, now)
     return Finish(decision.status, next_home=home, decision=decision)
+
+
+def _keeps(own: Ownership, decision: Decision, outcome: Outcome, *, hold: bool) -> bool:
+    """It was told to stop and came to its end all the same: what it has returned is its last save."""
+    returned = outcome.status is RunStatus.success and outcome.values is not None and own.fence > 0
+    stopped = decision.status in (RunStatus.interrupted, RunStatus.timeout)
+    return returned and stopped and decision.action is CancelAction.interrupt and not hold
 
 
 _FINISH = (

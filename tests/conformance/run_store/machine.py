@@ -214,10 +214,14 @@ class StoreMachine(RuleBasedStateMachine):
         self.call("start", start, lambda: self.model.start(own))
 
     @precondition(lambda self: self.owns)
-    @rule(number=picks, value=st.integers(0, 9))
-    def save(self, number: int, value: int) -> None:
+    @rule(number=picks, value=st.integers(0, 9), last=st.booleans())
+    def save(self, number: int, value: int, last: bool) -> None:
         own = self.pick(self.owns, number)
-        self.call("save", lambda: self.store.save(_own(own), value), lambda: self.model.save(own, value))
+        self.call(
+            "save",
+            lambda: self.store.save(_own(own), value, last=last),
+            lambda: self.model.save(own, value, last=last),
+        )
 
     @precondition(lambda self: self.owns)
     @rule(number=picks)

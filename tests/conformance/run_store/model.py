@@ -54,6 +54,7 @@ class Run:
     paused: bool = False
     undo: str | None = None
     saved: tuple[Any, Any] | None = None
+    saved_last: bool = False
 
     @property
     def open(self) -> bool:
@@ -67,6 +68,11 @@ class Run:
     def waiting(self) -> bool:
         """For its turn, or for its time."""
         return self.status == "pending" and not self.holds and self.home is not None
+
+    @property
+    def told_to_stop(self) -> bool:
+        """And what it has saved is not to be taken back."""
+        return self.status in ("interrupted", "timeout") and self.action == "interrupt"
 
     @property
     def to_undo(self) -> bool:
@@ -254,11 +260,15 @@ class Model:
             return None
         return (run.status, self.threads[run.thread].values if run.status == "running" else None)
 
-    def save(self, own: Own, values: Any) -> Answer:
+    def save(self, own: Own, values: Any, *, last: bool = False) -> Answer:
         run = self.guarded(own)
-        if run is None or run.status != "running" or not run.holds:
+        if run is None or not run.holds or not (run.status == "running" or (last and run.told_to_stop)):
             return "StaleFence"
         thread = self.threads[run.thread]
+        if run.status != "running":
+            if run.saved_last and thread.values != values:
+                return "StaleFence"
+            run.saved_last = True
         run.saved = run.saved or (thread.values, thread.interrupts)
         thread.values, thread.interrupts, thread.used = values, None, self.now
         return None
@@ -286,6 +296,9 @@ class Model:
             if values is not None:
                 thread.values, thread.used = values, self.now
             thread.interrupts = None
+        elif run.told_to_stop and status == "success" and values is not None and run.fence and not hold:
+            thread = self.threads[run.thread]
+            thread.values, thread.interrupts, thread.used = values, None, self.now
         return (run.status, False, False, home)
 
     def settle(self, own: Own, values: Any, undo: str | None) -> Answer:

@@ -115,6 +115,79 @@ class Owners(StoreCase):
         assert thread is not None
         assert (thread.interrupts, thread.status) == (None, "idle")
 
+    @pytest.mark.parametrize("status", [RunStatus.interrupted, RunStatus.timeout])
+    async def test_a_run_that_was_told_to_stop_saves_once_more(
+        self, store: CoordinationStore, me: int, status: RunStatus
+    ) -> None:
+        own = await running(store, me)
+        await store.save(own, {"n": 1})
+        await store.decide(own.run_id, status, action=CancelAction.interrupt, cause=Cause.user, actor="ann")
+        with pytest.raises(StaleFence):
+            await store.save(own, {"n": 2})
+        for _ in range(2):
+            await store.save(own, {"n": 3}, last=True)  # the first answer may be lost
+        with pytest.raises(StaleFence):
+            await store.save(own, {"n": 4}, last=True)
+        finish = await store.finish(own, Outcome(RunStatus.interrupted))
+        assert (finish.status, finish.lost) == (status, False)
+        with pytest.raises(StaleFence):
+            await store.save(own, {"n": 3}, last=True)
+        assert await self._values(store) == {"n": 3}
+        steps = await store.transitions(own.run_id)
+        assert [step.what for step in steps] == ["admitted", "started", "decided", "saved", "settled"]
+        saved = steps[3]
+        assert (saved.from_status, saved.to_status, saved.holds_thread) == (status, status, True)
+        assert (saved.cause, saved.actor, saved.epoch, saved.fence) == (Cause.user, "ann", me, own.fence)
+
+    async def test_the_last_save_is_the_holders_alone(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me)
+        await store.save(own, {"n": 1}, last=True)  # not told yet: one like any other
+        await cancel(store, own.run_id)
+        for stale in (own._replace(fence=own.fence + 1), own._replace(epoch=own.epoch + 1)):
+            with pytest.raises(StaleFence):
+                await store.save(stale, {"n": 2}, last=True)
+        newer = await store.refence(own)  # it was forced
+        assert newer is not None
+        with pytest.raises(StaleFence):
+            await store.save(own, {"n": 2}, last=True)
+        assert await self._values(store) == {"n": 1}
+
+    async def test_who_is_rolled_back_or_has_ended_saves_nothing_more(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        for action, decide in ((CancelAction.rollback, True), (CancelAction.interrupt, False)):
+            own = await running(store, me, f"t-{action}")
+            await store.save(own, {"n": 1})
+            if decide:
+                await cancel(store, own.run_id, action)
+            else:
+                await store.finish(own, SUCCESS, hold=True)
+            with pytest.raises(StaleFence):
+                await store.save(own, {"n": 2}, last=True)
+
+    async def test_what_a_run_returns_that_was_told_to_stop_is_its_last_save(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        for action, kept in ((CancelAction.interrupt, {"n": 2}), (CancelAction.rollback, {"n": 1})):
+            thread = f"t-{action}"
+            own = await running(store, me, thread)
+            await store.save(own, {"n": 1})
+            await cancel(store, own.run_id, action)
+            finish = await store.finish(
+                own, SUCCESS._replace(values={"n": 2}, result={"n": 2}, interrupts=["?"])
+            )
+            assert (finish.status, finish.undo) == (RunStatus.interrupted, action is CancelAction.rollback)
+            found = await store.thread(thread)
+            assert found is not None
+            assert (found.values, found.interrupts) == (kept, None)
+            row = await row_of(store, own.run_id)
+            assert (row.status, row.result) == (RunStatus.interrupted, None)
+
+    async def _values(self, store: CoordinationStore) -> Any:
+        thread = await store.thread("t")
+        assert thread is not None
+        return thread.values
+
     async def test_pending_may_end_without_running(self, store: CoordinationStore, me: int) -> None:
         own = await holding(store, me)
         assert (await store.finish(own, Outcome(RunStatus.error, error="x"))).status is RunStatus.error

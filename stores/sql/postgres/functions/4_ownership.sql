@@ -40,24 +40,38 @@ BEGIN
     END IF;
 END $$;
 
--- Write the thread's values as the running holder; the first save of a run keeps the old ones. False = stale.
-CREATE OR REPLACE FUNCTION rc.save(
-    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _values text, _now bigint
+-- Write the thread's values as the running holder; the first save of a run keeps the old ones. `_last`: also where
+-- the run was told to stop, not to be taken back, and still holds its thread: once, which the audit shows; the same
+-- values again are the same save. False = stale.
+CREATE OR REPLACE FUNCTION rc.save_v2(
+    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _values text, _last boolean, _now bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
     v_state text;
     v_saved boolean;
+    v_status text;
 BEGIN
     PERFORM FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
-    SELECT saved INTO v_saved FROM rc.runs
-        WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL
-          AND status = 'running' AND holds_thread FOR NO KEY UPDATE;
+    SELECT saved, status INTO v_saved, v_status FROM rc.runs
+        WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL AND holds_thread
+          AND (status = 'running'
+               OR _last AND status IN ('interrupted', 'timeout') AND cancel_action = 'interrupt') FOR NO KEY UPDATE;
     IF NOT FOUND THEN
         RETURN false;
     END IF;
     v_state := rc.lock_worker(_epoch);
     IF v_state IS NULL OR v_state = 'dead' THEN
         RETURN false;
+    END IF;
+    IF v_status <> 'running' AND EXISTS (SELECT FROM rc.transitions WHERE run_id = _run_id AND what = 'saved') THEN
+        IF (SELECT "values" IS DISTINCT FROM _values FROM rc.threads WHERE thread_id = _thread_id) THEN
+            RETURN false;
+        END IF;
+    ELSIF v_status <> 'running' THEN
+        INSERT INTO rc.transitions (run_id, thread_id, at, what, from_status, to_status, holds_thread, cause, actor,
+                                    epoch, fence)
+        SELECT run_id, thread_id, rc.clock(_now), 'saved', status, status, holds_thread, cancel_cause, cancel_actor,
+            owner_epoch, fence FROM rc.runs WHERE run_id = _run_id;
     END IF;
     IF NOT v_saved THEN
         UPDATE rc.runs r SET saved = true, saved_values = t."values", saved_interrupts = t.interrupts
@@ -67,6 +81,13 @@ BEGIN
         updated_at = rc.clock(_now) WHERE thread_id = _thread_id;
     RETURN true;
 END $$;
+
+-- As workers of an earlier version call it.
+CREATE OR REPLACE FUNCTION rc.save(
+    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _values text, _now bigint
+) RETURNS boolean LANGUAGE sql AS $$
+    SELECT rc.save_v2(_run_id, _thread_id, _epoch, _fence, _values, false, _now)
+$$;
 
 -- Undo what the run saved; `vals` are the thread's then. Idempotent, also where it saved nothing.
 CREATE OR REPLACE FUNCTION rc.restore(
@@ -148,6 +169,11 @@ BEGIN
             ELSIF v_interrupted OR _interrupts IS NOT NULL THEN
                 UPDATE rc.threads SET interrupts = _interrupts, updated_at = v_now WHERE thread_id = _thread_id;
             END IF;
+        ELSIF (stands).status IN ('interrupted', 'timeout') AND (stands).cancel_action = 'interrupt'
+              AND _status = 'success' AND _values IS NOT NULL AND _fence > 0 AND NOT _hold THEN
+            -- It was told to stop and came to its end all the same: what it has returned is its last save.
+            UPDATE rc.threads SET "values" = _values, interrupts = NULL, state_updated_at = v_now, updated_at = v_now
+                WHERE thread_id = _thread_id;
         END IF;
     END IF;
     IF said = 'written' OR (stands).settled_at IS NOT NULL THEN

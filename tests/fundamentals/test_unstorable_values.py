@@ -1,0 +1,91 @@
+"""What is no JSON fails its run, and the log says where it is."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from coordinator import Outcome, RunContext, RunFailed, RunManager
+from stores.json_faults import json_fault
+
+
+@dataclass
+class Message:
+    text: str
+
+
+WRONG: dict[str, Any] = {"messages": [{"role": "user"}, Message("hi")]}
+WHERE = r"messages\[1\] is of type tests\.fundamentals\.test_unstorable_values\.Message"
+
+
+async def returns(_: RunContext) -> Any:
+    return WRONG
+
+
+async def saves(ctx: RunContext) -> Any:
+    await ctx.save(WRONG)
+
+
+async def emits(ctx: RunContext) -> Any:
+    await ctx.emit("custom", WRONG)
+
+
+async def reports(_: RunContext) -> Outcome:
+    return Outcome(values={"fine": 1}, result=WRONG)
+
+
+async def emits_too_much(ctx: RunContext) -> Any:
+    await ctx.emit("custom", "x" * (1 << 20))
+
+
+@pytest.mark.parametrize("modes", [(), ("values",)], ids=["unwatched", "watched"])
+@pytest.mark.parametrize("agent", [returns, saves, emits, reports], ids=lambda agent: agent.__name__)
+async def test_the_log_names_the_part_and_its_type(
+    agent: Any, modes: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with RunManager(assistants={"agent": agent}) as manager:
+        run = await manager.create_or_reject("t", "agent", kwargs={"input": 1, "stream_mode": list(modes)})
+        manager.launch(run)
+        with pytest.raises(RunFailed, match=WHERE):
+            await manager.wait(run.run_id, timeout=10)
+    logged = [record for record in caplog.records if record.levelno >= logging.WARNING]
+    assert any(run.run_id in record.getMessage() for record in logged)
+
+    assert re.search(WHERE, caplog.text)
+
+
+async def test_an_event_that_is_too_large_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with RunManager(assistants={"agent": emits_too_much}) as manager:
+        run = await manager.create_or_reject("t", "agent")
+        manager.launch(run)
+        with pytest.raises(RunFailed, match="'custom' has 1048578"):
+            await manager.wait(run.run_id, timeout=10)
+    assert f"Run '{run.run_id}' failed" in caplog.text
+    assert "an event may have 1048576 bytes of JSON" in caplog.text
+
+
+def test_faults_are_found_where_they_are() -> None:
+    itself: list[Any] = []
+    itself.append(itself)
+    deep: Any = 1
+    for _ in range(2000):
+        deep = [deep]
+
+    class Odd(dict[str, Any]):
+        def items(self) -> Any:
+            raise RuntimeError("no")
+
+    assert json_fault("v", {"a": [1, "x", None, True, 1.5, (2,)], 3: {}}) is None
+    for value, expected in (
+        ({"a": {"b c": {1, 2}}}, "v.a['b c'] is of type set, which JSON cannot hold"),
+        ([float("nan")], "v[0] is nan, which JSON cannot hold"),
+        ({(1, 2): 3}, "a key of v is of type tuple, which JSON cannot hold"),
+        (itself, "v[0] holds itself"),
+        (deep, f"v{'[0]' * 66}[... is nested too deep for JSON"),
+        (Odd(), "v cannot be read (RuntimeError)"),
+    ):
+        assert json_fault("v", value) == expected
