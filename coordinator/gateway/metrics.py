@@ -157,8 +157,9 @@ class Metrics:
         workers = await self._manager.workers()
         registry = CollectorRegistry()
         if self._shared:
-            _forget_the_dead(Path(os.environ[VARIABLE]))
-            MultiProcessCollector(registry)
+            folder = Path(os.environ[VARIABLE])
+            _forget_the_dead(folder)
+            registry.register(_Collected(lambda: _of_files(folder)))
         else:
             registry.register(_Collected(self._registry.collect))
         registry.register(_Collected(lambda: _of_all(workers)))
@@ -171,6 +172,20 @@ class _Collected(Collector):
 
     def collect(self) -> Iterable[Metric]:
         return self._collect()
+
+
+def _of_files(folder: Path) -> Iterable[Metric]:
+    """The sum over all workers, dead ones too. A worker makes each of its files empty and writes into it a
+    moment later; killed in between, it leaves an empty one for good."""
+    merge: Callable[[list[str]], Iterable[Metric]] = MultiProcessCollector.merge  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return merge([str(file) for file in folder.glob("*.db") if _has_counts(file)])
+
+
+def _has_counts(file: Path) -> bool:
+    try:
+        return file.stat().st_size > 0
+    except FileNotFoundError:
+        return False
 
 
 def _of_all(workers: list[WorkerRow]) -> Iterable[Metric]:
