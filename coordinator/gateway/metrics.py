@@ -10,6 +10,7 @@ import asyncio
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import cast
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, values
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -177,7 +178,7 @@ class _Collected(Collector):
 def _of_files(folder: Path) -> Iterable[Metric]:
     """The sum over all workers, dead ones too. A worker makes each of its files empty and writes into it a
     moment later; killed in between, it leaves an empty one for good."""
-    merge: Callable[[list[str]], Iterable[Metric]] = MultiProcessCollector.merge  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    merge = cast("Callable[[list[str]], Iterable[Metric]]", MultiProcessCollector.merge)  # pyright: ignore[reportUnknownMemberType]
     return merge([str(file) for file in folder.glob("*.db") if _has_counts(file)])
 
 
