@@ -3,12 +3,12 @@
 Times are ISO 8601 in UTC, null = not yet. Lengths of time are seconds, sizes are bytes.
 
 runs list      {"runs": [run, …]}                                newest first, without kwargs and result
-runs show      {"run": run + kwargs, result, interrupts}
+runs show      {"run": run + kwargs, result, interrupts, traceback}    where the log is that has it
 runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
 threads list   {"threads": [thread, …]}                          without values, holder, waiting and runs
 threads show   {"thread": {thread_id, status, holder, waiting, values, …, runs: [run, …]}}
 workers list   {"workers": [worker, …]}
-explain        {"run", "holder", "receipt", "timeline": [{at, what, from_status, to_status, …}, …]}
+explain        {"run", "holder", "receipt", "traceback", "timeline": [{at, what, from_status, …}, …]}
 reconcile      {"ended": [run, …], "buried": [epoch, …], "undecided": [worker, …]}
 db check       {"check": {ok, problems, version, newest, …}}
 webhooks list  {"webhooks": [webhook, …]}                        newest first; of a URL without its path
@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Any
 from coordinator.cli.text import iso
 from coordinator.schemas import Receipt
 from coordinator.webhooks.document import without_path
+from coordinator.workers.identity import slot_of
 from stores.crons import CronRow
 from stores.rows import RunRow, ThreadRow, Transition, WorkerRow
 from stores.webhooks import WebhookRow
@@ -140,6 +141,7 @@ def worker_document(worker: WorkerRow, *, gone: bool) -> Document:
     return {
         "epoch": worker.epoch,
         "worker_id": worker.worker_id,
+        "slot": slot_of(worker.worker_id),
         "host": worker.host,
         "pid": worker.pid,
         "version": worker.version,

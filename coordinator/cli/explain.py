@@ -10,6 +10,7 @@ from coordinator.cli.access import looking_at, run_or_fail
 from coordinator.cli.documents import receipt_document, run_document, transition_document
 from coordinator.cli.failures import DONE
 from coordinator.cli.text import short, span
+from coordinator.cli.tracebacks import place_of_traceback
 from coordinator.runs.queries import Explanation
 from coordinator.settings import Settings
 from stores.rows import Transition
@@ -37,12 +38,14 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
         await run_or_fail(seen.store, settings, run_id)
         told = await seen.manager.explain(run_id)
         receipt = await seen.manager.receipt(run_id)
+        traceback = await place_of_traceback(seen.store, told.transitions)
     if as_json:
         screen.show_document(
             {
                 "run": run_document(told.run, told.position),
                 "holder": told.holder,
                 "receipt": receipt_document(receipt) if told.run.cancel_action is not None else None,
+                "traceback": traceback,
                 "timeline": [transition_document(step) for step in told.transitions],
             }
         )
@@ -56,6 +59,8 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
     )
     if told.run.error is not None:
         screen.show_lines(["", f"error: {short(told.run.error, 2000)}"])
+    if traceback is not None:
+        screen.show_lines([f"traceback: {traceback}"])
     return DONE
 
 

@@ -10,6 +10,7 @@ from coordinator.cli.access import looking_at, positions, run_or_fail
 from coordinator.cli.documents import run_document, run_in_full
 from coordinator.cli.failures import DONE
 from coordinator.cli.text import clock, pretty, short, span
+from coordinator.cli.tracebacks import place_of_traceback
 from coordinator.settings import Settings
 from stores.rows import RunRow
 from stores.times import instant
@@ -70,10 +71,11 @@ async def show_run(settings: Settings, run_id: str, *, as_json: bool) -> int:
     async with looking_at(settings) as seen:
         row = await run_or_fail(seen.store, settings, run_id)
         place = (await positions(seen.store, [row])).get(row.run_id)
+        traceback = await place_of_traceback(seen.store, await seen.store.transitions(row.run_id))
     if as_json:
-        screen.show_document({"run": run_in_full(row, place)})
+        screen.show_document({"run": {**run_in_full(row, place), "traceback": traceback}})
         return DONE
-    screen.show_pairs(_pairs(row, place))
+    screen.show_pairs([*_pairs(row, place), ("traceback", traceback)])
     for name, value in (
         ("metadata", row.metadata),
         ("kwargs", row.kwargs),

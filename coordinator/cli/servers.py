@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from enum import StrEnum
 from importlib.util import find_spec
@@ -165,7 +166,7 @@ def dev(
             assistants=assistants,
             log_format="json" if log_format is LogFormat.json else "text",
             settings=_given(grace=grace or 0.0, namespace=namespace),
-            gateway=_given(
+            gateway=_for_developers(
                 demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)
             ),
             develops=True,
@@ -192,6 +193,15 @@ def _check_installed() -> None:
             "On Windows, mount `coordinator.gateway.create_gateway` in an app of your own",
             code=USAGE,
         )
+
+
+def _for_developers(**options: Any) -> dict[str, Any]:
+    """What is right where assistants are written, unless an option or a variable says otherwise."""
+    defaults = {"log_runs": True}
+    unset = {
+        name: value for name, value in defaults.items() if f"COORDINATOR_{name.upper()}" not in os.environ
+    }
+    return {**unset, **_given(**options)}
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -10,10 +10,11 @@ from coordinator.cli.documents import worker_document
 from coordinator.cli.failures import DONE, CommandFailed, warn
 from coordinator.cli.text import span
 from coordinator.settings import Settings
+from coordinator.workers.identity import slot_of
 from stores.rows import WorkerRow
 from stores.states import WorkerState
 
-COLUMNS = ("EPOCH", "STATE", "HOLDS", "LEASE", "UP", "HOST", "PID", "VERSION", "WORKER")
+COLUMNS = ("EPOCH", "SLOT", "STATE", "HOLDS", "LEASE", "UP", "HOST", "PID", "VERSION", "WORKER")
 
 
 async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> int:
@@ -61,6 +62,7 @@ def worker_line(row: WorkerRow, *, gone: bool) -> list[object]:
     state = "gone" if gone else "expired" if row.expired and not dead else row.state.value
     return [
         row.epoch,
+        slot_of(row.worker_id),
         screen.state(state),
         row.holding,
         lease,

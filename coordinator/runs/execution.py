@@ -187,18 +187,24 @@ class Execution:
 def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcome | None:
     """How the task ended, for the store; None = decided by somebody else. Raises nothing: a run whose
     outcome cannot be read ends as an error that says so."""
+    record = entry.record
     if task.cancelled():
         return None if entry.abort is not None else StoredOutcome(RunStatus.interrupted)
     error = task.exception()
     if isinstance(error, (StaleFence, LeaseLost)) or (error is not None and entry.abort is not None):
         return None if entry.abort is not None else StoredOutcome(RunStatus.error, text_of(error))
     if error is not None:
-        logger.warning("Run %r failed", entry.record.run_id, exc_info=error)
+        logger.warning("run %r failed", record.run_id, exc_info=error, extra=_about(record))
         return StoredOutcome(RunStatus.error, text_of(error))
     if (reported := task.result()) is None:
         return None
     try:
         return success_of(reported)
     except Exception as failure:
-        logger.exception("The outcome of run %r cannot be read", entry.record.run_id)
+        logger.exception("the outcome of run %r cannot be read", record.run_id, extra=_about(record))
         return unreadable(failure)
+
+
+def _about(record: RunRecord) -> dict[str, str]:
+    """For structured log lines."""
+    return {"run_id": record.run_id, "thread_id": record.thread_id}

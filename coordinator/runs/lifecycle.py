@@ -98,7 +98,7 @@ class Lifecycle:
         record = entry.record
         record.status, record.updated_at = RunStatus.running, self._stamps.now()
         self._timeouts.runs(entry)
-        self._telemetry.emit(RunStarted(record.run_id, record.thread_id, own.fence))
+        self._telemetry.emit(RunStarted(record.run_id, record.thread_id, own.fence, record.assistant_id))
         return started
 
     def _refused(self, entry: Entry) -> None:

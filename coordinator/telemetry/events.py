@@ -33,6 +33,7 @@ class RunRefused(Event):
 @dataclass(frozen=True, slots=True)
 class RunStarted(RunEvent):
     fence: int
+    assistant_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +112,13 @@ class WorkerFenced(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeerBuried(Event):
+    """A dead worker was fenced for good. `worker`: its name for people; `ended`: how many of its runs the
+    sweep after that has ended."""
+
     epoch: int
     by: int
+    worker: str = ""
+    ended: int = 0
 
 
 @dataclass(frozen=True, slots=True)

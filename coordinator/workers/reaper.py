@@ -20,6 +20,7 @@ from coordinator.runs.outcomes import text_of
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
+from coordinator.workers.identity import name_of
 from stores.base import OwnershipStore, WorkerStore
 from stores.errors import RowLocked
 from stores.rows import ANY_WORKER, Orphan, Outcome, Ownership, WorkerRow
@@ -101,10 +102,16 @@ class Reaper:
             me = self._worker.epoch
             peers = await self._store.workers(counted=False)
             self._watched = {p.epoch: self._watched[p.epoch] for p in peers if p.epoch in self._watched}
-            for peer in peers:
-                if peer.epoch != me:
-                    await self._look_at_one(peer, me)
-            orphans = await self._store.sweep(by=me, error=error, before=before)
+            buried, orphans = list[WorkerRow](), list[Orphan]()
+            try:
+                for peer in peers:
+                    if peer.epoch != me and await self._look_at_one(peer, me):
+                        buried.append(peer)
+                orphans = await self._store.sweep(by=me, error=error, before=before)
+            finally:
+                for peer in buried:
+                    ended = sum(orphan.dead_epoch == peer.epoch for orphan in orphans)
+                    self._telemetry.emit(PeerBuried(peer.epoch, me, name_of(peer), ended))
             self._swept.set()
             self.swept_at = self._clock()
             self.hint_at_children_of(orphans)
@@ -125,24 +132,27 @@ class Reaper:
             under_way.add_done_callback(lambda _: self._recovering.pop(this, None))
         return under_way
 
-    async def _look_at_one(self, peer: WorkerRow, me: int) -> None:
+    async def _look_at_one(self, peer: WorkerRow, me: int) -> bool:
         """A peer whose row is locked comes up again next time; the others are looked at all the same."""
         try:
-            await self._look_at(peer, me)
+            return await self._look_at(peer, me)
         except RowLocked as locked:
-            logger.warning("worker epoch %d cannot be buried now: %s", peer.epoch, locked)
+            logger.warning("%s is dead and cannot be buried now: %s", name_of(peer), locked)
+            return False
 
-    async def _look_at(self, peer: WorkerRow, me: int) -> None:
+    async def _look_at(self, peer: WorkerRow, me: int) -> bool:
+        """True = it is buried, by this call."""
         proven = self._store.proven_dead(peer)
         # Looked at each time: the watch begins with the last heartbeat, not with the end of the lease.
         silent, ttl = self._silent_for(peer), peer.ttl_ms / 1000
         # Where the store's clock was set back, or that of a new primary is behind, a lease seems to last.
         outwaited = silent >= 2 * ttl
         if not proven and not outwaited and not (peer.expired and silent >= ttl):
-            return
-        if await self._store.bury(peer, by=me, proven=proven or outwaited):
+            return False
+        buried = await self._store.bury(peer, by=me, proven=proven or outwaited)
+        if buried:
             self._watched.pop(peer.epoch, None)
-            self._telemetry.emit(PeerBuried(peer.epoch, me))
+        return buried
 
     def _silent_for(self, peer: WorkerRow) -> float:
         """Seconds for which its heartbeat has stood still, as far as this process has watched."""

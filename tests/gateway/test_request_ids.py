@@ -14,6 +14,7 @@ from coordinator import RunManager
 from coordinator.gateway import create_gateway
 from coordinator.gateway.caller import Role
 from coordinator.gateway.request_id import InLogs, request_id
+from coordinator.gateway.server import logs
 from coordinator.gateway.server.logs import JsonLines, TextLines
 from tests.support.asgi import key_for, serving
 
@@ -110,7 +111,7 @@ async def test_the_servers_log_has_one_line_for_a_request_with_its_id(
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.addFilter(InLogs())
-    handler.setFormatter(form("worker 1"))
+    handler.setFormatter(form(logs.Who("worker 1")))
     access = logging.getLogger("coordinator.gateway.access")
     access.addHandler(handler)
     access.setLevel(logging.INFO)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from typing import Any
 
@@ -9,8 +10,10 @@ import pytest
 import structlog
 
 from coordinator import RunContext, RunManager
-from coordinator.telemetry import Event, Telemetry
+from coordinator.telemetry import Event, Telemetry, events
 from coordinator.telemetry.events import (
+    ConnectivityChanged,
+    PeerBuried,
     RunAdmitted,
     RunEmitted,
     RunForced,
@@ -19,7 +22,8 @@ from coordinator.telemetry.events import (
     WorkerFenced,
     WorkerRegistered,
 )
-from coordinator.telemetry.log import LoggingHook, StructlogHook
+from coordinator.telemetry.log import LoggingHook, OfRun, StructlogHook
+from coordinator.telemetry.sentences import sentence_of
 
 
 async def test_a_run_tells_its_life() -> None:
@@ -67,8 +71,10 @@ def test_an_id_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None
         (WorkerFenced(1, "late"), logging.ERROR),
         (RunForced("r", "t", 10.0, "stack"), logging.ERROR),
         (RunSettled("r", "t", "success", None), logging.DEBUG),
+        (ConnectivityChanged("down"), logging.WARNING),
+        (ConnectivityChanged("connected"), logging.INFO),
     ],
-    ids=lambda value: type(value).__name__,
+    ids=repr,
 )
 def test_what_needs_a_person_is_louder(event: Event, level: int, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="coordinator"):
@@ -89,3 +95,55 @@ def test_structlog_gets_the_fields_as_keys() -> None:
         StructlogHook()(RunSettled("r", "t", "error", "boom"))
     expected: dict[str, Any] = {"run_id": "r", "thread_id": "t", "status": "error", "error": "boom"}
     assert logged == [{"event": "RunSettled", "log_level": "debug", **expected}]
+
+
+KINDS = [kind for kind in vars(events).values() if isinstance(kind, type) and issubclass(kind, Event)]
+LOGGED = [kind for kind in KINDS if kind not in (Event, events.RunEvent, RunEmitted)]
+
+
+def any_of(kind: type[Event]) -> Event:
+    return kind(
+        **{field.name: 7 if "str" not in str(field.type) else "x" for field in dataclasses.fields(kind)}
+    )
+
+
+@pytest.mark.parametrize("kind", LOGGED)
+def test_every_event_is_a_sentence_and_no_class_name(kind: type[Event]) -> None:
+    sentence = sentence_of(any_of(kind))
+    assert kind.__name__ not in sentence
+    assert " " in sentence
+
+
+def test_death_of_a_worker_is_told_with_its_name_and_what_became_of_its_runs() -> None:
+    sentence = sentence_of(PeerBuried(1, 2, "worker 2 of vm (epoch 1, pid 16144)", 1))
+    assert sentence == "worker 2 of vm (epoch 1, pid 16144) is dead: 1 run of it was ended"
+
+
+def test_log_record_of_an_event_has_its_fields(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG, logger="coordinator"):
+        LoggingHook()(RunSettled("r", "t", "error", "boom"))
+    [record] = caplog.records
+    assert (
+        vars(record).items()
+        >= {"event": "RunSettled", "run_id": "r", "thread_id": "t", "error": "boom"}.items()
+    )
+
+
+async def test_runs_are_logged_on_request_with_how_long_they_took(caplog: pytest.LogCaptureFixture) -> None:
+    manager = RunManager(hooks=[LoggingHook(runs=True)])
+
+    async def agent(ctx: RunContext) -> None:
+        logging.getLogger("mine").warning("at work")
+
+    caplog.handler.addFilter(of_run := OfRun())
+    with caplog.at_level(logging.INFO, logger="coordinator"):
+        run = await manager.create_or_reject("t", "agent")
+        manager.launch(run, agent)
+        await manager.wait(run.run_id)
+    await manager.aclose()
+    caplog.handler.removeFilter(of_run)
+    start, mine, end = caplog.records
+    assert start.getMessage() == f"run {run.run_id!r} on thread 't' of assistant 'agent' started"
+    assert vars(mine)["run_id"] == run.run_id
+    assert end.getMessage().startswith(f"run {run.run_id!r} on thread 't' ended: success, after ")
+    assert vars(end)["seconds"] >= 0

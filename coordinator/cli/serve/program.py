@@ -23,7 +23,7 @@ logger = logging.getLogger("coordinator.serve")
 
 async def serve(asked: Asked) -> None:
     """Until a signal ends it. Raises CannotServe."""
-    logs.configure(asked.log_format, "supervisor")
+    logs.configure(asked.log_format, logs.Who("supervisor"))
     async with AsyncExitStack() as stack:
         await _run(asked, stack)
 

@@ -9,6 +9,7 @@ from coordinator.gateway.lazy import LazyModel
 from coordinator.runs.queries import Explanation
 from coordinator.schemas import Receipt
 from coordinator.workers.health import Health
+from coordinator.workers.identity import slot_of
 from stores.rows import Transition, WorkerRow
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -21,6 +22,8 @@ def _moment(micros: int | None) -> datetime | None:
 class WorkerOut(LazyModel):
     epoch: int
     worker_id: str
+    slot: int | None
+    """Its number in its server, as its log has it; None = it is not one of several."""
     host: str
     pid: int
     version: str
@@ -36,6 +39,7 @@ class WorkerOut(LazyModel):
         return cls(
             epoch=row.epoch,
             worker_id=row.worker_id,
+            slot=slot_of(row.worker_id),
             host=row.host,
             pid=row.pid,
             version=row.version,

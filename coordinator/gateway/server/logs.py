@@ -1,7 +1,8 @@
 """One line a record on stderr, for people or as JSON. Own few lines: the standard library formats the rest.
 
-    text    2026-01-31 12:00:00.123 INFO    worker 2: coordinator.serve: message
-    json    {"time", "level", "logger", "message", "worker", "pid", "request_id"?, "exception"?}
+    text    2026-01-31 12:00:00.123+01:00 INFO    worker 2 (epoch 3): coordinator.serve: message
+    json    {"time", "level", "logger", "message", "worker", "epoch"?, "pid", "request_id"?, "run_id"?,
+             "exception"?, and for an event of the coordinator "event" and its fields}
 
 A line that does not begin with a blank is one record, whatever a client has put into it: control characters
 are escaped, values with blanks are quoted, and the lines of a traceback, in text, are indented.
@@ -13,6 +14,7 @@ import json
 import logging
 import os
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -24,11 +26,24 @@ LogFormat = Literal["text", "json"]
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
-def configure(log_format: LogFormat, who: str) -> None:
-    """All logs of this process, warnings of the interpreter too. `who`: "supervisor" or "worker 2"."""
+class Who:
+    """What the lines of this process begin with: "supervisor", or "worker 2" and, once it is registered, its
+    `epoch`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.epoch: int | None = None
+
+    def __str__(self) -> str:
+        return self.name if self.epoch is None else f"{self.name} (epoch {self.epoch})"
+
+
+def configure(log_format: LogFormat, who: Who, filters: Iterable[logging.Filter] = ()) -> None:
+    """All logs of this process, warnings of the interpreter too."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLines(who) if log_format == "json" else TextLines(who))
-    handler.addFilter(InLogs())
+    for each in (InLogs(), *filters):
+        handler.addFilter(each)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
@@ -40,15 +55,15 @@ def configure(log_format: LogFormat, who: str) -> None:
 
 
 class TextLines(logging.Formatter):
-    def __init__(self, who: str) -> None:
+    def __init__(self, who: Who) -> None:
         super().__init__()
         self._who = who
 
     def format(self, record: logging.LogRecord) -> str:
-        time = datetime.fromtimestamp(record.created).astimezone()
-        stamp = f"{time:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d}"
-        about = "".join(f" {name}={_value(value)}" for name, value in _extra(record).items())
-        line = _one_line(f"{record.name}: {record.getMessage()}{about}")
+        stamp = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
+        message = record.getMessage()
+        about = "".join(f" {name}={_value(value)}" for name, value in _untold(record, message))
+        line = _one_line(f"{record.name}: {message}{about}")
         trace = _trace(self, record)
         return f"{stamp} {record.levelname:<7} {self._who}: {line}" + (
             f"\n{_indented(trace)}" if trace else ""
@@ -56,7 +71,7 @@ class TextLines(logging.Formatter):
 
 
 class JsonLines(logging.Formatter):
-    def __init__(self, who: str) -> None:
+    def __init__(self, who: Who) -> None:
         super().__init__()
         self._who = who
 
@@ -67,7 +82,8 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "worker": self._who,
+            "worker": self._who.name,
+            **({} if self._who.epoch is None else {"epoch": self._who.epoch}),
             "pid": os.getpid(),
             **_extra(record),
         }
@@ -78,6 +94,15 @@ class JsonLines(logging.Formatter):
 
 def _extra(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
+
+
+def _untold(record: logging.LogRecord, message: str) -> list[tuple[str, Any]]:
+    """What a line for people has to say besides its message: an event is a sentence with its fields in it."""
+    found = _extra(record)
+    if "event" in found:
+        return [("request_id", found["request_id"])] if "request_id" in found else []
+    ids = ("run_id", "thread_id")
+    return [(name, value) for name, value in found.items() if name not in ids or repr(value) not in message]
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:

@@ -167,12 +167,12 @@ class Supervisor:
         while True:
             await self._restart.wait()
             self._restart.clear()
-            logger.info("rolling restart of %d workers", len(self._slots))
+            logger.info("rolling restart of %s", _workers(len(self._slots)))
             try:
                 for slot in self._slots:
                     await self._replace(slot)
             except CannotServe as error:
-                logger.error("restart stopped, who served before goes on: %s", error)  # noqa: TRY400 - its line says it all
+                logger.error("restart stopped, the workers with the code before it go on: %s", error)  # noqa: TRY400 - its line says it all
             else:
                 logger.info("rolling restart done")
 
@@ -197,7 +197,7 @@ class Supervisor:
         if not self._processes:
             return
         grace = max(worker.grace for worker in self._processes)
-        logger.info("leaving: %d workers have %g s for their runs", len(self._processes), grace)
+        logger.info("leaving: the runs of %s may go on for %g s", _workers(len(self._processes)), grace)
         for worker in self._processes:
             worker.tell(signal.SIGTERM)
         with suppress(TimeoutError):
@@ -208,6 +208,10 @@ class Supervisor:
                 logger.error("%s is not gone in time and is killed", worker.name)
                 worker.kill()
                 await worker.ended
+
+
+def _workers(count: int) -> str:
+    return "1 worker" if count == 1 else f"{count} workers"
 
 
 async def _together(*work: Coroutine[Any, Any, object]) -> None:

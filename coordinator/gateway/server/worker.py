@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from coordinator.gateway.server.naming import Named
     from coordinator.gateway.settings import GatewaySettings
     from coordinator.settings import Settings
+    from coordinator.telemetry import Event, Hook
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -41,14 +42,26 @@ def main(descriptor: int) -> int:
     orders, port = told
     channel.watch(lambda: leave_at_once(GONE))
     share_in(orders.counts)
-    logs.configure(orders.log_format, f"worker {orders.slot + 1}")
+    who = _name_this_process(orders)
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(work(orders, port, channel))
+            runner.run(work(orders, port, channel, who))
     except CannotServe as error:
         channel.failed(error)
         return error.code
     return 0
+
+
+def _name_this_process(orders: Orders) -> logs.Who:
+    """In its log and in the store, alike."""
+    from coordinator.telemetry.log import OfRun
+    from coordinator.workers.identity import take_slot
+
+    number = orders.slot + 1
+    who = logs.Who(f"worker {number}")
+    logs.configure(orders.log_format, who, (OfRun(),))
+    take_slot(number)
+    return who
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -59,17 +72,19 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-async def work(orders: Orders, port: socket.socket, channel: WorkerEnd) -> None:
+async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, who: logs.Who) -> None:
     """Until a signal has drained it. Raises CannotServe where it does not get so far as to listen."""
     from coordinator.errors import InvalidArgument, StoreError
     from coordinator.gateway.server.naming import assistants_at
     from coordinator.gateway.settings import GatewaySettings
     from coordinator.settings import Settings
+    from coordinator.telemetry.log import LoggingHook
 
     settings, gateway = _settings(Settings, orders.settings), _settings(GatewaySettings, orders.gateway)
     agents = assistants_at(orders.assistants) if orders.assistants else {}
+    hooks = (_naming(who), LoggingHook(runs=gateway.log_runs))
     try:
-        await _serve(orders, port, channel, settings=settings, gateway=gateway, agents=agents)
+        await _serve(orders, port, channel, settings=settings, gateway=gateway, agents=agents, hooks=hooks)
     except InvalidArgument as error:
         raise CannotServe(str(error)) from error
     except StoreError as error:
@@ -90,6 +105,16 @@ def _settings(kind: type[S], given: dict[str, Any]) -> S:
         ) from None
 
 
+def _naming(who: logs.Who) -> Hook:
+    from coordinator.telemetry.events import WorkerRegistered
+
+    def name(event: Event) -> None:
+        if isinstance(event, WorkerRegistered):
+            who.epoch = event.epoch
+
+    return name
+
+
 async def _serve(
     orders: Orders,
     port: socket.socket,
@@ -98,6 +123,7 @@ async def _serve(
     settings: Settings,
     gateway: GatewaySettings,
     agents: Named,
+    hooks: tuple[Hook, ...],
 ) -> None:
     from coordinator.assistants import demo
     from coordinator.bootstrap import open_coordinator
@@ -109,7 +135,7 @@ async def _serve(
 
     access = check_exposure(gateway)
     offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
-    async with open_coordinator(settings=settings, assistants=offered) as manager:
+    async with open_coordinator(settings=settings, assistants=offered, hooks=hooks) as manager:
         manager.install_executor()
         app = create_gateway(manager, settings=gateway)
         http = Http(app)

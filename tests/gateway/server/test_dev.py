@@ -128,7 +128,9 @@ async def test_an_edit_is_served_and_a_mistake_is_not(tmp_path: Path) -> None:
         assert (await run_of(tmp_path, run)).status is RunStatus.interrupted
 
         (tmp_path / "mine.py").write_text("assistants = {")
-        await server.says("restart stopped, who served before goes on: .*SyntaxError.*mine.py, line 1")
+        await server.says(
+            "restart stopped, the workers with the code before it go on: .*SyntaxError.*mine.py, line 1"
+        )
         assert await version() == 2
 
         await edited(server, tmp_path, 3, says="restart done", times=2)

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from coordinator.gateway.server.logs import JsonLines, TextLines
+from coordinator.gateway.server.logs import JsonLines, TextLines, Who
 
 EVIL = "\x1b[31mRED\x1b]0;title\x07\x1b[2J\r\nFAKE user=admin\x9b31m\u202eabc\u2028def\x85ghi\x0bjkl"
 
@@ -30,7 +30,7 @@ def raised(text: str) -> BaseException:
 
 @pytest.mark.parametrize("form", [TextLines, JsonLines])
 def test_traceback_cannot_forge_a_line_or_drive_a_terminal(form: type[TextLines] | type[JsonLines]) -> None:
-    text = form("worker 1").format(record(f"of {EVIL}", raised(EVIL)))
+    text = form(Who("worker 1")).format(record(f"of {EVIL}", raised(EVIL)))
     assert all(line.isprintable() for line in text.split("\n"))
     assert "ValueError" in text
     first, *trace = text.split("\n")
@@ -41,7 +41,7 @@ def test_traceback_cannot_forge_a_line_or_drive_a_terminal(form: type[TextLines]
 def test_stack_of_a_record_is_indented() -> None:
     made = record()
     made.stack_info = "Stack (most recent call last):\n  File x"
-    assert TextLines("worker 1").format(made).split("\n")[1:] == [
+    assert TextLines(Who("worker 1")).format(made).split("\n")[1:] == [
         "    Stack (most recent call last):",
         "      File x",
     ]
@@ -61,11 +61,11 @@ def test_stack_of_a_record_is_indented() -> None:
     ],
 )
 def test_value_that_could_be_read_as_several_is_quoted(value: object, shown: str) -> None:
-    line = TextLines("worker 1").format(record(path=value, user="ann"))
+    line = TextLines(Who("worker 1")).format(record(path=value, user="ann"))
     assert line.endswith(f"request path={shown} user=ann")
 
 
 def test_the_interpreters_own_format_is_kept_in_json() -> None:
-    text = JsonLines("worker 1").format(record(failure=raised("a\nb")))
+    text = JsonLines(Who("worker 1")).format(record(failure=raised("a\nb")))
     assert sys.exc_info() == (None, None, None)
     assert "\\na\\nb" in text or "a\\nb" in text

@@ -129,7 +129,7 @@ async def test_a_restart_onto_broken_code_leaves_who_serves(tmp_path: Path) -> N
         before = one.workers[1]
         (tmp_path / "mine.py").write_text("1 +")
         one.send(signal.SIGHUP)
-        await one.says("restart stopped, who served before goes on: .*mine")
+        await one.says("restart stopped, the workers with the code before it go on: .*mine")
         assert one.workers[1] == before
         assert await answers(one)
         assert "Traceback" not in one.said

@@ -1,0 +1,118 @@
+"""What a server logs: sentences with one name for each worker, or JSON with every field apart."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.support.served import Served, served
+
+pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
+
+AGENTS = """
+import asyncio
+
+async def fails(ctx):
+    raise ValueError("the model said boom")
+
+async def unstorable(ctx):
+    await ctx.save({"model": object()})
+
+async def sleeps(ctx):
+    await asyncio.sleep(3600)
+
+assistants = {"fails": fails, "unstorable": unstorable, "sleeps": sleeps}
+"""
+ARGUMENTS = ("--assistants", "mine:assistants", "--grace", "0")
+
+
+@pytest.fixture(autouse=True)
+def agents(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(AGENTS)
+
+
+def documents(server: Served) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in server.lines if line.startswith("{")]
+
+
+async def begin(server: Served, assistant: str) -> str:
+    async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+        answer = await client.post("/runs", json={"assistant_id": assistant})
+    assert answer.status_code == 200, answer.text
+    return str(answer.json()["run_id"])
+
+
+async def test_a_dead_worker_has_one_name_in_log_store_and_list(tmp_path: Path) -> None:
+    arguments = (*ARGUMENTS, "--workers", "2", "--store", "sqlite:///runs.db")
+    async with served("serve", *arguments, folder=tmp_path, COORDINATOR_SWEEP="0.3") as server:
+        url = await server.up()
+        async with httpx.AsyncClient(base_url=url) as client:
+            workers = (await client.get("/coordinator/workers")).json()
+        assert {row["slot"]: row["pid"] for row in workers} == server.workers
+        os.kill(pid := server.workers[2], signal.SIGKILL)
+        epoch = server.epochs[2]
+        found = await server.says(
+            rf"worker 2 of \S+ \(epoch {epoch}, pid {pid}\) is dead: 0 runs of it were ended$"
+        )
+        assert re.match(
+            r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d WARNING worker \d \(epoch \d+\): ",
+            found.string,
+        )
+        assert "PeerBuried" not in server.said
+
+
+async def test_good_news_is_no_warning(tmp_path: Path) -> None:
+    async with served("serve", *ARGUMENTS, folder=tmp_path) as server:
+        await server.up()
+        await server.says("INFO .* hints from other workers arrive")
+        assert "WARNING" not in server.said
+
+
+async def test_json_lines_have_the_fields_of_events_and_the_run_of_a_failure(tmp_path: Path) -> None:
+    arguments = (*ARGUMENTS, "--workers", "2", "--store", "sqlite:///runs.db", "--log-format", "json")
+    async with served("serve", *arguments, folder=tmp_path, COORDINATOR_SWEEP="0.3") as server:
+        server.url = (await server.says(r'"url": "(http://[^"]+)"')).group(1)
+        failed = await begin(server, "fails")
+        await server.says(rf'run .{failed}. failed.*"run_id": "{failed}"')
+        run = await begin(server, "sleeps")
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            timeline = (await client.get(f"/coordinator/runs/{run}/explain")).json()["timeline"]
+        owner = timeline[0]["epoch"]
+        slot = next(slot for slot, epoch in server.epochs.items() if epoch == owner)
+        os.kill(server.workers[slot], signal.SIGKILL)
+        await server.says('"event": "RunRecovered"')
+        told = {one.get("event"): one for one in documents(server)}
+        assert told["PeerBuried"]["epoch"] == owner
+        assert told["PeerBuried"]["ended"] == 1
+        assert told["RunRecovered"]["run_id"] == run
+        (failure,) = [one for one in documents(server) if one.get("run_id") == failed]
+        assert "the model said boom" in failure["exception"]
+        assert failure["worker"] in ("worker 1", "worker 2")
+
+
+async def test_dev_says_when_runs_start_and_end_and_why_they_fail(tmp_path: Path) -> None:
+    async with served("dev", *ARGUMENTS, folder=tmp_path) as server:
+        await server.up()
+        run = await begin(server, "unstorable")
+        await server.says(rf"run '{run}' on thread .* of assistant 'unstorable' started")
+        await server.says(rf"run '{run}' on thread .* ended: error, .*not JSON serializable.*, after \S+ s")
+        await server.says("in unstorable")
+
+
+async def test_serve_says_so_by_setting_alone(tmp_path: Path) -> None:
+    async with served("serve", *ARGUMENTS, folder=tmp_path, COORDINATOR_LOG_RUNS="true") as server:
+        await server.up()
+        run = await begin(server, "fails")
+        await server.says(rf"run '{run}' on thread .* ended: error")
+    async with served("serve", *ARGUMENTS, folder=tmp_path) as server:
+        await server.up()
+        run = await begin(server, "fails")
+        await server.says(rf"run '{run}' failed")
+        assert "started" not in server.said
