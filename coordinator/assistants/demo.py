@@ -14,7 +14,7 @@ from coordinator.context import RunContext
 class DemoInput(BaseModel):
     """`sleep` is seconds for each step; what else is sent is of no account."""
 
-    model_config = ConfigDict(extra="ignore")
+    model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"steps": 3}]})
 
     sleep: Annotated[float, Field(ge=0, le=86_400, allow_inf_nan=False)] = 0
     steps: Annotated[int, Field(ge=0, le=100_000)] = 1

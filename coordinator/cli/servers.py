@@ -83,6 +83,28 @@ Keys = Annotated[
     _variable("API_KEYS", "--api-keys", metavar="FILE", help="File with the hashes of the API keys"),
 ]
 
+CorsOrigins = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--cors-origin",
+        metavar="ORIGIN",
+        help="Web pages of this origin may call, e.g. https://app.example.com; repeat it for several."
+        " Variable: COORDINATOR_CORS_ORIGINS, comma-separated",
+    ),
+]
+DevGrace = Annotated[
+    float | None,
+    _variable(
+        "GRACE",
+        "--grace",
+        metavar="S",
+        min=0,
+        help="How long runs may go on when the server is restarted or ended. Default: 0",
+    ),
+]
+LOCAL_PAGES = ("http://localhost:*", "http://127.0.0.1:*")
+"""Front ends that are developed beside a `coordinator dev`."""
+
 
 def serve(
     *,
@@ -98,6 +120,7 @@ def serve(
     log_format: Logs = LogFormat.text,
     demo_assistant: Demo = True,
     api_keys: Keys = None,
+    cors_origin: CorsOrigins = None,
 ) -> int:
     """Serve the Runs API: so many worker processes on one port, each of them a coordinator.
 
@@ -116,9 +139,7 @@ def serve(
             assistants=assistants,
             log_format="json" if log_format is LogFormat.json else "text",
             settings=_given(grace=grace, lease_ttl=lease_ttl, namespace=namespace),
-            gateway=_given(
-                demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)
-            ),
+            gateway=_gateway(demo_assistant, api_keys, cors_origin),
         )
     )
 
@@ -130,11 +151,12 @@ def dev(
     store: Store = None,
     redis: Redis = None,
     assistants: Assistants = None,
-    grace: Grace = None,
+    grace: DevGrace = None,
     namespace: Namespace = None,
     log_format: Logs = LogFormat.text,
     demo_assistant: Demo = True,
     api_keys: Keys = None,
+    cors_origin: CorsOrigins = None,
     reload: Annotated[
         bool, typer.Option("--reload/--no-reload", help="Start anew when a Python file changes")
     ] = True,
@@ -166,9 +188,7 @@ def dev(
             assistants=assistants,
             log_format="json" if log_format is LogFormat.json else "text",
             settings=_given(grace=grace or 0.0, namespace=namespace),
-            gateway=_for_developers(
-                demo_assistant=demo_assistant, api_keys=None if api_keys is None else str(api_keys)
-            ),
+            gateway=_for_developers(_gateway(demo_assistant, api_keys, cors_origin)),
             develops=True,
             watched=[str(folder.resolve()) for folder in reload_dir or [Path.cwd()]]
             if reload and assistants
@@ -195,13 +215,21 @@ def _check_installed() -> None:
         )
 
 
-def _for_developers(**options: Any) -> dict[str, Any]:
+def _gateway(demo_assistant: bool, api_keys: Path | None, cors_origin: list[str] | None) -> dict[str, Any]:
+    return _given(
+        demo_assistant=demo_assistant,
+        api_keys=None if api_keys is None else str(api_keys),
+        cors_origins=",".join(cors_origin) if cors_origin else None,
+    )
+
+
+def _for_developers(options: dict[str, Any]) -> dict[str, Any]:
     """What is right where assistants are written, unless an option or a variable says otherwise."""
-    defaults = {"log_runs": True}
+    defaults = {"log_runs": True, "cors_origins": ",".join(LOCAL_PAGES)}
     unset = {
         name: value for name, value in defaults.items() if f"COORDINATOR_{name.upper()}" not in os.environ
     }
-    return {**unset, **_given(**options)}
+    return {**unset, **options}
 
 
 def _given(**options: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from coordinator.gateway import GatewaySettings, create_gateway
 from coordinator.gateway.authority import Authority, parse_authority, parse_origin
 from coordinator.gateway.caller import Role
 from coordinator.gateway.middleware.hosts import Names
-from coordinator.gateway.middleware.origins import Pages
+from coordinator.gateway.middleware.origins import Pages, Refused
 from tests.support.asgi import key_for, serving
 
 URL = "/coordinator/workers"
@@ -213,6 +213,31 @@ def test_the_same_origin(origin: str, host: str, same: bool) -> None:
 )
 def test_pages_that_are_allowed(allowed: tuple[str, ...], origin: str, included: bool) -> None:
     assert Pages(allowed).include(origin) is included
+
+
+async def test_each_refused_origin_is_one_log_line_with_the_setting_that_lets_it_in(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with serving() as (_, client):
+        for origin in ("http://localhost:5173", "http://localhost:5173", "http://evil.example\x1b[2J"):
+            answer = await client.get("/ok", headers={"origin": origin})
+            assert answer.status_code == 403
+    lines = [record.getMessage() for record in caplog.records if "refused a call" in record.getMessage()]
+    assert len(lines) == 2
+    assert (
+        "--cors-origin http://localhost:5173, or COORDINATOR_CORS_ORIGINS=http://localhost:5173" in lines[0]
+    )
+    assert lines[1].isprintable()
+    assert "evil" not in lines[1].partition("To let")[2]
+
+
+async def test_lines_about_refused_origins_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+    async with serving() as (_, client):
+        for number in range(Refused.LINES + 20):
+            await client.get("/ok", headers={"origin": f"http://{number}.example/{'x' * 1000}"})
+    lines = [record.getMessage() for record in caplog.records if "origin" in record.getMessage()]
+    assert len(lines) == Refused.LINES + 1
+    assert max(map(len, lines)) < 1000
 
 
 @pytest.mark.parametrize("entry", ["app.example.com", "null", "https://a.example/x", "ftp://a.example", ""])

@@ -11,8 +11,6 @@ from coordinator.cli.text import safe
 from coordinator.gateway.server.channel import Ready
 from coordinator.gateway.server.listening import Listening
 
-DEMO = "agent"
-
 
 @dataclass(frozen=True, slots=True)
 class Banner:
@@ -46,16 +44,16 @@ class Banner:
             ("access", up.access),
             ("docs", f"{self.listening.url}/docs"),
         ]
+        if up.pages:
+            facts.append(("pages", f"{safe(', '.join(up.pages))} may call (--cors-origin URL: others)"))
         if self.reload is not None:
             facts.append(("reload", "when a Python file changes" if self.reload else "off"))
         return facts
 
 
 def _example(url: str, up: Ready) -> list[str]:
-    name = DEMO if DEMO in up.assistants else next(iter(up.assistants), DEMO)
-    body = {"assistant_id": name, "input": {"steps": 3} if name == DEMO else {}}
     key = " -H 'x-api-key: YOUR KEY'" if up.keys else ""
     return [
         f"curl -s {url}/runs/wait{key} -H 'content-type: application/json' \\",
-        f"  -d {shlex.quote(json.dumps(body))}",
+        f"  -d {shlex.quote(json.dumps(up.example))}",
     ]

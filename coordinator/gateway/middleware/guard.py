@@ -44,7 +44,6 @@ def guard(
         app.add_middleware(Rate, buckets=Buckets(settings.rate_limit))
     app.add_middleware(Authentication, authenticate=authenticate or trusting, public=public)
     pages = Pages(settings.cors_origins)
-    app.add_middleware(Origins, pages=pages, public=public)
     if pages:
         # It answers preflights, which carry no key. No cookies: a page shows its key itself.
         app.add_middleware(
@@ -55,6 +54,7 @@ def guard(
             allow_headers=("*",),
             expose_headers=EXPOSED,
         )
+    app.add_middleware(Origins, pages=pages, public=public)
     listening = parse_authority(settings.host)
     names = Names(
         (*settings.allowed_hosts, *((listening.host,) if listening is not None else ())),

@@ -6,6 +6,7 @@ crosses sites. Programs send neither.
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterable, Sequence
 
@@ -16,6 +17,8 @@ from coordinator.gateway.authority import parse_authority, parse_origin
 from coordinator.gateway.errors import answer
 from coordinator.gateway.middleware.public import leads_to
 from coordinator.gateway.middleware.refusal import refuse, values
+
+logger = logging.getLogger("coordinator.serve")
 
 _ACROSS = frozenset({"cross-site", "same-site"})  # another port of one machine is the same "site"
 _ENTRY = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#@\s:]+|\[[0-9a-f:.]+\])(?::(?P<port>\d+|\*))?/?")
@@ -58,9 +61,38 @@ class Pages:
         )
 
 
+class Refused:
+    """One line in the log for each origin that is refused: a browser shows the developer of a page nothing of
+    the answer. Bounded, for a page can have any name."""
+
+    LINES = 100
+    LONGEST = 200  # characters of an origin
+
+    def __init__(self) -> None:
+        self._named: set[str] = set()
+
+    def name(self, origin: str) -> None:
+        shown = origin[: self.LONGEST]
+        if shown in self._named or len(self._named) >= self.LINES:
+            return
+        self._named.add(shown)
+        named = shown.isprintable() and _ENTRY.fullmatch(shown.lower())
+        entry = shown if named else "https://app.example.com"
+        logger.warning(
+            "refused a call of a web page of origin %r. To let its pages call: --cors-origin %s, or"
+            " COORDINATOR_CORS_ORIGINS=%s",
+            shown,
+            entry,
+            entry,
+        )
+        if len(self._named) == self.LINES:
+            logger.warning("more than %d origins were refused: further ones are not logged", self.LINES)
+
+
 class Origins:
     def __init__(self, app: ASGIApp, pages: Pages, public: Sequence[BaseRoute]) -> None:
         self._app, self._pages, self._public = app, pages, public
+        self._refused = Refused()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -69,6 +101,7 @@ class Origins:
         origins = values(scope, "origin")
         if len(origins) > 1 or (origins and not self._may_call(scope, origins[0])):
             why = "pages of this origin may not call: cors_origins (COORDINATOR_CORS_ORIGINS) say which may"
+            self._refused.name(", ".join(origins))
         elif not origins and self._sent_by_another_page(scope):
             why = "a page of another site may not call"
         else:

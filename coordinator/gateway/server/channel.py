@@ -55,7 +55,11 @@ class Ready:
     keys: bool
     access: str
     """Who may call, in words."""
-    assistants: Sequence[str]
+    assistants: Sequence[str] = ()
+    example: dict[str, Any] = field(default_factory=dict[str, Any])
+    """Body of a request that one of them can run."""
+    pages: Sequence[str] = ()
+    """Origins of web pages that may call."""
 
 
 class WorkerEnd:

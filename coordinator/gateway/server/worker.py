@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from coordinator.telemetry import Event, Hook
 
 logger = logging.getLogger("coordinator.serve")
+
+_OPTIONS = {"cors_origins": "cors-origin"}
+"""Whose name is not that of the setting."""
 
 S = TypeVar("S", bound="BaseSettings")
 
@@ -76,10 +80,13 @@ async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, who: log
     """Until a signal has drained it. Raises CannotServe where it does not get so far as to listen."""
     from coordinator.errors import InvalidArgument, StoreError
     from coordinator.gateway.server.naming import assistants_at
+    from coordinator.gateway.server.variables import warn_of_unknown
     from coordinator.gateway.settings import GatewaySettings
     from coordinator.settings import Settings
     from coordinator.telemetry.log import LoggingHook
 
+    if orders.slot == 0:
+        warn_of_unknown(os.environ)
     settings, gateway = _settings(Settings, orders.settings), _settings(GatewaySettings, orders.gateway)
     agents = assistants_at(orders.assistants) if orders.assistants else {}
     hooks = (_naming(who), LoggingHook(runs=gateway.log_runs))
@@ -99,9 +106,10 @@ def _settings(kind: type[S], given: dict[str, Any]) -> S:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"]) or "settings"
+        option = _OPTIONS.get(name, name.replace("_", "-"))
         raise CannotServe(
             f"{name}: {first['msg']}",
-            f"It comes from --{name.replace('_', '-')}, or from COORDINATOR_{name.upper()}",
+            f"It comes from --{option}, or from COORDINATOR_{name.upper()}",
         ) from None
 
 
@@ -129,6 +137,7 @@ async def _serve(
     from coordinator.bootstrap import open_coordinator
     from coordinator.gateway.app import DEMO, create_gateway
     from coordinator.gateway.exposure import check_exposure
+    from coordinator.gateway.server.examples import example_for
     from coordinator.gateway.server.serving import Http, Retreat
     from coordinator.urls import redact_url
     from coordinator.workers.signals import draining_on_signals
@@ -156,6 +165,8 @@ async def _serve(
                         keys=gateway.api_keys is not None,
                         access=access,
                         assistants=manager.assistants.names,
+                        example=await example_for(manager.assistants, [*agents, *offered]),
+                        pages=gateway.cors_origins,
                     )
                 )
                 quick.started()

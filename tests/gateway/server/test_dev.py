@@ -178,3 +178,98 @@ async def test_it_describes_itself_as_every_gateway_does(tmp_path: Path) -> None
             described = (await client.get("/openapi.json")).json()
         assert described == create_gateway(RunManager()).openapi()
         assert "Warning" not in server.said
+
+
+PREFLIGHT = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+
+
+async def preflight(url: str, origin: str) -> httpx.Response:
+    async with httpx.AsyncClient(base_url=url) as client:
+        return await client.options("/threads", headers={"origin": origin, **PREFLIGHT})
+
+
+async def test_a_front_end_on_this_machine_may_call_and_others_are_named_in_the_log(tmp_path: Path) -> None:
+    async with served("dev", folder=tmp_path) as server:
+        url = await server.up()
+        await server.says(r"pages +http://localhost:\*, http://127\.0\.0\.1:\* may call")
+        for origin in ("http://localhost:5173", "http://127.0.0.1:3000"):
+            answer = await preflight(url, origin)
+            assert answer.status_code == 200
+            assert answer.headers["access-control-allow-origin"] == origin
+        assert (await preflight(url, "https://evil.example")).status_code == 403
+        await server.says("refused .*'https://evil.example'.*--cors-origin https://evil.example")
+
+
+@pytest.mark.parametrize("command", ["dev", "serve"])
+async def test_origins_are_named_by_an_option(command: str, tmp_path: Path) -> None:
+    mine, other = "https://app.example.com", "http://localhost:5173"
+    async with served(command, "--cors-origin", mine, folder=tmp_path) as server:
+        url = await server.up()
+        assert (await preflight(url, mine)).status_code == 200
+        assert (await preflight(url, other)).status_code == 403
+
+
+async def test_a_variable_names_them_as_well(tmp_path: Path) -> None:
+    async with served("dev", folder=tmp_path, COORDINATOR_CORS_ORIGINS="https://app.example.com") as server:
+        assert (await preflight(await server.up(), "http://localhost:5173")).status_code == 403
+
+
+TYPED = """
+import time
+from pydantic import BaseModel
+from coordinator import assistant
+
+class Question(BaseModel):
+    text: str
+    words: int = 3
+
+@assistant(name="agent", input=Question)
+async def mine(ctx):
+    return {"answer": ctx.input.text}
+
+@assistant
+async def blocks(ctx):
+    time.sleep(3)
+
+assistants = [mine, blocks]
+"""
+
+
+async def test_the_example_of_the_banner_fits_an_assistant_of_ones_own(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TYPED)
+    async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
+        await server.up()
+        body = (await server.says(r"-d '(\{.*\})'")).group(1)
+        async with httpx.AsyncClient(base_url=server.url, timeout=30) as client:
+            answer = await client.post(
+                "/runs/wait", content=body, headers={"content-type": "application/json"}
+            )
+        assert answer.json() == {"answer": "hello"}
+
+
+async def test_it_says_which_code_holds_the_event_loop(tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(TYPED)
+    async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
+        async with httpx.AsyncClient(base_url=await server.up(), timeout=30) as client:
+            await client.post("/runs/wait", json={"assistant_id": "blocks"})
+        await server.says(r"The event loop has not turned for .*mine\.py:\d+ in blocks")
+
+
+async def test_a_mistyped_variable_is_named_and_its_value_is_not(tmp_path: Path) -> None:
+    async with served("dev", folder=tmp_path, COORDINATOR_LEASE_TLL="secret") as server:
+        await server.up()
+        await server.says(
+            "COORDINATOR_LEASE_TLL is no setting and has no effect: is it COORDINATOR_LEASE_TTL"
+        )
+        assert "secret" not in server.said
+
+
+async def test_its_own_defaults_are_in_its_help_and_its_words_are_counted(tmp_path: Path) -> None:
+    async with served("dev", "--help", folder=tmp_path, COLUMNS="200") as told:
+        await told.gone()
+        assert "Default: 0" in told.said
+        assert "Default: 30" not in told.said
+    async with served("dev", folder=tmp_path) as server:
+        await server.up()
+        server.send(signal.SIGTERM)
+        await server.says("leaving: the runs of 1 worker may go on for 0 s")
