@@ -1,13 +1,15 @@
-"""The HTTP gateway: the Runs API on a RunManager. `create_gateway` makes an ASGI app to serve or to mount."""
+"""The HTTP gateway: the Runs API on a RunManager. `create_gateway` makes an ASGI app to serve or to mount,
+`serve` serves it, or the app that it is mounted in."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from coordinator.gateway.app import Gateway, create_gateway
+    from coordinator.gateway.server.hosting import serve
     from coordinator.gateway.settings import GatewaySettings
 
-__all__ = ["Gateway", "GatewaySettings", "create_gateway"]
+__all__ = ["Gateway", "GatewaySettings", "create_gateway", "serve"]
 
 # Imported when first asked for: a supervisor of workers needs none of them, and they take longer to import
 # than all the rest.
@@ -15,6 +17,7 @@ _HOMES = {
     "Gateway": "coordinator.gateway.app",
     "GatewaySettings": "coordinator.gateway.settings",
     "create_gateway": "coordinator.gateway.app",
+    "serve": "coordinator.gateway.server.hosting",
 }
 
 if not TYPE_CHECKING:  # a type checker sees the imports above, and that nothing else is here

@@ -36,6 +36,13 @@ logger = logging.getLogger(__name__)
 
 DEMO = "agent"
 
+_running: set[Gateway] = set()
+
+
+def running_gateways() -> tuple[Gateway, ...]:
+    """Of this process, for whoever ends it."""
+    return tuple(_running)
+
 
 class Gateway(FastAPI):
     """An ASGI app. Served by itself it opens and closes the manager; mounted, its host enters `running`."""
@@ -60,9 +67,11 @@ class Gateway(FastAPI):
         firing = FiringLoop(manager, firing_for(services), poll=services.settings.cron_poll)
         async with manager, deliverer.running(), firing.running():
             fresh = services.jobs.spawn(services.metrics.keep_fresh(), "The metrics")
+            _running.add(self)
             try:
                 yield
             finally:
+                _running.discard(self)
                 fresh.cancel()
                 await manager.shutdown()  # runs that end now have webhooks that are due now
         await services.jobs.finished(1.0)

@@ -1,7 +1,7 @@
 """A chat on a page: the gateway mounted in an app of one's own, beside the page that uses it.
 
     export COORDINATOR_STORE=sqlite:///chat.db COORDINATOR_REDIS=redis://localhost
-    uvicorn examples.chat.app:app --workers 3
+    python -m examples.chat.app
 
 Any worker answers: a message goes to one, is stopped at another, and the page is reloaded from a third.
 """
@@ -19,7 +19,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 
 from coordinator import RunContext, assistant, open_coordinator
-from coordinator.gateway import create_gateway
+from coordinator.gateway import create_gateway, serve
 
 PAGE = Path(__file__).parent / "page"
 
@@ -75,3 +75,6 @@ async def lifespan(app: FastAPI) -> AsyncGenerator[None]:
 
 
 app = FastAPI(lifespan=lifespan)
+
+if __name__ == "__main__":
+    serve("examples.chat.app:app", workers=3)  # uvicorn, and at SIGTERM runs are drained first

@@ -33,8 +33,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
     with ValkeyServer() as redis:
         places = {"COORDINATOR_STORE": f"sqlite:///{folder / 'chat.db'}", "COORDINATOR_REDIS": redis.url}
         paths = {"PYTHONPATH": str(Path(__file__).parents[2])}
-        command = [sys.executable, "-m", "uvicorn", "examples.chat.app:app"]
-        command += ["--workers", "2", "--port", str(port), "--log-level", "warning"]
+        program = (
+            f"from coordinator.gateway import serve; serve('examples.chat.app:app', port={port}, workers=2)"
+        )
+        command = [sys.executable, "-c", program]
         with started(command, f"http://127.0.0.1:{port}", "/api/ok", places | paths) as base:
             yield base
 

@@ -39,6 +39,8 @@ class Orders:
     """Folders: it tells when a Python file below them has changed."""
     counts: str | None = None
     """The folder that workers share their metrics in. The first worker is older than it."""
+    app: str | None = None
+    """MODULE:OBJECT, an app of the user's own in place of a gateway; then nothing else says what runs."""
 
     def line(self) -> bytes:
         return _line(asdict(self))
@@ -50,10 +52,10 @@ class Ready:
 
     epoch: int
     grace: float
-    store: str
-    redis: str | None
-    keys: bool
-    access: str
+    store: str = ""
+    redis: str | None = None
+    keys: bool = False
+    access: str = ""
     """Who may call, in words."""
     assistants: Sequence[str] = ()
     example: dict[str, Any] = field(default_factory=dict[str, Any])

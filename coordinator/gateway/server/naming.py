@@ -15,25 +15,39 @@ from coordinator.assistants.function import AgentFunction, spec_of
 from coordinator.assistants.ports import Assistant
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.server.failures import CannotServe
+from coordinator.gateway.server.serving import App
 
 Named = dict[str, AgentFunction | Assistant]
 
 _FORM = "Write it as MODULE:OBJECT, such as my_agents:assistants, where OBJECT maps names to async functions"
 
+_FORM_OF_APPS = "Write it as MODULE:OBJECT, such as my_package.app:app"
+
 
 def assistants_at(place: str) -> Named:
     """A mapping of names to async functions or assistants, a list of such as have a name, a module with such,
     or one alone, which goes by its own name. The working folder is looked in first. Raises CannotServe."""
+    return _named(place, _object_at(place, f"--assistants {place!r}", _FORM))
+
+
+def app_at(place: str) -> App:
+    """Raises CannotServe."""
+    found = _object_at(place, f"the app {place!r}", _FORM_OF_APPS)
+    if not callable(found):
+        raise CannotServe(f"{place} is of type {type(found).__name__}, not an ASGI app", _FORM_OF_APPS)
+    return cast("App", found)
+
+
+def _object_at(place: str, what: str, form: str) -> object:
     module_name, colon, attribute = place.partition(":")
     if not (module_name and colon and attribute) or "/" in module_name:
-        raise CannotServe(f"--assistants {place!r} does not name an object of a module", _FORM)
-    module = _imported(module_name)
-    found: Any = module
+        raise CannotServe(f"{what} does not name an object of a module", form)
+    found: Any = _imported(module_name)
     for part in attribute.split("."):
         if not hasattr(found, part):
-            raise CannotServe(f"module {module_name!r} has no {attribute!r}", _like(part, found))
+            raise CannotServe(f"module {module_name!r} has no {attribute!r}", _like(part, found, form))
         found = getattr(found, part)
-    return _named(place, found)
+    return cast("object", found)
 
 
 def _imported(name: str) -> object:
@@ -67,10 +81,10 @@ def _broken(name: str, error: BaseException) -> CannotServe:
     return CannotServe(f"importing {name!r} raised {what} ({where})", f"Try: python -c 'import {name}'")
 
 
-def _like(name: str, owner: object) -> str:
+def _like(name: str, owner: object, form: str) -> str:
     public = [one for one in dir(owner) if not one.startswith("_")]
     near = difflib.get_close_matches(name, public, n=1)
-    return f"Is it {near[0]!r}?" if near else _FORM
+    return f"Is it {near[0]!r}?" if near else form
 
 
 def _named(place: str, found: object) -> Named:

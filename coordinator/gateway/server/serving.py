@@ -11,6 +11,10 @@ from typing import Any, Literal, Protocol
 
 import uvicorn
 
+from coordinator.gateway.server.failures import FAILED, CannotServe
+from coordinator.workers.signals import draining_on_signals
+from stores.tasks import begin_soon
+
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -32,6 +36,15 @@ ARRIVED = 0.5
 
 FAREWELL = 0.3
 """Seconds. Streams whose run has just ended tell it in this time; the rest are cut, and go on elsewhere."""
+
+
+def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop's, where the platform has it."""
+    try:
+        from uvloop import new_event_loop  # noqa: PLC0415 - not on every platform
+    except ImportError:
+        return None
+    return new_event_loop
 
 
 class Underway:
@@ -103,7 +116,8 @@ def _meant(record: logging.LogRecord) -> bool:
 class Http(uvicorn.Server):
     """On one inherited socket. Signals are handled by the worker, and so is what the app opens."""
 
-    def __init__(self, app: App) -> None:
+    def __init__(self, app: App, *, lifespan: Literal["on", "off"] = "off") -> None:
+        """`lifespan`: whether it is this server that opens and closes the app."""
         self.underway = Underway(app)
         super().__init__(
             uvicorn.Config(
@@ -111,7 +125,7 @@ class Http(uvicorn.Server):
                 loop="none",  # it is running
                 http=_protocol(),
                 ws="none",
-                lifespan="off",
+                lifespan=lifespan,
                 log_config=None,
                 access_log=False,
                 server_header=False,
@@ -120,6 +134,7 @@ class Http(uvicorn.Server):
             )
         )
         self.listening = asyncio.Event()
+        self.servers = []  # a signal may come before it listens
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets=sockets)
@@ -162,6 +177,7 @@ class Retreat:
 
     def __init__(self, http: Http, manager: Manager) -> None:
         self._http, self._manager = http, manager
+        self._hurried = False
 
     @property
     def grace(self) -> float:
@@ -171,7 +187,38 @@ class Retreat:
         began = asyncio.get_running_loop().time()
         await self._http.turn_away()
         spent = asyncio.get_running_loop().time() - began
-        await self._manager.drain(max(0.0, self.grace - spent))
+        await self._manager.drain(0.0 if self._hurried else max(0.0, self.grace - spent))
 
     def hurry(self) -> None:
+        """Also before the drain of the runs has begun."""
+        self._hurried = True
         self._manager.hurry()
+
+
+async def serve_until_drained(
+    http: Http,
+    manager: Manager,
+    port: socket.socket,
+    *,
+    ready: Callable[[], Awaitable[object]],
+    let_go: Callable[[], object],
+) -> None:
+    """Serve on a bound socket until a signal has drained `manager`; then open answers break off. `ready` is
+    called when it listens, `let_go` when no run is left. Raises CannotServe if it ends before it listens."""
+    with draining_on_signals(Retreat(http, manager)) as departure:
+        serving = begin_soon(http.serve(sockets=[port]))
+        listening = begin_soon(http.listening.wait())
+        await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
+        listening.cancel()
+        if serving.done():
+            await serving
+            raise CannotServe("the HTTP server ended before it listened", code=FAILED)
+        await ready()
+        await departure.serving(_ended(serving))
+        let_go()
+        http.end()
+        await serving
+
+
+async def _ended(serving: asyncio.Task[None]) -> None:
+    await asyncio.shield(serving)

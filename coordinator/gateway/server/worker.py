@@ -10,22 +10,22 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coordinator.gateway.server import logs, quick
 from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_at_once
 from coordinator.gateway.server.editing import watch
-from coordinator.gateway.server.failures import FAILED, UNREACHABLE, CannotServe
+from coordinator.gateway.server.failures import UNREACHABLE, CannotServe
 from coordinator.gateway.shared_counts import share_in
 from coordinator.workers.deadline import GONE
-from stores.tasks import begin_soon
 
 if TYPE_CHECKING:
     from pydantic_settings import BaseSettings
 
     from coordinator.gateway.server.naming import Named
     from coordinator.gateway.settings import GatewaySettings
+    from coordinator.manager import RunManager
     from coordinator.settings import Settings
     from coordinator.telemetry import Event, Hook
 
@@ -47,9 +47,13 @@ def main(descriptor: int) -> int:
     channel.watch(lambda: leave_at_once(GONE))
     share_in(orders.counts)
     who = _name_this_process(orders)
+    from coordinator.gateway.server.serving import loop_factory
+
     try:
-        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-            runner.run(work(orders, port, channel, who))
+        with asyncio.Runner(loop_factory=loop_factory()) as runner:
+            runner.run(
+                host(orders.app, port, channel, who) if orders.app else work(orders, port, channel, who)
+            )
     except CannotServe as error:
         channel.failed(error)
         return error.code
@@ -66,14 +70,6 @@ def _name_this_process(orders: Orders) -> logs.Who:
     logs.configure(orders.log_format, who, (OfRun(),))
     take_slot(number)
     return who
-
-
-def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    try:
-        from uvloop import new_event_loop  # not on every platform
-    except ImportError:
-        return None
-    return new_event_loop
 
 
 async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, who: logs.Who) -> None:
@@ -96,6 +92,22 @@ async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, who: log
         raise CannotServe(str(error)) from error
     except StoreError as error:
         raise CannotServe(str(error), code=UNREACHABLE) from error
+
+
+async def host(place: str, port: socket.socket, channel: WorkerEnd, who: logs.Who) -> None:
+    """An app of the user's own, until a signal has drained it. Raises CannotServe."""
+    from coordinator.gateway.server.hosting import Gateways, serve_app
+    from coordinator.gateway.server.naming import app_at
+
+    app = app_at(place)
+
+    def ready() -> None:
+        gateways = Gateways()
+        who.epoch = gateways.epoch or None
+        channel.ready(Ready(epoch=gateways.epoch, grace=gateways.grace))
+        quick.started()
+
+    await serve_app(app, port, ready)
 
 
 def _settings(kind: type[S], given: dict[str, Any]) -> S:
@@ -137,50 +149,44 @@ async def _serve(
     from coordinator.bootstrap import open_coordinator
     from coordinator.gateway.app import DEMO, create_gateway
     from coordinator.gateway.exposure import check_exposure
-    from coordinator.gateway.server.examples import example_for
-    from coordinator.gateway.server.serving import Http, Retreat
-    from coordinator.urls import redact_url
-    from coordinator.workers.signals import draining_on_signals
+    from coordinator.gateway.server.serving import Http, serve_until_drained
 
     access = check_exposure(gateway)
     offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
     async with open_coordinator(settings=settings, assistants=offered, hooks=hooks) as manager:
         manager.install_executor()
         app = create_gateway(manager, settings=gateway)
-        http = Http(app)
+
+        async def ready() -> None:
+            about = await _about(manager, settings, gateway, access, [*agents, *offered])
+            channel.ready(about)
+            quick.started()
+            if orders.watched:
+                watch(orders.watched, channel.changed)
+
         async with app.running():
-            with draining_on_signals(Retreat(http, manager)) as departure:
-                serving = begin_soon(http.serve(sockets=[port]))
-                listening = begin_soon(http.listening.wait())
-                await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
-                if serving.done():
-                    await serving
-                    raise CannotServe("the HTTP server ended before it listened", code=FAILED)
-                channel.ready(
-                    Ready(
-                        epoch=manager.epoch,
-                        grace=manager.grace,
-                        store=settings.shown_store,
-                        redis=None if settings.redis is None else redact_url(settings.redis),
-                        keys=gateway.api_keys is not None,
-                        access=access,
-                        assistants=manager.assistants.names,
-                        example=await example_for(manager.assistants, [*agents, *offered]),
-                        pages=gateway.cors_origins,
-                    )
-                )
-                quick.started()
-                if orders.watched:
-                    watch(orders.watched, channel.changed)
-                await departure.serving(_ended(serving))
-                app.let_go()
-                http.end()
-                await serving
+            await serve_until_drained(Http(app), manager, port, ready=ready, let_go=app.let_go)
     logger.info("gone")
 
 
-async def _ended(serving: asyncio.Task[None]) -> None:
-    await asyncio.shield(serving)
+async def _about(
+    manager: RunManager, settings: Settings, gateway: GatewaySettings, access: str, names: Sequence[str]
+) -> Ready:
+    """`names`: of assistants, the first of which is the best to try."""
+    from coordinator.gateway.server.examples import example_for
+    from coordinator.urls import redact_url
+
+    return Ready(
+        epoch=manager.epoch,
+        grace=manager.grace,
+        store=settings.shown_store,
+        redis=None if settings.redis is None else redact_url(settings.redis),
+        keys=gateway.api_keys is not None,
+        access=access,
+        assistants=manager.assistants.names,
+        example=await example_for(manager.assistants, names),
+        pages=gateway.cors_origins,
+    )
 
 
 if __name__ == "__main__":
