@@ -13,7 +13,7 @@ from zipfile import ZipFile
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("coordinator", "stores")
-SHIPPED_SUFFIXES = {".lua", ".py", ".sql", ".txt", ".typed"}
+SHIPPED_SUFFIXES = {".css", ".html", ".js", ".lua", ".py", ".sql", ".txt", ".typed"}
 
 
 def files_expected() -> set[str]:

@@ -24,7 +24,16 @@ from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard
 from coordinator.gateway.routes import assistants as assistant_routes
-from coordinator.gateway.routes import crons, operations, probes, runs, stateless, states, threads
+from coordinator.gateway.routes import (
+    crons,
+    documentation,
+    operations,
+    probes,
+    runs,
+    stateless,
+    states,
+    threads,
+)
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
 from coordinator.gateway.wire.json import JsonAnswer
@@ -99,9 +108,12 @@ def create_gateway(
         version=version("run-coordinator"),
         lifespan=_lifespan,
         redirect_slashes=False,
+        docs_url=None,  # FastAPI's page loads its scripts from elsewhere
+        redoc_url=None,
         default_response_class=JsonAnswer,
     )
-    documents = tuple(app.routes)  # FastAPI's own: the description of the API, and pages that show it
+    app.router.routes.extend(documentation.routes)
+    documents = tuple(app.routes)  # FastAPI's own description of the API, and the page that shows it
     watchers = Watchers(given.max_streams, given.streams_per_user)
     metrics = Metrics(manager, watchers)
     manager.observe(metrics.of_run)

@@ -117,8 +117,9 @@ _RUN = Row(Needs.user, body=_run)
 ROWS: dict[tuple[str, str], Row] = {
     ("GET", "/openapi.json"): Row(Needs.public),
     ("GET", "/docs"): Row(Needs.public),
-    ("GET", "/docs/oauth2-redirect"): Row(Needs.public),
-    ("GET", "/redoc"): Row(Needs.public),
+    ("GET", "/docs/page.js"): Row(Needs.public),
+    ("GET", "/docs/swagger-ui-bundle.js"): Row(Needs.public),
+    ("GET", "/docs/swagger-ui.css"): Row(Needs.public),
     ("GET", "/ok"): Row(Needs.public),
     ("GET", "/info"): Row(Needs.public),
     ("GET", "/coordinator/health/live"): Row(Needs.public),

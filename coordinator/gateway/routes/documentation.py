@@ -1,0 +1,34 @@
+"""/docs: the description of the API for people, without a request to any other server."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.requests import Request
+from starlette.responses import FileResponse
+from starlette.routing import Route
+
+FOLDER = Path(__file__).parents[1] / "docs"
+
+_FILES = {
+    "/docs": ("page.html", "text/html"),
+    "/docs/page.js": ("page.js", "text/javascript"),
+    "/docs/swagger-ui-bundle.js": ("swagger-ui-bundle.js", "text/javascript"),
+    "/docs/swagger-ui.css": ("swagger-ui.css", "text/css"),
+}
+_HEADERS = {
+    # Swagger UI sets styles of elements; scripts come from here alone, and so does all that they ask for.
+    "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
+    " img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "cache-control": "no-cache",
+}
+
+
+def _route(path: str, name: str, kind: str) -> Route:
+    async def file(_: Request) -> FileResponse:
+        return FileResponse(FOLDER / name, media_type=kind, headers=_HEADERS)
+
+    return Route(path, file, methods=["GET"], include_in_schema=False)
+
+
+routes = tuple(_route(path, name, kind) for path, (name, kind) in _FILES.items())

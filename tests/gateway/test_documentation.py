@@ -1,0 +1,72 @@
+"""The page at /docs: in a real browser, under a policy that lets nothing in from elsewhere."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.async_api import Request, async_playwright, expect
+
+from coordinator.gateway.routes.documentation import FOLDER
+from tests.support.gateways import Served
+
+CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
+
+HASHES = {
+    "swagger-ui-bundle.js": "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2",
+    "swagger-ui.css": "5ed08757e53da3e026d6cbecc61fe5d43585c9560b302d534ad56692519a273d",
+}
+"""Of the npm package, version 5.35.0."""
+
+
+@pytest.mark.parametrize("name", HASHES)
+def test_files_of_swagger_ui_are_those_of_its_release(name: str) -> None:
+    assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == HASHES[name]
+
+
+def test_licence_comes_with_them() -> None:
+    assert "Apache License" in (FOLDER / "swagger-ui.LICENSE.txt").read_text()
+    assert "SmartBear" in (FOLDER / "swagger-ui.NOTICE.txt").read_text()
+
+
+async def test_nothing_in_the_page_is_of_another_server(one: Served) -> None:
+    async with httpx.AsyncClient(base_url=one.url) as client:
+        page = await client.get("/docs")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "//" not in page.text.replace("http://www.w3.org/2000/svg", "")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not CHROMIUM, reason="NOT RUN: needs Chromium: install it, or name it in CHROMIUM")
+async def test_it_shows_the_routes_and_tries_one_without_asking_anybody_else(
+    one: Served, tmp_path: Path
+) -> None:
+    asked: list[str] = []
+    said: list[str] = []
+
+    def note(request: Request) -> None:
+        if not request.url.startswith("data:"):
+            asked.append(request.url)
+
+    async with async_playwright() as driver:
+        browser = await driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
+        page = await browser.new_page()
+        page.on("request", note)
+        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: said.append(str(error)))
+        await page.goto(f"{one.url}/docs")
+        operation = page.locator(".opblock", has=page.locator('[data-path="/ok"]'))
+        await expect(operation).to_be_visible(timeout=20_000)
+        await operation.click()
+        await operation.get_by_role("button", name="Try it out").click()
+        await operation.get_by_role("button", name="Execute").click()
+        await expect(operation.locator(".live-responses-table")).to_contain_text('"ok": true')
+        await browser.close()
+    assert said == []
+    assert {httpx.URL(url).netloc for url in asked} == {httpx.URL(one.url).netloc}
