@@ -140,10 +140,11 @@ lock: $(STAMP) ## Write requirements/dev.txt again from pyproject.toml. Newer ve
 		--custom-compile-command 'make lock' --output-file requirements/dev.txt $(ARGS)
 
 .PHONY: format
-format: $(STAMP) ## Format, mend what ruff can mend, and list the revision of the PostgreSQL functions
+format: $(STAMP) ## Format, mend what ruff can mend, and write what is derived from the code
 	$(BIN)/ruff check --fix-only --quiet .
 	$(BIN)/ruff format .
 	$(BIN)/python tools/revise_functions.py
+	$(BIN)/python tools/langgraph_api.py
 
 .PHONY: clean
 clean: ## Remove all that was installed, built or cached
