@@ -20,12 +20,24 @@ _HOMES = {
     "serve": "coordinator.gateway.server.hosting",
 }
 
+_EXTRA = {"cronsim", "fastapi", "httpcore2", "prometheus_client", "starlette", "uvicorn"}
+"""Modules of the extra that the gateway imports; httptools, uvloop and watchfiles it can do without."""
+
 if not TYPE_CHECKING:  # a type checker sees the imports above, and that nothing else is here
 
     def __getattr__(name: str) -> object:
         if name not in _HOMES:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-        value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        try:
+            value = globals()[name] = getattr(import_module(_HOMES[name]), name)
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.partition(".")[0] not in _EXTRA:
+                raise
+            raise ModuleNotFoundError(
+                f"coordinator.gateway needs {error.name}, which the extra [gateway] brings:"
+                " pip install 'run-coordinator[gateway]'",
+                name=error.name,
+            ) from None
         return value
 
     def __dir__() -> list[str]:
