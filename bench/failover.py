@@ -11,7 +11,7 @@ from typing import Any
 
 from bench.databases import answer_of
 from bench.report import Measure, at_most, median
-from coordinator import RunContext, RunManager, Settings, open_coordinator
+from coordinator import RunContext, RunManager, Settings, StoreUnavailable, open_coordinator
 from coordinator.testing.postgres import PostgresServer
 
 FAILOVERS = 3  # in a round
@@ -32,23 +32,20 @@ async def _overlap() -> float:
         try:
             hosts = ",".join(f"{server.host}:{server.port}" for server in (primary, standby))
             store = f"{primary.url().rpartition('@')[0]}@{hosts}/postgres"
-            async with open_coordinator(settings=Settings(store=store)) as first:
-                return await _two_tasks(first, store, primary, standby)
+            settings = Settings(store=store)
+            async with (
+                open_coordinator(settings=settings) as first,
+                open_coordinator(settings=settings) as second,
+            ):
+                await asyncio.sleep(random.uniform(0, settings.renew))
+                await _stop_following(primary, standby)
+                _, stopped = await _held(first)
+                primary.stop("immediate")
+                standby.promote()
+                began, _ = await _held(second)
+                return max(await stopped - began, 0.0)
         finally:
             standby.close()
-
-
-async def _two_tasks(
-    first: RunManager, store: str, primary: PostgresServer, standby: PostgresServer
-) -> float:
-    await asyncio.sleep(random.uniform(0, Settings().renew))
-    await _stop_following(primary, standby)
-    _, stopped = await _held(first)
-    primary.stop("immediate")
-    standby.promote()
-    async with open_coordinator(settings=Settings(store=store)) as second:
-        began, _ = await _held(second)
-        return max(await stopped - began, 0.0)
 
 
 async def _held(manager: RunManager) -> tuple[float, asyncio.Future[float]]:
@@ -65,8 +62,12 @@ async def _held(manager: RunManager) -> tuple[float, asyncio.Future[float]]:
         finally:
             ended.set_result(time.perf_counter())
 
-    manager.launch(await manager.create_or_reject("t"), hold)
-    return await began, ended
+    while True:
+        try:
+            manager.launch(await manager.create_or_reject("t"), hold)
+            return await began, ended
+        except StoreUnavailable:
+            await asyncio.sleep(_LOOK)
 
 
 async def _stop_following(primary: PostgresServer, standby: PostgresServer) -> None:
