@@ -224,14 +224,14 @@ class SQLTransactions(RunStore):
 
     # -- reads
 
-    async def row(self, run_id: str) -> RunRow | None:
-        return await self._read(self._sql.reading.row, run_id)
+    async def row(self, run_id: str, *, user_id: str | None = None) -> RunRow | None:
+        return await self._read(self._sql.reading.row, run_id, user_id)
 
     async def waiting_line(self, thread_id: str) -> list[str]:
         return await self._read(self._sql.reading.waiting_line, thread_id)
 
-    async def thread(self, thread_id: str) -> ThreadRow | None:
-        return await self._read(self._sql.reading.thread, thread_id)
+    async def thread(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow | None:
+        return await self._read(self._sql.reading.thread, thread_id, user_id)
 
     async def runs(
         self,

@@ -158,8 +158,8 @@ class Operations:
             self._registry.removed(record.run_id)
 
     async def _visible(self, thread_id: str, user_id: str | None) -> ThreadRow:
-        thread = await self._store.thread(thread_id)
-        if thread is None or (user_id is not None and thread.user_id != user_id):
+        thread = await self._store.thread(thread_id, user_id=user_id)
+        if thread is None:
             raise ThreadNotFound(thread_id)
         return thread
 

@@ -168,21 +168,19 @@ class Queries:
         return _result(run_id, row.status, row.error, row.result)
 
     async def row(self, run_id: str, user_id: str | None) -> RunRow:
-        found = await self._store.row(run_id)
-        if found is None or (user_id is not None and found.user_id != user_id):
+        found = await self._store.row(run_id, user_id=user_id)
+        if found is None:
             raise RunNotFound(run_id)
         return found
 
     async def row_or_record(self, run_id: str, user_id: str | None) -> RunRow | RunRecord:
         """The record where the store has no more than that. Raises RunNotFound, StoreError."""
-        row = await self._store.row(run_id)
+        row = await self._store.row(run_id, user_id=user_id)
         if row is None:
             record = await self.get(run_id, user_id, raise_on_store_error=True)
             if record is None:
                 raise RunNotFound(run_id)
             return record
-        if user_id is not None and row.user_id != user_id:
-            raise RunNotFound(run_id)
         return row
 
     async def explain(self, run_id: str, user_id: str | None) -> Explanation:
@@ -215,8 +213,7 @@ class Queries:
         )
 
     async def thread(self, thread_id: str, user_id: str | None) -> ThreadRow | None:
-        found = await self._store.thread(thread_id)
-        return None if found is None or (user_id is not None and found.user_id != user_id) else found
+        return await self._store.thread(thread_id, user_id=user_id)
 
 
 def _result(run_id: str, status: RunStatus, error: str | None, result: Json) -> Json:

@@ -55,11 +55,9 @@ class WritesMadeAgain(SQLTransactions):
         call = threads.create_thread(new, now=self._now())
         call.again = lambda rows: True if scalar(rows) else None
         made: bool | None = await self._made(call)
-        found = await self.thread(new.thread_id)
-        if found is not None:
-            mine = new.user_id is None or found.user_id == new.user_id
-            if made or (new.existing_ok and mine) or (made is None and _is_as_made(found, new)):
-                return found
+        found = await self.thread(new.thread_id, user_id=new.user_id)
+        if found is not None and (made or new.existing_ok or (made is None and _is_as_made(found, new))):
+            return found
         raise ThreadExists(new.thread_id)
 
     async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:

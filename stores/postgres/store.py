@@ -368,7 +368,7 @@ class PostgresStore(WritesMadeAgain):
                 sets_ttl=patch.sets_ttl,
                 ttl_ms=patch.ttl_ms,
             )
-            found = await self.thread(thread_id) if said == "patched" else None
+            found = await self.thread(thread_id, user_id=user_id) if said == "patched" else None
             if said == "not found" or (said == "patched" and found is None):
                 raise ThreadNotFound(thread_id)
             if found is not None:

@@ -266,10 +266,10 @@ class Sequence:
         thread_id, run_id = random.choice(THREADS), self._run_id()
         await random.choice(
             (
-                lambda: call("row", run_id),
+                lambda: call("row", run_id, user_id=self._user()),
                 lambda: call("waiting_line", thread_id),
                 lambda: call("transitions", run_id),
-                lambda: call("thread", thread_id),
+                lambda: call("thread", thread_id, user_id=self._user()),
                 lambda: call("holder", thread_id),
                 lambda: call("claimants", thread_id),
                 lambda: call("standing", run_id),

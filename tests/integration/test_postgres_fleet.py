@@ -121,8 +121,8 @@ ASKED: dict[str, tuple[Call, int]] = {
     "runs of a thread that run": (history.thread_runs(THREAD, statuses=("running",), **OF_THREAD), 4),
     "newest runs of a thread": (history.thread_runs(THREAD, statuses=(), **OF_THREAD), 4),
     "newest runs": (reading.runs(thread_id=None, statuses=(), limit=10, in_flight=False), 4),
-    "one run": (reading.row(RUN), 2),
-    "one thread": (reading.thread(THREAD), 4),
+    "one run": (reading.row(RUN, None), 2),
+    "one thread": (reading.thread(THREAD, None), 4),
     "a user's threads": (threads.threads(ThreadQuery(limit=10, sort_by="created_at"), "user7"), 10),
 }  # fmt: skip
 """What is asked, and how many entries it may read for each row that it answers."""

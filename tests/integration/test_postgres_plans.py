@@ -112,7 +112,7 @@ async def _work(store: PostgresStore) -> None:
 
 ANYBODY: dict[str, Any] = {"statuses": (), "limit": 50, "user_id": None}
 ASKED: dict[str, Call] = {
-    "one run": reading.row("old7"),
+    "one run": reading.row("old7", None),
     "who holds": reading.holder("busy 1"),
     "who waits": reading.waiting_line("busy 1"),
     "tick": reading.tick(1, 1_000_000),
@@ -120,7 +120,7 @@ ASKED: dict[str, Call] = {
     "newest of all": reading.runs(thread_id=None, statuses=(), limit=50, in_flight=False),
     "newest of a thread, as rows": reading.runs(thread_id="t7", statuses=(), limit=50, in_flight=False),
     "in flight": reading.runs(thread_id=None, statuses=(), limit=50, in_flight=True),
-    "a thread": reading.thread("t7"),
+    "a thread": reading.thread("t7", None),
     "newest threads": threads.threads(ThreadQuery(limit=20), None),
 }
 

@@ -13,7 +13,7 @@ from stores.sql.postgres.conditions import IN_FLIGHT, WAITING
 from stores.sql.readable import readable
 from stores.states import Cause, RunStatus
 
-_ROW = Query(f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1")
+_ROW = Query(f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1 AND ($2::text IS NULL OR user_id = $2)")
 _HOLDER = Query(
     f"SELECT run_id FROM rc.runs WHERE thread_id = $1 AND {IN_FLIGHT}"
     " ORDER BY holds_thread DESC, not_before IS NOT NULL, seq LIMIT 1"
@@ -21,8 +21,8 @@ _HOLDER = Query(
 _LINE = Query(f"SELECT run_id FROM rc.runs WHERE thread_id = $1 AND {WAITING} ORDER BY seq")
 
 
-def row(run_id: str) -> Call:
-    return Call(_ROW, (run_id,), lambda rows: run_of(rows[0]) if rows else None)
+def row(run_id: str, user_id: str | None) -> Call:
+    return Call(_ROW, (run_id, user_id), lambda rows: run_of(rows[0]) if rows else None)
 
 
 def holder(thread_id: str) -> Call:
@@ -77,12 +77,15 @@ THREAD_COLUMNS = (
     't.thread_id, t.user_id, t.assistant_id, t.fence, t.metadata, t."values", t.interrupts, t.created_at,'
     f" t.updated_at, COALESCE(t.state_updated_at, t.created_at), t.ttl_ms, t.temporary, {STATUS}, last.error"
 )
-_THREAD = Query(f"SELECT {THREAD_COLUMNS} FROM rc.threads t {WITH_LAST} WHERE t.thread_id = $1")
+_THREAD = Query(
+    f"SELECT {THREAD_COLUMNS} FROM rc.threads t {WITH_LAST}"
+    " WHERE t.thread_id = $1 AND ($2::text IS NULL OR t.user_id = $2)"
+)
 
 
-def thread(thread_id: str) -> Call:
+def thread(thread_id: str, user_id: str | None) -> Call:
     """One statement, so that status and values are of the same moment."""
-    return Call(_THREAD, (thread_id,), lambda rows: thread_of(rows[0]) if rows else None)
+    return Call(_THREAD, (thread_id, user_id), lambda rows: thread_of(rows[0]) if rows else None)
 
 
 def thread_of(columns: Any) -> ThreadRow:

@@ -13,9 +13,11 @@ from stores.sql.readable import readable
 from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
 from stores.states import Cause, RunStatus
 
+_ROW = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run AND (:user IS NULL OR user_id = :user)"
 
-def row(cx: sqlite3.Connection, run_id: str) -> RunRow | None:
-    found = cx.execute(f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+
+def row(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> RunRow | None:
+    found = cx.execute(_ROW, {"run": run_id, "user": user_id}).fetchone()
     return None if found is None else run_row(found)
 
 
@@ -143,12 +145,15 @@ THREAD_COLUMNS = (
 )
 
 
-_THREAD = f"SELECT {THREAD_COLUMNS} FROM threads t {WITH_LAST} WHERE t.thread_id = ?"
+_THREAD = (
+    f"SELECT {THREAD_COLUMNS} FROM threads t {WITH_LAST}"
+    " WHERE t.thread_id = :thread AND (:user IS NULL OR t.user_id = :user)"
+)
 
 
-def thread(cx: sqlite3.Connection, thread_id: str) -> ThreadRow | None:
+def thread(cx: sqlite3.Connection, thread_id: str, user_id: str | None) -> ThreadRow | None:
     """One statement, so that status and values are of the same moment."""
-    found = cx.execute(_THREAD, (thread_id,)).fetchone()
+    found = cx.execute(_THREAD, {"thread": thread_id, "user": user_id}).fetchone()
     return None if found is None else thread_row(found)
 
 

@@ -40,8 +40,8 @@ def create_thread(cx: sqlite3.Connection, new: NewThread, now: int) -> ThreadRow
             "temporary": int(new.temporary),
         },
     ).rowcount
-    found = thread(cx, new.thread_id)
-    if found is None or not (made or (new.existing_ok and _visible(found, new.user_id))):
+    found = thread(cx, new.thread_id, new.user_id) if made or new.existing_ok else None
+    if found is None:
         raise ThreadExists(new.thread_id)
     return found
 
@@ -49,8 +49,8 @@ def create_thread(cx: sqlite3.Connection, new: NewThread, now: int) -> ThreadRow
 def patch_thread(
     cx: sqlite3.Connection, thread_id: str, patch: ThreadPatch, user_id: str | None, now: int
 ) -> ThreadRow:
-    found = thread(cx, thread_id)
-    if found is None or not _visible(found, user_id):
+    found = thread(cx, thread_id, user_id)
+    if found is None:
         raise ThreadNotFound(thread_id)
     cx.execute(
         "UPDATE threads SET metadata = :metadata, ttl_ms = CASE WHEN :sets_ttl THEN :ttl ELSE ttl_ms END,"
@@ -64,11 +64,7 @@ def patch_thread(
             "thread": thread_id,
         },
     )
-    return patched if (patched := thread(cx, thread_id)) is not None else found
-
-
-def _visible(found: ThreadRow, user_id: str | None) -> bool:
-    return user_id is None or found.user_id == user_id
+    return patched if (patched := thread(cx, thread_id, user_id)) is not None else found
 
 
 _ORDERS = {

@@ -337,6 +337,27 @@ class Threads(StoreCase):
         assert await found(store) == ["sound"]
         assert await found(store, metadata={"a": 1}) == []
 
+    async def test_of_a_foreign_thread_and_its_run_nothing_is_read(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        """What cannot be read shows who has tried: for its user alone that is a failure."""
+        run = await running(store, me, "t", user_id="u")
+        execute = sql_of(store)
+        execute("UPDATE threads SET \"values\" = '{' WHERE thread_id = 't'")
+        execute("UPDATE runs SET kwargs = '{' WHERE run_id = ?", run.run_id)
+        for user in ("u", None):
+            with pytest.raises(ValueError, match="Expecting"):
+                await store.thread("t", user_id=user)
+            with pytest.raises(ValueError, match="Expecting"):
+                await store.row(run.run_id, user_id=user)
+        assert await store.thread("t", user_id="v") is None
+        assert await store.row(run.run_id, user_id="v") is None
+        with pytest.raises(ThreadNotFound):
+            await store.patch_thread("t", ThreadPatch({"a": 1}), user_id="v")
+        for existing_ok in (False, True):
+            with pytest.raises(ThreadExists):
+                await made(store, "t", user_id="v", existing_ok=existing_ok)
+
 
 class History(StoreCase):
     async def shown(self, store: CoordinationStore, run_id: str) -> tuple[str, bool] | None:
