@@ -24,6 +24,7 @@ from bench import (
     postgres,
     postgres_fleet,
     postgres_rates,
+    requests,
     startup,
     throughput,
 )
@@ -47,6 +48,7 @@ BENCHES: dict[str, Bench] = {
     "failover": failover.run,
     "postgres_rates": postgres_rates.run,
     "postgres_fleet": postgres_fleet.run,
+    "requests": requests.run,
 }
 
 

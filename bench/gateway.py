@@ -90,19 +90,19 @@ async def gateways(count: int, store: str, redis: str) -> AsyncGenerator[list[in
     async with AsyncExitStack() as stack:
         for port in ports:
             options = ("--port", str(port), "--workers", "1", "--store", store, "--redis", redis)
-            await stack.enter_async_context(_serving(port, program, "serve", *options))
+            await stack.enter_async_context(serving(port, program, "serve", *options))
         yield ports
 
 
 @asynccontextmanager
 async def _bare() -> AsyncGenerator[int]:
     port = free_port()
-    async with _serving(port, sys.executable, "-c", BARE, str(port)):
+    async with serving(port, sys.executable, "-c", BARE, str(port)):
         yield port
 
 
 @asynccontextmanager
-async def _serving(port: int, *command: str) -> AsyncGenerator[None]:
+async def serving(port: int, *command: str) -> AsyncGenerator[None]:
     """Its log, a line for each request, is shown only with the error of one that does not start."""
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(

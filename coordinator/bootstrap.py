@@ -45,7 +45,7 @@ def store_from_url(
     """
     scheme, _, rest = url.partition("://")
     if scheme == "memory":
-        return MemoryStore(shared=True)
+        return MemoryStore(shared=True, search_timeout=settings.search_timeout)
     if scheme == "sqlite":
         if not rest.startswith("/") or len(rest) == 1:
             raise InvalidArgument(
@@ -60,6 +60,7 @@ def store_from_url(
                 busy_timeout=settings.busy_timeout,
                 migrate=migrate,
                 create=create,
+                search_timeout=settings.search_timeout,
             )
         except ValueError as error:
             raise InvalidArgument("store", str(error)) from None
@@ -94,6 +95,7 @@ def _postgres_options(settings: Settings) -> Options:
         busy_timeout=settings.busy_timeout,
         away_timeout=settings.postgres_away,
         host_gate=folder_of(settings.postgres_host_gate),
+        search_timeout=settings.search_timeout,
     )
 
 

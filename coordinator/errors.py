@@ -8,6 +8,7 @@ CoordinatorError
 │   └── ThreadExists           a new thread was asked for, and its id is taken
 ├── QueueFull                  the waiting line is full
 ├── ThreadNotFound, RunNotFound, CronNotFound
+├── SearchTooLong              a search or a count was stopped at its deadline
 ├── CronFired                  the cron is not due at that moment any more
 ├── TooManyCrons               the user has as many as one user may have
 ├── ParentEnded                the parent run was stopped or failed: it gets no more children
@@ -44,6 +45,7 @@ from stores.errors import (
     QueueFull,
     RunNotFound,
     SchemaTooNew,
+    SearchTooLong,
     StaleFence,
     StoreError,
     StoreFull,
@@ -75,6 +77,7 @@ __all__ = [
     "RunFailed",
     "RunNotFound",
     "SchemaTooNew",
+    "SearchTooLong",
     "StaleFence",
     "StoreError",
     "StoreFull",

@@ -37,6 +37,12 @@ class Settings(BaseSettings):
         default=30.0, gt=0, description="How long a write may wait for a lock, or for a connection"
     )
 
+    search_timeout: float = Field(
+        default=2.0,
+        gt=0,
+        description="How long a search or a count of threads or crons may take, and wait for those of others",
+    )
+
     postgres_schema: str = Field(
         default="coordinator",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",

@@ -64,6 +64,17 @@ class RunNotFound(CoordinatorError):
         super().__init__(f"Run {run_id!r} not found")
 
 
+class SearchTooLong(CoordinatorError):
+    """A search or a count was stopped at its deadline."""
+
+    def __init__(self, longest: float) -> None:
+        self.longest = longest
+        super().__init__(
+            f"the search took longer than {longest:g} s and was stopped: narrow it (ids, a status, metadata"
+            " that fewer have), or allow more (search_timeout)"
+        )
+
+
 class ParentEnded(CoordinatorError):
     """The parent of the run that asks for admission was stopped or failed: nothing starts on its behalf."""
 

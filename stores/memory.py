@@ -21,6 +21,7 @@ from stores.group_commit import as_store_error, wall_clock
 from stores.rows import COUNTERS, MESSAGES, NewRun
 from stores.sql.codec import dumps, dumps_opaque, loads, model_name_of
 from stores.sql.sqlite import contains, records, schema
+from stores.sql.sqlite.searches import Search
 from stores.sql.sqlite.statements import SQLITE
 from stores.states import OPEN, TERMINAL, RunStatus
 from stores.times import instant, iso, stamp
@@ -35,8 +36,10 @@ class MemoryStore(SQLTransactions):
     durable = False
     url = "memory://"
 
-    def __init__(self, *, shared: bool = False, clock: Callable[[], int] = wall_clock) -> None:
-        self.shared = shared
+    def __init__(
+        self, *, shared: bool = False, search_timeout: float = 2.0, clock: Callable[[], int] = wall_clock
+    ) -> None:
+        self.shared, self._search_timeout = shared, search_timeout
         self._now = clock
         self._alone = threading.RLock()  # managers in several threads may share the store
 
@@ -79,6 +82,10 @@ class MemoryStore(SQLTransactions):
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         with self._alone:
             return query(self._cx, *args, **kwargs)
+
+    async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
+        with self._alone, Search(self._search_timeout, rests=False) as search:
+            return search.run(self._cx, query, asked, user_id)
 
     def forget(self, run_id: str) -> None:
         """Free the memory of a finished run."""

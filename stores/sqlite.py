@@ -29,10 +29,12 @@ from stores.life_proofs import LifeProofs
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import contains, decisions, inspection, schema, workers
 from stores.sql.sqlite.durability import make_durable
+from stores.sql.sqlite.searches import Search
 from stores.sql.sqlite.statements import SQLITE
 from stores.store_files import Room, StoreFiles, check_is_file, check_remains, keep_log, plain_path
 from stores.tasks import begin_soon
 from stores.transactions import SQLTransactions
+from stores.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,8 @@ LOOK_EVERY = 1.0  # s; how often the file is read past what is in memory
 
 class SQLiteStore(SQLTransactions):
     """`synchronous="FULL"`: an acknowledged write survives a power cut. "NORMAL" survives a crash of
-    the process and is faster. `busy_timeout` (s) bounds every write; reads never wait. `create=False`:
+    the process and is faster. `busy_timeout` (s) bounds every write; reads never wait, but for searches:
+    `search_timeout` (s) bounds each, and its wait for those of others. `create=False`:
     a file that does not exist is an error and stays absent. Raises ValueError for names that SQLite does not
     take for a file."""
 
@@ -59,6 +62,7 @@ class SQLiteStore(SQLTransactions):
         busy_timeout: float = 30.0,
         migrate: bool = True,
         create: bool = True,
+        search_timeout: float = 2.0,
         clock: Callable[[], int] = wall_clock,
     ) -> None:
         self.path = plain_path(Path(path))
@@ -69,6 +73,8 @@ class SQLiteStore(SQLTransactions):
         self._unasked = True
         self._applied = list[str]()
         self._create = create
+        self._search_timeout = search_timeout
+        self._turns = Turns(1, within=search_timeout, what="searches")
         self._now = clock
         self._gate: gates.FileGate | None = None
         self._files: StoreFiles | None = None
@@ -269,13 +275,15 @@ class SQLiteStore(SQLTransactions):
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         return await self._read_over(self._reader, query, *args, **kwargs)
 
-    async def _browse(self, query: Any, *args: Any) -> Any:
+    async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
         """Over a connection of its own, made for the first listing: a tick must not wait for it."""
-        if self._browser is None:
-            async with self._opening:
-                if self._browser is None and self._reader is not None:
-                    self._browser = await self._connected()
-        return await self._read_over(self._browser, query, *args)
+        async with self._turns.turn(user_id):
+            if self._browser is None:
+                async with self._opening:
+                    if self._browser is None and self._reader is not None:
+                        self._browser = await self._connected()
+            with Search(self._search_timeout, rests=True) as search:
+                return await self._read_over(self._browser, search.run, query, asked, user_id)
 
     async def _connected(self) -> ThreadConnection:
         connection = ThreadConnection(lambda: self._connect(query_only=True))

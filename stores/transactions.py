@@ -48,9 +48,10 @@ class SQLTransactions(RunStore):
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
-    async def _browse(self, query: Any, *args: Any) -> Any:
-        """A read that may look at every thread. Where reads queue, no other waits for it."""
-        return await self._read(query, *args)
+    async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
+        """A read that may look at every thread or cron, of a user's or of all. No other read waits for it.
+        Raises SearchTooLong; StoreUnavailable where the searches of others take all the time."""
+        raise NotImplementedError
 
     def _now(self) -> int:
         raise NotImplementedError
@@ -257,10 +258,10 @@ class SQLTransactions(RunStore):
         return await self._write(self._sql.threads.patch_thread, thread_id, patch, user_id)
 
     async def threads(self, query: ThreadQuery, *, user_id: str | None) -> list[ThreadRow]:
-        return await self._browse(self._sql.threads.threads, query, user_id)
+        return await self._search(self._sql.threads.threads, query, user_id)
 
     async def count_threads(self, query: ThreadQuery, *, user_id: str | None) -> int:
-        return await self._browse(self._sql.threads.count_threads, query, user_id)
+        return await self._search(self._sql.threads.count_threads, query, user_id)
 
     async def run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow | None:
         return await self._read(self._sql.history.run, run_id, thread_id, user_id)
@@ -371,10 +372,10 @@ class SQLTransactions(RunStore):
         return await self._write(self._sql.crons.delete, cron_id, user_id)
 
     async def crons(self, query: CronQuery, *, user_id: str | None) -> list[CronRow]:
-        return await self._read(self._sql.crons.listed, query, user_id)
+        return await self._search(self._sql.crons.listed, query, user_id)
 
     async def count_crons(self, query: CronQuery, *, user_id: str | None) -> int:
-        return await self._read(self._sql.crons.count, query, user_id)
+        return await self._search(self._sql.crons.count, query, user_id)
 
     async def next_cron(self, assistants: Sequence[str]) -> float | None:
         return await self._read(self._sql.crons.next_due, assistants, self._now())

@@ -58,6 +58,7 @@ STATUSES: tuple[tuple[type[Exception], int], ...] = (
     (errors.RunNotFound, 404),
     (errors.CronNotFound, 404),
     (errors.CronFired, 409),
+    (errors.SearchTooLong, 422),
     (errors.NotSettled, 504),
     (errors.Draining, 503),
     (errors.LeaseLost, 503),

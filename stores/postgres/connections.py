@@ -17,6 +17,7 @@ from typing import Any
 import asyncpg
 
 from stores.errors import StaleFence, StoreUnavailable
+from stores.postgres import searches
 from stores.postgres.faults import AGAIN, Fault, Kind, NotConnected, fault_of
 from stores.postgres.hosts import Hosts
 from stores.postgres.options import Options
@@ -127,8 +128,9 @@ class Connections:
         """Made again for faults of these kinds, within the bounds. `since`: when (loop time) the search for
         a server began, if that was before this call. `reads`: it writes nothing.
 
-        Raises what the call's answer raises, StoreUnavailable, StoreRefused. A fence that is stale when
-        a call is made again says nothing of the attempt whose answer was lost: that may have been written."""
+        Raises what the call's answer raises, StoreUnavailable, StoreRefused, SearchTooLong. A fence that is
+        stale when a call is made again says nothing of the attempt whose answer was lost: that may have been
+        written."""
         rows, lost = await self._rows(call, again, since, reads=reads)
         answer = call.answer if lost is None else call.again or call.answer
         try:
@@ -148,7 +150,8 @@ class Connections:
         while True:
             try:
                 statement, args, until = call.statement.sql, call.args, began + self._longest
-                return await self.rows_once(statement, args, until, looked_since), lost
+                rows = await self.rows_once(statement, args, until, looked_since, longest=call.longest)
+                return rows, lost
             except Exception as error:
                 fault = fault_of(error)
                 lost = fault if fault.unanswered else lost
@@ -164,7 +167,13 @@ class Connections:
         return waited < bound
 
     async def rows_once(
-        self, sql: str, args: tuple[Any, ...], until: float, since: float | None = None
+        self,
+        sql: str,
+        args: tuple[Any, ...],
+        until: float,
+        since: float | None = None,
+        *,
+        longest: float | None = None,
     ) -> Rows:
         """Waits for a busy connection until `until` (loop time). Searches for a server for `away_timeout`
         from `since` on (loop time; None = now), at least for _CONNECT_AT_LEAST. Raises what the driver
@@ -177,14 +186,21 @@ class Connections:
         self._under_way += 1
         self._at_rest.clear()
         try:
-            return await self._fetch(pool, sql, args, until, since)
+            return await self._fetch(pool, sql, args, until, since, longest=longest)
         finally:
             self._under_way -= 1
             if not self._under_way:
                 self._at_rest.set()
 
     async def _fetch(
-        self, pool: asyncpg.Pool[Any], sql: str, args: tuple[Any, ...], until: float, since: float | None
+        self,
+        pool: asyncpg.Pool[Any],
+        sql: str,
+        args: tuple[Any, ...],
+        until: float,
+        since: float | None,
+        *,
+        longest: float | None,
     ) -> Rows:
         try:
             cx = await self._alive(pool, until, since)
@@ -195,7 +211,10 @@ class Connections:
         if cx.backend:
             self._silence.began(cx)
         try:
-            rows = await cx.fetch(self._sql(sql), *args)
+            if longest is None:
+                rows = await cx.fetch(self._sql(sql), *args)
+            else:
+                rows = await searches.fetch(cx, self._sql(sql), args, longest=longest)
         except TimeoutError:
             _end(cx)  # to cancel the statement would be to wait for the same server
             self._distrust()

@@ -13,6 +13,7 @@ class Options:
     cancels and the heartbeat have their own besides. `statement_cache=0`: a pooler in transaction mode stands
     in between that knows no prepared statements; then the time-outs of the server are the role's to set.
     `busy_timeout` (s) bounds what waits for a lock or a connection, `away_timeout` what finds no server.
+    `search_timeout` (s) bounds each search, and its wait for those of others.
     `host_gate`: the folder of a file by which workers of this host prove that they live; None = no proof."""
 
     schema: str = "coordinator"
@@ -21,6 +22,7 @@ class Options:
     busy_timeout: float = 30.0
     away_timeout: float = 5.0
     host_gate: str | None = None
+    search_timeout: float = 2.0
 
     def __post_init__(self) -> None:
         if SCHEMA_NAME.fullmatch(self.schema) is None:

@@ -36,12 +36,15 @@ from stores.sql.postgres.statements import POSTGRES
 from stores.states import Cause
 from stores.tasks import begin_soon
 from stores.times import limit as limit_of
+from stores.turns import Turns
 
 logger = logging.getLogger(__name__)
 
 _BATCHES, _URGENT, _TICKS = 3, 2, 2
 _DECIDING = 2
 """Cancels may wait for locked rows on one connection in so many."""
+_SEARCHING = 4
+"""Searches have one connection in so many."""
 _PAUSE = 0.02  # s, at most, until a patch that somebody was faster than is made again
 
 
@@ -80,6 +83,11 @@ class PostgresStore(WritesMadeAgain):
         self._pools = (self._waiting, self._batches, self._urgent, self._ticks)
         self._lanes: dict[Function, Lane] = {}
         self._deciding = asyncio.Semaphore(max(1, self._options.connections // _DECIDING))
+        self._turns = Turns(
+            max(1, self._options.connections // _SEARCHING),
+            within=self._options.search_timeout,
+            what="searches",
+        )
         self._calls = set[asyncio.Task[Any]]()
         self._admitting: dict[str, asyncio.Future[Admission]] = {}
         self._unknown: dict[str, NewRun] = {}
@@ -239,6 +247,11 @@ class PostgresStore(WritesMadeAgain):
 
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         return await self._waiting.run(query(*args, **kwargs), reads=True)
+
+    async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
+        async with self._turns.turn(user_id):
+            call: Call = query(asked, user_id)
+            return await self._waiting.run(replace(call, longest=self._options.search_timeout), reads=True)
 
     async def standing(self, run_id: str) -> Decision | None:
         return await self._ticks.run(self._sql.decisions.standing(run_id), reads=True)

@@ -5,11 +5,12 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Path
+from fastapi import Path, Request
 from starlette.responses import Response
 
 from coordinator.gateway import crons
 from coordinator.gateway.caller import CallerIn
+from coordinator.gateway.leaving import while_connected
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
 from coordinator.gateway.services import Services, ServicesIn
@@ -53,15 +54,16 @@ async def create_thread_cron(
     response_model_exclude_unset=True,
 )
 async def search_crons(
-    services: ServicesIn, caller: CallerIn, body: CronSearch, response: Response
+    services: ServicesIn, caller: CallerIn, body: CronSearch, request: Request, response: Response
 ) -> list[Any]:
     """The caller's crons. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset of
     the next page, where there is one."""
     query, assistants = _query(services, body), services.manager.assistants
-    rows = await services.manager.crons(query, user_id=caller.user_id)
+    manager, user_id = services.manager, caller.user_id
+    rows = await while_connected(request, manager.crons(query, user_id=user_id))
     total = body.offset + len(rows)
     if len(rows) == body.limit or (body.offset and not rows):
-        total = await services.manager.count_crons(query, user_id=caller.user_id)
+        total = await while_connected(request, manager.count_crons(query, user_id=user_id))
     response.headers["X-Pagination-Total"] = str(total)
     if total > body.offset + len(rows) and rows:
         response.headers["X-Pagination-Next"] = str(body.offset + len(rows))
@@ -69,8 +71,9 @@ async def search_crons(
 
 
 @router.post("/runs/crons/count", dependencies=READER)
-async def count_crons(services: ServicesIn, caller: CallerIn, body: CronCount) -> int:
-    return await services.manager.count_crons(_query(services, body), user_id=caller.user_id)
+async def count_crons(services: ServicesIn, caller: CallerIn, body: CronCount, request: Request) -> int:
+    counting = services.manager.count_crons(_query(services, body), user_id=caller.user_id)
+    return await while_connected(request, counting)
 
 
 @router.get("/runs/crons/{cron_id}", dependencies=READER)

@@ -6,13 +6,14 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, cast
 from uuid import uuid4
 
-from fastapi import Header, Query
+from fastapi import Header, Query, Request
 from starlette.responses import Response
 
 from coordinator.errors import ThreadNotFound
 from coordinator.gateway import stopping
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.extracting import Path, extracted, parsed
+from coordinator.gateway.leaving import while_connected
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
 from coordinator.gateway.services import Services, ServicesIn
@@ -115,15 +116,16 @@ async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: Threa
     response_model_exclude_unset=True,
 )
 async def search_threads(
-    services: ServicesIn, caller: CallerIn, body: ThreadSearch, response: Response
+    services: ServicesIn, caller: CallerIn, body: ThreadSearch, request: Request, response: Response
 ) -> list[Any]:
     """The caller's threads. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset
     of the next page, where there is one."""
     query, paths = _query(body), parsed(body.extract)
-    rows = await services.manager.threads(query, user_id=caller.user_id)
+    manager, user_id = services.manager, caller.user_id
+    rows = await while_connected(request, manager.threads(query, user_id=user_id))
     total = body.offset + len(rows)
     if len(rows) == body.limit or (body.offset and not rows):
-        total = await services.manager.count_threads(query, user_id=caller.user_id)
+        total = await while_connected(request, manager.count_threads(query, user_id=user_id))
     response.headers["X-Pagination-Total"] = str(total)
     if total > body.offset + len(rows) and rows:
         response.headers["X-Pagination-Next"] = str(body.offset + len(rows))
@@ -131,8 +133,9 @@ async def search_threads(
 
 
 @router.post("/threads/count", dependencies=READER)
-async def count_threads(services: ServicesIn, caller: CallerIn, body: ThreadCount) -> int:
-    return await services.manager.count_threads(_query(body), user_id=caller.user_id)
+async def count_threads(services: ServicesIn, caller: CallerIn, body: ThreadCount, request: Request) -> int:
+    counting = services.manager.count_threads(_query(body), user_id=caller.user_id)
+    return await while_connected(request, counting)
 
 
 @router.post("/threads/{thread_id}/copy", dependencies=USER)

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from coordinator.arguments import MAX_TIME_LIMIT, MAX_URL, check_id
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.lazy import LazyModel
+from coordinator.gateway.wire.filters import Filter
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.schemas import CheckpointRef
 
@@ -306,8 +307,8 @@ class ThreadPatch(Body):
 
 
 class ThreadCount(Body):
-    metadata: JsonObject = Field(default_factory=dict)
-    values: JsonObject = Field(default_factory=dict)
+    metadata: Filter = Field(default_factory=dict)
+    values: Filter = Field(default_factory=dict)
     status: ThreadStatus | None = None
 
 
@@ -330,13 +331,13 @@ class StateAt(Body):
 class HistoryBefore(Body):
     limit: Limit = 10
     before: Checkpoint | Name | None = None
-    metadata: JsonObject = Field(default_factory=dict)
+    metadata: Filter = Field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     select: Annotated[list[str], Selected] | None = None
 
 
 class AssistantCount(Body):
-    metadata: JsonObject = Field(default_factory=dict)
+    metadata: Filter = Field(default_factory=dict)
     graph_id: str | None = None
     name: str | None = Field(default=None, description="A part of the name, in any case")
 

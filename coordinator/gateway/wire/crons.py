@@ -23,6 +23,7 @@ from coordinator.gateway.wire.bodies import (
     without_nulls,
 )
 from coordinator.gateway.wire.documents import ALWAYS, parts_of
+from coordinator.gateway.wire.filters import Filter
 from coordinator.webhooks.document import without_path
 from stores.crons import CronOrder, CronRow
 from stores.times import instant, iso
@@ -102,7 +103,7 @@ class CronPatch(RunOptions):
 class CronCount(Body):
     assistant_id: Name | None = None
     thread_id: Id | None = None
-    metadata: JsonObject = Field(default_factory=dict)
+    metadata: Filter = Field(default_factory=dict)
 
 
 class CronSearch(CronCount):

@@ -55,7 +55,8 @@ class Call:
     """`answer` turns the rows into what the operation answers, or raises its refusal. `again` does so where
     an attempt before went unanswered: what it may have written is no refusal then; None = as `answer`. `key`:
     calls of a batch are made in this order, the same everywhere. `alone`: never in a batch.
-    `unanswered`: an attempt was made in a batch, and may have been written."""
+    `unanswered`: an attempt was made in a batch, and may have been written. `longest` (s): the server stops a
+    read that takes longer."""
 
     statement: Function | Query
     args: tuple[Any, ...]
@@ -64,6 +65,7 @@ class Call:
     alone: bool = True
     again: Callable[[Rows], Any] | None = None
     unanswered: bool = False
+    longest: float | None = None
 
 
 def nothing(rows: Rows) -> None:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 import sqlite3
 from functools import lru_cache
 from typing import Any, cast
 
-from stores.sql.codec import stamped
+from stores.sql.codec import dumps, stamped
+from stores.sql.sqlite.searches import look
 
 
 def register(cx: sqlite3.Connection) -> None:
-    """Give the connection `json_contains(whole, part)`: 1 or 0, also for what is no JSON; and
-    `json_stamped(metadata, stamp)`, see `stores.sql.codec`."""
+    """Give the connection `json_contains(whole, part)`: 1 or 0, also for what is no JSON, a search that is
+    over is stopped by it; and `json_stamped(metadata, stamp)`, see `stores.sql.codec`."""
     cx.create_function("json_contains", 2, _json_contains, deterministic=True)
     cx.create_function("json_stamped", 2, stamped, deterministic=True)
 
 
 def _json_contains(whole: str | None, part: str) -> int:
+    look()
     try:
         return int(whole is not None and contains(json.loads(whole), _parsed(part)))
     except (ValueError, RecursionError):
@@ -38,8 +41,61 @@ def contains(whole: Any, part: Any) -> bool:
             for key, value in cast("dict[str, Any]", part).items()
         )
     if isinstance(part, list):
-        return isinstance(whole, list) and all(
-            any(contains(element, wanted) for element in cast("list[Any]", whole))
-            for wanted in cast("list[Any]", part)
-        )
-    return isinstance(part, bool) == isinstance(whole, bool) and part == whole
+        return isinstance(whole, list) and _has_all(cast("list[Any]", whole), cast("list[Any]", part))
+    return _scalar(part) == _scalar(whole)
+
+
+def _has_all(whole: list[Any], parts: list[Any]) -> bool:
+    """What is neither an object nor an array is looked up: two long lists take no longer than both."""
+    scalars = {_scalar(part) for part in parts if not _is_nested(part)}
+    if scalars and not scalars.issubset(_scalar(element) for element in whole if not _is_nested(element)):
+        return False
+    return all(_has(whole, part) for part in parts if _is_nested(part))
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, (dict, list))
+
+
+def _has(whole: list[Any], part: Any) -> bool:
+    for element in whole:
+        if type(element) is type(part):
+            look()
+            if contains(element, part):
+                return True
+    return False
+
+
+def _scalar(value: Any) -> tuple[bool, Any]:
+    return isinstance(value, bool), value
+
+
+def containing(column: str, name: str, part: dict[str, Any], args: dict[str, Any]) -> str:
+    """The condition that the JSON of `column` contains `part`; its parameters, which begin with `name`, are
+    added to `args`."""
+    conditions = list[str]()
+    for at, word in enumerate(_words(part)):
+        conditions.append(f"instr({column}, :{name}_{at})")
+        args[f"{name}_{at}"] = word
+    args[name] = dumps(part)
+    return " AND ".join((*conditions, f"json_contains({column}, :{name})"))
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_ .:-]{3,}")
+_MOST_WORDS = 4
+
+
+def _words(part: dict[str, Any]) -> list[str]:
+    """A few texts, keys or strings, that stand in the JSON of whatever contains the part: most rows are told
+    by that alone. Only texts that everybody writes in the same way."""
+    found, todo = set[str](), list[Any]([part])
+    for value in todo:  # which grows meanwhile
+        if isinstance(value, dict):
+            fields = cast("dict[str, Any]", value)
+            found.update(filter(_PLAIN.fullmatch, fields))
+            todo += fields.values()
+        elif isinstance(value, list):
+            todo += cast("list[Any]", value)
+        elif isinstance(value, str) and _PLAIN.fullmatch(value):
+            found.add(value)
+    return [dumps(word) for word in sorted(found, key=lambda word: (-len(word), word))[:_MOST_WORDS]]

@@ -10,6 +10,7 @@ from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.errors import CronFired, ThreadNotFound, TooManyCrons
 from stores.sql.codec import CRON_COLUMNS, CRON_VALUES, cron_row, cron_values, dumps, storable
 from stores.sql.readable import readable
+from stores.sql.sqlite.contains import containing
 
 _WRITTEN = ", ".join(CRON_VALUES)
 _SAME = " AND ".join(f"{name} IS :{name}" for name in CRON_VALUES if name not in ("enabled", "next_at"))
@@ -106,8 +107,7 @@ def _narrowed(query: CronQuery, user_id: str | None) -> tuple[str, dict[str, Any
         where.append("assistant_id IN (SELECT value FROM json_each(:assistants))")
         args["assistants"] = dumps(query.assistant_ids)
     if query.metadata:
-        where.append("json_contains(metadata, :metadata)")
-        args["metadata"] = dumps(query.metadata)
+        where.append(containing("metadata", "metadata", query.metadata, args))
     return " AND ".join(where), args
 
 

@@ -12,6 +12,7 @@ from stores.rows import ThreadRow
 from stores.sql.codec import dumps, thread_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
+from stores.sql.sqlite.contains import containing
 from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
 
 _SECOND = 1_000_000
@@ -113,11 +114,9 @@ def _narrowed(
     if user_id is not None:
         where.append("t.user_id = :user")
         args["user"] = user_id
-    for column, part in (("metadata", query.metadata), ('"values"', query.values)):
+    for name, part in (("metadata", query.metadata), ("values", query.values)):
         if part:
-            name = column.strip('"')
-            where.append(f"json_contains(t.{column}, :{name})")
-            args[name] = dumps(part)
+            where.append(containing(f't."{name}"', name, part, args))
     if query.status == "busy":  # begins at what is in flight
         where.append(f"t.thread_id IN (SELECT thread_id FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT})")
     elif query.status is not None:

@@ -1,0 +1,45 @@
+"""What clients search by: compared with what every thread or cron of theirs has, so it is bounded more
+tightly than what is stored once."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias, cast
+
+from pydantic import AfterValidator, Field
+
+from coordinator.gateway.wire.json import encoded
+
+MAX_BYTES = 4096
+MAX_VALUES = 100
+MAX_ELEMENTS = 20
+
+
+def _bounded(part: dict[str, Any]) -> dict[str, Any]:
+    _check_values(part)
+    if (size := len(encoded(part))) > MAX_BYTES:
+        raise ValueError(f"may have {MAX_BYTES} bytes as JSON, not {size}")
+    return part
+
+
+def _check_values(part: dict[str, Any]) -> None:
+    values: list[Any] = [part]
+    for value in values:  # which grows meanwhile
+        if isinstance(value, dict):
+            values += cast("dict[str, Any]", value).values()
+        elif isinstance(value, list):
+            elements = cast("list[Any]", value)
+            if len(elements) > MAX_ELEMENTS:
+                raise ValueError(f"may have lists of {MAX_ELEMENTS} elements, not of {len(elements)}")
+            values += elements
+        if len(values) > MAX_VALUES + 1:
+            raise ValueError(f"may have {MAX_VALUES} values, at all depths")
+
+
+Filter: TypeAlias = Annotated[
+    dict[str, Any],
+    AfterValidator(_bounded),
+    Field(
+        description="Contained in what is found: objects by key, lists by element. At most"
+        f" {MAX_BYTES} bytes, {MAX_VALUES} values and {MAX_ELEMENTS} elements of a list"
+    ),
+]

@@ -1,0 +1,35 @@
+"""A statement that the server itself stops: it would go on for a client that does not wait any more."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+
+from stores.errors import SearchTooLong
+from stores.sql.postgres.calls import Rows
+
+_END_WITHIN = 2.0  # s; the statement has been stopped by then
+
+
+async def fetch(cx: Any, sql: str, args: tuple[Any, ...], *, longest: float) -> Rows:
+    """In a transaction of its own, with its limit in it, so that it holds behind a pooler too. Cancelled, it
+    has the server stop. Raises SearchTooLong, and what the driver raises; the connection can be used again
+    afterwards, or is closed."""
+    await cx.execute(f"BEGIN READ ONLY; SET LOCAL statement_timeout = {longest * 1000:.0f}")
+    try:
+        return await cx.fetch(sql, *args)
+    except asyncpg.QueryCanceledError as error:
+        raise SearchTooLong(longest) from error
+    finally:
+        await _end(cx)
+
+
+async def _end(cx: Any) -> None:
+    try:
+        async with asyncio.timeout(_END_WITHIN):
+            await cx.execute("ROLLBACK")
+    except BaseException:
+        cx.terminate()
+        raise

@@ -1,0 +1,81 @@
+"""A search over SQLite: stopped at its deadline, or when nobody waits for it any more.
+
+SQLite looks every few thousand steps, and so does what compares JSON (`contains`), which SQLite cannot
+interrupt.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any, Self
+
+from stores.errors import SearchTooLong
+
+STEPS = 20_000
+"""Of SQLite's machine between two looks: about a millisecond."""
+WORK, REST = 0.001, 0.001
+"""Seconds. While Python compares JSON all other threads of the process wait, so that is done in slices."""
+
+_here = threading.local()
+
+
+def look() -> None:
+    """For code that works for long on behalf of a search of this thread. Raises InterruptedError where that
+    is over; lets other threads in."""
+    search: Search | None = getattr(_here, "search", None)
+    if search is not None:
+        search.look()
+
+
+class Search:
+    """One search, which may take `longest` s from now on. At the end of its block nobody waits for it any
+    more: then it stops, in whatever thread it is. `rests`: other threads are let in meanwhile."""
+
+    def __init__(self, longest: float, *, rests: bool) -> None:
+        self._longest, self._rests = longest, rests
+        self._abandoned = False
+        self._until = time.monotonic() + longest
+        self._worked_since = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._abandoned = True
+
+    def run(self, cx: sqlite3.Connection, query: Callable[..., Any], *args: Any) -> Any:
+        """In this thread. Raises SearchTooLong, and what the query raises."""
+        if self._is_over():
+            raise SearchTooLong(self._longest)
+        self._worked_since = time.monotonic()
+        _here.search = self
+        cx.set_progress_handler(self._is_over, STEPS)
+        try:
+            return query(cx, *args)
+        except sqlite3.OperationalError as error:
+            if self._is_over():
+                raise SearchTooLong(self._longest) from error
+            raise
+        finally:
+            cx.set_progress_handler(None, 0)
+            _here.search = None
+
+    def look(self) -> None:
+        now = time.monotonic()
+        if now - self._worked_since < WORK:
+            return
+        if self._is_over():
+            raise InterruptedError
+        if self._rests:
+            time.sleep(REST)
+            now = time.monotonic()
+        self._worked_since = now
+
+    def _is_over(self) -> bool:
+        return self._abandoned or time.monotonic() > self._until

@@ -1,0 +1,177 @@
+"""Searches and counts that would go on for long: stopped at their deadline, and when nobody waits for them;
+no other read waits for them, and no user's for another's."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sqlite3
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from stores.catalogue import NewThread, ThreadQuery
+from stores.crons import CronQuery
+from stores.errors import SearchTooLong, StoreUnavailable
+from stores.memory import MemoryStore
+from stores.postgres import PostgresStore
+from stores.sql.postgres.calls import Call, Query, scalar
+from stores.sqlite import SQLiteStore
+from tests.support.postgres import Database
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+COUNTED = "WITH RECURSIVE c (x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM c) SELECT count(*) FROM c"
+COMPARED = f"{COUNTED} WHERE NOT json_contains(:whole || substr(' ', 1, x % 2), :part)"  # anew for each x
+LONG = json.dumps([{"a": 1}] * 1000)
+PART = json.dumps([{"b": number} for number in range(20)])
+ENDLESS = {"in SQLite": COUNTED, "in Python": COMPARED}
+SOON = 30.0  # s; without an end it would be minutes
+
+
+def endless(cx: sqlite3.Connection, statement: Any, user_id: str | None) -> Any:
+    del user_id
+    return cx.execute(statement, {"whole": LONG, "part": PART}).fetchone()
+
+
+def asleep(seconds: Any, user_id: str | None) -> Call:
+    del user_id
+    return Call(Query("SELECT pg_sleep($1)"), (float(seconds),), scalar)
+
+
+@asynccontextmanager
+async def on_sqlite(folder: Path, search_timeout: float) -> AsyncGenerator[SQLiteStore]:
+    store = SQLiteStore(folder / "runs.db", search_timeout=search_timeout)
+    await store.open()
+    try:
+        await store.create_thread(NewThread("t", "u", {"a": 1}))
+        yield store
+    finally:
+        await store.aclose()
+
+
+@asynccontextmanager
+async def on_postgres(database: Database, **options: Any) -> AsyncGenerator[PostgresStore]:
+    async with database.store(**options) as store:
+        await store.create_thread(NewThread("t", "u", {"a": 1}))
+        yield store
+
+
+async def found(store: Any, user_id: str | None = "u") -> list[str]:
+    return [row.thread_id for row in await store.threads(ThreadQuery(metadata={"a": 1}), user_id=user_id)]
+
+
+# -- SQLite
+
+
+@pytest.mark.parametrize("statement", ENDLESS.values(), ids=ENDLESS)
+async def test_sqlite_stops_a_search_at_its_deadline(tmp_path: Path, statement: str) -> None:
+    async with on_sqlite(tmp_path, search_timeout=0.1) as store, asyncio.timeout(SOON):
+        with pytest.raises(SearchTooLong, match=r"0\.1 s"):
+            await store._search(endless, statement, "u")
+        assert await found(store) == ["t"]
+
+
+@pytest.mark.parametrize("statement", ENDLESS.values(), ids=ENDLESS)
+async def test_sqlite_stops_a_search_that_nobody_waits_for(tmp_path: Path, statement: str) -> None:
+    async with on_sqlite(tmp_path, search_timeout=3600) as store, asyncio.timeout(SOON):
+        reads = store.reads
+        search = asyncio.ensure_future(store._search(endless, statement, "u"))
+        await wait_until(lambda: store.reads > reads, description="the search is on its way")
+        waiting = asyncio.ensure_future(found(store))
+        assert await store.thread("t") is not None, "other reads do not wait"
+        search.cancel()
+        assert await waiting == ["t"]
+        assert search.cancelled()
+
+
+async def test_sqlite_lets_no_search_wait_for_longer_than_one_may_take(tmp_path: Path) -> None:
+    async with on_sqlite(tmp_path, search_timeout=0.5) as store, asyncio.timeout(SOON):
+        searches = [store._search(endless, COUNTED, "alice") for _ in range(4)]
+        others = [found(store), store.crons(CronQuery(), user_id="u")]
+        *answers, threads, crons = await asyncio.gather(*searches, *others, return_exceptions=True)
+        assert isinstance(answers[0], SearchTooLong)
+        assert {type(answer) for answer in answers} <= {SearchTooLong, StoreUnavailable}
+        assert not isinstance(threads, SearchTooLong)
+        assert not isinstance(crons, SearchTooLong)
+        assert await found(store) == ["t"]
+
+
+async def test_sqlite_searches_of_crons_are_in_nobodys_way(tmp_path: Path) -> None:
+    async with on_sqlite(tmp_path, search_timeout=3600) as store, asyncio.timeout(SOON):
+        search = asyncio.ensure_future(store._search(endless, COUNTED, "u"))
+        waiting = asyncio.ensure_future(store.count_crons(CronQuery(metadata={"a": 1}), user_id="u"))
+        assert await store.thread("t") is not None
+        assert not waiting.done(), "it is a search as well, over the same connection"
+        search.cancel()
+        assert await waiting == 0
+
+
+async def test_memory_stops_a_search_at_its_deadline() -> None:
+    store = MemoryStore(search_timeout=0.1)
+    await store.create_thread(NewThread("t", "u", {"a": 1}))
+    for statement in ENDLESS.values():
+        with pytest.raises(SearchTooLong):
+            await store._search(endless, statement, "u")
+    assert await found(store) == ["t"]
+
+
+# -- PostgreSQL
+
+
+@pytest.mark.parametrize("statement_cache", [200, 0], ids=["", "behind a pooler"])
+async def test_postgres_stops_a_search_at_its_deadline(
+    shared_postgres: Database, statement_cache: int
+) -> None:
+    async with (
+        on_postgres(shared_postgres, search_timeout=0.1, statement_cache=statement_cache) as store,
+        asyncio.timeout(SOON),
+    ):
+        with pytest.raises(SearchTooLong, match=r"0\.1 s"):
+            await store._search(asleep, 3600, "u")
+        assert await found(store) == ["t"]
+        async with store.connection() as cx:
+            asleep_still = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+            assert await cx.fetchval(f"{asleep_still} AND state = 'active'") == 0
+        limit = await store._waiting.run(Call(Query("SHOW statement_timeout"), (), scalar), reads=True)
+        assert limit != "100ms", "the limit is that of the search alone"
+
+
+async def test_postgres_stops_a_search_that_nobody_waits_for(shared_postgres: Database) -> None:
+    async with (
+        on_postgres(shared_postgres, search_timeout=3600, connections=1) as store,
+        asyncio.timeout(SOON),
+    ):
+        search = asyncio.ensure_future(store._search(asleep, 3600, "u"))
+        async with shared_postgres.connection() as cx:
+
+            async def asleep_now() -> bool:
+                return bool(
+                    await cx.fetchval(
+                        "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'SELECT pg_sleep%'"
+                        " AND state = 'active'"
+                    )
+                )
+
+            await wait_until(asleep_now, description="the server is at it")
+            search.cancel()
+            assert await found(store) == ["t"]
+            assert not await asleep_now()
+
+
+async def test_postgres_keeps_connections_from_searches(shared_postgres: Database) -> None:
+    async with (
+        on_postgres(shared_postgres, search_timeout=3600, connections=4) as store,
+        asyncio.timeout(SOON),
+    ):
+        searches = [asyncio.ensure_future(store._search(asleep, 3600, "alice")) for _ in range(10)]
+        await asyncio.sleep(0)
+        assert await store.thread("t", user_id="u") is not None
+        for search in searches:
+            search.cancel()
+        await asyncio.wait(searches)
+        assert await found(store) == ["t"]
