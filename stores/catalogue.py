@@ -86,6 +86,11 @@ class CatalogueStore(Protocol):
         """The run as clients see it: None also for one that was rolled back, and on another thread."""
         ...
 
+    async def thread_of_key(self, key: str, *, user_id: str | None) -> str | None:
+        """The thread of the run that the idempotency key was used for, by this user and no other (None: by
+        none); None = it was not, or the run is gone."""
+        ...
+
     async def thread_runs(
         self, thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
     ) -> list[RunRow]:

@@ -266,6 +266,9 @@ class SQLTransactions(RunStore):
     async def run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow | None:
         return await self._read(self._sql.history.run, run_id, thread_id, user_id)
 
+    async def thread_of_key(self, key: str, *, user_id: str | None) -> str | None:
+        return await self._read(self._sql.history.thread_of_key, key, user_id)
+
     async def thread_runs(
         self, thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
     ) -> list[RunRow]:

@@ -85,6 +85,13 @@ class CatalogueFacade(Facade):
             check.check_optional_id("user_id", user_id),
         )
 
+    async def thread_of_key(self, idempotency_key: str, *, user_id: str | None = None) -> str | None:
+        """Where the run is that this user has admitted under the key: on that thread the same request answers
+        it again. None = the key is free."""
+        return await self._parts.catalogue.thread_of_key(
+            check.check_id("idempotency_key", idempotency_key), check.check_optional_id("user_id", user_id)
+        )
+
     async def thread_runs(
         self,
         thread_id: str,

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from uuid import UUID, uuid4, uuid5
+from functools import partial
+from uuid import UUID, uuid4
 
 from fastapi import HTTPException
 
 from coordinator.assistants.requests import cleaned
+from coordinator.errors import IdempotencyConflict
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.bodies import RunCreate, check_metadata, ref_of
+from coordinator.manager import RunManager
 from coordinator.record import RunRecord
 from coordinator.schemas import Command, RunRequest
 from stores.crons import Firing
-
-_OWN_THREADS = UUID("5f0dd6f4-6c1b-5b0e-9a3a-0b8b8f2f6a11")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,9 @@ async def begin(
     if body.webhook is not None:
         await services.targets.check(body.webhook)
     own_thread = wanted.thread_id is None
-    record = await manager.create_or_reject(
-        wanted.thread_id or _own_thread(caller.user_id, idempotency_key),
-        wanted.assistant,
+    admit = partial(
+        manager.create_or_reject,
+        assistant_id=wanted.assistant,
         on_disconnect=body.on_disconnect,
         metadata=wanted.request.metadata,
         kwargs=wanted.request.kwargs(),
@@ -75,16 +76,33 @@ async def begin(
         webhook=body.webhook,
         firing=firing,
     )
+    record = await _admitted(manager, caller, wanted.thread_id, idempotency_key, admit)
     if not record.already_admitted:
         manager.launch(record)
     return record
 
 
-def _own_thread(user_id: str | None, idempotency_key: str | None) -> str:
-    """A key counts on its thread: the same key has to lead to the same one again."""
+async def _admitted(
+    manager: RunManager,
+    caller: Caller,
+    thread_id: str | None,
+    idempotency_key: str | None,
+    admit: Callable[[str], Awaitable[RunRecord]],
+) -> RunRecord:
+    """On that thread; None = on one of its own, with an id that nobody can guess. There a key counts for the
+    user, wherever it was used first: by the time of a conflict the other request has been admitted."""
+    if thread_id is not None:
+        return await admit(thread_id)
     if idempotency_key is None:
-        return str(uuid4())
-    return str(uuid5(_OWN_THREADS, json.dumps([user_id, idempotency_key])))
+        return await admit(str(uuid4()))
+    used = await manager.thread_of_key(idempotency_key, user_id=caller.user_id)
+    try:
+        return await admit(used or str(uuid4()))
+    except IdempotencyConflict:
+        used = None if used else await manager.thread_of_key(idempotency_key, user_id=caller.user_id)
+        if used is None:
+            raise
+    return await admit(used)
 
 
 def _request_of(body: RunCreate) -> RunRequest:

@@ -32,6 +32,9 @@ class Catalogue:
             raise RunNotFound(run_id)
         return found
 
+    async def thread_of_key(self, key: str, user_id: str | None) -> str | None:
+        return await self._store.thread_of_key(key, user_id=user_id)
+
     async def thread_runs(
         self, thread_id: str, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
     ) -> list[RunRow]:

@@ -324,6 +324,7 @@ class Sequence:
         statuses = random.choice(((), ("running",), ("success", "error"), ("pending", "interrupted")))
         scope: Any = {"thread_id": self._thread(), "user_id": self._user()}
         await call("run", self._run_id(), **scope)
+        await call("thread_of_key", random.choice(("k1", "k2", "ключ", "free")), user_id=self._user())
         limit, offset = random.choice((0, 1, 5, 100)), random.choice((0, 1, 3))
         thread_id = random.choice((*THREADS, "unknown"))
         await call(

@@ -74,6 +74,7 @@ READS = frozenset(
         "threads",
         "count_threads",
         "run",
+        "thread_of_key",
         "thread_runs",
         "inflight_runs",
         "has_expired_threads",

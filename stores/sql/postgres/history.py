@@ -36,6 +36,16 @@ def run(run_id: str, thread_id: str | None, user_id: str | None) -> Call:
     return Call(_RUN, (run_id, thread_id, user_id), lambda rows: run_of(rows[0]) if rows else None)
 
 
+_OF_KEY = Query(
+    "SELECT thread_id FROM rc.runs WHERE idempotency_key = $1 AND COALESCE(user_id, '') = COALESCE($2, '')"
+    " ORDER BY run_id LIMIT 1"
+)
+
+
+def thread_of_key(key: str, user_id: str | None) -> Call:
+    return Call(_OF_KEY, (key, user_id), lambda rows: rows[0][0] if rows else None)
+
+
 _UNSETTLED = (
     f"run_id IN (SELECT run_id FROM rc.runs WHERE thread_id = $1 AND {IN_FLIGHT} UNION ALL"
     " SELECT run_id FROM rc.runs"

@@ -46,6 +46,15 @@ def run(cx: sqlite3.Connection, run_id: str, thread_id: str | None, user_id: str
     return None if row is None else run_row(row)
 
 
+def thread_of_key(cx: sqlite3.Connection, key: str, user_id: str | None) -> str | None:
+    found = cx.execute(
+        "SELECT thread_id FROM runs WHERE idempotency_key = ? AND COALESCE(user_id, '') = ?"
+        " ORDER BY run_id LIMIT 1",
+        (key, user_id or ""),
+    ).fetchone()
+    return None if found is None else found[0]
+
+
 def thread_runs(
     cx: sqlite3.Connection,
     thread_id: str,

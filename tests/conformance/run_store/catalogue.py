@@ -438,6 +438,17 @@ class History(StoreCase):
         assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:6], ids[6:], []]
         assert await listed(store, limit=0) == []
 
+    async def test_key_leads_its_user_to_the_thread_of_its_run(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        await holding(store, me, "a", user_id="alice", idempotency_key="k")
+        await holding(store, me, "n", idempotency_key="of nobody")
+        assert await store.thread_of_key("k", user_id="alice") == "a"
+        assert await store.thread_of_key("k", user_id="bob") is None
+        assert await store.thread_of_key("k", user_id=None) is None
+        assert await store.thread_of_key("of nobody", user_id=None) == "n"
+        assert await store.thread_of_key("free", user_id="alice") is None
+
     async def test_operations_are_not_in_it(self, store: CoordinationStore, me: int) -> None:
         own = await running(store, me, kind="op")
         assert await store.run(own.run_id, thread_id=None, user_id=None) is None

@@ -1,0 +1,44 @@
+"""Idempotency keys of runs without a thread: the thread that they get cannot be guessed, nor taken."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid5
+
+from coordinator.gateway.caller import Role
+from tests.gateway.conftest import Pair
+from tests.support.asgi import key_for, serving
+
+RUN = {"assistant_id": "agent", "input": {"steps": 1}, "on_completion": "keep"}
+KEY = {"Idempotency-Key": "order-1"}
+NAMESPACE = UUID("5f0dd6f4-6c1b-5b0e-9a3a-0b8b8f2f6a11")
+
+
+async def test_nobody_can_take_the_thread_of_anothers_key(tmp_path: Path) -> None:
+    alice, bob = (key_for(tmp_path / "keys", Role.user, user) for user in ("alice", "bob"))
+    guessed = str(uuid5(NAMESPACE, json.dumps(["alice", "order-1"])))
+    async with serving(api_keys=tmp_path / "keys") as (_, client):
+        squat = await client.post("/threads", json={"thread_id": guessed}, headers=bob)
+        assert squat.status_code == 200
+        runs = [await client.post("/runs", json=RUN, headers={**alice, **KEY}) for _ in range(2)]
+        assert [answer.status_code for answer in runs] == [200, 200]
+        assert runs[0].json()["run_id"] == runs[1].json()["run_id"]
+        thread = runs[0].json()["thread_id"]
+        assert thread != guessed
+        assert UUID(thread).version == 4
+        other = await client.post("/runs", json=RUN, headers={**bob, **KEY})
+        assert other.json()["thread_id"] != thread
+        assert other.json()["run_id"] != runs[0].json()["run_id"]
+
+
+async def test_the_same_key_is_the_same_run_on_every_worker(pair: Pair) -> None:
+    here, there = pair
+    asked: list[Any] = [worker.raw.post("/runs", json=RUN, headers=KEY) for worker in (here, there) * 4]
+    answers = await asyncio.gather(*asked)
+    assert {answer.status_code for answer in answers} == {200}
+    assert len({answer.json()["run_id"] for answer in answers}) == 1
+    changed = await there.raw.post("/runs", json={**RUN, "input": {"steps": 2}}, headers=KEY)
+    assert changed.status_code == 409
