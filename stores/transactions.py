@@ -34,7 +34,7 @@ from stores.rows import (
 from stores.sql.statements import Statements
 from stores.states import OPEN, CancelAction, Cause, RunStatus
 from stores.times import limit as limit_of
-from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
+from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
 
 
 class SQLTransactions(RunStore):
@@ -192,8 +192,10 @@ class SQLTransactions(RunStore):
     async def next_webhook(self) -> float | None:
         return await self._read(self._sql.webhooks.next_due, self._now())
 
-    async def claim_webhooks(self, *, epoch: int, lease: float, limit: int) -> list[ClaimedWebhook]:
-        return await self._write(self._sql.webhooks.claim, epoch, round(lease * 1e6), limit)
+    async def claim_webhooks(
+        self, *, epoch: int, lease: float, limit: int, shares: Shares | None = None
+    ) -> list[ClaimedWebhook]:
+        return await self._write(self._sql.webhooks.claim, epoch, round(lease * 1e6), limit, shares=shares)
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
         return await self._write(self._sql.webhooks.report, run_id, attempt, report)

@@ -5,7 +5,7 @@ Times are microseconds of the store's clock since 1970 (UTC). Errors: StoreUnava
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -25,6 +25,18 @@ class ClaimedWebhook(NamedTuple):
     attempt: int
     url: str
     run: dict[str, Json]
+    user_id: str | None = None
+
+
+class Shares(NamedTuple):
+    """`per_user`: how many webhooks of one user the claimer may have at once; `held`: how many it has, by
+    user. What has no user has no share: it may take all places."""
+
+    per_user: int
+    held: Mapping[str, int]
+
+    def held_by(self, user_id: str) -> int:
+        return self.held.get(user_id, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +90,12 @@ class WebhookStore(Protocol):
         """Seconds until one may be claimed; None = none is due. A read: for those who poll."""
         ...
 
-    async def claim_webhooks(self, *, epoch: int, lease: float, limit: int) -> list[ClaimedWebhook]:
+    async def claim_webhooks(
+        self, *, epoch: int, lease: float, limit: int, shares: Shares | None = None
+    ) -> list[ClaimedWebhook]:
         """Due ones, the oldest first: for `lease` s nobody else gets them. Whoever dies with one has used
-        an attempt, and it is due again when the lease is over. Raises EpochDead."""
+        an attempt, and it is due again when the lease is over. With `shares` users take turns: first those
+        of whom the claimer has fewest, and of none more than its share. Raises EpochDead."""
         ...
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:

@@ -9,7 +9,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.facade.base import Facade
 from coordinator.telemetry.events import WebhookDelivered, WebhookFailed
 from stores.states import WebhookState
-from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow, WebhookStore
+from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow, WebhookStore
 
 
 class WebhooksFacade(Facade):
@@ -28,10 +28,15 @@ class WebhooksFacade(Facade):
         """Seconds until one may be claimed, 0 where one may be now; None = none is due, or kept at all."""
         return await self._webhooks.next_webhook() if self.keeps_webhooks else None
 
-    async def claim_webhooks(self, *, lease: float, limit: int) -> list[ClaimedWebhook]:
-        """For this worker alone, for `lease` s. Raises EpochDead before it registered, and once fenced."""
+    async def claim_webhooks(
+        self, *, lease: float, limit: int, shares: Shares | None = None
+    ) -> list[ClaimedWebhook]:
+        """For this worker alone, for `lease` s; with `shares` of no user more than its share. Raises
+        EpochDead before it registered, and once fenced."""
         seconds, bound = check.check_seconds("lease", lease), check.check_limit("limit", limit)
-        return await self._webhooks.claim_webhooks(epoch=self._parts.worker.epoch, lease=seconds, limit=bound)
+        return await self._webhooks.claim_webhooks(
+            epoch=self._parts.worker.epoch, lease=seconds, limit=bound, shares=shares
+        )
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
         """How an attempt ended; False where another has begun meanwhile. Hooks are told what was written."""

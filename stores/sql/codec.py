@@ -269,13 +269,14 @@ def webhook_row(columns: Sequence[Any]) -> WebhookRow:
     return WebhookRow(**named)
 
 
-def claimed_webhook(
-    run_id: str, thread_id: str, attempt: int, url: str, settled: Mapping[str, Any], *texts: str | None
-) -> ClaimedWebhook:
-    """`texts`: metadata, kwargs, values and interrupts, as JSON."""
+def claimed_webhook(columns: Sequence[Any], settled: Mapping[str, Any]) -> ClaimedWebhook:
+    """`columns`: run_id, thread_id, user_id, attempts, url, run, and as JSON metadata, kwargs, values and
+    interrupts. `settled`: what `run` comes to."""
+    run_id, thread_id, user_id, attempt, url, _, *texts = columns
     names = ("metadata", "kwargs", "values", "interrupts")
     run = {name: loads(text) for name, text in zip(names, texts, strict=True)}
-    return ClaimedWebhook(run_id, attempt, url, {"run_id": run_id, "thread_id": thread_id, **settled, **run})
+    run = {"run_id": run_id, "thread_id": thread_id, **settled, **run}
+    return ClaimedWebhook(run_id, attempt, url, run, user_id)
 
 
 _CRON_NAMES = tuple(f.name for f in fields(CronRow))

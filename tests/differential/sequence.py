@@ -12,7 +12,7 @@ from stores.crons import CronQuery, CronRow, Firing
 from stores.pruning import Retention
 from stores.rows import COUNTERS, Limits, NewRun, Outcome, Ownership
 from stores.states import CancelAction, Cause, RunStatus
-from stores.webhooks import ClaimedWebhook, WebhookReport
+from stores.webhooks import ClaimedWebhook, Shares, WebhookReport
 from tests.differential.engines import Engines
 from tests.differential.values import TEXTS, created_at, json_object, json_value, part_of, text
 from tests.support.builders import StoreClock, new_worker
@@ -461,8 +461,16 @@ class Sequence:
     # -- webhooks
 
     async def claim_webhooks(self) -> None:
-        lease, limit = self.random.choice((1.0, 30.0)), self.random.choice((1, 10))
-        claimed = await self._engines.call("claim_webhooks", epoch=self._epoch(), lease=lease, limit=limit)
+        random = self.random
+        lease, limit, held = (
+            random.choice((1.0, 30.0)),
+            random.choice((1, 3, 10)),
+            random.choice(({}, {"u1": 1})),
+        )
+        shares = random.choice((None, Shares(random.choice((1, 2)), held)))
+        claimed = await self._engines.call(
+            "claim_webhooks", epoch=self._epoch(), lease=lease, limit=limit, shares=shares
+        )
         self._claimed += claimed or ()
 
     async def report_webhook(self) -> None:

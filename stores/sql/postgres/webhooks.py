@@ -4,7 +4,7 @@ functions/9_webhooks_crons.sql."""
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from stores.errors import EpochDead
@@ -12,7 +12,7 @@ from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, webhook_row
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
 from stores.sql.readable import readable
-from stores.webhooks import STOPPED, ClaimedWebhook, WebhookReport, WebhookRow
+from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport, WebhookRow
 
 _DUE = Query(
     "SELECT GREATEST(0, next_at - rc.clock($1)) / 1e6::float8 FROM rc.webhooks WHERE state = 'due'"
@@ -24,22 +24,23 @@ def next_due(now: int | None) -> Call:
     return Call(_DUE, (now,), lambda rows: rows[0][0] if rows else None)
 
 
-_CLAIM = Function("claim_webhooks", ("bigint", "bigint", "bigint", "bigint"))
+_CLAIM = Function("claim_webhooks", ("bigint", "bigint", "bigint", "bigint", "text[]", "bigint[]", "bigint"))
 
 
-def claim(epoch: int, lease: int, limit: int, *, now: int | None) -> Call:
+def claim(epoch: int, lease: int, limit: int, *, shares: Shares | None, now: int | None) -> Call:
     def answer(rows: Rows) -> list[ClaimedWebhook]:
         if rows and rows[0][0] is None:
             raise EpochDead(epoch)
         return readable("webhook of run", rows, _claimed)
 
-    return Call(_CLAIM, (epoch, lease, limit, now), answer)
+    per_user = None if shares is None else shares.per_user
+    held: Mapping[str, int] = {} if shares is None else shares.held
+    args = (epoch, lease, limit, per_user, list(held), list(held.values()), now)
+    return Call(_CLAIM, args, answer)
 
 
 def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
-    run_id, thread_id, attempt, url, run, *columns = row
-    settled = {name: plain(value) for name, value in json.loads(run).items()}
-    return claimed_webhook(run_id, thread_id, attempt, url, settled, *columns)
+    return claimed_webhook(row, {name: plain(value) for name, value in json.loads(row[5]).items()})
 
 
 _REPORT = Function("report_webhook", ("text", "bigint", "text", "bigint", "text", "bigint", "bigint"))

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from stores.errors import EpochDead
-from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, loads, storable, webhook_row
+from stores.sql.codec import WEBHOOK_COLUMNS, claimed_webhook, dumps, loads, storable, webhook_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.admission import is_dead
-from stores.webhooks import STOPPED, ClaimedWebhook, WebhookReport, WebhookRow
+from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport, WebhookRow
 
 
 def next_due(cx: sqlite3.Connection, now: int) -> float | None:
@@ -21,25 +21,65 @@ def next_due(cx: sqlite3.Connection, now: int) -> float | None:
     return None if when is None else max(0.0, (when - now) / 1e6)
 
 
+_OLDEST = (
+    "SELECT run_id FROM webhooks INDEXED BY webhooks_due"
+    " WHERE state = 'due' AND next_at <= :now ORDER BY next_at, run_id LIMIT :limit"
+)
 _CLAIM = (
     "UPDATE webhooks SET attempts = attempts + 1, claimed_by = :epoch, next_at = :now + :lease"
-    " WHERE run_id IN (SELECT run_id FROM webhooks INDEXED BY webhooks_due"
-    " WHERE state = 'due' AND next_at <= :now ORDER BY next_at, run_id LIMIT :limit)"
-    ' RETURNING run_id, thread_id, attempts, url, run, metadata, kwargs, "values", interrupts'
+    " WHERE run_id IN (SELECT value FROM json_each(:runs))"
+    ' RETURNING run_id, thread_id, user_id, attempts, url, run, metadata, kwargs, "values", interrupts'
 )
 
 
-def claim(cx: sqlite3.Connection, epoch: int, lease: int, limit: int, now: int) -> list[ClaimedWebhook]:
-    """Those that are due, oldest first: nobody else gets them for `lease` us. Raises EpochDead."""
+def claim(
+    cx: sqlite3.Connection, epoch: int, lease: int, limit: int, *, shares: Shares | None, now: int
+) -> list[ClaimedWebhook]:
+    """Those that are due, oldest first, or as users take turns: nobody else gets them for `lease` us. Raises
+    EpochDead."""
     if is_dead(cx, epoch):
         raise EpochDead(epoch)
-    asked = {"epoch": epoch, "now": now, "lease": lease, "limit": limit}
+    if shares is None:
+        runs = [run_id for (run_id,) in cx.execute(_OLDEST, {"now": now, "limit": limit})]
+    else:
+        runs = _in_turn(cx, limit, shares, now)
+    asked = {"epoch": epoch, "now": now, "lease": lease, "runs": dumps(runs)}
     return readable("webhook of run", cx.execute(_CLAIM, asked).fetchall(), _claimed)
 
 
+_ITS_DUE = "FROM webhooks INDEXED BY webhooks_due_of_user WHERE state = 'due' AND user_id"
+_USERS = (
+    f"WITH RECURSIVE users (user_id) AS (SELECT min(user_id) {_ITS_DUE} IS NOT NULL UNION ALL"
+    f" SELECT (SELECT min(user_id) {_ITS_DUE} > users.user_id) FROM users WHERE user_id IS NOT NULL),"
+    " oldest (user_id, run_id) AS (SELECT users.user_id,"
+    f" (SELECT run_id {_ITS_DUE} = users.user_id ORDER BY next_at, run_id LIMIT 1)"
+    " FROM users WHERE user_id IS NOT NULL)"
+    " SELECT oldest.user_id, next_at, run_id FROM oldest JOIN webhooks USING (run_id) WHERE next_at <= :now"
+)
+"""Each user with something due, and its oldest one. From user to user through the index, so that what one of
+them has due costs nothing."""
+_OF_USER = f"SELECT next_at, run_id {_ITS_DUE} IS ? AND next_at <= ? ORDER BY next_at, run_id LIMIT ?"
+
+
+def _in_turn(cx: sqlite3.Connection, limit: int, shares: Shares, now: int) -> list[str]:
+    """Of users in the order of how many the claimer has of each; of each the oldest. See `Shares`."""
+    asking = sorted(
+        (shares.held_by(user_id), next_at, run_id, user_id)
+        for user_id, next_at, run_id in cx.execute(_USERS, {"now": now})
+        if shares.held_by(user_id) < shares.per_user
+    )
+    candidates = [
+        (place, next_at, run_id)
+        for place, (next_at, run_id) in enumerate(cx.execute(_OF_USER, (None, now, limit)))
+    ]
+    for held, _, _, user_id in asking[:limit]:  # the first of anybody else comes after all of theirs
+        rows = cx.execute(_OF_USER, (user_id, now, shares.per_user - held))
+        candidates += ((place, next_at, run_id) for place, (next_at, run_id) in enumerate(rows, held))
+    return [run_id for _, _, run_id in sorted(candidates)[:limit]]
+
+
 def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
-    run_id, thread_id, attempt, url, run, *texts = row
-    return claimed_webhook(run_id, thread_id, attempt, url, loads(run), *texts)
+    return claimed_webhook(row, loads(row[5]))
 
 
 _REPORT = (

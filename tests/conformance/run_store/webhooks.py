@@ -12,7 +12,7 @@ from stores.errors import ConflictError, EpochDead
 from stores.pruning import PruneCursor, Pruned, PruningStore, Retention
 from stores.rows import Limits, Outcome
 from stores.states import CancelAction, RunStatus, WebhookState
-from stores.webhooks import STOPPED, ClaimedWebhook, WebhookReport, WebhookRow, WebhookStore
+from stores.webhooks import STOPPED, ClaimedWebhook, Shares, WebhookReport, WebhookRow, WebhookStore
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
     SUCCESS,
@@ -370,6 +370,55 @@ class Webhooks(StoreCase):
         first = [claimed.run_id for claimed in await claim(limit=3)]
         assert set(first) == set(expected[:3])
         assert [claimed.run_id for claimed in await claim(limit=3)] == expected[3:]
+
+    # -- users take turns
+
+    @pytest.mark.parametrize(
+        ("limit", "per_user", "held", "expected"),
+        [
+            (10, 2, {}, {0, 1, 5, 6, 7, 8}),
+            (4, 2, {}, {0, 5, 6, 8}),
+            (3, 2, {}, {0, 5, 6}),
+            (1, 2, {}, {0}),
+            (1, 2, {"a": 1}, {5}),
+            (4, 2, {"a": 1}, {0, 5, 6, 8}),
+            (10, 2, {"a": 2, "c": 9}, {5, 6, 7}),
+            (10, 9, {"a": 6}, {0, 1, 2, 5, 6, 7, 8}),
+            (5, 9, {"a": 1}, {0, 5, 6, 7, 8}),
+            (6, 9, {"a": 1}, {0, 1, 5, 6, 7, 8}),
+        ],
+    )
+    async def test_users_take_turns_and_get_no_more_than_their_share(
+        self,
+        *,
+        store: CoordinationStore,
+        hooks: WebhookStore,
+        me: int,
+        clock: StoreClock,
+        limit: int,
+        per_user: int,
+        held: dict[str, int],
+        expected: set[int],
+    ) -> None:
+        async def claimed(limit: int, shares: Shares) -> list[ClaimedWebhook]:
+            return await hooks.claim_webhooks(epoch=me, lease=LEASE, limit=limit, shares=shares)
+
+        async def due(thread: str, user: str | None) -> str:
+            own = await running(store, me, thread, webhook=URL, user_id=user)
+            await store.finish(own, SUCCESS)
+            clock.advance(1)
+            return own.run_id
+
+        await due("later", "later")
+        (later,) = await claimed(1, Shares(1, {}))
+        assert await hooks.report_webhook(later.run_id, attempt=1, report=again(1e6))
+        users = (*["a"] * 5, "b", None, None, "c")
+        runs = [await due(str(number), user) for number, user in enumerate(users)]
+        got = await claimed(limit, Shares(per_user, held))
+        assert {runs.index(one.run_id) for one in got} == expected
+        assert [one.user_id for one in got] == [users[runs.index(one.run_id)] for one in got]
+        left = await claimed(100, Shares(100, {}))
+        assert {one.run_id for one in (*got, *left)} == set(runs), "they are claimed once"
 
     # -- what becomes of the dead
 

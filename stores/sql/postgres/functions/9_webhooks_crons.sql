@@ -1,11 +1,12 @@
 -- Webhooks: written by `admit`, made due by the trigger on runs, delivered under a lease.
 
--- Those that are due, oldest first: nobody else gets them for `_lease` us. One row without a run id = the
--- worker is dead.
-CREATE OR REPLACE FUNCTION rc.claim_webhooks(_epoch bigint, _lease bigint, _limit bigint, _now bigint)
-RETURNS TABLE (
-    run_id text, thread_id text, attempt bigint, url text, run text, metadata text, kwargs text, vals text,
-    interrupts text
+-- Those that are due, oldest first, or where `_per_user` is not null as users take turns: nobody else gets them for
+-- `_lease` us. `_held`: how many the worker has of each of `_users`. One row without a run id = the worker is dead.
+CREATE OR REPLACE FUNCTION rc.claim_webhooks(
+    _epoch bigint, _lease bigint, _limit bigint, _per_user bigint, _users text[], _held bigint[], _now bigint
+) RETURNS TABLE (
+    run_id text, thread_id text, user_id text, attempt bigint, url text, run text, metadata text, kwargs text,
+    vals text, interrupts text
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -19,12 +20,67 @@ BEGIN
         RETURN;
     END IF;
     v_now := rc.clock(_now);
-    v_due := ARRAY(SELECT w.run_id FROM rc.webhooks w WHERE state = 'due' AND next_at <= v_now
-                   ORDER BY next_at, w.run_id LIMIT _limit FOR UPDATE SKIP LOCKED);
+    IF _per_user IS NULL THEN
+        v_due := ARRAY(SELECT w.run_id FROM rc.webhooks w WHERE state = 'due' AND next_at <= v_now
+                       ORDER BY next_at, w.run_id LIMIT _limit FOR UPDATE SKIP LOCKED);
+    ELSE
+        v_due := rc.webhooks_in_turn(_limit, _per_user, _users, _held, v_now);
+    END IF;
     RETURN QUERY UPDATE rc.webhooks w SET attempts = attempts + 1, claimed_by = _epoch, next_at = v_now + _lease
         WHERE w.run_id = ANY (v_due)
-        RETURNING w.run_id, w.thread_id, w.attempts, w.url, w.run, w.metadata, w.kwargs, w."values", w.interrupts;
+        RETURNING w.run_id, w.thread_id, w.user_id, w.attempts, w.url, w.run, w.metadata, w.kwargs, w."values",
+            w.interrupts;
 END $$;
+
+-- Due ones, locked: of users in the order of how many the worker has of each, of each the oldest, and of none more than
+-- `_per_user`. What has no user is bound by the limit alone. From user to user through the index, so that what one of
+-- them has due costs nothing; and of no more users than there are places, for the first of anybody else comes after all
+-- of theirs.
+CREATE OR REPLACE FUNCTION rc.webhooks_in_turn(
+    _limit bigint, _per_user bigint, _users text[], _held bigint[], _now bigint
+) RETURNS text[] LANGUAGE sql AS $$
+    WITH RECURSIVE users (user_id) AS (
+        (SELECT user_id FROM rc.webhooks WHERE state = 'due' AND user_id IS NOT NULL ORDER BY user_id LIMIT 1)
+        UNION ALL
+        SELECT (SELECT w.user_id FROM rc.webhooks w WHERE state = 'due' AND w.user_id > u.user_id
+                ORDER BY w.user_id LIMIT 1)
+        FROM users u WHERE u.user_id IS NOT NULL
+    ), asking AS (
+        SELECT u.user_id, COALESCE(h.number, 0) AS held
+        FROM users u
+        LEFT JOIN unnest(_users, _held) h (user_id, number) ON h.user_id = u.user_id
+        CROSS JOIN LATERAL (
+            SELECT next_at, run_id FROM rc.webhooks w
+            WHERE state = 'due' AND w.user_id = u.user_id AND next_at <= _now
+            ORDER BY next_at, run_id LIMIT 1
+        ) oldest
+        WHERE COALESCE(h.number, 0) < _per_user
+        ORDER BY held, oldest.next_at, oldest.run_id LIMIT _limit
+    ), candidates AS (
+        SELECT its.run_id, its.next_at, a.held + its.place AS place
+        FROM asking a CROSS JOIN LATERAL (
+            SELECT l.run_id, l.next_at, row_number() OVER (ORDER BY l.next_at, l.run_id) AS place
+            FROM (SELECT w.run_id, w.next_at FROM rc.webhooks w
+                  WHERE state = 'due' AND w.user_id = a.user_id AND next_at <= _now
+                  ORDER BY next_at, run_id LIMIT _per_user - a.held FOR UPDATE SKIP LOCKED) l
+        ) its
+        UNION ALL
+        SELECT l.run_id, l.next_at, row_number() OVER (ORDER BY l.next_at, l.run_id)
+        FROM (SELECT run_id, next_at FROM rc.webhooks WHERE state = 'due' AND user_id IS NULL AND next_at <= _now
+              ORDER BY next_at, run_id LIMIT _limit FOR UPDATE SKIP LOCKED) l
+    )
+    SELECT ARRAY(SELECT run_id FROM candidates ORDER BY place, next_at, run_id LIMIT _limit)
+$$;
+
+-- For workers that know no shares.
+CREATE OR REPLACE FUNCTION rc.claim_webhooks(_epoch bigint, _lease bigint, _limit bigint, _now bigint)
+RETURNS TABLE (
+    run_id text, thread_id text, attempt bigint, url text, run text, metadata text, kwargs text, vals text,
+    interrupts text
+) LANGUAGE sql AS $$
+    SELECT c.run_id, c.thread_id, c.attempt, c.url, c.run, c.metadata, c.kwargs, c.vals, c.interrupts
+    FROM rc.claim_webhooks(_epoch, _lease, _limit, NULL, '{}', '{}', _now) c
+$$;
 
 -- How an attempt ended; 'postponed': it was none, is not counted, and what came of the last one stays. What may be large goes with the delivery; what is dead keeps it, to be sent again.
 -- False = another attempt has begun meanwhile: nothing is written.
