@@ -54,7 +54,8 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
 
 
 class Client:
-    """`timeout` (s) bounds an attempt as a whole: look-up, connection, request, and the answer's head."""
+    """`timeout` (s) bounds an attempt as a whole: look-up, connection, request, and the answer's head. What
+    a look-up waits for others of the same user is not counted."""
 
     def __init__(
         self, targets: Targets, *, timeout: float, ssl_context: ssl.SSLContext | None = None
@@ -63,12 +64,17 @@ class Client:
         self._ssl = ssl_context or httpcore2.default_ssl_context()
         self._agent = f"run-coordinator/{version('run-coordinator')}"
 
-    async def post(self, url: str, headers: Mapping[str, str], body: bytes) -> int:
-        """The status of the answer. Raises TargetRefused, NameUnknown, NotReached."""
+    async def post(
+        self, url: str, headers: Mapping[str, str], body: bytes, *, user_id: str | None = None
+    ) -> int:
+        """The status of the answer. Raises TargetRefused, NameUnknown, NotReached, Full."""
         target = self._targets.parse(url)
+        now = asyncio.get_running_loop().time
         try:
-            async with asyncio.timeout(self._timeout) as limit:
-                addresses = await self._targets.addresses(target)
+            async with asyncio.timeout(None) as limit:
+                addresses = await self._targets.addresses(
+                    target, user_id=user_id, begun=lambda: limit.reschedule(now() + self._timeout)
+                )
                 return await self._send(target, addresses, headers, body, limit)
         except TimeoutError:
             raise NotReached(f"no answer within {self._timeout:g} s") from None

@@ -11,6 +11,7 @@ import logging
 import random
 import ssl
 import time
+from collections import Counter
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from functools import cached_property
@@ -24,7 +25,7 @@ from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import Signer
 from coordinator.webhooks.targets import NameUnknown, NotReached, TargetRefused, Targets
 from stores.tasks import begin_soon
-from stores.webhooks import ClaimedWebhook, WebhookReport
+from stores.webhooks import ClaimedWebhook, Shares, WebhookReport
 
 if TYPE_CHECKING:
     from coordinator.webhooks.client import Client
@@ -44,7 +45,9 @@ class Outbox(Protocol):
     @property
     def assistants(self) -> Assistants: ...
     async def next_webhook(self) -> float | None: ...
-    async def claim_webhooks(self, *, lease: float, limit: int) -> list[ClaimedWebhook]: ...
+    async def claim_webhooks(
+        self, *, lease: float, limit: int, shares: Shares | None = None
+    ) -> list[ClaimedWebhook]: ...
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool: ...
 
 
@@ -66,8 +69,8 @@ class Deliverer:
         self._outbox, self._settings = outbox, settings
         self._signer = Signer.of(settings.webhook_secret)
         self._targets, self._ssl_context = targets or targets_of(settings), ssl_context
-        self._lanes = Lanes(settings.webhook_per_receiver)
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._lanes = Lanes(settings.webhook_per_receiver, per_user=settings.webhooks_of_a_user)
+        self._under_way: dict[asyncio.Task[None], str | None] = {}
         self._kick = asyncio.Event()
         self._stopping = False
 
@@ -122,23 +125,26 @@ class Deliverer:
             self._kick.clear()
 
     async def _round(self) -> float:
-        """Claim what there is room for; answer in how many seconds to look again."""
+        """Claim what there is room for, of each user no more than its share; answer in how many seconds to
+        look again. Whoever ends a delivery kicks."""
         room = self._settings.webhook_concurrency - len(self._under_way)
-        if room <= 0:  # who ends kicks
+        if room <= 0:
             return self._settings.webhook_poll
         due_in = await self._outbox.next_webhook()
         if due_in is None or due_in > 0:
             return self._settings.webhook_poll if due_in is None else due_in
         lease = self._settings.webhook_timeout + _LEASE_BEYOND
-        claimed = await self._outbox.claim_webhooks(lease=lease, limit=room)
+        held = Counter(user_id for user_id in self._under_way.values() if user_id is not None)
+        shares = Shares(self._settings.webhooks_of_a_user, held)
+        claimed = await self._outbox.claim_webhooks(lease=lease, limit=room, shares=shares)
         for one in claimed:
             task = begin_soon(self._deliver(one), name=f"webhook of run {one.run_id!r}")
-            self._under_way.add(task)
+            self._under_way[task] = one.user_id
             task.add_done_callback(self._over)
         return 0 if len(claimed) == room else self._settings.webhook_poll
 
     def _over(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
+        del self._under_way[task]
         self._kick.set()
         if not task.cancelled() and (error := task.exception()) is not None:
             logger.error("Delivering a webhook failed", exc_info=error)
@@ -161,7 +167,7 @@ class Deliverer:
         if claimed.attempt > self._settings.webhook_attempts:
             return self._failed(claimed, "no worker has lived to report the last attempt")
         try:
-            with self._lanes.place(self._targets.parse(claimed.url).origin):
+            with self._lanes.place(self._targets.parse(claimed.url).origin, claimed.user_id):
                 status = await self._send(claimed)
         except Full as full:
             return WebhookReport(delivered=False, retry_in=round(full.come_again * 1e6), postponed=True)
@@ -179,7 +185,7 @@ class Deliverer:
         assistant_id = self._outbox.assistants.client_id(claimed.run["assistant_id"])
         said = body(claimed.run, assistant_id=assistant_id, now=now)
         headers = self._signer.headers(claimed.run_id, said, now=now)
-        return await self._client.post(claimed.url, headers, said)
+        return await self._client.post(claimed.url, headers, said, user_id=claimed.user_id)
 
     def _judged(self, claimed: ClaimedWebhook, status: int) -> WebhookReport:
         if 200 <= status < 300:

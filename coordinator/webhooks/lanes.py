@@ -1,4 +1,8 @@
-"""Lanes: how many attempts go to one receiver at once, so that one that hangs leaves room for all others.
+"""Lanes: how many attempts go to one receiver at once, so that one that hangs leaves room for the others.
+
+What one user has sent to a receiver does not count for another: naming a slow page of a host that many use
+must not hold up their webhooks. That one user leaves room for all others is for claims to see to
+(`stores.webhooks.Shares`).
 
 Who answers quickly is in nobody's way and has no limit of its own. It is limited from the moment on at which
 an answer is late, so what it has under way then may be more, and stays so for one time-out at most.
@@ -42,23 +46,28 @@ class _Lane:
 
 
 class Lanes:
-    """`width`: attempts at once for each receiver that is not quick. A receiver is a scheme, a host and a
-    port. `clock`: s."""
+    """`width`: attempts at once for each receiver that is not quick; `per_user`: how many attempts of one
+    user there are at all. Of these a receiver gets no more than half. `clock`: s."""
 
-    def __init__(self, width: int, *, clock: Callable[[], float] = time.monotonic) -> None:
-        self._width, self._clock = width, clock
-        self._lanes: dict[str, _Lane] = {}
+    def __init__(
+        self, width: int, *, per_user: int = 1000, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._width, self._width_of_user = width, min(width, max(1, per_user // 2))
+        self._clock = clock
+        self._lanes: dict[tuple[str | None, str], _Lane] = {}
 
     def __len__(self) -> int:
         return len(self._lanes)
 
     @contextmanager
-    def place(self, origin: str) -> Generator[None]:
-        """For one attempt. Raises Full; who comes again when it says so comes one after another, at the
-        pace at which the receiver makes room: a long queue is not looked through again and again."""
-        lane, began = self._lane(origin), self._clock()
-        if len(lane.under_way) >= self._width and not lane.quick(began):
-            pace = max(lane.typical or 0.0, began - lane.under_way[0]) / self._width
+    def place(self, origin: str, user_id: str | None = None) -> Generator[None]:
+        """For one attempt. A receiver is a scheme, a host and a port. Raises Full; who comes again when it
+        says so comes one after another, at the pace at which the receiver makes room: a long queue is not
+        looked through again and again."""
+        lane, began = self._lane((user_id, origin)), self._clock()
+        width = self._width if user_id is None else self._width_of_user
+        if len(lane.under_way) >= width and not lane.quick(began):
+            pace = max(lane.typical or 0.0, began - lane.under_way[0]) / width
             lane.booked = max(lane.booked, began) + pace
             raise Full(min(max(lane.booked - began, SHORTEST), LONGEST))
         lane.under_way.append(began)
@@ -69,12 +78,12 @@ class Lanes:
             took = self._clock() - began
             lane.typical = took if lane.typical is None else lane.typical + 0.3 * (took - lane.typical)
 
-    def _lane(self, origin: str) -> _Lane:
+    def _lane(self, receiver: tuple[str | None, str]) -> _Lane:
         """The one that was asked for last comes last: others are forgotten first."""
-        lane = self._lanes.pop(origin, None) or _Lane()
+        lane = self._lanes.pop(receiver, None) or _Lane()
         if len(self._lanes) >= REMEMBERED:
             idle = next((name for name, other in self._lanes.items() if not other.under_way), None)
             if idle is not None:
                 del self._lanes[idle]
-        self._lanes[origin] = lane
+        self._lanes[receiver] = lane
         return lane

@@ -41,13 +41,21 @@ class WebhookSettings(BaseSettings):
     webhook_concurrency: int = Field(
         default=16, ge=1, le=1000, description="How many attempts of a worker go on at once"
     )
+    webhook_per_user: int | None = Field(
+        default=None, ge=1, description="How many of them are for one user; none = a quarter"
+    )
     webhook_per_receiver: int = Field(
         default=4,
         ge=1,
         le=1000,
-        description="How many of them go to one receiver that does not answer within a second",
+        description="How many of them go to one receiver that does not answer within a second; of one user's"
+        " at most half",
     )
     webhook_poll: float = Field(default=1.0, gt=0, description="How often a worker looks for due webhooks")
+
+    @property
+    def webhooks_of_a_user(self) -> int:
+        return self.webhook_per_user or max(1, self.webhook_concurrency // 4)
 
     @model_validator(mode="after")
     def _secret_is_of_use(self) -> Self:

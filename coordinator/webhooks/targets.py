@@ -9,22 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
-from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from coordinator.arguments import MAX_URL
 from coordinator.errors import CoordinatorError, InvalidArgument
+from coordinator.webhooks.lookups import Lookups, nothing
 
 _PATIENCE = 2.0  # s; what an admission waits for a name server
-_LOOKUPS = 8  # at once; in threads of their own, which those of runs do not wait for
 
 Address = IPv4Address | IPv6Address
-Resolve = Callable[[str, int], Awaitable[list[str]]]
-"""The addresses of a name. Raises OSError."""
 
 
 class TargetRefused(InvalidArgument):
@@ -111,10 +107,10 @@ class Targets:
         *,
         allow_private: bool = False,
         ports: frozenset[int] = frozenset({443, 8443}),
-        resolve: Resolve | None = None,
+        lookups: Lookups | None = None,
     ) -> None:
         self._private, self._ports = allow_private, ports
-        self._resolve = resolve or Lookup()
+        self._lookups = lookups or Lookups()
 
     def parse(self, url: str) -> Target:
         """Pure. Raises TargetRefused."""
@@ -180,17 +176,23 @@ class Targets:
         if outside or any(address in network for network in _NOWHERE):
             raise TargetRefused("must go to a public unicast address")
 
-    async def addresses(self, target: Target) -> list[Address]:
+    async def addresses(
+        self, target: Target, *, user_id: str | None = None, begun: Callable[[], object] = nothing
+    ) -> list[Address]:
         """What to connect to. One address that is refused spoils them all: whoever answers for the name
-        could put it first at the next look. Raises TargetRefused, NameUnknown."""
+        could put it first at the next look. `begun` is called when the look-up of a name begins, which may
+        have to wait for those of the same user. Raises TargetRefused, NameUnknown, Full."""
         try:
-            return [ip_address(target.host)]  # `parse` has looked at it
+            literal = ip_address(target.host)
         except ValueError:
             pass
+        else:
+            begun()
+            return [literal]  # `parse` has looked at it
         # With its last dot, so that no search domain is tried: `db.prod` would be looked for in ours.
         name = target.host if self._private else f"{target.host}."
         try:
-            found = await self._resolve(name, target.port)
+            found = await self._lookups.addresses(name, target.port, user_id=user_id, begun=begun)
         except (OSError, UnicodeError) as error:
             raise NameUnknown(f"{target.host} does not resolve: {error}") from None
         addresses = [ip_address(text) for text in dict.fromkeys(found)]
@@ -209,19 +211,3 @@ class Targets:
                 await self.addresses(target)
         except (NameUnknown, TimeoutError):
             return
-
-
-class Lookup:
-    """Asks the operating system. A lookup cannot be stopped, only left alone; so it must not use up the
-    threads that runs work in."""
-
-    def __init__(self) -> None:
-        self._threads = ThreadPoolExecutor(_LOOKUPS, thread_name_prefix="webhook-lookup")
-
-    async def __call__(self, host: str, port: int) -> list[str]:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, _look_up, host, port)
-
-
-def _look_up(host: str, port: int) -> list[str]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(sockaddr[0]) for *_, sockaddr in found]

@@ -11,6 +11,7 @@ import pytest
 
 from coordinator import RunManager, Settings
 from coordinator.gateway import Gateway
+from coordinator.webhooks.lookups import Lookups
 from coordinator.webhooks.signing import verify
 from coordinator.webhooks.targets import Targets
 from stores.states import WebhookState
@@ -54,10 +55,11 @@ def asked(route: str, webhook: Any) -> Any:
 def in_production(gateway: Gateway, answer: list[str]) -> None:
     """With a name server of the test's own."""
 
-    async def resolve(host: str, port: int) -> list[str]:
+    def resolve(host: str, port: int) -> list[str]:
         return answer
 
-    gateway.state.services = replace(gateway.state.services, targets=Targets(resolve=resolve))
+    targets = Targets(lookups=Lookups(resolve))
+    gateway.state.services = replace(gateway.state.services, targets=targets)
 
 
 @pytest.mark.parametrize("route", ROUTES)

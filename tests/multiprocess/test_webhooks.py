@@ -31,7 +31,7 @@ async def main():
             say("running")
             await asyncio.Event().wait()
         return {"n": 1}
-    async def stop_here(self, url, headers, body):
+    async def stop_here(self, url, headers, body, *, user_id=None):
         say("claimed")
         hear()
     if what == "claimed":

@@ -10,8 +10,11 @@ from collections.abc import Sequence
 import pytest
 
 from coordinator.webhooks.client import Client
-from coordinator.webhooks.targets import NotReached, Resolve, TargetRefused, Targets
+from coordinator.webhooks.lookups import LookUp, Lookups
+from coordinator.webhooks.targets import NotReached, TargetRefused, Targets
+from tests.support.names import slow_names
 from tests.support.receiver import CERTIFICATES, receiving, status
+from tests.support.waiting import wait_until
 
 HEADERS = {"webhook-id": "r1"}
 BODY = b'{"a":1}'
@@ -24,17 +27,17 @@ class Names:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    async def __call__(self, host: str, port: int) -> list[str]:
+    def __call__(self, host: str, port: int) -> list[str]:
         self.asked.append(host)
         return list(self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])
 
 
 def client(
-    resolve: Resolve | None = None, *, private: bool = True, timeout: float = 5.0, tls: bool = False
+    names: LookUp | None = None, *, private: bool = True, timeout: float = 5.0, tls: bool = False
 ) -> Client:
     trusted = ssl.create_default_context(cafile=str(CERTIFICATES / "receiver.pem")) if tls else None
     ports = frozenset(range(1, 65536))
-    targets = Targets(allow_private=private, ports=ports, resolve=resolve or Names(["127.0.0.1"]))
+    targets = Targets(allow_private=private, ports=ports, lookups=Lookups(names or Names(["127.0.0.1"])))
     return Client(targets, timeout=timeout, ssl_context=trusted)
 
 
@@ -77,7 +80,7 @@ async def test_the_certificate_must_be_for_the_name() -> None:
 
 async def test_a_name_that_is_rebound_to_loopback_is_not_connected_to() -> None:
     names = Names(["8.8.8.8"], ["127.0.0.1"])
-    targets = Targets(ports=frozenset(range(1, 65536)), resolve=names)
+    targets = Targets(ports=frozenset(range(1, 65536)), lookups=Lookups(names))
     async with receiving(tls=True) as receiver:
         url = f"https://hooks.example.com:{receiver.port}/hook"
         await targets.check(url)
@@ -206,9 +209,23 @@ async def test_nobody_listens() -> None:
 
 
 async def test_a_name_server_that_does_not_answer_has_the_time_of_the_attempt() -> None:
-    async def never(host: str, port: int) -> list[str]:
-        await asyncio.Event().wait()
-        return []
+    with slow_names() as names, pytest.raises(NotReached, match="no answer within"):
+        await client(names, timeout=0.05).post("http://slow.example.com/", HEADERS, BODY)
 
-    with pytest.raises(NotReached, match="no answer within"):
-        await client(never, timeout=0.05).post("http://hooks.example.com/", HEADERS, BODY)
+
+async def test_waiting_for_a_look_up_thread_does_not_count_against_the_attempt() -> None:
+    with slow_names() as names:
+        lookups = Lookups(names, threads=1, per_user=1)
+        targets = Targets(allow_private=True, lookups=lookups)
+        other = asyncio.create_task(lookups.addresses("slow.example.com", 443, user_id="alice"))
+        await wait_until(lambda: bool(names.asked), description="the thread is taken")
+        async with receiving() as receiver:
+            url = f"http://hooks.example.com:{receiver.port}/"
+            attempt = asyncio.create_task(
+                Client(targets, timeout=1.0).post(url, HEADERS, BODY, user_id="bob")
+            )
+            await asyncio.sleep(1.2)  # longer than the attempt may take
+            assert not attempt.done()
+            names.released.set()
+            assert await attempt == 200
+        await other

@@ -16,11 +16,14 @@ from coordinator.errors import InvalidArgument, StoreUnavailable
 from coordinator.telemetry.events import Event, WebhookDelivered, WebhookFailed
 from coordinator.webhooks import deliverer as module
 from coordinator.webhooks.deliverer import Deliverer
+from coordinator.webhooks.lookups import Lookups
 from coordinator.webhooks.settings import WebhookSettings
 from coordinator.webhooks.signing import verify
+from coordinator.webhooks.targets import Targets
 from stores.memory import MemoryStore
 from stores.states import WebhookState
-from stores.webhooks import ClaimedWebhook, WebhookReport, WebhookRow
+from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
+from tests.support.names import slow_names
 from tests.support.receiver import Receiver, receiving, status
 from tests.support.teams import team_of
 from tests.support.waiting import wait_until
@@ -302,6 +305,77 @@ async def test_who_hangs_takes_a_part_of_the_slots(manager: RunManager, events: 
             assert (await ended(manager, run_id)).attempts <= 2, "no attempt went with the waiting"
 
 
+async def of_user(manager: RunManager, user_id: str, url: str, thread: str) -> str:
+    record = await manager.create_or_reject(thread, "agent", webhook=url, user_id=user_id)
+    manager.launch(record, agent)
+    return record.run_id
+
+
+async def test_hanging_receivers_of_one_user_hold_up_nobody_else(manager: RunManager) -> None:
+    """As many receivers as there are places, and each in nobody's way by itself."""
+
+    async def silent(writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    settings = quick(webhook_timeout=60.0, webhook_concurrency=8, webhook_per_receiver=2)
+    async with AsyncExitStack() as stack:
+        hanging = [await stack.enter_async_context(receiving(silent)) for _ in range(8)]
+        quickly = await stack.enter_async_context(receiving())
+        await stack.enter_async_context(Deliverer(manager, settings).running())
+        held_up = [
+            await of_user(manager, "alice", receiver.url, f"a{number}")
+            for number, receiver in enumerate(hanging * 3)
+        ]
+
+        def open_attempts() -> int:
+            return sum(receiver.connections for receiver in hanging)
+
+        await wait_until(lambda: open_attempts() == 2, description="alice has a quarter of the places")
+        for number in range(10):
+            row = await ended(manager, await of_user(manager, "bob", quickly.url, f"b{number}"))
+            assert (row.state, row.attempts) == (WebhookState.delivered, 1)
+        assert open_attempts() == 2
+        rows = [(await manager.webhooks(run_id=run_id))[0] for run_id in held_up]
+        assert {row.state for row in rows} == {WebhookState.due}, "they wait for their turn"
+        for receiver in hanging:
+            receiver.answers[:] = [status(200)]
+            await receiver.hang_up()
+        for run_id in held_up:
+            assert (await ended(manager, run_id)).state is WebhookState.delivered
+
+
+async def test_receiver_that_hangs_leaves_room_for_the_same_users_others(manager: RunManager) -> None:
+    async def silent(writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    settings = quick(webhook_timeout=60.0, webhook_concurrency=8, webhook_per_receiver=8)
+    async with receiving(silent) as hangs, receiving() as quickly, Deliverer(manager, settings).running():
+        for number in range(6):
+            await of_user(manager, "alice", hangs.url, f"hangs{number}")
+        await hangs.arrived.wait()
+        for number in range(6):
+            row = await ended(manager, await of_user(manager, "alice", quickly.url, f"t{number}"))
+            assert (row.state, row.attempts) == (WebhookState.delivered, 1)
+        assert hangs.connections == 1
+        await hangs.hang_up()
+
+
+async def test_slow_names_of_one_user_cost_nobody_else_an_attempt(manager: RunManager) -> None:
+    settings = quick(webhook_timeout=1.0, webhook_concurrency=16)
+    with slow_names() as names:
+        targets = Targets(allow_private=True, lookups=Lookups(names))
+        async with receiving() as receiver, Deliverer(manager, settings, targets=targets).running():
+            for number in range(40):
+                await of_user(manager, "alice", f"http://slow{number}.example.com/", f"a{number}")
+            await wait_until(lambda: len(names.asked) == 2, description="alice has a quarter of the threads")
+            url = f"http://hooks.example.com:{receiver.port}/"
+            for number in range(10):
+                row = await ended(manager, await of_user(manager, "bob", url, f"b{number}"))
+                assert (row.state, row.attempts) == (WebhookState.delivered, 1)
+            assert sum("slow" in host for host in names.asked) == 2
+            names.released.set()
+
+
 async def test_no_more_at_once_than_allowed(manager: RunManager) -> None:
     release = asyncio.Event()
 
@@ -363,9 +437,11 @@ class Interrupted:
         self._at("next")
         return await self._manager.next_webhook()
 
-    async def claim_webhooks(self, *, lease: float, limit: int) -> list[ClaimedWebhook]:
+    async def claim_webhooks(
+        self, *, lease: float, limit: int, shares: Shares | None = None
+    ) -> list[ClaimedWebhook]:
         self._at("claim")
-        return await self._manager.claim_webhooks(lease=lease, limit=limit)
+        return await self._manager.claim_webhooks(lease=lease, limit=limit, shares=shares)
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
         self._at("report")

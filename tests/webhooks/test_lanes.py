@@ -58,6 +58,19 @@ def test_each_receiver_has_its_own(lanes: Lanes, under_way: ExitStack) -> None:
     under_way.enter_context(lanes.place(B))
 
 
+def test_what_one_user_has_under_way_counts_for_no_other(clock: Clock, under_way: ExitStack) -> None:
+    lanes = Lanes(4, per_user=4, clock=clock)
+    for user in ("alice", "bob"):
+        for _ in range(2):
+            under_way.enter_context(lanes.place(A, user))
+        with pytest.raises(Full), lanes.place(A, user):
+            pass
+        under_way.enter_context(lanes.place(B, user))
+    for _ in range(4):
+        under_way.enter_context(lanes.place(A))
+    wait(lanes)
+
+
 def test_whoever_ends_makes_room_however_it_ends(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
     under_way.enter_context(lanes.place(A))
     with suppress(RuntimeError), lanes.place(A):

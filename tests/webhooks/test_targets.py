@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from ipaddress import ip_address
 from pathlib import Path
@@ -10,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from coordinator.arguments import MAX_URL
-from coordinator.webhooks.targets import Lookup, NameUnknown, TargetRefused, Targets
+from coordinator.webhooks.lookups import Lookups
+from coordinator.webhooks.targets import NameUnknown, TargetRefused, Targets
+from tests.support.names import slow_names
 
 
 def refused_hosts() -> dict[str, list[str]]:
@@ -145,7 +146,7 @@ class Names:
         self.answers = list(answers)
         self.asked: list[str] = []
 
-    async def __call__(self, host: str, port: int) -> list[str]:
+    def __call__(self, host: str, port: int) -> list[str]:
         self.asked.append(host)
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
         if isinstance(answer, Exception):
@@ -162,7 +163,7 @@ def test_there_are_many() -> None:
 async def test_a_host_that_is_none_of_the_callers_business(host: str) -> None:
     names = Names(["93.184.216.34"])
     with pytest.raises(TargetRefused) as refused:
-        await Targets(resolve=names).check(f"https://{host}/hook")
+        await Targets(lookups=Lookups(names)).check(f"https://{host}/hook")
     assert names.asked == [], "it is refused before anything is looked up"
     assert refused.value.argument == "webhook"
 
@@ -211,7 +212,7 @@ ADDRESSES = [
 @pytest.mark.parametrize("address", [*ADDRESSES, "fe80::1%eth0"])
 async def test_a_name_that_resolves_to_such_an_address(address: str) -> None:
     with pytest.raises(TargetRefused):
-        await Targets(resolve=Names([address])).check("https://example.com/")
+        await Targets(lookups=Lookups(Names([address]))).check("https://example.com/")
 
 
 @pytest.mark.parametrize(
@@ -219,12 +220,12 @@ async def test_a_name_that_resolves_to_such_an_address(address: str) -> None:
 )
 async def test_one_such_address_among_others_is_enough(found: list[str]) -> None:
     with pytest.raises(TargetRefused):
-        await Targets(resolve=Names(found)).check("https://example.com/")
+        await Targets(lookups=Lookups(Names(found))).check("https://example.com/")
 
 
 async def test_a_name_is_looked_up_as_it_stands_and_in_no_search_domain() -> None:
     names = Names(["8.8.8.8", "2606:4700:4700::1111", "8.8.8.8"])
-    targets = Targets(resolve=names)
+    targets = Targets(lookups=Lookups(names))
     found = await targets.addresses(targets.parse("https://db.prod/"))
     assert found == [ip_address("8.8.8.8"), ip_address("2606:4700:4700::1111")]
     assert names.asked == ["db.prod."]
@@ -232,7 +233,7 @@ async def test_a_name_is_looked_up_as_it_stands_and_in_no_search_domain() -> Non
 
 async def test_an_address_is_not_looked_up() -> None:
     names = Names(OSError("asked"))
-    targets = Targets(resolve=names)
+    targets = Targets(lookups=Lookups(names))
     assert await targets.addresses(targets.parse("https://8.8.8.8/")) == [ip_address("8.8.8.8")]
     assert names.asked == []
 
@@ -241,7 +242,7 @@ async def test_an_address_is_not_looked_up() -> None:
 async def test_a_name_that_does_not_resolve_is_let_in_and_not_connected_to(
     answer: Exception | list[str],
 ) -> None:
-    targets = Targets(resolve=Names(answer))
+    targets = Targets(lookups=Lookups(Names(answer)))
     await targets.check("https://example.com/")
     with pytest.raises(NameUnknown):
         await targets.addresses(targets.parse("https://example.com/"))
@@ -250,24 +251,15 @@ async def test_a_name_that_does_not_resolve_is_let_in_and_not_connected_to(
 async def test_a_name_server_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.webhooks.targets._PATIENCE", 0.01)
 
-    async def never(host: str, port: int) -> list[str]:
-        await asyncio.Event().wait()
-        return []
-
-    await Targets(resolve=never).check("https://example.com/")
+    with slow_names() as names:
+        await Targets(lookups=Lookups(names)).check("https://slow.example.com/")
 
 
 async def test_a_name_that_changes_its_mind_is_looked_at_each_time() -> None:
-    targets = Targets(resolve=Names(["8.8.8.8"], ["127.0.0.1"]))
+    targets = Targets(lookups=Lookups(Names(["8.8.8.8"], ["127.0.0.1"])))
     await targets.check("https://rebinding.example.com/")
     with pytest.raises(TargetRefused):
         await targets.addresses(targets.parse("https://rebinding.example.com/"))
-
-
-async def test_the_operating_system_is_asked_in_threads_of_its_own() -> None:
-    assert "127.0.0.1" in await Lookup()("localhost", 80)
-    with pytest.raises(OSError, match=r".+"):
-        await Lookup()("does-not-exist.invalid.", 80)
 
 
 # -- for development
@@ -287,7 +279,7 @@ async def test_the_operating_system_is_asked_in_threads_of_its_own() -> None:
     ],
 )
 async def test_development_may_use_what_is_private(url: str) -> None:
-    await Targets(allow_private=True, resolve=Names(["127.0.0.1"])).check(url)
+    await Targets(allow_private=True, lookups=Lookups(Names(["127.0.0.1"]))).check(url)
 
 
 @pytest.mark.parametrize(
@@ -308,9 +300,11 @@ async def test_development_may_use_what_is_private(url: str) -> None:
 )
 async def test_development_has_its_limits(url: str) -> None:
     with pytest.raises(TargetRefused):
-        await Targets(allow_private=True, resolve=Names(["127.0.0.1"])).check(url)
+        await Targets(allow_private=True, lookups=Lookups(Names(["127.0.0.1"]))).check(url)
 
 
 async def test_development_does_not_reach_the_metadata_service_by_name() -> None:
     with pytest.raises(TargetRefused):
-        await Targets(allow_private=True, resolve=Names(["169.254.169.254"])).check("http://metadata/")
+        await Targets(allow_private=True, lookups=Lookups(Names(["169.254.169.254"]))).check(
+            "http://metadata/"
+        )

@@ -1,0 +1,121 @@
+"""Look-ups of names: which of them may go on at once, and who waits for whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Generator
+
+import pytest
+
+from coordinator.webhooks.lanes import Full
+from coordinator.webhooks.lookups import Lookups
+from tests.support.names import SlowNames, slow_names
+from tests.support.waiting import wait_until
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left(no_task_left: None) -> None:
+    """No look-up leaves a task behind."""
+
+
+@pytest.fixture
+def names() -> Generator[SlowNames]:
+    with slow_names() as names:
+        yield names
+
+
+def asking(lookups: Lookups, host: str, user_id: str | None = None) -> asyncio.Task[list[str]]:
+    return asyncio.create_task(lookups.addresses(host, 443, user_id=user_id))
+
+
+async def test_operating_system_is_asked_in_threads_of_its_own() -> None:
+    assert "127.0.0.1" in await Lookups().addresses("localhost", 80)
+    with pytest.raises(OSError, match=r".+"):
+        await Lookups().addresses("does-not-exist.invalid.", 80)
+
+
+async def test_slow_names_of_one_user_leave_threads_for_others(names: SlowNames) -> None:
+    lookups = Lookups(names, threads=4, per_user=2)
+    slow = [asking(lookups, f"slow{number}", "alice") for number in range(10)]
+    await wait_until(lambda: len(names.asked) == 2, description="alice has her share of the threads")
+    assert await lookups.addresses("quick", 443, user_id="bob") == ["127.0.0.1"]
+    assert await lookups.addresses("quick", 443) == ["127.0.0.1"]
+    assert names.asked == ["slow0", "slow1", "quick", "quick"]
+    names.released.set()
+    assert await asyncio.gather(*slow) == [["127.0.0.1"]] * 10
+
+
+async def test_thread_is_taken_until_its_look_up_ends_whoever_waits_for_it(names: SlowNames) -> None:
+    lookups = Lookups(names, threads=4, per_user=2, patience=0.01)
+    given_up = [asking(lookups, f"slow{number}", "alice") for number in range(2)]
+    await wait_until(lambda: len(names.asked) == 2, description="both are looked up")
+    for task in given_up:
+        task.cancel()
+    await asyncio.wait(given_up)
+    with pytest.raises(Full):
+        await lookups.addresses("slow2", 443, user_id="alice")
+    names.released.set()
+
+    async def free() -> bool:
+        try:
+            return await lookups.addresses("slow3", 443, user_id="alice") == ["127.0.0.1"]
+        except Full:
+            return False
+
+    await wait_until(free, description="the threads have come back")
+    assert "slow2" not in names.asked
+
+
+async def test_waiting_for_a_thread_is_bounded_and_begins_nothing(names: SlowNames) -> None:
+    lookups = Lookups(names, threads=1, per_user=1, patience=0.01)
+    begun: list[str] = []
+    first = asyncio.create_task(
+        lookups.addresses("slow", 443, user_id="alice", begun=lambda: begun.append("first"))
+    )
+    await wait_until(lambda: begun == ["first"], description="the thread is taken")
+    with pytest.raises(Full) as full:
+        await lookups.addresses("quick", 443, user_id="bob", begun=lambda: begun.append("second"))
+    assert full.value.come_again == 0.01
+    assert begun == ["first"]
+    names.released.set()
+    await first
+
+
+async def test_thread_goes_to_the_first_that_may_have_it(names: SlowNames) -> None:
+    lookups = Lookups(names, threads=2, per_user=1)
+    tasks = [asking(lookups, "slow-a", "alice"), asking(lookups, "slow-b", "bob")]
+    await wait_until(lambda: len(names.asked) == 2, description="all threads are taken")
+    tasks += [
+        asking(lookups, "second-a", "alice"),
+        asking(lookups, "third-a", "alice"),
+        asking(lookups, "c", "carol"),
+    ]
+    left = asking(lookups, "left", "dave")
+    await asyncio.sleep(0)
+    left.cancel()
+    await asyncio.wait((left,))
+    names.released.set()
+    assert await asyncio.gather(*tasks) == [["127.0.0.1"]] * 5
+    assert "left" not in names.asked
+    assert names.asked.index("second-a") < names.asked.index("third-a")
+
+
+async def test_turn_given_to_one_that_leaves_goes_to_the_next(names: SlowNames) -> None:
+    lookups = Lookups(names, threads=1, per_user=1)
+    first = asking(lookups, "slow", "alice")
+    await wait_until(lambda: names.asked == ["slow"], description="the thread is taken")
+    leaves, stays = asking(lookups, "leaves", "bob"), asking(lookups, "stays", "carol")
+    await asyncio.sleep(0)
+    give_back = lookups._give_back
+
+    def while_it_leaves(user_id: str | None) -> None:
+        give_back(user_id)
+        leaves.cancel()
+
+    lookups._give_back = while_it_leaves
+    names.released.set()
+    await first
+    with pytest.raises(asyncio.CancelledError):
+        await leaves
+    assert await stays == ["127.0.0.1"]
+    assert names.asked == ["slow", "stays"]
