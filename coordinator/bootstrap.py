@@ -22,6 +22,7 @@ from coordinator.notifiers.local import LocalNotifier
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.telemetry.log import LoggingHook
+from coordinator.urls import redact_url
 from stores.base import CoordinationStore
 from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
@@ -43,7 +44,7 @@ def store_from_url(
     `migrate=False` refuses an older schema instead of bringing it up to date, `create=False` a store
     that does not exist.
     """
-    scheme, _, rest = url.partition("://")
+    scheme, separator, rest = url.partition("://")
     if scheme == "memory":
         return MemoryStore(shared=True, search_timeout=settings.search_timeout)
     if scheme == "sqlite":
@@ -67,7 +68,9 @@ def store_from_url(
     if url.startswith(POSTGRES):
         return _postgres(url, settings, migrate=migrate)
     known = "memory://, sqlite:///path, postgresql://host/database"
-    raise InvalidArgument("store", f"{scheme}:// is not a store URL that this version knows; known: {known}")
+    # Without :// what stands before the first colon may be a user, and what follows a password.
+    what = redact_url(url) if separator else "the value"
+    raise InvalidArgument("store", f"{what} is not a store URL that this version knows; known: {known}")
 
 
 def _postgres(url: str, settings: Settings, *, migrate: bool) -> CoordinationStore:

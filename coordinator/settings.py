@@ -19,9 +19,10 @@ class Settings(BaseSettings):
 
     store: str = Field(
         default="sqlite:///runs.db",
+        repr=False,  # as the other URLs: it may hold a password
         description="Store URL: memory://, sqlite:///path, postgresql://user@host,host/database",
     )
-    redis: str | None = Field(default=None, description="Redis URL; none = store-only mode")
+    redis: str | None = Field(default=None, repr=False, description="Redis URL; none = store-only mode")
     redis_credentials: str | None = Field(
         default=None,
         description="module:function that returns a credential provider, asked at each connect to Redis",
@@ -71,7 +72,9 @@ class Settings(BaseSettings):
         default=True, description="Without Redis, hints travel by LISTEN/NOTIFY; false = not at all"
     )
     postgres_notify_url: str | None = Field(
-        default=None, description="A direct connection for LISTEN, where the store's URL names a pooler"
+        default=None,
+        repr=False,
+        description="A direct connection for LISTEN, where the store's URL names a pooler",
     )
 
     tick: float = Field(default=1.0, gt=0, description="How often a worker looks for what no signal told it")
@@ -192,7 +195,7 @@ class Settings(BaseSettings):
     @property
     def shown_store(self) -> str:
         """The store's URL for people and logs."""
-        local = self.store.startswith(("sqlite:", "memory:"))
+        local = self.store.startswith(("sqlite:///", "memory:"))
         return self.store if local else redact_url(self.store)
 
     @model_validator(mode="after")

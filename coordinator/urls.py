@@ -1,14 +1,7 @@
-"""URLs as people may see them."""
+"""URLs as people may see them: the one function is in `stores.urls`, because stores are a leaf."""
 
 from __future__ import annotations
 
+from stores.urls import redact_url, redact_urls_in
 
-def redact_url(url: str) -> str:
-    """The URL without user, password and options, for logs. Takes any text; what it cannot read it hides."""
-    scheme, separator, rest = url.partition("://")
-    if not separator:
-        return "***"
-    # From the last @: an unescaped / ? # or @ in a password would else end up in the host.
-    credentials, at, place = rest.rpartition("@")
-    place = place.partition("?")[0].partition("#")[0]
-    return f"{scheme}://{'***@' if credentials or at else ''}{place}"
+__all__ = ["redact_url", "redact_urls_in"]

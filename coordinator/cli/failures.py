@@ -82,6 +82,12 @@ def report(error: BaseException, *, as_json: bool) -> int:
     failure = failure_of(error)
     if failure is None:
         raise error
+    from coordinator.urls import redact_urls_in
+
+    # The parser repeats what was typed.
+    failure = failure._replace(
+        message=redact_urls_in(failure.message), hint=failure.hint and redact_urls_in(failure.hint)
+    )
     if type(error).__name__ == "NoArgsIsHelpError":  # the help, asked for by saying nothing
         print(failure.message, file=sys.stderr)
     elif as_json:

@@ -77,6 +77,8 @@ class Address:
             # Not chained: urllib quotes what it could not read, which may be the password.
             raise ValueError(f"not a usable Redis URL: {self.redacted}") from None
         self._service = service
+        # Else what looks like the name of an option may be a part of a password.
+        self._names_options = "@" not in parts.query
         self.tls = plain.scheme == "rediss"
         self._make = _maker(options.pop("connection_class", Connection))
         self._options = {name: value for name, value in options.items() if name not in _IGNORED}
@@ -101,7 +103,8 @@ class Address:
         try:
             connection = self._make(**self._options)
         except TypeError as error:  # it names the option that nobody takes
-            raise ValueError(f"not a usable Redis URL: {self.redacted}: {error}") from None
+            why = str(error) if self._names_options else "an option that is not known"
+            raise ValueError(f"not a usable Redis URL: {self.redacted}: {why}") from None
         except (ValueError, RedisError):
             raise ValueError(f"not a usable Redis URL: {self.redacted}: the value of an option") from None
         check_library(connection)

@@ -2,31 +2,54 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-_SECRET = frozenset({"password", "sslpassword", "passfile"})
+from stores.urls import redact_url
+
+_PORT = re.compile(r"(.*?)(?::(?P<port>[^:\]]*))?", re.DOTALL)
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "target_session_attrs": ("any", "primary", "standby", "read-write", "read-only", "prefer-standby"),
+}
+_ESCAPE = "in user and password, / ? # @ : and % are written %2F %3F %23 %40 %3A and %25"
+
+
+class UnusableUrl(ValueError):
+    """A URL that leads to no server. The message has no part of the URL that may be secret; raise it
+    `from None`, because what parsers say quotes what they could not read."""
+
+    def __init__(self, url: str, why: str) -> None:
+        super().__init__(f"not a usable PostgreSQL URL: {redact_url(url)}: {why}")
 
 
 class Address:
     """postgresql://user:password@host:port,host:port/database?target_session_attrs=…&sslmode=…
 
-    Unless the URL says otherwise only a server that takes writes will do. Raises ValueError for what is no
-    such URL. `redacted` is for people.
+    Unless the URL says otherwise only a server that takes writes will do. Raises UnusableUrl, a ValueError.
+    `redacted` is for people.
     """
 
     def __init__(self, url: str) -> None:
-        self.redacted = redacted(url)
-        parts = urlsplit(url)
-        if parts.scheme not in {"postgresql", "postgres"}:
-            raise ValueError(f"not a PostgreSQL URL: {self.redacted}")
-        if not parts.path.strip("/"):
-            raise ValueError(f"name a database, as postgresql://host/database: {self.redacted}")
+        self.redacted = redact_url(url)
+        try:
+            parts = urlsplit(url)
+            query = dict(parse_qsl(parts.query, strict_parsing=bool(parts.query)))
+        except ValueError:
+            raise UnusableUrl(url, f"it cannot be read: {_ESCAPE}") from None
+        if (why := _fault_of(parts, query)) is not None:
+            raise UnusableUrl(url, why)
         self._url = url
-        self._any = dict(parse_qsl(parts.query)).get("target_session_attrs")
+        self._any = query.get("target_session_attrs")
 
     def __repr__(self) -> str:
         return f"Address({self.redacted})"
+
+    def refused(self, why: str) -> UnusableUrl:
+        """What the driver found to be wrong with the URL, in words that do not quote it."""
+        return UnusableUrl(self._url, why)
 
     def servers(self) -> list[dict[str, Any]]:
         """For `asyncpg.connect`, which bounds the time for all servers of a URL together: each by itself.
@@ -55,14 +78,21 @@ class Address:
         return f"{self._url.partition('?')[0]}?{urlencode(query)}"
 
 
-def redacted(url: str) -> str:
-    """Without its password, wherever that stands."""
-    try:
-        parts = urlsplit(url)
-    except ValueError:
-        return f"{url.partition('://')[0]}://…"
-    user, at, hosts = parts.netloc.rpartition("@")
-    user, colon, _ = user.partition(":")
-    query = [(name, "…" if name in _SECRET else value) for name, value in parse_qsl(parts.query)]
-    shown = urlencode(query, quote_via=quote, safe="…/,")
-    return urlunsplit((parts.scheme, f"{user}{':…' if colon else ''}{at}{hosts}", parts.path, shown, ""))
+def _fault_of(parts: SplitResult, query: Mapping[str, str]) -> str | None:
+    """What is wrong with a URL, without a word of it."""
+    if parts.scheme not in {"postgresql", "postgres"}:
+        return "it must begin with postgresql://"
+    who, _, hosts = parts.netloc.rpartition("@")
+    if "@" in who or "@" in parts.path or parts.fragment:
+        return f"a character has to be escaped: {_ESCAPE}"
+    written = [_PORT.fullmatch(host) for host in hosts.split(",")]
+    ports = [found["port"] for found in written if found is not None and found["port"]]
+    ports += [port for port in query.get("port", "").split(",") if port]
+    if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 65536 for port in ports):
+        return f"a port must be a number from 1 to 65535; and {_ESCAPE}"
+    if not parts.path.strip("/"):
+        return "name a database, as in postgresql://host/database"
+    for name, choices in _CHOICES.items():
+        if name in query and query[name] not in choices:
+            return f"{name} must be one of {', '.join(choices)}"
+    return None

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import asyncpg
 
 from stores.errors import RowLocked, StoreError, StoreFull, StoreRefused, StoreUnavailable
+from stores.postgres.address import UnusableUrl
 
 
 class Kind(Enum):
@@ -115,6 +116,8 @@ def fault_of(error: BaseException) -> Fault:
     """What to make of an error of the driver's or the system's; a mistake where it is neither."""
     if isinstance(error, NotConnected) and error.__cause__ is not None:
         return fault_of(error.__cause__)._replace(unsent=True)
+    if isinstance(error, UnusableUrl):
+        return Fault(Kind.refused, str(error))
     return _fault(error)
 
 

@@ -65,6 +65,7 @@ class Hosts:
     work is tried first by all."""
 
     def __init__(self, address: Address) -> None:
+        self._address = address
         self._servers = address.servers()
         self._best = 0
 
@@ -83,7 +84,7 @@ class Hosts:
             while left or attempts:
                 if left:
                     at = left.pop(0)
-                    attempt = begin_soon(asyncpg.connect(**self._servers[at], timeout=timeout, **arguments))
+                    attempt = begin_soon(self._attempt(at, timeout=timeout, **arguments))
                     attempts[attempt] = at
                 done, _ = await asyncio.wait(
                     attempts, timeout=NEXT_AFTER, return_when=asyncio.FIRST_COMPLETED
@@ -100,6 +101,14 @@ class Hosts:
             raise _telling(errors)
         finally:
             await _give_up(attempts)
+
+    async def _attempt(self, at: int, **arguments: Any) -> asyncpg.Connection[Any]:
+        try:
+            return await asyncpg.connect(**self._servers[at], **arguments)
+        except ValueError:  # asyncpg.ClientConfigurationError is one, too
+            # Not chained: the driver quotes parts of the URL.
+            why = "the driver does not take the value of an option, or the files that it names"
+            raise self._address.refused(why) from None
 
 
 async def _give_up(attempts: Iterable[asyncio.Task[asyncpg.Connection[Any]]]) -> None:
