@@ -26,6 +26,7 @@ __all__ = [
     "Receipt",
     "RunRequest",
     "RunStatus",
+    "StateStep",
     "StateView",
     "Strategy",
     "User",
@@ -46,6 +47,14 @@ class CheckpointRef:
     checkpoint_id: str | None = None
     checkpoint_ns: str = ""
     checkpoint_map: Json = None
+
+
+@dataclass(frozen=True, slots=True)
+class StateStep:
+    """One update of a thread's state. `as_node`: on behalf of which node; None = the assistant decides."""
+
+    values: Json = None
+    as_node: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from coordinator import arguments as check
 from coordinator.assistants.registry import Assistants
 from coordinator.facade.base import Facade
-from coordinator.schemas import CheckpointRef, Json, StateView
+from coordinator.schemas import CheckpointRef, Json, StateStep, StateView
 from stores.rows import Ownership, ThreadRow
 
 
@@ -77,6 +77,23 @@ class ThreadsFacade(Facade):
             check.check_json("values", values),
             as_node=check.check_optional_id("as_node", as_node),
             at=check.check_checkpoint("at", at),
+            user_id=check.check_optional_id("user_id", user_id),
+        )
+
+    async def initialise_thread(
+        self, thread: ThreadRow, steps: Sequence[StateStep], *, made: bool, user_id: str | None = None
+    ) -> None:
+        """Give a new thread its first state: `steps` in their order, as one short holder. Does nothing
+        if a run or an operation has held the thread since `thread` was read. A refused step removes the
+        thread if `made` says that the caller has created it; otherwise it stays. Raises InvalidArgument,
+        ConflictError."""
+        for step in steps:
+            check.check_json("values", step.values)
+            check.check_optional_id("as_node", step.as_node)
+        await self._parts.operations.initialise(
+            thread,
+            steps,
+            made=check.check_flag("made", made),
             user_id=check.check_optional_id("user_id", user_id),
         )
 

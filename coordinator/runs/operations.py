@@ -7,12 +7,12 @@ Without them a state update on one worker would race a run on another. An operat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Generator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict
 from typing import Protocol
 
-from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.ports import Assistant, ThreadStates
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext, current_run
@@ -23,7 +23,7 @@ from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.outcomes import text_of
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
-from coordinator.schemas import CheckpointRef, Json, RunStatus
+from coordinator.schemas import CheckpointRef, Json, RunStatus, StateStep
 from stores.base import ValuesStore
 from stores.rows import Outcome, Ownership, ThreadRow
 
@@ -130,13 +130,31 @@ class Operations:
             raise InvalidArgument("assistant", why)
         assistant = self._assistants.reading(thread.assistant_id)
         async with self._held(thread_id, "update state", user_id, states=assistant.states) as held:
-            with _as(held.context):
-                new = await assistant.update_state(held.context, values, as_node=as_node, at=at)
-            view = None if held.context.saved else await assistant.state(thread_id)
-            if view is not None:
-                interrupts = [asdict(interrupt) for interrupt in view.interrupts] or None
-                held.outcome = held.outcome._replace(values=view.values, interrupts=interrupts)
+            new = await _updated(held, assistant, StateStep(values, as_node), at)
+            await _keep(held, assistant)
         return new
+
+    async def initialise(
+        self, thread: ThreadRow, steps: Sequence[StateStep], *, made: bool, user_id: str | None
+    ) -> None:
+        """Apply `steps` to a thread that no run and no operation has held since `thread` was read, as one
+        operation: nothing comes in between. A thread that was held meanwhile stays as it is. If a step is
+        refused, the thread loses its state and, if the caller has `made` it, is removed before the refusal
+        is raised; runs that wait for it keep it, empty. Raises InvalidArgument, ConflictError."""
+        assistant = self._assistants.reading(thread.assistant_id)
+        refusal: BaseException | None = None
+        async with self._held(thread.thread_id, "first state", user_id, states=assistant.states) as held:
+            if held.own.fence != thread.fence + 1:
+                return
+            try:
+                for step in steps:
+                    await _updated(held, assistant, step, None)
+                await _keep(held, assistant)
+            except BaseException as error:  # noqa: BLE001 - raised below, when the thread is free
+                refusal = error
+                await (self._remove if made else self._clear)(held.own)
+        if refusal is not None:
+            raise refusal
 
     async def copy(self, source: str, target: str, user_id: str | None) -> None:
         """`target` gets the state of `source`, and its assistant. Raises ThreadNotFound, ConflictError."""
@@ -151,17 +169,38 @@ class Operations:
         wait for their turn: they find it empty. Raises ThreadNotFound, ConflictError."""
         await self._visible(thread_id, user_id)
         async with self._held(thread_id, "delete", user_id) as held:
-            for states in self._assistants.kinds:
-                await states.delete(thread_id, held.own.run_id, held.own.fence)
-            await self._store.delete_thread(held.own)
+            await self._remove(held.own)
         for record in self._registry.of_thread(thread_id):
             self._registry.removed(record.run_id)
+
+    async def _remove(self, own: Ownership) -> None:
+        await self._clear(own)
+        await self._store.delete_thread(own)
+
+    async def _clear(self, own: Ownership) -> None:
+        for states in self._assistants.kinds:
+            await states.delete(own.thread_id, own.run_id, own.fence)
 
     async def _visible(self, thread_id: str, user_id: str | None) -> ThreadRow:
         thread = await self._store.thread(thread_id, user_id=user_id)
         if thread is None:
             raise ThreadNotFound(thread_id)
         return thread
+
+
+async def _updated(
+    held: Held, assistant: Assistant, step: StateStep, at: CheckpointRef | None
+) -> CheckpointRef:
+    with _as(held.context):
+        return await assistant.update_state(held.context, step.values, as_node=step.as_node, at=at)
+
+
+async def _keep(held: Held, assistant: Assistant) -> None:
+    """What the assistant keeps elsewhere becomes the thread's values when the operation ends."""
+    view = None if held.context.saved else await assistant.state(held.own.thread_id)
+    if view is not None:
+        interrupts = [asdict(interrupt) for interrupt in view.interrupts] or None
+        held.outcome = held.outcome._replace(values=view.values, interrupts=interrupts)
 
 
 @contextmanager

@@ -260,7 +260,15 @@ OF_THE_WORKER = {
     "skip_cron",
 }
 """For whoever runs a worker: what they are given comes from a program's own lines, or from the store."""
-OF_ROWS = {"threads", "count_threads", "crons", "count_crons", "create_cron", "replace_cron"}
+OF_ROWS = {
+    "threads",
+    "count_threads",
+    "crons",
+    "count_crons",
+    "create_cron",
+    "replace_cron",
+    "initialise_thread",
+}
 """These take a query or a row, whose fields are checked where clients send them: at the gateway's edge."""
 
 

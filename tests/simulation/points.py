@@ -49,7 +49,7 @@ _WAYS = {
     "Lifecycle.start / start": "operations",
     "LoopPacemaker._beat / beat": "busy",
     "Operations._visible / thread": "operations",
-    "Operations.delete / delete_thread": "operations",
+    "Operations._remove / delete_thread": "operations",
     "Outbox._attempt / decide": "a cancel is owed",
     "Outbox._attempt / finish": "removed and finished again",
     "Outbox._attempt / put": "removed, and written again later",

@@ -179,7 +179,7 @@ SCENES: Mapping[str, Scene] = {
         habits=SHORT,
         aims=(
             ("Settlement._finish", "finish", "after", "fail"),
-            ("Operations.delete", "delete_thread", "after", "fail"),
+            ("Operations._remove", "delete_thread", "after", "fail"),
         ),
     ),
     "a family": Scene(

@@ -10,7 +10,7 @@ from fastapi import Header, Query, Request
 from starlette.responses import Response
 
 from coordinator.errors import ThreadNotFound
-from coordinator.gateway import stopping
+from coordinator.gateway import stopping, thread_creation
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.extracting import Path, extracted, parsed
 from coordinator.gateway.leaving import while_connected
@@ -19,12 +19,10 @@ from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import (
-    Superstep,
     ThreadCount,
     ThreadCreate,
     ThreadPatch,
     ThreadSearch,
-    TimeToLive,
     check_metadata,
 )
 from coordinator.gateway.wire.documents import Thread, ThreadParts, ThreadWithTtl
@@ -36,32 +34,10 @@ router = router_of("threads")
 
 @router.post("/threads", dependencies=USER)
 async def create_thread(services: ServicesIn, caller: CallerIn, body: ThreadCreate) -> Thread:
+    """With `supersteps` the thread has their state from the start, or is not made. A thread that
+    `do_nothing` finds stays as it is."""
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
-    row = await services.manager.create_thread(
-        body.thread_id or str(uuid4()),
-        metadata=body.metadata,
-        if_exists=body.if_exists,
-        ttl=_seconds(body.ttl),
-        user_id=caller.user_id,
-    )
-    if body.supersteps:
-        row = await _replayed(services, caller, row, body.supersteps)
-    return documents.thread_document(row)
-
-
-async def _replayed(
-    services: Services, caller: Caller, row: ThreadRow, supersteps: list[Superstep]
-) -> ThreadRow:
-    """A new thread with the state that a sequence of updates comes to; where one is refused, without it."""
-    manager, thread_id, user_id = services.manager, row.thread_id, caller.user_id
-    try:
-        for update in (update for step in supersteps for update in step.updates):
-            values = update.values if update.command is None else update.command.update
-            await manager.update_state(thread_id, values, as_node=update.as_node, user_id=user_id)
-    except BaseException:
-        await stopping.delete_thread(manager, thread_id, caller)
-        raise
-    return await _row(services, caller, thread_id)
+    return documents.thread_document(await thread_creation.create(services, caller, body))
 
 
 @router.get("/threads/{thread_id}", dependencies=READER, response_model_exclude_unset=True)
@@ -95,7 +71,7 @@ async def patch_thread(
     row = await manager.patch_thread(
         str(thread_id),
         metadata=body.metadata,
-        ttl="unchanged" if body.ttl is None else _seconds(body.ttl),
+        ttl="unchanged" if body.ttl is None else body.ttl.seconds,
         user_id=caller.user_id,
     )
     if prefer is not None and "return=minimal" in prefer.replace(" ", "").lower():
@@ -155,10 +131,6 @@ async def _row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:
     if row is None or (row.temporary and row.status != "busy"):
         raise ThreadNotFound(thread_id)
     return row
-
-
-def _seconds(ttl: TimeToLive | None) -> float | None:
-    return None if ttl is None else ttl.ttl * 60
 
 
 def _query(body: ThreadCount) -> ThreadQuery:

@@ -256,6 +256,10 @@ class TimeToLive(Body):
     ttl: float = Field(gt=0, le=MAX_MINUTES)
     strategy: Literal["delete"] = "delete"
 
+    @property
+    def seconds(self) -> float:
+        return self.ttl * 60
+
 
 def _ttl(value: object) -> object:
     return {"ttl": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value

@@ -1,0 +1,93 @@
+"""`POST /threads` with a first state: what it makes, and what it never touches."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from coordinator.gateway import thread_creation
+from coordinator.gateway.caller import ANYBODY
+from coordinator.gateway.wire.bodies import ThreadCreate
+from tests.gateway.conftest import Pair
+from tests.support.gateways import Served, demo, new_thread, start_running, status_of
+from tests.support.waiting import wait_until
+
+REFUSED: dict[str, Any] = {"values": {}, "as_node": "nowhere"}
+
+
+def steps(*updates: dict[str, Any]) -> list[dict[str, Any]]:
+    return [{"updates": [update]} for update in updates]
+
+
+def counting(count: int) -> list[dict[str, Any]]:
+    return steps(*({"values": {str(n): n}, "as_node": "__start__"} for n in range(count)))
+
+
+async def create(served: Served, thread: str, supersteps: Any, if_exists: str = "do_nothing") -> Any:
+    body = {"thread_id": thread, "if_exists": if_exists, "supersteps": supersteps}
+    return await served.raw.post("/threads", json=body)
+
+
+async def test_creation_again_leaves_the_thread_and_its_run_alone(plain: Pair) -> None:
+    here, there = plain
+    thread = await new_thread(here.sdk)
+    await here.sdk.threads.update_state(thread, {"a": 1})
+    run = await start_running(here.sdk, thread, sleep=60)
+    for supersteps in (counting(2), steps(REFUSED)):
+        answer = await create(there, thread, supersteps)
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["values"] == {"a": 1}
+    assert await status_of(there.sdk, thread, run) == "running"
+    assert (await create(there, thread, counting(2), "raise")).status_code == 409
+
+
+async def test_refused_first_state_removes_the_thread_that_was_made_for_it(one: Served) -> None:
+    thread = str(uuid4())
+    answer = await create(one, thread, [*counting(2), *steps(REFUSED)])
+    assert answer.status_code == 422, answer.text
+    assert (await one.raw.get(f"/threads/{thread}")).status_code == 404
+    assert (await create(one, thread, counting(2))).json()["values"] == {"0": 0, "1": 1}
+
+
+async def test_refused_first_state_keeps_a_run_that_has_come_meanwhile(two: Pair) -> None:
+    """It waits for its turn behind the creation."""
+    here, there = two
+    thread = str(uuid4())
+    creating = asyncio.create_task(create(here, thread, [*counting(200), *steps(REFUSED)]))
+
+    async def is_made() -> bool:
+        return (await there.raw.get(f"/threads/{thread}")).status_code == 200
+
+    await wait_until(is_made, description="the thread is made")
+    run = (await there.sdk.runs.create(thread, "agent", input=demo(tag="b")))["run_id"]
+    assert not creating.done()
+    assert (await creating).status_code == 422
+    await there.sdk.runs.join(thread, run)
+    assert await status_of(there.sdk, thread, run) == "success"
+
+
+async def test_a_client_that_goes_away_leaves_the_whole_state(two: Pair) -> None:
+    one = two[0]
+    thread = str(uuid4())
+    body = ThreadCreate(thread_id=thread, supersteps=counting(50))  # pyright: ignore[reportArgumentType]
+    services = one.gateway.state.services
+    request = asyncio.create_task(thread_creation.create(services, ANYBODY, body))
+    await wait_until(lambda: one.manager.thread(thread), description="the thread is made")
+    request.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await request
+    row = await one.manager.thread(thread)
+    assert row is not None
+    assert row.values == {str(n): n for n in range(50)}
+
+
+async def test_a_thread_that_its_creation_left_empty_gets_its_state_from_the_next(one: Served) -> None:
+    """As after the death of a worker between the two."""
+    thread = (await one.manager.create_thread()).thread_id
+    assert (await create(one, thread, steps(REFUSED))).status_code == 422
+    assert (await one.raw.get(f"/threads/{thread}")).status_code == 200, "it was there before"
+    thread = (await one.manager.create_thread()).thread_id
+    assert (await create(one, thread, counting(2))).json()["values"] == {"0": 0, "1": 1}
