@@ -12,7 +12,7 @@ from coordinator.gateway import crons
 from coordinator.gateway.caller import CallerIn
 from coordinator.gateway.leaving import while_connected
 from coordinator.gateway.routes import router_of
-from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
+from coordinator.gateway.routes.parameters import READER, USER, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.crons import (
@@ -82,14 +82,14 @@ async def get_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -> C
     return cron_document(row, services.manager.assistants)
 
 
-@router.patch("/runs/crons/{cron_id}", dependencies=USER)
+@router.patch("/runs/crons/{cron_id}", dependencies=acting())
 async def patch_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn, body: CronPatch) -> Cron:
     """Change what is given. A run that has been begun stays as it is."""
     row = await crons.change(services, caller, str(cron_id), body)
     return cron_document(row, services.manager.assistants)
 
 
-@router.delete("/runs/crons/{cron_id}", dependencies=USER, status_code=204)
+@router.delete("/runs/crons/{cron_id}", dependencies=acting(), status_code=204)
 async def delete_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -> None:
     """Its runs stay, those in flight too."""
     await services.manager.delete_cron(str(cron_id), user_id=caller.user_id)

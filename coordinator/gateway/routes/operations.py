@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from fastapi import Depends, HTTPException, Response
-from pydantic import ConfigDict, Field
+from pydantic import Field
 
-from coordinator.gateway.caller import CallerIn, Role, at_least, check_sees_everybody
+from coordinator.gateway.caller import CallerIn, Role, check_sees_everybody
 from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.metrics import CONTENT_TYPE
 from coordinator.gateway.routes import router_of
@@ -16,18 +16,16 @@ from coordinator.gateway.routes.operation_models import (
     ReceiptOut,
     WorkerOut,
 )
-from coordinator.gateway.routes.parameters import READER, RunIn
+from coordinator.gateway.routes.parameters import READER, RunIn, acting
 from coordinator.gateway.services import ServicesIn
+from coordinator.gateway.wire.bodies import ActingBody
 
 router = router_of("operations")
 
 EVERYBODY = [*READER, Depends(check_sees_everybody)]
-ADMIN = [Depends(at_least(Role.admin))]
 
 
-class DrainBody(LazyModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class DrainBody(ActingBody):
     epoch: int | None = Field(
         default=None, ge=0, le=2**63 - 1, description="The worker; none: that which answers"
     )
@@ -70,7 +68,7 @@ async def health(services: ServicesIn, caller: CallerIn) -> HealthDetails | Heal
     return HealthDetails.of(seen) if caller.role >= Role.admin else HealthSummary.of(seen)
 
 
-@router.post("/coordinator/drain", status_code=202, dependencies=ADMIN)
+@router.post("/coordinator/drain", status_code=202, dependencies=acting(role=Role.admin))
 async def drain(services: ServicesIn, body: DrainBody | None = None) -> Drained | list[Drained]:
     """Let a worker leave in good order: it admits nothing any more, its waiting runs are handed over, the
     others get `grace` s. Answers at once. `epoch` may be any worker's, whichever answers: the store tells

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 from uuid import UUID
 
-from fastapi import Depends, Header, HTTPException, Path, Query
+from fastapi import Depends, Header, HTTPException, Path, Query, Request
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import from_json
 
@@ -15,6 +15,20 @@ from coordinator.gateway.wire.bodies import Action, Limit, Modes, Offset, Stream
 
 READER = [Depends(at_least(Role.reader))]
 USER = [Depends(at_least(Role.user))]
+
+
+def acting(*query: str, role: Role = Role.user) -> list[Any]:
+    """The dependencies of a route that acts on what is there: the role, and no parameter in the query but
+    these. An unknown one may be a filter, without which the route would act on more than was meant."""
+
+    async def only_known(request: Request) -> None:
+        unknown = [f"{name:.64}" for name in request.query_params if name not in query]
+        if unknown:
+            known = ", ".join(query) or "none"
+            raise InvalidArgument("query", f"unknown: {unknown[:5]}; known: {known}. Nothing was done")
+
+    return [Depends(at_least(role)), Depends(only_known)]
+
 
 ThreadIn = Annotated[UUID, Path(alias="thread_id")]
 RunIn = Annotated[UUID, Path(alias="run_id")]

@@ -26,6 +26,7 @@ from coordinator.gateway.routes.parameters import (
     StreamModesIn,
     ThreadIn,
     WaitIn,
+    acting,
 )
 from coordinator.gateway.services import ServicesIn
 from coordinator.gateway.watching import Watching
@@ -181,7 +182,7 @@ async def join_stream(
 
 @router.post(
     "/threads/{thread_id}/runs/{run_id}/cancel",
-    dependencies=USER,
+    dependencies=acting("wait", "action"),
     response_class=Response,
     status_code=202,
     responses={202: {"description": "Written down; the run stops as soon as it can"}} | ENDED,
@@ -206,14 +207,14 @@ async def cancel_run(
         return Watching(services, caller).joined_end(run, place)
 
 
-@router.delete("/threads/{thread_id}/runs/{run_id}", dependencies=USER, status_code=204)
+@router.delete("/threads/{thread_id}/runs/{run_id}", dependencies=acting(), status_code=204)
 async def delete_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, run_id: RunIn) -> None:
     """Remove a run; one that is in flight is stopped first. What it has done to its thread stays."""
     run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
     await stopping.delete_run(services.manager, run, caller)
 
 
-@router.post("/runs/cancel", dependencies=USER, status_code=204)
+@router.post("/runs/cancel", dependencies=acting("action"), status_code=204)
 async def cancel_runs(
     services: ServicesIn, caller: CallerIn, body: RunsCancel, action: ActionIn = "interrupt"
 ) -> None:

@@ -9,7 +9,7 @@ from fastapi import HTTPException, Path, Query
 
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.routes import router_of
-from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
+from coordinator.gateway.routes.parameters import READER, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import Checkpoint, HistoryBefore, Name, StateAt, StateUpdate, ref_of
@@ -56,7 +56,7 @@ async def get_state_at_checkpoint(
     return await _state(services, caller, str(thread_id), at, body.subgraphs, body.select)
 
 
-@router.post("/threads/{thread_id}/state", dependencies=USER)
+@router.post("/threads/{thread_id}/state", dependencies=acting())
 async def update_state(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: StateUpdate
 ) -> StateUpdated:

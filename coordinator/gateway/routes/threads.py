@@ -15,7 +15,7 @@ from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.extracting import Path, extracted, parsed
 from coordinator.gateway.leaving import while_connected
 from coordinator.gateway.routes import router_of
-from coordinator.gateway.routes.parameters import READER, USER, ThreadIn
+from coordinator.gateway.routes.parameters import READER, USER, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import (
@@ -54,7 +54,7 @@ async def get_thread(
     return documents.thread_with_ttl(row, include_ttl="ttl" in wanted)
 
 
-@router.patch("/threads/{thread_id}", dependencies=USER, responses={204: {"description": "As preferred"}})
+@router.patch("/threads/{thread_id}", dependencies=acting(), responses={204: {"description": "As preferred"}})
 async def patch_thread(
     services: ServicesIn,
     caller: CallerIn,
@@ -79,7 +79,7 @@ async def patch_thread(
     return documents.thread_document(row)
 
 
-@router.delete("/threads/{thread_id}", dependencies=USER, status_code=204)
+@router.delete("/threads/{thread_id}", dependencies=acting(), status_code=204)
 async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> None:
     """Remove the thread with its state and its runs; those in flight are stopped first."""
     await stopping.delete_thread(services.manager, str(thread_id), caller)

@@ -1,12 +1,14 @@
 """What clients may send. Each body is checked as a whole before anything is done.
 
-A key whose value is null counts as absent, as the clients of the API have it; keys that are not known are let
-through, for newer clients. Types are strict: a number in quotes is no number.
+A key whose value is null counts as absent, as the clients of the API have it. An unknown key is refused where
+the request acts on what is there (`ActingBody`), else ignored and named in the log, for newer clients. Types
+are strict: a number in quotes is no number.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal, Self, TypeAlias, cast
+from collections.abc import Collection, Iterable
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
 from uuid import UUID
 
 from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
@@ -14,6 +16,7 @@ from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_v
 from coordinator.arguments import MAX_TIME_LIMIT, MAX_URL, check_id
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.lazy import LazyModel
+from coordinator.gateway.wire import unknown_keys
 from coordinator.gateway.wire.filters import Filter
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.schemas import CheckpointRef
@@ -130,27 +133,47 @@ Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 
 
-def without_nulls(given: object, *, but: str | None = None) -> object:
-    """An object's keys that have a value, and the one that need not have any."""
-    if not isinstance(given, dict):
-        return given
-    fields = cast("dict[object, object]", given)
-    if len(fields) > MAX_KEYS:
-        raise ValueError(f"may have {MAX_KEYS} keys at most")
-    return {key: value for key, value in fields.items() if value is not None or key == but}
-
-
 class Body(LazyModel):
     model_config = ConfigDict(strict=True, frozen=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: object) -> object:
-        return without_nulls(given)
+        return cls.checked(given, ())
+
+    passed_over: ClassVar[frozenset[str]] = frozenset()
+    """Keys that clients send, and that say nothing here."""
+
+    @classmethod
+    def checked(cls, given: object, nullable: Collection[str]) -> object:
+        """Without null, but for the `nullable`, and with the keys looked at."""
+        if not isinstance(given, dict):
+            return given
+        fields = cast("dict[object, object]", given)
+        if len(fields) > MAX_KEYS:
+            raise ValueError(f"may have {MAX_KEYS} keys at most")
+        kept = {key: value for key, value in fields.items() if value is not None or key in nullable}
+        if cls.model_config.get("extra") != "allow":
+            cls.look_at(key for key in kept if key not in cls.model_fields and key not in cls.passed_over)
+        return kept
+
+    @classmethod
+    def look_at(cls, unknown: Iterable[object]) -> None:
+        unknown_keys.name_in_log(cls.__name__, unknown)
+
+
+class ActingBody(Body):
+    """Of a request that cancels, changes or removes what is there."""
+
+    @classmethod
+    def look_at(cls, unknown: Iterable[object]) -> None:
+        unknown_keys.refuse(unknown, cls.model_fields)
 
 
 class Checkpoint(Body):
     """A state that a thread had. Of which thread is said by the path alone."""
+
+    passed_over: ClassVar[frozenset[str]] = frozenset({"thread_id"})
 
     checkpoint_id: Name | None = None
     checkpoint_ns: str = Field(default="", max_length=4096)
@@ -233,7 +256,7 @@ class BatchedRun(RunCreate):
     thread_id: Id | None = None
 
 
-class RunsCancel(Body):
+class RunsCancel(ActingBody):
     """Either runs of a thread, or whatever has that status."""
 
     thread_id: Id | None = None
@@ -271,7 +294,7 @@ Ttl = Annotated[TimeToLive, BeforeValidator(_ttl, json_schema_input_type=TimeToL
 Updates = Annotated[list[JsonObject], Field(max_length=MAX_UPDATES, fail_fast=True)]
 
 
-class StateUpdate(Body):
+class StateUpdate(ActingBody):
     values: JsonObject | Updates | None = None
     as_node: Name | None = None
     checkpoint: Checkpoint | None = None
@@ -303,7 +326,7 @@ class ThreadCreate(Body):
         return self
 
 
-class ThreadPatch(Body):
+class ThreadPatch(ActingBody):
     """`metadata` is merged, key by key."""
 
     metadata: JsonObject = Field(default_factory=dict)

@@ -10,6 +10,7 @@ from coordinator.assistants.registry import Assistants
 from coordinator.crons.schedule import MAX_LENGTH
 from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.wire.bodies import (
+    ActingBody,
     Body,
     Direction,
     Id,
@@ -20,7 +21,6 @@ from coordinator.gateway.wire.bodies import (
     RunCreate,
     RunOptions,
     Selected,
-    without_nulls,
 )
 from coordinator.gateway.wire.documents import ALWAYS, parts_of
 from coordinator.gateway.wire.filters import Filter
@@ -81,7 +81,7 @@ class CronCreate(RunCreate):
     )
 
 
-class CronPatch(RunOptions):
+class CronPatch(RunOptions, ActingBody):
     """What is absent stays. `metadata` is merged, key by key; an `end_time` of null is none."""
 
     schedule: ScheduleText | None = None
@@ -93,7 +93,7 @@ class CronPatch(RunOptions):
     @model_validator(mode="before")
     @classmethod
     def _without_nulls(cls, given: object) -> object:
-        return without_nulls(given, but="end_time")
+        return cls.checked(given, ("end_time",))
 
     @property
     def sets_time(self) -> bool:
