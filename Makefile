@@ -16,6 +16,8 @@ unexport PYTHONDONTWRITEBYTECODE
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# Packages that run the project and nothing else, unless those of developers are there already.
+LIGHT := $(if $(wildcard $(STAMP)),$(VENV),.venv-demo)
 WHEELS := build/wheels
 
 .PHONY: help
@@ -30,20 +32,24 @@ $(STAMP): pyproject.toml requirements/dev.txt tools/setup.sh $(if $(PYTHON),FORC
 	@PYTHON='$(PYTHON)' tools/setup.sh
 	@touch $@
 
+.venv-demo/.installed: pyproject.toml requirements/demo.txt tools/setup.sh $(if $(PYTHON),FORCE)
+	@PYTHON='$(PYTHON)' tools/setup.sh .venv-demo requirements/demo.txt
+	@touch $@
+
 .PHONY: FORCE
 FORCE:
 
 .PHONY: demo
-demo: $(STAMP) ## Watch three workers prove eight claims, with and without Redis
-	@$(BIN)/coordinator demo $(ARGS)
+demo: $(LIGHT)/.installed ## Watch three workers prove eight claims, with and without Redis
+	@$(LIGHT)/bin/coordinator demo $(ARGS)
 
 .PHONY: serve
-serve: $(STAMP) ## Serve the Runs API on this machine, with the demo assistant. Others: ARGS="--assistants mine:agents"
-	@exec $(BIN)/coordinator serve $(ARGS)
+serve: $(LIGHT)/.installed ## Serve the Runs API on this machine, with the demo assistant. Others: ARGS="--assistants mine:agents"
+	@exec $(LIGHT)/bin/coordinator serve $(ARGS)
 
 .PHONY: dev
-dev: $(STAMP) ## The same for whoever writes assistants: one worker, restarted on every edit
-	@exec $(BIN)/coordinator dev $(ARGS)
+dev: $(LIGHT)/.installed ## The same while assistants are written: one worker, restarted on every edit
+	@exec $(LIGHT)/bin/coordinator dev $(ARGS)
 
 # More than there are cores may be: half of their time tests wait for other processes, or for a lease to end. Each
 # has a Valkey and a PostgreSQL of its own.
@@ -134,10 +140,13 @@ agents: $(STAMP) ## The same for agents as users write them, and how many of 3,0
 	$(BIN)/nox -s agents $(ARGS) -- $(if $(filter command line environment,$(origin COUNT)),--count $(COUNT))
 
 .PHONY: lock
-lock: $(STAMP) ## Write requirements/dev.txt again from pyproject.toml. Newer versions: ARGS=--upgrade
+lock: $(STAMP) ## Write the two files in requirements again from pyproject.toml. Newer versions: ARGS=--upgrade
 	$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --group dev --universal --python-version 3.11 \
 		--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
 		--custom-compile-command 'make lock' --output-file requirements/dev.txt $(ARGS)
+	$(BIN)/uv pip compile pyproject.toml --quiet --extra gateway --group demo --universal --python-version 3.11 \
+		--constraint requirements/dev.txt --generate-hashes --no-emit-index-url --no-emit-find-links \
+		--annotation-style line --custom-compile-command 'make lock' --output-file requirements/demo.txt
 
 .PHONY: format
 format: $(STAMP) ## Format, mend what ruff can mend, and write what is derived from the code
@@ -148,6 +157,6 @@ format: $(STAMP) ## Format, mend what ruff can mend, and write what is derived f
 
 .PHONY: clean
 clean: ## Remove all that was installed, built or cached
-	rm -rf $(VENV) .nox build dist .setup.log
+	rm -rf $(VENV) .venv-demo .nox build dist .setup.log
 	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

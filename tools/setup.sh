@@ -1,15 +1,18 @@
 #!/bin/sh
-# Makes .venv: an environment with the locked packages and this project in it, editable.
+# Makes an environment with the packages of a lock and this project in it, editable:
 #
-# `make setup` calls it when pyproject.toml or the lock has changed. It needs Python 3.11 or newer with its venv
+#   tools/setup.sh [FOLDER LOCK]     by default .venv and requirements/dev.txt
+#
+# `make setup` calls it when pyproject.toml or the lock has changed, `make demo` for the few packages that run the
+# project. It needs Python 3.11 or newer with its venv
 # module and nothing else, and every way to fail ends in one line that says what is missing.
 #
 #   PYTHON=/path/to/python3   the interpreter to use, instead of the first suitable one on PATH
 set -eu
 cd "$(dirname "$0")/.."
 
-venv=.venv
-lock=requirements/dev.txt
+venv=${1:-.venv}
+lock=${2:-requirements/dev.txt}
 log=.setup.log
 began=$(date +%s)
 
@@ -78,12 +81,42 @@ is_current() {
     [ -z "${PYTHON:-}" ] || [ "$(cat "$venv/.python" 2>/dev/null)" = "$python" ]
 }
 
-# pip_install STEP ARGUMENT...: quiet; pip's own words go to the log.
+# How far pip is, from its log. $1: how many packages there are.
+progress() {
+    if grep -q '^Installing collected packages' "$log"; then
+        printf 'unpacking %s packages' "$1"
+    else
+        printf '%s of %s packages' "$(grep -c '^Collecting' "$log")" "$1"
+    fi
+}
+
+# watch PID TOTAL: says how far it is, once a second in place on a terminal, else every ten seconds.
+watch() {
+    seconds=0
+    while kill -0 "$1" 2>/dev/null; do
+        sleep 1
+        seconds=$((seconds + 1))
+        if [ "$2" -eq 1 ]; then
+            continue
+        elif [ -t 1 ]; then
+            printf '\r\033[Ksetup: %s, %s s' "$(progress "$2")" "$seconds"
+        elif [ $((seconds % 10)) -eq 0 ]; then
+            say "$(progress "$2"), $seconds s"
+        fi
+    done
+    if [ -t 1 ]; then printf '\r\033[K'; fi
+}
+
+# pip_install STEP TOTAL ARGUMENT...: pip's own words go to the log.
 pip_install() {
     step=$1
-    shift
+    total=$2
+    shift 2
     say "$step"
-    if "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --quiet "$@" >"$log" 2>&1; then
+    "$venv/bin/python" -m pip --disable-pip-version-check --no-input install --progress-bar off "$@" >"$log" 2>&1 &
+    pid=$!
+    watch "$pid" "$total"
+    if wait "$pid"; then
         return
     fi
     # A network that fails also ends in "no matching distribution", so it is looked for first.
@@ -108,13 +141,14 @@ if ! is_current; then
     # Wheels only: building a package from source would need a compiler, and would run code that no hash covers.
     # The lock is complete. Left to follow dependencies, pip asks for the newest "coverage[toml]" beside the locked
     # "coverage", and refuses it for want of a hash on the day a newer one is released.
-    pip_install "installing $(grep -c '^[a-z].*==' "$lock") locked packages" \
+    locked=$(grep -c '^[a-z].*==' "$lock")
+    pip_install "installing $locked locked packages" "$locked" \
         --no-deps --require-hashes --only-binary :all: --requirement "$lock"
     "$venv/bin/python" -m pip check >"$log" 2>&1 || fail "the lock is not complete: $(tail -n 1 "$log")"
     printf '%s\n' "$python" >"$venv/.python"
     cp "$lock" "$venv/.lock"
 fi
 # The build backend is in the lock, so this step needs no network.
-pip_install "installing the project, editable" --no-deps --no-build-isolation --no-index --editable .
+pip_install "installing the project, editable" 1 --no-deps --no-build-isolation --no-index --editable .
 rm -f "$log"
 say "done in $(($(date +%s) - began)) s"

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -179,3 +183,14 @@ def summarise(report: Report) -> None:
     where = f"{report.workers} workers, {report.store} and {server}"
     text = f"{len(report.results)} claims, {verdict}; {span(report.seconds)} on {where}"
     out.print(screen.cell(text, "bold red" if failed else "bold yellow" if skipped else "bold green"))
+    if not failed:
+        out.print(screen.cell(f"Next, a server to try: {_this_command()} dev"))
+
+
+def _this_command() -> str:
+    """As its user can type it again."""
+    program = Path(sys.argv[0])
+    installed = shutil.which("coordinator")
+    if not program.is_file() or (installed is not None and Path(installed).samefile(program)):
+        return "coordinator"
+    return os.path.relpath(program)
