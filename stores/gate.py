@@ -25,7 +25,7 @@ from stores.byte_locks import ByteLocks, process_named
 _WRITERS = 0  # the byte that writers lock; worker epochs start at 1
 _NAMING = 1 << 40  # the byte that is locked while the file gets its name
 _NAME_BYTES = 64
-_MODE = 0o644  # where there is no database file yet
+_MODE = 0o600  # where there is no database file
 
 _open: dict[str, FileGate] = {}
 _open_guard = threading.Lock()

@@ -31,7 +31,15 @@ from stores.sql.sqlite import contains, decisions, inspection, schema, workers
 from stores.sql.sqlite.durability import make_durable
 from stores.sql.sqlite.searches import Search
 from stores.sql.sqlite.statements import SQLITE
-from stores.store_files import Room, StoreFiles, check_is_file, check_remains, keep_log, plain_path
+from stores.store_files import (
+    Room,
+    StoreFiles,
+    check_is_file,
+    check_remains,
+    keep_log,
+    make_private,
+    plain_path,
+)
 from stores.tasks import begin_soon
 from stores.transactions import SQLTransactions
 from stores.turns import Turns
@@ -107,6 +115,8 @@ class SQLiteStore(SQLTransactions):
         check_remains(self.path)
         if not self._create or self.path.is_dir():
             check_is_file(self.path)
+        if self._create:
+            make_private(self.path)
         try:
             writer = ThreadConnection(self._connect)
             await writer.connect()

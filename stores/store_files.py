@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,11 @@ from stores.errors import StoreRefused, StoreReplaced, StoreUnavailable
 
 AMPLE = 4 << 30  # bytes; twice what SQLite takes for one value, and as much again
 _MAX_PAGES = 0xFFFFFFFE  # SQLite's own bound
+PRIVATE = 0o600
 _SUFFIXES = ("", "-wal", "-gate")
+_making = threading.Lock()
+"""Closing any descriptor of a file drops the locks that SQLite has on it in this process. So no other store
+may open the new file before the descriptor that made it is closed."""
 _status = os.stat  # of a str: each transaction asks four times, and a Path costs as much again
 _HEADER_BYTES = 100  # of a database file; the first of them says that it is one
 
@@ -126,6 +131,23 @@ def check_is_file(path: Path) -> None:
         raise StoreUnavailable(f"{str(path)!r} is a folder", hint="Name the database file in it.")
     if not path.is_file():
         raise StoreUnavailable(f"{str(path)!r} does not exist", hint="`coordinator db migrate` creates it.")
+
+
+def make_private(database: Path) -> None:
+    """Make an empty file that only its owner can read and write, whatever the umask, if there is no file.
+    SQLite gives its log and index the mode of the database, and so does the gate; SQLite itself would go by
+    the umask. If the file cannot be made, nothing is raised: SQLite says why when it opens it."""
+    with _making:
+        try:
+            descriptor = os.open(
+                database.resolve(), os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE
+            )
+        except OSError:
+            return
+        try:
+            os.fchmod(descriptor, PRIVATE)
+        finally:
+            os.close(descriptor)
 
 
 class Room:

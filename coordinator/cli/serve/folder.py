@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import shlex
+import stat
 from pathlib import Path
 from urllib.parse import quote
 
@@ -16,6 +18,7 @@ def data_folder() -> Path:
     """Below the working folder; only its owner may look into it. Raises CannotServe."""
     try:
         _FOLDER.mkdir(mode=0o700, exist_ok=True)
+        _check(_FOLDER)
         (_FOLDER / ".gitignore").write_text("*\n")
     except OSError as error:
         raise CannotServe(
@@ -23,6 +26,24 @@ def data_folder() -> Path:
             "Start in a folder that may be written to, or name a store: --store sqlite:////path/to/runs.db",
         ) from None
     return _FOLDER.absolute()
+
+
+def _check(folder: Path) -> None:
+    """Another user that can write there can have this process write elsewhere, and replace what it reads.
+    Raises CannotServe."""
+    found = folder.lstat()
+    if not stat.S_ISDIR(found.st_mode):
+        why, hint = "is not a folder", "Move it away"
+    elif found.st_uid != os.geteuid():
+        why, hint = f"belongs to another user (uid {found.st_uid})", "Start as that user"
+    elif found.st_mode & 0o077:
+        why, hint = "is open to other users", f"Close it: chmod 700 {shlex.quote(str(folder.absolute()))}"
+    else:
+        return
+    raise CannotServe(
+        f"cannot keep runs in {folder.absolute()}: it {why}",
+        f"{hint}, or name a store: --store sqlite:////path/to/runs.db",
+    )
 
 
 def store_in(folder: Path) -> str:
