@@ -48,8 +48,23 @@ def test_a_run_is_stamped_by_the_server() -> None:
 
 
 def test_nobody_says_in_a_context_who_he_is() -> None:
-    context = {"langgraph_auth_user": {"identity": "root"}, "__x": 1, "coordinator_user": 1, "user_id": "ann"}
-    assert cleaned(RunRequest(context=context)).context == {"user_id": "ann"}
+    context = {"langgraph_auth_user": {"identity": "root"}, "__x": 1, "coordinator_user": 1, "name": "ann"}
+    assert cleaned(RunRequest(context=context)).context == {"name": "ann"}
+
+
+@pytest.mark.parametrize("key", ["user_id", "thread_id", "User_Id", "THREAD_ID", "LangGraph_auth_user"])
+def test_identity_in_a_context_is_taken_out(key: str) -> None:
+    assert cleaned(RunRequest(context={key: "bob", "model": "m"})).context == {"model": "m"}
+
+
+@pytest.mark.parametrize(
+    "key", ["Thread_Id", "USER_ID", "Checkpoint_ID", "LANGGRAPH_auth_user", "Coordinator_fence"]
+)
+def test_server_owned_keys_are_taken_out_in_any_case(key: str) -> None:
+    request = RunRequest(
+        config={"configurable": {key: "x", "Model": "m"}, "metadata": {key: 1}, "Run_Id": "x"}
+    )
+    assert cleaned(request).config == {"configurable": {"Model": "m"}, "metadata": {}}
 
 
 def test_what_is_the_clients_stays_and_what_is_given_is_not_changed() -> None:
