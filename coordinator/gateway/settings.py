@@ -37,6 +37,12 @@ class GatewaySettings(WebhookSettings):
     heartbeat: float = Field(
         default=5.0, gt=0, description="How often a stream or a long answer shows that it lives"
     )
+    max_connections: int = Field(
+        default=4096,
+        ge=1,
+        description="How many connections a worker has open; fewer where its descriptors (ulimit -n) allow"
+        " fewer",
+    )
     max_body_bytes: int = Field(default=4 << 20, ge=1024, description="Largest request body")
     max_metadata_bytes: int = Field(
         default=64 << 10, ge=2, description="Largest metadata of a thread or a run, as JSON"

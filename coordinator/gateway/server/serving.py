@@ -7,10 +7,11 @@ import logging
 import socket
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from contextlib import contextmanager, suppress
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import uvicorn
 
+from coordinator.gateway.server.accepting import Acceptor
 from coordinator.gateway.server.failures import FAILED, CannotServe
 from coordinator.workers.signals import draining_on_signals
 from stores.tasks import begin_soon
@@ -22,10 +23,6 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger("coordinator.serve")
-
-KEEP_ALIVE = 75
-"""Seconds that an idle connection stays open: longer than proxies keep theirs (60 s), so that they are the
-ones to close it, and none sends a request into a connection that is being closed."""
 
 LINGER = 0.5
 """Seconds. Who is about to ask something on a connection that is open gets his answer, and is told with it
@@ -95,13 +92,18 @@ class Underway:
                 await self._none.wait()
 
 
-def _protocol() -> type[asyncio.Protocol] | Literal["h11"]:
-    """h11 counts headers itself."""
+def _protocol(connections: int | None) -> type[asyncio.Protocol] | Literal["h11"]:
+    """h11 counts headers itself, and nothing else."""
     try:
         from coordinator.gateway.server.protocol import BoundedProtocol  # noqa: PLC0415 - httptools may be absent
     except ImportError:
+        logger.warning("httptools is not installed: connections of this server are not bounded")
         return "h11"
-    return BoundedProtocol
+
+    class Protocol(BoundedProtocol):
+        max_connections = connections
+
+    return Protocol
 
 
 _MEANT = ("ASGI callable returned without completing response.", "Cancel %s running task(s)")
@@ -114,30 +116,46 @@ def _meant(record: logging.LogRecord) -> bool:
 
 
 class Http(uvicorn.Server):
-    """On one inherited socket. Signals are handled by the worker, and so is what the app opens."""
+    """On one inherited socket. Signals are handled by the worker, and so is what the app opens.
 
-    def __init__(self, app: App, *, lifespan: Literal["on", "off"] = "off") -> None:
-        """`lifespan`: whether it is this server that opens and closes the app."""
+    `lifespan`: whether it is this server that opens and closes the app. `connections`: how many there may be;
+    None = as many as descriptors allow.
+    """
+
+    def __init__(
+        self, app: App, *, lifespan: Literal["on", "off"] = "off", connections: int | None = None
+    ) -> None:
         self.underway = Underway(app)
         super().__init__(
             uvicorn.Config(
                 self.underway,
                 loop="none",  # it is running
-                http=_protocol(),
+                http=_protocol(connections),
                 ws="none",
                 lifespan=lifespan,
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                timeout_keep_alive=KEEP_ALIVE,
                 timeout_graceful_shutdown=FAREWELL,  # type: ignore[arg-type]  # handed to asyncio, which takes parts of a second
             )
         )
         self.listening = asyncio.Event()
-        self.servers = []  # a signal may come before it listens
+        self.servers: list[Any] = []  # a signal may come before it listens
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets=sockets)
+        """As uvicorn does it, but for accepting. `sockets` are given."""
+        config, state = self.config, self.server_state
+        made = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
+        await self.lifespan.startup()
+        if self.lifespan.should_exit:
+            self.should_exit = True
+            return
+        shared = self.lifespan.state
+        for one in sockets or ():
+            acceptor = Acceptor(one, lambda: made(config=config, server_state=state, app_state=shared))
+            acceptor.start()
+            self.servers.append(acceptor)
+        self.started = True
         self.listening.set()
 
     @contextmanager

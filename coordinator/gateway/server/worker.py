@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from coordinator.gateway.server import logs, quick
+from coordinator.gateway.server import descriptors, logs, quick
 from coordinator.gateway.server.channel import Orders, Ready, WorkerEnd, leave_at_once
 from coordinator.gateway.server.editing import watch
 from coordinator.gateway.server.failures import UNREACHABLE, CannotServe
@@ -39,6 +39,7 @@ S = TypeVar("S", bound="BaseSettings")
 
 def main(descriptor: int) -> int:
     """Answers the exit status."""
+    descriptors.raise_limit()
     quick.start()
     channel = WorkerEnd(descriptor)
     if (told := channel.orders()) is None:
@@ -155,7 +156,18 @@ async def _serve(
     offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
     async with open_coordinator(settings=settings, assistants=offered, hooks=hooks) as manager:
         manager.install_executor()
-        app = create_gateway(manager, settings=gateway)
+        connections = min(gateway.max_connections, descriptors.room_for_connections())
+        if connections < gateway.max_connections:
+            logger.warning(
+                "ulimit -n (%d descriptors) leaves room for %d connections; max_connections is %d",
+                descriptors.soft_limit(),
+                connections,
+                gateway.max_connections,
+            )
+        held = min(
+            gateway.max_streams, max(1, connections * 3 // 4)
+        )  # the rest is for requests that end soon
+        app = create_gateway(manager, settings=gateway.model_copy(update={"max_streams": held}))
 
         async def ready() -> None:
             about = await _about(manager, settings, gateway, access, [*agents, *offered])
@@ -165,7 +177,9 @@ async def _serve(
                 watch(orders.watched, channel.changed)
 
         async with app.running():
-            await serve_until_drained(Http(app), manager, port, ready=ready, let_go=app.let_go)
+            await serve_until_drained(
+                Http(app, connections=connections), manager, port, ready=ready, let_go=app.let_go
+            )
     logger.info("gone")
 
 

@@ -1,4 +1,4 @@
-"""A request's head is bounded in bytes and in time, whoever sends it."""
+"""Whatever a client sends, or fails to read, is bounded in bytes and in time, and gets one answer at most."""
 
 from __future__ import annotations
 
@@ -9,81 +9,412 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-import uvicorn
 
-from coordinator.gateway.server import protocol as bounds
-from coordinator.gateway.server.protocol import MAX_HEAD, BoundedProtocol
+from coordinator.gateway.server.protocol import Limits
+from tests.support.raw import bounded, connected, served_by
 from tests.support.waiting import wait_until
 
+LIMITS = Limits()
+QUICK = Limits(idle=0.3, head=0.3, request=0.3, linger=0.2, write=0.3)
 
-async def app(scope: Any, receive: Any, send: Any) -> None:
-    while (await receive()).get("more_body"):
-        pass
-    await send({"type": "http.response.start", "status": 204, "headers": []})
-    await send({"type": "http.response.body", "body": b""})
+
+class App:
+    """Answers each path in its way, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.headers: list[dict[bytes, bytes]] = []
+        self.gone = 0
+        self.go_on = asyncio.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        path = scope["path"]
+        body = b""
+        if path in ("/", "/slow"):
+            more = True
+            while more:
+                message = await receive()
+                more, body = message.get("more_body", False), body + message.get("body", b"")
+        self.headers.append(dict(scope["headers"]))
+        if path == "/slow":
+            await self.go_on.wait()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        if path == "/endless":
+            gone = asyncio.create_task(self._gone(receive))
+            while not gone.done():
+                await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
+            self.gone += 1
+        last = b"y" * (8 << 20) if path == "/large" else b"%d of %s." % (len(body), path.encode())
+        await send({"type": "http.response.body", "body": last})
+
+    async def _gone(self, receive: Any) -> None:
+        while (await receive())["type"] != "http.disconnect":
+            """What is left of the request."""
 
 
 @pytest.fixture
-async def port() -> AsyncGenerator[int]:
-    server = uvicorn.Server(
-        uvicorn.Config(
-            app, http=BoundedProtocol, lifespan="off", log_level="error", timeout_graceful_shutdown=1
-        )
-    )
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        serving = asyncio.create_task(server._serve([listener]))
-        await wait_until(lambda: server.started, description="it listens")
-        yield listener.getsockname()[1]
-        server.should_exit = True
-        await serving
+def app() -> App:
+    return App()
+
+
+@pytest.fixture
+async def port(app: App) -> AsyncGenerator[int]:
+    async with served_by(app, bounded(LIMITS)) as port:
+        yield port
+
+
+@pytest.fixture
+async def quick(app: App) -> AsyncGenerator[int]:
+    async with served_by(app, bounded(QUICK)) as port:
+        yield port
 
 
 async def answer(port: int, *pieces: bytes) -> bytes:
     """All that comes back until the connection ends."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    try:
+    async with connected(port) as raw:
         for piece in pieces:
-            with suppress(ConnectionError):
-                writer.write(piece)
-                await writer.drain()
-        return await reader.read()
-    except ConnectionError:
-        return b""
-    finally:
-        writer.close()
+            await raw.send(piece)
+        return await raw.closed()
 
 
+def request(path: bytes = b"/", *headers: bytes, method: bytes = b"GET") -> bytes:
+    return b"\r\n".join((method + b" " + path + b" HTTP/1.1", b"Host: localhost", *headers, b"", b""))
+
+
+CLOSE = b"Connection: close"
+CHUNKED = b"Transfer-Encoding: chunked"
 HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
-END = b"Connection: close\r\n\r\n"
+END = CLOSE + b"\r\n\r\n"
+
+
+# -- the head
 
 
 async def test_headers_within_the_bound_pass(port: int) -> None:
-    assert b" 204 " in await answer(port, HEAD, b"X: " + b"a" * (MAX_HEAD - 500) + b"\r\n" + END)
+    filler = b"X: " + b"a" * (LIMITS.head_bytes - 5000)
+    assert b" 200 " in await answer(port, request(b"/", filler, CLOSE))
 
 
 async def test_a_long_body_is_not_taken_for_headers(port: int) -> None:
-    head = HEAD.replace(b"GET", b"POST") + b"Content-Length: %d\r\n" % (MAX_HEAD * 4)
-    assert b" 204 " in await answer(port, head + END, *[b"x" * MAX_HEAD] * 4)
+    size = LIMITS.head_bytes * 4
+    head = request(b"/", b"Content-Length: %d" % size, CLOSE, method=b"POST")
+    assert b"%d of /." % size in await answer(port, head, *[b"x" * LIMITS.head_bytes] * 4)
 
 
-@pytest.mark.parametrize("line", [b"X: " + b"a" * 1000 + b"\r\n", b"a" * 1000])
-async def test_headers_without_end_are_cut(port: int, line: bytes) -> None:
-    """Either the answer is read, or the connection was reset while it was still being written to."""
-    got = await answer(port, HEAD, *[line * 64] * 50)
-    assert got == b"" or b" 431 " in got or b" 400 " in got
+async def test_tiny_chunks_are_not_taken_for_headers(port: int) -> None:
+    head = request(b"/", CHUNKED, CLOSE, method=b"POST")
+    assert b"20000 of /." in await answer(port, head + b"1\r\nx\r\n" * 20_000 + b"0\r\n\r\n")
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [HEAD, *[b"X: " + b"a" * 60_000 + b"\r\n"] * 50],
+        [HEAD, *[b"a" * 60_000] * 50],
+        [HEAD + b"X: " + b"a" * 250_000 + b"\r\n" + END],
+        [HEAD + b"".join(b"X%d: a\r\n" % number for number in range(LIMITS.fields)) + END],
+        [b"GET /" + b"a" * 70_000 + b" HTTP/1.1\r\n"],
+        [b"\r\n" * 60_000 + HEAD + END],
+    ],
+    ids=["many long", "one endless", "in one read", "many", "a long path", "blank lines before"],
+)
+async def test_a_head_beyond_the_bound_is_refused(pieces: list[bytes], app: App, port: int) -> None:
+    got = await answer(port, *pieces)
+    assert b" 431 " in got or b" 400 " in got
+    assert b" 200 " not in got
+    assert app.headers == []
 
 
 async def test_a_second_request_on_a_connection_has_the_bound_too(port: int) -> None:
-    keep = HEAD + b"\r\n"
-    got = await answer(port, keep, HEAD, *[b"X: " + b"a" * 60_000 + b"\r\n"] * 50)
-    assert got.count(b" 204 ") <= 1
-    assert b" 204 " in await answer(port, keep, HEAD + END)
+    got = await answer(port, request(), HEAD, *[b"X: " + b"a" * 60_000 + b"\r\n"] * 50)
+    assert (got.count(b" 200 "), got.count(b" 431 ")) == (1, 1)
+    assert (await answer(port, request(), HEAD + END)).count(b" 200 ") == 2
 
 
-@pytest.mark.parametrize("begun", [b"", b"GET / HT", HEAD])
-async def test_who_does_not_go_on_is_cut(port: int, begun: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bounds, "FIRST_WITHIN", 0.05)
-    monkeypatch.setattr(bounds, "HEAD_WITHIN", 0.05)
-    async with asyncio.timeout(5):
-        assert await answer(port, begun) == b""
+# -- trailers
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["x-api-key", "authorization", "host", "origin", "idempotency-key", "x-request-id", "x-forwarded-for",
+     "x-authenticated-user"],
+)  # fmt: skip
+@pytest.mark.parametrize("together", [True, False], ids=["in one read", "after the head"])
+async def test_trailer_is_no_header(name: str, together: bool, app: App, port: int) -> None:
+    head = request(b"/", CHUNKED, CLOSE, method=b"POST")
+    rest = b"2\r\n{}\r\n0\r\n" + name.encode() + b": forged\r\n\r\n"
+    async with connected(port) as raw:
+        if together:
+            await raw.send(head + rest)
+        else:
+            await raw.send(head + b"2\r\n")
+            await raw.send(rest.removeprefix(b"2\r\n"))
+        assert b"2 of /." in await raw.closed()
+    (seen,) = app.headers
+    assert b"forged" not in seen.values()
+    assert seen[b"host"] == b"localhost"
+
+
+async def test_endless_trailers_are_cut(quick: int) -> None:
+    """Of a request that is answered early, and of one whose answer waits for them."""
+    for path in (b"/early", b"/"):
+        async with connected(quick) as raw:
+            await raw.send(request(path, CHUNKED, method=b"POST") + b"0\r\n")
+            sent = 0
+            while sent < 64 << 20 and await raw.send(b"a: xxxxxxxx\r\n" * 1000):
+                sent += 13_000
+            await raw.closed()
+            assert sent < 32 << 20  # most of it is in buffers of the kernel
+
+
+async def test_an_endless_trailer_and_endless_chunk_extensions_are_cut(quick: int) -> None:
+    for start in (b"0\r\na: ", b"1;a="):
+        async with connected(quick) as raw:
+            await raw.send(request(b"/", CHUNKED, method=b"POST") + start)
+            while await raw.send(b"x" * 10_000):
+                """Until it is closed."""
+            assert b" 200 " not in await raw.closed()
+
+
+# -- time
+
+
+@pytest.mark.parametrize(
+    ("begun", "more"),
+    [
+        (b"", b""),
+        (b"", b"\r\n"),
+        (b"GET /o", b"o"),
+        (HEAD, b"a: b\r\n"),
+        (request(b"/", b"Content-Length: 1000000", method=b"POST"), b"x"),
+        (request(b"/", b"Content-Length: 1000000", method=b"POST"), b""),
+        (request(b"/", CHUNKED, method=b"POST"), b"1\r\nx\r\n"),
+        (request(b"/early", b"Content-Length: 1000000"), b"x"),
+        (request(b"/early", b"Content-Length: 1000000"), b""),
+        (request(b"/early", CHUNKED, method=b"POST"), b"1\r\nx\r\n"),
+        (request(b"/early", CHUNKED, method=b"POST") + b"0\r\n", b"a: b\r\n"),
+        (request(b"/endless-not", b"Content-Length: 10"), b""),
+        (request(), b""),
+        (request(), b"\r\n"),
+        (request() + b"GET / HT", b""),
+        (request(b"/early", CLOSE, b"Content-Length: 1000000"), b"x"),
+        (b"GET / HTTP/1.0\r\n\r\n", b"x"),
+        (b"nothing of HTTP\r\n\r\n", b"x"),
+    ],
+)
+async def test_a_client_that_does_not_go_on_is_cut(begun: bytes, more: bytes, quick: int) -> None:
+    async with connected(quick) as raw:
+        await raw.send(begun)
+        async with asyncio.timeout(15):
+            await raw.drip(more, every=0.02)
+
+
+async def test_an_answer_takes_as_long_as_it_likes(app: App, quick: int) -> None:
+    async with connected(quick) as raw:
+        await raw.send(request(b"/slow", CLOSE))
+        await wait_until(lambda: app.headers, description="it was asked")
+        await asyncio.wait((raw.ended,), timeout=4 * QUICK.request)
+        assert not raw.ended.done()
+        app.go_on.set()
+        assert b"0 of /slow." in await raw.closed()
+
+
+# -- early answers
+
+
+async def test_the_rest_of_an_answered_request_is_read_and_the_connection_goes_on(port: int) -> None:
+    async with connected(port) as raw:
+        for count in (1, 2):
+            await raw.send(request(b"/early", b"Content-Length: 40000", method=b"POST"))
+            await raw.has(b" of /early.", count)
+            await raw.send(b"x" * 40_000)
+        await raw.send(request(b"/", CLOSE))
+        assert b"0 of /." in await raw.closed()
+
+
+@pytest.mark.parametrize("header", [b"Connection: close", b"X: a"])
+async def test_an_early_answer_is_not_lost_by_a_client_that_is_still_sending(
+    header: bytes, quick: int
+) -> None:
+    async with connected(quick) as raw:
+        await raw.send(request(b"/early", b"Content-Length: 30000000", header, method=b"POST"))
+        for _ in range(300):
+            if not await raw.send(b"x" * 100_000):
+                break
+        assert b"0 of /early." in await raw.closed()
+
+
+async def test_no_second_answer_for_a_body_that_breaks_off_badly(port: int) -> None:
+    async with connected(port) as raw:
+        await raw.send(request(b"/early", CHUNKED, method=b"POST"))
+        await raw.has(b"of /early.")
+        await raw.send(b"no chunk\r\n")
+        assert (await raw.closed()).count(b"HTTP/1.1 ") == 1
+    async with connected(port) as raw:
+        await raw.send(request(b"/", CHUNKED, method=b"POST") + b"1\r\nx\r\n")
+        await raw.send(b"no chunk\r\n")
+        got = await raw.closed()
+        assert (got.count(b"HTTP/1.1 "), b" 400 " in got) == (1, True)
+
+
+# -- pipelining
+
+
+async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
+    async with connected(port) as raw:
+        await raw.send(b"".join(request(b"/early/%d" % number) for number in range(3000)))
+        await raw.has(b" of /early/", 3000)
+        order = [int(part.partition(b".")[0]) for part in raw.got.split(b" of /early/")[1:]]
+        assert order == [*range(3000)]
+
+
+async def test_what_follows_an_open_answer_waits_and_is_bounded(app: App, port: int) -> None:
+    async with connected(port) as raw:
+        await raw.send(request(b"/slow"))
+        await wait_until(lambda: app.headers, description="it was asked")
+        body = b"x" * 100_000
+        await raw.send(request(b"/", b"Content-Length: 100000", CLOSE, method=b"POST") + body)
+        app.go_on.set()
+        assert b"100000 of /." in await raw.closed()
+    app.go_on.clear()
+    app.headers.clear()
+    async with connected(port) as raw:
+        await raw.send(request(b"/slow"))
+        await wait_until(lambda: app.headers, description="it was asked")
+
+        async def flood() -> None:
+            while await raw.send(request(b"/early") * 1000):
+                """As long as it is taken."""
+
+        flooding = asyncio.create_task(flood())
+        done, _ = await asyncio.wait((flooding,), timeout=0.5)  # the kernel's buffers are full, or it was cut
+        flooding.cancel()
+        await asyncio.wait((flooding,))
+        assert not done or raw.ended.done()
+        assert len(app.headers) == 1
+        app.go_on.set()
+
+
+async def test_a_bad_request_behind_another_does_not_overtake_its_answer(app: App, port: int) -> None:
+    async with connected(port) as raw:
+        await raw.send(request(b"/slow") + b"nothing of HTTP\r\n\r\n")
+        await wait_until(lambda: app.headers, description="it was asked")
+        app.go_on.set()
+        got = await raw.closed()
+        assert got.index(b"0 of /slow.") < got.index(b" 400 ")
+        assert got.count(b"HTTP/1.1 ") == 2
+
+
+# -- what HTTP says
+
+
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", b"400"),
+        (b"GET / HTTP/2.0\r\nHost: localhost\r\n\r\n", b"505"),
+        (b"GET / HTTP/0.9\r\nHost: localhost\r\n\r\n", b"505"),
+        (request(b"/", b"Expect: junk"), b"417"),
+        (request(b"/", b"Expect: 100-continue, junk"), b"417"),
+        (request(b"/", b"Content-Length: 1", CHUNKED), b"400"),
+        (b"G\x00T / HTTP/1.1\r\n\r\n", b"400"),
+    ],
+)
+async def test_what_is_no_http_1_1_has_its_status(sent: bytes, status: bytes, app: App, port: int) -> None:
+    got = await answer(port, sent)
+    assert got.startswith(b"HTTP/1.1 " + status)
+    assert app.headers == []
+
+
+async def test_a_client_that_asks_whether_it_may_send_is_told(port: int) -> None:
+    async with connected(port) as raw:
+        head = request(b"/", b"Expect: 100-Continue", b"Content-Length: 3", CLOSE, method=b"POST")
+        await raw.send(head)
+        await raw.has(b" 100 ")
+        await raw.send(b"abc")
+        assert b"3 of /." in await raw.closed()
+    old = b"POST / HTTP/1.0\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n"
+    assert b" 100 " not in await answer(port, old + b"abc")
+
+
+# -- clients that do not read
+
+
+@pytest.mark.parametrize("path", [b"/endless", b"/large"])
+async def test_a_client_that_reads_nothing_is_cut(path: bytes, app: App, quick: int) -> None:
+    """Also where the answer is complete, for the app."""
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", quick))
+        client.sendall(request(path))
+        await wait_until(lambda: app.headers, description="it was asked")
+        if path == b"/endless":
+            await wait_until(lambda: app.gone, description="the app hears that its client has gone")
+        client.setblocking(False)
+
+        async def cut() -> bool:
+            try:
+                client.send(b"\r\n")
+            except (ConnectionError, BrokenPipeError):
+                return True
+            return False
+
+        await wait_until(cut, description="it was cut")
+
+
+async def test_a_client_that_reads_slowly_has_its_answer(quick: int) -> None:
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
+        client.connect(("127.0.0.1", quick))
+        client.setblocking(False)
+        loop = asyncio.get_running_loop()
+        await loop.sock_sendall(client, request(b"/large", CLOSE))
+        got = 0
+        while data := await loop.sock_recv(client, 200_000):
+            got += len(data)
+            await asyncio.sleep(0.005)
+        assert got > 8 << 20
+
+
+# -- how many
+
+
+async def test_who_has_waited_longest_makes_room(app: App) -> None:
+    async with served_by(app, bounded(LIMITS, connections=4)) as port:
+        mute = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        slow = await asyncio.open_connection("127.0.0.1", port)
+        assert await mute[0][0].read() == b""  # the first has made room for the fifth
+        assert b" 200 " in await answer(port, request(b"/", CLOSE))
+        assert await mute[1][0].read() == b""
+        for _, writer in (*mute, slow):
+            writer.close()
+
+
+async def test_requests_that_are_answered_are_not_ended_for_others(app: App) -> None:
+    async with served_by(app, bounded(LIMITS, connections=2)) as port:
+        async with connected(port) as first, connected(port) as second:
+            for raw in (first, second):
+                await raw.send(request(b"/slow", CLOSE))
+            await wait_until(lambda: len(app.headers) == 2, description="both were asked")
+            got = await answer(port)
+            assert got.startswith(b"HTTP/1.1 503 ")
+            assert b"retry-after" in got
+            app.go_on.set()
+            for raw in (first, second):
+                assert b"0 of /slow." in await raw.closed()
+        assert b" 200 " in await answer(port, request(b"/", CLOSE))
+
+
+async def test_incomplete_heads_of_all_connections_are_bounded_together(
+    app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.gateway.server.connections.MAX_UNREAD", 200_000)
+    async with served_by(app, bounded(LIMITS, connections=100)) as port:
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(10)]
+        for _, writer in opened:
+            writer.write(HEAD + b"X: " + b"a" * 50_000)
+            with suppress(ConnectionError):
+                await writer.drain()
+        assert await opened[0][0].read() == b""
+        assert b" 200 " in await answer(port, request(b"/", CLOSE))
+        for _, writer in opened:
+            writer.close()
