@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from coordinator.gateway.app import Gateway, create_gateway
     from coordinator.gateway.server.hosting import serve
+    from coordinator.gateway.server.protocol import BoundedProtocol
     from coordinator.gateway.settings import GatewaySettings
 
-__all__ = ["Gateway", "GatewaySettings", "create_gateway", "serve"]
+__all__ = ["BoundedProtocol", "Gateway", "GatewaySettings", "create_gateway", "serve"]
 
 # Imported when first asked for: a supervisor of workers needs none of them, and they take longer to import
 # than all the rest.
 _HOMES = {
+    "BoundedProtocol": "coordinator.gateway.server.protocol",
     "Gateway": "coordinator.gateway.app",
     "GatewaySettings": "coordinator.gateway.settings",
     "create_gateway": "coordinator.gateway.app",

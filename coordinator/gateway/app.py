@@ -23,6 +23,7 @@ from coordinator.gateway.keys import Keys
 from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard
+from coordinator.gateway.middleware.proxies import Forwarded, Proxies
 from coordinator.gateway.routes import assistants as assistant_routes
 from coordinator.gateway.routes import (
     crons,
@@ -58,7 +59,9 @@ class Gateway(FastAPI):
 
     def build_middleware_stack(self) -> ASGIApp:
         """Outside of all, also of what answers for failures: their answers have a request id too."""
-        return Envelope(super().build_middleware_stack(), self.state.observers)
+        app = Envelope(super().build_middleware_stack(), self.state.observers)
+        proxies: Proxies = self.state.proxies
+        return Forwarded(app, proxies) if proxies else app
 
     def let_go(self) -> None:
         """Break off every stream and every answer that is waited for: clients go on at another worker. For
@@ -119,6 +122,7 @@ def create_gateway(
     manager.observe(metrics.of_run)
     app.state.services = Services(manager, given, watchers, metrics, Jobs(), targets_of(given))
     app.state.observers = (metrics.of_request,)
+    app.state.proxies = Proxies(given.trusted_proxies)
     errors.install(app)
     for noun in (probes, assistant_routes, threads, states, crons, stateless, runs, operations):
         # Not included: FastAPI would match each request against all of them twice, for 0.4 ms. They have

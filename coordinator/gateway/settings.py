@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, field_validator
 from pydantic_settings import NoDecode
 
 from coordinator.gateway.middleware.origins import Pages
+from coordinator.gateway.middleware.proxies import Proxies
 from coordinator.webhooks.settings import WebhookSettings
 
 
@@ -72,6 +73,11 @@ class GatewaySettings(WebhookSettings):
         description="Host names that requests may be for, besides localhost and the address listened on:"
         " comma-separated; *.example.com = all below it; * = any",
     )
+    trusted_proxies: Listed = Field(
+        default=(),
+        description="Addresses and networks of proxies whose X-Forwarded-For and X-Forwarded-Proto are"
+        " believed: comma-separated, e.g. 10.0.0.7, 172.16.0.0/12",
+    )
     cors_origins: Listed = Field(
         default=(),
         description="Origins of web pages that may call, e.g. https://app.example.com: comma-separated;"
@@ -81,6 +87,12 @@ class GatewaySettings(WebhookSettings):
     @property
     def streams_per_user(self) -> int:
         return self.max_streams_per_user or max(1, self.max_streams // 4)
+
+    @field_validator("trusted_proxies")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        Proxies(value)
+        return value
 
     @field_validator("cors_origins")
     @classmethod

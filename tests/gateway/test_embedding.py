@@ -15,9 +15,10 @@ from starlette.routing import Mount
 
 from coordinator import RunContext, RunManager, Settings
 from coordinator.errors import Draining
-from coordinator.gateway import Gateway, GatewaySettings, create_gateway
+from coordinator.gateway import BoundedProtocol, Gateway, GatewaySettings, create_gateway
 from coordinator.gateway.caller import Caller, Role
 from tests.support.gateways import clients, demo, listening
+from tests.support.raw import connected, served_by
 
 Host = Callable[[Gateway], Any]
 
@@ -125,3 +126,24 @@ async def test_the_host_says_who_calls() -> None:
         path = f"/threads/{mine.json()['thread_id']}"
         assert (await raw.get(path, headers={"x-user": "ann"})).status_code == 200
         assert (await raw.get(path, headers={"x-user": "bob"})).status_code == 404
+
+
+async def test_a_trailer_says_nothing_of_who_calls() -> None:
+    """Served by uvicorn with the protocol that the package exports: a proxy strips this header from heads."""
+
+    async def authenticate(request: Request) -> Caller | None:
+        name = request.headers.get("x-authenticated-user")
+        return None if name is None else Caller(name, Role.user)
+
+    gateway = create_gateway(RunManager(), authenticate=authenticate)
+    chunked = b"Transfer-Encoding: chunked\r\nConnection: close\r\n"
+    head = b"POST /threads HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n" + chunked
+    name = b"X-Authenticated-User: ann\r\n"
+    async with gateway.running(), served_by(gateway, BoundedProtocol) as port:
+        for request, status in (
+            (head + b"\r\n2\r\n{}\r\n0\r\n" + name + b"\r\n", b" 401 "),
+            (head + name + b"\r\n2\r\n{}\r\n0\r\n\r\n", b" 200 "),
+        ):
+            async with connected(port) as raw:
+                await raw.send(request)
+                assert status in (await raw.closed()).partition(b"\r\n")[0]

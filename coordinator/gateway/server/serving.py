@@ -136,6 +136,7 @@ class Http(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
+                proxy_headers=False,  # the gateway knows which proxies are to be believed
                 timeout_graceful_shutdown=FAREWELL,  # type: ignore[arg-type]  # handed to asyncio, which takes parts of a second
             )
         )

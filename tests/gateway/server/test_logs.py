@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import logging
 import sys
+from pathlib import Path
 
+import httpx
 import pytest
 
 from coordinator.gateway.server.logs import JsonLines, TextLines, Who
+from tests.support.served import served
 
 EVIL = "\x1b[31mRED\x1b]0;title\x07\x1b[2J\r\nFAKE user=admin\x9b31m\u202eabc\u2028def\x85ghi\x0bjkl"
 
@@ -69,3 +72,15 @@ def test_the_interpreters_own_format_is_kept_in_json() -> None:
     text = JsonLines(Who("worker 1")).format(record(failure=raised("a\nb")))
     assert sys.exc_info() == (None, None, None)
     assert "\\na\\nb" in text or "a\\nb" in text
+
+
+@pytest.mark.slow
+@pytest.mark.multiprocess
+async def test_client_forges_neither_a_field_nor_its_address(tmp_path: Path) -> None:
+    async with (
+        served("serve", "--store", "memory://", folder=tmp_path) as server,
+        httpx.AsyncClient(base_url=await server.up()) as client,
+    ):
+        await client.get("/a%20user=admin%20status=200", headers={"x-forwarded-for": "6.6.6.6 user=admin"})
+        await server.says(r'path="/a user=admin status=200" status=404 .* client=127\.0\.0\.1 ')
+    assert "6.6.6.6" not in server.said
