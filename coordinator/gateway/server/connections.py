@@ -29,8 +29,9 @@ class Connection(Protocol):
     """Bytes that it holds of what is no complete request."""
 
     @property
-    def patience(self) -> tuple[int, float] | None:
-        """Which ends first: the least. None = it has a complete request, and is not ended for another one."""
+    def waits_since(self) -> float | None:
+        """Since when the client has had to send, on the loop's clock. None = it has a complete request, and
+        is not ended for another one."""
         ...
 
     def evict(self) -> None:
@@ -55,8 +56,8 @@ class Connections:
         return len(self._open)
 
     def add(self, one: Connection) -> None:
-        """Where it is one too many, those end that have waited longest for a request to come; where none
-        waits, this one."""
+        """Where it is one too many, those end whose clients have had to send for longest; where none has to,
+        this one."""
         if len(self._open) >= self.limit and not self._evict(self._open):
             self._tell(f"{self.limit} connections have requests that are being answered: more are refused")
             one.turn_away()
@@ -76,7 +77,7 @@ class Connections:
                 one.evict()
 
     def _evict(self, among: Iterable[Connection]) -> bool:
-        waiting = [(patience, one) for one in among if (patience := one.patience) is not None]
+        waiting = [(since, one) for one in among if (since := one.waits_since) is not None]
         count = max(1, self.limit // _SHARE)
         chosen = heapq.nsmallest(count, waiting, key=lambda pair: pair[0])
         for _, one in chosen:

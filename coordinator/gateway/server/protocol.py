@@ -74,7 +74,8 @@ class Limits(NamedTuple):
                 return None
 
 
-_RANK = {Phase.idle: 0, Phase.head: 0, Phase.surplus: 1, Phase.lingering: 1, Phase.request: 2}
+_WAITING = frozenset({Phase.idle, Phase.head, Phase.request, Phase.surplus, Phase.lingering})
+"""For the client to send."""
 
 _SLICE = 4096
 """Bytes that are parsed at once: what stands in one slice is the most that is parsed before its bounds are
@@ -184,9 +185,8 @@ class BoundedProtocol(HttpToolsProtocol):
     # -- for `Connections`
 
     @property
-    def patience(self) -> tuple[int, float] | None:
-        rank = _RANK.get(self.phase)
-        return None if rank is None else (rank, self._since)
+    def waits_since(self) -> float | None:
+        return self._since if self.phase in _WAITING else None
 
     def evict(self) -> None:
         self.connections.discard(self)

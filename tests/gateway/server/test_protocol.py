@@ -389,6 +389,21 @@ async def test_who_has_waited_longest_makes_room(app: App) -> None:
             writer.close()
 
 
+async def test_bodies_by_drops_do_not_keep_new_clients_out(app: App) -> None:
+    slow = request(b"/", b"Content-Length: 1000000", method=b"POST")
+    async with served_by(app, bounded(LIMITS, connections=4)) as port:
+        opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
+        for _, writer in opened:
+            writer.write(slow)
+        async with connected(port) as new:
+            assert await opened[0][0].read() == b""
+            more = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+            await new.send(request(b"/", CLOSE))
+            assert b" 200 " in await new.closed()
+        for _, writer in (*opened, *more):
+            writer.close()
+
+
 async def test_requests_that_are_answered_are_not_ended_for_others(app: App) -> None:
     async with served_by(app, bounded(LIMITS, connections=2)) as port:
         async with connected(port) as first, connected(port) as second:
