@@ -106,7 +106,7 @@ class Assembly:
 
     @cached_property
     def values(self) -> StoredValues:
-        return StoredValues(self.store, lambda: self.worker.epoch)
+        return StoredValues(self.store, lambda: self.worker.epoch, max_bytes=self.settings.max_values_bytes)
 
     @cached_property
     def _undo(self) -> Undo:

@@ -44,6 +44,12 @@ class Settings(BaseSettings):
         description="How long a search or a count of threads or crons may take, and wait for those of others",
     )
 
+    max_values_bytes: int | None = Field(
+        default=16 << 20,
+        ge=1024,
+        description="Largest values of a thread, as JSON; none = any",
+    )
+
     postgres_schema: str = Field(
         default="coordinator",
         pattern=r"^[a-z_][a-z0-9_]{0,62}$",

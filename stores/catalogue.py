@@ -11,10 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from stores.pages import Page
 from stores.rows import RunRow, ThreadRow
 
 ThreadOrder = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 Direction = Literal["asc", "desc"]
+Heavy = Literal["kwargs", "result", "rollback_ref"]
+"""Of a run's row: what may be large, and is of use to few."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,8 @@ class ThreadQuery:
     offset: int = 0
     temporary: bool = False
     """Temporary threads as well; they are always found by `ids`."""
+    max_bytes: int | None = None
+    """A page ends where its JSON would have more, after one thread at least."""
 
 
 class RemovedThread(NamedTuple):
@@ -77,7 +82,10 @@ class CatalogueStore(Protocol):
         """Also while a run is in flight. Raises ThreadNotFound."""
         ...
 
-    async def threads(self, query: ThreadQuery, *, user_id: str | None) -> list[ThreadRow]: ...
+    async def threads(self, query: ThreadQuery, *, user_id: str | None) -> Page[ThreadRow]:
+        """Raises SearchTooLong, as every search and count does."""
+        ...
+
     async def count_threads(self, query: ThreadQuery, *, user_id: str | None) -> int:
         """How many there are without `limit` and `offset`."""
         ...
@@ -92,10 +100,19 @@ class CatalogueStore(Protocol):
         ...
 
     async def thread_runs(
-        self, thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
-    ) -> list[RunRow]:
+        self,
+        thread_id: str,
+        *,
+        statuses: tuple[str, ...],
+        limit: int,
+        offset: int,
+        user_id: str | None,
+        without: frozenset[Heavy] = frozenset(),
+        max_bytes: int | None = None,
+    ) -> Page[RunRow]:
         """Newest first, those that were rolled back left out. `statuses`: as `RunRow.shown_status`; () = any.
-        Raises ThreadNotFound."""
+        `without`: these are not read, and empty in the rows. `max_bytes`: as of a `ThreadQuery`. Raises
+        ThreadNotFound."""
         ...
 
     async def inflight_runs(

@@ -12,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
+from stores.pages import Page
+
 CronOrder = Literal[
     "cron_id", "assistant_id", "thread_id", "created_at", "updated_at", "next_run_date", "end_time"
 ]
@@ -73,6 +75,8 @@ class CronQuery:
     sort_order: Direction = "desc"
     limit: int = 10
     offset: int = 0
+    max_bytes: int | None = None
+    """A page ends where its JSON would have more, after one cron at least."""
 
 
 @runtime_checkable
@@ -95,7 +99,10 @@ class CronStore(Protocol):
         ...
 
     async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool: ...
-    async def crons(self, query: CronQuery, *, user_id: str | None) -> list[CronRow]: ...
+    async def crons(self, query: CronQuery, *, user_id: str | None) -> Page[CronRow]:
+        """Raises SearchTooLong, as `count_crons` does."""
+        ...
+
     async def count_crons(self, query: CronQuery, *, user_id: str | None) -> int:
         """How many there are without `limit` and `offset`."""
         ...

@@ -7,8 +7,9 @@ from functools import cached_property
 from typing import Any
 
 from stores.base import Row, RunStore
-from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
+from stores.catalogue import Heavy, NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
+from stores.pages import Page
 from stores.pruning import PruneCursor, PruneStep, Retention
 from stores.rows import (
     Admission,
@@ -259,7 +260,7 @@ class SQLTransactions(RunStore):
     async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
         return await self._write(self._sql.threads.patch_thread, thread_id, patch, user_id)
 
-    async def threads(self, query: ThreadQuery, *, user_id: str | None) -> list[ThreadRow]:
+    async def threads(self, query: ThreadQuery, *, user_id: str | None) -> Page[ThreadRow]:
         return await self._search(self._sql.threads.threads, query, user_id)
 
     async def count_threads(self, query: ThreadQuery, *, user_id: str | None) -> int:
@@ -272,8 +273,16 @@ class SQLTransactions(RunStore):
         return await self._read(self._sql.history.thread_of_key, key, user_id)
 
     async def thread_runs(
-        self, thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
-    ) -> list[RunRow]:
+        self,
+        thread_id: str,
+        *,
+        statuses: tuple[str, ...],
+        limit: int,
+        offset: int,
+        user_id: str | None,
+        without: frozenset[Heavy] = frozenset(),
+        max_bytes: int | None = None,
+    ) -> Page[RunRow]:
         return await self._read(
             self._sql.history.thread_runs,
             thread_id,
@@ -281,6 +290,8 @@ class SQLTransactions(RunStore):
             limit=limit,
             offset=offset,
             user_id=user_id,
+            without=without,
+            max_bytes=max_bytes,
         )
 
     async def inflight_runs(
@@ -376,7 +387,7 @@ class SQLTransactions(RunStore):
     async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool:
         return await self._write(self._sql.crons.delete, cron_id, user_id)
 
-    async def crons(self, query: CronQuery, *, user_id: str | None) -> list[CronRow]:
+    async def crons(self, query: CronQuery, *, user_id: str | None) -> Page[CronRow]:
         return await self._search(self._sql.crons.listed, query, user_id)
 
     async def count_crons(self, query: CronQuery, *, user_id: str | None) -> int:

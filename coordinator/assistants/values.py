@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import cast
 from uuid import UUID, uuid5
 
+from coordinator.assistants.sizes import exceeds
 from coordinator.errors import InvalidArgument, StaleFence
 from coordinator.schemas import CheckpointRef, Interrupt, Json, StateView
 from stores.base import ValuesStore
@@ -25,9 +26,10 @@ class StoredValues:
 
     kind = "values"
 
-    def __init__(self, store: ValuesStore, epoch: Callable[[], int]) -> None:
+    def __init__(self, store: ValuesStore, epoch: Callable[[], int], *, max_bytes: int | None = None) -> None:
         self._store = store
         self._epoch = epoch
+        self._max_bytes = max_bytes
         self._open: dict[str, int] = {}
 
     async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
@@ -45,10 +47,19 @@ class StoredValues:
 
     async def save(self, own: Ownership, values: Json, *, last: bool = False) -> None:
         """`last`: the run was told to stop, and saves for the last time. Raises StaleFence where the run was
-        closed here, has lost the thread in the store, is to be rolled back or has saved for the last time."""
+        closed here, has lost the thread in the store, is to be rolled back or has saved for the last time;
+        InvalidArgument for values that are too large."""
+        self.check_size(values)
         if not own.fence or self._open.get(own.thread_id) != own.fence:
             raise StaleFence(own.thread_id, own.fence)
         await self._store.save(own, values, last=last)
+
+    def check_size(self, values: Json) -> None:
+        """Raises InvalidArgument."""
+        size = None if self._max_bytes is None else exceeds(values, self._max_bytes)
+        if size is not None:
+            why = f"may have {self._max_bytes} bytes as JSON, not {size} (setting max_values_bytes)"
+            raise InvalidArgument("values", why)
 
     async def restore(self, thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
         del ref  # the row itself keeps the old values

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, Literal, get_args
 
 from coordinator import arguments as check
 from coordinator.facade.base import Facade
 from coordinator.ids import new_run_id
-from stores.catalogue import Direction, NewThread, ThreadOrder, ThreadPatch, ThreadQuery
+from stores.catalogue import Direction, Heavy, NewThread, ThreadOrder, ThreadPatch, ThreadQuery
+from stores.pages import Page
 from stores.rows import RunRow, ThreadRow
 
 InFlight = Literal["pending", "running", "all"]
@@ -67,8 +68,9 @@ class CatalogueFacade(Facade):
 
     async def threads(
         self, query: ThreadQuery | None = None, *, user_id: str | None = None
-    ) -> list[ThreadRow]:
-        """A page of threads, by default the ten that changed last."""
+    ) -> Page[ThreadRow]:
+        """A page of threads, by default the ten that changed last. Raises SearchTooLong after
+        `search_timeout`, as all that search or count threads or crons."""
         return await self._parts.catalogue.threads(
             _checked(query), check.check_optional_id("user_id", user_id)
         )
@@ -100,15 +102,20 @@ class CatalogueFacade(Facade):
         limit: int = 10,
         offset: int = 0,
         user_id: str | None = None,
-    ) -> list[RunRow]:
+        without: Collection[Heavy] = (),
+        max_bytes: int | None = None,
+    ) -> Page[RunRow]:
         """Newest first, without those that were rolled back. `statuses` as `RunRow.shown_status` has them;
-        none = all. Raises ThreadNotFound."""
+        none = all. `without`: fields that are left empty, and unread. The page is `cut` where its JSON would
+        have more than `max_bytes`. Raises ThreadNotFound."""
         return await self._parts.catalogue.thread_runs(
             check.check_id("thread_id", thread_id),
             check.check_statuses(statuses),
             check.check_limit("limit", limit),
             check.check_limit("offset", offset),
             check.check_optional_id("user_id", user_id),
+            without=frozenset(without),
+            max_bytes=max_bytes,
         )
 
     async def inflight_runs(

@@ -8,6 +8,7 @@ from coordinator import arguments as check
 from coordinator.errors import CronNotFound, InvalidArgument
 from coordinator.facade.base import Facade
 from stores.crons import CronQuery, CronRow, CronStore, DueCrons, Firing
+from stores.pages import Page
 
 _PAGE = 100
 
@@ -73,7 +74,7 @@ class CronsFacade(Facade):
             ]
         return deleted
 
-    async def crons(self, query: CronQuery | None = None, *, user_id: str | None = None) -> list[CronRow]:
+    async def crons(self, query: CronQuery | None = None, *, user_id: str | None = None) -> Page[CronRow]:
         """A page of crons, by default the ten that were made last."""
         return await self._crons.crons(
             query or CronQuery(), user_id=check.check_optional_id("user_id", user_id)

@@ -48,6 +48,11 @@ class GatewaySettings(WebhookSettings):
     max_metadata_bytes: int = Field(
         default=64 << 10, ge=2, description="Largest metadata of a thread or a run, as JSON"
     )
+    max_page_bytes: int = Field(
+        default=16 << 20,
+        ge=1024,
+        description="A page of a list ends where it would be larger, after one item at least",
+    )
     max_streams: int = Field(
         default=2000, ge=1, description="How many streams and long answers a worker has open"
     )

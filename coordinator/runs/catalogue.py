@@ -6,7 +6,8 @@ from __future__ import annotations
 from coordinator.errors import RunNotFound
 from coordinator.event_log import EventLog
 from coordinator.runs.registry import Registry
-from stores.catalogue import CatalogueStore, NewThread, ThreadPatch, ThreadQuery
+from stores.catalogue import CatalogueStore, Heavy, NewThread, ThreadPatch, ThreadQuery
+from stores.pages import Page
 from stores.rows import RunRow, ThreadRow
 
 
@@ -20,7 +21,7 @@ class Catalogue:
     async def patch(self, thread_id: str, patch: ThreadPatch, user_id: str | None) -> ThreadRow:
         return await self._store.patch_thread(thread_id, patch, user_id=user_id)
 
-    async def threads(self, query: ThreadQuery, user_id: str | None) -> list[ThreadRow]:
+    async def threads(self, query: ThreadQuery, user_id: str | None) -> Page[ThreadRow]:
         return await self._store.threads(query, user_id=user_id)
 
     async def count(self, query: ThreadQuery, user_id: str | None) -> int:
@@ -36,10 +37,24 @@ class Catalogue:
         return await self._store.thread_of_key(key, user_id=user_id)
 
     async def thread_runs(
-        self, thread_id: str, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
-    ) -> list[RunRow]:
+        self,
+        thread_id: str,
+        statuses: tuple[str, ...],
+        limit: int,
+        offset: int,
+        user_id: str | None,
+        *,
+        without: frozenset[Heavy],
+        max_bytes: int | None,
+    ) -> Page[RunRow]:
         return await self._store.thread_runs(
-            thread_id, statuses=statuses, limit=limit, offset=offset, user_id=user_id
+            thread_id,
+            statuses=statuses,
+            limit=limit,
+            offset=offset,
+            user_id=user_id,
+            without=without,
+            max_bytes=max_bytes,
         )
 
     async def inflight(

@@ -177,11 +177,19 @@ class Execution:
         return entry.context
 
     def _task_over(self, entry: Entry, task: asyncio.Task[Any]) -> None:
-        outcome = outcome_of(entry, task)
+        outcome = self._bounded(outcome_of(entry, task))
         if not entry.settled.is_set():
             if task.cancelled() and entry.own is not None and entry.abort is None:
                 entry.unwritten = entry.warned  # it stopped because it was told to: now that is decided
             self._settlement.conclude_soon(entry, outcome)
+
+    def _bounded(self, outcome: StoredOutcome | None) -> StoredOutcome | None:
+        """An error in place of values that are more than a thread may hold."""
+        try:
+            self.values.check_size(None if outcome is None else outcome.values)
+        except InvalidArgument as error:
+            return StoredOutcome(RunStatus.error, text_of(error))
+        return outcome
 
 
 def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcome | None:

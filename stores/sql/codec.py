@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
@@ -26,6 +26,9 @@ _FIELDS = [field.name for field in fields(RunRow)]
 _COUNTERS = _FIELDS.index("counters")
 PLAIN_COLUMNS = (*_FIELDS[:_COUNTERS], *_FIELDS[_COUNTERS + 1 :])
 RUN_COLUMNS = ", ".join(PLAIN_COLUMNS + COUNTER_COLUMNS)
+RUN_TEXTS = tuple(map(PLAIN_COLUMNS.index, ("metadata", "kwargs", "result", "rollback_ref")))
+"""The places of what may be large."""
+_EMPTY = {"kwargs": "'{}' AS kwargs", "result": "NULL AS result", "rollback_ref": "NULL AS rollback_ref"}
 DECISION_COLUMNS = (
     "run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,"
     " cancel_action, cancel_cause, cancel_reason, cancel_actor, error"
@@ -156,6 +159,12 @@ def run_row(columns: Sequence[Any]) -> RunRow:
     return RunRow(*plain)
 
 
+def run_columns(without: Collection[str]) -> str:
+    """RUN_COLUMNS, with nothing in place of these."""
+    names = (_EMPTY[name] if name in without else name for name in PLAIN_COLUMNS + COUNTER_COLUMNS)
+    return ", ".join(names)
+
+
 def _or_none(kind: Callable[[str], Any]) -> Callable[[str | None], Any]:
     return lambda text: kind(text) if text else None
 
@@ -221,6 +230,10 @@ def decision_of(columns: Sequence[Any], *, won: bool) -> Decision:
     )
 
 
+THREAD_TEXTS = (4, 5, 6)
+"""Metadata, values, interrupts."""
+
+
 def thread_row(columns: Sequence[Any]) -> ThreadRow:
     """Map thread_id, user_id, assistant_id, fence, metadata, values, interrupts, created_at, updated_at,
     state_updated_at, ttl_ms, temporary, the derived status, and the error of the run that says so."""
@@ -281,6 +294,7 @@ def claimed_webhook(columns: Sequence[Any], settled: Mapping[str, Any]) -> Claim
 
 _CRON_NAMES = tuple(f.name for f in fields(CronRow))
 CRON_COLUMNS = ", ".join(_CRON_NAMES)
+CRON_TEXTS = tuple(map(_CRON_NAMES.index, ("payload", "metadata")))
 CRON_VALUES = _CRON_NAMES[: _CRON_NAMES.index("last_at")]
 """What its maker says of a cron; the rest is the store's."""
 

@@ -298,6 +298,7 @@ class Sequence:
             limit=random.choice((0, 1, 2, 10)),
             offset=random.choice((0, 0, 1, 5)),
             temporary=self._one_in(3),
+            max_bytes=random.choice((None, None, 5, 200)),
         )
         user_id = self._user()
         await self._engines.call("threads", query, user_id=user_id)
@@ -328,7 +329,13 @@ class Sequence:
         limit, offset = random.choice((0, 1, 5, 100)), random.choice((0, 1, 3))
         thread_id = random.choice((*THREADS, "unknown"))
         await call(
-            "thread_runs", thread_id, statuses=statuses, limit=limit, offset=offset, user_id=self._user()
+            "thread_runs",
+            thread_id,
+            statuses=statuses,
+            limit=limit,
+            offset=offset,
+            user_id=self._user(),
+            without=frozenset(random.choice(((), ("kwargs",), ("kwargs", "result", "rollback_ref")))),
         )
         await call("inflight_runs", statuses=statuses, after=random.choice(("", "r5")), limit=100, **scope)
 
@@ -450,6 +457,7 @@ class Sequence:
             sort_order=random.choice(("asc", "desc")),
             limit=random.choice((1, 10)),
             offset=random.choice((0, 1)),
+            max_bytes=random.choice((None, 5)),
         )
         user_id = self._user()
         await call("cron", self._cron_id(), user_id=user_id)

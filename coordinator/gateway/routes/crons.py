@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from dataclasses import replace
+from typing import Annotated
 from uuid import UUID
 
 from fastapi import Path, Request
 from starlette.responses import Response
 
-from coordinator.gateway import crons
+from coordinator.gateway import crons, pages
 from coordinator.gateway.caller import CallerIn
 from coordinator.gateway.leaving import while_connected
 from coordinator.gateway.routes import router_of
@@ -54,20 +55,22 @@ async def create_thread_cron(
     response_model_exclude_unset=True,
 )
 async def search_crons(
-    services: ServicesIn, caller: CallerIn, body: CronSearch, request: Request, response: Response
-) -> list[Any]:
+    services: ServicesIn, caller: CallerIn, body: CronSearch, request: Request
+) -> Response:
     """The caller's crons. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset of
     the next page, where there is one."""
     query, assistants = _query(services, body), services.manager.assistants
+    query = replace(query, max_bytes=services.settings.max_page_bytes)
     manager, user_id = services.manager, caller.user_id
     rows = await while_connected(request, manager.crons(query, user_id=user_id))
     total = body.offset + len(rows)
-    if len(rows) == body.limit or (body.offset and not rows):
+    if rows.cut or len(rows) == body.limit or (body.offset and not rows):
         total = await while_connected(request, manager.count_crons(query, user_id=user_id))
-    response.headers["X-Pagination-Total"] = str(total)
-    if total > body.offset + len(rows) and rows:
-        response.headers["X-Pagination-Next"] = str(body.offset + len(rows))
-    return [documents.parts(cron_document(row, assistants), body.select) for row in rows]
+    return await pages.answer_of(
+        rows,
+        lambda row: documents.parts(cron_document(row, assistants), body.select),
+        pages.places(body.offset, len(rows), total=total),
+    )
 
 
 @router.post("/runs/crons/count", dependencies=READER)

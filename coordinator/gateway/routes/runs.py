@@ -8,7 +8,7 @@ from fastapi import HTTPException, Query
 from starlette.responses import Response
 
 from coordinator.errors import RunNotFound
-from coordinator.gateway import stopping
+from coordinator.gateway import pages, stopping
 from coordinator.gateway.beginning import begin, checked
 from coordinator.gateway.caller import CallerIn
 from coordinator.gateway.links import created, run_path
@@ -114,18 +114,25 @@ async def list_runs(
     offset: OffsetIn = 0,
     status: Annotated[RunStatus | None, Query()] = None,
     select: Annotated[list[RunField] | None, Query(max_length=64)] = None,
-) -> list[Any]:
-    """The runs of a thread, newest first."""
+) -> Response:
+    """The runs of a thread, newest first. Where the page ends before `limit`, `X-Pagination-Next` tells the
+    offset of the next one."""
+    kwargs = "kwargs" in (select or ())
     rows = await services.manager.thread_runs(
         str(thread_id),
         statuses=() if status is None else (status,),
         limit=limit,
         offset=offset,
         user_id=caller.user_id,
+        without=("result", "rollback_ref") if kwargs else ("kwargs", "result", "rollback_ref"),
+        max_bytes=services.settings.max_page_bytes,
     )
-    assistants, kwargs = services.manager.assistants, "kwargs" in (select or ())
-    found = (documents.run_document(row, assistants, kwargs=kwargs) for row in rows)
-    return [documents.parts(run, select) for run in found]
+    assistants = services.manager.assistants
+    return await pages.answer_of(
+        rows,
+        lambda row: documents.parts(documents.run_document(row, assistants, kwargs=kwargs), select),
+        {pages.NEXT: str(offset + len(rows))} if rows.cut else {},
+    )
 
 
 @router.get("/threads/{thread_id}/runs/{run_id}", dependencies=READER)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Annotated, Any
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
+from typing import Annotated, Any, cast
 
 from fastapi import HTTPException, Path, Query
+from starlette.responses import Response
 
+from coordinator.gateway import pages
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, ThreadIn, acting
@@ -14,7 +17,7 @@ from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import Checkpoint, HistoryBefore, Name, StateAt, StateUpdate, ref_of
 from coordinator.gateway.wire.documents import StateParts, StateUpdated
-from coordinator.schemas import CheckpointRef
+from coordinator.schemas import CheckpointRef, StateView
 
 router = router_of("states")
 
@@ -79,8 +82,9 @@ async def update_state(
 )
 async def get_history(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: HistoryBefore
-) -> list[Any]:
-    """The states that the thread had, newest first."""
+) -> Response:
+    """The states that the thread had, newest first. Where the page ends before `limit`, `X-Pagination-Next`
+    is the id of its last checkpoint: what comes next is `before` that."""
     before = body.before
     views = services.manager.history(
         str(thread_id),
@@ -89,8 +93,15 @@ async def get_history(
         metadata=body.metadata,
         user_id=caller.user_id,
     )
-    states = [documents.state_document(str(thread_id), view) async for view in views]
-    return [documents.state_parts(state, body.select) for state in states]
+    page, last, headers = pages.Page(services.settings.max_page_bytes), None, dict[str, str]()
+    async with aclosing(cast("AsyncGenerator[StateView]", views)):
+        async for view in views:
+            state = documents.state_document(str(thread_id), view)
+            if not await page.add(documents.state_parts(state, body.select)):
+                headers = {} if last is None else {pages.NEXT: last}
+                break
+            last = state.checkpoint.checkpoint_id
+    return page.answer(headers)
 
 
 async def _state(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, cast
 from uuid import uuid4
 
@@ -10,7 +11,7 @@ from fastapi import Header, Query, Request
 from starlette.responses import Response
 
 from coordinator.errors import ThreadNotFound
-from coordinator.gateway import stopping, thread_creation
+from coordinator.gateway import pages, stopping, thread_creation
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.extracting import Path, extracted, parsed
 from coordinator.gateway.leaving import while_connected
@@ -92,20 +93,19 @@ async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: Threa
     response_model_exclude_unset=True,
 )
 async def search_threads(
-    services: ServicesIn, caller: CallerIn, body: ThreadSearch, request: Request, response: Response
-) -> list[Any]:
+    services: ServicesIn, caller: CallerIn, body: ThreadSearch, request: Request
+) -> Response:
     """The caller's threads. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset
     of the next page, where there is one."""
     query, paths = _query(body), parsed(body.extract)
+    query = replace(query, max_bytes=services.settings.max_page_bytes)
     manager, user_id = services.manager, caller.user_id
     rows = await while_connected(request, manager.threads(query, user_id=user_id))
     total = body.offset + len(rows)
-    if len(rows) == body.limit or (body.offset and not rows):
+    if rows.cut or len(rows) == body.limit or (body.offset and not rows):
         total = await while_connected(request, manager.count_threads(query, user_id=user_id))
-    response.headers["X-Pagination-Total"] = str(total)
-    if total > body.offset + len(rows) and rows:
-        response.headers["X-Pagination-Next"] = str(body.offset + len(rows))
-    return [_parts(row, body.select, paths) for row in rows]
+    headers = pages.places(body.offset, len(rows), total=total)
+    return await pages.answer_of(rows, lambda row: _parts(row, body.select, paths), headers)
 
 
 @router.post("/threads/count", dependencies=READER)

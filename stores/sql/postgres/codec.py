@@ -7,7 +7,7 @@ text comes back as it was given. JSON is ASCII and has neither.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from stores.rows import Decision, RunRow
@@ -21,6 +21,11 @@ _ITSELF = _ESCAPE + "1"
 _SAVED = ("saved", "saved_values", "saved_interrupts")
 _COLUMNS = (*PLAIN_COLUMNS, *COUNTER_COLUMNS)
 RUN_COLUMNS = ", ".join((*_COLUMNS, *_SAVED))
+_UNSAVED = {
+    "saved": "false AS saved",
+    "saved_values": "NULL AS saved_values",
+    "saved_interrupts": "NULL AS saved_interrupts",
+}
 STANDING = ", ".join(f"(stands).{name.strip()}" for name in DECISION_COLUMNS.split(","))
 """What functions that answer `stands` are asked for."""
 _DECISION_NAMES = [name.strip() for name in DECISION_COLUMNS.split(",")]
@@ -54,6 +59,12 @@ def run_of(columns: Sequence[Any]) -> RunRow:
     if saved:
         found[_REF] = json.dumps(with_saved(found[_REF], values, interrupts))
     return run_row(found[: len(_COLUMNS)])
+
+
+def run_columns(without: Collection[str]) -> str:
+    """RUN_COLUMNS, with nothing in place of these."""
+    saved = _UNSAVED.values() if "rollback_ref" in without else _SAVED
+    return ", ".join((codec.run_columns(without), *saved))
 
 
 def run_of_json(row: Mapping[str, Any]) -> RunRow:

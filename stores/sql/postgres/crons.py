@@ -9,6 +9,7 @@ from typing import Any
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.errors import ThreadNotFound, TooManyCrons
 from stores.sql.codec import CRON_COLUMNS, cron_row, cron_values, dumps
+from stores.sql.postgres import pages
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
 from stores.sql.postgres.codec import plain, text
 from stores.sql.readable import readable
@@ -57,11 +58,16 @@ _DIRECTIONS = {"asc": "ASC NULLS LAST", "desc": "DESC NULLS LAST"}
 def listed(query: CronQuery, user_id: str | None) -> Call:
     where, args = _narrowed(query, user_id)
     order, direction = _ORDERS.get(query.sort_by, query.sort_by), _DIRECTIONS[query.sort_order]
-    page = Query(
-        f"SELECT {CRON_COLUMNS} FROM rc.crons WHERE {where} ORDER BY {order} {direction}, cron_id {direction}"
-        f" LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
+    by = f"{order} {direction}, cron_id {direction}"
+    asked = (
+        f"SELECT * FROM rc.crons WHERE {where} ORDER BY {by} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
     )
-    return Call(page, (*args, query.limit, query.offset), lambda rows: readable("cron", rows, _row))
+    page = Query(
+        f"SELECT {CRON_COLUMNS}, there FROM (SELECT *, {pages.sizes(('payload', 'metadata'), by)}"
+        f" FROM ({asked}) asked) page WHERE {pages.within(f'${len(args) + 3}')} ORDER BY place"
+    )
+    args += [query.limit, query.offset, query.max_bytes]
+    return Call(page, tuple(args), lambda rows: pages.page("cron", rows, _row))
 
 
 def count(query: CronQuery, user_id: str | None) -> Call:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from stores.catalogue import Heavy
 from stores.errors import ConflictError, RunNotFound, ThreadNotFound
+from stores.pages import Page
 from stores.rows import RunRow
 from stores.sql.codec import OPEN_STATUSES, SHOWN_OPEN
+from stores.sql.postgres import pages
 from stores.sql.postgres.calls import Call, Function, Query, Rows
-from stores.sql.postgres.codec import RUN_COLUMNS, run_of, run_of_json
+from stores.sql.postgres.codec import RUN_COLUMNS, run_columns, run_of, run_of_json
 from stores.sql.postgres.conditions import IN_FLIGHT
 from stores.sql.readable import readable
 
@@ -54,25 +57,46 @@ _UNSETTLED = (
 """Runs that are shown as pending or running have not settled: they are found without the thread's history."""
 
 
+_TEXTS: dict[Heavy, tuple[str, ...]] = {
+    "kwargs": ("kwargs",),
+    "result": ("result",),
+    "rollback_ref": ("rollback_ref", "saved_values", "saved_interrupts"),
+}
+"""What of a run may be large, by what it is read for."""
+
+
 def thread_runs(
-    thread_id: str, *, statuses: tuple[str, ...], limit: int, offset: int, user_id: str | None
+    thread_id: str,
+    *,
+    statuses: tuple[str, ...],
+    limit: int,
+    offset: int,
+    user_id: str | None,
+    without: frozenset[Heavy] = frozenset(),
+    max_bytes: int | None = None,
 ) -> Call:
     """The thread and its page in one statement: a page of a thread that is there, and empty, is one row of
     nothing."""
     where, args = _narrowed(statuses, user_id, [thread_id])
-    args += [limit, offset]
+    args += [limit, offset, max_bytes]
     mine = "" if user_id is None else " AND t.user_id = $2"
     of_thread = _UNSETTLED if statuses and SHOWN_OPEN.issuperset(statuses) else "thread_id = $1"
+    by = "created_us DESC NULLS LAST, run_id"
+    asked = (
+        f"SELECT * FROM rc.runs WHERE {of_thread}{where} AND NOT {_ROLLED_BACK} ORDER BY {by}"
+        f" LIMIT ${len(args) - 2} OFFSET ${len(args) - 1}"
+    )
+    texts = ("metadata", *(name for read, names in _TEXTS.items() if read not in without for name in names))
     query = Query(
-        f"SELECT page.* FROM rc.threads t LEFT JOIN LATERAL (SELECT {RUN_COLUMNS} FROM rc.runs"
-        f" WHERE {of_thread}{where} AND NOT {_ROLLED_BACK} ORDER BY created_us DESC NULLS LAST, run_id"
-        f" LIMIT ${len(args) - 1} OFFSET ${len(args)}) page ON true WHERE t.thread_id = $1{mine}"
+        f"SELECT page.* FROM rc.threads t LEFT JOIN LATERAL (SELECT {run_columns(without)}, there FROM"
+        f" (SELECT *, {pages.sizes(texts, by)} FROM ({asked}) asked) sized"
+        f" WHERE {pages.within(f'${len(args)}')} ORDER BY place) page ON true WHERE t.thread_id = $1{mine}"
     )
 
-    def answer(rows: Rows) -> list[RunRow]:
+    def answer(rows: Rows) -> Page[RunRow]:
         if not rows:
             raise ThreadNotFound(thread_id)
-        return readable("run", (row for row in rows if row[0] is not None), run_of)
+        return pages.page("run", [row for row in rows if row[0] is not None], run_of)
 
     return Call(query, tuple(args), answer)
 

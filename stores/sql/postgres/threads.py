@@ -5,12 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from stores.catalogue import NewThread, RemovedThread, ThreadQuery
-from stores.rows import ThreadRow
 from stores.sql.codec import dumps
-from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
+from stores.sql.postgres import pages
+from stores.sql.postgres.calls import Call, Function, Query, scalar
 from stores.sql.postgres.conditions import IN_FLIGHT
 from stores.sql.postgres.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread_of
-from stores.sql.readable import readable
 
 _SECOND = 1_000_000
 _FENCE_KEPT = 86_400 * _SECOND
@@ -65,6 +64,8 @@ _ORDERS = {
     "state_updated_at": "COALESCE(t.state_updated_at, t.created_at)",
 }
 _DIRECTIONS = {"asc": "ASC", "desc": "DESC"}
+_TEXTS = ("s.metadata", 's."values"', "s.interrupts")
+"""What of a thread may be large."""
 
 
 def threads(query: ThreadQuery, user_id: str | None) -> Call:
@@ -72,13 +73,19 @@ def threads(query: ThreadQuery, user_id: str | None) -> Call:
     order, direction = _ORDERS[query.sort_by], _DIRECTIONS[query.sort_order]
     tables, where, args = _narrowed(query, user_id, status=query.sort_by == "status")
     args += [query.limit, query.offset]
-    page = Query(
-        f"WITH page AS (SELECT t.thread_id FROM {tables} WHERE {where}"
-        f" ORDER BY {order} {direction}, t.thread_id {direction} LIMIT ${len(args) - 1} OFFSET ${len(args)})"
-        f" SELECT {THREAD_COLUMNS} FROM page JOIN rc.threads t USING (thread_id) {WITH_LAST}"
-        f" ORDER BY {order} {direction}, t.thread_id {direction}"
+    asked = (
+        f"SELECT t.thread_id, {order} AS sorted_by FROM {tables} WHERE {where}"
+        f" ORDER BY {order} {direction}, t.thread_id {direction} LIMIT ${len(args) - 1} OFFSET ${len(args)}"
     )
-    return Call(page, tuple(args), _threads)
+    args.append(query.max_bytes)
+    by = f"sorted_by {direction}, thread_id {direction}"
+    page = Query(
+        f"WITH asked AS ({asked}), page AS (SELECT thread_id, {pages.sizes(_TEXTS, by)}"
+        " FROM asked JOIN rc.threads s USING (thread_id))"
+        f" SELECT {THREAD_COLUMNS}, there FROM page JOIN rc.threads t USING (thread_id) {WITH_LAST}"
+        f" WHERE {pages.within(f'${len(args)}')} ORDER BY place"
+    )
+    return Call(page, tuple(args), lambda rows: pages.page("thread", rows, thread_of))
 
 
 def count_threads(query: ThreadQuery, user_id: str | None) -> Call:
@@ -112,11 +119,6 @@ def _narrowed(query: ThreadQuery, user_id: str | None, *, status: bool = False) 
         given(f"{STATUS} = {{}}", query.status)
     tables = f"rc.threads t {WITH_LAST}" if status else "rc.threads t"
     return tables, " AND ".join(where) or "true", args
-
-
-def _threads(rows: Rows) -> list[ThreadRow]:
-    """`thread` raises for a row that is left out."""
-    return readable("thread", rows, thread_of)
 
 
 _HAS_EXPIRED = Function("has_expired", ("bigint", "bigint"))

@@ -8,7 +8,8 @@ from typing import Any
 
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.errors import CronFired, ThreadNotFound, TooManyCrons
-from stores.sql.codec import CRON_COLUMNS, CRON_VALUES, cron_row, cron_values, dumps, storable
+from stores.pages import Cutter, Page
+from stores.sql.codec import CRON_COLUMNS, CRON_TEXTS, CRON_VALUES, cron_row, cron_values, dumps, storable
 from stores.sql.readable import readable
 from stores.sql.sqlite.contains import containing
 
@@ -81,15 +82,20 @@ _ORDERS = {"next_run_date": "next_at", "end_time": "end_at"}
 _DIRECTIONS = {"asc": "ASC NULLS LAST", "desc": "DESC NULLS LAST"}
 
 
-def listed(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> list[CronRow]:
+def listed(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> Page[CronRow]:
+    """First the ids of the page, then what belongs to these alone."""
     where, args = _narrowed(query, user_id)
     order, direction = _ORDERS.get(query.sort_by, query.sort_by), _DIRECTIONS[query.sort_order]
-    rows = cx.execute(
-        f"SELECT {CRON_COLUMNS} FROM crons WHERE {where} ORDER BY {order} {direction}, cron_id {direction}"
+    page = cx.execute(
+        f"SELECT cron_id FROM crons WHERE {where} ORDER BY {order} {direction}, cron_id {direction}"
         " LIMIT :limit OFFSET :offset",
         {**args, "limit": query.limit, "offset": query.offset},
+    ).fetchall()
+    rows = (
+        row for one in page for row in cx.execute(f"SELECT {CRON_COLUMNS} FROM crons WHERE cron_id = ?", one)
     )
-    return readable("cron", rows, cron_row)
+    cutter = Cutter(query.max_bytes, CRON_TEXTS)
+    return cutter.page(readable("cron", cutter.rows(rows), cron_row))
 
 
 def count(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> int:

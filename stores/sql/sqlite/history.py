@@ -5,9 +5,11 @@ from __future__ import annotations
 import sqlite3
 from typing import Any
 
+from stores.catalogue import Heavy
 from stores.errors import ConflictError, RunNotFound, ThreadNotFound
+from stores.pages import Cutter, Page
 from stores.rows import RunRow
-from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, SHOWN_OPEN, run_row
+from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, RUN_TEXTS, SHOWN_OPEN, run_columns, run_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
 from stores.sql.sqlite.records import delete
@@ -63,7 +65,9 @@ def thread_runs(
     limit: int,
     offset: int,
     user_id: str | None,
-) -> list[RunRow]:
+    without: frozenset[Heavy],
+    max_bytes: int | None,
+) -> Page[RunRow]:
     there = cx.execute(
         "SELECT 1 FROM threads WHERE thread_id = :thread AND (:user IS NULL OR user_id = :user)",
         {"thread": thread_id, "user": user_id},
@@ -73,11 +77,12 @@ def thread_runs(
     where, args = _narrowed(statuses, user_id)
     runs = _UNSETTLED if statuses and SHOWN_OPEN.issuperset(statuses) else _HISTORY
     rows = cx.execute(
-        f"SELECT {RUN_COLUMNS} FROM {runs}{where}"
+        f"SELECT {run_columns(without)} FROM {runs}{where}"
         f" AND NOT {_ROLLED_BACK} ORDER BY created_us DESC, run_id LIMIT :limit OFFSET :offset",
         {**args, "thread": thread_id, "limit": limit, "offset": offset},
     )
-    return readable("run", rows, run_row)
+    cutter = Cutter(max_bytes, RUN_TEXTS)
+    return cutter.page(readable("run", cutter.rows(rows), run_row))
 
 
 def inflight_runs(

@@ -8,8 +8,9 @@ from typing import Any
 
 from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.errors import ThreadExists, ThreadNotFound
+from stores.pages import Cutter, Page
 from stores.rows import ThreadRow
-from stores.sql.codec import dumps, thread_row
+from stores.sql.codec import THREAD_TEXTS, dumps, thread_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
 from stores.sql.sqlite.contains import containing
@@ -78,7 +79,7 @@ _ORDERS = {
 _DIRECTIONS = {"asc": "ASC", "desc": "DESC"}
 
 
-def threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | None) -> list[ThreadRow]:
+def threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | None) -> Page[ThreadRow]:
     """First the ids of the page, then what belongs to these alone."""
     order, direction = _ORDERS[query.sort_by], _DIRECTIONS[query.sort_order]
     tables, where, args = _narrowed(query, user_id, status=query.sort_by == "status")
@@ -87,13 +88,15 @@ def threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | None) -> 
         f" t.thread_id {direction} LIMIT :limit OFFSET :offset",
         {**args, "limit": query.limit, "offset": query.offset},
     ).fetchall()
-    return _threads(
+    rows = (
         row
         for (thread_id,) in page
         for row in cx.execute(
             f"SELECT {THREAD_COLUMNS} FROM threads t {WITH_LAST} WHERE t.thread_id = ?", (thread_id,)
         )
     )
+    cutter = Cutter(query.max_bytes, THREAD_TEXTS)
+    return cutter.page(_threads(cutter.rows(rows)))
 
 
 def count_threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | None) -> int:

@@ -12,6 +12,7 @@ import pytest
 from stores.base import CoordinationStore
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.errors import ConflictError, RunNotFound, ThreadExists, ThreadNotFound
+from stores.pages import Page
 from stores.rows import Limits, NewRun, Outcome, RunRow, ThreadRow
 from stores.states import CancelAction, RunStatus
 from tests.conformance.run_store.case import StoreCase
@@ -42,7 +43,7 @@ async def found(store: CoordinationStore, user_id: Any = None, **query: Any) -> 
     return [thread.thread_id for thread in await store.threads(ThreadQuery(**query), user_id=user_id)]
 
 
-async def listed(store: CoordinationStore, thread_id: str = "t", **query: Any) -> list[RunRow]:
+async def listed(store: CoordinationStore, thread_id: str = "t", **query: Any) -> Page[RunRow]:
     known: dict[str, Any] = {"statuses": (), "limit": 100, "offset": 0, "user_id": None}
     return await store.thread_runs(thread_id, **{**known, **query})
 
@@ -358,6 +359,25 @@ class Threads(StoreCase):
             with pytest.raises(ThreadExists):
                 await made(store, "t", user_id="v", existing_ok=existing_ok)
 
+    async def test_page_ends_at_its_bytes_after_one_thread_at_least(self, store: CoordinationStore) -> None:
+        for name, size in (("a", 10), ("b", 1000), ("c", 1000), ("d", 10), ("e", 10)):
+            await made(store, name, metadata={"text": "x" * size})
+        by_id: Any = {"sort_by": "thread_id", "sort_order": "asc"}
+
+        async def page(max_bytes: int | None, offset: int, limit: int = 10) -> tuple[list[str], bool]:
+            query = ThreadQuery(max_bytes=max_bytes, offset=offset, limit=limit, **by_id)
+            rows = await store.threads(query, user_id=None)
+            return [row.thread_id for row in rows], rows.cut
+
+        assert await page(None, 0) == (["a", "b", "c", "d", "e"], False)
+        assert await page(500, 0) == (["a"], True)
+        assert await page(500, 1) == (["b"], True)
+        assert await page(500, 3) == (["d", "e"], False)
+        assert await page(1500, 0) == (["a", "b"], True)
+        assert await page(1500, 0, limit=2) == (["a", "b"], False)
+        assert await page(5, 0) == (["a"], True)
+        assert await page(5, 5) == ([], False)
+
 
 class History(StoreCase):
     async def shown(self, store: CoordinationStore, run_id: str) -> tuple[str, bool] | None:
@@ -437,6 +457,29 @@ class History(StoreCase):
         pages = [await listed(store, limit=3, offset=offset) for offset in (0, 3, 6, 9)]
         assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:6], ids[6:], []]
         assert await listed(store, limit=0) == []
+
+    async def test_page_of_runs_ends_at_its_bytes_and_leaves_out_what_is_not_asked(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        large = {"text": "x" * 1000}
+        own = await running(store, me, kwargs=large)
+        await store.save(own, {"n": 1})
+        await store.finish(own, SUCCESS._replace(result=large, values={"n": 2}))
+        others = [await admitted(store, me, kwargs=large, multitask_strategy="enqueue") for _ in range(2)]
+        newest_first = [*(run.run_id for run in reversed(others)), own.run_id]
+        whole = await listed(store)
+        assert [run.run_id for run in whole] == newest_first
+        assert not whole.cut
+        assert (whole[2].kwargs, whole[2].result) == (large, large)
+        cut = await listed(store, max_bytes=1500)
+        assert ([run.run_id for run in cut], cut.cut) == (newest_first[:1], True)
+        short: Any = await listed(
+            store, max_bytes=1500, without=frozenset({"kwargs", "result", "rollback_ref"})
+        )
+        assert ([run.run_id for run in short], short.cut) == (newest_first, False)
+        assert [(run.kwargs, run.result, run.rollback_ref) for run in short] == [({}, None, None)] * 3
+        assert [run.status for run in short] == [run.status for run in whole]
+        assert await listed(store, max_bytes=1500, offset=3) == []
 
     async def test_key_leads_its_user_to_the_thread_of_its_run(
         self, store: CoordinationStore, me: int

@@ -84,6 +84,15 @@ class Crons(StoreCase):
     async def made(self, crons: CronStore, **fields: Any) -> CronRow:
         return await crons.create_cron(new_cron(**fields), thread_must_exist=True)
 
+    async def test_page_ends_at_its_bytes(self, crons: CronStore) -> None:
+        rows = [await self.made(crons, payload={"text": "x" * 1000}) for _ in range(3)]
+        ids = sorted(row.cron_id for row in rows)
+        query = CronQuery(sort_by="cron_id", sort_order="asc", max_bytes=2500)
+        first = await crons.crons(query, user_id=None)
+        assert ([row.cron_id for row in first], first.cut) == (ids[:2], True)
+        rest = await crons.crons(replace(query, offset=2), user_id=None)
+        assert ([row.cron_id for row in rest], rest.cut) == (ids[2:], False)
+
     async def test_what_was_made_is_found_as_it_was(self, crons: CronStore, clock: StoreClock) -> None:
         given = new_cron(
             user_id="u", timezone="Asia/Tokyo", end_at=7, next_at=5, metadata={"a": [1, {"b": None}]}
