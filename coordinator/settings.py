@@ -41,7 +41,8 @@ class Settings(BaseSettings):
     search_timeout: float = Field(
         default=2.0,
         gt=0,
-        description="How long a search or a count of threads or crons may take, and wait for those of others",
+        description="How long a search or a count of threads or crons may take; three times as long it waits"
+        " for those of others",
     )
 
     max_values_bytes: int | None = Field(

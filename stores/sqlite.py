@@ -22,6 +22,7 @@ from typing import Any, Literal
 from stores import gate as gates
 from stores.byte_locks import process_named
 from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
+from stores.fair_queue import PATIENCE, FairQueue
 from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
@@ -42,7 +43,6 @@ from stores.store_files import (
 )
 from stores.tasks import begin_soon
 from stores.transactions import SQLTransactions
-from stores.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ LOOK_EVERY = 1.0  # s; how often the file is read past what is in memory
 class SQLiteStore(SQLTransactions):
     """`synchronous="FULL"`: an acknowledged write survives a power cut. "NORMAL" survives a crash of
     the process and is faster. `busy_timeout` (s) bounds every write; reads never wait, but for searches:
-    `search_timeout` (s) bounds each, and its wait for those of others. `create=False`:
+    `search_timeout` (s) bounds each, and three times that its wait for those of others. `create=False`:
     a file that does not exist is an error and stays absent. Raises ValueError for names that SQLite does not
     take for a file."""
 
@@ -82,7 +82,7 @@ class SQLiteStore(SQLTransactions):
         self._applied = list[str]()
         self._create = create
         self._search_timeout = search_timeout
-        self._turns = Turns(1, within=search_timeout, what="searches")
+        self._searching = FairQueue(1, within=PATIENCE * search_timeout, what="searches")
         self._now = clock
         self._gate: gates.FileGate | None = None
         self._files: StoreFiles | None = None
@@ -287,7 +287,7 @@ class SQLiteStore(SQLTransactions):
 
     async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
         """Over a connection of its own, made for the first listing: a tick must not wait for it."""
-        async with self._turns.turn(user_id):
+        async with self._searching.place(user_id):
             if self._browser is None:
                 async with self._opening:
                     if self._browser is None and self._reader is not None:

@@ -13,7 +13,7 @@ class Options:
     cancels and the heartbeat have their own besides. `statement_cache=0`: a pooler in transaction mode stands
     in between that knows no prepared statements; then the time-outs of the server are the role's to set.
     `busy_timeout` (s) bounds what waits for a lock or a connection, `away_timeout` what finds no server.
-    `search_timeout` (s) bounds each search, and its wait for those of others.
+    `search_timeout` (s) bounds each search, and three times that its wait for those of others.
     `host_gate`: the folder of a file by which workers of this host prove that they live; None = no proof."""
 
     schema: str = "coordinator"

@@ -17,6 +17,7 @@ import asyncpg
 
 from stores.catalogue import ThreadPatch
 from stores.errors import RowLocked, StoreUnavailable, ThreadNotFound
+from stores.fair_queue import PATIENCE, FairQueue
 from stores.inspection import Inspection
 from stores.postgres.address import Address
 from stores.postgres.batches import Lane
@@ -36,7 +37,6 @@ from stores.sql.postgres.statements import POSTGRES
 from stores.states import Cause
 from stores.tasks import begin_soon
 from stores.times import limit as limit_of
-from stores.turns import Turns
 
 logger = logging.getLogger(__name__)
 
@@ -83,9 +83,9 @@ class PostgresStore(WritesMadeAgain):
         self._pools = (self._waiting, self._batches, self._urgent, self._ticks)
         self._lanes: dict[Function, Lane] = {}
         self._deciding = asyncio.Semaphore(max(1, self._options.connections // _DECIDING))
-        self._turns = Turns(
+        self._searching = FairQueue(
             max(1, self._options.connections // _SEARCHING),
-            within=self._options.search_timeout,
+            within=PATIENCE * self._options.search_timeout,
             what="searches",
         )
         self._calls = set[asyncio.Task[Any]]()
@@ -249,7 +249,7 @@ class PostgresStore(WritesMadeAgain):
         return await self._waiting.run(query(*args, **kwargs), reads=True)
 
     async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
-        async with self._turns.turn(user_id):
+        async with self._searching.place(user_id):
             call: Call = query(asked, user_id)
             return await self._waiting.run(replace(call, longest=self._options.search_timeout), reads=True)
 

@@ -1,4 +1,4 @@
-"""Who may do what only a few can do at once."""
+"""A queue for what only a few may do at once, fair to users."""
 
 from __future__ import annotations
 
@@ -9,23 +9,28 @@ from contextlib import asynccontextmanager
 
 from stores.errors import StoreUnavailable
 
+PATIENCE = 3
+"""How many times as long as one may take its turn is waited for: two others that take all of it do not keep
+a third from it."""
 
-class Turns:
-    """`places` at once, for at most `within` s of waiting. Of those who wait each user has the next place in
-    turn, however many of them are one user's. Of one event loop. `what` they do, for people."""
+
+class FairQueue:
+    """`places` at once, for at most `within` s of waiting. The users that wait are served round robin,
+    however many requests each has; one that has just been served comes last. Of one event loop. `what` they
+    do, for people."""
 
     def __init__(self, places: int, *, within: float, what: str) -> None:
         self._free, self._within, self._what = places, within, what
         self._waiting: OrderedDict[Hashable, deque[asyncio.Future[None]]] = OrderedDict()
 
     @asynccontextmanager
-    async def turn(self, user: Hashable) -> AsyncGenerator[None]:
+    async def place(self, user: Hashable) -> AsyncGenerator[None]:
         """A place for the block. Raises StoreUnavailable where there is none in time."""
         await self._take(user)
         try:
             yield
         finally:
-            self._pass_on()
+            self._pass_on(user)
 
     async def _take(self, user: Hashable) -> None:
         if self._free and not self._waiting:
@@ -48,7 +53,7 @@ class Turns:
     def _leave(self, user: Hashable, place: asyncio.Future[None]) -> None:
         """Without having used it, be it that it came just now."""
         if place.done() and not place.cancelled():
-            self._pass_on()
+            self._pass_on(user)
             return
         waiting = self._waiting.get(user)
         if waiting is not None and place in waiting:
@@ -56,15 +61,16 @@ class Turns:
             if not waiting:
                 del self._waiting[user]
 
-    def _pass_on(self) -> None:
-        if not self._waiting:
-            self._free += 1
-            return
-        user, waiting = self._waiting.popitem(last=False)
-        place = waiting.popleft()
-        if waiting:
-            self._waiting[user] = waiting  # behind the others
-        if place.done():  # cancelled, and it has not left yet
-            self._pass_on()
-        else:
-            place.set_result(None)
+    def _pass_on(self, user: Hashable) -> None:
+        """From this user."""
+        if user in self._waiting:
+            self._waiting.move_to_end(user)
+        while self._waiting:
+            user, waiting = self._waiting.popitem(last=False)
+            place = waiting.popleft()
+            if waiting:
+                self._waiting[user] = waiting  # behind the others
+            if not place.done():  # else it was cancelled, and has not left yet
+                place.set_result(None)
+                return
+        self._free += 1

@@ -7,12 +7,12 @@ import asyncio
 import pytest
 
 from stores.errors import StoreUnavailable
-from stores.turns import Turns
+from stores.fair_queue import FairQueue
 
 
 class Scene:
     def __init__(self, places: int = 1, within: float = 60.0) -> None:
-        self.turns = Turns(places, within=within, what="searches")
+        self.queue = FairQueue(places, within=within, what="searches")
         self.had: list[str] = []
         self._ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -23,7 +23,7 @@ class Scene:
         return self.tasks[name]
 
     async def _take(self, user: str, name: str) -> None:
-        async with self.turns.turn(user):
+        async with self.queue.place(user):
             self.had.append(name)
             await self._ends[name].wait()
 
@@ -45,8 +45,8 @@ async def test_one_user_with_many_does_not_come_before_another_with_one() -> Non
         scene.begin("alice", name)
     scene.begin("bob", "b1")
     await settle()
-    await scene.end("a1", "a2", "b1", "a3")
-    assert scene.had == ["a1", "a2", "b1", "a3"]
+    await scene.end("a1", "b1", "a2", "a3")
+    assert scene.had == ["a1", "b1", "a2", "a3"]
     scene.begin("bob", "b2")
     await settle()
     assert scene.had[-1] == "b2", "all places are free again"
@@ -70,7 +70,7 @@ async def test_who_leaves_in_the_moment_of_its_turn_passes_it_on() -> None:
         scene.begin("alice", name)
     await settle()
     scene._ends["a1"].set()
-    while len(scene.turns._waiting["alice"]) > 1:  # noqa: ASYNC110 - then the place is a2's, unheard of yet
+    while len(scene.queue._waiting["alice"]) > 1:  # noqa: ASYNC110 - then the place is a2's, unheard of yet
         await asyncio.sleep(0)
     scene.tasks["a2"].cancel()
     await settle()
