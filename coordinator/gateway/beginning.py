@@ -57,8 +57,6 @@ async def begin(
     """Admit it and set it going; it waits for its turn. `firing`: the moment of a cron that it is for.
     Raises what admission raises."""
     manager, body = services.manager, wanted.body
-    if body.webhook is not None:
-        await services.targets.check(body.webhook)
     own_thread = wanted.thread_id is None
     admit = partial(
         manager.create_or_reject,

@@ -38,7 +38,7 @@ async def create(services: Services, caller: Caller, body: CronCreate, thread_id
         metadata=body.metadata,
         next_at=None,
     )
-    new = await _checked(services, new)
+    new = _checked(services, new)
     new = _rescheduled(new)
     return await services.manager.create_cron(
         new,
@@ -52,7 +52,7 @@ async def change(services: Services, caller: Caller, cron_id: str, body: CronPat
     others are always quicker."""
     for _ in range(_TRIES):
         found = await services.manager.cron(cron_id, user_id=caller.user_id)
-        changed = await _checked(services, _patched(found, body))
+        changed = _checked(services, _patched(found, body))
         if body.sets_time:
             changed = _rescheduled(changed)
         written = await services.manager.replace_cron(changed, user_id=caller.user_id)
@@ -78,13 +78,10 @@ def _patched(found: CronRow, body: CronPatch) -> CronRow:
     )
 
 
-async def _checked(services: Services, cron: CronRow) -> CronRow:
+def _checked(services: Services, cron: CronRow) -> CronRow:
     """With the name of its assistant."""
     Schedule(cron.schedule, cron.timezone)
-    body = _run_of(cron)
-    wanted = checked(services, body, cron.thread_id)
-    if body.webhook is not None:
-        await services.targets.check(body.webhook)
+    wanted = checked(services, _run_of(cron), cron.thread_id)
     return replace(cron, assistant_id=wanted.assistant)
 
 

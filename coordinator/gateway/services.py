@@ -26,7 +26,7 @@ class Services:
     jobs: Jobs
     """What goes on after a request was answered."""
     targets: Targets
-    """Where webhooks may go: `await targets.check(url)` before a run that names one is admitted."""
+    """Where webhooks may go: `targets.parse(url)` before a run that names one is admitted."""
 
 
 async def services(request: Request) -> Services:

@@ -83,7 +83,7 @@ async def test_a_name_that_is_rebound_to_loopback_is_not_connected_to() -> None:
     targets = Targets(ports=frozenset(range(1, 65536)), lookups=Lookups(names))
     async with receiving(tls=True) as receiver:
         url = f"https://hooks.example.com:{receiver.port}/hook"
-        await targets.check(url)
+        await targets.addresses(targets.parse(url))
         with pytest.raises(TargetRefused):
             await Client(targets, timeout=5).post(url, HEADERS, BODY)
     assert (receiver.connections, len(names.asked)) == (0, 2)

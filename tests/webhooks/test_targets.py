@@ -10,8 +10,7 @@ import pytest
 
 from coordinator.arguments import MAX_URL
 from coordinator.webhooks.lookups import Lookups
-from coordinator.webhooks.targets import NameUnknown, TargetRefused, Targets
-from tests.support.names import slow_names
+from coordinator.webhooks.targets import Address, NameUnknown, TargetRefused, Targets
 
 
 def refused_hosts() -> dict[str, list[str]]:
@@ -154,17 +153,19 @@ class Names:
         return list(answer)
 
 
+async def resolved(targets: Targets, url: str) -> list[Address]:
+    return await targets.addresses(targets.parse(url))
+
+
 def test_there_are_many() -> None:
     assert len(set(REFUSED_HOSTS)) == len(REFUSED_HOSTS) > 200
     assert len(set(REFUSED_URLS)) == len(REFUSED_URLS) > 50
 
 
 @pytest.mark.parametrize("host", REFUSED_HOSTS)
-async def test_a_host_that_is_none_of_the_callers_business(host: str) -> None:
-    names = Names(["93.184.216.34"])
+def test_a_host_that_is_none_of_the_callers_business(host: str) -> None:
     with pytest.raises(TargetRefused) as refused:
-        await Targets(lookups=Lookups(names)).check(f"https://{host}/hook")
-    assert names.asked == [], "it is refused before anything is looked up"
+        Targets().parse(f"https://{host}/hook")
     assert refused.value.argument == "webhook"
 
 
@@ -212,7 +213,7 @@ ADDRESSES = [
 @pytest.mark.parametrize("address", [*ADDRESSES, "fe80::1%eth0"])
 async def test_a_name_that_resolves_to_such_an_address(address: str) -> None:
     with pytest.raises(TargetRefused):
-        await Targets(lookups=Lookups(Names([address]))).check("https://example.com/")
+        await resolved(Targets(lookups=Lookups(Names([address]))), "https://example.com/")
 
 
 @pytest.mark.parametrize(
@@ -220,7 +221,7 @@ async def test_a_name_that_resolves_to_such_an_address(address: str) -> None:
 )
 async def test_one_such_address_among_others_is_enough(found: list[str]) -> None:
     with pytest.raises(TargetRefused):
-        await Targets(lookups=Lookups(Names(found))).check("https://example.com/")
+        await resolved(Targets(lookups=Lookups(Names(found))), "https://example.com/")
 
 
 async def test_a_name_is_looked_up_as_it_stands_and_in_no_search_domain() -> None:
@@ -239,27 +240,19 @@ async def test_an_address_is_not_looked_up() -> None:
 
 
 @pytest.mark.parametrize("answer", [OSError("no such name"), UnicodeError("label too long"), []])
-async def test_a_name_that_does_not_resolve_is_let_in_and_not_connected_to(
+async def test_a_name_that_does_not_resolve_is_unknown_for_now(
     answer: Exception | list[str],
 ) -> None:
     targets = Targets(lookups=Lookups(Names(answer)))
-    await targets.check("https://example.com/")
     with pytest.raises(NameUnknown):
         await targets.addresses(targets.parse("https://example.com/"))
 
 
-async def test_a_name_server_that_does_not_answer_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.webhooks.targets._PATIENCE", 0.01)
-
-    with slow_names() as names:
-        await Targets(lookups=Lookups(names)).check("https://slow.example.com/")
-
-
 async def test_a_name_that_changes_its_mind_is_looked_at_each_time() -> None:
     targets = Targets(lookups=Lookups(Names(["8.8.8.8"], ["127.0.0.1"])))
-    await targets.check("https://rebinding.example.com/")
+    await resolved(targets, "https://rebinding.example.com/")
     with pytest.raises(TargetRefused):
-        await targets.addresses(targets.parse("https://rebinding.example.com/"))
+        await resolved(targets, "https://rebinding.example.com/")
 
 
 # -- for development
@@ -279,7 +272,7 @@ async def test_a_name_that_changes_its_mind_is_looked_at_each_time() -> None:
     ],
 )
 async def test_development_may_use_what_is_private(url: str) -> None:
-    await Targets(allow_private=True, lookups=Lookups(Names(["127.0.0.1"]))).check(url)
+    await resolved(Targets(allow_private=True, lookups=Lookups(Names(["127.0.0.1"]))), url)
 
 
 @pytest.mark.parametrize(
@@ -300,11 +293,30 @@ async def test_development_may_use_what_is_private(url: str) -> None:
 )
 async def test_development_has_its_limits(url: str) -> None:
     with pytest.raises(TargetRefused):
-        await Targets(allow_private=True, lookups=Lookups(Names(["127.0.0.1"]))).check(url)
+        await resolved(Targets(allow_private=True, lookups=Lookups(Names(["127.0.0.1"]))), url)
 
 
-async def test_development_does_not_reach_the_metadata_service_by_name() -> None:
+METADATA = [
+    "100.100.100.200",
+    "fd00:ec2::254",
+    "fd00:ec2::23",
+    "fd20:ce::254",
+    "fd00:c1::a9fe:a9fe",
+    "fd00:42::42",
+    "fd00:a9fe:a9fe::1",
+    "fd00:100::100:200",
+    "169.254.169.254",
+    "168.63.129.16",
+    "192.0.0.192",
+]
+
+
+@pytest.mark.parametrize("address", METADATA)
+async def test_development_does_not_reach_the_metadata_service_of_a_cloud(address: str) -> None:
+    host = f"[{address}]" if ":" in address else address
     with pytest.raises(TargetRefused):
-        await Targets(allow_private=True, lookups=Lookups(Names(["169.254.169.254"]))).check(
-            "http://metadata/"
+        Targets(allow_private=True).parse(f"http://{host}/latest/meta-data")
+    with pytest.raises(TargetRefused):
+        await resolved(
+            Targets(allow_private=True, lookups=Lookups(Names([address]))), "http://metadata.example/"
         )
