@@ -5,7 +5,10 @@ It has a link of its own: a megabyte of somebody's tokens must not stand before 
 
 from __future__ import annotations
 
-from coordinator.event_log import Appended, Entry, Event, EventId, Page
+import re
+
+from coordinator.arguments import check_id
+from coordinator.event_log import END, Appended, Entry, Event, EventId, Page
 from coordinator.redis.keys import to_bytes
 from coordinator.redis.link import RedisLink
 from coordinator.redis.resp import Reply, ReplyError
@@ -14,6 +17,7 @@ from coordinator.redis.scripts import Command, append, read_log, reclaim, remove
 PAGE_BYTES = 256 * 1024
 """A page ends after the event that reaches it: what asyncio reads from a socket at once."""
 
+_CONTROL = re.compile(r"[\x00-\x1f]")
 _ANSWERS = {b"d": Appended.done, b"l": Appended.late, b"s": Appended.stale}
 
 
@@ -86,7 +90,18 @@ def _page(reply: Reply) -> Page | None:
         texts = [part.decode("utf-8", "surrogatepass") for part in reply if isinstance(part, bytes)]
         top = EventId.parse(texts[0]) if texts[0] else None
         fields = iter(texts[1:])
-        events = tuple(Event(EventId.parse(text), next(fields), next(fields)) for text in fields)
+        events = tuple(_event(text, next(fields), next(fields)) for text in fields)
     except (ValueError, RuntimeError):
         return None
     return Page(events, top)
+
+
+def _event(event_id: str, mode: str, data: str) -> Event:
+    """Raises ValueError for a mode that no emit takes, and for data that is not ASCII or has control
+    characters, which JSON has not: a line feed in either would begin a new line of a stream of server-sent
+    events."""
+    if mode != END:
+        check_id("mode", mode)
+    if not data.isascii() or (not data.isprintable() and _CONTROL.search(data)):
+        raise ValueError("the data of an event is ASCII without control characters")
+    return Event(EventId.parse(event_id), mode, data)

@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from coordinator.testing.valkey import ValkeyServer
 from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import (
@@ -399,3 +400,53 @@ class TestLeaving:
             await join()
         GATES.setdefault(thread, asyncio.Event()).set()
         await until_status(there.sdk, thread, run["run_id"], "success")
+
+
+FORGED = [
+    ("custom", '{"a":1}\r\n\r\nevent: error\r\ndata: {"error":"FORGED"}'),
+    ("custom", '{"a":1}\n\nevent: error\ndata: {"error":"FORGED"}'),
+    ("custom", '{"a":1}\revent: error\rdata: {"error":"FORGED"}'),
+    ("custom\r\nevent: error", '{"error":"FORGED"}'),
+    ("custom\n\nevent: values", '{"error":"FORGED"}'),
+    ("custom", '{"error":"FORGED\x00"}'),
+    ("custom", '{"error":"FORGÉD"}'),
+]
+
+
+async def test_log_entries_that_no_run_has_written_make_no_events(
+    two: Pair, shared_valkey: ValkeyServer, namespace: str
+) -> None:
+    """Whoever can write to Redis forges no events: what is there is reported missing."""
+    here, there = two
+
+    async def streamed(mode: str, data: str) -> None:
+        thread = await new_thread(here.sdk)
+        run = await here.sdk.runs.create(
+            thread, "agent", input=demo(), stream_mode="custom", stream_resumable=True
+        )
+        await here.sdk.runs.join(thread, run["run_id"])
+        log = f"{namespace}:{{t:{thread}}}:log:{run['run_id']}"
+        shared_valkey.command("DEL", log)
+        shared_valkey.command("XADD", log, "1-1", mode, data)
+        for worker in (here, there):
+            path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+            sent = await all_events(worker.raw, "GET", path, headers={"Last-Event-ID": "-1"})
+            assert [one.event for one in sent] == ["metadata", "gap"], (mode, data)
+
+    await asyncio.gather(*(streamed(mode, data) for mode, data in FORGED))
+
+
+async def test_half_a_character_in_what_is_no_json_breaks_no_stream(
+    two: Pair, shared_valkey: ValkeyServer, namespace: str
+) -> None:
+    here, there = two
+    thread = await new_thread(here.sdk)
+    run = await here.sdk.runs.create(thread, "agent", input=demo(), stream_resumable=True)
+    await here.sdk.runs.join(thread, run["run_id"])
+    log = f"{namespace}:{{t:{thread}}}:log:{run['run_id']}"
+    shared_valkey.command("DEL", log)
+    shared_valkey.command("XADD", log, "1-1", "values", "{{{\\ud800")
+    answer = await there.raw.get(
+        f"/threads/{thread}/runs/{run['run_id']}/stream", headers={"Last-Event-ID": "-1"}
+    )
+    assert b"event: values\r\ndata: {{{\\ud800\r\nid: 1-1\r\n\r\n" in answer.content

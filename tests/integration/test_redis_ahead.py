@@ -74,6 +74,23 @@ async def test_forged_slot_ends_no_run_and_costs_no_event(own_valkey: ValkeyServ
         assert run.status is RunStatus.success
 
 
+async def test_forged_slot_without_a_time_to_live_ends_no_later_run(
+    own_valkey: ValkeyServer, tmp_path: Path
+) -> None:
+    """The fence alone, on the slot of the run that holds the thread and then on an idle thread's."""
+    async with team_of(2, tmp_path, redis=own_valkey.url, event_budget=10.0) as (manager, other):
+        run, agent = await running(manager, "t")
+        own_valkey.command("HSET", "rc:{t:t}:slot", "fence", "999999")
+        await agent.ctx.emit("custom", "goes on")
+        agent.may_end.set()
+        await manager.wait(run.run_id, timeout=20)
+        assert run.status is RunStatus.success
+        assert numbers(await all_of(other.follow(run.run_id))) == ["goes on"]
+        for worker in (manager, other, manager):
+            own_valkey.command("HSET", "rc:{t:t}:slot", "fence", "999999")
+            assert await finished(worker) is RunStatus.success
+
+
 async def test_run_that_lost_its_thread_in_the_store_may_not_emit(
     own_valkey: ValkeyServer, tmp_path: Path
 ) -> None:

@@ -85,8 +85,13 @@ def encoded(content: Json) -> bytes:
 
 
 def readable(text: str) -> bytes:
-    """The same for JSON of ASCII that was written elsewhere."""
-    return text.encode() if _SURROGATE.search(text) is None else encoded(json.loads(text))
+    """The same for JSON of ASCII that was written elsewhere. What is no JSON is passed on as it is."""
+    if _SURROGATE.search(text) is None:
+        return text.encode()
+    try:
+        return encoded(json.loads(text))
+    except (ValueError, RecursionError):
+        return text.encode()
 
 
 class JsonAnswer(JSONResponse):
