@@ -133,7 +133,9 @@ class Settings(BaseSettings):
     max_waiting_per_thread: int | None = Field(
         default=1000, ge=0, description="Bound of a thread's waiting line"
     )
-    max_waiting_per_user: int | None = Field(default=None, ge=0, description="Bound of a user's waiting runs")
+    max_waiting_per_user: int | None = Field(
+        default=10_000, ge=0, description="Bound of a user's waiting runs; none = any number"
+    )
     keep_finished: float = Field(default=300.0, ge=0, description="How long finished records stay in memory")
     keep_finished_max: int = Field(
         default=10_000, ge=0, description="How many finished records stay in memory"

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import QueueFull, RunContext, RunFailed, RunManager
+from coordinator import QueueFull, RunContext, RunFailed, RunManager, Settings
+from stores.memory import MemoryStore
 from tests.support.agents import launched, running
 from tests.support.teams import team_of
 
@@ -52,6 +53,25 @@ async def test_who_waits_may_be_cancelled_and_the_line_moves_up(team: list[RunMa
     first.may_end.set()
     await last.started.wait()
     assert not agent.started.is_set()
+
+
+async def test_waiting_runs_of_a_user_are_bounded_by_default() -> None:
+    store = MemoryStore(shared=True)
+    async with RunManager(store, settings=Settings(grace=0)) as manager:
+        for thread, user in (("held", "alice"), ("t", "alice"), ("bobs", "bob")):
+            await running(manager, thread, user_id=user)
+        store._cx.execute(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)"
+            " INSERT INTO runs (run_id, thread_id, user_id, status, home_epoch, seq, created_at, created_us,"
+            " updated_at) SELECT 'w' || n, 'held', 'alice', 'pending', ?, n + 10, '', n, n FROM n",
+            (manager.epoch,),
+        )
+        with pytest.raises(QueueFull) as refused:
+            await manager.create_or_reject("t", multitask_strategy="enqueue", user_id="alice")
+        assert (refused.value.scope, refused.value.limit) == ("user", 10_000)
+        await manager.create_or_reject("bobs", multitask_strategy="enqueue", user_id="bob")
+        store._cx.execute("DELETE FROM runs WHERE run_id LIKE 'w%'")
+        await manager.create_or_reject("t", multitask_strategy="enqueue", user_id="alice")
 
 
 async def test_the_line_is_bounded(tmp_path: Path) -> None:

@@ -286,8 +286,9 @@ def _check_user_limit(
     if limit is None or run.user_id is None:
         return
     (count,) = cx.execute(
-        f"SELECT count(*) FROM runs WHERE {WAITS} AND user_id = ? AND (NOT ? OR thread_id <> ?)",
-        (run.user_id, but_on_its_thread, run.thread_id),
+        "SELECT count(*) FROM (SELECT 1 FROM runs INDEXED BY runs_waiting_of_user"
+        f" WHERE {WAITS} AND user_id = ? AND (NOT ? OR thread_id <> ?) LIMIT ?)",
+        (run.user_id, but_on_its_thread, run.thread_id, limit),
     ).fetchone()
     if count >= limit:
         raise QueueFull(run.thread_id, "user", limit)

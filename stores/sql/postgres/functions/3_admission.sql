@@ -274,10 +274,11 @@ BEGIN
             RETURN;
         ELSIF _per_user IS NOT NULL AND _user_id IS NOT NULL THEN
             PERFORM pg_advisory_xact_lock('rc.transitions'::regclass::oid::int4, hashtext(_user_id));
-            IF (SELECT count(*) FROM rc.runs
-                WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-                  AND (home_epoch IS NOT NULL OR portable) AND user_id = _user_id
-                  AND (NOT v_replaces OR thread_id <> _thread_id)) >= _per_user THEN
+            IF (SELECT count(*) FROM (
+                    SELECT FROM rc.runs
+                    WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
+                      AND (home_epoch IS NOT NULL OR portable) AND user_id = _user_id
+                      AND (NOT v_replaces OR thread_id <> _thread_id) LIMIT _per_user) its) >= _per_user THEN
                 said := 'line full';
                 about := 'user';
                 RETURN;
