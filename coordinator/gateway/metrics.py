@@ -34,6 +34,8 @@ from coordinator.telemetry.events import (
     RunRefused,
     RunSettled,
     RunStarted,
+    WebhookDelivered,
+    WebhookFailed,
     WorkerFenced,
 )
 from stores.rows import WorkerRow
@@ -81,6 +83,7 @@ class Metrics:
         )
         self._admitted = self._counter("runs_admitted", "Runs admitted", "strategy")
         self._settled = self._counter("runs_settled", "Runs that gave their thread back", "status")
+        self._webhooks = self._counter("webhooks", "Attempts to deliver a webhook", "outcome")
         self._counted: dict[type[Event], Counter] = {
             RunRefused: self._counter("runs_refused", "Admissions refused, the thread being busy"),
             RunStarted: self._counter("runs_started", "Runs started"),
@@ -123,6 +126,10 @@ class Metrics:
             self._admitted.labels(event.strategy).inc()
         elif isinstance(event, RunSettled):
             self._settled.labels(event.status).inc()
+        elif isinstance(event, WebhookDelivered):
+            self._webhooks.labels("delivered").inc()
+        elif isinstance(event, WebhookFailed):
+            self._webhooks.labels("given_up" if event.retry_in is None else "failed").inc()
         elif (counter := self._counted.get(type(event))) is not None:
             counter.inc()
 

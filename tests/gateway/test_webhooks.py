@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from coordinator.webhooks.lookups import Lookups
 from coordinator.webhooks.signing import verify
 from coordinator.webhooks.targets import Targets
 from stores.states import WebhookState
+from tests.gateway.test_operations import metrics
 from tests.support.asgi import serving
 from tests.support.names import SlowNames
 from tests.support.receiver import receiving
@@ -172,3 +174,21 @@ async def test_the_last_look_before_a_dead_webhook_is_the_operators() -> None:
         await wait_until(dead, description="it is given up")
         (row,) = await manager.webhooks()
         assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 2, 500)
+
+
+async def test_attempts_are_counted_by_what_they_came_to() -> None:
+    async with (
+        receiving(500, 204, 410) as receiver,
+        serving(**QUICK, webhook_backoff=0.01) as (gateway, client),
+    ):
+        manager: RunManager = gateway.state.services.manager
+
+        async def over(state: str) -> bool:
+            return bool(await manager.webhooks(states=(state,)))
+
+        for state in ("delivered", "dead"):
+            await client.post("/runs", json=asked("", receiver.url))
+            await wait_until(partial(over, state), description=f"it is {state}")
+        shown = await metrics(client)
+    outcomes = ("delivered", "failed", "given_up")
+    assert [shown["coordinator_webhooks_total", outcome] for outcome in outcomes] == [1, 1, 1]
