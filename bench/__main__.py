@@ -25,6 +25,7 @@ from bench import (
     postgres_fleet,
     postgres_rates,
     requests,
+    shares,
     startup,
     throughput,
 )
@@ -40,6 +41,7 @@ BENCHES: dict[str, Bench] = {
     "events": events.run,
     "gateway": gateway.run,
     "gateway_start": gateway_start.run,
+    "shares": shares.run,
     "postgres": postgres.run,
     "history": history.run,
     "pauses": pauses.run,

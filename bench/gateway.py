@@ -11,7 +11,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -102,11 +102,11 @@ async def _bare() -> AsyncGenerator[int]:
 
 
 @asynccontextmanager
-async def serving(port: int, *command: str) -> AsyncGenerator[None]:
+async def serving(port: int, *command: str, env: Mapping[str, str] | None = None) -> AsyncGenerator[None]:
     """Its log, a line for each request, is shown only with the error of one that does not start."""
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            *command, stdout=asyncio.subprocess.DEVNULL, stderr=log
+            *command, stdout=asyncio.subprocess.DEVNULL, stderr=log, env=env
         )
         try:
             async with asyncio.timeout(20):

@@ -10,10 +10,12 @@ from typing import Any
 
 
 class Connection:
-    """One request at a time. Raises RuntimeError for an answer that is no success."""
+    """One request at a time, with `headers` in each. Raises RuntimeError for an answer that is no success."""
 
-    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader, self._writer = reader, writer
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, headers: Mapping[str, str]
+    ) -> None:
+        self._reader, self._writer, self._headers = reader, writer, headers
 
     async def ask(self, method: str, path: str, body: Any = None) -> Any:
         """The answer's JSON, None where it has no body."""
@@ -40,10 +42,13 @@ class Connection:
         head = f"{method} {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(text)}\r\n"
         if text:
             head += "Content-Type: application/json\r\n"
-        head += "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in (more or {}).items())
+        fields = {**self._headers, **(more or {})}
+        head += "".join(f"{name.replace('_', '-')}: {value}\r\n" for name, value in fields.items())
         self._writer.write(f"{head}\r\n".encode() + text)
-        status, *fields = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
-        headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in fields)}
+        status, *answered = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
+        headers = {
+            name.lower(): value.strip() for name, _, value in (line.partition(":") for line in answered)
+        }
         if status.split(" ")[1][0] != "2":
             raise RuntimeError(f"{method} {path}: {status}")
         return headers
@@ -55,9 +60,9 @@ class Connection:
 
 
 @asynccontextmanager
-async def connected(port: int) -> AsyncGenerator[Connection]:
+async def connected(port: int, **headers: str) -> AsyncGenerator[Connection]:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
     try:
-        yield Connection(reader, writer)
+        yield Connection(reader, writer, headers)
     finally:
         writer.close()
