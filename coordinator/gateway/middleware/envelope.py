@@ -1,4 +1,5 @@
-"""The outermost: each request gets an id, a line in the log and its place in the metrics, however it ends."""
+"""The outermost: each request gets an id, a line in the log and its place in the metrics, however it ends;
+each answer gets the headers that protect it."""
 
 from __future__ import annotations
 
@@ -10,6 +11,7 @@ from typing import NamedTuple
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from coordinator.gateway.caller import Caller
+from coordinator.gateway.middleware.answer_headers import with_protection
 from coordinator.gateway.middleware.refusal import values
 from coordinator.gateway.request_id import HEADER, current, request_id
 
@@ -100,7 +102,7 @@ class _Opened:
             self.answered = time.perf_counter() - self.began
             name = HEADER.encode()
             headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != name]
-            message = {**message, "headers": [*headers, (name, self._name)]}
+            message = {**message, "headers": [*with_protection(headers), (name, self._name)]}
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)
