@@ -75,11 +75,13 @@ plans: $(STAMP) ## What statements read among a million runs, with JIT and witho
 	COORDINATOR_FLEET_SHARE=1 $(BIN)/pytest -n 0 tests/integration/test_postgres_fleet.py --timeout 600 $(ARGS)
 
 .PHONY: check
-check: $(STAMP) ## Formatting, lint, types, who imports whom, and what the wheel holds
+check: $(STAMP) ## Formatting, lint, types, who imports whom, the image, and what the wheel holds
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/hadolint Dockerfile
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
 	@rm -rf $(WHEELS)
 	$(BIN)/python -m build --wheel --no-isolation --quiet --outdir $(WHEELS)
 	$(BIN)/python tools/check_wheel.py $(WHEELS)
@@ -139,14 +141,16 @@ matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this ma
 agents: $(STAMP) ## The same for agents as users write them, and how many of 3,000 cancels are lost. COUNT=300
 	$(BIN)/nox -s agents $(ARGS) -- $(if $(filter command line environment,$(origin COUNT)),--count $(COUNT))
 
+COMPILE = $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--no-emit-find-links --annotation-style line --custom-compile-command 'make lock'
+TESTED := --constraint requirements/dev.txt
+
 .PHONY: lock
-lock: $(STAMP) ## Write the two files in requirements again from pyproject.toml. Newer versions: ARGS=--upgrade
-	$(BIN)/uv pip compile pyproject.toml --quiet --all-extras --group dev --universal --python-version 3.11 \
-		--generate-hashes --no-emit-index-url --no-emit-find-links --annotation-style line \
-		--custom-compile-command 'make lock' --output-file requirements/dev.txt $(ARGS)
-	$(BIN)/uv pip compile pyproject.toml --quiet --extra gateway --group demo --universal --python-version 3.11 \
-		--constraint requirements/dev.txt --generate-hashes --no-emit-index-url --no-emit-find-links \
-		--annotation-style line --custom-compile-command 'make lock' --output-file requirements/demo.txt
+lock: $(STAMP) ## Write the files in requirements again from pyproject.toml. Newer versions: ARGS=--upgrade
+	$(COMPILE) pyproject.toml --all-extras --group dev --output-file requirements/dev.txt $(ARGS)
+	$(COMPILE) pyproject.toml --extra gateway --group demo $(TESTED) --output-file requirements/demo.txt
+	$(COMPILE) pyproject.toml --extra gateway --extra postgres $(TESTED) --output-file requirements/image.txt
+	$(COMPILE) --group build $(TESTED) --output-file requirements/build.txt
 
 .PHONY: format
 format: $(STAMP) ## Format, mend what ruff can mend, and write what is derived from the code
