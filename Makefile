@@ -152,6 +152,10 @@ lock: $(STAMP) ## Write the files in requirements again from pyproject.toml. New
 	$(COMPILE) pyproject.toml --extra gateway --extra postgres $(TESTED) --output-file requirements/image.txt
 	$(COMPILE) --group build $(TESTED) --output-file requirements/build.txt
 
+.PHONY: release
+release: $(STAMP) ## Wheel, sdist, SBOM and checksums of the commit, in dist/. Build again and compare: ARGS=--compare
+	@$(BIN)/python tools/release.py $(ARGS)
+
 .PHONY: format
 format: $(STAMP) ## Format, mend what ruff can mend, and write what is derived from the code
 	$(BIN)/ruff check --fix-only --quiet .
