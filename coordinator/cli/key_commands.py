@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson
+from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Store
 
 keys = typer.Typer(
     help="API keys of the gateway: make, list and revoke them.",
@@ -71,9 +71,15 @@ def keys_revoke(
     key: Annotated[str, typer.Argument(metavar="KEY", help="As `keys list` shows it")],
     *,
     file: KeyFile,
+    store: Store = None,
     as_json: AsJson = False,
 ) -> int:
-    """Remove a key. Gateways refuse it within a second; streams that it opened go on to their end."""
+    """Remove a key. Gateways refuse it within a second; streams that it opened go on to their end.
+
+    If its user has no key left, the store is asked what goes on without one: crons that will fire, webhooks
+    that will be sent, and the commands that stop them are shown. The key is revoked whether or not the store
+    can be asked.
+    """
     from coordinator.cli.keys import revoke_key
 
-    return revoke_key(file, key, as_json=as_json)
+    return revoke_key(file, key, store=store, as_json=as_json)

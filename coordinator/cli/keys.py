@@ -8,6 +8,7 @@ from pathlib import Path
 from coordinator.cli import screen
 from coordinator.cli.documents import key_document
 from coordinator.cli.failures import DONE, CommandFailed, note
+from coordinator.cli.pending_work import sentences_of, work_without_key
 from coordinator.cli.prune import seconds_of
 from coordinator.errors import InvalidArgument
 from coordinator.gateway import key_file
@@ -76,15 +77,24 @@ def list_keys(path: Path, *, as_json: bool) -> int:
     return DONE
 
 
-def revoke_key(path: Path, key_id: str, *, as_json: bool) -> int:
+def revoke_key(path: Path, key_id: str, *, store: str | None, as_json: bool) -> int:
     """`key_id`: as `keys list` shows it, or the key itself. Raises CommandFailed where there is none."""
     wanted = key_file.id_in(key_id) or key_id
     revoked = key_file.revoke(path, wanted)
     if revoked is None:
         hint = "`coordinator keys list` shows those that are."
         raise CommandFailed("KeyNotFound", f"there is no key {wanted!r} in {path}", hint)
+    left = None if revoked.user_id is None or _has_key(path, revoked.user_id) else revoked.user_id
+    work = None if left is None else work_without_key(left, store)
     if as_json:
-        screen.show_document({"revoked": key_document(revoked)})
+        screen.show_document({"revoked": key_document(revoked), "pending_work": work and work._asdict()})
     else:
         screen.show_lines([f"key {revoked.id} is revoked; gateways refuse it within a second"])
+        if left is not None and work is not None:
+            screen.show_lines(sentences_of(left, work))
     return DONE
+
+
+def _has_key(path: Path, user_id: str) -> bool:
+    now = datetime.now(UTC)
+    return any(key.user_id == user_id and not key.expired(now) for key in key_file.read(path).values())

@@ -89,7 +89,7 @@ def _needed(command: Any) -> list[str]:
 
 
 ALL = dict(_leaves(get_command(app.app)))
-ELSEWHERE = {("serve",), ("dev",), ("demo",)}  # they go on as another program, which is started below
+ELSEWHERE = {("serve",), ("dev",), ("demo",), ("keys", "revoke")}  # each has a test of its own
 OF_STORES = [
     pytest.param(words, command, id=" ".join(words))
     for words, command in ALL.items()
