@@ -17,6 +17,7 @@ from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.facade.catalogue import CatalogueFacade
 from coordinator.facade.crons import CronsFacade
+from coordinator.facade.finding import FindingFacade
 from coordinator.facade.pending_work import PendingWorkFacade
 from coordinator.facade.threads import ThreadsFacade
 from coordinator.facade.views import ViewsFacade
@@ -43,6 +44,7 @@ class RunManager(
     WorkerFacade,
     ViewsFacade,
     CatalogueFacade,
+    FindingFacade,
     ThreadsFacade,
     WebhooksFacade,
     CronsFacade,
@@ -51,7 +53,8 @@ class RunManager(
     """Runs of this process, coordinated with those of every other process on the same store.
 
     What is not about the life of a run is inherited: `facade.worker`, `facade.views`,
-    `facade.catalogue`, `facade.threads`, `facade.webhooks`, `facade.crons`, `facade.pending_work`.
+    `facade.catalogue`, `facade.finding`, `facade.threads`, `facade.webhooks`, `facade.crons`,
+    `facade.pending_work`.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one

@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from stores.catalogue import CatalogueStore
+from stores.finding import FindingStore
 from stores.rows import (
     Admission,
     AskedToDrain,
@@ -287,7 +288,7 @@ class WorkerStore(Protocol):
         ...
 
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
-        """End the runs of the dead and of nobody; adopt their half-done rollbacks."""
+        """End orphaned runs; adopt the half-done rollbacks of dead workers."""
         ...
 
     async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
@@ -373,6 +374,7 @@ class CoordinationStore(
     WorkerStore,
     ReadStore,
     CatalogueStore,
+    FindingStore,
     Protocol,
 ):
     """Everything. `durable`: rows outlive this process. `url`: for people, without secrets."""

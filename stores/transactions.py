@@ -9,6 +9,7 @@ from typing import Any
 from stores.base import Row, RunStore
 from stores.catalogue import Heavy, NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
+from stores.finding import IdKind, ListPosition, RunQuery
 from stores.pages import Page
 from stores.pruning import PruneCursor, PruneStep, Retention
 from stores.rows import (
@@ -248,6 +249,17 @@ class SQLTransactions(RunStore):
         return await self._read(
             self._sql.reading.runs, thread_id=thread_id, statuses=statuses, limit=limit, in_flight=in_flight
         )
+
+    async def find_runs(
+        self, query: RunQuery, *, user_id: str | None, behind: ListPosition | None, limit: int
+    ) -> list[RunRow]:
+        return await self._browse(self._sql.finding.find_runs, query, user_id, behind, limit)
+
+    async def open_run_ids(self, query: RunQuery, *, user_id: str | None, limit: int) -> list[str]:
+        return await self._browse(self._sql.finding.open_run_ids, query, user_id, limit)
+
+    async def ids_from(self, kind: IdKind, prefix: str, *, limit: int) -> list[str]:
+        return await self._read(self._sql.finding.ids_from, kind, prefix, limit)
 
     async def transitions(self, run_id: str) -> list[Transition]:
         return await self._read(self._sql.reading.transitions, run_id)

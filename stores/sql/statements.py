@@ -16,6 +16,7 @@ class Statements(NamedTuple):
     admission: Any
     crons: Any
     decisions: Any
+    finding: Any
     history: Any
     ownership: Any
     pruning: Any

@@ -20,3 +20,14 @@ TABLES = (
     Table("webhooks", ("run_id",)),
     Table("crons", ("cron_id",)),
 )
+
+END_OF_IDS = chr(0x10FFFF)
+"""In the order of code points, which both engines keep, behind whatever an id may go on with."""
+
+IDS = {
+    "run": ("runs", "run_id", " AND kind = 'run'"),
+    "thread": ("threads", "thread_id", ""),
+    "cron": ("crons", "cron_id", ""),
+    "webhook": ("webhooks", "run_id", ""),
+}
+"""By kind of id: the table, its column, and a condition. Each column is a primary key."""

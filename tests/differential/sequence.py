@@ -9,9 +9,11 @@ from typing import Any
 
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.crons import CronQuery, CronRow, Firing
+from stores.finding import ListPosition, RunQuery
 from stores.pruning import Retention
 from stores.rows import COUNTERS, Limits, NewRun, Outcome, Ownership
 from stores.states import CancelAction, Cause, RunStatus
+from stores.times import instant
 from stores.webhooks import ClaimedWebhook, Shares, WebhookReport
 from tests.differential.engines import Engines
 from tests.differential.values import TEXTS, created_at, json_object, json_value, part_of, text
@@ -339,6 +341,25 @@ class Sequence:
         )
         await call("inflight_runs", statuses=statuses, after=random.choice(("", "r5")), limit=100, **scope)
 
+    async def find_runs(self) -> None:
+        call, random = self._engines.call, self.random
+        created = instant(created_at(random, random.randrange(self._number + 1))) or 0
+        query = RunQuery(
+            thread_id=self._thread(),
+            statuses=random.choice(((), (), ("running",), ("pending", "success"))),
+            assistant_id=random.choice((None, None, "agent", "other")),
+            metadata=self._contained() if self._one_in(3) else {},
+            created_from=created if self._one_in(4) else None,
+            created_before=created if self._one_in(4) else None,
+            silent_since=self._clock.micros - random.choice((0, 5, 60)) * SECOND if self._one_in(4) else None,
+            in_flight=self._one_in(2),
+        )
+        behind = ListPosition(created, self._run_id()) if self._one_in(3) else None
+        await call("find_runs", query, user_id=self._user(), behind=behind, limit=random.choice((0, 2, 50)))
+        await call("open_run_ids", query, user_id=self._user(), limit=random.choice((0, 2, 50)))
+        kind = random.choice(("run", "thread", "cron", "webhook"))
+        await call("ids_from", kind, random.choice(("", "t", "r", "p1", "x")), limit=random.choice((1, 20)))
+
     async def delete_run(self) -> None:
         await self._engines.call("delete_run", self._run_id(), thread_id=self._thread(), user_id=self._user())
 
@@ -561,6 +582,7 @@ WEIGHTS = {
     "search_threads": 4,
     "create_thread": 2,
     "patch_thread": 2,
+    "find_runs": 3,
     "read_catalogue": 3,
     "delete_run": 1,
     "expire_threads": 2,

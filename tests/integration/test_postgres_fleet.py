@@ -15,8 +15,9 @@ import pytest
 
 from bench.fleet import Fleet, make
 from stores.catalogue import ThreadQuery
+from stores.finding import ListPosition, RunQuery
 from stores.rows import Limits, NewRun
-from stores.sql.postgres import admission, decisions, history, reading, threads, workers
+from stores.sql.postgres import admission, decisions, finding, history, reading, threads, workers
 from stores.sql.postgres.calls import Call
 from stores.sql.postgres.schema import named
 from stores.states import CancelAction, Cause, RunStatus
@@ -101,6 +102,10 @@ def _page(**narrowed: Any) -> Call:
     return history.inflight_runs(**{**asked, **narrowed})
 
 
+def _open(limit: int, **query: Any) -> Call:
+    return finding.open_run_ids(RunQuery(**query), None, limit)
+
+
 OF_THREAD: dict[str, Any] = {"limit": 10, "offset": 0, "user_id": None}
 ASKED: dict[str, tuple[Call, int]] = {
     "tick": (reading.tick(EPOCH, None), 4),
@@ -118,6 +123,12 @@ ASKED: dict[str, tuple[Call, int]] = {
     ),
     "page of runs in flight": (_page(), 3),
     "page of runs in flight, a later one": (_page(after=RUN), 3),
+    "runs that may be cancelled": (_open(100), 3),
+    "those of a thread": (_open(100, thread_id=THREAD), 4),
+    "silent runs": (finding.find_runs(RunQuery(silent_since=10**18), None, None, 10**6), 8),
+    "newest runs behind one": (finding.find_runs(RunQuery(), None, ListPosition(10**18, RUN), 10), 4),
+    "ids of runs": (finding.ids_from("run", RUN[:-1], 6), 2),
+    "ids of threads": (finding.ids_from("thread", THREAD, 6), 2),
     "runs of a thread that run": (history.thread_runs(THREAD, statuses=("running",), **OF_THREAD), 4),
     "newest runs of a thread": (history.thread_runs(THREAD, statuses=(), **OF_THREAD), 4),
     "newest runs": (reading.runs(thread_id=None, statuses=(), limit=10, in_flight=False), 4),

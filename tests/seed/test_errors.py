@@ -215,6 +215,8 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "shutdown": ({}, {"timeout": "seconds"}),
     "drain": ({}, {"grace": "seconds"}),
     "ask_to_drain": ({}, {"epoch": "epoch", "grace": "seconds"}),
+    "find_runs": ({}, {"limit": "limit", "user_id": "optional id"}),
+    "open_run_ids": ({}, {"limit": "limit", "user_id": "optional id"}),
     "disconnected": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
 }
 RENAMED = {("update_model_name", "name"): "model_name"}

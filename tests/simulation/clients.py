@@ -44,6 +44,8 @@ class Clients:
         await manager.threads(user_id=user)
         await manager.count_threads(user_id=user)
         await manager.inflight_runs(user_id=user)
+        await manager.find_runs(user_id=user)
+        await manager.open_run_ids(user_id=user)
         if (run_id := self._somebody()) is not None:
             await manager.run(run_id, user_id=user)
         await manager.thread_runs(self._chance.choice(self._threads), user_id=user)

@@ -37,6 +37,8 @@ _WAYS = {
     "Examination._store_error / workers": "the curious",
     "Expiry.sweep / expire_threads": "threads that expire",
     "Expiry.sweep / has_expired_threads": "threads that expire",
+    "FindingFacade.find_runs / find_runs": "threads that expire",
+    "FindingFacade.open_run_ids / open_run_ids": "threads that expire",
     "Lifecycle._best_effort.<locals>.unless_closed / update_model_name": "words of runs",
     "Lifecycle._complete / update_run_completion": "words of runs",
     "Lifecycle._decide_own / finish": "old style",

@@ -77,6 +77,9 @@ READS = frozenset(
         "thread_of_key",
         "thread_runs",
         "inflight_runs",
+        "find_runs",
+        "open_run_ids",
+        "ids_from",
         "has_expired_threads",
     }
 )

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
+from stores.finding import ListPosition, RunQuery
 from stores.memory import MemoryStore
 from stores.pruning import PruneCursor, Retention
 from stores.rows import HOMELESS_AT_ONCE, Limits, NewRun
@@ -192,6 +193,20 @@ async def catalogue_page(scene: Scene) -> None:
     )
 
 
+async def what_operators_look_for(scene: Scene) -> None:
+    own = await running(scene.store, scene.me, "other", metadata={"a": 1})
+    for query in (RunQuery(thread_id="busy"), RunQuery(metadata={"a": 1}), RunQuery(created_before=10**18)):
+        await scene.watch(scene.store.open_run_ids(query, user_id=None, limit=1000))
+    silent = RunQuery(silent_since=10**18)
+    await scene.watch(scene.store.find_runs(silent, user_id=None, behind=None, limit=10))
+    await scene.watch(scene.store.find_runs(RunQuery(), user_id=None, behind=None, limit=10))
+    await scene.watch(
+        scene.store.find_runs(RunQuery(thread_id="t"), user_id=None, behind=ListPosition(5, "x"), limit=10)
+    )
+    for kind in ("run", "thread", "cron", "webhook"):
+        await scene.watch(scene.store.ids_from(kind, own.run_id[:6], limit=6))
+
+
 async def threads_of_a_user(scene: Scene) -> None:
     """Few threads, with all of the history on one of them."""
     for user in ("u", None):
@@ -272,6 +287,7 @@ EVERYTHING: tuple[Doing, ...] = (
     one_row,
     prune_one_page,
     catalogue_page,
+    what_operators_look_for,
     threads_of_a_user,
     make_and_patch,
     delete_one_run,

@@ -14,6 +14,7 @@ from tests.conformance.run_store.catalogue import ExistingThreads, History, Thre
 from tests.conformance.run_store.crons import Crons
 from tests.conformance.run_store.delays import Delays
 from tests.conformance.run_store.expiry import Expiry
+from tests.conformance.run_store.finding import Finding
 from tests.conformance.run_store.limits import Children, Draining, TimeLimits
 from tests.conformance.run_store.lines import WaitingLines
 from tests.conformance.run_store.newer import NewerValues
@@ -43,6 +44,7 @@ class StoreConformance(
     Threads,
     ExistingThreads,
     History,
+    Finding,
     Expiry,
     Webhooks,
     Crons,

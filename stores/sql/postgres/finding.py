@@ -1,0 +1,80 @@
+"""Runs as operators look for them, and ids by how they begin. See `stores.finding`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from stores.finding import IdKind, ListPosition, RunQuery
+from stores.sql.codec import OPEN_STATUSES, dumps
+from stores.sql.postgres.calls import Call, Query, Rows
+from stores.sql.postgres.codec import RUN_COLUMNS, run_of
+from stores.sql.postgres.conditions import IN_FLIGHT
+from stores.sql.readable import readable
+from stores.sql.tables import END_OF_IDS, IDS
+
+
+def find_runs(query: RunQuery, user_id: str | None, behind: ListPosition | None, limit: int) -> Call:
+    where, args = _narrowed(query, user_id)
+    created = "created_us"
+    if query.in_flight or query.silent_since is not None:
+        where.append(IN_FLIGHT)
+        created = "(created_us + 0)"  # the index `runs_recent` would lead through the whole history
+    if behind is not None:
+        args += behind
+        at, run = f"${len(args) - 1}", f"${len(args)}"
+        where.append(f"created_us <= {at} AND (created_us < {at} OR run_id > {run})")
+    args.append(limit)
+    statement = Query(
+        f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE {' AND '.join(where)}"
+        f" ORDER BY {created} DESC NULLS LAST, run_id LIMIT ${len(args)}"
+    )
+    return Call(statement, tuple(args), lambda rows: readable("run", rows, run_of))
+
+
+def open_run_ids(query: RunQuery, user_id: str | None, limit: int) -> Call:
+    where, args = _narrowed(query, user_id)
+    where += [IN_FLIGHT, f"status IN {OPEN_STATUSES}"]
+    args.append(limit)
+    statement = Query(
+        f"SELECT run_id FROM rc.runs WHERE {' AND '.join(where)} ORDER BY run_id LIMIT ${len(args)}"
+    )
+    return Call(statement, tuple(args), _ids)
+
+
+def ids_from(kind: IdKind, prefix: str, limit: int) -> Call:
+    table, column, condition = IDS[kind]
+    statement = Query(
+        f"SELECT {column} FROM rc.{table} WHERE {column} >= $1 AND {column} < $2{condition}"
+        f" ORDER BY {column} LIMIT $3"
+    )
+    return Call(statement, (prefix, prefix + END_OF_IDS, limit), _ids)
+
+
+def _ids(rows: Rows) -> list[str]:
+    return [found[0] for found in rows]
+
+
+def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], list[Any]]:
+    """(the conditions, their parameters)."""
+    where, args = ["kind = 'run'"], list[Any]()
+
+    def given(condition: str, value: Any) -> None:
+        if value is not None:
+            args.append(value)
+            where.append(condition.replace("?", f"${len(args)}"))
+
+    given("thread_id = ?", query.thread_id)
+    given("user_id = ?", user_id)
+    given("assistant_id = ?", query.assistant_id)
+    given("created_us >= ?", query.created_from)
+    given("created_us < ?", query.created_before)
+    given(_SILENT, query.silent_since)
+    given("status = ANY (?::text[])", list(query.statuses) or None)
+    given("rc.as_jsonb(metadata) @> rc.as_jsonb(?)", dumps(query.metadata) if query.metadata else None)
+    return where, args
+
+
+_SILENT = (
+    "holds_thread AND updated_at <= ? AND NOT EXISTS (SELECT FROM rc.threads t"
+    " WHERE t.thread_id = runs.thread_id AND t.state_updated_at > ?)"
+)

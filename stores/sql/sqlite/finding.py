@@ -1,0 +1,81 @@
+"""Runs as operators look for them, and ids by how they begin. See `stores.finding`."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from stores.finding import IdKind, ListPosition, RunQuery
+from stores.rows import RunRow
+from stores.sql.codec import OPEN_STATUSES, RUN_COLUMNS, dumps, run_row
+from stores.sql.readable import readable
+from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
+from stores.sql.tables import END_OF_IDS, IDS
+
+
+def find_runs(
+    cx: sqlite3.Connection, query: RunQuery, user_id: str | None, behind: ListPosition | None, limit: int
+) -> list[RunRow]:
+    where, args = _narrowed(query, user_id)
+    unsettled = query.in_flight or query.silent_since is not None
+    if unsettled:
+        where.append(IN_FLIGHT)
+    if behind is not None:
+        where.append("created_us <= :behind AND (created_us < :behind OR run_id > :behind_run)")
+        args.update(behind=behind.created_us, behind_run=behind.run_id)
+    rows = cx.execute(
+        f"SELECT {RUN_COLUMNS} FROM {IN_FLIGHT_RUNS if unsettled else 'runs'} WHERE {' AND '.join(where)}"
+        " ORDER BY created_us DESC, run_id LIMIT :limit",
+        {**args, "limit": limit},
+    )
+    return readable("run", rows, run_row)
+
+
+def open_run_ids(cx: sqlite3.Connection, query: RunQuery, user_id: str | None, limit: int) -> list[str]:
+    where, args = _narrowed(query, user_id)
+    where += [IN_FLIGHT, f"status IN {OPEN_STATUSES}"]
+    rows = cx.execute(
+        f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE {' AND '.join(where)} ORDER BY run_id LIMIT :limit",
+        {**args, "limit": limit},
+    )
+    return [run_id for (run_id,) in rows]
+
+
+def ids_from(cx: sqlite3.Connection, kind: IdKind, prefix: str, limit: int) -> list[str]:
+    table, column, condition = IDS[kind]
+    rows = cx.execute(
+        f"SELECT {column} FROM {table} WHERE {column} >= ? AND {column} < ?{condition}"
+        f" ORDER BY {column} LIMIT ?",
+        (prefix, prefix + END_OF_IDS, limit),
+    )
+    return [found for (found,) in rows]
+
+
+def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], dict[str, Any]]:
+    """(the conditions, their parameters). What is dear to look at comes last."""
+    where, args = ["kind = 'run'"], dict[str, Any]()
+
+    def given(condition: str, name: str, value: Any) -> None:
+        if value is not None:
+            where.append(condition)
+            args[name] = value
+
+    given("thread_id = :thread", "thread", query.thread_id)
+    given("user_id = :user", "user", user_id)
+    given("assistant_id = :assistant", "assistant", query.assistant_id)
+    given("created_us >= :created_from", "created_from", query.created_from)
+    given("created_us < :created_before", "created_before", query.created_before)
+    given(_SILENT, "since", query.silent_since)
+    if query.statuses:
+        named = {f"status{at}": status for at, status in enumerate(query.statuses)}
+        where.append(f"status IN ({', '.join(f':{name}' for name in named)})")
+        args.update(named)
+    if query.metadata:
+        given("json_contains(metadata, :metadata)", "metadata", dumps(query.metadata))
+    return where, args
+
+
+_SILENT = (
+    "holds_thread AND updated_at <= :since AND NOT EXISTS (SELECT 1 FROM threads t"
+    " WHERE t.thread_id = runs.thread_id AND t.state_updated_at > :since)"
+)
