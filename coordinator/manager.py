@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 from coordinator import arguments as check
@@ -29,6 +29,7 @@ from coordinator.notifier import Notifier
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.record import RunRecord
 from coordinator.runs.admission import asked
+from coordinator.runs.bulk import Cancelled, cancel_in_pages
 from coordinator.runs.timeouts import limits_of
 from coordinator.schemas import Cause, DisconnectMode, Json, PersistenceRetryPolicy, RunStatus
 from coordinator.settings import Settings
@@ -298,6 +299,27 @@ class RunManager(
             user_id=check.check_optional_id("user_id", user_id),
             wait=None if wait is None else check.check_seconds("wait", wait),
         )
+
+    async def cancel_runs(
+        self,
+        run_ids: Sequence[str],
+        *,
+        action: str = "interrupt",
+        reason: str | None = None,
+        actor: str | None = None,
+        cause: Cause | str = Cause.user,
+        user_id: str | None = None,
+        progress: Callable[[Cancelled], None] | None = None,
+    ) -> Cancelled:
+        """`cancel` each, a page at a time, and count; `progress` is told after each page. What is cancelled
+        stays so where this breaks off: the same call again goes on. Raises as `cancel`."""
+
+        async def cancel(run_id: str) -> bool:
+            return await self.cancel(
+                run_id, action=action, reason=reason, actor=actor, cause=cause, user_id=user_id
+            )
+
+        return await cancel_in_pages(cancel, run_ids, progress)
 
     async def disconnected(self, run_id: str, *, user_id: str | None = None) -> bool:
         """The run's last watcher has gone; from any worker, idempotent. Cancels with cause `disconnect`

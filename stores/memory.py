@@ -83,9 +83,9 @@ class MemoryStore(SQLTransactions):
         with self._alone:
             return query(self._cx, *args, **kwargs)
 
-    async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
+    async def _search(self, query: Any, asked: Any, user_id: str | None, *more: Any) -> Any:
         with self._alone, Search(self._search_timeout, rests=False) as search:
-            return search.run(self._cx, query, asked, user_id)
+            return search.run(self._cx, query, asked, user_id, *more)
 
     def forget(self, run_id: str) -> None:
         """Free the memory of a finished run."""

@@ -285,7 +285,7 @@ class SQLiteStore(SQLTransactions):
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         return await self._read_over(self._reader, query, *args, **kwargs)
 
-    async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
+    async def _search(self, query: Any, asked: Any, user_id: str | None, *more: Any) -> Any:
         """Over a connection of its own, made for the first listing: a tick must not wait for it."""
         async with self._searching.place(user_id):
             if self._browser is None:
@@ -293,7 +293,7 @@ class SQLiteStore(SQLTransactions):
                     if self._browser is None and self._reader is not None:
                         self._browser = await self._connected()
             with Search(self._search_timeout, rests=True) as search:
-                return await self._read_over(self._browser, search.run, query, asked, user_id)
+                return await self._read_over(self._browser, search.run, query, asked, user_id, *more)
 
     async def _connected(self) -> ThreadConnection:
         connection = ThreadConnection(lambda: self._connect(query_only=True))

@@ -50,7 +50,7 @@ class SQLTransactions(RunStore):
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         raise NotImplementedError
 
-    async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
+    async def _search(self, query: Any, asked: Any, user_id: str | None, *more: Any) -> Any:
         """A read that may look at every thread or cron, of a user's or of all. No other read waits for it.
         Raises SearchTooLong; StoreUnavailable where the searches of others take all the time."""
         raise NotImplementedError
@@ -253,10 +253,10 @@ class SQLTransactions(RunStore):
     async def find_runs(
         self, query: RunQuery, *, user_id: str | None, behind: ListPosition | None, limit: int
     ) -> list[RunRow]:
-        return await self._browse(self._sql.finding.find_runs, query, user_id, behind, limit)
+        return await self._search(self._sql.finding.find_runs, query, user_id, behind, limit)
 
     async def open_run_ids(self, query: RunQuery, *, user_id: str | None, limit: int) -> list[str]:
-        return await self._browse(self._sql.finding.open_run_ids, query, user_id, limit)
+        return await self._search(self._sql.finding.open_run_ids, query, user_id, limit)
 
     async def ids_from(self, kind: IdKind, prefix: str, *, limit: int) -> list[str]:
         return await self._read(self._sql.finding.ids_from, kind, prefix, limit)

@@ -170,6 +170,27 @@ async def test_cancelling_all_is_all_of_the_callers(tmp_path: Path) -> None:
             assert (receipt.json()["requested_at"] is not None) is cancelled
 
 
+async def test_cancelling_by_filters_reaches_nobody_elses(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        theirs = await here.thread(Who.other, in_flight=True)
+        mine = await here.thread(Who.user, in_flight=True)
+
+        async def asked(who: Who, **body: Any) -> Any:
+            answer = await here.ask(who, "POST", "/runs/cancel", {"status": "all", "dry_run": True, **body})
+            return answer.json()["run_ids"] if answer.status_code == 200 else answer.status_code
+
+        assert await asked(Who.user) == [mine.run_id]
+        assert await asked(Who.user, user_id="alice") == [mine.run_id]
+        assert await asked(Who.user, user_id="bob") == 403
+        assert await asked(Who.user, thread_id=theirs.thread_id) == []
+        assert await asked(Who.admin) == sorted([mine.run_id, theirs.run_id])
+        assert await asked(Who.admin, user_id="bob") == [theirs.run_id]
+        done = await here.ask(Who.user, "POST", "/runs/cancel", {"status": "all", "older_than": 1e-6})
+        assert done.json()["cancelled"] == 1
+        receipt = await here.ask(Who.other, "GET", f"/coordinator/runs/{theirs.run_id}/receipt")
+        assert receipt.json()["requested_at"] is None
+
+
 async def test_a_batch_with_a_foreign_thread_begins_nothing(here: World) -> None:
     theirs, mine = await here.thread(Who.other), await here.thread(Who.user)
     batch = [{**SLOW, "thread_id": thread} for thread in (mine.thread_id, theirs.thread_id)]

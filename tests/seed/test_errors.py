@@ -217,6 +217,10 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     "ask_to_drain": ({}, {"epoch": "epoch", "grace": "seconds"}),
     "find_runs": ({}, {"limit": "limit", "user_id": "optional id"}),
     "open_run_ids": ({}, {"limit": "limit", "user_id": "optional id"}),
+    "cancel_runs": (
+        {"run_ids": ["r"]},
+        {"action": "name", "reason": "text", "actor": "text", "cause": "name", "user_id": "optional id"},
+    ),
     "disconnected": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
 }
 RENAMED = {("update_model_name", "name"): "model_name"}

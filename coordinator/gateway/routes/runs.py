@@ -8,7 +8,7 @@ from fastapi import HTTPException, Query
 from starlette.responses import Response
 
 from coordinator.errors import RunNotFound
-from coordinator.gateway import pages, stopping
+from coordinator.gateway import bulk, pages, stopping
 from coordinator.gateway.beginning import begin, checked
 from coordinator.gateway.caller import CallerIn
 from coordinator.gateway.links import created, run_path
@@ -33,6 +33,7 @@ from coordinator.gateway.watching import Watching
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import RunCreate, RunField, RunsCancel, RunStatus
 from coordinator.gateway.wire.documents import Run, RunParts
+from coordinator.gateway.wire.json import JsonAnswer
 
 router = router_of("runs")
 
@@ -221,11 +222,21 @@ async def delete_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn
     await stopping.delete_run(services.manager, run, caller)
 
 
-@router.post("/runs/cancel", dependencies=acting("action"), status_code=204)
+@router.post(
+    "/runs/cancel",
+    dependencies=acting("action"),
+    status_code=204,
+    response_class=Response,
+    responses={200: {"model": bulk.CancelledRuns, "description": "Counts, where the body has a filter"}},
+)
 async def cancel_runs(
     services: ServicesIn, caller: CallerIn, body: RunsCancel, action: ActionIn = "interrupt"
-) -> None:
-    """Cancel runs of a thread, or all of the caller's that have the status. 404 where none is in flight."""
+) -> Response:
+    """Cancel runs of a thread by their ids, or all of the caller's that have the status: 404 where none is
+    in flight. With any other filter, or with `dry_run`, the answer counts them."""
+    if not body.only_succeeds:
+        counts = await bulk.cancel(services, caller, body, action)
+        return JsonAnswer(counts.model_dump())
     found = await stopping.cancel_in_flight(
         services.manager,
         body.status or "all",
@@ -236,3 +247,4 @@ async def cancel_runs(
     )
     if not found:
         raise HTTPException(404, "no such run is in flight")
+    return Response(status_code=204)

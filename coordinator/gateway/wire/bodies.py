@@ -257,20 +257,33 @@ class BatchedRun(RunCreate):
 
 
 class RunsCancel(ActingBody):
-    """Either runs of a thread, or whatever has that status."""
+    """Runs of a thread by their ids, or all in flight that every filter fits."""
 
     thread_id: Id | None = None
     run_ids: Annotated[list[Id], Field(min_length=1), Long, AfterValidator(_once)] | None = None
     status: Literal["pending", "running", "all"] | None = None
+    assistant_id: Name | None = None
+    user_id: Name | None = Field(default=None, description="Only this user's runs; for admins")
+    metadata: JsonObject = Field(default_factory=dict, description="Contained in the run's metadata")
+    older_than: float | None = Field(
+        default=None, gt=0, le=MAX_TIME_LIMIT, description="Created more than so many seconds ago"
+    )
+    dry_run: bool = Field(default=False, description="Only count")
 
     @model_validator(mode="after")
-    def _one_of_both(self) -> Self:
-        named = self.thread_id is not None or self.run_ids is not None
-        if named == (self.status is not None):
-            raise ValueError("give either thread_id and run_ids, or status")
-        if named and (self.thread_id is None or self.run_ids is None):
-            raise ValueError("give thread_id and run_ids together")
+    def _ids_or_filters(self) -> Self:
+        filters = self.status, self.assistant_id, self.user_id, self.metadata or None, self.older_than
+        filtered = any(given is not None for given in filters)
+        if self.run_ids is not None and (self.thread_id is None or filtered):
+            raise ValueError("give run_ids together with their thread_id, and no filter beside them")
+        if self.run_ids is None and self.thread_id is None and not filtered:
+            raise ValueError("name what to cancel: status all is everything that is yours")
         return self
+
+    @property
+    def only_succeeds(self) -> bool:
+        """As clients of the Runs API ask: they get no counts."""
+        return self.model_fields_set in ({"status"}, {"thread_id", "run_ids"})
 
 
 class TimeToLive(Body):

@@ -1,0 +1,72 @@
+"""Many runs are cancelled by filters: counted first, then in pages."""
+
+from __future__ import annotations
+
+import time
+
+from fastapi import HTTPException
+from pydantic import Field
+
+from coordinator.gateway.caller import Caller, Role
+from coordinator.gateway.lazy import LazyModel
+from coordinator.gateway.services import Services
+from coordinator.gateway.wire.bodies import Action, RunsCancel, check_metadata
+from coordinator.runs.bulk import Cancelled
+from stores.finding import RunQuery
+
+AT_ONCE = 10_000
+"""Runs that one request cancels: what is left is for the next."""
+SHOWN = 20
+
+
+class CancelledRuns(LazyModel):
+    dry_run: bool
+    matched: int = Field(
+        description="Runs in flight that fitted and were not cancelled yet; 100000 = or more"
+    )
+    cancelled: int
+    ended: int = Field(description="Had ended before their cancel")
+    left: int = Field(description="Fitted and were not reached: the same request again goes on")
+    run_ids: list[str] = Field(description="The first of those that fitted")
+
+
+async def cancel(services: Services, caller: Caller, body: RunsCancel, action: Action) -> CancelledRuns:
+    """Raises HTTPException (403), InvalidArgument."""
+    manager, user_id = services.manager, _user(caller, body)
+    check_metadata(body.metadata, services.settings.max_metadata_bytes)
+    found = await manager.open_run_ids(_query(services, body), user_id=user_id)
+    if body.run_ids is not None:
+        named = frozenset(body.run_ids)
+        found = [run_id for run_id in found if run_id in named]
+    now = [] if body.dry_run else found[:AT_ONCE]
+    done = Cancelled()
+    if now:
+        done = await manager.cancel_runs(now, action=action, actor=caller.actor, user_id=caller.user_id)
+    return CancelledRuns(
+        dry_run=body.dry_run,
+        matched=len(found),
+        cancelled=done.cancelled,
+        ended=done.ended,
+        left=len(found) - len(now),
+        run_ids=found[:SHOWN],
+    )
+
+
+def _user(caller: Caller, body: RunsCancel) -> str | None:
+    """Whose runs; None = everybody's."""
+    if body.user_id is None or body.user_id == caller.user_id:
+        return caller.user_id
+    if caller.role < Role.admin or not caller.sees_everybody:
+        raise HTTPException(403, "user_id: another user's runs need a key with the role admin")
+    return body.user_id
+
+
+def _query(services: Services, body: RunsCancel) -> RunQuery:
+    older_than = body.older_than
+    return RunQuery(
+        thread_id=body.thread_id,
+        statuses=() if body.status in (None, "all") else (body.status,),
+        assistant_id=services.manager.assistants.name_of(body.assistant_id),
+        metadata=body.metadata,
+        created_before=None if older_than is None else int((time.time() - older_than) * 1e6),
+    )
