@@ -130,7 +130,10 @@ def check_is_file(path: Path) -> None:
     if path.is_dir():
         raise StoreUnavailable(f"{str(path)!r} is a folder", hint="Name the database file in it.")
     if not path.is_file():
-        raise StoreUnavailable(f"{str(path)!r} does not exist", hint="`coordinator db migrate` creates it.")
+        raise StoreUnavailable(
+            f"{str(path)!r} does not exist",
+            hint="Is it in another folder? Name it with --store. Or create it: `coordinator db migrate`.",
+        )
 
 
 def make_private(database: Path) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
-from coordinator.arguments import check_id
 from coordinator.bootstrap import Observer, open_observer
 from coordinator.cli.failures import CommandFailed
+from coordinator.cli.ids import whole_id
 from coordinator.errors import InvalidArgument
 from coordinator.settings import Settings
-from stores.base import ReadStore
+from stores.base import CoordinationStore, ReadStore
 from stores.rows import RunRow
 
 
@@ -29,9 +29,10 @@ def check_visible(settings: Settings) -> None:
         )
 
 
-async def run_or_fail(store: ReadStore, settings: Settings, run_id: str) -> RunRow:
-    """Raises InvalidArgument for what can be no id, CommandFailed for a run that is not there."""
-    row = await store.row(check_id("RUN", run_id))
+async def run_or_fail(store: CoordinationStore, settings: Settings, run_id: str) -> RunRow:
+    """By its id, or by how that begins. Raises InvalidArgument for what can be no id, CommandFailed for a run
+    that is not there, and where several begin so."""
+    row = await store.row(await whole_id(store, "run", run_id, argument="RUN"))
     if row is None:
         raise CommandFailed(
             "RunNotFound",

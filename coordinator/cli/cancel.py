@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import getpass
+from typing import NamedTuple
 
 from coordinator.arguments import check_action
 from coordinator.bootstrap import Observer
@@ -11,39 +12,37 @@ from coordinator.cli import screen
 from coordinator.cli.access import looking_at, run_or_fail
 from coordinator.cli.documents import receipt_document
 from coordinator.cli.failures import DONE, CommandFailed, warn
+from coordinator.cli.text import span
 from coordinator.errors import NotSettled
 from coordinator.schemas import Cause, Receipt, RunStatus
 from coordinator.settings import Settings
 from stores.rows import RunRow
 
 
-async def cancel_run(
-    settings: Settings,
-    run_id: str,
-    *,
-    action: str,
-    reason: str | None,
-    actor: str | None,
-    wait: float | None,
-    as_json: bool,
-) -> int:
-    check_action(action)
+class How(NamedTuple):
+    """What a cancel is to do, and what its history says. `actor` None = who runs this command."""
+
+    action: str = "interrupt"
+    reason: str | None = None
+    actor: str | None = None
+
+
+async def cancel_run(settings: Settings, given: str, how: How, *, wait: float | None, as_json: bool) -> int:
+    check_action(how.action)
     async with looking_at(settings) as seen:
         answers = asyncio.ensure_future(seen.redis_answers())  # connects while the cancel commits
-        row = await run_or_fail(seen.store, settings, run_id)
+        row = await run_or_fail(seen.store, settings, given)
+        run_id = row.run_id
         cancelled = await seen.manager.cancel(
-            run_id, action=action, reason=reason, actor=actor or me(), cause=Cause.admin
+            run_id, action=how.action, reason=how.reason, actor=how.actor or me(), cause=Cause.admin
         )
         if not cancelled:
             raise await _refused(seen, settings, run_id)
         redis = await answers
         if redis is False:
-            warn(
-                f"Redis does not answer: the cancel of run {run_id!r} is committed all the same, and its"
-                " worker finds it at its next tick"
-            )
+            warn_without_redis(f"the cancel of run {run_id!r} is")
         if wait is not None:
-            await _until_settled(seen, run_id, wait)
+            await _until_settled(seen, settings, run_id, wait)
         receipt = await seen.manager.receipt(run_id)
         alive = await _owner_lives(seen, row)
     already = row.status is RunStatus.interrupted
@@ -52,6 +51,11 @@ async def cancel_run(
     else:
         screen.show_lines(_lines(row, receipt, already=already, alive=alive))
     return DONE
+
+
+def warn_without_redis(what: str) -> None:
+    """`what`: with its verb."""
+    warn(f"Redis does not answer: {what} committed all the same, and found by the workers at their next tick")
 
 
 def me() -> str:
@@ -73,14 +77,15 @@ async def _refused(seen: Observer, settings: Settings, run_id: str) -> CommandFa
     )
 
 
-async def _until_settled(seen: Observer, run_id: str, wait: float) -> None:
+async def _until_settled(seen: Observer, settings: Settings, run_id: str, wait: float) -> None:
     try:
         await seen.manager.wait(run_id, timeout=wait)
     except TimeoutError:
         raise CommandFailed(
             NotSettled.__name__,
             f"the cancel of run {run_id!r} is committed, but its task has not stopped within {wait:g} s",
-            "Its thread is freed when it has; if its worker is dead, by `coordinator reconcile`.",
+            f"Its thread is freed when it has, at the latest by force, {span(settings.force_after)} after the"
+            " cancel (force_after of its worker); if its worker is dead, by `coordinator reconcile`.",
             run_id=run_id,
         ) from None
 

@@ -10,6 +10,7 @@ from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import cron_document
 from coordinator.cli.failures import DONE, CommandFailed
+from coordinator.cli.ids import optional_id, whole_id
 from coordinator.cli.text import clock, counted, short, span
 from coordinator.errors import CronNotFound, InvalidArgument
 from coordinator.manager import RunManager
@@ -33,13 +34,13 @@ async def list_crons(
 ) -> int:
     query = CronQuery(
         assistant_ids=None if assistant is None else (check_id("--assistant", assistant),),
-        thread_id=check_optional_id("--thread", thread),
         enabled=enabled,
         limit=limit,
     )
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
-        found = await seen.manager.crons(query, user_id=user_id)
+        thread_id = await optional_id(seen.store, "thread", thread, argument="--thread")
+        found = await seen.manager.crons(replace(query, thread_id=thread_id), user_id=user_id)
     if as_json:
         screen.show_document({"crons": [cron_document(one) for one in found]})
     else:
@@ -72,7 +73,9 @@ async def disable_crons(settings: Settings, cron_id: str | None, *, user: str | 
         if cron_id is None:
             disabled = await seen.manager.disable_crons(user_id=check_id("--user", user))
         else:
-            disabled = await _disable(seen.manager, settings, check_id("CRON", cron_id))
+            disabled = await _disable(
+                seen.manager, settings, await whole_id(seen.store, "cron", cron_id, argument="CRON")
+            )
     if as_json:
         screen.show_document({"disabled": disabled})
     elif disabled:
@@ -103,7 +106,8 @@ async def delete_crons(settings: Settings, cron_id: str | None, *, user: str | N
             deleted = await seen.manager.delete_crons(user_id=check_id("--user", user))
             line = f"{counted(len(deleted), 'cron')} deleted; runs that they have begun go on"
         else:
-            await _delete(seen.manager, settings, check_id("CRON", cron_id))
+            cron_id = await whole_id(seen.store, "cron", cron_id, argument="CRON")
+            await _delete(seen.manager, settings, cron_id)
             deleted, line = cron_id, f"cron {cron_id} is deleted; runs that it has begun go on"
     if as_json:
         screen.show_document({"deleted": deleted})

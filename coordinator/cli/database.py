@@ -7,7 +7,7 @@ from coordinator.cli import screen
 from coordinator.cli.access import check_visible
 from coordinator.cli.documents import Document
 from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, note, warn
-from coordinator.cli.text import size
+from coordinator.cli.text import counted, size
 from coordinator.errors import InvalidArgument, StoreUnavailable
 from coordinator.settings import Settings
 from stores.inspection import GrantingStore, InspectableStore, Inspection, MigratableStore
@@ -78,8 +78,8 @@ def warnings_of(found: Inspection) -> list[str]:
         warnings.append(f"workers of several versions are alive: {of_each}")
     if found.workers_expired:
         warnings.append(
-            f"the lease of {found.workers_expired} workers is over: see `coordinator workers list`,"
-            " `coordinator reconcile`"
+            f"the lease of {counted(found.workers_expired, 'worker')} is over:"
+            " see `coordinator workers list`, `coordinator reconcile`"
         )
     return warnings
 

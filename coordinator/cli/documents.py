@@ -2,10 +2,12 @@
 
 Times are ISO 8601 in UTC, null = not yet. Lengths of time are seconds, sizes are bytes.
 
-runs list      {"runs": [run, …]}                                newest first, without kwargs and result
+runs list      {"runs": [run, …], "before": run id}              newest first, without kwargs and result;
+                                                                 before = of the next page, null = the last
 runs show      {"run": run + kwargs, result, interrupts, traceback}    where the log is that has it
 runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
-threads list   {"threads": [thread, …]}                          without values, holder, waiting and runs
+threads list   {"threads": [thread, …], "offset": number}        without values, holder, waiting and runs;
+                                                                 offset = of the next page, null = the last
 threads show   {"thread": {thread_id, status, holder, waiting, values, …, runs: [run, …]}}
 workers list   {"workers": [worker, …]}
 explain        {"run", "holder", "receipt", "traceback", "timeline": [{at, what, from_status, …}, …]}

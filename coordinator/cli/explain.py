@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from coordinator.arguments import check_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at, run_or_fail
 from coordinator.cli.documents import receipt_document, run_document, transition_document
@@ -33,9 +32,8 @@ _MEANING = {
 
 
 async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
-    check_id("RUN", run_id)
     async with looking_at(settings) as seen:
-        await run_or_fail(seen.store, settings, run_id)
+        run_id = (await run_or_fail(seen.store, settings, run_id)).run_id
         told = await seen.manager.explain(run_id)
         receipt = await seen.manager.receipt(run_id)
         traceback = await place_of_traceback(seen.store, told.transitions)

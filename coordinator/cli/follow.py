@@ -17,7 +17,7 @@ async def follow_run(
     settings: Settings, run_id: str, *, after: str | None, modes: list[str] | None, as_json: bool
 ) -> int:
     async with looking_at(settings) as seen:
-        await run_or_fail(seen.store, settings, run_id)
+        run_id = (await run_or_fail(seen.store, settings, run_id)).run_id
         async with seen.manager.follow(run_id, after=after, modes=modes or None) as followed:
             async for told in followed:
                 if as_json:

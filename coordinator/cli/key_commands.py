@@ -40,7 +40,9 @@ def keys_create(
     everyone: Annotated[
         bool, typer.Option("--everyone", help="A reader of everybody's threads, and of the metrics")
     ] = False,
-    name: Annotated[str, typer.Option("--name", help="What it is for, to tell it from others")] = "",
+    name: Annotated[
+        str, typer.Option("--name", metavar="NAME", help="What it is for, to tell it from others")
+    ] = "",
     expires: Annotated[
         str | None,
         typer.Option("--expires", metavar="AGE", help="After that it is no key: 12h, 90d"),

@@ -8,8 +8,8 @@ from pathlib import Path
 from coordinator.cli import screen
 from coordinator.cli.documents import key_document
 from coordinator.cli.failures import DONE, CommandFailed, note
+from coordinator.cli.filters import seconds_of
 from coordinator.cli.pending_work import sentences_of, work_without_key
-from coordinator.cli.prune import seconds_of
 from coordinator.errors import InvalidArgument
 from coordinator.gateway import key_file
 from coordinator.gateway.caller import Role

@@ -32,7 +32,7 @@ Redis = Annotated[
         "--redis",
         metavar="URL",
         envvar="COORDINATOR_REDIS",
-        help="Redis. Only hurries: commands that read do without it",
+        help="Redis, which makes cancels and streams fast; commands work without it",
     ),
 ]
 Namespace = Annotated[
@@ -45,6 +45,17 @@ Namespace = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors too on stderr")]
+
+
+User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only this user's")]
+Assistant = Annotated[str | None, typer.Option("--assistant", metavar="NAME", help="Only of this assistant")]
+Metadata = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--metadata", metavar="KEY=VALUE", help="Only with this in their metadata; repeat it for several"
+    ),
+]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many")]
 
 
 @dataclass(frozen=True, slots=True)

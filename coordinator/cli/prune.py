@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable
 
@@ -12,28 +11,20 @@ from coordinator.bootstrap import store_from_url
 from coordinator.cli import screen
 from coordinator.cli.access import check_visible
 from coordinator.cli.failures import DONE, USAGE, CommandFailed, note
+from coordinator.cli.filters import seconds_of
 from coordinator.cli.text import span
 from coordinator.errors import InvalidArgument
 from coordinator.settings import Settings
 from coordinator.workers.pruner import prune
 from stores.pruning import Pruned, PruningStore, Retention
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 _EVERY = 5_000  # rows; between two notes of progress
-
-
-def seconds_of(text: str, option: str = "--older-than") -> float:
-    """`90m`, `12h`, `30d`, `2w`; a bare number is seconds. Raises InvalidArgument."""
-    found = re.fullmatch(r"(\d{1,9})([smhdw]?)", text.strip())
-    if found is None:
-        raise InvalidArgument(option, f"{text!r} is no duration: write 90m, 12h, 30d or 2w")
-    return float(found[1]) * _UNITS[found[2] or "s"]
 
 
 async def prune_history(
     settings: Settings, *, older_than: str, dry_run: bool, yes: bool, as_json: bool
 ) -> int:
-    age = seconds_of(older_than)
+    age = seconds_of(older_than, "--older-than")
     if age < settings.keep_finished:
         given = older_than.strip()
         unit = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from coordinator.cli.columns import FOLDED, GAP, Cell, Columns
 from coordinator.cli.text import document, safe
 
 if TYPE_CHECKING:
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
 
 _PIPE_WIDTH = 1000  # nothing is cut or wrapped that another program will read
 
-_GAP = 3  # between two columns
-_FREE_TEXT = frozenset({"ERROR", "WHY", "CLAIM", "MEASURED", "WHAT", "WORKER"})
 
 _STYLES = {
     "waiting": "yellow",
@@ -42,6 +41,11 @@ _STYLES = {
     "FAILED": "bold red",
     "SKIPPED": "bold yellow",
 }
+_CODES = {
+    "bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "magenta": "35", "cyan": "36",
+    "bold red": "1;31", "bold green": "1;32", "bold yellow": "1;33",
+}  # fmt: skip
+"""SGR parameters of ECMA-48."""
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -76,32 +80,53 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, terminal:
     made = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
     for column in columns:
         # On a narrow terminal free text wraps; ids stay whole, because people copy them.
-        made.add_column(column, no_wrap=not terminal or column not in _FREE_TEXT, overflow="ellipsis")
+        made.add_column(column, no_wrap=not terminal or column not in FOLDED, overflow="ellipsis")
     for row in rows:
         made.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
     return made
 
 
 def show_table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], *, none: str, spare: Sequence[str] = ()
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    none: str,
+    spare: Sequence[str] = (),
+    wide: bool = False,
 ) -> None:
     """Print a table, or the line `none` where it would have no rows. On a terminal that is too narrow
-    the columns in `spare` are left out, the first of them first."""
+    the columns in `spare` are left out, the first of them first, unless `wide`."""
     out = console()
     if not rows:
         out.print(cell(none))
         return
-    shown = list(columns)
+    room = out.width if out.is_terminal and not wide else None
+    made = Columns(columns, [[_plain(value) for value in row] for row in rows], room=room, spare=spare)
+    styled = out.is_terminal and not out.no_color and not out.legacy_windows
+    text = [_line(made.heading(), styled=styled)]
     if out.is_terminal:
-        widths = {
-            name: max(len(name), *(len(str(row[index])) for row in rows)) + _GAP
-            for index, name in enumerate(columns)
-        }
-        for name in spare:
-            if sum(widths[column] for column in shown) > out.width:
-                shown.remove(name)
-    picked = [columns.index(name) for name in shown]
-    out.print(table(shown, [[row[index] for index in picked] for row in rows], terminal=out.is_terminal))
+        text.append("─" * made.width)
+    text += (_line(line, styled=styled) for line in made.lines())
+    print("\n".join(text))
+
+
+def _plain(value: object) -> Cell:
+    from rich.text import Text
+
+    if isinstance(value, Text):
+        return Cell(value.plain, str(value.style))
+    return Cell("-" if value is None else safe(value))
+
+
+def _line(cells: Iterable[tuple[Cell, int]], *, styled: bool) -> str:
+    gap = " " * GAP
+    parts = (_coloured(cell, styled=styled) + " " * blanks for cell, blanks in cells)
+    return gap.join(parts).rstrip()
+
+
+def _coloured(cell: Cell, *, styled: bool) -> str:
+    code = _CODES.get(cell.style) if styled and cell.text else None
+    return cell.text if code is None else f"\x1b[{code}m{cell.text}\x1b[0m"
 
 
 def show_pairs(pairs: Iterable[tuple[str, object]]) -> None:

@@ -71,7 +71,10 @@ LeaseTtl = Annotated[
     float | None,
     _variable("LEASE_TTL", "--lease-ttl", metavar="S", help="How long a worker's lease lasts. Default: 15"),
 ]
-Logs = Annotated[LogFormat, _variable("LOG_FORMAT", "--log-format", help="Log lines for people or machines")]
+Logs = Annotated[
+    LogFormat,
+    _variable("LOG_FORMAT", "--log-format", metavar="text|json", help="Log lines for people or machines"),
+]
 Demo = Annotated[
     bool,
     _variable(
@@ -122,7 +125,7 @@ def serve(
     api_keys: Keys = None,
     cors_origin: CorsOrigins = None,
 ) -> int:
-    """Serve the Runs API: so many worker processes on one port, each of them a coordinator.
+    """Serve the Runs API with --workers processes on one port, each of them a coordinator.
 
     SIGTERM drains all workers, a second one hurries them; SIGHUP restarts them one by one.
     """

@@ -79,8 +79,17 @@ def span(seconds: float) -> str:
 
 
 def counted(number: int, noun: str) -> str:
-    """`1 cron`, `2 crons`."""
+    """`1 run`, `2 runs`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def age(seconds: float) -> str:
+    """How long in one unit and few characters, for lists: 40s, 12m, 3h, 5d."""
+    whole = max(0, int(seconds))
+    for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if whole >= length:
+            return f"{whole // length}{unit}"
+    return f"{whole}s"
 
 
 def size(count: int | None) -> str:

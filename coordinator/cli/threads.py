@@ -5,61 +5,66 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
 
-from coordinator.arguments import check_choice, check_id, check_optional_id
+from coordinator.arguments import check_choice, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import thread_document, thread_in_full
-from coordinator.cli.failures import DONE, CommandFailed
+from coordinator.cli.failures import DONE, CommandFailed, note
+from coordinator.cli.filters import pairs_of
+from coordinator.cli.ids import whole_id
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
-from coordinator.cli.text import clock, pretty, short, span
-from coordinator.errors import InvalidArgument
+from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.facade.catalogue import THREAD_STATUSES
 from coordinator.settings import Settings
 from stores.catalogue import ThreadQuery
 from stores.rows import RunRow, ThreadRow
 
-THREAD_COLUMNS = ("THREAD", "STATUS", "USER", "ASSISTANT", "CHANGED", "AGE", "TTL", "METADATA", "ERROR")
-THREAD_SPARE = ("ERROR", "METADATA", "TTL", "ASSISTANT", "AGE", "USER")
+THREAD_COLUMNS = (
+    "THREAD", "STATUS", "ASSISTANT", "AGE", "CHANGED", "USER", "TTL", "METADATA", "ERROR",
+)  # fmt: skip
+THREAD_SPARE = ("METADATA", "TTL", "USER", "CHANGED")
 """As `coordinator.cli.runs.SPARE`."""
 
 
-async def list_threads(settings: Settings, query: ThreadQuery, *, user: str | None, as_json: bool) -> int:
+async def list_threads(
+    settings: Settings, query: ThreadQuery, *, user: str | None, wide: bool, as_json: bool
+) -> int:
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
-        found = await seen.store.threads(query, user_id=user_id)
+        found = await seen.store.threads(replace(query, limit=query.limit + 1), user_id=user_id)
+    found, more = found[: query.limit], found[query.limit :]
+    following = query.offset + len(found) if more else None
     if as_json:
-        screen.show_document({"threads": [thread_document(thread) for thread in found]})
-    else:
-        lines = [_thread_line(thread) for thread in found]
-        none = f"no such threads in {settings.shown_store}"
-        screen.show_table(THREAD_COLUMNS, lines, none=none, spare=THREAD_SPARE)
+        screen.show_document({"threads": [thread_document(thread) for thread in found], "offset": following})
+        return DONE
+    lines = [_thread_line(thread) for thread in found]
+    none = f"no such threads in {settings.shown_store}"
+    screen.show_table(THREAD_COLUMNS, lines, none=none, spare=THREAD_SPARE, wide=wide)
+    if following is not None:
+        note(f"there are more: --offset {following}")
     return DONE
 
 
 def thread_query(
-    status: str | None, metadata: Sequence[str], *, oldest_first: bool, everything: bool, limit: int
+    status: str | None,
+    metadata: Sequence[str],
+    *,
+    oldest_first: bool,
+    everything: bool,
+    limit: int,
+    offset: int = 0,
 ) -> ThreadQuery:
     """Raises InvalidArgument."""
     return ThreadQuery(
-        metadata=dict(_pair(text) for text in metadata),
+        metadata=pairs_of(metadata),
         status=None if status is None else check_choice("--status", status, THREAD_STATUSES),
         sort_order="asc" if oldest_first else "desc",
         temporary=everything,
         limit=limit,
+        offset=offset,
     )
-
-
-def _pair(text: str) -> tuple[str, Any]:
-    """KEY=VALUE; a value that is no JSON is the text itself."""
-    key, equals, value = text.partition("=")
-    if not key or not equals:
-        raise InvalidArgument("--metadata", f"{text!r:.50} is not KEY=VALUE")
-    try:
-        return key, json.loads(value)
-    except (ValueError, RecursionError):
-        return key, value
 
 
 def _thread_line(thread: ThreadRow) -> list[object]:
@@ -68,10 +73,10 @@ def _thread_line(thread: ThreadRow) -> list[object]:
     return [
         thread.thread_id,
         screen.state(thread.status),
-        thread.user_id,
         thread.assistant_id,
-        span((now - thread.updated_at) / 1e6),
-        span((now - thread.created_at) / 1e6),
+        age((now - thread.created_at) / 1e6),
+        age((now - thread.updated_at) / 1e6),
+        thread.user_id,
         None if thread.ttl_ms is None else span(thread.ttl_ms / 1000),
         short(json.dumps(thread.metadata, ensure_ascii=False), 60) if thread.metadata else None,
         None if thread.error is None else short(thread.error, 60),
@@ -79,14 +84,14 @@ def _thread_line(thread: ThreadRow) -> list[object]:
 
 
 async def show_thread(settings: Settings, thread_id: str, *, limit: int, as_json: bool) -> int:
-    check_id("THREAD", thread_id)
     async with looking_at(settings) as seen:
+        thread_id = await whole_id(seen.store, "thread", thread_id, argument="THREAD")
         thread = await seen.store.thread(thread_id)
         if thread is None:
             raise CommandFailed(
                 "ThreadNotFound",
                 f"thread {thread_id!r} is not in {settings.shown_store}",
-                "`coordinator runs list` shows the threads of recent runs.",
+                "`coordinator threads list` shows those that are; --store names another store.",
                 thread_id=thread_id,
             )
         runs = await seen.store.runs(thread_id=thread_id, limit=limit)

@@ -29,7 +29,7 @@ def _only(what: str, *flags: str) -> Any:
 
 
 User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only this user's")]
-Limit = Annotated[int, typer.Option("--limit", min=1, help="At most so many")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many")]
 
 
 @webhooks.command("list", epilog=EXIT_CODES)

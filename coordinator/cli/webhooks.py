@@ -5,11 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from coordinator.arguments import check_choice, check_id, check_optional_id
+from coordinator.arguments import check_choice, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import webhook_document
 from coordinator.cli.failures import DONE, CommandFailed
+from coordinator.cli.ids import optional_id, whole_id
 from coordinator.cli.text import counted, short, span
 from coordinator.errors import InvalidArgument
 from coordinator.manager import RunManager
@@ -33,8 +34,9 @@ async def list_webhooks(
     as_json: bool,
 ) -> int:
     wanted = [check_choice("--state", state, tuple(WebhookState)) for state in states]
-    run_id, user_id = check_optional_id("--run", run), check_optional_id("--user", user)
+    user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
+        run_id = await optional_id(seen.store, "webhook", run, argument="--run")
         found = await seen.manager.webhooks(states=wanted, run_id=run_id, user_id=user_id, limit=limit)
     if as_json:
         screen.show_document({"webhooks": [webhook_document(one) for one in found]})
@@ -69,9 +71,10 @@ async def retry_webhooks(
     """All that are named or none: one that is not dead is told before anything is written."""
     if bool(runs) == everything:
         raise InvalidArgument("RUN", "name the runs, or give --all")
-    wanted = list(dict.fromkeys(check_id("RUN", run) for run in runs))
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
+        given = [await whole_id(seen.store, "webhook", run, argument="RUN") for run in runs]
+        wanted = list(dict.fromkeys(given))
         for run_id in wanted:
             await _check_dead(seen.manager, settings, run_id, user_id)
         revived = await seen.manager.revive_webhooks(wanted or None, user_id=user_id)
@@ -88,9 +91,10 @@ async def stop_webhooks(
     """All that are named or none: one that is not pending is reported before anything is written."""
     if bool(runs) == (everything or user is not None):
         raise InvalidArgument("RUN", "name the runs, or give --user or --all")
-    wanted = list(dict.fromkeys(check_id("RUN", run) for run in runs))
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
+        given = [await whole_id(seen.store, "webhook", run, argument="RUN") for run in runs]
+        wanted = list(dict.fromkeys(given))
         for run_id in wanted:
             await _check_pending(seen.manager, settings, run_id)
         stopped = await seen.manager.stop_webhooks(wanted or None, user_id=user_id)

@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from fastapi import HTTPException
 
+from coordinator.assistants.registry import Assistants
 from coordinator.assistants.requests import cleaned
 from coordinator.errors import IdempotencyConflict
 from coordinator.gateway.caller import Caller
@@ -18,6 +19,9 @@ from coordinator.manager import RunManager
 from coordinator.record import RunRecord
 from coordinator.schemas import Command, RunRequest
 from stores.crons import Firing
+
+_NAMED = 20
+"""Assistants that an error names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +43,8 @@ def checked(services: Services, body: RunCreate, thread_id: str | None) -> Wante
     assistants = services.manager.assistants
     assistant = assistants.get(body.assistant_id)
     if assistant is None:
-        raise HTTPException(404 if _is_uuid(body.assistant_id) else 422, "assistant_id: no such assistant")
+        status = 404 if _is_uuid(body.assistant_id) else 422
+        raise HTTPException(status, f"assistant_id: {unknown(assistants, body.assistant_id)}")
     request = cleaned(_request_of(body))
     assistant.validate(request)
     name = assistants.name_of(body.assistant_id) or assistant.name
@@ -78,6 +83,14 @@ async def begin(
     if not record.already_admitted:
         manager.launch(record)
     return record
+
+
+def unknown(assistants: Assistants, assistant_id: str) -> str:
+    """What is wrong with the id, and what there is."""
+    names = [repr(name) for name in sorted(assistants.names)[:_NAMED]]
+    more = ", …" if len(assistants.names) > _NAMED else ""
+    there = f"there are {', '.join(names)}{more}" if names else "there is none"
+    return f"no assistant is called {assistant_id[:64]!r}: {there}"
 
 
 async def _admitted(

@@ -1,4 +1,4 @@
-"""The reaper: ends the runs of dead workers and of nobody, and finishes their rollbacks."""
+"""The reaper: ends orphaned runs, and finishes the rollbacks of dead workers."""
 
 from __future__ import annotations
 

@@ -248,9 +248,9 @@ class PostgresStore(WritesMadeAgain):
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
         return await self._waiting.run(query(*args, **kwargs), reads=True)
 
-    async def _search(self, query: Any, asked: Any, user_id: str | None) -> Any:
+    async def _search(self, query: Any, asked: Any, user_id: str | None, *more: Any) -> Any:
         async with self._searching.place(user_id):
-            call: Call = query(asked, user_id)
+            call: Call = query(asked, user_id, *more)
             return await self._waiting.run(replace(call, longest=self._options.search_timeout), reads=True)
 
     async def standing(self, run_id: str) -> Decision | None:

@@ -92,6 +92,15 @@ HOSTILE_PATHS = [
 ]
 
 
+async def test_an_unknown_assistant_is_named_beside_those_there_are(http: httpx.AsyncClient) -> None:
+    answer = await http.post("/runs", json={"assistant_id": "agnet"})
+    assert answer.status_code == 422
+    assert "'agnet'" in answer.json()["detail"]
+    assert "'agent'" in answer.json()["detail"]
+    answer = await http.get("/assistants/agnet")
+    assert (answer.status_code, "'agent'" in answer.text) == (404, True)
+
+
 class TestHostile:
     async def test_no_fault_of_ours_on_any_route(self, served: tuple[Gateway, httpx.AsyncClient]) -> None:
         gateway, http = served

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import pty
 import sys
+import termios
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -60,6 +62,36 @@ async def cli(*args: str, cwd: Path | None = None, env: dict[str, str] | None = 
     async with asyncio.timeout(50):
         out, err = await process.communicate()
     return Answer(process.returncode, out.decode(), err.decode())
+
+
+async def on_a_terminal(*args: str, env: dict[str, str], typed: str = "", columns: int = 80) -> Answer:
+    """By an interpreter whose input and output are a terminal; `out` is all that the terminal shows."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", MAIN, *args),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=_environment({"TERM": "xterm", **env}),
+    )
+    os.close(theirs)
+    os.write(ours, typed.encode())
+    shown = await asyncio.to_thread(_all_of, ours)
+    os.close(ours)
+    return Answer(await asyncio.wait_for(process.wait(), 50), shown.decode(), "")
+
+
+def _all_of(terminal: int) -> bytes:
+    found = b""
+    while True:
+        try:
+            part = os.read(terminal, 65536)
+        except OSError:  # nobody has its other end
+            return found
+        if not part:
+            return found
+        found += part
 
 
 async def quick(ctx: RunContext) -> None:

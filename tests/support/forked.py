@@ -33,8 +33,8 @@ class Program(NamedTuple):
 
 
 _COMMANDS = (
-    "cancel", "copying", "crons", "database", "explain", "follow", "prune", "reconcile", "runs", "screen",
-    "servers", "threads", "webhooks", "workers",
+    "cancel", "columns", "copying", "crons", "database", "explain", "filters", "follow", "ids",
+    "prune", "reconcile", "runs", "screen", "servers", "threads", "webhooks", "workers",
 )  # fmt: skip
 RUNS = (
     "coordinator.bootstrap",

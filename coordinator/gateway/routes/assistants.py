@@ -9,6 +9,7 @@ from fastapi import HTTPException
 from starlette.responses import Response
 
 from coordinator.assistants.ports import Assistant
+from coordinator.gateway.beginning import unknown
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER
@@ -89,7 +90,7 @@ async def _described(services: Services, caller: Caller, assistant_id: str) -> t
     assistants = services.manager.assistants
     assistant = assistants.get(assistant_id)
     if assistant is None:
-        raise HTTPException(404, "no such assistant")
+        raise HTTPException(404, unknown(assistants, assistant_id))
     return assistants.name_of(assistant_id) or assistant.name, await _describe(assistant, caller)
 
 

@@ -54,7 +54,7 @@ async def test_runs_list_filters(busy: Busy, options: list[str], phases: list[st
 
 async def test_runs_list_for_people(busy: Busy, empty: str) -> None:
     answer = await busy.cli("runs", "list")
-    assert answer.out.splitlines()[0].split()[:3] == ["RUN", "THREAD", "PHASE"]
+    assert answer.out.splitlines()[0].split()[:3] == ["RUN", "STATUS", "ASSISTANT"]
     assert len(answer.out.splitlines()) == 5
     assert "no such runs" in (await cli("runs", "list", "--store", empty)).out
 
