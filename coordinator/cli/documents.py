@@ -6,6 +6,7 @@ runs list      {"runs": [run, …], "before": run id}              newest first,
                                                                  before = of the next page, null = the last
 runs show      {"run": run + kwargs, result, interrupts, traceback}    where the log is that has it
 runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
+runs cancel    {"cancel_many": {dry_run, matched, cancelled, ended, run_ids}}   with filters
 threads list   {"threads": [thread, …], "offset": number}        without values, holder, waiting and runs;
                                                                  offset = of the next page, null = the last
 threads show   {"thread": {thread_id, status, holder, waiting, values, …, runs: [run, …]}}

@@ -136,10 +136,26 @@ def runs_follow(
     return finish(follow_run(settings, run_id, after=after, modes=modes, as_json=as_json))
 
 
-@runs.command("cancel", epilog=EXIT_CODES, short_help="Cancel a run, wherever it is")
+@runs.command("cancel", epilog=EXIT_CODES, short_help="Cancel a run, or all that filters fit")
 def runs_cancel(
-    run_id: Run,
+    run_id: Annotated[
+        str | None,
+        typer.Argument(metavar="[RUN]", help="Run id, or how it begins; or give filters, for many"),
+    ] = None,
     *,
+    status: Annotated[
+        str | None,
+        typer.Option("--status", metavar="pending|running|all", help="All runs in flight, or only such"),
+    ] = None,
+    thread: Annotated[
+        str | None, typer.Option("--thread", metavar="THREAD", help="Only on this thread")
+    ] = None,
+    assistant: Assistant = None,
+    user: User = None,
+    metadata: Metadata = None,
+    older_than: OlderThan = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Filters: only count")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Filters: do not ask")] = False,
     action: Annotated[
         str,
         typer.Option(
@@ -155,7 +171,7 @@ def runs_cancel(
     ] = None,
     wait: Annotated[
         float | None,
-        typer.Option("--wait", metavar="SECONDS", min=0, help="Return when its task has stopped"),
+        typer.Option("--wait", metavar="SECONDS", min=0, help="RUN: return when its task has stopped"),
     ] = None,
     store: Store = None,
     redis: Redis = None,
@@ -164,12 +180,29 @@ def runs_cancel(
 ) -> int:
     """Cancel a run, wherever it is. Done = the cancel is committed; with --wait = the thread is free.
 
+    With filters instead of RUN: all runs in flight that every filter fits, after their number and a question.
+    Each is cancelled and audited as if it had been named. If the command is interrupted, give it again: it
+    goes on with those that are left. A run that the filters begin to fit meanwhile is not cancelled.
+
     Redis away: the cancel stands all the same, and the run's worker finds it at its next tick.
     """
     from coordinator.cli.cancel import How, cancel_run
+    from coordinator.cli.cancel_many import Filters, cancel_many
 
+    filters = Filters(status, thread, assistant, user, tuple(metadata or ()), older_than)
+    if (run_id is not None) is any(filters):
+        raise typer.BadParameter("name one run, or give filters: --status all is every run in flight")
+    how = How(action, reason, actor)
     settings = Where(store, redis, namespace).settings()
-    return finish(cancel_run(settings, run_id, How(action, reason, actor), wait=wait, as_json=as_json))
+    if run_id is not None:
+        if dry_run or yes:
+            raise typer.BadParameter("--dry-run and --yes belong to filters")
+        return finish(cancel_run(settings, run_id, how, wait=wait, as_json=as_json))
+    if wait is not None:
+        raise typer.BadParameter(
+            "--wait belongs to RUN: `coordinator runs list --in-flight` shows what is left"
+        )
+    return finish(cancel_many(settings, filters, how, dry_run=dry_run, yes=yes, as_json=as_json))
 
 
 def explain(

@@ -33,7 +33,7 @@ class Program(NamedTuple):
 
 
 _COMMANDS = (
-    "cancel", "columns", "copying", "crons", "database", "explain", "filters", "follow", "ids",
+    "cancel", "cancel_many", "columns", "copying", "crons", "database", "explain", "filters", "follow", "ids",
     "prune", "reconcile", "runs", "screen", "servers", "threads", "webhooks", "workers",
 )  # fmt: skip
 RUNS = (
