@@ -19,7 +19,7 @@ from coordinator.cli.failures import DONE, USAGE, CommandFailed, note
 from coordinator.cli.filters import micros_of, pairs_of
 from coordinator.cli.ids import optional_id
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
-from coordinator.cli.text import safe
+from coordinator.cli.text import counted, safe
 from coordinator.facade.finding import MOST
 from coordinator.runs.bulk import PAGE, Cancelled
 from coordinator.schemas import Cause
@@ -136,7 +136,7 @@ def _report(found: list[str], done: Cancelled, *, dry_run: bool, as_json: bool) 
 
 
 def _runs(count: int) -> str:
-    return "1 run" if count == 1 else f"{_number(count)} runs"
+    return counted(count, "run") if count < MOST else f"{_number(count)} runs"
 
 
 def _number(count: int) -> str:

@@ -10,7 +10,7 @@ import typer
 
 from coordinator.cli.access import looking_at
 from coordinator.cli.failures import USAGE, CommandFailed, note
-from coordinator.cli.text import safe, span
+from coordinator.cli.text import counted, safe, span
 from coordinator.settings import Settings
 from stores.rows import WorkerRow
 from stores.states import WorkerState
@@ -72,8 +72,8 @@ def warning_of(worker: WorkerRow) -> list[str]:
     lease = f"lasts for another {span(left)}" if left > 0 else f"ended {span(-left)} ago"
     which = f"{safe(worker.worker_id)}, process {worker.pid} on host {safe(worker.host)}"
     known = (
-        f"worker epoch {worker.epoch}: {which}, holds {worker.holding} threads; its last heartbeat was {ago}"
-        f" ago, its lease {lease}"
+        f"worker epoch {worker.epoch}: {which}, holds {counted(worker.holding, 'thread')}; its last heartbeat"
+        f" was {ago} ago, its lease {lease}"
     )
     effect = (
         "declared dead, none of its writes is accepted any more; its runs end as error, and their threads go"

@@ -18,11 +18,10 @@ async def whole_id(store: FindingStore, kind: IdKind, given: str, *, argument: s
     if not found or found[0] == given:
         return given
     if len(found) > 1:
-        more = ", …" if len(found) > _NAMED else ""
+        number = f"more than {_NAMED}" if len(found) > _NAMED else len(found)
         raise CommandFailed(
             "AmbiguousId",
-            f"{len(found[:_NAMED])}{' or more' if more else ''} {kind}s begin with {given!r}:"
-            f" {', '.join(found[:_NAMED])}{more}",
+            f"{number} {kind}s begin with {given!r}, among them {', '.join(found[:_NAMED])}",
             "Give more of the id.",
             argument=argument,
         )

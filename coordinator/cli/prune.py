@@ -12,7 +12,7 @@ from coordinator.cli import screen
 from coordinator.cli.access import check_visible
 from coordinator.cli.failures import DONE, USAGE, CommandFailed, note
 from coordinator.cli.filters import seconds_of
-from coordinator.cli.text import span
+from coordinator.cli.text import counted, span
 from coordinator.errors import InvalidArgument
 from coordinator.settings import Settings
 from coordinator.workers.pruner import prune
@@ -84,8 +84,8 @@ def _progress() -> Callable[[Pruned], None]:
 
 def _text(counts: Pruned) -> str:
     return (
-        f"{counts.runs} runs, {counts.transitions} transitions, {counts.workers} dead workers and"
-        f" {counts.webhooks} webhooks"
+        f"{counted(counts.runs, 'run')}, {counted(counts.transitions, 'transition')},"
+        f" {counted(counts.workers, 'dead worker')} and {counted(counts.webhooks, 'webhook')}"
     )
 
 

@@ -140,7 +140,7 @@ def runs_follow(
 def runs_cancel(
     run_id: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="Run id, or how it begins; or give filters, for many"),
+        typer.Argument(metavar="RUN", help="Run id, or how it begins; or give filters, for many"),
     ] = None,
     *,
     status: Annotated[
