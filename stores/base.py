@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from typing import Any, Protocol, runtime_checkable
 
 from stores.catalogue import CatalogueStore
+from stores.checkpoints import CheckpointStore
 from stores.finding import FindingStore
 from stores.rows import (
     Admission,
@@ -375,6 +376,7 @@ class CoordinationStore(
     ReadStore,
     CatalogueStore,
     FindingStore,
+    CheckpointStore,
     Protocol,
 ):
     """Everything. `durable`: rows outlive this process. `url`: for people, without secrets."""

@@ -88,8 +88,9 @@ class MemoryStore(SQLTransactions):
             return search.run(self._cx, query, asked, user_id, *more)
 
     def forget(self, run_id: str) -> None:
-        """Free the memory of a finished run."""
-        self._transact("COMMIT", _delete, run_id)
+        """Free the memory of a finished run. Of the operations that changed a thread the last one stays: it
+        has the thread's checkpoint."""
+        self._transact("COMMIT", _forget, run_id)
 
 
 class PrivateStore(MemoryStore):
@@ -270,3 +271,19 @@ def _may_take(old: str | None, new: str) -> bool:
     if old in TERMINAL:
         return old == new
     return not (old == RunStatus.running and new == RunStatus.pending)
+
+
+def _forget(cx: sqlite3.Connection, run_id: str, now: int) -> None:
+    operation = cx.execute(
+        "SELECT thread_id FROM runs WHERE run_id = ? AND kind = 'op' AND checkpointed", (run_id,)
+    ).fetchone()
+    if operation is None:
+        _delete(cx, run_id, now)
+        return
+    earlier = cx.execute(
+        "SELECT run_id FROM runs WHERE thread_id = ? AND kind = 'op' AND run_id <> ?"
+        " AND settled_at IS NOT NULL",
+        (operation[0], run_id),
+    ).fetchall()
+    for (other,) in earlier:
+        _delete(cx, other, now)

@@ -8,6 +8,7 @@ from typing import Any
 
 from stores.base import Row, RunStore
 from stores.catalogue import Heavy, NewThread, RemovedThread, ThreadPatch, ThreadQuery
+from stores.checkpoints import CheckpointRow
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.finding import IdKind, ListPosition, RunQuery
 from stores.pages import Page
@@ -263,6 +264,13 @@ class SQLTransactions(RunStore):
 
     async def transitions(self, run_id: str) -> list[Transition]:
         return await self._read(self._sql.reading.transitions, run_id)
+
+    async def checkpoints(
+        self, thread_id: str, *, run_id: str | None = None, before: str | None = None, limit: int = 10
+    ) -> list[CheckpointRow]:
+        return await self._read(
+            self._sql.checkpoints.checkpoints, thread_id, run_id=run_id, before=before, limit=limit
+        )
 
     # -- the catalogue
 

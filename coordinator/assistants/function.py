@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from inspect import getdoc, isfunction
 from typing import Any, TypeAlias, cast
 
 from pydantic import BaseModel, ValidationError
 
+from coordinator.assistants.checkpoints import START, begins_a_run
 from coordinator.assistants.ports import Assistant
 from coordinator.assistants.values import StoredValues, merged, updates_of
 from coordinator.context import RunContext
@@ -16,9 +17,6 @@ from coordinator.errors import InvalidArgument
 from coordinator.schemas import CheckpointRef, Description, Json, Outcome, RunRequest, StateView, User
 
 AgentFunction: TypeAlias = Callable[[RunContext], Awaitable[Any]]
-
-START = "__start__"
-"""What graphs call the place where input comes in: who writes a state as if it were input says so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +33,11 @@ class FunctionAssistant:
     saved before: it is the last save. An `Outcome` is taken as it is.
 
     Values that it has not saved are told to those who watch a run that was asked to stream them.
-    Its threads have one state, the values that are stored: there is no history.
+    Its threads have a state for each run that wrote their values, and one for what each began with: see
+    `coordinator.assistants.checkpoints`.
     """
 
-    features = frozenset({"values", "custom"})
+    features = frozenset({"values", "custom", "command", "checkpoint", "history"})
 
     def __init__(self, function: AgentFunction, states: StoredValues, *, name: str | None = None) -> None:
         spec = spec_of(function)
@@ -51,8 +50,10 @@ class FunctionAssistant:
         self._parsed(request)
 
     def _parsed(self, request: RunRequest) -> Any:
-        """No input at all is one without fields, for a model may have defaults for all of them."""
-        if self.input is None or (request.input is None and request.command is not None):
+        """No input at all is one without fields, for a model may have defaults for all of them. Not so where
+        the run goes on, with an answer or from where another one began."""
+        goes_on = request.command is not None or begins_a_run(request.checkpoint)
+        if self.input is None or (request.input is None and goes_on):
             return request.input
         try:
             return self.input.model_validate({} if request.input is None else request.input)
@@ -60,6 +61,8 @@ class FunctionAssistant:
             raise InvalidArgument("input", _without_values(error)) from None
 
     async def run(self, ctx: RunContext, request: RunRequest) -> Outcome:
+        if request.checkpoint is not None and request.checkpoint != CheckpointRef():
+            request = await self._go_on_from(ctx, request, request.checkpoint)
         ctx.input = self._parsed(request)
         result: Json = await self.function(ctx)
         if isinstance(result, Outcome):
@@ -71,6 +74,21 @@ class FunctionAssistant:
             await ctx.show(outcome.values)
         return outcome
 
+    async def _go_on_from(self, ctx: RunContext, request: RunRequest, ref: CheckpointRef) -> RunRequest:
+        """The values of that checkpoint are the context's. Where a run began there and nothing else is asked,
+        its input is asked again. Raises InvalidArgument."""
+        base = None
+        if ref.checkpoint_id is not None and not ref.checkpoint_ns:
+            base = await self.states.checkpoints.base(ctx.run.thread_id, ref.checkpoint_id)
+        if base is None:
+            raise InvalidArgument(
+                "checkpoint", f"the thread has no checkpoint {ref.checkpoint_id!r:.80} any more"
+            )
+        ctx.values = base.values
+        if request.input is None and request.command is None:
+            request = ctx.request = replace(request, input=base.input)
+        return request
+
     async def state(
         self,
         thread_id: str,
@@ -80,8 +98,7 @@ class FunctionAssistant:
         user: User | None = None,
     ) -> StateView | None:
         del subgraphs, user
-        view = await self.states.view(thread_id, self.name)
-        return view if view is not None and _is_at(view, at) else None
+        return await self.states.checkpoints.at(thread_id, at, self.name)
 
     async def history(
         self,
@@ -92,26 +109,33 @@ class FunctionAssistant:
         metadata: Mapping[str, Json] | None = None,
         user: User | None = None,
     ) -> AsyncIterator[StateView]:
-        view = await self.state(thread_id, user=user)
-        if view is None or view.checkpoint is None or limit < 1 or before is not None:
-            return  # nothing is older than the only one
-        if view.carries(metadata):
-            yield view
+        del user
+        left = limit
+        if left < 1:
+            return
+        async for view in self.states.checkpoints.history(thread_id, self.name, before, limit):
+            if view.carries(metadata):
+                yield view
+                left -= 1
+                if not left:
+                    return
 
     async def update_state(
         self, ctx: RunContext, values: Json, *, as_node: str | None = None, at: CheckpointRef | None = None
     ) -> CheckpointRef:
-        """The keys that are given replace those of the thread's values, the others stay; a list of such
-        updates is applied in its order."""
+        """The keys that are given replace those of the values, now or at a checkpoint; the others stay. A
+        list of such updates is applied in its order. Without any, a checkpoint's values come back."""
         if as_node not in (None, self.name, START):
             raise InvalidArgument("as_node", f"must be {self.name!r} or {START!r}, for it has no other nodes")
-        thread_id = ctx.run.thread_id
-        if await self.state(thread_id, at) is None:
-            raise InvalidArgument("checkpoint", "the thread has no other state than its last")
-        if updates := updates_of(values):
-            await ctx.save(merged(ctx.values, updates))
-        view = await self.state(thread_id)
-        return (view and view.checkpoint) or CheckpointRef()
+        updates = updates_of(values)
+        view = await self.state(ctx.run.thread_id, at)
+        if view is None:
+            raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
+        head = view if at is None else await self.state(ctx.run.thread_id)
+        if not updates and view == head:
+            return view.checkpoint or CheckpointRef()
+        await ctx.save(merged(view.values, updates))
+        return CheckpointRef(ctx.run.run_id)
 
     async def describe(self, user: User | None = None) -> Description:
         del user
@@ -135,15 +159,6 @@ def as_assistant(
             "agent", f"must be an async function or an Assistant, not {type(agent).__name__}"
         )
     return FunctionAssistant(agent, states, name=name)
-
-
-def _is_at(view: StateView, at: CheckpointRef | None) -> bool:
-    if at is None or at == CheckpointRef():
-        return True
-    return view.checkpoint is not None and (at.checkpoint_id, at.checkpoint_ns) == (
-        view.checkpoint.checkpoint_id,
-        view.checkpoint.checkpoint_ns,
-    )
 
 
 _MOST_NAMED = 20

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from typing import cast
-from uuid import UUID, uuid5
+from typing import Protocol, cast
 
+from coordinator.assistants.checkpoints import Checkpoints, StatesStore
 from coordinator.assistants.sizes import exceeds
 from coordinator.errors import InvalidArgument, StaleFence
-from coordinator.schemas import CheckpointRef, Interrupt, Json, StateView
+from coordinator.schemas import Json
 from stores.base import ValuesStore
-from stores.rows import Ownership, ThreadRow
-from stores.times import iso
+from stores.rows import Ownership
 
-_NAMESPACE = UUID("9f0c2e1c-5d0b-5c8e-9a53-6a1f4d7c2b10")
+
+class KeepingStore(ValuesStore, StatesStore, Protocol):
+    """What stored values need of the store."""
 
 
 class StoredValues:
@@ -26,11 +26,15 @@ class StoredValues:
 
     kind = "values"
 
-    def __init__(self, store: ValuesStore, epoch: Callable[[], int], *, max_bytes: int | None = None) -> None:
+    def __init__(
+        self, store: KeepingStore, epoch: Callable[[], int], *, max_bytes: int | None = None
+    ) -> None:
         self._store = store
         self._epoch = epoch
         self._max_bytes = max_bytes
         self._open: dict[str, int] = {}
+        self.checkpoints = Checkpoints(store)
+        """Which states threads have had."""
 
     async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
         del run_id  # the fence says it all
@@ -80,22 +84,6 @@ class StoredValues:
     async def delete(self, thread_id: str, run_id: str, fence: int) -> None:
         await self._store.save(self._own(thread_id, run_id, fence), None)
 
-    async def view(self, thread_id: str, name: str) -> StateView | None:
-        """The thread as it is, whose assistant calls itself `name`; None = there is no such thread."""
-        thread = await self._store.thread(thread_id)
-        if thread is None:
-            return None
-        interrupts = _interrupts(thread.interrupts)
-        return StateView(
-            values=thread.values,
-            next=(name,) if thread.status == "interrupted" else (),
-            checkpoint=_mark(thread),
-            metadata={**thread.metadata, "thread_id": thread_id, "graph_id": thread.assistant_id},
-            created_at=iso(thread.updated_at),
-            tasks=_tasks(thread, name) if interrupts else (),
-            interrupts=interrupts,
-        )
-
     def _own(self, thread_id: str, run_id: str, fence: int) -> Ownership:
         return Ownership(run_id, thread_id, self._epoch(), fence)
 
@@ -116,33 +104,3 @@ def merged(held: Json, updates: Iterable[dict[str, Json]]) -> dict[str, Json]:
     for update in updates:
         result.update(update)
     return result
-
-
-def _mark(thread: ThreadRow) -> CheckpointRef | None:
-    """Names what the thread holds: the same values have the same id, whoever asks and when. None where
-    nothing was ever written."""
-    if thread.values is None and thread.interrupts is None:
-        return None
-    held = json.dumps([thread.thread_id, thread.values, thread.interrupts], sort_keys=True)
-    return CheckpointRef(str(uuid5(_NAMESPACE, held)))
-
-
-def _interrupts(stored: Json) -> tuple[Interrupt, ...]:
-    listed = cast("list[dict[str, Json]]", stored if isinstance(stored, list) else [])
-    return tuple(Interrupt(one.get("value"), one.get("id")) for one in listed)
-
-
-def _tasks(thread: ThreadRow, name: str) -> tuple[Json, ...]:
-    """User interfaces look for the questions of a paused run in what was going to run next."""
-    marked = _mark(thread)
-    return (
-        {
-            "id": None if marked is None else marked.checkpoint_id,
-            "name": name,
-            "error": None,
-            "interrupts": thread.interrupts,
-            "checkpoint": None,
-            "state": None,
-            "result": None,
-        },
-    )

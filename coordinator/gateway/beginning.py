@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from uuid import UUID, uuid4
 
 from fastapi import HTTPException
 
+from coordinator.assistants.function import FunctionAssistant
 from coordinator.assistants.registry import Assistants
 from coordinator.assistants.requests import cleaned
-from coordinator.errors import IdempotencyConflict
+from coordinator.errors import IdempotencyConflict, InvalidArgument, ThreadNotFound
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.bodies import RunCreate, check_metadata, ref_of
 from coordinator.manager import RunManager
 from coordinator.record import RunRecord
-from coordinator.schemas import Command, RunRequest
+from coordinator.schemas import CheckpointRef, Command, RunRequest
 from stores.crons import Firing
 
 _NAMED = 20
@@ -62,6 +64,7 @@ async def begin(
     """Admit it and set it going; it waits for its turn. `firing`: the moment of a cron that it is for.
     Raises what admission raises."""
     manager, body = services.manager, wanted.body
+    await _check_checkpoint(services, caller, wanted)
     own_thread = wanted.thread_id is None
     admit = partial(
         manager.create_or_reject,
@@ -91,6 +94,20 @@ def unknown(assistants: Assistants, assistant_id: str) -> str:
     more = ", …" if len(assistants.names) > _NAMED else ""
     there = f"there are {', '.join(names)}{more}" if names else "there is none"
     return f"no assistant is called {assistant_id[:64]!r}: {there}"
+
+
+async def _check_checkpoint(services: Services, caller: Caller, wanted: Wanted) -> None:
+    """Of a function, whose thread's state is in the store. Raises InvalidArgument where there is none."""
+    ref, assistants = wanted.request.checkpoint, services.manager.assistants
+    assistant = assistants.get(wanted.assistant)
+    if ref is None or ref == CheckpointRef() or not isinstance(assistant, FunctionAssistant):
+        return
+    user_id, found = caller.user_id, None
+    if wanted.thread_id is not None:
+        with suppress(ThreadNotFound):
+            found = await services.manager.state(wanted.thread_id, ref, user_id=user_id)
+    if found is None:
+        raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
 
 
 async def _admitted(

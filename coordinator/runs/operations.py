@@ -74,13 +74,15 @@ class Operations:
         *,
         states: ThreadStates | None = None,
         assistant_id: str | None = None,
+        at: CheckpointRef | None = None,
     ) -> AsyncGenerator[Held]:
-        """As `holding`, with `states` open for writing."""
+        """As `holding`, with `states` open for writing. `at`: where what it writes goes on from."""
         new = asked(
             thread_id=thread_id,
             user_id=user_id,
             assistant_id=assistant_id,
             metadata={"operation": name},
+            kwargs=None if at is None else {"checkpoint": asdict(at)},
             kind="op",
         )
         record = await self._admissions.admit(new)
@@ -129,9 +131,9 @@ class Operations:
             why = f"the thread's, {thread.assistant_id!r}, is not known to this worker"
             raise InvalidArgument("assistant", why)
         assistant = self._assistants.reading(thread.assistant_id)
-        async with self._held(thread_id, "update state", user_id, states=assistant.states) as held:
+        async with self._held(thread_id, "update state", user_id, states=assistant.states, at=at) as held:
             new = await _updated(held, assistant, StateStep(values, as_node), at)
-            await _keep(held, assistant)
+            await self._keep(held, assistant)
         return new
 
     async def initialise(
@@ -149,12 +151,20 @@ class Operations:
             try:
                 for step in steps:
                     await _updated(held, assistant, step, None)
-                await _keep(held, assistant)
+                await self._keep(held, assistant)
             except BaseException as error:  # noqa: BLE001 - raised below, when the thread is free
                 refusal = error
                 await (self._remove if made else self._clear)(held.own)
         if refusal is not None:
             raise refusal
+
+    async def _keep(self, held: Held, assistant: Assistant) -> None:
+        """What the assistant keeps elsewhere becomes the thread's values when the operation ends."""
+        elsewhere = assistant.states is not self._values and not held.context.saved
+        view = await assistant.state(held.own.thread_id) if elsewhere else None
+        if view is not None:
+            interrupts = [asdict(interrupt) for interrupt in view.interrupts] or None
+            held.outcome = held.outcome._replace(values=view.values, interrupts=interrupts)
 
     async def copy(self, source: str, target: str, user_id: str | None) -> None:
         """`target` gets the state of `source`, and its assistant. Raises ThreadNotFound, ConflictError."""
@@ -193,14 +203,6 @@ async def _updated(
 ) -> CheckpointRef:
     with _as(held.context):
         return await assistant.update_state(held.context, step.values, as_node=step.as_node, at=at)
-
-
-async def _keep(held: Held, assistant: Assistant) -> None:
-    """What the assistant keeps elsewhere becomes the thread's values when the operation ends."""
-    view = None if held.context.saved else await assistant.state(held.own.thread_id)
-    if view is not None:
-        interrupts = [asdict(interrupt) for interrupt in view.interrupts] or None
-        held.outcome = held.outcome._replace(values=view.values, interrupts=interrupts)
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, cast
 
+from stores.checkpoints import CheckpointRow
 from stores.crons import CronRow
 from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, RunRow, ThreadRow
 from stores.states import OPEN, CancelAction, Cause, DisconnectMode, RunStatus, WebhookState
@@ -253,6 +254,27 @@ def thread_row(columns: Sequence[Any]) -> ThreadRow:
         error=columns[13] if status == "error" else None,
         ttl_ms=columns[10],
         temporary=bool(columns[11]),
+    )
+
+
+def checkpoint_row(columns: Sequence[Any]) -> CheckpointRow:
+    """Map run_id, kind, assistant_id, status, paused, settled, interrupts, metadata, kwargs, fence, values,
+    the run before, the moment, and whether the thread holds these values. Raises ValueError."""
+    return CheckpointRow(
+        run_id=columns[0],
+        kind=columns[1],
+        assistant_id=columns[2],
+        status=RunStatus.stored(columns[3]),
+        paused=bool(columns[4]),
+        settled=bool(columns[5]),
+        interrupts=loads(columns[6]),
+        metadata=loads(columns[7]),
+        kwargs=loads(columns[8]),
+        fence=columns[9],
+        values=loads(columns[10]),
+        previous=columns[11],
+        written_at=columns[12],
+        current=bool(columns[13]),
     )
 
 

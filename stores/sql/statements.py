@@ -14,6 +14,7 @@ class Statements(NamedTuple):
     """
 
     admission: Any
+    checkpoints: Any
     crons: Any
     decisions: Any
     finding: Any

@@ -339,6 +339,8 @@ class Sequence:
             user_id=self._user(),
             without=frozenset(random.choice(((), ("kwargs",), ("kwargs", "result", "rollback_ref")))),
         )
+        which: Any = random.choice(({}, {"run_id": self._run_id()}, {"before": self._run_id()}))
+        await call("checkpoints", thread_id, limit=limit, **which)
         await call("inflight_runs", statuses=statuses, after=random.choice(("", "r5")), limit=100, **scope)
 
     async def find_runs(self) -> None:

@@ -42,10 +42,10 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 PORTS = (CoordinationStore, WebhookStore, CronStore, PruningStore)
 READS = """
-aclose aggregate_tokens_by_thread claimants count_crons count_threads count_webhooks cron crons due_crons
-find_runs get has_expired_threads holder ids_from inflight_runs list_by_thread list_inflight next_cron
-next_webhook open open_run_ids proven_alive proven_dead row run runs standing thread thread_of_key thread_runs
-threads tick transitions waiting_line webhooks workers
+aclose aggregate_tokens_by_thread checkpoints claimants count_crons count_threads count_webhooks cron crons
+due_crons find_runs get has_expired_threads holder ids_from inflight_runs list_by_thread list_inflight
+next_cron next_webhook open open_run_ids proven_alive proven_dead row run runs standing thread thread_of_key
+thread_runs threads tick transitions waiting_line webhooks workers
 """
 MOST = 20
 """Answers of the longest write."""

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from random import Random
 from typing import TYPE_CHECKING
 
+from coordinator.schemas import CheckpointRef
+
 if TYPE_CHECKING:
     from tests.simulation.process import Process
 
@@ -49,7 +51,10 @@ class Clients:
         if (run_id := self._somebody()) is not None:
             await manager.run(run_id, user_id=user)
         await manager.thread_runs(self._chance.choice(self._threads), user_id=user)
-        await manager.state(self._chance.choice(self._threads), user_id=user)
+        thread_id = self._chance.choice(self._threads)
+        await manager.state(thread_id, user_id=user)
+        async for view in manager.history(thread_id, user_id=user):
+            await manager.state(thread_id, view.parent or CheckpointRef("nobody"), user_id=user)
 
     async def remove(self, process: Process) -> None:
         if (run_id := self._somebody()) is not None:

@@ -81,6 +81,7 @@ READS = frozenset(
         "open_run_ids",
         "ids_from",
         "has_expired_threads",
+        "checkpoints",
     }
 )
 _HELPERS = frozenset({"_persist", "_in_live_epoch", "<lambda>", "<listcomp>", "write", "deliver", "attempt"})

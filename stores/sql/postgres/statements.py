@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stores.sql.postgres import (
     admission,
+    checkpoints,
     crons,
     decisions,
     finding,
@@ -20,6 +21,7 @@ from stores.sql.statements import Statements
 
 POSTGRES = Statements(
     admission=admission,
+    checkpoints=checkpoints,
     crons=crons,
     decisions=decisions,
     finding=finding,

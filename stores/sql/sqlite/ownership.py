@@ -67,7 +67,9 @@ def save(cx: sqlite3.Connection, own: Ownership, values: Json, *, last: bool = F
             'SELECT "values", interrupts FROM threads WHERE thread_id = ?', (own.thread_id,)
         ).fetchone()
         ref.update(values=loads(old), interrupts=loads(interrupts))
-        cx.execute("UPDATE runs SET rollback_ref = ? WHERE run_id = ?", (dumps(ref), own.run_id))
+        cx.execute(
+            "UPDATE runs SET rollback_ref = ?, checkpointed = 1 WHERE run_id = ?", (dumps(ref), own.run_id)
+        )
     _write_values(cx, own.thread_id, values, None, now)
 
 
@@ -120,17 +122,21 @@ def finish(
     """
     if outcome.status not in TERMINAL:
         raise ValueError(f"{outcome.status} is no outcome")
+    values = _or_null(outcome.values)
+    result = values if outcome.result is outcome.values else _or_null(outcome.result)
     row = cx.execute(
         _FINISH,
         {
             **_guard(own),
             "now": now,
+            "values": values,
+            "leaves": int(_leaves(own, outcome)),
             "hold": int(hold),
             "delivered_at": outcome.delivered_at,
             "stopped_at": outcome.stopped_at,
             "paused": int(outcome.paused),
             "interrupts": _or_null(outcome.interrupts),
-            "result": _or_null(outcome.result),
+            "result": result,
             "error": storable(outcome.error),
             "status": outcome.status.value,
         },
@@ -148,6 +154,12 @@ def finish(
     return Finish(decision.status, next_home=home, decision=decision)
 
 
+def _leaves(own: Ownership, outcome: Outcome) -> bool:
+    """Where nothing was decided over it, the thread is in a new state afterwards."""
+    new = outcome.values is not None or outcome.paused or outcome.interrupts is not None
+    return outcome.status is RunStatus.success and new and own.fence > 0
+
+
 def _keeps(own: Ownership, decision: Decision, outcome: Outcome, *, hold: bool) -> bool:
     """It was told to stop and came to its end all the same: what it has returned is its last save."""
     returned = outcome.status is RunStatus.success and outcome.values is not None and own.fence > 0
@@ -155,11 +167,18 @@ def _keeps(own: Ownership, decision: Decision, outcome: Outcome, *, hold: bool) 
     return returned and stopped and decision.action is CancelAction.interrupt and not hold
 
 
+HELD = "COALESCE((SELECT t.\"values\" FROM threads t WHERE t.thread_id = runs.thread_id), 'null')"
+"""What the thread of a run holds, as the state that the run has left."""
+_LEAVES = f":leaves AND (status IN {OPEN_STATUSES} OR (:values IS NOT NULL AND NOT :hold AND {STOPPED}))"
 _FINISH = (
     "UPDATE runs SET holds_thread = holds_thread AND :hold, settled_at = CASE WHEN NOT :hold THEN :now END,"
     " ended_at = COALESCE(ended_at, :now), updated_at = :now,"
     " cancel_delivered_at = COALESCE(:delivered_at, cancel_delivered_at),"
     " stopped_at = COALESCE(:stopped_at, stopped_at),"
+    f" checkpointed = checkpointed OR ({_LEAVES}),"
+    f" checkpoint_values = CASE WHEN {_LEAVES} AND :values IS NOT NULL THEN"
+    f" CASE WHEN status NOT IN {OPEN_STATUSES} OR :result IS NOT :values THEN :values END"
+    f" WHEN checkpointed OR ({_LEAVES}) THEN {HELD} END,"
     f" paused = CASE WHEN status IN {OPEN_STATUSES} THEN :paused ELSE paused END,"
     f" interrupts = CASE WHEN status IN {OPEN_STATUSES} THEN :interrupts ELSE interrupts END,"
     f" result = CASE WHEN status IN {OPEN_STATUSES} THEN :result ELSE result END,"

@@ -246,8 +246,8 @@ def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
     )
     cx.execute(f"DELETE FROM runs WHERE thread_id = ? AND NOT {IN_FLIGHT}", (own.thread_id,))
     cx.execute(
-        "UPDATE runs SET status = 'success', holds_thread = 0, settled_at = :now, ended_at = :now,"
-        " updated_at = :now WHERE run_id = :run",
+        "UPDATE runs SET status = 'success', checkpointed = 0, holds_thread = 0, settled_at = :now,"
+        " ended_at = :now, updated_at = :now WHERE run_id = :run",
         {"now": now, "run": own.run_id},
     )
     if cx.execute(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from stores.sql.sqlite import (
     admission,
+    checkpoints,
     crons,
     decisions,
     finding,
@@ -20,6 +21,7 @@ from stores.sql.statements import Statements
 
 SQLITE = Statements(
     admission=admission,
+    checkpoints=checkpoints,
     crons=crons,
     decisions=decisions,
     finding=finding,

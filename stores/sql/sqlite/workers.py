@@ -14,6 +14,7 @@ from stores.sql.sqlite.admission import is_dead
 from stores.sql.sqlite.codec import ALIVE
 from stores.sql.sqlite.decisions import end_children
 from stores.sql.sqlite.orphans import orphaned
+from stores.sql.sqlite.ownership import HELD
 from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
 
 ROLLBACK_ATTEMPTS = 3
@@ -324,6 +325,7 @@ def _end(
         f" error = CASE WHEN status IN {OPEN_STATUSES} OR :undo THEN :error ELSE error END,"
         " rollback_state = CASE WHEN :undo THEN 'failed' ELSE rollback_state END,"
         f" status = CASE WHEN status IN {OPEN_STATUSES} THEN 'error' ELSE status END,"
+        f" checkpoint_values = CASE WHEN checkpointed THEN {HELD} END,"
         " holds_thread = 0, settled_at = :now, ended_at = COALESCE(ended_at, :now), updated_at = :now"
         " WHERE run_id = :run RETURNING status",
         {

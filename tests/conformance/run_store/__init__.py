@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from tests.conformance.run_store.admission import Admissions
 from tests.conformance.run_store.catalogue import ExistingThreads, History, Threads
+from tests.conformance.run_store.checkpoints import Checkpoints
 from tests.conformance.run_store.crons import Crons
 from tests.conformance.run_store.delays import Delays
 from tests.conformance.run_store.expiry import Expiry
@@ -48,5 +49,6 @@ class StoreConformance(
     Expiry,
     Webhooks,
     Crons,
+    Checkpoints,
 ):
     """The whole suite, for one adapter."""

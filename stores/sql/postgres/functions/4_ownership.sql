@@ -74,7 +74,7 @@ BEGIN
             owner_epoch, fence FROM rc.runs WHERE run_id = _run_id;
     END IF;
     IF NOT v_saved THEN
-        UPDATE rc.runs r SET saved = true, saved_values = t."values", saved_interrupts = t.interrupts
+        UPDATE rc.runs r SET saved = true, checkpointed = true, saved_values = t."values", saved_interrupts = t.interrupts
             FROM rc.threads t WHERE r.run_id = _run_id AND t.thread_id = _thread_id;
     END IF;
     UPDATE rc.threads SET "values" = _values, interrupts = NULL, state_updated_at = rc.clock(_now),
@@ -128,9 +128,12 @@ CREATE OR REPLACE FUNCTION rc.finish_v2(
 DECLARE
     v_state text;
     v_interrupted boolean;
+    v_held text;
+    v_leaves boolean := _status = 'success' AND _fence > 0
+        AND (_values IS NOT NULL OR _paused OR _interrupts IS NOT NULL);  -- where nothing was decided over it
     v_now bigint;
 BEGIN
-    SELECT interrupts IS NOT NULL INTO v_interrupted
+    SELECT interrupts IS NOT NULL, COALESCE("values", 'null') INTO v_interrupted, v_held
         FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
     IF _status <> 'success' THEN
         PERFORM rc.lock_family(ARRAY[_run_id], NULL);
@@ -145,6 +148,14 @@ BEGIN
             ended_at = COALESCE(ended_at, v_now), updated_at = v_now,
             cancel_delivered_at = COALESCE(_delivered_at, cancel_delivered_at),
             stopped_at = COALESCE(_stopped_at, stopped_at),
+            checkpointed = checkpointed OR v_leaves AND (status IN ('pending', 'running') OR _values IS NOT NULL
+                AND NOT _hold AND status IN ('interrupted', 'timeout') AND cancel_action = 'interrupt'),
+            checkpoint_values = CASE
+                WHEN v_leaves AND _values IS NOT NULL AND status IN ('pending', 'running')
+                    THEN CASE WHEN _result IS DISTINCT FROM _values THEN _values END
+                WHEN v_leaves AND _values IS NOT NULL AND NOT _hold AND status IN ('interrupted', 'timeout')
+                     AND cancel_action = 'interrupt' THEN _values
+                WHEN checkpointed OR v_leaves AND status IN ('pending', 'running') THEN v_held END,
             paused = CASE WHEN status IN ('pending', 'running') THEN _paused ELSE paused END,
             interrupts = CASE WHEN status IN ('pending', 'running') THEN _interrupts ELSE interrupts END,
             result = CASE WHEN status IN ('pending', 'running') THEN _result ELSE result END,

@@ -255,6 +255,8 @@ BEGIN
                      WHEN decided THEN error ELSE _error END,
         rollback_state = CASE WHEN v_undo THEN 'failed' ELSE rollback_state END,
         status = CASE WHEN decided THEN r.status ELSE 'error' END,
+        checkpoint_values = CASE WHEN checkpointed THEN COALESCE(
+            (SELECT t."values" FROM rc.threads t WHERE t.thread_id = _thread_id), 'null') END,
         holds_thread = false, settled_at = v_now, ended_at = COALESCE(ended_at, v_now), updated_at = v_now
         WHERE run_id = _run_id RETURNING r.status INTO status;
     said := 'ended';

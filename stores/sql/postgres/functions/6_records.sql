@@ -192,7 +192,7 @@ BEGIN
     v_gone := array_remove(v_gone, _run_id);
     DELETE FROM rc.runs WHERE run_id = ANY (v_gone);
     DELETE FROM rc.transitions WHERE run_id = ANY (v_gone);
-    UPDATE rc.runs SET status = 'success', holds_thread = false, settled_at = v_now, ended_at = v_now,
+    UPDATE rc.runs SET status = 'success', checkpointed = false, holds_thread = false, settled_at = v_now, ended_at = v_now,
         updated_at = v_now WHERE run_id = _run_id;
     IF EXISTS (SELECT FROM rc.runs WHERE thread_id = _thread_id
                AND (holds_thread OR status IN ('pending', 'running'))) THEN

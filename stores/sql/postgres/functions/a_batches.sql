@@ -197,10 +197,17 @@ BEGIN
         settled_at = CASE WHEN NOT asked.hold THEN v_now END, ended_at = COALESCE(r.ended_at, v_now), updated_at = v_now,
         cancel_delivered_at = COALESCE(asked.delivered_at, cancel_delivered_at),
         stopped_at = COALESCE(asked.stopped_at, r.stopped_at), paused = asked.paused,
-        interrupts = asked.interrupts, result = asked.result, error = asked.error
-    FROM unnest(_run_id, _epoch, _fence, _hold, _status, _error, _result, _paused, _interrupts, _delivered_at, _stopped_at)
-         WITH ORDINALITY asked (run_id, epoch, fence, hold, status, error, result, paused, interrupts, delivered_at,
-                                stopped_at, place)
+        interrupts = asked.interrupts, result = asked.result, error = asked.error,
+        checkpointed = r.checkpointed OR asked.leaves,
+        checkpoint_values = CASE WHEN asked.leaves AND asked."values" IS NOT NULL THEN
+                CASE WHEN asked.result IS DISTINCT FROM asked."values" THEN asked."values" END
+            WHEN r.checkpointed OR asked.leaves THEN COALESCE(
+                (SELECT t."values" FROM rc.threads t WHERE t.thread_id = r.thread_id), 'null') END
+    FROM (SELECT *, fence > 0 AND ("values" IS NOT NULL OR paused OR interrupts IS NOT NULL) AS leaves
+          FROM unnest(_run_id, _epoch, _fence, _hold, _status, _error, _result, _values, _paused, _interrupts,
+                      _delivered_at, _stopped_at)
+               WITH ORDINALITY given (run_id, epoch, fence, hold, status, error, result, "values", paused, interrupts,
+                                      delivered_at, stopped_at, place)) asked
     WHERE r.run_id = asked.run_id AND asked.place = array_position(_run_id, asked.run_id) AND asked.run_id = ANY (v_locked) AND asked.epoch = ANY (v_alive)
       AND asked.status = 'success' AND owner_epoch = asked.epoch AND r.fence = asked.fence AND settled_at IS NULL
       AND r.status IN ('pending', 'running')

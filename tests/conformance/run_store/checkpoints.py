@@ -1,0 +1,135 @@
+"""Which states a thread has had: in the rows of the runs that left them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from stores.base import CoordinationStore
+from stores.checkpoints import CheckpointRow
+from stores.rows import Outcome, Ownership
+from stores.states import CancelAction, RunStatus
+from tests.conformance.run_store.case import StoreCase
+from tests.support.builders import ENDED, SUCCESS, buried, cancel, new_run, running, sql_of
+
+
+async def returned(store: CoordinationStore, me: int, values: Any, **outcome: Any) -> Ownership:
+    own = await running(store, me)
+    await store.finish(own, SUCCESS._replace(values=values, result=values, **outcome))
+    return own
+
+
+async def states(store: CoordinationStore, **which: Any) -> list[tuple[str, Any, bool]]:
+    return [(row.run_id, row.values, row.current) for row in await store.checkpoints("t", **which)]
+
+
+async def head(store: CoordinationStore) -> CheckpointRow:
+    return (await store.checkpoints("t", limit=1))[0]
+
+
+class Checkpoints(StoreCase):
+    async def test_each_run_that_wrote_has_left_one(self, store: CoordinationStore, me: int) -> None:
+        assert await store.checkpoints("t") == []
+        first = await returned(store, me, {"n": 1})
+        await store.finish(await running(store, me), SUCCESS._replace(result="nothing for the thread"))
+        await store.finish(await running(store, me), Outcome(RunStatus.error, "no"))
+        second = await returned(store, me, {"n": 2})
+        saves = await running(store, me)
+        await store.save(saves, {"n": 3})
+        await store.save(saves, {"n": 4})
+        assert await states(store, limit=1) == [(saves.run_id, {"n": 4}, True)], "as far as it has come"
+        await store.finish(saves, SUCCESS._replace(result="another"))
+        assert await states(store) == [
+            (saves.run_id, {"n": 4}, True),
+            (second.run_id, {"n": 2}, False),
+            (first.run_id, {"n": 1}, False),
+        ]
+        assert [row.previous for row in await store.checkpoints("t")] == [second.run_id, first.run_id, None]
+        assert [row.fence for row in await store.checkpoints("t")] == [5, 4, 1]
+        assert await states(store, before=second.run_id) == [(first.run_id, {"n": 1}, False)]
+        assert await states(store, run_id=second.run_id) == [(second.run_id, {"n": 2}, False)]
+        assert await states(store, before="nobody") == await states(store, run_id="nobody") == []
+        assert await store.checkpoints("another", run_id=second.run_id) == []
+        assert len(await states(store, limit=2)) == 2
+
+    async def test_whoever_ends_the_run(self, store: CoordinationStore, me: int, peer: int) -> None:
+        """Its owner, after a cancel or an error; or a reaper."""
+        cancelled = await running(store, me)
+        await store.save(cancelled, {"n": 1})
+        await cancel(store, cancelled.run_id)
+        await store.save(cancelled, {"n": 2}, last=True)
+        await store.finish(cancelled, ENDED)
+        stopped = await running(store, me)
+        await cancel(store, stopped.run_id)
+        await store.finish(stopped, SUCCESS._replace(values={"n": 3}, result={"n": 3}))
+        failed = await running(store, me)
+        await store.save(failed, {"n": 4})
+        await store.finish(failed, Outcome(RunStatus.error, "no"))
+        orphan = await running(store, peer)
+        await store.save(orphan, {"n": 5})
+        await buried(store, peer, by=me)
+        await store.sweep(by=me, error="gone")
+        none = await running(store, me)
+        await store.save(none, None)
+        await store.finish(none, SUCCESS)
+        last = await returned(store, me, {"n": 7})
+        assert await states(store) == [
+            (last.run_id, {"n": 7}, True),
+            (none.run_id, None, False),
+            (orphan.run_id, {"n": 5}, False),
+            (failed.run_id, {"n": 4}, False),
+            (stopped.run_id, {"n": 3}, False),
+            (cancelled.run_id, {"n": 2}, False),
+        ]
+        assert (await store.checkpoints("t"))[4].status is RunStatus.interrupted
+
+    async def test_one_that_is_rolled_back_leaves_none(self, store: CoordinationStore, me: int) -> None:
+        first = await returned(store, me, {"n": 1})
+        undone = await running(store, me)
+        await store.save(undone, {"n": 2})
+        await cancel(store, undone.run_id, CancelAction.rollback)
+        assert await states(store) == [(first.run_id, {"n": 1}, False)], "it is about to be undone"
+        await store.settle(undone, ENDED._replace(values=await store.restore(undone)), "done")
+        assert await states(store) == [(first.run_id, {"n": 1}, True)]
+
+    @pytest.mark.parametrize("values", [{"n": 1}, None])
+    async def test_a_question_is_a_state(self, store: CoordinationStore, me: int, values: Any) -> None:
+        before = await returned(store, me, {"n": 0})
+        paused = await returned(store, me, values, paused=True, interrupts=[{"value": "?", "id": None}])
+        row = await head(store)
+        assert (row.run_id, row.values, row.current) == (paused.run_id, values or {"n": 0}, True)
+        assert (row.paused, row.interrupts, row.previous) == (
+            True,
+            [{"value": "?", "id": None}],
+            before.run_id,
+        )
+
+    async def test_what_is_no_result_is_kept_beside_it(self, store: CoordinationStore, me: int) -> None:
+        own = await running(store, me)
+        await store.finish(own, SUCCESS._replace(values={"v": 1}, result={"r": 1}))
+        await returned(store, me, {"v": 2})
+        assert (await store.checkpoints("t"))[1].values == {"v": 1}
+        kept = sql_of(store)("SELECT checkpoint_values FROM runs")
+        assert {text for (text,) in kept} == {None, '{"v":1}'}, "once, where it is the result"
+
+    async def test_a_run_beside_the_slot_leaves_none(self, store: CoordinationStore, me: int) -> None:
+        await running(store, me)
+        beside = await store.insert(new_run(), epoch=me)
+        own = Ownership(beside.run_id, "t", me, 0)
+        await store.start(own, None)
+        await store.finish(own, SUCCESS._replace(values={"n": 1}, result={"n": 1}))
+        assert await store.checkpoints("t") == []
+
+    async def test_they_go_with_their_runs(self, store: CoordinationStore, me: int) -> None:
+        first, second = [await returned(store, me, {"n": number}) for number in (1, 2)]
+        third = await returned(store, me, {"n": 3})
+        await store.delete_run(second.run_id, thread_id=None, user_id=None)
+        assert [(row.run_id, row.previous) for row in await store.checkpoints("t")] == [
+            (third.run_id, first.run_id),
+            (first.run_id, None),
+        ]
+        await store.delete_run(third.run_id, thread_id=None, user_id=None)
+        assert await states(store) == [(first.run_id, {"n": 1}, False)], (
+            "the thread holds what no row explains"
+        )

@@ -1,0 +1,260 @@
+"""The states that a thread of functions has had: a tree, from whose every place a run may begin."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from coordinator import (
+    CancelAction,
+    CheckpointRef,
+    Interrupt,
+    InvalidArgument,
+    Outcome,
+    RunContext,
+    RunFailed,
+    RunManager,
+    StateView,
+    assistant,
+    open_coordinator,
+)
+from tests.support.teams import QUICK
+from tests.support.waiting import wait_until
+
+
+class Turn(BaseModel):
+    text: str
+
+
+@assistant(name="chat", input=Turn)
+async def chat(ctx: RunContext) -> dict[str, Any]:
+    held: dict[str, Any] = ctx.values or {"said": []}
+    said: list[str] = [*held["said"], ctx.input.text]
+    await ctx.save({"said": said})
+    if ctx.input.text == "wait":
+        await asyncio.sleep(60)
+    return {"said": [*said, f"{ctx.input.text}!{len(said)}"]}
+
+
+async def asks(ctx: RunContext) -> Outcome:
+    if ctx.request.command is None:
+        return Outcome(values={"asked": ctx.input}, paused=True, interrupts=(Interrupt("may I?", "q"),))
+    return Outcome(values={**ctx.values, "answer": ctx.request.command.resume})
+
+
+AGENTS: dict[str, Any] = {"chat": chat, "asks": asks}
+
+
+@pytest.fixture
+async def pair(tmp_path: Path) -> AsyncGenerator[tuple[RunManager, RunManager]]:
+    url = f"sqlite:///{tmp_path}/runs.db"
+    async with (
+        open_coordinator(url, assistants=AGENTS, **QUICK) as one,
+        open_coordinator(url, assistants=AGENTS, **QUICK) as two,
+    ):
+        yield one, two
+
+
+async def done(manager: RunManager, text: str | None, at: CheckpointRef | None = None, **more: Any) -> Any:
+    kwargs: dict[str, Any] = {"input": None if text is None else {"text": text}}
+    if at is not None:
+        kwargs["checkpoint"] = {"checkpoint_id": at.checkpoint_id}
+    run = await manager.create_or_reject("t", more.pop("name", "chat"), kwargs=kwargs | more)
+    manager.launch(run)
+    return await manager.wait(run.run_id, timeout=10)
+
+
+async def past(manager: RunManager, **which: Any) -> list[StateView]:
+    return [view async for view in manager.history("t", **which)]
+
+
+def said(views: list[StateView]) -> list[Any]:
+    return [None if view.values is None else view.values["said"] for view in views]
+
+
+async def state(manager: RunManager, at: CheckpointRef | None = None) -> StateView:
+    view = await manager.state("t", at)
+    assert view is not None
+    return view
+
+
+async def until_saved(manager: RunManager, run_id: str) -> None:
+    async def is_head() -> bool:
+        return (await state(manager)).checkpoint == CheckpointRef(run_id)
+
+    await wait_until(is_head, description="the run has saved")
+
+
+A, B = ["a", "a!1"], ["a", "a!1", "b", "b!3"]
+
+
+async def test_each_run_has_a_state_that_it_began_with_and_one_that_it_left(
+    pair: tuple[RunManager, RunManager],
+) -> None:
+    one, two = pair
+    await done(one, "a")
+    await done(two, "b")
+    views = await past(one, limit=10)
+    assert said(views) == [B, A, A, None]
+    assert [view.metadata["source"] for view in views] == ["loop", "input"] * 2
+    assert [view.next for view in views] == [(), ("__start__",)] * 2
+    for view, parent in zip(views, [*views[1:], None], strict=True):
+        assert view.parent == (None if parent is None else parent.checkpoint)
+        assert await state(two, view.checkpoint) == view
+    assert views[0] == await state(two)
+    runs = await one.thread_runs("t")
+    assert [view.metadata["run_id"] for view in views] == [run.run_id for run in runs for _ in range(2)]
+    assert await past(two, limit=1) == views[:1]
+    for place, view in enumerate(views):
+        assert await past(two, before=view.checkpoint) == views[place + 1 :]
+    assert await past(two, before=CheckpointRef("unheard of")) == []
+    assert await past(two, metadata={"source": "input"}) == views[1::2]
+    assert [view.metadata["graph_id"] for view in views] == ["chat"] * 4
+
+
+async def test_an_edited_question_takes_the_place_of_the_old_one(pair: tuple[RunManager, RunManager]) -> None:
+    one, two = pair
+    await done(one, "a")
+    await done(one, "b")
+    old = await past(one)
+    edited = await done(two, "c", at=old[0].parent)
+    assert edited == {"said": [*A, "c", "c!3"]}
+    head = await state(one)
+    assert head.values == edited
+    views = await past(one)
+    assert views[2:] == old, "nothing is lost"
+    assert views[1].parent == old[1].checkpoint, "a branch, from where the old question was asked"
+    assert (await state(one, old[0].checkpoint)).values == {"said": B}
+
+
+async def test_an_answer_is_regenerated_from_where_it_began(pair: tuple[RunManager, RunManager]) -> None:
+    one, two = pair
+    await done(one, "a")
+    await done(one, "b")
+    old = await past(one)
+    for worker in (two, one):
+        assert await done(worker, None, at=old[0].parent) == {"said": B}, "asked the same again"
+    views = await past(one)
+    assert [view.parent for view in views[:3]] == [old[1].checkpoint] * 3, "versions of one answer"
+    assert said(views) == [B, B, B, A, A, None]
+    first = await past(one, metadata={"source": "input"})
+    assert await done(two, None, at=first[-1].checkpoint) == {"said": A}, (
+        "the first one of the thread as well"
+    )
+
+
+async def test_a_run_goes_on_from_any_state(pair: tuple[RunManager, RunManager]) -> None:
+    one, _ = pair
+    for text in ("a", "b", "c"):
+        await done(one, text)
+    after_a = (await past(one))[4].checkpoint
+    assert await done(one, "z", at=after_a) == {"said": [*A, "z", "z!3"]}
+    assert (await past(one))[1].parent == after_a
+    assert await done(one, "next") == {"said": [*A, "z", "z!3", "next", "next!5"]}, "from there"
+
+
+async def test_a_state_that_the_thread_never_had(pair: tuple[RunManager, RunManager]) -> None:
+    one, _ = pair
+    await done(one, "a")
+    for at in (CheckpointRef("unheard of"), CheckpointRef("unheard of.input")):
+        with pytest.raises(RunFailed, match="no checkpoint"):
+            await done(one, "b", at=at)
+        assert await one.state("t", at) is None
+        with pytest.raises(InvalidArgument, match="checkpoint"):
+            await one.update_state("t", {}, at=at)
+    other = await one.create_or_reject("other", "chat", kwargs={"input": {"text": "x"}})
+    one.launch(other)
+    await one.wait(other.run_id, timeout=10)
+    with pytest.raises(RunFailed, match="no checkpoint"):
+        await done(one, "b", at=CheckpointRef(other.run_id))
+    with pytest.raises(InvalidArgument, match="input"):
+        await done(one, None, at=CheckpointRef(other.run_id))
+    assert (await state(one)).values == {"said": A}
+
+
+async def test_an_update_makes_one_and_branches_as_well(pair: tuple[RunManager, RunManager]) -> None:
+    one, two = pair
+    await done(one, "a")
+    await done(one, "b")
+    old = await past(one)
+    new = await two.update_state("t", {"title": "x"}, at=old[2].checkpoint)
+    head = await state(one)
+    assert (head.checkpoint, head.parent) == (new, old[2].checkpoint)
+    assert head.values == {"said": A, "title": "x"}
+    assert head.metadata["source"] == "update"
+    assert (await past(one))[1:] == old
+    back = await two.update_state("t", None, at=old[0].checkpoint)
+    assert ((await state(one)).checkpoint, (await state(one)).values) == (back, {"said": B})
+    assert await two.update_state("t", None) == back, "nothing changes"
+    assert (await state(one)).checkpoint == back
+
+
+async def test_a_run_that_goes_on_has_the_state_that_it_will_leave(
+    pair: tuple[RunManager, RunManager],
+) -> None:
+    one, two = pair
+    await done(one, "a")
+    run = await one.create_or_reject("t", "chat", kwargs={"input": {"text": "wait"}})
+    one.launch(run)
+    await until_saved(two, run.run_id)
+    assert (await state(two)).values == {"said": [*A, "wait"]}
+    assert await two.cancel(run.run_id, wait=10)
+    head = await state(one)
+    assert (head.checkpoint, head.values, head.next) == (
+        CheckpointRef(run.run_id),
+        {"said": [*A, "wait"]},
+        (),
+    )
+    assert await done(two, "b", at=head.checkpoint) == {"said": [*A, "wait", "b", "b!4"]}
+
+
+async def test_a_rollback_leaves_no_trace_and_puts_back_what_the_thread_held(
+    pair: tuple[RunManager, RunManager],
+) -> None:
+    one, two = pair
+    await done(one, "a")
+    await done(one, "b")
+    old = await past(one)
+    kwargs = {"input": {"text": "wait"}, "checkpoint": {"checkpoint_id": old[3].checkpoint.checkpoint_id}}  # type: ignore[union-attr]
+    run = await one.create_or_reject("t", "chat", kwargs=kwargs)
+    one.launch(run)
+    await until_saved(two, run.run_id)
+    assert (await state(two)).values == {"said": ["wait"]}
+    assert await two.cancel(run.run_id, action=CancelAction.rollback, wait=10)
+    assert await past(two) == old
+
+
+async def test_a_question_and_its_answer(pair: tuple[RunManager, RunManager]) -> None:
+    one, two = pair
+    await done(one, "x", name="asks")
+    asked = await state(two)
+    assert (asked.next, asked.interrupts) == (("asks",), (Interrupt("may I?", "q"),))
+    await done(two, None, name="asks", command={"resume": True})
+    answered, before, beginning = await past(one)
+    assert (answered.values["answer"], answered.next, answered.interrupts) == (True, (), ())
+    assert answered.parent == before.checkpoint == asked.checkpoint
+    assert (before.next, before.interrupts) == (asked.next, asked.interrupts)
+    assert beginning.metadata["source"] == "input"
+
+
+async def test_they_go_with_their_runs_and_their_thread(pair: tuple[RunManager, RunManager]) -> None:
+    one, two = pair
+    for text in ("a", "b", "c"):
+        await done(one, text)
+    views = await past(one)
+    middle = str(views[2].metadata["run_id"])
+    await two.delete_run(middle)
+    left = await past(one)
+    assert [view.checkpoint for view in left] == [view.checkpoint for view in (*views[:2], *views[4:])]
+    assert left[1].parent == views[4].checkpoint
+    await two.copy_thread("t", "copy")
+    copy = [view async for view in one.history("copy")]
+    assert [view.values for view in copy] == [views[0].values]
+    await two.delete_thread("t")
+    await done(one, "new")
+    assert said(await past(one)) == [["new", "new!1"], None]

@@ -1,0 +1,68 @@
+"""History, edit and regenerate over HTTP, as chat front ends use them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from langgraph_sdk.errors import UnprocessableEntityError
+
+from tests.gateway.conftest import Pair
+from tests.support.gateways import demo, new_thread
+
+
+async def done(sdk: Any, thread: str, tag: str | None, **more: Any) -> Any:
+    asked = None if tag is None else demo(tag=tag)
+    return (await sdk.runs.wait(thread, "agent", input=asked, **more))["log"]
+
+
+async def test_a_tree_of_states(plain: Pair) -> None:
+    here, there = plain
+    thread = await new_thread(here.sdk)
+    assert await done(here.sdk, thread, "a") == ["a:1"]
+    assert await done(there.sdk, thread, "b") == ["a:1", "b:1"]
+    history = await there.sdk.threads.get_history(thread, limit=10)
+    assert [state["values"].get("log") for state in history] == [["a:1", "b:1"], ["a:1"], ["a:1"], None]
+    assert [state["next"] for state in history] == [[], ["__start__"]] * 2
+    ids = [state["checkpoint"]["checkpoint_id"] for state in history]
+    parents = [
+        state["parent_checkpoint"] and state["parent_checkpoint"]["checkpoint_id"] for state in history
+    ]
+    assert parents == [*ids[1:], None]
+    assert await here.sdk.threads.get_state(thread) == history[0]
+    for state in history:
+        assert await here.sdk.threads.get_state(thread, checkpoint=state["checkpoint"]) == state
+        by_id = await here.raw.get(f"/threads/{thread}/state/{state['checkpoint']['checkpoint_id']}")
+        assert by_id.json() == state
+    older = await here.sdk.threads.get_history(thread, before=history[1]["checkpoint"])
+    assert older == history[2:]
+
+    edited = await done(there.sdk, thread, "c", checkpoint=history[0]["parent_checkpoint"])
+    assert edited == ["a:1", "c:1"]
+    again = await done(here.sdk, thread, None, checkpoint=history[0]["parent_checkpoint"])
+    assert again == ["a:1", "b:1"], "asked the same again"
+    head = await here.sdk.threads.get_state(thread)
+    assert head["parent_checkpoint"] == history[0]["parent_checkpoint"]
+    by_id = await done(there.sdk, thread, "d", checkpoint_id=ids[2])
+    assert by_id == ["a:1", "d:1"]
+
+    changed = await there.sdk.threads.update_state(
+        thread, {"title": "x"}, checkpoint=history[2]["checkpoint"]
+    )
+    head = await here.sdk.threads.get_state(thread)
+    assert head["checkpoint"]["checkpoint_id"] == changed["checkpoint"]["checkpoint_id"]
+    assert (head["values"]["log"], head["values"]["title"]) == (["a:1"], "x")
+    assert head["parent_checkpoint"]["checkpoint_id"] == ids[2]
+
+
+async def test_a_checkpoint_that_the_thread_never_had(plain: Pair) -> None:
+    here, there = plain
+    thread, other = await new_thread(here.sdk), await new_thread(here.sdk)
+    await done(here.sdk, other, "x")
+    foreign = (await here.sdk.threads.get_state(other))["checkpoint"]
+    for checkpoint in (foreign, {"checkpoint_id": "unheard of", "checkpoint_ns": ""}):
+        with pytest.raises(UnprocessableEntityError, match="checkpoint"):
+            await there.sdk.runs.create(thread, "agent", input=demo(), checkpoint=checkpoint)
+        asked = {"assistant_id": "agent", "checkpoint": checkpoint}
+        assert (await there.raw.post("/runs", json=asked)).status_code == 422
+    assert await here.sdk.runs.list(thread) == []
