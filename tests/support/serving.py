@@ -22,7 +22,12 @@ def started(
     """`base`, once it answers the probe; stopped at the end. Raises RuntimeError if it does not start."""
     with tempfile.TemporaryDirectory() as folder, Path(folder, "log").open("w+") as log:
         process = subprocess.Popen(
-            command, cwd=folder, stdout=log, stderr=log, env=os.environ | (environment or {})
+            command,
+            cwd=folder,
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            env=os.environ | (environment or {}),
         )
         try:
             if not _answers(base + probe, process):
@@ -31,6 +36,8 @@ def started(
             yield base
         finally:
             process.terminate()
+            if process.stdin is not None:  # whatever it has started itself may wait for that
+                process.stdin.close()
             process.wait()
 
 
