@@ -53,8 +53,9 @@ class Clients:
         await manager.thread_runs(self._chance.choice(self._threads), user_id=user)
         thread_id = self._chance.choice(self._threads)
         await manager.state(thread_id, user_id=user)
+        await manager.state(thread_id, CheckpointRef("nobody"), user_id=user)
         async for view in manager.history(thread_id, user_id=user):
-            await manager.state(thread_id, view.parent or CheckpointRef("nobody"), user_id=user)
+            await manager.state(thread_id, view.parent, user_id=user)
 
     async def remove(self, process: Process) -> None:
         if (run_id := self._somebody()) is not None:

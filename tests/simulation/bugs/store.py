@@ -162,7 +162,6 @@ BUGS = (
         "save-after-the-decision",
         (_OWNERSHIP + "save", " AND (status = 'running' OR (:last AND {STOPPED}))", ""),
     ),
-    bug("any-number-of-last-saves", (_OWNERSHIP + "_saved_last", "return found is not None", "return False")),
     bug("every-save-moves-the-rollback-point", (_OWNERSHIP + "save", 'if "values" not in ref:', "if 1:")),
     bug("no-save-keeps-the-old-values", (_OWNERSHIP + "save", 'if "values" not in ref:', "if 0:")),
     bug(
