@@ -27,7 +27,8 @@ from coordinator.cli.demo.claims import (
     rollback,
 )
 from coordinator.cli.demo.program import demonstrate, play
-from coordinator.cli.demo.screen import Silent
+from coordinator.cli.demo.report import Report, Result
+from coordinator.cli.demo.screen import Silent, summarise
 from coordinator.cli.failures import UNREACHABLE, CommandFailed
 from coordinator.testing.valkey import ValkeyServer, free_port
 
@@ -95,6 +96,21 @@ async def test_on_postgres(capsys: pytest.CaptureFixture[str]) -> None:
     report = json.loads(capsys.readouterr().out)
     assert [claim["ok"] for claim in report["claims"]] == [True] * 3
     assert report["store"].startswith("PostgreSQL ")
+
+
+@pytest.mark.parametrize("problems", [(), ("forged",)], ids=["all hold", "one failed"])
+def test_it_ends_with_what_to_run_next(
+    problems: tuple[str, ...],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    (program := tmp_path / "coordinator").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", [str(program), "demo"])
+    summarise(Report((Result(1, "cancel", "…", problems=problems),), 1.0, 0.1, True, "Valkey", 3))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("1 claims, 1 FAILED" if problems else "Next, a server to try: coordinator dev")
 
 
 def refuse(evidence: Any) -> list[str]:
