@@ -8,7 +8,7 @@ import struct
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -88,7 +88,8 @@ async def watched(one: Made, *, good_for: float = 60.0) -> AsyncGenerator[Forked
             assert line.startswith(b"good "), await process.stderr.read()
         yield process
     finally:
-        process.kill()
+        with suppress(ProcessLookupError):  # it ends by itself when the key is refused
+            process.kill()
         await process.wait()
 
 
