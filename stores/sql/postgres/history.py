@@ -78,19 +78,26 @@ def thread_runs(
     """The thread and its page in one statement: a page of a thread that is there, and empty, is one row of
     nothing."""
     where, args = _narrowed(statuses, user_id, [thread_id])
-    args += [limit, offset, max_bytes]
     mine = "" if user_id is None else " AND t.user_id = $2"
     of_thread = _UNSETTLED if statuses and SHOWN_OPEN.issuperset(statuses) else "thread_id = $1"
     by = "created_us DESC NULLS LAST, run_id"
-    asked = (
-        f"SELECT * FROM rc.runs WHERE {of_thread}{where} AND NOT {_ROLLED_BACK} ORDER BY {by}"
-        f" LIMIT ${len(args) - 2} OFFSET ${len(args) - 1}"
+    page = (
+        f"FROM rc.runs WHERE {of_thread}{where} AND NOT {_ROLLED_BACK} ORDER BY {by}"
+        f" LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
     )
-    texts = ("metadata", *(name for read, names in _TEXTS.items() if read not in without for name in names))
+    args += [limit, offset]
+    if max_bytes is None:
+        page = f"SELECT {run_columns(without)}, 0 AS there {page}"
+    else:
+        args.append(max_bytes)
+        texts = ["metadata", *(name for of, names in _TEXTS.items() if of not in without for name in names)]
+        page = (
+            f"SELECT {run_columns(without)}, there FROM (SELECT *, {pages.sizes(texts, by)}"
+            f" FROM (SELECT * {page}) asked) sized WHERE {pages.within(f'${len(args)}')} ORDER BY {by}"
+        )
     query = Query(
-        f"SELECT page.* FROM rc.threads t LEFT JOIN LATERAL (SELECT {run_columns(without)}, there FROM"
-        f" (SELECT *, {pages.sizes(texts, by)} FROM ({asked}) asked) sized"
-        f" WHERE {pages.within(f'${len(args)}')} ORDER BY place) page ON true WHERE t.thread_id = $1{mine}"
+        f"SELECT page.* FROM rc.threads t LEFT JOIN LATERAL ({page}) page ON true"
+        f" WHERE t.thread_id = $1{mine}"
     )
 
     def answer(rows: Rows) -> Page[RunRow]:
