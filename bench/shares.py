@@ -169,9 +169,9 @@ async def _streams(port: int, alice: str, bob: str) -> list[Measure]:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(max(soft, STREAMS + 500), hard), hard))
     async with AsyncExitStack() as stack:
-        hers = await stack.enter_async_context(connected(port, x_api_key=alice))
         slow = {"assistant_id": "agent", "input": {"steps": 1, "sleep": 600}, "stream_resumable": True}
-        run = await hers.ask("POST", "/runs", slow)
+        async with connected(port, x_api_key=alice) as hers:
+            run = await hers.ask("POST", "/runs", slow)
         statuses: Counter[int] = Counter()
         request = (
             f"GET /runs/{run['run_id']}/stream HTTP/1.1\r\nHost: localhost\r\nx-api-key: {alice}\r\n\r\n"
@@ -201,7 +201,8 @@ async def _streams(port: int, alice: str, bob: str) -> list[Measure]:
             what = f"bob's runs/{verb} beside {STREAMS:,} streams that alice asks for"
             note = f"hers: {', '.join(f'{count} x {status}' for status, count in sorted(statuses.items()))}"
             measures.append(at_most(Measure("shares", what, took, "s", note=note), WITHIN))
-        await hers.ask("POST", f"/threads/{run['thread_id']}/runs/{run['run_id']}/cancel")
+        async with connected(port, x_api_key=alice) as hers:
+            await hers.ask("POST", f"/threads/{run['thread_id']}/runs/{run['run_id']}/cancel")
     return measures
 
 
