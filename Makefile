@@ -115,7 +115,7 @@ roll: $(STAMP) ## Workers of the last release and of this tree on one store, old
 COUNT ?= 10000
 
 .PHONY: hostile
-hostile: $(STAMP) ## Send COUNT (10000) hostile requests to a real server. SEED=7; one of them again: ARGS="--only 123"
+hostile: $(STAMP) ## Send COUNT (10000) hostile requests and connections to a real server. SEED=7; one of them again: ARGS="--only 123"
 	@$(BIN)/python -m tests.hostile --count $(COUNT) $(if $(SEED),--seed $(SEED)) $(ARGS)
 
 .PHONY: differential

@@ -1,11 +1,11 @@
-"""Sends hostile requests to a server, and looks what became of it."""
+"""Sends hostile requests and bytes to a server, and looks what became of it."""
 
 from __future__ import annotations
 
 import asyncio
-import os
+import socket
 from collections import Counter
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,10 +15,18 @@ import httpx
 
 from coordinator.gateway import key_file
 from coordinator.gateway.caller import Role
+from tests.hostile.connections import Outcome, Plan, carry_out, plan
+from tests.hostile.measures import Lag, descriptors, memory
 from tests.hostile.requests import Hostile, Known, Operation, make
 from tests.support.served import Served, served
 
+SLOW = 1.0  # s
+NOT_OF_THE_APP = "505"
+"""HTTP of another version: that is the mistake of the client, whatever its number says."""
 ANSWER_WITHIN = 30.0  # s; on a machine that is busy with other tests
+KEEPS_LITTLE: Any = {"COORDINATOR_KEEP_FINISHED": "5", "COORDINATOR_KEEP_FINISHED_MAX": "100"}
+"""Of finished runs in memory: what workers hold afterwards is then what requests have left."""
+BAD = ("nothing in time",)
 NO_HEAD = "no answer"
 """The connection was closed: fair to who spoke no HTTP."""
 TROUBLE = ("Traceback", " ERROR ", " CRITICAL ", "Exception in ASGI", "Task exception", "never awaited")
@@ -30,46 +38,89 @@ HOLDS_NOTHING_BACK = ("Traceback (most recent", 'File "/', "site-packages", "sql
 class Report:
     statuses: Counter[str] = field(default_factory=Counter[str])
     failures: list[str] = field(default_factory=list[str])
+    slowest: float = 0.0
+    """Seconds until an answer began, less what this process was late itself."""
+    slow: list[str] = field(default_factory=list[str])
+    """What was answered later than `SLOW`."""
 
-    def note(self, number: int, sent: Hostile, status: str, answer: bytes) -> None:
-        self.statuses[f"{sent.kind}: {status}"] += 1
+    def note(self, number: int, sent: Hostile, status: str, answer: bytes, took: float) -> None:
+        what = f"#{number} {sent.kind}: {status}: {sent.sent[:300]!r}"
+        self._count(sent.kind, [status], answer, what, took)
+
+    def note_bytes(self, number: int, made: Plan, outcome: Outcome, took: float) -> None:
+        sent = b"".join(made.pieces)
+        what = f"#b{number} {made.kind}: {outcome.statuses}: {sent[:300]!r}"
+        nothing = BAD[0] if made.whole else NO_HEAD
+        self._count(made.kind, outcome.statuses or [nothing], outcome.text, what, took)
+        order = [made.answers.index(one) for one in outcome.ids if one in made.answers]
+        missing = made.whole and order != [*range(len(order))]
+        if len(outcome.statuses) > len(made.answers) + 1 or order != sorted(set(order)) or missing:
+            self.failures.append(f"{what}: answers to {outcome.ids} where {made.answers[:5]} were asked")
+
+    def _count(self, kind: str, statuses: list[str], answer: bytes, what: str, took: float) -> None:
         text = answer.decode("latin-1")
         told = next((word for word in HOLDS_NOTHING_BACK if word in text), None)
-        if status.startswith("5") or status == "nothing in time" or told is not None:
-            self.failures.append(f"#{number} {sent.kind}: {status}: {sent.sent[:300]!r} -> {text[:500]!r}")
+        for status in statuses:
+            self.statuses[f"{kind}: {status}"] += 1
+        bad = [one for one in statuses if one in BAD or (one[0] == "5" and one != NOT_OF_THE_APP)]
+        if bad or told is not None:
+            self.failures.append(f"{what} -> {text[:500]!r}")
+        self.slowest = max(self.slowest, took)
+        if took > SLOW:
+            self.slow.append(f"{what}: {took:.2f} s")
 
 
 class Target:
     """A server with several workers, and what a user of it has."""
 
-    def __init__(self, server: Served, client: httpx.AsyncClient, known: Known) -> None:
-        self.server, self._client, self.known = server, client, known
+    def __init__(
+        self, server: Served, made: Callable[[], httpx.AsyncClient], known: Known, folder: Path
+    ) -> None:
+        self.server, self._made, self.known, self.folder = server, made, known, folder
+        self._client = made()
         self._workers = dict(server.workers)
+        self._begun = len(server.lines)  # what is said while the description of the API is made is no trouble
 
-    async def send(self, sent: Hostile) -> tuple[str, bytes]:
-        """Its status, and the beginning of its answer. Streams are left as soon as they have begun."""
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    @property
+    def workers(self) -> list[int]:
+        return [*self._workers.values()]
+
+    async def send(self, sent: Hostile) -> tuple[str, bytes, float]:
+        """Its status, the beginning of its answer, and the seconds from its last byte to that. Streams are
+        left as soon as they have begun."""
+        loop = asyncio.get_running_loop()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
-        writing = asyncio.create_task(_write(writer, sent.sent))
+        began = sent_at = loop.time()
+
+        async def write() -> None:
+            nonlocal sent_at
+            await _write(writer, sent.sent)
+            sent_at = loop.time()
+
+        writing, answer, status = asyncio.create_task(write()), b"", NO_HEAD
         try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 answer = await reader.read(65_536)
         except ConnectionError:
-            return NO_HEAD, b""
+            """It is no answer."""
         except TimeoutError:
-            return "nothing in time", b""
-        finally:
-            writing.cancel()
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
-        head, _, _ = answer.partition(b"\r\n")
-        parts = head.split(b" ", 2)
-        status = parts[1].decode() if head.startswith(b"HTTP/") and len(parts) > 1 else NO_HEAD
-        return status, answer
+            status = BAD[0]
+        took = loop.time() - max(began, sent_at)
+        writing.cancel()
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+        parts = answer.partition(b"\r\n")[0].split(b" ", 2)
+        if answer.startswith(b"HTTP/") and len(parts) > 1:
+            status = parts[1].decode()
+        return status, answer, took
 
     async def check_health(self) -> list[str]:
         """What is wrong with the server."""
-        found = [line for line in self.server.lines if any(word in line for word in TROUBLE)]
+        found = [line for line in self.server.lines[self._begun :] if any(word in line for word in TROUBLE)]
         for path in ("/ok", "/coordinator/health/ready"):
             answer = await self._client.get(path)
             if answer.status_code != 200:
@@ -85,8 +136,18 @@ class Target:
 
     def memory(self) -> int:
         """Bytes that its workers hold."""
-        pages = (Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in self._workers.values())
-        return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
+        return memory(self.workers)
+
+    async def without_connections(self) -> Counter[str]:
+        """The descriptors that its workers have when all clients have gone, this one too: the fewest of some
+        seconds, for a worker opens its store anew now and then."""
+        await self._client.aclose()
+        self._client = self._made()
+        seen: list[Counter[str]] = []
+        for _ in range(25):
+            await asyncio.sleep(0.2)
+            seen.append(descriptors(self.workers))
+        return min(seen, key=lambda one: one.total())
 
 
 async def _write(writer: asyncio.StreamWriter, sent: bytes) -> None:
@@ -97,7 +158,10 @@ async def _write(writer: asyncio.StreamWriter, sent: bytes) -> None:
 
 
 @asynccontextmanager
-async def target(folder: Path, *, workers: int = 2) -> AsyncGenerator[Target]:
+async def target(
+    folder: Path, *, workers: int = 2, limit: tuple[int, int] | None = None
+) -> AsyncGenerator[Target]:
+    """`limit`: soft and hard, of its descriptors."""
     keys = folder / "keys.json"
     _, key = key_file.create(keys, role=Role.user, user_id="alice")
     arguments = (
@@ -108,11 +172,13 @@ async def target(folder: Path, *, workers: int = 2) -> AsyncGenerator[Target]:
         "--api-keys",
         str(keys),
     )
-    async with served("serve", *arguments, folder=folder) as server:
+    async with served("serve", *arguments, folder=folder, descriptors=limit, **KEEPS_LITTLE) as server:
         url = await server.up()
-        async with httpx.AsyncClient(
-            base_url=url, headers={"x-api-key": key}, timeout=ANSWER_WITHIN
-        ) as client:
+
+        def made() -> httpx.AsyncClient:
+            return httpx.AsyncClient(base_url=url, headers={"x-api-key": key}, timeout=ANSWER_WITHIN)
+
+        async with made() as client:
             document = (await client.get("/openapi.json")).json()
             operations = tuple(
                 Operation(method.upper(), path) for path, item in document["paths"].items() for method in item
@@ -121,20 +187,68 @@ async def target(folder: Path, *, workers: int = 2) -> AsyncGenerator[Target]:
             ended = await client.post("/runs/wait", json=kept)
             assert ended.status_code == 200, ended.text
             run = ended.headers["content-location"].split("/")
-            known = Known(operations, f"127.0.0.1:{server.port}", key, run[2], run[4])
-            yield Target(server, client, known)
+        known = Known(operations, f"127.0.0.1:{server.port}", key, run[2], run[4])
+        attacked = Target(server, made, known, folder)
+        try:
+            yield attacked
+        finally:
+            await attacked.aclose()
 
 
-async def attack(target: Target, *, seed: int, count: int, first: int = 0, at_once: int = 16) -> Report:
-    report, numbers = Report(), iter(range(first, first + count))
+async def attack(
+    target: Target, *, seed: int, count: int, first: int = 0, of_bytes: int = 0, at_once: int = 16
+) -> Report:
+    """`count` requests from number `first` on, and then as many connections of the byte half."""
+    report = Report()
+    async with Lag().measured() as lag:
+
+        async def request(number: int) -> None:
+            sent = make(seed, number, target.known)
+            began = asyncio.get_running_loop().time()
+            status, answer, took = await target.send(sent)
+            report.note(number, sent, status, answer, took - lag.since(began))
+
+        async def connect(number: int) -> None:
+            made = plan(seed, number, target.known)
+            began = asyncio.get_running_loop().time()
+            outcome = await carry_out(made, target.server.port)
+            report.note_bytes(number, made, outcome, outcome.waited - lag.since(began))
+
+        await _each(request, range(first, first + count), at_once)
+        await _each(connect, range(first, first + of_bytes), 2 * at_once)  # most of them only wait
+    report.failures += await target.check_health()
+    return report
+
+
+async def _each(work: Callable[[int], Awaitable[None]], numbers: range, at_once: int) -> None:
+    left = iter(numbers)
 
     async def attacker() -> None:
-        for number in numbers:
-            sent = make(seed, number, target.known)
-            report.note(number, sent, *await target.send(sent))
+        for number in left:
+            await work(number)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(attacker())
-    report.failures += await target.check_health()
-    return report
+
+
+async def flood(target: Target, size: int) -> tuple[int, int]:
+    """Endless trailers of a request that was answered: how many bytes the server took, and how much more its
+    workers hold at most. What is sent and not taken is in this process's buffer, which is kept small."""
+    head = b"GET /ok HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    block, sent, most = b"a: xxxxxxxx\r\n" * 1000, 0, 0
+    loop, before = asyncio.get_running_loop(), target.memory()
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 16_384)
+        client.setblocking(False)
+        await loop.sock_connect(client, ("127.0.0.1", target.server.port))
+        await loop.sock_sendall(client, head)
+        await loop.sock_recv(client, 4096)
+        try:
+            while sent < size:
+                await loop.sock_sendall(client, block)
+                sent += len(block)
+                most = max(most, target.memory() - before)
+        except OSError:
+            """It was cut."""
+    return sent, most

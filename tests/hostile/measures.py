@@ -1,0 +1,56 @@
+"""What workers hold, and how late this process is itself: its lag is no slow answer."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, Iterable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+_EVERY = 0.02
+
+
+def memory(pids: Iterable[int]) -> int:
+    """Bytes in memory of all of them."""
+    pages = (Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in pids)
+    return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
+
+
+def descriptors(pids: Iterable[int]) -> Counter[str]:
+    """How many of them lead to what; all sockets are one."""
+    found: Counter[str] = Counter()
+    for pid in pids:
+        for one in Path(f"/proc/{pid}/fd").iterdir():
+            with suppress(OSError):  # it was closed meanwhile
+                found[str(one.readlink()).partition(":[")[0]] += 1
+    return found
+
+
+class Lag:
+    """How late the turns of this event loop came, of the last minute."""
+
+    def __init__(self) -> None:
+        self._late: deque[tuple[float, float]] = deque(maxlen=int(60 / _EVERY))
+
+    def since(self, time: float) -> float:
+        """Seconds, all together."""
+        return sum(late for at, late in self._late if at >= time)
+
+    @asynccontextmanager
+    async def measured(self) -> AsyncGenerator[Lag]:
+        task = asyncio.create_task(self._measure())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.wait((task,))
+
+    async def _measure(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + _EVERY
+            await asyncio.sleep(_EVERY)
+            if (late := loop.time() - due) > _EVERY:
+                self._late.append((loop.time(), late))
