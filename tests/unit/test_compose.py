@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coordinator.gateway.server.serving import KEEP_ALIVE
+from coordinator.gateway.server.protocol import Limits
 from coordinator.testing.valkey import find_binary
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -231,7 +231,7 @@ def test_the_proxy_lets_streams_through(compose: dict[str, Any], services: dict[
     assert "server gateway:2024 resolve;" in config
     assert "--port 2024" in services["gateway"]["command"]
     keepalive = re.findall(r"keepalive_timeout (\d+)s", config)
-    assert int(keepalive[0]) < KEEP_ALIVE, "the proxy is the one to close"
+    assert int(keepalive[0]) < Limits().idle, "the proxy is the one to close"
 
 
 def test_the_image_runs_as_nobody_special() -> None:
