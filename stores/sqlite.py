@@ -28,7 +28,7 @@ from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.life_proofs import LifeProofs
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
-from stores.sql.sqlite import contains, decisions, inspection, schema, workers
+from stores.sql.sqlite import contains, decisions, events, inspection, schema, workers
 from stores.sql.sqlite.durability import make_durable
 from stores.sql.sqlite.searches import Search
 from stores.sql.sqlite.statements import SQLITE
@@ -349,6 +349,12 @@ class SQLiteStore(SQLTransactions):
                 self.reads += 1
                 return decisions.standing(self._glance, run_id)
         return await super().standing(run_id)
+
+    def events_version(self) -> int | None:
+        if self._glance is not None:
+            with suppress(sqlite3.Error):
+                return events.version(self._glance)
+        return None
 
     async def register(self, worker: NewWorker) -> int:
         if self._commits is None or self._gate is None:

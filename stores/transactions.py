@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -10,6 +10,7 @@ from stores.base import Row, RunStore
 from stores.catalogue import Heavy, NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.checkpoints import CheckpointRow
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
+from stores.events import EventPage, EventsKept, NewEvents, Position
 from stores.finding import IdKind, ListPosition, RunQuery
 from stores.pages import Page
 from stores.pruning import PruneCursor, PruneStep, Retention
@@ -227,6 +228,26 @@ class SQLTransactions(RunStore):
         return await self._read(
             self._sql.webhooks.listed, states=states, run_id=run_id, user_id=user_id, limit=limit
         )
+
+    # -- event logs
+
+    async def append_events(self, logs: Sequence[NewEvents], *, ttl: float) -> list[EventsKept]:
+        return await self._write(self._sql.events.append, logs, round(ttl * 1e6))
+
+    async def events(self, run_id: str, after: Position | None, *, limit: int, max_bytes: int) -> EventPage:
+        return await self._read(self._sql.events.events, run_id, after, limit, max_bytes)
+
+    async def log_tops(self, run_ids: Sequence[str]) -> Mapping[str, Position]:
+        return await self._read(self._sql.events.tops, run_ids)
+
+    def events_version(self) -> int | None:
+        return None
+
+    async def follow_runs(self, run_ids: Sequence[str], *, seconds: float, logs: bool) -> None:
+        await self._write(self._sql.events.follow, run_ids, round(seconds * 1e6), logs=logs)
+
+    async def expire_events(self, *, limit: int, max_bytes: int | None) -> int:
+        return await self._write(self._sql.events.expire, limit, max_bytes)
 
     # -- reads
 

@@ -17,6 +17,7 @@ class Statements(NamedTuple):
     checkpoints: Any
     crons: Any
     decisions: Any
+    events: Any
     finding: Any
     history: Any
     ownership: Any

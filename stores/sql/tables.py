@@ -19,6 +19,8 @@ TABLES = (
     Table("transitions", ("id",)),
     Table("webhooks", ("run_id",)),
     Table("crons", ("cron_id",)),
+    Table("event_logs", ("run_id",)),
+    Table("run_events", ("run_id", "fence", "number")),
 )
 
 END_OF_IDS = chr(0x10FFFF)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from random import Random
@@ -9,6 +10,7 @@ from typing import Any
 
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.crons import CronQuery, CronRow, Firing
+from stores.events import NewEvents
 from stores.finding import ListPosition, RunQuery
 from stores.pruning import Retention
 from stores.rows import COUNTERS, Limits, NewRun, Outcome, Ownership
@@ -534,6 +536,42 @@ class Sequence:
         run_ids = self.random.choice((None, [self._run_id()]))
         await self._engines.call("stop_webhooks", run_ids, user_id=self._user())
 
+    # -- event logs
+
+    async def append_events(self) -> None:
+        random = self.random
+        owns = {own.run_id: own for own in (self._own() for _ in range(random.choice((1, 1, 3))))}
+        logs = [
+            NewEvents(
+                own.run_id,
+                own.fence,
+                tuple(
+                    (number, random.choice(("custom", "values", "")), json.dumps(json_value(random)))
+                    for number in sorted(random.sample(range(1, 9), k=random.choice((1, 2, 5))))
+                ),
+                (own.fence, random.choice((2, 4))) if self._one_in(4) else (0, 0),
+            )
+            for own in owns.values()
+        ]
+        await self._engines.call("append_events", logs, ttl=random.choice((5.0, 60.0)))
+
+    async def read_events(self) -> None:
+        random, own = self.random, self._own()
+        after = random.choice((None, (own.fence, 3), (own.fence - 1, 2)))
+        await self._engines.call(
+            "events", own.run_id, after, limit=random.choice((1, 100)), max_bytes=random.choice((20, 1000))
+        )
+        await self._engines.call("log_tops", [own.run_id, self._run_id()])
+
+    async def follow_runs(self) -> None:
+        run_ids = sorted({self._run_id(), self._run_id()})
+        seconds = self.random.choice((2.0, 30.0))
+        await self._engines.call("follow_runs", run_ids, seconds=seconds, logs=self._one_in(2))
+
+    async def expire_events(self) -> None:
+        max_bytes = self.random.choice((None, 0, 100))
+        await self._engines.call("expire_events", limit=self.random.choice((2, 100)), max_bytes=max_bytes)
+
     # -- upkeep
 
     async def prune(self) -> None:
@@ -602,6 +640,10 @@ WEIGHTS = {
     "read_webhooks": 1,
     "revive_webhooks": 1,
     "stop_webhooks": 1,
+    "append_events": 6,
+    "read_events": 2,
+    "follow_runs": 2,
+    "expire_events": 2,
     "prune": 2,
     "again": 4,
     "time_passes": 5,

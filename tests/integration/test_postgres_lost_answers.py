@@ -15,6 +15,7 @@ import pytest
 from stores.base import CoordinationStore
 from stores.catalogue import NewThread, ThreadPatch
 from stores.crons import CronStore, Firing
+from stores.events import EventStore, NewEvents
 from stores.postgres import Options, PostgresStore
 from stores.pruning import PruningStore, Retention
 from stores.rows import Limits, Outcome, Ownership
@@ -40,12 +41,12 @@ from tests.support.proxy import Proxy
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
-PORTS = (CoordinationStore, WebhookStore, CronStore, PruningStore)
+PORTS = (CoordinationStore, WebhookStore, CronStore, PruningStore, EventStore)
 READS = """
 aclose aggregate_tokens_by_thread checkpoints claimants count_crons count_threads count_webhooks cron crons
-due_crons find_runs get has_expired_threads holder ids_from inflight_runs list_by_thread list_inflight
-next_cron next_webhook open open_run_ids proven_alive proven_dead row run runs standing thread thread_of_key
-thread_runs threads tick transitions waiting_line webhooks workers
+due_crons events events_version find_runs get has_expired_threads holder ids_from inflight_runs list_by_thread
+list_inflight log_tops next_cron next_webhook open open_run_ids proven_alive proven_dead row run runs standing
+thread thread_of_key thread_runs threads tick transitions waiting_line webhooks workers
 """
 MOST = 20
 """Answers of the longest write."""
@@ -565,6 +566,56 @@ async def skip_cron(s: Stage) -> Act:
 
     async def act() -> Any:
         return await s.store.skip_cron(firing, error="busy")
+
+    return act
+
+
+# ---- event logs -----------------------------------------------------------------------------------------
+
+
+async def _logged(s: Stage) -> Ownership:
+    own = await running(s.store, s.epoch, s.thread)
+    await s.store.append_events([NewEvents(own.run_id, own.fence, ((1, "custom", "1"),))], ttl=60)
+    return own
+
+
+async def _numbers(s: Stage, run_id: str) -> list[int]:
+    page = await s.store.events(run_id, None, limit=10, max_bytes=1000)
+    return [number for _, number, _, _ in page.events]
+
+
+@scenario
+async def append_events(s: Stage) -> Act:
+    own = await _logged(s)
+
+    async def act() -> Any:
+        log = NewEvents(own.run_id, own.fence, ((2, "custom", "2"), (3, "custom", "3")), (own.fence, 2))
+        return await s.store.append_events([log], ttl=60), await _numbers(s, own.run_id)
+
+    return act
+
+
+@scenario
+async def follow_runs(s: Stage) -> Act:
+    own = await _logged(s)
+
+    async def act() -> Any:
+        await s.store.follow_runs([own.run_id], seconds=10, logs=True)
+        log = NewEvents(own.run_id, own.fence, ((2, "custom", "2"),))
+        return await s.store.append_events([log], ttl=60)
+
+    return act
+
+
+@scenario
+async def expire_events(s: Stage) -> Act:
+    """How many went is what the last attempt has removed."""
+    own = await _logged(s)
+    s.clock.advance(60)
+
+    async def act() -> Any:
+        await s.store.expire_events(limit=1000, max_bytes=None)
+        return await _numbers(s, own.run_id), await s.store.log_tops([own.run_id])
 
     return act
 

@@ -93,6 +93,8 @@ _TABLES = (
     "deleted_threads",
     "passing_fences",
     "workers",
+    "event_logs",
+    "run_events",
     "sqlite_sequence",
 )
 _NOTE = (

@@ -27,6 +27,8 @@ TABLES = (
     "transitions",
     "webhooks",
     "crons",
+    "event_logs",
+    "run_events",
 )
 PASSWORD = "worker"  # of a role that exists on a server of the tests' own
 

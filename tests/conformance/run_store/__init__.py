@@ -14,6 +14,7 @@ from tests.conformance.run_store.catalogue import ExistingThreads, History, Thre
 from tests.conformance.run_store.checkpoints import Checkpoints
 from tests.conformance.run_store.crons import Crons
 from tests.conformance.run_store.delays import Delays
+from tests.conformance.run_store.event_logs import EventLogs
 from tests.conformance.run_store.expiry import Expiry
 from tests.conformance.run_store.finding import Finding
 from tests.conformance.run_store.limits import Children, Draining, TimeLimits
@@ -47,6 +48,7 @@ class StoreConformance(
     History,
     Finding,
     Expiry,
+    EventLogs,
     Webhooks,
     Crons,
     Checkpoints,
