@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from bench import following
 from bench.report import Measure, median
 from coordinator import Event, RunContext, RunManager, open_coordinator
 from coordinator.testing.valkey import ValkeyServer
@@ -29,7 +30,8 @@ async def run(rounds: int) -> list[Measure]:
                 for key, value in (await _measure(redis)).items():
                     where = "Redis" if redis else "no Redis"
                     found.setdefault((f"{key[0]}, {where}", key[1]), []).append(value)
-    return [Measure("events", what, median(values), unit) for (what, unit), values in found.items()]
+    here = [Measure("events", what, median(values), unit) for (what, unit), values in found.items()]
+    return [*here, *await following.run(rounds)]
 
 
 async def _measure(redis: str | None) -> dict[tuple[str, str], float]:

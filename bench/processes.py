@@ -13,12 +13,14 @@ from typing import Any
 class WorkerProcess:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
+        self._one_at_a_time = asyncio.Lock()
 
     async def ask(self, do: str, **command: Any) -> Any:
         if self._process.stdin is None:
             raise RuntimeError("the worker has no standard input")
-        self._process.stdin.write(json.dumps({"do": do, **command}).encode() + b"\n")
-        return (await self.answer())["answer"]
+        async with self._one_at_a_time:
+            self._process.stdin.write(json.dumps({"do": do, **command}).encode() + b"\n")
+            return (await self.answer())["answer"]
 
     async def answer(self) -> dict[str, Any]:
         if self._process.stdout is None:

@@ -5,6 +5,8 @@
 {"do": "cancel", "run": r}       -> CLOCK_MONOTONIC before the call, and after its acknowledgement
 {"do": "saturate", "at_once": n} runs without pause, until the process is killed
 {"do": "hold_many", "runs": n}   -> when all of them run
+{"do": "emit", "thread": t, "events": n, "every": s}
+                                 admit and launch a run that emits when -> run id
 {"do": "counters"}               -> store commits and reads so far
 """
 
@@ -69,6 +71,19 @@ class Commands:
         numbers = itertools.count(len(self._stopped))
         await asyncio.gather(*(self.hold(f"held-{next(numbers)}") for _ in range(runs)))
         return True
+
+    async def emit(self, thread: str, events: int, every: float) -> str:
+        """It begins a moment later: who is answered follows it first."""
+        run = await self._manager.create_or_reject(thread, "agent")
+
+        async def emitting(ctx: RunContext) -> None:
+            await asyncio.sleep(0.3)
+            for _ in range(events):
+                await ctx.emit("custom", {"at": time.monotonic_ns(), "content": "some words"})
+                await asyncio.sleep(every)
+
+        self._manager.launch(run, emitting)
+        return run.run_id
 
     async def counters(self) -> dict[str, int]:
         return self._manager.store_counters()

@@ -272,7 +272,8 @@ class Assembly:
         )
 
     def _emitted(self, run_id: str) -> bool | None:
-        return None if self.registry.entry(run_id) is None else self.events.emitted(run_id)
+        entry = self.registry.entry(run_id)
+        return None if entry is None or entry.elsewhere else self.events.emitted(run_id)
 
     # -- what this worker owes the others
 
@@ -325,7 +326,14 @@ class Assembly:
     @cached_property
     def expiry(self) -> Expiry:
         given = self.settings
-        return Expiry(self.store, self.registry, self._event_log, interval=given.sweep, jitter=given.jitter)
+        return Expiry(
+            self.store,
+            self.registry,
+            self._event_log,
+            interval=given.sweep,
+            jitter=given.jitter,
+            max_event_bytes=given.event_log_total_bytes,
+        )
 
     @cached_property
     def loops(self) -> Loops:
@@ -416,6 +424,7 @@ class Assembly:
         await closing.step("Stopping the expiry", self.expiry.stop())
         await self.jobs.finished(within=min(1.0, closing.share))
         await self.outbox.aclose(within=min(5.0, closing.share))
+        await closing.step("Writing event logs", self._event_log.aclose())
         await closing.step("Stopping the heartbeat", self.pacemaker.stop())
         await closing.step("Signing off", self.worker.retire())
         for entry in self.registry.unsettled():  # admitted while the doors closed, or deaf to its cancel

@@ -14,6 +14,7 @@ from coordinator.assistants.decorator import Agents
 from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
+from coordinator.event_logs.store import PACE, PACE_FAR, StoreEventLog
 from coordinator.lock import SlotLock
 from coordinator.locks.local import LocalSlotLock
 from coordinator.manager import RunManager
@@ -24,6 +25,7 @@ from coordinator.telemetry import Hook
 from coordinator.telemetry.log import LoggingHook
 from coordinator.urls import redact_url
 from stores.base import CoordinationStore
+from stores.events import EventStore
 from stores.memory import MemoryStore
 from stores.sqlite import SQLiteStore
 
@@ -140,12 +142,20 @@ def _credentials(settings: Settings) -> Credentials | None:
 
 
 def _transport(
-    url: str | None, store: str, settings: Settings, credentials: Credentials | None = None
+    url: str | None,
+    store: str,
+    settings: Settings,
+    opened: CoordinationStore,
+    credentials: Credentials | None = None,
 ) -> _Transport:
     """Raises InvalidArgument for a URL that is of no use; does no I/O."""
     if not url:
+        if settings.event_log == "redis":
+            raise InvalidArgument("event_log", "redis keeps no events where no Redis is named")
         notifier = _notifier_without_redis(store, settings)
-        return _Transport(notifier, LocalSlotLock(notifier), LocalEventLog(), ())
+        return _Transport(
+            notifier, LocalSlotLock(notifier), _log_without_redis(opened, notifier, settings), ()
+        )
     from coordinator.event_logs.redis import RedisEventLog
     from coordinator.locks.redis import RedisSlotLock
     from coordinator.notifiers.redis import RedisNotifier
@@ -161,8 +171,20 @@ def _transport(
     # A megabyte of tokens must not stand before a cancel. It connects with the first event.
     bulk = RedisLink(address, namespace=settings.namespace, budget=settings.event_budget, use=Use.events)
     remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl)
-    event_log = RedisEventLog(bulk, settings.event_log_ttl)
+    event_log = (
+        RedisEventLog(bulk, settings.event_log_ttl)
+        if settings.event_log in ("auto", "redis")
+        else _log_without_redis(opened, remote, settings)
+    )
     return _Transport(remote, RedisSlotLock(link), event_log, (link, bulk), remote.examine)
+
+
+def _log_without_redis(store: CoordinationStore, notifier: Notifier, settings: Settings) -> EventLog:
+    """A store in memory is one process's, and so may its events be."""
+    if settings.event_log == "memory" or not (store.durable and isinstance(store, EventStore)):
+        return LocalEventLog()
+    pace = PACE if isinstance(store, SQLiteStore) else PACE_FAR
+    return StoreEventLog(store, notifier, settings.event_log_ttl, pace=pace)
 
 
 def _notifier_without_redis(store: str, settings: Settings) -> Notifier:
@@ -201,7 +223,7 @@ async def open_coordinator(
     """
     given = settings or Settings(**overrides)
     chosen = store_from_url(store or given.store, given)
-    transport = _transport(redis or given.redis, store or given.store, given, redis_credentials)
+    transport = _transport(redis or given.redis, store or given.store, given, chosen, redis_credentials)
     manager = RunManager(
         chosen,
         settings=given,
@@ -255,7 +277,7 @@ async def open_observer(settings: Settings) -> AsyncGenerator[Observer]:
     left when this ends, if Redis can be reached. Raises InvalidArgument, StoreError.
     """
     store = store_from_url(settings.store, settings, migrate=False, create=False)
-    transport = _transport(settings.redis, settings.store, settings)
+    transport = _transport(settings.redis, settings.store, settings, store)
     manager = RunManager(
         store,
         settings=settings,
@@ -299,7 +321,7 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
     beyond the limit, than the operator's. Creates and migrates nothing. Raises InvalidArgument, StoreError.
     """
     store = store_from_url(settings.store, settings, migrate=False, create=False)
-    transport = _transport(settings.redis, settings.store, settings)
+    transport = _transport(settings.redis, settings.store, settings, store)
     parts = Assembly(
         store,
         settings,

@@ -5,13 +5,15 @@ only grow, a holder with an older fence is refused by the log itself, an append 
 recognised when it is repeated, and a reader sees from the numbers alone whether anything is missing.
 
 The log speeds watchers up and decides nothing (law 1): it may be trimmed, expired, flushed or away. How a run
-ended is read from its row. Adapters: `event_logs.local` for one process, `event_logs.redis` for many.
+ended is read from its row. Adapters: `event_logs.local` for one process, `event_logs.redis` and
+`event_logs.store` for many.
 """
 
 from __future__ import annotations
 
 import json
 import re
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple, Protocol, Self
@@ -158,6 +160,15 @@ class EventLog(Protocol):
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
         """At most `limit` entries after an id (None = from the beginning), fewer where they are large.
         None = the log cannot be read now."""
+        ...
+
+    def followed(self, thread_id: str, run_id: str) -> AbstractAsyncContextManager[None]:
+        """While somebody in this process follows a run of another worker: hints of its events arrive here, as
+        fast as the adapter can. Does no I/O."""
+        ...
+
+    async def aclose(self) -> None:
+        """What was appended is where other workers read it, or was given up. Idempotent."""
         ...
 
     def forget(self, run_id: str) -> None:

@@ -92,7 +92,17 @@ class Notifier(Protocol):
 
     def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
         """A run's log has grown up to this id: wake who follows it in this process, without the transport.
-        Followers elsewhere hear of it from the log itself."""
+        Followers elsewhere hear of it from the log itself, or by `announce`."""
+        ...
+
+    @property
+    def announces(self) -> bool:
+        """Does what others `announce` arrive here at this moment?"""
+        ...
+
+    def announce(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        """A run's log, which the transport knows nothing of, has grown up to this id: wake who follows it on
+        other workers. Fire and forget; where nothing carries it, they look for themselves."""
         ...
 
     def watch(self, thread_id: str, log: str | None = None) -> AbstractAsyncContextManager[Wakeup]:

@@ -186,6 +186,11 @@ class Settings(BaseSettings):
         description="This worker delivers webhooks, as every gateway does. Needs the extra [gateway]",
     )
 
+    event_log: Literal["auto", "redis", "store", "memory"] = Field(
+        default="auto",
+        description="Who keeps the events of runs: redis, the store, or the memory of each run's worker,"
+        " where no other can follow it; auto = redis where there is one, else the store",
+    )
     event_budget: float = Field(
         default=0.25, gt=0, description="How long an emit waits for the log; then its event is appended later"
     )
@@ -195,6 +200,11 @@ class Settings(BaseSettings):
     event_log_max: int = Field(default=10_000, ge=1, description="How many events of a run are kept")
     event_log_max_bytes: int = Field(
         default=64 << 20, ge=1, description="How many bytes of a run's events are kept"
+    )
+    event_log_total_bytes: int = Field(
+        default=1 << 30,
+        ge=1,
+        description="How many bytes of events the store keeps; then the logs that were silent for longest go",
     )
     event_log_ttl: float = Field(default=900.0, gt=0, description="How long a log outlives its last event")
     follow_buffer: int = Field(

@@ -6,6 +6,8 @@ It has a link of its own: a megabyte of somebody's tokens must not stand before 
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 
 from coordinator.arguments import check_id
 from coordinator.event_log import END, Appended, Entry, Event, EventId, Page
@@ -58,6 +60,13 @@ class RedisEventLog:
         begin = b"-" if after is None else str(after.next).encode()
         reply = await self._link.call(read_log(log, begin=begin, limit=limit, page_bytes=PAGE_BYTES))
         return _page(reply)
+
+    @asynccontextmanager
+    async def followed(self, thread_id: str, run_id: str) -> AsyncGenerator[None]:
+        yield
+
+    async def aclose(self) -> None:
+        """The link, which is somebody else's, lets leave what was sent."""
 
     def forget(self, run_id: str) -> None:
         """Nothing to do: the stream expires."""

@@ -23,6 +23,9 @@ _GRACE = 0.5
 """Seconds that the last entry of a log gets to arrive after the row of its run. It is sent first, but on
 another way. An owner that died has sent none."""
 
+_FIRST_GRACE = 0.2
+"""Seconds that the first entry gets of a run of which nothing was seen: mostly it has emitted nothing."""
+
 _OUTAGE = 2.0
 """Seconds that a log which cannot be read gets to come back: what the link takes to heal."""
 
@@ -157,6 +160,8 @@ class Follower:
             thread_id, self._settled = await readers.standing(self.run_id, self._user_id)
             watch = readers.notifier.watch(thread_id, self.run_id)
             wakeup = await self._stack.enter_async_context(watch)
+            if readers.emitted(self.run_id) is None:
+                await self._stack.enter_async_context(readers.log.followed(thread_id, self.run_id))
             self._pages, self._wakeup = readers.pages(thread_id, self.run_id), wakeup
             if (page := await self._pages.after(self._cursor.position)) is not None:
                 self._tell(page)
@@ -175,7 +180,7 @@ class Follower:
         if settled is not None or not self._caught_up:
             page = await pages.after(self._cursor.position)
             if page is not None and self._tell(page):
-                self._caught_up = pages.is_last(page)
+                self._caught_up, self._readable_since = pages.is_last(page), None
                 self._row_is_due = self._cursor.closed
                 return
             if settled is not None:
@@ -217,7 +222,8 @@ class Follower:
         nothing = not settled.started or emitted is False
         proven = cursor.closed or (no_log and nothing and cursor.position is None)
         never_seen = no_log and cursor.position is None and not emitted
-        if not proven and cursor.complete and not never_seen and self._may_come(settled, page):
+        grace = _FIRST_GRACE if never_seen else _GRACE
+        if not proven and cursor.complete and self._may_come(settled, page, grace):
             await wakeup.wait(_PAUSE)
             return
         if not proven and (page is None or no_log):  # what the log took, if anything, is not to be had
@@ -227,7 +233,7 @@ class Follower:
             End(self.run_id, settled.status, settled.error, settled.cause, cursor.last_id, complete)
         )
 
-    def _may_come(self, settled: Settled, page: Page | None) -> bool:
+    def _may_come(self, settled: Settled, page: Page | None, grace: float) -> bool:
         """Is it too early to give up on the rest of the log?"""
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
@@ -236,4 +242,4 @@ class Follower:
             return now - self._waiting_since < _OUTAGE
         # The owner has met the same outage: what it has kept comes when its own link is back.
         self._readable_since = self._readable_since or now
-        return now - self._readable_since < _GRACE and time.time() - settled.at < _LONG_AGO
+        return now - self._readable_since < grace and time.time() - settled.at < _LONG_AGO

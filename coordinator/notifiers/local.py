@@ -88,6 +88,13 @@ class LocalNotifier:
     def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
         self._hub.tell_followers(thread_id, run_id, event_id)
 
+    @property
+    def announces(self) -> bool:
+        return False
+
+    def announce(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        """Who shares the hub was told by `hint`."""
+
     @asynccontextmanager
     async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
         bell = Bell()

@@ -1,13 +1,15 @@
 """The notifier on PostgreSQL's LISTEN and NOTIFY, for workers that share a database and no Redis.
 
-Three channels: the worker's abort channel, one to all workers, and one on which threads are named that were
-freed, many in one message. Whoever watches a thread needs no subscription of its own for that.
+Four channels: the worker's abort channel, one to all workers, one on which threads are named that were
+freed, and one on which logs are that have grown; many in one message. Whoever watches a thread or follows a
+run needs no subscription of its own for that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from base64 import urlsafe_b64encode
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -27,6 +29,8 @@ _WATCH_LIMIT = 0.25  # s
 _KEPT = 1000
 """So many signals wait for a connection, the newest ones. The tick finds what the others would have said."""
 _TAG = 12  # characters
+_ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})", re.ASCII)
+_GROWN = 2 * (_TAG + 1) + 19 + 1 + 19  # characters, at most
 
 
 class PostgresNotifier:
@@ -41,6 +45,7 @@ class PostgresNotifier:
         self._channels = Channels(url, self, options, ping=ping)
         self._prefix = f"rc:{_hashed(f'{namespace} {options.schema}')}"
         self._broadcast, self._threads = f"{self._prefix}:all", f"{self._prefix}:threads"
+        self._logs = f"{self._prefix}:logs"
         self._reader = SignalReader()
         self._callbacks = Callbacks()
         self._epoch: int | None = None
@@ -48,6 +53,7 @@ class PostgresNotifier:
         self._decided = asyncio.Event()
         self._signals: deque[Message] = deque(maxlen=_KEPT)
         self._freed: dict[str, None] = {}
+        self._grown: dict[str, tuple[int, int]] = {}
         self._connectivity = Connectivity.connecting
         self._closed = False
 
@@ -88,13 +94,23 @@ class PostgresNotifier:
 
     def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
         if self._watched and (bells := self._watched.get(_hashed(thread_id))) is not None:
-            bells.hint(run_id, event_id)
+            bells.hint(_hashed(run_id), event_id)
+
+    @property
+    def announces(self) -> bool:
+        return self._connectivity is Connectivity.connected
+
+    def announce(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        self._grown[f"{_hashed(thread_id)}/{_hashed(run_id)}"] = event_id
+        while len(self._grown) > _KEPT:
+            del self._grown[next(iter(self._grown))]
+        self._channels.wake()
 
     @asynccontextmanager
     async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
         tag, bell = _hashed(thread_id), Bell()
         bells = self._watched.setdefault(tag, Bells())
-        bells.add(bell, log)
+        bells.add(bell, None if log is None else _hashed(log))
         try:
             await self._until_decided()
             bell.hush()  # the caller has read nothing yet: nothing is lost
@@ -122,7 +138,7 @@ class PostgresNotifier:
 
     def _listen(self) -> None:
         own = () if self._epoch is None else (self._abort_channel(self._epoch), self._broadcast)
-        self._channels.listen(frozenset({self._threads, *own}))
+        self._channels.listen(frozenset({self._threads, self._logs, *own}))
 
     def _abort_channel(self, epoch: int) -> str:
         return f"{self._prefix}:w:{epoch}"
@@ -135,21 +151,33 @@ class PostgresNotifier:
         if (bells := self._watched.get(tag)) is not None:
             bells.ring()
 
+    def _hint(self, grown: str) -> None:
+        """Whatever it is: it came from the server, where others may send as well."""
+        thread, _, rest = grown.partition("/")
+        run, _, event_id = rest.partition("/")
+        if (bells := self._watched.get(thread)) is not None and (
+            found := _ID.fullmatch(event_id)
+        ) is not None:
+            bells.hint(run, (int(found[1]), int(found[2])))
+
     # ---- what the connection asks and tells (see `channels.Audience`) ----------------------------------
 
     def outgoing(self) -> Sequence[Message]:
         messages = list(self._signals)
         self._signals.clear()
         freed, self._freed = list(self._freed), {}
-        at_once = MAX_PAYLOAD // (_TAG + 1)
-        parts = (freed[start : start + at_once] for start in range(0, len(freed), at_once))
-        messages.extend((self._threads, " ".join(part)) for part in parts)
+        messages += _together(self._threads, freed, _TAG)
+        grown, self._grown = [f"{log}/{fence}-{number}" for log, (fence, number) in self._grown.items()], {}
+        messages += _together(self._logs, grown, _GROWN)
         return messages
 
     def on_message(self, channel: str, payload: str) -> None:
         if channel == self._threads:
             for tag in payload.split(" "):
                 self._ring(tag)
+        elif channel == self._logs:
+            for grown in payload.split(" "):
+                self._hint(grown)
         elif (signal := self._reader.read(payload.encode())) is not None:
             self._callbacks.signal(signal)
 
@@ -176,6 +204,12 @@ class PostgresNotifier:
             self._connectivity = connectivity
             _log.debug("connectivity: %s", connectivity)
             self._callbacks.connectivity(connectivity)
+
+
+def _together(channel: str, words: list[str], length: int) -> list[Message]:
+    at_once = MAX_PAYLOAD // (length + 1)
+    parts = (words[start : start + at_once] for start in range(0, len(words), at_once))
+    return [(channel, " ".join(part)) for part in parts]
 
 
 def _hashed(text: str) -> str:

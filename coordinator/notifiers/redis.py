@@ -14,7 +14,7 @@ from coordinator.notifiers.callbacks import Callbacks
 from coordinator.redis.canary import Canary
 from coordinator.redis.link import RedisLink
 from coordinator.redis.listener import Listener
-from coordinator.redis.messages import read_hint
+from coordinator.redis.messages import encode_hint, read_hint
 from coordinator.redis.resp import Reply
 from coordinator.redis.scripts import publish
 from coordinator.signals import SignalReader, encode
@@ -132,6 +132,14 @@ class RedisNotifier:
             watched = self._watched.get(self._link.keys.thread(thread_id).events)
             if watched is not None:
                 watched.bells.hint(self._link.keys.run(run_id), event_id)
+
+    @property
+    def announces(self) -> bool:
+        return self._connectivity is Connectivity.connected
+
+    def announce(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        keys = self._link.keys
+        self._link.post(publish(keys.thread(thread_id).events, encode_hint(keys.run(run_id), event_id)))
 
     @asynccontextmanager
     async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:

@@ -24,3 +24,8 @@ def read_hint(payload: bytes) -> tuple[bytes, tuple[int, int]] | None:
     if not payload.startswith(b"log:") or (found := _HINT.fullmatch(payload)) is None:
         return None
     return found[3], (int(found[1]), int(found[2]))
+
+
+def encode_hint(run: bytes, event_id: tuple[int, int]) -> bytes:
+    """What script `append` publishes. `run` is the run's name in keys."""
+    return b"log:%d-%d:%b" % (*event_id, run)

@@ -1,4 +1,4 @@
-"""Expiry: removes threads whose time to live has passed, temporary ones among them."""
+"""Expiry: removes threads whose time to live has passed, temporary ones among them, and stored events."""
 
 from __future__ import annotations
 
@@ -10,12 +10,17 @@ from coordinator.event_log import EventLog
 from coordinator.runs.registry import Registry
 from coordinator.workers.loops import every
 from stores.catalogue import CatalogueStore
+from stores.events import EventStore
 from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
 BATCH = 100
 """Threads removed in one transaction, for which a cancel waits at most."""
+EVENTS = 500
+"""Events removed in one transaction."""
+BOUND_EVERY = 60.0
+"""Seconds between two looks at how much all logs have: that reads a row of each."""
 
 
 class Expiry:
@@ -30,7 +35,10 @@ class Expiry:
         *,
         interval: float,
         jitter: float,
+        max_event_bytes: int,
     ) -> None:
+        self._events = store if isinstance(store, EventStore) else None
+        self._max_event_bytes, self._bounded_at = max_event_bytes, float("-inf")
         self._store, self._registry, self._event_log = store, registry, event_log
         self._interval, self._jitter = interval, jitter
         self._task: asyncio.Task[None] | None = None
@@ -55,6 +63,20 @@ class Expiry:
             if not removed:
                 return
             logger.debug("Removed %d expired threads", len(removed))
+            await asyncio.sleep(time.monotonic() - began)
+        if self._events is not None:
+            await self._expire_events(self._events)
+
+    async def _expire_events(self, store: EventStore) -> None:
+        while True:
+            began = time.monotonic()
+            bound = began - self._bounded_at > BOUND_EVERY
+            limit = self._max_event_bytes if bound else None
+            removed = await store.expire_events(limit=EVENTS, max_bytes=limit)
+            if bound:
+                self._bounded_at = began
+            if removed < EVENTS:
+                return
             await asyncio.sleep(time.monotonic() - began)
 
     async def stop(self) -> None:

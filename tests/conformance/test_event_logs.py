@@ -1,17 +1,26 @@
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import pytest
 
 from coordinator.event_log import Appended, EventLog
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.event_logs.redis import RedisEventLog
+from coordinator.event_logs.store import StoreEventLog
+from coordinator.notifiers.local import LocalNotifier
 from coordinator.testing.valkey import ValkeyServer
+from stores.sqlite import SQLiteStore
 from tests.conformance.event_logs import CLAUSES, Clause, entry, ids
+from tests.support.builders import buried, new_worker, running
 from tests.support.linked import linked
+from tests.support.logged_runs import logged_runs
+from tests.support.postgres import Database
 from tests.support.teams import keys_without_ttl
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")
 
@@ -22,12 +31,27 @@ async def in_redis(server: ValkeyServer, namespace: str) -> AsyncGenerator[Redis
         yield RedisEventLog(link, ttl=60)
 
 
-@pytest.fixture(params=["local", "redis"])
-async def log(
-    request: pytest.FixtureRequest, shared_valkey: ValkeyServer, namespace: str
+@pytest.fixture(params=["local", "redis", "sqlite", "sqlite elsewhere", "postgres elsewhere"])
+async def log(  # noqa: PLR0917 - pytest hands fixtures over by name
+    request: pytest.FixtureRequest,
+    shared_valkey: ValkeyServer,
+    shared_postgres: Database,
+    namespace: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> AsyncGenerator[EventLog]:
-    if request.param == "local":
+    """`elsewhere`: what one worker appends is read on another one."""
+    where, _, elsewhere = request.param.partition(" ")
+    if where == "local":
         yield LocalEventLog()
+    elif where in ("sqlite", "postgres"):
+        monkeypatch.setattr("coordinator.event_logs.store.LAZY", 0.01)
+        async with AsyncExitStack() as stack:
+            if where == "postgres":
+                store = await stack.enter_async_context(shared_postgres.store())
+            else:
+                store = await stack.enter_async_context(on_sqlite(tmp_path / "runs.db"))
+            yield await stack.enter_async_context(logged_runs(store, elsewhere=bool(elsewhere)))
     else:
         async with in_redis(shared_valkey, namespace) as made:
             yield made
@@ -37,6 +61,50 @@ async def log(
 @pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.__name__)
 async def test_event_log(log: EventLog, clause: Clause) -> None:
     await clause(log)
+
+
+@asynccontextmanager
+async def on_sqlite(path: Path) -> AsyncGenerator[SQLiteStore]:
+    store = SQLiteStore(path, synchronous="NORMAL")
+    await store.open()
+    yield store
+    await store.aclose()
+
+
+async def test_a_worker_that_has_lost_its_run_is_told_with_the_next_event(tmp_path: Path) -> None:
+    async with on_sqlite(tmp_path / "runs.db") as store:
+        me, peer = await store.register(new_worker()), await store.register(new_worker())
+        own = await running(store, me)
+        log = StoreEventLog(store, LocalNotifier(), ttl=60)
+        log.close("t", own.run_id, entry(own.fence, 1))
+        await wait_until(lambda: not log._backlog, description="it is written")
+        await buried(store, me, by=peer)
+        assert await log.append("t", own.run_id, entry(own.fence, 2)) is Appended.done
+        await wait_until(lambda: not log._backlog, description="it is refused")
+        assert await log.append("t", own.run_id, entry(own.fence, 3)) is Appended.stale
+        await log.aclose()
+        assert await ids(StoreEventLog(store, LocalNotifier(), ttl=60), own.run_id) == [f"{own.fence}-1"]
+
+
+async def test_what_waits_for_the_store_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too much is refused until half is written; the sender keeps it meanwhile."""
+    monkeypatch.setattr("coordinator.event_logs.backlog.MAX_BYTES", 10_000)
+    async with on_sqlite(tmp_path / "runs.db") as store:
+        own = await running(store, await store.register(new_worker()))
+        log = StoreEventLog(store, LocalNotifier(), ttl=60)
+        text = '"' + "x" * 998 + '"'
+        answers = [
+            await log.append("t", own.run_id, entry(own.fence, number, text)) for number in range(1, 21)
+        ]
+        taken = answers.index(Appended.lost)
+        assert 7 <= taken <= 10
+        assert set(answers[taken:]) == {Appended.lost}
+        async with asyncio.timeout(10):
+            await log.returned()
+        assert await log.append("t", own.run_id, entry(own.fence, taken + 1, text)) is Appended.done
+        await log.aclose()
+        stored = await ids(StoreEventLog(store, LocalNotifier(), ttl=60), own.run_id)
+        assert stored == [f"{own.fence}-{number}" for number in range(1, taken + 2)]
 
 
 async def test_the_slot_refuses_an_older_fence_before_the_new_one_has_emitted(

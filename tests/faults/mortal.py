@@ -168,7 +168,7 @@ async def open_mortal(
         store = MortalPostgres(points, host, settings)
     else:
         store = MortalSQLite(Path(settings.store.removeprefix("sqlite:///")), points, clock, host, settings)
-    transport = _transport(settings.redis, settings.store, settings)
+    transport = _transport(settings.redis, settings.store, settings, store)
     manager = RunManager(
         store,
         settings=settings,

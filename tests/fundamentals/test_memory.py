@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from coordinator import Outcome, RunContext, RunManager, RunRecord, RunStatus, Settings
-from coordinator.event_logs.local import LocalEventLog
+from coordinator.event_logs.store import StoreEventLog
 from coordinator.runs.kept import Result
 from coordinator.runs.latch import Latch
 from coordinator.runs.registry import Entry
@@ -49,11 +49,12 @@ async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path
         await agent.ctx.emit("custom", "something")
         await manager.cleanup(run.run_id, delay=0)
         writer, log = manager._parts.events, manager._parts._event_log
-        assert isinstance(log, LocalEventLog)
-        assert list(writer._runs) == list(log._logs) == [run.run_id], "it may still emit"
+        assert isinstance(log, StoreEventLog)
+        assert list(writer._runs) == list(log._local._logs) == [run.run_id], "it may still emit"
         agent.may_end.set()
         await wait_until(lambda: not writer._runs, description="what its watchers needed is gone")
-        assert not log._logs
+        assert not log._local._logs
+        await wait_until(lambda: not log._backlog._runs, description="its events are in the store")
         assert len(manager._parts.registry._finished) == 0
 
 

@@ -19,9 +19,8 @@ from coordinator import (
     RunStatus,
     StoreUnavailable,
 )
-from coordinator.notifier import Connectivity
 from tests.support.agents import Agent, launched, running
-from tests.support.teams import EVENT_BUDGET
+from tests.support.teams import EVENT_BUDGET, on_every_store
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("patient")
@@ -58,31 +57,28 @@ async def counting(ctx: RunContext) -> str:
     return "done"
 
 
-def everywhere(team: list[RunManager]) -> list[RunManager]:
-    """The workers on which events can be followed: without Redis, only the owner's process has them."""
-    return team if team[0].connectivity is Connectivity.connected else team[:1]
-
-
+@on_every_store
 async def test_nothing_is_lost_or_repeated_between_replay_and_live(team: list[RunManager]) -> None:
     """Followers join at every moment: before the run, during it, after it."""
     run = await team[0].create_or_reject("t")
-    followers = [asyncio.create_task(all_of(m.follow(run.run_id))) for m in everywhere(team)]
+    followers = [asyncio.create_task(all_of(m.follow(run.run_id))) for m in team]
     task = team[0].launch(run, counting)
     while not task.done():
-        followers += [asyncio.create_task(all_of(m.follow(run.run_id))) for m in everywhere(team)]
+        followers += [asyncio.create_task(all_of(m.follow(run.run_id))) for m in team]
         await asyncio.sleep(0.002)
-    followers += [asyncio.create_task(all_of(m.follow(run.run_id))) for m in everywhere(team)]
+    followers += [asyncio.create_task(all_of(m.follow(run.run_id))) for m in team]
     for told in await asyncio.gather(*followers):
         assert numbers(told) == list(range(200))
         end = end_of(told)
         assert (end.status, end.complete, len(told)) == (RunStatus.success, True, 201)
 
 
+@on_every_store
 async def test_what_the_log_holds_is_told_at_once(team: list[RunManager]) -> None:
     """Of a run that says nothing more: not with the next event, nor at the next look."""
     run, agent = await running(team[0], "t")
     await agent.ctx.emit("custom", "before")
-    for manager in everywhere(team):
+    for manager in team:
         followed = manager.follow(run.run_id)
         followed._readers.pause = lambda: 60.0
         async with asyncio.timeout(10):
@@ -92,10 +88,11 @@ async def test_what_the_log_holds_is_told_at_once(team: list[RunManager]) -> Non
         await followed.aclose()
 
 
+@on_every_store
 async def test_it_goes_on_after_any_event(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t")
     await team[0].launch(run, counting)
-    for manager in everywhere(team):
+    for manager in team:
         first = await all_of(manager.follow(run.run_id))
         middle = first[100]
         assert isinstance(middle, Event)
@@ -104,10 +101,21 @@ async def test_it_goes_on_after_any_event(team: list[RunManager]) -> None:
         assert await all_of(manager.follow(run.run_id, after=end_of(first).last_id)) == first[-1:]
 
 
+async def until_read(manager: RunManager, run_id: str, data: str) -> None:
+    """Where the log is in the store, another worker has an event a moment later."""
+
+    async def holds() -> bool:
+        return data in [told.data for told in await manager.events(run_id) if isinstance(told, Event)]
+
+    await wait_until(holds, description="it can be read here")
+
+
+@on_every_store
 async def test_only_what_comes_from_now_on(team: list[RunManager]) -> None:
     run, agent = await running(team[0], "t")
     await agent.ctx.emit("custom", "before")
-    for manager in everywhere(team):
+    for manager in team:
+        await until_read(manager, run.run_id, "before")
         async with manager.follow(run.run_id, after="$") as followed:
             await agent.ctx.emit("custom", "after")
             told = await anext(followed)
@@ -115,6 +123,7 @@ async def test_only_what_comes_from_now_on(team: list[RunManager]) -> None:
             assert told.data == "after"
 
 
+@on_every_store
 async def test_modes_leave_others_out(team: list[RunManager]) -> None:
     async def agent(ctx: RunContext) -> None:
         for mode in ("values", "updates", "updates|sub", "custom"):
@@ -127,6 +136,7 @@ async def test_modes_leave_others_out(team: list[RunManager]) -> None:
     assert end_of(told).complete, "what was left out is not missing"
 
 
+@on_every_store
 async def test_what_was_streamed_is_kept_at_a_stop(team: list[RunManager]) -> None:
     """Also what the run says while it unwinds; nothing after it has stopped."""
     a, b = team
@@ -136,12 +146,13 @@ async def test_what_was_streamed_is_kept_at_a_stop(team: list[RunManager]) -> No
     await agent.cancelled.wait()
     await agent.ctx.emit("custom", "last words")
     agent.may_stop.set()
-    told = await all_of(everywhere(team)[-1].follow(run.run_id))
+    told = await all_of(team[-1].follow(run.run_id))
     assert numbers(told) == ["streamed", "last words"]
     end = end_of(told)
     assert (end.status, end.cause, end.complete) == (RunStatus.interrupted, "user", True)
 
 
+@on_every_store
 async def test_everyone_is_told_the_end(team: list[RunManager]) -> None:
     """Finished, failed, cancelled before it began: on the owner's worker and on the other."""
 
@@ -161,6 +172,7 @@ async def test_everyone_is_told_the_end(team: list[RunManager]) -> None:
     assert ends[0].error == "ValueError: no"
 
 
+@on_every_store
 async def test_a_run_that_emits_nothing_just_ends(team: list[RunManager]) -> None:
     run, agent = await launched(team[0], "t")
     following = asyncio.create_task(all_of(team[0].follow(run.run_id)))
@@ -170,6 +182,7 @@ async def test_a_run_that_emits_nothing_just_ends(team: list[RunManager]) -> Non
     assert end_of(told).complete
 
 
+@on_every_store
 async def test_a_trimmed_cursor_is_an_explicit_gap(team: list[RunManager]) -> None:
     async def chatty(ctx: RunContext) -> None:
         for number in range(1, 12_001):
@@ -189,6 +202,7 @@ async def test_a_trimmed_cursor_is_an_explicit_gap(team: list[RunManager]) -> No
         assert not end_of(told).complete
 
 
+@on_every_store
 @pytest.mark.parametrize("after", ["7-1000000", "1-1000000"])
 async def test_an_id_that_was_never_issued_is_a_gap(team: list[RunManager], after: str) -> None:
     """A client's Last-Event-ID may be anything. What comes from now on is told all the same."""
@@ -209,6 +223,7 @@ async def test_what_is_no_id_is_refused(alone: RunManager, after: str) -> None:
         alone.follow(run.run_id, after=after)
 
 
+@on_every_store
 async def test_who_may_not_see_a_run_may_not_follow_it(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t", user_id="ann")
     for manager in team:
@@ -240,9 +255,10 @@ async def test_values_too_large_for_an_event_are_saved_and_told_as_a_gap(alone: 
     assert isinstance(event, Event)
 
 
+@on_every_store
 async def test_a_slow_follower_is_not_cut_off_and_holds_one_page(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t")
-    async with everywhere(team)[-1].follow(run.run_id) as followed:
+    async with team[-1].follow(run.run_id) as followed:
         task = team[0].launch(run, counting)
         first = await anext(followed)
         await asyncio.wait([task])
@@ -251,11 +267,12 @@ async def test_a_slow_follower_is_not_cut_off_and_holds_one_page(team: list[RunM
     assert numbers(told) == list(range(200))
 
 
+@on_every_store
 async def test_a_cancelled_wait_for_the_next_event_loses_nothing(team: list[RunManager]) -> None:
     """How a gateway sends heartbeats."""
     run, agent = await running(team[0], "t")
     told: list[Told] = []
-    async with everywhere(team)[-1].follow(run.run_id) as followed:
+    async with team[-1].follow(run.run_id) as followed:
         for number in range(40):
             emitting = asyncio.create_task(agent.ctx.emit("custom", number))
             try:
@@ -269,6 +286,7 @@ async def test_a_cancelled_wait_for_the_next_event_loses_nothing(team: list[RunM
     assert numbers(told) == list(range(40))
 
 
+@on_every_store
 async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
     run, agent = await running(team[0], "t")
     async with team[1].follow(run.run_id) as followed:
@@ -281,6 +299,7 @@ async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
         await anext(team[1].follow(run.run_id))
 
 
+@on_every_store
 async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) -> None:
     run, _ = await running(team[0], "t")
     manager = team[0]
@@ -291,6 +310,7 @@ async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) ->
     await wait_until(lambda: not watched, description="nobody is watched")
 
 
+@on_every_store
 async def test_a_follower_does_not_outlive_its_manager(team: list[RunManager]) -> None:
     """A store that is away comes back; one that was let go of does not."""
     holder, leaving = team

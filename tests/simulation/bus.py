@@ -122,6 +122,13 @@ class SimNotifier:
     def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
         """Nobody follows a log here: `watch` below rings for every signal, and for no event."""
 
+    @property
+    def announces(self) -> bool:
+        return False
+
+    def announce(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        """Those who follow a log look for themselves."""
+
     @asynccontextmanager
     async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
         bell, number = Bell(), self.process.world.schedule.number()

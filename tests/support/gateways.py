@@ -90,15 +90,15 @@ async def one_gateway(**gateway: Any) -> AsyncGenerator[Served]:
 async def gateways(
     size: int,
     folder: Path,
-    redis: str,
+    redis: str | None,
     namespace: str,
     *,
     settings: dict[str, Any] | None = None,
     agents: Callable[[], dict[str, Any]] = lambda: AGENTS,
     **gateway: Any,
 ) -> AsyncGenerator[list[Served]]:
-    """Workers on one SQLite file and one Redis, that hear each other when this returns. `agents` makes
-    those of each worker."""
+    """Workers on one SQLite file and one Redis, that hear each other when this returns; without Redis they
+    share the file alone. `agents` makes those of each worker."""
     chosen: dict[str, Any] = {**QUICK, "event_budget": EVENT_BUDGET, **(settings or {})}
     given = Settings(
         store=f"sqlite:///{folder / 'runs.db'}",
@@ -111,7 +111,7 @@ async def gateways(
         for _ in range(size):
             manager = await stack.enter_async_context(open_coordinator(settings=given, assistants=agents()))
             await wait_until(
-                lambda manager=manager: manager.connectivity is Connectivity.connected,
+                lambda manager=manager: redis is None or manager.connectivity is Connectivity.connected,
                 description="the worker hears its abort channel",
             )
             made = create_gateway(manager, settings=gateway_settings(gateway))
@@ -122,6 +122,15 @@ async def gateways(
 def demo(sleep: float = 0.0, steps: int = 1, fail: bool = False, tag: str = "run") -> dict[str, Any]:
     """What the demo assistant is asked."""
     return {"sleep": sleep, "steps": steps, "fail": fail, "tag": tag}
+
+
+async def until_read(served: Served, run: str, data: Any) -> None:
+    """A worker that shares nothing but the store with the run's own has an event a moment after it."""
+
+    async def holds() -> bool:
+        return data in [getattr(told, "data", None) for told in await served.manager.events(run)]
+
+    await wait_until(holds, description=f"{data!r} can be read there")
 
 
 async def status_of(sdk: Sdk, thread: str, run: str) -> str:

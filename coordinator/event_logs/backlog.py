@@ -1,0 +1,178 @@
+"""What waits to be written into the store: of each run in its order, of all together within a bound."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from itertools import islice
+from typing import NamedTuple
+
+from coordinator.event_log import BEGINNING, END, Entry, EventId
+from stores.events import EventsKept, Kept, NewEvents
+
+MAX_BYTES = 32 << 20
+"""Of all events that wait."""
+BATCH_BYTES = 1 << 20
+BATCH_EVENTS = 2000
+"""Of one transaction: about 10 ms of SQLite's write lock, for which a cancel waits at most."""
+
+_OVERHEAD = 400
+"""Bytes that an event takes beside its JSON."""
+
+
+class Written(NamedTuple):
+    """Events of one run and fence that are being written."""
+
+    thread_id: str
+    events: NewEvents
+    top: EventId
+
+
+class _Run:
+    """A run of this worker. `top`: the newest entry that was ever added. `refused`: the newest fence that the
+    store has refused. `closed`: its last entry is there; it needs no place here once that is written."""
+
+    __slots__ = ("closed", "due", "floor", "followed", "refused", "thread_id", "top", "waiting")
+
+    def __init__(self, thread_id: str) -> None:
+        self.thread_id = thread_id
+        self.waiting: deque[Entry] = deque()
+        self.top, self.floor, self.refused = BEGINNING, BEGINNING, -1
+        self.due = float("inf")
+        self.followed = self.closed = False
+
+
+class Backlog:
+    """True while something waits or is being written. `due` is when (loop time) the first of what waits is to
+    be written. `has_room` is set until it is full, and again when half is written."""
+
+    def __init__(self) -> None:
+        self._runs: dict[str, _Run] = {}
+        self._size = 0
+        self.due = float("inf")
+        self._waiting: dict[str, _Run] = {}
+        self.has_room = asyncio.Event()
+        self.has_room.set()
+
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
+
+    @property
+    def is_full(self) -> bool:
+        return not self.has_room.is_set()
+
+    def is_refused(self, run_id: str, fence: int) -> bool:
+        run = self._runs.get(run_id)
+        return run is not None and fence <= run.refused
+
+    def is_followed(self, run_id: str) -> bool:
+        run = self._runs.get(run_id)
+        return run is not None and run.followed
+
+    def readmit(self, run_id: str, fence: int) -> None:
+        """The run's row has this fence."""
+        if (run := self._runs.get(run_id)) is not None:
+            run.refused = min(run.refused, fence - 1)
+            if run.top.fence > fence:
+                run.top = BEGINNING
+
+    @property
+    def is_crowded(self) -> bool:
+        return self._size > MAX_BYTES // 2
+
+    def add(self, thread_id: str, run_id: str, entry: Entry, *, at: float, always: bool = False) -> bool:
+        """`at`: when (loop time) it is to be written at the latest. False: there is no room; `always`: it
+        needs none. What was added before is not added again."""
+        run = self._runs.get(run_id)
+        if run is None:
+            run = self._runs[run_id] = _Run(thread_id)
+        if entry.id <= run.top:
+            return True
+        if self.is_full and not always:
+            return False
+        run.waiting.append(entry)
+        run.top, run.due, run.closed = entry.id, min(run.due, at), entry.mode == END
+        self.due = min(self.due, run.due)
+        self._waiting[run_id] = run
+        self._grow(_size(entry))
+        return True
+
+    def take(self, until: float) -> list[Written]:
+        """What is due by then, in the order in which it came due, as much as goes into one transaction. It
+        stays here until it is `written`, or waits again where that has `failed`."""
+        found, events, size = list[Written](), 0, 0
+        due = sorted((run.due, run_id) for run_id, run in self._waiting.items() if run.due <= until)
+        for _, run_id in due:
+            run, entries = self._waiting[run_id], list[Entry]()
+            for entry in run.waiting:
+                if events and (events >= BATCH_EVENTS or size >= BATCH_BYTES):
+                    break
+                if entries and entry.id.fence != entries[0].id.fence:
+                    break
+                entries.append(entry)
+                events, size = events + 1, size + _size(entry)
+            if entries:
+                found.append(_written(run_id, run, entries))
+                run.due = float("inf") if len(entries) == len(run.waiting) else run.due
+        self.due = min((run.due for run in self._waiting.values()), default=float("inf"))
+        return found
+
+    def failed(self, writing: list[Written], at: float) -> None:
+        for one in writing:
+            if (run := self._waiting.get(one.events.run_id)) is not None:
+                run.due = min(run.due, at)
+                self.due = min(self.due, at)
+
+    def written(self, one: Written, answer: EventsKept) -> None:
+        run = self._runs.get(one.events.run_id)
+        if run is None:  # removed meanwhile
+            return
+        fence = one.events.fence
+        count = len(one.events.entries)
+        if answer.kept is Kept.done:
+            run.floor = max(run.floor, EventId(*one.events.floor))
+        else:
+            run.refused = max(run.refused, fence)
+            count = sum(1 for entry in run.waiting if entry.id.fence <= fence)
+        for entry in list(islice(run.waiting, count)):
+            run.waiting.popleft()
+            self._grow(-_size(entry))
+        run.followed = answer.followed
+        self._settle(one.events.run_id, run)
+
+    def forget(self, run_id: str) -> None:
+        """The run emits no more. What waits is still written."""
+        if (run := self._runs.get(run_id)) is not None:
+            run.closed = True
+            if not run.waiting:
+                del self._runs[run_id]
+
+    def discard(self, run_id: str) -> None:
+        if (run := self._runs.pop(run_id, None)) is not None:
+            self._waiting.pop(run_id, None)
+            self._grow(-sum(map(_size, run.waiting)))
+
+    def _settle(self, run_id: str, run: _Run) -> None:
+        if run.waiting:
+            return
+        self._waiting.pop(run_id, None)
+        if run.closed:
+            del self._runs[run_id]
+
+    def _grow(self, by: int) -> None:
+        self._size += by
+        if self._size > MAX_BYTES:
+            self.has_room.clear()
+        elif self._size < MAX_BYTES // 2:
+            self.has_room.set()
+
+
+def _written(run_id: str, run: _Run, entries: list[Entry]) -> Written:
+    floor, top = entries[-1].floor, entries[-1].id
+    moved = floor if floor > max(run.floor, BEGINNING) else BEGINNING
+    stored = tuple((entry.id.number, entry.mode, entry.json) for entry in entries)
+    return Written(run.thread_id, NewEvents(run_id, top.fence, stored, (moved.fence, moved.number)), top)
+
+
+def _size(entry: Entry) -> int:
+    return len(entry.json) + _OVERHEAD
