@@ -12,6 +12,7 @@ from coordinator.assistants.undo import Undo
 from coordinator.assistants.values import StoredValues
 from coordinator.clock import Clocks, Stamps
 from coordinator.event_log import EventLog
+from coordinator.events.audience import Audience
 from coordinator.events.follower import Readers
 from coordinator.events.standing import Standing
 from coordinator.events.writer import EventWriter, confirming
@@ -85,6 +86,7 @@ class Assembly:
             keep_bytes=settings.keep_finished_bytes if store.durable else None,  # elsewhere nothing has them
             clocks=self.clocks,
             force_after=settings.force_after,
+            followed=self._is_followed,
         )
         self.assistants = Assistants(assistants or (), self.values)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)
@@ -269,7 +271,15 @@ class Assembly:
             jobs=self.jobs,
             standing=Standing(self.queries),
             emitted=self._emitted,
+            audience=self.audience,
         )
+
+    @cached_property
+    def audience(self) -> Audience:
+        return Audience(self.store, self.registry.lives, keep=self.settings.keep_temporary)
+
+    def _is_followed(self, run_id: str) -> bool:
+        return self.audience.has(run_id)
 
     def _emitted(self, run_id: str) -> bool | None:
         entry = self.registry.entry(run_id)

@@ -12,6 +12,7 @@ from weakref import WeakValueDictionary
 
 from coordinator.errors import RunNotFound, StoreUnavailable
 from coordinator.event_log import End, Event, EventId, EventLog, Gap, Page
+from coordinator.events.audience import Audience
 from coordinator.events.cursor import Cursor
 from coordinator.events.pages import Pages
 from coordinator.events.standing import Settled, Standing
@@ -46,11 +47,13 @@ class Readers:
         jobs: Jobs,
         standing: Standing,
         emitted: Callable[[str], bool | None],
+        audience: Audience,
     ) -> None:
         self.log, self.notifier, self.settings, self._jobs = log, notifier, settings, jobs
         self.standing, self.emitted = standing, emitted
         self.closed = False
         self._pages: WeakValueDictionary[str, Pages] = WeakValueDictionary()
+        self.audience = audience
 
     def follow(
         self, run_id: str, after: EventId | None, modes: Collection[str] | None, user_id: str | None
@@ -84,6 +87,7 @@ class Readers:
     def close(self) -> None:
         """The store is let go of: a follower to whom it does not answer any more ends with an error."""
         self.closed = True
+        self.audience.close()
 
     def pause(self) -> float:
         """Until the next look that nobody hints at."""
@@ -160,6 +164,7 @@ class Follower:
             thread_id, self._settled = await readers.standing(self.run_id, self._user_id)
             watch = readers.notifier.watch(thread_id, self.run_id)
             wakeup = await self._stack.enter_async_context(watch)
+            self._stack.enter_context(readers.audience.listening(self.run_id))
             if readers.emitted(self.run_id) is None:
                 await self._stack.enter_async_context(readers.log.followed(thread_id, self.run_id))
             self._pages, self._wakeup = readers.pages(thread_id, self.run_id), wakeup

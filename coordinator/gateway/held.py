@@ -26,6 +26,10 @@ _AGAIN = 1.0
 _ATTEMPTS = 60
 
 
+class BrokenOff(Exception):
+    """The answer cannot be completed, and must not look complete: its connection is closed instead."""
+
+
 class Place:
     """Room for one held answer, until it is over. `counted`: against the limits."""
 
@@ -143,7 +147,7 @@ class HeldResponse(Response, ABC):
                 await asyncio.wait((body, gone))
         if left or (not body.cancelled() and isinstance(body.exception(), OSError)):
             await self._gone()
-        elif body.cancelled():
+        elif body.cancelled() or isinstance(body.exception(), BrokenOff):
             if not self._started:
                 raise Draining
         else:

@@ -2,9 +2,13 @@
 
     event: values\\r\\ndata: {…}\\r\\nid: 3-7\\r\\n\\r\\n        `id` only for resumable runs
 
-First comes `metadata`; a failure is one `error`; where something is missing a `gap` says so; when the run has
-settled the body ends. Ids are those of the run's event log, which every worker reads; `metadata` and `error`
-are no events of the log, so they have ids before and after all of them.
+First comes `metadata`; a failure is one `error`; where something is missing, or nobody can prove that
+nothing is, a `gap` says so; when the run has settled the body ends. A body that ends without `gap` and
+`error` was told whole; whatever else ends a stream (the worker leaves, its store is closed) breaks the
+connection off.
+
+Ids are those of the run's event log, which every worker reads; `metadata` and `error` are no events of the
+log, so they have ids before and after all of them.
 
 These lines are our own: sse-starlette puts the id before the event, ends every stream of the process at once
 when a signal comes, by a flag that all servers of the process share, and replaces a method of uvicorn.
@@ -19,7 +23,7 @@ from dataclasses import dataclass
 from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable
 from coordinator.event_log import End, Event, EventId, Gap
 from coordinator.events.follower import Follower
-from coordinator.gateway.held import HeldResponse, Place, SendBody
+from coordinator.gateway.held import BrokenOff, HeldResponse, Place, SendBody
 from coordinator.gateway.silent_modes import SilentModes
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import encoded, readable
@@ -51,6 +55,8 @@ class Position:
     """It has not seen `metadata`."""
     ended: bool = False
     """It has seen how the run failed."""
+    missed: bool = False
+    """It asked for what came before, of a run whose events have no ids to go on after."""
 
 
 TAIL = Position("$", begins=False)
@@ -78,6 +84,10 @@ def events_of(modes: Collection[str] | None) -> frozenset[str] | None:
 def frame(event: str, data: bytes, event_id: str | None = None) -> bytes:
     numbered = b"" if event_id is None else b"id: " + event_id.encode() + b"\r\n"
     return b"event: " + event.encode("utf-8", "replace") + b"\r\ndata: " + data + b"\r\n" + numbered + b"\r\n"
+
+
+def gap_frame(after: str | None, before: str | None) -> bytes:
+    return frame("gap", encoded({"after": after, "before": before}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +138,14 @@ class RunStream(HeldResponse):
             await start()
             if watched.position.begins:
                 await send(self._metadata())
+            if watched.position.missed:
+                await send(gap_frame(None, None))
             await self._follow(follower, send)
         finally:
             await follower.aclose()
 
     async def _follow(self, follower: Follower, send: SendBody) -> None:
+        last, whole = None, True
         while True:
             try:
                 async with asyncio.timeout(self._heartbeat):
@@ -142,38 +155,62 @@ class RunStream(HeldResponse):
             except StoreUnavailable:
                 await send(HEARTBEAT)
                 await asyncio.sleep(_AGAIN)
-            except (RunNotFound, StopAsyncIteration):
+            except StopAsyncIteration:  # nobody told how the run ended
+                raise BrokenOff from None
+            except RunNotFound:
+                await send(gap_frame(last, None) + self._removed())
                 return
             else:
+                if isinstance(told, End):
+                    await self._end(told, send, whole=whole)
+                    return
+                if isinstance(told, Event):
+                    last = str(told.id)
+                else:
+                    whole = False
                 if (chunk := self._frame_of(told)) is not None:
                     await send(chunk)
+
+    async def _end(self, end: End, send: SendBody, *, whole: bool) -> None:
+        """Where nothing was missing so far and still nobody can say that all was told, a gap comes last."""
+        if whole and not end.complete:
+            await send(gap_frame(end.last_id, None))
+        if end.status in (RunStatus.error, RunStatus.timeout):
+            data = encoded(failure(end.status, end.error))
+            await send(frame("error", data, self._numbered(_LAST)))
+        elif (comment := self._silent.comment()) is not None:
+            await send(comment)
+
+    def _removed(self) -> bytes:
+        text = f"run {self._watched.run_id} was removed while it was followed"
+        return frame("error", encoded({"error": "RunNotFound", "message": text}))
 
     def _metadata(self) -> bytes:
         data = {"run_id": self._watched.run_id, "attempt": self._watched.attempt}
         return frame("metadata", encoded(data), self._numbered(_FIRST))
 
-    def _frame_of(self, told: Event | Gap | End) -> bytes | None:
-        match told:
-            case Event():
-                self._silent.came(told.mode)
-                if "|" in told.mode and not self._watched.subgraphs:
-                    return None
-                return frame(told.mode, readable(told.json), self._numbered(str(told.id)))
-            case Gap():
-                return frame("gap", encoded({"after": told.after, "before": told.before}))
-            case End(status=RunStatus.error | RunStatus.timeout):
-                return frame("error", encoded(failure(told.status, told.error)), self._numbered(_LAST))
-            case End():
-                return self._silent.comment()
+    def _frame_of(self, told: Event | Gap) -> bytes | None:
+        if isinstance(told, Gap):
+            return gap_frame(told.after, told.before)
+        self._silent.came(told.mode)
+        if "|" in told.mode and not self._watched.subgraphs:
+            return None
+        return frame(told.mode, readable(told.json), self._numbered(str(told.id)))
 
     def _numbered(self, event_id: str) -> str | None:
         return event_id if self._watched.resumable else None
 
 
 class EmptyStream(HeldResponse):
-    """Of a run that is over, to a client that wants only what comes from now on."""
+    """Of a run that is over, to a client that wants only what comes from now on. `missed`: see `Position`."""
 
     media_type = "text/event-stream"
 
+    def __init__(self, place: Place, *, headers: dict[str, str], missed: bool = False) -> None:
+        super().__init__(place, headers=headers)
+        self._missed = missed
+
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
         await start()
+        if self._missed:
+            await send(gap_frame(None, None))

@@ -60,7 +60,7 @@ class Watching:
         position = self._position(run, last_event_id)
         headers = goes_on_at(run_path(run.thread_id, run.run_id), "stream")
         if run.shown_status not in OPEN and (position.after == TAIL.after or position.ended):
-            return EmptyStream(place, headers=headers)
+            return EmptyStream(place, headers=headers, missed=position.missed)
         return RunStream(
             self._manager,
             self._watched(run, modes or run.kwargs.get("stream_mode"), position),
@@ -96,10 +96,11 @@ class Watching:
         )
 
     def _position(self, run: RunRow, last_event_id: str | None) -> Position:
-        """Who was given no ids has none to go on after; he gets what comes from now on."""
+        """Who was given no ids has none to go on after; he gets what comes from now on, and is told that
+        there was more."""
         if last_event_id and _says(run, "stream_resumable"):
             return position_of(last_event_id)
-        return Position(TAIL.after, begins=run.waiting)
+        return Position(TAIL.after, begins=run.waiting, missed=bool(last_event_id) and not run.waiting)
 
     def _disconnected(self, run_id: str) -> OnGone:
         return partial(self._manager.disconnected, run_id, user_id=self._user_id)

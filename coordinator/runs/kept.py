@@ -18,6 +18,7 @@ _IMMUTABLE = _SCALARS | {str}
 _LOOKED_AT = 20_000
 """Of so many values the size is counted; what has more of them counts as _MANY for each."""
 _MANY = 100
+_POSTPONED = 1.0  # s
 
 
 def size_of(*values: object, limit: float = float("inf")) -> int:
@@ -114,6 +115,15 @@ class Finished:
             if run_id in due:
                 del due[run_id]
                 self.bytes -= self._sizes.pop(run_id, 0)
+                return True
+        return False
+
+    def postpone(self, run_id: str, now: float) -> bool:
+        """It is looked at again in a moment. False = it has to go because there are too many."""
+        for due in self._due:
+            if run_id in due and due[run_id] <= now:
+                due[run_id] = now + _POSTPONED
+                due.move_to_end(run_id)
                 return True
         return False
 

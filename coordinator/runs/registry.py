@@ -243,7 +243,7 @@ class Admitting:
 class Registry:
     """Indexes of entries. Finished ones leave `keep` seconds after they settled (`keep_temporary` where
     their thread is temporary: it is removed then), or when there are more than `keep_max` or they keep more
-    than `keep_bytes`, oldest first."""
+    than `keep_bytes`, oldest first. One that is `followed` stays past its time, but not past these bounds."""
 
     def __init__(
         self,
@@ -255,7 +255,9 @@ class Registry:
         keep_bytes: int | None = None,
         clocks: Clocks | None = None,
         force_after: float = 10.0,
+        followed: Callable[[str], bool] = lambda _: False,
     ) -> None:
+        self._followed = followed
         self._clocks, self._force_after = clocks or Clocks(), force_after
         self.records: dict[str, RunRecord] = {}
         self._entries: dict[str, Entry] = {}
@@ -292,6 +294,10 @@ class Registry:
         if record is None or (entry is not None and entry.record is not record):
             return None
         return entry
+
+    def lives(self, run_id: str) -> bool:
+        """Is it of this worker, and not settled?"""
+        return run_id in self._unsettled
 
     def under_way(self, run_id: str) -> Entry | None:
         """As `entry`, also of a run that was dropped and is not over: whoever decides over it or gives it
@@ -412,7 +418,8 @@ class Registry:
         """Let go of what has been finished for long enough. Amortised O(1) a call."""
         now = self._clocks.monotonic()
         while (run_id := self._finished.next_over(now)) is not None:
-            self.drop(run_id)
+            if not (self._followed(run_id) and self._finished.postpone(run_id, now)):
+                self.drop(run_id)
 
     def removed(self, run_id: str) -> None:
         """Its row is gone. Where it is not over here it stays: the tick finds that, and ends it."""

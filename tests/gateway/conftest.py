@@ -1,8 +1,9 @@
 """Gateways that are served over sockets, in this process.
 
-`pair`: two places to ask. `alone` is one worker in memory, asked twice; `together` two workers on one SQLite
-file and a real Valkey. So what is tested of one worker is tested across two. `graphs`: together, and `agent`
-behaves as graphs do. `plain`: without these, whatever the module has.
+`pair`: two places to ask. `alone` is one worker in memory, asked twice; `together` two workers on one
+SQLite file and a real Valkey, `unlinked` two on the file
+alone. So what is tested of one worker is tested across two.
+`graphs`: together, and `agent` behaves as graphs do. `plain`: without these, whatever the module has.
 """
 
 from __future__ import annotations
@@ -34,6 +35,12 @@ async def two(tmp_path: Path, shared_valkey: ValkeyServer, namespace: str) -> As
 
 
 @pytest.fixture
+async def unlinked(tmp_path: Path) -> AsyncGenerator[Pair]:
+    async with gateways(2, tmp_path, None, "rc") as (here, there):
+        yield here, there
+
+
+@pytest.fixture
 async def graphs(tmp_path: Path, shared_valkey: ValkeyServer, namespace: str) -> AsyncGenerator[Pair]:
     def agents() -> dict[str, Any]:
         states = CheckpointStates(tmp_path / "checkpoints.db")
@@ -49,6 +56,9 @@ def pair_of(request: pytest.FixtureRequest) -> Pair:
     one: Served = request.getfixturevalue("one")
     return one, one
 
+
+UNLINKED = ("alone", "together", "unlinked")
+"""For a module whose tests are of what travels between workers as well."""
 
 WITH_GRAPHS = ("alone", "together", "graphs")
 """For a module whose tests are of graphs as well: `pair = pytest.fixture(pair_of, params=WITH_GRAPHS)`."""

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from coordinator.testing.valkey import ValkeyServer
-from tests.gateway.conftest import Pair
+from tests.gateway.conftest import UNLINKED, Pair, pair_of
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import (
     Served,
@@ -22,10 +22,13 @@ from tests.support.gateways import (
     one_gateway,
     start_running,
     status_of,
+    until_read,
     until_status,
 )
 from tests.support.sse import Sent, all_events, events
 from tests.support.waiting import wait_until
+
+pair = pytest.fixture(pair_of, params=UNLINKED)
 
 
 def body(assistant: str = "agent", asked: Any = None, **more: Any) -> dict[str, Any]:
@@ -200,7 +203,7 @@ class TestReplay:
         run = await here.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
         await until_status(there.sdk, thread, run["run_id"], "running")
-        await wait_until(lambda: thread in GATES, description="it has said that it waits")
+        await until_read(there, run["run_id"], "waiting")
         async with there.raw.stream("GET", path) as response:
             assert response.headers["location"] == path
             assert response.headers["content-location"] == path.removesuffix("/stream")

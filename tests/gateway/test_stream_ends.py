@@ -1,0 +1,302 @@
+"""Every way in which a stream can end. A body that ends in good order without `gap` and `error` was told
+whole; nothing else ends so."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from coordinator.testing.valkey import ValkeyServer
+from tests.gateway.conftest import Pair
+from tests.support.gateway_agents import GATES
+from tests.support.gateways import Served, demo, gateways, new_thread, until_read, until_status
+from tests.support.sse import Sent, events
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.usefixtures("no_task_left")
+
+
+@dataclass
+class Stream:
+    """What a client was told, and how it ended: `whole`, `gap`, `error`, or `broken` off."""
+
+    sent: list[Sent] = field(default_factory=list[Sent])
+    headers: asyncio.Event = field(default_factory=asyncio.Event)
+    end: str = "open"
+
+    @property
+    def names(self) -> list[str]:
+        return [one.event for one in self.sent]
+
+    async def read(self, client: httpx.AsyncClient, method: str, path: str, **options: Any) -> str:
+        try:
+            async with client.stream(method, path, **options) as response:
+                assert response.status_code == 200
+                self.headers.set()
+                async for one in events(response):
+                    self.sent.append(one)
+        except httpx.RemoteProtocolError:
+            self.end = "broken"
+        else:
+            self.end = next((name for name in ("error", "gap") if name in self.names), "whole")
+        return self.end
+
+
+def begun(client: httpx.AsyncClient, method: str, path: str, **options: Any) -> tuple[Stream, Any]:
+    stream = Stream()
+    return stream, asyncio.create_task(stream.read(client, method, path, **options))
+
+
+@dataclass
+class Scene:
+    """A run that has said "waiting" and waits for its gate, and two workers."""
+
+    here: Served
+    there: Served
+    thread: str
+    run: str
+
+    @property
+    def path(self) -> str:
+        return f"/threads/{self.thread}/runs/{self.run}/stream"
+
+    def open_gate(self) -> None:
+        GATES.setdefault(self.thread, asyncio.Event()).set()
+
+    async def follow(self, at: Served, last_event_id: str | None = "-1") -> tuple[Stream, Any]:
+        headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+        stream, task = begun(at.raw, "GET", self.path, headers=headers)
+        await stream.headers.wait()
+        if last_event_id == "-1":
+            await wait_until(lambda: len(stream.sent) >= 2, description="it is told that the run waits")
+        return stream, task
+
+    async def over(self) -> None:
+        self.open_gate()
+        await self.there.sdk.runs.join(self.thread, self.run)
+
+
+async def scene_of(pair: Pair, *, resumable: bool = True) -> Scene:
+    here, there = pair
+    thread = await new_thread(here.sdk)
+    run = await here.sdk.runs.create(
+        thread, "gated", input={"gate": thread}, stream_mode="custom", stream_resumable=resumable
+    )
+    await until_status(there.sdk, thread, run["run_id"], "running")
+    await until_read(there, run["run_id"], "waiting")
+    return Scene(here, there, thread, run["run_id"])
+
+
+@pytest.fixture(params=["redis", "store"])
+async def pair(
+    request: pytest.FixtureRequest, tmp_path: Path, own_valkey: ValkeyServer, namespace: str
+) -> AsyncGenerator[Pair]:
+    url = own_valkey.url if request.param == "redis" else None
+    async with gateways(2, tmp_path, url, namespace) as (here, there):
+        yield here, there
+
+
+def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
+    """As `FLUSHALL`, or as after the time to live of logs."""
+    store: Any = pair[0].manager._parts.store
+    server.command("FLUSHALL")
+    for one in pair:
+        local = getattr(one.manager._parts._event_log, "_local", None)
+        if local is not None:
+            for run_id in list(local._logs):
+                local.forget(run_id)
+
+    def delete(cx: Any, now: int) -> None:
+        del now
+        cx.execute("DELETE FROM run_events")
+        cx.execute("DELETE FROM event_logs")
+
+    return store._write(delete)
+
+
+class TestTold:
+    async def test_whole(self, pair: Pair) -> None:
+        scene = await scene_of(pair)
+        followers = [await scene.follow(served) for served in pair]
+        scene.open_gate()
+        for stream, task in followers:
+            assert await task == "whole"
+            assert [one.data for one in stream.sent[1:]] == ["waiting", "through"]
+
+    async def test_only_what_came_from_then_on(self, pair: Pair) -> None:
+        scene = await scene_of(pair, resumable=False)
+        stream, task = await scene.follow(scene.there, None)
+        scene.open_gate()
+        assert await task == "whole"
+        assert [one.data for one in stream.sent] == ["through"]
+        assert await Stream().read(scene.there.raw, "GET", scene.path) == "whole"  # nothing comes any more
+
+    async def test_a_failure(self, pair: Pair) -> None:
+        here, there = pair
+        thread = await new_thread(here.sdk)
+        run = await here.sdk.runs.create(
+            thread, "agent", input=demo(steps=2, fail=True), stream_resumable=True
+        )
+        await there.sdk.runs.join(thread, run["run_id"])
+        for served in pair:
+            headers = {"Last-Event-ID": "-1"}
+            path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+            assert await Stream().read(served.raw, "GET", path, headers=headers) == "error"
+
+    async def test_a_stop(self, pair: Pair) -> None:
+        scene = await scene_of(pair)
+        stream, task = await scene.follow(scene.there)
+        await scene.there.sdk.runs.cancel(scene.thread, scene.run)
+        assert await task == "whole"
+        assert [one.data for one in stream.sent[1:]] == ["waiting"]
+
+
+class TestLost:
+    async def test_the_log_of_a_run_that_is_over(
+        self, pair: Pair, tmp_path: Path, own_valkey: ValkeyServer
+    ) -> None:
+        """From the start as well: nobody can say that the run said nothing."""
+        scene = await scene_of(pair)
+        await scene.over()
+        await lose_logs(pair, tmp_path, own_valkey)
+        for served in pair:
+            for last_event_id in ("-1", "1-1"):
+                stream = Stream()
+                headers = {"Last-Event-ID": last_event_id}
+                assert await stream.read(served.raw, "GET", scene.path, headers=headers) == "gap"
+
+    async def test_the_log_of_a_run_that_goes_on(
+        self, pair: Pair, tmp_path: Path, own_valkey: ValkeyServer
+    ) -> None:
+        scene = await scene_of(pair)
+        await lose_logs(pair, tmp_path, own_valkey)
+        stream, task = begun(scene.there.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"})
+        await stream.headers.wait()
+        scene.open_gate()
+        assert await task == "gap"
+        assert "custom" in stream.names
+
+    async def test_what_came_before_where_events_have_no_ids(self, pair: Pair) -> None:
+        scene = await scene_of(pair, resumable=False)
+        stream, task = begun(scene.there.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"})
+        await stream.headers.wait()
+        scene.open_gate()
+        assert await task == "gap"
+        assert stream.names == ["gap", "custom"]
+        await scene.over()
+        late = Stream()
+        assert await late.read(scene.there.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"}) == "gap"
+        assert late.names == ["gap"]
+
+    async def test_the_beginning_of_a_long_log(
+        self, tmp_path: Path, own_valkey: ValkeyServer, namespace: str
+    ) -> None:
+        bound = {"event_log_max": 400}
+        async with gateways(2, tmp_path, own_valkey.url, namespace, settings=bound) as (here, there):
+            thread = await new_thread(here.sdk)
+            run = await here.sdk.runs.create(
+                thread, "talker", input={"times": 200}, stream_mode="custom", stream_resumable=True
+            )
+            await there.sdk.runs.join(thread, run["run_id"])
+            path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+            assert await Stream().read(there.raw, "GET", path, headers={"Last-Event-ID": "-1"}) == "gap"
+
+
+REMOVALS: dict[str, Callable[[Scene], Awaitable[Any]]] = {
+    "the run": lambda scene: scene.there.sdk.runs.delete(scene.thread, scene.run),
+    "its thread": lambda scene: scene.there.sdk.threads.delete(scene.thread),
+}
+
+
+class TestRemoved:
+    @pytest.mark.parametrize("what", REMOVALS)
+    async def test_on_purpose_under_a_client_that_has_not_read_it_all(self, pair: Pair, what: str) -> None:
+        """The follower has stopped reading: it holds a page, and asks for the next when the run is gone."""
+        scene = await scene_of(pair)
+        stream, task = await scene.follow(scene.there)
+        readers: Any = scene.there.manager._parts.readers
+        original, gone = readers.standing, asyncio.Event()
+
+        async def late(*args: Any) -> Any:
+            await gone.wait()
+            return await original(*args)
+
+        readers.standing = late
+        try:
+            scene.open_gate()
+            await scene.here.manager.wait(scene.run)
+            await REMOVALS[what](scene)
+        finally:
+            readers.standing = original
+            gone.set()
+        assert await task == "error"
+        assert stream.names[-2:] == ["gap", "error"]
+        assert stream.sent[-1].data["error"] == "RunNotFound"
+
+
+class TestLeft:
+    async def test_a_worker_that_leaves_breaks_off(self, pair: Pair) -> None:
+        scene = await scene_of(pair)
+        stream, task = await scene.follow(scene.there)
+        scene.there.gateway.let_go()
+        assert await task == "broken"
+        assert stream.names == ["metadata", "custom"]
+        scene.open_gate()
+
+    async def test_a_store_that_is_closed_breaks_off(self, pair: Pair) -> None:
+        scene = await scene_of(pair)
+        _, task = await scene.follow(scene.there)
+        await scene.there.manager.aclose()
+        assert await task == "broken"
+        scene.open_gate()
+
+    async def test_a_log_that_nobody_closed_is_no_whole_one(self, pair: Pair) -> None:
+        """As of a worker that died: the run is ended by its peers, and what it said last is not known."""
+        scene = await scene_of(pair)
+        owner: Any = scene.here.manager._parts
+        owner.events.close = _nothing
+        await scene.over()
+        await until_read(scene.there, scene.run, "through")
+        stream = Stream()
+        headers = {"Last-Event-ID": "-1"}
+        assert await stream.read(scene.there.raw, "GET", scene.path, headers=headers) == "gap"
+        assert [one.data for one in stream.sent[1:3]] == ["waiting", "through"]
+
+
+def _nothing(*args: Any) -> None:
+    del args
+
+
+class TestSlow:
+    """A client that reads more slowly than its run is kept."""
+
+    @pytest.mark.parametrize("worker", ["its own", "another"])
+    async def test_a_stateless_run_is_kept_until_it_is_read(self, pair: Pair, worker: str) -> None:
+        here, there = pair
+        asked = {
+            "assistant_id": "talker",
+            "input": {"times": 400},
+            "stream_mode": "custom",
+            "stream_resumable": True,
+        }
+        run = (await here.raw.post("/runs", json=asked)).json()
+        served = here if worker == "its own" else there
+        follower = served.manager.follow(run["run_id"], modes=["custom"])
+        async with follower:
+            first = await anext(follower)
+            await here.manager.wait(run["run_id"])
+            await asyncio.sleep(3.0)  # three times as long as it is kept after its end
+            told = [first, *[one async for one in follower]]
+        assert [getattr(one, "data", None) for one in told[:-1]] == [{"number": n} for n in range(400)]
+        assert getattr(told[-1], "complete", None) is True
+
+        async def gone() -> bool:
+            return (await there.raw.get(f"/runs/{run['run_id']}")).status_code == 404
+
+        await wait_until(gone, description="it is removed when nobody reads it")
