@@ -18,6 +18,8 @@ from coordinator.gateway.caller import Role
 
 AGENT: dict[str, Any] = {"assistant_id": "agent", "input": {}}
 SLOW: dict[str, Any] = {"assistant_id": "agent", "input": {"sleep": 60}}
+ENDLESS = "GET", "/threads/{thread_id}/stream"
+"""Goes on until its client leaves."""
 MALFORMED = "not-a-uuid"
 
 
@@ -140,6 +142,7 @@ ROWS: dict[tuple[str, str], Row] = {
     ),
     ("POST", "/threads/count"): Row(Needs.reader, body=_nothing),
     ("POST", "/threads/{thread_id}/copy"): _WRITE,
+    ENDLESS: Row(Needs.reader, own=422),
     # -- states
     ("GET", "/threads/{thread_id}/state"): _READ,
     # The demo assistant keeps one state, and no state of it has a name.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -47,6 +48,10 @@ async def test_every_route_has_a_row_and_every_row_a_route() -> None:
     assert set(routes()) == set(ROWS)
 
 
+_ENDLESS = re.compile(r"/threads/[^/]+/stream")
+"""The stream of a thread does not end: where one may have it, it is refused, for want of a real event id."""
+
+
 class World:
     """A gateway with keys, and what alice, bob and the admin have there."""
 
@@ -59,7 +64,8 @@ class World:
         self._targets.clear()
 
     async def ask(self, who: Who, method: str, path: str, body: Any = None) -> httpx.Response:
-        return await self._client.request(method, path, headers=self.keys[who], json=body)
+        wrong = {"Last-Event-ID": "none"} if _ENDLESS.fullmatch(path) else {}
+        return await self._client.request(method, path, headers=self.keys[who] | wrong, json=body)
 
     async def thread(self, who: Who, *, in_flight: bool = False) -> Ids:
         """A thread of that user with a run and a cron on it."""

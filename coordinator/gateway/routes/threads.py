@@ -16,8 +16,9 @@ from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.extracting import Path, extracted, parsed
 from coordinator.gateway.leaving import while_connected
 from coordinator.gateway.routes import router_of
-from coordinator.gateway.routes.parameters import READER, USER, ThreadIn, acting
+from coordinator.gateway.routes.parameters import READER, USER, LastEventIdIn, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn
+from coordinator.gateway.thread_streams import ThreadMode, ThreadStream, thread_position_of
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import (
     ThreadCount,
@@ -31,6 +32,14 @@ from stores.catalogue import ThreadQuery
 from stores.rows import ThreadRow
 
 router = router_of("threads")
+
+STREAMED_THREAD: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "Server-sent events of each run: metadata, what it emits, error where it fails,"
+        " metadata with the status run_done",
+        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+    }
+}
 
 
 @router.post("/threads", dependencies=USER)
@@ -122,6 +131,32 @@ async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadI
     await manager.copy_thread(source, target, user_id=caller.user_id)
     await manager.patch_thread(target, metadata=metadata, user_id=caller.user_id)
     return documents.thread_document(await _row(services, caller, target))
+
+
+@router.get(
+    "/threads/{thread_id}/stream", dependencies=READER, response_class=Response, responses=STREAMED_THREAD
+)
+async def stream_thread(
+    services: ServicesIn,
+    caller: CallerIn,
+    thread_id: ThreadIn,
+    stream_mode: Annotated[list[ThreadMode], Query(description="What of each run; repeated")] = ["run_modes"],  # noqa: B006 - FastAPI copies it
+    last_event_id: LastEventIdIn = None,
+) -> Response:
+    """Stream the runs of a thread, one after another, from now on or from after `Last-Event-ID`, until the
+    client closes the stream or the thread is deleted."""
+    await _row(services, caller, str(thread_id))
+    position = thread_position_of(last_event_id)
+    with services.watchers.place() as place:
+        return ThreadStream(
+            services.manager,
+            str(thread_id),
+            place,
+            user_id=caller.user_id,
+            modes=frozenset(stream_mode),
+            position=position,
+            heartbeat=services.settings.heartbeat,
+        )
 
 
 async def _row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:

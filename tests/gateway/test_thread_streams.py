@@ -1,0 +1,169 @@
+"""The stream of a thread: its runs, one after another, from any worker, from any event."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from tests.gateway.conftest import UNLINKED, Pair, pair_of
+from tests.support.gateway_agents import GATES
+from tests.support.gateways import Served, demo, new_thread, until_read
+from tests.support.sse import Sent, all_events, events
+from tests.support.waiting import wait_until
+
+pair = pytest.fixture(pair_of, params=UNLINKED)
+
+
+class Watched:
+    """What a client of a thread's stream has been told so far."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+
+    async def until(self, holds: Callable[[list[Sent]], bool], description: str) -> list[Sent]:
+        await wait_until(lambda: holds(self.sent), description=f"{description}: {self.sent}")
+        return self.sent
+
+    async def until_done(self, *runs: str) -> list[Sent]:
+        return await self.until(lambda sent: [run for run in done(sent) if run in runs] == list(runs), "done")
+
+
+def done(sent: list[Sent]) -> list[str]:
+    return [one.data["run_id"] for one in sent if one.event == "metadata" and "status" in one.data]
+
+
+@asynccontextmanager
+async def watching(
+    served: Served, thread: str, last: str | None = None, **params: Any
+) -> AsyncGenerator[Watched]:
+    watched, begun = Watched(), asyncio.Event()
+
+    async def read() -> None:
+        headers = {} if last is None else {"Last-Event-ID": last}
+        async with served.raw.stream(
+            "GET", f"/threads/{thread}/stream", headers=headers, params=params
+        ) as response:
+            assert response.status_code == 200
+            begun.set()
+            async for one in events(response):
+                watched.sent.append(one)
+
+    reading = asyncio.create_task(read())
+    await begun.wait()
+    try:
+        yield watched
+    finally:
+        reading.cancel()
+        await asyncio.wait([reading])
+
+
+async def ended(served: Served, thread: str, assistant: str = "agent", **more: Any) -> str:
+    run = await served.sdk.runs.create(thread, assistant, **more)
+    await served.sdk.runs.join(thread, run["run_id"])
+    return run["run_id"]
+
+
+async def test_runs_are_told_as_they_come(pair: Pair, thread: str) -> None:
+    here, there = pair
+    await ended(here, thread, input=demo(steps=1, tag="before"))
+    async with watching(there, thread) as watched:
+        first = await ended(here, thread, input=demo(steps=2, tag="a"))
+        second = await ended(here, thread, input=demo(steps=2, fail=True, tag="b"))
+        sent = await watched.until_done(first, second)
+    assert [(one.event, one.data) for one in sent] == [
+        ("metadata", {"run_id": first, "attempt": 1}),
+        ("values", {"log": ["before:1", "a:1"], "done": 1, "steps": 2}),
+        ("values", {"log": ["before:1", "a:1", "a:2"], "done": 2, "steps": 2}),
+        ("metadata", {"status": "run_done", "run_id": first}),
+        ("metadata", {"run_id": second, "attempt": 1}),
+        ("values", {"log": ["before:1", "a:1", "a:2", "b:1"], "done": 1, "steps": 2}),
+        ("error", {"error": "ValueError", "message": "demo failure requested"}),
+        ("metadata", {"status": "run_done", "run_id": second}),
+    ]
+
+
+async def test_it_goes_on_after_any_event_on_any_worker(pair: Pair, thread: str) -> None:
+    here, there = pair
+    runs = [await ended(here, thread, input=demo(steps=2, tag=tag)) for tag in "ab"]
+    async with watching(there, thread, "-1") as watched:
+        whole = list(await watched.until_done(*runs))
+    ids = [str(one.id) for one in whole]
+    assert len(set(ids)) == len(ids) == 8
+    for seen in (0, 1, 2, 3, 4, 6):
+        async with watching(there, thread, ids[seen]) as watched:
+            rest = await watched.until(lambda sent: runs[1] in done(sent), "the rest")
+            assert rest == whole[seen + 1 :]
+
+
+async def test_of_the_run_that_is_active_what_comes_from_now_on(pair: Pair, thread: str) -> None:
+    here, there = pair
+    run = await here.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
+    await until_read(there, run["run_id"], "waiting")
+    waiting = await here.sdk.runs.create(thread, "agent", input=demo(steps=1))
+    async with watching(there, thread) as watched:
+        GATES[thread].set()
+        sent = await watched.until_done(run["run_id"], waiting["run_id"])
+    assert [one.event for one in sent] == ["metadata", "custom", "metadata", "metadata", "values", "metadata"]
+    assert sent[1].data == "through"
+
+
+async def test_lifecycle_leaves_the_events_out(pair: Pair, thread: str) -> None:
+    here, there = pair
+    async with watching(there, thread, stream_mode="lifecycle") as watched:
+        run = await ended(here, thread, input=demo(steps=3))
+        sent = await watched.until_done(run)
+    assert [one.event for one in sent] == ["metadata", "metadata"]
+
+
+async def test_the_client_joins_a_thread(pair: Pair, thread: str) -> None:
+    here, there = pair
+    run = await ended(here, thread, input=demo(steps=1))
+    parts: list[Any] = []
+    async for part in await there.sdk.threads.join_stream(thread, last_event_id="-1"):
+        parts.append(part)
+        if part.event == "metadata" and part.data.get("status") == "run_done":
+            break
+    assert [part.event for part in parts] == ["metadata", "values", "metadata"]
+    assert parts[0].data["run_id"] == run
+
+
+async def test_a_deleted_run_is_a_gap_and_a_deleted_thread_the_end(pair: Pair, thread: str) -> None:
+    here, there = pair
+    gone = await ended(here, thread)
+    await here.sdk.runs.delete(thread, gone)
+    async with watching(there, thread, f"{gone}/1-1") as watched:
+        sent = await watched.until(bool, "a gap")
+        assert [one.event for one in sent] == ["gap"]
+    await here.sdk.threads.delete(thread)
+    assert (await there.raw.get(f"/threads/{thread}/stream")).status_code == 404
+
+
+async def test_it_ends_with_its_thread(pair: Pair, thread: str) -> None:
+    here, there = pair
+    async with watching(there, thread) as watched:
+        await here.sdk.threads.delete(thread)
+        sent = await watched.until(bool, "its end")
+    assert [(one.event, one.data["error"]) for one in sent] == [("error", "ThreadNotFound")]
+
+
+@pytest.mark.parametrize("wrong", ["abc", "1-1", "/1-1", "r/1", f"r/{10**30}-0"])
+async def test_what_is_no_id_is_refused(one: Served, wrong: str) -> None:
+    thread = await new_thread(one.sdk)
+    answer = await one.raw.get(f"/threads/{thread}/stream", headers={"Last-Event-ID": wrong})
+    assert answer.status_code == 422
+    refused = await one.raw.get(f"/threads/{thread}/stream", params={"stream_mode": "state_update"})
+    assert refused.status_code == 422
+
+
+async def test_of_an_unknown_run_everything_from_now_on(one: Served) -> None:
+    thread = await new_thread(one.sdk)
+    async with watching(one, thread, "unknown/1-1") as watched:
+        await watched.until(bool, "a gap")
+        run = await ended(one, thread)
+        sent = await watched.until_done(run)
+    assert sent[0].event == "gap"
+    assert await all_events(one.raw, "GET", f"/threads/{thread}/runs/{run}/stream") == []
