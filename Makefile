@@ -132,8 +132,8 @@ simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JO
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)
 
 .PHONY: contract
-contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of contract tests: CONTRACT=folder
-	@$(BIN)/python -m tests.contract $(CONTRACT) $(ARGS)
+contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of contract tests: CONTRACT=folder, WITHOUT=redis
+	@$(BIN)/python -m tests.contract $(CONTRACT) $(if $(filter redis,$(WITHOUT)),--without-redis) $(ARGS)
 
 .PHONY: matrix
 matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has

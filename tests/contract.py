@@ -1,4 +1,6 @@
-"""`python -m tests.contract FOLDER [PYTEST ARGUMENT ...]`: a folder of contract tests, against three workers.
+"""`python -m tests.contract FOLDER [--without-redis] [PYTEST ARGUMENT ...]`: a folder of contract tests.
+
+They are run against three workers, with a Redis of their own or with nothing but an SQLite file.
 
 The folder is somebody else's: tests that speak HTTP to the address in BASE_URL, with a configuration of their
 own. It is only read.
@@ -14,21 +16,29 @@ from pathlib import Path
 
 from tests.support.served import served
 
+WITHOUT_REDIS = "--without-redis"
+
 
 def main(arguments: list[str]) -> int:
     if not arguments or not (Path(arguments[0]) / "pytest.ini").is_file():
         given = arguments[0] if arguments else "nothing"
         sys.stderr.write(f"contract: give a folder of tests with a pytest.ini, not {given!r}\n")
         return 2
+    folder, *more = arguments
     with tempfile.TemporaryDirectory() as scratch:
-        return asyncio.run(drive(Path(arguments[0]).resolve(), arguments[1:], Path(scratch)))
+        store: tuple[str, ...] = ()
+        if WITHOUT_REDIS in more:
+            more.remove(WITHOUT_REDIS)
+            store = ("--store", f"sqlite:///{scratch}/runs.db")
+        return asyncio.run(drive(Path(folder).resolve(), more, Path(scratch), store))
 
 
-async def drive(folder: Path, more: list[str], scratch: Path) -> int:
+async def drive(folder: Path, more: list[str], scratch: Path, store: tuple[str, ...]) -> int:
+    """A server brings a Redis along where no store is named."""
     # Neither the project's plugins for its own tests nor a cache in a folder that is not ours.
     options = ["-c", str(folder / "pytest.ini"), "--rootdir", str(folder)]
     options += ["-p", "no:cacheprovider", "-p", "no:randomly", *more]
-    async with served("serve", "--workers", "3", folder=scratch) as server:
+    async with served("serve", "--workers", "3", *store, folder=scratch) as server:
         environment = os.environ | {"BASE_URL": await server.up(), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "pytest", *options, str(folder)]
         tests = await asyncio.create_subprocess_exec(*command, env=environment)
