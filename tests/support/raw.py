@@ -10,7 +10,8 @@ from typing import Any
 
 import uvicorn
 
-from coordinator.gateway.server.protocol import BoundedProtocol, Limits
+from coordinator.gateway.server.phases import Limits
+from coordinator.gateway.server.protocol import BoundedProtocol
 from tests.support.waiting import wait_until
 
 

@@ -3,76 +3,22 @@
 httptools and uvicorn have no bounds of their own: without these a client could send headers, trailers or
 blank lines until the memory is full, or one byte of them a minute and keep the connection for ever.
 
-    phase       what is open                               bound                            then
-    idle        no byte of a request has come              75 s, blank lines included       closed
-    head        its line and headers                       30 s, 64 KiB, 100 fields         closed; 431
-    request     its body, before it is answered            65 s; what is not body: 64 KiB   closed; 431
-    answer      its answer                                 a client that reads nothing: 60 s    cut
-    surplus     its rest, after an early answer            2 s, 64 KiB                      lingering
-    lingering   the same, and no answer will follow        2 s since the answer, 64 KiB     closed
-
-What is sent while an answer is open waits for its end, at most 1 MiB of it. Trailers are dropped: whatever a
-proxy checks, it checks in the head.
+`phases` has the bounds of each phase. What is sent while an answer is open waits for its end, at most 1 MiB of
+it. Trailers are dropped: whatever a proxy checks, it checks in the head.
 """
 
 from __future__ import annotations
 
 import asyncio
-from enum import Enum
 from http import HTTPStatus
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, cast
 
 from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from coordinator.gateway.server.connections import Connections, connections_of
+from coordinator.gateway.server.phases import Limits, Phase
 from coordinator.gateway.server.transport import GuardedTransport, in_kernel
-
-
-class Phase(Enum):
-    """See above. `closed`: only what is still to be written keeps it."""
-
-    idle = "idle"
-    head = "head"
-    request = "request"
-    answer = "answer"
-    surplus = "surplus"
-    lingering = "lingering"
-    closed = "closed"
-
-
-class Limits(NamedTuple):
-    """Times are seconds, sizes bytes."""
-
-    idle: float = 75.0
-    """Longer than proxies keep their idle connections (60 s), so that they are the ones to close them, and
-    none sends a request into a connection that is being closed. Browsers open some in advance."""
-    head: float = 30.0
-    request: float = 65.0
-    """From the last header to the end of the body. Longer than the gateway waits for a body (60 s), so that
-    its client is told."""
-    linger: float = 2.0
-    write: float = 60.0
-    """How long a client may take nothing of what waits for it."""
-    head_bytes: int = 64 << 10
-    """Of a request's line and headers; of its chunks' frames and trailers."""
-    fields: int = 100
-    linger_bytes: int = 64 << 10
-    held_bytes: int = 1 << 20
-
-    def time_of(self, phase: Phase) -> float | None:
-        match phase:
-            case Phase.idle:
-                return self.idle
-            case Phase.head:
-                return self.head
-            case Phase.request:
-                return self.request
-            case Phase.surplus | Phase.lingering:
-                return self.linger
-            case Phase.answer | Phase.closed:
-                return None
-
 
 _WAITING = frozenset({Phase.idle, Phase.head, Phase.request, Phase.surplus, Phase.lingering})
 """For the client to send."""

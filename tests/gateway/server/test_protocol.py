@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.gateway.server.protocol import Limits
+from coordinator.gateway.server.phases import Limits
 from tests.support.raw import bounded, connected, served_by
 from tests.support.waiting import wait_until
 
