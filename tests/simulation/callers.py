@@ -287,8 +287,9 @@ class Callers:
     # -- what the code around a run reports
 
     async def _completion(self, process: Process) -> None:
-        """Also late: when the run, or its whole thread, is gone already."""
-        if (run_id := self._anybody()) is not None:
+        """Also late: when the run, or its whole thread, is gone already. Not of a run that was forgotten: a
+        report about it is a sign of life, and then its caller has to end it."""
+        if (run_id := self._launched()) is not None:
             await process.manager.update_run_completion(run_id, total_tokens=7, model_name="m")
 
     async def _counters(self, process: Process) -> None:
@@ -323,8 +324,8 @@ class Callers:
         run = self._one_that(lambda run: True)
         return None if run is None else run.run_id
 
-    def _anybody(self) -> str | None:
-        known = list(self._world.truth.runs)
+    def _launched(self) -> str | None:
+        known = [run_id for run_id, run in self._world.truth.runs.items() if run.launched]
         return self._chance.choice(known) if known else None
 
     # -- threads, looking, upkeep

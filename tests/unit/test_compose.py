@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
-from coordinator.gateway.server.protocol import Limits
+from coordinator.gateway.server.phases import Limits
 from coordinator.testing.valkey import find_binary
 
 ROOT = Path(__file__).resolve().parents[2]

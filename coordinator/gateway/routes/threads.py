@@ -147,7 +147,7 @@ async def stream_thread(
     client closes the stream or the thread is deleted."""
     await _row(services, caller, str(thread_id))
     position = thread_position_of(last_event_id)
-    with services.watchers.place() as place:
+    with services.watchers.place(caller.user_id) as place:
         return ThreadStream(
             services.manager,
             str(thread_id),

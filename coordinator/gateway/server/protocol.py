@@ -3,8 +3,8 @@
 httptools and uvicorn have no bounds of their own: without these a client could send headers, trailers or
 blank lines until the memory is full, or one byte of them a minute and keep the connection for ever.
 
-`phases` has the bounds of each phase. What is sent while an answer is open waits for its end, at most 1 MiB of
-it. Trailers are dropped: whatever a proxy checks, it checks in the head.
+`phases` has the bounds of each phase. What is sent while an answer is open waits for its end, at most 1 MiB
+of it. Trailers are dropped: whatever a proxy checks, it checks in the head.
 """
 
 from __future__ import annotations
