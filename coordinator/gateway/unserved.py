@@ -15,7 +15,6 @@ UNSERVED = (
     ("assistants.get_versions", "POST", "/assistants/{assistant_id}/versions"),
     ("assistants.set_latest", "POST", "/assistants/{assistant_id}/latest"),
     ("threads.prune", "POST", "/threads/prune"),
-    ("threads.join_stream", "GET", "/threads/{thread_id}/stream"),
     ("threads.stream", "POST", "/threads/{thread_id}/commands"),
     ("threads.stream", "POST", "/threads/{thread_id}/stream/events"),
     ("store.put_item", "PUT", "/store/items"),
