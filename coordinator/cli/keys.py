@@ -9,7 +9,6 @@ from coordinator.cli import screen
 from coordinator.cli.documents import key_document
 from coordinator.cli.failures import DONE, CommandFailed, note
 from coordinator.cli.filters import seconds_of
-from coordinator.cli.pending_work import sentences_of, work_without_key
 from coordinator.errors import InvalidArgument
 from coordinator.gateway import key_file
 from coordinator.gateway.caller import Role
@@ -84,6 +83,8 @@ def revoke_key(path: Path, key_id: str, *, store: str | None, as_json: bool) -> 
     if revoked is None:
         hint = "`coordinator keys list` shows those that are."
         raise CommandFailed("KeyNotFound", f"there is no key {wanted!r} in {path}", hint)
+    from coordinator.cli.pending_work import sentences_of, work_without_key  # what opens a store is large
+
     left = None if revoked.user_id is None or _has_key(path, revoked.user_id) else revoked.user_id
     work = None if left is None else work_without_key(left, store)
     if as_json:
