@@ -13,7 +13,7 @@ from contextlib import AsyncExitStack
 from typing import Any
 
 from coordinator.gateway.app import Gateway, running_gateways
-from coordinator.gateway.server import logs
+from coordinator.gateway.server import descriptors, logs
 from coordinator.gateway.server.channel import Orders, Ready
 from coordinator.gateway.server.failures import CannotServe
 from coordinator.gateway.server.listening import Listening
@@ -59,6 +59,7 @@ def serve(
         )
     if not logging.getLogger().handlers:
         logs.configure(log_format, logs.Who("server"))
+    descriptors.raise_limit()
     warn_of_unknown(os.environ)
     listening = Listening(host, port, 1)
     try:
