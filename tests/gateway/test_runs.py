@@ -39,7 +39,7 @@ EVERYTHING: dict[str, Any] = {
         "configurable": {"model": "m", "thread_id": "foreign", "__x": 1},
     },
     "context": {"user": "u", "__secret": 1},
-    "checkpoint": {"thread_id": "foreign", "checkpoint_ns": "", "checkpoint_id": "c"},
+    "checkpoint": {"thread_id": "foreign", "checkpoint_ns": ""},
     "stream_mode": ["values", "custom"],
     "stream_subgraphs": True,
     "stream_resumable": True,
@@ -69,7 +69,7 @@ class TestAsked:
         assert kwargs["input"] == EVERYTHING["input"]
         assert kwargs["config"] == {"tags": ["t"], "recursion_limit": 5, "configurable": {"model": "m"}}
         assert kwargs["context"] == {"user": "u"}
-        assert kwargs["checkpoint"] == {"checkpoint_id": "c", "checkpoint_ns": "", "checkpoint_map": None}
+        assert kwargs["checkpoint"] == {"checkpoint_id": None, "checkpoint_ns": "", "checkpoint_map": None}
         for key in (
             *("stream_subgraphs", "stream_resumable", "interrupt_before", "interrupt_after", "durability"),
             *("checkpoint_during", "strict_resume", "langsmith_tracer"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Generator, MutableMapping
 from contextlib import contextmanager, suppress
 from typing import Any, Literal, Protocol, cast
@@ -12,7 +13,7 @@ from typing import Any, Literal, Protocol, cast
 import uvicorn
 
 from coordinator.gateway.server.accepting import Acceptor
-from coordinator.gateway.server.failures import FAILED, CannotServe
+from coordinator.gateway.server.failures import FAILED, UNREACHABLE, CannotServe
 from coordinator.workers.signals import draining_on_signals
 from stores.tasks import begin_soon
 
@@ -149,8 +150,7 @@ class Http(uvicorn.Server):
         made = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
         await self.lifespan.startup()
         if self.lifespan.should_exit:
-            self.should_exit = True
-            return
+            sys.exit(UNREACHABLE)
         shared = self.lifespan.state
         for one in sockets or ():
             acceptor = Acceptor(one, lambda: made(config=config, server_state=state, app_state=shared))

@@ -114,6 +114,7 @@ class EventLogs(StoreCase):
         assert await kept(store, emitted(own, 3)) == [STALE]
 
     async def test_a_run_beside_the_slot_has_fence_zero(self, store: Any, me: int) -> None:
+        await running(store, me)
         run = new_run()
         await store.insert(run, epoch=me)
         own = Ownership(run.run_id, "t", me, 0)

@@ -102,7 +102,7 @@ async def test_dev_says_when_runs_start_and_end_and_why_they_fail(tmp_path: Path
         await server.up()
         run = await begin(server, "unstorable")
         await server.says(rf"run '{run}' on thread .* of assistant 'unstorable' started")
-        await server.says(rf"run '{run}' on thread .* ended: error, .*not JSON serializable.*, after \S+ s")
+        await server.says(rf"run '{run}' on thread .* ended: error, .*which JSON cannot hold.*, after \S+ s")
         await server.says("in unstorable")
 
 
