@@ -46,7 +46,7 @@ class Settings(BaseSettings):
     )
 
     max_values_bytes: int | None = Field(
-        default=16 << 20,
+        default=64 << 20,
         ge=1024,
         description="Largest values of a thread, as JSON; none = any",
     )

@@ -87,10 +87,11 @@ class ThreadsFacade(Facade):
         if a run or an operation has held the thread since `thread` was read. A refused step removes the
         thread if `made` says that the caller has created it; otherwise it stays. Raises InvalidArgument,
         ConflictError."""
+        operations = self._parts.operations
         for step in steps:
             check.check_json("values", step.values)
             check.check_optional_id("as_node", step.as_node)
-        await self._parts.operations.initialise(
+        await operations.initialise(
             thread,
             steps,
             made=check.check_flag("made", made),

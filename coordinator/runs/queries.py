@@ -155,12 +155,15 @@ class Queries:
         entry = self._registry.entry(run_id)  # it may leave memory while it is waited for
         if record.store_only and record.status not in OPEN and await self._store.row(run_id) is None:
             return _result(run_id, record.status, record.error, None)  # a record store keeps no results
-        if not await self._waiter.until_settled(run_id, timeout):
-            if timeout is None or (
+        loop, left = asyncio.get_running_loop(), timeout
+        until = None if timeout is None else loop.time() + timeout
+        while not await self._waiter.until_settled(run_id, left):
+            if until is None or (
                 (entry is None or entry.elsewhere) and await self._store.row(run_id) is None
             ):
                 raise RunNotFound(run_id)  # it was deleted meanwhile
-            raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
+            if (left := until - loop.time()) <= 0:  # else its row is back: its owner has written it anew
+                raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
         if entry is not None and not entry.elsewhere and not entry.result.dropped:
             return _result(run_id, entry.record.status, entry.record.error, entry.result.load())
         if (row := await self._store.row(run_id)) is None:

@@ -64,7 +64,7 @@ async def test_an_event_that_is_too_large_is_logged(caplog: pytest.LogCaptureFix
         manager.launch(run)
         with pytest.raises(RunFailed, match="'custom' has 1048578"):
             await manager.wait(run.run_id, timeout=10)
-    assert f"Run '{run.run_id}' failed" in caplog.text
+    assert f"run '{run.run_id}' failed" in caplog.text
     assert "an event may have 1048576 bytes of JSON" in caplog.text
 
 

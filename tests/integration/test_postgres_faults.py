@@ -104,8 +104,8 @@ async def test_what_may_have_been_written_is_not_refused(
         own = await running(store, await store.register(new_worker()))
         once, lost = store._waiting.rows_once, asyncio.Event()
 
-        async def unheard(*args: Any) -> Any:
-            rows = await once(*args)
+        async def unheard(*args: Any, **kwargs: Any) -> Any:
+            rows = await once(*args, **kwargs)
             if not lost.is_set():
                 lost.set()
                 await cancel(store, own.run_id)
@@ -140,12 +140,12 @@ async def test_only_a_write_whose_answer_was_lost_may_have_been_written(
         epoch = await store.register(new_worker())
         once, unheard = Connections.rows_once, True
 
-        async def lost(self: Connections, *args: Any) -> Any:
+        async def lost(self: Connections, *args: Any, **kwargs: Any) -> Any:
             nonlocal unheard
             if unheard:
                 unheard = False
                 raise ConnectionResetError
-            return await once(self, *args)
+            return await once(self, *args, **kwargs)
 
         own_postgres.stop("immediate")
         monkeypatch.setattr(Connections, "rows_once", lost)

@@ -61,6 +61,7 @@ def test_every_function_of_a_migration_can_be_made_again() -> None:
         "audit_home",
         "audit_insert",
         "audit_update",
+        "remove_events",
     }
 
 

@@ -48,6 +48,7 @@ class Clients:
         await manager.inflight_runs(user_id=user)
         await manager.find_runs(user_id=user)
         await manager.open_run_ids(user_id=user)
+        await manager.thread_of_key("key", user_id=user)
         if (run_id := self._somebody()) is not None:
             await manager.run(run_id, user_id=user)
         await manager.thread_runs(self._chance.choice(self._threads), user_id=user)

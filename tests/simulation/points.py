@@ -28,6 +28,7 @@ _WAYS = {
     "Catalogue.patch / patch_thread": "threads that expire",
     "Catalogue.run / run": "threads that expire",
     "Catalogue.thread_runs / thread_runs": "threads that expire",
+    "Catalogue.thread_of_key / thread_of_key": "threads that expire",
     "Catalogue.threads / threads": "threads that expire",
     "Delivery.standing / standing": "undoing",
     "Drain._decide / decide": "leaving what is deaf",

@@ -177,14 +177,6 @@ BUGS = (
         (_OWNERSHIP + "_FINISH", "OR cancel_action IS NOT 'rollback'", "OR 1"),
     ),
     bug(
-        "values-of-a-cancelled-run",
-        (
-            _OWNERSHIP + "finish",
-            "if decision.won and decision.status is RunStatus.success and own.fence:",
-            "if own.fence:",
-        ),
-    ),
-    bug(
         "hold-does-not-hold",
         (_OWNERSHIP + "_FINISH", "holds_thread = holds_thread AND :hold", "holds_thread = 0"),
         (_OWNERSHIP + "_FINISH", "CASE WHEN NOT :hold THEN :now END", ":now"),
