@@ -224,6 +224,7 @@ async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how
             await b.patch_thread("t", ttl=0.001)
             await asyncio.sleep(0.01)
             await sweep(b)
+        assert b._runs.get(run.run_id) is run, "here it is not over: its worker still finds it"
         await b._parts.watch.tick()
         async with asyncio.timeout(20):
             with pytest.raises(RunNotFound):

@@ -17,11 +17,19 @@ MAX_UNREAD = 32 << 20
 """Bytes of heads that are incomplete, and of requests that wait for the answer to another one on their
 connection, that all connections of a server hold together."""
 
+MAX_UNTAKEN = 128 << 20
+"""Bytes of answers that the clients of all connections of a server have not taken. One user's large values,
+asked for on a hundred connections that nobody reads, would fill the memory long before they are given up."""
+
 _SHARE = 32
 """One connection in so many ends when there is no room: the search for them is then paid for by as many
 new connections."""
 
 _SILENCE = 60.0  # s between two log lines about it
+_BOUNDS = (
+    "max_connections (COORDINATOR_MAX_CONNECTIONS) and the descriptors that this process may have (ulimit -n)"
+    " bound them"
+)
 
 
 class Connection(Protocol):
@@ -50,6 +58,7 @@ class Connections:
         self.limit = limit
         self._open: set[Connection] = set()
         self._unread = 0
+        self._untaken: dict[Connection, int] = {}
         self._told_at = float("-inf")
 
     def __len__(self) -> int:
@@ -59,7 +68,9 @@ class Connections:
         """Where it is one too many, those end whose clients have had to send for longest; where none has to,
         this one."""
         if len(self._open) >= self.limit and not self._evict(self._open):
-            self._tell(f"{self.limit} connections have requests that are being answered: more are refused")
+            self._tell(
+                f"{self.limit} connections have requests that are being answered: more are refused. {_BOUNDS}"
+            )
             one.turn_away()
             return
         self._open.add(one)
@@ -67,6 +78,7 @@ class Connections:
     def remove(self, one: Connection) -> None:
         """Idempotent."""
         self._open.discard(one)
+        self._untaken.pop(one, None)
 
     def hold(self, one: Connection, more: int) -> None:
         """Its `unread` has grown by so many bytes; negative for fewer."""
@@ -75,6 +87,21 @@ class Connections:
             holding = [other for other in self._open if other.unread]
             if not self._evict(holding):
                 one.evict()
+
+    def waits_for_client(self, one: Connection, untaken: int) -> None:
+        """So many bytes of its answer wait until the client takes them; 0 = none any more. Where all of them
+        are too many, those end that have most."""
+        self._untaken.pop(one, None)
+        if not untaken:
+            return
+        self._untaken[one] = untaken
+        while sum(self._untaken.values()) > MAX_UNTAKEN:
+            largest = max(self._untaken, key=self._untaken.__getitem__)
+            del self._untaken[largest]
+            self._tell(
+                f"Clients have not taken {MAX_UNTAKEN >> 20} MiB of answers: those with most of it are cut"
+            )
+            largest.evict()
 
     def _evict(self, among: Iterable[Connection]) -> bool:
         waiting = [(since, one) for one in among if (since := one.waits_since) is not None]
@@ -86,7 +113,7 @@ class Connections:
         if chosen:
             self._tell(
                 f"{self.limit} connections are open, or hold {self._unread >> 20} MiB of incomplete requests:"
-                " those that have waited longest for a request are closed to make room"
+                f" those that have waited longest for a request are closed to make room. {_BOUNDS}"
             )
         return bool(chosen)
 
@@ -94,11 +121,7 @@ class Connections:
         now = time.monotonic()
         if now - self._told_at >= _SILENCE:
             self._told_at = now
-            logger.warning(
-                "%s. max_connections (COORDINATOR_MAX_CONNECTIONS) and the descriptors that this process may"
-                " have (ulimit -n) bound them",
-                what,
-            )
+            logger.warning("%s", what)
 
 
 _of: WeakKeyDictionary[object, Connections] = WeakKeyDictionary()

@@ -93,6 +93,11 @@ class BoundedProtocol(HttpToolsProtocol):
     def pause_writing(self) -> None:
         super().pause_writing()
         self._watch_writes()
+        self._all.waits_for_client(self, self._unsent())
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._all.waits_for_client(self, 0)
 
     def handle_websocket_upgrade(self) -> None:
         """It has bounds of its own."""
@@ -199,7 +204,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._fields += 1
         if self._fields > self.limits.fields:
             self._refused(HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE)
-        super().on_header(name, value)
+        super().on_header(name, value.rstrip(b" \t"))  # RFC 9110, 5.5; the parser leaves what follows
 
     def on_headers_complete(self) -> None:
         self._check_head()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from typing import Any
 
 import pytest
@@ -92,6 +92,11 @@ END = CLOSE + b"\r\n\r\n"
 async def test_headers_within_the_bound_pass(port: int) -> None:
     filler = b"X: " + b"a" * (LIMITS.head_bytes - 5000)
     assert b" 200 " in await answer(port, request(b"/", filler, CLOSE))
+
+
+async def test_blanks_around_a_value_are_no_part_of_it(port: int, app: App) -> None:
+    assert b" 200 " in await answer(port, request(b"/", b"X-Key: \t a b \t ", CLOSE))
+    assert app.headers[-1][b"x-key"] == b"a b"
 
 
 async def test_a_long_body_is_not_taken_for_headers(port: int) -> None:
@@ -433,3 +438,31 @@ async def test_incomplete_heads_of_all_connections_are_bounded_together(
         assert b" 200 " in await answer(port, request(b"/", CLOSE))
         for _, writer in opened:
             writer.close()
+
+
+async def test_what_nobody_reads_is_bounded_for_all_connections_together(
+    port: int, app: App, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.gateway.server.connections.MAX_UNTAKEN", 20 << 20)
+    with ExitStack() as stack:
+        hoarders = [stack.enter_context(socket.socket()) for _ in range(20)]
+        for one in hoarders:
+            one.settimeout(20)
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            one.connect(("127.0.0.1", port))
+            one.sendall(request(b"/large"))
+        await wait_until(lambda: len(app.headers) == 20, description="all are answered")
+        assert b"0 of /." in await answer(port, request(b"/", CLOSE))
+        for one in hoarders:
+            one.shutdown(socket.SHUT_WR)  # nothing is asked any more
+        sizes = [await asyncio.to_thread(_read, one) for one in hoarders]
+    whole = [size for size in sizes if size > 8 << 20]
+    assert 1 <= len(whole) < 10, "of each the kernel holds some; the rest waits in the process"
+
+
+def _read(one: socket.socket) -> int:
+    size = 0
+    with suppress(ConnectionError):
+        while data := one.recv(1 << 20):
+            size += len(data)
+    return size

@@ -21,6 +21,8 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     "a-key-is-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
     "a-line-without-a-home-waits-for-ticks": _TESTS
     + "test_inherited_lines.py::test_a_line_that_was_handed_over_needs_no_tick_between_its_runs",
+    "a-removed-run-is-not-told": _TESTS
+    + "test_catalogue.py::test_who_waits_for_a_run_hears_that_it_was_removed",
     "a-limit-waits-for-the-store": _TESTS
     + "test_time_limits.py::test_if_it_cannot_be_written_the_task_is_stopped_all_the_same",
     "admits-while-it-drains": _TESTS + "test_drain.py::test_it_says_so_while_the_store_is_away_too",
