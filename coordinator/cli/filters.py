@@ -9,19 +9,23 @@ from typing import Any
 
 from coordinator.errors import InvalidArgument
 
+TIME = "2026-01-31 or 2026-01-31T12:00:00Z"
+"""How a time is written."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
-def seconds_of(text: str, option: str) -> float:
-    """`90m`, `12h`, `30d`, `2w`; a bare number is seconds. Raises InvalidArgument."""
+def seconds_of(text: str, option: str, *, or_time: bool = False) -> float:
+    """`90m`, `12h`, `30d`, `2w`; a bare number is seconds. `or_time`: the option takes a time as well.
+    Raises InvalidArgument."""
     found = re.fullmatch(r"(\d{1,9})([smhdw]?)", text.strip())
     if found is None:
-        raise InvalidArgument(option, f"{text!r:.50} is no duration: write 90m, 12h, 30d or 2w")
+        kinds, times = ("neither a duration nor a time", f", or {TIME}") if or_time else ("no duration", "")
+        raise InvalidArgument(option, f"{text!r:.50} is {kinds}: write 90m, 12h, 30d or 2w{times}")
     return float(found[1]) * _UNITS[found[2] or "s"]
 
 
-def micros_of(text: str, option: str) -> int:
-    return int(seconds_of(text, option) * 1e6)
+def micros_of(text: str, option: str, *, or_time: bool = False) -> int:
+    return int(seconds_of(text, option, or_time=or_time) * 1e6)
 
 
 def pairs_of(given: Iterable[str]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from coordinator.cli import screen
 from coordinator.cli.access import looking_at, positions, run_or_fail
 from coordinator.cli.documents import run_document, run_in_full
 from coordinator.cli.failures import DONE, note
-from coordinator.cli.filters import micros_of, pairs_of
+from coordinator.cli.filters import TIME, micros_of, pairs_of
 from coordinator.cli.ids import optional_id
 from coordinator.cli.text import age, clock, pretty, short, span
 from coordinator.cli.tracebacks import place_of_traceback
@@ -96,8 +96,12 @@ def _query(listing: Listing, now: int) -> RunQuery:
 
 def _since(text: str, now: int) -> int:
     """How long ago, or a time. Raises InvalidArgument."""
-    moment = instant(text) if "-" in text else None
-    return moment if moment is not None else now - micros_of(text, "--since")
+    if "-" not in text:
+        return now - micros_of(text, "--since", or_time=True)
+    moment = instant(text)
+    if moment is None:
+        raise InvalidArgument("--since", f"{text!r:.50} is no time: write {TIME}, or how long ago, 90m")
+    return moment
 
 
 def run_line(row: RunRow, place: int | None, now: int | None = None) -> list[object]:

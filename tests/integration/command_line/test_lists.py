@@ -101,6 +101,16 @@ async def test_a_bad_filter_is_named(busy: Busy, args: tuple[str, str]) -> None:
     assert (answer.code, args[0] in answer.err) == (USAGE, True)
 
 
+@pytest.mark.parametrize("since", ["2000-99-01", "2000-01-01T25:00", "yesterday"])
+async def test_a_time_that_cannot_be_read_is_answered_with_how_times_are_written(
+    busy: Busy, since: str
+) -> None:
+    answer = await busy.cli("runs", "list", "--since", since)
+    assert answer.code == USAGE
+    assert "time: write" in answer.err
+    assert "2026-01-31T12:00:00Z" in answer.err
+
+
 async def test_threads_in_pages(busy: Busy) -> None:
     for name in ("t2", "t3"):
         await busy.manager.create_thread(name)
