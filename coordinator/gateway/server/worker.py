@@ -194,7 +194,7 @@ async def _about(
         epoch=manager.epoch,
         grace=manager.grace,
         store=settings.shown_store,
-        redis=None if settings.redis is None else redact_url(settings.redis),
+        redis=redact_url(settings.redis) if settings.redis else None,
         keys=gateway.api_keys is not None,
         access=access,
         assistants=manager.assistants.names,

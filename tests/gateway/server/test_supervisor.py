@@ -179,3 +179,10 @@ async def test_a_bad_option_is_one_line(
     (line,) = one.lines
     assert line.startswith("coordinator: ")
     assert says in line
+
+
+async def test_an_empty_redis_url_is_none(tmp_path: Path) -> None:
+    async with served("serve", "--redis", "", folder=tmp_path) as server:
+        await server.up()
+        told = await server.says(r"^  redis +(.+)$")
+    assert told.group(1).startswith("none: ")
