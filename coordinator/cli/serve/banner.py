@@ -11,6 +11,9 @@ from coordinator.cli.text import safe
 from coordinator.gateway.server.channel import Ready
 from coordinator.gateway.server.listening import Listening
 
+_NOTIFIED = "cancels between workers travel by NOTIFY of PostgreSQL"
+_POLLED = "cancels between workers take up to 0.5 s; --redis URL makes them quick"
+
 
 @dataclass(frozen=True, slots=True)
 class Banner:
@@ -37,10 +40,7 @@ class Banner:
         facts = [
             ("assistants", safe(", ".join(up.assistants)) or "none"),
             ("store", f"{up.store}{look}"),
-            (
-                "redis",
-                up.redis or "none: cancels between workers take up to 0.5 s; --redis URL makes them quick",
-            ),
+            ("redis", up.redis or f"none: {_NOTIFIED if up.notified else _POLLED}"),
             ("access", up.access),
             ("docs", f"{self.listening.url}/docs"),
         ]

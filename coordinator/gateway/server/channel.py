@@ -54,6 +54,8 @@ class Ready:
     grace: float
     store: str = ""
     redis: str | None = None
+    notified: bool = False
+    """Without Redis, hints travel between workers by NOTIFY of PostgreSQL."""
     keys: bool = False
     access: str = ""
     """Who may call, in words."""

@@ -187,6 +187,7 @@ async def _about(
     manager: RunManager, settings: Settings, gateway: GatewaySettings, access: str, names: Sequence[str]
 ) -> Ready:
     """`names`: of assistants, the first of which is the best to try."""
+    from coordinator.bootstrap import POSTGRES
     from coordinator.gateway.server.examples import example_for
     from coordinator.urls import redact_url
 
@@ -195,6 +196,7 @@ async def _about(
         grace=manager.grace,
         store=settings.shown_store,
         redis=redact_url(settings.redis) if settings.redis else None,
+        notified=not settings.redis and settings.postgres_notify and settings.store.startswith(POSTGRES),
         keys=gateway.api_keys is not None,
         access=access,
         assistants=manager.assistants.names,

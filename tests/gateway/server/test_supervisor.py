@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.support.postgres import Database
 from tests.support.served import Served, alive, connections_of, served
 from tests.support.waiting import wait_until
 
@@ -186,3 +187,24 @@ async def test_an_empty_redis_url_is_none(tmp_path: Path) -> None:
         await server.up()
         told = await server.says(r"^  redis +(.+)$")
     assert told.group(1).startswith("none: ")
+
+
+@pytest.mark.parametrize(
+    ("notify", "says"), [("true", "NOTIFY of PostgreSQL"), ("false", "take up to 0.5 s")], ids=["on", "off"]
+)
+async def test_the_banner_says_what_carries_cancels_on_postgresql(
+    tmp_path: Path, shared_postgres: Database, notify: str, says: str
+) -> None:
+    async with (
+        shared_postgres.worker() as (url, schema),
+        served(
+            "serve",
+            *("--store", url),
+            folder=tmp_path,
+            COORDINATOR_POSTGRES_SCHEMA=schema,
+            COORDINATOR_POSTGRES_NOTIFY=notify,
+        ) as server,
+    ):
+        await server.up()
+        told = await server.says(r"^  redis +none: (.+)$")
+    assert says in told.group(1)
