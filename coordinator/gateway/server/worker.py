@@ -8,9 +8,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import re
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from coordinator.gateway.server import descriptors, logs, quick
@@ -118,12 +119,25 @@ def _settings(kind: type[S], given: dict[str, Any]) -> S:
         return kind(**given)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        name = ".".join(str(part) for part in first["loc"]) or "settings"
+        if not first["loc"]:
+            raise _of_several(kind, first["msg"].removeprefix("Value error, "), given) from None
+        name = ".".join(str(part) for part in first["loc"])
         option = _OPTIONS.get(name, name.replace("_", "-"))
         raise CannotServe(
             f"{name}: {first['msg']}",
             f"It comes from --{option}, or from COORDINATOR_{name.upper()}",
         ) from None
+
+
+def _of_several(kind: type[BaseSettings], rule: str, given: Container[str]) -> CannotServe:
+    """A rule that several settings break together names them."""
+    places = [
+        (f"--{_OPTIONS.get(name, name.replace('_', '-'))} or " if name in given else "")
+        + f"COORDINATOR_{name.upper()}"
+        for name in re.findall(r"\w+", rule)
+        if name in kind.model_fields
+    ]
+    return CannotServe(rule, f"Change one of them: {', '.join(dict.fromkeys(places))}")
 
 
 def _naming(who: logs.Who) -> Hook:

@@ -208,3 +208,15 @@ async def test_the_banner_says_what_carries_cancels_on_postgresql(
         await server.up()
         told = await server.says(r"^  redis +none: (.+)$")
     assert says in told.group(1)
+
+
+async def test_a_rule_of_several_settings_names_where_each_comes_from(tmp_path: Path) -> None:
+    async with served("serve", "--lease-ttl", "3", folder=tmp_path) as one:
+        _, ended = await one.gone()
+    (line,) = one.lines
+    assert ended == 2
+    assert "lease_ttl - lease_margin must be greater than renew" in line
+    assert line.endswith(
+        ": --lease-ttl or COORDINATOR_LEASE_TTL, COORDINATOR_LEASE_MARGIN, COORDINATOR_RENEW"
+    )
+    assert "Value error" not in line
