@@ -68,7 +68,7 @@ async def cancel_many(
             )
             if await seen.redis_answers() is False:
                 warn_without_redis(f"the cancels of {done.cancelled} runs are")
-    _report(found, done, dry_run=dry_run, as_json=as_json)
+    _report(found, done, settings.shown_store, dry_run=dry_run, as_json=as_json)
     return DONE
 
 
@@ -120,12 +120,12 @@ def _progress(expected: int) -> Callable[[Cancelled], None]:
     return tell
 
 
-def _report(found: list[str], done: Cancelled, *, dry_run: bool, as_json: bool) -> None:
+def _report(found: list[str], done: Cancelled, store: str, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
         counts = {"matched": len(found), **done._asdict(), "run_ids": found[:SHOWN]}
         screen.show_document({"cancel_many": {"dry_run": dry_run, **counts}})
     elif not found:
-        screen.show_lines(["no run in flight fits, or all that do are cancelled already"])
+        screen.show_lines([f"no run in flight in {store} fits, or all that do are cancelled already"])
     elif dry_run:
         screen.show_lines([f"would cancel {_runs(len(found))}"])
     else:

@@ -86,13 +86,13 @@ def revoke_key(path: Path, key_id: str, *, store: str | None, as_json: bool) -> 
     from coordinator.cli.pending_work import sentences_of, work_without_key  # what opens a store is large
 
     left = None if revoked.user_id is None or _has_key(path, revoked.user_id) else revoked.user_id
-    work = None if left is None else work_without_key(left, store)
+    asked = None if left is None else work_without_key(left, store)
     if as_json:
-        screen.show_document({"revoked": key_document(revoked), "pending_work": work and work._asdict()})
+        screen.show_document({"revoked": key_document(revoked), "pending_work": asked and asked[0]._asdict()})
     else:
         screen.show_lines([f"key {revoked.id} is revoked; gateways refuse it within a second"])
-        if left is not None and work is not None:
-            screen.show_lines(sentences_of(left, work))
+        if left is not None and asked is not None:
+            screen.show_lines(sentences_of(left, *asked))
     return DONE
 
 

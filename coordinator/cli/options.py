@@ -23,7 +23,8 @@ Store = Annotated[
         metavar="URL",
         envvar="COORDINATOR_STORE",
         help="Store, as sqlite:///path (four slashes for an absolute one) or postgresql://host/database."
-        " Default: sqlite:///runs.db, or that of `coordinator serve` in this folder",
+        " Default: sqlite:///runs.db, or that of `coordinator serve` in this folder; where both"
+        " are there, one has to be named",
     ),
 ]
 Redis = Annotated[

@@ -13,14 +13,16 @@ from coordinator.errors import CoordinatorError
 from coordinator.facade.pending_work import PendingWork
 
 
-def work_without_key(user_id: str, store: str | None) -> PendingWork | None:
-    """None, with a warning, where the store cannot be asked: the key is revoked all the same."""
+def work_without_key(user_id: str, store: str | None) -> tuple[PendingWork, str] | None:
+    """And the store that was asked. None, with a warning, where it cannot be asked: the key is revoked all
+    the same."""
 
-    async def ask() -> PendingWork:
-        async with looking_at(Where(store).settings()) as seen:
-            return await seen.manager.pending_work(user_id)
+    async def ask() -> tuple[PendingWork, str]:
+        settings = Where(store).settings()
+        async with looking_at(settings) as seen:
+            return await seen.manager.pending_work(user_id), settings.shown_store
 
-    found: list[PendingWork] = []
+    found: list[tuple[PendingWork, str]] = []
 
     async def keep() -> int:
         found.append(await ask())
@@ -29,17 +31,18 @@ def work_without_key(user_id: str, store: str | None) -> PendingWork | None:
     try:
         finish(keep())
     except (CoordinatorError, CommandFailed) as error:
+        why = f"{error}. {error.hint}." if isinstance(error, CommandFailed) and error.hint else str(error)
         warn(
-            f"user {user_id!r} has no key left. Whether crons or webhooks go on is not known: {error}"
+            f"user {user_id!r} has no key left. Whether crons or webhooks go on is not known: {why}"
             f" Ask again: coordinator crons list --user {shlex.quote(user_id)}"
         )
         return None
     return found[0]
 
 
-def sentences_of(user_id: str, work: PendingWork) -> list[str]:
+def sentences_of(user_id: str, work: PendingWork, store: str) -> list[str]:
     if not any(work):
-        return [f"user {user_id!r} has no key left, and no crons or webhooks that go on"]
+        return [f"user {user_id!r} has no key left, and no crons or webhooks in {store} that go on"]
     user = shlex.quote(user_id)
     told = [
         (work.crons, "cron", "will fire", f"coordinator crons disable --user {user}"),

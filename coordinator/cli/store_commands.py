@@ -64,4 +64,4 @@ def db_copy(
     """
     from coordinator.cli.copying import copy_store
 
-    return finish(copy_store(Where().settings(), source=source, target=target, as_json=as_json))
+    return finish(copy_store(Where(source).settings(), source=source, target=target, as_json=as_json))

@@ -51,8 +51,18 @@ def store_in(folder: Path) -> str:
 
 
 def store_of_a_server() -> str | None:
-    """Of the one that was started in this folder. A store that is named comes first, and so does a runs.db
-    here, which is every command's own default."""
-    if "COORDINATOR_STORE" in os.environ or Path(_FILE).exists():
+    """Of the one that was started in this folder; None where there is none, or a store is named. Raises
+    CommandFailed where a runs.db lies here as well: which of the two is meant only the user knows."""
+    kept = _FOLDER / _FILE
+    if "COORDINATOR_STORE" in os.environ or not kept.exists():
         return None
-    return store_in(_FOLDER) if (_FOLDER / _FILE).exists() else None
+    if Path(_FILE).exists():
+        from coordinator.cli.failures import USAGE, CommandFailed  # a supervisor does without
+
+        raise CommandFailed(
+            "AmbiguousStore",
+            f"this folder has two stores, {_FILE} and {kept}, which is that of `coordinator serve`",
+            f"Name the one that you mean: --store sqlite:///{_FILE} or --store {store_in(_FOLDER)}",
+            code=USAGE,
+        )
+    return store_in(_FOLDER)

@@ -69,6 +69,11 @@ async def test_the_last_key_of_a_user_leaves_crons_and_webhooks_that_one_command
     assert again.document["pending_work"] == {"crons": 0, "webhooks": 0}
 
 
+async def test_the_store_that_knows_of_no_crons_is_named(busy: Busy, file: Path) -> None:
+    said = (await revoke(file, key_of(file, CAROL), busy.url)).out
+    assert f"no crons or webhooks in {busy.url} that go on" in said
+
+
 async def test_keys_of_everybody_ask_no_store(tmp_path: Path, file: Path) -> None:
     answer = await revoke(file, key_of(file, None), f"sqlite:///{tmp_path / 'none.db'}")
     assert answer.err == ""

@@ -43,6 +43,8 @@ COMMANDS = [
     ("dev",),
 ]
 
+OF_A_SERVER = "sqlite:///.coordinator/runs.db"
+
 
 @pytest.mark.parametrize("command", [(), *COMMANDS], ids=" ".join)
 async def test_help_tells_the_exit_codes(command: tuple[str, ...]) -> None:
@@ -78,17 +80,55 @@ async def test_help_lists_every_public_command() -> None:
         assert f"\n  {name} " in answer.out
 
 
-async def test_the_store_of_a_server_in_this_folder_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Where `coordinator serve` keeps its runs, unless there is a runs.db here, or a store is named."""
+@pytest.fixture
+async def folder_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working folder, where `coordinator serve` has kept runs."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("COORDINATOR_STORE", raising=False)
     (tmp_path / ".coordinator").mkdir()
-    await cli("db", "migrate", "--store", "sqlite:///.coordinator/runs.db")
-    assert (await cli("db", "check", "--json")).document["check"]["store"] == "sqlite:///.coordinator/runs.db"
+    await cli("db", "migrate", "--store", OF_A_SERVER)
+    return tmp_path
+
+
+async def test_the_store_of_a_server_in_this_folder_is_found(folder_of_a_server: Path) -> None:
+    assert (await cli("db", "check", "--json")).document["check"]["store"] == OF_A_SERVER
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("runs", "cancel", "--user", "x", "--yes"), ("runs", "list"), ("db", "check")],
+    ids=" ".join,
+)
+async def test_of_two_stores_in_a_folder_one_has_to_be_named(
+    folder_of_a_server: Path, command: tuple[str, ...]
+) -> None:
     await cli("db", "migrate", "--store", "sqlite:///runs.db")
-    assert (await cli("db", "check", "--json")).document["check"]["store"] == "sqlite:///runs.db"
+    answer = await cli(*command)
+    assert (answer.code, answer.out) == (USAGE, "")
+    assert "--store sqlite:///runs.db" in answer.err
+    assert f"--store {OF_A_SERVER}" in answer.err
+    for store in ("sqlite:///runs.db", OF_A_SERVER):
+        assert (await cli(*command, "--store", store)).code == DONE
+        assert (await cli(*command, env={"COORDINATOR_STORE": store})).code == DONE
+
+
+async def test_a_copy_names_both_its_stores_itself(folder_of_a_server: Path) -> None:
+    (folder_of_a_server / "runs.db").touch()
+    answer = await cli("db", "copy", "--from", OF_A_SERVER, "--to", "sqlite:///other.db")
+    assert "two stores" not in answer.err
+    assert "postgresql" in answer.err
+
+
+async def test_a_key_is_revoked_where_a_folder_has_two_stores(folder_of_a_server: Path) -> None:
+    """What goes on without it is then not known, and which store to name is said."""
+    (folder_of_a_server / "runs.db").touch()
+    made = await cli("keys", "create", "--file", "keys.json", "--user", "x", "--json")
+    answer = await cli("keys", "revoke", made.document["key"]["id"], "--file", "keys.json")
+    assert answer.code == DONE
+    assert "is revoked" in answer.out
+    assert "go on is not known" in answer.err
+    assert f"--store {OF_A_SERVER}" in answer.err
+    assert "no crons" not in answer.out
 
 
 async def imported_by(*arguments: str) -> set[str]:
