@@ -126,6 +126,8 @@ def create(
         raise InvalidArgument(
             str(first["loc"][0]) if first["loc"] else "role", first["msg"].removeprefix("Value error, ")
         ) from None
+    if not _exists(path):
+        _check_place(path)
     with _alone(path):
         keys = read(path) if _exists(path) else {}
         _write(path, [*keys.values(), key])
@@ -150,6 +152,16 @@ def _exists(path: Path) -> bool:
         return path.exists()
     except OSError as error:
         raise KeyFileUnreadable(path, f"cannot be read: {error.strerror}") from None
+
+
+def _check_place(path: Path) -> None:
+    """A key whose file no gateway takes must not be shown. Raises KeyFileError."""
+    try:
+        trusted_files.check_place(path)
+    except UntrustedFile as error:
+        raise KeyFileError(path, str(error)) from None
+    except OSError as error:
+        raise KeyFileError(path, f"cannot be written: {error.strerror}") from None
 
 
 @contextmanager

@@ -56,6 +56,13 @@ def read(path: Path) -> bytes:
         return file.read()
 
 
+def check_place(path: Path) -> None:
+    """Of a file that is not there yet: made here, it could be trusted. Raises UntrustedFile and other
+    OSErrors."""
+    for name in _names(path):
+        _check_name(name)
+
+
 def _names(path: Path) -> list[Path]:
     """The path and, if it is a symbolic link, the path that each link of the chain names."""
     names = [path]
@@ -84,8 +91,7 @@ def _check_name(name: Path) -> None:
         raise UntrustedFile(
             f"is in a folder that others than its owner may write to: chmod go-w {str(name.parent)!r}"
         )
-    link = name.lstat()
-    if stat.S_ISLNK(link.st_mode) and link.st_uid not in {0, os.geteuid()}:
+    if name.is_symlink() and name.lstat().st_uid not in {0, os.geteuid()}:
         raise UntrustedFile(f"is behind the link {str(name)!r} of another user")
 
 

@@ -94,3 +94,24 @@ def test_a_file_that_is_not_there_or_broken_is_named(file: Path, capsys: pytest.
     err = capsys.readouterr().err
     assert "keys.json" in err
     assert "SECRET" not in err
+
+
+@pytest.mark.parametrize("linked", [False, True], ids=["file", "link"])
+def test_no_key_is_made_where_no_gateway_would_take_it(
+    file: Path, linked: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = file.with_name("open")
+    opened.mkdir()
+    opened.chmod(0o777)
+    if linked:
+        file.symlink_to(opened / "keys.json")
+    named = file if linked else opened / "keys.json"
+    create = ["keys", "create", "--file", str(named), "--user", "a"]
+    assert app.run(create) == USAGE
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert f"chmod go-w '{opened}'" in err
+    assert list(opened.iterdir()) == []
+    opened.chmod(0o755)
+    assert app.run(create) == DONE
+    assert len(Keys(named)) == 1
