@@ -80,7 +80,10 @@ def _check_file(file: os.stat_result) -> None:
     if file.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise UntrustedFile("may be written to by others than its owner: chmod go-w")
     if file.st_uid not in {0, os.geteuid()}:
-        raise UntrustedFile("belongs to another user than the one who reads it")
+        raise UntrustedFile(
+            f"belongs to another user (uid {file.st_uid}) than the one who reads it: run this as that user,"
+            f" sudo -u '#{file.st_uid}'"
+        )
 
 
 def _check_name(name: Path) -> None:

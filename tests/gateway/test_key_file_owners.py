@@ -206,3 +206,12 @@ async def test_no_key_is_good_once_the_gateway_can_no_longer_read_the_file(folde
             told = (await gateway.stderr.read()).decode()
     assert told.count("No API key is good and the worker is not ready") == 1, told
     assert "Permission denied" in told
+
+
+@pytest.mark.parametrize("command", [("create", "--user", "bob"), ("list",), ("revoke", "k")], ids=" ".join)
+async def test_root_is_told_to_run_as_the_owner_of_the_file(
+    folder: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = made(folder, Kept(UID, GID, 0o600))
+    assert await asyncio.to_thread(app.run, ["keys", *command, "--file", str(one.path)]) == 2
+    assert f"run this as that user, sudo -u '#{UID}'" in capsys.readouterr().err
