@@ -66,3 +66,18 @@ async def test_a_checkpoint_that_the_thread_never_had(plain: Pair) -> None:
         asked = {"assistant_id": "agent", "checkpoint": checkpoint}
         assert (await there.raw.post("/runs", json=asked)).status_code == 422
     assert await here.sdk.runs.list(thread) == []
+
+
+async def test_what_comes_before_a_checkpoint_in_each_form_that_clients_send(plain: Pair) -> None:
+    here, there = plain
+    thread = await new_thread(here.sdk)
+    await done(here.sdk, thread, "a")
+    history = await here.sdk.threads.get_history(thread)
+    checkpoint = history[0]["checkpoint"]
+    forms = (checkpoint, checkpoint["checkpoint_id"], {"configurable": {**checkpoint, "of_mine": 1}})
+    for before in forms:
+        answer = await there.raw.post(f"/threads/{thread}/history", json={"before": before})
+        assert (answer.status_code, answer.json()) == (200, history[1:]), before
+    for mistake in ({"configurable": {"checkpoint_id": 1}}, {"configurable": 1, "checkpoint_id": 1}):
+        answer = await there.raw.post(f"/threads/{thread}/history", json={"before": mistake})
+        assert answer.status_code == 422, mistake

@@ -368,9 +368,35 @@ class StateAt(Body):
     select: Annotated[list[str], Selected] | None = None
 
 
+def _configured(value: object) -> object:
+    """A config names its checkpoint in `configurable`."""
+    if not isinstance(value, dict):
+        return value
+    fields = cast("dict[object, object]", value)
+    configurable = fields.get("configurable")
+    return checkpoint_keys(cast("JsonObject", configurable)) if isinstance(configurable, dict) else fields
+
+
+def checkpoint_keys(configurable: JsonObject) -> JsonObject:
+    """What of it names a checkpoint; the rest says nothing about one."""
+    return {key: configurable[key] for key in Checkpoint.model_fields if key in configurable}
+
+
+class Configured(Body):
+    """How clients in JavaScript type `before`."""
+
+    configurable: JsonObject
+
+
+Before = Annotated[
+    Checkpoint | Name,
+    BeforeValidator(_configured, json_schema_input_type=Checkpoint | Configured | Name),
+]
+
+
 class HistoryBefore(Body):
     limit: Limit = 10
-    before: Checkpoint | Name | None = None
+    before: Before | None = None
     metadata: Filter = Field(default_factory=dict)
     checkpoint: Checkpoint | None = None
     select: Annotated[list[str], Selected] | None = None
