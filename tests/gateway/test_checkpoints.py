@@ -78,6 +78,22 @@ async def test_what_comes_before_a_checkpoint_in_each_form_that_clients_send(pla
     for before in forms:
         answer = await there.raw.post(f"/threads/{thread}/history", json={"before": before})
         assert (answer.status_code, answer.json()) == (200, history[1:]), before
-    for mistake in ({"configurable": {"checkpoint_id": 1}}, {"configurable": 1, "checkpoint_id": 1}):
+    mistakes: list[Any] = [{"configurable": {"checkpoint_id": 1}}, {"configurable": 1, "checkpoint_id": 1}]
+    for mistake in mistakes:
         answer = await there.raw.post(f"/threads/{thread}/history", json={"before": mistake})
         assert answer.status_code == 422, mistake
+
+
+async def test_history_before_a_checkpoint_that_the_thread_never_had(plain: Pair) -> None:
+    here, there = plain
+    thread, other = await new_thread(here.sdk), await new_thread(here.sdk)
+    await done(here.sdk, thread, "a")
+    await done(here.sdk, other, "x")
+    foreign = (await here.sdk.threads.get_state(other))["checkpoint"]
+    unknown: list[Any] = [foreign, foreign["checkpoint_id"], "unheard of", {"configurable": {}}]
+    for before in unknown:
+        answer = await there.raw.post(f"/threads/{thread}/history", json={"before": before})
+        assert answer.status_code == 422, before
+        assert "before: the thread has no such checkpoint" in answer.json()["detail"]
+    oldest = (await here.sdk.threads.get_history(thread))[-1]["checkpoint"]
+    assert await here.sdk.threads.get_history(thread, before=oldest) == []

@@ -9,6 +9,7 @@ from typing import Annotated, Any, cast
 from fastapi import HTTPException, Path, Query
 from starlette.responses import Response
 
+from coordinator.errors import InvalidArgument
 from coordinator.gateway import pages
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.routes import router_of
@@ -85,11 +86,11 @@ async def get_history(
 ) -> Response:
     """The states that the thread had, newest first. Where the page ends before `limit`, `X-Pagination-Next`
     is the id of its last checkpoint: what comes next is `before` that."""
-    before = body.before
+    before = body.before.ref if isinstance(body.before, Checkpoint) else ref_of(None, body.before)
     views = services.manager.history(
         str(thread_id),
         limit=body.limit,
-        before=before.ref if isinstance(before, Checkpoint) else ref_of(None, before),
+        before=before,
         metadata=body.metadata,
         user_id=caller.user_id,
     )
@@ -101,7 +102,17 @@ async def get_history(
                 headers = {} if last is None else {pages.NEXT: last}
                 break
             last = state.checkpoint.checkpoint_id
+    if last is None and before is not None:
+        await _check_before(services, caller, str(thread_id), before)
     return page.answer(headers)
+
+
+async def _check_before(services: Services, caller: Caller, thread_id: str, before: CheckpointRef) -> None:
+    """An empty page is the end of a history; before a checkpoint that is not known there is none to end.
+    Raises InvalidArgument."""
+    named = before.checkpoint_id is not None
+    if not named or await services.manager.state(thread_id, before, user_id=caller.user_id) is None:
+        raise InvalidArgument("before", "the thread has no such checkpoint")
 
 
 async def _state(
