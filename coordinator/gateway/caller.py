@@ -9,6 +9,7 @@ from typing import Annotated, Protocol
 
 from fastapi import Depends, HTTPException, Request, Security
 from fastapi.security import APIKeyHeader
+from starlette.types import Scope
 
 
 class Role(IntEnum):
@@ -45,6 +46,17 @@ NO_KEY = "no valid API key: send one in the header x-api-key"
 
 ANYBODY = Caller(None, Role.admin)
 """The caller where the gateway runs without keys, which it does on loopback only."""
+
+
+def payer(caller: Caller | None, scope: Scope) -> str:
+    """Whose share a request is taken from. All keys of a user share: making one more must not make room.
+    Without keys, and where anybody may ask, it is the address."""
+    if caller is not None and caller.user_id is not None:
+        return f"user {caller.user_id}"
+    if caller is not None and caller.key_id is not None:
+        return f"key {caller.key_id}"
+    client = scope.get("client")
+    return f"address {client[0] if client else ''}"
 
 
 class Authenticate(Protocol):

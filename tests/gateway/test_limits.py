@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from coordinator import RunManager
 from coordinator.gateway import GatewaySettings
-from coordinator.gateway.caller import Role
+from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.errors import TooManyOpen
 from coordinator.gateway.held import Watchers
 from coordinator.gateway.middleware.bodies import Bodies
@@ -60,44 +60,84 @@ async def test_a_length_that_lies_is_not_believed() -> None:
         assert huge.status_code == 413
 
 
+class Uploads:
+    """Requests whose bodies have begun, and end when they may go on."""
+
+    def __init__(self) -> None:
+        self._bodies = Bodies(self._app, max_bytes=MAX)
+        self._go_on = asyncio.Event()
+        self._open: list[asyncio.Task[None]] = []
+
+    async def begin(self, caller: Caller | None, address: str, size: int) -> None:
+        self._open.append(asyncio.create_task(self.ask(caller, address, size)))
+        await asyncio.sleep(0)
+
+    async def ask(self, caller: Caller | None, address: str, size: int) -> None:
+        pieces: list[Message] = [{"type": "http.request", "body": b"x" * size, "more_body": True}]
+
+        async def receive() -> Message:
+            if pieces:
+                return pieces.pop()
+            await self._go_on.wait()
+            return {"type": "http.request", "body": b"", "more_body": False}
+
+        scope: Scope = {"type": "http", "headers": [], "client": (address, 1), "state": {"caller": caller}}
+        await self._bodies(scope, receive, self._nothing)
+
+    async def refused(self, caller: Caller | None, address: str, size: int) -> str:
+        with pytest.raises(HTTPException) as raised:
+            async with asyncio.timeout(5):
+                await self.ask(caller, address, size)
+        assert raised.value.status_code == 503
+        return raised.value.detail
+
+    async def end(self) -> None:
+        self._go_on.set()
+        await asyncio.gather(*self._open)
+
+    async def _app(self, scope: Scope, receive: Receive, send: Send) -> None:
+        while (await receive()).get("more_body"):
+            """Until it is complete."""
+
+    async def _nothing(self, message: Message) -> None:
+        raise AssertionError(message)
+
+
 async def test_incomplete_bodies_of_all_requests_are_bounded_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("coordinator.gateway.middleware.bodies._AT_LEAST", 2 * MAX)
     monkeypatch.setattr("coordinator.gateway.middleware.bodies.ROOM", 2)
+    uploads = Uploads()
+    for address in ("a", "b"):
+        await uploads.begin(None, address, MAX)
+    assert "worker reads as many" in await uploads.refused(None, "c", 1)
+    await uploads.end()
+    await uploads.ask(None, "c", MAX)
 
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        while (await receive()).get("more_body"):
-            """Until it is complete."""
 
-    async def nothing(message: Message) -> None:
-        raise AssertionError(message)
+@pytest.mark.parametrize("who", ["user", "key", "address"])
+async def test_incomplete_bodies_of_one_caller_leave_room_for_others(
+    who: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.gateway.middleware.bodies._AT_LEAST", 8 * MAX)
+    monkeypatch.setattr("coordinator.gateway.middleware.bodies.ROOM", 8)
 
-    bodies = Bodies(app, max_bytes=MAX)
-    go_on = asyncio.Event()
+    def sender(name: str, nth: int) -> tuple[Caller | None, str]:
+        """Of a user whose keys and addresses differ, a key whose addresses differ, an address."""
+        if who == "user":
+            return Caller(name, Role.user, f"key {nth}"), f"10.0.0.{nth}"
+        return (Caller(None, Role.admin, name), f"10.0.0.{nth}") if who == "key" else (None, name)
 
-    def sending(size: int) -> Receive:
-        first = True
-
-        async def receive() -> Message:
-            nonlocal first
-            if first:
-                first = False
-                return {"type": "http.request", "body": b"x" * size, "more_body": True}
-            await go_on.wait()
-            return {"type": "http.request", "body": b"", "more_body": False}
-
-        return receive
-
-    scope: dict[str, Any] = {"type": "http", "headers": []}
-    open_ones = [asyncio.create_task(bodies(scope, sending(MAX), nothing)) for _ in range(2)]
-    await asyncio.sleep(0)
-    with pytest.raises(HTTPException) as raised:
-        await bodies(scope, sending(1), nothing)
-    assert raised.value.status_code == 503
-    go_on.set()
-    await asyncio.gather(*open_ones)
-    await bodies(scope, sending(MAX), nothing)
+    uploads = Uploads()
+    for nth in range(2):
+        await uploads.begin(*sender("greedy", nth), MAX)
+    assert "one caller" in await uploads.refused(*sender("greedy", 2), 1)
+    for name in ("second", "third", "fourth"):
+        for nth in range(2):
+            await uploads.begin(*sender(name, nth), MAX)
+    await uploads.end()
+    await uploads.ask(*sender("greedy", 3), MAX)
 
 
 async def test_a_body_that_does_not_come_ends_the_wait_and_a_long_answer_is_no_body() -> None:

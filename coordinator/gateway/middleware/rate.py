@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from coordinator.gateway.caller import Caller
+from coordinator.gateway.caller import Caller, payer
 from coordinator.gateway.errors import answer
 from coordinator.gateway.middleware.refusal import refuse
 
@@ -44,19 +44,9 @@ class Rate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         caller: Caller | None = scope.get("state", {}).get("caller")
-        wait = None if caller is None else self._buckets.take(_name(caller, scope))
+        wait = None if caller is None else self._buckets.take(payer(caller, scope))
         if wait is None:
             await self._app(scope, receive, send)
             return
         no = answer(429, "too many requests", {"Retry-After": str(math.ceil(wait))})
         await refuse(no, scope, receive, send)
-
-
-def _name(caller: Caller, scope: Scope) -> str:
-    """All keys of a user share: making one more must not make room. Without keys it is the address."""
-    if caller.user_id is not None:
-        return f"user {caller.user_id}"
-    if caller.key_id is not None:
-        return f"key {caller.key_id}"
-    client = scope.get("client")
-    return f"address {client[0] if client else ''}"
