@@ -16,7 +16,7 @@ from coordinator.assistants.requests import cleaned
 from coordinator.errors import IdempotencyConflict, InvalidArgument, ThreadNotFound
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.services import Services
-from coordinator.gateway.wire.bodies import RunCreate, check_metadata, ref_of
+from coordinator.gateway.wire.bodies import RunCreate, check_metadata
 from coordinator.manager import RunManager
 from coordinator.record import RunRecord
 from coordinator.schemas import CheckpointRef, Command, RunRequest
@@ -140,7 +140,7 @@ def _request_of(body: RunCreate) -> RunRequest:
         command=None if command is None else Command(**command.model_dump()),
         config=None if body.config is None else body.config.model_dump(exclude_none=True),
         context=body.context,
-        checkpoint=ref_of(body.checkpoint, body.checkpoint_id),
+        checkpoint=body.begins_at,
         metadata=body.metadata,
         stream_mode=tuple(body.stream_mode),
         stream_subgraphs=body.stream_subgraphs,

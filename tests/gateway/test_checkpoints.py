@@ -97,3 +97,20 @@ async def test_history_before_a_checkpoint_that_the_thread_never_had(plain: Pair
         assert "before: the thread has no such checkpoint" in answer.json()["detail"]
     oldest = (await here.sdk.threads.get_history(thread))[-1]["checkpoint"]
     assert await here.sdk.threads.get_history(thread, before=oldest) == []
+
+
+async def test_a_checkpoint_that_a_config_names(plain: Pair) -> None:
+    here, there = plain
+    thread = await new_thread(here.sdk)
+    await done(here.sdk, thread, "a")
+    first = (await here.sdk.threads.get_state(thread))["checkpoint"]
+    await done(here.sdk, thread, "b")
+    second = (await here.sdk.threads.get_state(thread))["checkpoint"]
+    assert await done(there.sdk, thread, "c", config={"configurable": first}) == ["a:1", "c:1"]
+    both = await done(there.sdk, thread, "d", config={"configurable": first}, checkpoint=second)
+    assert both == ["a:1", "b:1", "d:1"]
+    for unknown in ("unheard of", 1, ""):
+        asked = {"assistant_id": "agent", "config": {"configurable": {"checkpoint_id": unknown}}}
+        for path in (f"/threads/{thread}/runs", "/runs"):
+            answer = await there.raw.post(path, json=asked)
+            assert answer.status_code == 422, (path, unknown)

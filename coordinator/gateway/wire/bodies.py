@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterable
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from coordinator.arguments import MAX_TIME_LIMIT, MAX_URL, check_id
 from coordinator.errors import InvalidArgument
@@ -204,6 +204,27 @@ class Command(Body):
     goto: Send | Name | Annotated[list[Send | Name], Long] | None = None
 
 
+def checkpoint_keys(configurable: JsonObject) -> JsonObject:
+    """What of it names a checkpoint; the rest says nothing about one."""
+    return {key: configurable[key] for key in Checkpoint.model_fields if key in configurable}
+
+
+def _checkpoint_in(configurable: JsonObject) -> Checkpoint | None:
+    """None = it names none: a namespace alone is no checkpoint. Raises ValueError, without what was sent."""
+    if configurable.get("checkpoint_id") is None:
+        return None
+    try:
+        return Checkpoint.model_validate(checkpoint_keys(configurable))
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def _names_well(configurable: JsonObject) -> JsonObject:
+    _checkpoint_in(configurable)
+    return configurable
+
+
 class Config(Body):
     """Handed to the assistant, without the keys that the server owns."""
 
@@ -211,7 +232,7 @@ class Config(Body):
 
     tags: Annotated[list[str], Long] | None = None
     recursion_limit: int | None = Field(default=None, ge=1, le=2**31)
-    configurable: JsonObject | None = None
+    configurable: Annotated[JsonObject, AfterValidator(_names_well)] | None = None
     metadata: JsonObject | None = None
 
 
@@ -244,6 +265,14 @@ class RunOptions(Body):
     on_completion: Literal["delete", "keep"] = "delete"
     after_seconds: float = Field(default=0, ge=0, le=MAX_TIME_LIMIT)
     webhook: str | None = Field(default=None, min_length=1, max_length=MAX_URL)
+
+    @property
+    def begins_at(self) -> CheckpointRef | None:
+        """Some clients name it in the config, as graphs do."""
+        at = ref_of(self.checkpoint, self.checkpoint_id)
+        if at is None and self.config is not None and self.config.configurable is not None:
+            return ref_of(_checkpoint_in(self.config.configurable), None)
+        return at
 
 
 class RunCreate(RunOptions):
@@ -375,11 +404,6 @@ def _configured(value: object) -> object:
     fields = cast("dict[object, object]", value)
     configurable = fields.get("configurable")
     return checkpoint_keys(cast("JsonObject", configurable)) if isinstance(configurable, dict) else fields
-
-
-def checkpoint_keys(configurable: JsonObject) -> JsonObject:
-    """What of it names a checkpoint; the rest says nothing about one."""
-    return {key: configurable[key] for key in Checkpoint.model_fields if key in configurable}
 
 
 class Configured(Body):
