@@ -4,7 +4,8 @@
     from the worker   {"ready": {…}} when it listens, or {"failed": {message, hint, code}};
                       {"changed": "file"} when its code was edited
 
-Its end is news as well: a worker whose supervisor is gone leaves, however that went.
+Its end is news as well: a worker whose supervisor is gone leaves, however that went. Who replaces workers after
+an upgrade is older than they are: what one end does not know of the other's words it leaves out.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, TypeVar
 
 from coordinator.gateway.server.failures import CannotServe
 
@@ -66,6 +67,14 @@ class Ready:
     """Origins of web pages that may call."""
 
 
+Said = TypeVar("Said", Orders, Ready)
+
+
+def as_known(kind: type[Said], said: dict[str, Any]) -> Said:
+    """Without the fields of a newer program."""
+    return kind(**{each.name: said[each.name] for each in fields(kind) if each.name in said})
+
+
 class WorkerEnd:
     """A worker's end. `orders` first."""
 
@@ -82,7 +91,7 @@ class WorkerEnd:
             return None
         port = socket.socket(fileno=descriptors[0])
         port.set_inheritable(False)
-        return Orders(**json.loads(line)), port
+        return as_known(Orders, json.loads(line)), port
 
     def ready(self, about: Ready) -> None:
         self._say({"ready": asdict(about)})

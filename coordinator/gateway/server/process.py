@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from coordinator.gateway.server.channel import Orders, Ready
+from coordinator.gateway.server.channel import Orders, Ready, as_known
 from coordinator.gateway.server.failures import FAILED, CannotServe
 from coordinator.gateway.server.spawning import Spawned
 
@@ -68,7 +68,7 @@ class WorkerProcess:
                 line = await self._lines.readline()
         said: dict[str, Any] = json.loads(line or b"{}")
         if "ready" in said:
-            self.about = Ready(**said["ready"])
+            self.about = as_known(Ready, said["ready"])
             return self.about
         self.kill()
         status = await self.ended

@@ -1,0 +1,15 @@
+"""A supervisor and its workers may be of different versions: SIGHUP after an upgrade."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from coordinator.gateway.server.channel import Orders, Ready, as_known
+
+
+@pytest.mark.parametrize("said", [Orders(slot=2, assistants="mine:agents"), Ready(epoch=3, grace=30.0)])
+def test_fields_of_a_newer_program_are_left_out(said: Any) -> None:
+    assert as_known(type(said), {**asdict(said), "of_a_newer_program": {"a": 1}}) == said
