@@ -4,8 +4,8 @@
     from the worker   {"ready": {…}} when it listens, or {"failed": {message, hint, code}};
                       {"changed": "file"} when its code was edited
 
-Its end is news as well: a worker whose supervisor is gone leaves, however that went. Who replaces workers after
-an upgrade is older than they are: what one end does not know of the other's words it leaves out.
+Its end is news as well: a worker whose supervisor is gone leaves, however that went. Who replaces workers
+after an upgrade is older than they are: what one end does not know of the other's words it leaves out.
 """
 
 from __future__ import annotations
