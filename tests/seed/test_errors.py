@@ -123,6 +123,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"run_id": "id", "after": "event id", "modes": "modes", "user_id": "optional id"},
     ),
     "has_inflight": ({"thread_id": "t"}, {"thread_id": "id"}),
+    "thread_of_key": ({"idempotency_key": "k"}, {"idempotency_key": "id", "user_id": "optional id"}),
     "start": ({"run_id": "r"}, {"run_id": "id"}),
     "set_status": ({"run_id": "r", "status": "running"}, {"run_id": "id", "status": "name", "error": "text"}),
     "update_model_name": ({"run_id": "r", "name": "m"}, {"run_id": "id", "name": "text"}),
@@ -284,8 +285,8 @@ def test_the_matrix_knows_every_public_method() -> None:
         for name, member in inspect.getmembers(RunManager, inspect.isfunction)
         if not name.startswith("_") and len(inspect.signature(member).parameters) > 1
     }
-    assert public - set(METHODS) == {"launch", *OF_THE_WORKER, *OF_ROWS}, (
-        "launch takes a record: tested below"
+    assert public - set(METHODS) == {"launch", "add_health_check", *OF_THE_WORKER, *OF_ROWS}, (
+        "launch takes a record (tested below), add_health_check a function"
     )
 
 

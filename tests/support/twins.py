@@ -111,6 +111,8 @@ def _listed(table: Table, names: tuple[str, ...]) -> str:
 def _as_in_sqlite(name: str, value: Any) -> Any:
     if name == "run" and value is not None:
         return dumps({field: plain(said) for field, said in json.loads(value).items()})
+    if name == "metadata" and isinstance(value, str) and not value.isascii():
+        return dumps(json.loads(value))  # where it merges keys, it writes them as they are, not escaped
     return dumps(value) if isinstance(value, list) else plain(value)
 
 

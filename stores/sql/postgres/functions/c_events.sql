@@ -52,6 +52,7 @@ BEGIN
         SELECT a.run_id, a.fence, a.floor_fence, a.floor
         FROM unnest(_runs, _fences, _floor_fences, _floors) a (run_id, fence, floor_fence, floor)
         JOIN rc.runs r ON r.run_id = a.run_id AND r.fence = a.fence
+        JOIN rc.workers w ON w.epoch = r.owner_epoch AND w.state <> 'dead'
         WHERE (a.floor_fence, a.floor) > (0, 0)
            OR EXISTS (SELECT FROM rc.run_events e WHERE e.run_id = a.run_id AND e.fence > a.fence)
     LOOP
