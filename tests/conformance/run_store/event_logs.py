@@ -11,7 +11,7 @@ from stores.events import EventPage, EventsKept, Kept, NewEvents, Position
 from stores.pruning import Retention
 from stores.rows import Ownership
 from tests.conformance.run_store.case import StoreCase
-from tests.support.builders import SUCCESS, StoreClock, buried, holding, new_run, new_worker, running
+from tests.support.builders import SUCCESS, StoreClock, buried, created, holding, new_run, new_worker, running
 
 TTL = 60.0
 DONE, FOLLOWED = EventsKept(Kept.done, followed=False), EventsKept(Kept.done, followed=True)
@@ -128,7 +128,8 @@ class EventLogs(StoreCase):
 
     @pytest.mark.parametrize("way", ["delete", "delete_run", "prune", "delete_thread", "expire_threads"])
     async def test_it_goes_with_its_run(self, store: Any, me: int, clock: StoreClock, way: str) -> None:
-        own = await running(store, me, temporary_ms=1000 if way == "expire_threads" else None)
+        temporary_ms = 1000 if way == "expire_threads" else None
+        own = await running(store, me, temporary_ms=temporary_ms, created_at=created(0))
         await kept(store, emitted(own, 1, 2))
         await store.finish(own, SUCCESS)
         if way == "delete":
@@ -136,8 +137,8 @@ class EventLogs(StoreCase):
         elif way == "delete_run":
             await store.delete_run(own.run_id, thread_id=None, user_id=None)
         elif way == "prune":
-            clock.advance(1)
-            await store.finish(await running(store, me), SUCCESS)  # the last run of a thread stays
+            last = await running(store, me, created_at=created(1))  # of a thread the last run stays
+            await store.finish(last, SUCCESS)
             clock.advance(100)
             step = await store.prune(Retention(runs=1.0, keys=0))
             while step.cursor is not None:

@@ -178,6 +178,8 @@ async def test_reconcile_is_done_with_a_worker_that_renews_its_lease(elsewhere: 
 async def test_a_worker_is_declared_dead_by_an_operator_who_is_named_in_the_history(
     elsewhere: Elsewhere,
 ) -> None:
+    elsewhere.process.kill()  # alive it would register anew, and might end its run before the command does
+    await elsewhere.process.wait()
     refused = await elsewhere.cli("reconcile", "--force", "1", "--json")
     assert (refused.code, refused.error["type"]) == (USAGE, "NotConfirmed")
     forced = await elsewhere.cli("reconcile", "--force", "1", "--yes", "--actor", "alice", "--json")
