@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from coordinator.testing.servers import free_port
 from coordinator.testing.valkey import ValkeyServer
+from tests.support.browser import needs_chromium
 from tests.support.serving import started
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-# Without these a browser looks for updates and hosts of its maker, which a closed network refuses one by one.
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(120),
-    pytest.mark.skipif(not CHROMIUM, reason="NOT RUN: needs Chromium: install it, or name it in CHROMIUM"),
+    needs_chromium,
 ]
 
 
@@ -39,26 +34,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
         command = [sys.executable, "-c", program]
         with started(command, f"http://127.0.0.1:{port}", "/api/ok", places | paths) as base:
             yield base
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(site: str, browser: Browser) -> Generator[Page]:
-    """The chat, opened by somebody new; an error in the page's own code fails the test."""
-    failures: list[str] = []
-    with browser.new_context(base_url=site) as person:
-        page = person.new_page()
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        page.goto("/")
-        yield page
-    assert failures == []
 
 
 def say(page: Page, text: str) -> None:

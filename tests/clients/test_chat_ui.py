@@ -10,11 +10,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from coordinator.testing.servers import free_port
 from tests.clients.npm import NPM, installed
-from tests.clients.test_chat_page import CHROMIUM, QUIET
+from tests.support.browser import needs_chromium
 from tests.support.served import _MAIN, environment
 from tests.support.serving import started
 
@@ -25,7 +25,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.timeout(240),
     pytest.mark.skipif(not NPM, reason="NOT RUN: needs node and npm: install them"),
-    pytest.mark.skipif(not CHROMIUM, reason="NOT RUN: needs Chromium: install it, or name it in CHROMIUM"),
+    needs_chromium,
 ]
 
 
@@ -60,26 +60,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
         )
         shell = ["sh", "-c", f"cd {shlex.quote(str(folder))} && exec node_modules/.bin/{build}"]
         yield stack.enter_context(started(shell, f"http://localhost:{page}", "/app.js"))
-
-
-@pytest.fixture(scope="module")
-def browser() -> Generator[Browser]:
-    with sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture
-def page(site: str, browser: Browser) -> Generator[Page]:
-    """A new tab; an error in the page's own code fails the test."""
-    failures: list[str] = []
-    with browser.new_context(base_url=site) as person:
-        page = person.new_page()
-        page.on("pageerror", lambda error: failures.append(str(error)))
-        page.goto("/")
-        yield page
-    assert failures == []
 
 
 def send(page: Page, text: str) -> None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import shutil
 from pathlib import Path
 
 import httpx
@@ -12,10 +10,8 @@ import pytest
 from playwright.async_api import Request, async_playwright, expect
 
 from coordinator.gateway.routes.documentation import FOLDER
+from tests.support.browser import CHROMIUM, QUIET, needs_chromium
 from tests.support.gateways import Served
-
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 
 HASHES = {
     "swagger-ui-bundle.js": "e6a898692f2d768e807c3ba4626068a69a2c5dd960dd6c76f3e4d3a3de180af2",
@@ -43,7 +39,7 @@ async def test_nothing_in_the_page_is_of_another_server(one: Served) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not CHROMIUM, reason="NOT RUN: needs Chromium: install it, or name it in CHROMIUM")
+@needs_chromium
 async def test_it_shows_the_routes_and_tries_one_without_asking_anybody_else(
     one: Served, tmp_path: Path
 ) -> None:

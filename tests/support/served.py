@@ -111,15 +111,28 @@ async def served(
     descriptors: tuple[int, int] | None = None,
     **variables: str,
 ) -> AsyncGenerator[Served]:
-    """Started in `folder`; killed at the end, if it is still there. `descriptors`: its soft and hard
-    limit."""
+    """The command, see `running_python`."""
+    words = (command, "--port", str(port), *arguments)
+    async with running_python(_MAIN, *words, folder=folder, descriptors=descriptors, **variables) as one:
+        yield one
+
+
+@asynccontextmanager
+async def running_python(
+    program: str,
+    *arguments: str,
+    folder: Path,
+    descriptors: tuple[int, int] | None = None,
+    **variables: str,
+) -> AsyncGenerator[Served]:
+    """A server that `program` is; started in `folder`, and killed at the end, if it is still there.
+    `descriptors`: its soft and hard limit."""
     process = await asyncio.create_subprocess_exec(
         *(() if descriptors is None else _limiting(*descriptors)),
         sys.executable,
         "-c",
-        _MAIN,
-        command,
-        *("--port", str(port), *arguments),
+        program,
+        *arguments,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import sys
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -17,7 +16,7 @@ from coordinator.bootstrap import open_observer
 from coordinator.gateway import serve
 from coordinator.gateway.server.failures import CannotServe
 from coordinator.settings import Settings
-from tests.support.served import Served, alive, environment
+from tests.support.served import Served, alive, running_python
 
 pytestmark = [pytest.mark.multiprocess, pytest.mark.slow]
 
@@ -65,22 +64,8 @@ TWO = "from coordinator.gateway import serve; serve('mine:app', port=0, workers=
 @asynccontextmanager
 async def hosted(program: str, folder: Path, **variables: str) -> AsyncGenerator[Served]:
     (folder / "mine.py").write_text(APP)
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-c",
-        program,
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        cwd=folder,
-        env=environment(**variables),
-        start_new_session=True,
-    )
-    server = Served(process)
-    try:
+    async with running_python(program, folder=folder, descriptors=None, **variables) as server:
         yield server
-    finally:
-        await server.aclose()
 
 
 async def watch(client: httpx.AsyncClient, assistant: str, begun: asyncio.Semaphore) -> str:
