@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from coordinator.urls import redact_url
@@ -224,3 +225,14 @@ class Settings(BaseSettings):
                 "lease_ttl - lease_margin must be greater than renew, or every hiccup fences the worker"
             )
         return self
+
+
+def broken_rule(kind: type[BaseSettings], error: ValidationError) -> tuple[str, list[str]] | None:
+    """The rule that several settings break together, and their names in its order; None where one setting is
+    wrong by itself."""
+    first = error.errors(include_url=False, include_input=False)[0]
+    if first["loc"]:
+        return None
+    rule = first["msg"].removeprefix("Value error, ")
+    named = (name for name in re.findall(r"\w+", rule) if name in kind.model_fields)
+    return rule, list(dict.fromkeys(named))

@@ -72,7 +72,7 @@ class Where:
         from pydantic import ValidationError
 
         from coordinator.cli.serve.folder import store_of_a_server
-        from coordinator.settings import Settings
+        from coordinator.settings import Settings, broken_rule
 
         named: dict[str, Any] = {
             "store": self.store or store_of_a_server(),
@@ -83,6 +83,12 @@ class Where:
         try:
             return Settings(**given)
         except ValidationError as error:
+            if (broken := broken_rule(Settings, error)) is not None:
+                rule, names = broken
+                places = ", ".join(f"COORDINATOR_{name.upper()}" for name in names)
+                raise CommandFailed(
+                    "InvalidSetting", rule, f"Change one of them: {places}.", code=USAGE
+                ) from None
             first = error.errors(include_url=False, include_input=False)[0]
             name = ".".join(str(part) for part in first["loc"]) or "settings"
             raise CommandFailed(

@@ -128,7 +128,8 @@ def runs_follow(
 ) -> int:
     """What a run emits, from the beginning to its end. With --json one line for each event, gap and end.
 
-    Events travel through Redis: without it only the run's own worker has them, and the end is all there is.
+    They come from the event log of the deployment: that of Redis, or the store's. "-- missing" stands where
+    the log has lost some.
     """
     from coordinator.cli.follow import follow_run
 

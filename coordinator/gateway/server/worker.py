@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import re
 import socket
 import sys
 from collections.abc import Container, Sequence
@@ -115,12 +114,14 @@ async def host(place: str, port: socket.socket, channel: WorkerEnd, who: logs.Wh
 def _settings(kind: type[S], given: dict[str, Any]) -> S:
     from pydantic import ValidationError
 
+    from coordinator.settings import broken_rule
+
     try:
         return kind(**given)
     except ValidationError as error:
+        if (broken := broken_rule(kind, error)) is not None:
+            raise _of_several(*broken, given) from None
         first = error.errors(include_url=False, include_input=False)[0]
-        if not first["loc"]:
-            raise _of_several(kind, first["msg"].removeprefix("Value error, "), given) from None
         name = ".".join(str(part) for part in first["loc"])
         option = _OPTIONS.get(name, name.replace("_", "-"))
         raise CannotServe(
@@ -129,15 +130,13 @@ def _settings(kind: type[S], given: dict[str, Any]) -> S:
         ) from None
 
 
-def _of_several(kind: type[BaseSettings], rule: str, given: Container[str]) -> CannotServe:
-    """A rule that several settings break together names them."""
+def _of_several(rule: str, names: Sequence[str], given: Container[str]) -> CannotServe:
     places = [
         (f"--{_OPTIONS.get(name, name.replace('_', '-'))} or " if name in given else "")
         + f"COORDINATOR_{name.upper()}"
-        for name in re.findall(r"\w+", rule)
-        if name in kind.model_fields
+        for name in names
     ]
-    return CannotServe(rule, f"Change one of them: {', '.join(dict.fromkeys(places))}")
+    return CannotServe(rule, f"Change one of them: {', '.join(places)}")
 
 
 def _naming(who: logs.Who) -> Hook:

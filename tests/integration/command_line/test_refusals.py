@@ -103,3 +103,11 @@ async def test_an_empty_file_is_not_made_a_store_by_looking_at_it(tmp_path: Path
     assert path.read_bytes() == b""
     check = await cli("db", "check", "--store", f"sqlite:///{path}", "--json")
     assert (check.code, check.document["check"]["ok"]) == (FAILED, False)
+
+
+async def test_a_rule_that_several_settings_break_names_them(empty: str) -> None:
+    answer = await cli("runs", "list", "--store", empty, env={"COORDINATOR_LEASE_TTL": "3"})
+    assert answer.code == USAGE
+    assert "lease_ttl - lease_margin must be greater than renew" in answer.err
+    assert "COORDINATOR_LEASE_TTL, COORDINATOR_LEASE_MARGIN, COORDINATOR_RENEW" in answer.err
+    assert "Value error" not in answer.err
