@@ -12,7 +12,7 @@ from coordinator.assistants.decorator import Agents
 from coordinator.assistants.function import AgentFunction, as_assistant
 from coordinator.assistants.ports import Assistant
 from coordinator.clock import Clocks
-from coordinator.errors import InvalidArgument
+from coordinator.errors import InvalidArgument, RunFailed
 from coordinator.event_log import EventLog
 from coordinator.event_logs.local import LocalEventLog
 from coordinator.facade.catalogue import CatalogueFacade
@@ -31,7 +31,7 @@ from coordinator.record import RunRecord
 from coordinator.runs.admission import asked
 from coordinator.runs.bulk import Cancelled, cancel_in_pages
 from coordinator.runs.timeouts import limits_of
-from coordinator.schemas import Cause, DisconnectMode, Json, PersistenceRetryPolicy, RunStatus
+from coordinator.schemas import Cause, DisconnectMode, Ended, Json, PersistenceRetryPolicy, RunStatus
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.workers.lease import Pacemaker
@@ -331,7 +331,14 @@ class RunManager(
     async def wait(self, run_id: str, *, timeout: float | None = None, user_id: str | None = None) -> Json:
         """The run's result once it has settled, from any worker; None where it was interrupted.
         Raises RunNotFound, RunFailed (error, timeout), TimeoutError."""
-        return await self._parts.queries.wait(
+        ended = await self.ended(run_id, timeout=timeout, user_id=user_id)
+        if ended.status in (RunStatus.error, RunStatus.timeout):
+            raise RunFailed(run_id, ended.status.value, ended.error)
+        return ended.result
+
+    async def ended(self, run_id: str, *, timeout: float | None = None, user_id: str | None = None) -> Ended:
+        """As `wait`, and tells how the run ended whatever that was. Raises RunNotFound, TimeoutError."""
+        return await self._parts.queries.ended(
             check.check_id("run_id", run_id),
             check.check_optional_id("user_id", user_id),
             None if timeout is None else check.check_seconds("timeout", timeout),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 from stores.retry import PersistenceRetryPolicy
 from stores.rows import Json
@@ -176,6 +176,16 @@ class Outcome:
     paused: bool = False
     interrupts: tuple[Interrupt, ...] = ()
     drained: bool = False
+
+
+class Ended(NamedTuple):
+    """How a run ended. `interrupts`: what it asks, where it `paused` (success, thread interrupted)."""
+
+    status: RunStatus
+    error: str | None
+    result: Json = None
+    paused: bool = False
+    interrupts: Json = None
 
 
 @dataclass(frozen=True, slots=True)

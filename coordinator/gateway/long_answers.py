@@ -6,13 +6,12 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 
-from coordinator.errors import RunFailed, RunNotFound, StoreUnavailable
+from coordinator.errors import RunNotFound, StoreUnavailable
 from coordinator.gateway.held import HeldResponse, Place, SendBody
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.manager import RunManager
-from coordinator.schemas import RunStatus
-from stores.rows import RunRow
+from coordinator.schemas import Ended, RunStatus
 from stores.tasks import begin_soon
 
 WHITE_SPACE = b"\n"
@@ -46,8 +45,9 @@ class LongAnswer(HeldResponse):
                 await send(WHITE_SPACE)
             await send(encoded(ending.result()))
         finally:
-            ending.cancel()
-            await asyncio.wait((ending,))
+            if not ending.done():
+                ending.cancel()
+                await asyncio.wait((ending,))
 
 
 async def ending_of(manager: RunManager, thread_id: str, run_id: str, user_id: str | None) -> Json:
@@ -63,15 +63,15 @@ async def ending_of(manager: RunManager, thread_id: str, run_id: str, user_id: s
 
 async def _ending_of(manager: RunManager, thread_id: str, run_id: str, user_id: str | None) -> Json:
     try:
-        result = await manager.wait(run_id, user_id=user_id)
-        run = await manager.run(run_id, user_id=user_id)
-    except RunFailed as failed:
-        return {"__error__": failure(failed.status, failed.error)}
+        ended = await manager.ended(run_id, user_id=user_id)
     except RunNotFound:  # rolled back, or deleted
         return await _values(manager, thread_id, user_id)
-    if run.status is not RunStatus.success or result is None:
+    if ended.status in (RunStatus.error, RunStatus.timeout):
+        return {"__error__": failure(ended.status, ended.error)}
+    result = ended.result
+    if ended.status is not RunStatus.success or result is None:
         result = await _values(manager, thread_id, user_id)
-    return _with_interrupts(run, result)
+    return _with_interrupts(ended, result)
 
 
 async def _values(manager: RunManager, thread_id: str, user_id: str | None) -> Json:
@@ -79,8 +79,8 @@ async def _values(manager: RunManager, thread_id: str, user_id: str | None) -> J
     return {} if thread is None or thread.values is None else thread.values
 
 
-def _with_interrupts(run: RunRow, result: Json) -> Json:
-    if not run.paused:
+def _with_interrupts(ended: Ended, result: Json) -> Json:
+    if not ended.paused:
         return result
     values = cast("dict[str, Json]", result) if isinstance(result, dict) else {"result": result}
-    return {**values, "__interrupt__": run.interrupts or []}
+    return {**values, "__interrupt__": ended.interrupts or []}

@@ -4,68 +4,33 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Iterable
-from typing import cast
+from typing import Any
 
+from coordinator.assistants.sizes import size_of
 from coordinator.schemas import Json
 
 SMALL = 4096
 """Bytes. A result that is larger is read from its row each time: that costs less than keeping it."""
-_NODE = 56
-"""Bytes that a value costs beside its text."""
-_SCALARS = frozenset((type(None), bool, int, float))
-_IMMUTABLE = _SCALARS | {str}
-_LOOKED_AT = 20_000
-"""Of so many values the size is counted; what has more of them counts as _MANY for each."""
-_MANY = 100
+_IMMUTABLE = frozenset((type(None), bool, int, float, str))
 _POSTPONED = 1.0  # s
-
-
-def size_of(*values: object, limit: float = float("inf")) -> int:
-    """About how many bytes values of JSON's kinds take in memory; counted up to `limit`. None, and what is
-    empty, counts as nothing."""
-    size, looked_at, todo = 0, 0, [value for value in values if value]
-    for value in todo:  # which grows meanwhile
-        if size > limit:
-            break
-        looked_at += 1
-        if looked_at > _LOOKED_AT:
-            return size + _MANY * (len(todo) - looked_at)
-        size += _NODE
-        kind = value.__class__
-        if kind in _SCALARS:
-            continue
-        if kind is str or isinstance(value, (str, bytes)):
-            size += len(cast("str", value))
-        elif isinstance(value, dict):
-            items = cast("dict[object, object]", value)
-            todo += items.keys()
-            todo += items.values()
-        elif isinstance(value, (list, tuple)):
-            todo += cast("Iterable[object]", value)
-    return size
 
 
 class _Foreign(TypeError):
     """A value that comes back from its row as something else, or may."""
 
 
-def _copied(value: Json) -> Json:
+def _copied(value: Any) -> Json:
     """A value that nobody else can change. Raises _Foreign for what is not exactly of JSON's kinds."""
     kind = value.__class__
     if kind in _IMMUTABLE:
         return value
     if kind is dict:
-        items = cast("dict[object, Json]", value)
-        for key in items:  # any() would take a third of the time of a small result
+        for key in value:  # any() would take a third of the time of a small result
             if key.__class__ is not str:
                 raise _Foreign
-        return {
-            cast("str", key): item if item.__class__ in _IMMUTABLE else _copied(item)
-            for key, item in items.items()
-        }
+        return {key: item if item.__class__ in _IMMUTABLE else _copied(item) for key, item in value.items()}
     if kind is list:
-        return [_copied(item) for item in cast("list[Json]", value)]
+        return [_copied(item) for item in value]
     raise _Foreign
 
 
@@ -74,9 +39,9 @@ class Result:
 
     __slots__ = ("_value", "dropped")
 
-    def __init__(self, value: Json) -> None:
-        """`value` was stored, so it is JSON."""
-        self.dropped = value is not None and size_of(value, limit=SMALL) > SMALL
+    def __init__(self, value: Json, *, paused: bool = False) -> None:
+        """`value` was stored, so it is JSON. Of a run that `paused` the row has more to tell."""
+        self.dropped = paused or (value is not None and size_of(value, limit=SMALL) > SMALL)
         """Only its row has it."""
         try:
             self._value = None if self.dropped else _copied(value)
@@ -129,10 +94,10 @@ class Finished:
 
     def next_over(self, now: float) -> str | None:
         """One that is due, or too many, the oldest first; None = none is. Whoever asks removes it."""
+        full = self._most_bytes is not None and self.bytes > self._most_bytes
         for due in self._due:
-            if due:
-                run_id, moment = next(iter(due.items()))
-                full = self._most_bytes is not None and self.bytes > self._most_bytes
-                if moment <= now or full or len(due) > self._most:
+            for run_id in due:
+                if full or due[run_id] <= now or len(due) > self._most:
                     return run_id
+                break
         return None

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from coordinator.errors import RunFailed, RunNotFound
+from coordinator.errors import RunNotFound
 from coordinator.notifier import Connectivity, Notifier
 from coordinator.record import RunRecord, record_from_row
 from coordinator.runs.registry import Registry
-from coordinator.schemas import Json, Phase, Receipt, RunStatus
+from coordinator.schemas import Ended, Phase, Receipt
 from stores.base import AdmissionStore, ReadStore, RecordStore
 from stores.rows import RunRow, ThreadRow, Transition
 from stores.states import OPEN
@@ -144,17 +144,14 @@ class Queries:
                 return True
         return await self._store.holder(thread_id) is not None
 
-    async def wait(self, run_id: str, user_id: str | None, timeout: float | None) -> Json:
-        """The result once the run has settled; None where it was interrupted.
-
-        Raises RunNotFound, RunFailed (error, timeout), TimeoutError.
-        """
+    async def ended(self, run_id: str, user_id: str | None, timeout: float | None) -> Ended:
+        """How the run ended, once it has settled. Raises RunNotFound, TimeoutError."""
         record = await self.get(run_id, user_id, raise_on_store_error=True)
         if record is None:
             raise RunNotFound(run_id)
         entry = self._registry.entry(run_id)  # it may leave memory while it is waited for
         if record.store_only and record.status not in OPEN and await self._store.row(run_id) is None:
-            return _result(run_id, record.status, record.error, None)  # a record store keeps no results
+            return Ended(record.status, record.error)  # a record store keeps no results
         loop, left = asyncio.get_running_loop(), timeout
         until = None if timeout is None else loop.time() + timeout
         while not await self._waiter.until_settled(run_id, left):
@@ -165,10 +162,10 @@ class Queries:
             if (left := until - loop.time()) <= 0:  # else its row is back: its owner has written it anew
                 raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
         if entry is not None and not entry.elsewhere and not entry.result.dropped:
-            return _result(run_id, entry.record.status, entry.record.error, entry.result.load())
+            return Ended(entry.record.status, entry.record.error, entry.result.load())
         if (row := await self._store.row(run_id)) is None:
             raise RunNotFound(run_id)
-        return _result(run_id, row.status, row.error, row.result)
+        return Ended(row.status, row.error, row.result, row.paused, row.interrupts)
 
     async def row(self, run_id: str, user_id: str | None) -> RunRow:
         found = await self._store.row(run_id, user_id=user_id)
@@ -217,12 +214,6 @@ class Queries:
 
     async def thread(self, thread_id: str, user_id: str | None) -> ThreadRow | None:
         return await self._store.thread(thread_id, user_id=user_id)
-
-
-def _result(run_id: str, status: RunStatus, error: str | None, result: Json) -> Json:
-    if status in (RunStatus.error, RunStatus.timeout):
-        raise RunFailed(run_id, status.value, error)
-    return result
 
 
 def readable(row: Mapping[str, Any]) -> RunRecord | None:

@@ -13,6 +13,8 @@ from coordinator.runs.registry import Entry
 logger = logging.getLogger(__name__)
 
 AGAIN = 0.2  # s; between two attempts, during which the thread is held
+FORESEEN = (LeaseLost, StaleFence, StoreReplaced, StoreUnavailable)
+"""What a store may say to an end for reasons that are known."""
 
 
 class Refusals:
@@ -30,22 +32,22 @@ class Refusals:
         """When the first of them was refused for the first time, on the boottime clock."""
         return min(self._since.values(), default=None)
 
-    async def overcome(self, entry: Entry, end: Callable[[Entry], Awaitable[None]]) -> None:
-        """Call `end` until it returns or raises LeaseLost, StaleFence, StoreReplaced or StoreUnavailable.
-        While `entry` is settled inline, any other error is raised as StoreUnavailable after the first
-        attempt: the caller does not wait."""
-        try:
-            while True:
-                try:
-                    return await end(entry)
-                except (LeaseLost, StaleFence, StoreReplaced, StoreUnavailable):
-                    raise
-                except Exception as error:  # noqa: BLE001 - it is logged, and tried again
-                    self._refused(entry, error)
-                await asyncio.sleep(AGAIN)  # nothing tells when a store has changed its mind
-        finally:
-            if self._since and not entry.inline:
-                self._since.pop(entry.record.run_id, None)
+    async def overcome(self, entry: Entry, end: Callable[[Entry], Awaitable[None]], error: Exception) -> None:
+        """`end` has failed with `error`. Call it again until it returns or raises one of FORESEEN. While
+        `entry` is settled inline, the error is raised as StoreUnavailable: the caller does not wait."""
+        while True:
+            self._refused(entry, error)
+            await asyncio.sleep(AGAIN)  # nothing tells when a store has changed its mind
+            try:
+                return await end(entry)
+            except FORESEEN:
+                raise
+            except Exception as again:  # noqa: BLE001 - it is tried again
+                error = again
+
+    def forget(self, entry: Entry) -> None:
+        """Its end is written, or is not its worker's to write any more."""
+        self._since.pop(entry.record.run_id, None)
 
     def _refused(self, entry: Entry, error: Exception) -> None:
         run_id = entry.record.run_id

@@ -29,7 +29,7 @@ from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.kept import Result
 from coordinator.runs.outcomes import fallback, refused, row_of, stack_of, text_of, with_times, without_room
-from coordinator.runs.refusals import Refusals
+from coordinator.runs.refusals import FORESEEN, Refusals
 from coordinator.runs.registry import Entry, Registry
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
@@ -152,9 +152,17 @@ class Settlement:
         if entry.settled.is_set():
             return
         try:
-            await self.refusals.overcome(entry, self._end)
+            try:
+                await self._end(entry)
+            except FORESEEN:
+                raise
+            except Exception as error:  # noqa: BLE001 - whatever the store refuses it for
+                await self.refusals.overcome(entry, self._end, error)
         except (LeaseLost, StaleFence, StoreReplaced) as error:
             self.lose(entry, str(error))
+        finally:
+            if self.refusals and not entry.inline:
+                self.refusals.forget(entry)
         if entry.lost:
             self._let_go(entry)
         if not (entry.inline or entry.record.task_active):
@@ -194,7 +202,7 @@ class Settlement:
         if finish.lost:
             raise StaleFence(entry.record.thread_id, _own(entry).fence)
         status = finish.status or end.status
-        entry.result = Result(end.result if status is end.status else None)
+        entry.result = Result(end.result if status is end.status else None, paused=end.paused)
         error = finish.decision.error if finish.decision is not None else end.error
         self.settled(entry, status, error)
         await self._line.pass_on(entry.record.thread_id, finish.next_home)
@@ -336,16 +344,16 @@ class Settlement:
         except Exception:
             logger.warning("Undo data of run %r was left behind", entry.record.run_id, exc_info=True)
 
-    async def _persist(
+    def _persist(
         self,
         entry: Entry,
         write: Callable[[], Awaitable[T]],
         *,
         instead: Callable[[StoreFull], Awaitable[T]] | None = None,
-    ) -> T:
+    ) -> Awaitable[T]:
         """A write of the owner; while the store is away it waits in the outbox, never past the lease."""
         epoch = self._worker.epoch if entry.own is None else entry.own.epoch
-        return await self._outbox.deliver(
+        return self._outbox.deliver(
             entry.record.run_id, epoch, "the end of a run", write, patient=not entry.inline, instead=instead
         )
 

@@ -12,7 +12,17 @@ from typing import Any
 
 import pytest
 
-from coordinator import NotSettled, RunContext, RunFailed, RunManager, RunNotFound
+from coordinator import (
+    Ended,
+    Interrupt,
+    NotSettled,
+    Outcome,
+    RunContext,
+    RunFailed,
+    RunManager,
+    RunNotFound,
+    RunStatus,
+)
 from tests.support.agents import Agent, quick, running
 from tests.support.teams import QUICK, on_every_store
 from tests.support.waiting import wait_until
@@ -48,6 +58,33 @@ async def test_a_run_that_failed(team: list[RunManager], asker: int) -> None:
     team[0].launch(run, failing)
     with pytest.raises(RunFailed, match="RuntimeError: no model"):
         await team[asker].wait(run.run_id, timeout=20)
+
+
+@ANYWHERE
+async def test_how_a_run_ended_is_told_whatever_that_was(team: list[RunManager], asker: int) -> None:
+    """`wait` raises for a run that failed, and does not say whether one without a result was stopped."""
+
+    async def failing(ctx: object) -> None:
+        raise RuntimeError("no model")
+
+    async def asking(ctx: object) -> Outcome:
+        return Outcome(result="so far", paused=True, interrupts=(Interrupt("may I?", "q"),))
+
+    ended = list[Ended]()
+    for agent in (quick, failing, asking):
+        run = await team[0].create_or_reject("t")
+        team[0].launch(run, agent)
+        ended.append(await team[asker].ended(run.run_id, timeout=20))
+    stopped, _ = await running(team[0], "t")
+    assert await team[0].cancel(stopped.run_id, wait=20)
+    ended.append(await team[asker].ended(stopped.run_id))
+    well, badly, paused, cancelled = ended
+    assert (well.status, well.error, well.paused) == (RunStatus.success, None, False)
+    assert well.result.startswith("done ")
+    assert (badly.status, badly.error) == (RunStatus.error, "RuntimeError: no model")
+    assert (paused.status, paused.result, paused.paused) == (RunStatus.success, "so far", True)
+    assert [one["value"] for one in paused.interrupts] == ["may I?"]
+    assert (cancelled.status, cancelled.result) == (RunStatus.interrupted, None)
 
 
 @ANYWHERE

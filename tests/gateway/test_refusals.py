@@ -187,14 +187,18 @@ class TestConflicts:
             assert answers[-1].headers["retry-after"] == "1"
 
 
-class FailingStore(MemoryStore):
-    """A store that can be away."""
+READS = frozenset({"thread", "row", "run", "threads"})
+WRITES = frozenset({"admit", "create_thread", "decide", "finish"})
 
-    away = False
+
+class FailingStore(MemoryStore):
+    """A store of which a part can be away."""
+
+    away: frozenset[str] = frozenset()
 
     def __getattribute__(self, name: str) -> Any:
         found = super().__getattribute__(name)
-        if name in ("thread", "row", "run", "admit", "create_thread", "decide", "threads") and self.away:
+        if name in READS | WRITES and name in self.away:
 
             async def unavailable(*args: object, **kwargs: object) -> Any:
                 raise StoreUnavailable("the store is away")
@@ -209,7 +213,7 @@ class TestAway:
         manager = RunManager(store, settings=Settings(tick=0.05, grace=0))
         async with serving(manager=manager) as (_, http):
             thread = (await http.post("/threads", json={})).json()["thread_id"]
-            store.away = True
+            store.away = READS | WRITES
             body = {"assistant_id": "agent"}
             asked: list[tuple[str, str, Any]] = [
                 ("POST", "/threads", {}),
@@ -226,7 +230,7 @@ class TestAway:
                 answer = await http.request(method, path, json=content)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), path
                 assert re.fullmatch(r"[^\n]{1,300}", answer.json()["detail"])
-            store.away = False
+            store.away = frozenset()
             assert (await http.get(f"/threads/{thread}")).status_code == 200
 
     async def test_who_waits_goes_on_waiting(self) -> None:
@@ -237,10 +241,19 @@ class TestAway:
             body = {"assistant_id": "agent", "input": demo(sleep=0.2)}
             waiting = asyncio.create_task(http.post(f"/threads/{thread}/runs/wait", json=body))
             await wait_until(lambda: gateway.state.services.watchers.open == 1, description="it waits")
-            store.away = True
+            store.away = READS | WRITES
             await asyncio.sleep(0.4)  # longer than the run
             assert not waiting.done()
-            store.away = False
+            store.away = frozenset()
+            assert (await waiting).json()["log"] == ["run:1"]
+
+    async def test_an_end_that_is_known_here_is_not_read(self) -> None:
+        store = FailingStore()
+        async with serving(manager=RunManager(store, settings=Settings(grace=0))) as (gateway, http):
+            body = {"assistant_id": "agent", "input": demo(sleep=0.2)}
+            waiting = asyncio.create_task(http.post("/runs/wait", json=body))
+            await wait_until(lambda: gateway.state.services.watchers.open == 1, description="it waits")
+            store.away = READS
             assert (await waiting).json()["log"] == ["run:1"]
 
 

@@ -145,6 +145,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         },
     ),
     "wait": ({"run_id": "r"}, {"run_id": "id", "timeout": "seconds", "user_id": "optional id"}),
+    "ended": ({"run_id": "r"}, {"run_id": "id", "timeout": "seconds", "user_id": "optional id"}),
     "explain": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
     "receipt": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
     "runs": (

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.runs.kept import SMALL, Result, size_of
+from coordinator.assistants.sizes import size_of
+from coordinator.runs.kept import SMALL, Result
 from coordinator.schemas import RunStatus
 
 
