@@ -24,6 +24,7 @@ from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard
 from coordinator.gateway.middleware.proxies import Forwarded, Proxies
+from coordinator.gateway.middleware.public import Public
 from coordinator.gateway.routes import assistants as assistant_routes
 from coordinator.gateway.routes import (
     crons,
@@ -124,11 +125,17 @@ def create_gateway(
     app.state.observers = (metrics.of_request,)
     app.state.proxies = Proxies(given.trusted_proxies)
     errors.install(app)
-    for noun in (probes, assistant_routes, threads, states, crons, stateless, runs, operations):
+    # The public ones first, see `Public`; then what is asked most: each route before it costs a request 3 us.
+    for noun in (probes, stateless, runs, threads, states, assistant_routes, crons, operations):
         # Not included: FastAPI would match each request against all of them twice, for 0.4 ms. They have
         # all that an inclusion would give them.
         app.router.routes.extend(noun.router.routes)
-    guard(app, given, authenticate or _keys_of(manager, given), public=(*documents, *probes.router.routes))
+    guard(
+        app,
+        given,
+        authenticate or _keys_of(manager, given),
+        public=Public((*documents, *probes.router.routes)),
+    )
     return app
 
 

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator.errors import CoordinatorError
 from coordinator.gateway import errors
 from coordinator.gateway.caller import NO_KEY, Authenticate
-from coordinator.gateway.middleware.public import leads_to
+from coordinator.gateway.middleware.public import Public
 from coordinator.gateway.middleware.refusal import refuse
 
 
 class Authentication:
     """Before the body is read: what nobody known sends is not looked at."""
 
-    def __init__(self, app: ASGIApp, authenticate: Authenticate, public: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, authenticate: Authenticate, public: Public) -> None:
         self._app, self._authenticate, self._public = app, authenticate, public
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] not in ("http", "websocket") or leads_to(self._public, scope):
+        if scope["type"] not in ("http", "websocket") or self._public.leads_to(scope):
             await self._app(scope, receive, send)
             return
         request = Request(scope if scope["type"] == "http" else {**scope, "type": "http", "method": "GET"})

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
-from starlette.routing import BaseRoute
 
 from coordinator.gateway.authority import parse_authority
 from coordinator.gateway.caller import Authenticate, trusting
@@ -14,6 +11,7 @@ from coordinator.gateway.middleware.authentication import Authentication
 from coordinator.gateway.middleware.bodies import Bodies
 from coordinator.gateway.middleware.hosts import Hosts, Names
 from coordinator.gateway.middleware.origins import Origins, Pages
+from coordinator.gateway.middleware.public import Public
 from coordinator.gateway.middleware.rate import Buckets, Rate
 from coordinator.gateway.request_id import HEADER
 from coordinator.gateway.settings import GatewaySettings
@@ -36,7 +34,7 @@ def guard(
     settings: GatewaySettings,
     authenticate: Authenticate | None,
     *,
-    public: Sequence[BaseRoute],
+    public: Public,
 ) -> None:
     """What is added last stands first. `authenticate` None = every caller may do everything."""
     app.add_middleware(Bodies, max_bytes=settings.max_body_bytes)

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
-from starlette.routing import BaseRoute
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator.gateway.authority import parse_authority, parse_origin
 from coordinator.gateway.errors import answer
-from coordinator.gateway.middleware.public import leads_to
+from coordinator.gateway.middleware.public import Public
 from coordinator.gateway.middleware.refusal import refuse, values
 
 logger = logging.getLogger("coordinator.serve")
@@ -90,7 +89,7 @@ class Refused:
 
 
 class Origins:
-    def __init__(self, app: ASGIApp, pages: Pages, public: Sequence[BaseRoute]) -> None:
+    def __init__(self, app: ASGIApp, pages: Pages, public: Public) -> None:
         self._app, self._pages, self._public = app, pages, public
         self._refused = Refused()
 
@@ -120,4 +119,4 @@ class Origins:
         if not _ACROSS.intersection(value.lower() for value in values(scope, "sec-fetch-site")):
             return False
         followed = values(scope, "sec-fetch-dest") == ["document"] and scope.get("method") == "GET"
-        return not (followed and leads_to(self._public, scope))
+        return not (followed and self._public.leads_to(scope))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from starlette.requests import HTTPConnection
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
@@ -19,4 +18,5 @@ async def refuse(response: Response, scope: Scope, receive: Receive, send: Send)
 
 def values(scope: Scope, name: str) -> list[str]:
     """All values of a header: a second one is how two readers of a request come to disagree."""
-    return HTTPConnection(scope).headers.getlist(name)
+    key = name.encode("latin-1").lower()
+    return [value.decode("latin-1") for given, value in scope["headers"] if given == key]

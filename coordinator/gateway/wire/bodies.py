@@ -153,8 +153,8 @@ class Body(LazyModel):
         if len(fields) > MAX_KEYS:
             raise ValueError(f"may have {MAX_KEYS} keys at most")
         kept = {key: value for key, value in fields.items() if value is not None or key in nullable}
-        if cls.model_config.get("extra") != "allow":
-            cls.look_at(key for key in kept if key not in cls.model_fields and key not in cls.passed_over)
+        if cls.model_config.get("extra") != "allow" and (unknown := kept.keys() - cls.model_fields.keys()):
+            cls.look_at(key for key in kept if key in unknown and key not in cls.passed_over)
         return kept
 
     @classmethod
