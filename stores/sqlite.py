@@ -12,7 +12,7 @@ import logging
 import math
 import sqlite3
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
@@ -272,10 +272,10 @@ class SQLiteStore(SQLTransactions):
                 finally:
                     release()
 
-    async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
+    def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Awaitable[Any]:
         if self._commits is None:
             raise self._closed()
-        return await self._commits.run(transaction, *args, urgent=urgent, **kwargs)
+        return self._commits.run(transaction, *args, urgent=urgent, **kwargs)
 
     def _closed(self) -> StoreUnavailable:
         """Raises StoreReplaced where that is why."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -46,7 +46,7 @@ class SQLTransactions(RunStore):
 
     _sql: Statements
 
-    async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
+    def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Awaitable[Any]:
         raise NotImplementedError
 
     async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:

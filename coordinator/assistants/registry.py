@@ -29,6 +29,7 @@ class Assistants:
         self._states = states
         self._by_name: dict[str, Assistant] = {}
         self._names: dict[str, str] = {}
+        self._ids: dict[str, str] = {}
         self._kinds: dict[str, ThreadStates] = {states.kind: states}
         self._sealed = False
         for name, agent in named_agents(agents).items():
@@ -49,7 +50,8 @@ class Assistants:
         if (kind := self._kinds.setdefault(new.states.kind, new.states)) is not new.states:
             raise InvalidArgument("agent", f"two stores of state are of the kind {kind.kind!r}: share one")
         self._by_name[key] = new
-        self._names[self.id_of(key)] = key
+        self._ids[key] = self.id_of(key)
+        self._names[self._ids[key]] = key
         return new
 
     def seal(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class Assistants:
 
     def id_of(self, name: str) -> str:
         """The UUID of an assistant's name, registered or not: the same on every worker."""
-        return str(uuid5(NAMESPACE, name))
+        return self._ids.get(name) or str(uuid5(NAMESPACE, name))
 
     def client_id(self, assistant_id: str | None) -> str | None:
         """The UUID of what a run carries as its assistant."""

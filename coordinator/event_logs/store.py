@@ -30,6 +30,8 @@ PACE, PACE_FAR = 0.015, 0.005
 each takes the one write lock, and where a server takes many."""
 LAZY = 0.25
 """Seconds for which events wait to be written together while nobody does."""
+TOGETHER = 0.05
+"""What is due within so many seconds is written with what is due now."""
 POLL = 0.01
 """Seconds between two looks for news of runs that are followed here, where no bell rings."""
 POLL_FAR = 0.05
@@ -175,7 +177,7 @@ class StoreEventLog:
     async def _write(self) -> bool:
         """One transaction. False: the store did not take it, and it stays."""
         self._began = self._busy_since = _now()
-        writing = self._backlog.take(until=float("inf") if self._closed else self._began)
+        writing = self._backlog.take(until=float("inf") if self._closed else self._began + TOGETHER)
         try:
             answers = await self._store.append_events([one.events for one in writing], ttl=self._ttl)
         except StoreUnavailable as error:

@@ -42,7 +42,7 @@ def level_of(event: Event) -> int:
         if event.connectivity in _TROUBLE:
             return logging.WARNING
         return logging.INFO if event.connectivity == "connected" else logging.DEBUG
-    return _LEVELS.get(type(event), logging.DEBUG)
+    return _LEVELS.get(event.__class__, logging.DEBUG)
 
 
 def sentence_of(event: Event) -> str:

@@ -56,6 +56,8 @@ _encode_opaque = json.JSONEncoder(allow_nan=False, separators=(",", ":"), defaul
 def dumps(value: Json) -> str:
     """ASCII JSON, so that a lone surrogate survives. Raises ValueError or TypeError for NaN and whatever
     else JSON cannot hold, and for what is nested so deep that reading it back would fail."""
+    if value.__class__ is dict and not value:  # most metadata: an encoder takes 1.4 us
+        return "{}"
     try:
         return _encode(value)
     except RecursionError:

@@ -39,12 +39,13 @@ def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: 
     Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded,
     CronFired.
     """
-    if (existing := _already_there(cx, run, epoch)) is not None:
+    existing, idle = _already_there(cx, run, epoch)
+    if existing is not None:
         return existing
     if run.firing is not None:
         crons.check_due(cx, run.firing, now)
     _check_parent(cx, run)
-    in_flight = _in_flight(cx, run.thread_id, now)
+    in_flight = [] if idle else _in_flight(cx, run.thread_id, now)
     strategy = Strategy(run.multitask_strategy)
     if in_flight and strategy is Strategy.reject:
         raise ConflictError(run.thread_id, in_flight[0].run_id)
@@ -104,7 +105,8 @@ def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admissi
 
     It takes the thread where the thread is idle; otherwise it lives beside the slot (fence 0).
     """
-    if (existing := _already_there(cx, run, epoch, anybody=True)) is not None:
+    existing, _ = _already_there(cx, run, epoch, anybody=True)
+    if existing is not None:
         return existing
     if run.firing is not None:
         crons.check_due(cx, run.firing, now)
@@ -184,17 +186,19 @@ def is_dead(cx: sqlite3.Connection, epoch: int) -> bool:
 
 def _already_there(
     cx: sqlite3.Connection, run: NewRun, epoch: int, *, anybody: bool = False
-) -> Admission | None:
+) -> tuple[Admission | None, bool]:
     """Who asks, and was this asked before? In this order, so that nobody learns of a foreign thread's runs.
+    Also whether the thread is idle, which most are: that costs no statement of its own.
 
     A draining worker may still claim, but not admit.
     """
-    live, there, owner, known, left = cx.execute(
+    live, there, owner, known, left, busy = cx.execute(
         "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = :epoch AND state = 'live'),"
         " EXISTS (SELECT 1 FROM threads WHERE thread_id = :thread),"
         " (SELECT user_id FROM threads WHERE thread_id = :thread),"
         " EXISTS (SELECT 1 FROM runs WHERE run_id = :run),"
-        " EXISTS (SELECT 1 FROM webhooks WHERE run_id = :run)",
+        " EXISTS (SELECT 1 FROM webhooks WHERE run_id = :run),"
+        f" EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT})",
         {"epoch": epoch, "thread": run.thread_id, "run": run.run_id},
     ).fetchone()
     if not live:
@@ -217,8 +221,8 @@ def _already_there(
     elif run.idempotency_key is not None:
         found = _same_key(cx, run)
     if found is None:
-        return None
-    return Admission(found.run_id, found.holds_thread, found.fence, found.seq, (), found)
+        return None, not busy
+    return Admission(found.run_id, found.holds_thread, found.fence, found.seq, (), found), not busy
 
 
 def _same_key(cx: sqlite3.Connection, run: NewRun) -> RunRow | None:

@@ -12,10 +12,12 @@ _RENEWED_BY = 16
 """A log's end is moved on by a sixteenth of its time to live at least, so that its index stays as it is."""
 
 _OWNER = (
-    "SELECT r.fence = ? AND EXISTS"
-    " (SELECT 1 FROM workers w WHERE w.epoch = r.owner_epoch AND w.state <> 'dead')"
-    " FROM runs r WHERE r.run_id = ?"
+    "SELECT r.fence = :fence AND EXISTS"
+    " (SELECT 1 FROM workers w WHERE w.epoch = r.owner_epoch AND w.state <> 'dead'),"
+    " EXISTS (SELECT 1 FROM event_logs l WHERE l.run_id = r.run_id AND l.fence > :fence)"
+    " FROM runs r WHERE r.run_id = :run"
 )
+"""Does it own the run, and is its log of a later fence?"""
 _INSERT = (
     "INSERT INTO run_events (run_id, fence, number, mode, json) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id, fence, number) DO NOTHING"
@@ -35,8 +37,8 @@ def append(cx: sqlite3.Connection, logs: Sequence[NewEvents], ttl_us: int, now: 
 
 
 def _append(cx: sqlite3.Connection, log: NewEvents, ttl_us: int, now: int) -> EventsKept:
-    mine = cx.execute(_OWNER, (log.fence, log.run_id)).fetchone()
-    if mine is None or not mine[0]:
+    mine, ahead = cx.execute(_OWNER, {"fence": log.fence, "run": log.run_id}).fetchone() or (None, False)
+    if not mine:
         return EventsKept(Kept.gone if mine is None else Kept.stale, followed=False)
     if not log.entries:
         return EventsKept(Kept.done, followed=False)
@@ -44,7 +46,10 @@ def _append(cx: sqlite3.Connection, log: NewEvents, ttl_us: int, now: int) -> Ev
     for entry in log.entries:
         if cx.execute(_INSERT, (log.run_id, log.fence, *entry)).rowcount:
             added += len(entry[2])
-    added -= _trim(cx, log)
+    if ahead:
+        added -= _remove(cx, log, "fence > ?", log.fence)
+    if log.floor > (0, 0):
+        added -= _remove(cx, log, "(fence, number) < (?, ?)", *log.floor)
     (until,) = cx.execute(
         _HEADER,
         {
@@ -59,22 +64,15 @@ def _append(cx: sqlite3.Connection, log: NewEvents, ttl_us: int, now: int) -> Ev
     return EventsKept(Kept.done, followed=until > now)
 
 
-def _trim(cx: sqlite3.Connection, log: NewEvents) -> int:
-    """Removes what is older than the floor, and what a store that went back has of later fences. Answers how
-    many bytes that was."""
+def _remove(cx: sqlite3.Connection, log: NewEvents, which: str, *bound: int) -> int:
+    """What is older than the floor, or what a store that went back has of later fences. Answers how many
+    bytes that was."""
+    where = f"WHERE run_id = ? AND {which}"
+    size: int
     (size,) = cx.execute(
-        "SELECT COALESCE(sum(length(json)), 0) FROM run_events WHERE run_id = ? AND fence > ?",
-        (log.run_id, log.fence),
+        f"SELECT COALESCE(sum(length(json)), 0) FROM run_events {where}", (log.run_id, *bound)
     ).fetchone()
-    if size:
-        cx.execute("DELETE FROM run_events WHERE run_id = ? AND fence > ?", (log.run_id, log.fence))
-    if log.floor > (0, 0):
-        where = "WHERE run_id = ? AND (fence, number) < (?, ?)"
-        (older,) = cx.execute(
-            f"SELECT COALESCE(sum(length(json)), 0) FROM run_events {where}", (log.run_id, *log.floor)
-        ).fetchone()
-        cx.execute(f"DELETE FROM run_events {where}", (log.run_id, *log.floor))
-        size += older
+    cx.execute(f"DELETE FROM run_events {where}", (log.run_id, *bound))
     return size
 
 

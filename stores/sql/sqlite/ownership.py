@@ -7,7 +7,15 @@ from typing import Any
 
 from stores.errors import StaleFence
 from stores.rows import ANY_WORKER, Decision, Finish, Json, Outcome, Ownership, Started
-from stores.sql.codec import DECISION_COLUMNS, OPEN_STATUSES, decision_of, dumps, loads, storable
+from stores.sql.codec import (
+    DECISION_COLUMNS,
+    OPEN_STATUSES,
+    decision_of,
+    dumps,
+    dumps_or_null,
+    loads,
+    storable,
+)
 from stores.sql.sqlite.admission import is_dead
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT_RUNS, WAITING
 from stores.sql.sqlite.decisions import end_children, standing
@@ -70,7 +78,7 @@ def save(cx: sqlite3.Connection, own: Ownership, values: Json, *, last: bool = F
         cx.execute(
             "UPDATE runs SET rollback_ref = ?, checkpointed = 1 WHERE run_id = ?", (dumps(ref), own.run_id)
         )
-    _write_values(cx, own.thread_id, values, None, now)
+    _write_values(cx, own.thread_id, dumps_or_null(values), None, now)
 
 
 _AUDIT_LAST_SAVE = (
@@ -87,7 +95,7 @@ def _saved_last(cx: sqlite3.Connection, own: Ownership, values: Json) -> bool:
     found = cx.execute(
         'SELECT 1 FROM threads WHERE thread_id = :thread AND "values" IS NOT :values AND EXISTS'
         " (SELECT 1 FROM transitions WHERE run_id = :run AND what = 'saved')",
-        {"thread": own.thread_id, "run": own.run_id, "values": _or_null(values)},
+        {"thread": own.thread_id, "run": own.run_id, "values": dumps_or_null(values)},
     ).fetchone()
     return found is not None
 
@@ -107,7 +115,8 @@ def restore(cx: sqlite3.Connection, own: Ownership, now: int) -> Json:
     ref: dict[str, Json] = loads(row[0]) or {}
     if "values" not in ref:
         return loads(row[1])
-    _write_values(cx, own.thread_id, ref["values"], ref.get("interrupts"), now)
+    values, interrupts = dumps_or_null(ref["values"]), dumps_or_null(ref.get("interrupts"))
+    _write_values(cx, own.thread_id, values, interrupts, now)
     return ref["values"]
 
 
@@ -122,8 +131,8 @@ def finish(
     """
     if outcome.status not in TERMINAL:
         raise ValueError(f"{outcome.status} is no outcome")
-    values = _or_null(outcome.values)
-    result = values if outcome.result is outcome.values else _or_null(outcome.result)
+    values, interrupts = dumps_or_null(outcome.values), dumps_or_null(outcome.interrupts)
+    result = values if outcome.result is outcome.values else dumps_or_null(outcome.result)
     row = cx.execute(
         _FINISH,
         {
@@ -135,7 +144,7 @@ def finish(
             "delivered_at": outcome.delivered_at,
             "stopped_at": outcome.stopped_at,
             "paused": int(outcome.paused),
-            "interrupts": _or_null(outcome.interrupts),
+            "interrupts": interrupts,
             "result": result,
             "error": storable(outcome.error),
             "status": outcome.status.value,
@@ -148,9 +157,15 @@ def finish(
         decision = decision._replace(children=end_children(cx, own.run_id, decision.status, now))
     home, interrupted = _after(cx, own.thread_id)
     if decision.won and decision.status is RunStatus.success and own.fence:  # 0: beside the slot
-        _write_outcome(cx, own.thread_id, outcome, interrupted, now)
+        if values is not None:  # a success replaces the interrupts too
+            _write_values(cx, own.thread_id, values, interrupts, now)
+        elif interrupted or interrupts is not None:
+            cx.execute(
+                "UPDATE threads SET interrupts = ?, updated_at = ? WHERE thread_id = ?",
+                (interrupts, now, own.thread_id),
+            )
     elif _keeps(own, decision, outcome, hold=hold):
-        _write_values(cx, own.thread_id, outcome.values, None, now)
+        _write_values(cx, own.thread_id, values, None, now)
     return Finish(decision.status, next_home=home, decision=decision)
 
 
@@ -281,26 +296,11 @@ def _after(cx: sqlite3.Connection, thread_id: str) -> tuple[int | None, bool]:
     return home, bool(interrupted)
 
 
-def _write_outcome(
-    cx: sqlite3.Connection, thread_id: str, outcome: Outcome, interrupted: bool, now: int
+def _write_values(
+    cx: sqlite3.Connection, thread_id: str, values: str | None, interrupts: str | None, now: int
 ) -> None:
-    """A success replaces the thread's interrupts, and its values where it has any."""
-    if outcome.values is not None:
-        _write_values(cx, thread_id, outcome.values, outcome.interrupts, now)
-    elif interrupted or outcome.interrupts is not None:
-        cx.execute(
-            "UPDATE threads SET interrupts = ?, updated_at = ? WHERE thread_id = ?",
-            (_or_null(outcome.interrupts), now, thread_id),
-        )
-
-
-def _write_values(cx: sqlite3.Connection, thread_id: str, values: Json, interrupts: Json, now: int) -> None:
     cx.execute(
         'UPDATE threads SET "values" = ?, interrupts = ?, state_updated_at = ?, updated_at = ?'
         " WHERE thread_id = ?",
-        (_or_null(values), _or_null(interrupts), now, now, thread_id),
+        (values, interrupts, now, now, thread_id),
     )
-
-
-def _or_null(value: Json) -> str | None:
-    return None if value is None else dumps(value)
