@@ -14,10 +14,13 @@ _END_WITHIN = 2.0  # s; the statement has been stopped by then
 
 
 async def fetch(cx: Any, sql: str, args: tuple[Any, ...], *, longest: float) -> Rows:
-    """In a transaction of its own, with its limit in it, so that it holds behind a pooler too. Cancelled, it
-    has the server stop. Raises SearchTooLong, and what the driver raises; the connection can be used again
-    afterwards, or is closed."""
-    await cx.execute(f"BEGIN READ ONLY; SET LOCAL statement_timeout = {longest * 1000:.0f}")
+    """In a transaction of its own, with its limits in it, so that they hold behind a pooler too: so long, and
+    on one core of the server, for others want to work meanwhile. Cancelled, it has the server stop. Raises
+    SearchTooLong, and what the driver raises; the connection can be used again afterwards, or is closed."""
+    await cx.execute(
+        f"BEGIN READ ONLY; SET LOCAL statement_timeout = {longest * 1000:.0f};"
+        " SET LOCAL max_parallel_workers_per_gather = 0"
+    )
     try:
         return await cx.fetch(sql, *args)
     except asyncpg.QueryCanceledError as error:

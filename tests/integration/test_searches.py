@@ -139,6 +139,17 @@ async def test_postgres_stops_a_search_at_its_deadline(
         assert limit != "100ms", "the limit is that of the search alone"
 
 
+async def test_a_search_takes_one_core_of_the_server(shared_postgres: Database) -> None:
+    def helpers(_: Any, user_id: str | None) -> Call:
+        del user_id
+        return Call(Query("SHOW max_parallel_workers_per_gather"), (), scalar)
+
+    async with on_postgres(shared_postgres) as store:
+        assert await store._search(helpers, None, "u") == "0"
+        elsewhere = await store._waiting.run(helpers(None, None), reads=True)
+        assert elsewhere != "0", "the limit is that of the search alone"
+
+
 async def test_postgres_stops_a_search_that_nobody_waits_for(shared_postgres: Database) -> None:
     async with (
         on_postgres(shared_postgres, search_timeout=3600, connections=1) as store,
