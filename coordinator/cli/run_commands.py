@@ -26,7 +26,7 @@ runs = group("List, show, follow and cancel runs.")
 Run = Annotated[str, typer.Argument(metavar="RUN", help="Run id, or how it begins if no other does")]
 OlderThan = Annotated[
     str | None,
-    typer.Option("--older-than", metavar="AGE", help="Only created before that: 90m, 12h, 30d"),
+    typer.Option("--older-than", metavar="AGE", help="Only created before that: 45 (seconds), 90m, 12h, 30d"),
 ]
 
 
@@ -48,7 +48,9 @@ def runs_list(
     metadata: Metadata = None,
     since: Annotated[
         str | None,
-        typer.Option("--since", metavar="AGE|ISO", help="Only created since then: 90m, 12h, or a time"),
+        typer.Option(
+            "--since", metavar="AGE|ISO", help="Only created since then: 45 (seconds), 90m, 12h, or a time"
+        ),
     ] = None,
     older_than: OlderThan = None,
     silent_for: Annotated[

@@ -35,7 +35,7 @@ class Watching:
         path = run_path(begun.thread_id, begun.run_id)
         return RunStream(
             self._manager,
-            self._watched(begun, begun.kwargs["stream_mode"], Position()),
+            self._watched(begun, begun.kwargs.get("stream_mode"), Position()),
             place,
             heartbeat=self._heartbeat,
             headers=goes_on_at(path, "stream", content=content_location),

@@ -267,7 +267,9 @@ class Admissions:
             self._jobs.spawn(self._delivery.look(new.run_id), f"looking at run {new.run_id!r}")
         if admission.holds and own is not None:
             self._slots.bind(new.thread_id, new.run_id, epoch=own.epoch, fence=own.fence)
-        self._telemetry.emit(RunAdmitted(new.run_id, new.thread_id, new.multitask_strategy, admission.holds))
+        if not entry.operation:
+            event = RunAdmitted(new.run_id, new.thread_id, new.multitask_strategy, admission.holds)
+            self._telemetry.emit(event)
         return record
 
     def _still_live(self, entry: Entry, epoch: int) -> None:

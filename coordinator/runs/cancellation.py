@@ -169,9 +169,20 @@ class Cancellations:
         decision = await asyncio.shield(deciding)
         if decision is None or decision.status is not RunStatus.interrupted:
             return False
-        if wait is not None and not await self._waiter.until_settled(run_id, wait):
-            raise NotSettled(run_id, wait)
+        if wait is not None:
+            await self._until_over(run_id, wait)
         return True
+
+    async def _until_over(self, run_id: str, wait: float) -> None:
+        """Until it has settled. Where its row is gone it has, and was removed since; unless it goes on here:
+        then its row will be written anew. Raises NotSettled."""
+        loop, left = asyncio.get_running_loop(), wait
+        until = loop.time() + wait
+        while not await self._waiter.until_settled(run_id, left):
+            if not self._registry.lives(run_id) and await self._store.row(run_id) is None:
+                return
+            if (left := until - loop.time()) <= 0:
+                raise NotSettled(run_id, wait)
 
     async def disconnected(self, run_id: str, user_id: str | None) -> bool:
         """The last watcher has gone: that is a cancel where the run asked for it, and nothing elsewhere."""

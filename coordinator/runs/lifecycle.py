@@ -98,7 +98,9 @@ class Lifecycle:
         record = entry.record
         record.status, record.updated_at = RunStatus.running, self._stamps.now()
         self._timeouts.runs(entry)
-        self._telemetry.emit(RunStarted(record.run_id, record.thread_id, own.fence, record.assistant_id))
+        if not entry.operation:
+            event = RunStarted(record.run_id, record.thread_id, own.fence, record.assistant_id)
+            self._telemetry.emit(event)
         return started
 
     def _refused(self, entry: Entry) -> None:

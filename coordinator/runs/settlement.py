@@ -370,7 +370,8 @@ class Settlement:
             self._notifier.notify_thread(
                 record.thread_id, Signal(kind="settled", thread_id=record.thread_id, run_id=record.run_id)
             )
-        self._telemetry.emit(RunSettled(record.run_id, record.thread_id, status.value, error))
+        if not entry.operation:
+            self._telemetry.emit(RunSettled(record.run_id, record.thread_id, status.value, error))
 
     # -- when it goes wrong
 

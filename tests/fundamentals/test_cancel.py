@@ -10,7 +10,7 @@ import pytest
 from coordinator import CancelNotDurable, NotSettled, RunManager, RunStatus, StoreUnavailable
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, quick, running
-from tests.support.held import hold_answers
+from tests.support.held import hold_answers, hold_calls
 from tests.support.teams import on_every_store
 
 pytestmark = on_every_store
@@ -218,3 +218,16 @@ async def test_a_waiting_run_that_is_cancelled_just_as_it_gets_the_thread(team: 
     held.go_on.set()
     assert not await b.has_inflight("t")
     assert not agent.started.is_set()
+
+
+async def test_who_waits_is_answered_where_the_run_is_removed_before_he_looks(team: list[RunManager]) -> None:
+    owner, other = team
+    run, _ = await running(owner, "t")
+    looking = hold_calls(other._store, "row")
+    stopping = asyncio.create_task(other.cancel(run.run_id, wait=20))
+    async with asyncio.timeout(10):
+        await looking.reached.wait()
+        await owner.wait(run.run_id)
+        await owner.delete_run(run.run_id, thread_id="t")
+    looking.go_on.set()
+    assert await stopping

@@ -19,8 +19,9 @@ from coordinator import (
     open_coordinator,
 )
 from coordinator.errors import LeaseLost
+from coordinator.telemetry.events import Event, RunAdmitted, RunSettled, RunStarted
 from stores.memory import MemoryStore
-from tests.support.agents import launched, running
+from tests.support.agents import launched, quick, running
 from tests.support.held import hold_calls
 from tests.support.runs import managing
 from tests.support.teams import QUICK, team_of
@@ -111,6 +112,18 @@ async def test_operation_is_in_no_list_of_runs(team: list[RunManager]) -> None:
 async def test_operation_is_in_no_list_of_runs_in_memory(store: str) -> None:
     async with managing(MemoryStore() if store == "memory" else MemoryRunStore()) as manager:
         await listed_nowhere(manager, manager)
+
+
+async def test_hooks_are_told_of_runs_and_of_no_operation(team: list[RunManager]) -> None:
+    manager, told = team[0], list[Event]()
+    manager.observe(told.append)
+    async with manager.operation("t", "import"):
+        """It holds the thread."""
+    assert told == []
+    run = await manager.create_or_reject("t")
+    manager.launch(run, quick)
+    await manager.wait(run.run_id)
+    assert [type(event) for event in told] == [RunAdmitted, RunStarted, RunSettled]
 
 
 async def test_reconcile_reports_no_operation(tmp_path: Path) -> None:

@@ -107,6 +107,7 @@ class TestModes:
             ("messages", ["messages", "messages/partial"]),
             (["values", "custom"], ["custom", "values"]),
             (["tasks", "debug"], []),
+            ([], ["values"]),
         ],
     )
     async def test_only_what_was_asked_for(self, one: Served, mode: Any, expected: list[str]) -> None:

@@ -18,7 +18,8 @@ from tests.hostile.crowd import crowd
 from tests.hostile.siege import besiege
 
 WARM_UP = 1500
-"""Requests and connections that come first: each worker has imported what they take."""
+"""Requests and connections that come first, beside as many slow ones as later: each worker has imported what
+they take, and its memory has been as full as that makes it."""
 GROWTH = 20 << 20
 FLOOD, CUT, FLOOD_GROWTH = 60 << 20, 1 << 20, 5 << 20
 BYTES_SHARE = 4  # one in so many is a connection of the byte half
@@ -28,8 +29,9 @@ async def campaign(seed: int, count: int, crowd_size: int) -> int:
     of_bytes = count // BYTES_SHARE
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         async with target(Path(folder)) as attacked:
-            warm = min(WARM_UP, count)
-            await attack(attacked, seed=seed + 1, count=warm, of_bytes=warm)
+            warm, at_first = min(WARM_UP, count), attacked.memory()
+            async with crowd(attacked.server.port, attacked.known.key, crowd_size):
+                await attack(attacked, seed=seed + 1, count=warm, of_bytes=warm)
             descriptors = await attacked.without_connections()
             before, began = attacked.memory(), time.monotonic()
             async with crowd(attacked.server.port, attacked.known.key, crowd_size) as slow:
@@ -47,7 +49,8 @@ async def campaign(seed: int, count: int, crowd_size: int) -> int:
     print(
         f"{count - of_bytes} requests and {of_bytes} connections beside {crowd_size} slow ones, with seed"
         f" {seed}, in {took:.0f} s; slowest answer {report.slowest:.2f} s; the workers held"
-        f" {before >> 20} MiB before and {after >> 20} MiB after, and {left.total()} descriptors more"
+        f" {at_first >> 20} MiB at first, {before >> 20} MiB before and {after >> 20} MiB after, and"
+        f" {left.total()} descriptors more"
     )
     return _verdict(report)
 

@@ -45,6 +45,7 @@ StreamMode = Literal[
     "tools",
     "lifecycle",
 ]
+DEFAULT_MODES: list[StreamMode] = ["values"]
 Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
 Action = Literal["interrupt", "rollback"]
 RunStatus = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
@@ -101,7 +102,8 @@ def _name(value: str) -> str:
 
 
 def _listed(value: object) -> object:
-    return [value] if isinstance(value, str) else value
+    """One mode is a list of one; no mode counts as absent."""
+    return [value] if isinstance(value, str) else DEFAULT_MODES if value == [] else value
 
 
 def _once(values: list[str]) -> list[str]:
@@ -247,7 +249,7 @@ class RunOptions(Body):
     checkpoint: Checkpoint | None = None
     checkpoint_id: Name | None = None
 
-    stream_mode: StreamModes = Field(default=["values"])
+    stream_mode: StreamModes = Field(default=DEFAULT_MODES)
     stream_subgraphs: bool = False
     stream_resumable: bool = False
     feedback_keys: Annotated[list[str], Short] | None = None
