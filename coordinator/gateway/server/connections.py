@@ -59,7 +59,9 @@ class Connections:
         self._open: set[Connection] = set()
         self._unread = 0
         self._untaken: dict[Connection, int] = {}
-        self._told_at = float("-inf")
+        self._all_untaken = 0
+        self._told_at = self._refusals_told_at = float("-inf")
+        self._refusals = 0
 
     def __len__(self) -> int:
         return len(self._open)
@@ -78,7 +80,7 @@ class Connections:
     def remove(self, one: Connection) -> None:
         """Idempotent."""
         self._open.discard(one)
-        self._untaken.pop(one, None)
+        self._set_untaken(one, 0)
 
     def hold(self, one: Connection, more: int) -> None:
         """Its `unread` has grown by so many bytes; negative for fewer."""
@@ -91,17 +93,30 @@ class Connections:
     def waits_for_client(self, one: Connection, untaken: int) -> None:
         """So many bytes of its answer wait until the client takes them; 0 = none any more. Where all of them
         are too many, those end that have most."""
-        self._untaken.pop(one, None)
-        if not untaken:
-            return
-        self._untaken[one] = untaken
-        while sum(self._untaken.values()) > MAX_UNTAKEN:
+        self._set_untaken(one, untaken)
+        while self._all_untaken > MAX_UNTAKEN:
             largest = max(self._untaken, key=self._untaken.__getitem__)
-            del self._untaken[largest]
+            self._set_untaken(largest, 0)
             self._tell(
                 f"Clients have not taken {MAX_UNTAKEN >> 20} MiB of answers: those with most of it are cut"
             )
             largest.evict()
+
+    def note_refusal(self, client: str) -> None:
+        """It sent what is no request of HTTP/1.1. Logged once in a while, with how many there were: whoever
+        can connect can do so."""
+        self._refusals += 1
+        now = time.monotonic()
+        if now - self._refusals_told_at >= _SILENCE:
+            logger.warning(
+                "%d requests were no HTTP/1.1 and were refused, the last one from %s", self._refusals, client
+            )
+            self._refusals_told_at, self._refusals = now, 0
+
+    def _set_untaken(self, one: Connection, untaken: int) -> None:
+        self._all_untaken += untaken - self._untaken.pop(one, 0)
+        if untaken:
+            self._untaken[one] = untaken
 
     def _evict(self, among: Iterable[Connection]) -> bool:
         waiting = [(since, one) for one in among if (since := one.waits_since) is not None]

@@ -26,6 +26,16 @@ LogFormat = Literal["text", "json"]
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
+_TOLD_OTHERWISE = ("Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket")
+"""How lines of uvicorn begin that whoever can connect can have written, without end: `Connections` tells of
+what was refused, and an upgrade that is not made is answered as the plain request that it also is."""
+
+
+class _NotTold(logging.Filter):
+    def filter(self, record: logging.LogRecord) -> bool:
+        return not str(record.msg).startswith(_TOLD_OTHERWISE)
+
+
 class Who:
     """What the lines of this process begin with: "supervisor", or "worker 2" and, once it is registered, its
     `epoch`."""
@@ -51,6 +61,7 @@ def configure(log_format: LogFormat, who: Who, filters: Iterable[logging.Filter]
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").addFilter(_NotTold())
     logging.captureWarnings(capture=True)
 
 

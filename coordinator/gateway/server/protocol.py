@@ -248,7 +248,7 @@ class BoundedProtocol(HttpToolsProtocol):
 
     def _refused(self, status: HTTPStatus) -> None:
         """From within the parser, which ends with this request."""
-        self._refusal = self._refusal or status
+        self._note_refusal(status)
         raise _Refused
 
     def send_400_response(self, msg: str) -> None:
@@ -257,11 +257,16 @@ class BoundedProtocol(HttpToolsProtocol):
         self._refuse(HTTPStatus.BAD_REQUEST)
 
     def _refuse(self, status: HTTPStatus) -> None:
-        self._refusal = self._refusal or status
+        self._note_refusal(status)
         if self.phase is Phase.answer:  # of an earlier request: its answer comes first
             self.flow.pause_reading()
         else:
             self._answer_refusal()
+
+    def _note_refusal(self, status: HTTPStatus) -> None:
+        if self._refusal is None:
+            self._refusal = status
+            self._all.note_refusal("an unknown address" if self.client is None else self.client[0])
 
     def _answer_refusal(self) -> None:
         phase = self.phase

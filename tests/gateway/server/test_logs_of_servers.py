@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -116,3 +117,18 @@ async def test_serve_says_so_by_setting_alone(tmp_path: Path) -> None:
         run = await begin(server, "fails")
         await server.says(rf"run '{run}' failed")
         assert "started" not in server.said
+
+
+async def test_what_is_no_http_is_told_once_in_a_while_with_its_address(tmp_path: Path) -> None:
+    """Whoever can connect can send it without end."""
+    upgrade = b"GET /ok HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
+    async with served("serve", *ARGUMENTS, "--workers", "1", folder=tmp_path) as server:
+        await server.up()
+        for sent in [b"no request\r\n\r\n"] * 20 + [upgrade] * 5:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(sent)
+            assert (await reader.read(100)).startswith(b"HTTP/1.1 ")
+            writer.close()
+        await server.says(r"1 requests were no HTTP/1\.1 and were refused, the last one from 127\.0\.0\.1")
+    told = [line for line in server.lines if "refused" in line or "uvicorn" in line or "pgrade" in line]
+    assert len(told) == 1, told
