@@ -12,6 +12,7 @@ from random import Random
 
 from tests.hostile.requests import Known
 
+BENT = "bent bytes"
 FLOOD = 300_000  # bytes; more than any bound
 ENDED_WITHIN = 30.0  # s
 TRAILERS = (
@@ -158,7 +159,7 @@ _KINDS: tuple[tuple[str, Callable[[Random, Known], Plan]], ...] = (
     ("half-closed", _halves),
     ("endless head", _endless),
     ("early answer", _early),
-    ("bent bytes", _bent),
+    (BENT, _bent),
 )
 _WEIGHTS = (10, 15, 10, 15, 8, 15, 27)
 

@@ -147,7 +147,7 @@ class BoundedProtocol(HttpToolsProtocol):
         self._inner.abort()
 
     def turn_away(self) -> None:
-        self._inner.write(_refusal_of(HTTPStatus.SERVICE_UNAVAILABLE, b"retry-after: 1\r\n"))
+        self._guarded.write(_refusal_of(HTTPStatus.SERVICE_UNAVAILABLE, b"retry-after: 1\r\n"))
         self._close()
 
     # -- what comes
@@ -277,7 +277,7 @@ class BoundedProtocol(HttpToolsProtocol):
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         if phase is not Phase.surplus:  # that has its answer
-            self._inner.write(_refusal_of(cast("HTTPStatus", self._refusal)))
+            self._guarded.write(_refusal_of(cast("HTTPStatus", self._refusal)))
         self._linger()
 
     # -- the end

@@ -10,8 +10,8 @@ from typing import Any
 
 
 class GuardedTransport:
-    """Everything is the transport's own, but for `close`, which asks the protocol, and `is_closing`, which is
-    true as soon as the protocol has begun to close.
+    """Everything is the transport's own, but for `close`, which asks the protocol, `is_closing`, which is
+    true as soon as the protocol has begun to close, and `write`.
 
     uvicorn closes right after an answer. Where the client is still sending, the kernel then resets the
     connection, and the client may lose the answer.
@@ -21,9 +21,14 @@ class GuardedTransport:
         self, inner: asyncio.Transport, close: Callable[[], None], is_closing: Callable[[], bool]
     ) -> None:
         self._inner = inner
-        self.write = inner.write
         self.close = close
         self.is_closing = is_closing
+
+    def write(self, data: bytes) -> None:
+        """Nothing where the connection is over: of requests that came together uvicorn marks one alone as
+        disconnected, the answer to another may follow, and uvloop raises for that."""
+        if not self._inner.is_closing():
+            self._inner.write(data)
 
     def release(self) -> None:
         """The protocol is not asked any more: the two would keep each other in memory."""

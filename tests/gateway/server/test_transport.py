@@ -1,0 +1,47 @@
+"""What a connection is written to when it has ended."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, cast
+
+import uvloop
+
+from coordinator.gateway.server.transport import GuardedTransport
+
+
+class Late(asyncio.Protocol):
+    """Its answer comes when its connection is over: to the first of two requests that came together, of which
+    uvicorn marks only the second as disconnected."""
+
+    def __init__(self, told: asyncio.Future[BaseException | None]) -> None:
+        self._told = told
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        inner = cast("asyncio.Transport", transport)
+        self._transport = GuardedTransport(inner, inner.close, inner.is_closing)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        asyncio.get_running_loop().call_soon(self._answer)
+
+    def _answer(self) -> None:
+        try:
+            self._transport.write(b"answer")
+        except RuntimeError as error:
+            self._told.set_result(error)
+        else:
+            self._told.set_result(None)
+
+
+def test_an_answer_to_a_connection_that_is_over_is_dropped() -> None:
+    """uvloop raises for it, where the loop of the standard library says nothing."""
+
+    async def run() -> BaseException | None:
+        told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        server = await asyncio.get_running_loop().create_server(lambda: Late(told), "127.0.0.1", 0)
+        async with server, asyncio.timeout(10):
+            _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+            writer.close()
+            return await told
+
+    assert uvloop.run(run()) is None
