@@ -20,8 +20,11 @@ class HomeLoop:
     def check(self) -> None:
         """Raise WrongEventLoop where another loop runs in this thread. A caller without a running loop
         passes: it cannot await anything. Cheap, from any thread."""
-        here = asyncio._get_running_loop()  # as get_running_loop, but does not raise
-        if here is self._loop or here is None:
+        try:
+            here = asyncio.get_running_loop()
+        except RuntimeError:
+            return
+        if here is self._loop:
             return
         with self._binding:
             if self._loop is None or self._loop.is_closed():

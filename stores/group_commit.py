@@ -18,95 +18,18 @@ import sqlite3
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-import aiosqlite
-
 from stores.errors import StoreFull, StoreUnavailable, WrongEventLoop
+from stores.sqlite_thread import ThreadConnection
 
 Transaction = Callable[..., Any]
 MAX_BATCH = 128
 """Bounds how long an urgent transaction waits behind a batch that is under way (about 5 ms)."""
 REFUSALS = 3
 """How many transactions in a row find no room before the rest of their batch is not tried alone."""
-
-
-class ThreadConnection(aiosqlite.Connection):
-    """An aiosqlite connection that runs whole functions in its thread."""
-
-    def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
-        super().__init__(self._connect_in_thread, 64)
-        # A thread that blocks at the gate behind a paused process must not keep this process alive.
-        self._thread.daemon = True
-        self._make = connector
-        self._made: sqlite3.Connection | None = None
-        self._stopped: asyncio.Future[Any] | None = None
-
-    def _connect_in_thread(self) -> sqlite3.Connection:
-        self._made = self._make()
-        return self._made
-
-    async def connect(self) -> None:
-        """Start the thread and connect. A failure, or a cancellation, leaves neither behind."""
-        try:
-            await self
-        except BaseException:
-            if self._stopped is not None:
-                await self._stopped  # the thread's last word must not find a closed event loop
-            if self._made is not None:
-                self._made.close()
-            raise
-
-    def stop(self) -> asyncio.Future[Any] | None:
-        self._stopped = super().stop()  # pyright: ignore[reportUnknownMemberType] - as aiosqlite declares it
-        return self._stopped
-
-    def submit(self, function: Callable[[sqlite3.Connection], Any]) -> asyncio.Future[Any]:
-        """Queue a function for the thread. It runs even if the future is cancelled."""
-        if not self._running or self._connection is None:
-            raise StoreUnavailable("the store is closed", hint="Open it first.")
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self._queue_up(partial(_run_and_tell, future, partial(function, self._connection)))
-        return future
-
-    def abandon(self, then: Callable[[], None]) -> None:
-        """Close whenever the thread gets there, then call `then` in it. Waits for nothing."""
-        connection, self._connection, self._running = self._connection, None, False
-
-        def last() -> None:
-            if connection is not None:
-                connection.close()
-            then()
-
-        self._queue_up(last)
-
-    def _queue_up(self, job: Callable[[], None]) -> None:
-        """Without a future: aiosqlite would answer it into an event loop that may be closed by then."""
-        self._tx.put_nowait((None, job))  # pyright: ignore[reportUnknownMemberType] - as aiosqlite declares it
-
-
-def _run_and_tell(future: asyncio.Future[Any], function: Callable[[], Any]) -> None:
-    """Answer into the event loop, unless it was closed meanwhile."""
-    tell: Callable[[], None]
-    try:
-        answer = function()
-    except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-        tell = partial(_settle, future, None, error)
-    else:
-        tell = partial(_settle, future, answer, None)
-    with suppress(RuntimeError):
-        future.get_loop().call_soon_threadsafe(tell)
-
-
-def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
-    if future.done():
-        return
-    if error is None:
-        future.set_result(answer)
-    else:
-        future.set_exception(error)
 
 
 class _Entry:

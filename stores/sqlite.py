@@ -23,7 +23,7 @@ from stores import gate as gates
 from stores.byte_locks import process_named
 from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
 from stores.fair_queue import PATIENCE, FairQueue
-from stores.group_commit import GroupCommit, ThreadConnection, as_store_error, wall_clock
+from stores.group_commit import GroupCommit, as_store_error, wall_clock
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.life_proofs import LifeProofs
@@ -32,6 +32,7 @@ from stores.sql.sqlite import contains, decisions, events, inspection, schema, w
 from stores.sql.sqlite.durability import make_durable
 from stores.sql.sqlite.searches import Search
 from stores.sql.sqlite.statements import SQLITE
+from stores.sqlite_thread import ThreadConnection
 from stores.store_files import (
     Room,
     StoreFiles,

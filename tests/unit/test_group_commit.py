@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from stores.errors import StoreUnavailable, WrongEventLoop
-from stores.group_commit import MAX_BATCH, GroupCommit, ThreadConnection
+from stores.group_commit import MAX_BATCH, GroupCommit
+from stores.sqlite_thread import ThreadConnection
 from tests.support.waiting import wait_until
 
 BUSY = 0.2

@@ -140,7 +140,7 @@ async def test_help_imports_nothing_heavy() -> None:
     """Beyond what the interpreter brings by itself, which is much while coverage is measured."""
     imported = await imported_by("-c", MAIN, "--help") - await imported_by("-c", "pass")
     assert "typer" in imported
-    assert not imported & {"rich", "pydantic", "redis", "aiosqlite", "stores", "asyncio", "sqlite3"}
+    assert not imported & {"rich", "pydantic", "redis", "stores", "asyncio", "sqlite3"}
 
 
 async def test_the_package_itself_is_lazy_and_complete() -> None:
