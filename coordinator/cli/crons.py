@@ -9,7 +9,7 @@ from coordinator.arguments import check_id, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import cron_document
-from coordinator.cli.failures import DONE, CommandFailed
+from coordinator.cli.failures import DONE, CommandFailed, say_more
 from coordinator.cli.ids import optional_id, whole_id
 from coordinator.cli.text import clock, counted, short, span
 from coordinator.errors import CronNotFound, InvalidArgument
@@ -30,22 +30,27 @@ async def list_crons(
     user: str | None,
     enabled: bool | None,
     limit: int,
+    offset: int,
     as_json: bool,
 ) -> int:
     query = CronQuery(
         assistant_ids=None if assistant is None else (check_id("--assistant", assistant),),
         enabled=enabled,
-        limit=limit,
+        limit=limit + 1,
+        offset=offset,
     )
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
         thread_id = await optional_id(seen.store, "thread", thread, argument="--thread")
         found = await seen.manager.crons(replace(query, thread_id=thread_id), user_id=user_id)
+    following = offset + limit if len(found) > limit else None
     if as_json:
-        screen.show_document({"crons": [cron_document(one) for one in found]})
+        documents = [cron_document(one) for one in found[:limit]]
+        screen.show_document({"crons": documents, "offset": following})
     else:
         none = f"no such crons in {settings.shown_store}"
-        screen.show_table(COLUMNS, [_line(one) for one in found], none=none, spare=SPARE)
+        screen.show_table(COLUMNS, [_line(one) for one in found[:limit]], none=none, spare=SPARE)
+        say_more(following)
     return DONE
 
 

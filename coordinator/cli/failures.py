@@ -113,6 +113,12 @@ def note(message: str) -> None:
     print(f"coordinator: {safe(message)}", file=sys.stderr, flush=True)
 
 
+def say_more(following: int | None) -> None:
+    """Where a list has another page. None: it has not."""
+    if following is not None:
+        note(f"there are more: --offset {following}")
+
+
 class _StderrHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         print(f"coordinator: {record.levelname.lower()}: {safe(record.getMessage())}", file=sys.stderr)

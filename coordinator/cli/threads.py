@@ -11,7 +11,7 @@ from coordinator.arguments import check_choice, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import thread_document, thread_in_full
-from coordinator.cli.failures import DONE, CommandFailed, note
+from coordinator.cli.failures import DONE, CommandFailed, say_more
 from coordinator.cli.filters import pairs_of
 from coordinator.cli.ids import whole_id
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
@@ -42,8 +42,7 @@ async def list_threads(
     lines = [_thread_line(thread) for thread in found]
     none = f"no such threads in {settings.shown_store}"
     screen.show_table(THREAD_COLUMNS, lines, none=none, spare=THREAD_SPARE, wide=wide)
-    if following is not None:
-        note(f"there are more: --offset {following}")
+    say_more(following)
     return DONE
 
 

@@ -30,6 +30,7 @@ def _only(what: str, *flags: str) -> Any:
 
 User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only this user's")]
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many")]
+Offset = Annotated[int, typer.Option("--offset", metavar="N", min=0, help="Skip so many: the next page")]
 
 
 @webhooks.command("list", epilog=EXIT_CODES)
@@ -46,6 +47,7 @@ def webhooks_list(
     run: Annotated[str | None, _only("run's", "--run")] = None,
     user: User = None,
     limit: Limit = 50,
+    offset: Offset = 0,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
@@ -59,7 +61,15 @@ def webhooks_list(
 
     settings = Where(store, redis, namespace).settings()
     return finish(
-        list_webhooks(settings, states=tuple(state or ()), run=run, user=user, limit=limit, as_json=as_json)
+        list_webhooks(
+            settings,
+            states=tuple(state or ()),
+            run=run,
+            user=user,
+            limit=limit,
+            offset=offset,
+            as_json=as_json,
+        )
     )
 
 
@@ -118,6 +128,7 @@ def crons_list(
     user: User = None,
     enabled: Annotated[bool | None, typer.Option("--enabled/--disabled", help="Only such")] = None,
     limit: Limit = 50,
+    offset: Offset = 0,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
@@ -135,6 +146,7 @@ def crons_list(
             user=user,
             enabled=enabled,
             limit=limit,
+            offset=offset,
             as_json=as_json,
         )
     )

@@ -9,7 +9,7 @@ from coordinator.arguments import check_choice, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import webhook_document
-from coordinator.cli.failures import DONE, CommandFailed
+from coordinator.cli.failures import DONE, CommandFailed, say_more
 from coordinator.cli.ids import optional_id, whole_id
 from coordinator.cli.text import counted, short, span
 from coordinator.errors import InvalidArgument
@@ -31,18 +31,24 @@ async def list_webhooks(
     run: str | None,
     user: str | None,
     limit: int,
+    offset: int,
     as_json: bool,
 ) -> int:
     wanted = [check_choice("--state", state, tuple(WebhookState)) for state in states]
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
         run_id = await optional_id(seen.store, "webhook", run, argument="--run")
-        found = await seen.manager.webhooks(states=wanted, run_id=run_id, user_id=user_id, limit=limit)
+        found = await seen.manager.webhooks(
+            states=wanted, run_id=run_id, user_id=user_id, limit=offset + limit + 1
+        )
+    following = offset + limit if len(found) > offset + limit else None
+    page = found[offset : offset + limit]
     if as_json:
-        screen.show_document({"webhooks": [webhook_document(one) for one in found]})
+        screen.show_document({"webhooks": [webhook_document(one) for one in page], "offset": following})
     else:
         none = f"no such webhooks in {settings.shown_store}"
-        screen.show_table(COLUMNS, [_line(one) for one in found], none=none, spare=SPARE)
+        screen.show_table(COLUMNS, [_line(one) for one in page], none=none, spare=SPARE)
+        say_more(following)
     return DONE
 
 

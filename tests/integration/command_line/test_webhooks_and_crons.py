@@ -66,6 +66,25 @@ async def owed(busy: Busy) -> Owed:
     return Owed(busy, dead, others, [cron.cron_id for cron in made])
 
 
+@pytest.mark.parametrize("noun", ["webhooks", "crons"])
+async def test_lists_in_pages(owed: Owed, noun: str) -> None:
+    async def page(*args: str) -> tuple[list[str], int | None]:
+        answer = await owed.busy.cli(noun, "list", "--limit", "1", "--json", *args)
+        return [one["run_id" if noun == "webhooks" else "cron_id"] for one in answer.document[noun]], (
+            answer.document["offset"]
+        )
+
+    seen = list[str]()
+    offset: int | None = 0
+    while offset is not None:
+        found, offset = await page("--offset", str(offset))
+        seen += found
+    assert sorted(seen) == sorted([owed.dead, *owed.waiting] if noun == "webhooks" else owed.crons)
+    people = await owed.busy.cli(noun, "list", "--limit", "1")
+    assert "there are more: --offset 1" in people.err
+    assert "more" not in (await owed.busy.cli(noun, "list")).err
+
+
 async def test_webhooks_list(owed: Owed) -> None:
     async def ids(*args: str) -> set[str]:
         answer = await owed.busy.cli("webhooks", "list", "--json", *args)
