@@ -22,7 +22,7 @@ class Pages:
     async def after(self, position: EventId | None) -> Page | None:
         """The entries after a position. An empty page is no older than the question: it was read after it."""
         if self._newest is not None and self._newest[0] == position:
-            return self._newest[1]  # entries never change, so what was read once may be given again
+            return self._newest[1]  # entries do not change, so what was read once may be given again
         asked = self._begun
         while True:
             number, reading = self._reading.get(position) or self._begin(position)
@@ -47,4 +47,12 @@ class Pages:
             del self._reading[position]
         if page is not None and page.events:
             self._newest = position, page
+        elif page is not None and self._newest is not None:
+            self._forget_lost(page.top, self._newest[1])
         return page
+
+    def _forget_lost(self, top: EventId | None, newest: Page) -> None:
+        """The log may end before what was read last, by now: its store has failed over, or has never taken
+        what its owner showed."""
+        if top is None or top < newest.events[-1].id:
+            self._newest = None

@@ -201,16 +201,26 @@ class RunStream(HeldResponse):
         return event_id if self._watched.resumable else None
 
 
-class EmptyStream(HeldResponse):
-    """Of a run that is over, to a client that wants only what comes from now on. `missed`: see `Position`."""
+class EndedStream(HeldResponse):
+    """Of a run that is over, to a client that wants only what comes from now on: how it has `failed`, for the
+    client may have watched it and lost its connection. `missed`: see `Position`."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, place: Place, *, headers: dict[str, str], missed: bool = False) -> None:
+    def __init__(
+        self,
+        place: Place,
+        *,
+        headers: dict[str, str],
+        missed: bool = False,
+        failed: dict[str, str] | None = None,
+    ) -> None:
         super().__init__(place, headers=headers)
-        self._missed = missed
+        self._missed, self._failed = missed, failed
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
         await start()
         if self._missed:
             await send(gap_frame(None, None))
+        if self._failed is not None:
+            await send(frame("error", encoded(self._failed)))

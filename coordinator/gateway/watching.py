@@ -13,9 +13,10 @@ from coordinator.gateway.held import Place
 from coordinator.gateway.links import goes_on_at, run_path
 from coordinator.gateway.long_answers import LongAnswer, ending_of
 from coordinator.gateway.services import Services
-from coordinator.gateway.streams import TAIL, EmptyStream, Position, RunStream, Watched, position_of
+from coordinator.gateway.streams import TAIL, EndedStream, Position, RunStream, Watched, position_of
+from coordinator.gateway.wire.documents import failure
 from coordinator.record import RunRecord
-from coordinator.schemas import Cause
+from coordinator.schemas import Cause, RunStatus
 from stores.rows import RunRow
 from stores.states import OPEN
 
@@ -60,7 +61,8 @@ class Watching:
         position = self._position(run, last_event_id)
         headers = goes_on_at(run_path(run.thread_id, run.run_id), "stream")
         if run.shown_status not in OPEN and (position.after == TAIL.after or position.ended):
-            return EmptyStream(place, headers=headers, missed=position.missed)
+            failed = None if position.ended else failure_of(run)
+            return EndedStream(place, headers=headers, missed=position.missed, failed=failed)
         return RunStream(
             self._manager,
             self._watched(run, modes or run.kwargs.get("stream_mode"), position),
@@ -114,6 +116,12 @@ class Watching:
             actor=self._actor,
             user_id=self._user_id,
         )
+
+
+def failure_of(run: RunRow) -> dict[str, str] | None:
+    """How it failed. None = it has not."""
+    failed = run.status in (RunStatus.error, RunStatus.timeout)
+    return failure(run.status, run.error) if failed else None
 
 
 def _says(run: RunRecord | RunRow, key: str) -> bool:

@@ -157,16 +157,18 @@ class RedisLink:
     def _arm(self) -> None:
         deadline = self._calls.next_deadline() if self._timer is None else None
         if deadline is not None:
-            self._timer = asyncio.get_running_loop().call_at(deadline, self._sweep)
+            self._sweep_at(deadline)
 
-    def _sweep(self) -> None:
-        loop = asyncio.get_running_loop()
-        timer, self._timer = self._timer, None
-        now = loop.time()
-        if timer is not None and now - timer.when() > _STALL and not self._pardoned:
+    def _sweep_at(self, due: float) -> None:
+        self._timer = asyncio.get_running_loop().call_at(due, self._sweep, due)
+
+    def _sweep(self, due: float) -> None:
+        self._timer = None
+        now = asyncio.get_running_loop().time()
+        if now - due > _STALL and not self._pardoned:
             # This loop stood still. Replies may lie unread in the socket, and they are read first.
             self._pardoned = True
-            self._timer = loop.call_at(now + _STALL, self._sweep)
+            self._sweep_at(now + _STALL)
             return
         self._pardoned = False
         if self._calls.expire(now):

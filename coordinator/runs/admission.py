@@ -25,12 +25,13 @@ from coordinator.ids import new_run_id
 from coordinator.lock import SlotLock, SlotState
 from coordinator.record import RunRecord, record_from_row
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.entry import Entry
 from coordinator.runs.idempotency import body_hash
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.limits import NO_LIMITS, TimeLimits
 from coordinator.runs.patience import Patience
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine

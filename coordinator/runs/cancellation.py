@@ -9,10 +9,11 @@ from typing import Protocol
 from coordinator.clock import Stamps
 from coordinator.errors import CancelNotDurable, NotSettled, StoreUnavailable
 from coordinator.notifier import Notifier, Signal
+from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.queries import Waiter
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.settling import WAITED_FOR
 from coordinator.schemas import Abort, CancelAction, Cause, DisconnectMode, RunStatus

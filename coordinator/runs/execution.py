@@ -12,10 +12,12 @@ from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext, current_run
 from coordinator.errors import InvalidArgument, LeaseLost, StaleFence
 from coordinator.record import RunRecord
+from coordinator.runs.entry import Entry
+from coordinator.runs.exits import RunExited
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.outcomes import success_of, text_of, unreadable
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.schemas import Abort, Json, Outcome, RunStatus
 from coordinator.telemetry import Telemetry
@@ -160,6 +162,8 @@ class Execution:
         token = current_run.set(context)
         try:
             return await assistant.run(context, context.request)
+        except SystemExit as error:
+            raise RunExited(error.code) from error
         finally:
             current_run.reset(token)  # the record keeps the task, and the task its variables
 

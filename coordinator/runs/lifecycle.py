@@ -13,10 +13,11 @@ from coordinator.clock import Stamps
 from coordinator.errors import CoordinatorError, LeaseLost, StoreUnavailable
 from coordinator.record import COMPLETION_FIELDS, PROGRESS_FIELDS, RunRecord
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.outcomes import refused, row_of, text_of
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.timeouts import Timeouts
 from coordinator.schemas import Json, RunStatus

@@ -19,6 +19,7 @@ from coordinator.context import RunContext, current_run
 from coordinator.errors import ConflictError, InvalidArgument, LeaseLost, ThreadNotFound
 from coordinator.runs.admission import Admissions, asked
 from coordinator.runs.execution import Execution, Quiet
+from coordinator.runs.exits import contained
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.outcomes import text_of
 from coordinator.runs.registry import Registry
@@ -202,7 +203,7 @@ async def _updated(
     held: Held, assistant: Assistant, step: StateStep, at: CheckpointRef | None
 ) -> CheckpointRef:
     with _as(held.context):
-        return await assistant.update_state(held.context, step.values, as_node=step.as_node, at=at)
+        return await contained(assistant.update_state(held.context, step.values, as_node=step.as_node, at=at))
 
 
 @contextmanager

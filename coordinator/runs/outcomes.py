@@ -6,7 +6,7 @@ import asyncio
 import traceback
 from typing import cast
 
-from coordinator.runs.registry import Entry
+from coordinator.runs.entry import Entry
 from coordinator.schemas import Interrupt, Json, RunStatus
 from coordinator.schemas import Outcome as Reported
 from stores.errors import StoreFull

@@ -7,8 +7,8 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from coordinator.errors import LeaseLost, StaleFence, StoreReplaced, StoreUnavailable
+from coordinator.runs.entry import Entry
 from coordinator.runs.outcomes import text_of
-from coordinator.runs.registry import Entry
 
 logger = logging.getLogger(__name__)
 

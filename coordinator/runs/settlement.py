@@ -25,12 +25,13 @@ from coordinator.errors import (
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.children import hint_at_children
+from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.kept import Result
 from coordinator.runs.outcomes import fallback, refused, row_of, stack_of, text_of, with_times, without_room
 from coordinator.runs.refusals import FORESEEN, Refusals
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry

@@ -10,9 +10,10 @@ from __future__ import annotations
 from coordinator.arguments import check_time_limit
 from coordinator.errors import StoreUnavailable
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.entry import Entry
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.limits import TimeLimits
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.settings import Settings
 from stores.base import DecisionStore

@@ -9,9 +9,10 @@ from typing import Protocol
 from coordinator.errors import CoordinatorError, EpochDead, StoreUnavailable
 from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier, Signal
+from coordinator.runs.entry import Entry
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.schemas import RunStatus
 from stores.base import AdmissionStore, OwnershipStore
 from stores.outbox import Outbox

@@ -11,8 +11,9 @@ from typing import Protocol, TypeVar
 
 from coordinator.notifier import Notifier, Signal
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.entry import Entry
 from coordinator.runs.jobs import Jobs
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.workers.worker import Worker

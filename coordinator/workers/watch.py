@@ -9,10 +9,11 @@ from coordinator.clock import boottime
 from coordinator.errors import CoordinatorError
 from coordinator.notifier import Signal
 from coordinator.runs.cancellation import Delivery
+from coordinator.runs.entry import Entry
 from coordinator.runs.hinted_claims import HintedClaims
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
-from coordinator.runs.registry import Entry, Registry
+from coordinator.runs.registry import Registry
 from coordinator.runs.timeouts import Timeouts
 from coordinator.runs.waiting_line import WaitingLine
 from coordinator.workers.drain import Drain

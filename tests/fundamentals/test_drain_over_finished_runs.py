@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from coordinator import RunContext, RunManager, RunStatus
-from coordinator.runs.registry import Entry
+from coordinator.runs.entry import Entry
 from tests.support.held import hold_calls
 from tests.support.teams import on_every_store
 from tests.support.waiting import wait_until

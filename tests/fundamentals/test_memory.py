@@ -13,9 +13,9 @@ import pytest
 
 from coordinator import Outcome, RunContext, RunManager, RunRecord, RunStatus, Settings
 from coordinator.event_logs.store import StoreEventLog
+from coordinator.runs.entry import Entry
 from coordinator.runs.kept import Result
 from coordinator.runs.latch import Latch
-from coordinator.runs.registry import Entry
 from stores.rows import Outcome as StoredOutcome
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.held import hold_answers

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import asyncpg
@@ -11,6 +14,7 @@ import pytest
 
 from coordinator import RunFailed, RunManager, RunStatus
 from coordinator.errors import StoreRefused
+from coordinator.runs.exits import contain_tasks
 from tests.support.agents import Agent, running
 from tests.support.odd import ODD_AGENTS, OddAgent, ReturnsDict, UnreadableError
 from tests.support.runs import row
@@ -40,6 +44,37 @@ async def test_run_whose_outcome_cannot_be_read_ends_as_error(
         error = await ended(manager, run_id)
         assert error.strip(), agent.__name__
         assert not await manager.has_inflight(f"t-{agent.__name__}")
+
+
+async def exits(ctx: object) -> None:
+    sys.exit(2)
+
+
+async def exits_in_a_thread(ctx: object) -> None:
+    await asyncio.to_thread(sys.exit, 2)
+
+
+async def exits_in_a_task_of_its_own(ctx: object) -> None:
+    async with asyncio.TaskGroup() as group:
+        group.create_task(exits(ctx))
+
+
+@pytest.mark.parametrize("agent", [exits, exits_in_a_thread, exits_in_a_task_of_its_own])
+async def test_sys_exit_ends_the_run_alone(manager: RunManager, agent: Callable[..., Any]) -> None:
+    """asyncio lets SystemExit out of the event loop: the process would end, with every other run in it. For
+    tasks that the run makes itself the process has to be prepared, as servers are."""
+    loop = asyncio.get_running_loop()
+    contain_tasks(loop)
+    try:
+        other, neighbour = await running(manager, "other")
+        run = await manager.create_or_reject("t")
+        manager.launch(run, agent)
+        error = await ended(manager, run.run_id)
+        neighbour.may_end.set()
+        await manager.wait(other.run_id, timeout=20)
+    finally:
+        loop.set_task_factory(None)
+    assert "sys.exit(2)" in error or "sub-exception" in error
 
 
 async def test_assistant_that_returns_no_outcome_ends_as_error_that_says_so(manager: RunManager) -> None:

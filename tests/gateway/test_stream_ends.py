@@ -144,10 +144,22 @@ class TestTold:
             thread, "agent", input=demo(steps=2, fail=True), stream_resumable=True
         )
         await there.sdk.runs.join(thread, run["run_id"])
+        path = f"/threads/{thread}/runs/{run['run_id']}/stream"
         for served in pair:
             headers = {"Last-Event-ID": "-1"}
-            path = f"/threads/{thread}/runs/{run['run_id']}/stream"
             assert await Stream().read(served.raw, "GET", path, headers=headers) == "error"
+
+    async def test_a_failure_to_a_client_that_comes_back_without_an_id(self, pair: Pair) -> None:
+        """Its worker was killed under a stream without ids: what it has read is not all."""
+        here, there = pair
+        thread = await new_thread(here.sdk)
+        run = await here.sdk.runs.create(thread, "agent", input=demo(steps=2, fail=True))
+        await there.sdk.runs.join(thread, run["run_id"])
+        path = f"/threads/{thread}/runs/{run['run_id']}/stream"
+        for headers, names in (({}, ["error"]), ({"Last-Event-ID": "-1"}, ["gap", "error"])):
+            stream = Stream()
+            assert await stream.read(there.raw, "GET", path, headers=headers) == "error"
+            assert stream.names == names
 
     async def test_a_stop(self, pair: Pair) -> None:
         scene = await scene_of(pair)

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
+import uvloop
 
 from coordinator.lock import SlotState
 from coordinator.locks.redis import RedisSlotLock
@@ -141,3 +145,22 @@ def test_all_scripts_have_names_of_their_own() -> None:
     assert (
         len({script.name for script in SCRIPTS}) == len({script.load for script in SCRIPTS}) == len(SCRIPTS)
     )
+
+
+@pytest.mark.parametrize("run", [asyncio.run, uvloop.run], ids=["asyncio", "uvloop"])
+def test_loop_that_stood_still_before_a_call_left_loses_no_answer(
+    shared_valkey: ValkeyServer, namespace: str, run: Callable[..., Any]
+) -> None:
+    """Its time is over when it is sent; uvloop knows no timers in the past."""
+
+    async def ask() -> tuple[bool, list[Any]]:
+        failures = list[Any]()
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: failures.append(context))
+        async with linked(shared_valkey.url, namespace) as link:
+            await wait_until(lambda: link._timer is None, description="no call is under way")
+            asking = asyncio.ensure_future(link.ping())
+            await asyncio.sleep(0)
+            time.sleep(0.6)  # noqa: ASYNC251 - the loop stands still
+            return await asking, failures
+
+    assert run(ask()) == (True, [])

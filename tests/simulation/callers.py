@@ -12,6 +12,7 @@ from coordinator.errors import (
     ConflictError,
     CoordinatorError,
     IdempotencyConflict,
+    NotSettled,
     OutboxFull,
     RunFailed,
 )
@@ -234,7 +235,7 @@ class Callers:
         if run_id is None:
             return
         action = self._chance.choice(("interrupt", "interrupt", "rollback"))
-        wait = self._chance.choice((None, None, 8.0))
+        wait = self._chance.choice((None, None, 8.0, 0.2))
         await self.cancel(process, run_id, action, wait)
 
     async def cancel(self, process: Process, run_id: str, action: str, wait: float | None) -> None:
@@ -243,10 +244,16 @@ class Callers:
         curious = self._user is not None and self._chance.random() < 0.3
         if curious and await process.manager.cancel(run_id, user_id=STRANGER):
             truth.wrong(f"a stranger cancelled run {run_id}")
+        began = self._world.schedule.now
         try:
             answer = await process.manager.cancel(run_id, action=action, user_id=self._user, wait=wait)
         except CancelNotDurable:
             truth.not_durable(run_id)
+            raise
+        except NotSettled:
+            if wait is not None and self._world.schedule.now - began < wait:
+                truth.wrong(f"a cancel of {run_id} gave up before its time")
+            truth.cancelled(run_id, answer=True, waited=False)
             raise
         truth.cancelled(run_id, answer=answer, waited=wait is not None)
 

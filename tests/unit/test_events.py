@@ -252,6 +252,26 @@ async def test_many_who_ask_the_same_read_once(no_task_left: None) -> None:
     assert len({id(read) for read in found}) == 1
 
 
+async def test_what_a_log_has_lost_is_given_to_nobody_any_more(no_task_left: None) -> None:
+    """Or a follower would be told of it, of its loss, and of it, without end."""
+    log, first, second = LocalEventLog(), EventId(1, 1), EventId(1, 2)
+    for event_id in (first, second):
+        await log.append("t", "r", Entry(event_id, "custom", "1", BEGINNING))
+    pages, cursor = Pages(log, Jobs(), "t", "r", 10), Cursor(first)
+
+    async def look() -> list[str]:
+        read = await pages.after(cursor.position)
+        assert read is not None
+        return told(cursor, read)
+
+    assert await look() == ["1-2"]
+    log.forget("r")
+    await log.append("t", "r", Entry(first, "custom", "1", BEGINNING))
+    assert await look() == ["1-2..None"]
+    assert await look() == []
+    assert cursor.position == first
+
+
 # ---- hints ---------------------------------------------------------------------------------------------
 
 

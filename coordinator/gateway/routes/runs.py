@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import HTTPException, Query
 from starlette.responses import Response
 
-from coordinator.errors import RunNotFound
 from coordinator.gateway import bulk, pages, stopping
 from coordinator.gateway.beginning import begin, checked
 from coordinator.gateway.caller import CallerIn
@@ -203,12 +202,12 @@ async def cancel_run(
     wait: WaitIn = False,
     action: ActionIn = "interrupt",
 ) -> Response:
-    """Cancel a run, wherever it is. Again is no mistake; a run that ended otherwise is not found. With
-    `wait` the answer comes when the run has stopped and its thread is free."""
+    """Cancel a run, wherever it is. Again is no mistake; 404 where there is no such run, or it has ended
+    otherwise. With `wait` the answer comes when the run has stopped and its thread is free."""
     manager, user_id = services.manager, caller.user_id
     run = await manager.run(str(run_id), thread_id=str(thread_id), user_id=user_id)
     if not await manager.cancel(run.run_id, action=action, actor=caller.actor, user_id=user_id):
-        raise RunNotFound(run.run_id)
+        raise HTTPException(404, f"run {run.run_id} has ended: there is nothing to cancel")
     if not wait:
         return Response(status_code=202)
     with services.watchers.place(user_id, always=True) as place:

@@ -22,6 +22,7 @@ from coordinator.gateway.server.supervisor import Supervisor
 from coordinator.gateway.server.variables import warn_of_unknown
 from coordinator.gateway.shared_counts import shared_between_workers, shared_folder
 from coordinator.manager import RunManager
+from coordinator.runs.exits import contain_tasks
 
 logger = logging.getLogger("coordinator.serve")
 
@@ -94,6 +95,7 @@ async def serve_app(app: App, port: socket.socket, ready: Callable[[], object]) 
     async def listens() -> None:
         ready()
 
+    contain_tasks(asyncio.get_running_loop())
     gateways = Gateways()
     http = Http(app, lifespan="on")
     await serve_until_drained(http, gateways, port, ready=listens, let_go=gateways.let_go)

@@ -164,11 +164,13 @@ async def _serve(
     from coordinator.gateway.app import DEMO, create_gateway
     from coordinator.gateway.exposure import check_exposure
     from coordinator.gateway.server.serving import Http, serve_until_drained
+    from coordinator.runs.exits import contain_tasks
 
     access = check_exposure(gateway)
     offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
     async with open_coordinator(settings=settings, assistants=offered, hooks=hooks) as manager:
         manager.install_executor()
+        contain_tasks(asyncio.get_running_loop())
         connections = min(gateway.max_connections, descriptors.room_for_connections())
         if connections < gateway.max_connections:
             logger.warning(

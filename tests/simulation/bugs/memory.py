@@ -10,6 +10,7 @@ _LINE = "coordinator.runs.waiting_line:WaitingLine."
 _DELIVERY = "coordinator.runs.cancellation:Delivery."
 _CANCEL = "coordinator.runs.cancellation:Cancellations."
 _TASK_CANCEL = "coordinator.runs.task_cancel:TaskCancel."
+_ENTRY = "coordinator.runs.entry:Entry."
 _REGISTRY = "coordinator.runs.registry:"
 _WORKER = "coordinator.workers.worker:Worker."
 _LEASE = "coordinator.workers.lease:Lease."
@@ -79,7 +80,15 @@ BUGS = (
     ),
     bug(
         "wait-returns-at-once",
-        (_CANCEL + "cancel", "if wait is not None and not await", "if 0 and not await"),
+        (_CANCEL + "cancel", "if wait is not None:", "if 0:"),
+    ),
+    bug(
+        "a-removed-run-has-not-settled",
+        (
+            _CANCEL + "_until_over",
+            "if not self._registry.lives(run_id) and",
+            "raise NotSettled(run_id, wait)\n        if",
+        ),
     ),
     bug(
         "nothing-is-published",
@@ -88,12 +97,12 @@ BUGS = (
     bug(
         "a-second-cancel",
         (
-            _REGISTRY + "Entry.tell",
+            _ENTRY + "tell",
             "if self.abort is not None or self.settled.is_set():",
             "if self.settled.is_set():",
         ),
         (
-            _REGISTRY + "Entry.cancel_task",
+            _ENTRY + "cancel_task",
             "task.done() or (self.task_cancel is not None and self.task_cancel.task is task):",
             "task.done():",
         ),
@@ -237,7 +246,7 @@ BUGS = (
     bug(
         "a-deleted-run-times-out",
         (
-            _QUERIES + "Queries.wait",
+            _QUERIES + "Queries.ended",
             "(entry is None or entry.elsewhere) and await self._store.row(run_id) is None",
             "0",
         ),

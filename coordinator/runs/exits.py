@@ -1,0 +1,49 @@
+"""`sys.exit()` in what a run does. asyncio lets SystemExit out of the event loop, which ends the process and
+every other run in it; here it ends the run alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextvars import Context
+from typing import Any, TypeVar
+
+from coordinator.context import current_run
+
+T = TypeVar("T")
+
+
+class RunExited(Exception):
+    """In place of SystemExit."""
+
+    def __init__(self, code: object) -> None:
+        super().__init__(f"its code called sys.exit({code!r}), which ends this run alone")
+
+
+async def contained(work: Coroutine[Any, Any, T]) -> T:
+    """Raises RunExited where `work` raises SystemExit."""
+    try:
+        return await work
+    except SystemExit as error:
+        raise RunExited(error.code) from error
+
+
+def contain_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Tasks that are made by the code of a run end alone, too. For a process that serves: of a loop that is
+    somebody else's, and has a task factory, the factory stays."""
+    if loop.get_task_factory() is None:
+        loop.set_task_factory(_make)
+
+
+def _make(
+    loop: asyncio.AbstractEventLoop,
+    work: Any,
+    *,
+    name: str | None = None,
+    context: Context | None = None,
+    **more: Any,
+) -> asyncio.Task[Any]:
+    of_run = (current_run.get() if context is None else context.get(current_run)) is not None
+    if of_run and asyncio.iscoroutine(work):
+        work = contained(work)
+    return asyncio.Task(work, loop=loop, name=name, context=context, **more)
