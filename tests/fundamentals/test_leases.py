@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from coordinator import LeaseLost, RunManager, RunStatus, Settings, StoreUnavailable, open_coordinator
+from coordinator.clock import Clocks, boottime
+from stores.memory import MemoryStore
 from stores.rows import WorkerRow
 from tests.fundamentals.test_worker_death import SHORT, ended, hang
 from tests.support.agents import Agent, launched, running
@@ -73,6 +75,19 @@ async def test_one_slow_renewal_fences_nobody(pair: list[RunManager], tmp_path: 
         assert stranger.heard() == "released"
         await wait_until(lambda: a._parts.worker.lease.remaining > 1.2, description="it is renewed")
     assert (a.epoch, agent.running) == (epoch, True)
+
+
+async def test_worker_on_the_memory_store_stays_ready_after_its_lease_ttl() -> None:
+    """No peer reads its row and no heartbeat renews its lease, so the passing of time must not end it."""
+    elapsed, settings = 0.0, Settings(**QUICK)
+    clocks = Clocks(boottime=lambda: boottime() + elapsed)
+    async with RunManager(MemoryStore(), settings=settings, clocks=clocks) as manager:
+        epoch = manager.epoch
+        elapsed = 2 * settings.lease_ttl
+        health = await manager.health()
+        assert (health.ready, health.state, health.lease_remaining) == (True, "live", None)
+        _, agent = await running(manager, "t")
+        assert (manager.epoch, agent.running) == (epoch, True)
 
 
 async def test_nobody_is_revived(tmp_path: Path) -> None:

@@ -58,6 +58,20 @@ async def test_it_is_made_found_changed_and_deleted(pair: Pair) -> None:
         await there.delete(cron["cron_id"])
 
 
+async def test_changed_input_is_stored_and_used_by_the_next_firing(pair: Pair, thread: str) -> None:
+    here, there = pair[0], pair[1]
+    cron: Any = await here.sdk.crons.create_for_thread(
+        thread, "agent", schedule=YEARLY, input=demo(tag="old"), config={"tags": ["kept"]}
+    )
+    changed: Any = await there.sdk.crons.update(cron["cron_id"], input=demo(tag="new"))
+    [read] = await here.sdk.crons.search(thread_id=thread)
+    assert read["payload"] == changed["payload"]
+    assert read["payload"]["input"] == demo(tag="new")
+    assert read["payload"]["config"] == {"tags": ["kept"]}, "a field that the request omits stays"
+    await make_due(here, cron["cron_id"])
+    assert (await there.sdk.runs.join(thread, await fired(there, cron["cron_id"])))["log"] == ["new:1"]
+
+
 async def test_it_is_fired_once_over_all_workers(pair: Pair, thread: str) -> None:
     cron: Any = await pair[0].sdk.crons.create_for_thread(
         thread, "agent", schedule=YEARLY, input=demo(tag="c")

@@ -13,7 +13,7 @@ from coordinator import open_coordinator
 from stores.errors import EpochDead
 from stores.postgres import PostgresStore
 from stores.rows import Ownership
-from stores.states import WorkerState
+from stores.states import RunStatus, WorkerState
 from tests.support.builders import (
     ENDED,
     SUCCESS,
@@ -161,6 +161,21 @@ async def test_drain_and_other_writes_pass_a_write_that_waits_for_a_row(
             await store.finish(own, SUCCESS)
             await store.start(other, None)
         assert not stuck.done()
+
+
+async def test_start_that_waited_for_its_row_succeeds_when_the_row_is_released(scene: Scene) -> None:
+    """A batch of starts leaves out a locked row; the start of that run is then a transaction of its own."""
+    held = await holding(scene.store, scene.me, "held", timeout_ms=60_000)
+    async with scene.stuck(
+        "runs", "run_id", [held.run_id], [scene.store.start(held, {"kind": "values"})]
+    ) as (stuck,):
+        assert not stuck.done()
+    started = await stuck
+    assert started is not None
+    row = await row_of(scene.store, held.run_id)
+    assert row.status is RunStatus.running
+    assert row.started_at is not None
+    assert row.deadline_at == row.started_at + 60_000_000
 
 
 async def test_admission_that_waited_while_its_worker_was_drained_is_refused(scene: Scene) -> None:

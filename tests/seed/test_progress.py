@@ -8,7 +8,9 @@ import pytest
 
 from coordinator import MemoryRunStore, RunManager, RunStatus, RunStore
 from stores.rows import COUNTERS
+from tests.support import agents
 from tests.support.runs import row, running
+from tests.support.waiting import wait_until
 
 
 async def test_a_snapshot_reaches_the_record_and_the_row(recorded: RunManager) -> None:
@@ -20,6 +22,22 @@ async def test_a_snapshot_reaches_the_record_and_the_row(recorded: RunManager) -
     assert {name: getattr(record, name) for name in fields} == fields
     assert {name: stored[name] for name in fields} == fields
     assert stored["status"] == "running"
+
+
+async def test_every_snapshot_of_the_run_itself_reaches_the_row(recorded: RunManager) -> None:
+    """Also one that comes after an earlier one was written."""
+    record, agent = await agents.running(recorded, "t")
+
+    async def written(tokens: int) -> bool:
+        return (await row(recorded, record.run_id)).get("total_tokens") == tokens
+
+    for tokens in (3, 5):
+        agent.ctx.progress(total_tokens=tokens)
+        await wait_until(
+            lambda tokens=tokens: written(tokens), description=f"{tokens} tokens are in the row", timeout=5
+        )
+    agent.may_end.set()
+    await recorded.wait(record.run_id, timeout=10)
 
 
 async def test_omitted_and_none_fields_stay_and_unknown_ones_are_ignored(recorded: RunManager) -> None:

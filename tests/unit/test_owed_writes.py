@@ -94,6 +94,23 @@ async def test_what_follows_of_the_same_run_keeps_its_place(outbox: Outbox) -> N
     assert disk.written == ["other", "first", "second"]
 
 
+async def test_write_whose_caller_was_cancelled_holds_up_nothing_that_is_owed_behind_it(
+    outbox: Outbox,
+) -> None:
+    disk = Disk()
+    disk.away = True
+    cancelled = deliver(outbox, disk, "cancelled")
+    await wait_until(lambda: len(outbox) == 1, description="the first write is owed")
+    behind = deliver(outbox, disk, "behind")
+    await wait_until(lambda: len(outbox) == 2, description="the second write is owed")
+    cancelled.cancel()
+    disk.away = False
+    async with asyncio.timeout(10):
+        assert await behind == "behind"
+    assert disk.written == ["behind"]
+    assert len(outbox) == 0
+
+
 async def test_what_is_written_instead_is_written_when_it_is_taken(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,4 +1,5 @@
-"""A lease that was renewed counts from before the store was asked: its answer may be late."""
+"""A lease that was renewed counts from before the store was asked: its answer may be late. The thread that
+renews it outlives whatever a heartbeat raises."""
 
 from __future__ import annotations
 
@@ -8,6 +9,7 @@ from typing import Any, cast
 from coordinator.settings import Settings
 from coordinator.workers.lease import Lease
 from coordinator.workers.pacemaker import LoopPacemaker, ThreadPacemaker, Turning
+from tests.support.waiting import wait_until
 
 TERM, LATE = 4.0, 3.0
 
@@ -57,3 +59,44 @@ async def test_renewed_from_a_thread() -> None:
     turning = Turning(asyncio.get_running_loop(), store.clock, 60.0)
     assert ThreadPacemaker(cast(Any, store), Settings())._beat(cast(Any, store), lease, turning)
     assert lease.remaining == TERM - LATE
+
+
+class FaultyHeart:
+    """Raises at its first beat what no store is expected to raise."""
+
+    def __init__(self, faults: list[Exception]) -> None:
+        self.faults, self.closed = faults, False
+
+    def beat(self, epoch: int) -> bool:
+        del epoch
+        if self.faults:
+            raise self.faults.pop()
+        return True
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FaultyStore:
+    def __init__(self, *faults: Exception) -> None:
+        self.hearts: list[FaultyHeart] = []
+        self._faults = list(faults)
+
+    def heart(self) -> FaultyHeart:
+        self.hearts.append(FaultyHeart(self._faults))
+        return self.hearts[-1]
+
+
+async def test_heartbeat_thread_renews_the_lease_after_an_unexpected_exception() -> None:
+    store, lease = FaultyStore(RuntimeError("not foreseen")), Lease(60.0)
+    lease.begin(1, lease.clock() - 30.0)
+    pacemaker = ThreadPacemaker(cast(Any, store), Settings(renew=0.02))
+    pacemaker.start(lease)
+    try:
+        await wait_until(lambda: lease.remaining > 50.0, description="the lease is renewed", timeout=10)
+    finally:
+        await pacemaker.stop()
+    failed, healthy = store.hearts
+    assert failed.closed, "a connection that failed in an unknown way is not used again"
+    assert healthy.closed, "the thread closes its connection when it ends"
+    assert pacemaker.failing_since is None

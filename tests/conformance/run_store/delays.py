@@ -99,6 +99,17 @@ class Delays(StoreCase):
         assert await store.claim("t", epoch=me) is None
         assert (await store.tick(me)).free_threads == ()
 
+    async def test_due_run_is_queued_by_an_operation_on_its_own_thread_alone(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        here, there = await delayed(store, me), await delayed(store, me, thread_id="u")
+        clock.advance(10)
+        before = await row_of(store, there)
+        assert await store.claim("t", epoch=me) == Claimed(here, 1)
+        assert await row_of(store, there) == before
+        assert (await row_of(store, here)).seq == 2
+        assert await store.claim("u", epoch=me) == Claimed(there, 1)
+
     @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
     async def test_who_replaces_all_replaces_it_too(
         self, store: CoordinationStore, clock: StoreClock, me: int, strategy: str

@@ -195,3 +195,20 @@ class Expiry(StoreCase):
         assert await expired(store) == []
         assert sql_of(store)(remembered) == [("kept",)]
         assert not await store.has_expired_threads()
+
+    async def test_forgetting_the_fence_of_one_thread_keeps_the_equal_fence_of_another(
+        self, store: CoordinationStore, me: int, clock: StoreClock
+    ) -> None:
+        fences = set[int]()
+        for thread_id in ("first", "second"):
+            own = await passing(store, me, thread_id)
+            fences.add(own.fence)
+            await store.finish(own, SUCCESS)
+            clock.advance(5)
+            assert await expired(store) == [thread_id]
+        assert fences == {1}
+        clock.advance(86_395)
+        assert await store.has_expired_threads()
+        assert await expired(store) == []
+        assert (await holding(store, me, "first")).fence == 1, "its fence was due"
+        assert (await holding(store, me, "second")).fence == 2, "its fence was not: writers may still hold it"
