@@ -86,6 +86,22 @@ async def test_those_that_it_replaced_are_stopped_all_the_same(
     await wait_until(lambda: free(b), description="the thread is free")
 
 
+async def test_replaced_runs_are_stopped_at_once_although_the_caller_was_cancelled(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the admission itself: the next tick is an hour away."""
+    async with team_of(1, tmp_path, tick=3600.0, short_tick=3600.0) as (manager,):
+        _, old = await running(manager, "t")
+        committed = answer_slowly(monkeypatch, manager, "admit")
+        admitting = asyncio.create_task(manager.create_or_reject("t", multitask_strategy="interrupt"))
+        await committed.wait()
+        admitting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await admitting
+        async with asyncio.timeout(10):
+            await old.stopped.wait()
+
+
 async def free(manager: RunManager) -> bool:
     return not await manager.has_inflight("t")
 

@@ -9,6 +9,7 @@ import pytest
 
 from coordinator import RunManager, RunRecord, RunStatus
 from tests.support.agents import Agent, launched, running
+from tests.support.held import hold_calls
 from tests.support.waiting import wait_until
 
 
@@ -74,6 +75,25 @@ async def test_a_cancel_before_the_task_is_attached(team: list[RunManager]) -> N
     await own.ended.wait()
     assert not own.working.is_set()
     assert record.status is RunStatus.interrupted
+
+
+async def test_task_is_cancelled_at_once_if_its_run_was_taken_over_before_it_started(
+    team: list[RunManager],
+) -> None:
+    a, b = team
+    held = hold_calls(a._store, "start")
+    own = OwnTask(a, await a.create_or_reject("t"))
+    await held.reached.wait()
+    entry = a._parts.registry.entry(own.record.run_id)
+    assert entry is not None
+    assert entry.own is not None
+    assert await b._store.refence(entry.own) is not None
+    held.go_on.set()
+    async with asyncio.timeout(20):
+        await own.ended.wait()
+    assert not own.working.is_set()
+    assert own.record.abort_event.is_set()
+    assert own.record.error == "the run was taken over before it started"
 
 
 @pytest.mark.parametrize("canceller", [0, 1], ids=["owner", "other worker"])

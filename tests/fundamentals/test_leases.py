@@ -291,6 +291,20 @@ async def test_ready_goes_red_while_the_worker_is_deaf_and_heals_by_itself(
         await wait_until(lambda: ready(manager), description="it is green again")
 
 
+async def test_health_names_a_store_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("coordinator.workers.health.ASK_WITHIN", 0.05)
+    async with team_of(1, tmp_path) as (manager,):
+        held = hold_calls(manager._store, "workers")
+        health = await manager.health()
+        assert (health.ready, health.store_reachable) == (False, False)
+        assert health.store_error == "no answer within 0.05 s"
+        assert "the store does not answer: no answer within 0.05 s" in health.why_not
+        held.go_on.set()
+        assert (await manager.health()).store_reachable
+
+
 async def ticked(manager: RunManager) -> bool:
     return (await manager.health()).ticked_ago is not None
 

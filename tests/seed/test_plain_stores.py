@@ -13,9 +13,11 @@ from coordinator import (
     ConflictError,
     MemoryRunStore,
     PersistenceRetryPolicy,
+    QueueFull,
     RunManager,
     RunStatus,
     RunStore,
+    Settings,
     ThreadNotFound,
 )
 from stores.base import RecordStore, Row
@@ -281,6 +283,49 @@ async def test_an_admission_that_is_refused_is_never_put(plain: RunManager, stor
         await plain.create_or_reject("t", user_id="ann", idempotency_key="k", kwargs={"other": 1})
     await plain.create_or_reject("t", user_id="ann", idempotency_key="k")
     assert puts == []
+
+
+async def test_admission_that_is_refused_after_its_record_was_written_removes_the_record(
+    store: MemoryRunStore,
+) -> None:
+    """While the record is written, another admission takes the last place of the user."""
+    put, reached, release = store.put, asyncio.Event(), asyncio.Event()
+    async with managing(store, settings=Settings(max_waiting_per_user=1)) as manager:
+        holder = await manager.create_or_reject("t", user_id="ann")
+        await manager.create_or_reject("u", user_id="ann")
+
+        async def slow_put(run_id: str, *, thread_id: str, **fields: Any) -> None:
+            await put(run_id, thread_id=thread_id, **fields)
+            if thread_id == "t":
+                reached.set()
+                await release.wait()
+
+        store.put = slow_put
+        slow = asyncio.create_task(manager.create_or_reject("t", user_id="ann", multitask_strategy="enqueue"))
+        await reached.wait()
+        await manager.create_or_reject("u", user_id="ann", multitask_strategy="enqueue")
+        release.set()
+        with pytest.raises(QueueFull):
+            await slow
+        assert [found["run_id"] for found in await store.list_by_thread("t")] == [holder.run_id]
+
+
+async def test_record_that_a_failed_put_has_written_can_be_cancelled(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
+    original = store.put
+
+    async def put(run_id: str, **fields: Any) -> None:
+        await original(run_id, **fields)
+        raise RuntimeError("the answer was lost")
+
+    store.put = put
+    with pytest.raises(RuntimeError, match="the answer was lost"):
+        await plain.create_or_reject("t")
+    (left,) = await store.list_by_thread("t")
+    assert left["status"] == "pending"
+    assert await plain.cancel(left["run_id"])
+    assert (await row(plain, left["run_id"]))["status"] == "interrupted"
 
 
 async def test_admissions_of_other_threads_do_not_wait(plain: RunManager, store: MemoryRunStore) -> None:
