@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -11,6 +12,7 @@ import httpx
 import pytest
 
 from coordinator import RunManager, Settings
+from coordinator.testing.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.gateway.conftest import Pair
 from tests.support.asgi import serving
 from tests.support.gateway_agents import AGENTS
@@ -124,6 +126,23 @@ class TestAsked:
             answer = await http.post(path, json={"assistant_id": "agent", "input": wrong})
             assert answer.status_code == 422
         assert (await http.get(path)).json() == []
+
+
+@pytest.mark.parametrize("asked", ["name", "uuid"])
+async def test_run_has_the_name_under_which_its_assistant_is_registered(tmp_path: Path, asked: str) -> None:
+    """It may be another than the assistant's own."""
+    graph = GraphLikeAssistant(CheckpointStates(tmp_path / "checkpoints.db"), name="own")
+    manager = RunManager(settings=Settings(grace=0), assistants={"registered": graph})
+    async with serving(manager=manager) as (_, client):
+        thread = (await client.post("/threads", json={})).json()["thread_id"]
+        assistant_id = "registered" if asked == "name" else manager.assistants.id_of("registered")
+        answer = await client.post(
+            f"/threads/{thread}/runs", json={"assistant_id": assistant_id, "input": demo(tag="a")}
+        )
+        assert answer.status_code == 200, answer.text
+        run = answer.json()["run_id"]
+        assert (await manager.explain(run)).run.assistant_id == "registered"
+        assert (await client.get(f"/threads/{thread}/runs/{run}/join")).json()["log"] == ["a:1"]
 
 
 class TestLists:

@@ -11,6 +11,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from coordinator import Cause, StoreUnavailable
 from coordinator.testing.valkey import ValkeyServer
 from tests.gateway.conftest import UNLINKED, Pair, pair_of
 from tests.support.gateway_agents import GATES
@@ -296,9 +297,33 @@ class TestGoing:
             await until_status(here.sdk, thread, run, "running")
         if flag in ("true", "1"):
             await until_status(here.sdk, thread, run, "interrupted", timeout=2)
+            row = (await here.manager.explain(run)).run
+            assert row.cancel_cause is Cause.disconnect, "receipts and webhooks name it"
             return
         await all_closed(there)
         assert await status_of(here.sdk, thread, run) == "running"
+
+    async def test_run_is_cancelled_when_the_store_answers_again(
+        self, one: Served, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The client goes while the store is away: `on_disconnect` is heeded all the same."""
+        monkeypatch.setattr("coordinator.gateway.held._AGAIN", 0.05)
+        thread, refused = await new_thread(one.sdk), asyncio.Event()
+        disconnected = one.manager.disconnected
+
+        async def away_once(*args: Any, **kwargs: Any) -> Any:
+            if not refused.is_set():
+                refused.set()
+                raise StoreUnavailable("it is away")
+            return await disconnected(*args, **kwargs)
+
+        monkeypatch.setattr(one.manager, "disconnected", away_once)
+        asked = body("gated", {"gate": thread}, on_disconnect="cancel")
+        async with one.raw.stream("POST", f"/threads/{thread}/runs/stream", **asked) as response:
+            run = response.headers["content-location"].rsplit("/", 1)[1]
+            await until_status(one.sdk, thread, run, "running")
+        await refused.wait()
+        await until_status(one.sdk, thread, run, "interrupted", timeout=5)
 
     async def test_a_run_that_has_ended_is_not_touched(self, pair: Pair, thread: str) -> None:
         here, there = pair

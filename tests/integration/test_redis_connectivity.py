@@ -53,6 +53,25 @@ async def test_a_black_hole_is_found_within_two_seconds(
         assert Connectivity.suspected in worker.connectivities
 
 
+async def test_listener_whose_greeting_is_not_answered_connects_anew(
+    proxy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its first connection is silent from the subscriptions on; that of the link works."""
+    greet = listeners.Listener.greet
+
+    async def greet_in_silence(listener: listeners.Listener, wire: Wire) -> None:
+        proxy.black_hole(only=LISTENER)
+        await greet(listener, wire)
+
+    monkeypatch.setattr(listeners.Listener, "greet", greet_in_silence)
+    async with notified(proxy.url, namespace) as worker:
+        await worker.start(1)
+        await until(worker, Connectivity.connected, timeout=HEALS_WITHIN)
+        assert proxy.connections > LISTENER
+        worker.notifier.notify_worker(1, CANCEL)
+        await wait_until(lambda: worker.signals == [CANCEL], description="signals arrive")
+
+
 async def test_connectivity_stays_down_between_attempts_that_fail(
     proxy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -528,6 +528,8 @@ async def test_who_leaves_waits_for_no_receiver_for_ever(
         async with Deliverer(manager, quick(webhook_timeout=60.0)).running():
             run_id = await run(manager, receiver.url)
             await receiver.arrived.wait()
+        under_way = [task for task in asyncio.all_tasks() if task.get_name() == f"webhook of run {run_id!r}"]
+        assert under_way == [], "a delivery that was left to others goes on"
         (row,) = await manager.webhooks(run_id=run_id)
     assert row.state is WebhookState.due, "left to whoever claims it when the lease is over"
 

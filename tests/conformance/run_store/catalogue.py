@@ -103,6 +103,22 @@ class Threads(StoreCase):
         assert (await made(store)).fence == operation.fence
         assert (await holding(store, me)).fence == operation.fence + 1
 
+    async def test_each_thread_goes_on_from_its_own_fence(self, store: CoordinationStore, me: int) -> None:
+        """Several were deleted, after a different number of runs."""
+        deleted: dict[str, int] = {}
+        for runs, thread_id in enumerate(("a", "b", "c"), start=1):
+            for _ in range(runs):
+                await store.finish(await running(store, me, thread_id), SUCCESS)
+            operation = await running(store, me, thread_id, kind="op")
+            await store.delete_thread(operation)
+            deleted[thread_id] = operation.fence
+        assert deleted == {"a": 2, "b": 3, "c": 4}
+        made_again = {
+            thread_id: (await store.create_thread(NewThread(thread_id))).fence for thread_id in "cba"
+        }
+        assert made_again == deleted
+        assert (await store.create_thread(NewThread("new"))).fence == 0
+
     async def test_its_first_run_finds_what_it_was_made_with(self, store: CoordinationStore, me: int) -> None:
         await made(store, user_id="u", metadata={"a": 1}, ttl_ms=60_000)
         assert (await admitted(store, me, user_id="u")).seq == 1
