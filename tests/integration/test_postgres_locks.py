@@ -189,6 +189,44 @@ async def test_admission_that_waited_while_its_worker_was_drained_is_refused(sce
     assert await scene.store.waiting_line("held") == []
 
 
+async def test_retire_waits_for_a_transaction_that_relies_on_the_live_worker(scene: Scene) -> None:
+    """An admission that has found its worker live commits before the worker is dead, or its run would be
+    admitted by a dead worker."""
+    store, me = scene.store, scene.me
+    async with scene.database.connection() as cx:
+        async with cx.transaction():
+            assert await cx.fetchval(f"SELECT {store.schema}.lock_worker($1)", me) == "live"
+            retiring = asyncio.create_task(store.retire(me))
+            await scene.waits()
+            assert (await worker_row(store, me)).state is WorkerState.live
+        await retiring
+    assert (await worker_row(store, me)).state is WorkerState.dead
+
+
+async def test_replacing_admissions_with_children_of_each_other_do_not_deadlock(scene: Scene) -> None:
+    """Each of two runs of a thread has a child on the other thread, where these stand in the other order. All
+    are locked by id before the first is decided; decided one by one, either admission would hold a run that
+    the other needs."""
+    store, me = scene.store, scene.me
+    await running(store, me, "t", run_id="1")
+    await store.insert(new_run("t", run_id="2"), epoch=me)
+    await running(store, me, "u", run_id="3", parent_run_id="2")
+    await store.insert(new_run("u", run_id="4", parent_run_id="1"), epoch=me)
+    async with scene.locked("runs", "run_id", "2"):
+        first = asyncio.create_task(admitted(store, me, "t", multitask_strategy="interrupt"))
+        await scene.waits(1)
+        second = asyncio.create_task(admitted(store, me, "u", multitask_strategy="interrupt"))
+        both_wait = asyncio.create_task(scene.waits(2))
+        await asyncio.wait((second, both_wait), return_when=asyncio.FIRST_COMPLETED)
+        both_wait.cancel()
+    async with asyncio.timeout(SOON):
+        await asyncio.gather(first, second)
+    for run_id in "1234":
+        assert (await row_of(store, run_id)).status is RunStatus.interrupted
+    if (server := scene.database.server) is not None:
+        assert "deadlock detected" not in server.log()
+
+
 async def test_drain_passes_a_waiting_run_that_a_stranger_holds(scene: Scene) -> None:
     store, me = scene.store, scene.me
     await holding(store, me, "t")

@@ -13,6 +13,7 @@ from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
     SUCCESS,
+    StoreClock,
     admitted,
     buried,
     cancel,
@@ -166,6 +167,19 @@ class Admissions(StoreCase):
             )
         ).holds
 
+    @pytest.mark.parametrize("bound", ["thread", "user"])
+    async def test_pending_run_beside_the_slot_takes_no_place_in_the_line(
+        self, store: CoordinationStore, me: int, bound: str
+    ) -> None:
+        await holding(store, me, user_id="u")
+        beside = await store.insert(new_run(user_id="u", portable=True, assistant_id="a"), epoch=me)
+        assert not beside.holds
+        limits = Limits(per_thread=1) if bound == "thread" else Limits(per_user=1)
+        first, second = (new_run(user_id="u", multitask_strategy="enqueue") for _ in range(2))
+        await store.admit(first, epoch=me, limits=limits)
+        with pytest.raises(QueueFull, match=bound):
+            await store.admit(second, epoch=me, limits=limits)
+
     async def test_who_replaces_runs_waits_for_his_turn_too_and_within_his_bound(
         self, store: CoordinationStore, me: int
     ) -> None:
@@ -311,6 +325,17 @@ class Admissions(StoreCase):
             assert (decision.status, decision.settled) == (RunStatus.interrupted, True)
             assert decision.reason == ("by a peer" if cancelled else decision.reason)
         assert await store.holder("t") != run_id
+
+    async def test_withdrawing_a_cancelled_run_does_not_move_its_end(
+        self, store: CoordinationStore, clock: StoreClock, me: int
+    ) -> None:
+        run_id = (await holding(store, me)).run_id
+        await cancel(store, run_id)
+        ended = clock.micros
+        clock.advance(5)
+        assert await store.withdraw(run_id, epoch=me) is not None
+        row = await row_of(store, run_id)
+        assert (row.ended_at, row.cancel_requested_at, row.settled_at) == (ended, ended, clock.micros)
 
     async def test_withdraw_touches_no_run_of_another_worker(
         self, store: CoordinationStore, me: int, peer: int

@@ -238,6 +238,13 @@ class Children(StoreCase):
         await store.update_status(parent.run_id, "error", error="x")
         assert {end[:2] for end in await self.ends(store, family)} == {("interrupted", Cause.parent)}
 
+    async def test_children_go_on_if_the_success_of_their_parent_is_only_recorded(
+        self, store: CoordinationStore, me: int, peer: int
+    ) -> None:
+        parent, family = await self.family(store, me, peer)
+        assert await store.update_status(parent.run_id, "success") is True
+        assert {end[:2] for end in await self.ends(store, family)} == {("running", None), ("pending", None)}
+
     async def test_one_whose_worker_died(self, store: CoordinationStore, me: int, peer: int) -> None:
         parent = await running(store, peer, "a")
         child = await running(store, me, "b", parent_run_id=parent.run_id)

@@ -226,6 +226,20 @@ class Owners(StoreCase):
         assert thread is not None
         assert thread.values == {"late": 1}, "what it returned is its last save"
 
+    @pytest.mark.parametrize("outcome", [SUCCESS, ENDED], ids=["returned", "stopped"])
+    async def test_time_of_the_last_delivery_of_a_cancel_is_kept(
+        self, store: CoordinationStore, me: int, outcome: Outcome
+    ) -> None:
+        """A cancel that the run's code swallowed is delivered again."""
+        own = await running(store, me)
+        await cancel(store, own.run_id)
+        await store.finish(own, outcome._replace(delivered_at=5), hold=True)
+        assert (await row_of(store, own.run_id)).cancel_delivered_at == 5
+        await store.finish(own, outcome, hold=True)
+        assert (await row_of(store, own.run_id)).cancel_delivered_at == 5, "none was given: it stays"
+        await store.finish(own, outcome._replace(delivered_at=9))
+        assert (await row_of(store, own.run_id)).cancel_delivered_at == 9
+
     async def test_a_success_that_comes_first_is_never_written_over(
         self, store: CoordinationStore, me: int
     ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from stores.base import CoordinationStore
 from stores.states import RunStatus
 from tests.conformance.run_store.case import StoreCase
-from tests.support.builders import SUCCESS, created, row_of, running, sql_of
+from tests.support.builders import SUCCESS, StoreClock, created, row_of, running, sql_of
 
 
 class Records(StoreCase):
@@ -154,6 +154,30 @@ class Records(StoreCase):
         assert (after["status"], after["error"], after["ended_at"]) == ("error", "why", before["ended_at"])
         with pytest.raises(ValueError, match="unheard"):
             await store.update_status("r", "unheard")
+
+    @pytest.mark.parametrize("status", ["success", "error", "interrupted"])
+    async def test_saying_a_terminal_status_again_does_not_move_the_end_of_the_run(
+        self, store: CoordinationStore, clock: StoreClock, status: str
+    ) -> None:
+        await store.put("r", thread_id="t", status="running")
+        assert await store.update_status("r", status) is True
+        ended = (await row_of(store, "r")).ended_at
+        assert ended == clock.micros
+        clock.advance(5)
+        assert await store.update_status("r", status) is True
+        row = await row_of(store, "r")
+        assert (row.ended_at, row.settled_at) == (ended, ended)
+
+    async def test_newer_error_text_of_an_open_run_replaces_the_older_one(
+        self, store: CoordinationStore
+    ) -> None:
+        await store.put("r", thread_id="t", status="running", error="first")
+        await store.update_status("r", "running")
+        assert (await row_of(store, "r")).error == "first", "none was given: it stays"
+        await store.update_status("r", "running", error="second")
+        assert (await row_of(store, "r")).error == "second"
+        await store.update_status("r", "error", error="third")
+        assert (await row_of(store, "r")).error == "third"
 
     async def test_update_model_name(self, store: CoordinationStore) -> None:
         await store.put("r", thread_id="t")

@@ -254,6 +254,14 @@ class Webhooks(StoreCase):
         await store.delete(run_id)
         assert await hooks.webhooks() == []
 
+    async def test_deleting_a_run_keeps_the_webhooks_of_other_runs(
+        self, store: CoordinationStore, hooks: WebhookStore, me: int
+    ) -> None:
+        kept = (await running(store, me, "u", webhook=URL)).run_id
+        deleted = (await running(store, me, webhook=URL)).run_id
+        await store.delete(deleted)
+        assert [(row.run_id, row.state) for row in await hooks.webhooks()] == [(kept, WebhookState.waiting)]
+
     # -- leases
 
     async def test_whoever_claims_has_it_alone_for_the_lease(
