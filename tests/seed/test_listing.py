@@ -64,6 +64,26 @@ async def test_null_columns_have_safe_meanings(plain: RunManager) -> None:
         assert (record.status, record.on_disconnect) == (RunStatus.pending, DisconnectMode.cancel)
 
 
+@pytest.mark.parametrize("missing", ["run_id", "thread_id"])
+async def test_row_without_a_column_is_left_out_and_hides_no_other(
+    plain: RunManager, store: MemoryRunStore, missing: str
+) -> None:
+    """As a record store of a gateway's own may answer."""
+    for run_id in ("good", "bad"):
+        await _put(plain, run_id)
+    listed = store.list_by_thread
+
+    async def list_by_thread(thread_id: str, **asked: Any) -> list[dict[str, Any]]:
+        rows = await listed(thread_id, **asked)
+        return [
+            {name: value for name, value in row.items() if row["run_id"] == "good" or name != missing}
+            for row in rows
+        ]
+
+    store.list_by_thread = list_by_thread
+    assert [record.run_id for record in await plain.list_by_thread("t")] == ["good"]
+
+
 async def test_memory_wins_over_a_row_changed_behind_the_manager(recorded: RunManager) -> None:
     record = await recorded.create("t")
     await recorded._store.put(record.run_id, thread_id="t", status="success")

@@ -264,6 +264,46 @@ async def test_a_decision_that_stands_in_the_records_is_not_recreated_over(
     assert (stored["status"], stored["error"]) == ("success", None)
 
 
+async def test_decision_that_stands_is_found_in_a_store_that_insists_on_the_user(
+    plain: RunManager, store: MemoryRunStore
+) -> None:
+    """A row of a user's is not there for a question that does not name the user."""
+    record = await running(plain, user_id="ann")
+    await store.update_status(record.run_id, "success")
+    original, puts = store.get, list[str]()
+
+    async def get(run_id: str, *, user_id: str | None = None) -> Row | None:
+        found = await original(run_id)
+        return found if found is not None and found["user_id"] == user_id else None
+
+    async def put(run_id: str, **fields: Any) -> None:
+        puts.append(run_id)
+
+    store.get, store.put = get, put
+    await plain.set_status(record.run_id, RunStatus.error, error="late")
+    found = await store.get(record.run_id, user_id="ann")
+    assert found is not None
+    assert (found["status"], found["error"]) == ("success", None)
+    assert puts == []
+
+
+async def test_record_of_a_run_whose_time_limit_has_passed_says_so(plain: RunManager) -> None:
+    record = await running(plain, timeout=0.02)
+
+    async def timed_out() -> bool:
+        return (await row(plain, record.run_id))["status"] == "timeout"
+
+    await wait_until(timed_out, description="the time limit has ended it", timeout=10)
+    assert (await row(plain, record.run_id))["error"] == "it ran for longer than its time limit"
+
+
+async def test_kwargs_that_are_no_json_are_put_as_text() -> None:
+    store = Strict()
+    async with managing(store) as manager:
+        record = await manager.create("t", kwargs={"set": {1}, "nan": float("nan"), "fine": [1, "a"]})
+        assert store.rows[record.run_id]["kwargs"] == {"set": "{1}", "nan": "nan", "fine": [1, "a"]}
+
+
 # -- refusals leave no rows
 
 

@@ -25,6 +25,26 @@ async def test_nothing_is_owed_to_a_store_that_was_let_go_of() -> None:
     assert asyncio.all_tasks() == before
 
 
+async def test_closing_writes_what_is_owed_when_what_is_under_way_has_ended(outbox: Outbox) -> None:
+    disk, may_end, order = Disk(), asyncio.Event(), list[str]()
+
+    async def long() -> None:
+        await may_end.wait()
+        order.append("long")
+
+    under_way = outbox.post(long())
+    disk.away = True
+    owed = deliver(outbox, disk, "owed")
+    await wait_until(lambda: len(outbox) == 1, description="it is owed")
+    closing = asyncio.create_task(outbox.aclose())
+    await asyncio.sleep(0)  # from here on nothing but the close repeats the write
+    disk.away = False
+    may_end.set()
+    await closing
+    assert under_way.done()
+    assert await owed == "owed"
+
+
 # -- writes for which there is no room
 
 

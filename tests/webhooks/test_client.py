@@ -119,6 +119,29 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
     assert proxy.connections == 0
 
 
+async def test_rest_of_an_answer_is_awaited() -> None:
+    """A receiver whose connection is closed while it answers may take that for its own failure."""
+    begun, may_go_on, complete = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def in_two_parts(writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nfi")
+        await writer.drain()
+        begun.set()
+        await may_go_on.wait()
+        writer.write(b"ne")
+        await writer.drain()
+        complete.set()
+
+    async with receiving(in_two_parts) as receiver:
+        posting = asyncio.create_task(client().post(receiver.url, HEADERS, BODY))
+        await begun.wait()
+        await asyncio.wait((posting,), timeout=0.05)
+        assert not posting.done()
+        may_go_on.set()
+        assert await posting == 200
+        assert complete.is_set()
+
+
 # -- receivers that do harm
 
 

@@ -76,7 +76,15 @@ def test_a_recorded_request_cannot_be_sent_again_later(off: float) -> None:
 
 
 @pytest.mark.parametrize(
-    "secret", ["short", "whsec_", "whsec_%%%%", "whsec_" + base64.b64encode(b"short").decode()]
+    "secret",
+    [
+        "short",
+        "whsec_",
+        "whsec_%%%%",
+        "whsec_" + base64.b64encode(b"short").decode(),
+        KNOWN.replace("GKY", "-GKY"),
+        KNOWN.replace("GKY", "\nGKY"),
+    ],
 )
 def test_a_secret_that_is_of_no_use_is_refused_at_start(secret: str) -> None:
     with pytest.raises(ValidationError, match="webhook secret"):

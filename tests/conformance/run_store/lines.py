@@ -52,6 +52,20 @@ class WaitingLines(StoreCase):
         await store.start(Ownership(run_id, "t", me, 2), None)
         assert await store.claim("t", epoch=me) is None
 
+    async def test_claimed_run_is_answered_again_although_others_are_in_flight_beside_it(
+        self, store: CoordinationStore, me: int
+    ) -> None:
+        """The holder is meant, wherever the others stand: a run that was made without the line, or one that
+        was imported."""
+        own = await running(store, me)
+        run_id = await waiting(store, me)
+        await store.finish(own, SUCCESS)
+        claimed = await store.claim("t", epoch=me)
+        assert claimed == Claimed(run_id, 2)
+        assert not (await store.insert(new_run(), epoch=me)).holds
+        await store.put("imported", thread_id="t", status="running")
+        assert await store.claim("t", epoch=me) == claimed
+
     async def test_also_where_it_was_decided_before_it_started(
         self, store: CoordinationStore, me: int
     ) -> None:
