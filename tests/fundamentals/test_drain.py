@@ -12,6 +12,7 @@ import pytest
 from coordinator import Draining, RunContext, RunManager, RunRecord, RunStatus, StoreUnavailable
 from coordinator.errors import InvalidArgument
 from coordinator.notifier import Signal
+from coordinator.testing.valkey import ValkeyServer
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import sql_of
 from tests.support.held import hold_answers, hold_calls
@@ -375,6 +376,17 @@ async def test_a_peer_that_is_asked_drains_and_nobody_else(team: list[RunManager
     assert (await a.explain(run.run_id)).run.cancel_cause == "shutdown"
     assert [row.state for row in await a.workers()] == ["live", "draining"]
     assert await a.ask_to_drain(b.epoch) == [(b.epoch, True)]
+
+
+async def test_peer_that_is_asked_drains_before_its_next_tick(
+    tmp_path: Path, shared_valkey: ValkeyServer, namespace: str
+) -> None:
+    """A hint that names neither run nor thread is a reason to look at everything."""
+    ticks = {"tick": 3600.0, "short_tick": 3600.0}
+    async with team_of(2, tmp_path, redis=shared_valkey.url, namespace=namespace, **ticks) as (a, b):
+        await b.create_or_reject("t")  # its first tick, and what follows from its start, is over then
+        assert await a.ask_to_drain(b.epoch, grace=0) == [(b.epoch, False)]
+        await wait_until(lambda: b.draining, description="it drains", timeout=10)
 
 
 async def test_all_may_be_asked_and_who_asks_is_one_of_them(team: list[RunManager]) -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from coordinator import QueueFull, RunContext, RunFailed, RunManager, Settings
+from coordinator.testing.valkey import ValkeyServer
 from stores.memory import MemoryStore
-from tests.support.agents import launched, running
+from tests.support.agents import launched, quick, running
 from tests.support.teams import team_of
+from tests.support.waiting import wait_until
 
 
 async def test_runs_of_two_workers_start_in_the_order_of_admission(team: list[RunManager]) -> None:
@@ -53,6 +56,34 @@ async def test_who_waits_may_be_cancelled_and_the_line_moves_up(team: list[RunMa
     first.may_end.set()
     await last.started.wait()
     assert not agent.started.is_set()
+
+
+async def test_cancel_of_a_waiting_run_wakes_who_waits_for_it_before_the_next_poll(
+    tmp_path: Path, shared_valkey: ValkeyServer, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that cancels publishes the end: the home of the run may be slow to do so."""
+    slow = {"tick": 3600.0, "short_tick": 3600.0}
+    async with team_of(3, tmp_path, redis=shared_valkey.url, namespace=namespace, **slow) as (home, b, c):
+        await running(home, "t")
+        run = await home.create_or_reject("t", multitask_strategy="enqueue")
+        home.launch(run, quick)
+
+        def silent(*args: Any) -> None:
+            del args
+
+        monkeypatch.setattr(home._parts.notifier, "notify_thread", silent)
+        reads, read = list[str](), c._store.row
+
+        async def counted(run_id: str, **scope: Any) -> Any:
+            row = await read(run_id, **scope)
+            reads.append(run_id)
+            return row
+
+        monkeypatch.setattr(c._store, "row", counted)
+        waiting = asyncio.create_task(c._parts.queries._waiter.until_settled(run.run_id, 10))
+        await wait_until(lambda: len(reads) == 2, description="it waits for a hint or its next poll")
+        assert await b.cancel(run.run_id)
+        assert await waiting
 
 
 async def test_waiting_runs_of_a_user_are_bounded_by_default() -> None:

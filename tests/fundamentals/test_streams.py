@@ -223,6 +223,34 @@ async def test_what_is_no_id_is_refused(alone: RunManager, after: str) -> None:
         alone.follow(run.run_id, after=after)
 
 
+async def test_follower_that_is_closed_watches_no_more(alone: RunManager) -> None:
+    run, agent = await running(alone, "t")
+    await agent.ctx.emit("custom", 1)
+    follower = alone.follow(run.run_id)
+    assert isinstance(await anext(follower), Event)
+    await agent.ctx.emit("custom", 2)
+    assert alone._parts.audience.has(run.run_id)
+    await follower.aclose()
+    assert not alone._parts.audience.has(run.run_id)
+    with pytest.raises(StopAsyncIteration):
+        await anext(follower)
+
+
+async def test_follower_of_a_closed_manager_watches_no_more(alone: RunManager) -> None:
+    run, _ = await running(alone, "t")
+    follower = alone.follow(run.run_id)
+    async with asyncio.timeout(20):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await anext(follower)
+        assert alone._parts.audience.has(run.run_id)
+        await alone.aclose()
+        await alone._store.aclose()
+        with pytest.raises(StoreUnavailable):
+            await all_of(follower)
+    assert not alone._parts.audience.has(run.run_id)
+
+
 @on_every_store
 async def test_who_may_not_see_a_run_may_not_follow_it(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t", user_id="ann")

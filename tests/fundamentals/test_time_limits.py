@@ -246,3 +246,24 @@ async def test_no_timer_outlives_its_run(alone: RunManager) -> None:
     alone.launch(run, quick)
     await alone.wait(run.run_id, timeout=20)
     assert entry.timers is None
+
+
+async def test_timers_of_both_limits_are_cancelled_when_the_run_is_over(
+    alone: RunManager, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A timer that went on would keep the run in memory until it is due."""
+    loop = asyncio.get_running_loop()
+    call_later, made = loop.call_later, list[asyncio.TimerHandle]()
+
+    def recorded(delay: float, callback: Any, *args: Any, **more: Any) -> asyncio.TimerHandle:
+        handle = call_later(delay, callback, *args, **more)
+        if delay in (NEVER, 2 * NEVER):
+            made.append(handle)
+        return handle
+
+    monkeypatch.setattr(loop, "call_later", recorded)
+    run, agent = await running(alone, "t", timeout=NEVER, idle_timeout=2 * NEVER)
+    assert [handle.cancelled() for handle in made] == [False, False]
+    agent.may_end.set()
+    await alone.wait(run.run_id, timeout=20)
+    assert [handle.cancelled() for handle in made] == [True, True]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator import ConflictError, RunManager
+from coordinator import CancelAction, Cause, ConflictError, RunManager, RunStatus
 from coordinator.notifier import Connectivity
 from coordinator.testing.valkey import ValkeyServer
 from tests.support.agents import Agent, launched, quick, running
@@ -53,6 +53,18 @@ async def test_redis_dies_while_runs_are_under_way(
     assert agent.stopped.is_set()
     await everything_works(a, b, "t")
     await wait_until(lambda: a.connectivity is Connectivity.down, description="it says so")
+
+
+async def test_ticks_begin_at_once_when_hints_stop(own_valkey: ValkeyServer, tmp_path: Path) -> None:
+    """The next tick of a worker that hears hints was an hour away."""
+    async with team_of(1, tmp_path, redis=own_valkey.url, tick=3600.0) as (manager,):
+        run, agent = await running(manager, "t")
+        assert await manager._store.decide(
+            run.run_id, RunStatus.interrupted, action=CancelAction.interrupt, cause=Cause.user
+        )
+        own_valkey.kill()
+        async with asyncio.timeout(20):
+            await agent.stopped.wait()
 
 
 async def test_it_comes_back_and_is_used_again(

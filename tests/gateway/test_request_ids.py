@@ -9,14 +9,38 @@ from pathlib import Path
 
 import httpx
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from coordinator import RunManager
 from coordinator.gateway import create_gateway
 from coordinator.gateway.caller import Role
+from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.request_id import InLogs, request_id
 from coordinator.gateway.server import logs
 from coordinator.gateway.server.logs import JsonLines, TextLines
 from tests.support.asgi import key_for, serving
+
+
+async def test_exception_in_the_middle_of_an_answer_reaches_the_server() -> None:
+    """It closes the connection, so that the answer does not look complete, and logs the exception."""
+    sent: list[Message] = []
+
+    async def half(scope: Scope, receive: Receive, send: Send) -> None:
+        del scope, receive
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"ha", "more_body": True})
+        raise RuntimeError("half-way")
+
+    async def receive() -> Message:
+        return {"type": "http.request"}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    request: Scope = {"type": "http", "method": "GET", "path": "/", "headers": []}
+    with pytest.raises(RuntimeError, match="half-way"):
+        await Envelope(half)(request, receive, send)
+    assert [message["type"] for message in sent] == ["http.response.start", "http.response.body"]
 
 
 @pytest.mark.parametrize("given", ["a", "3f2a-77", "A.b_c:9", "x" * 128])

@@ -5,13 +5,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from starlette.types import Message
 
+from coordinator.gateway.held import HeldResponse, SendBody, Watchers
 from coordinator.testing.valkey import ValkeyServer
 from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES
@@ -283,6 +286,45 @@ class TestLeft:
 
 def _nothing(*args: Any) -> None:
     del args
+
+
+class Answer(HeldResponse):
+    """Sends one chunk."""
+
+    async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
+        await start()
+        await send(b"x")
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [(None, False), (ConnectionResetError("gone"), True), (RuntimeError("of ours"), False)],
+    ids=["none", "of the connection", "another"],
+)
+async def test_failing_connection_is_the_end_of_its_client(error: Exception | None, told: bool) -> None:
+    """As where the server says that the client has gone; any other exception is raised."""
+    gone, messages = list[str](), list[Message]()
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    async def send(message: Message) -> None:
+        if error is not None and message["type"] == "http.response.body":
+            raise error
+        messages.append(message)
+
+    async def on_gone() -> None:
+        gone.append("told")
+
+    watchers = Watchers(1, 1)
+    with watchers.place(None) as place:
+        answer = Answer(place, headers={}, on_gone=on_gone)
+    with pytest.raises(RuntimeError, match="of ours") if isinstance(error, RuntimeError) else nullcontext():
+        await answer({"type": "http"}, receive, send)
+    assert gone == (["told"] if told else [])
+    assert len(messages) == (3 if error is None else 1)
+    assert watchers.open == 0
 
 
 class TestSlow:

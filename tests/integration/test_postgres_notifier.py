@@ -73,6 +73,30 @@ async def test_to_watch_needs_no_round_trip_once_it_listens(way: tuple[Proxy, st
         assert proxy.requests - requests <= 1  # a ping may fall into it
 
 
+async def test_hint_reaches_followers_of_its_own_process_without_the_server(
+    way: tuple[Proxy, str], namespace: str
+) -> None:
+    proxy, url = way
+    async with notified(url, namespace) as worker:
+        await worker.start(1)
+        async with worker.notifier.watch("t", "r") as follower, worker.notifier.watch("t") as waiter:
+            proxy.black_hole()
+            worker.notifier.hint("t", "r", (1, 1))
+            assert await follower.wait(0)
+            assert not await waiter.wait(0), "it follows no log"
+
+
+async def test_thread_that_is_watched_no_more_is_forgotten(shared_postgres: Database, namespace: str) -> None:
+    async with notified(shared_postgres.url, namespace) as worker:
+        await worker.start(1)
+        assert isinstance(worker.notifier, PostgresNotifier)
+        async with worker.notifier.watch("t"):
+            async with worker.notifier.watch("t", "r"), worker.notifier.watch("u"):
+                assert len(worker.notifier._watched) == 2
+            assert len(worker.notifier._watched) == 1
+        assert worker.notifier._watched == {}
+
+
 async def test_a_black_hole_is_found_and_left(way: tuple[Proxy, str], namespace: str) -> None:
     proxy, url = way
     async with notified(url, namespace) as worker:

@@ -292,6 +292,20 @@ async def test_a_hint_wakes_followers_of_that_log_once() -> None:
     assert not bells
 
 
+async def test_new_follower_hears_a_hint_that_woke_an_earlier_one() -> None:
+    """What was hinted before is forgotten with the last follower of a log, although the thread is watched."""
+    bells, waiter, earlier, later = Bells(), Bell(), Bell(), Bell()
+    bells.add(waiter)
+    bells.add(earlier, "r")
+    bells.hint("r", (1, 5))
+    assert await earlier.wait(0)
+    bells.discard(earlier)
+    assert bells
+    bells.add(later, "r")
+    bells.hint("r", (1, 5))
+    assert await later.wait(0)
+
+
 @pytest.mark.parametrize(
     ("payload", "expected"),
     [
