@@ -8,7 +8,8 @@ alone. So what is tested of one worker is tested across two.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+import logging
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,15 @@ UNLINKED = ("alone", "together", "unlinked")
 
 WITH_GRAPHS = ("alone", "together", "graphs")
 """For a module whose tests are of graphs as well: `pair = pytest.fixture(pair_of, params=WITH_GRAPHS)`."""
+
+
+@pytest.fixture
+def no_exception_is_logged(caplog: pytest.LogCaptureFixture) -> Generator[None]:
+    """An exception that escapes while an answer is ended is seen by no client: the server alone logs it."""
+    yield
+    logged = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
+    assert [record.exc_info for record in logged if record.exc_info] == []
+
 
 plain = pytest.fixture(pair_of, name="plain", params=["alone", "together"])
 pair = pytest.fixture(pair_of, name="pair", params=["alone", "together"])

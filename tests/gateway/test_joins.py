@@ -13,6 +13,7 @@ from tests.gateway.conftest import WITH_GRAPHS, Pair, pair_of
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import Served, all_closed, demo, new_thread, start_running, until_status
 
+pytestmark = pytest.mark.usefixtures("no_exception_is_logged")
 pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
 
 

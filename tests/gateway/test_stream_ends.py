@@ -22,7 +22,7 @@ from tests.support.gateways import Served, demo, gateways, new_thread, until_rea
 from tests.support.sse import Sent, events
 from tests.support.waiting import wait_until
 
-pytestmark = pytest.mark.usefixtures("no_task_left")
+pytestmark = pytest.mark.usefixtures("no_task_left", "no_exception_is_logged")
 
 
 @dataclass

@@ -29,6 +29,7 @@ from tests.support.gateways import (
 from tests.support.sse import Sent, all_events, events
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("no_exception_is_logged")
 pair = pytest.fixture(pair_of, params=UNLINKED)
 
 

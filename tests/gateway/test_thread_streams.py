@@ -15,6 +15,7 @@ from tests.support.gateways import Served, demo, new_thread, until_read
 from tests.support.sse import Sent, all_events, events
 from tests.support.waiting import wait_until
 
+pytestmark = pytest.mark.usefixtures("no_exception_is_logged")
 pair = pytest.fixture(pair_of, params=UNLINKED)
 
 
