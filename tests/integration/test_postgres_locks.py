@@ -178,6 +178,28 @@ async def test_start_that_waited_for_its_row_succeeds_when_the_row_is_released(s
     assert row.deadline_at == row.started_at + 60_000_000
 
 
+async def test_finish_that_waited_for_its_row_writes_what_the_run_returned(scene: Scene) -> None:
+    """As the batch would have: the run, its thread and who is next."""
+    store, me = scene.store, scene.me
+    held = await running(store, me, "held", user_id="u")
+    child = await running(store, me, "child", user_id="u", parent_run_id=held.run_id)
+    await waiting(store, me, "held", user_id="u")
+    outcome = SUCCESS._replace(result={"r": 1}, values={"v": 2}, delivered_at=3, stopped_at=4)
+    async with scene.stuck("runs", "run_id", [held.run_id], [store.finish(held, outcome)]) as (stuck,):
+        assert not stuck.done()
+    finish = await stuck
+    assert (finish.status, finish.lost, finish.next_home) == (RunStatus.success, False, me)
+    row = await row_of(store, held.run_id)
+    assert (row.status, row.result, row.error) == (RunStatus.success, {"r": 1}, None)
+    assert (row.cancel_delivered_at, row.stopped_at, row.holds_thread) == (3, 4, False)
+    assert row.ended_at is not None
+    assert row.ended_at == row.settled_at
+    thread = await store.thread("held", user_id="u")
+    assert thread is not None
+    assert thread.values == {"v": 2}
+    assert (await row_of(store, child.run_id)).status is RunStatus.running, "its success ends no child"
+
+
 async def test_admission_that_waited_while_its_worker_was_drained_is_refused(scene: Scene) -> None:
     await holding(scene.store, scene.me, "held")
     enqueued = waiting(scene.store, scene.me, "held")
