@@ -90,6 +90,8 @@ class Assembly:
         )
         self.assistants = Assistants(assistants or (), self.values)
         self.pacemaker = pacemaker or pacemaker_for(store, settings)
+        if self.pacemaker.stall is not None:
+            self.pacemaker.stall.run_of_task = self.registry.run_of_task
         self.worker = Worker(
             store,
             settings,

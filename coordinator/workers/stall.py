@@ -10,9 +10,11 @@ import threading
 from collections.abc import Callable
 from contextvars import Context
 from types import FrameType
+from typing import Any
 
 from coordinator.clock import boottime
-from coordinator.context import RunContext, current_run
+from coordinator.context import current_run
+from coordinator.record import RunRecord
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,8 @@ SHOWN = 8
 class StallWatch:
     """Asks the loop to answer, again and again, from a daemon thread. One log line for each stall names
     the run and the line of code in which the loop stands. `listeners` are called from that thread at every
-    look with how long the loop has been standing (s; 0 = it turns): they must not block."""
+    look with how long the loop has been standing (s; 0 = it turns): they must not block. `run_of_task`
+    returns the run whose own task this is, if it is one; it is called from that thread, too."""
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class StallWatch:
         self._lag = self._longest = 0.0
         self._ended = -math.inf
         self.listeners: list[Callable[[float], None]] = []
+        self.run_of_task: Callable[[asyncio.Task[Any]], RunRecord | None] = _of_no_known_run
 
     @property
     def stalled_for(self) -> float:
@@ -97,13 +101,22 @@ class StallWatch:
     def _told(self, standing: float) -> str:
         frame = sys._current_frames().get(self._ident)  # pyright: ignore[reportPrivateUsage] - documented
         frames = _frames(frame)
-        run = _run_of(frames) or _run_of_task(self._loop)
-        whose = "no run" if run is None else f"run {run.run.run_id!r} on thread {run.run.thread_id!r}"
         names = [f"{each.f_code.co_filename}:{each.f_lineno} in {each.f_code.co_name}" for each in frames]
         return (
             f"The event loop has not turned for {standing:.1f} s: no run of this worker goes on, and none"
-            f" can be cancelled. It stands in code of {whose}, at {' > '.join(names[-SHOWN:])}"
+            f" can be cancelled. It stands in code {self._owner(frames)}, at {' > '.join(names[-SHOWN:])}"
         )
+
+    def _owner(self, frames: list[FrameType]) -> str:
+        task = asyncio.current_task(self._loop)
+        context = _context_of(frames, task)
+        found = None if context is None else context.get(current_run)
+        run = found.run if found is not None else None
+        if context is None and task is not None:
+            run = self.run_of_task(task)
+        if run is not None:
+            return f"of run {run.run_id!r} on thread {run.thread_id!r}"
+        return "whose run is not known" if context is None else "of no run"
 
 
 def _frames(innermost: FrameType | None) -> list[FrameType]:
@@ -117,18 +130,17 @@ def _frames(innermost: FrameType | None) -> list[FrameType]:
     return frames[::-1]
 
 
-def _run_of(frames: list[FrameType]) -> RunContext | None:
-    """By the context of the callback, or step of a task, that the loop is in."""
+def _context_of(frames: list[FrameType], task: asyncio.Task[Any] | None) -> Context | None:
+    """Of the callback, or step of a task, that the loop is in; None = not known. Handles of uvloop hide it,
+    and tasks before Python 3.12 have no method that returns it."""
     handle = frames[0].f_locals.get("self") if frames else None
-    if not isinstance(handle, asyncio.Handle):
-        return None
-    # Only tasks tell their context, and they only from Python 3.12 on; a callback has no other way.
-    context: Context | None = getattr(handle, "_context", None)
-    return None if context is None else context.get(current_run)
+    if isinstance(handle, asyncio.Handle):
+        context: Context | None = getattr(handle, "_context", None)
+        if context is not None:
+            return context
+    get_context: Callable[[], Context] | None = getattr(task, "get_context", None)
+    return None if get_context is None else get_context()
 
 
-def _run_of_task(loop: asyncio.AbstractEventLoop) -> RunContext | None:
-    """For loops whose handles are no Python objects (uvloop)."""
-    task = asyncio.current_task(loop)
-    get_context = getattr(task, "get_context", None)
-    return None if get_context is None else get_context().get(current_run)
+def _of_no_known_run(task: asyncio.Task[Any]) -> RunRecord | None:
+    del task

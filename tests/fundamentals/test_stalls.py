@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Generator
+from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -103,6 +103,59 @@ async def test_stall_is_logged_once_with_the_run_and_the_line_while_it_lasts(
     assert "test_stalls.py" in line
     assert "thinking_hard" in line
     assert "\n" not in line
+
+
+class TestOnUvloop:
+    """Its handles are no Python objects: what the loop runs has to be found by the task."""
+
+    @staticmethod
+    def logged(
+        folder: Path, caplog: pytest.LogCaptureFixture, block: Callable[[RunManager, Blocked], Awaitable[Any]]
+    ) -> str:
+        """The line about the stall that `block` makes."""
+
+        async def stalled() -> list[Any]:
+            blocked = Blocked()
+            async with team_of(1, folder) as (manager,):
+                with quickly_noticed(manager):
+                    thread, logged = seen_from_a_thread(
+                        blocked,
+                        lambda: [
+                            r.getMessage() for r in caplog.records if r.name == "coordinator.workers.stall"
+                        ],
+                    )
+                    await block(manager, blocked)
+                    await asyncio.to_thread(thread.join)
+            return logged
+
+        uvloop = pytest.importorskip("uvloop")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            ((line,),) = runner.run(stalled())
+        return line
+
+    def test_stall_of_a_run_names_the_run(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        admitted: list[str] = []
+
+        async def block(manager: RunManager, blocked: Blocked) -> None:
+            async def agent(ctx: RunContext) -> None:
+                blocked.stand()
+
+            run = await manager.create_or_reject("t")
+            admitted.append(run.run_id)
+            manager.launch(run, agent)
+            await manager.wait(run.run_id, timeout=20)
+
+        line = self.logged(tmp_path, caplog, block)
+        assert f"It stands in code of run {admitted[0]!r} on thread 't', at " in line
+
+    def test_stall_of_a_callback_is_not_said_to_be_of_no_run(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def block(manager: RunManager, blocked: Blocked) -> None:
+            asyncio.get_running_loop().call_soon(blocked.stand)
+            await asyncio.sleep(0.01)
+
+        assert "It stands in code whose run is not known, at " in self.logged(tmp_path, caplog, block)
 
 
 async def test_health_is_red_after_a_stall_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
