@@ -41,6 +41,8 @@ from stores.rows import (
 from stores.states import CancelAction, Cause, RunStatus
 
 Row = dict[str, Any]
+
+EPOCH_ENDED = "The epoch of its worker ended before this run did: the worker shut down, or lost its lease"
 """A record as plain values: status text, ISO 8601 stamps with "T" and an offset."""
 
 
@@ -277,7 +279,11 @@ class WorkerStore(Protocol):
         asked, in the order of epochs; the dead are not. The last wish counts."""
         ...
 
-    async def retire(self, epoch: int) -> list[Orphan]: ...
+    async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
+        """The worker gives up this epoch itself; its runs in flight end as `error`, undecided ones with this
+        text."""
+        ...
+
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         """Compare-and-set on the heartbeat in `peer`: True where it was dead and is buried now. Unless death
         is `proven`, its lease must be over by the store's clock."""

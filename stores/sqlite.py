@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from stores import gate as gates
+from stores.base import EPOCH_ENDED
 from stores.byte_locks import process_named
 from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
 from stores.fair_queue import PATIENCE, FairQueue
@@ -387,8 +388,8 @@ class SQLiteStore(SQLTransactions):
         self._registered[epoch] = worker.worker_id
         return epoch
 
-    async def retire(self, epoch: int) -> list[Orphan]:
-        ended = await super().retire(epoch)
+    async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
+        ended = await super().retire(epoch, error=error)
         if self._gate is not None:
             self._gate.dead(epoch)
         return ended

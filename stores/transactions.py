@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from stores.base import Row, RunStore
+from stores.base import EPOCH_ENDED, Row, RunStore
 from stores.catalogue import Heavy, NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.checkpoints import CheckpointRow
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
@@ -157,8 +157,9 @@ class SQLTransactions(RunStore):
         grace_ms = None if grace is None else round(grace * 1000)
         return await self._write(self._sql.workers.ask_to_drain, epoch, grace_ms)
 
-    async def retire(self, epoch: int) -> list[Orphan]:
-        return await self._write(self._sql.workers.retire, epoch, self._registered.get(epoch))
+    async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
+        worker_id = self._registered.get(epoch)
+        return await self._write(self._sql.workers.retire, epoch, worker_id, error)
 
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         return await self._write(self._sql.workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)

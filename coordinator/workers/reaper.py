@@ -27,7 +27,7 @@ from stores.rows import ANY_WORKER, Orphan, Outcome, Ownership, WorkerRow
 
 logger = logging.getLogger(__name__)
 
-ORPHANED = "The worker that ran this is gone; the run did not reach an end of its own."
+ORPHANED = "The worker that ran this is gone or lost its lease; the run did not reach an end of its own."
 
 
 class ReapingStore(WorkerStore, OwnershipStore, Protocol):

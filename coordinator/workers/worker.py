@@ -53,6 +53,7 @@ class Worker:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._epoch = 0
+        self._lost_because = TOO_LATE
         self._live = False
         self._draining = False
         self._closed = False
@@ -106,6 +107,7 @@ class Worker:
     async def _register(self) -> None:
         previous = self._epoch
         self.fenced(previous, TOO_LATE)
+        lost_because = self._lost_because
         await self.gone()
         await self._store.open()
         began, epoch = await self._new_epoch()
@@ -117,7 +119,7 @@ class Worker:
         self._telemetry.emit(WorkerRegistered(epoch))
         await self.on_registered(epoch)
         if previous:
-            await self._sign_off(previous)
+            await self._sign_off(previous, f"lost its lease before this run finished: {lost_because}")
 
     async def _new_epoch(self) -> tuple[float, int]:
         """When it was asked for, and the epoch. A store that a worker of another host has a lease on may be
@@ -161,7 +163,7 @@ class Worker:
     def fenced(self, epoch: int, why: str) -> None:
         if not self._live or epoch != self._epoch:
             return
-        self._live = False
+        self._live, self._lost_because = False, why
         self.lease.end(epoch)
         self._disarm()
         self._telemetry.emit(WorkerFenced(epoch, why))
@@ -183,11 +185,11 @@ class Worker:
             self._live = False
             self.lease.end(self._epoch)
             self._disarm()
-            await self._sign_off(self._epoch)
+            await self._sign_off(self._epoch, "shut down before this run finished")
 
-    async def _sign_off(self, epoch: int) -> None:
+    async def _sign_off(self, epoch: int, what: str) -> None:
         try:
-            self.on_ended(await self._store.retire(epoch))
+            self.on_ended(await self._store.retire(epoch, error=f"Worker epoch {epoch} {what}"))
         except CoordinatorError as error:
             logger.warning("Worker epoch %d could not sign off; its peers will bury it: %s", epoch, error)
 

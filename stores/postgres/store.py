@@ -15,6 +15,7 @@ from weakref import WeakValueDictionary
 
 import asyncpg
 
+from stores.base import EPOCH_ENDED
 from stores.catalogue import ThreadPatch
 from stores.errors import RowLocked, StoreUnavailable, ThreadNotFound
 from stores.fair_queue import PATIENCE, FairQueue
@@ -325,12 +326,12 @@ class PostgresStore(WritesMadeAgain):
         outcome.add_done_callback(over)
         return await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
 
-    async def retire(self, epoch: int) -> list[Orphan]:
+    async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
         await self._write(workers.retire, epoch, self._registered.get(epoch))
         if self._host_gate is not None:
             self._host_gate.retired(epoch)
         found = await self._write(workers.orphaned, only=epoch)
-        return await self._end_all(found, None, f"Worker epoch {epoch} shut down before this run finished")
+        return await self._end_all(found, None, error)
 
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
         """A transaction for each run; see `stores.sql.postgres.workers`."""

@@ -106,6 +106,24 @@ async def test_nobody_is_revived(tmp_path: Path) -> None:
             manager._parts.worker.check(epoch)
 
 
+async def test_error_of_a_run_whose_worker_lost_its_lease_names_the_lease(tmp_path: Path) -> None:
+    """The worker has not shut down, and is not gone: an operator would look for its end in vain."""
+    async with team_of(1, tmp_path, **SHORT) as (manager,):
+        run, agent = await running(manager, "t")
+        epoch = manager.epoch
+        with Child(HOLD, tmp_path / "runs.db") as stranger:
+            assert stranger.heard() == "held"
+            await agent.stopped.wait()
+            stranger.tell()
+        await wait_until(lambda: ended(manager, run.run_id), description="its row has ended")
+        row = await manager._store.row(run.run_id)
+        assert row is not None
+        assert row.error == (
+            f"Worker epoch {epoch} lost its lease before this run finished: the lease could not be renewed in"
+            " time"
+        )
+
+
 async def test_the_owner_renews_before_it_is_buried(
     pair: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:

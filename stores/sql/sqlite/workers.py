@@ -113,13 +113,12 @@ def ask_to_drain(
     return sorted(AskedToDrain(found, bool(already)) for found, already in rows.fetchall())
 
 
-def retire(cx: sqlite3.Connection, epoch: int, worker_id: str | None, now: int) -> list[Orphan]:
-    """The worker leaves by itself; whatever it still has in flight is ended."""
+def retire(cx: sqlite3.Connection, epoch: int, worker_id: str | None, error: str, now: int) -> list[Orphan]:
+    """The worker gives up this epoch itself; whatever it still has in flight is ended, with `error`."""
     cx.execute(
         f"UPDATE workers SET state = 'dead', fenced_by = :epoch, fenced_at = :now WHERE {_MINE}",
         {"epoch": epoch, "worker_id": worker_id, "now": now},
     )
-    error = f"Worker epoch {epoch} shut down before this run finished"
     return _end_all(cx, _orphaned(cx, now, only=epoch), None, error, now)
 
 
