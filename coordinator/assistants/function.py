@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
-from inspect import getdoc, isfunction
-from typing import Any, TypeAlias, cast
+from inspect import getdoc, isasyncgenfunction, iscoroutinefunction, isfunction, signature
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from pydantic import BaseModel, ValidationError
 
@@ -159,6 +159,40 @@ def as_assistant(
             "agent", f"must be an async function or an Assistant, not {type(agent).__name__}"
         )
     return FunctionAssistant(agent, states, name=name)
+
+
+class UnfitFunction(NamedTuple):
+    """Why a function cannot be an assistant, and what to write instead."""
+
+    why: str
+    remedy: str
+
+
+def unfit_function(agent: object) -> UnfitFunction | None:
+    """The reason for which every run of this async function, or object with an async `__call__`, would fail.
+    None = there is none that can be known without calling it."""
+    call = getattr(agent, "__call__", None)  # noqa: B004 - an object whose call may be async
+    if isasyncgenfunction(agent) or isasyncgenfunction(call):
+        return UnfitFunction(
+            "is an async generator",
+            "Return the result in place of yielding, and send parts of it with `await ctx.emit(mode, part)`",
+        )
+    if isinstance(agent, type) or not (iscoroutinefunction(agent) or iscoroutinefunction(call)):
+        return None
+    try:
+        # A decorator's wrapper may supply what the function that it wraps requires.
+        parameters = signature(cast("Callable[..., Any]", agent), follow_wrapped=False)
+    except (TypeError, ValueError):  # it does not say what it takes
+        return None
+    try:
+        parameters.bind(None)
+    except TypeError:
+        name = getattr(agent, "__name__", "__call__")
+        return UnfitFunction(
+            "cannot be called with one positional argument, the context of the run",
+            f"Write it as async def {name}(ctx), with defaults for whatever else it takes",
+        )
+    return None
 
 
 _MOST_NAMED = 20

@@ -8,7 +8,13 @@ from uuid import UUID, uuid5
 
 from coordinator import arguments as check
 from coordinator.assistants.decorator import Agents, named_agents
-from coordinator.assistants.function import AgentFunction, FunctionAssistant, as_assistant, spec_of
+from coordinator.assistants.function import (
+    AgentFunction,
+    FunctionAssistant,
+    as_assistant,
+    spec_of,
+    unfit_function,
+)
 from coordinator.assistants.ports import Assistant, ThreadStates
 from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext
@@ -41,6 +47,9 @@ class Assistants:
         given = name or spec_of(agent).name
         new = as_assistant(agent, self._states, name=given)
         key = check.check_id("name", given or new.name)
+        if isinstance(new, FunctionAssistant) and (unfit := unfit_function(agent)) is not None:
+            named = getattr(agent, "__qualname__", type(agent).__qualname__)
+            raise InvalidArgument("agent", f"{named} {unfit.why}. {unfit.remedy}")
         if (known := self._by_name.get(key)) is not None and agent in (known, _function(known)):
             return known
         if known is not None:

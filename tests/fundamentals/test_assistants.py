@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable
+from functools import partial, wraps
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -148,6 +149,65 @@ def test_what_can_be_registered() -> None:
         known.register(5, name="five")  # type: ignore[arg-type]
     with pytest.raises(InvalidArgument, match="characters"):
         known.register(asks, name="a" * 256)
+
+
+def test_function_that_no_run_could_call_is_not_registered() -> None:
+    async def parts(ctx: RunContext) -> AsyncGenerator[int]:
+        yield 1
+
+    async def nothing() -> None: ...
+    async def pair(ctx: RunContext, database: str) -> None: ...
+    async def keyword(ctx: RunContext, *, database: str) -> None: ...
+
+    class Parts:
+        async def __call__(self, ctx: RunContext) -> AsyncGenerator[int]:
+            yield 1
+
+    class Pair:
+        async def __call__(self, ctx: RunContext, database: str) -> None: ...
+
+    known = RunManager().assistants
+    for function, why in (
+        (parts, r"parts is an async generator. Return .* ctx\.emit"),
+        (nothing, r"nothing cannot be called with one positional argument.* async def nothing\(ctx\)"),
+        (pair, r"pair cannot be called with one positional argument"),
+        (keyword, r"keyword cannot be called with one positional argument"),
+        (Parts(), r"Parts is an async generator"),
+        (Pair(), r"Pair cannot be called with one positional argument"),
+    ):
+        refused: Any = function
+        with pytest.raises(InvalidArgument, match=why):
+            known.register(refused, name="unfit")
+    assert known.names == ()
+
+
+def test_functions_that_can_be_called_with_the_context_alone_are_registered() -> None:
+    async def defaults(ctx: RunContext, database: str = "d", *more: str, key: str = "k") -> None: ...
+    async def pair(ctx: RunContext, database: str) -> None: ...
+
+    @wraps(pair)
+    async def supplied(*given: Any) -> None:
+        await pair(given[0], "d")
+
+    def awaitable(ctx: RunContext) -> Awaitable[None]:
+        return pair(ctx, "d")
+
+    class Bound:
+        async def __call__(self, ctx: RunContext) -> None: ...
+        async def method(self, ctx: RunContext) -> None: ...
+
+    known = RunManager().assistants
+    fit: dict[str, Any] = {
+        "defaults": defaults,
+        "wrapper": supplied,
+        "partial": partial(pair, database="d"),
+        "object": Bound(),
+        "method": Bound().method,
+        "returns an awaitable": awaitable,
+    }
+    for name, function in fit.items():
+        known.register(function, name=name)
+    assert known.names == tuple(fit)
 
 
 async def test_nothing_is_registered_once_peers_were_told(manager: RunManager) -> None:

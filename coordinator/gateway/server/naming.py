@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from coordinator.assistants.decorator import named_agents
-from coordinator.assistants.function import AgentFunction, spec_of
+from coordinator.assistants.function import AgentFunction, spec_of, unfit_function
 from coordinator.assistants.ports import Assistant
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.server.failures import CannotServe
@@ -107,6 +107,8 @@ def _own_name(place: str, function: object) -> str:
 def _check(place: str, name: object, agent: object) -> None:
     if not isinstance(name, str) or not name:
         raise CannotServe(f"{place} has {name!r} for a name: names are texts", _FORM)
+    if (unfit := unfit_function(agent)) is not None:
+        raise CannotServe(f"{place} {unfit.why}", unfit.remedy)
     if iscoroutinefunction(agent) or iscoroutinefunction(getattr(agent, "__call__", None)):  # noqa: B004 - an object whose call is a coroutine function
         return
     if not isinstance(agent, type) and isinstance(agent, Assistant):

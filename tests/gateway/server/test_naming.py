@@ -19,6 +19,9 @@ async def agent(ctx): ...
 def plain(ctx): ...
 class Callable:
     async def __call__(self, ctx): ...
+async def parts(ctx): yield 1
+async def nothing(): ...
+async def pair(ctx, database): ...
 class Inner:
     agents = {"first": agent, "second": Callable()}
 assistants = {"one": agent}
@@ -72,6 +75,9 @@ def test_what_is_named_is_found(mine: Path, place: str, names: list[str]) -> Non
         ("mine_for_naming:nameless", "has no name: use @assistant"),
         ("mine_for_naming:plain", "is not async. Write it as async def"),
         ("mine_for_naming:mixed", "mixed['bad'] is a function that is not async"),
+        ("mine_for_naming:parts", "parts is an async generator. Return the result in place of yielding"),
+        ("mine_for_naming:nothing", "Write it as async def nothing(ctx)"),
+        ("mine_for_naming:pair", "pair cannot be called with one positional argument"),
         ("mine_for_naming:number", "has no name"),
         ("mine_for_naming:Inner", "has no name"),
     ],
