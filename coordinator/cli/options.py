@@ -91,10 +91,11 @@ class Where:
                 ) from None
             first = error.errors(include_url=False, include_input=False)[0]
             name = ".".join(str(part) for part in first["loc"]) or "settings"
+            option = f"--{name}, or from " if name in given else ""
             raise CommandFailed(
                 "InvalidSetting",
                 f"{name}: {first['msg']}",
-                f"It comes from an option, or from COORDINATOR_{name.upper()}.",
+                f"It comes from {option}COORDINATOR_{name.upper()}.",
                 code=USAGE,
                 argument=name,
             ) from None

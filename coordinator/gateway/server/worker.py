@@ -123,20 +123,19 @@ def _settings(kind: type[S], given: dict[str, Any]) -> S:
             raise _of_several(*broken, given) from None
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        option = _OPTIONS.get(name, name.replace("_", "-"))
-        raise CannotServe(
-            f"{name}: {first['msg']}",
-            f"It comes from --{option}, or from COORDINATOR_{name.upper()}",
-        ) from None
+        places = _places(str(first["loc"][0]), given)
+        raise CannotServe(f"{name}: {first['msg']}", f"It comes from {', or from '.join(places)}") from None
 
 
 def _of_several(rule: str, names: Sequence[str], given: Container[str]) -> CannotServe:
-    places = [
-        (f"--{_OPTIONS.get(name, name.replace('_', '-'))} or " if name in given else "")
-        + f"COORDINATOR_{name.upper()}"
-        for name in names
-    ]
+    places = [" or ".join(_places(name, given)) for name in names]
     return CannotServe(rule, f"Change one of them: {', '.join(places)}")
+
+
+def _places(name: str, given: Container[str]) -> list[str]:
+    """Where a setting can come from. The command has options for those alone that it has given."""
+    option = [f"--{_OPTIONS.get(name, name.replace('_', '-'))}"] if name in given else []
+    return [*option, f"COORDINATOR_{name.upper()}"]
 
 
 def _naming(who: logs.Who) -> Hook:

@@ -9,6 +9,7 @@ import socket
 import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -208,6 +209,26 @@ async def test_the_banner_says_what_carries_cancels_on_postgresql(
         await server.up()
         told = await server.says(r"^  redis +none: (.+)$")
     assert says in told.group(1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "where"),
+    [
+        ((), {"COORDINATOR_TICK": "soon"}, "It comes from COORDINATOR_TICK"),
+        (("--lease-ttl", "-3"), {}, "It comes from --lease-ttl, or from COORDINATOR_LEASE_TTL"),
+        ((), {"COORDINATOR_LEASE_TTL": "-3"}, "It comes from --lease-ttl, or from COORDINATOR_LEASE_TTL"),
+        (("--cors-origin", "nowhere"), {}, "It comes from --cors-origin, or from COORDINATOR_CORS_ORIGINS"),
+    ],
+    ids=["a variable alone", "an option", "the variable of an option", "an option of another name"],
+)
+async def test_bad_value_is_answered_with_where_it_can_come_from(
+    tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, Any], where: str
+) -> None:
+    async with served("serve", *arguments, folder=tmp_path, **variables) as one:
+        _, ended = await one.gone()
+    (line,) = one.lines
+    assert ended == 2
+    assert line.endswith(f". {where}")
 
 
 async def test_a_rule_of_several_settings_names_where_each_comes_from(tmp_path: Path) -> None:

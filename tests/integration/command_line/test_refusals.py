@@ -79,7 +79,13 @@ async def test_usage(empty: str, arguments: tuple[str, ...]) -> None:
 async def test_a_bad_setting_is_named(empty: str) -> None:
     answer = await cli("runs", "list", "--store", empty, env={"COORDINATOR_TICK": "soon"})
     assert answer.code == USAGE
-    assert "COORDINATOR_TICK" in answer.err
+    assert answer.err.rstrip().endswith("It comes from COORDINATOR_TICK.")
+
+
+async def test_a_bad_option_is_named(empty: str) -> None:
+    answer = await cli("runs", "list", "--store", empty, "--namespace", "n" * 1000)
+    assert answer.code == USAGE
+    assert answer.err.rstrip().endswith("It comes from --namespace, or from COORDINATOR_NAMESPACE.")
 
 
 @pytest.mark.parametrize("command", [("runs", "list"), ("db", "check"), ("db", "migrate")], ids=" ".join)
