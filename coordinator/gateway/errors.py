@@ -112,13 +112,19 @@ async def _invalid(request: Request, error: Exception) -> Response:
         {
             "type": one["type"],
             "loc": [_short(part, LONGEST_KEY) if isinstance(part, str) else part for part in one["loc"]],
-            "msg": _short(one["msg"], LONGEST_MISTAKE),
+            "msg": _short(_message(one), LONGEST_MISTAKE),
         }
         for one in found[:MOST_MISTAKES]
     ]
     if (left := len(found) - MOST_MISTAKES) > 0:
         named.append({"type": "more", "loc": [], "msg": f"{left} more mistakes are not named"})
     return answer(422, named)
+
+
+def _message(mistake: Mapping[str, Any]) -> str:
+    """With what the parser says of a body that is no JSON: FastAPI leaves it in the context."""
+    cause = mistake.get("ctx", {}).get("error") if mistake["type"] == "json_invalid" else None
+    return mistake["msg"] if cause is None or str(cause) in mistake["msg"] else f"{mistake['msg']}: {cause}"
 
 
 async def _unforeseen(request: Request, error: Exception) -> Response:

@@ -67,6 +67,41 @@ async def test_a_few_mistakes_are_all_named() -> None:
     assert {("body", "assistant_id"), ("body", "webhook")} <= named
 
 
+HUGE = b'{"metadata":\n {"\\"9e999": "1e999", "b": [1.5e3, -2e999, 3e999]}}'
+
+
+@pytest.mark.parametrize(
+    ("body", "offset", "message"),
+    [
+        (b'{"metadata": {},}', 16, "trailing comma at line 1 column 17"),
+        (b'{"metadata":\n\n {"a": NaN}}', 21, "NaN and Infinity are no numbers of JSON at line 3 column 8"),
+        (
+            b'{"metadata": {"a": -Infinity}}',
+            20,
+            "NaN and Infinity are no numbers of JSON at line 1 column 21",
+        ),
+        (b"[" * 10_000, 201, "recursion limit exceeded at line 1 column 202"),
+        (HUGE, HUGE.index(b"-2e999"), "a number is too large at line 2 column 36"),
+        (b'{"metadata": ' + b"7" * 5000 + b"}", 4314, "number out of range at line 1 column 4315"),
+        (b"\xef\xbb\xbf{}", 0, "it begins with a byte order mark; JSON is UTF-8 without one"),
+        (b'{"metadata": "secret', 19, "EOF while parsing a string at line 1 column 20"),
+        (b'{"metadata": "secret\xff"}', 20, "invalid unicode code point at line 1 column 21"),
+        (b"{'secret': 1}", 1, "key must be a string at line 1 column 2"),
+    ],
+    ids=["comma", "NaN", "-Infinity", "depth", "too large", "digits", "BOM", "end", "UTF-8", "quotes"],
+)
+async def test_what_is_no_json_is_answered_with_cause_and_position(
+    body: bytes, offset: int, message: str
+) -> None:
+    async with serving() as (_, client):
+        answer = await client.post("/threads", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 422
+    (mistake,) = answer.json()["detail"]
+    assert mistake["type"] == "json_invalid"
+    assert mistake["loc"] == ["body", offset]
+    assert mistake["msg"] == f"JSON decode error: {message}"
+
+
 async def test_input_that_does_not_fit_a_model_is_answered_shortly() -> None:
     class Numbers(BaseModel):
         numbers: list[int]

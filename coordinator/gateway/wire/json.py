@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import json
 import math
 import re
@@ -32,6 +33,12 @@ _HUGE = (b"0e000", b"0" * 309)
 """What every number has that is too large to be finite, with all digits alike and without `+`."""
 
 
+_BYTE_ORDER_MARKS = (codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+_PLACE = re.compile(r" at line (\d+) column (\d+)$")
+_TEXT_OR_NUMBER = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"|-?[0-9][-+.0-9eE]*+')
+"""Of a body that is JSON. Possessive: a text of megabytes takes no memory for ways back."""
+
+
 class _StrictRequest(Request):
     async def json(self) -> Json:
         """Refuses what databases and other parsers refuse: invalid UTF-8, half characters, numbers that are
@@ -46,10 +53,36 @@ class _StrictRequest(Request):
             content = pydantic_core.from_json(body, allow_inf_nan=False)
             shape = body.translate(_DIGITS_ALIKE, b"+")
             if any(part in shape for part in _HUGE) and not _is_finite(content):
-                raise ValueError("a number is too large")
+                raise ValueError(f"a number is too large{_place_of_too_large_number(body)}")
         except ValueError as error:
-            raise json.JSONDecodeError(str(error), "", 0) from None
+            # What FastAPI answers has `pos` in its location, and the message where `errors` puts it.
+            raise json.JSONDecodeError(*_fault(body, str(error))) from None
         return content
+
+
+def _fault(body: bytes, message: str) -> tuple[str, str, int]:
+    """The message with cause, line and column, the document (left out: it is the client's), and the offset in
+    bytes."""
+    if body.startswith(_BYTE_ORDER_MARKS):
+        return "it begins with a byte order mark; JSON is UTF-8 without one", "", 0
+    if (place := _PLACE.search(message)) is None:
+        return message, "", 0
+    line, column = map(int, place.groups())
+    before = body.split(b"\n", line - 1)[: line - 1]
+    offset = sum(map(len, before)) + len(before) + max(0, column - 1)
+    if body.startswith((b"NaN", b"Infinity"), offset):
+        message = f"NaN and Infinity are no numbers of JSON{place.group()}"
+    return message, "", offset
+
+
+def _place_of_too_large_number(body: bytes) -> str:
+    """Of the first one in a body that is JSON, as the parser names places."""
+    for token in _TEXT_OR_NUMBER.finditer(body):
+        if not token.group().startswith(b'"') and not math.isfinite(float(token.group())):
+            at = token.start()
+            line, column = body.count(b"\n", 0, at) + 1, at - body.rfind(b"\n", 0, at)
+            return f" at line {line} column {column}"
+    return ""
 
 
 def _is_finite(content: Json) -> bool:
