@@ -10,12 +10,17 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Protocol
 
-from coordinator.errors import StaleFence
+from coordinator.arguments import check_model_name
+from coordinator.errors import InvalidArgument, StaleFence
 from coordinator.record import PROGRESS_FIELDS, RunRecord
 from coordinator.schemas import Abort, Json, RunRequest, User
 
 current_run: ContextVar[RunContext | None] = ContextVar("current_run", default=None)
 """Whose code this is: of the run's task, and of what it starts (tasks, `asyncio.to_thread`)."""
+
+
+REPORTED = (*PROGRESS_FIELDS, "model_name")
+"""What `RunContext.progress` takes."""
 
 
 class ContextServices(Protocol):
@@ -35,7 +40,10 @@ class ContextServices(Protocol):
         ...
 
     def save(self, values: Json) -> Awaitable[None]: ...
-    def progress(self) -> None: ...
+    def progress(self, model_name: str | None) -> None:
+        """Write the counters of the record soon, and this name of its model (None = it stays as it is)."""
+        ...
+
     def abort(self) -> Abort | None: ...
 
 
@@ -119,10 +127,13 @@ class RunContext:
         await self.services.emit(mode, data)
 
     def progress(self, **counters: Any) -> None:
-        """A snapshot of token and message counters. Written soon, best effort; unknown names are ignored."""
+        """A snapshot of token and message counters, and `model_name`. What is omitted or None stays as it is.
+        Written soon, best effort. Raises InvalidArgument for a name that is none of these, and as `check`."""
+        if unknown := [name for name in counters if name not in REPORTED]:
+            raise InvalidArgument(unknown[0], f"is not known; the names are {', '.join(REPORTED)}")
         self.check()
         self.run.take(counters, PROGRESS_FIELDS)
-        self.services.progress()
+        self.services.progress(check_model_name(counters.get("model_name")))
 
     def track(self, future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> asyncio.Future[Any]:
         """Work that outlives the run's task (thread jobs, background writes): the thread is not free

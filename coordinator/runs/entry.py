@@ -50,6 +50,7 @@ class Entry:
         "launched",
         "limits",
         "lost",
+        "model_name_due",
         "operation",
         "outcome",
         "own",
@@ -105,7 +106,7 @@ class Entry:
         self.force: asyncio.Future[None] | None = None
         self.forced = False
         self.closed = False
-        self.progress_due = False
+        self.progress_due = self.model_name_due = False
         self.delivered_at: int | None = None
         self.stopped_at: int | None = None
         self.settling: asyncio.Future[Any] | None = None

@@ -103,10 +103,12 @@ class Services:
         if self._entry.abort is not None:
             await asyncio.sleep(0)
 
-    def progress(self) -> None:
+    def progress(self, model_name: str | None) -> None:
         self._execution.home.check()
         self._entry.touch()
         self._execution.lifecycle.progress_soon(self._entry)
+        if model_name is not None:
+            self._execution.lifecycle.model_name_soon(self._entry, model_name)
 
 
 class Quiet(Services):

@@ -339,6 +339,24 @@ class Lifecycle:
             entry.progress_due = True
             self._jobs.spawn(self._flush_progress(entry), f"progress of run {entry.record.run_id!r}")
 
+    def model_name_soon(self, entry: Entry, model_name: str) -> None:
+        """Shown by the record at once, and written as `update_model_name` does, one name after the other: the
+        last one counts."""
+        entry.record.model_name = model_name
+        if not entry.model_name_due:
+            entry.model_name_due = True
+            self._jobs.spawn(self._flush_model_name(entry), f"model name of run {entry.record.run_id!r}")
+
+    async def _flush_model_name(self, entry: Entry) -> None:
+        await asyncio.sleep(0)
+        record, written = entry.record, None
+        try:
+            while written != record.model_name:
+                written = record.model_name
+                await self.update_model_name(record.run_id, written)
+        finally:
+            entry.model_name_due = False
+
     async def _flush_progress(self, entry: Entry) -> None:
         await asyncio.sleep(0)
         entry.progress_due = False

@@ -33,6 +33,7 @@ from coordinator.assistants.registry import NAMESPACE
 from tests.support.agents import Agent, launched, running
 from tests.support.held import hold_calls
 from tests.support.teams import QUICK
+from tests.support.waiting import wait_until
 
 
 class Poem(BaseModel):
@@ -418,3 +419,31 @@ def test_a_request_survives_its_row() -> None:
     assert request.checkpoint == CheckpointRef("c")
     assert RunRequest.of(request.kwargs(), {"m": 1}) == request
     assert RunRequest().kwargs() == {"input": None}
+
+
+async def test_progress_refuses_an_unknown_name_and_changes_nothing(manager: RunManager) -> None:
+    run, agent = await running(manager, "t")
+    with pytest.raises(InvalidArgument, match=r"totl_tokens: is not known; .*total_tokens,.* model_name"):
+        agent.ctx.progress(totl_tokens=5, llm_call_count=1)
+    assert run.llm_call_count == 0
+    assert agent.running
+
+
+async def test_model_name_that_a_run_reports_is_written(manager: RunManager) -> None:
+    run, agent = await running(manager, "t")
+    held = hold_calls(manager._store, "update_model_name")
+    agent.ctx.progress(model_name="first", total_tokens=3)
+    await held.reached.wait()
+    agent.ctx.progress(model_name=" second ")
+    agent.ctx.progress(total_tokens=4, model_name=None)
+    assert run.model_name == "second"
+    held.go_on.set()
+
+    async def written() -> bool:
+        row = await manager._store.row(run.run_id)
+        assert row is not None
+        return (row.model_name, row.counters["total_tokens"]) == ("second", 4)
+
+    await wait_until(written, description="the last name and the last counter")
+    with pytest.raises(InvalidArgument, match="model_name"):
+        agent.ctx.progress(model_name=5)
