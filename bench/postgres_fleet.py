@@ -52,7 +52,7 @@ async def _fleet(cx: asyncpg.Connection, jit: str, count: int) -> list[Measure]:
         [
             await _median(cx, call, count)
             for call in (
-                workers.adopted_before(_EPOCH), workers.orphaned(now=None), workers.settle_strays(now=None),
+                workers.adopted_before(_EPOCH), workers.orphaned(None), workers.settle_strays(None),
             )
         ]
     )  # fmt: skip

@@ -89,7 +89,7 @@ class GroupCommit:
     def run(
         self, transaction: Transaction, *args: Any, urgent: bool = False, **kwargs: Any
     ) -> asyncio.Future[Any]:
-        """Queue `transaction(cx, *args, now=..., **kwargs)`; the future has its answer once durable.
+        """Queue `transaction(cx, now, *args, **kwargs)`; the future has its answer once durable.
 
         Cancelling the future does not stop the transaction. Raises StoreUnavailable after the busy
         time-out, in which case the transaction did not run and never will.
@@ -250,7 +250,7 @@ class GroupCommit:
         for entry in entries:
             before = cx.total_changes
             try:
-                answers.append(entry.transaction(cx, *entry.args, now=now, **entry.kwargs))
+                answers.append(entry.transaction(cx, now, *entry.args, **entry.kwargs))
             except Exception as error:  # whatever it is, it is this caller's and nobody else's
                 if not cx.in_transaction:
                     raise  # SQLite gave up the whole transaction (disk full, I/O error): nobody is answered
@@ -262,7 +262,7 @@ class GroupCommit:
     def _run_one(self, entry: _Entry, cx: sqlite3.Connection, now: int) -> Any:
         cx.execute("SAVEPOINT one")
         try:
-            answer = entry.transaction(cx, *entry.args, now=now, **entry.kwargs)
+            answer = entry.transaction(cx, now, *entry.args, **entry.kwargs)
         except Exception as error:
             if not cx.in_transaction:
                 raise

@@ -56,7 +56,7 @@ class SQLiteHeart:
                 self._check()
                 cx.execute("BEGIN IMMEDIATE")
                 try:
-                    alive = workers.beat(cx, epoch, self._worker_id(epoch), self._clock())
+                    alive = workers.beat(cx, self._clock(), epoch, self._worker_id(epoch))
                     cx.execute("COMMIT")
                 except BaseException:
                     if cx.in_transaction:

@@ -68,7 +68,7 @@ class MemoryStore(SQLTransactions):
     def _inside(self, cx: sqlite3.Connection, end: str, transaction: Any, *args: Any, **kwargs: Any) -> Any:
         cx.execute("BEGIN")
         try:
-            answer = transaction(cx, *args, now=self._now(), **kwargs)
+            answer = transaction(cx, self._now(), *args, **kwargs)
             cx.execute(end)
         except BaseException as error:
             if cx.in_transaction:
@@ -257,11 +257,6 @@ class MemoryRunStore(RunStore):
         }
 
 
-def _delete(cx: sqlite3.Connection, run_id: str, now: int) -> None:
-    del now
-    records.delete(cx, run_id)
-
-
 def _visible(row: Row, user_id: str | None) -> bool:
     return user_id is None or row.get("user_id") == user_id
 
@@ -273,12 +268,12 @@ def _may_take(old: str | None, new: str) -> bool:
     return not (old == RunStatus.running and new == RunStatus.pending)
 
 
-def _forget(cx: sqlite3.Connection, run_id: str, now: int) -> None:
+def _forget(cx: sqlite3.Connection, now: int, run_id: str) -> None:
     operation = cx.execute(
         "SELECT thread_id FROM runs WHERE run_id = ? AND kind = 'op' AND checkpointed", (run_id,)
     ).fetchone()
     if operation is None:
-        _delete(cx, run_id, now)
+        records.delete(cx, now, run_id)
         return
     earlier = cx.execute(
         "SELECT run_id FROM runs WHERE thread_id = ? AND kind = 'op' AND run_id <> ?"
@@ -286,4 +281,4 @@ def _forget(cx: sqlite3.Connection, run_id: str, now: int) -> None:
         (operation[0], run_id),
     ).fetchall()
     for (other,) in earlier:
-        _delete(cx, other, now)
+        records.delete(cx, now, other)

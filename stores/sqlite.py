@@ -369,7 +369,7 @@ class SQLiteStore(SQLTransactions):
                 gate.dead(issued.pop())
             workers.bound_leases(cx, now)
             try:
-                issued.append(workers.register(cx, worker, now))
+                issued.append(workers.register(cx, now, worker))
             except StoreInUse as refusal:
                 return refusal  # not raised: the bound is to be committed
             gate.live(issued[0])  # before the row can be seen: no peer may find it without its proof of life

@@ -181,9 +181,7 @@ class SQLTransactions(RunStore):
         self, keep: Retention, *, cursor: PruneCursor | None = None, limit: int = 500, dry_run: bool = False
     ) -> PruneStep:
         if dry_run:
-            return await self._read(
-                self._sql.pruning.prune, keep, cursor, limit, dry_run=True, now=self._now()
-            )
+            return await self._read(self._sql.pruning.prune, self._now(), keep, cursor, limit, dry_run=True)
         return await self._write(self._sql.pruning.prune, keep, cursor, limit, dry_run=False)
 
     def proven_dead(self, peer: WorkerRow) -> bool:

@@ -60,7 +60,7 @@ class PostgresHeart:
             arguments = connect_arguments(self._options, longest=BEAT_WITHIN, grace=_GRACE)
             arguments["timeout"] = CONNECT_WITHIN
             self._cx = await self._hosts.connect(**arguments)
-        call = workers.beat(epoch, self._worker_id(epoch), now=self._now())
+        call = workers.beat(self._now(), epoch, self._worker_id(epoch))
         rows = await self._cx.fetch(named(call.statement.sql, self._options.schema), *call.args)
         return call.answer(rows)
 

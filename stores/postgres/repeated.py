@@ -34,7 +34,7 @@ class WritesMadeAgain(SQLTransactions):
         raise NotImplementedError
 
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        call = workers.bury(peer.epoch, peer.hb_seq, by, proven=proven, now=self._now())
+        call = workers.bury(self._now(), peer.epoch, peer.hb_seq, by, proven=proven)
         call.again = lambda rows: scalar(rows) or None
         buried: bool | None = await self._briefly(call)
         if buried is not None:
@@ -42,7 +42,7 @@ class WritesMadeAgain(SQLTransactions):
         return await self._is_buried(peer.epoch, by)
 
     async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
-        call = workers.declare_dead(epoch, by, actor, now=self._now())
+        call = workers.declare_dead(self._now(), epoch, by, actor)
         call.again = lambda rows: scalar(rows) or None
         declared: bool | None = await self._made(call)
         return await self._is_buried(epoch, by) if declared is None else declared
@@ -52,7 +52,7 @@ class WritesMadeAgain(SQLTransactions):
         return any((row.epoch, row.fenced_by, row.state) == (epoch, by, _DEAD) for row in everyone)
 
     async def create_thread(self, new: NewThread) -> ThreadRow:
-        call = threads.create_thread(new, now=self._now())
+        call = threads.create_thread(self._now(), new)
         call.again = lambda rows: True if scalar(rows) else None
         made: bool | None = await self._made(call)
         found = await self.thread(new.thread_id, user_id=new.user_id)
@@ -62,7 +62,7 @@ class WritesMadeAgain(SQLTransactions):
 
     async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
         before = await self.run(run_id, thread_id=thread_id, user_id=user_id)
-        call = history.delete_run(run_id, thread_id, user_id, now=self._now())
+        call = history.delete_run(self._now(), run_id, thread_id, user_id)
 
         def again(rows: Rows) -> RunRow:
             try:
@@ -76,7 +76,7 @@ class WritesMadeAgain(SQLTransactions):
         return await self._made(call)
 
     async def replace_cron(self, cron: CronRow, *, user_id: str | None) -> CronRow | None:
-        call = crons.replace(cron, user_id, now=self._now())
+        call = crons.replace(self._now(), cron, user_id)
         call.again = lambda rows: call.answer(rows) or _PERHAPS
         answer = await self._made(call)
         if answer is not _PERHAPS:
@@ -91,12 +91,12 @@ class WritesMadeAgain(SQLTransactions):
 
     async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool:
         before = await self.cron(cron_id, user_id=user_id)
-        call = crons.delete(cron_id, user_id, now=self._now())
+        call = crons.delete(self._now(), cron_id, user_id)
         call.again = lambda rows: scalar(rows) or before is not None
         return await self._made(call)
 
     async def skip_cron(self, firing: Firing, *, error: str | None) -> bool:
-        call = crons.skip(firing, error, now=self._now())
+        call = crons.skip(self._now(), firing, error)
         call.again = lambda rows: scalar(rows) or None
         made: bool | None = await self._made(call)
         if made is not None:
@@ -106,7 +106,7 @@ class WritesMadeAgain(SQLTransactions):
         return found is not None and (found.last_at, found.next_at, found.last_error) == wanted
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
-        call = webhooks.report(run_id, attempt, report, now=self._now())
+        call = webhooks.report(self._now(), run_id, attempt, report)
         call.again = lambda rows: scalar(rows) or None
         made: bool | None = await self._made(call)
         if made is not None:

@@ -193,7 +193,7 @@ class PostgresStore(WritesMadeAgain):
     # -- calls
 
     async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
-        return await self._made(transaction(*args, now=self._now(), **kwargs), urgent=urgent)
+        return await self._made(transaction(self._now(), *args, **kwargs), urgent=urgent)
 
     async def _made(self, call: Call, *, urgent: bool = False) -> Any:
         answer = self._send(call, urgent=urgent)
@@ -263,10 +263,10 @@ class PostgresStore(WritesMadeAgain):
     # -- what takes more than one call
 
     async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
-        return await self._admitted(run, self._sql.admission.admit(run, epoch, limits, now=self._now()))
+        return await self._admitted(run, self._sql.admission.admit(self._now(), run, epoch, limits))
 
     async def insert(self, run: NewRun, *, epoch: int) -> Admission:
-        return await self._admitted(run, self._sql.admission.insert(run, epoch, now=self._now()))
+        return await self._admitted(run, self._sql.admission.insert(self._now(), run, epoch))
 
     async def _admitted(self, run: NewRun, call: Call) -> Admission:
         answer: asyncio.Future[Admission] = self._send(call)
@@ -313,7 +313,7 @@ class PostgresStore(WritesMadeAgain):
         host = self._host_gate
         byte = None if host is None else host.begin()
         proof = secrets.token_hex(8) if host is None or byte is None else host.proofs.of(byte)
-        outcome = self._send(workers.register(replace(worker, proof=proof), now=self._now()))
+        outcome = self._send(workers.register(self._now(), replace(worker, proof=proof)))
 
         def over(_: asyncio.Future[int]) -> None:
             if not outcome.cancelled() and outcome.exception() is None:
@@ -347,7 +347,7 @@ class PostgresStore(WritesMadeAgain):
 
     async def _end_all(self, found: list[workers.Orphaned], by: int | None, error: str) -> list[Orphan]:
         async def end(one: workers.Orphaned) -> Orphan | None:
-            orphan = await self._briefly(workers.end_orphan(one, by, error, now=self._now()))
+            orphan = await self._briefly(workers.end_orphan(self._now(), one, by, error))
             return await self._ended(one) if orphan is workers.PERHAPS else orphan
 
         return await end_all(found, end)

@@ -122,9 +122,9 @@ def finish_frees_before_the_undo(patch: pytest.MonkeyPatch) -> None:
 def the_heartbeat_is_not_compared(patch: pytest.MonkeyPatch) -> None:
     strong = workers.bury
 
-    def weak(cx: Any, epoch: int, hb_seq: int, by: int, *, proven: bool, now: int) -> bool:
+    def weak(cx: Any, now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool:
         (hb_seq,) = cx.execute("SELECT hb_seq FROM workers WHERE epoch = ?", (epoch,)).fetchone()
-        return strong(cx, epoch, hb_seq, by, proven=proven, now=now)
+        return strong(cx, now, epoch, hb_seq, by, proven=proven)
 
     patch.setattr(workers, "bury", weak)
 

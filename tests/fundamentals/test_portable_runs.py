@@ -257,7 +257,7 @@ async def settled(manager: RunManager, run_id: str) -> bool:
     return (await manager.explain(run_id)).run.settled
 
 
-def handed_over(cx: Any, run_id: str, now: int) -> None:
+def handed_over(cx: Any, now: int, run_id: str) -> None:
     cx.execute("UPDATE runs SET home_epoch = NULL, updated_at = ? WHERE run_id = ?", (now, run_id))
 
 

@@ -42,18 +42,18 @@ class Batches:
 
     def admit(self, thread_id: str, epoch: int, **fields: Any) -> _Asked:
         run = new_run(thread_id, **fields)
-        call = admission.admit(run, epoch, Limits(), now=self.clock())
+        call = admission.admit(self.clock(), run, epoch, Limits())
         return _Asked("admit", (run,), {"epoch": epoch, "limits": Limits()}, call)
 
     def insert(self, thread_id: str, epoch: int, **fields: Any) -> _Asked:
         run = new_run(thread_id, **fields)
-        return _Asked("insert", (run,), {"epoch": epoch}, admission.insert(run, epoch, now=self.clock()))
+        return _Asked("insert", (run,), {"epoch": epoch}, admission.insert(self.clock(), run, epoch))
 
     def start(self, own: Ownership, ref: Any) -> _Asked:
-        return _Asked("start", (own, ref), {}, ownership.start(own, ref, now=self.clock()))
+        return _Asked("start", (own, ref), {}, ownership.start(self.clock(), own, ref))
 
     def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> _Asked:
-        call = ownership.finish(own, outcome, hold=hold, now=self.clock())
+        call = ownership.finish(self.clock(), own, outcome, hold=hold)
         return _Asked("finish", (own, outcome), {"hold": hold}, call)
 
     def decide(self, run_id: str, **how: Any) -> _Asked:
@@ -64,7 +64,7 @@ class Batches:
             "actor": "somebody",
         }
         asked |= {"error": None, "while_waiting": False, "home": None, **how}
-        call = decisions.decide(run_id, RunStatus.interrupted, **asked, now=self.clock())
+        call = decisions.decide(self.clock(), run_id, RunStatus.interrupted, **asked)
         return _Asked("decide", (run_id, RunStatus.interrupted), asked, call)
 
     async def make(self, batch: Sequence[_Asked]) -> list[Any]:

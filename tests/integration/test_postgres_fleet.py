@@ -90,11 +90,11 @@ def _decide(run_id: str) -> Call:
         "reason": None,
         "actor": None,
     }
-    return decisions.decide(run_id, RunStatus.interrupted, **how, error=None, now=None)
+    return decisions.decide(None, run_id, RunStatus.interrupted, **how, error=None)
 
 
 def _admit(run: NewRun, limits: Limits | None = None) -> Call:
-    return admission.admit(run, EPOCH, limits or Limits(), now=None)
+    return admission.admit(None, run, EPOCH, limits or Limits())
 
 
 def _page(**narrowed: Any) -> Call:
@@ -109,11 +109,11 @@ def _open(limit: int, **query: Any) -> Call:
 OF_THREAD: dict[str, Any] = {"limit": 10, "offset": 0, "user_id": None}
 ASKED: dict[str, tuple[Call, int]] = {
     "tick": (reading.tick(EPOCH, None), 4),
-    "sweep: orphans": (workers.orphaned(now=None), 1),
-    "sweep: strays": (workers.settle_strays(now=None), 1),
+    "sweep: orphans": (workers.orphaned(None), 1),
+    "sweep: strays": (workers.settle_strays(None), 1),
     "sweep: adopted before": (workers.adopted_before(EPOCH), 1),
     "sweep: peers": (workers.workers(None, alive_only=True, counted=False), 1),
-    "beat": (workers.beat(EPOCH, f"w{EPOCH}", now=None), 1),
+    "beat": (workers.beat(None, EPOCH, f"w{EPOCH}"), 1),
     "cancel of a running run": (_decide(RUN), 1),
     "cancel of a waiting run": (_decide(WAITING), 1),
     "admission": (_admit(new_run("new")), 1),
@@ -160,7 +160,7 @@ async def test_sweep_finds_runs_of_dead_and_of_missing_workers(scene: Scene) -> 
             named("SELECT run_id FROM rc.runs WHERE owner_epoch IN (2, 4) AND holds_thread"
                   " OR home_epoch = 4 AND status = 'pending'", scene.schema)
         )  # fmt: skip
-        read, rows = await scene.read_by(workers.orphaned(now=None))
+        read, rows = await scene.read_by(workers.orphaned(None))
         assert {row[0] for row in rows} == {row[0] for row in found}
         waiting = FLEET.waiting // FLEET.workers  # of the other one: looked at, and left to be claimed
         assert read <= 4 * len(rows) + waiting + BESIDES

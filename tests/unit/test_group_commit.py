@@ -85,7 +85,7 @@ async def commits(connection: ThreadConnection, turnstile: Turnstile) -> GroupCo
     )
 
 
-def keep(cx: sqlite3.Connection, n: int, parent: int | None = None, *, now: int) -> int:
+def keep(cx: sqlite3.Connection, now: int, n: int, parent: int | None = None) -> int:
     cx.execute("INSERT INTO kept VALUES (?, ?)", (n, parent))
     return n
 
@@ -94,9 +94,9 @@ def noting() -> tuple[list[int], Callable[..., int]]:
     """What was run, in order; and `keep`, which notes it."""
     ran: list[int] = []
 
-    def noted(cx: sqlite3.Connection, n: int, *, now: int) -> int:
+    def noted(cx: sqlite3.Connection, now: int, n: int) -> int:
         ran.append(n)
-        return keep(cx, n, now=now)
+        return keep(cx, now, n)
 
     return ran, noted
 
@@ -148,8 +148,8 @@ async def test_a_batch_is_bounded(commits: GroupCommit) -> None:
 async def test_a_transaction_that_fails_rolls_back_only_itself(
     commits: GroupCommit, path: Path, error: Exception
 ) -> None:
-    def fail(cx: sqlite3.Connection, *, now: int) -> None:
-        keep(cx, 1, now=now)
+    def fail(cx: sqlite3.Connection, now: int) -> None:
+        keep(cx, now, 1)
         raise error
 
     good, bad, good_too = await asyncio.gather(
@@ -165,8 +165,8 @@ async def test_one_that_fails_after_it_wrote_is_undone_alone_and_the_rest_is_run
 ) -> None:
     ran, noted = noting()
 
-    def half(cx: sqlite3.Connection, *, now: int) -> None:
-        noted(cx, 2, now=now)
+    def half(cx: sqlite3.Connection, now: int) -> None:
+        noted(cx, now, 2)
         raise ValueError("after the write")
 
     asked = (commits.run(noted, 1), commits.run(half), commits.run(noted, 3))
@@ -182,7 +182,7 @@ async def test_a_refusal_that_wrote_nothing_costs_nobody_a_second_run(
 ) -> None:
     ran, noted = noting()
 
-    def refuse(cx: sqlite3.Connection, *, now: int) -> None:
+    def refuse(cx: sqlite3.Connection, now: int) -> None:
         cx.execute("SELECT n FROM kept").fetchall()
         raise ValueError("busy")
 
@@ -200,7 +200,7 @@ async def test_a_broken_rule_is_its_callers_alone(commits: GroupCommit, path: Pa
 
 
 async def test_a_mistake_in_a_statement_is_not_called_unavailable(commits: GroupCommit) -> None:
-    def mistaken(cx: sqlite3.Connection, *, now: int) -> None:
+    def mistaken(cx: sqlite3.Connection, now: int) -> None:
         cx.execute("INSERT INTO kept VALUES (?, ?)", (1, object()))
 
     with pytest.raises(sqlite3.ProgrammingError):
@@ -268,7 +268,7 @@ async def test_a_stranger_who_holds_the_database_is_waited_for_within_the_bound(
 async def test_urgent_ones_go_first(commits: GroupCommit, turnstile: Turnstile) -> None:
     order: list[int] = []
 
-    def note(cx: sqlite3.Connection, n: int, *, now: int) -> None:
+    def note(cx: sqlite3.Connection, now: int, n: int) -> None:
         order.append(n)
 
     turnstile.close()
@@ -292,7 +292,7 @@ async def test_a_commit_that_fails_answers_nobody_with_success(commits: GroupCom
 async def test_a_full_disk_answers_nobody_with_success(
     commits: GroupCommit, connection: ThreadConnection, path: Path
 ) -> None:
-    def fill(cx: sqlite3.Connection, *, now: int) -> None:
+    def fill(cx: sqlite3.Connection, now: int) -> None:
         cx.execute("CREATE TABLE big AS SELECT zeroblob(1000000)")
 
     await connection.submit(lambda cx: cx.execute("PRAGMA max_page_count = 20").fetchall())

@@ -42,11 +42,11 @@ _ADMIT = Function(
 _NO_LIMITS = Limits()
 
 
-def admit(run: NewRun, epoch: int, limits: Limits, *, now: int | None) -> Call:
+def admit(now: int | None, run: NewRun, epoch: int, limits: Limits) -> Call:
     return _admission(run, epoch, limits, beside=False, now=now)
 
 
-def insert(run: NewRun, epoch: int, *, now: int | None) -> Call:
+def insert(now: int | None, run: NewRun, epoch: int) -> Call:
     return _admission(run, epoch, _NO_LIMITS, beside=True, now=now)
 
 
@@ -118,7 +118,7 @@ def _refusal(said: str, about: str | None, run: NewRun, epoch: int, limits: Limi
 _CLAIM = Function("claim", ("text", "bigint", "bigint"))
 
 
-def claim(thread_id: str, epoch: int, *, now: int | None) -> Call:
+def claim(now: int | None, thread_id: str, epoch: int) -> Call:
     def answer(rows: Rows) -> Claimed | None:
         said, run_id, fence = rows[0]
         if said == "epoch dead":

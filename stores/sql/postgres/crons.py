@@ -18,7 +18,7 @@ _VALUES = (*("text",) * 6, "boolean", "bigint", *("text",) * 3, "bigint")
 _CREATE = Function("create_cron", (*_VALUES, "boolean", "bigint", "bigint"), CRON_COLUMNS)
 
 
-def create(cron: CronRow, *, thread_must_exist: bool, limit: int | None, now: int | None) -> Call:
+def create(now: int | None, cron: CronRow, *, thread_must_exist: bool, limit: int | None) -> Call:
     def answer(rows: Rows) -> CronRow:
         if not rows:
             raise ThreadNotFound(cron.thread_id or "")
@@ -39,14 +39,14 @@ def get(cron_id: str, user_id: str | None) -> Call:
 _REPLACE = Function("replace_cron", (*_VALUES, "bigint", "text", "bigint"), CRON_COLUMNS)
 
 
-def replace(cron: CronRow, user_id: str | None, *, now: int | None) -> Call:
+def replace(now: int | None, cron: CronRow, user_id: str | None) -> Call:
     return Call(_REPLACE, (*cron_values(cron), cron.version, user_id, now), _first)
 
 
 _DELETE = Function("delete_cron", ("text", "text"))
 
 
-def delete(cron_id: str, user_id: str | None, *, now: int | None) -> Call:
+def delete(now: int | None, cron_id: str, user_id: str | None) -> Call:
     del now
     return Call(_DELETE, (cron_id, user_id), scalar)
 
@@ -123,7 +123,7 @@ def due(assistants: Sequence[str], limit: int, now: int | None) -> Call:
 _SKIP = Function("skip_cron", ("text", "bigint", "bigint", "text", "bigint"))
 
 
-def skip(firing: Firing, error: str | None, *, now: int | None) -> Call:
+def skip(now: int | None, firing: Firing, error: str | None) -> Call:
     return Call(_SKIP, (firing.cron_id, firing.at, firing.next_at, text(error), now), scalar)
 
 

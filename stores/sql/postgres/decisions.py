@@ -19,6 +19,7 @@ _STANDS = Query(f"SELECT {DECISION_COLUMNS} FROM rc.runs WHERE run_id = $1")
 
 
 def decide(
+    now: int | None,
     run_id: str,
     status: RunStatus,
     *,
@@ -29,7 +30,6 @@ def decide(
     error: str | None,
     while_waiting: bool = False,
     home: int | None = None,
-    now: int | None,
 ) -> Call:
     if status not in TERMINAL:
         raise ValueError(f"{status} is no outcome")
@@ -62,7 +62,7 @@ def briefly(call: Call) -> Call:
     return replace(call, statement=_BRIEFLY)
 
 
-def withdraw(run_id: str, epoch: int, *, now: int | None) -> Call:
+def withdraw(now: int | None, run_id: str, epoch: int) -> Call:
     return Call(_WITHDRAW, (run_id, epoch, now), _decided)
 
 

@@ -17,7 +17,7 @@ _APPEND = Function(
 )
 
 
-def append(logs: Sequence[NewEvents], ttl_us: int, *, now: int | None) -> Call:
+def append(now: int | None, logs: Sequence[NewEvents], ttl_us: int) -> Call:
     entries = [(place, *entry) for place, log in enumerate(logs, 1) for entry in log.entries]
     args = (
         [log.run_id for log in logs],
@@ -70,12 +70,12 @@ def tops(run_ids: Sequence[str]) -> Call:
 _FOLLOW = Function("follow_runs", ("text[]", "bigint", "boolean", "bigint"))
 
 
-def follow(run_ids: Sequence[str], seconds_us: int, *, logs: bool, now: int | None) -> Call:
+def follow(now: int | None, run_ids: Sequence[str], seconds_us: int, *, logs: bool) -> Call:
     return Call(_FOLLOW, (list(run_ids), seconds_us, logs, now), nothing)
 
 
 _EXPIRE = Function("expire_events", ("bigint", "bigint", "bigint"))
 
 
-def expire(limit: int, max_bytes: int | None, *, now: int | None) -> Call:
+def expire(now: int | None, limit: int, max_bytes: int | None) -> Call:
     return Call(_EXPIRE, (limit, max_bytes, now), scalar)

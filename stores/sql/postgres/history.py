@@ -137,7 +137,7 @@ def _narrowed(statuses: tuple[str, ...], user_id: str | None, args: list[Any]) -
 _DELETE = Function("delete_run", ("text", "text", "text"), "said, thread_id, was")
 
 
-def delete_run(run_id: str, thread_id: str | None, user_id: str | None, *, now: int | None) -> Call:  # noqa: ARG001 - every transaction gets a clock
+def delete_run(now: int | None, run_id: str, thread_id: str | None, user_id: str | None) -> Call:  # noqa: ARG001 - every transaction gets a clock
     def answer(rows: Rows) -> RunRow:
         said, thread, was = rows[0]
         if said == "not found":

@@ -11,7 +11,7 @@ _LAST = "\U0010ffff"
 _NOTHING = Query("SELECT")
 
 
-def prune(keep: Retention, cursor: PruneCursor | None, limit: int, *, dry_run: bool, now: int | None) -> Call:
+def prune(now: int | None, keep: Retention, cursor: PruneCursor | None, limit: int, *, dry_run: bool) -> Call:
     """One step: look at `limit` rows, remove those that may go. See `PruningStore.prune`."""
     at = cursor or PruneCursor("runs")
     if at.stage == "runs":

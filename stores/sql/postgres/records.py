@@ -19,7 +19,7 @@ from stores.times import stamp
 _PUT = Function("put", (*("text",) * 12, "bigint", "bigint[]", "text", "text", "bigint"))
 
 
-def put(run_id: str, fields: Mapping[str, Any], *, now: int | None) -> Call:
+def put(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call:
     created_at = fields.get("created_at")
     args = (
         run_id,
@@ -86,21 +86,21 @@ def _records(rows: Rows) -> list[dict[str, Any]]:
 _STATUS = Function("update_status", ("text", "text", "text", "bigint"))
 
 
-def update_status(run_id: str, status: str, error: str | None, *, now: int | None) -> Call:
+def update_status(now: int | None, run_id: str, status: str, error: str | None) -> Call:
     return Call(_STATUS, (run_id, status, text(error), now), scalar)
 
 
 _MODEL_NAME = Function("update_model_name", ("text", "text", "bigint"))
 
 
-def update_model_name(run_id: str, model_name: str | None, *, now: int | None) -> Call:
+def update_model_name(now: int | None, run_id: str, model_name: str | None) -> Call:
     return Call(_MODEL_NAME, (run_id, text(model_name_of(model_name)), now), scalar)
 
 
 _COMPLETION = Function("update_completion", ("text", "text", "text", "bigint[]", "text", "text", "bigint"))
 
 
-def update_completion(run_id: str, status: str | None, fields: Mapping[str, Any], *, now: int | None) -> Call:
+def update_completion(now: int | None, run_id: str, status: str | None, fields: Mapping[str, Any]) -> Call:
     args = (run_id, status, text(fields.get("error")), *_snapshot(fields), now)
     return Call(_COMPLETION, args, scalar)
 
@@ -108,21 +108,21 @@ def update_completion(run_id: str, status: str | None, fields: Mapping[str, Any]
 _PROGRESS = Function("update_progress", ("text", "bigint[]", "text", "text", "bigint"))
 
 
-def update_progress(run_id: str, fields: Mapping[str, Any], *, now: int | None) -> Call:
+def update_progress(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call:
     return Call(_PROGRESS, (run_id, *_snapshot(fields), now), scalar)
 
 
 _DELETE = Function("delete", ("text",))
 
 
-def delete(run_id: str, *, now: int | None) -> Call:  # noqa: ARG001 - every transaction gets a clock
+def delete(now: int | None, run_id: str) -> Call:  # noqa: ARG001 - every transaction gets a clock
     return Call(_DELETE, (run_id,), nothing)
 
 
 _DELETE_THREAD = Function("delete_thread", ("text", "text", "bigint", "bigint", "bigint"))
 
 
-def delete_thread(own: Ownership, *, now: int | None) -> Call:
+def delete_thread(now: int | None, own: Ownership) -> Call:
     def answer(rows: Rows) -> None:
         if not scalar(rows):
             raise StaleFence(own.thread_id, own.fence)

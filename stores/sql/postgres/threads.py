@@ -23,7 +23,7 @@ _RUNS_AT_ONCE = 1_000
 _CREATE = Function("create_thread", ("text", "text", "text", "bigint", "boolean", "bigint"))
 
 
-def create_thread(new: NewThread, *, now: int | None) -> Call:
+def create_thread(now: int | None, new: NewThread) -> Call:
     """False = the id is taken."""
     args = (new.thread_id, new.user_id, dumps(new.metadata), new.ttl_ms, new.temporary, now)
     return Call(_CREATE, args, scalar)
@@ -43,6 +43,7 @@ _PATCH = Function("patch_thread", ("text", "text", "text", "text", "boolean", "b
 
 
 def patch_thread(
+    now: int | None,
     thread_id: str,
     user_id: str | None,
     was: str,
@@ -50,7 +51,6 @@ def patch_thread(
     *,
     sets_ttl: bool,
     ttl_ms: int | None,
-    now: int | None,
 ) -> Call:
     """'patched'; 'changed' = the metadata is not what it `was`; 'not found'."""
     return Call(_PATCH, (thread_id, user_id, was, dumps(becomes), sets_ttl, ttl_ms, now), scalar)
@@ -131,7 +131,7 @@ def has_expired_threads(now: int | None) -> Call:
 _EXPIRE = Function("expire_threads", ("bigint",) * 5)
 
 
-def expire_threads(limit: int, *, now: int | None) -> Call:
+def expire_threads(now: int | None, limit: int) -> Call:
     return Call(
         _EXPIRE,
         (limit, _UNUSED, _RUNS_AT_ONCE, _FENCE_KEPT, now),

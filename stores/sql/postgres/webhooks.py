@@ -27,7 +27,7 @@ def next_due(now: int | None) -> Call:
 _CLAIM = Function("claim_webhooks", ("bigint", "bigint", "bigint", "bigint", "text[]", "bigint[]", "bigint"))
 
 
-def claim(epoch: int, lease: int, limit: int, *, shares: Shares | None, now: int | None) -> Call:
+def claim(now: int | None, epoch: int, lease: int, limit: int, *, shares: Shares | None) -> Call:
     def answer(rows: Rows) -> list[ClaimedWebhook]:
         if rows and rows[0][0] is None:
             raise EpochDead(epoch)
@@ -46,7 +46,7 @@ def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
 _REPORT = Function("report_webhook", ("text", "bigint", "text", "bigint", "text", "bigint", "bigint"))
 
 
-def report(run_id: str, attempt: int, told: WebhookReport, *, now: int | None) -> Call:
+def report(now: int | None, run_id: str, attempt: int, told: WebhookReport) -> Call:
     state = "postponed" if told.postponed else told.state.value
     args = (run_id, attempt, state, told.status_code, text(told.error), told.retry_in, now)
     return Call(_REPORT, args, scalar)
@@ -55,7 +55,7 @@ def report(run_id: str, attempt: int, told: WebhookReport, *, now: int | None) -
 _REVIVE = Function("revive_webhooks", ("text[]", "text", "bigint"))
 
 
-def revive(run_ids: Sequence[str] | None, user_id: str | None, *, now: int | None) -> Call:
+def revive(now: int | None, run_ids: Sequence[str] | None, user_id: str | None) -> Call:
     ids = None if run_ids is None else list(run_ids)
     return Call(_REVIVE, (ids, user_id, now), lambda rows: [run_id for (run_id,) in rows])
 
@@ -63,7 +63,7 @@ def revive(run_ids: Sequence[str] | None, user_id: str | None, *, now: int | Non
 _STOP = Function("stop_webhooks", ("text[]", "text", "text", "bigint"))
 
 
-def stop(run_ids: Sequence[str] | None, user_id: str | None, *, now: int | None) -> Call:
+def stop(now: int | None, run_ids: Sequence[str] | None, user_id: str | None) -> Call:
     ids = None if run_ids is None else list(run_ids)
     return Call(_STOP, (ids, user_id, STOPPED, now), lambda rows: [run_id for (run_id,) in rows])
 

@@ -28,7 +28,7 @@ _REGISTER = Function(
 )
 
 
-def register(worker: NewWorker, *, now: int | None) -> Call:
+def register(now: int | None, worker: NewWorker) -> Call:
     args = (
         worker.worker_id,
         worker.host,
@@ -46,42 +46,42 @@ def register(worker: NewWorker, *, now: int | None) -> Call:
 _BEAT = Function("beat", ("bigint", "text", "bigint"))
 
 
-def beat(epoch: int, worker_id: str | None, *, now: int | None) -> Call:
+def beat(now: int | None, epoch: int, worker_id: str | None) -> Call:
     return Call(_BEAT, (epoch, worker_id, now), scalar)
 
 
 _ASK = Function("ask_to_drain", ("bigint", "bigint", "bigint"), "asked, already")
 
 
-def ask_to_drain(epoch: int | None, grace_ms: int | None, *, now: int | None) -> Call:
+def ask_to_drain(now: int | None, epoch: int | None, grace_ms: int | None) -> Call:
     return Call(_ASK, (epoch, grace_ms, now), lambda rows: sorted(AskedToDrain(*row) for row in rows))
 
 
 _DRAIN = Function("drain", ("bigint", "bigint"))
 
 
-def drain(epoch: int, *, now: int | None) -> Call:
+def drain(now: int | None, epoch: int) -> Call:
     return Call(_DRAIN, (epoch, now), lambda rows: [HandedOver(*row) for row in rows])
 
 
 _RETIRE = Function("retire", ("bigint", "text", "bigint"))
 
 
-def retire(epoch: int, worker_id: str | None, *, now: int | None) -> Call:
+def retire(now: int | None, epoch: int, worker_id: str | None) -> Call:
     return Call(_RETIRE, (epoch, worker_id, now), nothing)
 
 
 _BURY = Function("bury", ("bigint", "bigint", "bigint", "boolean", "bigint"))
 
 
-def bury(epoch: int, hb_seq: int, by: int, *, proven: bool, now: int | None) -> Call:
+def bury(now: int | None, epoch: int, hb_seq: int, by: int, *, proven: bool) -> Call:
     return Call(_BURY, (epoch, hb_seq, by, proven, now), scalar)
 
 
 _DECLARE_DEAD = Function("declare_dead", ("bigint", "bigint", "text", "bigint"))
 
 
-def declare_dead(epoch: int, by: int, actor: str, *, now: int | None) -> Call:
+def declare_dead(now: int | None, epoch: int, by: int, actor: str) -> Call:
     return Call(_DECLARE_DEAD, (epoch, by, text(actor), now), scalar)
 
 
@@ -105,7 +105,7 @@ _ORPHANED = Function(
 )
 
 
-def orphaned(*, only: int | None = None, before: int | None = None, now: int | None) -> Call:
+def orphaned(now: int | None, *, only: int | None = None, before: int | None = None) -> Call:
     return Call(_ORPHANED, (only, before, PATIENCE, now), lambda rows: [_orphaned(row) for row in rows])
 
 
@@ -132,7 +132,7 @@ PERHAPS = object()
 """Instead of an orphan: it is over, and an attempt that went unanswered may have ended it."""
 
 
-def end_orphan(found: Orphaned, by: int | None, error: str, *, now: int | None) -> Call:
+def end_orphan(now: int | None, found: Orphaned, by: int | None, error: str) -> Call:
     """The orphan; None where somebody else was faster, or there is nobody to adopt it. See also PERHAPS."""
     args = (
         found.run_id,
@@ -192,14 +192,14 @@ def adopted_before(by: int) -> Call:
 _STRAYS = Function("settle_strays", ("bigint",))
 
 
-def settle_strays(*, now: int | None) -> Call:
+def settle_strays(now: int | None) -> Call:
     return Call(_STRAYS, (now,), nothing)
 
 
 _READOPT = Function("readopt", ("text", "text", "bigint", "bigint", "bigint", "bigint"))
 
 
-def readopt(own: Ownership, *, now: int | None) -> Call:
+def readopt(now: int | None, own: Ownership) -> Call:
     def answer(rows: Rows) -> Ownership | None:
         fence = scalar(rows)
         return None if fence is None else own._replace(fence=fence)

@@ -33,7 +33,7 @@ class _InFlight(NamedTuple):
     not_before: int | None
 
 
-def admit(cx: sqlite3.Connection, run: NewRun, epoch: int, limits: Limits, now: int) -> Admission:
+def admit(cx: sqlite3.Connection, now: int, run: NewRun, epoch: int, limits: Limits) -> Admission:
     """Take the thread, join its line, wait for its time or be refused. Re-runnable with the same run id.
 
     Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded,
@@ -98,7 +98,7 @@ def queue_due(cx: sqlite3.Connection, thread_id: str, now: int) -> None:
         )
 
 
-def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admission:
+def insert(cx: sqlite3.Connection, now: int, run: NewRun, epoch: int) -> Admission:
     """Record a pending run of this worker without the one-run-per-thread rule, for whatever user:
     who may use a thread is `admit`'s rule. Raises ConflictError, IdempotencyConflict, ThreadNotFound,
     EpochDead, CronFired.
@@ -118,7 +118,7 @@ def insert(cx: sqlite3.Connection, run: NewRun, epoch: int, now: int) -> Admissi
     return _place(cx, run, epoch, holds=busy is None, home=False, replaced=(), now=now)
 
 
-def claim(cx: sqlite3.Connection, thread_id: str, epoch: int, now: int) -> Claimed | None:
+def claim(cx: sqlite3.Connection, now: int, thread_id: str, epoch: int) -> Claimed | None:
     """Give a free thread to the head of its waiting line, if that run is this worker's to execute.
 
     That is: this worker is its home; or the run is portable, its home is gone, and this worker knows
@@ -263,6 +263,7 @@ def _replace(
     decisions = (
         decide(
             cx,
+            now,
             other.run_id,
             RunStatus.interrupted,
             action=action,
@@ -270,7 +271,6 @@ def _replace(
             reason=f"superseded by run {run.run_id}",
             actor=run.user_id,
             error=None,
-            now=now,
         )
         for other in in_flight
         if other.kind == "run"  # an operation is a short holder: the new run waits it out

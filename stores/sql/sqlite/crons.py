@@ -19,7 +19,7 @@ _SAME = " AND ".join(f"{name} IS :{name}" for name in CRON_VALUES if name not in
 
 
 def create(
-    cx: sqlite3.Connection, cron: CronRow, *, thread_must_exist: bool, limit: int | None, now: int
+    cx: sqlite3.Connection, now: int, cron: CronRow, *, thread_must_exist: bool, limit: int | None
 ) -> CronRow:
     """`limit`: how many its user may have, this one included. Raises ThreadNotFound, TooManyCrons."""
     if cron.thread_id is not None:
@@ -60,7 +60,7 @@ def get(cx: sqlite3.Connection, cron_id: str, user_id: str | None) -> CronRow | 
     return None if row is None else cron_row(row)
 
 
-def replace(cx: sqlite3.Connection, cron: CronRow, user_id: str | None, now: int) -> CronRow | None:
+def replace(cx: sqlite3.Connection, now: int, cron: CronRow, user_id: str | None) -> CronRow | None:
     assignments = ", ".join(f"{name} = ?" for name in CRON_VALUES)
     row = cx.execute(
         f"UPDATE crons SET {assignments}, updated_at = ?, version = version + 1"
@@ -70,7 +70,7 @@ def replace(cx: sqlite3.Connection, cron: CronRow, user_id: str | None, now: int
     return None if row is None else cron_row(row)
 
 
-def delete(cx: sqlite3.Connection, cron_id: str, user_id: str | None, now: int) -> bool:  # noqa: ARG001 - every transaction gets a clock
+def delete(cx: sqlite3.Connection, now: int, cron_id: str, user_id: str | None) -> bool:  # noqa: ARG001 - every transaction gets a clock
     row = cx.execute(
         "DELETE FROM crons WHERE cron_id = ? AND (? IS NULL OR user_id = ?) RETURNING cron_id",
         (cron_id, user_id, user_id),
@@ -170,5 +170,5 @@ def advance(
     return row is not None
 
 
-def skip(cx: sqlite3.Connection, firing: Firing, error: str | None, now: int) -> bool:
+def skip(cx: sqlite3.Connection, now: int, firing: Firing, error: str | None) -> bool:
     return advance(cx, firing, run_id=None, error=error, now=now)

@@ -11,6 +11,7 @@ from stores.states import TERMINAL, CancelAction, Cause, RunStatus
 
 def decide(
     cx: sqlite3.Connection,
+    now: int,
     run_id: str,
     status: RunStatus,
     *,
@@ -21,7 +22,6 @@ def decide(
     error: str | None,
     while_waiting: bool = False,
     home: int | None = None,
-    now: int,
 ) -> Decision | None:
     """Decide a pending or running run; answer what stands now; None = no such run. `while_waiting`:
     only where the run does not hold its thread yet; `home`: only where it is at home with that epoch, which
@@ -96,7 +96,7 @@ def end_children(cx: sqlite3.Connection, run_id: str, status: RunStatus, now: in
     return tuple(decision_of(row, won=True) for row in rows)
 
 
-def withdraw(cx: sqlite3.Connection, run_id: str, epoch: int, now: int) -> Decision | None:
+def withdraw(cx: sqlite3.Connection, now: int, run_id: str, epoch: int) -> Decision | None:
     """Take back an admission whose caller went away: interrupted and settled, its thread is free.
 
     Only for a run of this epoch to which no task was ever attached. Queues behind the admission

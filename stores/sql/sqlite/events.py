@@ -32,7 +32,7 @@ _HEADER = (
 )
 
 
-def append(cx: sqlite3.Connection, logs: Sequence[NewEvents], ttl_us: int, now: int) -> list[EventsKept]:
+def append(cx: sqlite3.Connection, now: int, logs: Sequence[NewEvents], ttl_us: int) -> list[EventsKept]:
     return [_append(cx, log, ttl_us, now) for log in logs]
 
 
@@ -125,7 +125,7 @@ _USE = (
 """Such a thread is removed so long after it was used last."""
 
 
-def follow(cx: sqlite3.Connection, run_ids: Sequence[str], seconds_us: int, *, logs: bool, now: int) -> None:
+def follow(cx: sqlite3.Connection, now: int, run_ids: Sequence[str], seconds_us: int, *, logs: bool) -> None:
     for run_id in sorted(run_ids):
         named: dict[str, Any] = {"run": run_id, "until": now + seconds_us}
         cx.execute(_USE, named)
@@ -133,7 +133,7 @@ def follow(cx: sqlite3.Connection, run_ids: Sequence[str], seconds_us: int, *, l
             cx.execute(_MARK, named)
 
 
-def expire(cx: sqlite3.Connection, limit: int, max_bytes: int | None, now: int) -> int:
+def expire(cx: sqlite3.Connection, now: int, limit: int, max_bytes: int | None) -> int:
     removed = 0
     for (run_id,) in cx.execute(
         "SELECT run_id FROM event_logs WHERE expires_at <= ? ORDER BY expires_at, run_id LIMIT ?",

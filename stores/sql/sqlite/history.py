@@ -119,12 +119,12 @@ def _narrowed(statuses: tuple[str, ...], user_id: str | None) -> tuple[str, dict
 
 
 def delete_run(
-    cx: sqlite3.Connection, run_id: str, thread_id: str | None, user_id: str | None, now: int
+    cx: sqlite3.Connection, now: int, run_id: str, thread_id: str | None, user_id: str | None
 ) -> RunRow:
     found = run(cx, run_id, thread_id, user_id)
     if found is None:
         raise RunNotFound(run_id)
     if found.open or found.stopping:
         raise ConflictError(found.thread_id, run_id)
-    delete(cx, run_id, now)
+    delete(cx, now, run_id)
     return found

@@ -28,7 +28,7 @@ _GUARD = f"run_id = :run AND owner_epoch = :epoch AND fence = :fence AND settled
 parameters are those of `_guard`."""
 
 
-def start(cx: sqlite3.Connection, own: Ownership, rollback_ref: Json, now: int) -> Started | None:
+def start(cx: sqlite3.Connection, now: int, own: Ownership, rollback_ref: Json) -> Started | None:
     """pending -> running where it is mine and my epoch is live.
 
     None = lost: another has the thread, or my epoch is dead.
@@ -54,7 +54,7 @@ STOPPED = "status IN ('interrupted', 'timeout') AND cancel_action = 'interrupt'"
 """It was told to stop, and is not to be rolled back: it may save once more while it holds its thread."""
 
 
-def save(cx: sqlite3.Connection, own: Ownership, values: Json, *, last: bool = False, now: int) -> None:
+def save(cx: sqlite3.Connection, now: int, own: Ownership, values: Json, *, last: bool = False) -> None:
     """Write the thread's values as the running holder; the first save of a run keeps the old ones. `last`:
     also where the run was told to stop and still holds its thread, once, which the audit shows.
 
@@ -100,7 +100,7 @@ def _saved_last(cx: sqlite3.Connection, own: Ownership, values: Json) -> bool:
     return found is not None
 
 
-def restore(cx: sqlite3.Connection, own: Ownership, now: int) -> Json:
+def restore(cx: sqlite3.Connection, now: int, own: Ownership) -> Json:
     """Undo what the run saved; answer the thread's values. Idempotent, also where it saved nothing.
 
     Raises StaleFence where the run does not hold the thread with this fence.
@@ -121,7 +121,7 @@ def restore(cx: sqlite3.Connection, own: Ownership, now: int) -> Json:
 
 
 def finish(
-    cx: sqlite3.Connection, own: Ownership, outcome: Outcome, *, hold: bool = False, now: int
+    cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, *, hold: bool = False
 ) -> Finish:
     """Decide (unless somebody did) and settle, in one statement. `hold` only decides: the task that
     reports its own end has not stopped yet, so the thread stays held until `settle`.
@@ -206,7 +206,7 @@ _FINISH = (
 
 
 def settle(
-    cx: sqlite3.Connection, own: Ownership, outcome: Outcome, rollback_state: str | None, now: int
+    cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, rollback_state: str | None
 ) -> Finish:
     """Free the thread of a run that was decided. `outcome.values`: what `restore` answered; its
     status is of no account."""
@@ -236,7 +236,7 @@ def settle(
     return Finish(decision.status, next_home=next_home(cx, own.thread_id), decision=decision)
 
 
-def refence(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | None:
+def refence(cx: sqlite3.Connection, now: int, own: Ownership) -> Ownership | None:
     """Take a newer fence on a thread that the run still holds: writes with the old one are refused
     from here on. Asked again with the old one, it answers the newer one. None = lost."""
     row = cx.execute(

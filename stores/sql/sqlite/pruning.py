@@ -19,12 +19,12 @@ _MICROS = 1_000_000
 
 def prune(
     cx: sqlite3.Connection,
+    now: int,
     keep: Retention,
     cursor: PruneCursor | None,
     limit: int,
     *,
     dry_run: bool,
-    now: int,
 ) -> PruneStep:
     """One step: look at `limit` rows, remove those that may go. See `PruningStore.prune`."""
     at = cursor or PruneCursor("runs")

@@ -50,7 +50,7 @@ _PUT = (
 )
 
 
-def put(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int) -> None:
+def put(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]) -> None:
     """Upsert of a record (import, repair). A terminal status that is there already stays, and a run
     that somebody owns is settled by its owner. The thread is left to the first user who is admitted."""
     cx.execute(
@@ -125,7 +125,7 @@ def _records(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
     return [record(run) for run in readable("run", rows, run_row)]
 
 
-def update_status(cx: sqlite3.Connection, run_id: str, status: str, error: str | None, now: int) -> bool:
+def update_status(cx: sqlite3.Connection, now: int, run_id: str, status: str, error: str | None) -> bool:
     """False where no row took the status: it is gone, another decision stands, or `running` was said
     of a run that waits for its turn. Saying a terminal status again changes nothing."""
     if _taken_away(cx, run_id):
@@ -165,7 +165,7 @@ def _taken_away(cx: sqlite3.Connection, run_id: str) -> bool:
     return found is not None
 
 
-def update_model_name(cx: sqlite3.Connection, run_id: str, model_name: str | None, now: int) -> bool:
+def update_model_name(cx: sqlite3.Connection, now: int, run_id: str, model_name: str | None) -> bool:
     if _taken_away(cx, run_id):
         return False
     row = cx.execute(
@@ -176,7 +176,7 @@ def update_model_name(cx: sqlite3.Connection, run_id: str, model_name: str | Non
 
 
 def update_completion(
-    cx: sqlite3.Connection, run_id: str, status: str | None, fields: Mapping[str, Any], now: int
+    cx: sqlite3.Connection, now: int, run_id: str, status: str | None, fields: Mapping[str, Any]
 ) -> bool:
     """Final counters, and the status unless another terminal one stands or the run was
     taken away from its owner: then False, and nothing changes."""
@@ -193,13 +193,13 @@ def update_completion(
         ).fetchone()
         if found is None:
             return False
-    elif not update_status(cx, run_id, status, fields.get("error"), now):
+    elif not update_status(cx, now, run_id, status, fields.get("error")):
         return False
     _set_fields(cx, run_id, {**fields, "error": None}, now)
     return True
 
 
-def update_progress(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], now: int) -> bool:
+def update_progress(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]) -> bool:
     """A snapshot while running; omitted and None fields stay. False = not running."""
     running = cx.execute("SELECT 1 FROM runs WHERE run_id = ? AND status = 'running'", (run_id,)).fetchone()
     if running is None or _taken_away(cx, run_id):
@@ -219,14 +219,14 @@ def _set_fields(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], 
         )
 
 
-def delete(cx: sqlite3.Connection, run_id: str, now: int = 0) -> None:  # noqa: ARG001 - every transaction gets a clock
+def delete(cx: sqlite3.Connection, now: int, run_id: str) -> None:  # noqa: ARG001 - every transaction gets a clock
     """Remove the record and its audit. Deleting an unknown id is silent; one in flight tells nobody."""
     cx.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
     cx.execute("DELETE FROM webhooks WHERE run_id = ? AND state = 'waiting'", (run_id,))
     cx.execute("DELETE FROM transitions WHERE run_id = ?", (run_id,))
 
 
-def delete_thread(cx: sqlite3.Connection, own: Ownership, now: int) -> None:
+def delete_thread(cx: sqlite3.Connection, now: int, own: Ownership) -> None:
     """Remove a thread with all its runs, as the operation that holds it; the operation itself stays,
     settled, and frees nothing that is still there. Runs in flight were admitted after the operation: they
     stay, with a thread that holds nothing. Asked again, it has nothing to do. Raises StaleFence."""

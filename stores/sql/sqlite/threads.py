@@ -26,7 +26,7 @@ _RUNS_AT_ONCE = 1_000
 """Runs removed in one transaction: about 20 ms of the write lock."""
 
 
-def create_thread(cx: sqlite3.Connection, new: NewThread, now: int) -> ThreadRow:
+def create_thread(cx: sqlite3.Connection, now: int, new: NewThread) -> ThreadRow:
     made = cx.execute(
         "INSERT INTO threads"
         " (thread_id, user_id, fence, metadata, created_at, updated_at, ttl_ms, temporary)"
@@ -49,7 +49,7 @@ def create_thread(cx: sqlite3.Connection, new: NewThread, now: int) -> ThreadRow
 
 
 def patch_thread(
-    cx: sqlite3.Connection, thread_id: str, patch: ThreadPatch, user_id: str | None, now: int
+    cx: sqlite3.Connection, now: int, thread_id: str, patch: ThreadPatch, user_id: str | None
 ) -> ThreadRow:
     found = thread(cx, thread_id, user_id)
     if found is None:
@@ -152,7 +152,7 @@ def has_expired_threads(cx: sqlite3.Connection, now: int) -> bool:
     return overdue is not None or forgotten is not None
 
 
-def expire_threads(cx: sqlite3.Connection, limit: int, now: int) -> list[RemovedThread]:
+def expire_threads(cx: sqlite3.Connection, now: int, limit: int) -> list[RemovedThread]:
     _forget_fences(cx, limit * 10, now)
     removed, room = list[RemovedThread](), _RUNS_AT_ONCE
     for thread_id, fence, temporary in cx.execute(_EXPIRED, {"now": now, "limit": limit}).fetchall():

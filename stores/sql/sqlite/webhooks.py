@@ -33,7 +33,7 @@ _CLAIM = (
 
 
 def claim(
-    cx: sqlite3.Connection, epoch: int, lease: int, limit: int, *, shares: Shares | None, now: int
+    cx: sqlite3.Connection, now: int, epoch: int, lease: int, limit: int, *, shares: Shares | None
 ) -> list[ClaimedWebhook]:
     """Those that are due, oldest first, or as users take turns: nobody else gets them for `lease` us. Raises
     EpochDead."""
@@ -95,7 +95,7 @@ _REPORT = (
 """What may be large goes with the delivery; what is dead keeps it, to be sent again."""
 
 
-def report(cx: sqlite3.Connection, run_id: str, attempt: int, told: WebhookReport, now: int) -> bool:
+def report(cx: sqlite3.Connection, now: int, run_id: str, attempt: int, told: WebhookReport) -> bool:
     """How an attempt ended. False = another attempt has begun meanwhile: nothing is written."""
     row = cx.execute(
         _REPORT,
@@ -113,7 +113,7 @@ def report(cx: sqlite3.Connection, run_id: str, attempt: int, told: WebhookRepor
     return row is not None
 
 
-def revive(cx: sqlite3.Connection, run_ids: Sequence[str] | None, user_id: str | None, now: int) -> list[str]:
+def revive(cx: sqlite3.Connection, now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]:
     """Dead ones (None: all of them) become due again, with all attempts before them; answer which. There is
     nothing to send of those that were stopped before their run ended."""
     where = "state = 'dead' AND due_at IS NOT NULL AND (? IS NULL OR user_id = ?)"
@@ -127,7 +127,7 @@ def revive(cx: sqlite3.Connection, run_ids: Sequence[str] | None, user_id: str |
     return [run_id for (run_id,) in rows.fetchall()]
 
 
-def stop(cx: sqlite3.Connection, run_ids: Sequence[str] | None, user_id: str | None, now: int) -> list[str]:
+def stop(cx: sqlite3.Connection, now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]:
     """Waiting and due ones (None: all of them) are dead; their runs."""
     where = "state IN ('waiting', 'due') AND (? IS NULL OR user_id = ?)"
     if run_ids is not None:

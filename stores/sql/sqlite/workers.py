@@ -20,7 +20,7 @@ from stores.states import OPEN, CancelAction, Cause, RunStatus, WorkerState
 ROLLBACK_ATTEMPTS = 3
 
 
-def register(cx: sqlite3.Connection, worker: NewWorker, now: int) -> int:
+def register(cx: sqlite3.Connection, now: int, worker: NewWorker) -> int:
     """Issue an epoch. Raises StoreInUse while a worker of another host may be alive: SQLite's locks
     do not reach across hosts."""
     other = cx.execute(
@@ -72,7 +72,7 @@ _MINE = "epoch = :epoch AND state <> 'dead' AND (:worker_id IS NULL OR worker_id
 lost that (a backup was put back), it may have issued the number again."""
 
 
-def beat(cx: sqlite3.Connection, epoch: int, worker_id: str | None, now: int) -> bool:
+def beat(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None) -> bool:
     """Renew the lease. False = the worker is fenced: its epoch was buried, or is not its registration's."""
     row = cx.execute(
         "UPDATE workers SET hb_seq = hb_seq + 1, lease_until = :now + ttl_ms * 1000"
@@ -82,7 +82,7 @@ def beat(cx: sqlite3.Connection, epoch: int, worker_id: str | None, now: int) ->
     return row is not None
 
 
-def drain(cx: sqlite3.Connection, epoch: int, now: int) -> list[HandedOver]:
+def drain(cx: sqlite3.Connection, now: int, epoch: int) -> list[HandedOver]:
     """From here on this worker admits nothing, and whoever waits here and is portable has no home any
     more: the two in one transaction, so that nobody portable is admitted in between. Idempotent; a
     dead worker gives nothing away, for that is the reaper's to do."""
@@ -101,7 +101,7 @@ def drain(cx: sqlite3.Connection, epoch: int, now: int) -> list[HandedOver]:
 
 
 def ask_to_drain(
-    cx: sqlite3.Connection, epoch: int | None, grace_ms: int | None, now: int
+    cx: sqlite3.Connection, now: int, epoch: int | None, grace_ms: int | None
 ) -> list[AskedToDrain]:
     """Write down the wish; the worker itself does what a drain takes, so that it is never told that it is
     dead while it does not know that it drains."""
@@ -113,7 +113,7 @@ def ask_to_drain(
     return sorted(AskedToDrain(found, bool(already)) for found, already in rows.fetchall())
 
 
-def retire(cx: sqlite3.Connection, epoch: int, worker_id: str | None, error: str, now: int) -> list[Orphan]:
+def retire(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None, error: str) -> list[Orphan]:
     """The worker gives up this epoch itself; whatever it still has in flight is ended, with `error`."""
     cx.execute(
         f"UPDATE workers SET state = 'dead', fenced_by = :epoch, fenced_at = :now WHERE {_MINE}",
@@ -122,7 +122,7 @@ def retire(cx: sqlite3.Connection, epoch: int, worker_id: str | None, error: str
     return _end_all(cx, _orphaned(cx, now, only=epoch), None, error, now)
 
 
-def bury(cx: sqlite3.Connection, epoch: int, hb_seq: int, by: int, *, proven: bool, now: int) -> bool:
+def bury(cx: sqlite3.Connection, now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool:
     """Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile).
 
     The lease must also have expired by the store's clock, unless death is `proven` by the operating
@@ -136,7 +136,7 @@ def bury(cx: sqlite3.Connection, epoch: int, hb_seq: int, by: int, *, proven: bo
     return row is not None
 
 
-def declare_dead(cx: sqlite3.Connection, epoch: int, by: int, actor: str, now: int) -> bool:
+def declare_dead(cx: sqlite3.Connection, now: int, epoch: int, by: int, actor: str) -> bool:
     """Bury a worker on somebody's word, whatever its heartbeat and its lease. The runs that the `sweep` that
     follows ends name `actor`. False = it is dead already, or was never registered."""
     row = cx.execute(
@@ -148,7 +148,7 @@ def declare_dead(cx: sqlite3.Connection, epoch: int, by: int, actor: str, now: i
 
 
 def sweep(
-    cx: sqlite3.Connection, by: int | None, error: str, now: int, *, before: int | None = None
+    cx: sqlite3.Connection, now: int, by: int | None, error: str, *, before: int | None = None
 ) -> list[Orphan]:
     """End every run in flight whose owner (or, while waiting, home) is dead or missing.
 
@@ -285,7 +285,7 @@ def _adopt(
     return Ownership(run_id, thread_id, by, fence)
 
 
-def readopt(cx: sqlite3.Connection, own: Ownership, now: int) -> Ownership | None:
+def readopt(cx: sqlite3.Connection, now: int, own: Ownership) -> Ownership | None:
     """The attempt of this owner has failed, be it the first or an adopter: another one, counted in the
     row, with a new fence. Asked again with the old fence, it answers that one: the first answer may be lost.
 
