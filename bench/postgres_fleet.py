@@ -4,6 +4,7 @@ A server with JIT: COORDINATOR_TEST_POSTGRES_BIN=/usr/lib/postgresql/15/bin."""
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import asyncpg
 
@@ -37,7 +38,7 @@ async def run(rounds: int) -> list[Measure]:
     return found
 
 
-async def _median(cx: asyncpg.Connection, call: Call, count: int) -> float:
+async def _median(cx: asyncpg.Connection, call: Call[Any], count: int) -> float:
     """ms, with the way to the server, after plans have settled."""
     took: list[float] = []
     for _ in range(count):

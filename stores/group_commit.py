@@ -20,12 +20,14 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from stores.errors import StoreFull, StoreUnavailable, WrongEventLoop
 from stores.sqlite_thread import ThreadConnection
 
-Transaction = Callable[..., Any]
+P = ParamSpec("P")
+T = TypeVar("T")
+Write = Callable[Concatenate[sqlite3.Connection, int, P], T]  # int: its time (us)
 MAX_BATCH = 128
 """Bounds how long an urgent transaction waits behind a batch that is under way (about 5 ms)."""
 REFUSALS = 3
@@ -37,7 +39,7 @@ class _Entry:
 
     def __init__(
         self,
-        transaction: Transaction,
+        transaction: Callable[..., Any],
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         future: asyncio.Future[Any],
@@ -86,21 +88,26 @@ class GroupCommit:
         self.transactions = 0
         self.commits = 0
 
-    def run(
-        self, transaction: Transaction, *args: Any, urgent: bool = False, **kwargs: Any
-    ) -> asyncio.Future[Any]:
+    def run(self, transaction: Write[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
         """Queue `transaction(cx, now, *args, **kwargs)`; the future has its answer once durable.
 
         Cancelling the future does not stop the transaction. Raises StoreUnavailable after the busy
         time-out, in which case the transaction did not run and never will.
         """
+        return self._put(self._queue, transaction, args, kwargs)
+
+    def run_urgent(self, transaction: Write[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
+        """As `run`, ahead of what `run` has queued."""
+        return self._put(self._urgent, transaction, args, kwargs)
+
+    def _put(self, queue: deque[_Entry], run: Callable[..., T], args: Any, kwargs: Any) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
             raise WrongEventLoop("store")  # not StoreUnavailable: the store is not away
         if self._closed:
             raise StoreUnavailable("the store is closing", hint="Nothing was written.")
-        entry = _Entry(transaction, args, kwargs, loop.create_future(), loop.time() + self._busy_timeout)
-        (self._urgent if urgent else self._queue).append(entry)
+        future: asyncio.Future[T] = loop.create_future()
+        queue.append(_Entry(run, args, kwargs, future, loop.time() + self._busy_timeout))
         if self._batch is None:
             # Everything that is asked for in this turn of the loop shares the first commit.
             self._batch = []
@@ -108,7 +115,7 @@ class GroupCommit:
             loop.call_soon(self._next_batch)
         elif self._expiry is None and self._batch:
             self._arm_expiry()
-        return entry.future
+        return future
 
     async def close(self) -> bool:
         """Refuse what comes from now on, and finish what is queued. Idempotent.

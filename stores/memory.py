@@ -14,7 +14,7 @@ import weakref
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 from functools import cached_property
-from typing import Any
+from typing import Any, Concatenate
 
 from stores.base import Row, RunStore
 from stores.group_commit import as_store_error, wall_clock
@@ -22,17 +22,16 @@ from stores.rows import COUNTERS, MESSAGES, NewRun
 from stores.sql.codec import dumps, dumps_opaque, loads, model_name_of
 from stores.sql.sqlite import contains, records, schema
 from stores.sql.sqlite.searches import Search
-from stores.sql.sqlite.statements import SQLITE
+from stores.sql.statements import OnConnection, P, Query, SearchStatement, Statement, T, Transaction
+from stores.sqlite_transactions import SQLiteTransactions, on_connection
 from stores.states import OPEN, TERMINAL, RunStatus
 from stores.times import instant, iso, stamp
 from stores.times import limit as limit_of
-from stores.transactions import SQLTransactions
 
 
-class MemoryStore(SQLTransactions):
+class MemoryStore(SQLiteTransactions):
     """All transactions, none durable. Needs no running event loop to be built, and no `open`."""
 
-    _sql = SQLITE
     durable = False
     url = "memory://"
 
@@ -57,15 +56,29 @@ class MemoryStore(SQLTransactions):
     async def aclose(self) -> None:
         """Nothing to close: the rows stay readable for as long as the object lives."""
 
-    async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
-        del urgent  # nothing ever queues here
-        return self._transact("COMMIT", transaction, *args, **kwargs)
+    async def _write(self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._transact("COMMIT", on_connection(transaction), *args, **kwargs)
 
-    def _transact(self, end: str, transaction: Any, *args: Any, **kwargs: Any) -> Any:
+    _write_urgent = _write  # nothing ever queues here
+
+    def _transact(
+        self,
+        end: str,
+        transaction: OnConnection[Concatenate[int, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         with self._alone:
             return self._inside(self._cx, end, transaction, *args, **kwargs)
 
-    def _inside(self, cx: sqlite3.Connection, end: str, transaction: Any, *args: Any, **kwargs: Any) -> Any:
+    def _inside(
+        self,
+        cx: sqlite3.Connection,
+        end: str,
+        transaction: OnConnection[Concatenate[int, P], T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         cx.execute("BEGIN")
         try:
             answer = transaction(cx, self._now(), *args, **kwargs)
@@ -79,13 +92,20 @@ class MemoryStore(SQLTransactions):
             raise translated from error
         return answer
 
-    async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+    async def _read(self, query: Statement[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         with self._alone:
-            return query(self._cx, *args, **kwargs)
+            return on_connection(query)(self._cx, *args, **kwargs)
 
-    async def _search(self, query: Any, asked: Any, user_id: str | None, *more: Any) -> Any:
+    async def _search(
+        self,
+        query: SearchStatement[Query, P, T],
+        asked: Query,
+        user_id: str | None,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         with self._alone, Search(self._search_timeout, rests=False) as search:
-            return search.run(self._cx, query, asked, user_id, *more)
+            return search.run(self._cx, on_connection(query), asked, user_id, *args, **kwargs)
 
     def forget(self, run_id: str) -> None:
         """Free the memory of a finished run. Of the operations that changed a thread the last one stays: it

@@ -12,7 +12,7 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, Concatenate
 
 from stores.base import Row
 from stores.memory import Coordination, MemoryStore
@@ -21,6 +21,7 @@ from stores.retry import PersistenceRetryPolicy, with_retries
 from stores.rows import Admission, Decision, Finish, Json, Limits, NewRun, Outcome, Ownership, RunRow, Started
 from stores.sql.codec import dumps_opaque
 from stores.sql.sqlite import admission, decisions
+from stores.sql.statements import OnConnection, P
 from stores.states import OPEN, TERMINAL, CancelAction, Cause, RunStatus
 
 logger = logging.getLogger(__name__)
@@ -68,19 +69,25 @@ class PlainStore(MemoryStore):
     async def insert(self, run: NewRun, *, epoch: int) -> Admission:
         return await self._arrive(run, admission.insert, epoch)
 
-    async def _arrive(self, run: NewRun, transaction: Any, *args: Any) -> Admission:
+    async def _arrive(
+        self,
+        run: NewRun,
+        transaction: OnConnection[Concatenate[int, NewRun, P], Admission],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> Admission:
         """What will be refused is refused before anything is put; what is put and then refused all the
         same is removed again. Raises OutboxFull while too much is owed to the records."""
         self._outbox.check_room()
         async with self._beside.alone(run.thread_id):
-            foreseen = self._transact("ROLLBACK", transaction, run, *args)
+            foreseen = self._transact("ROLLBACK", transaction, run, *args, **kwargs)
             if foreseen.existing is not None:
                 return foreseen
             self._beside.arriving[run.run_id] = run  # until `withdraw` where the caller is cancelled
             try:
                 await self._put_new(run)
                 try:
-                    admitted = await self._write(transaction, run, *args)
+                    admitted = await self._write(transaction, run, *args, **kwargs)
                 except Exception:
                     await self._remove(run.run_id)
                     raise

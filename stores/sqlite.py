@@ -17,7 +17,7 @@ from contextlib import closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from stores import gate as gates
 from stores.base import EPOCH_ENDED
@@ -32,8 +32,9 @@ from stores.rows import Decision, NewWorker, Orphan, WorkerRow
 from stores.sql.sqlite import contains, decisions, events, inspection, schema, workers
 from stores.sql.sqlite.durability import make_durable
 from stores.sql.sqlite.searches import Search
-from stores.sql.sqlite.statements import SQLITE
+from stores.sql.statements import OnConnection, P, Query, SearchStatement, Statement, T, Transaction
 from stores.sqlite_thread import ThreadConnection
+from stores.sqlite_transactions import SQLiteTransactions, on_connection
 from stores.store_files import (
     Room,
     StoreFiles,
@@ -44,7 +45,6 @@ from stores.store_files import (
     plain_path,
 )
 from stores.tasks import begin_soon
-from stores.transactions import SQLTransactions
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,13 @@ Synchronous = Literal["FULL", "NORMAL"]
 LOOK_EVERY = 1.0  # s; how often the file is read past what is in memory
 
 
-class SQLiteStore(SQLTransactions):
+class SQLiteStore(SQLiteTransactions):
     """`synchronous="FULL"`: an acknowledged write survives a power cut. "NORMAL" survives a crash of
     the process and is faster. `busy_timeout` (s) bounds every write; reads never wait, but for searches:
     `search_timeout` (s) bounds each, and three times that its wait for those of others. `create=False`:
     a file that does not exist is an error and stays absent. Raises ValueError for names that SQLite does not
     take for a file."""
 
-    _sql = SQLITE
     durable = True
     shared = True
 
@@ -274,20 +273,34 @@ class SQLiteStore(SQLTransactions):
                 finally:
                     release()
 
-    def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Awaitable[Any]:
+    def _write(self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
         if self._commits is None:
             raise self._closed()
-        return self._commits.run(transaction, *args, urgent=urgent, **kwargs)
+        return self._commits.run(on_connection(transaction), *args, **kwargs)
+
+    def _write_urgent(
+        self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[T]:
+        if self._commits is None:
+            raise self._closed()
+        return self._commits.run_urgent(on_connection(transaction), *args, **kwargs)
 
     def _closed(self) -> StoreUnavailable:
         """Raises StoreReplaced where that is why."""
         self._check_files()
         return StoreUnavailable("the store is not open", hint="Use `async with`, or open() it first.")
 
-    async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        return await self._read_over(self._reader, query, *args, **kwargs)
+    async def _read(self, query: Statement[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._read_over(self._reader, on_connection(query), *args, **kwargs)
 
-    async def _search(self, query: Any, asked: Any, user_id: str | None, *more: Any) -> Any:
+    async def _search(
+        self,
+        query: SearchStatement[Query, P, T],
+        asked: Query,
+        user_id: str | None,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         """Over a connection of its own, made for the first listing: a tick must not wait for it."""
         async with self._searching.place(user_id):
             if self._browser is None:
@@ -295,7 +308,10 @@ class SQLiteStore(SQLTransactions):
                     if self._browser is None and self._reader is not None:
                         self._browser = await self._connected()
             with Search(self._search_timeout, rests=True) as search:
-                return await self._read_over(self._browser, search.run, query, asked, user_id, *more)
+                return await self._read_over(
+                    self._browser,
+                    lambda cx: search.run(cx, on_connection(query), asked, user_id, *args, **kwargs),
+                )
 
     async def _connected(self) -> ThreadConnection:
         connection = ThreadConnection(lambda: self._connect(query_only=True))
@@ -305,12 +321,18 @@ class SQLiteStore(SQLTransactions):
             raise as_store_error(error) from error
         return connection
 
-    async def _read_over(self, reader: ThreadConnection | None, query: Any, *args: Any, **kwargs: Any) -> Any:
+    async def _read_over(
+        self,
+        reader: ThreadConnection | None,
+        query: OnConnection[P, T],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         if reader is None:
             raise self._closed()
         self.reads += 1
 
-        def checked(cx: sqlite3.Connection) -> Any:
+        def checked(cx: sqlite3.Connection) -> T:
             self._check_files()
             return query(cx, *args, **kwargs)
 
@@ -380,7 +402,7 @@ class SQLiteStore(SQLTransactions):
             if issued and (outcome.cancelled() or outcome.exception() is not None):
                 gate.dead(issued[0])
 
-        outcome: asyncio.Future[int | StoreInUse] = self._commits.run(register)
+        outcome = self._commits.run(register)
         outcome.add_done_callback(disown)
         epoch = await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
         if isinstance(epoch, StoreInUse):

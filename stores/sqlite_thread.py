@@ -10,10 +10,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
 from queue import SimpleQueue
-from typing import Any
+from typing import Any, TypeVar
 
 from stores.errors import StoreUnavailable
 
+T = TypeVar("T")
 _Jobs = SimpleQueue[Callable[[], None] | None]
 
 
@@ -42,7 +43,7 @@ class ThreadConnection:
             raise
         self._connection = made[0]
 
-    def submit(self, function: Callable[[sqlite3.Connection], Any]) -> asyncio.Future[Any]:
+    def submit(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
         """Queue a function for the thread. It runs even if the future is cancelled. Raises StoreUnavailable
         where the connection is closed."""
         if self._connection is None:
@@ -70,8 +71,8 @@ class ThreadConnection:
         self._jobs.put(last)
         self._jobs.put(None)
 
-    def _soon(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
-        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    def _soon(self, function: Callable[[], T]) -> asyncio.Future[T]:
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._jobs.put(partial(_run_and_tell, future, function))
         return future
 

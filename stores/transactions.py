@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Mapping, Sequence
 from functools import cached_property
 from typing import Any
 
-from stores.base import EPOCH_ENDED, Row, RunStore
-from stores.catalogue import Heavy, NewThread, RemovedThread, ThreadPatch, ThreadQuery
+from stores.base import Row, RunStore
+from stores.catalogue import Heavy, RemovedThread, ThreadQuery
 from stores.checkpoints import CheckpointRow
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.events import EventPage, EventsKept, NewEvents, Position
@@ -25,7 +25,6 @@ from stores.rows import (
     Limits,
     NewRun,
     NewWorker,
-    Orphan,
     Outcome,
     Ownership,
     RunRow,
@@ -35,24 +34,39 @@ from stores.rows import (
     Transition,
     WorkerRow,
 )
-from stores.sql.statements import Statements
+from stores.sql.statements import P, Query, SearchStatement, Statement, Statements, T, Transaction
 from stores.states import OPEN, CancelAction, Cause, RunStatus
 from stores.times import limit as limit_of
 from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
 
 
 class SQLTransactions(RunStore):
-    """Every operation is one transaction of the engine's; subclasses say which engine, and where it runs."""
+    """Every operation is one transaction of the engine's. Subclasses say which engine, and where it runs, and
+    add the operations for which the engines do not have the same function."""
 
     _sql: Statements
 
-    def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Awaitable[Any]:
+    def _write(self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
+        """Run the transaction with the time at which it is run, and these arguments."""
         raise NotImplementedError
 
-    async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
+    def _write_urgent(
+        self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs
+    ) -> Awaitable[T]:
+        """As `_write`, ahead of the others."""
         raise NotImplementedError
 
-    async def _search(self, query: Any, asked: Any, user_id: str | None, *more: Any) -> Any:
+    async def _read(self, query: Statement[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        raise NotImplementedError
+
+    async def _search(
+        self,
+        query: SearchStatement[Query, P, T],
+        asked: Query,
+        user_id: str | None,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         """A read that may look at every thread or cron, of a user's or of all. No other read waits for it.
         Raises SearchTooLong; StoreUnavailable where the searches of others take all the time."""
         raise NotImplementedError
@@ -93,7 +107,7 @@ class SQLTransactions(RunStore):
         while_waiting: bool = False,
         home: int | None = None,
     ) -> Decision | None:
-        return await self._write(
+        return await self._write_urgent(
             self._sql.decisions.decide,
             run_id,
             status,
@@ -104,7 +118,6 @@ class SQLTransactions(RunStore):
             error=error,
             while_waiting=while_waiting,
             home=home,
-            urgent=True,
         )
 
     async def standing(self, run_id: str) -> Decision | None:
@@ -143,10 +156,10 @@ class SQLTransactions(RunStore):
         return {}
 
     async def beat(self, epoch: int) -> bool:
-        return await self._write(self._sql.workers.beat, epoch, self._registered.get(epoch), urgent=True)
+        return await self._write_urgent(self._sql.workers.beat, epoch, self._registered.get(epoch))
 
     async def register(self, worker: NewWorker) -> int:
-        epoch: int = await self._write(self._sql.workers.register, worker)
+        epoch = await self._write(self._sql.workers.register, worker)
         self._registered[epoch] = worker.worker_id
         return epoch
 
@@ -157,18 +170,11 @@ class SQLTransactions(RunStore):
         grace_ms = None if grace is None else round(grace * 1000)
         return await self._write(self._sql.workers.ask_to_drain, epoch, grace_ms)
 
-    async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
-        worker_id = self._registered.get(epoch)
-        return await self._write(self._sql.workers.retire, epoch, worker_id, error)
-
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         return await self._write(self._sql.workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)
 
     async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
         return await self._write(self._sql.workers.declare_dead, epoch, by, actor)
-
-    async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
-        return await self._write(self._sql.workers.sweep, by, error, before=limit_of(before))
 
     async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
         read = self._sql.workers.workers
@@ -293,12 +299,6 @@ class SQLTransactions(RunStore):
         )
 
     # -- the catalogue
-
-    async def create_thread(self, new: NewThread) -> ThreadRow:
-        return await self._write(self._sql.threads.create_thread, new)
-
-    async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
-        return await self._write(self._sql.threads.patch_thread, thread_id, patch, user_id)
 
     async def threads(self, query: ThreadQuery, *, user_id: str | None) -> Page[ThreadRow]:
         return await self._search(self._sql.threads.threads, query, user_id)

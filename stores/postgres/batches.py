@@ -11,7 +11,7 @@ import asyncio
 import logging
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from stores.postgres.connections import Connections
 from stores.postgres.faults import NotConnected, fault_of
@@ -19,6 +19,8 @@ from stores.sql.postgres.calls import Call, Function
 from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 MAX_BATCH = 100
 AT_ONCE = 2  # batches of a function under way: the process works on one, the server on the other
@@ -29,11 +31,11 @@ BATCH_WITHIN = 5.0  # s; one that takes longer is given up, for its calls to be 
 class _Alone(Protocol):
     """Makes a call. `since`: as for `Connections.run`."""
 
-    async def __call__(self, call: Call, *, since: float | None) -> Any: ...
+    async def __call__(self, call: Call[T], *, since: float | None) -> T: ...
 
 
 class _Entry(NamedTuple):
-    call: Call
+    call: Call[Any]
     future: asyncio.Future[Any]
     since: float
     """When it was put in (loop time)."""
@@ -49,10 +51,10 @@ class Lane:
         self._under_way: set[asyncio.Task[None]] = set()
         self._others: set[asyncio.Task[None]] = set()
 
-    def put(self, call: Call) -> asyncio.Future[Any]:
+    def put(self, call: Call[T]) -> asyncio.Future[T]:
         """The answer, once it is durable. Cancelling the future does not stop the call."""
         loop = asyncio.get_running_loop()
-        future: asyncio.Future[Any] = loop.create_future()
+        future: asyncio.Future[T] = loop.create_future()
         self._queue.append(_Entry(call, future, loop.time()))
         self._look()
         return future
@@ -111,7 +113,7 @@ class Lane:
             self._others.add(task)
             task.add_done_callback(self._others.discard)
 
-    async def _make_alone(self, call: Call, future: asyncio.Future[Any], since: float | None) -> None:
+    async def _make_alone(self, call: Call[T], future: asyncio.Future[T], since: float | None) -> None:
         try:
             answer = await self._alone(call, since=since)
         except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
@@ -122,11 +124,11 @@ class Lane:
                 future.set_result(answer)
 
 
-def _made_again(call: Call) -> Call:
+def _made_again(call: Call[T]) -> Call[T]:
     return replace(call, answer=call.again or call.answer, unanswered=True)
 
 
-def _settle(call: Call, future: asyncio.Future[Any], columns: list[Any]) -> None:
+def _settle(call: Call[T], future: asyncio.Future[T], columns: list[Any]) -> None:
     if future.done():
         return
     try:

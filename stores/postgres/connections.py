@@ -12,7 +12,7 @@ import logging
 import random
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import asyncpg
 
@@ -27,6 +27,8 @@ from stores.sql.postgres.schema import named
 from stores.sql.postgres.server import ISOLATION
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 APPLICATION = "run-coordinator"
 CONNECT_WITHIN = 5.0  # s, for each server that was named
@@ -119,12 +121,12 @@ class Connections:
 
     async def run(
         self,
-        call: Call,
+        call: Call[T],
         *,
         again: frozenset[Kind] = AGAIN,
         since: float | None = None,
         reads: bool = False,
-    ) -> Any:
+    ) -> T:
         """Made again for faults of these kinds, within the bounds. `since`: when (loop time) the search for
         a server began, if that was before this call. `reads`: it writes nothing.
 
@@ -141,7 +143,7 @@ class Connections:
             raise lost.as_error(refusal) from refusal
 
     async def _rows(
-        self, call: Call, again: frozenset[Kind], since: float | None, *, reads: bool
+        self, call: Call[Any], again: frozenset[Kind], since: float | None, *, reads: bool
     ) -> tuple[Rows, Fault | None]:
         """As often as it takes, within the bounds; and why an attempt went unanswered, if one did."""
         loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ What the first attempt has written must not look like somebody else's doing: "ex
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from stores.catalogue import NewThread
 from stores.crons import CronRow, Firing
@@ -15,19 +15,21 @@ from stores.errors import RunNotFound, ThreadExists
 from stores.rows import RunRow, ThreadRow, WorkerRow
 from stores.sql.codec import cron_values, dumps
 from stores.sql.postgres import crons, history, threads, webhooks, workers
-from stores.sql.postgres.calls import Call, Rows, scalar
+from stores.sql.postgres.calls import OUTCOME_UNKNOWN, Call, Rows, Unknown, scalar
 from stores.states import WorkerState
 from stores.transactions import SQLTransactions
 from stores.webhooks import WebhookReport
+
+T = TypeVar("T")
 
 
 class WritesMadeAgain(SQLTransactions):
     """As `SQLTransactions`, on an engine whose answers may be lost."""
 
-    async def _made(self, call: Call, *, urgent: bool = False) -> Any:
+    async def _made(self, call: Call[T], *, urgent: bool = False) -> T:
         raise NotImplementedError
 
-    async def _briefly(self, call: Call) -> Any:
+    async def _briefly(self, call: Call[T]) -> T:
         raise NotImplementedError
 
     def _now(self) -> Any:
@@ -35,17 +37,13 @@ class WritesMadeAgain(SQLTransactions):
 
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         call = workers.bury(self._now(), peer.epoch, peer.hb_seq, by, proven=proven)
-        call.again = lambda rows: scalar(rows) or None
-        buried: bool | None = await self._briefly(call)
-        if buried is not None:
-            return buried
-        return await self._is_buried(peer.epoch, by)
+        buried = await self._briefly(call.if_made_again(_true_or_unknown))
+        return await self._is_buried(peer.epoch, by) if buried is OUTCOME_UNKNOWN else buried
 
     async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
         call = workers.declare_dead(self._now(), epoch, by, actor)
-        call.again = lambda rows: scalar(rows) or None
-        declared: bool | None = await self._made(call)
-        return await self._is_buried(epoch, by) if declared is None else declared
+        declared = await self._made(call.if_made_again(_true_or_unknown))
+        return await self._is_buried(epoch, by) if declared is OUTCOME_UNKNOWN else declared
 
     async def _is_buried(self, epoch: int, by: int) -> bool:
         everyone = await self.workers(alive_only=False)
@@ -53,10 +51,11 @@ class WritesMadeAgain(SQLTransactions):
 
     async def create_thread(self, new: NewThread) -> ThreadRow:
         call = threads.create_thread(self._now(), new)
-        call.again = lambda rows: True if scalar(rows) else None
-        made: bool | None = await self._made(call)
+        made = await self._made(call.if_made_again(_true_or_unknown))
         found = await self.thread(new.thread_id, user_id=new.user_id)
-        if found is not None and (made or new.existing_ok or (made is None and _is_as_made(found, new))):
+        if found is not None and (
+            made is True or new.existing_ok or (made is OUTCOME_UNKNOWN and _is_as_made(found, new))
+        ):
             return found
         raise ThreadExists(new.thread_id)
 
@@ -72,14 +71,12 @@ class WritesMadeAgain(SQLTransactions):
                     raise
                 return before
 
-        call.again = again
-        return await self._made(call)
+        return await self._made(call.if_made_again(again))
 
     async def replace_cron(self, cron: CronRow, *, user_id: str | None) -> CronRow | None:
         call = crons.replace(self._now(), cron, user_id)
-        call.again = lambda rows: call.answer(rows) or _PERHAPS
-        answer = await self._made(call)
-        if answer is not _PERHAPS:
+        answer = await self._made(call.if_made_again(lambda rows: call.answer(rows) or OUTCOME_UNKNOWN))
+        if answer is not OUTCOME_UNKNOWN:
             return answer
         found = await self.cron(cron.cron_id, user_id=None)
         wanted = replace(cron, version=cron.version + 1)
@@ -92,14 +89,12 @@ class WritesMadeAgain(SQLTransactions):
     async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool:
         before = await self.cron(cron_id, user_id=user_id)
         call = crons.delete(self._now(), cron_id, user_id)
-        call.again = lambda rows: scalar(rows) or before is not None
-        return await self._made(call)
+        return await self._made(call.if_made_again(lambda rows: scalar(rows) or before is not None))
 
     async def skip_cron(self, firing: Firing, *, error: str | None) -> bool:
         call = crons.skip(self._now(), firing, error)
-        call.again = lambda rows: scalar(rows) or None
-        made: bool | None = await self._made(call)
-        if made is not None:
+        made = await self._made(call.if_made_again(_true_or_unknown))
+        if made is not OUTCOME_UNKNOWN:
             return made
         found = await self.cron(firing.cron_id, user_id=None)
         wanted = firing.at, firing.next_at, error
@@ -107,9 +102,8 @@ class WritesMadeAgain(SQLTransactions):
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
         call = webhooks.report(self._now(), run_id, attempt, report)
-        call.again = lambda rows: scalar(rows) or None
-        made: bool | None = await self._made(call)
-        if made is not None:
+        made = await self._made(call.if_made_again(_true_or_unknown))
+        if made is not OUTCOME_UNKNOWN:
             return made
         found = next(iter(await self.webhooks(run_id=run_id)), None)
         if found is None:
@@ -121,8 +115,10 @@ class WritesMadeAgain(SQLTransactions):
 
 
 _DEAD = WorkerState.dead
-_PERHAPS: Any = object()
-"""Nothing was written by this attempt, and one before it may have written what was asked for."""
+
+
+def _true_or_unknown(rows: Rows) -> bool | Unknown:
+    return True if scalar(rows) else OUTCOME_UNKNOWN
 
 
 def _is_as_made(found: ThreadRow, new: NewThread) -> bool:

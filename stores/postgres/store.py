@@ -10,7 +10,7 @@ import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 from weakref import WeakValueDictionary
 
 import asyncpg
@@ -32,9 +32,10 @@ from stores.postgres.options import Options
 from stores.postgres.repeated import WritesMadeAgain
 from stores.postgres.sweeping import end_all
 from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick, WorkerRow
-from stores.sql.postgres import decisions, inspection, schema, threads, workers
-from stores.sql.postgres.calls import Call, Function
+from stores.sql.postgres import admission, decisions, inspection, reading, schema, threads, workers
+from stores.sql.postgres.calls import OUTCOME_UNKNOWN, Call, Function
 from stores.sql.postgres.statements import POSTGRES
+from stores.sql.statements import AsCall, P, Query, SearchStatement, Statement, T, Transaction
 from stores.states import Cause
 from stores.tasks import begin_soon
 from stores.times import limit as limit_of
@@ -192,15 +193,18 @@ class PostgresStore(WritesMadeAgain):
 
     # -- calls
 
-    async def _write(self, transaction: Any, *args: Any, urgent: bool = False, **kwargs: Any) -> Any:
-        return await self._made(transaction(self._now(), *args, **kwargs), urgent=urgent)
+    async def _write(self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._made(_as_call(transaction)(self._now(), *args, **kwargs))
 
-    async def _made(self, call: Call, *, urgent: bool = False) -> Any:
+    async def _write_urgent(self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._made(_as_call(transaction)(self._now(), *args, **kwargs), urgent=True)
+
+    async def _made(self, call: Call[T], *, urgent: bool = False) -> T:
         answer = self._send(call, urgent=urgent)
         answer.add_done_callback(_heard)
         return await asyncio.shield(answer)
 
-    def _send(self, call: Call, *, urgent: bool = False) -> asyncio.Future[Any]:
+    def _send(self, call: Call[T], *, urgent: bool = False) -> asyncio.Future[T]:
         """It goes on if its caller is cancelled."""
         function = call.statement
         if not call.alone and isinstance(function, Function):
@@ -212,19 +216,19 @@ class PostgresStore(WritesMadeAgain):
         pool = self._urgent if urgent else self._waiting
         return self._own(pool.run(call))
 
-    def _own(self, calling: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def _own(self, calling: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         task = begin_soon(calling)
         self._calls.add(task)
         task.add_done_callback(self._calls.discard)
         return task
 
-    async def _briefly(self, call: Call) -> Any:
+    async def _briefly(self, call: Call[T]) -> T:
         """Raises RowLocked at once where somebody is in the way."""
         answer = self._own(self._waiting.run(call, again=AGAIN - {Kind.lock}))
         answer.add_done_callback(_heard)
         return await asyncio.shield(answer)
 
-    async def _decide(self, call: Call, *, since: float | None) -> Any:
+    async def _decide(self, call: Call[T], *, since: float | None) -> T:
         """A cancel that no batch has made: with a short wait for locks, so that it does not keep others from
         the connections for cancels; then where there is room to wait."""
         try:
@@ -246,30 +250,37 @@ class PostgresStore(WritesMadeAgain):
         except TimeoutError:
             return False
 
-    async def _read(self, query: Any, *args: Any, **kwargs: Any) -> Any:
-        return await self._waiting.run(query(*args, **kwargs), reads=True)
+    async def _read(self, query: Statement[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._waiting.run(_as_call(query)(*args, **kwargs), reads=True)
 
-    async def _search(self, query: Any, asked: Any, user_id: str | None, *more: Any) -> Any:
+    async def _search(
+        self,
+        query: SearchStatement[Query, P, T],
+        asked: Query,
+        user_id: str | None,
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> T:
         async with self._searching.place(user_id):
-            call: Call = query(asked, user_id, *more)
+            call = _as_call(query)(asked, user_id, *args, **kwargs)
             return await self._waiting.run(replace(call, longest=self._options.search_timeout), reads=True)
 
     async def standing(self, run_id: str) -> Decision | None:
-        return await self._ticks.run(self._sql.decisions.standing(run_id), reads=True)
+        return await self._ticks.run(decisions.standing(run_id), reads=True)
 
     async def tick(self, epoch: int) -> Tick:
-        return await self._ticks.run(self._sql.reading.tick(epoch, self._now()), reads=True)
+        return await self._ticks.run(reading.tick(epoch, self._now()), reads=True)
 
     # -- what takes more than one call
 
     async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
-        return await self._admitted(run, self._sql.admission.admit(self._now(), run, epoch, limits))
+        return await self._admitted(run, admission.admit(self._now(), run, epoch, limits))
 
     async def insert(self, run: NewRun, *, epoch: int) -> Admission:
-        return await self._admitted(run, self._sql.admission.insert(self._now(), run, epoch))
+        return await self._admitted(run, admission.insert(self._now(), run, epoch))
 
-    async def _admitted(self, run: NewRun, call: Call) -> Admission:
-        answer: asyncio.Future[Admission] = self._send(call)
+    async def _admitted(self, run: NewRun, call: Call[Admission]) -> Admission:
+        answer = self._send(call)
         self._admitting[run.run_id] = answer
 
         def over(_: asyncio.Future[Admission]) -> None:
@@ -335,7 +346,7 @@ class PostgresStore(WritesMadeAgain):
 
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
         """A transaction for each run; see `stores.sql.postgres.workers`."""
-        orphans: list[Orphan] = await self._waiting.run(workers.adopted_before(by))
+        orphans = await self._waiting.run(workers.adopted_before(by))
         known = {orphan.run_id for orphan in orphans}
         found = await self._write(workers.orphaned, before=limit_of(before))
         ended = await self._end_all(found, by, error)
@@ -348,7 +359,7 @@ class PostgresStore(WritesMadeAgain):
     async def _end_all(self, found: list[workers.Orphaned], by: int | None, error: str) -> list[Orphan]:
         async def end(one: workers.Orphaned) -> Orphan | None:
             orphan = await self._briefly(workers.end_orphan(self._now(), one, by, error))
-            return await self._ended(one) if orphan is workers.PERHAPS else orphan
+            return await self._ended(one) if orphan is OUTCOME_UNKNOWN else orphan
 
         return await end_all(found, end)
 
@@ -370,7 +381,7 @@ class PostgresStore(WritesMadeAgain):
     async def _patched(self, thread_id: str, patch: ThreadPatch, user_id: str | None) -> ThreadRow:
         until = asyncio.get_running_loop().time() + self._options.busy_timeout
         while asyncio.get_running_loop().time() < until:
-            was: str | None = await self._read(threads.metadata, thread_id, user_id)
+            was = await self._read(threads.metadata, thread_id, user_id)
             if was is None:
                 raise ThreadNotFound(thread_id)
             said = await self._write(
@@ -411,6 +422,11 @@ class PostgresStore(WritesMadeAgain):
         """Look the schema over; the store need not be open. See `stores.inspection`."""
         async with self.connection(reads=True) as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())
+
+
+def _as_call(statement: Statement[P, T]) -> AsCall[P, T]:
+    """The statement as the function that it is, for POSTGRES has no other kind."""
+    return cast("AsCall[P, T]", statement)
 
 
 def _heard(answer: asyncio.Future[Any]) -> None:

@@ -1,29 +1,391 @@
-"""What an engine brings: for every operation of the store's ports, one transaction or one read."""
+"""What an engine brings: for every operation of the store's ports, one transaction or one read.
+
+Each Protocol here is a module of an engine's package, with the arguments and the answers of its operations.
+The engine's own functions differ from that in one way each:
+
+    SQLite      def row(cx: sqlite3.Connection, run_id: str, ...) -> RunRow     runs on the connection
+    PostgreSQL  def row(run_id: str, ...) -> Call[RunRow]                       describes the call to be made
+
+A transaction takes its time (us) as `now`, before its arguments: the store passes it, at the moment at which
+the transaction is run. PostgreSQL's take None too, for the server's clock.
+
+The type checker compares the modules of both engines with these Protocols, and each use of a function in
+`stores.transactions` as well. It does not see what columns a row has: `Call.answer` reads rows of `Any`.
+"""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import sqlite3
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Concatenate, NamedTuple, ParamSpec, Protocol, TypeAlias, TypeVar, cast
+
+from stores.catalogue import Heavy, RemovedThread, ThreadQuery
+from stores.checkpoints import CheckpointRow
+from stores.crons import CronQuery, CronRow, DueCrons, Firing
+from stores.events import EventPage, EventsKept, NewEvents, Position
+from stores.finding import IdKind, ListPosition, RunQuery
+from stores.pages import Page
+from stores.pruning import PruneCursor, PruneStep, Retention
+from stores.rows import (
+    Admission,
+    AskedToDrain,
+    Claimed,
+    Decision,
+    Finish,
+    HandedOver,
+    Json,
+    Limits,
+    NewRun,
+    NewWorker,
+    Outcome,
+    Ownership,
+    RunRow,
+    Started,
+    ThreadRow,
+    Tick,
+    Transition,
+    WorkerRow,
+)
+from stores.sql.postgres.calls import Call
+from stores.states import CancelAction, Cause, RunStatus
+from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
+
+P = ParamSpec("P")
+T = TypeVar("T")
+Query = TypeVar("Query")
+
+OnConnection: TypeAlias = Callable[Concatenate[sqlite3.Connection, P], T]
+"""SQLite's kind of function."""
+AsCall: TypeAlias = Callable[P, Call[T]]
+"""PostgreSQL's kind of function."""
+Statement: TypeAlias = OnConnection[P, T] | AsCall[P, T]
+Transaction: TypeAlias = Statement[Concatenate[int, P], T]
+"""With its time, and the arguments P."""
+SearchStatement: TypeAlias = Statement[Concatenate[Query, str | None, P], T]
+"""With what is searched for, whose searches it belongs to (None = everybody's), and the arguments P."""
+
+
+def statement(operation: Callable[P, T]) -> Statement[P, T]:
+    """What an engine has as its function for `operation`."""
+    return cast("Statement[P, T]", operation)
+
+
+class AdmissionStatements(Protocol):
+    @statement
+    @staticmethod
+    def admit(now: int, run: NewRun, epoch: int, limits: Limits) -> Admission: ...
+    @statement
+    @staticmethod
+    def insert(now: int, run: NewRun, epoch: int) -> Admission: ...
+    @statement
+    @staticmethod
+    def claim(now: int, thread_id: str, epoch: int) -> Claimed | None: ...
+    @statement
+    @staticmethod
+    def claimants(thread_id: str) -> list[int]: ...
+
+
+class CheckpointStatements(Protocol):
+    @statement
+    @staticmethod
+    def checkpoints(
+        thread_id: str, *, run_id: str | None, before: str | None, limit: int
+    ) -> list[CheckpointRow]: ...
+
+
+class CronStatements(Protocol):
+    @statement
+    @staticmethod
+    def create(now: int, cron: CronRow, *, thread_must_exist: bool, limit: int | None) -> CronRow: ...
+    @statement
+    @staticmethod
+    def get(cron_id: str, user_id: str | None) -> CronRow | None: ...
+    @statement
+    @staticmethod
+    def replace(now: int, cron: CronRow, user_id: str | None) -> CronRow | None: ...
+    @statement
+    @staticmethod
+    def delete(now: int, cron_id: str, user_id: str | None) -> bool: ...
+    @statement
+    @staticmethod
+    def listed(query: CronQuery, user_id: str | None) -> Page[CronRow]: ...
+    @statement
+    @staticmethod
+    def count(query: CronQuery, user_id: str | None) -> int: ...
+    @statement
+    @staticmethod
+    def next_due(assistants: Sequence[str], now: int) -> float | None: ...
+    @statement
+    @staticmethod
+    def due(assistants: Sequence[str], limit: int, now: int) -> DueCrons: ...
+    @statement
+    @staticmethod
+    def skip(now: int, firing: Firing, error: str | None) -> bool: ...
+
+
+class DecisionStatements(Protocol):
+    @statement
+    @staticmethod
+    def withdraw(now: int, run_id: str, epoch: int) -> Decision | None: ...
+    @statement
+    @staticmethod
+    def decide(
+        now: int,
+        run_id: str,
+        status: RunStatus,
+        *,
+        action: CancelAction,
+        cause: Cause,
+        reason: str | None,
+        actor: str | None,
+        error: str | None,
+        while_waiting: bool,
+        home: int | None,
+    ) -> Decision | None: ...
+    @statement
+    @staticmethod
+    def standing(run_id: str) -> Decision | None: ...
+
+
+class EventStatements(Protocol):
+    @statement
+    @staticmethod
+    def append(now: int, logs: Sequence[NewEvents], ttl_us: int) -> list[EventsKept]: ...
+    @statement
+    @staticmethod
+    def events(run_id: str, after: Position | None, limit: int, max_bytes: int) -> EventPage: ...
+    @statement
+    @staticmethod
+    def tops(run_ids: Sequence[str]) -> dict[str, Position]: ...
+    @statement
+    @staticmethod
+    def follow(now: int, run_ids: Sequence[str], seconds_us: int, *, logs: bool) -> None: ...
+    @statement
+    @staticmethod
+    def expire(now: int, limit: int, max_bytes: int | None) -> int: ...
+
+
+class FindingStatements(Protocol):
+    @statement
+    @staticmethod
+    def find_runs(
+        query: RunQuery, user_id: str | None, behind: ListPosition | None, limit: int
+    ) -> list[RunRow]: ...
+    @statement
+    @staticmethod
+    def open_run_ids(query: RunQuery, user_id: str | None, limit: int) -> list[str]: ...
+    @statement
+    @staticmethod
+    def ids_from(kind: IdKind, prefix: str, limit: int) -> list[str]: ...
+
+
+class HistoryStatements(Protocol):
+    @statement
+    @staticmethod
+    def run(run_id: str, thread_id: str | None, user_id: str | None) -> RunRow | None: ...
+    @statement
+    @staticmethod
+    def thread_of_key(key: str, user_id: str | None) -> str | None: ...
+    @statement
+    @staticmethod
+    def thread_runs(
+        thread_id: str,
+        *,
+        statuses: tuple[str, ...],
+        limit: int,
+        offset: int,
+        user_id: str | None,
+        without: frozenset[Heavy],
+        max_bytes: int | None,
+    ) -> Page[RunRow]: ...
+    @statement
+    @staticmethod
+    def inflight_runs(
+        *, statuses: tuple[str, ...], thread_id: str | None, user_id: str | None, after: str, limit: int
+    ) -> list[RunRow]: ...
+    @statement
+    @staticmethod
+    def delete_run(now: int, run_id: str, thread_id: str | None, user_id: str | None) -> RunRow: ...
+
+
+class OwnershipStatements(Protocol):
+    @statement
+    @staticmethod
+    def start(now: int, own: Ownership, rollback_ref: Json) -> Started | None: ...
+    @statement
+    @staticmethod
+    def finish(now: int, own: Ownership, outcome: Outcome, *, hold: bool) -> Finish: ...
+    @statement
+    @staticmethod
+    def settle(now: int, own: Ownership, outcome: Outcome, rollback_state: str | None) -> Finish: ...
+    @statement
+    @staticmethod
+    def refence(now: int, own: Ownership) -> Ownership | None: ...
+    @statement
+    @staticmethod
+    def save(now: int, own: Ownership, values: Json, *, last: bool) -> None: ...
+    @statement
+    @staticmethod
+    def restore(now: int, own: Ownership) -> Json: ...
+
+
+class PruningStatements(Protocol):
+    @statement
+    @staticmethod
+    def prune(
+        now: int, keep: Retention, cursor: PruneCursor | None, limit: int, *, dry_run: bool
+    ) -> PruneStep: ...
+
+
+class ReadingStatements(Protocol):
+    @statement
+    @staticmethod
+    def holder(thread_id: str) -> str | None: ...
+    @statement
+    @staticmethod
+    def tick(epoch: int, now: int) -> Tick: ...
+    @statement
+    @staticmethod
+    def row(run_id: str, user_id: str | None) -> RunRow | None: ...
+    @statement
+    @staticmethod
+    def waiting_line(thread_id: str) -> list[str]: ...
+    @statement
+    @staticmethod
+    def thread(thread_id: str, user_id: str | None) -> ThreadRow | None: ...
+    @statement
+    @staticmethod
+    def runs(
+        *, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool
+    ) -> list[RunRow]: ...
+    @statement
+    @staticmethod
+    def transitions(run_id: str) -> list[Transition]: ...
+
+
+class RecordStatements(Protocol):
+    @statement
+    @staticmethod
+    def delete_thread(now: int, own: Ownership) -> None: ...
+    @statement
+    @staticmethod
+    def put(now: int, run_id: str, fields: Mapping[str, Any]) -> None: ...
+    @statement
+    @staticmethod
+    def get(run_id: str, user_id: str | None) -> dict[str, Any] | None: ...
+    @statement
+    @staticmethod
+    def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> list[dict[str, Any]]: ...
+    @statement
+    @staticmethod
+    def update_status(now: int, run_id: str, status: str, error: str | None) -> bool: ...
+    @statement
+    @staticmethod
+    def update_model_name(now: int, run_id: str, model_name: str | None) -> bool: ...
+    @statement
+    @staticmethod
+    def update_completion(now: int, run_id: str, status: str | None, fields: Mapping[str, Any]) -> bool: ...
+    @statement
+    @staticmethod
+    def update_progress(now: int, run_id: str, fields: Mapping[str, Any]) -> bool: ...
+    @statement
+    @staticmethod
+    def list_open(
+        statuses: tuple[str, ...], before: int | None, *, inclusive: bool
+    ) -> list[dict[str, Any]]: ...
+    @statement
+    @staticmethod
+    def delete(now: int, run_id: str) -> None: ...
+    @statement
+    @staticmethod
+    def aggregate_tokens(thread_id: str, *, include_active: bool) -> dict[str, Any]: ...
+
+
+class ThreadStatements(Protocol):
+    @statement
+    @staticmethod
+    def threads(query: ThreadQuery, user_id: str | None) -> Page[ThreadRow]: ...
+    @statement
+    @staticmethod
+    def count_threads(query: ThreadQuery, user_id: str | None) -> int: ...
+    @statement
+    @staticmethod
+    def has_expired_threads(now: int) -> bool: ...
+    @statement
+    @staticmethod
+    def expire_threads(now: int, limit: int) -> list[RemovedThread]: ...
+
+
+class WebhookStatements(Protocol):
+    @statement
+    @staticmethod
+    def next_due(now: int) -> float | None: ...
+    @statement
+    @staticmethod
+    def claim(
+        now: int, epoch: int, lease: int, limit: int, *, shares: Shares | None
+    ) -> list[ClaimedWebhook]: ...
+    @statement
+    @staticmethod
+    def report(now: int, run_id: str, attempt: int, told: WebhookReport) -> bool: ...
+    @statement
+    @staticmethod
+    def revive(now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]: ...
+    @statement
+    @staticmethod
+    def stop(now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]: ...
+    @statement
+    @staticmethod
+    def count(states: Sequence[str], user_id: str | None) -> int: ...
+    @statement
+    @staticmethod
+    def listed(
+        *, states: Sequence[str], run_id: str | None, user_id: str | None, limit: int
+    ) -> list[WebhookRow]: ...
+
+
+class WorkerStatements(Protocol):
+    @statement
+    @staticmethod
+    def readopt(now: int, own: Ownership) -> Ownership | None: ...
+    @statement
+    @staticmethod
+    def beat(now: int, epoch: int, worker_id: str | None) -> bool: ...
+    @statement
+    @staticmethod
+    def register(now: int, worker: NewWorker) -> int: ...
+    @statement
+    @staticmethod
+    def drain(now: int, epoch: int) -> list[HandedOver]: ...
+    @statement
+    @staticmethod
+    def ask_to_drain(now: int, epoch: int | None, grace_ms: int | None) -> list[AskedToDrain]: ...
+    @statement
+    @staticmethod
+    def bury(now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool: ...
+    @statement
+    @staticmethod
+    def declare_dead(now: int, epoch: int, by: int, actor: str) -> bool: ...
+    @statement
+    @staticmethod
+    def workers(now: int, *, alive_only: bool, counted: bool) -> list[WorkerRow]: ...
 
 
 class Statements(NamedTuple):
-    """Modules with the same names and the same functions in each engine's package. What a function takes
-    besides its operation's arguments, and what it answers, is between the engine and its store: over SQLite
-    it is run on a connection, for PostgreSQL it answers the call that is to be made.
+    """The modules of one engine. Modules, and not objects: a test may replace one function to weaken the
+    store."""
 
-    Modules, and not objects: a test may replace one function to weaken the store.
-    """
-
-    admission: Any
-    checkpoints: Any
-    crons: Any
-    decisions: Any
-    events: Any
-    finding: Any
-    history: Any
-    ownership: Any
-    pruning: Any
-    reading: Any
-    records: Any
-    threads: Any
-    webhooks: Any
-    workers: Any
+    admission: AdmissionStatements
+    checkpoints: CheckpointStatements
+    crons: CronStatements
+    decisions: DecisionStatements
+    events: EventStatements
+    finding: FindingStatements
+    history: HistoryStatements
+    ownership: OwnershipStatements
+    pruning: PruningStatements
+    reading: ReadingStatements
+    records: RecordStatements
+    threads: ThreadStatements
+    webhooks: WebhookStatements
+    workers: WorkerStatements

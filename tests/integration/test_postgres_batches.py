@@ -32,7 +32,7 @@ class _Asked(NamedTuple):
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    call: Call
+    call: Call[Any]
 
 
 class Batches:

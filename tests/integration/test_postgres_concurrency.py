@@ -307,7 +307,7 @@ async def test_patch_gives_up_where_others_are_always_faster(
     (store,) = await opened(1, busy_timeout=0.5)
     await store.create_thread(NewThread("t"))
 
-    def stale(*_: object) -> Call:
+    def stale(*_: object) -> Call[Any]:
         return Call(Query("SELECT '{\"old\": 1}'"), (), scalar)
 
     monkeypatch.setattr(threads, "metadata", stale)

@@ -40,7 +40,7 @@ class Scene(NamedTuple):
     cx: asyncpg.Connection[Any]
     schema: str
 
-    async def read_by(self, call: Call) -> tuple[int, list[Any]]:
+    async def read_by(self, call: Call[Any]) -> tuple[int, list[Any]]:
         """(entries read, rows answered), undone."""
         sql = named(call.statement.sql, self.schema)
         read, rows = 0, list[Any]()
@@ -83,7 +83,7 @@ RUN, WAITING, THREAD = "run000000007", "wait000000007", "t7"
 EPOCH = 8
 
 
-def _decide(run_id: str) -> Call:
+def _decide(run_id: str) -> Call[Any]:
     how: dict[str, Any] = {
         "action": CancelAction.interrupt,
         "cause": Cause.user,
@@ -93,21 +93,21 @@ def _decide(run_id: str) -> Call:
     return decisions.decide(None, run_id, RunStatus.interrupted, **how, error=None)
 
 
-def _admit(run: NewRun, limits: Limits | None = None) -> Call:
+def _admit(run: NewRun, limits: Limits | None = None) -> Call[Any]:
     return admission.admit(None, run, EPOCH, limits or Limits())
 
 
-def _page(**narrowed: Any) -> Call:
+def _page(**narrowed: Any) -> Call[Any]:
     asked: dict[str, Any] = {"statuses": (), "thread_id": None, "user_id": None, "after": "", "limit": 100}
     return history.inflight_runs(**{**asked, **narrowed})
 
 
-def _open(limit: int, **query: Any) -> Call:
+def _open(limit: int, **query: Any) -> Call[Any]:
     return finding.open_run_ids(RunQuery(**query), None, limit)
 
 
 OF_THREAD: dict[str, Any] = {"limit": 10, "offset": 0, "user_id": None}
-ASKED: dict[str, tuple[Call, int]] = {
+ASKED: dict[str, tuple[Call[Any], int]] = {
     "tick": (reading.tick(EPOCH, None), 4),
     "sweep: orphans": (workers.orphaned(None), 1),
     "sweep: strays": (workers.settle_strays(None), 1),

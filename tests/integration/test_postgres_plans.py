@@ -37,7 +37,7 @@ class Scene(NamedTuple):
         await self.store.aclose()
         return await _rows_read(self.cx, self.schema) - self.before
 
-    async def plan(self, call: Call) -> list[dict[str, Any]]:
+    async def plan(self, call: Call[Any]) -> list[dict[str, Any]]:
         """Its steps, as a prepared statement of a worker's session is planned."""
         query = f"EXPLAIN (FORMAT JSON) {named(call.statement.sql, self.schema)}"
         (found,) = await self.cx.fetchrow(query, *call.args) or ("",)
@@ -111,7 +111,7 @@ async def _work(store: PostgresStore) -> None:
 
 
 ANYBODY: dict[str, Any] = {"statuses": (), "limit": 50, "user_id": None}
-ASKED: dict[str, Call] = {
+ASKED: dict[str, Call[Any]] = {
     "one run": reading.row("old7", None),
     "who holds": reading.holder("busy 1"),
     "who waits": reading.waiting_line("busy 1"),

@@ -33,12 +33,12 @@ ENDLESS = {"in SQLite": COUNTED, "in Python": COMPARED}
 SOON = 30.0  # s; without an end it would be minutes
 
 
-def endless(cx: sqlite3.Connection, statement: Any, user_id: str | None) -> Any:
+def endless(cx: sqlite3.Connection, statement: str, user_id: str | None) -> object:
     del user_id
     return cx.execute(statement, {"whole": LONG, "part": PART}).fetchone()
 
 
-def asleep(seconds: Any, user_id: str | None) -> Call:
+def asleep(seconds: float, user_id: str | None) -> Call[object]:
     del user_id
     return Call(Query("SELECT pg_sleep($1)"), (float(seconds),), scalar)
 
@@ -140,7 +140,7 @@ async def test_postgres_stops_a_search_at_its_deadline(
 
 
 async def test_a_search_takes_one_core_of_the_server(shared_postgres: Database) -> None:
-    def helpers(_: Any, user_id: str | None) -> Call:
+    def helpers(_: object, user_id: str | None) -> Call[Any]:
         del user_id
         return Call(Query("SHOW max_parallel_workers_per_gather"), (), scalar)
 

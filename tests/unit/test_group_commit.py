@@ -227,7 +227,7 @@ async def test_what_waits_too_long_is_not_run_and_its_caller_is_told_who_is_in_t
     turnstile.close()
     first = commits.run(keep, 1)
     await wait_until(turnstile.waiting.is_set, description="the batch is at the gate")
-    second = commits.run(keep, 2, urgent=True)
+    second = commits.run_urgent(keep, 2)
     for caller in (first, second):
         with pytest.raises(StoreUnavailable, match="process 42"):
             await asyncio.wait_for(caller, 5)
@@ -274,7 +274,7 @@ async def test_urgent_ones_go_first(commits: GroupCommit, turnstile: Turnstile) 
     turnstile.close()
     first = commits.run(note, 0)
     await wait_until(turnstile.waiting.is_set, description="the batch is at the gate")
-    calls = [commits.run(note, 1), commits.run(note, 2), commits.run(note, 3, urgent=True)]
+    calls = [commits.run(note, 1), commits.run(note, 2), commits.run_urgent(note, 3)]
     turnstile.opened.set()
     await asyncio.gather(first, *calls)
     assert order == [0, 3, 1, 2]
@@ -413,7 +413,7 @@ def test_everything_that_is_asked_has_an_answer(path: Path) -> None:
         commits = GroupCommit(connection, clock=lambda: 1, busy_timeout=20)
         calls: list[asyncio.Future[Any]] = []
         for n in range(500):
-            calls.append(commits.run(keep, n, urgent=n % 7 == 0))
+            calls.append((commits.run if n % 7 else commits.run_urgent)(keep, n))
             if n % 11 == 0:
                 calls[-1].cancel()
             if n % 13 == 0:

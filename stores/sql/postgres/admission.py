@@ -42,15 +42,15 @@ _ADMIT = Function(
 _NO_LIMITS = Limits()
 
 
-def admit(now: int | None, run: NewRun, epoch: int, limits: Limits) -> Call:
+def admit(now: int | None, run: NewRun, epoch: int, limits: Limits) -> Call[Admission]:
     return _admission(run, epoch, limits, beside=False, now=now)
 
 
-def insert(now: int | None, run: NewRun, epoch: int) -> Call:
+def insert(now: int | None, run: NewRun, epoch: int) -> Call[Admission]:
     return _admission(run, epoch, _NO_LIMITS, beside=True, now=now)
 
 
-def _admission(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: int | None) -> Call:
+def _admission(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: int | None) -> Call[Admission]:
     args = (
         epoch,
         beside,
@@ -118,7 +118,7 @@ def _refusal(said: str, about: str | None, run: NewRun, epoch: int, limits: Limi
 _CLAIM = Function("claim", ("text", "bigint", "bigint"))
 
 
-def claim(now: int | None, thread_id: str, epoch: int) -> Call:
+def claim(now: int | None, thread_id: str, epoch: int) -> Call[Claimed | None]:
     def answer(rows: Rows) -> Claimed | None:
         said, run_id, fence = rows[0]
         if said == "epoch dead":
@@ -139,5 +139,5 @@ _CLAIMANTS = Query(
 )
 
 
-def claimants(thread_id: str) -> Call:
+def claimants(thread_id: str) -> Call[list[int]]:
     return Call(_CLAIMANTS, (thread_id, MOST_CLAIMANTS), lambda rows: [row[0] for row in rows])

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import cached_property
-from typing import Any
+from typing import Any, Final, Generic, TypeVar, cast
 
+T_co = TypeVar("T_co", covariant=True)
+S = TypeVar("S")
 Row = Sequence[Any]
 Rows = Sequence[Row]
 
@@ -38,7 +41,7 @@ class Function:
         arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(self.types[: self.for_many], 1))
         return f"SELECT place, {self.columns} FROM rc.{self.name}_many({arrays})"
 
-    def arrays(self, calls: Sequence[Call]) -> tuple[list[Any], ...]:
+    def arrays(self, calls: Sequence[Call[Any]]) -> tuple[list[Any], ...]:
         """The parameters of `sql_of_many`."""
         return tuple(map(list, zip(*(call.args[: self.for_many] for call in calls), strict=True)))
 
@@ -51,7 +54,7 @@ class Query:
 
 
 @dataclass(slots=True)
-class Call:
+class Call(Generic[T_co]):
     """`answer` turns the rows into what the operation answers, or raises its refusal. `again` does so where
     an attempt before went unanswered: what it may have written is no refusal then; None = as `answer`. `key`:
     calls of a batch are made in this order, the same everywhere. `alone`: never in a batch.
@@ -60,12 +63,27 @@ class Call:
 
     statement: Function | Query
     args: tuple[Any, ...]
-    answer: Callable[[Rows], Any]
+    answer: Callable[[Rows], T_co]
     key: str = ""
     alone: bool = True
-    again: Callable[[Rows], Any] | None = None
+    again: Callable[[Rows], T_co] | None = None
     unanswered: bool = False
     longest: float | None = None
+
+    def if_made_again(self, again: Callable[[Rows], S]) -> Call[T_co | S]:
+        """This call, with `again`. Its answers are added to the type of the call's."""
+        wider = cast("Call[T_co | S]", self)
+        wider.again = again
+        return wider
+
+
+class Unknown(Enum):
+    outcome = "outcome"
+
+
+OUTCOME_UNKNOWN: Final = Unknown.outcome
+"""Instead of an answer: this attempt wrote nothing, but an earlier one, which went unanswered, may have
+written what the operation was to write."""
 
 
 def nothing(rows: Rows) -> None:

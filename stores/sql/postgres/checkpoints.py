@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from stores.checkpoints import CheckpointRow
 from stores.sql.codec import checkpoint_row
 from stores.sql.postgres.calls import Call, Query, Rows
 from stores.sql.postgres.codec import plain
@@ -30,8 +31,10 @@ _PAGE = Query(
 _ONE = Query(f"{_SELECT} WHERE r.run_id = $2 AND r.thread_id = $1 AND {_KEPT.format('r')}")
 
 
-def checkpoints(thread_id: str, *, run_id: str | None, before: str | None, limit: int) -> Call:
-    def answer(rows: Rows) -> object:
+def checkpoints(
+    thread_id: str, *, run_id: str | None, before: str | None, limit: int
+) -> Call[list[CheckpointRow]]:
+    def answer(rows: Rows) -> list[CheckpointRow]:
         return readable("checkpoint", ([plain(value) for value in row] for row in rows), checkpoint_row)
 
     if run_id is not None:

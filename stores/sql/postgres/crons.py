@@ -8,6 +8,7 @@ from typing import Any
 
 from stores.crons import CronQuery, CronRow, DueCrons, Firing
 from stores.errors import ThreadNotFound, TooManyCrons
+from stores.pages import Page
 from stores.sql.codec import CRON_COLUMNS, cron_row, cron_values, dumps
 from stores.sql.postgres import pages
 from stores.sql.postgres.calls import Call, Function, Query, Rows, scalar
@@ -18,7 +19,7 @@ _VALUES = (*("text",) * 6, "boolean", "bigint", *("text",) * 3, "bigint")
 _CREATE = Function("create_cron", (*_VALUES, "boolean", "bigint", "bigint"), CRON_COLUMNS)
 
 
-def create(now: int | None, cron: CronRow, *, thread_must_exist: bool, limit: int | None) -> Call:
+def create(now: int | None, cron: CronRow, *, thread_must_exist: bool, limit: int | None) -> Call[CronRow]:
     def answer(rows: Rows) -> CronRow:
         if not rows:
             raise ThreadNotFound(cron.thread_id or "")
@@ -32,21 +33,21 @@ def create(now: int | None, cron: CronRow, *, thread_must_exist: bool, limit: in
 _GET = Query(f"SELECT {CRON_COLUMNS} FROM rc.crons WHERE cron_id = $1 AND ($2::text IS NULL OR user_id = $2)")
 
 
-def get(cron_id: str, user_id: str | None) -> Call:
+def get(cron_id: str, user_id: str | None) -> Call[CronRow | None]:
     return Call(_GET, (cron_id, user_id), _first)
 
 
 _REPLACE = Function("replace_cron", (*_VALUES, "bigint", "text", "bigint"), CRON_COLUMNS)
 
 
-def replace(now: int | None, cron: CronRow, user_id: str | None) -> Call:
+def replace(now: int | None, cron: CronRow, user_id: str | None) -> Call[CronRow | None]:
     return Call(_REPLACE, (*cron_values(cron), cron.version, user_id, now), _first)
 
 
 _DELETE = Function("delete_cron", ("text", "text"))
 
 
-def delete(now: int | None, cron_id: str, user_id: str | None) -> Call:
+def delete(now: int | None, cron_id: str, user_id: str | None) -> Call[bool]:
     del now
     return Call(_DELETE, (cron_id, user_id), scalar)
 
@@ -55,7 +56,7 @@ _ORDERS = {"next_run_date": "next_at", "end_time": "end_at"}
 _DIRECTIONS = {"asc": "ASC NULLS LAST", "desc": "DESC NULLS LAST"}
 
 
-def listed(query: CronQuery, user_id: str | None) -> Call:
+def listed(query: CronQuery, user_id: str | None) -> Call[Page[CronRow]]:
     where, args = _narrowed(query, user_id)
     order, direction = _ORDERS.get(query.sort_by, query.sort_by), _DIRECTIONS[query.sort_order]
     by = f"{order} {direction}, cron_id {direction}"
@@ -70,7 +71,7 @@ def listed(query: CronQuery, user_id: str | None) -> Call:
     return Call(page, tuple(args), lambda rows: pages.page("cron", rows, _row))
 
 
-def count(query: CronQuery, user_id: str | None) -> Call:
+def count(query: CronQuery, user_id: str | None) -> Call[int]:
     where, args = _narrowed(query, user_id)
     return Call(Query(f"SELECT count(*) FROM rc.crons WHERE {where}"), tuple(args), scalar)
 
@@ -100,7 +101,7 @@ _NEXT = Query(
 )
 
 
-def next_due(assistants: Sequence[str], now: int | None) -> Call:
+def next_due(assistants: Sequence[str], now: int | None) -> Call[float | None]:
     return Call(_NEXT, (list(assistants), now), lambda rows: rows[0][0] if rows else None)
 
 
@@ -111,7 +112,7 @@ _DUE = Query(
 )
 
 
-def due(assistants: Sequence[str], limit: int, now: int | None) -> Call:
+def due(assistants: Sequence[str], limit: int, now: int | None) -> Call[DueCrons]:
     def answer(rows: Rows) -> DueCrons:
         return DueCrons(
             rows[0][0], tuple(readable("cron", (row[1:] for row in rows if row[1] is not None), _row))
@@ -123,7 +124,7 @@ def due(assistants: Sequence[str], limit: int, now: int | None) -> Call:
 _SKIP = Function("skip_cron", ("text", "bigint", "bigint", "text", "bigint"))
 
 
-def skip(now: int | None, firing: Firing, error: str | None) -> Call:
+def skip(now: int | None, firing: Firing, error: str | None) -> Call[bool]:
     return Call(_SKIP, (firing.cron_id, firing.at, firing.next_at, text(error), now), scalar)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TypeVar
 
 from stores.rows import Decision
 from stores.sql.codec import DECISION_COLUMNS
@@ -10,6 +11,8 @@ from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import STANDING, plain, text
 from stores.sql.postgres.codec import standing as _standing
 from stores.states import TERMINAL, CancelAction, Cause, RunStatus
+
+S = TypeVar("S")
 
 _DECIDED = f"won, children, {STANDING}"
 _DECIDE = Function("decide", (*("text",) * 7, "boolean", "bigint", "bigint"), _DECIDED)
@@ -30,7 +33,7 @@ def decide(
     error: str | None,
     while_waiting: bool = False,
     home: int | None = None,
-) -> Call:
+) -> Call[Decision | None]:
     if status not in TERMINAL:
         raise ValueError(f"{status} is no outcome")
     args = (
@@ -57,12 +60,12 @@ def decide(
     return Call(_DECIDE, args, _decided, run_id, alone=False, again=again)
 
 
-def briefly(call: Call) -> Call:
+def briefly(call: Call[S]) -> Call[S]:
     """The decision, as one that waits for no lock for long: an error then."""
     return replace(call, statement=_BRIEFLY)
 
 
-def withdraw(now: int | None, run_id: str, epoch: int) -> Call:
+def withdraw(now: int | None, run_id: str, epoch: int) -> Call[Decision | None]:
     return Call(_WITHDRAW, (run_id, epoch, now), _decided)
 
 
@@ -71,5 +74,5 @@ def _decided(rows: Rows) -> Decision | None:
     return None if stands[0] is None else _standing(stands, won=won, children=children)
 
 
-def standing(run_id: str) -> Call:
+def standing(run_id: str) -> Call[Decision | None]:
     return Call(_STANDS, (run_id,), lambda rows: _standing(rows[0]) if rows else None)

@@ -17,7 +17,7 @@ _APPEND = Function(
 )
 
 
-def append(now: int | None, logs: Sequence[NewEvents], ttl_us: int) -> Call:
+def append(now: int | None, logs: Sequence[NewEvents], ttl_us: int) -> Call[list[EventsKept]]:
     entries = [(place, *entry) for place, log in enumerate(logs, 1) for entry in log.entries]
     args = (
         [log.run_id for log in logs],
@@ -47,7 +47,7 @@ _EVENTS = Query(
 )
 
 
-def events(run_id: str, after: Position | None, limit: int, max_bytes: int) -> Call:
+def events(run_id: str, after: Position | None, limit: int, max_bytes: int) -> Call[EventPage]:
     fence, number = after or (-1, 0)
 
     def answer(rows: Rows) -> EventPage:
@@ -61,7 +61,7 @@ def events(run_id: str, after: Position | None, limit: int, max_bytes: int) -> C
 _TOPS = Query("SELECT run_id, fence, number FROM rc.event_logs WHERE run_id = ANY ($1) AND number > 0")
 
 
-def tops(run_ids: Sequence[str]) -> Call:
+def tops(run_ids: Sequence[str]) -> Call[dict[str, Position]]:
     return Call(
         _TOPS, (list(run_ids),), lambda rows: {run_id: (fence, number) for run_id, fence, number in rows}
     )
@@ -70,12 +70,12 @@ def tops(run_ids: Sequence[str]) -> Call:
 _FOLLOW = Function("follow_runs", ("text[]", "bigint", "boolean", "bigint"))
 
 
-def follow(now: int | None, run_ids: Sequence[str], seconds_us: int, *, logs: bool) -> Call:
+def follow(now: int | None, run_ids: Sequence[str], seconds_us: int, *, logs: bool) -> Call[None]:
     return Call(_FOLLOW, (list(run_ids), seconds_us, logs, now), nothing)
 
 
 _EXPIRE = Function("expire_events", ("bigint", "bigint", "bigint"))
 
 
-def expire(now: int | None, limit: int, max_bytes: int | None) -> Call:
+def expire(now: int | None, limit: int, max_bytes: int | None) -> Call[int]:
     return Call(_EXPIRE, (limit, max_bytes, now), scalar)

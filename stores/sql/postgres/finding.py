@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from stores.finding import IdKind, ListPosition, RunQuery
+from stores.rows import RunRow
 from stores.sql.codec import OPEN_STATUSES, dumps
 from stores.sql.postgres.calls import Call, Query, Rows
 from stores.sql.postgres.codec import RUN_COLUMNS, run_of
@@ -13,7 +14,9 @@ from stores.sql.readable import readable
 from stores.sql.tables import END_OF_IDS, IDS
 
 
-def find_runs(query: RunQuery, user_id: str | None, behind: ListPosition | None, limit: int) -> Call:
+def find_runs(
+    query: RunQuery, user_id: str | None, behind: ListPosition | None, limit: int
+) -> Call[list[RunRow]]:
     where, args = _narrowed(query, user_id)
     created = "created_us"
     if query.in_flight or query.silent_since is not None:
@@ -31,7 +34,7 @@ def find_runs(query: RunQuery, user_id: str | None, behind: ListPosition | None,
     return Call(statement, tuple(args), lambda rows: readable("run", rows, run_of))
 
 
-def open_run_ids(query: RunQuery, user_id: str | None, limit: int) -> Call:
+def open_run_ids(query: RunQuery, user_id: str | None, limit: int) -> Call[list[str]]:
     where, args = _narrowed(query, user_id)
     where += [IN_FLIGHT, f"status IN {OPEN_STATUSES}"]
     args.append(limit)
@@ -41,7 +44,7 @@ def open_run_ids(query: RunQuery, user_id: str | None, limit: int) -> Call:
     return Call(statement, tuple(args), _ids)
 
 
-def ids_from(kind: IdKind, prefix: str, limit: int) -> Call:
+def ids_from(kind: IdKind, prefix: str, limit: int) -> Call[list[str]]:
     table, column, condition = IDS[kind]
     statement = Query(
         f"SELECT {column} FROM rc.{table} WHERE {column} >= $1 AND {column} < $2{condition}"

@@ -35,7 +35,7 @@ _RUN = Query(
 )
 
 
-def run(run_id: str, thread_id: str | None, user_id: str | None) -> Call:
+def run(run_id: str, thread_id: str | None, user_id: str | None) -> Call[RunRow | None]:
     return Call(_RUN, (run_id, thread_id, user_id), lambda rows: run_of(rows[0]) if rows else None)
 
 
@@ -45,7 +45,7 @@ _OF_KEY = Query(
 )
 
 
-def thread_of_key(key: str, user_id: str | None) -> Call:
+def thread_of_key(key: str, user_id: str | None) -> Call[str | None]:
     return Call(_OF_KEY, (key, user_id), lambda rows: rows[0][0] if rows else None)
 
 
@@ -74,7 +74,7 @@ def thread_runs(
     user_id: str | None,
     without: frozenset[Heavy] = frozenset(),
     max_bytes: int | None = None,
-) -> Call:
+) -> Call[Page[RunRow]]:
     """The thread and its page in one statement: a page of a thread that is there, and empty, is one row of
     nothing."""
     where, args = _narrowed(statuses, user_id, [thread_id])
@@ -110,7 +110,7 @@ def thread_runs(
 
 def inflight_runs(
     *, statuses: tuple[str, ...], thread_id: str | None, user_id: str | None, after: str, limit: int
-) -> Call:
+) -> Call[list[RunRow]]:
     where, args = _narrowed(statuses, user_id, [])
     if thread_id is not None:
         args.append(thread_id)
@@ -137,7 +137,7 @@ def _narrowed(statuses: tuple[str, ...], user_id: str | None, args: list[Any]) -
 _DELETE = Function("delete_run", ("text", "text", "text"), "said, thread_id, was")
 
 
-def delete_run(now: int | None, run_id: str, thread_id: str | None, user_id: str | None) -> Call:  # noqa: ARG001 - every transaction gets a clock
+def delete_run(now: int | None, run_id: str, thread_id: str | None, user_id: str | None) -> Call[RunRow]:  # noqa: ARG001 - every transaction gets a clock
     def answer(rows: Rows) -> RunRow:
         said, thread, was = rows[0]
         if said == "not found":

@@ -18,7 +18,7 @@ _START = Function(
 )
 
 
-def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call:
+def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started | None]:
     args = (own.run_id, own.epoch, own.fence, dumps(rollback_ref), *_saved(rollback_ref), now)
 
     def answer(rows: Rows) -> Started | None:
@@ -44,7 +44,7 @@ def _saved(ref: Json) -> tuple[bool, str | None, str | None]:
 _SAVE = Function("save_v2", ("text", "text", "bigint", "bigint", "text", "boolean", "bigint"))
 
 
-def save(now: int | None, own: Ownership, values: Json, *, last: bool = False) -> Call:
+def save(now: int | None, own: Ownership, values: Json, *, last: bool = False) -> Call[None]:
     def answer(rows: Rows) -> None:
         if not rows[0][0]:
             raise StaleFence(own.thread_id, own.fence)
@@ -55,7 +55,7 @@ def save(now: int | None, own: Ownership, values: Json, *, last: bool = False) -
 _RESTORE = Function("restore", ("text", "text", "bigint", "bigint", "bigint"), "ok, vals")
 
 
-def restore(now: int | None, own: Ownership) -> Call:
+def restore(now: int | None, own: Ownership) -> Call[Json]:
     def answer(rows: Rows) -> Json:
         ok, values = rows[0]
         if not ok:
@@ -72,7 +72,7 @@ _FINISH = Function(
 )
 
 
-def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Call:
+def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Call[Finish]:
     if outcome.status not in TERMINAL:
         raise ValueError(f"{outcome.status} is no outcome")
     args = (
@@ -108,7 +108,7 @@ _SETTLE = Function(
 )
 
 
-def settle(now: int | None, own: Ownership, outcome: Outcome, rollback_state: str | None) -> Call:
+def settle(now: int | None, own: Ownership, outcome: Outcome, rollback_state: str | None) -> Call[Finish]:
     args = (
         *_who(own),
         text(outcome.error),
@@ -141,7 +141,7 @@ def _unwritten(said: str, home: int | None, stands: list[Any]) -> Finish:
 _REFENCE = Function("refence", ("text", "text", "bigint", "bigint", "bigint"))
 
 
-def refence(now: int | None, own: Ownership) -> Call:
+def refence(now: int | None, own: Ownership) -> Call[Ownership | None]:
     def answer(rows: Rows) -> Ownership | None:
         fence = scalar(rows)
         return None if fence is None else own._replace(fence=fence)

@@ -11,7 +11,9 @@ _LAST = "\U0010ffff"
 _NOTHING = Query("SELECT")
 
 
-def prune(now: int | None, keep: Retention, cursor: PruneCursor | None, limit: int, *, dry_run: bool) -> Call:
+def prune(
+    now: int | None, keep: Retention, cursor: PruneCursor | None, limit: int, *, dry_run: bool
+) -> Call[PruneStep]:
     """One step: look at `limit` rows, remove those that may go. See `PruningStore.prune`."""
     at = cursor or PruneCursor("runs")
     if at.stage == "runs":
@@ -30,7 +32,7 @@ _RUNS = Function(
 )
 
 
-def _runs(keep: Retention, at: PruneCursor, limit: int, *, dry_run: bool, now: int | None) -> Call:
+def _runs(keep: Retention, at: PruneCursor, limit: int, *, dry_run: bool, now: int | None) -> Call[PruneStep]:
     following = PruneCursor("transitions")
     if keep.runs is None:
         return _skip(following)
@@ -51,7 +53,9 @@ _TRANSITIONS = Function(
 )
 
 
-def _transitions(keep: Retention, at: PruneCursor, limit: int, *, dry_run: bool, now: int | None) -> Call:
+def _transitions(
+    keep: Retention, at: PruneCursor, limit: int, *, dry_run: bool, now: int | None
+) -> Call[PruneStep]:
     following = PruneCursor("workers")
     if keep.transitions is None:
         return _skip(following)
@@ -68,7 +72,7 @@ def _transitions(keep: Retention, at: PruneCursor, limit: int, *, dry_run: bool,
 _WORKERS = Function("prune_workers", ("bigint", "bigint", "boolean", "bigint"))
 
 
-def _workers(keep: Retention, limit: int, *, dry_run: bool, now: int | None) -> Call:
+def _workers(keep: Retention, limit: int, *, dry_run: bool, now: int | None) -> Call[PruneStep]:
     following = PruneCursor("webhooks")
     if keep.workers is None:
         return _skip(following)
@@ -84,7 +88,7 @@ def _workers(keep: Retention, limit: int, *, dry_run: bool, now: int | None) -> 
 _WEBHOOKS = Function("prune_webhooks", ("bigint", "bigint", "boolean", "bigint"))
 
 
-def _webhooks(keep: Retention, limit: int, *, dry_run: bool, now: int | None) -> Call:
+def _webhooks(keep: Retention, limit: int, *, dry_run: bool, now: int | None) -> Call[PruneStep]:
     if keep.webhooks is None:
         return _skip(None)
 
@@ -96,5 +100,5 @@ def _webhooks(keep: Retention, limit: int, *, dry_run: bool, now: int | None) ->
     return Call(_WEBHOOKS, (int(keep.webhooks * _MICROS), limit, dry_run, now), answer)
 
 
-def _skip(following: PruneCursor | None) -> Call:
+def _skip(following: PruneCursor | None) -> Call[PruneStep]:
     return Call(_NOTHING, (), lambda _: PruneStep(Pruned(), following))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from stores.rows import Overdue, ThreadRow, Tick, Transition
+from stores.rows import Overdue, RunRow, ThreadRow, Tick, Transition
 from stores.sql.codec import drain_wish, thread_row
 from stores.sql.postgres.calls import Call, Function, Query, Rows
 from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of
@@ -21,16 +21,16 @@ _HOLDER = Query(
 _LINE = Query(f"SELECT run_id FROM rc.runs WHERE thread_id = $1 AND {WAITING} ORDER BY seq")
 
 
-def row(run_id: str, user_id: str | None) -> Call:
+def row(run_id: str, user_id: str | None) -> Call[RunRow | None]:
     return Call(_ROW, (run_id, user_id), lambda rows: run_of(rows[0]) if rows else None)
 
 
-def holder(thread_id: str) -> Call:
+def holder(thread_id: str) -> Call[str | None]:
     """The run that holds the thread or, where none does, the oldest one in flight; a delayed one last."""
     return Call(_HOLDER, (thread_id,), lambda rows: rows[0][0] if rows else None)
 
 
-def waiting_line(thread_id: str) -> Call:
+def waiting_line(thread_id: str) -> Call[list[str]]:
     """Run ids in the order in which they will take the thread."""
     return Call(_LINE, (thread_id,), lambda rows: [found[0] for found in rows])
 
@@ -39,7 +39,7 @@ _TICK = Function("look", ("bigint", "bigint"))
 _FREE = ("waiting", "abandoned", "due")
 
 
-def tick(epoch: int, now: int | None) -> Call:
+def tick(epoch: int, now: int | None) -> Call[Tick]:
     """What is due or overdue is usually nothing: the worker that has the run keeps its time; a batch, so that
     a tick stays short. Its order is total, so that every engine answers the same ones."""
 
@@ -83,7 +83,7 @@ _THREAD = Query(
 )
 
 
-def thread(thread_id: str, user_id: str | None) -> Call:
+def thread(thread_id: str, user_id: str | None) -> Call[ThreadRow | None]:
     """One statement, so that status and values are of the same moment."""
     return Call(_THREAD, (thread_id, user_id), lambda rows: thread_of(rows[0]) if rows else None)
 
@@ -93,7 +93,9 @@ def thread_of(columns: Any) -> ThreadRow:
     return thread_row([plain(value) for value in columns])
 
 
-def runs(*, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool) -> Call:
+def runs(
+    *, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool
+) -> Call[list[RunRow]]:
     """Newest first. Operations are left out: they are not runs that anybody started."""
     where, args = ["kind = 'run'"], list[Any]()
     if thread_id is not None:
@@ -118,7 +120,7 @@ _TRANSITIONS = Query(
 )
 
 
-def transitions(run_id: str) -> Call:
+def transitions(run_id: str) -> Call[list[Transition]]:
     return Call(_TRANSITIONS, (run_id,), lambda rows: readable("transition", rows, _transition))
 
 

@@ -19,7 +19,7 @@ from stores.times import stamp
 _PUT = Function("put", (*("text",) * 12, "bigint", "bigint[]", "text", "text", "bigint"))
 
 
-def put(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call:
+def put(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call[None]:
     created_at = fields.get("created_at")
     args = (
         run_id,
@@ -52,7 +52,7 @@ def _snapshot(fields: Mapping[str, Any]) -> tuple[list[Any], str | None, str | N
 _GET = Query(f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1 AND ($2::text IS NULL OR user_id = $2)")
 
 
-def get(run_id: str, user_id: str | None) -> Call:
+def get(run_id: str, user_id: str | None) -> Call[dict[str, Any] | None]:
     return Call(_GET, (run_id, user_id), lambda rows: record(run_of(rows[0])) if rows else None)
 
 
@@ -62,7 +62,7 @@ _BY_THREAD = Query(
 )
 
 
-def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Call:
+def list_by_thread(thread_id: str, user_id: str | None, limit: int) -> Call[list[dict[str, Any]]]:
     return Call(_BY_THREAD, (thread_id, user_id, limit), _records)
 
 
@@ -73,7 +73,9 @@ _OPEN = (
 _OPEN_BEFORE, _OPEN_UNTIL = Query(_OPEN.format(compare="<")), Query(_OPEN.format(compare="<="))
 
 
-def list_open(statuses: tuple[str, ...], before: int | None, *, inclusive: bool) -> Call:
+def list_open(
+    statuses: tuple[str, ...], before: int | None, *, inclusive: bool
+) -> Call[list[dict[str, Any]]]:
     """Runs with one of the statuses, oldest first; rows that cannot be read are skipped."""
     return Call(_OPEN_UNTIL if inclusive else _OPEN_BEFORE, (list(statuses), before), _records)
 
@@ -86,21 +88,23 @@ def _records(rows: Rows) -> list[dict[str, Any]]:
 _STATUS = Function("update_status", ("text", "text", "text", "bigint"))
 
 
-def update_status(now: int | None, run_id: str, status: str, error: str | None) -> Call:
+def update_status(now: int | None, run_id: str, status: str, error: str | None) -> Call[bool]:
     return Call(_STATUS, (run_id, status, text(error), now), scalar)
 
 
 _MODEL_NAME = Function("update_model_name", ("text", "text", "bigint"))
 
 
-def update_model_name(now: int | None, run_id: str, model_name: str | None) -> Call:
+def update_model_name(now: int | None, run_id: str, model_name: str | None) -> Call[bool]:
     return Call(_MODEL_NAME, (run_id, text(model_name_of(model_name)), now), scalar)
 
 
 _COMPLETION = Function("update_completion", ("text", "text", "text", "bigint[]", "text", "text", "bigint"))
 
 
-def update_completion(now: int | None, run_id: str, status: str | None, fields: Mapping[str, Any]) -> Call:
+def update_completion(
+    now: int | None, run_id: str, status: str | None, fields: Mapping[str, Any]
+) -> Call[bool]:
     args = (run_id, status, text(fields.get("error")), *_snapshot(fields), now)
     return Call(_COMPLETION, args, scalar)
 
@@ -108,21 +112,21 @@ def update_completion(now: int | None, run_id: str, status: str | None, fields: 
 _PROGRESS = Function("update_progress", ("text", "bigint[]", "text", "text", "bigint"))
 
 
-def update_progress(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call:
+def update_progress(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call[bool]:
     return Call(_PROGRESS, (run_id, *_snapshot(fields), now), scalar)
 
 
 _DELETE = Function("delete", ("text",))
 
 
-def delete(now: int | None, run_id: str) -> Call:  # noqa: ARG001 - every transaction gets a clock
+def delete(now: int | None, run_id: str) -> Call[None]:  # noqa: ARG001 - every transaction gets a clock
     return Call(_DELETE, (run_id,), nothing)
 
 
 _DELETE_THREAD = Function("delete_thread", ("text", "text", "bigint", "bigint", "bigint"))
 
 
-def delete_thread(now: int | None, own: Ownership) -> Call:
+def delete_thread(now: int | None, own: Ownership) -> Call[None]:
     def answer(rows: Rows) -> None:
         if not scalar(rows):
             raise StaleFence(own.thread_id, own.fence)
@@ -138,7 +142,7 @@ _TOKENS = Query(
 )
 
 
-def aggregate_tokens(thread_id: str, *, include_active: bool) -> Call:
+def aggregate_tokens(thread_id: str, *, include_active: bool) -> Call[dict[str, Any]]:
     statuses = ["success", "error", "running"] if include_active else ["success", "error"]
     return Call(
         _TOKENS,

@@ -60,7 +60,7 @@ async def version(cx: Any, schema: str) -> int:
     return _checked(await cx.fetch(named(_VERSION, schema)), f"Schema {schema!r}")
 
 
-def check_version() -> Call:
+def check_version() -> Call[int]:
     """The version of a schema that is there. Raises SchemaTooNew."""
     return Call(_VERSION_NOW, (), lambda rows: _checked(rows, "The schema"))
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from stores.catalogue import NewThread, RemovedThread, ThreadQuery
+from stores.pages import Page
+from stores.rows import ThreadRow
 from stores.sql.codec import dumps
 from stores.sql.postgres import pages
 from stores.sql.postgres.calls import Call, Function, Query, scalar
@@ -23,7 +25,7 @@ _RUNS_AT_ONCE = 1_000
 _CREATE = Function("create_thread", ("text", "text", "text", "bigint", "boolean", "bigint"))
 
 
-def create_thread(now: int | None, new: NewThread) -> Call:
+def create_thread(now: int | None, new: NewThread) -> Call[bool]:
     """False = the id is taken."""
     args = (new.thread_id, new.user_id, dumps(new.metadata), new.ttl_ms, new.temporary, now)
     return Call(_CREATE, args, scalar)
@@ -34,7 +36,7 @@ _METADATA = Query(
 )
 
 
-def metadata(thread_id: str, user_id: str | None) -> Call:
+def metadata(thread_id: str, user_id: str | None) -> Call[str | None]:
     """As it is written; None = no such thread."""
     return Call(_METADATA, (thread_id, user_id), lambda rows: rows[0][0] if rows else None)
 
@@ -51,7 +53,7 @@ def patch_thread(
     *,
     sets_ttl: bool,
     ttl_ms: int | None,
-) -> Call:
+) -> Call[str]:
     """'patched'; 'changed' = the metadata is not what it `was`; 'not found'."""
     return Call(_PATCH, (thread_id, user_id, was, dumps(becomes), sets_ttl, ttl_ms, now), scalar)
 
@@ -68,7 +70,7 @@ _TEXTS = ("s.metadata", 's."values"', "s.interrupts")
 """What of a thread may be large."""
 
 
-def threads(query: ThreadQuery, user_id: str | None) -> Call:
+def threads(query: ThreadQuery, user_id: str | None) -> Call[Page[ThreadRow]]:
     """First the ids of the page, then what belongs to these alone."""
     order, direction = _ORDERS[query.sort_by], _DIRECTIONS[query.sort_order]
     tables, where, args = _narrowed(query, user_id, status=query.sort_by == "status")
@@ -88,7 +90,7 @@ def threads(query: ThreadQuery, user_id: str | None) -> Call:
     return Call(page, tuple(args), lambda rows: pages.page("thread", rows, thread_of))
 
 
-def count_threads(query: ThreadQuery, user_id: str | None) -> Call:
+def count_threads(query: ThreadQuery, user_id: str | None) -> Call[int]:
     tables, where, args = _narrowed(query, user_id)
     return Call(Query(f"SELECT count(*) FROM {tables} WHERE {where}"), tuple(args), scalar)
 
@@ -124,14 +126,14 @@ def _narrowed(query: ThreadQuery, user_id: str | None, *, status: bool = False) 
 _HAS_EXPIRED = Function("has_expired", ("bigint", "bigint"))
 
 
-def has_expired_threads(now: int | None) -> Call:
+def has_expired_threads(now: int | None) -> Call[bool]:
     return Call(_HAS_EXPIRED, (_UNUSED, now), scalar)
 
 
 _EXPIRE = Function("expire_threads", ("bigint",) * 5)
 
 
-def expire_threads(now: int | None, limit: int) -> Call:
+def expire_threads(now: int | None, limit: int) -> Call[list[RemovedThread]]:
     return Call(
         _EXPIRE,
         (limit, _UNUSED, _RUNS_AT_ONCE, _FENCE_KEPT, now),

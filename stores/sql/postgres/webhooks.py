@@ -20,14 +20,16 @@ _DUE = Query(
 )
 
 
-def next_due(now: int | None) -> Call:
+def next_due(now: int | None) -> Call[float | None]:
     return Call(_DUE, (now,), lambda rows: rows[0][0] if rows else None)
 
 
 _CLAIM = Function("claim_webhooks", ("bigint", "bigint", "bigint", "bigint", "text[]", "bigint[]", "bigint"))
 
 
-def claim(now: int | None, epoch: int, lease: int, limit: int, *, shares: Shares | None) -> Call:
+def claim(
+    now: int | None, epoch: int, lease: int, limit: int, *, shares: Shares | None
+) -> Call[list[ClaimedWebhook]]:
     def answer(rows: Rows) -> list[ClaimedWebhook]:
         if rows and rows[0][0] is None:
             raise EpochDead(epoch)
@@ -46,7 +48,7 @@ def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
 _REPORT = Function("report_webhook", ("text", "bigint", "text", "bigint", "text", "bigint", "bigint"))
 
 
-def report(now: int | None, run_id: str, attempt: int, told: WebhookReport) -> Call:
+def report(now: int | None, run_id: str, attempt: int, told: WebhookReport) -> Call[bool]:
     state = "postponed" if told.postponed else told.state.value
     args = (run_id, attempt, state, told.status_code, text(told.error), told.retry_in, now)
     return Call(_REPORT, args, scalar)
@@ -55,7 +57,7 @@ def report(now: int | None, run_id: str, attempt: int, told: WebhookReport) -> C
 _REVIVE = Function("revive_webhooks", ("text[]", "text", "bigint"))
 
 
-def revive(now: int | None, run_ids: Sequence[str] | None, user_id: str | None) -> Call:
+def revive(now: int | None, run_ids: Sequence[str] | None, user_id: str | None) -> Call[list[str]]:
     ids = None if run_ids is None else list(run_ids)
     return Call(_REVIVE, (ids, user_id, now), lambda rows: [run_id for (run_id,) in rows])
 
@@ -63,7 +65,7 @@ def revive(now: int | None, run_ids: Sequence[str] | None, user_id: str | None) 
 _STOP = Function("stop_webhooks", ("text[]", "text", "text", "bigint"))
 
 
-def stop(now: int | None, run_ids: Sequence[str] | None, user_id: str | None) -> Call:
+def stop(now: int | None, run_ids: Sequence[str] | None, user_id: str | None) -> Call[list[str]]:
     ids = None if run_ids is None else list(run_ids)
     return Call(_STOP, (ids, user_id, STOPPED, now), lambda rows: [run_id for (run_id,) in rows])
 
@@ -74,7 +76,7 @@ _COUNT = Query(
 )
 
 
-def count(states: Sequence[str], user_id: str | None) -> Call:
+def count(states: Sequence[str], user_id: str | None) -> Call[int]:
     return Call(_COUNT, (list(states), user_id), scalar)
 
 
@@ -85,7 +87,9 @@ _LISTED = Query(
 )
 
 
-def listed(*, states: Sequence[str], run_id: str | None, user_id: str | None, limit: int) -> Call:
+def listed(
+    *, states: Sequence[str], run_id: str | None, user_id: str | None, limit: int
+) -> Call[list[WebhookRow]]:
     def answer(rows: Rows) -> list[WebhookRow]:
         return readable("webhook of run", rows, lambda row: webhook_row([plain(value) for value in row]))
 

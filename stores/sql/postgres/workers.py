@@ -13,7 +13,17 @@ from typing import NamedTuple
 
 from stores.rows import AskedToDrain, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import loads
-from stores.sql.postgres.calls import Call, Function, Query, Row, Rows, nothing, scalar
+from stores.sql.postgres.calls import (
+    OUTCOME_UNKNOWN,
+    Call,
+    Function,
+    Query,
+    Row,
+    Rows,
+    Unknown,
+    nothing,
+    scalar,
+)
 from stores.sql.postgres.codec import children_of, text, with_saved
 from stores.sql.readable import readable
 from stores.states import RunStatus, WorkerState
@@ -28,7 +38,7 @@ _REGISTER = Function(
 )
 
 
-def register(now: int | None, worker: NewWorker) -> Call:
+def register(now: int | None, worker: NewWorker) -> Call[int]:
     args = (
         worker.worker_id,
         worker.host,
@@ -46,42 +56,42 @@ def register(now: int | None, worker: NewWorker) -> Call:
 _BEAT = Function("beat", ("bigint", "text", "bigint"))
 
 
-def beat(now: int | None, epoch: int, worker_id: str | None) -> Call:
+def beat(now: int | None, epoch: int, worker_id: str | None) -> Call[bool]:
     return Call(_BEAT, (epoch, worker_id, now), scalar)
 
 
 _ASK = Function("ask_to_drain", ("bigint", "bigint", "bigint"), "asked, already")
 
 
-def ask_to_drain(now: int | None, epoch: int | None, grace_ms: int | None) -> Call:
+def ask_to_drain(now: int | None, epoch: int | None, grace_ms: int | None) -> Call[list[AskedToDrain]]:
     return Call(_ASK, (epoch, grace_ms, now), lambda rows: sorted(AskedToDrain(*row) for row in rows))
 
 
 _DRAIN = Function("drain", ("bigint", "bigint"))
 
 
-def drain(now: int | None, epoch: int) -> Call:
+def drain(now: int | None, epoch: int) -> Call[list[HandedOver]]:
     return Call(_DRAIN, (epoch, now), lambda rows: [HandedOver(*row) for row in rows])
 
 
 _RETIRE = Function("retire", ("bigint", "text", "bigint"))
 
 
-def retire(now: int | None, epoch: int, worker_id: str | None) -> Call:
+def retire(now: int | None, epoch: int, worker_id: str | None) -> Call[None]:
     return Call(_RETIRE, (epoch, worker_id, now), nothing)
 
 
 _BURY = Function("bury", ("bigint", "bigint", "bigint", "boolean", "bigint"))
 
 
-def bury(now: int | None, epoch: int, hb_seq: int, by: int, *, proven: bool) -> Call:
+def bury(now: int | None, epoch: int, hb_seq: int, by: int, *, proven: bool) -> Call[bool]:
     return Call(_BURY, (epoch, hb_seq, by, proven, now), scalar)
 
 
 _DECLARE_DEAD = Function("declare_dead", ("bigint", "bigint", "text", "bigint"))
 
 
-def declare_dead(now: int | None, epoch: int, by: int, actor: str) -> Call:
+def declare_dead(now: int | None, epoch: int, by: int, actor: str) -> Call[bool]:
     return Call(_DECLARE_DEAD, (epoch, by, text(actor), now), scalar)
 
 
@@ -105,7 +115,7 @@ _ORPHANED = Function(
 )
 
 
-def orphaned(now: int | None, *, only: int | None = None, before: int | None = None) -> Call:
+def orphaned(now: int | None, *, only: int | None = None, before: int | None = None) -> Call[list[Orphaned]]:
     return Call(_ORPHANED, (only, before, PATIENCE, now), lambda rows: [_orphaned(row) for row in rows])
 
 
@@ -128,12 +138,8 @@ _END = Function(
 )
 
 
-PERHAPS = object()
-"""Instead of an orphan: it is over, and an attempt that went unanswered may have ended it."""
-
-
-def end_orphan(now: int | None, found: Orphaned, by: int | None, error: str) -> Call:
-    """The orphan; None where somebody else was faster, or there is nobody to adopt it. See also PERHAPS."""
+def end_orphan(now: int | None, found: Orphaned, by: int | None, error: str) -> Call[Orphan | Unknown | None]:
+    """The orphan; None where somebody else was faster, or there is nobody to adopt it."""
     args = (
         found.run_id,
         found.thread_id,
@@ -163,7 +169,7 @@ def end_orphan(now: int | None, found: Orphaned, by: int | None, error: str) -> 
         ref = None if found.ref is None else found.ref[0]
         return replace(orphan, adopted=own, rollback_ref=ref)
 
-    return Call(_END, args, answer, again=lambda rows: answer(rows) or PERHAPS)
+    return Call(_END, args, answer, again=lambda rows: answer(rows) or OUTCOME_UNKNOWN)
 
 
 _ADOPTED = Query(
@@ -173,7 +179,7 @@ _ADOPTED = Query(
 )
 
 
-def adopted_before(by: int) -> Call:
+def adopted_before(by: int) -> Call[list[Orphan]]:
     """What `by` has adopted and not settled yet: the first answer may be lost."""
 
     def answer(rows: Rows) -> list[Orphan]:
@@ -192,14 +198,14 @@ def adopted_before(by: int) -> Call:
 _STRAYS = Function("settle_strays", ("bigint",))
 
 
-def settle_strays(now: int | None) -> Call:
+def settle_strays(now: int | None) -> Call[None]:
     return Call(_STRAYS, (now,), nothing)
 
 
 _READOPT = Function("readopt", ("text", "text", "bigint", "bigint", "bigint", "bigint"))
 
 
-def readopt(now: int | None, own: Ownership) -> Call:
+def readopt(now: int | None, own: Ownership) -> Call[Ownership | None]:
     def answer(rows: Rows) -> Ownership | None:
         fence = scalar(rows)
         return None if fence is None else own._replace(fence=fence)
@@ -225,7 +231,7 @@ def _workers(alive_only: bool, counted: bool) -> Query:
     return Query(_WORKERS.format(holding=holding, counts=counts, which=which))
 
 
-def workers(now: int | None, *, alive_only: bool, counted: bool) -> Call:
+def workers(now: int | None, *, alive_only: bool, counted: bool) -> Call[list[WorkerRow]]:
     """Workers, oldest first; `counted`: with the number of threads that each holds."""
     return Call(_workers(alive_only, counted), (now,), lambda rows: readable("worker", rows, _worker))
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 import sqlite3
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from stores.errors import SearchTooLong
+from stores.sql.statements import OnConnection, P, T
 
 STEPS = 20_000
 """Of SQLite's machine between two looks: about a millisecond."""
@@ -49,7 +49,7 @@ class Search:
     ) -> None:
         self._abandoned = True
 
-    def run(self, cx: sqlite3.Connection, query: Callable[..., Any], *args: Any) -> Any:
+    def run(self, cx: sqlite3.Connection, query: OnConnection[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """In this thread. Raises SearchTooLong, and what the query raises."""
         if self._is_over():
             raise SearchTooLong(self._longest)
@@ -57,7 +57,7 @@ class Search:
         _here.search = self
         cx.set_progress_handler(self._is_over, STEPS)
         try:
-            return query(cx, *args)
+            return query(cx, *args, **kwargs)
         except sqlite3.OperationalError as error:
             if self._is_over():
                 raise SearchTooLong(self._longest) from error

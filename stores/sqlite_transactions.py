@@ -1,0 +1,37 @@
+"""The store's operations over SQLite, in a file or in memory."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from stores.base import EPOCH_ENDED
+from stores.catalogue import NewThread, ThreadPatch
+from stores.rows import Orphan, ThreadRow
+from stores.sql.sqlite import threads, workers
+from stores.sql.sqlite.statements import SQLITE
+from stores.sql.statements import OnConnection, P, Statement, T
+from stores.times import limit as limit_of
+from stores.transactions import SQLTransactions
+
+
+class SQLiteTransactions(SQLTransactions):
+    """With what is one transaction here and takes several calls of PostgreSQL's."""
+
+    _sql = SQLITE
+
+    async def create_thread(self, new: NewThread) -> ThreadRow:
+        return await self._write(threads.create_thread, new)
+
+    async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
+        return await self._write(threads.patch_thread, thread_id, patch, user_id)
+
+    async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
+        return await self._write(workers.retire, epoch, self._registered.get(epoch), error)
+
+    async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
+        return await self._write(workers.sweep, by, error, before=limit_of(before))
+
+
+def on_connection(statement: Statement[P, T]) -> OnConnection[P, T]:
+    """The statement as the function that it is, for SQLITE has no other kind."""
+    return cast("OnConnection[P, T]", statement)
