@@ -214,13 +214,16 @@ class TestReplay:
             sent = [event async for event in events(response)]
         assert sent == [Sent("custom", "through", None)]
 
-    async def test_nothing_once_the_run_is_over(self, pair: Pair, thread: str) -> None:
+    @pytest.mark.parametrize("fail", [False, True], ids=["success", "error"])
+    async def test_nothing_but_a_failure_once_the_run_is_over(
+        self, pair: Pair, thread: str, *, fail: bool
+    ) -> None:
         here, there = pair
-        run = await here.sdk.runs.create(thread, "agent", input=demo(steps=3, fail=True))
+        run = await here.sdk.runs.create(thread, "agent", input=demo(steps=3, fail=fail))
         await here.sdk.runs.join(thread, run["run_id"])
-        path = f"/threads/{thread}/runs/{run['run_id']}/stream"
-        assert await all_events(there.raw, "GET", path) == []
-        assert [part async for part in there.sdk.runs.join_stream(thread, run["run_id"])] == []
+        path, told = f"/threads/{thread}/runs/{run['run_id']}/stream", ["error"] if fail else []
+        assert [sent.event for sent in await all_events(there.raw, "GET", path)] == told
+        assert [part.event async for part in there.sdk.runs.join_stream(thread, run["run_id"])] == told
 
     async def test_a_run_that_waits_for_its_turn_is_told_from_its_beginning(
         self, pair: Pair, thread: str

@@ -302,7 +302,8 @@ class Callers:
             await process.manager.update_run_completion(run_id, total_tokens=7, model_name="m")
 
     async def _counters(self, process: Process) -> None:
-        if (run_id := self._somebody()) is not None:
+        """As `_completion`."""
+        if (run_id := self._launched()) is not None:
             await process.manager.update_run_progress(run_id, total_tokens=3)
             await process.manager.update_model_name(run_id, "m2")
 
