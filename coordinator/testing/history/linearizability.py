@@ -3,7 +3,7 @@
 Each call gets one instant between its call and its answer; the search looks for an order of these
 instants that the sequential thread can follow with the same answers. A call without an answer may
 take effect at any time after it was made, or never. What has been tried (set of calls that took
-effect, state) is not tried again.
+effect, state) is not tried again, also where the search begins anew with another order of calls.
 
 Three things keep the search small where many calls of killed workers have no answer (`relevance`):
 a state in which a run has ended as no later answer allows is left at once, what no call still to come
@@ -15,6 +15,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
+from random import Random
 from typing import NamedTuple
 
 from coordinator.testing.history.findings import Finding
@@ -24,6 +26,9 @@ from coordinator.testing.history.sequential import Op, Thread, after, anything
 LOOKS_AT_THE_CLOCK_EVERY = 16
 """Steps; one takes 20 us to some ms."""
 
+FIRST_ATTEMPT = 2000
+"""Steps, doubled for each further attempt, which tries calls in another order: a choice near the start that
+is wrong costs a search through all that follows it, and most other orders do not make it."""
 
 EXPLAINING = 2.0  # s; to find the calls that a finding shows
 
@@ -71,28 +76,44 @@ class _Search:
         self._possible = self._relevance.possible if foresight else anything
         self.steps, self.placed = 0, -1
         self.stuck: tuple[Op, ...] = ()
+        self._seen: set[_Node] = set()
 
     def run(self, until: float) -> Verdict:
+        for attempt in count():
+            order = Random(attempt) if attempt else None
+            verdict = self._attempt(until, FIRST_ATTEMPT << attempt, order)
+            if verdict is not None:
+                return verdict
+        raise AssertionError("attempts do not end")
+
+    def _attempt(self, until: float, most: int, order: Random | None) -> Verdict | None:
+        """None after so many steps: what it was about to look into is looked into in another `order`."""
         start = _Node(0, 0, 0, Thread())
-        seen, path = {start}, [self._next(start)]
+        path, last = [(start, self._next(start, order))], self.steps + most
+        self._seen.add(start)
         while path:
             self.steps += 1
             if self.steps % LOOKS_AT_THE_CLOCK_EVERY == 0 and time.thread_time() > until:
                 return Verdict(False, False, self.steps, self.placed, self.stuck)
-            node = next(path[-1], None)
+            if self.steps > last:
+                self._seen.difference_update(node for node, _ in path)  # the others lead nowhere
+                return None
+            node = next(path[-1][1], None)
             if node is None:
                 path.pop()
             elif node.first == len(self.answered):
                 return Verdict(True, True, self.steps, len(self.answered))
-            elif node not in seen:
-                seen.add(node)
-                path.append(self._next(node))
+            elif node not in self._seen:
+                self._seen.add(node)
+                path.append((node, self._next(node, order)))
         return Verdict(not self.answered, True, self.steps, self.placed, self.stuck)
 
-    def _next(self, node: _Node) -> Iterator[_Node]:
-        """Nodes one call further; the call whose answer came first is tried first."""
+    def _next(self, node: _Node, order: Random | None) -> Iterator[_Node]:
+        """Nodes one call further; without an `order` the call whose answer came first is tried first."""
         candidates, deadline = self._candidates(node)
         self._note(node, candidates)
+        if order is not None:
+            order.shuffle(candidates)
         for at in candidates:
             for state in after(node.state, self.answered[at], self._possible):
                 yield self._known(node.place(at, state))
