@@ -29,6 +29,7 @@ LEGS = {
 }
 
 
+@pytest.mark.timeout(400)  # the search of the histories may take minutes, if it seldom does
 @pytest.mark.parametrize("name", LEGS)
 async def test_faults_do_no_harm(name: str, tmp_path: Path) -> None:
     book = Book()
