@@ -39,6 +39,7 @@ from stores.base import CoordinationStore
 from stores.crons import Firing
 from stores.memory import PrivateStore
 from stores.plain import PlainStore
+from stores.states import FAILED
 
 
 class RunManager(
@@ -332,7 +333,7 @@ class RunManager(
         """The run's result once it has settled, from any worker; None where it was interrupted.
         Raises RunNotFound, RunFailed (error, timeout), TimeoutError."""
         ended = await self.ended(run_id, timeout=timeout, user_id=user_id)
-        if ended.status in (RunStatus.error, RunStatus.timeout):
+        if ended.status in FAILED:
             raise RunFailed(run_id, ended.status.value, ended.error)
         return ended.result
 

@@ -19,7 +19,7 @@ _Jobs = SimpleQueue[Callable[[], None] | None]
 
 
 class ThreadConnection:
-    """Closed when nobody has it any more, if not before."""
+    """Its thread ends when it is closed, or when nobody refers to it any more."""
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         """`connector` is called in the thread."""

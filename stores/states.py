@@ -98,6 +98,8 @@ class WebhookState(Stored):
 
 OPEN = frozenset({RunStatus.pending, RunStatus.running})
 TERMINAL = frozenset(RunStatus) - OPEN
+FAILED = frozenset({RunStatus.error, RunStatus.timeout})
+"""What `wait` raises for, and a stream ends with an error for."""
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
     RunStatus.pending: frozenset(RunStatus) - {RunStatus.pending},
     RunStatus.running: TERMINAL,

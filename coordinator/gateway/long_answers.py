@@ -12,6 +12,7 @@ from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.manager import RunManager
 from coordinator.schemas import Ended, RunStatus
+from stores.states import FAILED
 from stores.tasks import begin_soon
 
 WHITE_SPACE = b"\n"
@@ -66,7 +67,7 @@ async def _ending_of(manager: RunManager, thread_id: str, run_id: str, user_id: 
         ended = await manager.ended(run_id, user_id=user_id)
     except RunNotFound:  # rolled back, or deleted
         return await _values(manager, thread_id, user_id)
-    if ended.status in (RunStatus.error, RunStatus.timeout):
+    if ended.status in FAILED:
         return {"__error__": failure(ended.status, ended.error)}
     result = ended.result
     if ended.status is not RunStatus.success or result is None:

@@ -28,7 +28,7 @@ from coordinator.gateway.silent_modes import SilentModes
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import encoded, readable
 from coordinator.manager import RunManager
-from coordinator.schemas import RunStatus
+from stores.states import FAILED
 
 HEARTBEAT = b": heartbeat\r\n\r\n"
 
@@ -175,7 +175,7 @@ class RunStream(HeldResponse):
         """Where nothing was missing so far and still nobody can say that all was told, a gap comes last."""
         if whole and not end.complete:
             await send(gap_frame(end.last_id, None))
-        if end.status in (RunStatus.error, RunStatus.timeout):
+        if end.status in FAILED:
             data = encoded(failure(end.status, end.error))
             await send(frame("error", data, self._numbered(_LAST)))
         elif (comment := self._silent.comment()) is not None:

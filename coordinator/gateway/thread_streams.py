@@ -34,8 +34,8 @@ from coordinator.gateway.streams import (
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import encoded, readable
 from coordinator.manager import RunManager
-from coordinator.schemas import RunStatus
 from stores.rows import RunRow
+from stores.states import FAILED
 
 ThreadMode = Literal["run_modes", "lifecycle"]
 
@@ -238,7 +238,7 @@ class ThreadStream(HeldResponse):
     async def _end(self, row: RunRow, end: End, send: SendBody, *, whole: bool) -> None:
         if whole and not end.complete:
             await send(gap_frame(_of(row, end.last_id), None))
-        if end.status in (RunStatus.error, RunStatus.timeout):
+        if end.status in FAILED:
             await send(frame("error", encoded(failure(end.status, end.error))))
         done = {"status": "run_done", "run_id": row.run_id}
         await send(self._frame(row, "metadata", encoded(done), _LAST))

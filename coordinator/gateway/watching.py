@@ -16,9 +16,9 @@ from coordinator.gateway.services import Services
 from coordinator.gateway.streams import TAIL, EndedStream, Position, RunStream, Watched, position_of
 from coordinator.gateway.wire.documents import failure
 from coordinator.record import RunRecord
-from coordinator.schemas import Cause, RunStatus
+from coordinator.schemas import Cause
 from stores.rows import RunRow
-from stores.states import OPEN
+from stores.states import FAILED, OPEN
 
 OnGone = Callable[[], Awaitable[object]]
 
@@ -120,8 +120,7 @@ class Watching:
 
 def failure_of(run: RunRow) -> dict[str, str] | None:
     """How it failed. None = it has not."""
-    failed = run.status in (RunStatus.error, RunStatus.timeout)
-    return failure(run.status, run.error) if failed else None
+    return failure(run.status, run.error) if run.status in FAILED else None
 
 
 def _says(run: RunRecord | RunRow, key: str) -> bool:
