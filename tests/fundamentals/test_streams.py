@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
@@ -38,7 +38,7 @@ async def all_of(followed: AsyncIterator[Told]) -> list[Told]:
         return [told async for told in followed]
 
 
-def numbers(told: list[Told]) -> list[Any]:
+def numbers(told: Sequence[Told]) -> list[Any]:
     return [item.data for item in told if isinstance(item, Event)]
 
 
