@@ -127,6 +127,10 @@ SEEDS ?= 5000
 JOBS ?= 2
 BUG ?=
 
+.PHONY: mutants
+mutants: $(STAMP) ## Change the core in COUNT (300) places, one at a time: which changes does no test notice? SEED=7
+	@$(BIN)/python -m tests.mutants $(if $(filter command line environment,$(origin COUNT)),--count $(COUNT)) $(if $(SEED),--seed $(SEED)) $(ARGS)
+
 .PHONY: simulate
 simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JOBS=2; one step by step: SEED=123
 	$(BIN)/python -m tests.simulation --seeds $(SEEDS) --jobs $(JOBS) $(if $(SEED),--seed $(SEED)) $(if $(BUG),--bug $(BUG)) $(ARGS)

@@ -1,0 +1,74 @@
+"""The mutants of `make mutants`: each is a change, and one that the file survives."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.python_mutants import python_mutants
+from tests.mutants.sample import all_mutants, draw, equivalent
+from tests.mutants.sql_mutants import sql_mutants
+
+ROOT = Path(__file__).resolve().parents[2]
+
+PYTHON = '''
+def free(row, now, *, limit=3):
+    """Docstring with 1 number."""
+    if row.settled and not row.held:
+        row.count += 1
+    try:
+        return use(row, now, limit=limit)
+    except KeyError:
+        return row.expires <= now
+'''
+
+
+def test_python_mutants_cover_each_kind_of_change() -> None:
+    changes = {(mutant.kind, mutant.after) for mutant in python_mutants("free.py", PYTHON)}
+    assert changes == {
+        ("condition", "((row.settled) or (not row.held))"),
+        ("drop-condition", "((not row.held))"),
+        ("drop-condition", "((row.settled))"),
+        ("negate", "bool(row.held)"),
+        ("remove", "pass"),
+        ("constant", "2"),
+        ("return", "return None"),
+        ("swap-arguments", "use(now, row, limit=limit)"),
+        ("drop-argument", "use(row, now)"),
+        ("exception", "ZeroDivisionError"),
+        ("compare", "(row.expires < now)"),
+    }
+
+
+def test_sql_mutants_keep_assignments_and_comments() -> None:
+    sql = """CREATE OR REPLACE FUNCTION rc.free(_id text) RETURNS void AS $$
+    -- WHERE a = b
+    UPDATE runs SET held = false WHERE run_id = _id AND settled_at IS NOT NULL;
+$$;"""
+    assert {(mutant.kind, mutant.before, mutant.function) for mutant in sql_mutants("f.sql", sql)} == {
+        ("sql-constant", "false", "rc.free"),
+        ("sql-compare", "=", "rc.free"),
+        ("sql-condition", "AND", "rc.free"),
+        ("sql-negate", "IS NOT NULL", "rc.free"),
+    }
+
+
+@pytest.fixture(scope="module")
+def sample() -> list[tuple[str, str]]:
+    """Path and text of 200 mutants of the core."""
+    mutants = draw(ROOT, 200, seed=1)
+    return [(mutant.path, mutant.applied((ROOT / mutant.path).read_text())) for mutant in mutants]
+
+
+def test_mutants_of_the_core_differ_and_compile(sample: list[tuple[str, str]]) -> None:
+    for path, text in sample:
+        assert text != (ROOT / path).read_text()
+        if path.endswith(".py"):
+            ast.parse(text)
+
+
+def test_known_equivalent_mutants_still_exist() -> None:
+    """The code that such a mutant changes has kept its text, or its entry has lost its meaning."""
+    assert equivalent().keys() <= {mutant.id for mutant in all_mutants(ROOT)}
