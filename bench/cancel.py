@@ -18,8 +18,8 @@ from bench.bare import connect
 from bench.processes import WorkerProcess, workers
 from bench.report import Measure, at_most, median, quantile
 from bench.worker import QUIET
+from coordinator.servers.valkey import ValkeyServer
 from coordinator.settings import Settings
-from coordinator.testing.valkey import ValkeyServer
 
 CANCELS = 300
 STORE_ONLY_CANCELS = 12

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from coordinator.testing.postgres import URL_VARIABLE, PostgresServer
+from coordinator.servers.postgres import URL_VARIABLE, PostgresServer
 from stores.postgres import Options, PostgresStore
 
 SCALE = float(os.environ.get("COORDINATOR_BENCH_SCALE", "1"))

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench import following
 from bench.report import Measure, median
 from coordinator import Event, RunContext, RunManager, open_coordinator
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 
 RUNS, EACH = 50, 400
 LONG = 10_000

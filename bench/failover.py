@@ -12,7 +12,7 @@ from typing import Any
 from bench.databases import answer_of
 from bench.report import Measure, at_most, median
 from coordinator import RunContext, RunManager, Settings, StoreUnavailable, open_coordinator
-from coordinator.testing.postgres import PostgresServer
+from coordinator.servers.postgres import PostgresServer
 
 FAILOVERS = 3  # in a round
 _LOOK = 0.02  # s

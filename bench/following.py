@@ -13,7 +13,7 @@ from bench.databases import fresh_database, running_server
 from bench.processes import WorkerProcess, workers
 from bench.report import Measure, at_most, median, quantile
 from coordinator import Event, RunManager, open_coordinator
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 
 EVENTS, EVERY = 400, 0.02
 """Of each run, and the seconds between two of them: a model's tokens."""

@@ -21,8 +21,8 @@ from uuid import uuid4
 from bench.http import Connection, connected
 from bench.report import Measure, at_most, median, quantile
 from bench.worker import QUIET
-from coordinator.testing.servers import free_port
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.process import free_port
+from coordinator.servers.valkey import ValkeyServer
 
 GATEWAYS = 3
 CANCELS = 100

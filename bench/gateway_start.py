@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from langgraph_sdk import get_client
 
 from bench.report import Measure, at_most, median
-from coordinator.testing.servers import free_port
+from coordinator.servers.process import free_port
 
 _ASSISTANTS = """
 async def agent(ctx):

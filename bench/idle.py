@@ -10,7 +10,7 @@ from typing import Any
 from bench.bare import connect
 from bench.processes import WorkerProcess, workers
 from bench.report import Measure
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 
 FEW, MANY = 10, 1_000
 SECONDS = 10.0

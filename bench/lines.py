@@ -19,7 +19,7 @@ from typing import Any
 from bench.databases import fresh_database, running_server
 from bench.report import Measure, at_most, median
 from coordinator import RunContext, RunManager, Settings, open_coordinator
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 
 LENGTH, WORK = 20, 0.01  # runs; s each
 BOUND = 1.5  # s

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bench.report import Measure, at_most, median
 from coordinator import Event, RunContext, RunManager, open_coordinator
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 
 STREAMS, RATE, SECONDS = 20, 50, 5.0
 PAUSES = (0.3, 1.0, 3.0)

@@ -25,7 +25,7 @@ from bench.report import Measure, at_most, quantile
 from coordinator import RunManager, Settings
 from coordinator.assistants.demo import agent
 from coordinator.gateway import create_gateway
-from coordinator.testing.servers import free_port
+from coordinator.servers.process import free_port
 
 BODY = 4 << 20
 MIB = 1 << 20

@@ -23,7 +23,7 @@ from bench.report import Measure, at_most
 from coordinator import RunContext, RunManager
 from coordinator.gateway import key_file
 from coordinator.gateway.caller import Role
-from coordinator.testing.servers import free_port
+from coordinator.servers.process import free_port
 from coordinator.webhooks.deliverer import Deliverer
 from coordinator.webhooks.lookups import Lookups
 from coordinator.webhooks.settings import WebhookSettings

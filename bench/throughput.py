@@ -11,7 +11,7 @@ from pathlib import Path
 
 from bench.report import Measure, at_least, at_most, median
 from coordinator import RunContext, RunManager, RunStatus, open_coordinator
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 
 RUNS = 6_000
 Life = Callable[[RunManager, str], Awaitable[None]]

@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from coverage import Coverage
 
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.forked import close_servers
 from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import Database, database

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.churn.workload import Churn, Held, churning
 
 MINUTES = float(os.environ.get("MINUTES", "10"))

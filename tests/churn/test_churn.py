@@ -7,7 +7,7 @@ from pathlib import Path
 
 from coordinator import RunManager
 from coordinator.notifier import Connectivity
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.churn.workload import churning
 from tests.support.builders import worker_row
 from tests.support.teams import keys_without_ttl

@@ -22,7 +22,7 @@ from coordinator import (
     Settings,
     open_coordinator,
 )
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from coordinator.testing.servers import free_port
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.process import free_port
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.browser import needs_chromium
 from tests.support.serving import started
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
-from coordinator.testing.servers import free_port
+from coordinator.servers.process import free_port
 from tests.clients.npm import NPM, installed
 from tests.support.browser import needs_chromium
 from tests.support.served import _MAIN, environment

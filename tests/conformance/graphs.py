@@ -20,9 +20,9 @@ from coordinator import (
     RunStatus,
     StaleFence,
 )
-from coordinator.testing.graphlike import CheckpointStates, GraphLikeAssistant
-from coordinator.testing.graphlike.states import Checkpoint, ClockBehind, Writer
 from tests.conformance.assistants import FOR_EVER, AssistantSuite, held
+from tests.graphlike import CheckpointStates, GraphLikeAssistant
+from tests.graphlike.states import Checkpoint, ClockBehind, Writer
 from tests.support.waiting import wait_until
 
 

@@ -12,7 +12,7 @@ from coordinator.event_logs.local import LocalEventLog
 from coordinator.event_logs.redis import RedisEventLog
 from coordinator.event_logs.store import StoreEventLog
 from coordinator.notifiers.local import LocalNotifier
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from stores.sqlite import SQLiteStore
 from tests.conformance.event_logs import CLAUSES, Clause, entry, ids
 from tests.support.builders import buried, new_worker, running

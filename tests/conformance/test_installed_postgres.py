@@ -7,7 +7,7 @@ from collections.abc import AsyncGenerator, Generator
 
 import pytest
 
-from coordinator.testing.postgres import PostgresServer, find_installed
+from coordinator.servers.postgres import PostgresServer, find_installed
 from stores.postgres import PostgresStore
 from tests.conformance.run_store.catalogue import Threads
 from tests.conformance.run_store.rollbacks import Rollbacks

@@ -13,7 +13,7 @@ from coordinator.notifier import Notifier
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.conformance.locks import RememberingSlotSuite, SlotLockSuite
 
 

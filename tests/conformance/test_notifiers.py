@@ -10,7 +10,7 @@ from coordinator.notifiers.local import LocalHub, LocalNotifier
 from coordinator.notifiers.postgres import PostgresNotifier
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from stores.postgres import Options
 from tests.conformance.notifiers import CANCEL, MakeNotifier, NotifierSuite, Worker
 from tests.support.postgres import Database

@@ -1,4 +1,4 @@
-"""What the store itself says when a leg is over. `coordinator.testing.history` checks the histories."""
+"""What the store itself says when a leg is over. `tests.histories` checks the histories."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import asyncpg
 
-from coordinator.testing.postgres import PostgresServer
+from coordinator.servers.postgres import PostgresServer
 from stores.postgres import Options, PostgresStore
 from stores.postgres.faults import AGAIN, fault_of
 from stores.sql.postgres.schema import named

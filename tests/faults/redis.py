@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.faults.fault import Fault
 from tests.faults.stage import BLACK_HOLE_FOUND, Slot, Stage
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, suppress
 
-from coordinator.testing.servers import ServerError
+from coordinator.servers.process import ServerError
 from tests.faults.fault import Fault
 from tests.faults.outage import Full, Outage
 from tests.faults.postgres import Postgres

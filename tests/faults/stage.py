@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from coordinator import Settings
-from coordinator.testing.history import Recorder
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.faults.engine import Engine, Link
 from tests.faults.forked import fork
 from tests.faults.measures import Book
+from tests.histories import Recorder
 from tests.support.processes import WorkerProcess
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until

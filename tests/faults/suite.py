@@ -10,7 +10,6 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractAsyncContextManager, contextmanager
 from pathlib import Path
 
-from coordinator.testing.history import Line, Report, check, collect, read
 from tests.faults.audit import audit
 from tests.faults.engine import Engine
 from tests.faults.fault import Fault
@@ -19,6 +18,7 @@ from tests.faults.postgres import on_postgres
 from tests.faults.schedule import Leg
 from tests.faults.sqlite import on_sqlite
 from tests.faults.stage import DISK, Stage, set_up
+from tests.histories import Line, Report, check, collect, read
 
 BOUND = 10.0  # s; everything is settled so long after the last fault
 BUDGET = 180.0  # s; for the search of one thread. Seventeen calls around a full disk took 26 s

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from coordinator.testing.history import Audit, Line, Report, check, in_order
 from stores.rows import RunRow, Transition
 from stores.states import Cause, RunStatus
+from tests.histories import Audit, Line, Report, check, in_order
 from tests.support.recorded import record_everything
 
 MICROSECOND = 1000

@@ -17,9 +17,9 @@ from typing import Any
 
 from coordinator import RunManager, Settings
 from coordinator.telemetry.events import ConnectivityChanged, Event, WorkerFenced, WorkerRegistered
-from coordinator.testing.history import Recorder
 from tests.faults.mortal import Clock, Points, open_mortal
 from tests.faults.workload import Workload
+from tests.histories import Recorder
 from tests.support.worker_process import Program, obey, say
 
 

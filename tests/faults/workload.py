@@ -13,9 +13,9 @@ from typing import Any
 
 from coordinator import CoordinatorError, RunContext, RunFailed, RunManager, RunRecord, StoreUnavailable
 from coordinator.schemas import Json
-from coordinator.testing.history import Recorder
 from stores.rows import Ownership
 from tests.faults.mortal import Points
+from tests.histories import Recorder
 from tests.support.kit import Body, failed_group
 from tests.support.waiting import wait_until
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from coordinator import RunManager, Settings, open_coordinator
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.postgres import Database
 from tests.support.teams import QUICK, keys_without_ttl, team_of
 

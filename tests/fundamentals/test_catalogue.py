@@ -24,7 +24,7 @@ from coordinator import (
     ThreadQuery,
     open_coordinator,
 )
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from stores.base import CoordinationStore
 from stores.rows import Finish, Outcome, Ownership, ThreadRow
 from tests.support.agents import Agent, launched, quick, running

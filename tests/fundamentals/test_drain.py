@@ -12,7 +12,7 @@ import pytest
 from coordinator import Draining, RunContext, RunManager, RunRecord, RunStatus, StoreUnavailable
 from coordinator.errors import InvalidArgument
 from coordinator.notifier import Signal
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.agents import Agent, launched, running
 from tests.support.builders import sql_of
 from tests.support.held import hold_answers, hold_calls

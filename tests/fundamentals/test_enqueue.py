@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from coordinator import QueueFull, RunContext, RunFailed, RunManager, Settings
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from stores.memory import MemoryStore
 from tests.support.agents import launched, quick, running
 from tests.support.teams import team_of

@@ -13,7 +13,7 @@ import pytest
 
 from coordinator import RunContext, RunManager, Settings, open_coordinator
 from coordinator.notifier import Connectivity
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.fundamentals.test_worker_death import hang
 from tests.support.agents import running
 from tests.support.builders import buried

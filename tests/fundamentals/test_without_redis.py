@@ -10,7 +10,7 @@ import pytest
 
 from coordinator import CancelAction, Cause, ConflictError, RunManager, RunStatus
 from coordinator.notifier import Connectivity
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.proxy import Proxy
 from tests.support.teams import team_of

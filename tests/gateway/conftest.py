@@ -15,8 +15,8 @@ from typing import Any
 
 import pytest
 
-from coordinator.testing.graphlike import CheckpointStates, GraphLikeAssistant
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
+from tests.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.support.gateway_agents import AGENTS
 from tests.support.gateways import Served, gateways, new_thread, one_gateway
 

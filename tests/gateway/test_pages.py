@@ -12,8 +12,8 @@ import pytest
 
 from coordinator import RunManager, open_coordinator
 from coordinator.settings import Settings
-from coordinator.testing.graphlike import CheckpointStates, GraphLikeAssistant
 from stores.sqlite import SQLiteStore
+from tests.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.support.asgi import serving
 
 LARGE = "x" * 40_000

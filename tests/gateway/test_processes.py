@@ -12,7 +12,7 @@ import httpx
 import pytest
 from langgraph_sdk import get_client
 
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.gateway_processes import Balancer, GatewayProcess, gateway_processes
 from tests.support.gateways import demo, until_status
 from tests.support.sse import events

@@ -12,8 +12,8 @@ import httpx
 import pytest
 
 from coordinator import RunManager, Settings
-from coordinator.testing.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.gateway.conftest import Pair
+from tests.graphlike import CheckpointStates, GraphLikeAssistant
 from tests.support.asgi import serving
 from tests.support.gateway_agents import AGENTS
 from tests.support.gateways import create, demo, new_thread, start_running, status_of

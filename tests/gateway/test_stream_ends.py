@@ -15,7 +15,7 @@ import pytest
 from starlette.types import Message
 
 from coordinator.gateway.held import HeldResponse, SendBody, Watchers
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import Served, demo, gateways, new_thread, until_read, until_status

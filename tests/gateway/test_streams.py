@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from coordinator import Cause, StoreUnavailable
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.gateway.conftest import UNLINKED, Pair, pair_of
 from tests.support.gateway_agents import GATES
 from tests.support.gateways import (

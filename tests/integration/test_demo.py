@@ -30,7 +30,8 @@ from coordinator.cli.demo.program import demonstrate, play
 from coordinator.cli.demo.report import Report, Result
 from coordinator.cli.demo.screen import Silent, summarise
 from coordinator.cli.failures import UNREACHABLE, CommandFailed
-from coordinator.testing.valkey import ValkeyServer, free_port
+from coordinator.servers.process import free_port
+from coordinator.servers.valkey import ValkeyServer
 
 MAIN = "import sys; from coordinator.cli import main; sys.exit(main())"
 MS = 1_000_000  # ns

@@ -12,7 +12,7 @@ from coordinator import End, Event, Gap, RunManager, RunStatus
 from coordinator.event_log import Appended
 from coordinator.event_logs.redis import RedisEventLog
 from coordinator.redis.link import RedisLink
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.conformance.event_logs import entry, ids
 from tests.fundamentals.test_streams import Told, all_of, end_of, numbers
 from tests.support.agents import running

@@ -12,7 +12,7 @@ import pytest
 
 from coordinator import Gap, RunManager, RunStatus
 from coordinator.event_logs.store import StoreEventLog
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from stores.errors import StoreFull, StoreUnavailable
 from tests.fundamentals.test_streams import all_of, end_of, numbers
 from tests.integration.test_event_faults import followed, followed_from_afar

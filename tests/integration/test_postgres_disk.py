@@ -16,7 +16,7 @@ from typing import NamedTuple
 import asyncpg
 import pytest
 
-from coordinator.testing.postgres import PostgresServer
+from coordinator.servers.postgres import PostgresServer
 from stores.errors import StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.rows import Limits

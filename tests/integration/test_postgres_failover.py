@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from coordinator import RunManager, Settings, open_coordinator
-from coordinator.testing.postgres import PostgresServer
+from coordinator.servers.postgres import PostgresServer
 from tests.integration.test_postgres_faults import has_all
 from tests.support.agents import running
 from tests.support.postgres import Database

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.testing.postgres import PostgresServer
+from coordinator.servers.postgres import PostgresServer
 from stores.errors import StaleFence, StoreError, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.postgres.connections import Connections

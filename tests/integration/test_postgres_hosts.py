@@ -15,7 +15,7 @@ import pytest
 
 from coordinator.notifier import Connectivity, Signal
 from coordinator.notifiers.postgres import PostgresNotifier
-from coordinator.testing.servers import free_port
+from coordinator.servers.process import free_port
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
 from stores.postgres.address import Address

@@ -15,7 +15,7 @@ from coordinator import Settings
 from coordinator.bootstrap import open_observer
 from coordinator.notifier import Connectivity
 from coordinator.notifiers.postgres import PostgresNotifier
-from coordinator.testing.postgres import PostgresServer, find_wheel
+from coordinator.servers.postgres import PostgresServer, find_wheel
 from stores.postgres import Options
 from tests.conformance.notifiers import CANCEL, CLAIM, SETTLED, Worker
 from tests.support.linked import until

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.testing.postgres import BIN_VARIABLE, PostgresServer
+from coordinator.servers.postgres import BIN_VARIABLE, PostgresServer
 from stores.catalogue import NewThread, ThreadQuery
 from stores.postgres import Options, PostgresStore
 from stores.rows import Outcome

@@ -9,8 +9,8 @@ from typing import Any
 import asyncpg
 import pytest
 
-from coordinator.testing.postgres import BIN_VARIABLE, PostgresServer
-from coordinator.testing.servers import ServerError
+from coordinator.servers.postgres import BIN_VARIABLE, PostgresServer
+from coordinator.servers.process import ServerError
 
 
 @pytest.fixture(scope="module")

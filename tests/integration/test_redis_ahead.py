@@ -10,7 +10,7 @@ import pytest
 from coordinator import RunContext, RunManager, RunStatus
 from coordinator.errors import StaleFence
 from coordinator.event_log import Event
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.fundamentals.test_streams import all_of, numbers
 from tests.support.agents import running
 from tests.support.teams import team_of

@@ -12,7 +12,8 @@ from coordinator.notifier import Connectivity
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis import listener as listeners
 from coordinator.redis.wire import Wire
-from coordinator.testing.valkey import ValkeyServer, free_port
+from coordinator.servers.process import free_port
+from coordinator.servers.valkey import ValkeyServer
 from tests.conformance.notifiers import CANCEL, SETTLED
 from tests.support.linked import HEALS_WITHIN, notified, until
 from tests.support.proxy import Proxy

@@ -14,7 +14,7 @@ from coordinator.lock import SlotState
 from coordinator.locks.redis import RedisSlotLock
 from coordinator.redis.link import RedisLink
 from coordinator.redis.scripts import SCRIPTS, enlist
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.linked import HEALS_WITHIN, linked
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until

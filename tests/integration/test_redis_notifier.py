@@ -9,7 +9,7 @@ import pytest
 from coordinator.locks.redis import RedisSlotLock
 from coordinator.notifier import Signal
 from coordinator.notifiers.redis import RedisNotifier
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.conformance.notifiers import CANCEL, CLAIM, SETTLED
 from tests.support.linked import notified
 from tests.support.proxy import Proxy

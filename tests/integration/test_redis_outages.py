@@ -13,7 +13,8 @@ from coordinator.locks.redis import RedisSlotLock
 from coordinator.redis.link import QUEUE_LIMIT, RedisLink
 from coordinator.redis.resp import pack
 from coordinator.redis.scripts import Command, ping
-from coordinator.testing.valkey import ValkeyServer, free_port
+from coordinator.servers.process import free_port
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.linked import HEALS_WITHIN, linked
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until

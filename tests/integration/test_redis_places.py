@@ -24,7 +24,8 @@ from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis import keeper
 from coordinator.redis.address import Address
 from coordinator.redis.link import RedisLink
-from coordinator.testing.valkey import ValkeyServer, free_port
+from coordinator.servers.process import free_port
+from coordinator.servers.valkey import ValkeyServer
 from tests.conformance.notifiers import CANCEL
 from tests.support.linked import HEALS_WITHIN, linked, notified, until
 from tests.support.pretenders import certificate, named, sentinel_url, sentinels, tls_before

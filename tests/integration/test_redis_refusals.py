@@ -15,7 +15,7 @@ from coordinator.locks.redis import RedisSlotLock
 from coordinator.notifier import Connectivity
 from coordinator.redis.keys import Keys
 from coordinator.redis.link import RedisLink, Use
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.fundamentals.test_streams import all_of
 from tests.support.agents import running
 from tests.support.command_line import UNREACHABLE, cli

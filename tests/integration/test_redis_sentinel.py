@@ -13,7 +13,8 @@ from coordinator.locks.redis import RedisSlotLock
 from coordinator.notifier import Connectivity
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
-from coordinator.testing.valkey import ValkeyServer, free_port
+from coordinator.servers.process import free_port
+from coordinator.servers.valkey import ValkeyServer
 from tests.conformance.notifiers import CANCEL, Worker
 from tests.support.waiting import wait_until
 

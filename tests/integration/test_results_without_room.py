@@ -15,7 +15,7 @@ import pytest
 
 from coordinator import RunManager
 from coordinator.errors import RunFailed
-from coordinator.testing.postgres import PostgresServer
+from coordinator.servers.postgres import PostgresServer
 from tests.support.agents import Agent, quick, running
 from tests.support.postgres import Database
 from tests.support.teams import team_of

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.postgres import Database
 from tests.support.processes import Fleet, fleet_on, fleet_on_postgres
 from tests.support.teams import keys_without_ttl

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.processes import fleet_on
 from tests.support.waiting import wait_until
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.processes import Fleet, WorkerProcess, is_connected
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until

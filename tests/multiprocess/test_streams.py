@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.processes import Fleet, Refused, fleet_on
 from tests.support.waiting import wait_until
 

@@ -9,8 +9,8 @@ from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from coordinator.testing.postgres import PostgresServer
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.postgres import PostgresServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.roll.questions import BOTH_WAYS, Pair, ended, equal, until
 from tests.roll.versions import ROOT, Asked, Worker, packages, worker
 from tests.support.receiver import Receiver, receiving

@@ -19,7 +19,14 @@ from typing import Any, Protocol
 
 from coordinator import ids
 
-_SKIPPED = ("coordinator.cli", "coordinator.testing", "coordinator.redis", "stores.gate", "stores.sqlite")
+_SKIPPED = (
+    "coordinator.cli",
+    "coordinator.testing",
+    "coordinator.servers",
+    "coordinator.redis",
+    "stores.gate",
+    "stores.sqlite",
+)
 
 
 class Clocks(Protocol):

@@ -17,8 +17,8 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 
 import pytest
 
-from coordinator.testing.postgres import _unprivileged
-from coordinator.testing.servers import ServerError, die_with_parent, free_port
+from coordinator.servers.postgres import unprivileged_user
+from coordinator.servers.process import ServerError, die_with_parent, free_port
 from stores.postgres import Options, PostgresStore
 from tests.support.postgres import Database
 
@@ -147,7 +147,7 @@ def _owner(folder: Path) -> dict[str, Any]:
     """It refuses to be root, as PostgreSQL does."""
     if os.geteuid() != 0:
         return {}
-    user = _unprivileged()
+    user = unprivileged_user()
     for path in (folder, *folder.iterdir()):
         os.chown(path, user, -1)
     return {"user": user, "group": pwd.getpwuid(user).pw_gid, "extra_groups": []}

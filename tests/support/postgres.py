@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import asyncpg
 
-from coordinator.testing.postgres import URL_VARIABLE, PostgresServer
+from coordinator.servers.postgres import URL_VARIABLE, PostgresServer
 from stores.postgres import Options, PostgresStore
 from stores.sql.postgres import schema
 from stores.sql.postgres.server import ISOLATION

@@ -12,7 +12,7 @@ import pytest
 from coordinator import RunContext, RunManager
 from coordinator.errors import ConflictError
 from coordinator.record import RunRecord
-from coordinator.testing.history import Audit, Line, Recorder, collect
+from tests.histories import Audit, Line, Recorder, collect
 from tests.support.teams import team_of
 
 

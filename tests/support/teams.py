@@ -11,7 +11,7 @@ import pytest
 
 from coordinator import RunManager, Settings, open_coordinator
 from coordinator.notifier import Connectivity
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.waiting import wait_until
 
 QUICK: dict[str, Any] = {

@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from coordinator.gateway.server.phases import Limits
-from coordinator.testing.valkey import find_binary
+from coordinator.servers.valkey import find_binary
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from coordinator.errors import ConflictError, StoreUnavailable
-from coordinator.testing.history import Line, Recorder, read
+from tests.histories import Line, Recorder, read
 
 
 def test_what_is_written_is_read(tmp_path: Path) -> None:
@@ -84,7 +84,7 @@ def test_files_are_merged_by_time(tmp_path: Path) -> None:
 
 WRITER = """
 import sys
-from coordinator.testing.history import Recorder
+from tests.histories import Recorder
 record = Recorder("w", sys.argv[1])
 n = 0
 while True:

@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from coordinator.testing.history.calls import of_threads
-from coordinator.testing.history.linearizability import check_thread, search
-from coordinator.testing.history.lines import Line
-from coordinator.testing.history.sequential import _APPLY, OPEN, Op, Thread, after, reachable
+from tests.histories.calls import of_threads
+from tests.histories.linearizability import check_thread, search
+from tests.histories.lines import Line
+from tests.histories.sequential import _APPLY, OPEN, Op, Thread, after, reachable
 
 WORKERS = ("a", "b", "c")
 STRATEGIES = ("reject", "enqueue", "interrupt", "rollback")

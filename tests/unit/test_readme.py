@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from coordinator import RunContext
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.gateways import one_gateway
 from tests.support.waiting import wait_until
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from coordinator.cli.failures import USAGE, CommandFailed
-from coordinator.testing.postgres import PostgresServer
-from coordinator.testing.servers import ServerError
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.postgres import PostgresServer
+from coordinator.servers.process import ServerError
+from coordinator.servers.valkey import ValkeyServer
 
 
 def start_server(folder: Path) -> ValkeyServer:

@@ -14,8 +14,8 @@ from typing import Any
 
 from coordinator.cli.demo.process import Moments, WorkerProcess
 from coordinator.cli.demo.server import start_postgres, start_server
-from coordinator.testing.postgres import PostgresServer
-from coordinator.testing.valkey import ValkeyServer
+from coordinator.servers.postgres import PostgresServer
+from coordinator.servers.valkey import ValkeyServer
 
 CONNECTED = "connected"
 _CONNECTS_WITHIN = 10.0

@@ -10,7 +10,8 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from coordinator.testing.valkey import ServerError, die_with_parent, find_binary
+from coordinator.servers.process import ServerError, die_with_parent
+from coordinator.servers.valkey import find_binary
 
 logger = logging.getLogger("coordinator.serve")
 

@@ -12,7 +12,7 @@ from coordinator.settings import Settings
 logger = logging.getLogger("coordinator.serve")
 
 _PREFIX = "COORDINATOR_"
-_NOT_OURS = ("COORDINATOR_TEST_", "COORDINATOR_BENCH_", "COORDINATOR_GRAPHLIKE")
+_NOT_OURS = ("COORDINATOR_TEST_", "COORDINATOR_BENCH_")
 """Of tests and benchmarks."""
 
 

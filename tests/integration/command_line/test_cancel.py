@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from coordinator.testing.valkey import ValkeyServer, free_port
+from coordinator.servers.process import free_port
+from coordinator.servers.valkey import ValkeyServer
 from tests.support.command_line import (
     DONE,
     FAILED,

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from coordinator.cli.database import problems_of, warnings_of
-from coordinator.testing.valkey import free_port
+from coordinator.servers.process import free_port
 from stores.inspection import Inspection
 from tests.support.command_line import (
     DONE,

@@ -24,8 +24,8 @@ from coordinator.schemas import (
     StateView,
     User,
 )
-from coordinator.testing.graphlike.states import Checkpoint, CheckpointStates, Writer
 from stores.times import iso
+from tests.graphlike.states import Checkpoint, CheckpointStates, Writer
 
 NODE, START = "step", "__start__"
 _Seconds = Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)]

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from coordinator.testing.history.audit import Audit
-from coordinator.testing.history.audited import of_audit, settled_in_time
-from coordinator.testing.history.calls import of_threads
-from coordinator.testing.history.findings import Finding, Report
-from coordinator.testing.history.linearizability import check_thread
-from coordinator.testing.history.lines import Line, in_order
-from coordinator.testing.history.observed import of_history
+from tests.histories.audit import Audit
+from tests.histories.audited import of_audit, settled_in_time
+from tests.histories.calls import of_threads
+from tests.histories.findings import Finding, Report
+from tests.histories.linearizability import check_thread
+from tests.histories.lines import Line, in_order
+from tests.histories.observed import of_history
 
 
 def check(

@@ -9,10 +9,10 @@ report = check(read(*folder.glob("*.jsonl")), await collect(store, ["t"]), bound
 report.raise_if_violated()
 """
 
-from coordinator.testing.history.audit import Audit, collect
-from coordinator.testing.history.check import check
-from coordinator.testing.history.findings import Finding, Report
-from coordinator.testing.history.lines import REFUSALS, Call, Line, Recorder, in_order, read
+from tests.histories.audit import Audit, collect
+from tests.histories.check import check
+from tests.histories.findings import Finding, Report
+from tests.histories.lines import REFUSALS, Call, Line, Recorder, in_order, read
 
 __all__ = [
     "REFUSALS",

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from coordinator.testing.history.audit import Audit
-from coordinator.testing.history.findings import Finding
 from stores.rows import RunRow, Transition
 from stores.states import OPEN, TERMINAL, Cause, may_become
+from tests.histories.audit import Audit
+from tests.histories.findings import Finding
 
 OWNERS_WRITES = frozenset({"admitted", "queued", "claimed", "started"})
 """Beside these, `finished` with a success is written by a live owner alone; all else may be a reaper's."""

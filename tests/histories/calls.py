@@ -8,8 +8,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from coordinator.testing.history.lines import Line
-from coordinator.testing.history.sequential import Op, key_of
+from tests.histories.lines import Line
+from tests.histories.sequential import Op, key_of
 
 EXCUSING = frozenset({"killed", "paused", "fenced", "drained", "store_down", "buried", "stopped"})
 """Faults after which the runs of a worker may be ended by others."""

@@ -1,4 +1,4 @@
-"""A real Redis-compatible server for tests, benchmarks and the demo: nothing on disk, no root needed."""
+"""A Redis-compatible server of one's own: nothing on disk, no root needed."""
 
 from __future__ import annotations
 
@@ -14,9 +14,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 
-from coordinator.testing.servers import ServerError, die_with_parent, free_port
-
-__all__ = ["ServerError", "ValkeyServer", "die_with_parent", "find_binary", "free_port"]
+from coordinator.servers.process import ServerError, die_with_parent, free_port
 
 BINARY_VARIABLE = "COORDINATOR_TEST_REDIS_BIN"
 _START_LIMIT = 10.0

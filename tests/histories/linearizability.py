@@ -19,9 +19,9 @@ from itertools import count
 from random import Random
 from typing import NamedTuple
 
-from coordinator.testing.history.findings import Finding
-from coordinator.testing.history.relevance import Relevance
-from coordinator.testing.history.sequential import Op, Thread, after, anything
+from tests.histories.findings import Finding
+from tests.histories.relevance import Relevance
+from tests.histories.sequential import Op, Thread, after, anything
 
 LOOKS_AT_THE_CLOCK_EVERY = 16
 """Steps; one takes 20 us to some ms."""

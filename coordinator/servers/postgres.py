@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, benchmarks and the demo: in a temporary folder, no root needed.
+"""A PostgreSQL of one's own: in a temporary folder, no root needed.
 
 As root it runs as an unprivileged user, because PostgreSQL refuses to be root.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-from coordinator.testing.servers import ServerError, die_with_parent, free_port
+from coordinator.servers.process import ServerError, die_with_parent, free_port
 
 BIN_VARIABLE = "COORDINATOR_TEST_POSTGRES_BIN"
 URL_VARIABLE = "COORDINATOR_TEST_POSTGRES_URL"
@@ -99,7 +99,7 @@ class PostgresServer:
         self._folder = Path(self._temporary.name)
         self._data = data or self._folder / "data"
         self.log_file = self._folder / "server.log"
-        self._user = _unprivileged() if os.geteuid() == 0 else None
+        self._user = unprivileged_user() if os.geteuid() == 0 else None
         if self._user is not None:
             os.chown(self._folder, self._user, -1)
         self._given = programs
@@ -312,7 +312,7 @@ class PostgresServer:
         raise ServerError(f"PostgreSQL does not start: {self.log()[-2000:] or 'it said nothing'}")
 
 
-def _unprivileged() -> int:
+def unprivileged_user() -> int:
     for name in _UNPRIVILEGED:
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_uid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
-from coordinator.testing.history.sequential import OPEN, Op, Run, Thread
+from tests.histories.sequential import OPEN, Op, Run, Thread
 
 ENDS = frozenset({"success", "error", "timeout", "interrupted"})
 

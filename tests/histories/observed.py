@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from coordinator.testing.history.audit import Audit
-from coordinator.testing.history.audited import overtaken
-from coordinator.testing.history.calls import EXCUSING
-from coordinator.testing.history.findings import Finding
-from coordinator.testing.history.lines import Line
 from stores.states import CancelAction
+from tests.histories.audit import Audit
+from tests.histories.audited import overtaken
+from tests.histories.calls import EXCUSING
+from tests.histories.findings import Finding
+from tests.histories.lines import Line
 
 TERMINAL = frozenset({"success", "error", "timeout", "interrupted"})
 OWNERS_CALLS = frozenset({"save", "finish"})

@@ -1,4 +1,4 @@
-"""What every server of the kit needs: a port, and an end with whoever started it."""
+"""What the process of every server needs: a free port, and an end together with its parent."""
 
 from __future__ import annotations
 
