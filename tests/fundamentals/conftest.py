@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -27,15 +28,17 @@ async def team(
     shared_postgres: Database,
     namespace: str,
 ) -> AsyncGenerator[list[RunManager]]:
-    """Two workers."""
+    """Two workers. `@pytest.mark.settings(tick=...)` overrides settings of `QUICK`."""
+    marker = request.node.get_closest_marker("settings")
+    overrides: dict[str, Any] = {} if marker is None else marker.kwargs
     if request.param == "postgres":
         async with shared_postgres.worker() as (url, schema):
-            on_postgres = {"store": url, "postgres_schema": schema}
+            on_postgres = {"store": url, "postgres_schema": schema, **overrides}
             async with team_of(2, tmp_path, namespace=namespace, **on_postgres) as managers:
                 yield managers
         return
     redis = shared_valkey.url if request.param == "redis" else None
-    async with team_of(2, tmp_path, redis=redis, namespace=namespace) as managers:
+    async with team_of(2, tmp_path, redis=redis, namespace=namespace, **overrides) as managers:
         yield managers
     assert not keys_without_ttl(shared_valkey, namespace)
 

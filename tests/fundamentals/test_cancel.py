@@ -205,8 +205,12 @@ async def test_cancelling_oneself(team: list[RunManager]) -> None:
     assert await b.wait(run.run_id, timeout=20) is None
 
 
-async def test_a_waiting_run_that_is_cancelled_just_as_it_gets_the_thread(team: list[RunManager]) -> None:
-    """The claim is committed and its answer still on the way when the cancel is delivered."""
+@pytest.mark.settings(tick=3600.0, short_tick=3600.0)
+async def test_waiting_run_cancelled_while_its_claim_is_unanswered_never_starts(
+    team: list[RunManager],
+) -> None:
+    """The claim is committed and its answer still on the way when the cancel is delivered. No tick finds that
+    the run holds the thread."""
     a, b = team
     first_run, first = await running(a, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue")
@@ -214,7 +218,8 @@ async def test_a_waiting_run_that_is_cancelled_just_as_it_gets_the_thread(team: 
     first.may_end.set()
     await a.wait(first_run.run_id, timeout=20)
     await held.reached.wait()
-    assert await b.cancel(run.run_id, wait=5)
+    assert await b.cancel(run.run_id)
+    assert await a.cancel(run.run_id, wait=5)  # delivers it where no hint travels
     held.go_on.set()
     assert not await b.has_inflight("t")
     assert not agent.started.is_set()

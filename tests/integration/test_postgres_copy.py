@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import sqlite3
 from collections.abc import AsyncGenerator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -136,19 +137,20 @@ async def test_a_living_worker_forbids_it(path: Path, target: PostgresStore) -> 
 async def test_what_is_written_meanwhile_is_noticed(
     path: Path, target: PostgresStore, shared_postgres: Database
 ) -> None:
-    store = SQLiteStore(path)
-    await store.open()
-    loop, told = asyncio.get_running_loop(), False
+    written = False
 
     def write(progress: copying.Progress) -> None:
-        nonlocal told
-        if not told and progress.doing == "compare":
-            told = True
-            loop.create_task(store.create_thread(NewThread("late")))
+        """Commits before the comparison continues."""
+        nonlocal written
+        if not written and progress.doing == "compare":
+            written = True
+            with closing(sqlite3.connect(path)) as database, database:
+                database.execute(
+                    "INSERT INTO threads (thread_id, created_at, updated_at) VALUES ('late', 1, 1)"
+                )
 
     with pytest.raises(StoreRefused, match="while it was copied"):
         await copy(path, target, write)
-    await store.aclose()
     with pytest.raises(StoreRefused, match="half a copy"):
         await target.open()
     with pytest.raises(StoreRefused, match=r"threads \('late'\) is not the same"):
