@@ -313,7 +313,7 @@ async def test_a_stranger_who_lets_go_after_five_seconds_is_outwaited(shared_pos
 
 
 async def test_all_connections_busy_is_said_and_delays_no_cancel(shared_postgres: Database) -> None:
-    async with shared_postgres.store(connections=2, busy_timeout=1.0) as store:
+    async with shared_postgres.store(connections=2, busy_timeout=3.0) as store:
         epoch = await store.register(new_worker())
         own = await running(store, epoch)
         other = await running(store, epoch, "other")
@@ -327,10 +327,9 @@ async def test_all_connections_busy_is_said_and_delays_no_cancel(shared_postgres
                     lambda: store._waiting._pool is not None and store._waiting._pool.get_size() == 2,
                     description="both connections wait for the lock",
                 )
-                began = time.monotonic()
                 decision = await cancel(store, other.run_id)
                 await store.tick(epoch)
-                assert time.monotonic() - began < 0.5
+                assert not any(task.done() for task in stuck), "they wait, and the others have been answered"
                 answers = await asyncio.gather(*stuck, return_exceptions=True)
             assert all(isinstance(answer, StoreUnavailable) for answer in answers)
             # One that waits may get a connection in the last moment, and meets the lock itself then.
