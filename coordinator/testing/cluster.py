@@ -1,0 +1,169 @@
+"""Workers of one process that share a store in memory, and can crash."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from coordinator.assistants.decorator import Agents
+from coordinator.clock import Clocks
+from coordinator.event_logs.local import LocalEventLog
+from coordinator.locks.local import LocalSlotLock
+from coordinator.manager import RunManager
+from coordinator.notifier import Connectivity, Signal
+from coordinator.notifiers.local import LocalHub, LocalNotifier
+from coordinator.settings import Settings
+from coordinator.testing.clock import Clock
+from coordinator.testing.store import WorkerStore
+from coordinator.workers.lease import Lease
+from coordinator.workers.reaper import ORPHANED
+from stores.memory import MemoryStore
+
+_HALF_A_DAY = 43_200.0
+_ENDLESS = 1e9
+"""Seconds. A lease ends only where a worker crashes: no heartbeat has to be written as time is advanced."""
+
+_DEFAULTS: dict[str, Any] = {
+    # What a worker does at an interval, it does at the end of `advance` as well.
+    **dict.fromkeys(("tick", "short_tick", "sweep", "renew", "prune"), _HALF_A_DAY),
+    "jitter": 0.0,
+    "lease_ttl": _ENDLESS,
+    "grace": 0.0,
+}
+
+
+class _Node:
+    """One worker and what it is cut off from when it crashes."""
+
+    def __init__(self, cluster: Cluster, assistants: Agents | None, settings: Settings, clock: Clock) -> None:
+        self.store = WorkerStore(cluster.store, cluster.dead)
+        self.pacemaker = _Pacemaker()
+        self.notifier = _Notifier(cluster.hub)
+        self.manager = RunManager(
+            self.store,
+            settings=settings,
+            notifier=self.notifier,
+            slots=LocalSlotLock(self.notifier),
+            event_log=cluster.event_log,
+            assistants=assistants,
+            pacemaker=self.pacemaker,
+            clocks=Clocks(clock.boottime, clock.wall, clock.monotonic),
+        )
+
+
+class _Notifier(LocalNotifier):
+    """Has the worker look at everything of its own whenever a test wants it to."""
+
+    look: Callable[[], None] = staticmethod(lambda: None)
+
+    async def start(
+        self,
+        epoch: int,
+        on_signal: Callable[[Signal], None],
+        on_resync: Callable[[], None],
+        on_connectivity: Callable[[Connectivity], None],
+    ) -> None:
+        self.look = on_resync
+        await super().start(epoch, on_signal, on_resync, on_connectivity)
+
+
+class _Pacemaker:
+    """Renews nothing. Implements `workers.lease.Pacemaker`."""
+
+    lag = stall = failing_since = failure = None
+
+    def __init__(self) -> None:
+        self._lease: Lease | None = None
+
+    def start(self, lease: Lease) -> None:
+        self._lease = lease
+
+    async def stop(self) -> None:
+        """Nothing beats."""
+
+    def end(self, why: str) -> None:
+        """The worker may not act any more: its runs are dropped, and it writes nothing."""
+        if self._lease is not None:
+            self._lease.revoke(self._lease.epoch, why)
+
+
+class Cluster:
+    """Made by `cluster`. Workers hear each other at once, as with Redis, and follow each other's events."""
+
+    def __init__(self, clock: Clock, assistants: Agents | None, settings: Settings) -> None:
+        self.clock = clock
+        self.store = MemoryStore(shared=True, clock=clock.wall)
+        self.hub, self.event_log = LocalHub(), LocalEventLog()
+        self.dead = set[int]()
+        self._assistants, self._settings = assistants, settings
+        self._nodes: list[_Node] = []
+
+    @property
+    def workers(self) -> tuple[RunManager, ...]:
+        """Those that live, in the order in which they started."""
+        return tuple(node.manager for node in self._nodes)
+
+    async def start(self) -> RunManager:
+        """Start one more worker, as after a crash: with an epoch of its own. It ends what the dead left."""
+        node = _Node(self, self._assistants, self._settings, self.clock)
+        await node.manager.open()
+        self._nodes.append(node)
+        await self._look()
+        return node.manager
+
+    async def advance(
+        self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
+    ) -> None:
+        """Move the time of the event loop, of the store and of every worker ahead, from timer to timer.
+        In the end every worker looks for what is due. Returns when nothing is ready to run; does not wait for
+        threads and sockets."""
+        await self.clock.advance(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
+        await self._look()
+
+    async def crash(self, worker: RunManager) -> None:
+        """End the worker as by `kill -9`, and let the others find out, as they do on one host: its running
+        runs end as `error`, its waiting ones go on elsewhere where they are portable. Its agents are
+        cancelled; nothing that they or the worker write arrives. Raises ValueError for a worker that is not
+        alive."""
+        node = next((node for node in self._nodes if node.manager is worker), None)
+        if node is None:
+            raise ValueError("not a living worker of this cluster")
+        self._nodes.remove(node)
+        epoch = worker.epoch
+        node.store.crashed = True
+        node.pacemaker.end("it has crashed")
+        await node.notifier.aclose()
+        await worker.aclose()
+        self.dead.add(epoch)
+        await self._look()
+
+    async def aclose(self) -> None:
+        """Every worker leaves in good order. Idempotent."""
+        nodes, self._nodes = self._nodes, []
+        for node in nodes:
+            await node.manager.aclose()
+
+    async def _look(self) -> None:
+        """What living workers do at an interval: bury the dead, and look for what no signal reported."""
+        for survivor in self.workers[:1]:
+            await survivor.reconcile_orphaned_inflight_runs(error=ORPHANED)
+        for node in self._nodes:
+            node.notifier.look()
+        await self.clock.rest()
+
+
+@asynccontextmanager
+async def cluster(
+    workers: int = 1, *, assistants: Agents | None = None, **settings: Any
+) -> AsyncGenerator[Cluster]:
+    """Workers that have started, on a store of their own, with these assistants and settings. They end with
+    the block. Needs no server and no file. Raises RuntimeError on an event loop that is not asyncio's."""
+    with Clock() as clock:
+        made = Cluster(clock, assistants, Settings(**{**_DEFAULTS, **settings}))
+        try:
+            for _ in range(workers):
+                await made.start()
+            yield made
+        finally:
+            await made.aclose()
