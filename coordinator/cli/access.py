@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
 from coordinator.bootstrap import Observer, open_observer
-from coordinator.cli.failures import CommandFailed
+from coordinator.cli.failures import UNREACHABLE, CommandFailed
 from coordinator.cli.ids import whole_id
 from coordinator.errors import InvalidArgument
 from coordinator.settings import Settings
@@ -20,6 +20,25 @@ async def looking_at(settings: Settings) -> AsyncGenerator[Observer]:
     check_visible(settings)
     async with open_observer(settings) as seen:
         yield seen
+
+
+async def redis_must_answer(url: str) -> None:
+    """Raises CommandFailed (unreachable); InvalidArgument for a URL that is of no use."""
+    from coordinator.redis.link import RedisLink
+    from coordinator.urls import redact_url
+
+    try:
+        link = RedisLink(url, budget=2.0)
+    except ValueError as error:
+        raise InvalidArgument("redis", str(error)) from None
+    try:
+        if not await link.ping():
+            problem = f"{redact_url(url)} does not answer"
+            raise CommandFailed(
+                "RedisUnreachable", problem, "Start it, or name another one.", code=UNREACHABLE
+            )
+    finally:
+        await link.aclose()
 
 
 def check_visible(settings: Settings) -> None:

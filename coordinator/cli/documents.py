@@ -24,7 +24,9 @@ keys create    {"key": key + text}                               text = the key 
 keys list      {"keys": [key, …]}
 keys revoke    {"revoked": key}
 db migrate     {"migrate": {store, created, version, applied: [{number, name, at}, …]}}
-demo           see `coordinator.cli.demo.report`
+demo           {"ok", "seconds", "setup_seconds", "redis": {"own", "version"}, "store", "workers", "claims":
+                 [{"number", "name", "claim", "ok", "skipped", "problems", "seconds", "text", "measured"}, …]}
+                                                                 ok of a claim: null = skipped, which says why
 """
 
 from __future__ import annotations

@@ -4,37 +4,32 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import json
 import os
 import signal
 import sys
 import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from coordinator import testing
 from coordinator.cli.demo import claims
-from coordinator.cli.demo.claims import (
-    CLAIMS,
-    dead_worker,
-    enqueue,
-    gateway,
-    interrupt,
-    redis_away,
-    reject,
-    remote_cancel,
-    rollback,
-)
-from coordinator.cli.demo.program import demonstrate, play
-from coordinator.cli.demo.report import Report, Result
-from coordinator.cli.demo.screen import Silent, summarise
+from coordinator.cli.demo.claims import CLAIMS, Claim, ClaimFailed, Figures
+from coordinator.cli.demo.program import Program, demonstrate, summarise
+from coordinator.cli.demo.stage import Message, Refused, Stage
+from coordinator.cli.demo.worker import Worker
 from coordinator.cli.failures import UNREACHABLE, CommandFailed
 from coordinator.servers.process import free_port
 from coordinator.servers.valkey import ValkeyServer
 
 MAIN = "import sys; from coordinator.cli import main; sys.exit(main())"
-MS = 1_000_000  # ns
+SECOND = 1_000_000_000  # ns
 
 
 async def start(*arguments: str, folder: Path) -> asyncio.subprocess.Process:
@@ -57,14 +52,15 @@ def interruptible() -> None:
 
 
 def left_in(folder: Path) -> list[str]:
-    """Processes that have anything to do with the folder, and what lies in it."""
+    """Processes whose temporary files go there, and what lies in it."""
     files = [str(path) for path in folder.iterdir()]
     for process in Path("/proc").glob("[0-9]*"):
         try:
+            environment = (process / "environ").read_bytes()
             command = (process / "cmdline").read_bytes().decode(errors="replace")
         except OSError:
             continue
-        if str(folder) in command:
+        if f"TMPDIR={folder}".encode() in environment.split(b"\0"):
             files.append(command)
     return files
 
@@ -109,14 +105,16 @@ def test_it_ends_with_what_to_run_next(
     (program := tmp_path / "coordinator").touch()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", [str(program), "demo"])
-    summarise(Report((Result(1, "cancel", "…", problems=problems),), 1.0, 0.1, True, "Valkey", 3))
+    claim = {"number": 1, "claim": "…", "ok": not problems, "skipped": None, "problems": problems, "text": ""}
+    redis = {"own": True, "version": "Valkey"}
+    where = {"redis": redis, "store": "SQLite", "workers": 3}
+    summarise({"claims": [{**claim, "seconds": 1.0}], "seconds": 1.0, **where})
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("1 claims, 1 FAILED" if problems else "Next, a server to try: coordinator dev")
 
 
-def refuse(evidence: Any) -> list[str]:
-    del evidence
-    return ["forged"]
+async def refuse(stage: Stage) -> Figures:
+    raise ClaimFailed("forged")
 
 
 @pytest.mark.multiprocess
@@ -132,7 +130,7 @@ async def test_a_claim_that_lacks_a_package_is_skipped_and_says_so(
 
 @pytest.mark.multiprocess
 async def test_a_claim_that_does_not_hold_fails_the_demo(capsys: pytest.CaptureFixture[str]) -> None:
-    broken = dataclasses.replace(CLAIMS[1], check=refuse)
+    broken = dataclasses.replace(CLAIMS[1], show=refuse)
     assert await demonstrate(None, as_json=True, claims=(broken,)) == 1
     report = json.loads(capsys.readouterr().out)
     assert (report["ok"], report["claims"][0]["problems"]) == (False, ["forged"])
@@ -140,14 +138,15 @@ async def test_a_claim_that_does_not_hold_fails_the_demo(capsys: pytest.CaptureF
 
 @pytest.mark.multiprocess
 async def test_a_step_that_breaks_fails_its_claim_and_not_the_next() -> None:
-    async def break_down(stage: Any) -> None:
-        await stage.c.wait("nobody")
+    async def break_down(stage: Stage) -> Figures:
+        await stage.c.call("wait", run_id="unknown")
+        raise AssertionError
 
-    broken = dataclasses.replace(CLAIMS[0], measure=break_down)
-    report = await play(None, Silent(), (broken, CLAIMS[3]))
-    assert report.results[0].verdict == "FAILED"
-    assert "worker C" in report.results[0].problems[0]
-    assert report.results[1].verdict == "ok"
+    broken = dataclasses.replace(CLAIMS[0], show=break_down)
+    report = await Program((broken, CLAIMS[3]), silent=True).play(None)
+    first, second = report["claims"]
+    assert (first["ok"], second["ok"]) == (False, True)
+    assert "worker C" in first["problems"][0]
 
 
 @pytest.mark.multiprocess
@@ -182,129 +181,242 @@ async def test_interrupted_it_leaves_nothing_behind(tmp_path: Path, number: sign
     assert left_in(tmp_path) == []
 
 
-# ---- each check fails on forged evidence ---------------------------------------------------------------
+# ---- each claim fails where its promise is broken --------------------------------------------------------
 
-GOOD_CANCELS = remote_cancel.Evidence((0.002,) * 60, (0.003,) * 60, ("interrupted",) * 60)
-WON, LOST = reject.Asked("A", 5 * MS, "r1"), reject.Asked("B", 6 * MS, None, "ConflictError", "r1")
-GOOD_ROUND = (WON, LOST, dataclasses.replace(LOST, worker="C"))
-GOOD_REJECT = reject.Evidence((GOOD_ROUND,) * reject.ROUNDS)
-GOOD_SWAP = interrupt.Replaced(0, 310 * MS, 312 * MS, "A", "B", "interrupted", "success")
-GOOD_INTERRUPT = interrupt.Evidence((GOOD_SWAP,) * interrupt.ROUNDS)
-GOOD_RESTORE = rollback.Restored({"n": 1}, {"n": -1}, {"n": 1}, {"n": 1}, 0.01, "A", "B")
-GOOD_ROLLBACK = rollback.Evidence((GOOD_RESTORE,) * rollback.ROUNDS)
-TURNS = tuple(
-    enqueue.Turn(f"r{number}", "ABC"[number % 3], number * 30 * MS, number * 30 * MS + 20 * MS)
-    for number in range(enqueue.RUNS + 1)
-)
-GOOD_ENQUEUE = enqueue.Evidence(tuple(turn.run_id for turn in TURNS), TURNS)
-STRATEGIES: dict[str, str] = dict.fromkeys(("reject", "interrupt", "rollback", "enqueue"), "ok")
-GOOD_REDIS = redis_away.Evidence(0.01, (0.4,) * redis_away.CANCELS, STRATEGIES, 0.5, (0.002,) * 5)
-ROW = {"run_id": "r", "status": "running", "epoch": 1, "fence": 1}
-GOOD_GATEWAY = gateway.Evidence(
-    workers=gateway.WORKERS,
-    told=(1, 2, 3, 4, 5),
-    joined=("run:1",) * 5,
-    cancels=(0.02,) * gateway.CANCELS,
-    statuses=("interrupted",) * gateway.CANCELS,
-    epochs=frozenset({1, 3}),
-    left=0.4,
-    status=0,
-)
-GOOD_CRASH = dead_worker.Evidence(("error",) * 3, ("orphaned",) * 3, 4.0, ("ok",) * 3, (ROW,) * 6, (ROW,) * 6)
+Forge = Callable[[Message], Message]
 
-GOOD = [
-    GOOD_CANCELS,
-    GOOD_REJECT,
-    GOOD_INTERRUPT,
-    GOOD_ROLLBACK,
-    GOOD_ENQUEUE,
-    GOOD_REDIS,
-    GOOD_GATEWAY,
-    GOOD_CRASH,
+
+class Member:
+    """A worker of the demo within this process. `forge`: changes to what it answers, by method."""
+
+    alive, epoch, pid = True, 1, 1
+
+    def __init__(self, name: str, cluster: testing.Cluster, stage: InMemory) -> None:
+        self.name, self.connectivity = name, "connected"
+        self._cluster, self._stage = cluster, stage
+        self._manager = cluster.workers["ABC".index(name)]
+        self._worker = Worker(self._manager, self._note)
+
+    def _note(self, message: Message) -> None:
+        self._stage.note(self._stage.forge.get(message["moment"], same)({**message, "worker": self.name}))
+
+    async def call(self, do: str, **about: Any) -> Message:
+        if do == "state":
+            return {"connectivity": "connected" if self._stage.up else "down"}
+        answer = self._stage.forge.get(do, same)(await self._worker.answer(do, **about))
+        if "refused" in answer:
+            raise Refused(self.name, answer)
+        return answer
+
+    async def kill(self) -> None:
+        await self._cluster.crash(self._manager)
+
+
+class InMemory(Stage):
+    """The stage without processes and servers."""
+
+    def __init__(self, folder: Path, cluster: testing.Cluster, forge: dict[str, Forge]) -> None:
+        super().__init__(folder, None, None, None)
+        members: list[Any] = [Member(name, cluster, self) for name in "ABC"]
+        self.workers = self.a, self.b, self.c = members
+        self.forge, self.up = forge, True
+        self.server: Any = self
+
+    url = "redis://nowhere"
+
+    def kill(self) -> None:
+        self.up = False
+
+    def start(self) -> None:
+        self.up = True
+
+
+def same(message: Message) -> Message:
+    return message
+
+
+def forged(**changes: Any) -> Forge:
+    """A function is called with the message, and returns the value."""
+    return lambda message: (
+        message | {name: value(message) if callable(value) else value for name, value in changes.items()}
+    )
+
+
+def later(seconds: float, name: str = "at") -> Callable[[Message], int]:
+    return lambda message: message[name] + round(seconds * SECOND)
+
+
+@asynccontextmanager
+async def in_memory(folder: Path, forge: dict[str, Forge]) -> AsyncGenerator[InMemory]:
+    async with testing.cluster(workers=3) as cluster:
+        yield InMemory(folder, cluster, forge)
+
+
+PLAYED = [claim for claim in CLAIMS if claim.name != "gateway"]
+
+
+@pytest.mark.parametrize("claim", PLAYED, ids=lambda claim: claim.name)
+async def test_claim_holds_in_memory(claim: Claim, tmp_path: Path, no_task_left: None) -> None:
+    async with in_memory(tmp_path, {}) as stage:
+        text, measured = await claim.show(stage)
+    assert text
+    json.dumps(measured)
+
+
+def won_twice(answer: Message) -> Message:
+    return {**answer, "run_id": "forged"} if answer.pop("refused", None) else answer
+
+
+def lost(answer: Message) -> Message:
+    return {**answer, "refused": "ConflictError", "active_run_id": "other", "message": "…"}
+
+
+def refused_with(**changes: Any) -> Forge:
+    return lambda answer: answer | changes if "refused" in answer else answer
+
+
+def spoilt_at_the_end(answer: Message) -> Message:
+    values: Any = answer["values"]
+    return answer | {"values": {"n": -1}} if values["n"] == 0 else answer
+
+
+def only_for(run: str, forge: Forge) -> Forge:
+    """Of the runs of a claim: the first or the later ones."""
+    first: list[str] = []
+
+    def change(message: Message) -> Message:
+        first.append(message["run_id"])
+        return forge(message) if (message["run_id"] == first[0]) == (run == "first") else message
+
+    return change
+
+
+def apart() -> Forge:
+    calls = itertools.count()
+    return lambda answer: answer | {"called": answer["called"] + next(calls) * SECOND}
+
+
+NUMBERS = itertools.count()
+ANSWERED_LATE = forged(answered=later(9, "called"))
+
+
+def another_one(_: Message) -> int:
+    return next(NUMBERS)
+
+
+FORGED: list[tuple[str, str, dict[str, Forge]]] = [
+    (
+        "cancel",
+        "took more than",
+        {"cancelled": forged(at=later(0.3)), "cancel": ANSWERED_LATE},
+    ),
+    ("cancel", "before its task", {"cancel": forged(answered=later(0, "called"))}),
+    ("cancel", "ended as success", {"wait": forged(status="success")}),
+    ("reject", "3 of 3 workers won", {"admit": won_twice}),
+    ("reject", "0 of 3 workers won", {"admit": lost}),
+    ("reject", "refused with", {"admit": refused_with(active_run_id="other")}),
+    ("reject", "refused with", {"admit": refused_with(refused="Draining")}),
+    ("reject", "took more than", {"admit": apart()}),
+    ("interrupt", "before the old task", {"started": only_for("later", forged(at=later(-9)))}),
+    ("interrupt", "take its time", {"cancelled": forged(at=later(1))}),
+    ("interrupt", "on worker X", {"started": forged(worker="X"), "stopped": forged(worker="X")}),
+    ("interrupt", "ended as", {"wait": forged(status="success")}),
+    ("interrupt", "took more than", {"started": forged(at=later(9))}),
+    ("rollback", "as handed on", {"started": forged(values={"n": -1})}),
+    ("rollback", "after", {"thread": spoilt_at_the_end}),
+    ("rollback", "during", {"thread": forged(values={"messages": ["hello"], "n": 0})}),
+    ("rollback", "on worker X", {"started": forged(worker="X"), "stopped": forged(worker="X")}),
+    ("rollback", "took more than", {"started": forged(at=later(9))}),
+    ("enqueue", "in the order", {"started": only_for("first", forged(at=later(9)))}),
+    ("enqueue", "at the same time", {"started": only_for("later", forged(at=later(-0.2)))}),
+    ("enqueue", "three workers", {"started": forged(worker="A")}),
+    ("enqueue", "took more than", {"stopped": forged(at=later(-9))}),
+    (
+        "redis",
+        "took more than",
+        {"cancelled": forged(at=later(5)), "cancel": ANSWERED_LATE},
+    ),
+    ("redis", "reject without Redis", {"admit": refused_with(refused="Draining")}),
+    ("redis", "rollback without Redis", {"thread": forged(values={})}),
+    ("crash", "ended as", {"wait": forged(status="success")}),
+    ("crash", "ended as", {"wait": forged(cause="user")}),
+    ("crash", "were touched", {"run": forged(owner=another_one)}),
+    ("crash", "do not run any more", {"run": forged(status="error")}),
 ]
+
+
+@pytest.mark.parametrize(("name", "problem", "forge"), FORGED)
+async def test_claim_fails_where_its_promise_is_broken(
+    name: str, problem: str, forge: dict[str, Forge], tmp_path: Path
+) -> None:
+    (claim,) = (claim for claim in CLAIMS if claim.name == name)
+    async with in_memory(tmp_path, forge) as stage:
+        with pytest.raises(ClaimFailed, match=problem):
+            await claim.show(stage)
+
+
+async def test_way_back_of_redis_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with in_memory(tmp_path, {}) as stage:
+        late = [0]
+
+        async def back(within: float, *, hear: bool = True) -> None:
+            late[0] += 60 * hear
+
+        monkeypatch.setattr(stage, "hear_redis", back)
+        clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late[0], monotonic_ns=time.monotonic_ns)
+        monkeypatch.setattr(claims, "time", clock)
+        with pytest.raises(ClaimFailed, match="the way back took more than"):
+            await claims.redis_away(stage)
+
+
+class Client:
+    """As langgraph_sdk's, over runs that are made up."""
+
+    def __init__(self, **lies: Any) -> None:
+        truth: dict[str, Any] = {"steps": [1, 2, 3, 4, 5], "log": ["…"] * 5, "status": "interrupted"}
+        answers: dict[str, Any] = {"epochs": itertools.cycle((1, 2, 3)), "workers": [None] * 3}
+        self._answers = truth | answers | lies
+        self.threads = self.runs = self.http = self
+
+    async def create(self, *_: Any, **__: Any) -> dict[str, str]:
+        return {"thread_id": "t", "run_id": "r"}
+
+    async def stream(self, *_: Any, **__: Any) -> AsyncGenerator[Any]:
+        yield SimpleNamespace(event="metadata", data={"run_id": "r"})
+        for step in self._answers["steps"]:
+            yield SimpleNamespace(event="values", data={"done": step})
+
+    async def join(self, *_: Any) -> dict[str, Any]:
+        return {"log": self._answers["log"]}
+
+    async def cancel(self, *_: Any, **__: Any) -> None:
+        """It has stopped."""
+
+    async def get(self, path: str, *_: Any) -> Any:
+        if path.endswith("/explain"):
+            return {"timeline": [{"what": "started", "epoch": next(self._answers["epochs"])}]}
+        return self._answers["workers"] if path.endswith("/workers") else {"status": self._answers["status"]}
+
+
+async def test_gateway_is_driven() -> None:
+    assert len(await claims._drive(Client(), Client())) == 20
 
 
 @pytest.mark.parametrize(
-    ("claim", "evidence"), list(zip(CLAIMS, GOOD, strict=True)), ids=lambda x: getattr(x, "name", "")
+    ("problem", "lies"),
+    [
+        ("the stream has", {"steps": [1, 2, 4, 5]}),
+        ("1 of 5 steps", {"log": ["…"]}),
+        ("ended as success", {"status": "success"}),
+        ("one worker ran all", {"epochs": itertools.repeat(1)}),
+        ("2 workers instead of 3", {"workers": [None] * 2}),
+    ],
 )
-def test_a_check_accepts_what_holds(claim: claims.Claim, evidence: Any) -> None:
-    assert claim.check(evidence) == []
-    figures = claim.figures(evidence)
-    assert figures.text
-    json.dumps(figures.measured)
+async def test_gateway_that_breaks_its_promise_fails_the_claim(problem: str, lies: dict[str, Any]) -> None:
+    with pytest.raises(ClaimFailed, match=problem):
+        await claims._drive(Client(**lies), Client(**lies))
 
 
-def forged(good: Any, **changes: Any) -> Any:
-    return dataclasses.replace(good, **changes)
-
-
-def one(good: tuple[Any, ...], **changes: Any) -> tuple[Any, ...]:
-    """The first of them forged."""
-    return (forged(good[0], **changes), *good[1:])
-
-
-SWAPS, RESTORES = GOOD_INTERRUPT.rounds, GOOD_ROLLBACK.rounds
-LATE = forged(TURNS[1], started=TURNS[0].started)
-
-FORGED: list[tuple[int, Any]] = [
-    (0, forged(GOOD_CANCELS, delivered=(0.002,) * 20)),
-    (0, forged(GOOD_CANCELS, delivered=(0.002,) * 50 + (0.9,) * 10, freed=(1.0,) * 60)),
-    (0, forged(GOOD_CANCELS, statuses=("success", *GOOD_CANCELS.statuses[1:]))),
-    (0, forged(GOOD_CANCELS, statuses=())),
-    (0, forged(GOOD_CANCELS, freed=(0.001,) * 60)),
-    (0, remote_cancel.Evidence((), (), ())),
-    (1, forged(GOOD_REJECT, rounds=((WON, forged(WON, worker="B"), LOST), *GOOD_REJECT.rounds[1:]))),
-    (1, forged(GOOD_REJECT, rounds=((LOST, LOST, LOST), *GOOD_REJECT.rounds[1:]))),
-    (1, forged(GOOD_REJECT, rounds=((WON, LOST, forged(LOST, active="other")), *GOOD_REJECT.rounds[1:]))),
-    (1, forged(GOOD_REJECT, rounds=((WON, LOST, forged(LOST, kind="Draining")), *GOOD_REJECT.rounds[1:]))),
-    (1, forged(GOOD_REJECT, rounds=GOOD_REJECT.rounds[1:])),
-    (1, forged(GOOD_REJECT, rounds=((WON, LOST, forged(LOST, called=900 * MS)),) * reject.ROUNDS)),
-    (2, forged(GOOD_INTERRUPT, rounds=one(SWAPS, new_started=300 * MS))),
-    (2, forged(GOOD_INTERRUPT, rounds=one(SWAPS, old_stopped=10 * MS))),
-    (2, forged(GOOD_INTERRUPT, rounds=one(SWAPS, new_worker="A"))),
-    (2, forged(GOOD_INTERRUPT, rounds=one(SWAPS, old_status="success"))),
-    (2, forged(GOOD_INTERRUPT, rounds=one(SWAPS, new_started=9_000 * MS))),
-    (2, interrupt.Evidence(())),
-    (3, forged(GOOD_ROLLBACK, rounds=one(RESTORES, found={"n": -1}))),
-    (3, forged(GOOD_ROLLBACK, rounds=one(RESTORES, after={"n": -1}))),
-    (3, forged(GOOD_ROLLBACK, rounds=one(RESTORES, during={"n": 1}))),
-    (3, forged(GOOD_ROLLBACK, rounds=one(RESTORES, new_worker="A"))),
-    (3, forged(GOOD_ROLLBACK, rounds=one(RESTORES, took=9.0))),
-    (3, rollback.Evidence(())),
-    (4, forged(GOOD_ENQUEUE, turns=(TURNS[1], TURNS[0], *TURNS[2:]))),
-    (4, forged(GOOD_ENQUEUE, turns=(TURNS[0], LATE, *TURNS[2:]))),
-    (4, forged(GOOD_ENQUEUE, turns=tuple(forged(turn, worker="A") for turn in TURNS))),
-    (4, enqueue.Evidence((), ())),
-    (5, forged(GOOD_REDIS, cancels=(0.4,) * 9 + (5.0,))),
-    (5, forged(GOOD_REDIS, cancels=())),
-    (5, forged(GOOD_REDIS, strategies=STRATEGIES | {"rollback": "left {}"})),
-    (5, forged(GOOD_REDIS, strategies={})),
-    (5, forged(GOOD_REDIS, healed=3.0)),
-    (5, forged(GOOD_REDIS, after=(0.002,) * 4 + (0.4,))),
-    (5, forged(GOOD_REDIS, after=())),
-    (6, forged(GOOD_GATEWAY, workers=2)),
-    (6, forged(GOOD_GATEWAY, told=(1, 2, 4, 5))),
-    (6, forged(GOOD_GATEWAY, joined=("run:1",))),
-    (6, forged(GOOD_GATEWAY, cancels=(0.02,) * 10 + (2.0,) * 10)),
-    (6, forged(GOOD_GATEWAY, cancels=())),
-    (6, forged(GOOD_GATEWAY, statuses=("success", *GOOD_GATEWAY.statuses[1:]))),
-    (6, forged(GOOD_GATEWAY, statuses=())),
-    (6, forged(GOOD_GATEWAY, epochs=frozenset({1}))),
-    (6, forged(GOOD_GATEWAY, status=None)),
-    (6, forged(GOOD_GATEWAY, left=6.0)),
-    (7, forged(GOOD_CRASH, ended=("error", "running", "error"))),
-    (7, forged(GOOD_CRASH, causes=("orphaned", "user", "orphaned"))),
-    (7, forged(GOOD_CRASH, took=60.0)),
-    (7, forged(GOOD_CRASH, freed=("ok", "Thread already has an active run", "ok"))),
-    (7, forged(GOOD_CRASH, after=({**ROW, "fence": 2}, *(ROW,) * 5))),
-    (
-        7,
-        forged(GOOD_CRASH, before=({**ROW, "status": "error"},) * 6, after=({**ROW, "status": "error"},) * 6),
-    ),
-    (7, forged(GOOD_CRASH, ended=(), causes=(), freed=())),
-]
-
-
-@pytest.mark.parametrize(("number", "evidence"), FORGED)
-def test_a_check_refuses_what_is_forged(number: int, evidence: Any) -> None:
-    assert CLAIMS[number].check(evidence) != []
+def test_figures_that_are_missing_hold_no_limit() -> None:
+    with pytest.raises(ClaimFailed):
+        claims.must_take("nothing", [], 1.0)

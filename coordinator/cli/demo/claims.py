@@ -1,0 +1,329 @@
+"""The eight claims, in the order in which they are shown: the last one costs a worker.
+
+Each plays its scene and returns what it measured: a text, and numbers for --json, where seconds end in `_s`.
+Raises ClaimFailed where it does not hold. Durations are seconds, moments nanoseconds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import re
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from coordinator.cli.demo.stage import Message, Refused, Stage, WorkerProcess, spawn
+from coordinator.cli.failures import CommandFailed
+from coordinator.cli.text import span
+
+Figures = tuple[str, dict[str, Any]]
+
+
+class ClaimFailed(Exception):
+    """The claim does not hold."""
+
+
+def must(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise ClaimFailed(otherwise)
+
+
+def must_take(what: str, values: Sequence[float], limit: float, share: float = 0.95) -> None:
+    must(percentile(values, share) <= limit, f"{what} took more than {limit:g} s: {shown(values)}")
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """Nearest rank: a value that was measured, never one in between. NaN where nothing was."""
+    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)] if values else math.nan
+
+
+def spread(values: Sequence[float]) -> dict[str, float | int]:
+    p50, p95, most = (round(percentile(values, share), 6) for share in (0.5, 0.95, 1.0))
+    return {"count": len(values), "p50_s": p50, "p95_s": p95, "max_s": most}
+
+
+def shown(values: Sequence[float]) -> str:
+    return f"p50 {span(percentile(values, 0.5))}, p95 {span(percentile(values, 0.95))}"
+
+
+def seconds(earlier: int, later: int) -> float:
+    return (later - earlier) / 1e9
+
+
+async def admit(
+    worker: WorkerProcess, thread: str, strategy: str = "reject", at: int = 0, **script: Any
+) -> Message:
+    return await worker.call("admit", thread=thread, strategy=strategy, script=script, at=at)
+
+
+async def begin(stage: Stage, worker: WorkerProcess, thread: str | None = None, **script: Any) -> str:
+    """A run that has started, and saved where it saves; it lasts unless the script says otherwise."""
+    script.setdefault("seconds", 60)
+    run_id: str = (await admit(worker, thread or stage.thread(), **script))["run_id"]
+    await stage.moment(run_id, "saved" if "save" in script else "started")
+    return run_id
+
+
+async def status(stage: Stage, run_id: str) -> str:
+    """Once it has settled."""
+    return (await stage.b.call("wait", run_id=run_id))["status"]
+
+
+async def cancel(stage: Stage, count: int) -> tuple[list[float], list[float]]:
+    """Runs on A, each cancelled from B: how long from the call to the CancelledError in the task, and to the
+    answer that the thread is free."""
+    delivered, freed = list[float](), list[float]()
+    for _ in range(count):
+        run_id = await begin(stage, stage.a)
+        answer = await stage.b.call("cancel", run_id=run_id)
+        cancelled = await stage.moment(run_id, "cancelled")
+        delivered.append(seconds(answer["called"], cancelled["at"]))
+        freed.append(seconds(answer["called"], answer["answered"]))
+        must(delivered[-1] <= freed[-1], "a thread was reported free before its task was cancelled")
+        must((end := await status(stage, run_id)) == "interrupted", f"a cancelled run ended as {end}")
+    return delivered, freed
+
+
+async def remote_cancel(stage: Stage) -> Figures:
+    delivered, freed = await cancel(stage, 60)
+    must_take("a cancel", delivered, 0.25)  # far below every tick: a signal brought it
+    figures = {"delivered": spread(delivered), "freed": spread(freed)}
+    return f"{len(delivered)} cancels: {shown(delivered)}", figures
+
+
+async def reject(stage: Stage, rounds: int = 20, limit: float = 0.05) -> Figures:
+    wins, apart = dict.fromkeys("ABC", 0), list[float]()
+    for number in range(1, rounds + 1):
+        thread, at = stage.thread(), time.monotonic_ns() + 20_000_000  # the workers learn of it before
+        calls = await asyncio.gather(*(_try(worker, thread, at) for worker in stage.workers))
+        moments = [answer["called"] for answer in calls]
+        apart.append(seconds(min(moments), max(moments)))
+        won = [answer["run_id"] for answer in calls if "refused" not in answer]
+        must(len(won) == 1, f"round {number}: {len(won)} of 3 workers won")
+        for worker, answer in zip(stage.workers, calls, strict=True):
+            refusal = answer.get("refused"), answer.get("active_run_id")
+            wins[worker.name] += refusal[0] is None
+            correct = refusal in ((None, None), ("ConflictError", won[0]))
+            must(correct, f"round {number}: worker {worker.name} was refused with {refusal}")
+        await stage.a.call("cancel", run_id=won[0])
+    must_take("the calls of a round", apart, limit, share=0.5)  # or nothing was contended
+    text = ", ".join(f"{name} {count}" for name, count in wins.items())
+    figures = {"rounds": rounds, "wins": wins, "asked_apart": spread(apart)}
+    return f"{rounds} rounds, wins: {text}; asked {shown(apart)} apart", figures
+
+
+async def _try(worker: WorkerProcess, thread: str, at: int) -> Message:
+    try:
+        return await admit(worker, thread, at=at, seconds=60)
+    except Refused as error:
+        return error.answer
+
+
+async def _succeed(stage: Stage, old: str, new: str) -> tuple[Message, Message]:
+    """When the old run stopped on its worker, and the new one started on another one."""
+    started, stopped = await stage.moment(new, "started"), await stage.moment(old, "stopped")
+    early = seconds(started["at"], stopped["at"])
+    must(early <= 0, f"the new run started {early:.3f} s before the old task stopped")
+    must(started["worker"] != stopped["worker"], f"both runs were on worker {started['worker']}")
+    ends = [await status(stage, run_id) for run_id in (old, new)]
+    must(ends == ["interrupted", "success"], f"the runs ended as {ends}")
+    return stopped, started
+
+
+async def interrupt(stage: Stage, rounds: int = 5, limit: float = 1.0) -> Figures:
+    unwind, gaps = 0.3, list[float]()
+    for _ in range(rounds):
+        thread = stage.thread()
+        old = await begin(stage, stage.a, thread, unwind=unwind)
+        new = (await admit(stage.b, thread, "interrupt"))["run_id"]
+        stopped, started = await _succeed(stage, old, new)
+        took = seconds((await stage.moment(old, "cancelled"))["at"], stopped["at"])
+        must(took >= unwind, "the old task did not take its time to stop")
+        gaps.append(seconds(stopped["at"], started["at"]))
+    must_take("the start after the old task", gaps, limit)
+    return f"starts after the old task stopped by {shown(gaps)}", {"unwind_s": unwind, "gap": spread(gaps)}
+
+
+async def rollback(stage: Stage, rounds: int = 5, limit: float = 1.0) -> Figures:
+    took = list[float]()
+    for number in range(rounds):
+        thread = stage.thread()
+        first, spoilt = {"messages": ["hello"], "n": number}, {"messages": ["hello", "half"], "n": -1}
+        await status(stage, await begin(stage, stage.a, thread, save=first, seconds=0))
+        held = [(await stage.c.call("thread", thread=thread))["values"]]
+        old = await begin(stage, stage.a, thread, save=spoilt)
+        held.append((await stage.c.call("thread", thread=thread))["values"])
+        new = await admit(stage.b, thread, "rollback")
+        _, started = await _succeed(stage, old, new["run_id"])
+        took.append(seconds(new["called"], started["at"]))
+        held += [started["values"], (await stage.c.call("thread", thread=thread))["values"]]
+        must(held == [first, spoilt, first, first], f"before, during, as handed on, after: {held}")
+    must_take("a rollback", took, limit)
+    text = f"values restored {rounds} times; asked to started {shown(took)}"
+    return text, {"rounds": rounds, "asked_to_started": spread(took)}
+
+
+async def enqueue(stage: Stage, rounds: int = 4, limit: float = 0.5) -> Figures:
+    thread = stage.thread()
+    admitted = [await begin(stage, stage.a, thread, seconds=0.3)]
+    queue = [await admit(worker, thread, "enqueue", seconds=0.02) for worker in stage.workers * rounds]
+    admitted += [answer["run_id"] for answer in queue]
+    started = [await stage.moment(run_id, "started") for run_id in admitted]
+    stopped = [await stage.moment(run_id, "stopped") for run_id in admitted]
+    gaps = [seconds(one["at"], other["at"]) for one, other in zip(stopped, started[1:], strict=False)]
+    ordered = [moment["at"] for moment in started] == sorted(moment["at"] for moment in started)
+    must(ordered, "they did not run in the order in which they were admitted")
+    must(min(gaps) >= 0, "two of them ran at the same time")
+    must(len({moment["worker"] for moment in started}) == 3, "they were not on three workers")
+    must_take("the next run", gaps, limit)
+    text = f"{len(started)} runs in order; from one to the next {shown(gaps)}"
+    return text, {"runs": len(started), "handover": spread(gaps)}
+
+
+async def redis_away(stage: Stage) -> Figures:
+    if (server := stage.server) is None:
+        raise CommandFailed("NotOurs", "this Redis is not the demo's to kill")
+    killed = time.monotonic()
+    server.kill()
+    await stage.hear_redis(within=5.0, hear=False)
+    noticed = time.monotonic() - killed
+    without, _ = await cancel(stage, 10)
+    must_take("a cancel without Redis", without, 2.0, share=1.0)  # the short tick, on a busy machine
+    strategies = {"reject": reject, "interrupt": interrupt, "rollback": rollback, "enqueue": enqueue}
+    for name, play in strategies.items():
+        try:
+            await play(stage, 1, 2.0)
+        except ClaimFailed as error:
+            raise ClaimFailed(f"{name} without Redis: {error}") from error
+    server.start()  # from the thread that started it first: the server ends together with its parent
+    back = time.monotonic()
+    async with asyncio.timeout(10.0):
+        after, healed = [math.inf], math.inf
+        while max(after) > 0.25:
+            await stage.hear_redis(within=10.0)
+            healed = time.monotonic() - back
+            after, _ = await cancel(stage, 5)
+    must_take("the way back", [healed], 2.0)
+    text = f"without: cancels {shown(without)}; fast again {span(healed)} after it is back ({shown(after)})"
+    came_to = {"noticed_s": noticed, "strategies": dict.fromkeys(strategies, "ok"), "healed_s": healed}
+    return text, {**came_to, "cancel_without_redis": spread(without), "cancel_after": spread(after)}
+
+
+async def dead_worker(stage: Stage) -> Figures:
+    threads = [stage.thread() for _ in range(3)]
+    dying = [await begin(stage, stage.c, thread) for thread in threads]
+    others = [await begin(stage, worker) for worker in (stage.a, stage.b) for _ in range(3)]
+    before = [await stage.a.call("run", run_id=run_id) for run_id in others]
+    killed = time.monotonic()
+    await stage.c.kill()
+    rows = [await stage.a.call("wait", run_id=run_id) for run_id in dying]
+    took = time.monotonic() - killed
+    must_take("the end of its runs", [took], 8.0)  # one sweep (5 s and its jitter), on a busy machine
+    ends = {(row["status"], row["cause"]) for row in rows}
+    must(ends == {("error", "orphaned")}, f"the runs of the dead worker ended as {ends}")
+    for thread in threads:
+        end = await status(stage, (await admit(stage.b, thread))["run_id"])
+        must(end == "success", f"a new run on a thread of the dead worker ended as {end}")
+    after = [await stage.a.call("run", run_id=run_id) for run_id in others]
+    rows = [[(row["status"], row["owner"]) for row in moment] for moment in (before, after)]
+    must(rows[0] == rows[1], "runs of other workers were touched")
+    must({row["status"] for row in after} == {"running"}, "runs of other workers do not run any more")
+    for run_id in others:
+        await stage.a.call("cancel", run_id=run_id)
+    text = (
+        f"{len(dying)} runs ended and threads free {span(took)} after the kill; {len(others)} others run on"
+    )
+    return text, {"ended": len(dying), "ended_within_s": took, "untouched": len(others)}
+
+
+async def gateway(stage: Stage) -> Figures:
+    """The client that others wrote for the Runs API drives a `coordinator serve` that ends by SIGTERM."""
+    from langgraph_sdk import get_client
+
+    log = stage.folder / "gateway.log"
+    with log.open("wb") as file:
+        options = "--port", "0", "--workers", "3", "--grace", "0", "--log-format", "json"
+        settings = stage.store("gateway") | {"redis": stage.redis, "namespace": f"demo-{stage.folder.name}"}
+        process = await spawn("coordinator", "serve", *options, settings=settings, stdout=file, stderr=file)
+    try:
+        while (address := re.search(r'"url": "([^"]+)"', log.read_text())) is None:
+            must(process.returncode is None, f"the gateway has ended: {log.read_text()[-200:].strip()}")
+            await asyncio.sleep(0.02)
+        one, other = (get_client(url=address[1], api_key=None) for _ in range(2))
+        async with one, other:
+            took = await _drive(one, other)
+        began = time.monotonic()
+        process.terminate()
+        must((code := await process.wait()) == 0, f"the gateway ended with {code}")
+        left = time.monotonic() - began
+    finally:
+        with suppress(ProcessLookupError):
+            process.kill()  # its workers notice
+        await process.wait()
+    must_take("a cancel over HTTP", took, 0.5)  # far below every tick of the worker that runs the run
+    must_take("the end of the gateway", [left], 5.0)
+    return f"{len(took)} cancels over HTTP: {shown(took)}", {"cancel": spread(took), "left_s": left}
+
+
+async def _drive(one: Any, other: Any) -> list[float]:
+    """How long cancels take of runs that were made on other connections, until they have stopped."""
+    thread, run, steps = await _thread(one), "", list[int]()
+    async for part in one.runs.stream(thread, "agent", input={"steps": 5, "sleep": 0.01}):
+        run = part.data["run_id"] if part.event == "metadata" else run
+        steps += [part.data["done"]] if part.event == "values" else []
+    joined = (await other.runs.join(thread, run))["log"]
+    must(steps == [1, 2, 3, 4, 5], f"the stream has the steps {steps}")
+    must(len(joined) == 5, f"a client that joined the run got {len(joined)} of 5 steps")
+
+    async def begin_run() -> tuple[str, str]:
+        thread = await _thread(one)
+        return thread, (await one.runs.create(thread, "agent", input={"steps": 1, "sleep": 60}))["run_id"]
+
+    took, epochs = list[float](), set[int]()
+    # At once: each over a connection of its own, which may end at any of the workers.
+    for thread, run in await asyncio.gather(*(begin_run() for _ in range(20))):
+        began = time.monotonic()
+        await other.runs.cancel(thread, run, wait=True)
+        took.append(time.monotonic() - began)
+        end = (await other.runs.get(thread, run))["status"]
+        must(end == "interrupted", f"a cancelled run ended as {end}")
+        timeline = (await other.http.get(f"/coordinator/runs/{run}/explain"))["timeline"]
+        epochs.update(step["epoch"] for step in timeline if step["what"] == "started")
+    must((count := len(await other.http.get("/coordinator/workers"))) == 3, f"{count} workers instead of 3")
+    must(len(epochs) >= 2, "one worker ran all runs")
+    return took
+
+
+async def _thread(client: Any) -> str:
+    return (await client.threads.create())["thread_id"]
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """`needs`: modules without which there is nothing to show."""
+
+    name: str
+    says: str
+    show: Callable[[Stage], Awaitable[Figures]]
+    kills_redis: bool = False
+    needs: tuple[str, ...] = ()
+
+
+CLAIMS = (
+    Claim("cancel", "a run on worker A is cancelled from worker B", remote_cancel),
+    Claim("reject", "three workers ask at the same moment, exactly one wins", reject),
+    Claim("interrupt", "the new run starts only after the old task has stopped", interrupt),
+    Claim("rollback", "the new run finds the thread as it was before", rollback),
+    Claim("enqueue", "first in, first out over three workers", enqueue),
+    Claim("redis", "Redis is killed: all goes on, slower, and heals", redis_away, kills_redis=True),
+    Claim(
+        "gateway",
+        "an unmodified client creates, streams, joins and cancels over three workers",
+        gateway,
+        needs=("fastapi", "langgraph_sdk", "uvicorn"),
+    ),
+    Claim("crash", "a killed worker's runs are ended, the others untouched", dead_worker),
+)
