@@ -18,6 +18,8 @@ from tests.support.pooler import Pooler, pooler
 from tests.support.postgres import Database, database
 from tests.support.proxy import Proxy
 
+pytest.register_assert_rewrite("coordinator.testing.conformance")
+
 NOT_RUN = "NOT RUN: "
 """How the reason of a skip begins where this machine lacks something that the project is tested with."""
 

@@ -13,8 +13,9 @@ from coordinator.event_logs.redis import RedisEventLog
 from coordinator.event_logs.store import StoreEventLog
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.servers.valkey import ValkeyServer
+from coordinator.testing.conformance import EVENT_LOG, Check
+from coordinator.testing.conformance.event_logs import entry, ids
 from stores.sqlite import SQLiteStore
-from tests.conformance.event_logs import CLAUSES, Clause, entry, ids
 from tests.support.builders import buried, new_worker, running
 from tests.support.linked import linked
 from tests.support.logged_runs import logged_runs
@@ -58,9 +59,9 @@ async def log(  # noqa: PLR0917 - pytest hands fixtures over by name
         assert not keys_without_ttl(shared_valkey, namespace)
 
 
-@pytest.mark.parametrize("clause", CLAUSES, ids=lambda clause: clause.__name__)
-async def test_event_log(log: EventLog, clause: Clause) -> None:
-    await clause(log)
+@pytest.mark.parametrize("check", EVENT_LOG, ids=str)
+async def test_event_log(log: EventLog, check: Check[EventLog]) -> None:
+    await check(log)
 
 
 @asynccontextmanager

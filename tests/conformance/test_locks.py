@@ -14,7 +14,23 @@ from coordinator.notifiers.local import LocalNotifier
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
 from coordinator.servers.valkey import ValkeyServer
-from tests.conformance.locks import RememberingSlotSuite, SlotLockSuite
+from coordinator.testing.conformance import REMEMBERING_SLOT_LOCK, SLOT_LOCK, Check, Slot
+
+
+class SlotLockSuite:
+    """The subclass has fixtures `lock` and `notifier`."""
+
+    @pytest.mark.parametrize("check", SLOT_LOCK, ids=str)
+    async def test_conforms(self, lock: SlotLock, notifier: Notifier, check: Check[Slot]) -> None:
+        await check(Slot(lock, notifier))
+
+
+class RememberingSlotSuite:
+    """The subclass has a fixture `lock`."""
+
+    @pytest.mark.parametrize("check", REMEMBERING_SLOT_LOCK, ids=str)
+    async def test_remembers(self, lock: SlotLock, check: Check[SlotLock]) -> None:
+        await check(lock)
 
 
 class TestLocalSlotLock(SlotLockSuite):

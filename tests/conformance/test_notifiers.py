@@ -11,10 +11,23 @@ from coordinator.notifiers.postgres import PostgresNotifier
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
 from coordinator.servers.valkey import ValkeyServer
+from coordinator.testing.conformance import Check
+from coordinator.testing.conformance.notifiers import CANCEL, NOTIFIER, MakeNotifier, Worker
 from stores.postgres import Options
-from tests.conformance.notifiers import CANCEL, MakeNotifier, NotifierSuite, Worker
 from tests.support.postgres import Database
 from tests.support.waiting import wait_until
+
+
+class NotifierSuite:
+    """The subclass has a fixture `make`."""
+
+    @pytest.fixture(autouse=True)
+    async def _nothing_is_left(self, no_task_left: None) -> None:
+        """The check is the fixture's."""
+
+    @pytest.mark.parametrize("check", NOTIFIER, ids=str)
+    async def test_conforms(self, make: MakeNotifier, check: Check[MakeNotifier]) -> None:
+        await check(make)
 
 
 class TestLocalNotifier(NotifierSuite):

@@ -13,7 +13,7 @@ from coordinator.event_log import Appended
 from coordinator.event_logs.redis import RedisEventLog
 from coordinator.redis.link import RedisLink
 from coordinator.servers.valkey import ValkeyServer
-from tests.conformance.event_logs import entry, ids
+from coordinator.testing.conformance.event_logs import entry, ids
 from tests.fundamentals.test_streams import Told, all_of, end_of, numbers
 from tests.support.agents import running
 from tests.support.linked import linked

@@ -16,8 +16,8 @@ from coordinator.bootstrap import open_observer
 from coordinator.notifier import Connectivity
 from coordinator.notifiers.postgres import PostgresNotifier
 from coordinator.servers.postgres import PostgresServer, find_wheel
+from coordinator.testing.conformance.notifiers import CANCEL, CLAIM, SETTLED, Worker
 from stores.postgres import Options
-from tests.conformance.notifiers import CANCEL, CLAIM, SETTLED, Worker
 from tests.support.linked import until
 from tests.support.postgres import Database
 from tests.support.proxy import Proxy

@@ -14,7 +14,7 @@ from coordinator.redis import listener as listeners
 from coordinator.redis.wire import Wire
 from coordinator.servers.process import free_port
 from coordinator.servers.valkey import ValkeyServer
-from tests.conformance.notifiers import CANCEL, SETTLED
+from coordinator.testing.conformance.notifiers import CANCEL, SETTLED
 from tests.support.linked import HEALS_WITHIN, notified, until
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until

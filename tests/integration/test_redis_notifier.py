@@ -10,7 +10,7 @@ from coordinator.locks.redis import RedisSlotLock
 from coordinator.notifier import Signal
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.servers.valkey import ValkeyServer
-from tests.conformance.notifiers import CANCEL, CLAIM, SETTLED
+from coordinator.testing.conformance.notifiers import CANCEL, CLAIM, SETTLED
 from tests.support.linked import notified
 from tests.support.proxy import Proxy
 from tests.support.waiting import wait_until

@@ -26,7 +26,7 @@ from coordinator.redis.address import Address
 from coordinator.redis.link import RedisLink
 from coordinator.servers.process import free_port
 from coordinator.servers.valkey import ValkeyServer
-from tests.conformance.notifiers import CANCEL
+from coordinator.testing.conformance.notifiers import CANCEL
 from tests.support.linked import HEALS_WITHIN, linked, notified, until
 from tests.support.pretenders import certificate, named, sentinel_url, sentinels, tls_before
 from tests.support.waiting import wait_until

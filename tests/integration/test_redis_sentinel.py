@@ -15,7 +15,7 @@ from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
 from coordinator.servers.process import free_port
 from coordinator.servers.valkey import ValkeyServer
-from tests.conformance.notifiers import CANCEL, Worker
+from coordinator.testing.conformance.notifiers import CANCEL, Worker
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("no_task_left")

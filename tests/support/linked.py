@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from coordinator.notifier import Connectivity
 from coordinator.notifiers.redis import RedisNotifier
 from coordinator.redis.link import RedisLink
-from tests.conformance.notifiers import Worker
+from coordinator.testing.conformance.notifiers import Worker
 from tests.support.waiting import wait_until
 
 HEALS_WITHIN = 2.0

@@ -1,4 +1,4 @@
-"""Event logs that the store keeps. How followers read them: `tests.conformance.event_logs`."""
+"""Event logs that the store keeps. How followers read them: `coordinator.testing.conformance.event_logs`."""
 
 from __future__ import annotations
 

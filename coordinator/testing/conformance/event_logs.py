@@ -1,12 +1,9 @@
-"""What every event log does, wherever it keeps events: each of `CLAUSES` is tried on every adapter."""
+"""What every event log does, wherever it keeps events."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-
 from coordinator.event_log import BEGINNING, END, TAIL, Appended, Entry, EventId, EventLog, Page
-
-Clause = Callable[[EventLog], Awaitable[None]]
+from coordinator.testing.conformance.suite import Check, checks_of
 
 
 def entry(fence: int, number: int, text: str = '{"n":1}', *, floor: EventId = BEGINNING) -> Entry:
@@ -150,7 +147,7 @@ async def what_newer_fences_left_is_reclaimed(log: EventLog) -> None:
     assert await ids(log, "r16") == ["3-1", "3-2"]
 
 
-CLAUSES: tuple[Clause, ...] = (
+EVENT_LOG: tuple[Check[EventLog], ...] = checks_of(
     what_was_appended_is_read_in_order_and_unchanged,
     a_log_that_is_not_there_is_empty,
     reading_goes_on_after_any_id,

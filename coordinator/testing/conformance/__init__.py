@@ -1,0 +1,60 @@
+"""Conformance suites of the ports, for authors of adapters. They need no test runner, and suit any.
+
+async def make():                                     # an async context manager for each check
+    ...
+await conformance.event_log(make)                     # runs every check, raises an ExceptionGroup
+
+@pytest.mark.parametrize("check", conformance.EVENT_LOG, ids=str)
+async def test_event_log(check):                      # each check as a test of its own
+    async with make() as log:
+        await check(log)
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+from coordinator.event_log import EventLog
+from coordinator.lock import SlotLock
+from coordinator.testing.conformance.event_logs import EVENT_LOG
+from coordinator.testing.conformance.locks import REMEMBERING_SLOT_LOCK, SLOT_LOCK, Slot
+from coordinator.testing.conformance.notifiers import NOTIFIER, MakeNotifier
+from coordinator.testing.conformance.suite import Check, run_all
+
+__all__ = [
+    "EVENT_LOG",
+    "NOTIFIER",
+    "REMEMBERING_SLOT_LOCK",
+    "SLOT_LOCK",
+    "Check",
+    "MakeNotifier",
+    "Slot",
+    "event_log",
+    "notifier",
+    "slot_lock",
+]
+
+
+async def notifier(make: Callable[[], AbstractAsyncContextManager[MakeNotifier]]) -> None:
+    """`make` opens a function that makes notifiers which hear each other. Raises an ExceptionGroup."""
+    await run_all(NOTIFIER, make)
+
+
+async def event_log(make: Callable[[], AbstractAsyncContextManager[EventLog]]) -> None:
+    """`make` opens an empty log. Raises an ExceptionGroup."""
+    await run_all(EVENT_LOG, make)
+
+
+async def slot_lock(make: Callable[[], AbstractAsyncContextManager[Slot]], *, remembers: bool = True) -> None:
+    """`make` opens a lock without slots, and a notifier that hears it. `remembers=False` for one that answers
+    `unknown` always. Raises an ExceptionGroup."""
+    await run_all(SLOT_LOCK, make)
+    if remembers:
+        await run_all(REMEMBERING_SLOT_LOCK, lambda: _lock_of(make))
+
+
+@asynccontextmanager
+async def _lock_of(make: Callable[[], AbstractAsyncContextManager[Slot]]) -> AsyncGenerator[SlotLock]:
+    async with make() as slot:
+        yield slot.lock
