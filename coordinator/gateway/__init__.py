@@ -1,5 +1,5 @@
-"""The HTTP gateway: the Runs API on a RunManager. `create_gateway` makes an ASGI app to serve or to mount,
-`serve` serves it, or the app that it is mounted in."""
+"""The HTTP gateway: the Runs API on a RunManager. `create_gateway` creates an ASGI app to serve or to mount,
+`serve` serves that app or the app that it is mounted in."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
@@ -12,8 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BoundedProtocol", "Gateway", "GatewaySettings", "create_gateway", "serve"]
 
-# Imported when first asked for: a supervisor of workers needs none of them, and they take longer to import
-# than all the rest.
+# Imported at first use: a supervisor needs none of them, and their imports take longer than all others.
 _HOMES = {
     "BoundedProtocol": "coordinator.gateway.server.protocol",
     "Gateway": "coordinator.gateway.app",
@@ -23,9 +22,9 @@ _HOMES = {
 }
 
 _EXTRA = {"cronsim", "fastapi", "httpcore2", "prometheus_client", "starlette", "uvicorn"}
-"""Modules of the extra that the gateway imports; httptools, uvloop and watchfiles it can do without."""
+"""Modules of the extra that the gateway requires; httptools, uvloop and watchfiles are optional."""
 
-if not TYPE_CHECKING:  # a type checker sees the imports above, and that nothing else is here
+if not TYPE_CHECKING:  # type checkers use the imports above and report other names
 
     def __getattr__(name: str) -> object:
         if name not in _HOMES:
@@ -36,7 +35,7 @@ if not TYPE_CHECKING:  # a type checker sees the imports above, and that nothing
             if error.name is None or error.name.partition(".")[0] not in _EXTRA:
                 raise
             raise ModuleNotFoundError(
-                f"coordinator.gateway needs {error.name}, which the extra [gateway] brings:"
+                f"coordinator.gateway needs {error.name}, which the extra [gateway] installs:"
                 " pip install 'run-coordinator[gateway]'",
                 name=error.name,
             ) from None

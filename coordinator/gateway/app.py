@@ -1,4 +1,4 @@
-"""create_gateway: the routes, what stands before them, and what lives as long as they are served."""
+"""create_gateway: assembles the routes, their middleware, and the services that run beside them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from coordinator.gateway.routes import (
 )
 from coordinator.gateway.services import Services
 from coordinator.gateway.settings import GatewaySettings
-from coordinator.gateway.wire.json import JsonAnswer
+from coordinator.gateway.wire.json import TolerantJsonResponse
 from coordinator.manager import RunManager
 from coordinator.runs.jobs import Jobs
 from coordinator.webhooks.deliverer import Deliverer, targets_of
@@ -51,42 +51,43 @@ _running: set[Gateway] = set()
 
 
 def running_gateways() -> tuple[Gateway, ...]:
-    """Of this process, for whoever ends it."""
+    """Returns the gateways that run in this process."""
     return tuple(_running)
 
 
 class Gateway(FastAPI):
-    """An ASGI app. Served by itself it opens and closes the manager; mounted, its host enters `running`."""
+    """An ASGI app. Served by itself, its lifespan opens and closes the manager. If it is mounted in another
+    app, the lifespan of that app enters `running`."""
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Outside of all, also of what answers for failures: their answers have a request id too."""
+        """Adds `Envelope` outside Starlette's handler of errors, so that its responses have a request id."""
         app = Envelope(super().build_middleware_stack(), self.state.observers)
         proxies: Proxies = self.state.proxies
         return Forwarded(app, proxies) if proxies else app
 
-    def let_go(self) -> None:
-        """Break off every stream and every answer that is waited for: clients go on at another worker. For
-        whoever stops the server: once the manager has drained, and before the server waits for open
-        answers. No client is taken to have gone away by that."""
+    def abort_streams(self) -> None:
+        """Aborts every stream and every response that waits for a run; their clients resume at another
+        worker. Called after the manager has drained and before the server waits for open responses. An abort
+        does not count as a disconnect of the client."""
         services: Services = self.state.services
-        services.watchers.let_go()
+        services.watchers.abort_all()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Everything that lives as long as requests are answered: for the lifespan of the host app."""
+        """Opens the manager and runs the background services, for the lifespan of the host app."""
         services: Services = self.state.services
         manager = services.manager
         deliverer = Deliverer(manager, services.settings, targets=services.targets)
         firing = FiringLoop(manager, firing_for(services), poll=services.settings.cron_poll)
         async with manager, deliverer.running(), firing.running():
-            fresh = services.jobs.spawn(services.metrics.keep_fresh(), "The metrics")
+            refreshing = services.jobs.spawn(services.metrics.keep_refreshed(), "The metrics")
             _running.add(self)
             try:
                 yield
             finally:
                 _running.discard(self)
-                fresh.cancel()
-                await manager.shutdown()  # runs that end now have webhooks that are due now
+                refreshing.cancel()
+                await manager.shutdown()  # before the deliverer ends: it delivers the webhooks of ended runs
         await services.jobs.finished(1.0)
 
 
@@ -97,50 +98,52 @@ def create_gateway(
     settings: GatewaySettings | None = None,
     authenticate: Authenticate | None = None,
 ) -> Gateway:
-    """The Runs API on `manager`, for `assistants` by name besides those that the manager knows.
+    """Creates the Runs API on `manager`. `assistants` are registered in addition to those of the manager.
 
-    Callers are those whom `authenticate` knows, by default by the keys of the file `settings.api_keys`.
-    Without both every caller may do everything: for loopback, see `exposure`. Raises KeyFileError.
+    `authenticate` identifies callers; by default the keys of the file `settings.api_keys` do. Without both,
+    every caller has all permissions, which is meant for loopback only, see `exposure`. Raises KeyFileError.
     """
-    given = settings or GatewaySettings()
+    gateway_settings = settings or GatewaySettings()
     for name, agent in (assistants or {}).items():
         manager.assistants.register(agent, name=name)
-    if given.demo_assistant:
+    if gateway_settings.demo_assistant:
         _offer_demo(manager)
     app = Gateway(
         title="run-coordinator",
         version=version("run-coordinator"),
         lifespan=_lifespan,
         redirect_slashes=False,
-        docs_url=None,  # FastAPI's page loads its scripts from elsewhere
+        docs_url=None,  # FastAPI's page loads scripts from another server
         redoc_url=None,
-        default_response_class=JsonAnswer,
+        default_response_class=TolerantJsonResponse,
     )
     app.router.routes.extend(documentation.routes)
-    documents = tuple(app.routes)  # FastAPI's own description of the API, and the page that shows it
-    watchers = Watchers(given.max_streams, given.streams_per_user)
+    documents = tuple(app.routes)  # the OpenAPI document and the page that shows it
+    watchers = Watchers(gateway_settings.max_streams, gateway_settings.streams_per_user)
     metrics = Metrics(manager, watchers)
     manager.observe(metrics.of_run)
-    app.state.services = Services(manager, given, watchers, metrics, Jobs(), targets_of(given))
+    app.state.services = Services(
+        manager, gateway_settings, watchers, metrics, Jobs(), targets_of(gateway_settings)
+    )
     app.state.observers = (metrics.of_request,)
-    app.state.proxies = Proxies(given.trusted_proxies)
+    app.state.proxies = Proxies(gateway_settings.trusted_proxies)
     errors.install(app)
-    # The public ones first, see `Public`; then what is asked most: each route before it costs a request 3 us.
-    for noun in (probes, stateless, runs, threads, states, assistant_routes, crons, operations):
-        # Not included: FastAPI would match each request against all of them twice, for 0.4 ms. They have
-        # all that an inclusion would give them.
-        app.router.routes.extend(noun.router.routes)
+    # Public routes first, see `Public`; then the most frequent ones: each route that precedes costs 3 us.
+    for module in (probes, stateless, runs, threads, states, assistant_routes, crons, operations):
+        # Not `include_router`: FastAPI would match each request against all routes twice, which takes 0.4 ms.
+        # The routers already set everything that an inclusion would add.
+        app.router.routes.extend(module.router.routes)
     guard(
         app,
-        given,
-        authenticate or _keys_of(manager, given),
+        gateway_settings,
+        authenticate or _keys_of(manager, gateway_settings),
         public=Public((*documents, *probes.router.routes)),
     )
     return app
 
 
 def _keys_of(manager: RunManager, settings: GatewaySettings) -> Keys | None:
-    """None if no file of keys is named. Raises KeyFileError."""
+    """Returns None if no key file is configured. Raises KeyFileError."""
     if settings.api_keys is None:
         return None
     keys = Keys(settings.api_keys)
@@ -153,8 +156,10 @@ def _offer_demo(manager: RunManager) -> None:
         return
     try:
         manager.assistants.register(demo.agent, name=DEMO)
-    except InvalidArgument:  # whoever opened the manager has told the peers already what it can run
-        logger.info("No demo assistant: the manager was opened before the gateway was made")
+    except InvalidArgument:  # an open manager has already published its assistants to its peers
+        logger.info(
+            "the demo assistant is not offered: the manager was opened before the gateway was created"
+        )
 
 
 @asynccontextmanager

@@ -1,4 +1,4 @@
-"""Authorities (`host:port`) as they stand in Host and Origin headers, in one spelling."""
+"""Parses authorities (`host:port`) of Host and Origin headers into a canonical form."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 _NAME = re.compile(r"(?!-)[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 _PORTS = {"http": 80, "https": 443}
-_LONGEST = 253 + 6
+_MAX_LENGTH = 253 + 6
 
 LOOPBACK_NAMES = frozenset({"localhost", "ip6-localhost"})
 
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """`host` in lower case without a trailing dot, an address in its shortest form; `port` None = the
-    scheme's own."""
+    """`host` is in lower case without a trailing dot, an address in its shortest form. `port` None = the
+    default port of the scheme."""
 
     host: str
     port: int | None
@@ -43,20 +43,21 @@ class Origin:
     authority: Authority
 
     def of_host(self, host: Authority) -> bool:
-        """The page came from this very host. The scheme is not compared: a proxy may have ended TLS."""
+        """Returns whether the page was loaded from `host`. Schemes are not compared, because a proxy may
+        terminate TLS."""
         return self.authority.host == host.host and self.authority.port_for(self.scheme) == host.port_for(
             self.scheme
         )
 
 
 def parse_authority(text: str) -> Authority | None:
-    """None for what is no `host` or `host:port`, however it is spelt; user info counts as that."""
-    if len(text) > _LONGEST or not text.isascii():
+    """Returns None if `text` is not `host` or `host:port`, for example because it contains user info."""
+    if len(text) > _MAX_LENGTH or not text.isascii():
         return None
     text = text.lower()
     if text.startswith("["):
         literal, bracket, rest = text[1:].partition("]")
-        host = _literal(literal)
+        host = _ipv6_host(literal)
         if not bracket or (rest and not rest.startswith(":")):
             return None
         port = rest[1:]
@@ -69,7 +70,7 @@ def parse_authority(text: str) -> Authority | None:
 
 
 def parse_origin(text: str) -> Origin | None:
-    """None for `null`, and for all that is no `scheme://host[:port]`."""
+    """Returns None for `null` and for every text that is not `scheme://host[:port]`."""
     scheme, separator, rest = text.partition("://")
     authority = parse_authority(rest)
     scheme = scheme.lower()
@@ -83,14 +84,14 @@ def _host(name: str) -> str | None:
     try:
         return str(IPv4Address(name))
     except ValueError:
-        # Numbers in a spelling of their own (127.1, 0x7f.0.0.1, 2130706433) are addresses to some readers
-        # and names to others: to us they are nothing.
+        # Other spellings of addresses (127.1, 0x7f.0.0.1, 2130706433) are addresses to some parsers and names
+        # to others: they are refused.
         last = name.rpartition(".")[2]
         numeric = last.isdigit() or last.startswith("0x")
         return name if not numeric and _NAME.fullmatch(name) else None
 
 
-def _literal(text: str) -> str | None:
+def _ipv6_host(text: str) -> str | None:
     try:
         address = IPv6Address(text)
     except ValueError:

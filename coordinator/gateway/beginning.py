@@ -1,4 +1,4 @@
-"""A run as it is asked for over HTTP: checked, admitted, begun."""
+"""Validates, admits and launches the run of an HTTP request."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from coordinator.record import RunRecord
 from coordinator.schemas import CheckpointRef, Command, RunRequest
 from stores.crons import Firing
 
-_NAMED = 20
-"""Assistants that an error names."""
+_MAX_LISTED = 20
+"""Assistants that an error message lists at most."""
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A run that may be admitted, as far as can be said without the store. `thread_id` None = on a thread of
-    its own."""
+class ValidatedRun:
+    """A run whose request is valid as far as can be checked without the store. `thread_id` None = the run
+    gets its own thread."""
 
     body: RunCreate
     assistant: str
@@ -37,8 +37,9 @@ class Wanted:
     thread_id: str | None
 
 
-def checked(services: Services, body: RunCreate, thread_id: str | None) -> Wanted:
-    """Everything that can be wrong with the request itself. Raises InvalidArgument, HTTPException."""
+def validate_run(services: Services, body: RunCreate, thread_id: str | None) -> ValidatedRun:
+    """Validates everything in the request that does not depend on the store. Raises InvalidArgument,
+    HTTPException."""
     if body.webhook is not None:
         services.targets.parse(body.webhook)
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
@@ -46,32 +47,33 @@ def checked(services: Services, body: RunCreate, thread_id: str | None) -> Wante
     assistant = assistants.get(body.assistant_id)
     if assistant is None:
         status = 404 if _is_uuid(body.assistant_id) else 422
-        raise HTTPException(status, f"assistant_id: {unknown(assistants, body.assistant_id)}")
+        raise HTTPException(status, f"assistant_id: {unknown_assistant(assistants, body.assistant_id)}")
     request = cleaned(_request_of(body))
     assistant.validate(request)
     name = assistants.name_of(body.assistant_id) or assistant.name
-    return Wanted(body, name, request, thread_id)
+    return ValidatedRun(body, name, request, thread_id)
 
 
-async def begin(
+async def start_run(
     services: Services,
     caller: Caller,
-    wanted: Wanted,
+    run: ValidatedRun,
     *,
     idempotency_key: str | None = None,
     firing: Firing | None = None,
 ) -> RunRecord:
-    """Admit it and set it going; it waits for its turn. `firing`: the moment of a cron that it is for.
-    Raises what admission raises."""
-    manager, body = services.manager, wanted.body
-    await _check_checkpoint(services, caller, wanted)
-    own_thread = wanted.thread_id is None
+    """Admits the run and launches it; it may be queued on its thread. A repeated `idempotency_key` returns
+    the record of the first run and launches nothing. `firing` is the moment of the cron that starts the run.
+    Raises InvalidArgument and the exceptions of admission."""
+    manager, body = services.manager, run.body
+    await _check_checkpoint(services, caller, run)
+    own_thread = run.thread_id is None
     admit = partial(
         manager.create_or_reject,
-        assistant_id=wanted.assistant,
+        assistant_id=run.assistant,
         on_disconnect=body.on_disconnect,
-        metadata=wanted.request.metadata,
-        kwargs=wanted.request.kwargs(),
+        metadata=run.request.metadata,
+        kwargs=run.request.kwargs(),
         multitask_strategy=body.multitask_strategy,
         user_id=caller.user_id,
         idempotency_key=idempotency_key,
@@ -82,22 +84,23 @@ async def begin(
         webhook=body.webhook,
         firing=firing,
     )
-    record = await _admitted(manager, caller, wanted.thread_id, idempotency_key, admit)
+    record = await _admit(manager, caller, run.thread_id, idempotency_key, admit)
     if not record.already_admitted:
         manager.launch(record)
     return record
 
 
-def unknown(assistants: Assistants, assistant_id: str) -> str:
-    """What is wrong with the id, and what there is."""
-    names = [repr(name) for name in sorted(assistants.names)[:_NAMED]]
-    more = ", …" if len(assistants.names) > _NAMED else ""
-    there = f"there are {', '.join(names)}{more}" if names else "there is none"
-    return f"no assistant is called {assistant_id[:64]!r}: {there}"
+def unknown_assistant(assistants: Assistants, assistant_id: str) -> str:
+    """Returns an error message about `assistant_id` that lists the registered assistants."""
+    names = [repr(name) for name in sorted(assistants.names)[:_MAX_LISTED]]
+    ellipsis = ", …" if len(assistants.names) > _MAX_LISTED else ""
+    available = f"registered are {', '.join(names)}{ellipsis}" if names else "none is registered"
+    return f"no assistant has the name or id {assistant_id[:64]!r}: {available}"
 
 
-async def _check_checkpoint(services: Services, caller: Caller, wanted: Wanted) -> None:
-    """Of a function, whose thread's state is in the store. Raises InvalidArgument where there is none."""
+async def _check_checkpoint(services: Services, caller: Caller, wanted: ValidatedRun) -> None:
+    """Checks that the requested checkpoint exists. Only for functions: their checkpoints are in the store.
+    Raises InvalidArgument."""
     ref, assistants = wanted.request.checkpoint, services.manager.assistants
     assistant = assistants.get(wanted.assistant)
     if ref is None or ref == CheckpointRef() or not isinstance(assistant, FunctionAssistant):
@@ -110,15 +113,16 @@ async def _check_checkpoint(services: Services, caller: Caller, wanted: Wanted) 
         raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
 
 
-async def _admitted(
+async def _admit(
     manager: RunManager,
     caller: Caller,
     thread_id: str | None,
     idempotency_key: str | None,
     admit: Callable[[str], Awaitable[RunRecord]],
 ) -> RunRecord:
-    """On that thread; None = on one of its own, with an id that nobody can guess. There a key counts for the
-    user, wherever it was used first: by the time of a conflict the other request has been admitted."""
+    """Admits the run on `thread_id`; None = on a new thread with a random id. For a new thread the
+    idempotency key is resolved per user, to the thread on which it was used first. If that admission happens
+    concurrently, the conflict shows that it is committed, and the second attempt finds its thread."""
     if thread_id is not None:
         return await admit(thread_id)
     if idempotency_key is None:
@@ -140,7 +144,7 @@ def _request_of(body: RunCreate) -> RunRequest:
         command=None if command is None else Command(**command.model_dump()),
         config=None if body.config is None else body.config.model_dump(exclude_none=True),
         context=body.context,
-        checkpoint=body.begins_at,
+        checkpoint=body.start_checkpoint,
         metadata=body.metadata,
         stream_mode=tuple(body.stream_mode),
         stream_subgraphs=body.stream_subgraphs,

@@ -1,4 +1,4 @@
-"""Many runs are cancelled by filters: counted first, then in pages."""
+"""Cancels runs by filters: counts the matching runs, then cancels them in batches."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ from coordinator.gateway.wire.bodies import Action, RunsCancel, check_metadata
 from coordinator.runs.bulk import Cancelled
 from stores.finding import RunQuery
 
-AT_ONCE = 10_000
-"""Runs that one request cancels: what is left is for the next."""
-SHOWN = 20
+MAX_CANCELLED = 10_000
+"""Runs that one request cancels at most. The client repeats the request for the rest."""
+MAX_SHOWN = 20
 
 
 class CancelledRuns(LazyModel):
     dry_run: bool
-    matched: int = Field(
-        description="Runs in flight that fitted and were not cancelled yet; 100000 = or more"
-    )
+    matched: int = Field(description="Matching runs in flight that were not cancelled yet; 100000 = or more")
     cancelled: int
-    ended: int = Field(description="Had ended before their cancel")
-    left: int = Field(description="Fitted and were not reached: the same request again goes on")
-    run_ids: list[str] = Field(description="The first of those that fitted")
+    ended: int = Field(description="Runs that had ended before their cancel")
+    left: int = Field(description="Matching runs that remain: repeat the request to cancel them")
+    run_ids: list[str] = Field(description="The first matching runs")
 
 
 async def cancel(services: Services, caller: Caller, body: RunsCancel, action: Action) -> CancelledRuns:
-    """Raises HTTPException (403), InvalidArgument."""
-    manager, user_id = services.manager, _user(caller, body)
+    """Cancels at most `MAX_CANCELLED` matching runs and returns counts. Each cancel is atomic by itself.
+    Raises HTTPException (403), InvalidArgument."""
+    manager, user_id = services.manager, _scope(caller, body)
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
     found = await manager.open_run_ids(_query(services, body), user_id=user_id)
     if body.run_ids is not None:
-        named = frozenset(body.run_ids)
-        found = [run_id for run_id in found if run_id in named]
-    now = [] if body.dry_run else found[:AT_ONCE]
+        requested = frozenset(body.run_ids)
+        found = [run_id for run_id in found if run_id in requested]
+    now = [] if body.dry_run else found[:MAX_CANCELLED]
     done = Cancelled()
     if now:
         done = await manager.cancel_runs(now, action=action, actor=caller.actor, user_id=caller.user_id)
@@ -48,15 +47,15 @@ async def cancel(services: Services, caller: Caller, body: RunsCancel, action: A
         cancelled=done.cancelled,
         ended=done.ended,
         left=len(found) - len(now),
-        run_ids=found[:SHOWN],
+        run_ids=found[:MAX_SHOWN],
     )
 
 
-def _user(caller: Caller, body: RunsCancel) -> str | None:
-    """Whose runs; None = everybody's."""
+def _scope(caller: Caller, body: RunsCancel) -> str | None:
+    """Returns the user whose runs are searched; None = all users. Raises HTTPException (403)."""
     if body.user_id is None or body.user_id == caller.user_id:
         return caller.user_id
-    if caller.role < Role.admin or not caller.sees_everybody:
+    if caller.role < Role.admin or not caller.sees_all_users:
         raise HTTPException(403, "user_id: another user's runs need a key with the role admin")
     return body.user_id
 

@@ -1,4 +1,4 @@
-"""On whose behalf a request is made, and what it may do."""
+"""The caller of a request: its user, its role and its key."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.types import Scope
 
 
 class Role(IntEnum):
-    """Ordered: each may do what the one before may."""
+    """Ordered: each role includes the permissions of the roles before it."""
 
     reader = 1
     user = 2
@@ -22,35 +22,37 @@ class Role(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """`user_id` None = system scope: everybody's threads. Every read and write is scoped to it."""
+    """The identity of a request. Every read and write is scoped to `user_id`; None = system scope, which
+    includes the threads of all users."""
 
     user_id: str | None
     role: Role
     key_id: str | None = None
-    """Which of the user's keys it is, for logs and limits; no secret."""
+    """Public id of the API key, for logs and limits; not a secret."""
 
     @property
     def actor(self) -> str | None:
-        """Who decided, for the history of what is cancelled. None = anybody on this machine."""
+        """The actor in the history of runs that the caller cancels. None = the gateway runs without keys."""
         if self.user_id is not None or self.key_id is None:
             return self.user_id
         return f"key {self.key_id}"
 
     @property
-    def sees_everybody(self) -> bool:
-        """May be told of the deployment as a whole, of which other users are a part."""
+    def sees_all_users(self) -> bool:
+        """Whether the caller may read about the whole deployment, including other users."""
         return self.user_id is None
 
 
 NO_KEY = "no valid API key: send one in the header x-api-key"
 
-ANYBODY = Caller(None, Role.admin)
-"""The caller where the gateway runs without keys, which it does on loopback only."""
+UNAUTHENTICATED = Caller(None, Role.admin)
+"""The caller of every request if the gateway runs without keys, which is possible on loopback only."""
 
 
-def payer(caller: Caller | None, scope: Scope) -> str:
-    """Whose share a request is taken from. All keys of a user share: making one more must not make room.
-    Without keys, and where anybody may ask, it is the address."""
+def quota_key(caller: Caller | None, scope: Scope) -> str:
+    """Returns the key under which a request counts against limits. It is the user, for all of its API keys
+    together: another key must not raise the limit. For system keys it is the key, without keys the
+    address."""
     if caller is not None and caller.user_id is not None:
         return f"user {caller.user_id}"
     if caller is not None and caller.key_id is not None:
@@ -60,46 +62,47 @@ def payer(caller: Caller | None, scope: Scope) -> str:
 
 
 class Authenticate(Protocol):
-    """Who makes the request; None = nobody known, answered with 401."""
+    """Identifies the caller of a request. None = unknown, which is refused with 401."""
 
     def __call__(self, request: Request) -> Awaitable[Caller | None]: ...
 
 
-async def trusting(request: Request) -> Caller | None:
+async def trust_all(request: Request) -> Caller | None:
+    """An `Authenticate` for gateways without keys."""
     del request
-    return ANYBODY
+    return UNAUTHENTICATED
 
 
 _header = APIKeyHeader(name="x-api-key", auto_error=False, description="or `Authorization: Bearer`")
 
 
 async def caller(request: Request) -> Caller:
-    """The request's caller, as `middleware.authentication` found it. Raises 401 where that was left out."""
-    known: Caller | None = getattr(request.state, "caller", None)
-    if known is None:
+    """Returns the caller that `middleware.authentication` has stored in the request. Raises HTTPException
+    (401) if that middleware is missing."""
+    authenticated: Caller | None = getattr(request.state, "caller", None)
+    if authenticated is None:
         raise HTTPException(401, NO_KEY, {"WWW-Authenticate": "Bearer"})
-    return known
+    return authenticated
 
 
 CallerIn = Annotated[Caller, Depends(caller)]
 
 
 def at_least(role: Role) -> Callable[[Request, str | None], Awaitable[None]]:
-    """A dependency for routers and routes. Raises 403 for a caller with less."""
+    """A dependency for routers and routes. Raises HTTPException (403) for a caller with a lower role."""
 
-    # Not of CallerIn: FastAPI would solve that once more for each request, and what it depends on, for 15 us
-    # each.
+    # Without CallerIn: FastAPI would resolve it and its dependencies again for each request, for 15 us each.
     async def check(request: Request, _documented: Annotated[str | None, Security(_header)]) -> None:
-        known = await caller(request)
-        if known.role < role:
+        authenticated = await caller(request)
+        if authenticated.role < role:
             raise HTTPException(
-                403, f"this needs a key with the role {role.name}, yours is {known.role.name}"
+                403, f"this needs a key with the role {role.name}, yours is {authenticated.role.name}"
             )
 
     return check
 
 
-async def check_sees_everybody(caller: CallerIn) -> None:
-    """A dependency for what is told of the deployment as a whole. Raises 403 for a key of one user."""
-    if not caller.sees_everybody:
+async def check_sees_all_users(caller: CallerIn) -> None:
+    """A dependency of routes about the whole deployment. Raises HTTPException (403) for a key of one user."""
+    if not caller.sees_all_users:
         raise HTTPException(403, "this needs a key that is not for one user")

@@ -1,4 +1,4 @@
-"""Crons as they are asked for over HTTP: checked, changed, and fired as the runs that they stand for."""
+"""Crons of HTTP requests: validates, creates and changes them, and fires them as runs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from fastapi import HTTPException
 from coordinator.clock import wall
 from coordinator.crons.firing import Fire, next_moment
 from coordinator.crons.schedule import Schedule
-from coordinator.gateway.beginning import begin, checked
+from coordinator.gateway.beginning import start_run, validate_run
 from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.bodies import RunCreate
 from coordinator.gateway.wire.crons import CronCreate, CronPatch, payload_of
 from stores.crons import CronRow, Firing
 
-_TRIES = 5
+_MAX_ATTEMPTS = 5
 
 
 async def create(services: Services, caller: Caller, body: CronCreate, thread_id: str | None) -> CronRow:
-    """The run of a cron is checked as it would be if it were asked for now. Raises what that raises, and
-    TooManyCrons."""
-    new = CronRow(
+    """Creates a cron. Its run is validated as if it were requested now. Raises InvalidArgument,
+    HTTPException, ThreadNotFound, TooManyCrons."""
+    row = CronRow(
         cron_id=str(uuid4()),
         user_id=caller.user_id,
         assistant_id=body.assistant_id,
@@ -38,37 +38,37 @@ async def create(services: Services, caller: Caller, body: CronCreate, thread_id
         metadata=body.metadata,
         next_at=None,
     )
-    new = _checked(services, new)
-    new = _rescheduled(new)
+    row = _validate(services, row)
+    row = _rescheduled(row)
     return await services.manager.create_cron(
-        new,
+        row,
         thread_must_exist=body.if_not_exists == "reject",
         limit=services.settings.max_crons_per_user,
     )
 
 
 async def change(services: Services, caller: Caller, cron_id: str, body: CronPatch) -> CronRow:
-    """Merged with what is there, and checked as a whole. Raises CronNotFound; HTTPException (409) where
-    others are always quicker."""
-    for _ in range(_TRIES):
+    """Merges the changes into the cron and validates the result. Compares and swaps, with retries. Raises
+    CronNotFound; HTTPException (409) if concurrent changes win every attempt."""
+    for _ in range(_MAX_ATTEMPTS):
         found = await services.manager.cron(cron_id, user_id=caller.user_id)
-        changed = _checked(services, _patched(found, body))
+        changed = _validate(services, _patched(found, body))
         if body.sets_time:
             changed = _rescheduled(changed)
         written = await services.manager.replace_cron(changed, user_id=caller.user_id)
         if written is not None:
             return written
-    raise HTTPException(409, "the cron is being changed by others: try again")
+    raise HTTPException(409, "other requests are changing the cron: retry")
 
 
 def _patched(found: CronRow, body: CronPatch) -> CronRow:
-    given = body.model_fields_set
+    set_fields = body.model_fields_set
     fields: dict[str, Any] = {
-        name: getattr(body, name) for name in ("schedule", "timezone", "enabled") if name in given
+        name: getattr(body, name) for name in ("schedule", "timezone", "enabled") if name in set_fields
     }
-    if "end_time" in given:
+    if "end_time" in set_fields:
         fields["end_at"] = body.end_time
-    if "on_run_completed" in given and found.thread_id is None:
+    if "on_run_completed" in set_fields and found.thread_id is None:
         fields["on_run_completed"] = body.on_run_completed
     return replace(
         found,
@@ -78,15 +78,17 @@ def _patched(found: CronRow, body: CronPatch) -> CronRow:
     )
 
 
-def _checked(services: Services, cron: CronRow) -> CronRow:
-    """With the name of its assistant."""
+def _validate(services: Services, cron: CronRow) -> CronRow:
+    """Validates the cron and replaces its assistant's id with the name. Raises InvalidArgument,
+    HTTPException."""
     Schedule(cron.schedule, cron.timezone)
-    wanted = checked(services, _run_of(cron), cron.thread_id)
-    return replace(cron, assistant_id=wanted.assistant)
+    run = validate_run(services, _run_of(cron), cron.thread_id)
+    return replace(cron, assistant_id=run.assistant)
 
 
 def _rescheduled(cron: CronRow) -> CronRow:
-    """From now on: what was missed while it was disabled, or had another schedule, is not made up for."""
+    """Sets the next moment from now on. Moments that were missed while the cron was disabled, or had another
+    schedule, are skipped."""
     return replace(cron, next_at=next_moment(cron, after=wall()) if cron.enabled else None)
 
 
@@ -97,15 +99,16 @@ def _run_of(cron: CronRow) -> RunCreate:
 
 
 def firing_for(services: Services) -> Fire:
-    """As the user who made the cron, with a key of that moment: who asks again finds the run."""
+    """Returns the function that starts the run of a due cron, as the user that owns the cron. The idempotency
+    key contains the moment, so a repeated firing returns the existing run."""
 
     async def fire(cron: CronRow, firing: Firing) -> bool:
         caller = Caller(cron.user_id, Role.user)
-        wanted = checked(services, _run_of(cron), cron.thread_id)
-        record = await begin(
+        run = validate_run(services, _run_of(cron), cron.thread_id)
+        record = await start_run(
             services,
             caller,
-            wanted,
+            run,
             idempotency_key=f"cron:{cron.cron_id}:{firing.at}",
             firing=firing,
         )

@@ -1,4 +1,5 @@
-"""Answers that stay open: streams, and JSON that is waited for. What both owe their client and the worker."""
+"""Responses that stay open: streams, and JSON that is sent when a run ends. Covers their limits, the
+disconnect of their client, and their end when the worker drains."""
 
 from __future__ import annotations
 
@@ -21,133 +22,134 @@ logger = logging.getLogger(__name__)
 
 SendBody: TypeAlias = Callable[[bytes], Awaitable[None]]
 
-_AGAIN = 1.0
-"""Seconds between attempts to write down that a client has gone, while the store is away."""
+_RETRY_DELAY = 1.0
+"""Seconds between attempts to record a disconnect while the store is unavailable."""
 _ATTEMPTS = 60
 
 
-class BrokenOff(Exception):
-    """The answer cannot be completed, and must not look complete: its connection is closed instead."""
+class ResponseAborted(Exception):
+    """The response cannot be completed. Its connection is closed, so that the client does not take it for
+    complete."""
 
 
-class Place:
-    """Room for one held answer, until it is over. `counted`: against the limits."""
+class StreamSlot:
+    """Reserves room for one open response until that ends. `counted`: whether it counts against the limits.
+    `attached`: a response owns it."""
 
     def __init__(self, watchers: Watchers, user_id: str | None, *, counted: bool) -> None:
         self.watchers, self.user_id, self.counted = watchers, user_id, counted
-        self.taken = False
+        self.attached = False
 
 
 class Watchers:
-    """The held answers of this worker: how many there may be, and their end when the worker leaves.
+    """The open responses of this worker: limits their number and aborts them when the worker has drained.
 
-    `per_user`: how many of them may be one user's, so that one cannot take the places of all others. Callers
-    without a user (`Caller.user_id`) have no share of their own.
+    `per_user`: the limit for each user, so that one user cannot exhaust `limit`. Callers without a user
+    (`Caller.user_id`) are bounded only by `limit`.
     """
 
     def __init__(self, limit: int, per_user: int) -> None:
         self._limit, self._per_user = limit, per_user
-        self._places: set[Place] = set()
-        self._counted: Counter[str | None] = Counter()
+        self._slots: set[StreamSlot] = set()
+        self._counts: Counter[str | None] = Counter()
         self._bodies: set[asyncio.Task[None]] = set()
-        self._leaving = False
+        self._aborted = False
 
     @property
     def open(self) -> int:
-        return len(self._places)
+        return len(self._slots)
 
     @contextmanager
-    def place(self, user_id: str | None, *, always: bool = False) -> Generator[Place]:
-        """Before anything is done for whoever is going to watch. Free again at the end of the block, unless
-        an answer has taken it. Raises Draining; TooManyOpen, but for what has to be possible `always`, which
-        takes nobody's place."""
-        if self._leaving:
+    def reserve(self, user_id: str | None, *, always: bool = False) -> Generator[StreamSlot]:
+        """Reserves a slot before the work for the response begins. It is freed at the end of the block unless
+        a response owns it by then. `always`: neither checks the limits nor counts against them. Raises
+        Draining, TooManyOpen."""
+        if self._aborted:
             raise Draining
         if not always:
-            self._check_room(user_id)
-        place = Place(self, user_id, counted=not always)
-        self._places.add(place)
-        self._counted[user_id] += place.counted
+            self._check_limits(user_id)
+        slot = StreamSlot(self, user_id, counted=not always)
+        self._slots.add(slot)
+        self._counts[user_id] += slot.counted
         try:
-            yield place
+            yield slot
         finally:
-            if not place.taken:
-                self._free(place)
+            if not slot.attached:
+                self._free(slot)
 
-    def _check_room(self, user_id: str | None) -> None:
-        if user_id is not None and self._counted[user_id] >= self._per_user:
+    def _check_limits(self, user_id: str | None) -> None:
+        if user_id is not None and self._counts[user_id] >= self._per_user:
             raise TooManyOpen(self._per_user, user_id)
-        if self._counted.total() >= self._limit:
+        if self._counts.total() >= self._limit:
             raise TooManyOpen(self._limit)
 
-    def _free(self, place: Place) -> None:
-        if place in self._places:
-            self._places.discard(place)
-            self._counted[place.user_id] -= place.counted
-            if not self._counted[place.user_id]:
-                del self._counted[place.user_id]
+    def _free(self, slot: StreamSlot) -> None:
+        if slot in self._slots:
+            self._slots.discard(slot)
+            self._counts[slot.user_id] -= slot.counted
+            if not self._counts[slot.user_id]:
+                del self._counts[slot.user_id]
 
     @contextmanager
-    def holding(self, place: Place, body: asyncio.Task[None]) -> Generator[None]:
+    def track(self, slot: StreamSlot, body: asyncio.Task[None]) -> Generator[None]:
+        """Lets `abort_all` cancel `body` during the block, and frees `slot` at its end."""
         self._bodies.add(body)
-        if self._leaving:
+        if self._aborted:
             body.cancel()
         try:
             yield
         finally:
             self._bodies.discard(body)
-            self._free(place)
+            self._free(slot)
 
-    def let_go(self) -> None:
-        """Break off every held answer, for clients to go on at another worker; new ones are refused. For a
-        worker that leaves, once its own runs are over. Nobody is taken to have gone away.
+    def abort_all(self) -> None:
+        """Aborts every open response and refuses new ones; clients resume at another worker. Called when the
+        manager has drained. An abort does not count as a disconnect of the client.
 
-        A stream that was closed instead would look complete to a client that asks for the run only after
-        the run has ended.
+        A stream that was closed normally would look complete to a client.
         """
-        self._leaving = True
+        self._aborted = True
         for body in self._bodies:
             body.cancel()
 
 
-class HeldResponse(Response, ABC):
-    """Goes on until it is complete or its client has gone: then `on_gone` is called.
-
-    The end of the worker is not taken for the end of the client.
-    """
+class LongLivedResponse(Response, ABC):
+    """A response that ends when it is complete, when its client disconnects, or when the worker aborts it.
+    `on_disconnect` is called only if the client has disconnected."""
 
     def __init__(
         self,
-        place: Place,
+        slot: StreamSlot,
         *,
         headers: Mapping[str, str],
-        on_gone: Callable[[], Awaitable[object]] | None = None,
+        on_disconnect: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         super().__init__(headers=headers)
         del self.headers["content-length"]
-        place.taken = True
-        self._place, self._on_gone = place, on_gone
+        slot.attached = True
+        self._slot, self._on_disconnect = slot, on_disconnect
         self._started = False
 
     @abstractmethod
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
-        """Start once with the headers, then send the body. Cancelled where it is not wanted any more."""
+        """Calls `start` once, which sends the headers, then sends the body. Is cancelled when the client
+        disconnects or the worker aborts the response."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope
         body = begin_soon(self._body(send))
-        gone = begin_soon(_disconnect(receive))
-        with self._place.watchers.holding(self._place, body):
+        disconnected = begin_soon(_await_disconnect(receive))
+        with self._slot.watchers.track(self._slot, body):
             try:
-                await asyncio.wait((body, gone), return_when=asyncio.FIRST_COMPLETED)
-                left = not body.done()
+                await asyncio.wait((body, disconnected), return_when=asyncio.FIRST_COMPLETED)
+                client_left = not body.done()
             finally:
                 body.cancel()
-                gone.cancel()
-                await asyncio.wait((body, gone))
-        if left or (not body.cancelled() and isinstance(body.exception(), OSError)):
-            await self._gone()
-        elif body.cancelled() or isinstance(body.exception(), BrokenOff):
+                disconnected.cancel()
+                await asyncio.wait((body, disconnected))
+        if client_left or (not body.cancelled() and isinstance(body.exception(), OSError)):
+            await self._notify_disconnect()
+        elif body.cancelled() or isinstance(body.exception(), ResponseAborted):
             if not self._started:
                 raise Draining
         else:
@@ -166,23 +168,28 @@ class HeldResponse(Response, ABC):
         await self.respond(start, chunk)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _gone(self) -> None:
-        """Not given up because the store is away: the run would go on for nobody."""
-        if self._on_gone is None:
+    async def _notify_disconnect(self) -> None:
+        """Records the disconnect. Retries while the store is unavailable, at most `_ATTEMPTS` times; else the
+        run would continue without a client."""
+        if self._on_disconnect is None:
             return
         for _ in range(_ATTEMPTS):
             try:
-                await self._on_gone()
+                await self._on_disconnect()
             except StoreUnavailable:
-                await asyncio.sleep(_AGAIN)
+                await asyncio.sleep(_RETRY_DELAY)
             except CoordinatorError:
-                logger.warning("A client has gone, and its run could not be told", exc_info=True)
+                logger.warning(
+                    "a client disconnected, which could not be recorded for its run", exc_info=True
+                )
                 return
             else:
                 return
-        logger.warning("A client has gone, and its run could not be told: the store is away")
+        logger.warning(
+            "a client disconnected, which could not be recorded for its run: the store is unavailable"
+        )
 
 
-async def _disconnect(receive: Receive) -> None:
+async def _await_disconnect(receive: Receive) -> None:
     while (await receive())["type"] != "http.disconnect":
         pass

@@ -1,4 +1,4 @@
-"""The file of API keys: whose each is and what it may do. It holds hashes, never a key."""
+"""The file of API keys: the user and the role of each. It contains hashes, never a key."""
 
 from __future__ import annotations
 
@@ -21,24 +21,24 @@ from coordinator.gateway.caller import Role
 from coordinator.gateway.trusted_files import UntrustedFile
 
 PREFIX = "rck"
-"""What a key begins with, so that scanners of sources and logs find one that leaked."""
+"""Prefix of every key, so that scanners of sources and logs detect a leaked one."""
 
 _SECRET_BYTES = 32
 
 
 class KeyFileError(InvalidArgument):
-    """The file cannot be read, is not what it should be, or others may write to it."""
+    """The key file cannot be read or written, is invalid, or is writable by other users."""
 
-    def __init__(self, path: Path, why: str) -> None:
-        super().__init__("api_keys", f"{str(path)!r} {why}")
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__("api_keys", f"{str(path)!r} {problem}")
 
 
 class KeyFileUnreadable(KeyFileError):
-    """The file cannot be read by this process, or another user may have written it."""
+    """This process cannot read the key file, or another user may have written it."""
 
 
 class Key(BaseModel):
-    """One line of `keys list`. `user_id` None = everybody's threads."""
+    """One API key. `user_id` None = the threads of all users."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,7 +57,7 @@ class Key(BaseModel):
         if self.role == "user" and self.user_id is None:
             raise ValueError("a key with the role user is for one user")
         if self.role == "admin" and self.user_id is not None:
-            raise ValueError("a key with the role admin is for everybody's threads")
+            raise ValueError("a key with the role admin is for the threads of all users")
         return self
 
     def expired(self, now: datetime) -> bool:
@@ -72,19 +72,20 @@ class _Document(BaseModel):
 
 
 def hash_of(text: str) -> str:
-    """A key is 256 random bits, so one round of SHA-256 is enough: there is nothing to guess."""
+    """Returns the SHA-256 of a key. One round suffices, because a key has 256 random bits."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def id_in(text: str) -> str | None:
-    """The public part of a key; None for what has not the form of one."""
+    """Returns the public id within a key, or None if `text` does not have the form of a key."""
     prefix, _, rest = text.partition("_")
     key_id, _, secret = rest.partition("_")
     return key_id if prefix == PREFIX and key_id and secret else None
 
 
 def read(path: Path) -> dict[str, Key]:
-    """Keys by id. Raises KeyFileError: KeyFileUnreadable if the file cannot be read or trusted."""
+    """Returns the keys by id. Raises KeyFileUnreadable if the file cannot be read or trusted, KeyFileError if
+    it is invalid."""
     try:
         raw = trusted_files.read(path)
     except UntrustedFile as error:
@@ -94,10 +95,10 @@ def read(path: Path) -> dict[str, Key]:
     try:
         keys = _Document.model_validate_json(raw).keys
     except ValidationError as error:
-        # Without its input: a key that was pasted into the wrong place must not reach a log.
+        # The message leaves the input out: a key that was pasted into the wrong field must not reach a log.
         first = error.errors(include_url=False, include_input=False, include_context=False)[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise KeyFileError(path, f"is no file of API keys: {where}: {first['msg']}") from None
+        location = ".".join(str(part) for part in first["loc"])
+        raise KeyFileError(path, f"is not a valid file of API keys: {location}: {first['msg']}") from None
     by_id = {key.id: key for key in keys}
     if len(by_id) != len(keys):
         raise KeyFileError(path, "has two keys with one id")
@@ -107,8 +108,8 @@ def read(path: Path) -> dict[str, Key]:
 def create(
     path: Path, *, role: Role, user_id: str | None, name: str = "", expires_at: datetime | None = None
 ) -> tuple[Key, str]:
-    """Add a key; answer it and its text, which is nowhere else. Makes the file where there is none.
-    Raises KeyFileError, InvalidArgument."""
+    """Adds a key and creates the file if it does not exist. Returns the key and its text, which is stored
+    nowhere. Atomic, also with concurrent writers. Raises KeyFileError, InvalidArgument."""
     key_id = secrets.token_hex(6)
     text = f"{PREFIX}_{key_id}_{secrets.token_urlsafe(_SECRET_BYTES)}"
     try:
@@ -128,17 +129,17 @@ def create(
         ) from None
     if not _exists(path):
         _check_place(path)
-    with _alone(path):
+    with _exclusive(path):
         keys = read(path) if _exists(path) else {}
         _write(path, [*keys.values(), key])
     return key, text
 
 
 def revoke(path: Path, key_id: str) -> Key | None:
-    """Remove a key; None where there is none with this id. Raises KeyFileError."""
+    """Removes a key and returns it, or None if no key has this id. Raises KeyFileError."""
     if not _exists(path):
-        raise KeyFileError(path, "is not there")
-    with _alone(path):
+        raise KeyFileError(path, "does not exist")
+    with _exclusive(path):
         keys = read(path)
         revoked = keys.pop(key_id, None)
         if revoked is not None:
@@ -147,7 +148,7 @@ def revoke(path: Path, key_id: str) -> Key | None:
 
 
 def _exists(path: Path) -> bool:
-    """Raises KeyFileUnreadable where this process may not know."""
+    """Raises KeyFileUnreadable if this process lacks the permission to check."""
     try:
         return path.exists()
     except OSError as error:
@@ -155,7 +156,7 @@ def _exists(path: Path) -> bool:
 
 
 def _check_place(path: Path) -> None:
-    """A key whose file no gateway takes must not be shown. Raises KeyFileError."""
+    """Raises KeyFileError if gateways would not trust a file at `path`: such a key must not be issued."""
     try:
         trusted_files.check_place(path)
     except UntrustedFile as error:
@@ -165,9 +166,9 @@ def _check_place(path: Path) -> None:
 
 
 @contextmanager
-def _alone(path: Path) -> Generator[None]:
-    """Excludes other writers between reading and writing: the key of one would be lost."""
-    file = path.resolve()  # a lock for each file, by whatever link it is named
+def _exclusive(path: Path) -> Generator[None]:
+    """Holds the file's lock, so that no other writer changes it between a read and the write after it."""
+    file = path.resolve()  # one lock per file, also if links name it
     try:
         descriptor = os.open(
             file.with_name(f".{file.name}.lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600
@@ -182,7 +183,7 @@ def _alone(path: Path) -> Generator[None]:
 
 
 def _write(path: Path, keys: list[Key]) -> None:
-    """Raises KeyFileError; then the file is as it was."""
+    """Replaces the file atomically. Raises KeyFileError; the file is then unchanged."""
     text = _Document(keys=keys).model_dump_json(indent=2, exclude_none=False) + "\n"
     try:
         trusted_files.replace(path, text)

@@ -1,4 +1,4 @@
-"""Routes and models that are put together when they are first asked for: a server starts without them."""
+"""Routes and models that are built at their first use, which shortens the start of a server."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class LazyModel(BaseModel):
 
     @classmethod
     def build(cls) -> None:
-        """Now, and so whatever is made of it from here on. Idempotent."""
+        """Builds the model and, from now on, models derived from it. Idempotent."""
         cls.model_config["defer_build"] = False
         cls.model_rebuild()
 
 
 class LazyRoute(APIRoute):
-    """Knows at once what it takes to match a request. All the rest, which is a hundred times as much work,
-    is made with its first request, or for the description of the API: whoever looks for an attribute that
-    is not there yet. A mistake in a route is raised there, too.
+    """A route that is created with only what is needed to match requests. Everything else, which costs a
+    hundred times as much, is built at the first access to a missing attribute: at the first request or for
+    the OpenAPI document. Errors in the definition of a route are raised there.
     """
 
     def __init__(
@@ -46,8 +46,8 @@ class LazyRoute(APIRoute):
         if options is None:
             raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
         self._options = None
-        # FastAPI takes what it makes of a body's model for finished, and makes it with warnings off that
-        # would come later from one that is not.
+        # FastAPI expects complete models of bodies: it builds from them with warnings disabled, which an
+        # incomplete model would emit later.
         for hint in get_type_hints(self.endpoint).values():
             if isinstance(hint, type) and issubclass(hint, LazyModel):
                 hint.build()

@@ -1,4 +1,4 @@
-"""Answers that are worth their work only while their client waits for them."""
+"""Cancels the work for a response when its client disconnects."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from stores.tasks import begin_soon
 T = TypeVar("T")
 
 _CLIENT_GONE = 499
-"""As proxies write it into their logs. Nobody gets it."""
+"""The status that proxies log for it. It is never sent."""
 
 
 async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
-    """What the work comes to. It is cancelled where the client goes away first: HTTPException. The body of
-    the request has been read."""
+    """Returns the result of `work`. If the client disconnects first, cancels `work` and raises HTTPException
+    (499). The body of the request must have been read."""
     working = begin_soon(work)
-    gone = begin_soon(_disconnected(request))
+    disconnected = begin_soon(_await_disconnect(request))
     try:
-        await asyncio.wait((working, gone), return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((working, disconnected), return_when=asyncio.FIRST_COMPLETED)
         if not working.done():
-            raise HTTPException(_CLIENT_GONE, "the client has gone")
+            raise HTTPException(_CLIENT_GONE, "the client has disconnected")
         return working.result()
     finally:
         working.cancel()
-        gone.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
+        disconnected.cancel()
+        await asyncio.gather(working, disconnected, return_exceptions=True)
 
 
-async def _disconnected(request: Request) -> None:
+async def _await_disconnect(request: Request) -> None:
     while (await request.receive())["type"] != "http.disconnect":
         pass

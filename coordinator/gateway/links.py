@@ -1,5 +1,5 @@
-"""Where things are. Paths begin at the root of the API, also where that is mounted under a prefix: clients
-put what they are told behind the address that they were given."""
+"""Paths and links of resources. Paths are relative to the root of the API, even if it is mounted under a
+prefix: clients append them to their base URL."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ def run_path(thread_id: str, run_id: str) -> str:
     return f"/threads/{thread_id}/runs/{run_id}"
 
 
-def created(path: str) -> dict[str, str]:
+def created_headers(path: str) -> dict[str, str]:
     return {"Content-Location": path}
 
 
-def goes_on_at(path: str, verb: str, *, content: str | None = None) -> dict[str, str]:
-    """`path` of the run; `verb` is what to ask there when this answer breaks off."""
+def resume_headers(path: str, verb: str, *, content: str | None = None) -> dict[str, str]:
+    """Returns headers that name the run at `path`, and `path`/`verb` to resume at if the response is
+    aborted."""
     return {"Location": f"{path}/{verb}", "Content-Location": content or path}

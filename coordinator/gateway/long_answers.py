@@ -1,4 +1,5 @@
-"""JSON that is waited for: how a run ended. White space is sent meanwhile, which JSON allows before it."""
+"""A JSON response with the result of a run, sent when the run ends. Until then white space is sent as a
+heartbeat, which JSON allows before a value."""
 
 from __future__ import annotations
 
@@ -7,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 
 from coordinator.errors import RunNotFound, StoreUnavailable
-from coordinator.gateway.held import HeldResponse, Place, SendBody
+from coordinator.gateway.held import LongLivedResponse, SendBody, StreamSlot
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.manager import RunManager
@@ -17,52 +18,52 @@ from stores.tasks import begin_soon
 
 WHITE_SPACE = b"\n"
 
-_AGAIN = 0.5
-"""Seconds until the store is asked again, which was away."""
+_RETRY_DELAY = 0.5
+"""Seconds until the next attempt while the store is unavailable."""
 
 
-class LongAnswer(HeldResponse):
-    """The headers go out at once, the JSON of `ending` when it is there."""
+class LongPollResponse(LongLivedResponse):
+    """Sends the headers at once and the JSON of `result` when it is available."""
 
     media_type = "application/json"
 
     def __init__(
         self,
-        ending: Callable[[], Coroutine[Any, Any, Json]],
-        place: Place,
+        result: Callable[[], Coroutine[Any, Any, Json]],
+        slot: StreamSlot,
         *,
         heartbeat: float,
         headers: Mapping[str, str],
-        on_gone: Callable[[], Awaitable[object]] | None = None,
+        on_disconnect: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        super().__init__(place, headers=headers, on_gone=on_gone)
-        self._ending, self._heartbeat = ending, heartbeat
+        super().__init__(slot, headers=headers, on_disconnect=on_disconnect)
+        self._result, self._heartbeat = result, heartbeat
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
         await start()
-        ending = begin_soon(self._ending())
+        result = begin_soon(self._result())
         try:
-            while not (await asyncio.wait((ending,), timeout=self._heartbeat))[0]:
+            while not (await asyncio.wait((result,), timeout=self._heartbeat))[0]:
                 await send(WHITE_SPACE)
-            await send(encoded(ending.result()))
+            await send(encoded(result.result()))
         finally:
-            if not ending.done():
-                ending.cancel()
-                await asyncio.wait((ending,))
+            if not result.done():
+                result.cancel()
+                await asyncio.wait((result,))
 
 
-async def ending_of(manager: RunManager, thread_id: str, run_id: str, user_id: str | None) -> Json:
-    """What wait, join and cancel answer once the run has settled: its own result, whatever the thread has
-    become since; the thread's values where it was stopped; `__error__` where it failed or is gone. The store
-    may be away meanwhile."""
+async def result_of(manager: RunManager, thread_id: str, run_id: str, user_id: str | None) -> Json:
+    """Waits until the run has settled and returns the body of wait, join and cancel: the run's own result,
+    even if the thread has changed since; the thread's values if the run was stopped or removed; `__error__`
+    if it failed. Retries while the store is unavailable."""
     while True:
         try:
-            return await _ending_of(manager, thread_id, run_id, user_id)
+            return await _read_result(manager, thread_id, run_id, user_id)
         except StoreUnavailable:
-            await asyncio.sleep(_AGAIN)
+            await asyncio.sleep(_RETRY_DELAY)
 
 
-async def _ending_of(manager: RunManager, thread_id: str, run_id: str, user_id: str | None) -> Json:
+async def _read_result(manager: RunManager, thread_id: str, run_id: str, user_id: str | None) -> Json:
     try:
         ended = await manager.ended(run_id, user_id=user_id)
     except RunNotFound:  # rolled back, or deleted

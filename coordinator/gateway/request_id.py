@@ -1,4 +1,4 @@
-"""The id of the request that is being answered: in its answer, and in every line that is logged for it."""
+"""The id of the current request, which is added to its response and to every log record of it."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ HEADER = "x-request-id"
 _WELL_FORMED = re.compile(r"[A-Za-z0-9_.:-]{1,128}")
 
 current: ContextVar[str | None] = ContextVar("request_id", default=None)
-"""None outside of a request. A run that a request began goes on under that request's id."""
+"""None outside of a request. A run keeps the id of the request that has started it."""
 
 
 def request_id(given: str | None) -> str:
-    """The client's own where it is one line of plain characters, else a new one."""
+    """Returns the client's id if it is well-formed, else a new one."""
     if given is not None and _WELL_FORMED.fullmatch(given):
         return given
     return uuid4().hex
 
 
-class InLogs(logging.Filter):
-    """For a handler: gives each record that is logged for a request its `request_id`."""
+class AddRequestId(logging.Filter):
+    """A filter for handlers that sets `request_id` on each record of a request."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        if (name := current.get()) is not None:
-            record.request_id = name
+        if (value := current.get()) is not None:
+            record.request_id = value
         return True

@@ -1,4 +1,4 @@
-"""What route functions work with. Requests get at it through `ServicesIn`."""
+"""The dependencies of route functions, injected as `ServicesIn`."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from coordinator.webhooks.targets import Targets
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """One for each app: the same objects for all of its requests."""
+    """The objects that all requests of one app share."""
 
     manager: RunManager
     settings: GatewaySettings
     watchers: Watchers
     metrics: Metrics
     jobs: Jobs
-    """What goes on after a request was answered."""
+    """Work that continues after the response to a request."""
     targets: Targets
-    """Where webhooks may go: `targets.parse(url)` before a run that names one is admitted."""
+    """Validates the URLs of webhooks: `targets.parse(url)` before a run with a webhook is admitted."""
 
 
 async def services(request: Request) -> Services:

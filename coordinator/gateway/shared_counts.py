@@ -1,7 +1,7 @@
-"""The folder in which the workers of one server keep their counts, so that any of them answers for all.
+"""The folder in which the workers of one server share their metrics, so that each of them can expose all.
 
-Known to the supervisor, so without the libraries that workers need. A supervisor that was killed leaves its
-folder behind; the next one on this machine removes it.
+The supervisor imports this module, so it does not import the libraries of workers. The folder of a supervisor
+that was killed is removed by the next supervisor on the machine.
 """
 
 from __future__ import annotations
@@ -17,33 +17,34 @@ from pathlib import Path
 logger = logging.getLogger("coordinator.serve")
 
 VARIABLE = "PROMETHEUS_MULTIPROC_DIR"
-"""prometheus_client looks at it when it is imported, `Metrics` when it is made."""
+"""prometheus_client reads it when it is imported, `Metrics` in its constructor."""
 
 _PREFIX = "coordinator-counts-"
 _UNLOCKED = "coordinator-new-counts-"
-"""Until the lock is taken, so that no other supervisor takes a new folder for one that was left behind."""
+"""Prefix of a folder until it is locked, so that other supervisors do not remove it as stale."""
 
 
 def shared_folder() -> str | None:
-    """None = this process answers for itself."""
+    """Returns the folder, or None if this process exposes only its own metrics."""
     return os.environ.get(VARIABLE)
 
 
 def share_in(folder: str | None) -> None:
-    """In a worker that was started before the folder was named."""
+    """Sets the folder in a worker that was spawned before the folder was created."""
     if folder is not None:
         os.environ[VARIABLE] = folder
 
 
 @contextmanager
 def shared_between_workers() -> Generator[None]:
-    """Before they are started. A folder that the environment names already is left as it is."""
+    """Creates the folder for the workers that are started in the block. If the environment already names a
+    folder, that one is used and not removed."""
     if VARIABLE in os.environ:
         yield
         return
-    place = Path(tempfile.gettempdir())
-    _remove_left_behind(place)
-    with _locked_folder(place) as folder:
+    parent = Path(tempfile.gettempdir())
+    _remove_stale(parent)
+    with _locked_folder(parent) as folder:
         os.environ[VARIABLE] = str(folder)
         try:
             yield
@@ -52,12 +53,13 @@ def shared_between_workers() -> Generator[None]:
 
 
 @contextmanager
-def _locked_folder(place: Path) -> Generator[Path]:
-    """The kernel frees the lock with the process, however that ends; workers do not inherit it."""
-    new = Path(tempfile.mkdtemp(prefix=_UNLOCKED, dir=place))
-    folder = new.with_name(new.name.replace(_UNLOCKED, _PREFIX, 1))
-    descriptor = _lock(new)
-    new.rename(folder)
+def _locked_folder(parent: Path) -> Generator[Path]:
+    """Creates a folder and locks it. The kernel releases the lock when the process ends; workers do not
+    inherit it."""
+    unlocked = Path(tempfile.mkdtemp(prefix=_UNLOCKED, dir=parent))
+    folder = unlocked.with_name(unlocked.name.replace(_UNLOCKED, _PREFIX, 1))
+    descriptor = _lock(unlocked)
+    unlocked.rename(folder)
     try:
         yield folder
     finally:
@@ -66,19 +68,19 @@ def _locked_folder(place: Path) -> Generator[Path]:
             os.close(descriptor)
 
 
-def _remove_left_behind(place: Path) -> None:
-    for folder in place.glob(f"{_PREFIX}*"):
-        with suppress(OSError):  # another supervisor removes it at this moment
+def _remove_stale(parent: Path) -> None:
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):  # another supervisor may remove it concurrently
             if folder.stat(follow_symlinks=False).st_uid != os.geteuid():
                 continue
             if (descriptor := _lock(folder)) is not None:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.close(descriptor)
-                logger.info("removed %s, which a server that was killed has left behind", folder)
+                logger.info("removed %s, the metrics folder of a server that was killed", folder)
 
 
 def _lock(folder: Path) -> int | None:
-    """An open descriptor that holds it; None where another process does. Raises OSError."""
+    """Returns an open descriptor that holds the lock, or None if another process holds it. Raises OSError."""
     import fcntl  # noqa: PLC0415 - not on Windows, where there is no supervisor
 
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""Runs that have to stop before what was asked for can be done."""
+"""Operations that stop runs first: cancel, delete a run, delete a thread."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from coordinator.manager import RunManager
 from coordinator.schemas import Cause
 from stores.rows import RunRow
 
-WITHIN = 120.0
-"""Seconds for tasks to stop, or for their dead worker to be buried."""
+STOP_TIMEOUT = 120.0
+"""Seconds for tasks to stop, or for their worker to be declared dead."""
 
-_TRIES = 5
+_MAX_ATTEMPTS = 5
 _PAUSE = 0.05
 _PAGE = 1000
 
@@ -27,48 +27,49 @@ async def cancel_in_flight(
     action: str,
     caller: Caller,
     thread_id: str | None = None,
-    only: frozenset[str] | None = None,
+    run_ids: frozenset[str] | None = None,
 ) -> int:
-    """Cancel what is in flight: what has that status, of those that are named. How many there were; their
-    cancels are written down when this returns."""
-    found, last = 0, ""
+    """Cancels the runs in flight that have `status` and, if `run_ids` is given, are in it. Returns their
+    number. The cancels are committed when this returns, each by itself."""
+    count, last = 0, ""
     while page := await manager.inflight_runs(
         status, thread_id=thread_id, after=last or None, limit=_PAGE, user_id=caller.user_id
     ):
         last = page[-1].run_id
-        wanted = [run for run in page if only is None or run.run_id in only]
-        found += sum(await _cancel_all(manager, wanted, action=action, caller=caller, wait=None))
-    return found
+        selected = [run for run in page if run_ids is None or run.run_id in run_ids]
+        count += sum(await _cancel_all(manager, selected, action=action, caller=caller, wait=None))
+    return count
 
 
 async def delete_run(manager: RunManager, run: RunRow, caller: Caller) -> None:
-    """Stop it if need be, and remove it when its thread is free. Raises RunNotFound, ConflictError,
-    NotSettled."""
-    for attempt in range(_TRIES):
+    """Stops the run if it is in flight, and removes it. Raises RunNotFound; ConflictError if the run cannot
+    be removed after several attempts; NotSettled if it does not stop in `STOP_TIMEOUT`."""
+    for attempt in range(_MAX_ATTEMPTS):
         try:
             await manager.delete_run(run.run_id, thread_id=run.thread_id, user_id=caller.user_id)
         except ConflictError:
-            if attempt == _TRIES - 1:
+            if attempt == _MAX_ATTEMPTS - 1:
                 raise
         else:
             return
-        await _cancel_all(manager, [run], action="interrupt", caller=caller, wait=WITHIN)
+        await _cancel_all(manager, [run], action="interrupt", caller=caller, wait=STOP_TIMEOUT)
         await asyncio.sleep(_PAUSE * attempt)
 
 
 async def delete_thread(manager: RunManager, thread_id: str, caller: Caller) -> None:
-    """Stop what is in flight on the thread, and remove it. Raises ThreadNotFound; ConflictError where others
-    are quicker to begin runs than these are stopped; NotSettled."""
-    for attempt in range(_TRIES):
+    """Stops the runs in flight on the thread, and removes it. Raises ThreadNotFound; ConflictError if other
+    requests keep starting runs during several attempts; NotSettled if a run does not stop in
+    `STOP_TIMEOUT`."""
+    for attempt in range(_MAX_ATTEMPTS):
         try:
             await manager.delete_thread(thread_id, user_id=caller.user_id)
         except ConflictError:
-            if attempt == _TRIES - 1:
+            if attempt == _MAX_ATTEMPTS - 1:
                 raise
         else:
             return
         runs = await manager.inflight_runs(thread_id=thread_id, limit=_PAGE, user_id=caller.user_id)
-        await _cancel_all(manager, runs, action="interrupt", caller=caller, wait=WITHIN)
+        await _cancel_all(manager, runs, action="interrupt", caller=caller, wait=STOP_TIMEOUT)
         await asyncio.sleep(_PAUSE * attempt)
 
 

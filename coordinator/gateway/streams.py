@@ -1,17 +1,16 @@
-"""A run as server-sent events, from any worker.
+"""The events of a run as server-sent events, from any worker.
 
     event: values\\r\\ndata: {…}\\r\\nid: 3-7\\r\\n\\r\\n        `id` only for resumable runs
 
-First comes `metadata`; a failure is one `error`; where something is missing, or nobody can prove that
-nothing is, a `gap` says so; when the run has settled the body ends. A body that ends without `gap` and
-`error` was told whole; whatever else ends a stream (the worker leaves, its store is closed) breaks the
-connection off.
+The first event is `metadata`; a failure is one `error`. A `gap` marks events that are missing, or that cannot
+be proven complete. The body ends when the run has settled. A body that ends without `gap` and `error` is
+complete; any other end of a stream (the worker drains, its store is closed) aborts the connection.
 
-Ids are those of the run's event log, which every worker reads; `metadata` and `error` are no events of the
-log, so they have ids before and after all of them.
+Ids are those of the run's event log, which every worker can read. `metadata` and `error` are not in the log;
+their ids sort before and after all ids of the log.
 
-These lines are our own: sse-starlette puts the id before the event, ends every stream of the process at once
-when a signal comes, by a flag that all servers of the process share, and replaces a method of uvicorn.
+sse-starlette is not used: it writes the id before the event, ends every stream of the process at a signal, by
+a flag that all servers of the process share, and replaces a method of uvicorn.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from dataclasses import dataclass
 from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable
 from coordinator.event_log import End, Event, EventId, Gap
 from coordinator.events.follower import Follower
-from coordinator.gateway.held import BrokenOff, HeldResponse, Place, SendBody
+from coordinator.gateway.held import LongLivedResponse, ResponseAborted, SendBody, StreamSlot
 from coordinator.gateway.silent_modes import SilentModes
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import encoded, readable
@@ -36,10 +35,10 @@ _FIRST = "0-0"
 _LAST = f"{2**62}-0"
 _FROM_THE_START = frozenset({"-1", "0", "-"})
 
-_AGAIN = 0.5
-"""Seconds until the store is asked again, which was away."""
+_RETRY_DELAY = 0.5
+"""Seconds until the next attempt while the store is unavailable."""
 
-# What a client calls a mode, and the events that belong to it. Of each also `mode|<subgraph>`.
+# Modes of clients and the events that belong to each, including `event|<subgraph>`.
 _EVENTS_OF = {
     "messages-tuple": ("messages",),
     "messages": ("messages", "messages/partial", "messages/complete", "messages/metadata"),
@@ -48,42 +47,43 @@ _EVENTS_OF = {
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where a client goes on reading: `after` as `RunManager.follow` has it."""
+    """The position at which a client resumes; `after` is as for `RunManager.follow`."""
 
     after: str | None = None
-    begins: bool = True
-    """It has not seen `metadata`."""
+    with_metadata: bool = True
+    """The client has not received `metadata`."""
     ended: bool = False
-    """It has seen how the run failed."""
-    missed: bool = False
-    """It asked for what came before, of a run whose events have no ids to go on after."""
+    """The client has received the `error` of the run."""
+    lost_events: bool = False
+    """The client wants to resume a run that is not resumable: earlier events are lost."""
 
 
-TAIL = Position("$", begins=False)
+TAIL = Position("$", with_metadata=False)
 
 
 def position_of(last_event_id: str) -> Position:
-    """Raises InvalidArgument."""
-    given = last_event_id.strip()
-    if given in _FROM_THE_START or given == _FIRST:
-        return Position(begins=given != _FIRST)
+    """Parses `Last-Event-ID`; -1, 0 and - stand for the start. Raises InvalidArgument."""
+    event_id = last_event_id.strip()
+    if event_id in _FROM_THE_START or event_id == _FIRST:
+        return Position(with_metadata=event_id != _FIRST)
     try:
-        EventId.parse(given)
+        EventId.parse(event_id)
     except ValueError as error:
-        raise InvalidArgument("Last-Event-ID", f"{error}, not {given!r:.50}") from None
-    return Position(given, begins=False, ended=given == _LAST)
+        raise InvalidArgument("Last-Event-ID", f"{error}, not {event_id!r:.50}") from None
+    return Position(event_id, with_metadata=False, ended=event_id == _LAST)
 
 
-def events_of(modes: Collection[str] | None) -> frozenset[str] | None:
-    """None = all of them, as a run has it that was not created over HTTP."""
+def events_of_modes(modes: Collection[str] | None) -> frozenset[str] | None:
+    """Returns the events of `modes`. None = all events, as for runs that were not created over HTTP."""
     if modes is None:
         return None
     return frozenset(event for mode in modes for event in _EVENTS_OF.get(mode, (mode,)))
 
 
 def frame(event: str, data: bytes, event_id: str | None = None) -> bytes:
-    numbered = b"" if event_id is None else b"id: " + event_id.encode() + b"\r\n"
-    return b"event: " + event.encode("utf-8", "replace") + b"\r\ndata: " + data + b"\r\n" + numbered + b"\r\n"
+    """Encodes one server-sent event. `data` must not contain line breaks."""
+    id_line = b"" if event_id is None else b"id: " + event_id.encode() + b"\r\n"
+    return b"event: " + event.encode("utf-8", "replace") + b"\r\ndata: " + data + b"\r\n" + id_line + b"\r\n"
 
 
 def gap_frame(after: str | None, before: str | None) -> bytes:
@@ -91,8 +91,8 @@ def gap_frame(after: str | None, before: str | None) -> bytes:
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
-    """Which run is watched, and what of it."""
+class StreamRequest:
+    """The run that a client streams, and which of its events."""
 
     run_id: str
     user_id: str | None
@@ -104,123 +104,124 @@ class Watched:
     assistant_id: str | None = None
 
 
-class RunStream(HeldResponse):
+class RunStream(LongLivedResponse):
     media_type = "text/event-stream"
 
     def __init__(
         self,
         manager: RunManager,
-        watched: Watched,
-        place: Place,
+        request: StreamRequest,
+        slot: StreamSlot,
         *,
         heartbeat: float,
         headers: dict[str, str],
-        on_gone: Callable[[], Awaitable[object]] | None = None,
+        on_disconnect: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         unbuffered = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        super().__init__(place, headers=headers | unbuffered, on_gone=on_gone)
-        self._manager, self._watched, self._heartbeat = manager, watched, heartbeat
-        whole = watched.position == Position()
-        assistant = manager.assistants.get(watched.assistant_id) if whole else None
-        self._silent = SilentModes(assistant, watched.modes, lambda mode: _EVENTS_OF.get(mode, (mode,)))
+        super().__init__(slot, headers=headers | unbuffered, on_disconnect=on_disconnect)
+        self._manager, self._request, self._heartbeat = manager, request, heartbeat
+        complete = request.position == Position()
+        assistant = manager.assistants.get(request.assistant_id) if complete else None
+        self._silent_modes = SilentModes(assistant, request.modes, lambda mode: _EVENTS_OF.get(mode, (mode,)))
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
-        watched = self._watched
+        request = self._request
         follower = self._manager.follow(
-            watched.run_id,
-            after=watched.position.after,
-            modes=events_of(watched.modes),
-            user_id=watched.user_id,
+            request.run_id,
+            after=request.position.after,
+            modes=events_of_modes(request.modes),
+            user_id=request.user_id,
         )
         try:
-            if watched.position.after == TAIL.after:  # what comes once the client has the headers is told
+            if request.position.after == TAIL.after:  # subscribe before the headers: no later event is lost
                 await follower.__aenter__()
             await start()
-            if watched.position.begins:
+            if request.position.with_metadata:
                 await send(self._metadata())
-            if watched.position.missed:
+            if request.position.lost_events:
                 await send(gap_frame(None, None))
             await self._follow(follower, send)
         finally:
             await follower.aclose()
 
     async def _follow(self, follower: Follower, send: SendBody) -> None:
-        last, whole = None, True
+        last_id, complete = None, True
         while True:
             try:
                 async with asyncio.timeout(self._heartbeat):
-                    told = await anext(follower)
+                    item = await anext(follower)
             except TimeoutError:
                 await send(HEARTBEAT)
             except StoreUnavailable:
                 await send(HEARTBEAT)
-                await asyncio.sleep(_AGAIN)
-            except StopAsyncIteration:  # nobody told how the run ended
-                raise BrokenOff from None
+                await asyncio.sleep(_RETRY_DELAY)
+            except StopAsyncIteration:  # the follower was closed before the run ended
+                raise ResponseAborted from None
             except RunNotFound:
-                await send(gap_frame(last, None) + self._removed())
+                await send(gap_frame(last_id, None) + self._removed())
                 return
             else:
-                if isinstance(told, End):
-                    await self._end(told, send, whole=whole)
+                if isinstance(item, End):
+                    await self._end(item, send, complete=complete)
                     return
-                if isinstance(told, Event):
-                    last = str(told.id)
+                if isinstance(item, Event):
+                    last_id = str(item.id)
                 else:
-                    whole = False
-                if (chunk := self._frame_of(told)) is not None:
+                    complete = False
+                if (chunk := self._frame_of(item)) is not None:
                     await send(chunk)
 
-    async def _end(self, end: End, send: SendBody, *, whole: bool) -> None:
-        """Where nothing was missing so far and still nobody can say that all was told, a gap comes last."""
-        if whole and not end.complete:
+    async def _end(self, end: End, send: SendBody, *, complete: bool) -> None:
+        """Sends a final gap if no gap was sent and the log cannot prove that it is complete, then the error
+        of a failed run."""
+        if complete and not end.complete:
             await send(gap_frame(end.last_id, None))
         if end.status in FAILED:
             data = encoded(failure(end.status, end.error))
-            await send(frame("error", data, self._numbered(_LAST)))
-        elif (comment := self._silent.comment()) is not None:
+            await send(frame("error", data, self._id_if_resumable(_LAST)))
+        elif (comment := self._silent_modes.comment()) is not None:
             await send(comment)
 
     def _removed(self) -> bytes:
-        text = f"run {self._watched.run_id} was removed while it was followed"
+        text = f"run {self._request.run_id} was removed while it was streamed"
         return frame("error", encoded({"error": "RunNotFound", "message": text}))
 
     def _metadata(self) -> bytes:
-        data = {"run_id": self._watched.run_id, "attempt": self._watched.attempt}
-        return frame("metadata", encoded(data), self._numbered(_FIRST))
+        data = {"run_id": self._request.run_id, "attempt": self._request.attempt}
+        return frame("metadata", encoded(data), self._id_if_resumable(_FIRST))
 
-    def _frame_of(self, told: Event | Gap) -> bytes | None:
-        if isinstance(told, Gap):
-            return gap_frame(told.after, told.before)
-        self._silent.came(told.mode)
-        if "|" in told.mode and not self._watched.subgraphs:
+    def _frame_of(self, item: Event | Gap) -> bytes | None:
+        if isinstance(item, Gap):
+            return gap_frame(item.after, item.before)
+        self._silent_modes.observe(item.mode)
+        if "|" in item.mode and not self._request.subgraphs:
             return None
-        return frame(told.mode, readable(told.json), self._numbered(str(told.id)))
+        return frame(item.mode, readable(item.json), self._id_if_resumable(str(item.id)))
 
-    def _numbered(self, event_id: str) -> str | None:
-        return event_id if self._watched.resumable else None
+    def _id_if_resumable(self, event_id: str) -> str | None:
+        return event_id if self._request.resumable else None
 
 
-class EndedStream(HeldResponse):
-    """Of a run that is over, to a client that wants only what comes from now on: how it has `failed`, for the
-    client may have watched it and lost its connection. `missed`: see `Position`."""
+class EndedStream(LongLivedResponse):
+    """The stream of a settled run from now on: only the error of a failed run, because the client may have
+    lost its connection before it. `lost_events`: see `Position`."""
 
     media_type = "text/event-stream"
 
     def __init__(
         self,
-        place: Place,
+        slot: StreamSlot,
         *,
         headers: dict[str, str],
-        missed: bool = False,
-        failed: dict[str, str] | None = None,
+        lost_events: bool = False,
+        failure_document: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(place, headers=headers)
-        self._missed, self._failed = missed, failed
+        super().__init__(slot, headers=headers)
+        self._lost_events, self._failure = lost_events, failure_document
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
         await start()
-        if self._missed:
+        if self._lost_events:
             await send(gap_frame(None, None))
-        if self._failed is not None:
-            await send(frame("error", encoded(self._failed)))
+        if self._failure is not None:
+            await send(frame("error", encoded(self._failure)))

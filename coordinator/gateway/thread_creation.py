@@ -1,4 +1,4 @@
-"""Threads that clients create, with a first state or without."""
+"""Creates threads for clients, with or without an initial state."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ IfExists: TypeAlias = Literal["raise", "do_nothing"]
 
 
 async def create(services: Services, caller: Caller, body: ThreadCreate) -> ThreadRow:
-    """The thread that the body describes; with `if_exists: do_nothing` one of the caller's that is there,
-    as it is. Never removes a thread that this call has not made. With supersteps it goes on if the client
-    disconnects: the thread is complete, or was not made. Raises ThreadExists, InvalidArgument,
-    ConflictError."""
+    """Creates the thread that the body describes. With `if_exists: do_nothing` an existing thread of the
+    caller is returned unchanged. Never removes a thread that this call has not created. With supersteps the
+    work continues if the client disconnects, so that the thread either has its state or does not exist.
+    Raises ThreadExists, InvalidArgument, ConflictError."""
     thread_id = body.thread_id or str(uuid4())
     if not body.supersteps:
-        return await _row(services, caller, body, thread_id, body.if_exists)
+        return await _create_row(services, caller, body, thread_id, body.if_exists)
     steps = _steps(body.supersteps)
-    return await through(begin_soon(_with_state(services, caller, body, thread_id, steps)))
+    return await through(begin_soon(_create_with_state(services, caller, body, thread_id, steps)))
 
 
-async def _row(
+async def _create_row(
     services: Services, caller: Caller, body: ThreadCreate, thread_id: str, if_exists: IfExists
 ) -> ThreadRow:
     return await services.manager.create_thread(
@@ -42,12 +42,12 @@ async def _row(
     )
 
 
-async def _with_state(
+async def _create_with_state(
     services: Services, caller: Caller, body: ThreadCreate, thread_id: str, steps: Sequence[StateStep]
 ) -> ThreadRow:
     manager, user_id = services.manager, caller.user_id
     try:
-        row, made = await _row(services, caller, body, thread_id, "raise"), True
+        row, made = await _create_row(services, caller, body, thread_id, "raise"), True
     except ThreadExists:
         found = await manager.thread(thread_id, user_id=user_id)
         if body.if_exists == "raise" or found is None:
@@ -59,7 +59,8 @@ async def _with_state(
 
 
 def _is_unused(row: ThreadRow) -> bool:
-    """Nothing has held it yet: the worker of an earlier attempt may have died before the first state."""
+    """Returns whether no run or update has ever held the thread: the worker of an earlier attempt may have
+    died before it wrote the initial state."""
     return row.fence == 0 and row.values is None
 
 

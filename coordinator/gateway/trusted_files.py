@@ -1,6 +1,6 @@
-"""Files that decide who is let in: who may change them, and how they are replaced.
+"""Reads and replaces files that decide about access, and checks which users may change them.
 
-A file is trusted if only root and the user of this process can write to it or put another file in its place.
+A file is trusted if only root and the user of this process can write to it or replace it.
 """
 
 from __future__ import annotations
@@ -15,16 +15,16 @@ from typing import NamedTuple
 
 _ACCESS_LIST = "system.posix_acl_access"
 _NO_ACCESS_LIST = frozenset({errno.ENODATA, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
-_LONGEST_CHAIN = 40  # links, as in the kernel
+_MAX_LINKS = 40  # links, as in the kernel
 
 
 class UntrustedFile(OSError):
-    """Another user may have written the file. The message continues a sentence that begins with its name."""
+    """Another user may have written the file. The message is a predicate whose subject is the file's name."""
 
 
 class Fingerprint(NamedTuple):
-    """Differs wherever the contents, the owner or the mode of a file may differ. A change of the mode alone
-    shows in `ctime_ns` only."""
+    """Differs if the contents, the owner or the mode of a file may have changed. A change of the mode alone
+    affects only `ctime_ns`."""
 
     device: int
     inode: int
@@ -35,7 +35,7 @@ class Fingerprint(NamedTuple):
 
 
 def fingerprint(path: Path) -> Fingerprint | None:
-    """None if the file cannot be found."""
+    """Returns None if the file does not exist or cannot be accessed."""
     try:
         file, folder = path.stat(), path.parent.stat()
     except OSError:
@@ -46,64 +46,64 @@ def fingerprint(path: Path) -> Fingerprint | None:
 
 
 def read(path: Path) -> bytes:
-    """Raises UntrustedFile and other OSErrors."""
-    # Nonblocking: opening a FIFO would wait for a writer.
+    """Returns the contents of a trusted file. Raises UntrustedFile and other OSErrors."""
+    # O_NONBLOCK: opening a FIFO would block until it has a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     with os.fdopen(descriptor, "rb") as file:
         _check_file(os.fstat(descriptor))
-        for name in _names(path):
-            _check_name(name)
+        for name in _link_chain(path):
+            _check_folder_of(name)
         return file.read()
 
 
 def check_place(path: Path) -> None:
-    """Of a file that is not there yet: made here, it could be trusted. Raises UntrustedFile and other
+    """Checks that a file that is created at `path` would be trusted. Raises UntrustedFile and other
     OSErrors."""
-    for name in _names(path):
-        _check_name(name)
+    for name in _link_chain(path):
+        _check_folder_of(name)
 
 
-def _names(path: Path) -> list[Path]:
-    """The path and, if it is a symbolic link, the path that each link of the chain names."""
+def _link_chain(path: Path) -> list[Path]:
+    """Returns the path and, if it is a symbolic link, the target of each link of the chain."""
     names = [path]
     while names[-1].is_symlink():
-        if len(names) > _LONGEST_CHAIN:
+        if len(names) > _MAX_LINKS:
             raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
         names.append(names[-1].parent / names[-1].readlink())
     return names
 
 
 def _check_file(file: os.stat_result) -> None:
-    """Raises UntrustedFile. Access lists that let others write show in the bits of the group."""
+    """Raises UntrustedFile. Access control lists that grant write access are reflected in the group bits."""
     if not stat.S_ISREG(file.st_mode):
-        raise UntrustedFile("is no regular file")
+        raise UntrustedFile("is not a regular file")
     if file.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
-        raise UntrustedFile("may be written to by others than its owner: chmod go-w")
+        raise UntrustedFile("is writable by other users than its owner: chmod go-w")
     if file.st_uid not in {0, os.geteuid()}:
         raise UntrustedFile(
-            f"belongs to another user (uid {file.st_uid}) than the one who reads it: run this as that user,"
+            f"belongs to another user (uid {file.st_uid}) than this process: run this as that user,"
             f" sudo -u '#{file.st_uid}'"
         )
 
 
-def _check_name(name: Path) -> None:
-    """Raises UntrustedFile if others may give the name to another file, for example to an older copy. In a
-    sticky folder they may not."""
+def _check_folder_of(name: Path) -> None:
+    """Raises UntrustedFile if other users may replace the file, for example with an older copy. The sticky
+    bit of the folder prevents that."""
     folder = name.parent.stat()
     if folder.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not folder.st_mode & stat.S_ISVTX:
         raise UntrustedFile(
-            f"is in a folder that others than its owner may write to: chmod go-w {str(name.parent)!r}"
+            f"is in a folder that is writable by other users than its owner: chmod go-w {str(name.parent)!r}"
         )
     if name.is_symlink() and name.lstat().st_uid not in {0, os.geteuid()}:
         raise UntrustedFile(f"is behind the link {str(name)!r} of another user")
 
 
 def replace(path: Path, text: str) -> None:
-    """Write the whole file or nothing. The new file has the owner, group, mode and access list of the old
-    one, so that each process that could read that can read this; without an old one it is private (0600). A
-    symbolic link stays, and its target is replaced.
+    """Replaces the file atomically and durably. The new file has the owner, group, mode and access control
+    list of the old one, so that the same processes can read it; without an old one its mode is 0600. If
+    `path` is a symbolic link, its target is replaced.
 
-    Raises OSError; UntrustedFile if owner or group cannot be kept. Then nothing has changed.
+    Raises OSError; UntrustedFile if owner or group cannot be kept. The file is then unchanged.
     """
     target = path.resolve()
     try:
@@ -115,7 +115,7 @@ def replace(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             if old is not None:
-                _keep_owner(descriptor, old)
+                _copy_owner(descriptor, old)
             _set_access_list(descriptor, access)
             os.fchmod(descriptor, 0o600 if old is None else stat.S_IMODE(old.st_mode))
             file.write(text)
@@ -128,7 +128,7 @@ def replace(path: Path, text: str) -> None:
     _sync_folder(target.parent)
 
 
-def _keep_owner(descriptor: int, old: os.stat_result) -> None:
+def _copy_owner(descriptor: int, old: os.stat_result) -> None:
     try:
         os.fchown(descriptor, old.st_uid, old.st_gid)
     except PermissionError:
@@ -151,7 +151,7 @@ def _access_list(path: Path) -> bytes | None:
 
 
 def _set_access_list(descriptor: int, access: bytes | None) -> None:
-    """None also removes the list that a new file has from its folder's default."""
+    """Sets the access control list. None removes it, including one inherited from the folder's default."""
     if sys.platform != "linux":
         return
     try:
@@ -165,12 +165,12 @@ def _set_access_list(descriptor: int, access: bytes | None) -> None:
 
 
 def _sync_folder(folder: Path) -> None:
-    """A power cut must not bring the old file back."""
+    """Makes the rename durable: after a power loss the old file must not reappear."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # a file system that does not sync folders
+        if error.errno != errno.EINVAL:  # this file system does not support it
             raise
     finally:
         os.close(descriptor)

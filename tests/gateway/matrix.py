@@ -1,4 +1,4 @@
-"""Who may do what: one row for each route, and the cells that follow from it.
+"""The permission matrix: one row for each route, and the cells that follow from it.
 
 A route of the gateway without a row here fails `test_authorization`. A row says what a route needs and how
 to ask it; what each caller must be answered follows from that alone.
@@ -19,7 +19,7 @@ from coordinator.gateway.caller import Role
 AGENT: dict[str, Any] = {"assistant_id": "agent", "input": {}}
 SLOW: dict[str, Any] = {"assistant_id": "agent", "input": {"sleep": 60}}
 ENDLESS = "GET", "/threads/{thread_id}/stream"
-"""Goes on until its client leaves."""
+"""The response lasts until its client disconnects."""
 MALFORMED = "not-a-uuid"
 
 
@@ -81,7 +81,7 @@ def new_ids() -> Ids:
 
 @dataclass(frozen=True)
 class Row:
-    """`own` is what is answered for what is there and may be reached, `hidden` for what is not."""
+    """`own` is the status for an existing, accessible target, `hidden` for any other."""
 
     needs: Needs
     own: int = 200
@@ -206,14 +206,14 @@ def expected(row: Row, who: Who, what: What) -> int:
 
 
 def answered_in_full(row: Row, who: Who, what: What) -> bool:
-    """The target is there for this caller, and what is asked is done."""
+    """The target exists for this caller, and the request succeeds."""
     if not row.needs.lets(who):
         return False
     return what is What.own or (what is What.foreign and who in ROLES and ROLES[who][1] is None)
 
 
 class Seen(NamedTuple):
-    """An answer without the ids that were asked for, and without what is its own by design."""
+    """A response without the requested ids and without parts that differ by design."""
 
     status: int
     headers: tuple[tuple[str, str], ...]

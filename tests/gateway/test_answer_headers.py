@@ -1,4 +1,4 @@
-"""Each answer says to browsers that it is what it says, and that no page may frame it."""
+"""Each response has headers against content sniffing and framing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.asgi import key_for, serving
         ("GET", "/ok", {"origin": "https://evil.example"}, 403),
     ],
 )
-async def test_every_answer_is_protected(
+async def test_every_response_has_security_headers(
     tmp_path: Path, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     keys = tmp_path / "keys.json"
@@ -45,14 +45,14 @@ async def test_every_answer_is_protected(
     assert ("content-security-policy" in answer.headers) == page
 
 
-async def test_streams_are_protected() -> None:
+async def test_streams_have_security_headers() -> None:
     async with serving() as (_, client):
         answer = await client.post("/runs/stream", json={"assistant_id": "agent", "input": {"steps": 1}})
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-async def test_failures_are_protected(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_error_responses_have_security_headers(monkeypatch: pytest.MonkeyPatch) -> None:
     async def fail(*args: object, **kwargs: object) -> None:
         raise RuntimeError("on purpose")
 
@@ -63,7 +63,7 @@ async def test_failures_are_protected(monkeypatch: pytest.MonkeyPatch) -> None:
     assert answer.headers["x-content-type-options"] == "nosniff"
 
 
-def test_a_pages_own_policy_stays() -> None:
+def test_policy_of_a_page_is_kept() -> None:
     own = [
         (b"Content-Type", b"text/html; charset=utf-8"),
         (b"Content-Security-Policy", b"default-src 'none'"),

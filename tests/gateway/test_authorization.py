@@ -78,7 +78,7 @@ class World:
         return Ids(thread_id, begun.headers["content-location"].rpartition("/")[2], cron.json()["cron_id"])
 
     async def target(self, who: Who, what: What, row: Row, *, again: bool) -> Ids:
-        """`again`: the same for all who leave it as it is."""
+        """`again`: the same target for all requests that do not change it."""
         mine = {Who.other: Who.other, Who.admin: Who.admin, Who.watcher: Who.admin}.get(who, Who.user)
         if not again or (mine, what) not in self._targets:
             self._targets[mine, what] = await self._made(mine, what, row.in_flight)
@@ -110,7 +110,7 @@ async def world(folder: Path) -> AsyncGenerator[World]:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def here(tmp_path_factory: pytest.TempPathFactory) -> AsyncGenerator[World]:
-    """One for all cells: to make a gateway takes longer than to ask it."""
+    """One gateway for all cells: creating it takes longer than a request."""
     async with world(tmp_path_factory.mktemp("keys")) as made:
         yield made
 
@@ -119,11 +119,11 @@ DRAIN = ("POST", "/coordinator/drain")
 
 
 @pytest.mark.parametrize("route", [route for route in ROWS if route != DRAIN], ids=" ".join)
-async def test_every_cell(route: tuple[str, str], here: World) -> None:
+async def test_permissions_match_the_matrix(route: tuple[str, str], here: World) -> None:
     await check_cells(here, route)
 
 
-async def test_every_cell_of_the_drain(tmp_path: Path) -> None:
+async def test_permissions_of_drain_match_the_matrix(tmp_path: Path) -> None:
     async with world(tmp_path) as leaving:
         await check_cells(leaving, DRAIN)
 
@@ -155,7 +155,7 @@ def _check_that_nothing_shows(row: Row, who: Who, seen: dict[What, Seen]) -> Non
         assert seen[What.foreign_child] == seen[What.missing_child], who
 
 
-async def test_an_id_that_is_taken_by_another_user_says_nothing_of_it(here: World) -> None:
+async def test_taken_thread_id_reveals_nothing_about_its_owner(here: World) -> None:
     ids = await here.thread(Who.other)
     for if_exists in ("raise", "do_nothing"):
         body = {"thread_id": ids.thread_id, "if_exists": if_exists}
@@ -164,7 +164,7 @@ async def test_an_id_that_is_taken_by_another_user_says_nothing_of_it(here: Worl
         assert "secret" not in answer.text
 
 
-async def test_cancelling_all_is_all_of_the_callers(tmp_path: Path) -> None:
+async def test_cancelling_all_cancels_only_runs_of_the_caller(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         theirs = await here.thread(Who.other, in_flight=True)
         nothing = await here.ask(Who.user, "POST", "/runs/cancel", {"status": "all"})
@@ -176,7 +176,7 @@ async def test_cancelling_all_is_all_of_the_callers(tmp_path: Path) -> None:
             assert (receipt.json()["requested_at"] is not None) is cancelled
 
 
-async def test_cancelling_by_filters_reaches_nobody_elses(tmp_path: Path) -> None:
+async def test_cancelling_by_filters_cancels_only_runs_of_the_caller(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         theirs = await here.thread(Who.other, in_flight=True)
         mine = await here.thread(Who.user, in_flight=True)
@@ -197,7 +197,7 @@ async def test_cancelling_by_filters_reaches_nobody_elses(tmp_path: Path) -> Non
         assert receipt.json()["requested_at"] is None
 
 
-async def test_a_batch_with_a_foreign_thread_begins_nothing(here: World) -> None:
+async def test_batch_with_a_foreign_thread_starts_no_run(here: World) -> None:
     theirs, mine = await here.thread(Who.other), await here.thread(Who.user)
     batch = [{**SLOW, "thread_id": thread} for thread in (mine.thread_id, theirs.thread_id)]
     assert (await here.ask(Who.user, "POST", "/runs/batch", batch)).status_code == 404
@@ -207,8 +207,8 @@ async def test_a_batch_with_a_foreign_thread_begins_nothing(here: World) -> None
     assert [run["run_id"] for run in runs.json()] == [theirs.run_id]
 
 
-async def test_a_thread_of_an_admin_is_nobody_elses(here: World) -> None:
-    """It has no user; to a user it looks missing, and no run of a user makes it his."""
+async def test_thread_of_an_admin_is_hidden_from_users(here: World) -> None:
+    """It has no user: for a user it does not exist, and no run of a user takes ownership of it."""
     ids, missing = await here.thread(Who.admin), new_ids()
     for path in ("", "/runs", "/state"):
         answers = [
@@ -223,7 +223,7 @@ async def test_a_thread_of_an_admin_is_nobody_elses(here: World) -> None:
     assert (await here.ask(Who.user, "GET", f"/threads/{ids.thread_id}")).status_code == 404
 
 
-async def test_a_reader_of_a_stream_may_not_cancel_by_leaving(here: World) -> None:
+async def test_reader_cannot_cancel_on_disconnect(here: World) -> None:
     ids = await here.thread(Who.user, in_flight=True)
     for path in ("stream", "join"):
         answer = await here.ask(
@@ -234,7 +234,7 @@ async def test_a_reader_of_a_stream_may_not_cancel_by_leaving(here: World) -> No
         assert answer.status_code == 403
 
 
-async def test_the_history_says_who_cancelled(here: World) -> None:
+async def test_history_contains_the_actor_of_a_cancel(here: World) -> None:
     key = here.keys[Who.admin]["x-api-key"].split("_")[1]
     for who, actor in ((Who.user, "alice"), (Who.admin, f"key {key}")):
         one = await here.thread(Who.user, in_flight=True)

@@ -28,7 +28,7 @@ from tests.support.waiting import wait_until
 pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
 
 
-async def test_a_running_run_is_stopped_and_keeps_what_it_has_done(pair: Pair, thread: str) -> None:
+async def test_cancelled_run_stops_and_keeps_its_saved_values(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await start_running(here.sdk, thread, sleep=0.05, steps=1000, tag="a")
 
@@ -45,7 +45,7 @@ async def test_a_running_run_is_stopped_and_keeps_what_it_has_done(pair: Pair, t
     assert await thread_status(there.sdk, thread) in ("interrupted", "idle")
 
 
-async def test_waiting_for_a_cancel_is_waiting_for_the_task(plain: Pair) -> None:
+async def test_cancel_with_wait_responds_when_the_task_has_stopped(plain: Pair) -> None:
     here, there = plain
     thread = await new_thread(here.sdk)
     run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
@@ -58,7 +58,7 @@ async def test_waiting_for_a_cancel_is_waiting_for_the_task(plain: Pair) -> None
     assert await log_of(here.sdk, thread) == ["a:begun", "b:1"]
 
 
-async def test_the_answer_that_waits_says_where_to_go_on(pair: Pair, thread: str) -> None:
+async def test_cancel_with_wait_has_a_location_to_resume(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await start_running(here.sdk, thread, sleep=60)
     answer = await there.raw.post(f"/threads/{thread}/runs/{run}/cancel", params={"wait": 1})
@@ -68,7 +68,7 @@ async def test_the_answer_that_waits_says_where_to_go_on(pair: Pair, thread: str
     assert answer.json() == {}
 
 
-async def test_until_its_task_has_stopped_it_shows_as_running(pair: Pair, thread: str) -> None:
+async def test_cancelled_run_is_shown_as_running_until_its_task_has_stopped(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await start_running(here.sdk, thread, "slow_to_stop")
     await there.sdk.runs.cancel(thread, run, wait=False)
@@ -81,7 +81,7 @@ async def test_until_its_task_has_stopped_it_shows_as_running(pair: Pair, thread
 
 
 @pytest.mark.parametrize("wait", [False, True])
-async def test_a_rolled_back_run_was_never_there(pair: Pair, thread: str, wait: bool) -> None:
+async def test_rolled_back_run_is_not_found(pair: Pair, thread: str, wait: bool) -> None:
     here, there = pair
     await here.sdk.runs.wait(thread, "agent", input=demo(tag="before"))
     run = await start_running(here.sdk, thread, sleep=0.05, steps=1000, tag="a")
@@ -102,7 +102,7 @@ async def test_a_rolled_back_run_was_never_there(pair: Pair, thread: str, wait: 
 
 
 @pytest.mark.parametrize("action", ["interrupt", "rollback"])
-async def test_a_run_that_waits_for_its_turn_never_begins(pair: Pair, thread: str, action: Any) -> None:
+async def test_cancelled_queued_run_never_starts(pair: Pair, thread: str, action: Any) -> None:
     here, there = pair
     first = await start_running(here.sdk, thread, sleep=0.1, steps=5, tag="a")
     second = (await here.sdk.runs.create(thread, "agent", input=demo(tag="b")))["run_id"]
@@ -115,7 +115,7 @@ async def test_a_run_that_waits_for_its_turn_never_begins(pair: Pair, thread: st
     assert found == [*kept, (first, "success")]
 
 
-async def test_to_cancel_again_is_no_mistake(pair: Pair, thread: str) -> None:
+async def test_cancel_is_idempotent(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
     path = f"/threads/{thread}/runs/{run}/cancel"
@@ -127,7 +127,7 @@ async def test_to_cancel_again_is_no_mistake(pair: Pair, thread: str) -> None:
 
 
 @pytest.mark.parametrize("fail", [False, True])
-async def test_what_ended_otherwise_is_not_found(pair: Pair, thread: str, fail: bool) -> None:
+async def test_cancel_of_an_ended_run_is_not_found(pair: Pair, thread: str, fail: bool) -> None:
     here, there = pair
     run = (await here.sdk.runs.create(thread, "agent", input=demo(fail=fail)))["run_id"]
     await here.sdk.runs.join(thread, run)
@@ -137,7 +137,7 @@ async def test_what_ended_otherwise_is_not_found(pair: Pair, thread: str, fail: 
     assert await status_of(there.sdk, thread, run) == ("error" if fail else "success")
 
 
-async def test_what_is_asked_of_a_cancel_is_checked(pair: Pair, thread: str) -> None:
+async def test_parameters_of_cancel_are_validated(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await start_running(here.sdk, thread, sleep=60)
     path = f"/threads/{thread}/runs/{run}/cancel"
@@ -149,7 +149,7 @@ async def test_what_is_asked_of_a_cancel_is_checked(pair: Pair, thread: str) -> 
     assert await status_of(there.sdk, thread, run) == "running"
 
 
-async def test_the_next_in_line_begins_after_the_cancelled_one_has_stopped(plain: Pair) -> None:
+async def test_next_queued_run_starts_after_the_cancelled_one_has_stopped(plain: Pair) -> None:
     here, there = plain
     thread = await new_thread(here.sdk)
     first = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
@@ -162,7 +162,7 @@ async def test_the_next_in_line_begins_after_the_cancelled_one_has_stopped(plain
 
 
 class TestMany:
-    async def test_named_ones(self, pair: Pair, thread: str) -> None:
+    async def test_cancel_many_by_run_ids(self, pair: Pair, thread: str) -> None:
         here, there = pair
         first = await start_running(here.sdk, thread, sleep=60)
         waiting = [(await here.sdk.runs.create(thread, "agent", input=demo()))["run_id"] for _ in range(3)]
@@ -171,7 +171,7 @@ class TestMany:
         assert await status_of(there.sdk, thread, waiting[0]) == "interrupted"
         await until_status(there.sdk, thread, waiting[2], "success")
 
-    async def test_by_status(self, pair: Pair, thread: str) -> None:
+    async def test_cancel_many_by_status(self, pair: Pair, thread: str) -> None:
         here, there = pair
         threads = [thread, await new_thread(here.sdk)]
         running = [await start_running(here.sdk, t, sleep=60) for t in threads]
@@ -185,7 +185,7 @@ class TestMany:
         for t, run in zip(threads, running, strict=True):
             await until_gone(there.raw, f"/threads/{t}/runs/{run}")
 
-    async def test_what_is_asked_is_checked(self, one: Served) -> None:
+    async def test_body_of_cancel_many_is_validated(self, one: Served) -> None:
         some, other = str(uuid4()), str(uuid4())
         expected: list[tuple[dict[str, Any], int]] = [
             ({}, 422),
@@ -200,7 +200,7 @@ class TestMany:
             answer = await one.raw.post("/runs/cancel", json=body)
             assert (answer.status_code, bool(answer.json()["detail"])) == (status, True), body
 
-    async def test_what_is_over_does_not_count(self, pair: Pair, thread: str) -> None:
+    async def test_cancel_many_ignores_ended_runs(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = (await here.sdk.runs.create(thread, "agent", input=demo()))["run_id"]
         await here.sdk.runs.join(thread, run)
@@ -209,7 +209,7 @@ class TestMany:
 
 
 class TestDelete:
-    async def test_a_running_run_is_stopped_first(self, pair: Pair, thread: str) -> None:
+    async def test_deleting_a_running_run_stops_it_first(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
         await there.sdk.runs.delete(thread, run)
@@ -217,7 +217,7 @@ class TestDelete:
         assert await thread_status(here.sdk, thread) == "idle"
         await here.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
 
-    async def test_a_waiting_run(self, pair: Pair, thread: str) -> None:
+    async def test_deleting_a_queued_run_removes_it(self, pair: Pair, thread: str) -> None:
         here, there = pair
         first = await start_running(here.sdk, thread, sleep=0.2)
         second = (await here.sdk.runs.create(thread, "agent", input=demo(tag="b")))["run_id"]
@@ -226,7 +226,7 @@ class TestDelete:
         await here.sdk.runs.join(thread, first)
         assert await log_of(there.sdk, thread) == ["run:1"]
 
-    async def test_a_thread_with_all_that_is_in_flight(self, pair: Pair, thread: str) -> None:
+    async def test_deleting_a_thread_stops_all_its_runs(self, pair: Pair, thread: str) -> None:
         here, there = pair
         runs = [await start_running(here.sdk, thread, "slow_to_stop")]
         runs += [(await here.sdk.runs.create(thread, "agent", input=demo()))["run_id"] for _ in range(3)]
@@ -238,7 +238,7 @@ class TestDelete:
         assert (await here.raw.delete(f"/threads/{thread}")).status_code == 404
 
 
-async def test_a_stop_before_the_stream_has_opened_counts(pair: Pair, thread: str) -> None:
+async def test_cancel_before_the_stream_opens_takes_effect(pair: Pair, thread: str) -> None:
     here, there = pair
     async with here.raw.stream(
         "POST", f"/threads/{thread}/runs/stream", json={"assistant_id": "agent", "input": demo(sleep=60)}
@@ -251,6 +251,6 @@ async def test_a_stop_before_the_stream_has_opened_counts(pair: Pair, thread: st
     assert (await there.raw.get(path)).json()["status"] == "interrupted"
 
 
-async def test_the_client_maps_the_refusals(pair: Pair, thread: str) -> None:
+async def test_sdk_raises_errors_for_refused_cancels(pair: Pair, thread: str) -> None:
     with pytest.raises(httpx.HTTPStatusError):
         await pair[1].sdk.runs.cancel(thread, str(uuid4()), wait=True)

@@ -41,7 +41,7 @@ async def counts(served: Served, **body: Any) -> dict[str, Any]:
     return answer.json()
 
 
-async def test_by_metadata_after_a_look(plain: Pair) -> None:
+async def test_cancel_by_metadata_after_a_dry_run(plain: Pair) -> None:
     here, there = plain
     made = await teams(here)
     _, (running, *waiting) = made["red"]
@@ -58,7 +58,7 @@ async def test_by_metadata_after_a_look(plain: Pair) -> None:
     assert (await counts(there, status="all", dry_run=True))["matched"] == 4
 
 
-async def test_by_thread_status_assistant_and_age(plain: Pair) -> None:
+async def test_cancel_by_thread_status_assistant_and_age(plain: Pair) -> None:
     here, there = plain
     made = await teams(here)
     (red, reds), (blue, blues) = made["red"], made["blue"]
@@ -78,7 +78,7 @@ async def test_by_thread_status_assistant_and_age(plain: Pair) -> None:
     assert await status_of(there.sdk, red, reds[0]) == "running"
 
 
-async def test_each_is_audited_as_one_that_is_cancelled_alone(one: Served) -> None:
+async def test_each_cancelled_run_has_its_own_history(one: Served) -> None:
     thread, runs = (await teams(one))["red"]
     await counts(one, thread_id=thread, status="pending")
     alone = runs[0]
@@ -89,8 +89,10 @@ async def test_each_is_audited_as_one_that_is_cancelled_alone(one: Served) -> No
         assert (decided["cause"], decided["actor"], decided["detail"]) == ("user", None, None)
 
 
-async def test_the_same_request_again_goes_on(one: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulk, "AT_ONCE", 1)
+async def test_repeated_request_cancels_the_remaining_runs(
+    one: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk, "MAX_CANCELLED", 1)
     thread, _ = (await teams(one))["red"]
     first = await counts(one, thread_id=thread, status="pending")
     assert (first["matched"], first["cancelled"], first["left"]) == (2, 1, 1)
@@ -116,7 +118,9 @@ async def test_the_same_request_again_goes_on(one: Served, monkeypatch: pytest.M
     ],
     ids=str,
 )
-async def test_what_names_nothing_or_too_much_is_refused(one: Served, body: dict[str, Any]) -> None:
+async def test_request_without_or_with_conflicting_filters_is_refused(
+    one: Served, body: dict[str, Any]
+) -> None:
     thread = await new_thread(one.sdk)
     run = await start_running(one.sdk, thread, sleep=60)
     assert (await one.raw.post("/runs/cancel", json=body)).status_code == 422

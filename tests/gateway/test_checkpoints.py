@@ -16,7 +16,7 @@ async def done(sdk: Any, thread: str, tag: str | None, **more: Any) -> Any:
     return (await sdk.runs.wait(thread, "agent", input=asked, **more))["log"]
 
 
-async def test_a_tree_of_states(plain: Pair) -> None:
+async def test_runs_from_checkpoints_form_a_tree(plain: Pair) -> None:
     here, there = plain
     thread = await new_thread(here.sdk)
     assert await done(here.sdk, thread, "a") == ["a:1"]
@@ -55,7 +55,7 @@ async def test_a_tree_of_states(plain: Pair) -> None:
     assert head["parent_checkpoint"]["checkpoint_id"] == ids[2]
 
 
-async def test_a_checkpoint_that_the_thread_never_had(plain: Pair) -> None:
+async def test_unknown_checkpoint_is_refused(plain: Pair) -> None:
     here, there = plain
     thread, other = await new_thread(here.sdk), await new_thread(here.sdk)
     await done(here.sdk, other, "x")
@@ -68,7 +68,7 @@ async def test_a_checkpoint_that_the_thread_never_had(plain: Pair) -> None:
     assert await here.sdk.runs.list(thread) == []
 
 
-async def test_what_comes_before_a_checkpoint_in_each_form_that_clients_send(plain: Pair) -> None:
+async def test_history_before_a_checkpoint_in_each_form_of_clients(plain: Pair) -> None:
     here, there = plain
     thread = await new_thread(here.sdk)
     await done(here.sdk, thread, "a")
@@ -84,7 +84,7 @@ async def test_what_comes_before_a_checkpoint_in_each_form_that_clients_send(pla
         assert answer.status_code == 422, mistake
 
 
-async def test_history_before_a_checkpoint_that_the_thread_never_had(plain: Pair) -> None:
+async def test_history_before_an_unknown_checkpoint_is_refused(plain: Pair) -> None:
     here, there = plain
     thread, other = await new_thread(here.sdk), await new_thread(here.sdk)
     await done(here.sdk, thread, "a")
@@ -99,7 +99,7 @@ async def test_history_before_a_checkpoint_that_the_thread_never_had(plain: Pair
     assert await here.sdk.threads.get_history(thread, before=oldest) == []
 
 
-async def test_a_checkpoint_that_a_config_names(plain: Pair) -> None:
+async def test_checkpoint_in_config_is_used(plain: Pair) -> None:
     here, there = plain
     thread = await new_thread(here.sdk)
     await done(here.sdk, thread, "a")

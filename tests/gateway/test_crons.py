@@ -39,7 +39,7 @@ async def fired(served: Served, cron_id: str) -> str:
     return run_id
 
 
-async def test_it_is_made_found_changed_and_deleted(pair: Pair) -> None:
+async def test_cron_is_created_searched_changed_and_deleted(pair: Pair) -> None:
     here, there = pair[0].sdk.crons, pair[1].sdk.crons
     cron: Any = await here.create("agent", schedule=YEARLY, input=demo(), metadata={"of": "mine"})
     assert cron["schedule"] == YEARLY
@@ -72,7 +72,7 @@ async def test_changed_input_is_stored_and_used_by_the_next_firing(pair: Pair, t
     assert (await there.sdk.runs.join(thread, await fired(there, cron["cron_id"])))["log"] == ["new:1"]
 
 
-async def test_it_is_fired_once_over_all_workers(pair: Pair, thread: str) -> None:
+async def test_due_cron_is_fired_once_across_all_workers(pair: Pair, thread: str) -> None:
     cron: Any = await pair[0].sdk.crons.create_for_thread(
         thread, "agent", schedule=YEARLY, input=demo(tag="c")
     )
@@ -85,7 +85,7 @@ async def test_it_is_fired_once_over_all_workers(pair: Pair, thread: str) -> Non
     assert after["next_run_date"] == cron["next_run_date"]  # the years before are not made up for
 
 
-async def test_what_was_missed_is_made_up_for_once(pair: Pair, thread: str) -> None:
+async def test_missed_moments_are_fired_once(pair: Pair, thread: str) -> None:
     cron: Any = await pair[0].sdk.crons.create_for_thread(
         thread, "agent", schedule="* * * * *", input=demo(tag="m")
     )
@@ -100,7 +100,7 @@ async def test_what_was_missed_is_made_up_for_once(pair: Pair, thread: str) -> N
     assert next_at > stored.next_at + 86_000 * 1_000_000 if stored.next_at else False
 
 
-async def test_a_thread_of_its_own_is_removed_after_the_run_unless_it_is_kept(pair: Pair) -> None:
+async def test_thread_of_a_cron_run_is_removed_unless_it_is_kept(pair: Pair) -> None:
     for completed, kept in (("keep", True), ("delete", False)):
         cron: Any = await pair[0].sdk.crons.create(
             "agent", schedule=YEARLY, input=demo(), on_run_completed=completed
@@ -121,7 +121,7 @@ async def _gone(served: Served, thread: str) -> bool:
     return (await served.raw.get(f"/threads/{thread}")).status_code == 404
 
 
-async def test_a_run_that_is_refused_is_told_and_its_cron_goes_on(pair: Pair, thread: str) -> None:
+async def test_refused_run_is_recorded_and_the_cron_continues(pair: Pair, thread: str) -> None:
     cron: Any = await pair[0].sdk.crons.create_for_thread(
         thread, "agent", schedule=YEARLY, input=demo(sleep=60), multitask_strategy="reject"
     )
@@ -154,20 +154,20 @@ async def test_a_run_that_is_refused_is_told_and_its_cron_goes_on(pair: Pair, th
     ],
     ids=str,
 )
-async def test_what_can_never_run_is_refused_when_it_is_made(pair: Pair, wrong: dict[str, Any]) -> None:
+async def test_invalid_cron_is_refused_at_creation(pair: Pair, wrong: dict[str, Any]) -> None:
     body = {"assistant_id": "agent", "schedule": YEARLY, "input": demo(), **wrong}
     answer = await pair[0].raw.post("/runs/crons", json=body)
     assert answer.status_code == 422, answer.text
     assert await pair[0].sdk.crons.count() == 0
 
 
-async def test_a_thread_that_is_not_there_has_no_crons(pair: Pair) -> None:
+async def test_cron_on_an_unknown_thread_is_refused(pair: Pair) -> None:
     missing = "01a21ae8-61fa-7ca6-ab65-bd02954655b8"
     with pytest.raises(NotFoundError):
         await pair[0].sdk.crons.create_for_thread(missing, "agent", schedule=YEARLY, input=demo())
 
 
-async def test_an_end_time_ends_it(pair: Pair) -> None:
+async def test_cron_stops_at_its_end_time(pair: Pair) -> None:
     cron: Any = await pair[0].sdk.crons.create(
         "agent", schedule=YEARLY, input=demo(), end_time=datetime(2001, 1, 1, tzinfo=UTC)
     )

@@ -25,12 +25,12 @@ def test_files_of_swagger_ui_are_those_of_its_release(name: str) -> None:
     assert hashlib.sha256((FOLDER / name).read_bytes()).hexdigest() == HASHES[name]
 
 
-def test_licence_comes_with_them() -> None:
+def test_licence_of_swagger_ui_is_included() -> None:
     assert "Apache License" in (FOLDER / "swagger-ui.LICENSE.txt").read_text()
     assert "SmartBear" in (FOLDER / "swagger-ui.NOTICE.txt").read_text()
 
 
-async def test_nothing_in_the_page_is_of_another_server(one: Served) -> None:
+async def test_page_loads_nothing_from_other_servers(one: Served) -> None:
     async with httpx.AsyncClient(base_url=one.url) as client:
         page = await client.get("/docs")
     assert page.headers["content-type"].startswith("text/html")
@@ -40,9 +40,7 @@ async def test_nothing_in_the_page_is_of_another_server(one: Served) -> None:
 
 @pytest.mark.slow
 @needs_chromium
-async def test_it_shows_the_routes_and_tries_one_without_asking_anybody_else(
-    one: Served, tmp_path: Path
-) -> None:
+async def test_page_lists_routes_and_sends_requests_only_to_this_server(one: Served, tmp_path: Path) -> None:
     asked: list[str] = []
     said: list[str] = []
 

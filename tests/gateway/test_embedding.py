@@ -1,4 +1,4 @@
-"""A gateway in somebody else's app, under a prefix: its lifespan, its paths, its callers, its description."""
+"""A gateway that is mounted in another app under a prefix: lifespan, paths, callers, OpenAPI document."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def embedded(
 
 
 @HOSTS
-async def test_a_client_drives_it_under_its_prefix(host: Host, prefix: str, no_task_left: None) -> None:
+async def test_sdk_works_under_a_prefix(host: Host, prefix: str, no_task_left: None) -> None:
     manager = RunManager(settings=Settings(grace=0))
     async with embedded(host, prefix, manager) as (sdk, _):
         thread = (await sdk.threads.create())["thread_id"]
@@ -86,7 +86,7 @@ async def test_a_client_drives_it_under_its_prefix(host: Host, prefix: str, no_t
 
 
 @HOSTS
-async def test_where_an_answer_says_it_goes_on_is_found_there(host: Host, prefix: str) -> None:
+async def test_location_header_works_under_a_prefix(host: Host, prefix: str) -> None:
     """Clients put it behind the address that they were given."""
     async with embedded(host, prefix, RunManager(settings=Settings(grace=0))) as (sdk, raw):
         thread = (await sdk.threads.create())["thread_id"]
@@ -101,7 +101,7 @@ async def test_where_an_answer_says_it_goes_on_is_found_there(host: Host, prefix
 
 
 @HOSTS
-async def test_its_description_is_true_there(host: Host, prefix: str) -> None:
+async def test_openapi_document_is_correct_under_a_prefix(host: Host, prefix: str) -> None:
     async with embedded(host, prefix, RunManager()) as (_, raw):
         described = (await raw.get("/openapi.json")).json()
         assert described["servers"] == [{"url": prefix}]
@@ -112,7 +112,7 @@ async def test_its_description_is_true_there(host: Host, prefix: str) -> None:
         assert (await raw.get("/nowhere")).status_code == 404
 
 
-async def test_the_host_says_who_calls() -> None:
+async def test_host_app_authenticates_callers() -> None:
     """By whatever it has put into the request before: its own middleware, a session, a proxy's header."""
 
     async def authenticate(request: Request) -> Caller | None:
@@ -128,7 +128,7 @@ async def test_the_host_says_who_calls() -> None:
         assert (await raw.get(path, headers={"x-user": "bob"})).status_code == 404
 
 
-async def test_a_trailer_says_nothing_of_who_calls() -> None:
+async def test_trailers_do_not_authenticate() -> None:
     """Served by uvicorn with the protocol that the package exports: a proxy strips this header from heads."""
 
     async def authenticate(request: Request) -> Caller | None:

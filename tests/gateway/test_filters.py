@@ -75,7 +75,7 @@ def store(tmp_path: Path) -> SQLiteStore:
     return SQLiteStore(tmp_path / "runs.db", synchronous="NORMAL", search_timeout=3600)
 
 
-async def test_search_whose_client_goes_away_is_stopped(store: SQLiteStore) -> None:
+async def test_search_is_stopped_when_its_client_disconnects(store: SQLiteStore) -> None:
     manager = RunManager(store, settings=Settings(tick=0.05, grace=0))
     gateway = create_gateway(manager, settings=gateway_settings({}))
     async with served(manager, gateway) as one, asyncio.timeout(50):
@@ -94,7 +94,7 @@ async def test_search_whose_client_goes_away_is_stopped(store: SQLiteStore) -> N
         assert answer.status_code == 200
 
 
-async def test_search_that_takes_too_long_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+async def test_search_that_takes_too_long_is_refused_with_a_hint(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "runs.db", synchronous="NORMAL", search_timeout=0.5)
     manager = RunManager(store, settings=Settings(tick=0.05, grace=0))
     async with serving(manager=manager) as (_, client):

@@ -24,7 +24,7 @@ async def history_of(graphs: Pair, thread: str) -> list[Any]:
     return list(await graphs[1].sdk.threads.get_history(thread, limit=100))
 
 
-async def test_the_thread_is_free_when_the_thread_job_is_over(graphs: Pair) -> None:
+async def test_thread_is_free_when_the_thread_job_has_ended(graphs: Pair) -> None:
     here, there = graphs
     thread = await new_thread(here.sdk)
     run = await run_of(graphs, thread, steps=3, thread=0.6, tag="a")
@@ -67,7 +67,7 @@ async def test_a_write_that_lands_after_the_cancel_is_rolled_back_as_well(graphs
     assert await log_of(there.sdk, thread) == ["kept:1", "kept:2"]
 
 
-async def test_a_question_its_answer_and_the_rest(graphs: Pair) -> None:
+async def test_interrupt_resume_and_completion(graphs: Pair) -> None:
     here, there = graphs
     thread = await new_thread(here.sdk)
     asked = {"steps": 3, "ask": [2], "tag": "a"}
@@ -84,7 +84,7 @@ async def test_a_question_its_answer_and_the_rest(graphs: Pair) -> None:
     assert await thread_status(here.sdk, thread) == "idle"
 
 
-async def test_a_resumed_run_that_is_rolled_back_asks_again(graphs: Pair) -> None:
+async def test_rolled_back_resume_restores_the_interrupt(graphs: Pair) -> None:
     """It has written onto a checkpoint of the run before."""
     here, there = graphs
     thread = await new_thread(here.sdk)
@@ -103,7 +103,7 @@ async def test_a_resumed_run_that_is_rolled_back_asks_again(graphs: Pair) -> Non
     assert state["interrupts"][0]["value"] == {"question": "go on with step 2?"}
 
 
-async def test_breakpoints_and_going_on_without_input(graphs: Pair) -> None:
+async def test_run_continues_from_a_breakpoint_without_input(graphs: Pair) -> None:
     here, there = graphs
     thread = await new_thread(here.sdk)
     first = await here.sdk.runs.wait(
@@ -116,7 +116,7 @@ async def test_breakpoints_and_going_on_without_input(graphs: Pair) -> None:
     assert (await there.sdk.runs.wait(thread, "agent"))["log"] == ["a:1", "a:2"]
 
 
-async def test_history_and_going_on_from_an_old_checkpoint(graphs: Pair) -> None:
+async def test_run_continues_from_an_old_checkpoint_of_the_history(graphs: Pair) -> None:
     here, there = graphs
     thread = await new_thread(here.sdk)
     await here.sdk.runs.wait(thread, "agent", input={"steps": 3, "tag": "a"})
@@ -131,7 +131,7 @@ async def test_history_and_going_on_from_an_old_checkpoint(graphs: Pair) -> None
     assert forked["log"] == ["a:1", "a:2", "b:1"]
 
 
-async def test_a_change_by_hand_is_a_checkpoint(graphs: Pair) -> None:
+async def test_state_update_creates_a_checkpoint(graphs: Pair) -> None:
     here, there = graphs
     thread = await new_thread(here.sdk)
     await here.sdk.runs.wait(thread, "agent", input={"tag": "a"})

@@ -38,40 +38,40 @@ HOLES = (
     Hole(
         "H1",
         "the parent is checked, the child is not: a foreign run on one's own thread, a stream's first frame",
-        (f"{MATRIX}:test_every_cell", f"{HERE}:test_no_frame_of_a_foreign_run_is_sent"),
+        (f"{MATRIX}:test_permissions_match_the_matrix", f"{HERE}:test_no_frame_of_a_foreign_run_is_sent"),
     ),
     Hole(
         "H2",
         "the envelope is authorised, the letter is not: bulk bodies, commands, messages between workers",
         (
-            f"{MATRIX}:test_a_batch_with_a_foreign_thread_begins_nothing",
-            f"{MATRIX}:test_cancelling_all_is_all_of_the_callers",
-            f"{HERE}:test_what_a_run_carries_names_no_other_thread_user_or_run",
+            f"{MATRIX}:test_batch_with_a_foreign_thread_starts_no_run",
+            f"{MATRIX}:test_cancelling_all_cancels_only_runs_of_the_caller",
+            f"{HERE}:test_run_cannot_name_another_thread_user_or_run",
             "tests.fundamentals.test_without_redis:test_forged_and_broken_messages_do_no_harm",
         ),
     ),
     Hole(
         "H3",
         "public paths by suffix or substring",
-        (f"{HERE}:test_no_path_becomes_public_by_its_looks",),
+        (f"{HERE}:test_no_path_is_mistaken_for_a_public_one",),
     ),
     Hole(
         "H4",
         "a route outside of the middleware: WebSocket, SSE, a mounted app",
         (
-            f"{HERE}:test_whatever_is_added_is_behind_the_gates",
-            f"{PAGES}:test_a_websocket_passes_the_same_gates",
+            f"{HERE}:test_added_routes_are_behind_the_middleware",
+            f"{PAGES}:test_websocket_passes_the_same_middleware",
         ),
     ),
     Hole(
         "H5",
         "related records; secrets in lists, errors, labels, logs",
         (
-            f"{HERE}:test_lists_and_errors_hold_no_input_of_a_run",
+            f"{HERE}:test_lists_and_errors_contain_no_input_of_a_run",
             "tests.gateway.test_request_ids:test_keys_queries_and_forged_lines_are_not_logged",
-            f"{OPERATIONS}:test_no_label_is_what_a_client_sent",
-            f"{OPERATIONS}:test_a_store_that_is_away_turns_readiness_red_and_is_named_to_admins_alone",
-            "tests.gateway.test_key_commands:test_no_list_and_no_file_shows_a_key_or_its_hash",
+            f"{OPERATIONS}:test_labels_contain_no_client_input",
+            f"{OPERATIONS}:test_unavailable_store_ends_readiness_and_is_named_only_to_admins",
+            "tests.gateway.test_key_commands:test_list_shows_neither_keys_nor_hashes",
         ),
     ),
     Hole("H6", "injection by a metadata key", (f"{HERE}:test_a_key_of_metadata_is_a_key_and_nothing_else",)),
@@ -79,8 +79,8 @@ HOLES = (
         "H7",
         "a lone surrogate, NUL, 10^20 or depth 10,000 that changes the decoder or breaks it",
         (
-            f"{HERE}:test_what_is_taken_comes_back_as_it_was",
-            f"{HERE}:test_what_decoders_disagree_about_is_refused",
+            f"{HERE}:test_accepted_json_is_returned_unchanged",
+            f"{HERE}:test_ambiguous_json_is_refused",
             "tests.hostile.test_hostile:test_hostile_requests_break_nothing",
         ),
     ),
@@ -98,8 +98,8 @@ HOLES = (
         "H9",
         "ids that change the path",
         (
-            f"{HERE}:test_an_id_is_a_uuid_wherever_it_stands",
-            f"{PAGES}:test_a_path_that_reads_two_ways_is_not_found",
+            f"{HERE}:test_ids_are_validated_as_uuids_everywhere",
+            f"{PAGES}:test_ambiguous_path_is_not_found",
         ),
     ),
     Hole(
@@ -108,16 +108,16 @@ HOLES = (
         (
             f"{PAGES}:test_a_foreign_host_is_refused",
             f"{PAGES}:test_a_foreign_origin_is_refused",
-            f"{PAGES}:test_what_a_page_embeds_is_refused_without_an_origin_too",
-            f"{HERE}:test_a_page_cannot_use_a_server_that_is_really_served",
+            f"{PAGES}:test_embedded_cross_site_requests_are_refused",
+            f"{HERE}:test_foreign_page_cannot_use_a_running_server",
         ),
     ),
     Hole(
         "H11",
         "open by default on all addresses",
         (
-            "tests.gateway.test_exposure:test_any_other_address_needs_them",
-            f"{HERE}:test_a_server_does_not_start_open_to_others",
+            "tests.gateway.test_exposure:test_other_addresses_need_keys",
+            f"{HERE}:test_server_without_keys_does_not_listen_on_other_addresses",
         ),
     ),
     Hole(
@@ -125,7 +125,7 @@ HOLES = (
         "Redis KEYS, SCAN, PSUBSCRIBE, and more rights than needed",
         (
             "tests.unit.test_readme:test_the_acl_line_is_enough",
-            f"{HERE}:test_the_acl_line_has_no_right_to_look_around",
+            f"{HERE}:test_documented_redis_acl_grants_no_listing",
         ),
     ),
     Hole(
@@ -133,18 +133,18 @@ HOLES = (
         "a dashboard that lies: numbers are of the store, or of now",
         (
             f"{OPERATIONS}:test_metrics_count_runs_and_requests_by_template",
-            f"{OPERATIONS}:test_one_of_several_processes_answers_for_all",
+            f"{OPERATIONS}:test_one_process_exposes_metrics_of_all",
         ),
     ),
     Hole(
         "42",
         "a worker that is deaf or away is still sent requests",
-        (f"{OPERATIONS}:test_a_drain_answers_at_once_and_turns_readiness_red",),
+        (f"{OPERATIONS}:test_drain_responds_at_once_and_ends_readiness",),
     ),
 )  # fmt: skip
 
 
-def test_every_test_of_the_table_is_there() -> None:
+def test_every_test_of_the_table_exists() -> None:
     for hole in HOLES:
         assert hole.tests, hole.what
         for name in hole.tests:
@@ -152,7 +152,7 @@ def test_every_test_of_the_table_is_there() -> None:
             assert callable(getattr(importlib.import_module(module), test, None)), f"{hole.number}: {name}"
 
 
-def test_every_class_has_its_line() -> None:
+def test_every_class_has_a_row() -> None:
     assert {hole.number for hole in HOLES} >= {f"H{number}" for number in range(1, 13)}
 
 
@@ -197,8 +197,9 @@ async def test_no_frame_of_a_foreign_run_is_sent(users: Users) -> None:
         assert "secret of bob" not in answer.text
 
 
-async def test_what_a_run_carries_names_no_other_thread_user_or_run(users: Users) -> None:
-    """An engine that is handed `configurable` as it came writes where the client says."""
+async def test_run_cannot_name_another_thread_user_or_run(users: Users) -> None:
+    """An engine that receives the client's `configurable` unfiltered would write to a thread of its
+    choice."""
     mine, theirs = users.threads["alice"], users.threads["bob"]
     foreign = {"thread_id": theirs, "run_id": users.runs["bob"], "user_id": "bob", "checkpoint_ns": "x"}
     body = {
@@ -238,7 +239,7 @@ async def test_what_a_run_carries_names_no_other_thread_user_or_run(users: Users
         "/public", "/static/ok", "/.well-known/ok", "/favicon.ico",
     ],
 )  # fmt: skip
-async def test_no_path_becomes_public_by_its_looks(path: str, tmp_path: Path) -> None:
+async def test_no_path_is_mistaken_for_a_public_one(path: str, tmp_path: Path) -> None:
     key_for(tmp_path / "keys", Role.admin)
     async with serving(api_keys=tmp_path / "keys") as (_, client):
         for method in ("GET", "POST", "HEAD", "DELETE", "OPTIONS"):
@@ -246,7 +247,7 @@ async def test_no_path_becomes_public_by_its_looks(path: str, tmp_path: Path) ->
             assert answer.status_code in (401, 404), f"{method} {path}"
 
 
-async def test_whatever_is_added_is_behind_the_gates(tmp_path: Path) -> None:
+async def test_added_routes_are_behind_the_middleware(tmp_path: Path) -> None:
     key = key_for(tmp_path / "keys", Role.reader, "alice")
     async with serving(api_keys=tmp_path / "keys") as (gateway, client):
 
@@ -265,7 +266,7 @@ async def test_whatever_is_added_is_behind_the_gates(tmp_path: Path) -> None:
         assert (await client.get("/mounted/ok", headers=key)).text == "reached"
 
 
-async def test_lists_and_errors_hold_no_input_of_a_run(users: Users) -> None:
+async def test_lists_and_errors_contain_no_input_of_a_run(users: Users) -> None:
     thread = users.threads["alice"]
     told = [
         await users.ask("alice", "GET", f"/threads/{thread}/runs"),
@@ -321,7 +322,7 @@ async def test_a_key_of_metadata_is_a_key_and_nothing_else() -> None:
         '{"a": {"": {"__proto__": null}}}',
     ],
 )
-async def test_what_is_taken_comes_back_as_it_was(text: str) -> None:
+async def test_accepted_json_is_returned_unchanged(text: str) -> None:
     async with serving() as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         sent = f'{{"values": {{"value": {text}}}}}'
@@ -352,7 +353,7 @@ async def test_what_is_taken_comes_back_as_it_was(text: str) -> None:
     ],
     ids=lambda body: str(body[:24]),
 )
-async def test_what_decoders_disagree_about_is_refused(body: bytes) -> None:
+async def test_ambiguous_json_is_refused(body: bytes) -> None:
     async with serving() as (_, client):
         answer = await client.post("/threads", content=body, headers={"content-type": "application/json"})
         assert answer.status_code == 422
@@ -363,7 +364,7 @@ async def test_what_decoders_disagree_about_is_refused(body: bytes) -> None:
     "odd",
     ["../x", "..", "a/b", "a?b", "a#b", "a%2fb", "%2e%2e", "*", "", " ", "a\x00", "a" * 300, "null", "é"],
 )
-async def test_an_id_is_a_uuid_wherever_it_stands(odd: str) -> None:
+async def test_ids_are_validated_as_uuids_everywhere(odd: str) -> None:
     async with serving() as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         for path, body in (
@@ -378,7 +379,7 @@ async def test_an_id_is_a_uuid_wherever_it_stands(odd: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-async def test_a_page_cannot_use_a_server_that_is_really_served(tmp_path: Path) -> None:
+async def test_foreign_page_cannot_use_a_running_server(tmp_path: Path) -> None:
     async with served("serve", "--store", "memory://", folder=tmp_path) as server:
         url = await server.up()
         async with httpx.AsyncClient(base_url=url) as client:
@@ -398,14 +399,14 @@ async def test_a_page_cannot_use_a_server_that_is_really_served(tmp_path: Path) 
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-async def test_a_server_does_not_start_open_to_others(tmp_path: Path) -> None:
+async def test_server_without_keys_does_not_listen_on_other_addresses(tmp_path: Path) -> None:
     async with served("serve", "--store", "memory://", "--host", "0.0.0.0", folder=tmp_path) as server:
         _, status = await server.gone()
     assert status == 2
     assert "API keys" in server.said
 
 
-def test_the_acl_line_has_no_right_to_look_around() -> None:
+def test_documented_redis_acl_grants_no_listing() -> None:
     (line,) = [
         one for one in Path("README.md").read_text().splitlines() if one.startswith("ACL SETUSER coordinator")
     ]

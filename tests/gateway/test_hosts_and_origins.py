@@ -14,7 +14,7 @@ from coordinator.gateway import GatewaySettings, create_gateway
 from coordinator.gateway.authority import Authority, parse_authority, parse_origin
 from coordinator.gateway.caller import Role
 from coordinator.gateway.middleware.hosts import Names
-from coordinator.gateway.middleware.origins import Pages, Refused
+from coordinator.gateway.middleware.origins import Pages, RefusedOrigins
 from tests.support.asgi import key_for, serving
 
 URL = "/coordinator/workers"
@@ -34,7 +34,7 @@ URL = "/coordinator/workers"
         ("web_1", "web_1", None),
     ],
 )
-def test_authorities_have_one_spelling(text: str, host: str, port: int | None) -> None:
+def test_authorities_are_canonicalised(text: str, host: str, port: int | None) -> None:
     assert parse_authority(text) == Authority(host, port)
 
 
@@ -72,7 +72,7 @@ def test_authorities_have_one_spelling(text: str, host: str, port: int | None) -
         "a" * 300,
     ],
 )
-def test_what_reads_two_ways_is_no_authority(text: str) -> None:
+def test_ambiguous_authority_is_refused(text: str) -> None:
     found = parse_authority(text)
     assert found is None or found.host == "127.0.0.1"  # with a trailing dot it is the same address
 
@@ -101,7 +101,7 @@ async def test_a_foreign_host_is_refused(host: str) -> None:
 @pytest.mark.parametrize(
     "host", ["localhost", "LOCALHOST:9", "localhost.", "127.0.0.1:2024", "127.8.8.8", "[::1]:2024"]
 )
-async def test_loopback_is_answered_for_at_any_port(host: str) -> None:
+async def test_loopback_hosts_are_served_at_any_port(host: str) -> None:
     async with serving() as (_, client):
         assert (await client.get("/ok", headers={"host": host})).status_code == 200
 
@@ -131,13 +131,13 @@ async def test_two_hosts_and_none_are_refused() -> None:
         ((), "10.0.0.1", False),
     ],
 )
-def test_names_that_are_allowed(allowed: tuple[str, ...], host: str, included: bool) -> None:
+def test_allowed_hosts_are_served(allowed: tuple[str, ...], host: str, included: bool) -> None:
     authority = parse_authority(host)
     assert authority is not None
     assert Names(allowed, any_address=False).include(authority) is included
 
 
-async def test_with_keys_addresses_are_answered_for_and_foreign_names_are_not(tmp_path: Path) -> None:
+async def test_with_keys_ip_addresses_are_served_and_foreign_names_are_not(tmp_path: Path) -> None:
     key = key_for(tmp_path / "keys", Role.admin)
     async with serving(api_keys=tmp_path / "keys", headers=key, host="0.0.0.0") as (_, client):
         assert (await client.get(URL, headers={"host": "192.168.1.7"})).status_code == 200
@@ -189,7 +189,7 @@ async def test_the_servers_own_pages_may_call(origin: str) -> None:
         ("http://b.example", "a.example", False),
     ],
 )
-def test_the_same_origin(origin: str, host: str, same: bool) -> None:
+def test_same_origin_is_compared_by_host_and_port(origin: str, host: str, same: bool) -> None:
     parsed, authority = parse_origin(origin), parse_authority(host)
     assert parsed is not None
     assert authority is not None
@@ -214,43 +214,43 @@ def test_the_same_origin(origin: str, host: str, same: bool) -> None:
         (("*",), "null", False),
     ],
 )
-def test_pages_that_are_allowed(allowed: tuple[str, ...], origin: str, included: bool) -> None:
+def test_allowed_origins_may_call(allowed: tuple[str, ...], origin: str, included: bool) -> None:
     assert Pages(allowed).include(origin) is included
 
 
-async def test_each_refused_origin_is_one_log_line_with_the_setting_that_lets_it_in(
+async def test_each_refused_origin_is_logged_once_with_the_setting_that_allows_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     async with serving() as (_, client):
         for origin in ("http://localhost:5173", "http://localhost:5173", "http://evil.example\x1b[2J"):
             answer = await client.get("/ok", headers={"origin": origin})
             assert answer.status_code == 403
-    lines = [record.getMessage() for record in caplog.records if "refused a call" in record.getMessage()]
+    lines = [record.getMessage() for record in caplog.records if "refused a request" in record.getMessage()]
     assert len(lines) == 2
     assert (
         "--cors-origin http://localhost:5173, or COORDINATOR_CORS_ORIGINS=http://localhost:5173" in lines[0]
     )
     assert lines[1].isprintable()
-    assert "evil" not in lines[1].partition("To let")[2]
+    assert "evil" not in lines[1].partition("To allow")[2]
 
 
-async def test_lines_about_refused_origins_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
+async def test_log_lines_about_refused_origins_are_bounded(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as (_, client):
-        for number in range(Refused.LINES + 20):
+        for number in range(RefusedOrigins.LINES + 20):
             await client.get("/ok", headers={"origin": f"http://{number}.example/{'x' * 1000}"})
     lines = [record.getMessage() for record in caplog.records if "origin" in record.getMessage()]
-    assert len(lines) == Refused.LINES + 1
+    assert len(lines) == RefusedOrigins.LINES + 1
     assert max(map(len, lines)) < 1000
 
 
 @pytest.mark.parametrize("entry", ["app.example.com", "null", "https://a.example/x", "ftp://a.example", ""])
-def test_what_is_no_origin_is_an_error_of_the_start(entry: str) -> None:
-    with pytest.raises(ValueError, match="no origin"):
+def test_invalid_origin_fails_the_start(entry: str) -> None:
+    with pytest.raises(ValueError, match="not an origin"):
         GatewaySettings(cors_origins=(entry,))
 
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
-async def test_what_a_page_embeds_is_refused_without_an_origin_too(site: str) -> None:
+async def test_embedded_cross_site_requests_are_refused(site: str) -> None:
     """An image of a stream whose reader's going away cancels its run."""
     async with serving() as (_, client):
         for path in ("/ok", URL, "/docs"):
@@ -258,7 +258,7 @@ async def test_what_a_page_embeds_is_refused_without_an_origin_too(site: str) ->
             assert (await client.get(path, headers=headers)).status_code == 403
 
 
-async def test_a_link_may_lead_to_a_public_page_and_no_further() -> None:
+async def test_cross_site_link_reaches_only_public_pages() -> None:
     link = {"sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate", "sec-fetch-dest": "document"}
     async with serving() as (_, client):
         assert (await client.get("/docs", headers=link)).status_code == 200
@@ -267,7 +267,7 @@ async def test_a_link_may_lead_to_a_public_page_and_no_further() -> None:
         assert (await client.get(URL, headers=typed)).status_code == 200
 
 
-async def test_a_preflight_needs_no_key_and_answers_show_what_clients_read(tmp_path: Path) -> None:
+async def test_preflight_needs_no_key_and_responses_expose_headers(tmp_path: Path) -> None:
     key = key_for(tmp_path / "keys", Role.admin)
     page = {"origin": "https://app.example.com"}
     asked = {
@@ -310,10 +310,10 @@ async def test_a_preflight_needs_no_key_and_answers_show_what_clients_read(tmp_p
         ({}, True, True),
     ],
 )
-def test_a_websocket_passes_the_same_gates(
+def test_websocket_passes_the_same_middleware(
     headers: dict[str, str], keyed: bool, reached: bool, tmp_path: Path
 ) -> None:
-    """A route that somebody adds is behind them, whatever it speaks."""
+    """An added route is behind the middleware, also if it is a WebSocket."""
     key = key_for(tmp_path / "keys", Role.admin)
     gateway = create_gateway(RunManager(), settings=GatewaySettings(api_keys=tmp_path / "keys"))
 
@@ -348,7 +348,7 @@ def test_a_websocket_passes_the_same_gates(
         "/ok%0d%0aset-cookie:x",
     ],
 )
-async def test_a_path_that_reads_two_ways_is_not_found(path: str) -> None:
+async def test_ambiguous_path_is_not_found(path: str) -> None:
     async with serving() as (gateway, _):
         scope_path = httpx.URL(f"http://localhost{path}")
         request = httpx.Request("GET", scope_path)

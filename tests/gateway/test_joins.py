@@ -17,7 +17,7 @@ pytestmark = pytest.mark.usefixtures("no_exception_is_logged")
 pair = pytest.fixture(pair_of, name="pair", params=WITH_GRAPHS)
 
 
-async def test_each_run_answers_for_itself(pair: Pair, thread: str) -> None:
+async def test_join_returns_the_result_of_its_own_run(pair: Pair, thread: str) -> None:
     here, there = pair
     runs = [
         (await here.sdk.runs.create(thread, "agent", input=demo(tag=tag, fail=tag == "c")))["run_id"]
@@ -34,7 +34,7 @@ async def test_each_run_answers_for_itself(pair: Pair, thread: str) -> None:
         }
 
 
-async def test_many_wait_for_one(pair: Pair, thread: str) -> None:
+async def test_many_clients_join_one_run(pair: Pair, thread: str) -> None:
     here, there = pair
     run = (await here.sdk.runs.create(thread, "gated", input={"gate": thread}))["run_id"]
     waiting = [
@@ -45,9 +45,7 @@ async def test_many_wait_for_one(pair: Pair, thread: str) -> None:
     assert await asyncio.gather(*waiting) == [{"log": ["run:through"]}] * 20
 
 
-async def test_headers_come_before_the_run_ends_and_white_space_while_it_lasts(
-    pair: Pair, thread: str
-) -> None:
+async def test_headers_are_sent_at_once_and_white_space_until_the_end(pair: Pair, thread: str) -> None:
     here, there = pair
     asked = {"assistant_id": "gated", "input": {"gate": thread}}
     async with here.raw.stream("POST", f"/threads/{thread}/runs/wait", json=asked) as response:
@@ -66,7 +64,7 @@ async def test_headers_come_before_the_run_ends_and_white_space_while_it_lasts(
                 assert json.loads(rest) == {"log": ["run:through"]}
 
 
-async def test_an_interrupted_run_answers_with_what_was_done(pair: Pair, thread: str) -> None:
+async def test_join_of_an_interrupted_run_returns_the_threads_values(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
     waiting = asyncio.create_task(there.sdk.runs.join(thread, run))
@@ -74,7 +72,7 @@ async def test_an_interrupted_run_answers_with_what_was_done(pair: Pair, thread:
     assert await waiting == {"log": ["a:begun"]}
 
 
-async def test_a_run_that_is_rolled_back_meanwhile_answers_with_what_is_left(pair: Pair, thread: str) -> None:
+async def test_join_of_a_rolled_back_run_returns_the_restored_values(pair: Pair, thread: str) -> None:
     here, there = pair
     await here.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
     run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
@@ -108,7 +106,7 @@ async def test_a_result_need_not_be_an_object(one: Served) -> None:
 
 
 @pytest.mark.parametrize("raise_error", [True, False])
-async def test_the_client_raises_what_the_run_failed_with(one: Served, raise_error: bool) -> None:
+async def test_sdk_raises_the_error_of_the_run(one: Served, raise_error: bool) -> None:
     thread = await new_thread(one.sdk)
     if raise_error:
         with pytest.raises(Exception, match="ValueError: demo failure requested"):
@@ -124,7 +122,7 @@ async def test_an_unknown_run_is_not_found(one: Served) -> None:
         assert (await one.raw.get(path)).status_code == 404
 
 
-async def test_a_run_that_is_deleted_meanwhile_ends_the_waiting(pair: Pair, thread: str) -> None:
+async def test_deleting_the_run_ends_a_join(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await start_running(here.sdk, thread, "slow_to_stop", tag="a")
     waiting = asyncio.create_task(there.sdk.runs.join(thread, run))

@@ -1,4 +1,4 @@
-"""`coordinator keys`: a key is shown once, on stdout, and does what its role says."""
+"""`coordinator keys`: a key is printed once, on stdout, and has the permissions of its role."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "keys.json"
 
 
-def test_a_key_is_all_that_is_on_stdout_and_is_known_at_once(
+def test_create_prints_only_the_key_which_is_valid_at_once(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.run(["keys", "create", "--file", str(file), "--user", "alice"]) == DONE
@@ -32,7 +32,7 @@ def test_a_key_is_all_that_is_on_stdout_and_is_known_at_once(
     assert (found.user_id, found.role) == ("alice", Role.user)
 
 
-def test_no_list_and_no_file_shows_a_key_or_its_hash(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_list_shows_neither_keys_nor_hashes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app.run(["keys", "create", "--file", str(file), "--role", "admin", "--json"])
     made = json.loads(capsys.readouterr().out)["key"]
     app.run(["keys", "list", "--file", str(file)])
@@ -44,7 +44,7 @@ def test_no_list_and_no_file_shows_a_key_or_its_hash(file: Path, capsys: pytest.
     assert json.loads(file.read_text())["keys"][0]["hash"] not in out + err
 
 
-def test_a_revoked_key_is_nobodys(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_revoked_key_is_refused(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     app.run(["keys", "create", "--file", str(file), "--role", "reader", "--everyone"])
     text = capsys.readouterr().out.strip()
     assert Keys(file).caller_of(text) == Caller(None, Role.reader, text.split("_")[1])
@@ -78,7 +78,7 @@ def test_a_whole_key_can_be_revoked_and_is_not_repeated(
     ],
     ids=" ".join,
 )
-def test_what_does_not_fit_is_usage_and_makes_no_file(
+def test_invalid_options_are_usage_errors_and_create_no_file(
     file: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert app.run(["keys", "create", "--file", str(file), *options]) == USAGE
@@ -86,7 +86,7 @@ def test_what_does_not_fit_is_usage_and_makes_no_file(
     assert not file.exists()
 
 
-def test_a_file_that_is_not_there_or_broken_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_or_invalid_file_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert app.run(["keys", "list", "--file", str(file)]) == USAGE
     file.write_text("rck_0123456789ab_SECRET")
     file.chmod(0o600)
@@ -97,7 +97,7 @@ def test_a_file_that_is_not_there_or_broken_is_named(file: Path, capsys: pytest.
 
 
 @pytest.mark.parametrize("linked", [False, True], ids=["file", "link"])
-def test_no_key_is_made_where_no_gateway_would_take_it(
+def test_no_key_is_created_in_an_untrusted_file(
     file: Path, linked: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     opened = file.with_name("open")

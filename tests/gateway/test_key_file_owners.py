@@ -126,7 +126,7 @@ async def test_revoked_key_is_refused_within_a_second(folder: Path, kept: Kept) 
 
 
 def access_list(*, mask: int) -> bytes:
-    """The other user may read; for a file of root's that nobody else may read."""
+    """Grants the other user read access to a file that only root may read."""
     nobody = 0xFFFFFFFF
     entries = [(1, 6, nobody), (2, 4, UID), (4, 0, nobody), (16, mask, nobody), (32, 0, nobody)]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
@@ -152,7 +152,7 @@ def test_file_that_an_access_list_lets_others_write_is_refused(folder: Path) -> 
         os.setxattr(one.path, "system.posix_acl_access", entry)
     except OSError as error:
         pytest.skip(f"this file system has no access lists: {error.strerror}")
-    with pytest.raises(KeyFileError, match="written to by others"):
+    with pytest.raises(KeyFileError, match="writable by other users"):
         Keys(one.path)
 
 
@@ -196,7 +196,7 @@ async def test_folder_that_the_other_user_may_not_enter_is_named(folder: Path) -
         assert b"Traceback" not in err
 
 
-async def test_no_key_is_good_once_the_gateway_can_no_longer_read_the_file(folder: Path) -> None:
+async def test_all_keys_are_refused_after_the_file_became_unreadable(folder: Path) -> None:
     one = made(folder, Kept(0, GID, 0o640))
     async with watched(one, good_for=1.5) as gateway:
         os.chown(one.path, 0, 0)
@@ -204,12 +204,12 @@ async def test_no_key_is_good_once_the_gateway_can_no_longer_read_the_file(folde
         assert 0.9 < await refused_at(gateway, within=30) - lost_at < 5.0
         async with asyncio.timeout(30):
             told = (await gateway.stderr.read()).decode()
-    assert told.count("No API key is good and the worker is not ready") == 1, told
+    assert told.count("all API keys are refused and the worker is not ready") == 1, told
     assert "Permission denied" in told
 
 
 @pytest.mark.parametrize("command", [("create", "--user", "bob"), ("list",), ("revoke", "k")], ids=" ".join)
-async def test_root_is_told_to_run_as_the_owner_of_the_file(
+async def test_root_is_advised_to_run_as_the_owner_of_the_file(
     folder: Path, command: tuple[str, ...], capsys: pytest.CaptureFixture[str]
 ) -> None:
     one = made(folder, Kept(UID, GID, 0o600))

@@ -17,7 +17,7 @@ from coordinator.errors import InvalidArgument
 from coordinator.gateway import key_file
 from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.key_file import KeyFileError
-from coordinator.gateway.keys import LOOK_EVERY, Keys, presented
+from coordinator.gateway.keys import POLL_INTERVAL, Keys, presented
 from tests.support.asgi import key_for, serving
 from tests.support.waiting import wait_until
 
@@ -39,7 +39,7 @@ def clock() -> Clock:
     return Clock()
 
 
-def test_a_key_is_known_by_its_hash_alone(path: Path) -> None:
+def test_file_contains_only_the_hash_of_a_key(path: Path) -> None:
     key, text = key_file.create(path, role=Role.user, user_id="alice", name="laptop")
     assert text not in path.read_text()
     assert text.rpartition("_")[2] not in path.read_text()
@@ -70,12 +70,12 @@ _SPOILT: dict[str, Callable[[str], str]] = {
 
 
 @pytest.mark.parametrize("spoil", _SPOILT)
-def test_a_spoilt_key_is_nobodys(path: Path, spoil: str) -> None:
+def test_altered_key_is_refused(path: Path, spoil: str) -> None:
     _, text = key_file.create(path, role=Role.admin, user_id=None)
     assert Keys(path).caller_of(_SPOILT[spoil](text)) is None
 
 
-def test_the_hash_is_no_key(path: Path) -> None:
+def test_hash_is_not_accepted_as_a_key(path: Path) -> None:
     key, _ = key_file.create(path, role=Role.admin, user_id=None)
     assert Keys(path).caller_of(key.hash) is None
     assert Keys(path).caller_of(f"rck_{key.id}_{key.hash}") is None
@@ -84,7 +84,7 @@ def test_the_hash_is_no_key(path: Path) -> None:
 @pytest.mark.parametrize(
     ("role", "user"), [(Role.user, None), (Role.admin, "alice"), (Role.reader, "a\nb"), (Role.user, "")]
 )
-def test_a_role_and_its_scope_fit(path: Path, role: Role, user: str | None) -> None:
+def test_role_and_scope_must_match(path: Path, role: Role, user: str | None) -> None:
     with pytest.raises(InvalidArgument):
         key_file.create(path, role=role, user_id=user)
     assert not path.exists()
@@ -99,19 +99,19 @@ def test_an_expired_key_is_refused(path: Path) -> None:
     assert keys.caller_of(new) is not None
 
 
-def test_a_changed_file_is_read_again_and_a_revoked_key_refused(path: Path, clock: Clock) -> None:
+def test_changed_file_is_reread_and_revoked_key_is_refused(path: Path, clock: Clock) -> None:
     key, text = key_file.create(path, role=Role.admin, user_id=None)
     keys = Keys(path, clock=clock)
     key_file.revoke(path, key.id)
     _, other = key_file.create(path, role=Role.user, user_id="bob")
     assert keys.caller_of(text) is not None
-    clock.now += LOOK_EVERY
+    clock.now += POLL_INTERVAL
     assert keys.caller_of(text) is None
     assert keys.caller_of(other) is not None
 
 
 @pytest.mark.parametrize("harm", ["broken", "writable", "gone"])
-def test_a_harmed_file_locks_nobody_out_and_lets_nobody_in(
+def test_invalid_file_keeps_the_current_keys(
     path: Path, clock: Clock, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, text = key_file.create(path, role=Role.admin, user_id=None)
@@ -124,14 +124,14 @@ def test_a_harmed_file_locks_nobody_out_and_lets_nobody_in(
     else:
         path.unlink()
     for _ in range(3):
-        clock.now += LOOK_EVERY
+        clock.now += POLL_INTERVAL
         assert keys.caller_of(text) is not None
         assert keys.caller_of(later) is None
     assert len([record for record in caplog.records if record.levelname == "ERROR"]) == 1
 
 
 @pytest.mark.parametrize("harm", ["writable", "gone", "folder"])
-def test_no_key_is_good_a_minute_after_the_file_was_last_readable(
+def test_all_keys_are_refused_a_minute_after_the_file_became_unreadable(
     path: Path, clock: Clock, harm: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, text = key_file.create(path, role=Role.admin, user_id=None)
@@ -152,9 +152,9 @@ def test_no_key_is_good_a_minute_after_the_file_was_last_readable(
     assert "keys.json" in (keys.trouble or "")
     clock.now += 1
     assert keys.caller_of(text) is None
-    assert [record.getMessage()[:18] for record in caplog.records] == [
-        "The API keys were ",
-        "No API key is good",
+    assert [record.getMessage()[:24] for record in caplog.records] == [
+        "the key file is unreadab",
+        "all API keys are refused",
     ]
     path.write_bytes(b"{")
     path.chmod(0o600)
@@ -167,9 +167,7 @@ def test_no_key_is_good_a_minute_after_the_file_was_last_readable(
     assert keys.trouble is None
 
 
-def test_file_that_became_unreadable_while_nobody_asked_is_noticed_at_the_first_request(
-    path: Path, clock: Clock
-) -> None:
+def test_unreadable_file_is_detected_at_the_first_request(path: Path, clock: Clock) -> None:
     _, text = key_file.create(path, role=Role.admin, user_id=None)
     keys = Keys(path, clock=clock)
     path.unlink()
@@ -178,7 +176,7 @@ def test_file_that_became_unreadable_while_nobody_asked_is_noticed_at_the_first_
 
 
 @pytest.mark.parametrize("mode", [0o620, 0o602, 0o666])
-def test_a_file_that_others_may_write_to_is_refused(path: Path, mode: int) -> None:
+def test_file_writable_by_others_is_refused(path: Path, mode: int) -> None:
     key_file.create(path, role=Role.admin, user_id=None)
     path.chmod(mode)
     with pytest.raises(KeyFileError, match="chmod"):
@@ -186,14 +184,14 @@ def test_a_file_that_others_may_write_to_is_refused(path: Path, mode: int) -> No
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o777])
-def test_folder_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+def test_folder_writable_by_others_is_refused(tmp_path: Path, mode: int) -> None:
     path = _in_folder(tmp_path / "open", mode)
     with pytest.raises(KeyFileError, match="folder"):
         Keys(path)
 
 
 @pytest.mark.parametrize("mode", [0o775, 0o777])
-def test_folder_of_a_links_target_that_others_may_write_to_is_refused(tmp_path: Path, mode: int) -> None:
+def test_folder_of_a_link_target_writable_by_others_is_refused(tmp_path: Path, mode: int) -> None:
     target = _in_folder(tmp_path / "open", mode)
     (tmp_path / "between").symlink_to(target)
     link = tmp_path / "keys.json"
@@ -218,7 +216,7 @@ def test_chain_of_links_without_an_end_is_refused(tmp_path: Path) -> None:
 def test_pipe_is_refused_at_once(tmp_path: Path) -> None:
     path = tmp_path / "keys.json"
     os.mkfifo(path, 0o600)
-    with pytest.raises(KeyFileError, match="no regular file"):
+    with pytest.raises(KeyFileError, match="not a regular file"):
         Keys(path)
 
 
@@ -258,7 +256,7 @@ def test_a_file_of_another_user_is_refused(path: Path) -> None:
         '{"keys": [{"secret": "rck_0123456789ab_SECRET"}]}',
     ],
 )
-def test_what_is_no_key_file_is_named_without_its_contents(path: Path, text: str) -> None:
+def test_invalid_key_file_is_reported_without_its_contents(path: Path, text: str) -> None:
     path.write_text(text)
     path.chmod(0o600)
     with pytest.raises(KeyFileError) as raised:
@@ -275,7 +273,7 @@ def test_two_keys_with_one_id_are_refused(path: Path) -> None:
         Keys(path)
 
 
-def test_keys_that_are_made_at_once_are_all_kept(path: Path) -> None:
+def test_concurrently_created_keys_are_all_kept(path: Path) -> None:
     def make(number: int) -> str:
         return key_file.create(path, role=Role.user, user_id=f"u{number}")[1]
 
@@ -316,7 +314,7 @@ def _request(*headers: tuple[str, str]) -> Request:
         ([], None),
     ],
 )
-def test_where_a_key_is_looked_for(headers: list[tuple[str, str]], key: str | None) -> None:
+def test_key_is_read_from_both_headers(headers: list[tuple[str, str]], key: str | None) -> None:
     assert presented(_request(*headers)) == key
 
 
@@ -336,7 +334,7 @@ async def test_a_request_without_a_key_is_refused_and_one_with_it_served(path: P
     assert served.status_code == 200
 
 
-async def test_a_missing_key_file_is_an_error_of_the_start(path: Path) -> None:
+async def test_missing_key_file_fails_the_start(path: Path) -> None:
     with pytest.raises(KeyFileError):
         async with serving(api_keys=path):
             pass
@@ -345,8 +343,8 @@ async def test_a_missing_key_file_is_an_error_of_the_start(path: Path) -> None:
 async def test_worker_without_a_readable_key_file_is_not_ready(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.gateway.keys.LOOK_EVERY", 0.01)
-    monkeypatch.setattr("coordinator.gateway.keys.GOOD_FOR", 0.05)
+    monkeypatch.setattr("coordinator.gateway.keys.POLL_INTERVAL", 0.01)
+    monkeypatch.setattr("coordinator.gateway.keys.GRACE", 0.05)
     headers, away = key_for(path, Role.admin), path.with_name("away")
     async with serving(api_keys=path) as (_, client):
 

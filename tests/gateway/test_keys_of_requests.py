@@ -17,7 +17,7 @@ KEY = {"Idempotency-Key": "order-1"}
 NAMESPACE = UUID("5f0dd6f4-6c1b-5b0e-9a3a-0b8b8f2f6a11")
 
 
-async def test_nobody_can_take_the_thread_of_anothers_key(tmp_path: Path) -> None:
+async def test_idempotency_key_of_another_user_is_not_usable(tmp_path: Path) -> None:
     alice, bob = (key_for(tmp_path / "keys", Role.user, user) for user in ("alice", "bob"))
     guessed = str(uuid5(NAMESPACE, json.dumps(["alice", "order-1"])))
     async with serving(api_keys=tmp_path / "keys") as (_, client):
@@ -34,7 +34,7 @@ async def test_nobody_can_take_the_thread_of_anothers_key(tmp_path: Path) -> Non
         assert other.json()["run_id"] != runs[0].json()["run_id"]
 
 
-async def test_the_same_key_is_the_same_run_on_every_worker(pair: Pair) -> None:
+async def test_repeated_key_returns_the_same_run_on_every_worker(pair: Pair) -> None:
     here, there = pair
     asked: list[Any] = [worker.raw.post("/runs", json=RUN, headers=KEY) for worker in (here, there) * 4]
     answers = await asyncio.gather(*asked)

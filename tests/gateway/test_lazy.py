@@ -1,4 +1,4 @@
-"""Routes that are put together when they are first asked for."""
+"""Routes that are built at their first request."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def route() -> LazyRoute:
     return LazyRoute("/shapes/{name}", changed, methods=["post"])
 
 
-def test_a_route_is_matched_before_it_is_put_together() -> None:
+def test_lazy_route_matches_before_it_is_built() -> None:
     one = route()
     scope: dict[str, Any] = {"type": "http", "path": "/shapes/cube", "method": "POST", "headers": []}
     assert one.matches(scope)[0].name == "FULL"
@@ -41,7 +41,7 @@ def test_a_route_is_matched_before_it_is_put_together() -> None:
     assert "app" not in vars(one)
 
 
-def test_what_it_is_afterwards_is_what_fastapi_makes() -> None:
+def test_built_route_equals_a_route_of_fastapi() -> None:
     one, eager = route(), APIRoute("/shapes/{name}", changed, methods=["post"])
     assert one.unique_id == eager.unique_id
     assert {name for name in vars(one) if name != "_options"} == set(vars(eager))
@@ -50,7 +50,7 @@ def test_what_it_is_afterwards_is_what_fastapi_makes() -> None:
 
 
 @pytest.mark.parametrize("described_first", [False, True])
-async def test_it_answers_and_is_described_in_any_order(described_first: bool) -> None:
+async def test_requests_and_openapi_work_in_any_order(described_first: bool) -> None:
     app = FastAPI()
     app.router.routes.append(route())
     if described_first:
@@ -63,7 +63,7 @@ async def test_it_answers_and_is_described_in_any_order(described_first: bool) -
     assert set(app.openapi()["paths"]) == {"/shapes/{name}"}
 
 
-def test_every_route_of_the_gateway_is_strict_and_waits_to_be_asked() -> None:
+def test_every_route_of_the_gateway_is_strict_and_lazy() -> None:
     """But for those of FastAPI, which show the description."""
     ours = [one for one in create_gateway(RunManager()).routes if isinstance(one, APIRoute)]
     assert len(ours) > 40

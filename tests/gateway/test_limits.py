@@ -19,7 +19,7 @@ from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.errors import TooManyOpen
 from coordinator.gateway.held import Watchers
 from coordinator.gateway.middleware.bodies import Bodies
-from coordinator.gateway.middleware.rate import MOST_CALLERS, Buckets
+from coordinator.gateway.middleware.rate import MAX_CALLERS, Buckets
 from coordinator.settings import Settings
 from tests.support.asgi import key_for, serving
 from tests.support.waiting import wait_until
@@ -51,7 +51,7 @@ async def test_a_body_that_is_too_large_is_refused(chunked: bool) -> None:
                 assert answer.json() == {"detail": f"the body is larger than {MAX} bytes"}
 
 
-async def test_a_length_that_lies_is_not_believed() -> None:
+async def test_wrong_content_length_does_not_bypass_the_limit() -> None:
     async with serving(max_body_bytes=MAX) as (_, client):
         headers = {"content-type": "application/json", "content-length": "10"}
         answer = await client.post("/threads", content=in_pieces(body_of(MAX + 1)), headers=headers)
@@ -61,7 +61,7 @@ async def test_a_length_that_lies_is_not_believed() -> None:
 
 
 class Uploads:
-    """Requests whose bodies have begun, and end when they may go on."""
+    """Requests whose bodies have begun and are completed on a signal."""
 
     def __init__(self) -> None:
         self._bodies = Bodies(self._app, max_bytes=MAX)
@@ -106,12 +106,14 @@ class Uploads:
 async def test_incomplete_bodies_of_all_requests_are_bounded_together(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("coordinator.gateway.middleware.bodies._AT_LEAST", 2 * MAX)
-    monkeypatch.setattr("coordinator.gateway.middleware.bodies.ROOM", 2)
+    monkeypatch.setattr("coordinator.gateway.middleware.bodies._MIN_ROOM", 2 * MAX)
+    monkeypatch.setattr("coordinator.gateway.middleware.bodies.MAX_INCOMPLETE", 2)
     uploads = Uploads()
     for address in ("a", "b"):
         await uploads.begin(None, address, MAX)
-    assert "worker reads as many" in await uploads.refused(None, "c", 1)
+    assert "the incomplete request bodies at this worker have reached the limit" in await uploads.refused(
+        None, "c", 1
+    )
     await uploads.end()
     await uploads.ask(None, "c", MAX)
 
@@ -120,8 +122,8 @@ async def test_incomplete_bodies_of_all_requests_are_bounded_together(
 async def test_incomplete_bodies_of_one_caller_leave_room_for_others(
     who: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("coordinator.gateway.middleware.bodies._AT_LEAST", 8 * MAX)
-    monkeypatch.setattr("coordinator.gateway.middleware.bodies.ROOM", 8)
+    monkeypatch.setattr("coordinator.gateway.middleware.bodies._MIN_ROOM", 8 * MAX)
+    monkeypatch.setattr("coordinator.gateway.middleware.bodies.MAX_INCOMPLETE", 8)
 
     def sender(name: str, nth: int) -> tuple[Caller | None, str]:
         """Of a user whose keys and addresses differ, a key whose addresses differ, an address."""
@@ -132,7 +134,7 @@ async def test_incomplete_bodies_of_one_caller_leave_room_for_others(
     uploads = Uploads()
     for nth in range(2):
         await uploads.begin(*sender("greedy", nth), MAX)
-    assert "one caller" in await uploads.refused(*sender("greedy", 2), 1)
+    assert "your incomplete request bodies" in await uploads.refused(*sender("greedy", 2), 1)
     for name in ("second", "third", "fourth"):
         for nth in range(2):
             await uploads.begin(*sender(name, nth), MAX)
@@ -140,7 +142,7 @@ async def test_incomplete_bodies_of_one_caller_leave_room_for_others(
     await uploads.ask(*sender("greedy", 3), MAX)
 
 
-async def test_a_body_that_does_not_come_ends_the_wait_and_a_long_answer_is_no_body() -> None:
+async def test_stalled_body_times_out_and_long_responses_do_not() -> None:
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await receive()
@@ -166,7 +168,7 @@ async def test_a_body_that_does_not_come_ends_the_wait_and_a_long_answer_is_no_b
             await Bodies(app, max_bytes=MAX, within=0.01)(scope, receive, send)
 
 
-def test_a_bucket_gives_a_seconds_worth_and_fills_again() -> None:
+def test_bucket_holds_one_second_of_tokens_and_refills() -> None:
     now = [0.0]
     buckets = Buckets(2.0, clock=lambda: now[0])
     assert [buckets.take("a"), buckets.take("a")] == [None, None]
@@ -179,7 +181,7 @@ def test_a_bucket_gives_a_seconds_worth_and_fills_again() -> None:
     assert [buckets.take("a") for _ in range(3)] == [None, None, 0.5]
 
 
-def test_less_than_one_a_second_is_a_rate_too() -> None:
+def test_rate_below_one_per_second_works() -> None:
     now = [0.0]
     buckets = Buckets(0.1, clock=lambda: now[0])
     assert buckets.take("a") is None
@@ -188,15 +190,15 @@ def test_less_than_one_a_second_is_a_rate_too() -> None:
     assert buckets.take("a") is None
 
 
-def test_a_clock_that_stands_still_gives_nothing_and_memory_is_bounded() -> None:
+def test_stopped_clock_adds_no_tokens_and_memory_is_bounded() -> None:
     buckets = Buckets(1.0, clock=lambda: 0.0)
-    for number in range(MOST_CALLERS + 500):
+    for number in range(MAX_CALLERS + 500):
         assert buckets.take(f"caller {number}") is None
-    assert len(buckets._levels) == MOST_CALLERS
-    assert buckets.take(f"caller {MOST_CALLERS + 499}") is not None
+    assert len(buckets._levels) == MAX_CALLERS
+    assert buckets.take(f"caller {MAX_CALLERS + 499}") is not None
 
 
-async def test_a_caller_that_asks_too_often_is_told_when_to_come_back(tmp_path: Path) -> None:
+async def test_rate_limited_caller_gets_retry_after(tmp_path: Path) -> None:
     file = tmp_path / "keys"
     alice, again, bob = (key_for(file, Role.user, user) for user in ("alice", "alice", "bob"))
     async with serving(api_keys=file, rate_limit=0.01) as (_, client):
@@ -262,22 +264,22 @@ async def test_streams_of_one_user_leave_room_for_others(tmp_path: Path) -> None
         assert (await client.get(f"{path}/join", headers=alice)).status_code == 200, "places are free again"
 
 
-def test_cancels_that_wait_take_nobodys_place() -> None:
+def test_waiting_cancels_do_not_count_against_the_limit() -> None:
     watchers = Watchers(2, 1)
     with ExitStack() as stack:
         for _ in range(5):
-            stack.enter_context(watchers.place("alice", always=True))
-        stack.enter_context(watchers.place("alice"))
-        with pytest.raises(TooManyOpen, match="user 'alice' has 1 "), watchers.place("alice"):
+            stack.enter_context(watchers.reserve("alice", always=True))
+        stack.enter_context(watchers.reserve("alice"))
+        with pytest.raises(TooManyOpen, match="user 'alice' has 1 "), watchers.reserve("alice"):
             pass
-        stack.enter_context(watchers.place("bob"))
-        with pytest.raises(TooManyOpen, match="this worker has 2 "), watchers.place("carol"):
+        stack.enter_context(watchers.reserve("bob"))
+        with pytest.raises(TooManyOpen, match="this worker has 2 "), watchers.reserve("carol"):
             pass
-        with pytest.raises(TooManyOpen, match="this worker has 2 "), watchers.place(None):
+        with pytest.raises(TooManyOpen, match="this worker has 2 "), watchers.reserve(None):
             pass
         assert watchers.open == 7
     assert watchers.open == 0
-    with watchers.place("alice"):
+    with watchers.reserve("alice"):
         pass
 
 
@@ -311,7 +313,7 @@ async def test_waiting_runs_are_bounded_for_a_thread_and_for_a_user(tmp_path: Pa
 
 
 @pytest.mark.parametrize("size", [100, 2000])
-async def test_metadata_is_bounded_wherever_it_stands(size: int) -> None:
+async def test_metadata_is_bounded_on_every_route(size: int) -> None:
     metadata = {"a": "x" * size}
     async with serving(max_metadata_bytes=1000) as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]

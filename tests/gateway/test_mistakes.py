@@ -1,4 +1,4 @@
-"""Bodies that are nothing but mistakes: the first are named, and the rest is not even looked at."""
+"""Bodies with many mistakes: the response lists the first ones, and validation stops."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ MISTAKES: dict[str, tuple[str, Any]] = {
 
 
 @pytest.mark.parametrize("path_and_body", MISTAKES.values(), ids=MISTAKES)
-async def test_answer_to_a_body_of_mistakes_is_short(path_and_body: tuple[str, Any]) -> None:
+async def test_response_to_a_body_of_mistakes_is_bounded(path_and_body: tuple[str, Any]) -> None:
     path, body = path_and_body
     async with serving() as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
@@ -52,7 +52,7 @@ async def test_answer_to_a_body_of_mistakes_is_short(path_and_body: tuple[str, A
     assert 1 <= len(answer.json()["detail"]) <= MOST_MISTAKES + 1
 
 
-async def test_answer_to_a_query_of_mistakes_is_short() -> None:
+async def test_response_to_a_query_of_mistakes_is_bounded() -> None:
     async with serving() as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         answer = await client.get(f"/threads/{thread}/runs?" + "&".join(["select=x"] * 2000))
@@ -60,7 +60,7 @@ async def test_answer_to_a_query_of_mistakes_is_short() -> None:
     assert len(answer.content) <= LARGEST
 
 
-async def test_a_few_mistakes_are_all_named() -> None:
+async def test_few_mistakes_are_all_listed() -> None:
     async with serving() as (_, client):
         answer = await client.post("/runs", json={"assistant_id": 1, "stream_mode": ["none"], "webhook": ""})
     named = {tuple(one["loc"]) for one in answer.json()["detail"]}
@@ -74,11 +74,11 @@ HUGE = b'{"metadata":\n {"\\"9e999": "1e999", "b": [1.5e3, -2e999, 3e999]}}'
     ("body", "offset", "message"),
     [
         (b'{"metadata": {},}', 16, "trailing comma at line 1 column 17"),
-        (b'{"metadata":\n\n {"a": NaN}}', 21, "NaN and Infinity are no numbers of JSON at line 3 column 8"),
+        (b'{"metadata":\n\n {"a": NaN}}', 21, "NaN and Infinity are not valid in JSON at line 3 column 8"),
         (
             b'{"metadata": {"a": -Infinity}}',
             20,
-            "NaN and Infinity are no numbers of JSON at line 1 column 21",
+            "NaN and Infinity are not valid in JSON at line 1 column 21",
         ),
         (b"[" * 10_000, 201, "recursion limit exceeded at line 1 column 202"),
         (HUGE, HUGE.index(b"-2e999"), "a number is too large at line 2 column 36"),
@@ -90,7 +90,7 @@ HUGE = b'{"metadata":\n {"\\"9e999": "1e999", "b": [1.5e3, -2e999, 3e999]}}'
     ],
     ids=["comma", "NaN", "-Infinity", "depth", "too large", "digits", "BOM", "end", "UTF-8", "quotes"],
 )
-async def test_what_is_no_json_is_answered_with_cause_and_position(
+async def test_invalid_json_is_refused_with_cause_and_position(
     body: bytes, offset: int, message: str
 ) -> None:
     async with serving() as (_, client):
@@ -102,7 +102,7 @@ async def test_what_is_no_json_is_answered_with_cause_and_position(
     assert mistake["msg"] == f"JSON decode error: {message}"
 
 
-async def test_input_that_does_not_fit_a_model_is_answered_shortly() -> None:
+async def test_response_to_invalid_input_is_bounded() -> None:
     class Numbers(BaseModel):
         numbers: list[int]
 
@@ -131,7 +131,7 @@ async def test_supersteps_are_bounded_all_together() -> None:
     assert "1000" in too_many.text
 
 
-async def test_a_body_has_so_many_values_and_no_more() -> None:
+async def test_number_of_values_of_a_body_is_bounded() -> None:
     async with serving(max_body_bytes=8 << 20) as (_, client):
         for count, status in ((weight.MAX_VALUES - 100, 200), (weight.MAX_VALUES + 1, 413)):
             run = {"assistant_id": "agent", "context": {"numbers": [1] * count}}
@@ -161,7 +161,7 @@ def asked_models() -> Iterator[type[bodies.Body]]:
     yield from todo[1:]
 
 
-def test_every_list_in_a_body_has_a_length_and_ends_with_its_first_mistake() -> None:
+def test_every_list_in_a_body_is_bounded_and_stops_at_the_first_mistake() -> None:
     models = list(asked_models())
     assert bodies.RunCreate in models
     assert cron_bodies.CronPatch in models
@@ -181,7 +181,7 @@ def test_every_list_in_a_body_has_a_length_and_ends_with_its_first_mistake() -> 
         ("/threads/{thread}/runs/{run}/stream", "stream_mode=values"),
     ],
 )
-async def test_every_list_in_a_query_has_a_length(path: str, item: str) -> None:
+async def test_every_list_in_a_query_is_bounded(path: str, item: str) -> None:
     async with serving() as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         run = (await client.post(f"/threads/{thread}/runs", json=RUN)).json()["run_id"]

@@ -6,7 +6,7 @@ from tests.support.builders import sql_of
 from tests.support.gateways import one_gateway
 
 
-async def test_runs_show_unknown_words_as_they_are() -> None:
+async def test_runs_show_unknown_values_unchanged() -> None:
     async with one_gateway() as one:
         run = await one.sdk.runs.create(None, "echo", input={})
         await one.manager.wait(run["run_id"], timeout=20)

@@ -1,4 +1,4 @@
-"""The description of the API is true: generated requests are answered as it says, by a real server."""
+"""The OpenAPI document is correct: responses of a real server to generated requests match it."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def described(server: Server) -> Any:
     return schema
 
 
-# Two are left out: after the drain there would be nothing to ask, and the stream of a thread does not end.
+# Two are left out: after a drain no request would be served, and the stream of a thread does not end.
 # FastAPI's own pages are not described.
 DESCRIBED = [
     route
@@ -88,7 +88,7 @@ DESCRIBED = [
 
 
 @pytest.mark.parametrize("route", DESCRIBED, ids=" ".join)
-def test_what_is_described_is_answered(route: tuple[str, str], described: Any, server: Server) -> None:
+def test_responses_match_the_openapi_document(route: tuple[str, str], described: Any, server: Server) -> None:
     method, path = route
 
     @given(case=described[path][method].as_strategy())
@@ -108,7 +108,7 @@ def test_what_is_described_is_answered(route: tuple[str, str], described: Any, s
     assert "Traceback" not in server.log.read_text()
 
 
-def test_all_that_is_described_was_asked(server: Server) -> None:
+def test_every_documented_operation_was_requested(server: Server) -> None:
     described = {(method.upper(), path) for path, item in server.document["paths"].items() for method in item}
     assert described - set(DESCRIBED) == {("POST", "/coordinator/drain"), ENDLESS}
 
@@ -124,7 +124,7 @@ def _hurry(body: Any) -> None:
                 cast("dict[str, Any]", given).pop("sleep", None)
 
 
-def test_every_route_that_needs_a_key_says_so(server: Server) -> None:
+def test_every_route_that_needs_a_key_documents_it(server: Server) -> None:
     for path, item in server.document["paths"].items():
         for method, operation in item.items():
             public = httpx.request(method, server.url + path).status_code != 401

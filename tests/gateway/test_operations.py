@@ -1,4 +1,4 @@
-"""`/coordinator/…` and `/metrics`: what operators ask and order."""
+"""`/coordinator/…` and `/metrics`: the routes of operators."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ async def metrics(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
     }
 
 
-async def test_live_and_ready_say_so(client: httpx.AsyncClient) -> None:
+async def test_live_and_ready_probes_succeed(client: httpx.AsyncClient) -> None:
     live, ready = [await client.get(f"/coordinator/health/{what}") for what in ("live", "ready")]
     assert (live.status_code, live.json()) == (200, {"status": "live"})
     assert (ready.status_code, ready.json()) == (200, {"status": "ready"})
 
 
-async def test_a_drain_answers_at_once_and_turns_readiness_red(client: httpx.AsyncClient) -> None:
+async def test_drain_responds_at_once_and_ends_readiness(client: httpx.AsyncClient) -> None:
     await client.post("/runs", json=SLOW)
     epoch = (await client.get("/coordinator/health")).json()["epoch"]
     another = await client.post("/coordinator/drain", json={"epoch": epoch + 1})
@@ -76,7 +76,7 @@ async def test_a_drain_answers_at_once_and_turns_readiness_red(client: httpx.Asy
     assert (await client.post("/runs/cancel", json={"status": "all"})).status_code == 204
 
 
-async def test_a_drain_reaches_whichever_worker_is_meant() -> None:
+async def test_drain_by_epoch_reaches_another_worker() -> None:
     store = MemoryStore(shared=True)
     one, other = (RunManager(store, settings=Settings(tick=0.05, grace=0)) for _ in range(2))
     async with serving(manager=one) as (_, client), serving(manager=other) as (_, elsewhere):
@@ -115,7 +115,7 @@ async def _not_ready(client: httpx.AsyncClient) -> bool:
         "x",
     ],
 )
-async def test_a_drain_that_is_not_understood_is_none(client: httpx.AsyncClient, body: object) -> None:
+async def test_invalid_drain_request_drains_nothing(client: httpx.AsyncClient, body: object) -> None:
     assert (await client.post("/coordinator/drain", json=body)).status_code == 422
     assert (await client.get("/coordinator/health/ready")).status_code == 200
 
@@ -129,7 +129,7 @@ class FailingStore(MemoryStore):
         return await super().workers(alive_only=alive_only, counted=counted)  # type: ignore[return-value]
 
 
-async def test_a_store_that_is_away_turns_readiness_red_and_is_named_to_admins_alone(tmp_path: Path) -> None:
+async def test_unavailable_store_ends_readiness_and_is_named_only_to_admins(tmp_path: Path) -> None:
     store = FailingStore()
     file = tmp_path / "keys"
     user, admin = key_for(file, Role.user, "alice"), key_for(file, Role.admin)
@@ -156,7 +156,7 @@ async def test_a_worker_that_is_not_registered_is_not_ready() -> None:
         assert (await client.get("/coordinator/health/ready")).status_code == 503
 
 
-async def test_explain_tells_the_history_of_a_run(client: httpx.AsyncClient) -> None:
+async def test_explain_returns_the_history_of_a_run(client: httpx.AsyncClient) -> None:
     thread_id, run_id = await finished(client)
     told = (await client.get(f"/coordinator/runs/{run_id}/explain")).json()
     assert (told["run_id"], told["thread_id"], told["status"], told["phase"]) == (
@@ -198,7 +198,7 @@ async def test_metrics_count_runs_and_requests_by_template(client: httpx.AsyncCl
     assert told["coordinator_threads_held",] == 0
 
 
-async def test_no_label_is_what_a_client_sent(client: httpx.AsyncClient) -> None:
+async def test_labels_contain_no_client_input(client: httpx.AsyncClient) -> None:
     """Series are for ever: a client must not be able to make any."""
     known: list[int] = []
     for begin in (0, 100):
@@ -212,8 +212,8 @@ async def test_no_label_is_what_a_client_sent(client: httpx.AsyncClient) -> None
     assert known[0] == known[1]
 
 
-async def test_one_of_several_processes_answers_for_all(tmp_path: Path) -> None:
-    """Counted is added up, also of one that has ended; what a process tells of itself ends with it."""
+async def test_one_process_exposes_metrics_of_all(tmp_path: Path) -> None:
+    """Counters are summed, also those of an ended process; gauges are removed with their process."""
     program = """
 import asyncio, sys
 from tests.gateway.test_operations import finished, metrics

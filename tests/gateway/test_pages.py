@@ -1,4 +1,4 @@
-"""Lists whose items are large: pages end at a number of bytes, and say where the next one begins."""
+"""Lists of large items: pages are bounded in bytes and name the offset of the next page."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def all_pages(client: Any, path: str, asked: dict[str, Any]) -> list[list[
         asked = {**asked, "offset": int(after)}
 
 
-async def test_search_of_large_threads_comes_in_pages(client: Any) -> None:
+async def test_search_of_large_threads_is_paginated(client: Any) -> None:
     threads = set[str]()
     for _ in range(5):
         thread = (await client.post("/threads", json={"metadata": {"a": 1}})).json()["thread_id"]
@@ -61,7 +61,7 @@ async def test_search_of_large_threads_comes_in_pages(client: Any) -> None:
     assert one.headers["x-pagination-next"] == "1"
 
 
-async def test_one_item_that_is_larger_than_a_page_is_answered(client: Any) -> None:
+async def test_item_larger_than_a_page_is_returned(client: Any) -> None:
     thread = (await client.post("/threads", json={})).json()["thread_id"]
     await client.post(f"/threads/{thread}/state", json={"values": {"text": LARGE * 3}})
     answer = await client.post("/threads/search", json={})
@@ -69,7 +69,7 @@ async def test_one_item_that_is_larger_than_a_page_is_answered(client: Any) -> N
     assert "x-pagination-next" not in answer.headers
 
 
-async def test_runs_with_large_inputs_come_in_pages_where_these_are_selected(client: Any) -> None:
+async def test_runs_with_selected_large_inputs_are_paginated(client: Any) -> None:
     thread = (await client.post("/threads", json={})).json()["thread_id"]
     for _ in range(5):
         run = {"assistant_id": "agent", "input": {"steps": 0}, "context": {"text": LARGE}}
@@ -89,7 +89,7 @@ async def test_runs_with_large_inputs_come_in_pages_where_these_are_selected(cli
     assert sizes == [2, 2, 1]
 
 
-async def test_crons_with_large_inputs_come_in_pages(client: Any) -> None:
+async def test_crons_with_large_inputs_are_paginated(client: Any) -> None:
     cron = {
         "assistant_id": "agent",
         "schedule": "0 0 1 1 *",
@@ -102,7 +102,7 @@ async def test_crons_with_large_inputs_come_in_pages(client: Any) -> None:
     assert [len(page) for page in found] == [2, 1]
 
 
-async def test_history_of_large_states_comes_in_pages(tmp_path: Path) -> None:
+async def test_history_of_large_states_is_paginated(tmp_path: Path) -> None:
     manager = _on(tmp_path)
     states = CheckpointStates(tmp_path / "checkpoints.db")
     manager.assistants.register(GraphLikeAssistant(states, name="graph"), name="graph")

@@ -1,4 +1,4 @@
-"""The probes: what a load balancer asks, without a key."""
+"""The probes of load balancers, which need no key."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who a client is behind a proxy: named proxies are believed, clients are not."""
+"""The client behind a proxy: forwarded headers of trusted proxies are used, those of clients are not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PROXIES = Proxies(("10.0.0.7", "172.16.0.0/12", "2001:db8::/32"))
 
 
 async def seen_from(peer: str | None, *forwarded: str, proto: str | None = None) -> tuple[Any, str]:
-    """The client and the scheme that the app is told."""
+    """The client and the scheme that the app receives."""
     told: list[tuple[Any, str]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -30,7 +30,7 @@ async def seen_from(peer: str | None, *forwarded: str, proto: str | None = None)
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "192.0.2.9", "10.0.0.8", "::1", None])
-async def test_a_client_that_is_no_named_proxy_is_not_believed(peer: str | None) -> None:
+async def test_forwarded_headers_of_untrusted_clients_are_ignored(peer: str | None) -> None:
     assert await seen_from(peer, "6.6.6.6", proto="https") == (peer, "http")
 
 
@@ -53,19 +53,17 @@ async def test_a_client_that_is_no_named_proxy_is_not_believed(peer: str | None)
         (("1.2.3.4\x1b[31m",), "10.0.0.7"),
     ],
 )
-async def test_the_last_address_that_no_named_proxy_has_is_the_client(
-    forwarded: tuple[str, ...], client: str
-) -> None:
+async def test_last_untrusted_address_is_the_client(forwarded: tuple[str, ...], client: str) -> None:
     assert (await seen_from("10.0.0.7", *forwarded))[0] == client
 
 
-async def test_the_scheme_comes_from_a_named_proxy() -> None:
+async def test_scheme_comes_from_a_trusted_proxy() -> None:
     assert (await seen_from("10.0.0.7", proto="https"))[1] == "https"
     assert (await seen_from("::ffff:10.0.0.7", proto="https"))[1] == "https"
     assert (await seen_from("10.0.0.7", proto="gopher"))[1] == "http"
 
 
-def test_a_setting_that_names_no_network_is_refused() -> None:
+def test_invalid_network_in_trusted_proxies_is_refused() -> None:
     assert GatewaySettings(trusted_proxies="10.0.0.7, 172.16.0.0/12").trusted_proxies == (  # type: ignore[arg-type]
         "10.0.0.7",
         "172.16.0.0/12",

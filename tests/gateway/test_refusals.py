@@ -92,7 +92,7 @@ HOSTILE_PATHS = [
 ]
 
 
-async def test_an_unknown_assistant_is_named_beside_those_there_are(http: httpx.AsyncClient) -> None:
+async def test_unknown_assistant_is_refused_with_a_list_of_assistants(http: httpx.AsyncClient) -> None:
     answer = await http.post("/runs", json={"assistant_id": "agnet"})
     assert answer.status_code == 422
     assert "'agnet'" in answer.json()["detail"]
@@ -102,7 +102,9 @@ async def test_an_unknown_assistant_is_named_beside_those_there_are(http: httpx.
 
 
 class TestHostile:
-    async def test_no_fault_of_ours_on_any_route(self, served: tuple[Gateway, httpx.AsyncClient]) -> None:
+    async def test_hostile_requests_cause_no_500_on_any_route(
+        self, served: tuple[Gateway, httpx.AsyncClient]
+    ) -> None:
         gateway, http = served
         thread = (await http.post("/threads", json={})).json()["thread_id"]
         run = (await http.post(f"/threads/{thread}/runs", json={"assistant_id": "agent"})).json()["run_id"]
@@ -126,14 +128,14 @@ class TestHostile:
             assert answer.status_code == 422, content[:80]
             assert answer.json()["detail"]
 
-    async def test_nor_on_any_path(self, http: httpx.AsyncClient) -> None:
+    async def test_hostile_paths_cause_no_500(self, http: httpx.AsyncClient) -> None:
         for path in HOSTILE_PATHS:
             for method in ("GET", "POST", "DELETE", "PATCH", "PUT"):
                 answer = await http.request(method, path.replace("{id}", str(uuid4())))
                 assert answer.status_code < 500, (method, path, answer.text)
                 assert "Traceback" not in answer.text
 
-    async def test_nor_at_random(self, http: httpx.AsyncClient) -> None:
+    async def test_random_requests_cause_no_500(self, http: httpx.AsyncClient) -> None:
         seed = random.randrange(2**32)
         chance = random.Random(seed)
         thread = (await http.post("/threads", json={})).json()["thread_id"]
@@ -147,20 +149,20 @@ class TestHostile:
             answer = await http.post(path, content=json.dumps(content), headers=JSON)
             assert answer.status_code < 500, f"seed {seed}, request {number}: {path} {content} {answer.text}"
 
-    async def test_what_was_sent_is_not_sent_back(self, http: httpx.AsyncClient) -> None:
+    async def test_refusals_do_not_repeat_the_input(self, http: httpx.AsyncClient) -> None:
         secret = "sk-very-secret"
         for body in ({"metadata": secret}, {"input": {"steps": secret}}):
             answer = await http.post("/runs", json={"assistant_id": "agent", **body})
             assert answer.status_code == 422
             assert secret not in answer.text
 
-    async def test_a_body_that_is_no_json(self, http: httpx.AsyncClient) -> None:
+    async def test_invalid_json_is_refused(self, http: httpx.AsyncClient) -> None:
         for headers in ({}, {"content-type": "text/plain"}, {"content-type": "application/xml"}):
             answer = await http.post("/threads", content=b'{"metadata": {}}', headers=headers)
             assert answer.status_code == 422
 
 
-async def test_foreign_looks_like_missing_and_both_like_themselves(http: httpx.AsyncClient) -> None:
+async def test_foreign_and_missing_resources_have_equal_responses(http: httpx.AsyncClient) -> None:
     missing = str(uuid4())
     first = await http.get(f"/threads/{missing}")
     second = await http.get(f"/threads/{missing}")
@@ -168,7 +170,7 @@ async def test_foreign_looks_like_missing_and_both_like_themselves(http: httpx.A
 
 
 class TestConflicts:
-    async def test_the_run_that_is_in_the_way_is_named(self, one: Served) -> None:
+    async def test_conflict_names_the_run_in_flight(self, one: Served) -> None:
         thread = await new_thread(one.sdk)
         run = await start_running(one.sdk, thread, sleep=60)
         body = {"assistant_id": "agent", "multitask_strategy": "reject"}
@@ -177,7 +179,7 @@ class TestConflicts:
         assert answer.json()["run_id"] == run
         assert "retry-after" not in answer.headers
 
-    async def test_a_line_that_is_full(self) -> None:
+    async def test_full_queue_is_refused(self) -> None:
         manager = RunManager(settings=Settings(max_waiting_per_thread=1, grace=0))
         async with serving(manager=manager) as (_, http):
             thread = (await http.post("/threads", json={})).json()["thread_id"]
@@ -208,7 +210,7 @@ class FailingStore(MemoryStore):
 
 
 class TestAway:
-    async def test_while_the_store_is_away(self) -> None:
+    async def test_requests_are_refused_while_the_store_is_unavailable(self) -> None:
         store = FailingStore()
         manager = RunManager(store, settings=Settings(tick=0.05, grace=0))
         async with serving(manager=manager) as (_, http):
@@ -233,7 +235,7 @@ class TestAway:
             store.away = frozenset()
             assert (await http.get(f"/threads/{thread}")).status_code == 200
 
-    async def test_who_waits_goes_on_waiting(self) -> None:
+    async def test_waits_continue_through_a_store_outage(self) -> None:
         store = FailingStore()
         manager = RunManager(store, settings=Settings(tick=0.05, grace=0))
         async with serving(manager=manager) as (gateway, http):
@@ -247,7 +249,7 @@ class TestAway:
             store.away = frozenset()
             assert (await waiting).json()["log"] == ["run:1"]
 
-    async def test_an_end_that_is_known_here_is_not_read(self) -> None:
+    async def test_result_known_to_the_worker_is_not_read_from_the_store(self) -> None:
         store = FailingStore()
         async with serving(manager=RunManager(store, settings=Settings(grace=0))) as (gateway, http):
             body = {"assistant_id": "agent", "input": demo(sleep=0.2)}
@@ -257,7 +259,7 @@ class TestAway:
             assert (await waiting).json()["log"] == ["run:1"]
 
 
-async def test_a_worker_that_drains_sends_new_runs_elsewhere_and_still_cancels(two: Pair) -> None:
+async def test_draining_worker_refuses_new_runs_and_still_cancels(two: Pair) -> None:
     here, there = two
     thread = await new_thread(here.sdk)
     run = await start_running(here.sdk, thread, sleep=60)
@@ -273,7 +275,7 @@ async def test_a_worker_that_drains_sends_new_runs_elsewhere_and_still_cancels(t
     await draining
 
 
-async def test_mounted_under_a_prefix(tmp_path: Path) -> None:
+async def test_paths_work_under_a_prefix(tmp_path: Path) -> None:
     """Locations begin at the root of the API: clients put them behind the address that they were given."""
     from fastapi import FastAPI
     from langgraph_sdk import get_client

@@ -15,14 +15,15 @@ from coordinator import RunManager
 from coordinator.gateway import create_gateway
 from coordinator.gateway.caller import Role
 from coordinator.gateway.middleware.envelope import Envelope
-from coordinator.gateway.request_id import InLogs, request_id
+from coordinator.gateway.request_id import AddRequestId, request_id
 from coordinator.gateway.server import logs
 from coordinator.gateway.server.logs import JsonLines, TextLines
 from tests.support.asgi import key_for, serving
 
 
 async def test_exception_in_the_middle_of_an_answer_reaches_the_server() -> None:
-    """It closes the connection, so that the answer does not look complete, and logs the exception."""
+    """The server closes the connection, so that the response is visibly incomplete, and logs the
+    exception."""
     sent: list[Message] = []
 
     async def half(scope: Scope, receive: Receive, send: Send) -> None:
@@ -102,7 +103,7 @@ async def test_keys_queries_and_forged_lines_are_not_logged(
 ) -> None:
     caplog.set_level(logging.DEBUG)
     logging.getLogger("coordinator.gateway.access").setLevel(logging.INFO)
-    caplog.handler.addFilter(InLogs())
+    caplog.handler.addFilter(AddRequestId())
     key = key_for(tmp_path / "keys", Role.admin)
     async with serving(api_keys=tmp_path / "keys") as (_, client):
         for headers in (
@@ -134,7 +135,7 @@ async def test_the_servers_log_has_one_line_for_a_request_with_its_id(
 ) -> None:
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    handler.addFilter(InLogs())
+    handler.addFilter(AddRequestId())
     handler.setFormatter(form(logs.Who("worker 1")))
     access = logging.getLogger("coordinator.gateway.access")
     access.addHandler(handler)

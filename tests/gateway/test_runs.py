@@ -1,4 +1,4 @@
-"""Runs over HTTP: what is asked and how it is kept, lists, delays."""
+"""Runs over HTTP: request validation and storage, lists, delays."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ EVERYTHING: dict[str, Any] = {
 
 
 class TestAsked:
-    async def test_everything_is_kept_but_what_only_the_server_says(
+    async def test_request_is_kept_without_keys_reserved_for_the_server(
         self, http: httpx.AsyncClient, path: str
     ) -> None:
         result = (await http.post(f"{path}/wait", json=EVERYTHING)).json()
@@ -79,7 +79,7 @@ class TestAsked:
             assert kwargs[key] == EVERYTHING[key], key
         assert "newer_key" not in kwargs
 
-    async def test_null_is_as_if_it_were_not_there(self, http: httpx.AsyncClient, path: str) -> None:
+    async def test_null_counts_as_absent(self, http: httpx.AsyncClient, path: str) -> None:
         asked = {"assistant_id": "echo"} | {key: None for key in EVERYTHING if key != "assistant_id"}
         result = (await http.post(f"{path}/wait", json=asked)).json()
         assert result == {"kwargs": {"input": None, "stream_mode": ["values"]}, "metadata": {}}
@@ -109,7 +109,7 @@ class TestAsked:
         ],
         ids=lambda value: value if isinstance(value, str) else "",
     )
-    async def test_what_is_wrong_is_named_and_nothing_is_begun(
+    async def test_invalid_field_is_named_and_no_run_is_started(
         self, http: httpx.AsyncClient, path: str, key: str, values: list[Any]
     ) -> None:
         for value in values:
@@ -119,7 +119,7 @@ class TestAsked:
                 assert key in answer.text, (value, answer.text)
         assert (await http.get(path)).json() == []
 
-    async def test_input_is_checked_by_the_assistant_before_admission(
+    async def test_input_is_validated_by_the_assistant_before_admission(
         self, http: httpx.AsyncClient, path: str
     ) -> None:
         for wrong in ({"sleep": "long"}, {"steps": -1}, "text", [1]):
@@ -146,7 +146,7 @@ async def test_run_has_the_name_under_which_its_assistant_is_registered(tmp_path
 
 
 class TestLists:
-    async def test_pages_filters_and_fields(self, pair: Pair, thread: str) -> None:
+    async def test_list_of_runs_has_pages_filters_and_selected_fields(self, pair: Pair, thread: str) -> None:
         here, there = pair
         good = await create(here, thread)
         await there.sdk.runs.join(thread, good)
@@ -165,27 +165,27 @@ class TestLists:
             page = await served.sdk.runs.list(thread, limit=2, offset=1, select=["run_id"])
             assert page == [{"run_id": live}, {"run_id": bad}]
 
-    async def test_what_is_asked_is_checked(self, http: httpx.AsyncClient, path: str) -> None:
+    async def test_parameters_of_lists_are_validated(self, http: httpx.AsyncClient, path: str) -> None:
         for query in ("status=banana", "limit=0", "limit=10000", "limit=x", "offset=-1", "select=user_id"):
             assert (await http.get(f"{path}?{query}")).status_code == 422, query
         assert (await http.get(f"/threads/{uuid4()}/runs")).status_code == 404
 
 
 class TestDelays:
-    async def test_a_delayed_run_is_in_nobodys_way(self, pair: Pair, thread: str) -> None:
+    async def test_delayed_run_does_not_block_other_runs(self, pair: Pair, thread: str) -> None:
         here, there = pair
         delayed = await here.sdk.runs.create(thread, "agent", input=demo(tag="late"), after_seconds=3600)
         assert (await there.sdk.runs.wait(thread, "agent", input=demo(tag="early")))["log"] == ["early:1"]
         assert await status_of(there.sdk, thread, delayed["run_id"]) == "pending"
 
-    async def test_it_begins_when_its_time_has_come(self, pair: Pair, thread: str) -> None:
+    async def test_delayed_run_starts_after_its_delay(self, pair: Pair, thread: str) -> None:
         here, there = pair
         began = time.monotonic()
         delayed = await here.sdk.runs.create(thread, "agent", input=demo(tag="late"), after_seconds=1)
         assert (await there.sdk.runs.join(thread, delayed["run_id"]))["log"] == ["late:1"]
         assert time.monotonic() - began >= 0.95
 
-    async def test_it_can_be_cancelled(self, pair: Pair, thread: str) -> None:
+    async def test_delayed_run_can_be_cancelled(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = await here.sdk.runs.create(thread, "agent", after_seconds=3600)
         assert await status_of(there.sdk, thread, run["run_id"]) == "pending"
@@ -195,7 +195,7 @@ class TestDelays:
         await here.sdk.runs.wait(thread, "agent", multitask_strategy="reject")
 
 
-async def test_if_not_exists(pair: Pair) -> None:
+async def test_if_not_exists_creates_or_refuses_the_thread(pair: Pair) -> None:
     here, there = pair
     thread = str(uuid4())
     asked = {"assistant_id": "agent", "input": demo(tag="n")}
@@ -209,7 +209,7 @@ async def test_if_not_exists(pair: Pair) -> None:
     assert again["log"] == ["n:1", "m:1"]
 
 
-async def test_the_created_run_is_where_its_header_says(pair: Pair) -> None:
+async def test_content_location_is_the_path_of_the_run(pair: Pair) -> None:
     here, there = pair
     thread = await new_thread(here.sdk)
     answer = await here.raw.post(

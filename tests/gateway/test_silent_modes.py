@@ -14,7 +14,7 @@ from tests.support.gateways import one_gateway
 
 @pytest.fixture(autouse=True)
 def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(silent_modes, "_told", set[tuple[str, str]]())
+    monkeypatch.setattr(silent_modes, "_logged", set[tuple[str, str]]())
 
 
 async def streamed(raw: httpx.AsyncClient, assistant: str, modes: list[str], **asked: Any) -> str:
@@ -28,7 +28,7 @@ def told(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "stream_mode" in record.getMessage()]
 
 
-async def test_a_mode_of_which_nothing_came_is_named(caplog: pytest.LogCaptureFixture) -> None:
+async def test_mode_without_events_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     async with one_gateway() as here:
         text = await streamed(here.raw, "echo", ["values", "updates", "debug"], a=1)
@@ -37,12 +37,12 @@ async def test_a_mode_of_which_nothing_came_is_named(caplog: pytest.LogCaptureFi
         await streamed(here.raw, "echo", ["updates"], a=1)
     (line,) = [line for line in told(caplog) if "'updates'" in line]  # once for each assistant and mode
     assert line.startswith(
-        "A client asked assistant 'echo' for stream_mode 'updates', and the run emitted no"
+        "a client requested stream_mode 'updates' of assistant 'echo', and the run emitted no"
     )
     assert line.endswith("has the modes values and custom, and those that its code passes to ctx.emit")
 
 
-async def test_what_came_or_may_come_is_not(caplog: pytest.LogCaptureFixture) -> None:
+async def test_mode_with_events_is_not_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
     async with one_gateway() as here:
         for modes in (["updates"], ["values", "custom"]):

@@ -16,7 +16,7 @@ def path_of(run: Any) -> str:
     return f"/threads/{run['thread_id']}/runs/{run['run_id']}"
 
 
-async def test_create(pair: Pair) -> None:
+async def test_stateless_run_is_created(pair: Pair) -> None:
     here, there = pair
     seen: list[Any] = []
     run = await here.sdk.runs.create(None, "agent", input=demo(tag="a"), on_run_created=seen.append)
@@ -25,7 +25,7 @@ async def test_create(pair: Pair) -> None:
     assert (await there.raw.get(f"/runs/{run['run_id']}/join")).json()["log"] == ["a:1"]
 
 
-async def test_wait(pair: Pair) -> None:
+async def test_stateless_run_is_awaited(pair: Pair) -> None:
     here, there = pair
     answer = await here.raw.post("/runs/wait", json={"assistant_id": "agent", "input": demo(tag="a")})
     assert answer.json()["log"] == ["a:1"]
@@ -35,7 +35,7 @@ async def test_wait(pair: Pair) -> None:
     assert (await there.raw.get(location)).json() == answer.json()
 
 
-async def test_stream_says_where_it_goes_on_and_there_it_does(pair: Pair) -> None:
+async def test_stateless_stream_resumes_at_its_location(pair: Pair) -> None:
     here, there = pair
     asked = {"assistant_id": "agent", "input": demo(steps=2), "stream_resumable": True}
     async with here.raw.stream("POST", "/runs/stream", json=asked) as response:
@@ -48,14 +48,14 @@ async def test_stream_says_where_it_goes_on_and_there_it_does(pair: Pair) -> Non
         assert await all_events(there.raw, "GET", path, headers={"Last-Event-ID": "-1"}) == sent
 
 
-async def test_the_client_streams_and_waits(one: Served) -> None:
+async def test_sdk_streams_and_awaits_stateless_runs(one: Served) -> None:
     parts = [part.event async for part in one.sdk.runs.stream(None, "agent", input=demo(steps=2))]
     assert parts == ["metadata", "values", "values"]
     assert (await one.sdk.runs.wait(None, "agent", input=demo(tag="w")))["log"] == ["w:1"]
 
 
 @pytest.mark.parametrize("on_completion", ["delete", None])
-async def test_its_thread_is_gone_afterwards(pair: Pair, on_completion: Any) -> None:
+async def test_thread_of_a_stateless_run_is_removed(pair: Pair, on_completion: Any) -> None:
     here, there = pair
     run = await here.sdk.runs.create(None, "agent", input=demo(sleep=0.1), on_completion=on_completion)
     assert (await there.sdk.threads.get(run["thread_id"]))["status"] == "busy"
@@ -66,7 +66,7 @@ async def test_its_thread_is_gone_afterwards(pair: Pair, on_completion: Any) -> 
     await until_gone(here.raw, f"/threads/{run['thread_id']}/state")
 
 
-async def test_its_thread_is_kept_if_that_is_asked_for(pair: Pair) -> None:
+async def test_thread_of_a_stateless_run_is_kept_on_request(pair: Pair) -> None:
     here, there = pair
     run = await here.sdk.runs.create(None, "agent", input=demo(), on_completion="keep")
     await there.sdk.runs.join(run["thread_id"], run["run_id"])
@@ -75,7 +75,7 @@ async def test_its_thread_is_kept_if_that_is_asked_for(pair: Pair) -> None:
     assert [t["thread_id"] for t in await there.sdk.threads.search()] == [run["thread_id"]]
 
 
-async def test_its_thread_is_in_no_list(pair: Pair) -> None:
+async def test_thread_of_a_stateless_run_is_not_listed(pair: Pair) -> None:
     here, there = pair
     run = await here.sdk.runs.create(None, "agent", input=demo(sleep=60))
     assert await there.sdk.threads.search() == []
@@ -83,7 +83,7 @@ async def test_its_thread_is_in_no_list(pair: Pair) -> None:
     await there.sdk.runs.cancel(run["thread_id"], run["run_id"], wait=True)
 
 
-async def test_runs_of_their_own_are_in_nobodys_way(one: Served) -> None:
+async def test_stateless_runs_do_not_block_each_other(one: Served) -> None:
     runs = [await one.sdk.runs.create(None, "agent", input=demo(sleep=60)) for _ in range(3)]
     assert len({run["thread_id"] for run in runs}) == 3
     answer = await one.sdk.runs.wait(None, "agent", input=demo(tag="x"))
@@ -91,7 +91,7 @@ async def test_runs_of_their_own_are_in_nobodys_way(one: Served) -> None:
 
 
 class TestBatch:
-    async def test_each_gets_its_run(self, pair: Pair) -> None:
+    async def test_batch_starts_a_run_for_each_body(self, pair: Pair) -> None:
         here, there = pair
         asked = [{"assistant_id": "agent", "input": demo(tag=tag)} for tag in "abc"]
         runs = await here.sdk.runs.create_batch(asked)
@@ -99,12 +99,12 @@ class TestBatch:
         for run, tag in zip(runs, "abc", strict=True):
             assert (await there.sdk.runs.join(run["thread_id"], run["run_id"]))["log"] == [f"{tag}:1"]
 
-    async def test_of_a_bad_one_nothing_is_begun(self, one: Served) -> None:
+    async def test_batch_with_an_invalid_run_starts_nothing(self, one: Served) -> None:
         asked = [{"assistant_id": "agent"}, {"assistant_id": "nobody"}]
         assert (await one.raw.post("/runs/batch", json=asked)).status_code == 422
         assert await one.manager.runs() == []
 
-    async def test_all_or_none(self, one: Served) -> None:
+    async def test_refused_run_rolls_back_its_batch(self, one: Served) -> None:
         """The second one is refused by the store: the first is taken back."""
         thread = await new_thread(one.sdk)
         asked = [
@@ -115,13 +115,13 @@ class TestBatch:
         assert await one.sdk.runs.list(thread) == []
         await one.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
 
-    async def test_not_too_many_and_not_none(self, one: Served) -> None:
+    async def test_batch_size_is_bounded(self, one: Served) -> None:
         for asked in ([], [{"assistant_id": "agent"}] * 1001, {"assistant_id": "agent"}):
             assert (await one.raw.post("/runs/batch", json=asked)).status_code == 422
 
 
 class TestIdempotency:
-    async def test_the_same_key_is_the_same_run(self, pair: Pair) -> None:
+    async def test_repeated_idempotency_key_returns_the_same_run(self, pair: Pair) -> None:
         here, there = pair
         headers = {"Idempotency-Key": "k1"}
         asked = {"assistant_id": "agent", "input": demo(tag="a"), "on_completion": "keep"}
@@ -134,7 +134,7 @@ class TestIdempotency:
         other = await there.raw.post("/runs", json=asked | {"input": demo(tag="b")}, headers=headers)
         assert other.status_code == 409
 
-    async def test_on_a_thread_and_waited_for(self, pair: Pair) -> None:
+    async def test_idempotency_key_applies_to_threads_and_waits(self, pair: Pair) -> None:
         here, there = pair
         thread = await new_thread(here.sdk)
         asked = {"assistant_id": "agent", "input": demo(sleep=0.1, tag="a")}

@@ -50,7 +50,7 @@ async def test_enqueue_is_first_in_first_out(plain: Pair) -> None:
 
 
 class TestReject:
-    async def test_while_a_run_is_running(self, pair: Pair, thread: str) -> None:
+    async def test_reject_refuses_while_a_run_is_running(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = await start_running(here.sdk, thread, sleep=60)
         with pytest.raises(ConflictError):
@@ -61,7 +61,7 @@ class TestReject:
             assert (answer.status_code, answer.json()["run_id"]) == (409, run)
         assert len(await there.sdk.runs.list(thread)) == 1
 
-    async def test_until_the_task_has_stopped(self, pair: Pair, thread: str) -> None:
+    async def test_reject_refuses_until_the_cancelled_task_has_stopped(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = await start_running(here.sdk, thread, "slow_to_stop")
         await there.sdk.runs.cancel(thread, run)
@@ -70,20 +70,20 @@ class TestReject:
         await until_status(there.sdk, thread, run, "interrupted")
         await there.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
 
-    async def test_a_delayed_run_counts(self, pair: Pair, thread: str) -> None:
+    async def test_reject_counts_a_delayed_run(self, pair: Pair, thread: str) -> None:
         here, there = pair
         await here.sdk.runs.create(thread, "agent", input=demo(), after_seconds=60)
         with pytest.raises(ConflictError):
             await there.sdk.runs.create(thread, "agent", input=demo(), multitask_strategy="reject")
 
-    async def test_of_many_at_once_one_gets_in(self, pair: Pair, thread: str) -> None:
+    async def test_reject_admits_one_of_many_concurrent_runs(self, pair: Pair, thread: str) -> None:
         body = {"assistant_id": "agent", "input": demo(sleep=60), "multitask_strategy": "reject"}
         answers = await asyncio.gather(
             *(served.raw.post(f"/threads/{thread}/runs", json=body) for served in pair for _ in range(10))
         )
         assert Counter(answer.status_code for answer in answers) == {200: 1, 409: 19}
 
-    async def test_free_again_when_the_run_is_over(self, pair: Pair, thread: str) -> None:
+    async def test_reject_admits_after_the_run_has_ended(self, pair: Pair, thread: str) -> None:
         here, there = pair
         for served in (here, there, here):
             await served.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
@@ -91,7 +91,7 @@ class TestReject:
 
 
 class TestInterrupt:
-    async def test_what_is_done_stays(self, pair: Pair, thread: str) -> None:
+    async def test_interrupt_keeps_saved_values(self, pair: Pair, thread: str) -> None:
         here, there = pair
         old = await start_running(here.sdk, thread, sleep=0.05, steps=1000, tag="old")
 
@@ -108,7 +108,7 @@ class TestInterrupt:
         assert await status_of(here.sdk, thread, old) == "interrupted"
         assert await thread_status(there.sdk, thread) == "idle"
 
-    async def test_waiting_runs_are_replaced_as_well(self, pair: Pair, thread: str) -> None:
+    async def test_interrupt_replaces_queued_runs(self, pair: Pair, thread: str) -> None:
         here, there = pair
         old = [await start_running(here.sdk, thread, sleep=60)]
         old += [await create(here, thread, tag="no") for _ in range(2)]
@@ -118,7 +118,7 @@ class TestInterrupt:
         assert result["log"] == ["new:1"]
         assert [await status_of(there.sdk, thread, run) for run in old] == ["interrupted"] * 3
 
-    async def test_the_new_run_begins_when_the_old_task_has_stopped(self, plain: Pair) -> None:
+    async def test_interrupting_run_starts_after_the_old_task_has_stopped(self, plain: Pair) -> None:
         here, there = plain
         thread = await new_thread(here.sdk)
         await start_running(here.sdk, thread, "slow_to_stop", tag="old")
@@ -133,7 +133,7 @@ class TestInterrupt:
 
 
 class TestRollback:
-    async def test_as_if_the_old_run_had_never_been(self, pair: Pair, thread: str) -> None:
+    async def test_rollback_restores_the_thread(self, pair: Pair, thread: str) -> None:
         here, there = pair
         await here.sdk.runs.wait(thread, "agent", input=demo(tag="kept"))
         old = await start_running(here.sdk, thread, sleep=0.05, steps=1000, tag="old")
@@ -149,7 +149,7 @@ class TestRollback:
         await until_gone(there.raw, f"/threads/{thread}/runs/{old}")
         assert [run["status"] for run in await there.sdk.runs.list(thread)] == ["success", "success"]
 
-    async def test_waiting_runs_are_gone_as_well(self, pair: Pair, thread: str) -> None:
+    async def test_rollback_removes_queued_runs(self, pair: Pair, thread: str) -> None:
         here, there = pair
         old = [await start_running(here.sdk, thread, sleep=60)]
         old += [await create(here, thread, tag="no") for _ in range(2)]
@@ -159,8 +159,8 @@ class TestRollback:
         assert await log_of(there.sdk, thread) == ["new:1"]
 
 
-async def test_many_replacements_at_once_leave_one_run_and_no_overlap(pair: Pair, thread: str) -> None:
-    """Whatever comes last wins, whoever it was; of the others nothing is left."""
+async def test_concurrent_replacements_leave_one_run_without_overlap(pair: Pair, thread: str) -> None:
+    """The last replacement wins; the other runs are removed."""
     bodies = [
         {
             "assistant_id": "agent",
@@ -186,7 +186,7 @@ async def test_many_replacements_at_once_leave_one_run_and_no_overlap(pair: Pair
     assert tags == sorted(tags, key=tags.index)  # no run's steps stand between another's
 
 
-async def test_an_unknown_strategy_is_refused_and_nothing_is_done(pair: Pair, thread: str) -> None:
+async def test_unknown_strategy_is_refused_without_effect(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await start_running(here.sdk, thread, sleep=60)
     body = json.dumps({"assistant_id": "agent", "multitask_strategy": "banana"})

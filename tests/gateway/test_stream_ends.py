@@ -1,5 +1,5 @@
-"""Every way in which a stream can end. A body that ends in good order without `gap` and `error` was told
-whole; nothing else ends so."""
+"""Every way in which a stream can end. A body that ends regularly without `gap` and `error` is complete; no
+other stream ends this way."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from coordinator.gateway.held import HeldResponse, SendBody, Watchers
+from coordinator.gateway.held import LongLivedResponse, SendBody, Watchers
 from coordinator.servers.valkey import ValkeyServer
 from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left", "no_exception_is_logged")
 
 @dataclass
 class Stream:
-    """What a client was told, and how it ended: `whole`, `gap`, `error`, or `broken` off."""
+    """The events that a client received, and the end: `whole`, `gap`, `error`, or `broken` (aborted)."""
 
     sent: list[Sent] = field(default_factory=list[Sent])
     headers: asyncio.Event = field(default_factory=asyncio.Event)
@@ -124,7 +124,7 @@ def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
 
 
 class TestTold:
-    async def test_whole(self, pair: Pair) -> None:
+    async def test_complete_stream_ends_without_gap(self, pair: Pair) -> None:
         scene = await scene_of(pair)
         followers = [await scene.follow(served) for served in pair]
         scene.open_gate()
@@ -132,7 +132,7 @@ class TestTold:
             assert await task == "whole"
             assert [one.data for one in stream.sent[1:]] == ["waiting", "through"]
 
-    async def test_only_what_came_from_then_on(self, pair: Pair) -> None:
+    async def test_stream_from_now_on_ends_without_gap(self, pair: Pair) -> None:
         scene = await scene_of(pair, resumable=False)
         stream, task = await scene.follow(scene.there, None)
         scene.open_gate()
@@ -140,7 +140,7 @@ class TestTold:
         assert [one.data for one in stream.sent] == ["through"]
         assert await Stream().read(scene.there.raw, "GET", scene.path) == "whole"  # nothing comes any more
 
-    async def test_a_failure(self, pair: Pair) -> None:
+    async def test_failed_run_ends_its_stream_with_error(self, pair: Pair) -> None:
         here, there = pair
         thread = await new_thread(here.sdk)
         run = await here.sdk.runs.create(
@@ -152,7 +152,7 @@ class TestTold:
             headers = {"Last-Event-ID": "-1"}
             assert await Stream().read(served.raw, "GET", path, headers=headers) == "error"
 
-    async def test_a_failure_to_a_client_that_comes_back_without_an_id(self, pair: Pair) -> None:
+    async def test_failed_run_sends_error_to_a_client_that_rejoins_without_id(self, pair: Pair) -> None:
         """Its worker was killed under a stream without ids: what it has read is not all."""
         here, there = pair
         thread = await new_thread(here.sdk)
@@ -164,7 +164,7 @@ class TestTold:
             assert await stream.read(there.raw, "GET", path, headers=headers) == "error"
             assert stream.names == names
 
-    async def test_a_stop(self, pair: Pair) -> None:
+    async def test_interrupted_run_ends_its_stream_without_error(self, pair: Pair) -> None:
         scene = await scene_of(pair)
         stream, task = await scene.follow(scene.there)
         await scene.there.sdk.runs.cancel(scene.thread, scene.run)
@@ -173,10 +173,10 @@ class TestTold:
 
 
 class TestLost:
-    async def test_the_log_of_a_run_that_is_over(
+    async def test_lost_log_of_a_settled_run_is_a_gap(
         self, pair: Pair, tmp_path: Path, own_valkey: ValkeyServer
     ) -> None:
-        """From the start as well: nobody can say that the run said nothing."""
+        """From the start as well: it cannot be proven that the run emitted nothing."""
         scene = await scene_of(pair)
         await scene.over()
         await lose_logs(pair, tmp_path, own_valkey)
@@ -186,7 +186,7 @@ class TestLost:
                 headers = {"Last-Event-ID": last_event_id}
                 assert await stream.read(served.raw, "GET", scene.path, headers=headers) == "gap"
 
-    async def test_the_log_of_a_run_that_goes_on(
+    async def test_lost_log_of_a_running_run_is_a_gap(
         self, pair: Pair, tmp_path: Path, own_valkey: ValkeyServer
     ) -> None:
         scene = await scene_of(pair)
@@ -197,7 +197,7 @@ class TestLost:
         assert await task == "gap"
         assert "custom" in stream.names
 
-    async def test_what_came_before_where_events_have_no_ids(self, pair: Pair) -> None:
+    async def test_rejoining_a_run_without_ids_is_a_gap(self, pair: Pair) -> None:
         scene = await scene_of(pair, resumable=False)
         stream, task = begun(scene.there.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"})
         await stream.headers.wait()
@@ -209,7 +209,7 @@ class TestLost:
         assert await late.read(scene.there.raw, "GET", scene.path, headers={"Last-Event-ID": "-1"}) == "gap"
         assert late.names == ["gap"]
 
-    async def test_the_beginning_of_a_long_log(
+    async def test_trimmed_log_is_a_gap(
         self, tmp_path: Path, own_valkey: ValkeyServer, namespace: str
     ) -> None:
         bound = {"event_log_max": 400}
@@ -231,8 +231,11 @@ REMOVALS: dict[str, Callable[[Scene], Awaitable[Any]]] = {
 
 class TestRemoved:
     @pytest.mark.parametrize("what", REMOVALS)
-    async def test_on_purpose_under_a_client_that_has_not_read_it_all(self, pair: Pair, what: str) -> None:
-        """The follower has stopped reading: it holds a page, and asks for the next when the run is gone."""
+    async def test_removing_a_followed_run_ends_the_stream_with_gap_and_error(
+        self, pair: Pair, what: str
+    ) -> None:
+        """The follower has stopped reading: it buffers a page, and requests the next one after the
+        removal."""
         scene = await scene_of(pair)
         stream, task = await scene.follow(scene.there)
         readers: Any = scene.there.manager._parts.readers
@@ -256,22 +259,22 @@ class TestRemoved:
 
 
 class TestLeft:
-    async def test_a_worker_that_leaves_breaks_off(self, pair: Pair) -> None:
+    async def test_draining_worker_aborts_streams(self, pair: Pair) -> None:
         scene = await scene_of(pair)
         stream, task = await scene.follow(scene.there)
-        scene.there.gateway.let_go()
+        scene.there.gateway.abort_streams()
         assert await task == "broken"
         assert stream.names == ["metadata", "custom"]
         scene.open_gate()
 
-    async def test_a_store_that_is_closed_breaks_off(self, pair: Pair) -> None:
+    async def test_closed_store_aborts_streams(self, pair: Pair) -> None:
         scene = await scene_of(pair)
         _, task = await scene.follow(scene.there)
         await scene.there.manager.aclose()
         assert await task == "broken"
         scene.open_gate()
 
-    async def test_a_log_that_nobody_closed_is_no_whole_one(self, pair: Pair) -> None:
+    async def test_log_without_a_last_number_ends_with_a_gap(self, pair: Pair) -> None:
         """As of a worker that died: the run is ended by its peers, and what it said last is not known."""
         scene = await scene_of(pair)
         owner: Any = scene.here.manager._parts
@@ -288,7 +291,7 @@ def _nothing(*args: Any) -> None:
     del args
 
 
-class Answer(HeldResponse):
+class Answer(LongLivedResponse):
     """Sends one chunk."""
 
     async def respond(self, start: Callable[[], Awaitable[None]], send: SendBody) -> None:
@@ -301,8 +304,8 @@ class Answer(HeldResponse):
     [(None, False), (ConnectionResetError("gone"), True), (RuntimeError("of ours"), False)],
     ids=["none", "of the connection", "another"],
 )
-async def test_failing_connection_is_the_end_of_its_client(error: Exception | None, told: bool) -> None:
-    """As where the server says that the client has gone; any other exception is raised."""
+async def test_failing_connection_counts_as_disconnect(error: Exception | None, told: bool) -> None:
+    """OSError means that the client has disconnected; any other exception is raised."""
     gone, messages = list[str](), list[Message]()
 
     async def receive() -> Message:
@@ -314,12 +317,12 @@ async def test_failing_connection_is_the_end_of_its_client(error: Exception | No
             raise error
         messages.append(message)
 
-    async def on_gone() -> None:
+    async def on_disconnect() -> None:
         gone.append("told")
 
     watchers = Watchers(1, 1)
-    with watchers.place(None) as place:
-        answer = Answer(place, headers={}, on_gone=on_gone)
+    with watchers.reserve(None) as place:
+        answer = Answer(place, headers={}, on_disconnect=on_disconnect)
     with pytest.raises(RuntimeError, match="of ours") if isinstance(error, RuntimeError) else nullcontext():
         await answer({"type": "http"}, receive, send)
     assert gone == (["told"] if told else [])
@@ -331,7 +334,7 @@ class TestSlow:
     """A client that reads more slowly than its run is kept."""
 
     @pytest.mark.parametrize("worker", ["its own", "another"])
-    async def test_a_stateless_run_is_kept_until_it_is_read(self, pair: Pair, worker: str) -> None:
+    async def test_stateless_run_is_kept_while_a_client_reads(self, pair: Pair, worker: str) -> None:
         here, there = pair
         asked = {
             "assistant_id": "talker",

@@ -38,7 +38,7 @@ def body(assistant: str = "agent", asked: Any = None, **more: Any) -> dict[str, 
 
 
 class TestNew:
-    async def test_metadata_first_then_events_then_the_end_of_the_body(self, pair: Pair, thread: str) -> None:
+    async def test_stream_has_metadata_then_events_then_ends(self, pair: Pair, thread: str) -> None:
         here, _ = pair
         async with here.raw.stream(
             "POST", f"/threads/{thread}/runs/stream", **body(asked=demo(steps=2, tag="a"))
@@ -56,14 +56,14 @@ class TestNew:
         ]
         assert await status_of(pair[1].sdk, thread, run) == "success"
 
-    async def test_a_failure_is_one_event(self, pair: Pair, thread: str) -> None:
+    async def test_failed_run_sends_one_error_event(self, pair: Pair, thread: str) -> None:
         sent = await all_events(
             pair[0].raw, "POST", f"/threads/{thread}/runs/stream", **body(asked=demo(steps=2, fail=True))
         )
         assert [one.event for one in sent] == ["metadata", "values", "error"]
         assert sent[-1].data == {"error": "ValueError", "message": "demo failure requested"}
 
-    async def test_the_client_reads_it(self, pair: Pair, thread: str) -> None:
+    async def test_sdk_reads_a_stream(self, pair: Pair, thread: str) -> None:
         parts = [part async for part in pair[0].sdk.runs.stream(thread, "agent", input=demo(steps=3))]
         assert [part.event for part in parts] == ["metadata", "values", "values", "values"]
         v2 = [
@@ -71,16 +71,14 @@ class TestNew:
         ]
         assert [part["type"] for part in v2] == ["metadata", "values"]
 
-    async def test_what_an_assistant_only_returns_is_streamed_as_values(
-        self, pair: Pair, thread: str
-    ) -> None:
+    async def test_returned_dict_is_streamed_as_values(self, pair: Pair, thread: str) -> None:
         sent = await all_events(
             pair[0].raw, "POST", f"/threads/{thread}/runs/stream", **body("echo", metadata={"a": 1})
         )
         assert [one.event for one in sent] == ["metadata", "values"]
         assert sent[1].data["metadata"] == {"a": 1}
 
-    async def test_half_a_character_does_not_break_the_client(self, pair: Pair, thread: str) -> None:
+    async def test_unpaired_surrogate_does_not_break_the_client(self, pair: Pair, thread: str) -> None:
         parts = [
             part
             async for part in pair[0].sdk.runs.stream(thread, "surrogates", stream_mode=["custom", "values"])
@@ -90,7 +88,7 @@ class TestNew:
 
 
 class TestModes:
-    async def test_of_the_demo(self, pair: Pair, thread: str) -> None:
+    async def test_modes_of_the_demo_assistant(self, pair: Pair, thread: str) -> None:
         parts = [
             part.event
             async for part in pair[0].sdk.runs.stream(
@@ -112,12 +110,12 @@ class TestModes:
             ([], ["values"]),
         ],
     )
-    async def test_only_what_was_asked_for(self, one: Served, mode: Any, expected: list[str]) -> None:
+    async def test_stream_has_only_requested_modes(self, one: Served, mode: Any, expected: list[str]) -> None:
         thread = await new_thread(one.sdk)
         parts = [part.event async for part in one.sdk.runs.stream(thread, "talker", stream_mode=mode)]
         assert parts == ["metadata", *expected]
 
-    async def test_of_subgraphs_only_if_asked_for(self, one: Served) -> None:
+    async def test_events_of_subgraphs_need_stream_subgraphs(self, one: Served) -> None:
         thread = await new_thread(one.sdk)
         parts = [
             part.event
@@ -136,7 +134,7 @@ class TestModes:
         ],
         ids=["repeated", "one array", "mixed"],
     )
-    async def test_a_joiner_chooses_in_both_encodings(self, one: Served, query: Any) -> None:
+    async def test_joining_client_selects_modes_in_both_encodings(self, one: Served, query: Any) -> None:
         thread = await new_thread(one.sdk)
         run = await one.sdk.runs.create(thread, "talker", stream_resumable=True)
         sent = await all_events(
@@ -157,7 +155,7 @@ class TestModes:
 
 
 class TestReplay:
-    async def test_ids_only_for_resumable_runs_and_no_two_alike(self, pair: Pair, thread: str) -> None:
+    async def test_only_resumable_runs_have_unique_event_ids(self, pair: Pair, thread: str) -> None:
         for resumable in (True, False):
             sent = await all_events(
                 pair[0].raw,
@@ -175,7 +173,7 @@ class TestReplay:
             numbers = [tuple(map(int, str(one).split("-"))) for one in ids]
             assert numbers == sorted(set(numbers))
 
-    async def test_from_any_point_on_any_worker(self, pair: Pair, thread: str) -> None:
+    async def test_stream_resumes_after_any_event_on_any_worker(self, pair: Pair, thread: str) -> None:
         here, there = pair
         asked = body(asked=demo(steps=5, fail=True), stream_resumable=True)
         whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **asked)
@@ -187,7 +185,7 @@ class TestReplay:
             rest = await all_events(there.raw, "GET", path, headers={"Last-Event-ID": str(event.id)})
             assert rest == whole[seen + 1 :]
 
-    async def test_then_live(self, pair: Pair, thread: str) -> None:
+    async def test_replay_continues_with_live_events(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = await here.sdk.runs.create(
             thread, "gated", input={"gate": thread}, stream_mode="custom", stream_resumable=True
@@ -201,7 +199,7 @@ class TestReplay:
                     GATES[thread].set()
         assert [event.data for event in sent[1:]] == ["waiting", "through"]
 
-    async def test_without_an_id_only_what_comes_from_now_on(self, pair: Pair, thread: str) -> None:
+    async def test_join_without_an_id_streams_only_new_events(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = await here.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
@@ -215,7 +213,7 @@ class TestReplay:
         assert sent == [Sent("custom", "through", None)]
 
     @pytest.mark.parametrize("fail", [False, True], ids=["success", "error"])
-    async def test_nothing_but_a_failure_once_the_run_is_over(
+    async def test_stream_of_a_settled_run_has_only_its_error(
         self, pair: Pair, thread: str, *, fail: bool
     ) -> None:
         here, there = pair
@@ -225,9 +223,7 @@ class TestReplay:
         assert [sent.event for sent in await all_events(there.raw, "GET", path)] == told
         assert [part.event async for part in there.sdk.runs.join_stream(thread, run["run_id"])] == told
 
-    async def test_a_run_that_waits_for_its_turn_is_told_from_its_beginning(
-        self, pair: Pair, thread: str
-    ) -> None:
+    async def test_queued_run_is_streamed_from_its_start(self, pair: Pair, thread: str) -> None:
         here, there = pair
         await here.sdk.runs.create(thread, "gated", input={"gate": thread})
         run = (await here.sdk.runs.create(thread, "agent", input=demo(steps=2)))["run_id"]
@@ -236,7 +232,7 @@ class TestReplay:
             sent = [event.event async for event in events(response)]
         assert sent == ["metadata", "values", "values"]
 
-    async def test_what_is_no_id_is_refused(self, pair: Pair, thread: str) -> None:
+    async def test_invalid_last_event_id_is_refused(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = await here.sdk.runs.create(thread, "agent", input=demo(sleep=60), stream_resumable=True)
         path = f"/threads/{thread}/runs/{run['run_id']}/stream"
@@ -267,7 +263,7 @@ class TestGoing:
 
     @pytest.mark.parametrize("verb", ["stream", "wait"])
     @pytest.mark.parametrize("mode", ["cancel", "continue", None])
-    async def test_its_own_run_goes_on_unless_it_said_otherwise(
+    async def test_on_disconnect_decides_about_the_run_of_the_stream(
         self, pair: Pair, thread: str, verb: str, mode: str | None
     ) -> None:
         here, there = pair
@@ -290,7 +286,7 @@ class TestGoing:
 
     @pytest.mark.parametrize("verb", ["stream", "join"])
     @pytest.mark.parametrize("flag", ["true", "1", "false", None])
-    async def test_a_joined_run_goes_on_unless_it_said_otherwise(
+    async def test_cancel_on_disconnect_decides_about_a_joined_run(
         self, two: Pair, verb: str, flag: str | None
     ) -> None:
         here, there = two
@@ -307,11 +303,11 @@ class TestGoing:
         await all_closed(there)
         assert await status_of(here.sdk, thread, run) == "running"
 
-    async def test_run_is_cancelled_when_the_store_answers_again(
+    async def test_disconnect_is_committed_after_a_store_outage(
         self, one: Served, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The client goes while the store is away: `on_disconnect` is heeded all the same."""
-        monkeypatch.setattr("coordinator.gateway.held._AGAIN", 0.05)
+        monkeypatch.setattr("coordinator.gateway.held._RETRY_DELAY", 0.05)
         thread, refused = await new_thread(one.sdk), asyncio.Event()
         disconnected = one.manager.disconnected
 
@@ -329,7 +325,7 @@ class TestGoing:
         await refused.wait()
         await until_status(one.sdk, thread, run, "interrupted", timeout=5)
 
-    async def test_a_run_that_has_ended_is_not_touched(self, pair: Pair, thread: str) -> None:
+    async def test_disconnect_does_not_change_an_ended_run(self, pair: Pair, thread: str) -> None:
         here, there = pair
         asked = body(on_disconnect="cancel")
         sent = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **asked)
@@ -337,7 +333,7 @@ class TestGoing:
 
 
 class TestHeartbeats:
-    async def test_a_comment_while_nothing_happens(self, one: Served) -> None:
+    async def test_heartbeat_comments_without_events(self, one: Served) -> None:
         thread = await new_thread(one.sdk)
         run = await start_running(one.sdk, thread, sleep=60)
         async with one.raw.stream("GET", f"/threads/{thread}/runs/{run}/stream") as response:
@@ -346,7 +342,7 @@ class TestHeartbeats:
                 assert await anext(chunks) == b": heartbeat\r\n\r\n"
 
 
-async def test_no_more_streams_than_allowed_and_no_run_that_could_not_be_watched() -> None:
+async def test_stream_limit_refuses_before_admission() -> None:
     async with one_gateway(max_streams=2) as one:
         thread, asked = await new_thread(one.sdk), body(asked=demo(sleep=60))
         path = f"/threads/{thread}/runs/stream"
@@ -363,7 +359,7 @@ async def test_no_more_streams_than_allowed_and_no_run_that_could_not_be_watched
         assert (await one.raw.get(f"/threads/{thread}/runs/{run}/join")).status_code == 200
 
 
-async def test_a_hundred_streams_of_one_run_get_every_event_in_order(pair: Pair, thread: str) -> None:
+async def test_hundred_streams_of_one_run_receive_all_events_in_order(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await here.sdk.runs.create(
         thread, "gated", input={"gate": thread}, stream_mode="custom", stream_resumable=True
@@ -388,7 +384,7 @@ async def test_a_hundred_streams_of_one_run_get_every_event_in_order(pair: Pair,
     assert [event.data for event in told[0][1:]] == ["waiting", "through"]
 
 
-def test_bytes_of_an_event() -> None:
+def test_encoding_of_an_event() -> None:
     from coordinator.gateway.streams import frame
 
     assert frame("values", b"{}", "3-7") == b"event: values\r\ndata: {}\r\nid: 3-7\r\n\r\n"
@@ -396,9 +392,11 @@ def test_bytes_of_an_event() -> None:
 
 
 class TestLeaving:
-    """The worker leaves: its clients look for another one, and nobody is taken to have gone away."""
+    """The worker drains: clients reconnect to another one, and no client counts as disconnected."""
 
-    async def test_answers_break_off_and_new_ones_are_refused(self, pair: Pair, thread: str) -> None:
+    async def test_abort_streams_aborts_open_streams_and_refuses_new_ones(
+        self, pair: Pair, thread: str
+    ) -> None:
         here, there = pair
         path = ""
 
@@ -408,7 +406,7 @@ class TestLeaving:
             async with here.raw.stream("POST", f"/threads/{thread}/runs/stream", **asked) as response:
                 path = response.headers["content-location"]
                 async for _ in events(response):
-                    here.gateway.let_go()
+                    here.gateway.abort_streams()
 
         with pytest.raises(httpx.RemoteProtocolError):
             await watch()
@@ -419,7 +417,7 @@ class TestLeaving:
         GATES.setdefault(thread, asyncio.Event()).set()
         await until_status(there.sdk, thread, path.rsplit("/", 1)[1], "success")
 
-    async def test_json_that_is_waited_for_breaks_off(self, pair: Pair, thread: str) -> None:
+    async def test_abort_streams_aborts_long_polls(self, pair: Pair, thread: str) -> None:
         here, there = pair
         run = await here.sdk.runs.create(thread, "gated", input={"gate": thread})
 
@@ -427,7 +425,7 @@ class TestLeaving:
             path = f"/threads/{thread}/runs/{run['run_id']}/join"
             async with here.raw.stream("GET", path) as response:
                 async for _ in response.aiter_raw():
-                    here.gateway.let_go()
+                    here.gateway.abort_streams()
 
         with pytest.raises(httpx.RemoteProtocolError):
             await join()
@@ -446,10 +444,10 @@ FORGED = [
 ]
 
 
-async def test_log_entries_that_no_run_has_written_make_no_events(
+async def test_foreign_log_entries_are_not_streamed(
     two: Pair, shared_valkey: ValkeyServer, namespace: str
 ) -> None:
-    """Whoever can write to Redis forges no events: what is there is reported missing."""
+    """A client that can write to Redis cannot forge events: forged entries are delivered as a gap."""
     here, there = two
 
     async def streamed(mode: str, data: str) -> None:
@@ -469,7 +467,7 @@ async def test_log_entries_that_no_run_has_written_make_no_events(
     await asyncio.gather(*(streamed(mode, data) for mode, data in FORGED))
 
 
-async def test_half_a_character_in_what_is_no_json_breaks_no_stream(
+async def test_unpaired_surrogate_in_invalid_json_does_not_break_a_stream(
     two: Pair, shared_valkey: ValkeyServer, namespace: str
 ) -> None:
     here, there = two

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from coordinator.gateway import thread_creation
-from coordinator.gateway.caller import ANYBODY
+from coordinator.gateway.caller import UNAUTHENTICATED
 from coordinator.gateway.wire.bodies import ThreadCreate
 from tests.gateway.conftest import Pair
 from tests.support.gateways import Served, demo, new_thread, start_running, status_of
@@ -31,7 +31,7 @@ async def create(served: Served, thread: str, supersteps: Any, if_exists: str = 
     return await served.raw.post("/threads", json=body)
 
 
-async def test_creation_again_leaves_the_thread_and_its_run_alone(plain: Pair) -> None:
+async def test_repeated_creation_does_not_change_the_thread(plain: Pair) -> None:
     here, there = plain
     thread = await new_thread(here.sdk)
     await here.sdk.threads.update_state(thread, {"a": 1})
@@ -44,7 +44,7 @@ async def test_creation_again_leaves_the_thread_and_its_run_alone(plain: Pair) -
     assert (await create(there, thread, counting(2), "raise")).status_code == 409
 
 
-async def test_refused_first_state_removes_the_thread_that_was_made_for_it(one: Served) -> None:
+async def test_refused_initial_state_removes_the_created_thread(one: Served) -> None:
     thread = str(uuid4())
     answer = await create(one, thread, [*counting(2), *steps(REFUSED)])
     assert answer.status_code == 422, answer.text
@@ -52,7 +52,7 @@ async def test_refused_first_state_removes_the_thread_that_was_made_for_it(one: 
     assert (await create(one, thread, counting(2))).json()["values"] == {"0": 0, "1": 1}
 
 
-async def test_refused_first_state_keeps_a_run_that_has_come_meanwhile(two: Pair) -> None:
+async def test_refused_initial_state_keeps_a_concurrent_run(two: Pair) -> None:
     """It waits for its turn behind the creation."""
     here, there = two
     thread = str(uuid4())
@@ -69,12 +69,12 @@ async def test_refused_first_state_keeps_a_run_that_has_come_meanwhile(two: Pair
     assert await status_of(there.sdk, thread, run) == "success"
 
 
-async def test_a_client_that_goes_away_leaves_the_whole_state(two: Pair) -> None:
+async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
     one = two[0]
     thread = str(uuid4())
     body = ThreadCreate(thread_id=thread, supersteps=counting(50))  # pyright: ignore[reportArgumentType]
     services = one.gateway.state.services
-    request = asyncio.create_task(thread_creation.create(services, ANYBODY, body))
+    request = asyncio.create_task(thread_creation.create(services, UNAUTHENTICATED, body))
     await wait_until(lambda: one.manager.thread(thread), description="the thread is made")
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -84,7 +84,7 @@ async def test_a_client_that_goes_away_leaves_the_whole_state(two: Pair) -> None
     assert row.values == {str(n): n for n in range(50)}
 
 
-async def test_a_thread_that_its_creation_left_empty_gets_its_state_from_the_next(one: Served) -> None:
+async def test_repeated_creation_completes_an_empty_thread(one: Served) -> None:
     """As after the death of a worker between the two."""
     thread = (await one.manager.create_thread()).thread_id
     assert (await create(one, thread, steps(REFUSED))).status_code == 422

@@ -37,7 +37,7 @@ async def gateway() -> AsyncGenerator[Served]:
             JOB.may_end.set()
 
 
-async def test_it_is_waited_for_and_seen(gateway: Served) -> None:
+async def test_thread_job_is_awaited_and_shown_in_health(gateway: Served) -> None:
     thread = (await gateway.sdk.threads.create())["thread_id"]
     first = await gateway.sdk.runs.create(thread, "agent")
     await wait_until(JOB.begun.is_set, description="the thread has begun")

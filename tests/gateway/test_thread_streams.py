@@ -20,7 +20,7 @@ pair = pytest.fixture(pair_of, params=UNLINKED)
 
 
 class Watched:
-    """What a client of a thread's stream has been told so far."""
+    """The events that a client of a thread's stream has received so far."""
 
     def __init__(self) -> None:
         self.sent: list[Sent] = []
@@ -68,7 +68,7 @@ async def ended(served: Served, thread: str, assistant: str = "agent", **more: A
     return run["run_id"]
 
 
-async def test_runs_are_told_as_they_come(pair: Pair, thread: str) -> None:
+async def test_runs_are_streamed_in_order_of_start(pair: Pair, thread: str) -> None:
     here, there = pair
     await ended(here, thread, input=demo(steps=1, tag="before"))
     async with watching(there, thread) as watched:
@@ -87,7 +87,7 @@ async def test_runs_are_told_as_they_come(pair: Pair, thread: str) -> None:
     ]
 
 
-async def test_it_goes_on_after_any_event_on_any_worker(pair: Pair, thread: str) -> None:
+async def test_thread_stream_resumes_after_any_event_on_any_worker(pair: Pair, thread: str) -> None:
     here, there = pair
     runs = [await ended(here, thread, input=demo(steps=2, tag=tag)) for tag in "ab"]
     async with watching(there, thread, "-1") as watched:
@@ -100,7 +100,7 @@ async def test_it_goes_on_after_any_event_on_any_worker(pair: Pair, thread: str)
             assert rest == whole[seen + 1 :]
 
 
-async def test_of_the_run_that_is_active_what_comes_from_now_on(pair: Pair, thread: str) -> None:
+async def test_active_run_is_streamed_from_now_on(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await here.sdk.runs.create(thread, "gated", input={"gate": thread}, stream_mode="custom")
     await until_read(there, run["run_id"], "waiting")
@@ -120,7 +120,7 @@ async def test_lifecycle_leaves_the_events_out(pair: Pair, thread: str) -> None:
     assert [one.event for one in sent] == ["metadata", "metadata"]
 
 
-async def test_the_client_joins_a_thread(pair: Pair, thread: str) -> None:
+async def test_sdk_joins_a_thread_stream(pair: Pair, thread: str) -> None:
     here, there = pair
     run = await ended(here, thread, input=demo(steps=1))
     parts: list[Any] = []
@@ -132,7 +132,7 @@ async def test_the_client_joins_a_thread(pair: Pair, thread: str) -> None:
     assert parts[0].data["run_id"] == run
 
 
-async def test_a_deleted_run_is_a_gap_and_a_deleted_thread_the_end(pair: Pair, thread: str) -> None:
+async def test_deleted_run_is_a_gap_and_deleted_thread_ends_the_stream(pair: Pair, thread: str) -> None:
     here, there = pair
     gone = await ended(here, thread)
     await here.sdk.runs.delete(thread, gone)
@@ -143,7 +143,7 @@ async def test_a_deleted_run_is_a_gap_and_a_deleted_thread_the_end(pair: Pair, t
     assert (await there.raw.get(f"/threads/{thread}/stream")).status_code == 404
 
 
-async def test_it_ends_with_its_thread(pair: Pair, thread: str) -> None:
+async def test_thread_stream_ends_with_its_thread(pair: Pair, thread: str) -> None:
     here, there = pair
     async with watching(there, thread) as watched:
         await here.sdk.threads.delete(thread)
@@ -152,7 +152,7 @@ async def test_it_ends_with_its_thread(pair: Pair, thread: str) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["abc", "1-1", "/1-1", "r/1", f"r/{10**30}-0"])
-async def test_what_is_no_id_is_refused(one: Served, wrong: str) -> None:
+async def test_invalid_last_event_id_is_refused(one: Served, wrong: str) -> None:
     thread = await new_thread(one.sdk)
     answer = await one.raw.get(f"/threads/{thread}/stream", headers={"Last-Event-ID": wrong})
     assert answer.status_code == 422
@@ -160,7 +160,7 @@ async def test_what_is_no_id_is_refused(one: Served, wrong: str) -> None:
     assert refused.status_code == 422
 
 
-async def test_of_an_unknown_run_everything_from_now_on(one: Served) -> None:
+async def test_id_of_an_unknown_run_streams_from_now_on_after_a_gap(one: Served) -> None:
     thread = await new_thread(one.sdk)
     async with watching(one, thread, "unknown/1-1") as watched:
         await watched.until(bool, "a gap")

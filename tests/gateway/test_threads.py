@@ -22,7 +22,7 @@ async def http() -> AsyncGenerator[httpx.AsyncClient]:
 
 
 class TestCreate:
-    async def test_the_document(self, plain: Pair) -> None:
+    async def test_created_thread_has_all_fields(self, plain: Pair) -> None:
         here, there = plain
         made = await here.sdk.threads.create(metadata={"who": "me"}, graph_id="agent")
         assert made["metadata"] == {"who": "me", "graph_id": "agent"}
@@ -30,7 +30,7 @@ class TestCreate:
         assert made["created_at"] == made["updated_at"] == made["state_updated_at"]
         assert await there.sdk.threads.get(made["thread_id"]) == made
 
-    async def test_an_id_that_is_taken(self, plain: Pair) -> None:
+    async def test_existing_thread_id_is_refused_or_returned(self, plain: Pair) -> None:
         here, there = plain
         thread = str(uuid4())
         made = await here.sdk.threads.create(thread_id=thread.upper(), metadata={"n": 1})
@@ -40,7 +40,7 @@ class TestCreate:
         again = await there.sdk.threads.create(thread_id=thread, if_exists="do_nothing", metadata={"n": 2})
         assert again == made
 
-    async def test_with_the_state_that_a_sequence_of_updates_comes_to(self, one: Served) -> None:
+    async def test_supersteps_create_the_initial_state(self, one: Served) -> None:
         steps = [
             {"updates": [{"values": {"a": 1}, "as_node": "__start__"}]},
             {
@@ -56,7 +56,7 @@ class TestCreate:
             await one.sdk.threads.create(supersteps=[{"updates": [{"values": {}, "as_node": "nowhere"}]}])
         assert [t["thread_id"] for t in await one.sdk.threads.search()] == [made["thread_id"]]
 
-    async def test_it_is_removed_when_its_time_has_passed(self, plain: Pair) -> None:
+    async def test_thread_is_removed_after_its_ttl(self, plain: Pair) -> None:
         here, there = plain
         made = await here.sdk.threads.create(ttl=90)
         path = f"/threads/{made['thread_id']}"
@@ -77,7 +77,7 @@ class TestChange:
         assert changed["metadata"] == {"a": 1, "b": 2, "deep": {"y": 2}}
         assert (await here.sdk.threads.get(thread))["metadata"] == changed["metadata"]
 
-    async def test_without_a_body_if_that_is_preferred(self, one: Served) -> None:
+    async def test_return_minimal_has_no_body(self, one: Served) -> None:
         thread = await new_thread(one.sdk)
         answer = await one.raw.patch(
             f"/threads/{thread}", json={"metadata": {"a": 1}}, headers={"Prefer": "return=minimal"}
@@ -86,13 +86,13 @@ class TestChange:
         assert await one.sdk.threads.update(thread, metadata={"b": 2}, return_minimal=True) is None
         assert (await one.sdk.threads.get(thread))["metadata"] == {"a": 1, "b": 2}
 
-    async def test_while_a_run_is_in_flight(self, plain: Pair) -> None:
+    async def test_metadata_can_be_patched_while_a_run_is_in_flight(self, plain: Pair) -> None:
         here, there = plain
         thread = await new_thread(here.sdk)
         await start_running(here.sdk, thread, sleep=60)
         assert (await there.sdk.threads.update(thread, metadata={"a": 1}))["status"] == "busy"
 
-    async def test_metadata_does_not_grow_without_bound(self, http: httpx.AsyncClient) -> None:
+    async def test_merged_metadata_is_bounded(self, http: httpx.AsyncClient) -> None:
         made = (await http.post("/threads", json={"metadata": {"a": "x" * 800}})).json()
         assert (await http.post("/threads", json={"metadata": {"a": "x" * 1100}})).status_code == 422
         path = f"/threads/{made['thread_id']}"
@@ -103,7 +103,7 @@ class TestChange:
 
 
 async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None:
-    """As front ends look for their threads: by the graph's name or the assistant's id."""
+    """Front ends search their threads by the graph's name or the assistant's id."""
     here, there = plain
     agent = here.manager.assistants.id_of("agent")
     mine = {"graph_id": "agent", "assistant_id": agent}
@@ -127,7 +127,7 @@ async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None
 
 
 class TestSearch:
-    async def test_pages(self, http: httpx.AsyncClient) -> None:
+    async def test_search_has_pages(self, http: httpx.AsyncClient) -> None:
         made = [
             (await http.post("/threads", json={"metadata": {"n": n % 2}})).json()["thread_id"]
             for n in range(7)
@@ -147,7 +147,7 @@ class TestSearch:
         assert await page(ids=[made[2], str(uuid4())]) == ([made[2]], "1", None)
         assert (await http.post("/threads/count", json={"metadata": {"n": 0}})).json() == 4
 
-    async def test_by_values_and_status(self, http: httpx.AsyncClient) -> None:
+    async def test_search_by_values_and_status(self, http: httpx.AsyncClient) -> None:
         made = (await http.post("/threads", json={})).json()["thread_id"]
         await http.post(f"/threads/{made}/runs/wait", json={"assistant_id": "agent", "input": demo(tag="t")})
         for body in ({"values": {"log": ["t:1"]}}, {"values": {"done": 1}}, {"status": "idle"}):
@@ -155,7 +155,7 @@ class TestSearch:
         for body in ({"values": {"done": 2}}, {"status": "busy"}, {"status": "error"}):
             assert (await http.post("/threads/count", json=body)).json() == 0
 
-    async def test_only_what_is_selected_or_extracted(self, http: httpx.AsyncClient) -> None:
+    async def test_search_returns_selected_and_extracted_fields(self, http: httpx.AsyncClient) -> None:
         made = (await http.post("/threads", json={"metadata": {"k": [1, {"x": 2}]}})).json()["thread_id"]
         await http.post(
             f"/threads/{made}/state", json={"values": {"messages": [{"content": "a"}, {"content": "b"}]}}
@@ -188,7 +188,7 @@ class TestSearch:
 
 
 class TestCopy:
-    async def test_state_and_metadata_without_runs(self, plain: Pair) -> None:
+    async def test_copy_has_state_and_metadata_without_runs(self, plain: Pair) -> None:
         here, there = plain
         source = (await here.sdk.threads.create(metadata={"a": 1}))["thread_id"]
         await here.sdk.runs.wait(source, "agent", input=demo(tag="t"))
@@ -201,12 +201,12 @@ class TestCopy:
         await there.sdk.runs.wait(copy["thread_id"], "agent", input=demo(tag="u"))
         assert (await here.sdk.threads.get(source))["values"]["log"] == ["t:1"]
 
-    async def test_of_nothing(self, http: httpx.AsyncClient) -> None:
+    async def test_copy_of_an_unknown_thread_is_not_found(self, http: httpx.AsyncClient) -> None:
         assert (await http.post(f"/threads/{uuid4()}/copy")).status_code == 404
 
 
 class TestStates:
-    async def test_what_the_thread_holds(self, plain: Pair) -> None:
+    async def test_state_contains_the_threads_values(self, plain: Pair) -> None:
         here, there = plain
         thread = await new_thread(here.sdk)
         empty = await there.sdk.threads.get_state(thread)
@@ -223,7 +223,7 @@ class TestStates:
         assert await here.sdk.threads.get_state(thread, checkpoint=state["checkpoint"]) == state
         assert await here.sdk.threads.get_history(thread, before=at) == older
 
-    async def test_only_what_is_selected(self, one: Served) -> None:
+    async def test_state_returns_selected_fields(self, one: Served) -> None:
         thread = await new_thread(one.sdk)
         await one.sdk.runs.wait(thread, "agent", input=demo())
         picked = await one.sdk.threads.get_state(thread, select=["values.done", "next"])
@@ -231,7 +231,7 @@ class TestStates:
         picked = await one.sdk.threads.get_history(thread, select=["values.done"])
         assert picked == [{"values": {"done": 1}}, {"values": {}}]
 
-    async def test_a_change_by_hand(self, plain: Pair) -> None:
+    async def test_state_can_be_updated(self, plain: Pair) -> None:
         here, there = plain
         thread = await new_thread(here.sdk)
         await here.sdk.runs.wait(thread, "agent", input=demo(tag="t"))
@@ -242,14 +242,14 @@ class TestStates:
         result = await there.sdk.runs.wait(thread, "agent", input=demo(tag="u"))
         assert result["log"] == ["mine", "u:1"]
 
-    async def test_not_while_a_run_is_in_flight(self, plain: Pair) -> None:
+    async def test_state_update_is_refused_while_a_run_is_in_flight(self, plain: Pair) -> None:
         here, there = plain
         thread = await new_thread(here.sdk)
         run = await start_running(here.sdk, thread, sleep=60)
         answer = await there.raw.post(f"/threads/{thread}/state", json={"values": {"a": 1}})
         assert (answer.status_code, answer.json()["run_id"]) == (409, run)
 
-    async def test_a_state_that_never_was(self, one: Served) -> None:
+    async def test_unknown_state_is_not_found(self, one: Served) -> None:
         thread = await new_thread(one.sdk)
         for path in (f"{thread}/state/nope", f"{uuid4()}/state", f"{uuid4()}/state/nope"):
             assert (await one.raw.get(f"/threads/{path}")).status_code == 404
@@ -259,7 +259,7 @@ class TestStates:
 
 
 class TestAssistants:
-    async def test_by_name_and_by_id(self, plain: Pair) -> None:
+    async def test_assistant_is_found_by_name_and_by_id(self, plain: Pair) -> None:
         here, there = plain
         found = await here.sdk.assistants.search(limit=100)
         assert found == await there.sdk.assistants.search(limit=100)
@@ -275,7 +275,7 @@ class TestAssistants:
             assert run["assistant_id"] == agent["assistant_id"]
         assert (await there.sdk.runs.join(thread, run["run_id"]))["log"] == ["run:1", "run:1"]
 
-    async def test_found_by_what_they_are_called(self, one: Served) -> None:
+    async def test_search_assistants_by_name(self, one: Served) -> None:
         assert await one.sdk.assistants.count(name="ALK") == 1
         assert await one.sdk.assistants.count(graph_id="talker") == 1
         assert await one.sdk.assistants.count(metadata={"created_by": "somebody"}) == 0
@@ -285,7 +285,7 @@ class TestAssistants:
         assert names == sorted(names, reverse=True)
         assert await one.sdk.assistants.search(graph_id="agent", select=["name"]) == [{"name": "agent"}]
 
-    async def test_unknown_ones(self, http: httpx.AsyncClient) -> None:
+    async def test_unknown_assistant_is_not_found(self, http: httpx.AsyncClient) -> None:
         for path in ("nobody", str(uuid4()), f"{uuid4()}/schemas", "nobody/graph"):
             assert (await http.get(f"/assistants/{path}")).status_code == 404
         thread = (await http.post("/threads", json={})).json()["thread_id"]

@@ -25,7 +25,7 @@ CREATE = {
     ("POST", "/runs/crons"),
     ("POST", "/threads/{thread_id}/runs/crons"),
 }
-"""These change nothing that is there, and newer clients may send them more. All others refuse."""
+"""These modify no existing data, and newer clients may send further keys. All other bodies refuse them."""
 ACT = sorted(
     asked for asked, row in ROWS.items() if row.needs in (Needs.user, Needs.admin) and asked not in CREATE
 )
@@ -37,7 +37,7 @@ def path_of(path: str) -> str:
 
 
 @pytest.mark.parametrize(("method", "path"), ACT, ids=lambda part: part)
-async def test_acting_route_refuses_what_it_does_not_know(one: Served, method: str, path: str) -> None:
+async def test_modifying_route_refuses_unknown_keys(one: Served, method: str, path: str) -> None:
     operation: dict[str, Any] = one.gateway.openapi()["paths"][path][method.lower()]
     known = {given["name"] for given in operation.get("parameters", ()) if given["in"] == "query"}
     make = ROWS[method, path].body
@@ -57,7 +57,7 @@ async def test_acting_route_refuses_what_it_does_not_know(one: Served, method: s
         assert "known: " in mistake["msg"]
 
 
-async def test_a_filter_that_is_not_known_cancels_nothing(plain: Pair) -> None:
+async def test_unknown_filter_cancels_nothing(plain: Pair) -> None:
     here, there = plain
     thread = await new_thread(here.sdk)
     run = await start_running(here.sdk, thread, sleep=60)
@@ -69,17 +69,17 @@ async def test_a_filter_that_is_not_known_cancels_nothing(plain: Pair) -> None:
     assert await status_of(here.sdk, thread, run) == "running"
 
 
-async def test_null_is_no_key(one: Served) -> None:
+async def test_unknown_key_with_null_is_ignored(one: Served) -> None:
     thread = await new_thread(one.sdk)
     answer = await one.raw.patch(f"/threads/{thread}", json={"metadata": {"a": 1}, "nonsense": None})
     assert answer.status_code == 200
 
 
-async def test_newer_keys_of_a_run_are_named_once(
+async def test_unknown_keys_of_a_run_are_logged_once(
     one: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Escaped, cut, and no more than so many of them."""
-    monkeypatch.setattr(unknown_keys, "_named", set[tuple[str, str]]())
+    monkeypatch.setattr(unknown_keys, "_logged", set[tuple[str, str]]())
     evil = "\x1b[31m" + "x" * 200
     thread = await new_thread(one.sdk)
     checkpoint = {"thread_id": thread, "checkpoint_ns": ""}
@@ -92,8 +92,8 @@ async def test_newer_keys_of_a_run_are_named_once(
             many = {str(at + n): n for n in range(100)}
             await one.raw.post("/threads/count", json=many)
     lines = [record.getMessage() for record in caplog.records if record.name == unknown_keys.__name__]
-    assert len(lines) == unknown_keys.MAX_NAMED
+    assert len(lines) == unknown_keys.MAX_LOGGED
     assert len([line for line in lines if "'newer'" in line and "RunCreate" in line]) == 1
     assert all(line.isprintable() and len(line) < 200 for line in lines)
-    assert "not named" in lines[-1]
+    assert "not logged" in lines[-1]
     assert not any("'thread_id'" in line for line in lines)

@@ -1,4 +1,4 @@
-"""Routes of LangGraph's API that are not served say so, by name; wrong addresses are told apart."""
+"""Routes of LangGraph's API that are not served are refused by name, unlike wrong paths."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def filled(path: str) -> str:
 
 
 @pytest.mark.parametrize(("name", "method", "path"), UNSERVED)
-async def test_each_is_refused_by_name(
+async def test_unserved_route_is_refused_by_name(
     served: tuple[Gateway, httpx.AsyncClient], name: str, method: str, path: str
 ) -> None:
     gateway, http = served
@@ -41,7 +41,7 @@ async def test_each_is_refused_by_name(
     assert answer.json() == {"detail": f"{name} ({method} {path}) of LangGraph's API is not served here"}
 
 
-async def test_the_client_tells_its_user() -> None:
+async def test_sdk_raises_the_name_of_an_unserved_route() -> None:
     async with one_gateway() as here, get_client(url=here.url) as sdk:
         with pytest.raises(NotFoundError, match=r"store\.put_item .*is not served"):
             await sdk.store.put_item(("a",), "k", {"v": 1})
@@ -49,12 +49,14 @@ async def test_the_client_tells_its_user() -> None:
             await sdk.assistants.create("agent")
 
 
-async def test_a_wrong_address_is_told_apart(served: tuple[Gateway, httpx.AsyncClient]) -> None:
+async def test_wrong_path_is_distinguished_from_an_unserved_route(
+    served: tuple[Gateway, httpx.AsyncClient],
+) -> None:
     _, http = served
     wrong = await http.get("/thread/1")
     assert (wrong.status_code, wrong.json()) == (
         404,
-        {"detail": "there is no route GET '/thread/1': see /openapi.json"},
+        {"detail": "no route GET '/thread/1' exists: see /openapi.json"},
     )
     other = await http.put("/threads/search")
     assert other.status_code == 405

@@ -56,7 +56,7 @@ def asked(route: str, webhook: Any) -> Any:
 
 
 def in_production(gateway: Gateway, answer: list[str]) -> list[str]:
-    """With a name server of the test's own. The names that it is asked for."""
+    """Replaces the name server by one of the test. Returns the names that were queried."""
     names: list[str] = []
 
     def resolve(host: str, port: int) -> list[str]:
@@ -69,7 +69,7 @@ def in_production(gateway: Gateway, answer: list[str]) -> list[str]:
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_every_route_refuses_what_is_none_of_its_business(route: str) -> None:
+async def test_every_route_refuses_forbidden_webhook_urls(route: str) -> None:
     async with serving() as (gateway, client):
         in_production(gateway, ["8.8.8.8"])
         for webhook in REFUSED:
@@ -82,7 +82,7 @@ async def test_every_route_refuses_what_is_none_of_its_business(route: str) -> N
 
 @pytest.mark.parametrize("route", [*ROUTES, "/runs/crons"])
 async def test_answer_does_not_depend_on_what_a_name_resolves_to(route: str) -> None:
-    """Else whoever may create runs could ask which names the server's network knows."""
+    """Else a caller that may create runs could query the names of the server's network."""
     async with serving() as (gateway, client):
         answers: list[httpx.Response] = []
         for found in (["8.8.8.8"], ["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["169.254.169.254"], []):
@@ -121,7 +121,7 @@ async def test_the_url_of_a_webhook_is_not_shown(caplog: pytest.LogCaptureFixtur
 
 
 @pytest.mark.parametrize("route", ROUTES)
-async def test_a_run_of_every_route_is_told(route: str) -> None:
+async def test_run_of_every_route_delivers_its_webhook(route: str) -> None:
     async with receiving() as receiver, serving(**QUICK) as (_, client):
         answer = await client.post(route.format(t=uuid4()), json=asked(route, receiver.url))
         assert answer.status_code == 200
@@ -133,7 +133,7 @@ async def test_a_run_of_every_route_is_told(route: str) -> None:
     assert got.document["values"] == {"done": 1, "steps": 1, "log": ["run:1"]}
 
 
-async def test_what_is_told_is_the_run_as_clients_see_it() -> None:
+async def test_webhook_contains_the_run_document() -> None:
     async with receiving() as receiver, serving(**QUICK) as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         body = {**asked("", receiver.url), "metadata": {"m": 1}}
@@ -148,7 +148,7 @@ async def test_what_is_told_is_the_run_as_clients_see_it() -> None:
     }
 
 
-async def test_runs_that_end_while_the_gateway_closes_are_told() -> None:
+async def test_webhooks_of_runs_that_end_during_close_are_delivered() -> None:
     manager = RunManager(settings=Settings(grace=5))
     async with receiving() as receiver:
         seldom: dict[str, Any] = {**QUICK, "webhook_poll": 60.0}
@@ -159,7 +159,7 @@ async def test_runs_that_end_while_the_gateway_closes_are_told() -> None:
         assert receiver.received[0].document["status"] == "success"
 
 
-async def test_the_last_look_before_a_dead_webhook_is_the_operators() -> None:
+async def test_dead_webhook_is_visible_to_operators() -> None:
     """Given up is kept, to be seen and revived."""
     async with (
         receiving(500) as receiver,
@@ -176,7 +176,7 @@ async def test_the_last_look_before_a_dead_webhook_is_the_operators() -> None:
         assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 2, 500)
 
 
-async def test_attempts_are_counted_by_what_they_came_to() -> None:
+async def test_attempts_are_counted_by_outcome() -> None:
     async with (
         receiving(500, 204, 410) as receiver,
         serving(**QUICK, webhook_backoff=0.01) as (gateway, client),

@@ -31,7 +31,7 @@ async def serve(told: dict[str, Any]) -> None:
 
         async def leave() -> None:
             await manager.drain()
-            gateway.let_go()
+            gateway.abort_streams()
             server.should_exit = True
 
         loop = asyncio.get_running_loop()

@@ -50,7 +50,7 @@ async def listening(app: Any, gateway: Gateway | None = None) -> AsyncGenerator[
         try:
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
         finally:
-            (gateway or app).let_go()
+            (gateway or app).abort_streams()
             server.should_exit = True
             await serving
 

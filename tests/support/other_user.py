@@ -39,11 +39,11 @@ def _import_all() -> None:
 
 
 def watch_key() -> int:
-    """FILE KEY GOOD_FOR: a line for each change of whether a gateway takes the key, with the time (monotonic,
+    """FILE KEY GRACE: a line for each change of whether a gateway takes the key, with the time (monotonic,
     s). Ends when the key is refused."""
     file, key, good_for = sys.argv[1:]
     become_other()
-    keys.GOOD_FOR = float(good_for)
+    keys.GRACE = float(good_for)
     known = keys.Keys(Path(file))
     sys.stdout.write(f"good {time.monotonic()}\n")
     sys.stdout.flush()

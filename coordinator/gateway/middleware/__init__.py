@@ -1,7 +1,7 @@
-"""What stands before every route, mounted apps and WebSockets included. Plain ASGI: nothing here buffers
-an answer or hides that a client has gone.
+"""The middleware of all routes, including mounted apps and WebSockets. It is plain ASGI: nothing here buffers
+a response or hides the disconnect of a client.
 
-From the outside in: `envelope` names, logs and measures a request, also one that fails; `hosts` and
-`origins` refuse what a web page sends behind its reader's back; `authentication` finds the caller;
-`rate` limits it; `bodies` limits what it sends. A route is reached by what passes all of them.
+From the outside in: `envelope` assigns an id, logs and measures each request, including failed ones; `hosts`
+and `origins` refuse cross-site requests of web pages; `authentication` identifies the caller; `rate` limits
+the caller's requests; `bodies` limits request bodies.
 """

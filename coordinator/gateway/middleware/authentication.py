@@ -1,4 +1,4 @@
-"""Nobody reaches a route, a mounted app or a WebSocket unknown, save those routes that are public."""
+"""Requires an authenticated caller for every route, mounted app and WebSocket, except for public routes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coordinator.gateway.middleware.refusal import refuse
 
 
 class Authentication:
-    """Before the body is read: what nobody known sends is not looked at."""
+    """Authenticates before the body is read: bodies of unknown callers are not parsed."""
 
     def __init__(self, app: ASGIApp, authenticate: Authenticate, public: Public) -> None:
         self._app, self._authenticate, self._public = app, authenticate, public
@@ -27,13 +27,13 @@ class Authentication:
         try:
             caller = await self._authenticate(request)
         except HTTPException as error:
-            no = errors.answer(error.status_code, error.detail, error.headers)
+            refusal = errors.error_response(error.status_code, error.detail, error.headers)
         except CoordinatorError as error:
-            no = errors.answer_to(error)
+            refusal = errors.response_to(error)
         else:
             if caller is not None:
                 scope.setdefault("state", {})["caller"] = caller
                 await self._app(scope, receive, send)
                 return
-            no = errors.answer(401, NO_KEY, {"WWW-Authenticate": "Bearer"})
-        await refuse(no, scope, receive, send)
+            refusal = errors.error_response(401, NO_KEY, {"WWW-Authenticate": "Bearer"})
+        await refuse(refusal, scope, receive, send)

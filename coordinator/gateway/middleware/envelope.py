@@ -1,5 +1,5 @@
-"""The outermost: each request gets an id, a line in the log and its place in the metrics, however it ends;
-each answer gets the headers that protect it."""
+"""The outermost middleware: each request gets an id, a log record and metrics, however it ends. Each response
+gets security headers."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from coordinator.gateway.request_id import HEADER, current, request_id
 access = logging.getLogger("coordinator.gateway.access")
 
 UNMATCHED = "unmatched"
-_LONGEST = 500  # characters of a path in the log
+_MAX_LOGGED = 500  # characters of a path in the log
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class Exchange(NamedTuple):
-    """A request that is over. `route` is the template, never the path: there are as many of these as
-    clients like. `status` None = the client had gone before there was one. Times are seconds."""
+    """A completed request. `route` is the template and never the path, whose number of values is unbounded.
+    `status` None = the client disconnected before the response began."""
 
     method: str
     route: str
     status: int | None
-    answered: float
-    """Until the answer began."""
+    seconds_to_response: float
+    """Until the response began, or the request ended without one."""
 
 
 class Envelope:
@@ -41,68 +41,68 @@ class Envelope:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given = values(scope, HEADER)
-        name = request_id(given[0] if len(given) == 1 else None)
-        token = current.set(name)
-        opened = _Opened(send, name)
+        client_ids = values(scope, HEADER)
+        assigned = request_id(client_ids[0] if len(client_ids) == 1 else None)
+        token = current.set(assigned)
+        response = _ResponseWatch(send, assigned)
         try:
-            await self._app(scope, receive, opened.send)
+            await self._app(scope, receive, response.send)
         except Exception:
-            if not opened.complete:
+            if not response.complete:
                 raise
-            # Answered, and logged with its traceback where it became an answer.
+            # The response is complete, and the handler that created it has logged the traceback.
         finally:
-            self._close(scope, opened)
+            self._close(scope, response)
             current.reset(token)
 
-    def _close(self, scope: Scope, opened: _Opened) -> None:
+    def _close(self, scope: Scope, response: _ResponseWatch) -> None:
         route = getattr(scope.get("route"), "path", UNMATCHED)
         method: str = scope["method"]
-        took = time.perf_counter() - opened.began
+        duration = time.perf_counter() - response.started_at
         exchange = Exchange(
             method if method in _METHODS else "other",
             route,
-            opened.status,
-            took if opened.answered is None else opened.answered,
+            response.status,
+            duration if response.seconds_to_response is None else response.seconds_to_response,
         )
         for observe in self._observers:
             observe(exchange)
         if access.isEnabledFor(logging.INFO):
-            self._log(scope, opened.status, took)
+            self._log(scope, response.status, duration)
 
-    def _log(self, scope: Scope, status: int | None, took: float) -> None:
-        """Without the query and the headers, which is where secrets are."""
+    def _log(self, scope: Scope, status: int | None, duration: float) -> None:
+        """Logs the request without query and headers, which may contain secrets."""
         caller: Caller | None = scope.get("state", {}).get("caller")
         client = scope.get("client")
-        about = {
-            "method": scope["method"][:_LONGEST],
-            "path": scope["path"][:_LONGEST],
+        fields = {
+            "method": scope["method"][:_MAX_LOGGED],
+            "path": scope["path"][:_MAX_LOGGED],
             "status": status,
-            "ms": round(took * 1000, 1),
+            "ms": round(duration * 1000, 1),
             "client": client[0] if client else None,
             "user": caller.user_id if caller else None,
             "key": caller.key_id if caller else None,
         }
-        access.info("request", extra=about)
+        access.info("request", extra=fields)
 
 
-class _Opened:
-    """The answer on its way out."""
+class _ResponseWatch:
+    """Adds headers to a response and records its status and times."""
 
-    def __init__(self, send: Send, name: str) -> None:
-        self._send, self._name = send, name.encode()
-        self.began = time.perf_counter()
+    def __init__(self, send: Send, assigned_id: str) -> None:
+        self._send, self._id = send, assigned_id.encode()
+        self.started_at = time.perf_counter()
         self.status: int | None = None
-        self.answered: float | None = None
+        self.seconds_to_response: float | None = None
         self.complete = False
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            self.answered = time.perf_counter() - self.began
+            self.seconds_to_response = time.perf_counter() - self.started_at
             name = HEADER.encode()
             headers = [pair for pair in message.get("headers", ()) if pair[0].lower() != name]
-            message = {**message, "headers": [*with_protection(headers), (name, self._name)]}
+            message = {**message, "headers": [*with_protection(headers), (name, self._id)]}
         elif message["type"] == "http.response.body":
             self.complete = not message.get("more_body", False)
         await self._send(message)

@@ -1,4 +1,4 @@
-"""guard: puts everything that stands before the routes in its order."""
+"""guard: installs the middleware in its order."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from starlette.applications import Starlette
 from starlette.middleware.cors import CORSMiddleware
 
 from coordinator.gateway.authority import parse_authority
-from coordinator.gateway.caller import Authenticate, trusting
+from coordinator.gateway.caller import Authenticate, trust_all
 from coordinator.gateway.middleware.authentication import Authentication
 from coordinator.gateway.middleware.bodies import Bodies
 from coordinator.gateway.middleware.hosts import Hosts, Names
@@ -24,7 +24,8 @@ EXPOSED = (
     "X-Pagination-Next",
     HEADER,
 )
-"""Answers' headers that the scripts of a page may read: without them no client in a browser finds its run."""
+"""Response headers that the scripts of a page may read. Clients in a browser need them to resume and to
+page."""
 
 _METHODS = ("GET", "POST", "PATCH", "PUT", "DELETE")
 
@@ -36,14 +37,15 @@ def guard(
     *,
     public: Public,
 ) -> None:
-    """What is added last stands first. `authenticate` None = every caller may do everything."""
+    """Installs the middleware; the one that is added last runs first. `authenticate` None = every caller has
+    all permissions."""
     app.add_middleware(Bodies, max_bytes=settings.max_body_bytes)
     if settings.rate_limit is not None:
         app.add_middleware(Rate, buckets=Buckets(settings.rate_limit))
-    app.add_middleware(Authentication, authenticate=authenticate or trusting, public=public)
+    app.add_middleware(Authentication, authenticate=authenticate or trust_all, public=public)
     pages = Pages(settings.cors_origins)
     if pages:
-        # It answers preflights, which carry no key. No cookies: a page shows its key itself.
+        # Outside authentication, because preflights carry no key. No cookies: pages send their key.
         app.add_middleware(
             CORSMiddleware,
             allow_origins=pages.origins,

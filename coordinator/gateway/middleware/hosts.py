@@ -1,7 +1,7 @@
-"""Requests are for this server by a name that it knows, and for a path that reads one way only.
+"""Accepts only requests with an allowed Host header and an unambiguous path.
 
-A web page can give a name of its own the address of a server on the reader's machine (DNS rebinding);
-its browser then takes that server for the page's own. What it cannot do is change the Host header.
+With DNS rebinding a web page makes its own name resolve to the address of a server on the user's machine, and
+the browser treats that server as the page's origin. The page cannot change the Host header.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator.gateway.authority import Authority, parse_authority
-from coordinator.gateway.errors import answer
+from coordinator.gateway.errors import error_response
 from coordinator.gateway.middleware.refusal import refuse, values
 
-_TWO_WAYS = re.compile(rb"%(?:2f|5c|00)|\\", re.IGNORECASE)
+_AMBIGUOUS = re.compile(rb"%(?:2f|5c|00)|\\", re.IGNORECASE)
 _DOT_SEGMENTS = frozenset({"", ".", ".."})
 
 
 class Names:
-    """The hosts that requests may be for: loopback always, those that are named, and, where callers
-    show a key, every address: no rebinding makes a page's name an address."""
+    """The allowed hosts: loopback names, those of `allowed`, and with `any_address` every IP address. That is
+    safe if callers need a key, because rebinding cannot turn a page's name into an address."""
 
     def __init__(self, allowed: Iterable[str], *, any_address: bool) -> None:
         names = [name.strip().lower().removesuffix(".") for name in allowed]
         self._any = "*" in names
         self._endings = tuple(name[1:] for name in names if name.startswith("*."))
-        # The same spelling as what is compared with them.
+        # In the canonical form of the hosts that are compared with them.
         self._names = {
             authority.host if (authority := parse_authority(_bracketed(name))) is not None else name
             for name in names
@@ -50,29 +50,29 @@ class Hosts:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        given = values(scope, "host")
-        host = parse_authority(given[0]) if len(given) == 1 else None
+        hosts = values(scope, "host")
+        host = parse_authority(hosts[0]) if len(hosts) == 1 else None
         if host is None:
-            no = answer(400, "the request needs one Host header with one host in it")
+            refusal = error_response(400, "the request needs one Host header with one host in it")
         elif not self._names.include(host):
-            no = answer(
+            refusal = error_response(
                 403,
-                f"this server does not answer for the host {host.host!r}: its allowed_hosts"
-                " (COORDINATOR_ALLOWED_HOSTS) say for which",
+                f"this server does not serve the host {host.host!r}: allowed_hosts"
+                " (COORDINATOR_ALLOWED_HOSTS) lists the hosts that it serves",
             )
-        elif not _reads_one_way(scope):
-            no = answer(404, "Not Found")
+        elif not _is_unambiguous(scope):
+            refusal = error_response(404, "Not Found")
         else:
             await self._app(scope, receive, send)
             return
-        await refuse(no, scope, receive, send)
+        await refuse(refusal, scope, receive, send)
 
 
-def _reads_one_way(scope: Scope) -> bool:
-    """No part of the path is one thing here and another in a proxy before us. No route has such a path."""
+def _is_unambiguous(scope: Scope) -> bool:
+    """Returns whether a proxy interprets the path as this server does. No route has an ambiguous path."""
     path: str = scope["path"]
     raw: bytes = scope.get("raw_path") or b""
-    if _TWO_WAYS.search(raw) or not path.isprintable():
+    if _AMBIGUOUS.search(raw) or not path.isprintable():
         return False
     *folders, last = path.split("/")[1:] or [""]
     return last not in (".", "..") and not _DOT_SEGMENTS.intersection(folders)

@@ -1,7 +1,7 @@
-"""A web page acts for its reader, who may not know of it: only pages of the origins that were named may call.
+"""Refuses requests of web pages whose origin is not allowed (cross-site request forgery).
 
-`fetch` sends a page's origin with all that is not a plain GET, and a browser says of the rest whether it
-crosses sites. Programs send neither.
+Browsers send `Origin` with every request of `fetch` except plain GETs, and `Sec-Fetch-Site` with all others.
+Other programs send neither.
 """
 
 from __future__ import annotations
@@ -13,22 +13,21 @@ from collections.abc import Iterable
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from coordinator.gateway.authority import parse_authority, parse_origin
-from coordinator.gateway.errors import answer
+from coordinator.gateway.errors import error_response
 from coordinator.gateway.middleware.public import Public
 from coordinator.gateway.middleware.refusal import refuse, values
 
 logger = logging.getLogger("coordinator.serve")
 
-_ACROSS = frozenset({"cross-site", "same-site"})  # another port of one machine is the same "site"
+_CROSS_SITE = frozenset({"cross-site", "same-site"})  # another port of one machine is the same "site"
 _ENTRY = re.compile(r"(?P<scheme>https?)://(?P<host>[^/?#@\s:]+|\[[0-9a-f:.]+\])(?::(?P<port>\d+|\*))?/?")
 
 
 class Pages:
-    """The origins that may call, besides that of the server's own pages. `*` = all; `http://localhost:*` =
-    all ports."""
+    """The allowed origins, in addition to the server's own. `*` = all; `http://localhost:*` = all ports."""
 
     def __init__(self, allowed: Iterable[str]) -> None:
-        """Raises ValueError for what is no origin."""
+        """Raises ValueError if an entry is not an origin."""
         self.origins: list[str] = []
         patterns: list[str] = []
         for entry in allowed:
@@ -36,11 +35,11 @@ class Pages:
             if text == "*":
                 self.origins.append(text)
                 continue
-            found = _ENTRY.fullmatch(text)
-            if found is None:
-                raise ValueError(f"{entry!r} is no origin: write https://app.example.com or *")
-            if found["port"] == "*":
-                patterns.append(rf"{re.escape(found['scheme'])}://{re.escape(found['host'])}(:\d+)?")
+            match = _ENTRY.fullmatch(text)
+            if match is None:
+                raise ValueError(f"{entry!r} is not an origin: write https://app.example.com or *")
+            if match["port"] == "*":
+                patterns.append(rf"{re.escape(match['scheme'])}://{re.escape(match['host'])}(:\d+)?")
             else:
                 self.origins.append(text.rstrip("/"))
         self.pattern = "|".join(patterns) or None
@@ -49,7 +48,8 @@ class Pages:
         return bool(self.origins or self.pattern)
 
     def include(self, origin: str) -> bool:
-        """An opaque origin (`null`) has no name, so nothing names it: any page can have it."""
+        """Returns whether `origin` is allowed. An opaque origin (`null`) never is, because any page can have
+        it."""
         if parse_origin(origin) is None:
             return False
         text = origin.lower()
@@ -60,38 +60,38 @@ class Pages:
         )
 
 
-class Refused:
-    """One line in the log for each origin that is refused: a browser shows the developer of a page nothing of
-    the answer. Bounded, for a page can have any name."""
+class RefusedOrigins:
+    """Logs each refused origin once, because browsers hide the response from the developer of a page. At most
+    `LINES`, because a client can send any origin."""
 
     LINES = 100
     LONGEST = 200  # characters of an origin
 
     def __init__(self) -> None:
-        self._named: set[str] = set()
+        self._logged: set[str] = set()
 
-    def name(self, origin: str) -> None:
+    def log(self, origin: str) -> None:
         shown = origin[: self.LONGEST]
-        if shown in self._named or len(self._named) >= self.LINES:
+        if shown in self._logged or len(self._logged) >= self.LINES:
             return
-        self._named.add(shown)
-        named = shown.isprintable() and _ENTRY.fullmatch(shown.lower())
-        entry = shown if named else "https://app.example.com"
+        self._logged.add(shown)
+        is_origin = shown.isprintable() and _ENTRY.fullmatch(shown.lower())
+        entry = shown if is_origin else "https://app.example.com"
         logger.warning(
-            "refused a call of a web page of origin %r. To let its pages call: --cors-origin %s, or"
+            "refused a request of a web page of origin %r. To allow its pages: --cors-origin %s, or"
             " COORDINATOR_CORS_ORIGINS=%s",
             shown,
             entry,
             entry,
         )
-        if len(self._named) == self.LINES:
+        if len(self._logged) == self.LINES:
             logger.warning("more than %d origins were refused: further ones are not logged", self.LINES)
 
 
 class Origins:
     def __init__(self, app: ASGIApp, pages: Pages, public: Public) -> None:
         self._app, self._pages, self._public = app, pages, public
-        self._refused = Refused()
+        self._refused = RefusedOrigins()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -99,14 +99,16 @@ class Origins:
             return
         origins = values(scope, "origin")
         if len(origins) > 1 or (origins and not self._may_call(scope, origins[0])):
-            why = "pages of this origin may not call: cors_origins (COORDINATOR_CORS_ORIGINS) say which may"
-            self._refused.name(", ".join(origins))
+            reason = (
+                "the origin is not allowed: cors_origins (COORDINATOR_CORS_ORIGINS) lists the allowed ones"
+            )
+            self._refused.log(", ".join(origins))
         elif not origins and self._sent_by_another_page(scope):
-            why = "a page of another site may not call"
+            reason = "requests of pages of another site are not allowed"
         else:
             await self._app(scope, receive, send)
             return
-        await refuse(answer(403, why), scope, receive, send)
+        await refuse(error_response(403, reason), scope, receive, send)
 
     def _may_call(self, scope: Scope, text: str) -> bool:
         origin, host = parse_origin(text), parse_authority(values(scope, "host")[0])
@@ -115,8 +117,9 @@ class Origins:
         return self._pages.include(text)
 
     def _sent_by_another_page(self, scope: Scope) -> bool:
-        """An image, a form or a frame. A link that is followed may lead to a public page, no further."""
-        if not _ACROSS.intersection(value.lower() for value in values(scope, "sec-fetch-site")):
+        """Returns whether a page of another site sent the request, as an image, a form or a frame. A followed
+        link is allowed to public pages."""
+        if not _CROSS_SITE.intersection(value.lower() for value in values(scope, "sec-fetch-site")):
             return False
         followed = values(scope, "sec-fetch-dest") == ["document"] and scope.get("method") == "GET"
         return not (followed and self._public.leads_to(scope))

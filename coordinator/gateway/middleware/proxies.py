@@ -1,4 +1,4 @@
-"""The client behind a proxy: `X-Forwarded-For` counts where a named proxy has sent it, and nowhere else."""
+"""Determines the client behind a proxy. `X-Forwarded-For` counts only if a trusted proxy has sent it."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _SCHEMES = {"http": {"http": "http", "https": "https"}, "websocket": {"http": "w
 
 
 class Proxies:
-    """Addresses and networks. Raises ValueError for what is neither."""
+    """Addresses and networks of trusted proxies. Raises ValueError for an invalid entry."""
 
-    def __init__(self, named: Iterable[str]) -> None:
-        self._networks = [ip_network(one, strict=False) for one in named]
+    def __init__(self, trusted: Iterable[str]) -> None:
+        self._networks = [ip_network(one, strict=False) for one in trusted]
 
     def __bool__(self) -> bool:
         return bool(self._networks)
@@ -33,29 +33,29 @@ class Forwarded:
         if scope["type"] in _SCHEMES and (peer := scope.get("client")) is not None:
             address = _address(str(peer[0]))
             if address is not None and self._proxies.include(address):
-                scope = {**scope, **self._told(scope)}
+                scope = {**scope, **self._client_of(scope)}
         await self._app(scope, receive, send)
 
-    def _told(self, scope: Scope) -> Scope:
-        told: Scope = {}
+    def _client_of(self, scope: Scope) -> Scope:
+        forwarded: Scope = {}
         client = None
         for entry in reversed(",".join(values(scope, "x-forwarded-for")).split(",")):
             address = _address(entry.strip())
-            if address is None:  # whoever wrote it, it is no address
+            if address is None:  # an invalid entry: those before it are not trusted
                 break
             client = address
             if not self._proxies.include(address):
                 break
         if client is not None:
-            told["client"] = (str(client), 0)
+            forwarded["client"] = (str(client), 0)
         schemes = values(scope, "x-forwarded-proto")
         if len(schemes) == 1 and (scheme := _SCHEMES[scope["type"]].get(schemes[0].strip().lower())):
-            told["scheme"] = scheme
-        return told
+            forwarded["scheme"] = scheme
+        return forwarded
 
 
 def _address(text: str) -> IPv4Address | IPv6Address | None:
-    """Of `192.0.2.7`, `192.0.2.7:443`, `2001:db8::7`, `[2001:db8::7]` and `[2001:db8::7]:443`."""
+    """Parses `192.0.2.7`, `192.0.2.7:443`, `2001:db8::7`, `[2001:db8::7]` and `[2001:db8::7]:443`."""
     if text.startswith("["):
         host, _, port = text[1:].partition("]")
         port = port.removeprefix(":")
@@ -66,8 +66,8 @@ def _address(text: str) -> IPv4Address | IPv6Address | None:
     if port and not (port.isascii() and port.isdecimal()):
         return None
     try:
-        found = ip_address(host.partition("%")[0])
+        address = ip_address(host.partition("%")[0])
     except ValueError:
         return None
-    mapped = found.ipv4_mapped if isinstance(found, IPv6Address) else None
-    return mapped or found
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address

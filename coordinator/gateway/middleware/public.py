@@ -1,5 +1,5 @@
-"""The routes that are reached without a key. They are known as objects, not by what their paths look like:
-no path can be made to resemble one."""
+"""The routes that need no key. They are identified as objects and not by patterns of paths, so that no other
+path can be mistaken for one."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from starlette.types import Scope
 
 
 class Public:
-    """Routes of fixed paths. The router looks at them first too, so what matches here is what is reached.
-    Raises ValueError for a path that varies."""
+    """Routes with fixed paths. The router matches them first as well, so a match here is the route that is
+    called. Raises ValueError for a path with parameters."""
 
     def __init__(self, routes: Iterable[BaseRoute]) -> None:
         self._routes = tuple(routes)
         paths = [route.path for route in self._routes if isinstance(route, Route) and "{" not in route.path]
         if len(paths) < len(self._routes):
             raise ValueError(f"only routes of fixed paths can be public, not all of {self._routes}")
-        self._last = frozenset(map(_last, paths))
-        """Parts of their paths: a request that ends otherwise need not be matched, which costs 3 us each."""
+        self._last_segment = frozenset(map(_last_segment, paths))
+        """Last segments of their paths. A request with another one is not matched, which saves 3 us per
+        route."""
 
     def leads_to(self, scope: Scope) -> bool:
-        if scope["type"] != "http" or _last(scope["path"]) not in self._last:
+        if scope["type"] != "http" or _last_segment(scope["path"]) not in self._last_segment:
             return False
         return any(route.matches(scope)[0] is Match.FULL for route in self._routes)
 
 
-def _last(path: str) -> str:
+def _last_segment(path: str) -> str:
     return path.rpartition("/")[2]

@@ -1,4 +1,4 @@
-"""Saying no before a route is reached."""
+"""Helpers of middleware that refuses requests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ _POLICY_VIOLATION = 1008
 
 
 async def refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
-    """A WebSocket that was not accepted is answered with 403 by the server, whatever the response says."""
+    """Sends `response`. A WebSocket that is not accepted is refused by the server with 403, whatever
+    `response` is."""
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": ""})
     else:
@@ -17,6 +18,7 @@ async def refuse(response: Response, scope: Scope, receive: Receive, send: Send)
 
 
 def values(scope: Scope, name: str) -> list[str]:
-    """All values of a header: a second one is how two readers of a request come to disagree."""
+    """Returns all values of a header. Callers must handle several: proxies and servers may choose different
+    ones."""
     key = name.encode("latin-1").lower()
-    return [value.decode("latin-1") for given, value in scope["headers"] if given == key]
+    return [value.decode("latin-1") for header, value in scope["headers"] if header == key]

@@ -1,4 +1,4 @@
-"""One router for each noun of the API. `app` puts them together."""
+"""The routers of the API, one for each kind of resource. `app` assembles them."""
 
 from __future__ import annotations
 
@@ -7,24 +7,27 @@ from typing import Any
 from fastapi import APIRouter
 
 from coordinator.gateway.wire.documents import Problem
-from coordinator.gateway.wire.json import JsonAnswer, StrictRoute
+from coordinator.gateway.wire.json import StrictRoute, TolerantJsonResponse
 
-_REFUSALS: dict[int | str, dict[str, Any]] = {
+_ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
     status: {"model": Problem, "description": text}
     for status, text in (
         (401, "No valid key"),
-        (403, "The key may not do this"),
-        (404, "Not found, or somebody else's"),
-        (409, "In the way of what is there"),
-        (422, "Not as it has to be"),
-        (429, "Too much at once: Retry-After"),
-        (503, "Draining, or the store is away: Retry-After"),
+        (403, "The key lacks the permission"),
+        (404, "Not found, or owned by another user"),
+        (409, "Conflicts with existing data"),
+        (422, "Invalid request"),
+        (429, "A limit is reached: Retry-After"),
+        (503, "The worker drains, or the store is unavailable: Retry-After"),
     )
 }
 
 
-def router_of(noun: str) -> APIRouter:
-    """Every router of the API: strict JSON in, and the refusals that each route may answer with."""
+def router_of(tag: str) -> APIRouter:
+    """Returns a router with strict JSON and the error responses that every route may have."""
     return APIRouter(
-        tags=[noun], route_class=StrictRoute, responses=_REFUSALS, default_response_class=JsonAnswer
+        tags=[tag],
+        route_class=StrictRoute,
+        responses=_ERROR_RESPONSES,
+        default_response_class=TolerantJsonResponse,
     )

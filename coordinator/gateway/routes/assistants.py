@@ -1,4 +1,5 @@
-"""Assistants: those that this worker has registered, the same on every worker. Nobody makes any over HTTP."""
+"""Assistants that are registered at this worker, and equally at every worker. They cannot be created over
+HTTP."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ from fastapi import HTTPException
 from starlette.responses import Response
 
 from coordinator.assistants.ports import Assistant
-from coordinator.gateway.beginning import unknown
+from coordinator.gateway.beginning import unknown_assistant
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER
@@ -31,36 +32,39 @@ router = router_of("assistants")
 async def search_assistants(
     services: ServicesIn, caller: CallerIn, body: AssistantSearch, response: Response
 ) -> list[Any]:
-    found = await _found(services, caller, body)
-    found.sort(key=lambda one: (getattr(one, body.sort_by), one.name), reverse=body.sort_order == "desc")
-    page = found[body.offset : body.offset + body.limit]
-    response.headers["X-Pagination-Total"] = str(len(found))
-    if body.offset + len(page) < len(found):
+    matching = await _matching(services, caller, body)
+    matching.sort(
+        key=lambda assistant: (getattr(assistant, body.sort_by), assistant.name),
+        reverse=body.sort_order == "desc",
+    )
+    page = matching[body.offset : body.offset + body.limit]
+    response.headers["X-Pagination-Total"] = str(len(matching))
+    if body.offset + len(page) < len(matching):
         response.headers["X-Pagination-Next"] = str(body.offset + len(page))
-    return [documents.parts(one, body.select) for one in page]
+    return [documents.parts(assistant, body.select) for assistant in page]
 
 
 @router.post("/assistants/count", dependencies=READER)
 async def count_assistants(services: ServicesIn, caller: CallerIn, body: AssistantCount) -> int:
-    return len(await _found(services, caller, body))
+    return len(await _matching(services, caller, body))
 
 
 @router.get("/assistants/{assistant_id}", dependencies=READER)
 async def get_assistant(services: ServicesIn, caller: CallerIn, assistant_id: str) -> AssistantDocument:
-    """By name or by id."""
+    """Returns an assistant by its name or id."""
     name, description = await _described(services, caller, assistant_id)
     return documents.assistant_document(name, description.text, services.manager.assistants)
 
 
 @router.get("/assistants/{assistant_id}/schemas", dependencies=READER)
 async def get_schemas(services: ServicesIn, caller: CallerIn, assistant_id: str) -> Schemas:
-    """What it takes and keeps, as JSON schemas; null where it does not say."""
+    """Returns the JSON schemas of input, output and state; null where the assistant has none."""
     return documents.schemas_document(*await _described(services, caller, assistant_id))
 
 
 @router.get("/assistants/{assistant_id}/graph", dependencies=READER)
 async def get_graph(services: ServicesIn, caller: CallerIn, assistant_id: str) -> dict[str, list[Any]]:
-    """How it may be drawn: nodes and edges."""
+    """Returns nodes and edges for a drawing of the assistant."""
     name, description = await _described(services, caller, assistant_id)
     if description.drawing is not None:
         return description.drawing
@@ -71,18 +75,18 @@ async def get_graph(services: ServicesIn, caller: CallerIn, assistant_id: str) -
     }
 
 
-async def _found(services: Services, caller: Caller, body: AssistantCount) -> list[AssistantDocument]:
+async def _matching(services: Services, caller: Caller, body: AssistantCount) -> list[AssistantDocument]:
     assistants = services.manager.assistants
-    documented = [
+    described = [
         documents.assistant_document(name, (await _describe(assistants.named(name), caller)).text, assistants)
         for name in assistants
     ]
     return [
-        one
-        for one in documented
-        if (body.graph_id is None or body.graph_id in (one.graph_id, one.assistant_id))
-        and (body.name is None or body.name.lower() in one.name.lower())
-        and body.metadata.items() <= one.metadata.items()
+        assistant
+        for assistant in described
+        if (body.graph_id is None or body.graph_id in (assistant.graph_id, assistant.assistant_id))
+        and (body.name is None or body.name.lower() in assistant.name.lower())
+        and body.metadata.items() <= assistant.metadata.items()
     ]
 
 
@@ -90,7 +94,7 @@ async def _described(services: Services, caller: Caller, assistant_id: str) -> t
     assistants = services.manager.assistants
     assistant = assistants.get(assistant_id)
     if assistant is None:
-        raise HTTPException(404, unknown(assistants, assistant_id))
+        raise HTTPException(404, unknown_assistant(assistants, assistant_id))
     return assistants.name_of(assistant_id) or assistant.name, await _describe(assistant, caller)
 
 

@@ -1,4 +1,4 @@
-"""Crons: runs that come again and again."""
+"""Crons: runs on a schedule."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ CronIn = Annotated[UUID, Path(alias="cron_id")]
 
 @router.post("/runs/crons", dependencies=USER)
 async def create_cron(services: ServicesIn, caller: CallerIn, body: CronCreate) -> Cron:
-    """Run it at every moment of the schedule, each time on a thread of its own."""
+    """Start a run at every moment of the schedule, each on its own thread."""
     row = await crons.create(services, caller, body, None)
     return cron_document(row, services.manager.assistants)
 
@@ -43,7 +43,7 @@ async def create_cron(services: ServicesIn, caller: CallerIn, body: CronCreate) 
 async def create_thread_cron(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: CronCreate
 ) -> Cron:
-    """Run it on this thread at every moment of the schedule. It goes with the thread."""
+    """Start a run on this thread at every moment of the schedule. The cron is removed with the thread."""
     row = await crons.create(services, caller, body, str(thread_id))
     return cron_document(row, services.manager.assistants)
 
@@ -57,8 +57,8 @@ async def create_thread_cron(
 async def search_crons(
     services: ServicesIn, caller: CallerIn, body: CronSearch, request: Request
 ) -> Response:
-    """The caller's crons. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset of
-    the next page, where there is one."""
+    """Search the caller's crons. `X-Pagination-Total` is their number, `X-Pagination-Next` the offset of the
+    next page if there is one."""
     query, assistants = _query(services, body), services.manager.assistants
     query = replace(query, max_bytes=services.settings.max_page_bytes)
     manager, user_id = services.manager, caller.user_id
@@ -66,10 +66,10 @@ async def search_crons(
     total = body.offset + len(rows)
     if rows.cut or len(rows) == body.limit or (body.offset and not rows):
         total = await while_connected(request, manager.count_crons(query, user_id=user_id))
-    return await pages.answer_of(
+    return await pages.page_of(
         rows,
         lambda row: documents.parts(cron_document(row, assistants), body.select),
-        pages.places(body.offset, len(rows), total=total),
+        pages.pagination_headers(body.offset, len(rows), total=total),
     )
 
 
@@ -87,14 +87,14 @@ async def get_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -> C
 
 @router.patch("/runs/crons/{cron_id}", dependencies=acting())
 async def patch_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn, body: CronPatch) -> Cron:
-    """Change what is given. A run that has been begun stays as it is."""
+    """Change the given fields. Runs that have been started are not affected."""
     row = await crons.change(services, caller, str(cron_id), body)
     return cron_document(row, services.manager.assistants)
 
 
 @router.delete("/runs/crons/{cron_id}", dependencies=acting(), status_code=204)
 async def delete_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -> None:
-    """Its runs stay, those in flight too."""
+    """Remove a cron. Its runs stay, including those in flight."""
     await services.manager.delete_cron(str(cron_id), user_id=caller.user_id)
 
 

@@ -1,4 +1,4 @@
-"""/docs: the description of the API for people, without a request to any other server."""
+"""/docs: a page with the documentation of the API, which loads nothing from other servers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _FILES = {
     "/docs/swagger-ui.css": ("swagger-ui.css", "text/css"),
 }
 _HEADERS = {
-    # Swagger UI sets styles of elements; scripts come from here alone, and so does all that they ask for.
+    # Swagger UI sets inline styles. Scripts, and all requests of scripts, are restricted to this server.
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline';"
     " img-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     "cache-control": "no-cache",

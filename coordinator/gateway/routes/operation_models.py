@@ -1,4 +1,4 @@
-"""What `/coordinator/…` answers with. Times are ISO 8601 in UTC, None = not yet."""
+"""Response models of `/coordinator/…`. Times are ISO 8601 in UTC, None = not yet."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class WorkerOut(LazyModel):
     epoch: int
     worker_id: str
     slot: int | None
-    """Its number in its server, as its log has it; None = it is not one of several."""
+    """The worker's number in its server, as in its log lines; None = it is not one of several."""
     host: str
     pid: int
     version: str
     state: str
     expired: bool
     holding: int
-    """Threads on which it has a run."""
+    """Number of threads that runs of the worker hold."""
     lease_until: datetime | None
     started_at: datetime | None
 
@@ -85,23 +85,23 @@ class Explained(LazyModel):
     status: str
     phase: str
     position: int | None
-    """1 = next in line, None = it does not wait."""
+    """Position in the queue of the thread, from 1; None = the run is not queued."""
     holder: str | None
     """The run that holds the thread, if it is another one."""
     error: str | None
     timeline: list[Step]
 
     @classmethod
-    def of(cls, told: Explanation) -> Self:
+    def of(cls, explanation: Explanation) -> Self:
         return cls(
-            run_id=told.run.run_id,
-            thread_id=told.run.thread_id,
-            status=told.run.status.value,
-            phase=told.phase.value,
-            position=told.position,
-            holder=told.holder,
-            error=told.run.error,
-            timeline=[Step.of(step) for step in told.transitions],
+            run_id=explanation.run.run_id,
+            thread_id=explanation.run.thread_id,
+            status=explanation.run.status.value,
+            phase=explanation.phase.value,
+            position=explanation.position,
+            holder=explanation.holder,
+            error=explanation.run.error,
+            timeline=[Step.of(step) for step in explanation.transitions],
         )
 
 
@@ -152,25 +152,25 @@ class HealthSummary(LazyModel):
 
 
 class HealthDetails(HealthSummary):
-    """Times are seconds."""
+    """Times are in seconds."""
 
     epoch: int
     why_not: list[str]
     lease_remaining: float | None
     store_error: str | None
     transport_error: str | None
-    """Why hints do not travel, or why event logs take nothing."""
+    """Why hints are not delivered, or why events cannot be appended to logs."""
     blocked_by: int | None
-    """The process that keeps all others from writing at this moment."""
+    """Process id of the process whose write lock blocks all others."""
     ticked_ago: float | None
     swept_ago: float | None
     loop_lag: float | None
     thread_jobs: int | None
-    """At work in threads, or waiting for one; null where nobody counts them."""
+    """Thread jobs that run or wait for a thread; null if they are not counted."""
     outliving: list[str]
-    """For each of them whose run is over: the run."""
+    """The run of each thread job whose run has ended."""
     unreadable_rows: int
-    """Rows of the store that this worker could not read, and left out of lists."""
+    """Rows of the store that this worker could not read and left out of lists."""
 
     @classmethod
     def of(cls, health: Health) -> HealthDetails:

@@ -1,5 +1,5 @@
-"""What load balancers and clients ask without a key. All routes of this router are public, and no others:
-`create_gateway` includes it before any other and without a prefix."""
+"""Probes of load balancers and clients, which need no key. Exactly the routes of this router are public;
+`create_gateway` adds it before all others and without a prefix."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ class Ready(LazyModel):
 
 @router.get("/ok")
 async def ok() -> Ok:
-    """This process answers. Whether it should get requests is `/coordinator/health/ready`."""
+    """This process serves requests. Whether it accepts new runs is in `/coordinator/health/ready`."""
     return Ok()
 
 
 @router.get("/info")
 async def info() -> Info:
-    """What runs here; the flags are those that clients of the API know."""
+    """The version, and the feature flags that clients of the API read."""
     return Info(
         version=version("run-coordinator"), flags={"assistants": True, "crons": True, "langsmith": False}
     )
@@ -48,15 +48,15 @@ async def info() -> Info:
 
 @router.get("/coordinator/health/live")
 async def live() -> Live:
-    """The event loop turns. A supervisor that gets no answer restarts the process."""
+    """The event loop runs. A supervisor that gets no response restarts the process."""
     return Live()
 
 
 @router.get("/coordinator/health/ready", responses={503: {"model": Ready}})
 async def ready(services: ServicesIn, response: Response) -> Ready:
-    """May be sent new runs; 503 while it drains, is not registered, or the store is away.
+    """The worker accepts new runs; 503 while it drains, is not registered, or the store is unavailable.
 
-    Why not is told by `/coordinator/health`, to those with a key.
+    `/coordinator/health` contains the reasons, for callers with a key.
     """
     if (await services.manager.health()).ready:
         return Ready(status="ready")

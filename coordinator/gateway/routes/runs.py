@@ -8,9 +8,9 @@ from fastapi import HTTPException, Query
 from starlette.responses import Response
 
 from coordinator.gateway import bulk, pages, stopping
-from coordinator.gateway.beginning import begin, checked
+from coordinator.gateway.beginning import start_run, validate_run
 from coordinator.gateway.caller import CallerIn
-from coordinator.gateway.links import created, run_path
+from coordinator.gateway.links import created_headers, run_path
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import (
     READER,
@@ -28,28 +28,28 @@ from coordinator.gateway.routes.parameters import (
     acting,
 )
 from coordinator.gateway.services import ServicesIn
-from coordinator.gateway.watching import Watching
+from coordinator.gateway.watching import RunResponses
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import RunCreate, RunField, RunsCancel, RunStatus
 from coordinator.gateway.wire.documents import Run, RunParts
-from coordinator.gateway.wire.json import JsonAnswer
+from coordinator.gateway.wire.json import TolerantJsonResponse
 
 router = router_of("runs")
 
 LOCATED: dict[str, Any] = {
-    "Location": {"schema": {"type": "string"}, "description": "Where to go on if this answer breaks off"},
+    "Location": {"schema": {"type": "string"}, "description": "Where to resume if this response is aborted"},
     "Content-Location": {"schema": {"type": "string"}, "description": "The run"},
 }
 STREAMED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events: metadata, what the run emits, error where it fails",
+        "description": "Server-sent events: metadata, the events of the run, error if it fails",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
         "headers": LOCATED,
     }
 }
 ENDED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "What the run came to, after white space; `__error__` where it failed",
+        "description": "The result of the run, after white space; `__error__` if it failed",
         "content": {"application/json": {"schema": {}}},
         "headers": LOCATED,
     }
@@ -66,10 +66,10 @@ async def create_run(
     response: Response,
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Run:
-    """Admit a run and answer at once. `Content-Location` is its path."""
-    wanted = checked(services, body, str(thread_id))
-    run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
-    response.headers.update(created(run_path(run.thread_id, run.run_id)))
+    """Admit a run and respond at once. `Content-Location` is its path."""
+    validated = validate_run(services, body, str(thread_id))
+    run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+    response.headers.update(created_headers(run_path(run.thread_id, run.run_id)))
     return documents.run_created(run, services.manager.assistants)
 
 
@@ -83,11 +83,11 @@ async def create_and_stream(
     body: RunCreate,
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Response:
-    """Admit a run and stream what it does."""
-    wanted = checked(services, body, str(thread_id))
-    with services.watchers.place(caller.user_id) as place:
-        run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
-        return Watching(services, caller).stream_of(run, place)
+    """Admit a run and stream its events."""
+    validated = validate_run(services, body, str(thread_id))
+    with services.watchers.reserve(caller.user_id) as slot:
+        run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+        return RunResponses(services, caller).stream(run, slot)
 
 
 @router.post("/threads/{thread_id}/runs/wait", dependencies=USER, response_class=Response, responses=ENDED)
@@ -98,11 +98,11 @@ async def create_and_wait(
     body: RunCreate,
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Response:
-    """Admit a run and answer with what it comes to. The headers are sent at once."""
-    wanted = checked(services, body, str(thread_id))
-    with services.watchers.place(caller.user_id) as place:
-        run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
-        return Watching(services, caller).end_of(run, place)
+    """Admit a run and respond with its result when it ends. The headers are sent at once."""
+    validated = validate_run(services, body, str(thread_id))
+    with services.watchers.reserve(caller.user_id) as slot:
+        run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+        return RunResponses(services, caller).result(run, slot)
 
 
 @router.get("/threads/{thread_id}/runs", dependencies=READER, response_model=list[RunParts], **SELECTED)
@@ -115,7 +115,7 @@ async def list_runs(
     status: Annotated[RunStatus | None, Query()] = None,
     select: Annotated[list[RunField] | None, Query(max_length=64)] = None,
 ) -> Response:
-    """The runs of a thread, newest first. Where the page ends before `limit`, `X-Pagination-Next` tells the
+    """List the runs of a thread, newest first. If the page ends before `limit`, `X-Pagination-Next` is the
     offset of the next one."""
     kwargs = "kwargs" in (select or ())
     rows = await services.manager.thread_runs(
@@ -128,7 +128,7 @@ async def list_runs(
         max_bytes=services.settings.max_page_bytes,
     )
     assistants = services.manager.assistants
-    return await pages.answer_of(
+    return await pages.page_of(
         rows,
         lambda row: documents.parts(documents.run_document(row, assistants, kwargs=kwargs), select),
         {pages.NEXT: str(offset + len(rows))} if rows.cut else {},
@@ -154,10 +154,12 @@ async def join_run(
     run_id: RunIn,
     cancel_on_disconnect: CancelOnDisconnectIn,
 ) -> Response:
-    """Wait for the end of a run, and answer with what it came to."""
+    """Wait for the end of a run and respond with its result."""
     run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
-    with services.watchers.place(caller.user_id) as place:
-        return Watching(services, caller).joined_end(run, place, cancel_on_disconnect=cancel_on_disconnect)
+    with services.watchers.reserve(caller.user_id) as slot:
+        return RunResponses(services, caller).join_result(
+            run, slot, cancel_on_disconnect=cancel_on_disconnect
+        )
 
 
 @router.get(
@@ -175,12 +177,12 @@ async def join_stream(
     cancel_on_disconnect: CancelOnDisconnectIn,
     last_event_id: LastEventIdIn = None,
 ) -> Response:
-    """Stream what a run does from now on, or, of a resumable one, from after `Last-Event-ID`."""
+    """Stream the events of a run from now on or, if it is resumable, after `Last-Event-ID`."""
     run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
-    with services.watchers.place(caller.user_id) as place:
-        return Watching(services, caller).joined_stream(
+    with services.watchers.reserve(caller.user_id) as slot:
+        return RunResponses(services, caller).join_stream(
             run,
-            place,
+            slot,
             last_event_id=last_event_id,
             modes=stream_mode,
             cancel_on_disconnect=cancel_on_disconnect,
@@ -192,7 +194,7 @@ async def join_stream(
     dependencies=acting("wait", "action"),
     response_class=Response,
     status_code=202,
-    responses={202: {"description": "Written down; the run stops as soon as it can"}} | ENDED,
+    responses={202: {"description": "The cancel is committed; the run stops as soon as it can"}} | ENDED,
 )
 async def cancel_run(
     services: ServicesIn,
@@ -202,21 +204,21 @@ async def cancel_run(
     wait: WaitIn = False,
     action: ActionIn = "interrupt",
 ) -> Response:
-    """Cancel a run, wherever it is. Again is no mistake; 404 where there is no such run, or it has ended
-    otherwise. With `wait` the answer comes when the run has stopped and its thread is free."""
+    """Cancel a run at any worker. Idempotent. 404 if the run does not exist or has ended otherwise. With
+    `wait` the response is sent when the run has stopped and its thread is free."""
     manager, user_id = services.manager, caller.user_id
     run = await manager.run(str(run_id), thread_id=str(thread_id), user_id=user_id)
     if not await manager.cancel(run.run_id, action=action, actor=caller.actor, user_id=user_id):
         raise HTTPException(404, f"run {run.run_id} has ended: there is nothing to cancel")
     if not wait:
         return Response(status_code=202)
-    with services.watchers.place(user_id, always=True) as place:
-        return Watching(services, caller).joined_end(run, place)
+    with services.watchers.reserve(user_id, always=True) as slot:
+        return RunResponses(services, caller).join_result(run, slot)
 
 
 @router.delete("/threads/{thread_id}/runs/{run_id}", dependencies=acting(), status_code=204)
 async def delete_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, run_id: RunIn) -> None:
-    """Remove a run; one that is in flight is stopped first. What it has done to its thread stays."""
+    """Remove a run. A run in flight is stopped first. Its changes to the thread stay."""
     run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
     await stopping.delete_run(services.manager, run, caller)
 
@@ -226,24 +228,24 @@ async def delete_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn
     dependencies=acting("action"),
     status_code=204,
     response_class=Response,
-    responses={200: {"model": bulk.CancelledRuns, "description": "Counts, where the body has a filter"}},
+    responses={200: {"model": bulk.CancelledRuns, "description": "Counts, if the body has a filter"}},
 )
 async def cancel_runs(
     services: ServicesIn, caller: CallerIn, body: RunsCancel, action: ActionIn = "interrupt"
 ) -> Response:
-    """Cancel runs of a thread by their ids, or all of the caller's that have the status: 404 where none is
-    in flight. With any other filter, or with `dry_run`, the answer counts them."""
-    if not body.only_succeeds:
+    """Cancel runs of a thread by their ids, or all of the caller's runs with the status: 404 if none is in
+    flight. With any other filter, or with `dry_run`, the response contains counts."""
+    if not body.without_counts:
         counts = await bulk.cancel(services, caller, body, action)
-        return JsonAnswer(counts.model_dump())
-    found = await stopping.cancel_in_flight(
+        return TolerantJsonResponse(counts.model_dump())
+    count = await stopping.cancel_in_flight(
         services.manager,
         body.status or "all",
         action=action,
         caller=caller,
         thread_id=body.thread_id,
-        only=None if body.run_ids is None else frozenset(body.run_ids),
+        run_ids=None if body.run_ids is None else frozenset(body.run_ids),
     )
-    if not found:
+    if not count:
         raise HTTPException(404, "no such run is in flight")
     return Response(status_code=204)

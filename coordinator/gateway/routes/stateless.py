@@ -1,6 +1,6 @@
-"""Runs without a thread of the client's: each gets one of its own, removed afterwards unless it is kept.
+"""Stateless runs: each gets its own thread, which is removed when the run ends unless the client keeps it.
 
-The paths of such runs work as those of all others do, here also without naming the thread.
+They are also available under the paths of other runs; here the paths do not contain the thread.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from fastapi import Body
 from starlette.responses import Response
 
 from coordinator.errors import CoordinatorError
-from coordinator.gateway.beginning import begin, checked
+from coordinator.gateway.beginning import start_run, validate_run
 from coordinator.gateway.caller import Caller, CallerIn
-from coordinator.gateway.links import created
+from coordinator.gateway.links import created_headers
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import (
     READER,
@@ -28,7 +28,7 @@ from coordinator.gateway.routes.parameters import (
 )
 from coordinator.gateway.routes.runs import ENDED, STREAMED
 from coordinator.gateway.services import ServicesIn
-from coordinator.gateway.watching import Watching
+from coordinator.gateway.watching import RunResponses
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import MAX_BATCH, BatchedRun, RunCreate
 from coordinator.gateway.wire.documents import Run
@@ -51,9 +51,11 @@ async def create_run(
     response: Response,
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Run:
-    """Admit a run and answer at once."""
-    run = await begin(services, caller, checked(services, body, None), idempotency_key=idempotency_key)
-    response.headers.update(created(_path(run)))
+    """Admit a run and respond at once."""
+    run = await start_run(
+        services, caller, validate_run(services, body, None), idempotency_key=idempotency_key
+    )
+    response.headers.update(created_headers(_path(run)))
     return documents.run_created(run, services.manager.assistants)
 
 
@@ -61,22 +63,22 @@ async def create_run(
 async def create_and_stream(
     services: ServicesIn, caller: CallerIn, body: RunCreate, idempotency_key: IdempotencyKeyIn = None
 ) -> Response:
-    """Admit a run and stream what it does."""
-    wanted = checked(services, body, None)
-    with services.watchers.place(caller.user_id) as place:
-        run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
-        return Watching(services, caller).stream_of(run, place, _path(run))
+    """Admit a run and stream its events."""
+    validated = validate_run(services, body, None)
+    with services.watchers.reserve(caller.user_id) as slot:
+        run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+        return RunResponses(services, caller).stream(run, slot, _path(run))
 
 
 @router.post("/runs/wait", dependencies=USER, response_class=Response, responses=ENDED)
 async def create_and_wait(
     services: ServicesIn, caller: CallerIn, body: RunCreate, idempotency_key: IdempotencyKeyIn = None
 ) -> Response:
-    """Admit a run and answer with what it comes to."""
-    wanted = checked(services, body, None)
-    with services.watchers.place(caller.user_id) as place:
-        run = await begin(services, caller, wanted, idempotency_key=idempotency_key)
-        return Watching(services, caller).end_of(run, place)
+    """Admit a run and respond with its result when it ends."""
+    validated = validate_run(services, body, None)
+    with services.watchers.reserve(caller.user_id) as slot:
+        run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+        return RunResponses(services, caller).result(run, slot)
 
 
 @router.post("/runs/batch", dependencies=USER)
@@ -85,27 +87,27 @@ async def create_batch(
     caller: CallerIn,
     body: Annotated[list[BatchedRun], Body(min_length=1, max_length=MAX_BATCH, fail_fast=True)],
 ) -> list[Run]:
-    """Admit all of them or none: where one is refused, those before it are taken back."""
-    wanted = [checked(services, one, one.thread_id) for one in body]
-    begun: list[RunRecord] = []
+    """Admit all runs or none: if one is refused, those before it are rolled back."""
+    validated = [validate_run(services, each, each.thread_id) for each in body]
+    started: list[RunRecord] = []
     try:
-        for one in wanted:
-            begun.append(await begin(services, caller, one))  # noqa: PERF401 - those before a refusal count
+        for each in validated:
+            started.append(await start_run(services, caller, each))  # noqa: PERF401 - a failure needs the started ones
     except BaseException:
-        await _take_back(services.manager, begun, caller)
+        await _roll_back(services.manager, started, caller)
         raise
-    return [documents.run_created(run, services.manager.assistants) for run in begun]
+    return [documents.run_created(run, services.manager.assistants) for run in started]
 
 
-TAKEN_BACK_WITHIN = 5.0
-"""Seconds, for each run that has begun. The client waits for the refusal meanwhile."""
+ROLLBACK_TIMEOUT = 5.0
+"""Seconds for each run that has started. The client waits for the refusal meanwhile."""
 
 
-async def _take_back(manager: RunManager, begun: Sequence[RunRecord], caller: Caller) -> None:
-    """The last first: none of them gets its turn by that. When this returns they are gone, unless one of
-    them does not stop in time."""
-    for run in reversed(begun):
-        with suppress(CoordinatorError):  # the caller is told of the refusal, which came first
+async def _roll_back(manager: RunManager, started: Sequence[RunRecord], caller: Caller) -> None:
+    """Cancels the runs in reverse order, so that none of them leaves the queue. They are removed when this
+    returns, except for those that do not stop in `ROLLBACK_TIMEOUT`."""
+    for run in reversed(started):
+        with suppress(CoordinatorError):  # the response is the refusal, which is the first error
             await manager.cancel(
                 run.run_id,
                 action=CancelAction.rollback,
@@ -113,7 +115,7 @@ async def _take_back(manager: RunManager, begun: Sequence[RunRecord], caller: Ca
                 reason="another run of its batch was refused",
                 actor=caller.actor,
                 user_id=caller.user_id,
-                wait=TAKEN_BACK_WITHIN,
+                wait=ROLLBACK_TIMEOUT,
             )
 
 
@@ -130,10 +132,12 @@ async def join_run(
     run_id: RunIn,
     cancel_on_disconnect: CancelOnDisconnectIn,
 ) -> Response:
-    """Wait for the end of a run, and answer with what it came to."""
+    """Wait for the end of a run and respond with its result."""
     run = await services.manager.run(str(run_id), user_id=caller.user_id)
-    with services.watchers.place(caller.user_id) as place:
-        return Watching(services, caller).joined_end(run, place, cancel_on_disconnect=cancel_on_disconnect)
+    with services.watchers.reserve(caller.user_id) as slot:
+        return RunResponses(services, caller).join_result(
+            run, slot, cancel_on_disconnect=cancel_on_disconnect
+        )
 
 
 @router.get("/runs/{run_id}/stream", dependencies=READER, response_class=Response, responses=STREAMED)
@@ -145,12 +149,12 @@ async def join_stream(
     cancel_on_disconnect: CancelOnDisconnectIn,
     last_event_id: LastEventIdIn = None,
 ) -> Response:
-    """Stream what a run does from now on, or, of a resumable one, from after `Last-Event-ID`."""
+    """Stream the events of a run from now on or, if it is resumable, after `Last-Event-ID`."""
     run = await services.manager.run(str(run_id), user_id=caller.user_id)
-    with services.watchers.place(caller.user_id) as place:
-        return Watching(services, caller).joined_stream(
+    with services.watchers.reserve(caller.user_id) as slot:
+        return RunResponses(services, caller).join_stream(
             run,
-            place,
+            slot,
             last_event_id=last_event_id,
             modes=stream_mode,
             cancel_on_disconnect=cancel_on_disconnect,

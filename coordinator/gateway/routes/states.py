@@ -1,4 +1,4 @@
-"""What a thread holds, as its assistant tells it: now, before, and changed by hand."""
+"""The state of a thread, which its assistant provides: current state, history, and updates by clients."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from coordinator.schemas import CheckpointRef, StateView
 router = router_of("states")
 
 SelectIn = Annotated[
-    list[str] | None, Query(max_length=64, description="Fields; `values.<key>` for one of the values")
+    list[str] | None, Query(max_length=64, description="Fields; `values.<key>` selects one of the values")
 ]
 SELECTED: dict[str, Any] = {"response_model": StateParts, "response_model_exclude_unset": True}
 
@@ -64,7 +64,7 @@ async def get_state_at_checkpoint(
 async def update_state(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: StateUpdate
 ) -> StateUpdated:
-    """Change what the thread holds. 409 while a run is in flight there."""
+    """Update the state of the thread. 409 while a run is in flight on it."""
     updated = await services.manager.update_state(
         str(thread_id),
         body.values,
@@ -84,8 +84,8 @@ async def update_state(
 async def get_history(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: HistoryBefore
 ) -> Response:
-    """The states that the thread had, newest first. Where the page ends before `limit`, `X-Pagination-Next`
-    is the id of its last checkpoint: what comes next is `before` that."""
+    """Returns the past states of the thread, newest first. If the page ends before `limit`,
+    `X-Pagination-Next` is the id of its last checkpoint, which is `before` of the next page."""
     before = body.before.ref if isinstance(body.before, Checkpoint) else ref_of(None, body.before)
     views = services.manager.history(
         str(thread_id),
@@ -104,12 +104,12 @@ async def get_history(
             last = state.checkpoint.checkpoint_id
     if last is None and before is not None:
         await _check_before(services, caller, str(thread_id), before)
-    return page.answer(headers)
+    return page.response(headers)
 
 
 async def _check_before(services: Services, caller: Caller, thread_id: str, before: CheckpointRef) -> None:
-    """An empty page is the end of a history; before a checkpoint that is not known there is none to end.
-    Raises InvalidArgument."""
+    """Distinguishes the end of the history, which is an empty page, from an unknown checkpoint. Raises
+    InvalidArgument."""
     named = before.checkpoint_id is not None
     if not named or await services.manager.state(thread_id, before, user_id=caller.user_id) is None:
         raise InvalidArgument("before", "the thread has no such checkpoint")
@@ -125,5 +125,5 @@ async def _state(
 ) -> Any:
     view = await services.manager.state(thread_id, at, subgraphs=subgraphs, user_id=caller.user_id)
     if view is None:
-        raise HTTPException(404, "the thread never was in this state")
+        raise HTTPException(404, "the thread has no such state")
     return documents.state_parts(documents.state_document(thread_id, view), select)

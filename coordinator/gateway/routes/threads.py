@@ -13,7 +13,7 @@ from starlette.responses import Response
 from coordinator.errors import ThreadNotFound
 from coordinator.gateway import pages, stopping, thread_creation
 from coordinator.gateway.caller import Caller, CallerIn
-from coordinator.gateway.extracting import Path, extracted, parsed
+from coordinator.gateway.extracting import Path, extract, parse_paths
 from coordinator.gateway.leaving import while_connected
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, USER, LastEventIdIn, ThreadIn, acting
@@ -35,7 +35,7 @@ router = router_of("threads")
 
 STREAMED_THREAD: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "Server-sent events of each run: metadata, what it emits, error where it fails,"
+        "description": "Server-sent events of each run: metadata, the events of the run, error if it fails,"
         " metadata with the status run_done",
         "content": {"text/event-stream": {"schema": {"type": "string"}}},
     }
@@ -44,8 +44,8 @@ STREAMED_THREAD: dict[int | str, dict[str, Any]] = {
 
 @router.post("/threads", dependencies=USER)
 async def create_thread(services: ServicesIn, caller: CallerIn, body: ThreadCreate) -> Thread:
-    """With `supersteps` the thread has their state from the start, or is not made. A thread that
-    `do_nothing` finds stays as it is."""
+    """Create a thread. With `supersteps` the thread and its state are created atomically. With `do_nothing`
+    an existing thread stays unchanged."""
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
     return documents.thread_document(await thread_creation.create(services, caller, body))
 
@@ -56,15 +56,17 @@ async def get_thread(
     caller: CallerIn,
     thread_id: ThreadIn,
     include: Annotated[
-        list[str] | None, Query(max_length=64, description="`ttl`: when it will be removed")
+        list[str] | None, Query(max_length=64, description="`ttl`: when the thread will be removed")
     ] = None,
 ) -> ThreadWithTtl:
-    row = await _row(services, caller, str(thread_id))
-    wanted = ",".join(include or ()).split(",")
-    return documents.thread_with_ttl(row, include_ttl="ttl" in wanted)
+    row = await _existing_row(services, caller, str(thread_id))
+    included = ",".join(include or ()).split(",")
+    return documents.thread_with_ttl(row, include_ttl="ttl" in included)
 
 
-@router.patch("/threads/{thread_id}", dependencies=acting(), responses={204: {"description": "As preferred"}})
+@router.patch(
+    "/threads/{thread_id}", dependencies=acting(), responses={204: {"description": "With `return=minimal`"}}
+)
 async def patch_thread(
     services: ServicesIn,
     caller: CallerIn,
@@ -72,11 +74,11 @@ async def patch_thread(
     body: ThreadPatch,
     prefer: Annotated[str | None, Header(description="`return=minimal`: no body")] = None,
 ) -> Thread:
-    """Merge metadata, key by key."""
+    """Merge metadata by key, and set the time to live."""
     manager, limit = services.manager, services.settings.max_metadata_bytes
     check_metadata(body.metadata, limit)
     if body.metadata:
-        row = await _row(services, caller, str(thread_id))
+        row = await _existing_row(services, caller, str(thread_id))
         check_metadata({**row.metadata, **body.metadata}, limit)
     row = await manager.patch_thread(
         str(thread_id),
@@ -91,7 +93,7 @@ async def patch_thread(
 
 @router.delete("/threads/{thread_id}", dependencies=acting(), status_code=204)
 async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> None:
-    """Remove the thread with its state and its runs; those in flight are stopped first."""
+    """Remove the thread with its state and its runs. Runs in flight are stopped first."""
     await stopping.delete_thread(services.manager, str(thread_id), caller)
 
 
@@ -104,17 +106,17 @@ async def delete_thread(services: ServicesIn, caller: CallerIn, thread_id: Threa
 async def search_threads(
     services: ServicesIn, caller: CallerIn, body: ThreadSearch, request: Request
 ) -> Response:
-    """The caller's threads. `X-Pagination-Total` tells how many there are, `X-Pagination-Next` the offset
-    of the next page, where there is one."""
-    query, paths = _query(body), parsed(body.extract)
+    """Search the caller's threads. `X-Pagination-Total` is their number, `X-Pagination-Next` the offset of
+    the next page if there is one."""
+    query, paths = _query(body), parse_paths(body.extract)
     query = replace(query, max_bytes=services.settings.max_page_bytes)
     manager, user_id = services.manager, caller.user_id
     rows = await while_connected(request, manager.threads(query, user_id=user_id))
     total = body.offset + len(rows)
     if rows.cut or len(rows) == body.limit or (body.offset and not rows):
         total = await while_connected(request, manager.count_threads(query, user_id=user_id))
-    headers = pages.places(body.offset, len(rows), total=total)
-    return await pages.answer_of(rows, lambda row: _parts(row, body.select, paths), headers)
+    headers = pages.pagination_headers(body.offset, len(rows), total=total)
+    return await pages.page_of(rows, lambda row: _parts(row, body.select, paths), headers)
 
 
 @router.post("/threads/count", dependencies=READER)
@@ -125,12 +127,12 @@ async def count_threads(services: ServicesIn, caller: CallerIn, body: ThreadCoun
 
 @router.post("/threads/{thread_id}/copy", dependencies=USER)
 async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn) -> Thread:
-    """A new thread with the metadata and the state of this one, without its runs."""
+    """Create a thread with the metadata and the state of this one, without its runs."""
     manager, source, target = services.manager, str(thread_id), str(uuid4())
-    metadata = (await _row(services, caller, source)).metadata
+    metadata = (await _existing_row(services, caller, source)).metadata
     await manager.copy_thread(source, target, user_id=caller.user_id)
     await manager.patch_thread(target, metadata=metadata, user_id=caller.user_id)
-    return documents.thread_document(await _row(services, caller, target))
+    return documents.thread_document(await _existing_row(services, caller, target))
 
 
 @router.get(
@@ -140,18 +142,18 @@ async def stream_thread(
     services: ServicesIn,
     caller: CallerIn,
     thread_id: ThreadIn,
-    stream_mode: Annotated[list[ThreadMode], Query(description="What of each run; repeated")] = ["run_modes"],  # noqa: B006 - FastAPI copies it
+    stream_mode: Annotated[list[ThreadMode], Query(description="Of each run; repeated")] = ["run_modes"],  # noqa: B006 - FastAPI copies it
     last_event_id: LastEventIdIn = None,
 ) -> Response:
     """Stream the runs of a thread, one after another, from now on or from after `Last-Event-ID`, until the
     client closes the stream or the thread is deleted."""
-    await _row(services, caller, str(thread_id))
+    await _existing_row(services, caller, str(thread_id))
     position = thread_position_of(last_event_id)
-    with services.watchers.place(caller.user_id) as place:
+    with services.watchers.reserve(caller.user_id) as slot:
         return ThreadStream(
             services.manager,
             str(thread_id),
-            place,
+            slot,
             user_id=caller.user_id,
             modes=frozenset(stream_mode),
             position=position,
@@ -159,9 +161,9 @@ async def stream_thread(
         )
 
 
-async def _row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:
-    """That of a run without a thread of the client's is gone with that run: it is kept for a few seconds only
-    for clients who lost their connection to the run's end. Raises ThreadNotFound."""
+async def _existing_row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:
+    """Returns the row of a thread. The temporary thread of a stateless run counts as removed when the run has
+    ended; it is kept for a few seconds only for clients that lost their connection. Raises ThreadNotFound."""
     row = await services.manager.thread(thread_id, user_id=caller.user_id)
     if row is None or (row.temporary and row.status != "busy"):
         raise ThreadNotFound(thread_id)
@@ -185,7 +187,7 @@ def _query(body: ThreadCount) -> ThreadQuery:
 
 def _parts(row: ThreadRow, select: Sequence[str] | None, paths: Mapping[str, Path]) -> Any:
     thread = documents.thread_document(row)
-    found = documents.parts(thread, select)
+    document = documents.parts(thread, select)
     if paths:
-        found["extracted"] = extracted(thread.model_dump(), paths)
-    return found
+        document["extracted"] = extract(thread.model_dump(), paths)
+    return document

@@ -1,4 +1,4 @@
-"""Takes connections from a listening socket, few at a time."""
+"""Accepts connections from a listening socket, a few at a time."""
 
 from __future__ import annotations
 
@@ -15,24 +15,24 @@ logger = logging.getLogger("coordinator.serve")
 BACKLOG = 2048
 """Connections that the kernel keeps until they are accepted."""
 
-AT_ONCE = 16
-"""How many are accepted before those accepted earlier have been counted. An event loop's own server accepts
-all that wait, in one turn: then they take every descriptor before the first of them can be refused."""
+MAX_UNCOUNTED = 16
+"""How many connections may be accepted and not yet counted by `Connections`. An event loop's own server
+accepts the whole backlog in one iteration, which can use every descriptor before the first is refused."""
 
-_SILENCE_MS = 60_000
+_USER_TIMEOUT_MS = 60_000
 
-AGAIN = 0.2
-"""Seconds until the next try, where no descriptor is left."""
+RETRY_DELAY = 0.2
+"""Seconds until the next attempt after accepting has failed, for example without a free descriptor."""
 
 
 class Acceptor:
-    """In the place of what `loop.create_server` makes. Owns the socket from `start` on."""
+    """Replaces the server of `loop.create_server`. Owns the socket from `start` on."""
 
     def __init__(self, listener: socket.socket, protocol: Callable[[], asyncio.Protocol]) -> None:
         self._listener, self._protocol = listener, protocol
         self._loop = asyncio.get_running_loop()
         self._uncounted: set[asyncio.Task[Any]] = set()
-        self._again: asyncio.TimerHandle | None = None
+        self._retry: asyncio.TimerHandle | None = None
         self._closed = False
 
     def start(self) -> None:
@@ -41,12 +41,12 @@ class Acceptor:
         self._loop.add_reader(self._listener, self._accept)
 
     def close(self) -> None:
-        """Idempotent. What was accepted goes on."""
+        """Idempotent. Closes the listening socket; accepted connections stay open."""
         if self._closed:
             return
         self._closed = True
-        if self._again is not None:
-            self._again.cancel()
+        if self._retry is not None:
+            self._retry.cancel()
         self._loop.remove_reader(self._listener)
         self._listener.close()
 
@@ -55,7 +55,7 @@ class Acceptor:
             await asyncio.wait(self._uncounted)
 
     def _accept(self) -> None:
-        for _ in range(AT_ONCE - len(self._uncounted)):
+        for _ in range(MAX_UNCOUNTED - len(self._uncounted)):
             try:
                 accepted, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
@@ -70,28 +70,28 @@ class Acceptor:
     async def _connect(self, accepted: socket.socket) -> None:
         try:
             accepted.setblocking(False)
-            _bound_silence(accepted)
+            _set_user_timeout(accepted)
             await self._loop.connect_accepted_socket(self._protocol, accepted)
-        except OSError:  # its client has gone
+        except OSError:  # the client has disconnected
             accepted.close()
 
     def _pause(self, error: OSError) -> None:
         logger.error(
-            "no connection can be accepted: %s; tried again in %g s. Runs or files of this process may have"
-            " taken its descriptors (ulimit -n)",
+            "connections cannot be accepted: %s; retry in %g s. Runs or files of this process may have used"
+            " up its descriptors (ulimit -n)",
             error,
-            AGAIN,
+            RETRY_DELAY,
         )
         self._loop.remove_reader(self._listener)
-        self._again = self._loop.call_later(AGAIN, self._resume)
+        self._retry = self._loop.call_later(RETRY_DELAY, self._resume)
 
     def _resume(self) -> None:
-        self._again = None
+        self._retry = None
         self._loop.add_reader(self._listener, self._accept)
 
 
-def _bound_silence(accepted: socket.socket) -> None:
-    """The kernel ends a connection whose client acknowledges nothing of what was sent, or takes nothing, for
-    so long: also where all that is left of an answer is in the kernel's buffers."""
+def _set_user_timeout(accepted: socket.socket) -> None:
+    """Makes the kernel close a connection whose client acknowledges or reads nothing for 60 s, also when the
+    rest of a response is only in the kernel's buffers."""
     if hasattr(socket, "TCP_USER_TIMEOUT") and accepted.family in (socket.AF_INET, socket.AF_INET6):
-        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _SILENCE_MS)
+        accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _USER_TIMEOUT_MS)

@@ -1,11 +1,11 @@
-"""The line between a supervisor and one worker: JSON, one object a line, over a pair of sockets.
+"""The channel between a supervisor and one worker: JSON, one object per line, over a socket pair.
 
-    to the worker     its orders, once, and with them the descriptor of its bound socket
+    to the worker     its orders, once, with the descriptor of its bound socket
     from the worker   {"ready": {…}} when it listens, or {"failed": {message, hint, code}};
                       {"changed": "file"} when its code was edited
 
-Its end is news as well: a worker whose supervisor is gone leaves, however that went. Who replaces workers
-after an upgrade is older than they are: what one end does not know of the other's words it leaves out.
+End of file is a message as well: a worker shuts down when its supervisor is dead. After an upgrade the
+supervisor is older than the workers that it starts, so each end ignores fields that it does not know.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ from typing import Any, Literal, TypeVar
 
 from coordinator.gateway.server.failures import CannotServe
 
-_LONGEST = 65536
+_READ_BYTES = 65536
 
 
 @dataclass(frozen=True, slots=True)
 class Orders:
-    """What a worker is told. Over the line and not in its arguments, which everybody on the machine can
-    read: URLs hold passwords. `settings`, `gateway`: fields of `Settings` and `GatewaySettings` that an
-    option named; the worker takes the rest from its environment."""
+    """Configuration of one worker. It is sent over the channel and not passed as arguments, because every
+    user of the machine can read arguments, and URLs contain passwords. `settings` and `gateway` are the
+    fields of `Settings` and `GatewaySettings` that options have set; the worker takes the rest from its
+    environment."""
 
     slot: int
     assistants: str | None = None
@@ -37,97 +38,102 @@ class Orders:
     settings: dict[str, Any] = field(default_factory=dict[str, Any])
     gateway: dict[str, Any] = field(default_factory=dict[str, Any])
     watched: list[str] = field(default_factory=list[str])
-    """Folders: it tells when a Python file below them has changed."""
+    """Folders. The worker reports changes of Python files below them."""
     counts: str | None = None
-    """The folder that workers share their metrics in. The first worker is older than it."""
+    """The folder in which workers share their metrics. It is not in the environment, because the first worker
+    is spawned before the folder is created."""
     app: str | None = None
-    """MODULE:OBJECT, an app of the user's own in place of a gateway; then nothing else says what runs."""
+    """MODULE:OBJECT of the user's ASGI app, served instead of a gateway. `assistants`, `settings` and
+    `gateway` then have no effect."""
 
     def line(self) -> bytes:
-        return _line(asdict(self))
+        return _encode_line(asdict(self))
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """What a worker says of itself when it listens."""
+    """Description of a worker, sent when it listens. `grace` is in seconds."""
 
     epoch: int
     grace: float
     store: str = ""
     redis: str | None = None
     notified: bool = False
-    """Without Redis, hints travel between workers by NOTIFY of PostgreSQL."""
+    """Hints between workers are sent with NOTIFY of PostgreSQL, without Redis."""
     keys: bool = False
     access: str = ""
-    """Who may call, in words."""
+    """Which clients may call, as text for the banner."""
     assistants: Sequence[str] = ()
     example: dict[str, Any] = field(default_factory=dict[str, Any])
-    """Body of a request that one of them can run."""
+    """Body of a request that one of `assistants` can run."""
     pages: Sequence[str] = ()
-    """Origins of web pages that may call."""
+    """Origins of the web pages that may call."""
 
 
-Said = TypeVar("Said", Orders, Ready)
+Fields = TypeVar("Fields", Orders, Ready)
 
 
-def as_known(kind: type[Said], said: dict[str, Any]) -> Said:
-    """Without the fields of a newer program."""
-    return kind(**{each.name: said[each.name] for each in fields(kind) if each.name in said})
+def as_known(kind: type[Fields], document: dict[str, Any]) -> Fields:
+    """Builds `kind` from `document` and ignores the fields that only a newer version knows."""
+    return kind(**{each.name: document[each.name] for each in fields(kind) if each.name in document})
 
 
 class WorkerEnd:
-    """A worker's end. `orders` first."""
+    """The worker's end of the channel. `orders` is called first."""
 
     def __init__(self, descriptor: int) -> None:
         self._socket = socket.socket(fileno=descriptor)
         self._socket.set_inheritable(False)
 
     def orders(self) -> tuple[Orders, socket.socket] | None:
-        """And the bound socket. None where the supervisor was gone before it came to that."""
-        line, descriptors, _, _ = socket.recv_fds(self._socket, _LONGEST, 1)
+        """Blocks until the orders arrive. Returns them with the bound socket, or None if the supervisor died
+        before it sent them."""
+        line, descriptors, _, _ = socket.recv_fds(self._socket, _READ_BYTES, 1)
         while line and not line.endswith(b"\n"):
-            line += self._socket.recv(_LONGEST)
+            line += self._socket.recv(_READ_BYTES)
         if not line:
             return None
         port = socket.socket(fileno=descriptors[0])
         port.set_inheritable(False)
         return as_known(Orders, json.loads(line)), port
 
-    def ready(self, about: Ready) -> None:
-        self._say({"ready": asdict(about)})
+    def ready(self, ready: Ready) -> None:
+        self._send({"ready": asdict(ready)})
 
     def changed(self, what: str) -> None:
-        """From any thread, after `ready`."""
-        self._say({"changed": what})
+        """Reports an edited file. May be called from any thread, after `ready`."""
+        self._send({"changed": what})
 
     def failed(self, why: CannotServe) -> None:
-        self._say({"failed": why.document()})
+        self._send({"failed": why.document()})
 
-    def _say(self, message: dict[str, Any]) -> None:
-        self._socket.sendall(_line(message))
+    def _send(self, message: dict[str, Any]) -> None:
+        self._socket.sendall(_encode_line(message))
 
-    def watch(self, lost: Callable[[], object]) -> None:
-        """Call `lost`, from a thread of its own, when the supervisor is gone."""
-        threading.Thread(target=self._wait, args=(lost,), name="supervisor-watch", daemon=True).start()
+    def watch(self, on_lost: Callable[[], object]) -> None:
+        """Calls `on_lost` from a daemon thread when the supervisor has died."""
+        threading.Thread(
+            target=self._await_end, args=(on_lost,), name="supervisor-watch", daemon=True
+        ).start()
 
-    def _wait(self, lost: Callable[[], object]) -> None:
+    def _await_end(self, on_lost: Callable[[], object]) -> None:
         try:
             while self._socket.recv(4096):
-                """Nothing more is said to a worker."""
+                """A supervisor sends nothing after the orders."""
         except OSError:
-            """The same as an end."""
-        lost()
+            """Equivalent to end of file."""
+        on_lost()
 
 
 def leave_at_once(within: float) -> None:
-    """End this process as two signals of its supervisor would, in the end by force. From a thread: the
-    event loop may be what does not turn."""
+    """Ends this process as two SIGTERM of its supervisor would, and by force after `within` (s). Runs in a
+    thread, because the event loop may be blocked."""
     for _ in range(2):
         os.kill(os.getpid(), signal.SIGTERM)
-        time.sleep(0.05)  # two signals of one number that wait together are one
+        time.sleep(0.05)  # two pending signals of one number would be merged into one
     time.sleep(within)
     os._exit(128 + signal.SIGTERM)
 
 
-def _line(message: dict[str, Any]) -> bytes:
+def _encode_line(message: dict[str, Any]) -> bytes:
     return json.dumps(message).encode() + b"\n"

@@ -1,4 +1,4 @@
-"""The connections of one server: how many there may be, and which end when there is no room for another."""
+"""The connections of one server: their limits, and which ones are evicted when a limit is exceeded."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from coordinator.gateway.server.descriptors import room_for_connections
 logger = logging.getLogger("coordinator.serve")
 
 MAX_UNREAD = 32 << 20
-"""Bytes of heads that are incomplete, and of requests that wait for the answer to another one on their
-connection, that all connections of a server hold together."""
+"""Bytes that all connections of a server may buffer together: incomplete heads, and pipelined requests that
+wait for an earlier response."""
 
 MAX_UNTAKEN = 128 << 20
-"""Bytes of answers that the clients of all connections of a server have not taken. One user's large values,
-asked for on a hundred connections that nobody reads, would fill the memory long before they are given up."""
+"""Bytes of responses that all clients of a server together may leave unread. One client that requests large
+values on a hundred connections and reads none would else exhaust the memory before the write timeout."""
 
-_SHARE = 32
-"""One connection in so many ends when there is no room: the search for them is then paid for by as many
-new connections."""
+_EVICTED_PART = 32
+"""When the limit is reached, 1/32 of the connections are evicted at once, so that the cost of finding them is
+spread over as many new connections."""
 
-_SILENCE = 60.0  # s between two log lines about it
+_LOG_INTERVAL = 60.0  # s between two log lines of one kind
 _BOUNDS = (
     "max_connections (COORDINATOR_MAX_CONNECTIONS) and the descriptors that this process may have (ulimit -n)"
     " bound them"
@@ -34,118 +34,124 @@ _BOUNDS = (
 
 class Connection(Protocol):
     unread: int
-    """Bytes that it holds of what is no complete request."""
+    """Bytes that the connection buffers of incomplete or waiting requests."""
 
     @property
     def waits_since(self) -> float | None:
-        """Since when the client has had to send, on the loop's clock. None = it has a complete request, and
-        is not ended for another one."""
+        """The time, on the loop's clock, since which the connection waits for its client to send. None if a
+        complete request is being answered: such a connection is not evicted for a new one."""
         ...
 
     def evict(self) -> None:
-        """End at once, without an answer."""
+        """Aborts the connection without a response."""
         ...
 
-    def turn_away(self) -> None:
-        """Answer that there is no room, and end."""
+    def reject(self) -> None:
+        """Responds with 503 and closes the connection."""
         ...
 
 
 class Connections:
-    """What one server has open. `limit` is at least 1."""
+    """The open connections of one server. `limit` is at least 1."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self._open: set[Connection] = set()
         self._unread = 0
         self._untaken: dict[Connection, int] = {}
-        self._all_untaken = 0
-        self._told_at = self._refusals_told_at = float("-inf")
+        self._total_untaken = 0
+        self._warned_at = self._refusals_logged_at = float("-inf")
         self._refusals = 0
 
     def __len__(self) -> int:
         return len(self._open)
 
-    def add(self, one: Connection) -> None:
-        """Where it is one too many, those end whose clients have had to send for longest; where none has to,
-        this one."""
+    def add(self, connection: Connection) -> None:
+        """Adds a connection. At the limit, evicts those that have waited longest for their client; if none
+        waits for its client, rejects `connection`."""
         if len(self._open) >= self.limit and not self._evict(self._open):
-            self._tell(
-                f"{self.limit} connections have requests that are being answered: more are refused. {_BOUNDS}"
+            self._warn(
+                f"all {self.limit} connections have a request in flight: new ones are refused. {_BOUNDS}"
             )
-            one.turn_away()
+            connection.reject()
             return
-        self._open.add(one)
+        self._open.add(connection)
 
-    def remove(self, one: Connection) -> None:
-        """Idempotent."""
-        self._open.discard(one)
-        self._set_untaken(one, 0)
+    def remove(self, connection: Connection) -> None:
+        """Removes a connection. Idempotent."""
+        self._open.discard(connection)
+        self._set_untaken(connection, 0)
 
-    def hold(self, one: Connection, more: int) -> None:
-        """Its `unread` has grown by so many bytes; negative for fewer."""
-        self._unread += more
-        if more > 0 and self._unread > MAX_UNREAD:
+    def add_unread(self, connection: Connection, growth: int) -> None:
+        """Records that `connection.unread` has grown by `growth` bytes, negative if it shrank. Above
+        `MAX_UNREAD`, evicts connections that buffer requests."""
+        self._unread += growth
+        if growth > 0 and self._unread > MAX_UNREAD:
             holding = [other for other in self._open if other.unread]
             if not self._evict(holding):
-                one.evict()
+                connection.evict()
 
-    def waits_for_client(self, one: Connection, untaken: int) -> None:
-        """So many bytes of its answer wait until the client takes them; 0 = none any more. Where all of them
-        are too many, those end that have most."""
-        self._set_untaken(one, untaken)
-        while self._all_untaken > MAX_UNTAKEN:
+    def set_untaken(self, connection: Connection, untaken: int) -> None:
+        """Records how many bytes of a response the client has not read; 0 if it has read all. Above
+        `MAX_UNTAKEN`, evicts the connections with the most."""
+        self._set_untaken(connection, untaken)
+        while self._total_untaken > MAX_UNTAKEN:
             largest = max(self._untaken, key=self._untaken.__getitem__)
             self._set_untaken(largest, 0)
-            self._tell(
-                f"Clients have not taken {MAX_UNTAKEN >> 20} MiB of answers: those with most of it are cut"
+            self._warn(
+                f"clients have left {MAX_UNTAKEN >> 20} MiB of responses unread: the connections with the"
+                " most unread bytes are closed"
             )
             largest.evict()
 
     def note_refusal(self, client: str) -> None:
-        """It sent what is no request of HTTP/1.1. Logged once in a while, with how many there were: whoever
-        can connect can do so."""
+        """Counts a request that is not valid HTTP/1.1. The count is logged at most once per 60 s, because any
+        client can cause it."""
         self._refusals += 1
         now = time.monotonic()
-        if now - self._refusals_told_at >= _SILENCE:
+        if now - self._refusals_logged_at >= _LOG_INTERVAL:
             logger.warning(
-                "%d requests were no HTTP/1.1 and were refused, the last one from %s", self._refusals, client
+                "%d requests were not valid HTTP/1.1 and were refused, the last one from %s",
+                self._refusals,
+                client,
             )
-            self._refusals_told_at, self._refusals = now, 0
+            self._refusals_logged_at, self._refusals = now, 0
 
-    def _set_untaken(self, one: Connection, untaken: int) -> None:
-        self._all_untaken += untaken - self._untaken.pop(one, 0)
+    def _set_untaken(self, connection: Connection, untaken: int) -> None:
+        self._total_untaken += untaken - self._untaken.pop(connection, 0)
         if untaken:
-            self._untaken[one] = untaken
+            self._untaken[connection] = untaken
 
-    def _evict(self, among: Iterable[Connection]) -> bool:
-        waiting = [(since, one) for one in among if (since := one.waits_since) is not None]
-        count = max(1, self.limit // _SHARE)
+    def _evict(self, candidates: Iterable[Connection]) -> bool:
+        waiting = [
+            (since, connection) for connection in candidates if (since := connection.waits_since) is not None
+        ]
+        count = max(1, self.limit // _EVICTED_PART)
         chosen = heapq.nsmallest(count, waiting, key=lambda pair: pair[0])
-        for _, one in chosen:
-            self._open.discard(one)
-            one.evict()
+        for _, connection in chosen:
+            self._open.discard(connection)
+            connection.evict()
         if chosen:
-            self._tell(
-                f"{self.limit} connections are open, or hold {self._unread >> 20} MiB of incomplete requests:"
-                f" those that have waited longest for a request are closed to make room. {_BOUNDS}"
+            self._warn(
+                f"{self.limit} connections are open, or buffer {self._unread >> 20} MiB of incomplete"
+                f" requests: those that have waited longest for their client are closed. {_BOUNDS}"
             )
         return bool(chosen)
 
-    def _tell(self, what: str) -> None:
+    def _warn(self, message: str) -> None:
         now = time.monotonic()
-        if now - self._told_at >= _SILENCE:
-            self._told_at = now
-            logger.warning("%s", what)
+        if now - self._warned_at >= _LOG_INTERVAL:
+            self._warned_at = now
+            logger.warning("%s", message)
 
 
-_of: WeakKeyDictionary[object, Connections] = WeakKeyDictionary()
+_by_server: WeakKeyDictionary[object, Connections] = WeakKeyDictionary()
 
 
 def connections_of(server: object, limit: int | None) -> Connections:
-    """Those of a server, by any object that it alone has. `limit` None = what its descriptors allow when the
-    first one comes."""
-    found = _of.get(server)
-    if found is None:
-        found = _of[server] = Connections(room_for_connections() if limit is None else limit)
-    return found
+    """Returns the connections of a server, identified by any object of its own. `limit` None = as many as the
+    descriptors allow at the first connection."""
+    connections = _by_server.get(server)
+    if connections is None:
+        connections = _by_server[server] = Connections(room_for_connections() if limit is None else limit)
+    return connections

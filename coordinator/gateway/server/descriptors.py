@@ -1,4 +1,4 @@
-"""File descriptors of this process: how many it may have, and how many of them connections may take."""
+"""File descriptors of this process: their limit, and how many of them connections may use."""
 
 from __future__ import annotations
 
@@ -6,40 +6,41 @@ import sys
 from pathlib import Path
 
 RESERVE = 64
-"""Descriptors that connections never take: for a store and a Redis that are connected to anew, webhooks and
-their look-ups, files that are read again, and connections that were accepted and not counted yet."""
+"""Descriptors that connections never use. They are for reconnecting to the store and to Redis, for webhooks
+and their DNS queries, for files that are re-read, and for accepted connections that are not counted yet."""
 
 _RESERVED_SHARE = 4
-"""Where there are many, runs get this part of them for files and connections of their own."""
+"""With a high limit, 1/4 of the descriptors is reserved for files and connections of runs."""
 
-_MOST_RESERVED = 4096
-_FEWEST = 16
+_MAX_RESERVE = 4096
+_MIN_CONNECTIONS = 16
 _UNLIMITED = 1 << 20
-_MACOS = 10240  # OPEN_MAX: more is refused there, also where the hard limit is infinite
+_MACOS = 10240  # OPEN_MAX: macOS refuses more, even if the hard limit is infinite
 
 
 def raise_limit() -> None:
-    """The soft limit to the hard one. A shell's 1024 is for programs that use select()."""
+    """Raises the soft limit to the hard limit. The usual 1024 exists for programs that use select()."""
     if sys.platform == "win32":
         return
     import resource  # noqa: PLC0415 - not on every platform
 
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    for wanted in (hard, _MACOS):
-        if wanted == soft or (0 <= wanted < soft):
+    for limit in (hard, _MACOS):
+        if limit == soft or (0 <= limit < soft):
             return
         try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
         except (ValueError, OSError):
             continue
         return
 
 
 def room_for_connections() -> int:
-    """How many connections there is room for beside what is open now and what may still be opened."""
-    allowed = soft_limit()
-    reserve = max(RESERVE, min(allowed // _RESERVED_SHARE, _MOST_RESERVED))
-    return max(_FEWEST, allowed - _open() - reserve)
+    """Returns how many connections may be opened, beside the open descriptors and the reserve; at least
+    16."""
+    limit = soft_limit()
+    reserve = max(RESERVE, min(limit // _RESERVED_SHARE, _MAX_RESERVE))
+    return max(_MIN_CONNECTIONS, limit - _count_open() - reserve)
 
 
 def soft_limit() -> int:
@@ -51,7 +52,7 @@ def soft_limit() -> int:
     return _UNLIMITED if soft == resource.RLIM_INFINITY else soft
 
 
-def _open() -> int:
+def _count_open() -> int:
     for folder in ("/proc/self/fd", "/dev/fd"):
         try:
             return sum(1 for _ in Path(folder).iterdir())

@@ -1,7 +1,7 @@
-"""Which files have been edited: for a server that is to run what its developer has just written.
+"""Watches source files for edits, so that a development server restarts with the new code.
 
-In the worker, for it has loaded the most of what this needs; in a thread, for code that is being written may
-well keep the event loop busy for ever.
+The watch runs in a worker, which has already imported most of what it needs, and in a thread, because code
+under development may block the event loop for ever.
 """
 
 from __future__ import annotations
@@ -14,24 +14,25 @@ from typing import Any, cast
 
 logger = logging.getLogger("coordinator.serve")
 
-Tell = Callable[[str], object]
+OnChange = Callable[[str], object]
 
 
-def watch(folders: Sequence[str], tell: Tell) -> None:
-    """`tell` which Python file below `folders` has changed, from now on."""
-    threading.Thread(target=_watch, args=(folders, tell), name="file-watch", daemon=True).start()
+def watch(folders: Sequence[str], on_change: OnChange) -> None:
+    """Calls `on_change`, from a daemon thread, with the path of each Python file below `folders` that is
+    edited after this call."""
+    threading.Thread(target=_watch, args=(folders, on_change), name="file-watch", daemon=True).start()
 
 
-def _watch(folders: Sequence[str], tell: Tell) -> None:
+def _watch(folders: Sequence[str], on_change: OnChange) -> None:
     try:
-        import watchfiles  # noqa: PLC0415 - in this thread: nobody waits for it
+        import watchfiles  # noqa: PLC0415 - the import is slow, and this thread delays nothing
 
         changes = cast("Callable[..., Iterator[set[tuple[object, str]]]]", cast("Any", watchfiles).watch)
-        for found in changes(*folders, watch_filter=watchfiles.PythonFilter(), raise_interrupt=False):
-            first = min(path for _, path in found)
-            tell(f"{_short(first)} and {len(found) - 1} more" if len(found) > 1 else _short(first))
+        for edits in changes(*folders, watch_filter=watchfiles.PythonFilter(), raise_interrupt=False):
+            first = min(path for _, path in edits)
+            on_change(f"{_short(first)} and {len(edits) - 1} more" if len(edits) > 1 else _short(first))
     except (ImportError, OSError) as error:
-        logger.warning("edits go unnoticed, SIGHUP restarts: files cannot be watched: %s", error)
+        logger.warning("files cannot be watched: %s; edits have no effect until SIGHUP restarts", error)
 
 
 def _short(path: str) -> str:

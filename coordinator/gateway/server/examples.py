@@ -1,4 +1,4 @@
-"""A request to try a server with: its first assistant, and input that fits the assistant's schema."""
+"""Builds an example request for a server: an assistant, and input that is valid for its schema."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from coordinator.assistants.registry import Assistants
 
 logger = logging.getLogger("coordinator.serve")
 
-_LONGEST = 1000
-"""Characters."""
+_MAX_CHARACTERS = 1000
 
 _EMPTY: dict[str, Any] = {
     "string": "hello",
@@ -27,42 +26,43 @@ _EMPTY: dict[str, Any] = {
 
 
 async def example_for(assistants: Assistants, names: Iterable[str]) -> dict[str, Any]:
-    """The body of a `POST /runs/wait`; for the first of `names` that is registered."""
+    """Returns the body of a `POST /runs/wait` for the first of `names` that is registered."""
     for name in names:
-        if (found := assistants.get(name)) is not None:
-            return {"assistant_id": name, "input": await _input_for(found)}
+        if (assistant := assistants.get(name)) is not None:
+            return {"assistant_id": name, "input": await _input_for(assistant)}
     return {"assistant_id": "NAME", "input": {}}
 
 
 async def _input_for(assistant: Assistant) -> Any:
-    """Nothing where its description or its schema is of no use: a server starts without an example, too."""
+    """Returns {} if the assistant cannot be described or its example is too long. Never raises, because a
+    server starts without an example as well."""
     try:
         example = _input((await assistant.describe()).input_schema)
-        return example if len(json.dumps(example)) <= _LONGEST else {}
+        return example if len(json.dumps(example)) <= _MAX_CHARACTERS else {}
     except Exception:
-        logger.exception("an assistant cannot be described")
+        logger.exception("an assistant cannot be described; the example request has no input")
         return {}
 
 
 def _input(schema: Any) -> Any:
-    """Whatever is required, with a value of its type; else the first example that the schema has."""
+    """Returns the first example of `schema`, else an object with its required properties."""
     if not isinstance(schema, dict):
         return {}
-    known = cast("dict[str, Any]", schema)
-    if examples := known.get("examples"):
+    typed = cast("dict[str, Any]", schema)
+    if examples := typed.get("examples"):
         return examples[0]
-    properties, definitions = known.get("properties", {}), known.get("$defs", {})
-    return {name: _value(properties.get(name, {}), definitions) for name in known.get("required", ())}
+    properties, definitions = typed.get("properties", {}), typed.get("$defs", {})
+    return {name: _value(properties.get(name, {}), definitions) for name in typed.get("required", ())}
 
 
 def _value(schema: dict[str, Any], definitions: dict[str, Any]) -> Any:
     schema = definitions.get(str(schema.get("$ref", "")).rpartition("/")[2], schema)
-    for known in ("default", "const"):
-        if known in schema:
-            return schema[known]
-    for several in ("examples", "enum"):
-        if schema.get(several):
-            return schema[several][0]
+    for keyword in ("default", "const"):
+        if keyword in schema:
+            return schema[keyword]
+    for choices in ("examples", "enum"):
+        if schema.get(choices):
+            return schema[choices][0]
     if schema.get("anyOf"):
         return _value(schema["anyOf"][0], definitions)
     return (

@@ -1,13 +1,14 @@
-"""Why there is nothing to serve: one line that says what to do, and the exit code."""
+"""The error of a server that cannot start: one line with a hint, and the exit status."""
 
 from __future__ import annotations
 
 FAILED, USAGE, UNREACHABLE = 1, 2, 3
-"""As of the command line: gave up; a bad option; the store cannot be reached."""
+"""Exit statuses, as of the command line: gave up; invalid option; store unreachable."""
 
 
 class CannotServe(Exception):
-    """`hint` says what to do next. Crosses from a worker to its supervisor as `document`."""
+    """The server or one worker cannot start. `hint` names the remedy; `code` is the exit status. A worker
+    sends it to its supervisor as `document`."""
 
     def __init__(self, message: str, hint: str | None = None, *, code: int = USAGE) -> None:
         self.message, self.hint, self.code = message, hint, code

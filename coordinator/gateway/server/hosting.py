@@ -1,4 +1,4 @@
-"""An app of one's own, whose runs are drained from the signal on and not after its last open answer."""
+"""Serves a user's ASGI app. Its runs are drained at the signal, not after the last open response."""
 
 from __future__ import annotations
 
@@ -35,28 +35,29 @@ def serve(
     workers: int = 1,
     log_format: logs.LogFormat = "text",
 ) -> None:
-    """Serve an ASGI app whose lifespan enters `gateway.running()`, until a signal ends it.
+    """Serves an ASGI app whose lifespan enters `gateway.running()`, until a signal stops it.
 
-    At SIGTERM or SIGINT no connection is accepted any more, requests that have arrived are answered, runs get
-    the grace of their manager, streams break off so that clients continue at another worker, and then the
-    lifespan of the app ends. At the latest 5 s after the grace the process is gone. A second signal ends the
-    grace.
+    At SIGTERM or SIGINT the server accepts no more connections and answers the requests that it has received.
+    Runs get the grace of their manager. Then streams are aborted, so that their clients resume at another
+    worker, and the lifespan of the app ends. The process ends at the latest 5 s after the grace. A second
+    signal ends the grace.
 
-    `app`: the app, or where it is, as "module:attribute". Named so, it is served by `workers` processes on
-    one port; one that dies is started again, SIGHUP replaces them one by one. Logs go to stderr; the logging
-    of a program that gives the app itself is left alone where it has handlers. From the main thread, without
-    a running event loop. Raises CannotServe.
+    `app` is the app itself or its name, "module:attribute". A named app is served by `workers` processes on
+    one port: a worker that dies is restarted, and SIGHUP replaces the workers one by one. Logs go to stderr;
+    if `app` is the app itself and the root logger has handlers, logging is not configured. Must be called in
+    the main thread, without a running event loop. Raises CannotServe.
     """
     if isinstance(app, str):
         if sys.platform == "win32":
             raise CannotServe(
-                "worker processes need the signals and sockets of Linux or macOS", "Give the app itself"
+                "worker processes need the signals and sockets of Linux or macOS", "Pass the app itself"
             )
         asyncio.run(_supervise(app, host, port, workers, log_format))
         return
     if workers != 1:
         raise CannotServe(
-            "every worker imports the app itself", "Name it: serve('my_package.app:app', workers=3)"
+            "several workers need the name of an app, which each of them imports",
+            "Pass its name: serve('my_package.app:app', workers=3)",
         )
     if not logging.getLogger().handlers:
         logs.configure(log_format, logs.Who("server"))
@@ -90,20 +91,21 @@ async def _supervise(app: str, host: str, port: int, workers: int, log_format: l
 
 
 async def serve_app(app: App, port: socket.socket, ready: Callable[[], object]) -> None:
-    """In this process, on a bound socket. `ready` is called when it listens."""
+    """Serves `app` in this process on a bound socket until a signal has drained it. `ready` is called once
+    when it listens. Raises CannotServe."""
 
-    async def listens() -> None:
+    async def notify_ready() -> None:
         ready()
 
     contain_tasks(asyncio.get_running_loop())
     gateways = Gateways()
     http = Http(app, lifespan="on")
-    await serve_until_drained(http, gateways, port, ready=listens, let_go=gateways.let_go)
-    logger.info("gone")
+    await serve_until_drained(http, gateways, port, ready=notify_ready, abort_streams=gateways.abort_streams)
+    logger.info("stopped")
 
 
 class Gateways:
-    """All that run in this process, drained as one."""
+    """The running gateways of this process, drained as one manager."""
 
     @property
     def grace(self) -> float:
@@ -111,7 +113,7 @@ class Gateways:
 
     @property
     def epoch(self) -> int:
-        """Of the worker that this process is; 0 = none."""
+        """The epoch of the worker in this process; 0 if no gateway runs."""
         return max((manager.epoch for manager in self._managers), default=0)
 
     async def drain(self, grace: float | None = None) -> None:
@@ -121,13 +123,13 @@ class Gateways:
         for manager in self._managers:
             manager.hurry()
 
-    def let_go(self) -> None:
+    def abort_streams(self) -> None:
         for gateway in running_gateways():
-            gateway.let_go()
+            gateway.abort_streams()
 
     @property
     def _managers(self) -> set[RunManager]:
-        """Several gateways may share one."""
+        """The managers, each once: several gateways may share one."""
         return {manager_of(gateway) for gateway in running_gateways()}
 
 

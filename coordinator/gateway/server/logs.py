@@ -1,11 +1,11 @@
-"""One line a record on stderr, for people or as JSON. Own few lines: the standard library formats the rest.
+"""Log formats of server processes: one record per line on stderr, as text or JSON.
 
     text    2026-01-31 12:00:00.123+01:00 INFO    worker 2 (epoch 3): coordinator.serve: message
     json    {"time", "level", "logger", "message", "worker", "epoch"?, "pid", "request_id"?, "run_id"?,
              "exception"?, and for an event of the coordinator "event" and its fields}
 
-A line that does not begin with a blank is one record, whatever a client has put into it: control characters
-are escaped, values with blanks are quoted, and the lines of a traceback, in text, are indented.
+Each line that does not begin with a blank is exactly one record, so clients cannot forge records: control
+characters are escaped, values with blanks are quoted, and in text the lines of a traceback are indented.
 """
 
 from __future__ import annotations
@@ -18,27 +18,26 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from coordinator.gateway.request_id import InLogs
+from coordinator.gateway.request_id import AddRequestId
 
 LogFormat = Literal["text", "json"]
 
-# What every record has; the rest came from `extra`.
+# Attributes of every record; all others come from `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
 
 
-_TOLD_OTHERWISE = ("Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket")
-"""How lines of uvicorn begin that whoever can connect can have written, without end: `Connections` tells of
-what was refused, and an upgrade that is not made is answered as the plain request that it also is."""
+_SUPPRESSED = ("Invalid HTTP request received.", "Unsupported upgrade request.", "No supported WebSocket")
+"""Prefixes of uvicorn's messages that any client can cause without limit. `Connections` logs refused requests
+at a bounded rate, and an unsupported upgrade is answered as the plain request that it also is."""
 
 
-class _NotTold(logging.Filter):
+class _SuppressUvicorn(logging.Filter):
     def filter(self, record: logging.LogRecord) -> bool:
-        return not str(record.msg).startswith(_TOLD_OTHERWISE)
+        return not str(record.msg).startswith(_SUPPRESSED)
 
 
 class Who:
-    """What the lines of this process begin with: "supervisor", or "worker 2" and, once it is registered, its
-    `epoch`."""
+    """The process name in log lines: "supervisor", or "worker 2" with its `epoch` once it is registered."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -48,43 +47,43 @@ class Who:
         return self.name if self.epoch is None else f"{self.name} (epoch {self.epoch})"
 
 
-def configure(log_format: LogFormat, who: Who, filters: Iterable[logging.Filter] = ()) -> None:
-    """All logs of this process, warnings of the interpreter too."""
+def configure(log_format: LogFormat, identity: Who, filters: Iterable[logging.Filter] = ()) -> None:
+    """Configures all logging of this process, including warnings of the interpreter."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines(who) if log_format == "json" else TextLines(who))
-    for each in (InLogs(), *filters):
+    handler.setFormatter(JsonLines(identity) if log_format == "json" else TextLines(identity))
+    for each in (AddRequestId(), *filters):
         handler.addFilter(each)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for name in ("coordinator", "stores"):  # the command line has handlers of its own on these
+    for name in ("coordinator", "stores"):  # the command line adds handlers to these loggers
         logging.getLogger(name).handlers.clear()
         logging.getLogger(name).propagate = True
     logging.getLogger("uvicorn").setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").addFilter(_NotTold())
+    logging.getLogger("uvicorn.error").addFilter(_SuppressUvicorn())
     logging.captureWarnings(capture=True)
 
 
 class TextLines(logging.Formatter):
-    def __init__(self, who: Who) -> None:
+    def __init__(self, identity: Who) -> None:
         super().__init__()
-        self._who = who
+        self._identity = identity
 
     def format(self, record: logging.LogRecord) -> str:
         stamp = datetime.fromtimestamp(record.created).astimezone().isoformat(" ", "milliseconds")
         message = record.getMessage()
-        about = "".join(f" {name}={_value(value)}" for name, value in _untold(record, message))
-        line = _one_line(f"{record.name}: {message}{about}")
+        suffix = "".join(f" {name}={_value(value)}" for name, value in _remaining(record, message))
+        line = _one_line(f"{record.name}: {message}{suffix}")
         trace = _trace(self, record)
-        return f"{stamp} {record.levelname:<7} {self._who}: {line}" + (
+        return f"{stamp} {record.levelname:<7} {self._identity}: {line}" + (
             f"\n{_indented(trace)}" if trace else ""
         )
 
 
 class JsonLines(logging.Formatter):
-    def __init__(self, who: Who) -> None:
+    def __init__(self, identity: Who) -> None:
         super().__init__()
-        self._who = who
+        self._identity = identity
 
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created, UTC)
@@ -93,27 +92,28 @@ class JsonLines(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
-            "worker": self._who.name,
-            **({} if self._who.epoch is None else {"epoch": self._who.epoch}),
+            "worker": self._identity.name,
+            **({} if self._identity.epoch is None else {"epoch": self._identity.epoch}),
             "pid": os.getpid(),
-            **_extra(record),
+            **_extra_fields(record),
         }
         if trace := _trace(self, record):
             line["exception"] = trace
         return json.dumps(line, default=str).replace("\x7f", "\\u007f")
 
 
-def _extra(record: logging.LogRecord) -> dict[str, Any]:
+def _extra_fields(record: logging.LogRecord) -> dict[str, Any]:
     return {name: value for name, value in vars(record).items() if name not in _STANDARD}
 
 
-def _untold(record: logging.LogRecord, message: str) -> list[tuple[str, Any]]:
-    """What a line for people has to say besides its message: an event is a sentence with its fields in it."""
-    found = _extra(record)
-    if "event" in found:
-        return [("request_id", found["request_id"])] if "request_id" in found else []
+def _remaining(record: logging.LogRecord, message: str) -> list[tuple[str, Any]]:
+    """Returns the extra fields that the message does not contain. The message of an event contains all of its
+    fields; only `request_id` is added."""
+    extra = _extra_fields(record)
+    if "event" in extra:
+        return [("request_id", extra["request_id"])] if "request_id" in extra else []
     ids = ("run_id", "thread_id")
-    return [(name, value) for name, value in found.items() if name not in ids or repr(value) not in message]
+    return [(name, value) for name, value in extra.items() if name not in ids or repr(value) not in message]
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
@@ -124,7 +124,7 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 
 def _value(value: object) -> str:
-    """Quoted where it could be read as more than one value, or as none."""
+    """Quotes `value` if it is empty or contains blanks, `=` or quotes."""
     text = str(value)
     if text and not any(char in ' ="' or char.isspace() for char in text):
         return text

@@ -1,4 +1,4 @@
-"""MODULE:OBJECT: where a server finds its assistants, and what is wrong where it does not."""
+"""Resolves MODULE:OBJECT names to assistants or an ASGI app, and explains why a name cannot be resolved."""
 
 from __future__ import annotations
 
@@ -21,33 +21,37 @@ Named = dict[str, AgentFunction | Assistant]
 
 _FORM = "Write it as MODULE:OBJECT, such as my_agents:assistants, where OBJECT maps names to async functions"
 
-_FORM_OF_APPS = "Write it as MODULE:OBJECT, such as my_package.app:app"
+_APP_FORM = "Write it as MODULE:OBJECT, such as my_package.app:app"
 
 
 def assistants_at(place: str) -> Named:
-    """A mapping of names to async functions or assistants, a list of such as have a name, a module with such,
-    or one alone, which goes by its own name. The working folder is looked in first. Raises CannotServe."""
+    """Imports the assistants that `place` names, with the working folder first on sys.path.
+
+    The object is one of: a mapping of names to async functions or assistants, a list of named ones, a module
+    that contains named ones, or a single one, registered under its own name. Raises CannotServe."""
     return _named(place, _object_at(place, f"--assistants {place!r}", _FORM))
 
 
 def app_at(place: str) -> App:
-    """Raises CannotServe."""
-    found = _object_at(place, f"the app {place!r}", _FORM_OF_APPS)
-    if not callable(found):
-        raise CannotServe(f"{place} is of type {type(found).__name__}, not an ASGI app", _FORM_OF_APPS)
-    return cast("App", found)
+    """Imports the ASGI app that `place` names. Raises CannotServe."""
+    app = _object_at(place, f"the app {place!r}", _APP_FORM)
+    if not callable(app):
+        raise CannotServe(f"{place} is of type {type(app).__name__}, not an ASGI app", _APP_FORM)
+    return cast("App", app)
 
 
-def _object_at(place: str, what: str, form: str) -> object:
+def _object_at(place: str, description: str, form: str) -> object:
     module_name, colon, attribute = place.partition(":")
     if not (module_name and colon and attribute) or "/" in module_name:
-        raise CannotServe(f"{what} does not name an object of a module", form)
-    found: Any = _imported(module_name)
+        raise CannotServe(f"{description} does not name an object of a module", form)
+    resolved: Any = _imported(module_name)
     for part in attribute.split("."):
-        if not hasattr(found, part):
-            raise CannotServe(f"module {module_name!r} has no {attribute!r}", _like(part, found, form))
-        found = getattr(found, part)
-    return cast("object", found)
+        if not hasattr(resolved, part):
+            raise CannotServe(
+                f"module {module_name!r} has no {attribute!r}", _suggestion(part, resolved, form)
+            )
+        resolved = getattr(resolved, part)
+    return cast("object", resolved)
 
 
 def _imported(name: str) -> object:
@@ -59,54 +63,56 @@ def _imported(name: str) -> object:
     except ModuleNotFoundError as error:
         if error.name is not None and f"{name}.".startswith(f"{error.name}."):
             raise CannotServe(
-                f"there is no module {name!r} in {folder}, nor is one installed",
-                "Start in the folder that holds it, or put that folder on PYTHONPATH",
+                f"module {name!r} does not exist in {folder} and is not installed",
+                "Start in the folder that contains it, or put that folder on PYTHONPATH",
             ) from None
-        raise _broken(name, error) from None
+        raise _import_failed(name, error) from None
     except KeyboardInterrupt:
         raise
-    except BaseException as error:  # noqa: BLE001 - whatever their module raises, SystemExit too, is theirs to mend
-        raise _broken(name, error) from None
+    except BaseException as error:  # noqa: BLE001 - any exception of the user's module is reported, also SystemExit
+        raise _import_failed(name, error) from None
 
 
-def _broken(name: str, error: BaseException) -> CannotServe:
-    """Where in their own code it happened: the deepest line below the import machinery."""
+def _import_failed(name: str, error: BaseException) -> CannotServe:
+    """Names the deepest frame outside the import machinery, which is in the user's code."""
     if isinstance(error, SyntaxError) and error.filename is not None:
-        where = f"{error.filename}, line {error.lineno}"
+        location = f"{error.filename}, line {error.lineno}"
     else:
         frames = [one for one in traceback.extract_tb(error.__traceback__) if "importlib" not in one.filename]
-        where = f"{frames[-1].filename}, line {frames[-1].lineno}" if len(frames) > 1 else name
-    said = str(error.msg if isinstance(error, SyntaxError) else error)
-    what = f"{type(error).__name__}: {said}" if said else type(error).__name__
-    return CannotServe(f"importing {name!r} raised {what} ({where})", f"Try: python -c 'import {name}'")
+        location = f"{frames[-1].filename}, line {frames[-1].lineno}" if len(frames) > 1 else name
+    text = str(error.msg if isinstance(error, SyntaxError) else error)
+    description = f"{type(error).__name__}: {text}" if text else type(error).__name__
+    return CannotServe(
+        f"importing {name!r} raised {description} ({location})", f"Try: python -c 'import {name}'"
+    )
 
 
-def _like(name: str, owner: object, form: str) -> str:
+def _suggestion(name: str, owner: object, form: str) -> str:
     public = [one for one in dir(owner) if not one.startswith("_")]
     near = difflib.get_close_matches(name, public, n=1)
     return f"Is it {near[0]!r}?" if near else form
 
 
-def _named(place: str, found: object) -> Named:
+def _named(place: str, provided: object) -> Named:
     try:
-        named = {_own_name(place, found): found} if isfunction(found) else named_agents(found)
+        named = {_own_name(place, provided): provided} if isfunction(provided) else named_agents(provided)
     except InvalidArgument as error:
         raise CannotServe(f"{place}: {error}", _FORM) from None
     if not named:
         raise CannotServe(f"{place} names no assistant", _FORM)
     for name, agent in named.items():
-        _check(place if agent is found else f"{place}[{name!r}]", name, agent)
+        _check_agent(place if agent is provided else f"{place}[{name!r}]", name, agent)
     return cast("Named", named)
 
 
 def _own_name(place: str, function: object) -> str:
-    """Of one that may do without a decorator."""
+    """Returns the decorator's name for `function`, else the function's own."""
     return spec_of(function).name or getattr(function, "__name__", place)
 
 
-def _check(place: str, name: object, agent: object) -> None:
+def _check_agent(place: str, name: object, agent: object) -> None:
     if not isinstance(name, str) or not name:
-        raise CannotServe(f"{place} has {name!r} for a name: names are texts", _FORM)
+        raise CannotServe(f"{place} has {name!r} as a name: names are non-empty strings", _FORM)
     if (unfit := unfit_function(agent)) is not None:
         raise CannotServe(f"{place} {unfit.why}", unfit.remedy)
     if iscoroutinefunction(agent) or iscoroutinefunction(getattr(agent, "__call__", None)):  # noqa: B004 - an object whose call is a coroutine function

@@ -1,12 +1,12 @@
-"""The phases of a connection, and how much and how long each may take.
+"""The phases of an HTTP connection, and the bounds of each in time and bytes.
 
-phase       what is open                               bound                            then
-idle        no byte of a request has come              75 s, blank lines included       closed
-head        its line and headers                       30 s, 64 KiB, 100 fields         closed; 431
-request     its body, before it is answered            65 s; what is not body: 64 KiB   closed; 431
-answer      its answer                                 a client that reads nothing: 60 s    cut
-surplus     its rest, after an early answer            2 s, 64 KiB                      lingering
-lingering   the same, and no answer will follow        2 s since the answer, 64 KiB     closed
+phase       what is in progress                        bound                            when it is exceeded
+idle        no byte of a request has arrived           75 s, blank lines included       closed
+head        request line and headers                   30 s, 64 KiB, 100 fields         closed; 431
+request     request body, before the response          65 s; framing of 64 KiB          closed; 431
+answer      response                                   60 s without a read by the client    aborted
+surplus     rest of the body, after an early response  2 s, 64 KiB                      lingering
+lingering   the same; no response will follow          2 s since the response, 64 KiB   closed
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 
 class Phase(Enum):
-    """`closed`: only what is still to be written keeps it."""
+    """A connection in phase `closed` remains open only until its buffered output is written."""
 
     idle = "idle"
     head = "head"
@@ -28,25 +28,26 @@ class Phase(Enum):
 
 
 class Limits(NamedTuple):
-    """Times are seconds, sizes bytes."""
+    """Bounds of one connection. Times are in seconds, sizes in bytes."""
 
     idle: float = 75.0
-    """Longer than proxies keep their idle connections (60 s), so that they are the ones to close them, and
-    none sends a request into a connection that is being closed. Browsers open some in advance."""
+    """Longer than proxies keep idle connections (60 s). The proxy closes them first, and so does not send a
+    request on a connection that the server is closing. Browsers open connections in advance."""
     head: float = 30.0
     request: float = 65.0
     """From the last header to the end of the body. Longer than the gateway waits for a body (60 s), so that
-    its client is told."""
+    the client receives the gateway's error response."""
     linger: float = 2.0
     write: float = 60.0
-    """How long a client may take nothing of what waits for it."""
+    """How long a client may read nothing of a response that is ready for it."""
     head_bytes: int = 64 << 10
-    """Of a request's line and headers; of its chunks' frames and trailers."""
+    """Bound of the request line with headers, and of chunk frames with trailers."""
     fields: int = 100
     linger_bytes: int = 64 << 10
     held_bytes: int = 1 << 20
 
     def time_of(self, phase: Phase) -> float | None:
+        """Returns the longest duration (s) of `phase`, or None if it is unbounded here."""
         match phase:
             case Phase.idle:
                 return self.idle

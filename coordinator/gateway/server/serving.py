@@ -1,4 +1,4 @@
-"""HTTP in one worker, and how it ends: no request is turned away that another worker could have had."""
+"""The HTTP server of one worker, and its drain: no request is refused that another worker could answer."""
 
 from __future__ import annotations
 
@@ -25,19 +25,20 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger("coordinator.serve")
 
-LINGER = 0.5
-"""Seconds. Who is about to ask something on a connection that is open gets his answer, and is told with it
-that the connection ends. To close it at once would break the request that is on its way."""
+KEEP_ALIVE_LINGER = 0.5
+"""Seconds that keep-alive connections stay open while the worker drains. Requests that are in transit are
+answered, with `Connection: close`. Closing at once would abort them."""
 
-ARRIVED = 0.5
-"""Seconds. Whatever has come in by then has so long to be admitted."""
+ANSWER_LIMIT = 0.5
+"""Seconds that requests have, once the connections are closed for new ones, until their response begins."""
 
-FAREWELL = 0.3
-"""Seconds. Streams whose run has just ended tell it in this time; the rest are cut, and go on elsewhere."""
+ABORT_AFTER = 0.3
+"""Seconds in which streams of runs that have just ended send their last events. Then all other streams are
+aborted; their clients resume at another worker."""
 
 
 def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
-    """uvloop's, where the platform has it."""
+    """Returns uvloop's event loop factory, or None if uvloop is not installed."""
     try:
         from uvloop import new_event_loop  # noqa: PLC0415 - not on every platform
     except ImportError:
@@ -45,18 +46,18 @@ def loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return new_event_loop
 
 
-class Underway:
-    """The app, with count of the requests that have no answer yet. Pure ASGI: nothing is buffered.
+class InFlight:
+    """Counts the requests of an ASGI app whose response has not begun. Nothing is buffered.
 
-    `closing`: each answer that begins from here on ends its connection.
+    While `closing` is set, each response that begins carries `Connection: close`.
     """
 
     def __init__(self, app: App) -> None:
         self._app = app
         self.closing = False
         self._unanswered = 0
-        self._none = asyncio.Event()
-        self._none.set()
+        self._all_answered = asyncio.Event()
+        self._all_answered.set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -64,41 +65,41 @@ class Underway:
             return
         answered = False
 
-        def begun() -> None:
+        def mark_answered() -> None:
             nonlocal answered
             if not answered:
                 answered = True
                 self._unanswered -= 1
                 if not self._unanswered:
-                    self._none.set()
+                    self._all_answered.set()
 
-        async def sending(message: Message) -> None:
+        async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 if self.closing:
                     message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
-                begun()
+                mark_answered()
             await send(message)
 
         self._unanswered += 1
-        self._none.clear()
+        self._all_answered.clear()
         try:
-            await self._app(scope, receive, sending)
+            await self._app(scope, receive, send_counted)
         finally:
-            begun()
+            mark_answered()
 
     async def all_answered(self, within: float) -> None:
-        """Every request that is here has at least the beginning of its answer, or `within` s are over."""
+        """Waits until the response of every request has begun, at most `within` (s)."""
         with suppress(TimeoutError):
             async with asyncio.timeout(within):
-                await self._none.wait()
+                await self._all_answered.wait()
 
 
 def _protocol(connections: int | None) -> type[asyncio.Protocol] | Literal["h11"]:
-    """h11 counts headers itself, and nothing else."""
+    """Returns the bounded protocol, or h11 if httptools is not installed: h11 bounds only the headers."""
     try:
         from coordinator.gateway.server.protocol import BoundedProtocol  # noqa: PLC0415 - httptools may be absent
     except ImportError:
-        logger.warning("httptools is not installed: connections of this server are not bounded")
+        logger.warning("httptools is not installed: connections of this server have no limits")
         return "h11"
 
     class Protocol(BoundedProtocol):
@@ -107,29 +108,29 @@ def _protocol(connections: int | None) -> type[asyncio.Protocol] | Literal["h11"
     return Protocol
 
 
-_MEANT = ("ASGI callable returned without completing response.", "Cancel %s running task(s)")
+_EXPECTED = ("ASGI callable returned without completing response.", "Cancel %s running task(s)")
 
 
-def _meant(record: logging.LogRecord) -> bool:
-    """False for what uvicorn takes for mistakes, one for each open answer, and is how a worker leaves."""
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Log filter: drops the errors that uvicorn logs for each response that a drained worker aborts."""
     cancelled = record.exc_info is not None and isinstance(record.exc_info[1], asyncio.CancelledError)
-    return not cancelled and not str(record.msg).startswith(_MEANT)
+    return not cancelled and not str(record.msg).startswith(_EXPECTED)
 
 
 class Http(uvicorn.Server):
-    """On one inherited socket. Signals are handled by the worker, and so is what the app opens.
+    """HTTP server on one inherited socket. The worker handles signals.
 
-    `lifespan`: whether it is this server that opens and closes the app. `connections`: how many there may be;
-    None = as many as descriptors allow.
+    `lifespan`: whether this server runs the app's lifespan; else the worker does. `connections`: the maximal
+    number of open connections; None = as many as the descriptors allow.
     """
 
     def __init__(
         self, app: App, *, lifespan: Literal["on", "off"] = "off", connections: int | None = None
     ) -> None:
-        self.underway = Underway(app)
+        self.in_flight = InFlight(app)
         super().__init__(
             uvicorn.Config(
-                self.underway,
+                self.in_flight,
                 loop="none",  # it is running
                 http=_protocol(connections),
                 ws="none",
@@ -137,23 +138,25 @@ class Http(uvicorn.Server):
                 log_config=None,
                 access_log=False,
                 server_header=False,
-                proxy_headers=False,  # the gateway knows which proxies are to be believed
-                timeout_graceful_shutdown=FAREWELL,  # type: ignore[arg-type]  # handed to asyncio, which takes parts of a second
+                proxy_headers=False,  # the gateway knows which proxies are trusted
+                timeout_graceful_shutdown=ABORT_AFTER,  # type: ignore[arg-type]  # passed to asyncio, which accepts fractions of a second
             )
         )
         self.listening = asyncio.Event()
-        self.servers: list[Any] = []  # a signal may come before it listens
+        self.servers: list[Any] = []  # set here, because a signal may arrive before `startup`
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does it, but for accepting. `sockets` are given."""
+        """Replaces uvicorn's method to accept connections with `Acceptor`. `sockets` are always given."""
         config, state = self.config, self.server_state
-        made = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
+        protocol = cast("Callable[..., asyncio.Protocol]", config.http_protocol_class)
         await self.lifespan.startup()
         if self.lifespan.should_exit:
             sys.exit(UNREACHABLE)
-        shared = self.lifespan.state
+        lifespan_state = self.lifespan.state
         for one in sockets or ():
-            acceptor = Acceptor(one, lambda: made(config=config, server_state=state, app_state=shared))
+            acceptor = Acceptor(
+                one, lambda: protocol(config=config, server_state=state, app_state=lifespan_state)
+            )
             acceptor.start()
             self.servers.append(acceptor)
         self.started = True
@@ -163,23 +166,25 @@ class Http(uvicorn.Server):
     def capture_signals(self) -> Generator[None]:
         yield
 
-    async def turn_away(self) -> None:
-        """No new connections; those that are open end with their next answer, or when nothing is asked on
-        them for `LINGER` s. Returns when all that has come in is being answered."""
+    async def stop_accepting(self) -> None:
+        """Accepts no more connections. Open ones are closed after their next response, or after
+        `KEEP_ALIVE_LINGER` without a request. Returns when the response of every received request has begun,
+        or after `ANSWER_LIMIT`."""
         for one in self.servers:
             one.close()
-        self.underway.closing = True
+        self.in_flight.closing = True
         if self.server_state.connections:
-            await asyncio.sleep(LINGER)
+            await asyncio.sleep(KEEP_ALIVE_LINGER)
         for connection in list(self.server_state.connections):
             connection.shutdown()
-        await self.underway.all_answered(ARRIVED)
+        await self.in_flight.all_answered(ANSWER_LIMIT)
 
-    def end(self) -> None:
-        """What is still open after `FAREWELL` is cut: its client finds another worker."""
+    def finish(self) -> None:
+        """Ends the server. Responses that are open after `ABORT_AFTER` are aborted; their clients reconnect
+        to another worker."""
         if open_answers := len(self.server_state.tasks):
-            logger.info("%d open answers are broken off: their clients go on elsewhere", open_answers)
-        logging.getLogger("uvicorn.error").addFilter(_meant)
+            logger.info("%d open responses are aborted: their clients resume at another worker", open_answers)
+        logging.getLogger("uvicorn.error").addFilter(_is_fault)
         self.should_exit = True
 
 
@@ -190,9 +195,9 @@ class Manager(Protocol):
     def hurry(self) -> None: ...
 
 
-class Retreat:
-    """What `draining_on_signals` drains: first the door is closed, then those who are inside are served,
-    then the runs get their grace."""
+class StagedDrain:
+    """The drain of a server, for `draining_on_signals`: stops accepting, answers the requests in flight, then
+    drains the manager for the rest of the grace."""
 
     def __init__(self, http: Http, manager: Manager) -> None:
         self._http, self._manager = http, manager
@@ -204,12 +209,12 @@ class Retreat:
 
     async def drain(self) -> None:
         began = asyncio.get_running_loop().time()
-        await self._http.turn_away()
+        await self._http.stop_accepting()
         spent = asyncio.get_running_loop().time() - began
         await self._manager.drain(0.0 if self._hurried else max(0.0, self.grace - spent))
 
     def hurry(self) -> None:
-        """Also before the drain of the runs has begun."""
+        """Ends the grace, also before the drain of the manager has begun."""
         self._hurried = True
         self._manager.hurry()
 
@@ -220,11 +225,12 @@ async def serve_until_drained(
     port: socket.socket,
     *,
     ready: Callable[[], Awaitable[object]],
-    let_go: Callable[[], object],
+    abort_streams: Callable[[], object],
 ) -> None:
-    """Serve on a bound socket until a signal has drained `manager`; then open answers break off. `ready` is
-    called when it listens, `let_go` when no run is left. Raises CannotServe if it ends before it listens."""
-    with draining_on_signals(Retreat(http, manager)) as departure:
+    """Serves on a bound socket until a signal has drained `manager`, then aborts the open responses. `ready`
+    is called once when the server listens, `abort_streams` when `manager` is drained. Raises CannotServe if
+    the server ends before it listens."""
+    with draining_on_signals(StagedDrain(http, manager)) as departure:
         serving = begin_soon(http.serve(sockets=[port]))
         listening = begin_soon(http.listening.wait())
         await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
@@ -234,8 +240,8 @@ async def serve_until_drained(
             raise CannotServe("the HTTP server ended before it listened", code=FAILED)
         await ready()
         await departure.serving(_ended(serving))
-        let_go()
-        http.end()
+        abort_streams()
+        http.finish()
         await serving
 
 

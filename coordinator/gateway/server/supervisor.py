@@ -1,8 +1,8 @@
-"""Keeps the workers of one port alive: starts them, replaces them, and ends them in time.
+"""Supervises the workers of one port: starts, restarts, replaces and stops them.
 
-SIGTERM, SIGINT   all workers drain and are gone within grace + 5 s; a second signal hurries them
-SIGHUP            a rolling restart: each worker leaves when its successor listens
-a worker dies     it is started again, at once after a steady life, else with growing pauses
+SIGTERM, SIGINT   all workers drain and end within grace + 5 s; a second signal ends the grace
+SIGHUP            rolling restart: each worker stops when its successor listens
+a worker dies     it is restarted, at once if it has served for 10 s, else with exponential backoff
 """
 
 from __future__ import annotations
@@ -24,15 +24,16 @@ from stores.tasks import begin_soon
 
 logger = logging.getLogger("coordinator.serve")
 
-GONE = 4.9
-"""Seconds after the grace at which a worker is killed: it promises to be gone in 5 and ends itself before."""
+KILL_AFTER = 4.9
+"""Seconds after the grace at which a worker is killed. Workers end by themselves before that; the contract is
+grace + 5 s."""
 
-FRUITLESS = 10
-"""So many starts in a row without one worker that serves, and the supervisor gives up."""
+MAX_FAILED_STARTS = 10
+"""After this many consecutive failed starts, with no worker alive, the supervisor gives up."""
 
 
 class Slot:
-    """One of the places that a worker may take. `changing` is held by whoever puts another one there."""
+    """A slot holds one worker. `changing` is held while that worker is replaced."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -42,8 +43,10 @@ class Slot:
 
 
 class Supervisor:
-    """`announce` is called once, when every slot has its worker. `changes` yields when the code of the
-    workers has changed, for a restart as by SIGHUP."""
+    """Keeps one worker alive in each slot.
+
+    `announce` is called once, when every slot has a listening worker. `ahead` is a worker that was spawned
+    before the supervisor existed. `beside` are coroutines that run as long as the workers are served."""
 
     def __init__(
         self,
@@ -59,89 +62,92 @@ class Supervisor:
         self._announce, self._ahead, self._beside = announce, ahead, beside
         self._slots = [Slot(number) for number in range(slots)]
         self._processes: set[WorkerProcess] = set()
-        self._fruitless = 0
-        self._leaving, self._restart = asyncio.Event(), asyncio.Event()
-        self._patience: asyncio.Timeout | None = None
+        self._failed_starts = 0
+        self._stopping, self._restart = asyncio.Event(), asyncio.Event()
+        self._deadline: asyncio.Timeout | None = None
         self._terminal = has_terminal()
 
     async def run(self) -> None:
-        """Until a signal ends it, with all workers gone. Raises CannotServe."""
+        """Serves until a signal, then stops all workers and returns when they have ended. Raises
+        CannotServe."""
         reap_children()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._leave)
-        loop.add_signal_handler(signal.SIGHUP, self._hang_up)
-        leaving, serving = begin_soon(self._leaving.wait()), begin_soon(self._serve())
+            loop.add_signal_handler(number, self._on_stop_signal)
+        loop.add_signal_handler(signal.SIGHUP, self._on_sighup)
+        stopping, serving = begin_soon(self._stopping.wait()), begin_soon(self._serve())
         try:
-            await asyncio.wait((leaving, serving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((stopping, serving), return_when=asyncio.FIRST_COMPLETED)
             if serving.done():
                 await serving
         finally:
-            for task in (leaving, serving):
+            for task in (stopping, serving):
                 task.cancel()
-            await asyncio.gather(leaving, serving, return_exceptions=True)
-            await self._end()
+            await asyncio.gather(stopping, serving, return_exceptions=True)
+            await self._stop()
 
     # -- signals
 
-    def _leave(self) -> None:
-        if self._leaving.is_set():
-            logger.info("hurrying: runs that are left are cancelled now")
+    def _on_stop_signal(self) -> None:
+        if self._stopping.is_set():
+            logger.info("second signal: the grace ends, remaining runs are cancelled now")
             for worker in self._processes:
-                worker.tell(signal.SIGTERM)
-            if self._patience is not None and not self._patience.expired():
-                until = asyncio.get_running_loop().time() + GONE
-                self._patience.reschedule(min(until, self._patience.when() or until))
-        self._leaving.set()
+                worker.send_signal(signal.SIGTERM)
+            if self._deadline is not None and not self._deadline.expired():
+                until = asyncio.get_running_loop().time() + KILL_AFTER
+                self._deadline.reschedule(min(until, self._deadline.when() or until))
+        self._stopping.set()
 
-    def _hang_up(self) -> None:
-        """Also what the kernel sends when the terminal is closed: then nobody is there to see a restart."""
+    def _on_sighup(self) -> None:
+        """Starts a rolling restart. The kernel also sends SIGHUP when the terminal is closed: then stops."""
         if self._terminal and not has_terminal():
-            self._leave()
+            self._on_stop_signal()
         else:
             self._restart.set()
 
     # -- serving
 
     async def _serve(self) -> None:
-        """The first worker alone: it says what is wrong with the options, and makes the store."""
+        """Starts the first worker alone, because it validates the options and creates the store; then the
+        others."""
         first, *others = self._slots
         ready = await self._start(first)
-        await _together(*(self._start(slot) for slot in others))
+        await _run_all(*(self._start(slot) for slot in others))
         self._announce(ready)
-        await _together(
-            self._restarts(),
-            *(self._tend(slot) for slot in self._slots),
+        await _run_all(
+            self._restart_on_request(),
+            *(self._keep_alive(slot) for slot in self._slots),
             *(work() for work in self._beside),
         )
 
     async def _start(self, slot: Slot) -> Ready:
-        """A worker for the slot, in the place of whoever is there. Raises CannotServe."""
+        """Starts a worker and assigns it to `slot` when it listens. Raises CannotServe; `slot` is then
+        unchanged."""
         spawned, self._ahead = self._ahead or spawn(), None
-        worker = await WorkerProcess.of(slot.number, spawned)
+        worker = await WorkerProcess.connect(slot.number, spawned)
         self._processes.add(worker)
         worker.ended.add_done_callback(lambda _: self._processes.discard(worker))
         worker.order(await self._orders(slot.number), self._listening.socket(slot.number))
         ready = await worker.ready()
         slot.worker = worker
-        self._fruitless = 0
+        self._failed_starts = 0
         logger.info("%s listens, epoch %d", worker.name, ready.epoch)
         return ready
 
-    async def _tend(self, slot: Slot) -> None:
+    async def _keep_alive(self, slot: Slot) -> None:
         while True:
             worker = slot.worker
             assert worker is not None  # noqa: S101 - every slot was started, and is left with a worker
-            await self._reload(worker)
+            await self._restart_on_edit(worker)
             status = await asyncio.shield(worker.ended)
             async with slot.changing:
-                if slot.worker is worker:  # not replaced: it died
-                    await self._again(slot, worker.name, ending(status), worker.served)
+                if slot.worker is worker:  # it was not replaced, so it died
+                    await self._restart_dead(slot, worker.name, ending(status), worker.seconds_served)
 
-    async def _again(self, slot: Slot, name: str, why: str, served: float) -> None:
+    async def _restart_dead(self, slot: Slot, name: str, reason: str, lived: float) -> None:
         while True:
-            pause = slot.backoff.next(served)
-            logger.error("%s %s; started again %s", name, why, f"in {pause:g} s" if pause else "at once")
+            pause = slot.backoff.next(lived)
+            logger.error("%s %s; restarted %s", name, reason, f"in {pause:g} s" if pause else "at once")
             if pause:
                 self._listening.renew(slot.number)
                 await asyncio.sleep(pause)
@@ -149,73 +155,73 @@ class Supervisor:
                 await self._start(slot)
                 return
             except CannotServe as error:
-                name, why, served = f"worker {slot.number + 1}", f"could not be started: {error}", 0.0
-                self._count_fruitless(error)
+                name, reason, lived = f"worker {slot.number + 1}", f"could not be started: {error}", 0.0
+                self._count_failed_start(error)
 
-    def _count_fruitless(self, error: CannotServe) -> None:
-        self._fruitless += 1
-        alive = any(slot.worker is not None and not slot.worker.ended.done() for slot in self._slots)
-        if self._fruitless >= FRUITLESS and not alive:
+    def _count_failed_start(self, error: CannotServe) -> None:
+        self._failed_starts += 1
+        any_alive = any(slot.worker is not None and not slot.worker.ended.done() for slot in self._slots)
+        if self._failed_starts >= MAX_FAILED_STARTS and not any_alive:
             raise CannotServe(
-                f"gave up after {FRUITLESS} starts without a worker that listens, the last one: {error}",
+                f"gave up after {MAX_FAILED_STARTS} failed starts in succession, the last one: {error}",
                 code=FAILED,
             )
 
     # -- restarts
 
-    async def _restarts(self) -> None:
+    async def _restart_on_request(self) -> None:
         while True:
             await self._restart.wait()
             self._restart.clear()
-            logger.info("rolling restart of %s", _workers(len(self._slots)))
+            logger.info("rolling restart of %s", _worker_count(len(self._slots)))
             try:
                 for slot in self._slots:
                     await self._replace(slot)
             except CannotServe as error:
-                logger.error("restart stopped, the workers with the code before it go on: %s", error)  # noqa: TRY400 - its line says it all
+                logger.error("rolling restart aborted, the remaining workers keep the old code: %s", error)  # noqa: TRY400 - the message is complete without a traceback
             else:
                 logger.info("rolling restart done")
 
     async def _replace(self, slot: Slot) -> None:
         async with slot.changing:
-            before = slot.worker
+            replaced = slot.worker
             await self._start(slot)
-        if before is not None:
-            await before.leave(before.grace + GONE)
+        if replaced is not None:
+            await replaced.terminate(replaced.grace + KILL_AFTER)
 
-    async def _reload(self, worker: WorkerProcess) -> None:
-        while (what := await worker.change()) is not None:
-            logger.info("%s changed", what)
+    async def _restart_on_edit(self, worker: WorkerProcess) -> None:
+        while (path := await worker.next_change()) is not None:
+            logger.info("%s changed", path)
             self._restart.set()
 
     # -- the end
 
-    async def _end(self) -> None:
-        """At the latest 5 s after the longest grace."""
+    async def _stop(self) -> None:
+        """Stops all workers, at the latest 5 s after the longest grace."""
         self._listening.close()
         loop = asyncio.get_running_loop()
         if not self._processes:
             return
         grace = max(worker.grace for worker in self._processes)
-        logger.info("leaving: the runs of %s may go on for %g s", _workers(len(self._processes)), grace)
+        logger.info("stopping %s: their runs have %g s of grace", _worker_count(len(self._processes)), grace)
         for worker in self._processes:
-            worker.tell(signal.SIGTERM)
+            worker.send_signal(signal.SIGTERM)
         with suppress(TimeoutError):
-            async with asyncio.timeout_at(loop.time() + grace + GONE) as self._patience:
+            async with asyncio.timeout_at(loop.time() + grace + KILL_AFTER) as self._deadline:
                 await asyncio.wait({worker.ended for worker in self._processes})
         for worker in tuple(self._processes):
             if not worker.ended.done():
-                logger.error("%s is not gone in time and is killed", worker.name)
+                logger.error("%s has not ended in time and is killed", worker.name)
                 worker.kill()
                 await worker.ended
 
 
-def _workers(count: int) -> str:
+def _worker_count(count: int) -> str:
     return "1 worker" if count == 1 else f"{count} workers"
 
 
-async def _together(*work: Coroutine[Any, Any, object]) -> None:
-    """All at once; the first that raises ends the others, and its error is what is raised."""
+async def _run_all(*work: Coroutine[Any, Any, object]) -> None:
+    """Runs `work` concurrently. If one raises, the others are cancelled and its exception is raised."""
     tasks = [begin_soon(one) for one in work]
     if not tasks:
         return

@@ -1,4 +1,4 @@
-"""The transport of a connection as uvicorn sees it: what it closes, the protocol closes."""
+"""The transport that uvicorn uses: closing it is left to the protocol."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 class GuardedTransport:
-    """Everything is the transport's own, but for `close`, which asks the protocol, `is_closing`, which is
-    true as soon as the protocol has begun to close, and `write`.
+    """Delegates to the inner transport, except for `close`, which calls the protocol, `is_closing`, which is
+    true once the protocol has begun to close, and `write`.
 
-    uvicorn closes right after an answer. Where the client is still sending, the kernel then resets the
-    connection, and the client may lose the answer.
+    uvicorn closes the connection right after a response. If the client is still sending, the kernel then
+    resets the connection, and the client may lose the response.
     """
 
     def __init__(
@@ -25,13 +25,13 @@ class GuardedTransport:
         self.is_closing = is_closing
 
     def write(self, data: bytes) -> None:
-        """Nothing where the connection is over: of requests that came together uvicorn marks one alone as
-        disconnected, the answer to another may follow, and uvloop raises for that."""
+        """Does nothing if the connection is closed. Of pipelined requests uvicorn marks only one as
+        disconnected; the response to another may still be written, for which uvloop would raise."""
         if not self._inner.is_closing():
             self._inner.write(data)
 
     def release(self) -> None:
-        """The protocol is not asked any more: the two would keep each other in memory."""
+        """Drops the references to the protocol, which would otherwise form a reference cycle."""
         self.close, self.is_closing = self._inner.close, self._inner.is_closing
 
     def __getattr__(self, name: str) -> Any:
@@ -39,10 +39,10 @@ class GuardedTransport:
 
 
 def in_kernel(transport: asyncio.Transport) -> int:
-    """Bytes that were written and that the other side has not acknowledged; 0 where the system does not say.
+    """Returns the number of written bytes that the peer has not acknowledged; 0 on systems without TIOCOUTQ.
 
-    The kernel takes more only when a third of what it holds has gone out, and may hold megabytes: until then
-    it alone knows that a slow client reads."""
+    The kernel buffers megabytes and accepts more only after a third of them is sent. Until then this number
+    is the only evidence that a slow client reads."""
     if sys.platform != "linux":
         return 0
     import fcntl  # noqa: PLC0415 - not on every platform

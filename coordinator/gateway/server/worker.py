@@ -1,6 +1,6 @@
 """`python -m coordinator.gateway.server.worker DESCRIPTOR`: one worker of a supervisor.
 
-Its orders come over the descriptor, and it tells there when it listens, or why it cannot.
+It receives its orders over the descriptor, and reports there that it listens, or why it cannot.
 """
 
 from __future__ import annotations
@@ -32,28 +32,30 @@ if TYPE_CHECKING:
 logger = logging.getLogger("coordinator.serve")
 
 _OPTIONS = {"cors_origins": "cors-origin"}
-"""Whose name is not that of the setting."""
+"""Settings whose option has another name."""
 
 S = TypeVar("S", bound="BaseSettings")
 
 
 def main(descriptor: int) -> int:
-    """Answers the exit status."""
+    """Runs the worker whose channel is `descriptor`. Returns the exit status."""
     descriptors.raise_limit()
     quick.start()
     channel = WorkerEnd(descriptor)
-    if (told := channel.orders()) is None:
+    if (received := channel.orders()) is None:
         return 0
-    orders, port = told
+    orders, port = received
     channel.watch(lambda: leave_at_once(GONE))
     share_in(orders.counts)
-    who = _name_this_process(orders)
+    identity = _name_this_process(orders)
     from coordinator.gateway.server.serving import loop_factory
 
     try:
         with asyncio.Runner(loop_factory=loop_factory()) as runner:
             runner.run(
-                host(orders.app, port, channel, who) if orders.app else work(orders, port, channel, who)
+                host(orders.app, port, channel, identity)
+                if orders.app
+                else work(orders, port, channel, identity)
             )
     except CannotServe as error:
         channel.failed(error)
@@ -62,19 +64,19 @@ def main(descriptor: int) -> int:
 
 
 def _name_this_process(orders: Orders) -> logs.Who:
-    """In its log and in the store, alike."""
+    """Gives this process the same name in its log and in the store."""
     from coordinator.telemetry.log import OfRun
     from coordinator.workers.identity import take_slot
 
     number = orders.slot + 1
-    who = logs.Who(f"worker {number}")
-    logs.configure(orders.log_format, who, (OfRun(),))
+    identity = logs.Who(f"worker {number}")
+    logs.configure(orders.log_format, identity, (OfRun(),))
     take_slot(number)
-    return who
+    return identity
 
 
-async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, who: logs.Who) -> None:
-    """Until a signal has drained it. Raises CannotServe where it does not get so far as to listen."""
+async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, identity: logs.Who) -> None:
+    """Serves a gateway until a signal has drained it. Raises CannotServe if it fails before it listens."""
     from coordinator.errors import InvalidArgument, StoreError
     from coordinator.gateway.server.naming import assistants_at
     from coordinator.gateway.server.variables import warn_of_unknown
@@ -86,7 +88,7 @@ async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, who: log
         warn_of_unknown(os.environ)
     settings, gateway = _settings(Settings, orders.settings), _settings(GatewaySettings, orders.gateway)
     agents = assistants_at(orders.assistants) if orders.assistants else {}
-    hooks = (_naming(who), LoggingHook(runs=gateway.log_runs))
+    hooks = (_epoch_hook(identity), LoggingHook(runs=gateway.log_runs))
     try:
         await _serve(orders, port, channel, settings=settings, gateway=gateway, agents=agents, hooks=hooks)
     except InvalidArgument as error:
@@ -95,8 +97,8 @@ async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, who: log
         raise CannotServe(str(error), code=UNREACHABLE) from error
 
 
-async def host(place: str, port: socket.socket, channel: WorkerEnd, who: logs.Who) -> None:
-    """An app of the user's own, until a signal has drained it. Raises CannotServe."""
+async def host(place: str, port: socket.socket, channel: WorkerEnd, identity: logs.Who) -> None:
+    """Serves the user's ASGI app at `place` until a signal has drained it. Raises CannotServe."""
     from coordinator.gateway.server.hosting import Gateways, serve_app
     from coordinator.gateway.server.naming import app_at
 
@@ -104,46 +106,46 @@ async def host(place: str, port: socket.socket, channel: WorkerEnd, who: logs.Wh
 
     def ready() -> None:
         gateways = Gateways()
-        who.epoch = gateways.epoch or None
+        identity.epoch = gateways.epoch or None
         channel.ready(Ready(epoch=gateways.epoch, grace=gateways.grace))
         quick.started()
 
     await serve_app(app, port, ready)
 
 
-def _settings(kind: type[S], given: dict[str, Any]) -> S:
+def _settings(kind: type[S], overrides: dict[str, Any]) -> S:
     from pydantic import ValidationError
 
     from coordinator.settings import broken_rule
 
     try:
-        return kind(**given)
+        return kind(**overrides)
     except ValidationError as error:
         if (broken := broken_rule(kind, error)) is not None:
-            raise _of_several(*broken, given) from None
+            raise _broken_rule(*broken, overrides) from None
         first = error.errors(include_url=False, include_input=False)[0]
         name = ".".join(str(part) for part in first["loc"])
-        places = _places(str(first["loc"][0]), given)
-        raise CannotServe(f"{name}: {first['msg']}", f"It comes from {', or from '.join(places)}") from None
+        sources = _sources(str(first["loc"][0]), overrides)
+        raise CannotServe(f"{name}: {first['msg']}", f"It comes from {', or from '.join(sources)}") from None
 
 
-def _of_several(rule: str, names: Sequence[str], given: Container[str]) -> CannotServe:
-    places = [" or ".join(_places(name, given)) for name in names]
-    return CannotServe(rule, f"Change one of them: {', '.join(places)}")
+def _broken_rule(rule: str, names: Sequence[str], overrides: Container[str]) -> CannotServe:
+    sources = [" or ".join(_sources(name, overrides)) for name in names]
+    return CannotServe(rule, f"Change one of these settings: {', '.join(sources)}")
 
 
-def _places(name: str, given: Container[str]) -> list[str]:
-    """Where a setting can come from. The command has options for those alone that it has given."""
-    option = [f"--{_OPTIONS.get(name, name.replace('_', '-'))}"] if name in given else []
+def _sources(name: str, overrides: Container[str]) -> list[str]:
+    """Names the option, if one was given, and the environment variable that set `name`."""
+    option = [f"--{_OPTIONS.get(name, name.replace('_', '-'))}"] if name in overrides else []
     return [*option, f"COORDINATOR_{name.upper()}"]
 
 
-def _naming(who: logs.Who) -> Hook:
+def _epoch_hook(identity: logs.Who) -> Hook:
     from coordinator.telemetry.events import WorkerRegistered
 
     def name(event: Event) -> None:
         if isinstance(event, WorkerRegistered):
-            who.epoch = event.epoch
+            identity.epoch = event.epoch
 
     return name
 
@@ -166,8 +168,8 @@ async def _serve(
     from coordinator.runs.exits import contain_tasks
 
     access = check_exposure(gateway)
-    offered = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
-    async with open_coordinator(settings=settings, assistants=offered, hooks=hooks) as manager:
+    assistants = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
+    async with open_coordinator(settings=settings, assistants=assistants, hooks=hooks) as manager:
         manager.install_executor()
         contain_tasks(asyncio.get_running_loop())
         connections = min(gateway.max_connections, descriptors.room_for_connections())
@@ -178,29 +180,31 @@ async def _serve(
                 connections,
                 gateway.max_connections,
             )
-        held = min(
-            gateway.max_streams, max(1, connections * 3 // 4)
-        )  # the rest is for requests that end soon
-        app = create_gateway(manager, settings=gateway.model_copy(update={"max_streams": held}))
+        max_streams = min(gateway.max_streams, max(1, connections * 3 // 4))  # the rest is for short requests
+        app = create_gateway(manager, settings=gateway.model_copy(update={"max_streams": max_streams}))
 
         async def ready() -> None:
-            about = await _about(manager, settings, gateway, access, [*agents, *offered])
-            channel.ready(about)
+            description = await _describe(manager, settings, gateway, access, [*agents, *assistants])
+            channel.ready(description)
             quick.started()
             if orders.watched:
                 watch(orders.watched, channel.changed)
 
         async with app.running():
             await serve_until_drained(
-                Http(app, connections=connections), manager, port, ready=ready, let_go=app.let_go
+                Http(app, connections=connections),
+                manager,
+                port,
+                ready=ready,
+                abort_streams=app.abort_streams,
             )
-    logger.info("gone")
+    logger.info("stopped")
 
 
-async def _about(
+async def _describe(
     manager: RunManager, settings: Settings, gateway: GatewaySettings, access: str, names: Sequence[str]
 ) -> Ready:
-    """`names`: of assistants, the first of which is the best to try."""
+    """Describes this worker. `names` are assistants for the example, the most useful one first."""
     from coordinator.bootstrap import POSTGRES
     from coordinator.gateway.server.examples import example_for
     from coordinator.urls import redact_url

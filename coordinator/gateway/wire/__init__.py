@@ -1,1 +1,1 @@
-"""What travels over HTTP: bodies that come in, documents that go out, and the JSON of both."""
+"""The HTTP contract: models of request bodies, response documents, and their JSON."""

@@ -1,8 +1,8 @@
-"""What clients may send. Each body is checked as a whole before anything is done.
+"""Request bodies. Each body is validated as a whole before the request has any effect.
 
-A key whose value is null counts as absent, as the clients of the API have it. An unknown key is refused where
-the request acts on what is there (`ActingBody`), else ignored and named in the log, for newer clients. Types
-are strict: a number in quotes is no number.
+A key with the value null counts as absent, as clients of the API expect. An unknown key is refused if the
+request modifies existing data (`ActingBody`), else ignored and logged, because newer clients may send it.
+Types are strict: a number in quotes is a string.
 """
 
 from __future__ import annotations
@@ -92,45 +92,47 @@ AssistantField = Literal[
 ]
 
 
-def _uuid(value: str) -> str:
-    """In the one spelling that is stored."""
+def _canonical_uuid(value: str) -> str:
+    """Returns the UUID in the form in which it is stored."""
     return str(UUID(value))
 
 
-def _name(value: str) -> str:
+def _check_name(value: str) -> str:
     return check_id("it", value)
 
 
-def _listed(value: object) -> object:
-    """One mode is a list of one; no mode counts as absent."""
+def _as_list(value: object) -> object:
+    """A single mode becomes a list; an empty list counts as absent."""
     return [value] if isinstance(value, str) else DEFAULT_MODES if value == [] else value
 
 
-def _once(values: list[str]) -> list[str]:
+def _deduplicate(values: list[str]) -> list[str]:
     return list(dict.fromkeys(values))
 
 
-def _few_paths(value: object) -> object:
-    """Before its items are looked at: each that does not fit would be a mistake of its own."""
-    if _keys_of(value) > MAX_PATHS:
+def _check_path_count(value: object) -> object:
+    """Checks the number of paths before the paths: each invalid path would be listed as a mistake."""
+    if _key_count(value) > MAX_PATHS:
         raise ValueError(f"may have {MAX_PATHS} paths at most")
     return value
 
 
-def _keys_of(value: object) -> int:
+def _key_count(value: object) -> int:
     return len(cast("dict[object, object]", value)) if isinstance(value, dict) else 0
 
 
-# Every list has a length, and is not looked at any further once an item does not fit.
+# Every list has a maximal length; its validation stops at the first invalid item.
 Short = Field(max_length=64, fail_fast=True)
 Selected = Field(min_length=1, max_length=64, fail_fast=True)
 Long = Field(max_length=MAX_IDS, fail_fast=True)
 
-Id = Annotated[str, AfterValidator(_uuid), Field(max_length=64, json_schema_extra={"format": "uuid"})]
-Name = Annotated[str, AfterValidator(_name), Field(min_length=1, max_length=255)]
+Id = Annotated[
+    str, AfterValidator(_canonical_uuid), Field(max_length=64, json_schema_extra={"format": "uuid"})
+]
+Name = Annotated[str, AfterValidator(_check_name), Field(min_length=1, max_length=255)]
 Names = Annotated[list[Name], Long]
 Modes = Annotated[list[StreamMode], Short]
-StreamModes = Annotated[Modes, BeforeValidator(_listed, json_schema_input_type=StreamMode | Modes)]
+StreamModes = Annotated[Modes, BeforeValidator(_as_list, json_schema_input_type=StreamMode | Modes)]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 
@@ -140,42 +142,43 @@ class Body(LazyModel):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, given: object) -> object:
-        return cls.checked(given, ())
+    def _without_nulls(cls, document: object) -> object:
+        return cls.without_nulls(document, ())
 
-    passed_over: ClassVar[frozenset[str]] = frozenset()
-    """Keys that clients send, and that say nothing here."""
+    IGNORED_KEYS: ClassVar[frozenset[str]] = frozenset()
+    """Keys that clients send and that have no effect here."""
 
     @classmethod
-    def checked(cls, given: object, nullable: Collection[str]) -> object:
-        """Without null, but for the `nullable`, and with the keys looked at."""
-        if not isinstance(given, dict):
-            return given
-        fields = cast("dict[object, object]", given)
+    def without_nulls(cls, document: object, nullable: Collection[str]) -> object:
+        """Removes keys whose value is null, except the `nullable` ones, and handles unknown keys. Raises
+        ValueError."""
+        if not isinstance(document, dict):
+            return document
+        fields = cast("dict[object, object]", document)
         if len(fields) > MAX_KEYS:
             raise ValueError(f"may have {MAX_KEYS} keys at most")
         kept = {key: value for key, value in fields.items() if value is not None or key in nullable}
         if cls.model_config.get("extra") != "allow" and (unknown := kept.keys() - cls.model_fields.keys()):
-            cls.look_at(key for key in kept if key in unknown and key not in cls.passed_over)
+            cls.handle_unknown(key for key in kept if key in unknown and key not in cls.IGNORED_KEYS)
         return kept
 
     @classmethod
-    def look_at(cls, unknown: Iterable[object]) -> None:
-        unknown_keys.name_in_log(cls.__name__, unknown)
+    def handle_unknown(cls, unknown: Iterable[object]) -> None:
+        unknown_keys.log_ignored(cls.__name__, unknown)
 
 
 class ActingBody(Body):
-    """Of a request that cancels, changes or removes what is there."""
+    """The body of a request that cancels, changes or removes existing data."""
 
     @classmethod
-    def look_at(cls, unknown: Iterable[object]) -> None:
+    def handle_unknown(cls, unknown: Iterable[object]) -> None:
         unknown_keys.refuse(unknown, cls.model_fields)
 
 
 class Checkpoint(Body):
-    """A state that a thread had. Of which thread is said by the path alone."""
+    """A reference to a state of the thread in the path."""
 
-    passed_over: ClassVar[frozenset[str]] = frozenset({"thread_id"})
+    IGNORED_KEYS: ClassVar[frozenset[str]] = frozenset({"thread_id"})
 
     checkpoint_id: Name | None = None
     checkpoint_ns: str = Field(default="", max_length=4096)
@@ -187,7 +190,7 @@ class Checkpoint(Body):
 
 
 def ref_of(checkpoint: Checkpoint | None, checkpoint_id: str | None) -> CheckpointRef | None:
-    """Clients of older versions give the id alone."""
+    """Returns the reference of either; clients of older versions send only the id."""
     if checkpoint is not None:
         return checkpoint.ref
     return None if checkpoint_id is None else CheckpointRef(checkpoint_id)
@@ -199,7 +202,7 @@ class Send(Body):
 
 
 class Command(Body):
-    """`resume` answers what a paused run asked."""
+    """`resume` is the reply to the interrupt of a paused run."""
 
     resume: Json = None
     update: Json = None
@@ -207,12 +210,13 @@ class Command(Body):
 
 
 def checkpoint_keys(configurable: JsonObject) -> JsonObject:
-    """What of it names a checkpoint; the rest says nothing about one."""
+    """Returns the keys that reference a checkpoint."""
     return {key: configurable[key] for key in Checkpoint.model_fields if key in configurable}
 
 
 def _checkpoint_in(configurable: JsonObject) -> Checkpoint | None:
-    """None = it names none: a namespace alone is no checkpoint. Raises ValueError, without what was sent."""
+    """Returns the checkpoint, or None if there is no `checkpoint_id`: a namespace alone is not a reference.
+    Raises ValueError, whose message does not contain the input."""
     if configurable.get("checkpoint_id") is None:
         return None
     try:
@@ -222,24 +226,24 @@ def _checkpoint_in(configurable: JsonObject) -> Checkpoint | None:
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
 
 
-def _names_well(configurable: JsonObject) -> JsonObject:
+def _check_configurable(configurable: JsonObject) -> JsonObject:
     _checkpoint_in(configurable)
     return configurable
 
 
 class Config(Body):
-    """Handed to the assistant, without the keys that the server owns."""
+    """Passed to the assistant, without the keys that are reserved for the server."""
 
     model_config = ConfigDict(extra="allow")
 
     tags: Annotated[list[str], Long] | None = None
     recursion_limit: int | None = Field(default=None, ge=1, le=2**31)
-    configurable: Annotated[JsonObject, AfterValidator(_names_well)] | None = None
+    configurable: Annotated[JsonObject, AfterValidator(_check_configurable)] | None = None
     metadata: JsonObject | None = None
 
 
 class RunOptions(Body):
-    """What a run may be asked, whatever runs."""
+    """The options of a run that do not depend on its assistant."""
 
     input: Json = None
     command: Command | None = None
@@ -269,12 +273,12 @@ class RunOptions(Body):
     webhook: str | None = Field(default=None, min_length=1, max_length=MAX_URL)
 
     @property
-    def begins_at(self) -> CheckpointRef | None:
-        """Some clients name it in the config, as graphs do."""
-        at = ref_of(self.checkpoint, self.checkpoint_id)
-        if at is None and self.config is not None and self.config.configurable is not None:
+    def start_checkpoint(self) -> CheckpointRef | None:
+        """The checkpoint at which the run starts; some clients put it into `config.configurable`."""
+        checkpoint = ref_of(self.checkpoint, self.checkpoint_id)
+        if checkpoint is None and self.config is not None and self.config.configurable is not None:
             return ref_of(_checkpoint_in(self.config.configurable), None)
-        return at
+        return checkpoint
 
 
 class RunCreate(RunOptions):
@@ -282,43 +286,43 @@ class RunCreate(RunOptions):
 
 
 class BatchedRun(RunCreate):
-    """`thread_id` absent: on a thread of its own, which is removed afterwards."""
+    """Without `thread_id` the run gets its own thread, which is removed afterwards."""
 
     thread_id: Id | None = None
 
 
 class RunsCancel(ActingBody):
-    """Runs of a thread by their ids, or all in flight that every filter fits."""
+    """Selects runs of a thread by their ids, or all runs in flight that match every filter."""
 
     thread_id: Id | None = None
-    run_ids: Annotated[list[Id], Field(min_length=1), Long, AfterValidator(_once)] | None = None
+    run_ids: Annotated[list[Id], Field(min_length=1), Long, AfterValidator(_deduplicate)] | None = None
     status: Literal["pending", "running", "all"] | None = None
     assistant_id: Name | None = None
     user_id: Name | None = Field(default=None, description="Only this user's runs; for admins")
     metadata: JsonObject = Field(default_factory=dict, description="Contained in the run's metadata")
     older_than: float | None = Field(
-        default=None, gt=0, le=MAX_TIME_LIMIT, description="Created more than so many seconds ago"
+        default=None, gt=0, le=MAX_TIME_LIMIT, description="Created more than this many seconds ago"
     )
-    dry_run: bool = Field(default=False, description="Only count")
+    dry_run: bool = Field(default=False, description="Count the runs without cancelling them")
 
     @model_validator(mode="after")
     def _ids_or_filters(self) -> Self:
         filters = self.status, self.assistant_id, self.user_id, self.metadata or None, self.older_than
-        filtered = any(given is not None for given in filters)
+        filtered = any(value is not None for value in filters)
         if self.run_ids is not None and (self.thread_id is None or filtered):
-            raise ValueError("give run_ids together with their thread_id, and no filter beside them")
+            raise ValueError("run_ids need their thread_id, and cannot be combined with a filter")
         if self.run_ids is None and self.thread_id is None and not filtered:
-            raise ValueError("name what to cancel: status all is everything that is yours")
+            raise ValueError("a filter is required: status all selects all of your runs")
         return self
 
     @property
-    def only_succeeds(self) -> bool:
-        """As clients of the Runs API ask: they get no counts."""
+    def without_counts(self) -> bool:
+        """Whether the request has the form that clients of the Runs API use; its response has no counts."""
         return self.model_fields_set in ({"status"}, {"thread_id", "run_ids"})
 
 
 class TimeToLive(Body):
-    """Minutes since its last use, after which a thread is removed."""
+    """Time to live of a thread (minutes since its last use), after which it is removed."""
 
     ttl: float = Field(gt=0, le=MAX_MINUTES)
     strategy: Literal["delete"] = "delete"
@@ -363,15 +367,15 @@ class ThreadCreate(Body):
     supersteps: Annotated[list[Superstep], Long] | None = None
 
     @model_validator(mode="after")
-    def _not_too_many(self) -> Self:
-        """Each update is a transaction, in which nobody else has the thread."""
+    def _check_update_count(self) -> Self:
+        """Bounds the updates: each is a transaction during which the thread is held."""
         if sum(len(step.updates) for step in self.supersteps or ()) > MAX_BATCH:
             raise ValueError(f"supersteps may have {MAX_BATCH} updates at most, all of them together")
         return self
 
 
 class ThreadPatch(ActingBody):
-    """`metadata` is merged, key by key."""
+    """`metadata` is merged by key."""
 
     metadata: JsonObject = Field(default_factory=dict)
     ttl: Ttl | None = None
@@ -384,13 +388,15 @@ class ThreadCount(Body):
 
 
 class ThreadSearch(ThreadCount):
-    ids: Annotated[list[Id], Long, AfterValidator(_once)] | None = None
+    ids: Annotated[list[Id], Long, AfterValidator(_deduplicate)] | None = None
     limit: Limit = 10
     offset: Offset = 0
     sort_by: ThreadOrder = "created_at"
     sort_order: Direction = "desc"
     select: Annotated[list[ThreadField], Selected] | None = None
-    extract: Annotated[dict[str, str], BeforeValidator(_few_paths), Field(max_length=MAX_PATHS)] | None = None
+    extract: (
+        Annotated[dict[str, str], BeforeValidator(_check_path_count), Field(max_length=MAX_PATHS)] | None
+    ) = None
 
 
 class StateAt(Body):
@@ -399,8 +405,8 @@ class StateAt(Body):
     select: Annotated[list[str], Selected] | None = None
 
 
-def _configured(value: object) -> object:
-    """A config names its checkpoint in `configurable`."""
+def _from_config(value: object) -> object:
+    """Accepts a config, whose checkpoint is in `configurable`, as a checkpoint."""
     if not isinstance(value, dict):
         return value
     fields = cast("dict[object, object]", value)
@@ -409,14 +415,14 @@ def _configured(value: object) -> object:
 
 
 class Configured(Body):
-    """How clients in JavaScript type `before`."""
+    """The type of `before` in JavaScript clients."""
 
     configurable: JsonObject
 
 
 Before = Annotated[
     Checkpoint | Name,
-    BeforeValidator(_configured, json_schema_input_type=Checkpoint | Configured | Name),
+    BeforeValidator(_from_config, json_schema_input_type=Checkpoint | Configured | Name),
 ]
 
 
@@ -431,7 +437,7 @@ class HistoryBefore(Body):
 class AssistantCount(Body):
     metadata: Filter = Field(default_factory=dict)
     graph_id: str | None = None
-    name: str | None = Field(default=None, description="A part of the name, in any case")
+    name: str | None = Field(default=None, description="Part of the name, case-insensitive")
 
 
 class AssistantSearch(AssistantCount):
@@ -443,7 +449,7 @@ class AssistantSearch(AssistantCount):
 
 
 def check_metadata(metadata: dict[str, Any], limit: int) -> None:
-    """Raises InvalidArgument: it is kept with its thread or run for ever, and queried."""
+    """Checks metadata, which is stored with its thread or run and queried. Raises InvalidArgument."""
     text = encoded(metadata)
     if len(text) > limit:
         raise InvalidArgument("metadata", f"may have {limit} bytes as JSON, not {len(text)}")

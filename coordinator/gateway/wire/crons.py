@@ -1,4 +1,4 @@
-"""Crons: what clients may send, and what they are told."""
+"""Request bodies and response documents of crons."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ CronField = Literal[
 
 
 def _micros(value: object) -> object:
-    """Of an ISO 8601 text; naive means UTC."""
+    """Parses an ISO 8601 text to microseconds; a time without an offset is UTC."""
     if value is None:
         return None
-    found = instant(value) if isinstance(value, str) else None
-    if found is None:
+    micros = instant(value) if isinstance(value, str) else None
+    if micros is None:
         raise ValueError("must be an ISO 8601 time")
-    return found
+    return micros
 
 
 Instant = Annotated[
@@ -65,24 +65,24 @@ ScheduleText = Annotated[
     Field(min_length=1, max_length=MAX_LENGTH, description="Five fields, from minute to weekday, or @daily"),
 ]
 ZoneName = Annotated[
-    str, Field(min_length=1, max_length=64, description="Of the IANA database; UTC if absent")
+    str, Field(min_length=1, max_length=64, description="Name in the IANA database; UTC if absent")
 ]
 
 
 class CronCreate(RunCreate):
-    """A run, and when it is to be run. `metadata` is the cron's, and that of each of its runs."""
+    """A run and its schedule. `metadata` applies to the cron and to each of its runs."""
 
     schedule: ScheduleText
     timezone: ZoneName | None = None
     end_time: Instant = None
     enabled: bool = True
     on_run_completed: Completion | None = Field(
-        default=None, description="What becomes of the thread of each run; `delete` if absent"
+        default=None, description="Whether the thread of each run is kept; `delete` if absent"
     )
 
 
 class CronPatch(RunOptions, ActingBody):
-    """What is absent stays. `metadata` is merged, key by key; an `end_time` of null is none."""
+    """Absent fields stay unchanged. `metadata` is merged by key; an `end_time` of null removes it."""
 
     schedule: ScheduleText | None = None
     timezone: ZoneName | None = None
@@ -92,8 +92,8 @@ class CronPatch(RunOptions, ActingBody):
 
     @model_validator(mode="before")
     @classmethod
-    def _without_nulls(cls, given: object) -> object:
-        return cls.checked(given, ("end_time",))
+    def _without_nulls(cls, document: object) -> object:
+        return cls.without_nulls(document, ("end_time",))
 
     @property
     def sets_time(self) -> bool:
@@ -115,16 +115,16 @@ class CronSearch(CronCount):
     select: Annotated[list[CronField], Selected] | None = None
 
 
-_OF_THE_CRON = frozenset({*CronPatch.model_fields} - {*RunOptions.model_fields}) | {
+_CRON_FIELDS = frozenset({*CronPatch.model_fields} - {*RunOptions.model_fields}) | {
     "metadata",
     "on_completion",
 }
 
 
 def payload_of(body: CronCreate | CronPatch) -> JsonObject:
-    """What each run is asked to do, as it was given: without what is the cron's own."""
-    given = body.model_dump(mode="json", exclude_unset=True, exclude=set(_OF_THE_CRON))
-    return {name: value for name, value in given.items() if name in RunCreate.model_fields}
+    """Returns the request of each run as the client has sent it, without the fields of the cron itself."""
+    document = body.model_dump(mode="json", exclude_unset=True, exclude=set(_CRON_FIELDS))
+    return {name: value for name, value in document.items() if name in RunCreate.model_fields}
 
 
 class Cron(LazyModel):
@@ -137,14 +137,14 @@ class Cron(LazyModel):
     timezone: str | None
     created_at: str
     updated_at: str
-    payload: JsonObject = Field(description="What each run is asked; of a webhook only where it is")
+    payload: JsonObject = Field(description="The request of each run; of a webhook only its host")
     user_id: str | None
-    next_run_date: str | None = Field(description="None = never again, unless it is changed")
+    next_run_date: str | None = Field(description="None = the cron does not fire again unless it is changed")
     metadata: JsonObject
     enabled: bool
-    last_run_date: str | None = Field(description="The last moment that it was due at")
+    last_run_date: str | None = Field(description="The last moment at which it was due")
     last_run_id: str | None
-    last_error: str | None = Field(description="Why that moment became no run")
+    last_error: str | None = Field(description="Why no run was started at that moment")
 
 
 CronParts = parts_of(Cron)
@@ -161,7 +161,7 @@ def cron_document(row: CronRow, assistants: Assistants) -> Cron:
         timezone=row.timezone,
         created_at=iso(row.created_at) or ALWAYS,
         updated_at=iso(row.updated_at) or ALWAYS,
-        payload=_shown(row.payload),
+        payload=_without_webhook_path(row.payload),
         user_id=row.user_id,
         next_run_date=iso(row.next_at),
         metadata=row.metadata,
@@ -172,6 +172,6 @@ def cron_document(row: CronRow, assistants: Assistants) -> Cron:
     )
 
 
-def _shown(payload: JsonObject) -> JsonObject:
+def _without_webhook_path(payload: JsonObject) -> JsonObject:
     webhook: Any = payload.get("webhook")
     return {**payload, "webhook": without_path(webhook)} if isinstance(webhook, str) else payload

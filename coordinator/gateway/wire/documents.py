@@ -1,6 +1,6 @@
-"""What clients are told: threads, runs, states and assistants as the API has them, made of rows.
+"""Response documents: threads, runs, states and assistants, built from rows.
 
-Fields that the API does not have stand last; clients ignore them.
+Fields that LangGraph's API does not have come last; its clients ignore them.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from stores.rows import RunRow, ThreadRow
 from stores.times import iso
 
 ALWAYS = "1970-01-01T00:00:00+00:00"
-"""Assistants come with the code: every worker has to say the same of when."""
+"""Creation time of all assistants. They are part of the code, and every worker must return the same time."""
 
 
-_NAMED = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*): (.*)", re.DOTALL)
-"""How an exception of a run's code is written down."""
+_NAMED_ERROR = re.compile(r"([A-Za-z_][A-Za-z0-9_.]*): (.*)", re.DOTALL)
+"""The stored form of an exception of a run's code."""
 
 
 class Problem(LazyModel):
-    """Every failure. `detail` is text, or for a body that does not fit the list of what does not."""
+    """The body of every error response. `detail` is text, or the list of mistakes in a request body."""
 
     detail: str | list[JsonObject]
-    run_id: str | None = Field(default=None, description="With 409: the run that is in the way")
+    run_id: str | None = Field(default=None, description="With 409: the run that holds the thread")
 
 
 class Run(LazyModel):
@@ -42,12 +42,12 @@ class Run(LazyModel):
     assistant_id: str | None
     created_at: str
     updated_at: str
-    status: RunStatus | str = Field(description="A worker of a newer version may bring other words")
+    status: RunStatus | str = Field(description="Workers of newer versions may have further values")
     metadata: JsonObject
-    kwargs: JsonObject = Field(description="What was asked; in lists only if it is selected")
+    kwargs: JsonObject = Field(description="The request; in lists only if it is selected")
     multitask_strategy: Strategy | str
     cancel_reason: str | None
-    cancelling: bool = Field(description="Its end is decided, and its task has not stopped yet")
+    cancelling: bool = Field(description="The cancel is committed, but the task has not stopped yet")
     error: str | None
 
 
@@ -57,8 +57,8 @@ class TtlInfo(LazyModel):
     expires_at: str
 
 
-class Asked(LazyModel):
-    """What a paused run waits for."""
+class InterruptDocument(LazyModel):
+    """An interrupt of a paused run."""
 
     value: Json
     id: str | None = None
@@ -74,12 +74,12 @@ class Thread(LazyModel):
     config: JsonObject
     context: JsonObject
     values: Json
-    interrupts: dict[str, list[Asked]]
+    interrupts: dict[str, list[InterruptDocument]]
     error: str | None
 
 
 class ThreadWithTtl(Thread):
-    ttl: TtlInfo | None = Field(default=None, description="Only if it is asked for")
+    ttl: TtlInfo | None = Field(default=None, description="Only with `include=ttl`")
 
 
 class CheckpointDocument(LazyModel):
@@ -97,7 +97,7 @@ class State(LazyModel):
     metadata: JsonObject
     created_at: str | None
     parent_checkpoint: CheckpointDocument | None
-    interrupts: list[Asked]
+    interrupts: list[InterruptDocument]
 
 
 class StateUpdated(LazyModel):
@@ -126,12 +126,12 @@ class Schemas(LazyModel):
     context_schema: Json
 
 
-def parts_of(model: type[LazyModel], **more: Any) -> type[LazyModel]:
-    """The same with every field optional, for answers from which clients select fields."""
+def parts_of(model: type[LazyModel], **extra_fields: Any) -> type[LazyModel]:
+    """Returns a copy of `model` with optional fields, for responses with selected fields."""
     fields: dict[str, Any] = {
         name: (field.annotation, Field(default=None)) for name, field in model.model_fields.items()
     }
-    return create_model(f"{model.__name__}Parts", __base__=LazyModel, **fields, **more)
+    return create_model(f"{model.__name__}Parts", __base__=LazyModel, **fields, **extra_fields)
 
 
 RunParts = parts_of(Run)
@@ -141,20 +141,20 @@ AssistantParts = parts_of(AssistantDocument)
 
 
 def parts(document: LazyModel, select: Collection[str] | None) -> JsonObject:
-    """The document with the selected fields only; without a selection, all of them."""
+    """Returns the selected fields of the document; all of them if `select` is None."""
     return document.model_dump(include=None if select is None else set(select))
 
 
 def failure(status: str, error: str | None) -> dict[str, str]:
-    """How a run failed, for `__error__` and for the event `error`: the name of the error, and its text."""
+    """Returns the name and the text of a run's error, for `__error__` and for the event `error`."""
     text = error or f"the run ended with {status}"
-    named = None if status == "timeout" else _NAMED.fullmatch(text)
-    if named is None:
+    match = None if status == "timeout" else _NAMED_ERROR.fullmatch(text)
+    if match is None:
         return {"error": "TimeoutError" if status == "timeout" else "RunError", "message": text}
-    return {"error": named[1], "message": named[2]}
+    return {"error": match[1], "message": match[2]}
 
 
-# -- made of rows
+# -- built from rows
 
 
 def _iso(micros: int) -> str:
@@ -162,7 +162,7 @@ def _iso(micros: int) -> str:
 
 
 def run_created(record: RunRecord, assistants: Assistants) -> Run:
-    """As it was admitted, whatever has become of it since."""
+    """Returns the run as it was admitted, also if it has changed since."""
     return Run(
         run_id=record.run_id,
         thread_id=record.thread_id,
@@ -234,22 +234,22 @@ def state_document(thread_id: str, view: StateView) -> State:
         metadata=dict(view.metadata),
         created_at=view.created_at,
         parent_checkpoint=None if view.parent is None else checkpoint_document(thread_id, view.parent),
-        interrupts=[_asked(one) for one in view.interrupts],
+        interrupts=[interrupt_document(interrupt) for interrupt in view.interrupts],
     )
 
 
 def state_parts(state: State, select: Collection[str] | None) -> JsonObject:
-    """`values.<key>` selects one key of the values."""
+    """Returns the selected fields of the state. `values.<key>` selects one key of the values."""
     if select is None:
         return state.model_dump()
-    found = parts(state, {"values" if name.startswith("values.") else name for name in select})
+    selected = parts(state, {"values" if name.startswith("values.") else name for name in select})
     keys = {name.removeprefix("values.") for name in select if name.startswith("values.")}
     if keys and "values" not in select:
-        found["values"] = _picked(state.values, keys)
-    return found
+        selected["values"] = _pick(state.values, keys)
+    return selected
 
 
-def _picked(values: Json, keys: Collection[str]) -> JsonObject:
+def _pick(values: Json, keys: Collection[str]) -> JsonObject:
     return {key: values[key] for key in keys if key in values} if isinstance(values, dict) else {}
 
 
@@ -257,8 +257,8 @@ def checkpoint_document(thread_id: str, ref: CheckpointRef) -> CheckpointDocumen
     return CheckpointDocument(thread_id=thread_id, **asdict(ref))
 
 
-def _asked(interrupt: Interrupt) -> Asked:
-    return Asked(value=interrupt.value, id=interrupt.id)
+def interrupt_document(interrupt: Interrupt) -> InterruptDocument:
+    return InterruptDocument(value=interrupt.value, id=interrupt.id)
 
 
 def assistant_document(name: str, description: str | None, assistants: Assistants) -> AssistantDocument:

@@ -1,5 +1,5 @@
-"""What clients search by: compared with what every thread or cron of theirs has, so it is bounded more
-tightly than what is stored once."""
+"""Filters of searches. They are compared with every thread or cron of the caller, so their bounds are tighter
+than those of stored values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_VALUES = 100
 MAX_ELEMENTS = 20
 
 
-def _bounded(part: dict[str, Any]) -> dict[str, Any]:
+def _check_size(part: dict[str, Any]) -> dict[str, Any]:
     _check_values(part)
     if (size := len(encoded(part))) > MAX_BYTES:
         raise ValueError(f"may have {MAX_BYTES} bytes as JSON, not {size}")
@@ -23,7 +23,7 @@ def _bounded(part: dict[str, Any]) -> dict[str, Any]:
 
 def _check_values(part: dict[str, Any]) -> None:
     values: list[Any] = [part]
-    for value in values:  # which grows meanwhile
+    for value in values:  # the loop appends to the list
         if isinstance(value, dict):
             values += cast("dict[str, Any]", value).values()
         elif isinstance(value, list):
@@ -37,9 +37,9 @@ def _check_values(part: dict[str, Any]) -> None:
 
 Filter: TypeAlias = Annotated[
     dict[str, Any],
-    AfterValidator(_bounded),
+    AfterValidator(_check_size),
     Field(
-        description="Contained in what is found: objects by key, lists by element. At most"
+        description="Contained in the matching items: objects by key, lists by element. At most"
         f" {MAX_BYTES} bytes, {MAX_VALUES} values and {MAX_ELEMENTS} elements of a list"
     ),
 ]

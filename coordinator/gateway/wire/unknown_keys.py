@@ -1,5 +1,5 @@
-"""Keys of a body that its model does not have: refused where the request acts on what is there, named in the
-log where newer clients may send them."""
+"""Unknown keys of a request body: refused if the request modifies existing data, else ignored and logged,
+because newer clients may send them."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from pydantic_core import PydanticCustomError
 
 logger = logging.getLogger(__name__)
 
-MAX_NAMED = 100
-"""Keys that one process names in its log, each once."""
-_LONGEST = 64
-_IN_ONE_ANSWER = 5
-_named = set[tuple[str, str]]()
+MAX_LOGGED = 100
+"""Number of keys that one process logs, each once."""
+_MAX_KEY_LENGTH = 64
+_MAX_LISTED = 5
+_logged = set[tuple[str, str]]()
 
 
 def refuse(unknown: Iterable[object], known: Collection[str]) -> None:
-    """Raises PydanticCustomError where a key is unknown: it may be a filter, without which the request would
-    act on more than was meant."""
-    keys = [f"{key!s:.{_LONGEST}}" for key in unknown]
+    """Raises PydanticCustomError if there are unknown keys. An unknown key may be a filter, without which the
+    request would modify more than its client intends."""
+    keys = [f"{key!s:.{_MAX_KEY_LENGTH}}" for key in unknown]
     if keys:
         raise PydanticCustomError(
             "unknown_key",
             "unknown: {keys}; known: {known}. Nothing was done",
-            {"keys": ", ".join(map(repr, keys[:_IN_ONE_ANSWER])), "known": ", ".join(known) or "none"},
+            {"keys": ", ".join(map(repr, keys[:_MAX_LISTED])), "known": ", ".join(known) or "none"},
         )
 
 
-def name_in_log(body: str, unknown: Iterable[object]) -> None:
-    """`body`: the name of its model."""
+def log_ignored(body: str, unknown: Iterable[object]) -> None:
+    """Logs ignored keys. `body` is the name of the model."""
     for key in unknown:
-        seen = (body, str(key)[:_LONGEST])
-        if seen in _named or len(_named) >= MAX_NAMED:
+        entry = (body, str(key)[:_MAX_KEY_LENGTH])
+        if entry in _logged or len(_logged) >= MAX_LOGGED:
             continue
-        _named.add(seen)
-        last = "; further unknown keys are not named" if len(_named) == MAX_NAMED else ""
-        logger.warning("Ignored the key %r of a request, which %s does not have%s", seen[1], body, last)
+        _logged.add(entry)
+        suffix = "; further unknown keys are not logged" if len(_logged) == MAX_LOGGED else ""
+        logger.warning("ignored the unknown key %r of a request of type %s%s", entry[1], body, suffix)

@@ -59,7 +59,7 @@ def beats(server: Served, before: dict[int, int]) -> bool:
     )
 
 
-def test_some_descriptors_are_never_given_to_connections(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_connections_leave_a_reserve_of_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
     for limit, reserved in ((256, 64), (1024, 256), (65_536, 4096)):
         monkeypatch.setattr(descriptors, "soft_limit", lambda limit=limit: limit)
         room = descriptors.room_for_connections()
@@ -74,7 +74,7 @@ async def test_worker_raises_its_soft_limit(tmp_path: Path) -> None:
         assert limits_of(server.workers[1]) == ["700", "700"]
 
 
-async def test_more_connections_than_descriptors_cost_no_run_and_no_heartbeat(tmp_path: Path) -> None:
+async def test_more_connections_than_descriptors_affect_no_run_and_no_heartbeat(tmp_path: Path) -> None:
     begun = (
         b"",
         b"GET /ok HTTP/1.1\r\nHost: localhost\r\n",
@@ -104,10 +104,10 @@ async def test_more_connections_than_descriptors_cost_no_run_and_no_heartbeat(tm
             assert (ended.status_code, ended.json()["done"]) == (200, 20)
             assert beats(server, epochs)
         await wait_until(lambda: open_in(worker) <= before + 2, description="its descriptors are free again")
-        assert "have waited longest for a request are closed to make room" in server.said
+        assert "have waited longest for their client are closed" in server.said
 
 
-async def test_run_that_takes_every_descriptor_stops_no_heartbeat(tmp_path: Path) -> None:
+async def test_run_that_uses_every_descriptor_stops_no_heartbeat(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(AGENTS)
     async with (
         served(

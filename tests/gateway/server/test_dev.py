@@ -79,7 +79,7 @@ def children_of(pid: int) -> list[int]:
 
 
 @pytest.mark.parametrize("how", ["Ctrl-C", "kill -9 of all", "kill -9 of the one that was started"])
-async def test_after_a_restart_a_run_in_flight_is_marked_and_not_done_again(tmp_path: Path, how: str) -> None:
+async def test_restart_ends_a_run_in_flight_and_does_not_repeat_it(tmp_path: Path, how: str) -> None:
     write(tmp_path, 1)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as first:
         run = await begun(tmp_path, await first.up())
@@ -109,7 +109,7 @@ async def test_after_a_restart_a_run_in_flight_is_marked_and_not_done_again(tmp_
     assert (tmp_path / "done.txt").read_text().split() == [run], "done once"
 
 
-async def test_an_edit_is_served_and_a_mistake_is_not(tmp_path: Path) -> None:
+async def test_valid_edit_is_served_and_broken_edit_is_not(tmp_path: Path) -> None:
     write(tmp_path, 1)
     async with (
         AsyncExitStack() as stack,
@@ -129,7 +129,7 @@ async def test_an_edit_is_served_and_a_mistake_is_not(tmp_path: Path) -> None:
 
         (tmp_path / "mine.py").write_text("assistants = {")
         await server.says(
-            "restart stopped, the workers with the code before it go on: .*SyntaxError.*mine.py, line 1"
+            "rolling restart aborted, the remaining workers keep the old code: .*SyntaxError.*mine.py, line 1"
         )
         assert await version() == 2
 
@@ -148,7 +148,7 @@ async def edited(server: Served, folder: Path, version: int, *, says: str, times
 
 
 @pytest.mark.usefixtures("untraced")  # what tracing takes is not the server's
-async def test_it_is_small(tmp_path: Path) -> None:
+async def test_dev_server_has_one_worker_and_few_processes(tmp_path: Path) -> None:
     """Everything that it starts, after its first run, with a watch on its files."""
     write(tmp_path, 1)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
@@ -161,7 +161,7 @@ async def test_it_is_small(tmp_path: Path) -> None:
         assert sum(sizes.values()) <= 110, sizes
 
 
-async def test_it_watches_files_only_where_there_is_something_to_reload(tmp_path: Path) -> None:
+async def test_files_are_watched_only_with_assistants_to_reload(tmp_path: Path) -> None:
     async with served("dev", folder=tmp_path) as server:
         await server.up()
         await server.says(r"reload +off")
@@ -170,7 +170,7 @@ async def test_it_watches_files_only_where_there_is_something_to_reload(tmp_path
         assert answer.json()["done"] == 1
 
 
-async def test_it_describes_itself_as_every_gateway_does(tmp_path: Path) -> None:
+async def test_dev_server_has_the_openapi_document_of_every_gateway(tmp_path: Path) -> None:
     """Whatever its worker has left for later."""
     write(tmp_path, 1)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
@@ -188,7 +188,7 @@ async def preflight(url: str, origin: str) -> httpx.Response:
         return await client.options("/threads", headers={"origin": origin, **PREFLIGHT})
 
 
-async def test_a_front_end_on_this_machine_may_call_and_others_are_named_in_the_log(tmp_path: Path) -> None:
+async def test_pages_of_localhost_may_call_and_other_origins_are_logged(tmp_path: Path) -> None:
     async with served("dev", folder=tmp_path) as server:
         url = await server.up()
         await server.says(r"pages +http://localhost:\*, http://127\.0\.0\.1:\* may call")
@@ -201,7 +201,7 @@ async def test_a_front_end_on_this_machine_may_call_and_others_are_named_in_the_
 
 
 @pytest.mark.parametrize("command", ["dev", "serve"])
-async def test_origins_are_named_by_an_option(command: str, tmp_path: Path) -> None:
+async def test_cors_origin_option_replaces_the_default_origins(command: str, tmp_path: Path) -> None:
     mine, other = "https://app.example.com", "http://localhost:5173"
     async with served(command, "--cors-origin", mine, folder=tmp_path) as server:
         url = await server.up()
@@ -209,7 +209,7 @@ async def test_origins_are_named_by_an_option(command: str, tmp_path: Path) -> N
         assert (await preflight(url, other)).status_code == 403
 
 
-async def test_a_variable_names_them_as_well(tmp_path: Path) -> None:
+async def test_cors_origins_variable_replaces_the_default_origins(tmp_path: Path) -> None:
     async with served("dev", folder=tmp_path, COORDINATOR_CORS_ORIGINS="https://app.example.com") as server:
         assert (await preflight(await server.up(), "http://localhost:5173")).status_code == 403
 
@@ -235,7 +235,7 @@ assistants = [mine, blocks]
 """
 
 
-async def test_the_example_of_the_banner_fits_an_assistant_of_ones_own(tmp_path: Path) -> None:
+async def test_example_of_the_banner_is_valid_for_a_user_assistant(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(TYPED)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
         await server.up()
@@ -247,7 +247,7 @@ async def test_the_example_of_the_banner_fits_an_assistant_of_ones_own(tmp_path:
         assert answer.json() == {"answer": "hello"}
 
 
-async def test_it_says_which_code_holds_the_event_loop(tmp_path: Path) -> None:
+async def test_log_names_the_line_that_blocks_the_event_loop(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(TYPED)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
         async with httpx.AsyncClient(base_url=await server.up(), timeout=30) as client:
@@ -255,16 +255,16 @@ async def test_it_says_which_code_holds_the_event_loop(tmp_path: Path) -> None:
         await server.says(r"The event loop has not turned for .*mine\.py:\d+ in blocks")
 
 
-async def test_a_mistyped_variable_is_named_and_its_value_is_not(tmp_path: Path) -> None:
+async def test_unknown_variable_is_logged_without_its_value(tmp_path: Path) -> None:
     async with served("dev", folder=tmp_path, COORDINATOR_LEASE_TLL="secret") as server:
         await server.up()
         await server.says(
-            "COORDINATOR_LEASE_TLL is no setting and has no effect: is it COORDINATOR_LEASE_TTL"
+            "COORDINATOR_LEASE_TLL is not a setting and has no effect: did you mean COORDINATOR_LEASE_TTL"
         )
         assert "secret" not in server.said
 
 
-async def test_its_own_defaults_are_in_its_help_and_its_words_are_counted(tmp_path: Path) -> None:
+async def test_help_shows_defaults_of_dev_and_log_counts_workers(tmp_path: Path) -> None:
     async with served("dev", "--help", folder=tmp_path, COLUMNS="200") as told:
         await told.gone()
         assert "Default: 0" in told.said
@@ -272,4 +272,4 @@ async def test_its_own_defaults_are_in_its_help_and_its_words_are_counted(tmp_pa
     async with served("dev", folder=tmp_path) as server:
         await server.up()
         server.send(signal.SIGTERM)
-        await server.says("leaving: the runs of 1 worker may go on for 0 s")
+        await server.says("stopping 1 worker: their runs have 0 s of grace")

@@ -118,7 +118,7 @@ async def test_a_second_signal_ends_the_grace(tmp_path: Path) -> None:
         assert status == 0
 
 
-async def test_an_app_whose_lifespan_fails_is_no_server(tmp_path: Path) -> None:
+async def test_app_whose_lifespan_fails_does_not_serve(tmp_path: Path) -> None:
     (tmp_path / "runs.db").write_text("no database at all, but a text of more than a few bytes\n" * 20)
     async with hosted(ONE, tmp_path) as server:
         _, status = await server.gone()
@@ -126,7 +126,7 @@ async def test_an_app_whose_lifespan_fails_is_no_server(tmp_path: Path) -> None:
         assert "Application startup failed" in server.said
 
 
-async def test_killed_worker_is_started_again(tmp_path: Path) -> None:
+async def test_killed_worker_is_restarted(tmp_path: Path) -> None:
     async with hosted(TWO, tmp_path) as server:
         await server.up()
         first = server.workers[1]
@@ -135,6 +135,6 @@ async def test_killed_worker_is_started_again(tmp_path: Path) -> None:
         assert server.workers[1] != first
 
 
-def test_several_workers_of_an_object_are_refused() -> None:
-    with pytest.raises(CannotServe, match="every worker imports the app itself"):
+def test_several_workers_need_the_name_of_the_app() -> None:
+    with pytest.raises(CannotServe, match="several workers need the name of an app"):
         serve(object(), workers=2)

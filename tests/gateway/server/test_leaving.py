@@ -26,7 +26,7 @@ STEPS = 5
 
 
 def observer(folder: Path) -> Any:
-    """What the store says, whatever became of the servers."""
+    """Reads the store directly, without the servers."""
     return open_observer(Settings(store=f"sqlite:///{folder / '.coordinator' / 'runs.db'}"))
 
 
@@ -37,7 +37,7 @@ async def ends_of(seen: Observer) -> Counter[str]:
 
 
 class Client:
-    """Keeps creating runs and following them, as an unmodified SDK does, and notes what it was told."""
+    """Creates and follows runs in a loop, with an unmodified SDK, and records what it received."""
 
     def __init__(self, sdk: Any) -> None:
         self._sdk = sdk
@@ -93,14 +93,14 @@ async def test_a_rolling_restart_under_load_loses_nothing(tmp_path: Path) -> Non
         server.send(signal.SIGTERM)
         took, status = await server.gone()
         assert (status, took < GRACE + 5) == (0, True)
-        assert "is not gone in time" not in server.said
+        assert "has not ended in time" not in server.said
         assert "Traceback" not in server.said
     async with observer(tmp_path) as seen:
         assert set(await ends_of(seen)) <= {RunStatus.success.value, RunStatus.interrupted.value}
 
 
-async def test_open_streams_do_not_hold_the_exit(tmp_path: Path) -> None:
-    """Of every kind: whoever follows, joins, waits or only keeps its connection."""
+async def test_open_streams_do_not_delay_the_exit(tmp_path: Path) -> None:
+    """Connections of every kind: streaming, joining, waiting, and idle ones."""
     grace = 1.0
     async with served("serve", "--workers", "2", "--grace", str(grace), folder=tmp_path) as server:
         url = await server.up()
@@ -135,16 +135,16 @@ async def test_open_streams_do_not_hold_the_exit(tmp_path: Path) -> None:
             _, status = await server.gone()
             assert status == 0
             assert time.monotonic() - began < grace + 5
-            assert "is not gone in time" not in server.said
+            assert "has not ended in time" not in server.said
             assert set(await asyncio.gather(*held)) <= {"closed", "broken"}
             silent.close()
     async with observer(tmp_path) as seen:
         assert await ends_of(seen) == {RunStatus.interrupted.value: 3}
-    assert "open answers are broken off" in server.said
+    assert "open responses are aborted" in server.said
     assert " ERROR " not in server.said, "nothing of that is a mistake"
 
 
-async def test_a_second_signal_hurries(tmp_path: Path) -> None:
+async def test_second_signal_ends_the_grace(tmp_path: Path) -> None:
     async with (
         AsyncExitStack() as stack,
         served("serve", "--grace", "60", folder=tmp_path) as server,
@@ -153,7 +153,7 @@ async def test_a_second_signal_hurries(tmp_path: Path) -> None:
         thread = (await client.threads.create())["thread_id"]
         run = await client.runs.create(thread, "agent", input={"steps": 1000, "sleep": 0.1})
         server.send(signal.SIGTERM)
-        await server.says("leaving")
+        await server.says("stopping 1 worker")
         with suppress(asyncio.TimeoutError):
             await server.gone(within=2)
             pytest.fail("it did not give its run the grace")

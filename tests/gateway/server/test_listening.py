@@ -17,7 +17,7 @@ def connects(port: int) -> bool:
         return client.connect_ex(("127.0.0.1", port)) == 0
 
 
-def test_nobody_is_let_in_before_a_worker_listens() -> None:
+def test_connections_are_refused_before_a_worker_listens() -> None:
     listening = Listening("127.0.0.1", 0, 3)
     try:
         assert not connects(listening.port)
@@ -29,7 +29,7 @@ def test_nobody_is_let_in_before_a_worker_listens() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the slots share one socket")
-def test_a_slot_without_a_worker_refuses_instead_of_keeping_clients_waiting() -> None:
+def test_slot_without_a_worker_refuses_connections() -> None:
     listening = Listening("127.0.0.1", 0, 1)
     try:
         listening.socket(0).listen()
@@ -52,19 +52,19 @@ def test_a_slot_without_a_worker_refuses_instead_of_keeping_clients_waiting() ->
         ("0.0.0.0", "http://127.0.0.1:"),
     ],
 )
-def test_the_address_is_one_that_a_client_can_use(host: str, url: str) -> None:
+def test_url_is_reachable_for_local_clients(host: str, url: str) -> None:
     listening = Listening(host, 0, 1)
     listening.close()
     assert listening.url.startswith(url)
 
 
 @pytest.mark.parametrize("host", ["192.0.2.1", "no-such-host.invalid", "a" * 300])
-def test_an_address_that_is_not_ours_says_what_to_do(host: str) -> None:
+def test_foreign_address_is_refused_with_a_hint(host: str) -> None:
     with pytest.raises(CannotServe, match=r"127\.0\.0\.1"):
         Listening(host, 0, 1)
 
 
-def test_pauses_grow_to_a_bound_and_start_anew_after_a_steady_life() -> None:
+def test_backoff_grows_to_a_bound_and_resets_after_steady_service() -> None:
     backoff = Backoff()
     assert [backoff.next(0) for _ in range(9)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
     assert backoff.next(STEADY) == 0

@@ -69,7 +69,7 @@ async def test_a_dead_worker_has_one_name_in_log_store_and_list(tmp_path: Path) 
         assert "PeerBuried" not in server.said
 
 
-async def test_good_news_is_no_warning(tmp_path: Path) -> None:
+async def test_routine_events_are_not_logged_as_warnings(tmp_path: Path) -> None:
     async with served("serve", *ARGUMENTS, folder=tmp_path) as server:
         await server.up()
         await server.says("INFO .* hints from other workers arrive")
@@ -98,7 +98,7 @@ async def test_json_lines_have_the_fields_of_events_and_the_run_of_a_failure(tmp
         assert failure["worker"] in ("worker 1", "worker 2")
 
 
-async def test_dev_says_when_runs_start_and_end_and_why_they_fail(tmp_path: Path) -> None:
+async def test_dev_logs_start_end_and_error_of_runs(tmp_path: Path) -> None:
     async with served("dev", *ARGUMENTS, folder=tmp_path) as server:
         await server.up()
         run = await begin(server, "unstorable")
@@ -107,7 +107,7 @@ async def test_dev_says_when_runs_start_and_end_and_why_they_fail(tmp_path: Path
         await server.says("in unstorable")
 
 
-async def test_serve_says_so_by_setting_alone(tmp_path: Path) -> None:
+async def test_serve_logs_runs_only_with_the_setting(tmp_path: Path) -> None:
     async with served("serve", *ARGUMENTS, folder=tmp_path, COORDINATOR_LOG_RUNS="true") as server:
         await server.up()
         run = await begin(server, "fails")
@@ -119,8 +119,8 @@ async def test_serve_says_so_by_setting_alone(tmp_path: Path) -> None:
         assert "started" not in server.said
 
 
-async def test_what_is_no_http_is_told_once_in_a_while_with_its_address(tmp_path: Path) -> None:
-    """Whoever can connect can send it without end."""
+async def test_invalid_http_is_logged_at_a_bounded_rate_with_the_address(tmp_path: Path) -> None:
+    """Any client can send invalid HTTP without limit."""
     upgrade = b"GET /ok HTTP/1.1\r\nHost: localhost\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n"
     async with served("serve", *ARGUMENTS, "--workers", "1", folder=tmp_path) as server:
         await server.up()
@@ -129,6 +129,8 @@ async def test_what_is_no_http_is_told_once_in_a_while_with_its_address(tmp_path
             writer.write(sent)
             assert (await reader.read(100)).startswith(b"HTTP/1.1 ")
             writer.close()
-        await server.says(r"1 requests were no HTTP/1\.1 and were refused, the last one from 127\.0\.0\.1")
+        await server.says(
+            r"1 requests were not valid HTTP/1\.1 and were refused, the last one from 127\.0\.0\.1"
+        )
     told = [line for line in server.lines if "refused" in line or "uvicorn" in line or "pgrade" in line]
     assert len(told) == 1, told

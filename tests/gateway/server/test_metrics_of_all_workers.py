@@ -1,4 +1,4 @@
-"""`/metrics` of several workers: whichever is asked, and whoever was killed, the sums are those of all."""
+"""`/metrics` of several workers: each of them exposes the sums over all workers, including killed ones."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ async def test_every_scrape_is_the_sum_of_all_workers_also_of_killed_ones(tmp_pa
         await scraped(server, done + 40)
 
 
-async def test_a_worker_that_was_killed_as_it_made_its_file_spoils_no_scrape(tmp_path: Path) -> None:
+async def test_empty_file_of_a_killed_worker_does_not_break_scrapes(tmp_path: Path) -> None:
     (folder := tmp_path / "tmp").mkdir()
     async with served("serve", "--workers", "2", folder=tmp_path, TMPDIR=str(folder)) as server:
         await server.up()
@@ -80,7 +80,7 @@ def counts_in(folder: Path) -> set[Path]:
     return {path for path in folder.iterdir() if path.name.startswith("coordinator-counts-")}
 
 
-async def test_a_server_removes_what_killed_ones_have_left_and_nothing_else(tmp_path: Path) -> None:
+async def test_server_removes_only_folders_of_killed_servers(tmp_path: Path) -> None:
     (folder := tmp_path / "tmp").mkdir()
     arguments = ("serve", "--workers", "2", "--grace", "0", "--store", "sqlite:///runs.db")
     async with served(*arguments, folder=tmp_path, TMPDIR=str(folder)) as lives:

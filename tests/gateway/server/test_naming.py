@@ -56,7 +56,7 @@ def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
         ("several", ["decorated"]),
     ],
 )
-def test_what_is_named_is_found(mine: Path, place: str, names: list[str]) -> None:
+def test_named_object_is_resolved(mine: Path, place: str, names: list[str]) -> None:
     assert list(assistants_at(f"mine_for_naming:{place}")) == names
 
 
@@ -67,11 +67,11 @@ def test_what_is_named_is_found(mine: Path, place: str, names: list[str]) -> Non
         ("mine_for_naming:", "does not name an object of a module"),
         (":agent", "does not name an object of a module"),
         ("folder/mine.py:agent", "does not name an object of a module"),
-        ("mine_for_namin:agent", "there is no module 'mine_for_namin'"),
-        ("mine_for_naming.deeper:agent", "there is no module 'mine_for_naming.deeper'"),
+        ("mine_for_namin:agent", "module 'mine_for_namin' does not exist"),
+        ("mine_for_naming.deeper:agent", "module 'mine_for_naming.deeper' does not exist"),
         ("mine_for_naming:agnet", "has no 'agnet'. Is it 'agent'?"),
         ("mine_for_naming:empty", "names no assistant"),
-        ("mine_for_naming:numbers", "names are texts"),
+        ("mine_for_naming:numbers", "names are non-empty strings"),
         ("mine_for_naming:nameless", "has no name: use @assistant"),
         ("mine_for_naming:plain", "is not async. Write it as async def"),
         ("mine_for_naming:mixed", "mixed['bad'] is a function that is not async"),
@@ -82,7 +82,7 @@ def test_what_is_named_is_found(mine: Path, place: str, names: list[str]) -> Non
         ("mine_for_naming:Inner", "has no name"),
     ],
 )
-def test_what_is_wrong_is_said(mine: Path, place: str, says: str) -> None:
+def test_unresolvable_name_is_explained(mine: Path, place: str, says: str) -> None:
     with pytest.raises(CannotServe) as refused:
         assistants_at(place)
     assert says in str(refused.value)
@@ -98,7 +98,7 @@ def test_what_is_wrong_is_said(mine: Path, place: str, says: str) -> None:
         ("import sys\nsys.exit(3)", "SystemExit: 3"),
     ],
 )
-def test_a_module_that_raises_says_where(mine: Path, code: str, says: str) -> None:
+def test_import_error_names_file_and_line(mine: Path, code: str, says: str) -> None:
     mine.write_text(code)
     with pytest.raises(CannotServe) as refused:
         assistants_at("mine_for_naming:agent")

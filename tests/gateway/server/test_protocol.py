@@ -19,7 +19,7 @@ QUICK = Limits(idle=0.3, head=0.3, request=0.3, linger=0.2, write=0.3)
 
 
 class App:
-    """Answers each path in its way, and keeps what it was asked."""
+    """Serves each path in its own way, and records the requests."""
 
     def __init__(self) -> None:
         self.headers: list[dict[bytes, bytes]] = []
@@ -94,7 +94,7 @@ async def test_headers_within_the_bound_pass(port: int) -> None:
     assert b" 200 " in await answer(port, request(b"/", filler, CLOSE))
 
 
-async def test_blanks_around_a_value_are_no_part_of_it(port: int, app: App) -> None:
+async def test_blanks_around_a_header_value_are_stripped(port: int, app: App) -> None:
     assert b" 200 " in await answer(port, request(b"/", b"X-Key: \t a b \t ", CLOSE))
     assert app.headers[-1][b"x-key"] == b"a b"
 
@@ -122,14 +122,14 @@ async def test_tiny_chunks_are_not_taken_for_headers(port: int) -> None:
     ],
     ids=["many long", "one endless", "in one read", "many", "a long path", "blank lines before"],
 )
-async def test_a_head_beyond_the_bound_is_refused(pieces: list[bytes], app: App, port: int) -> None:
+async def test_too_large_head_is_refused(pieces: list[bytes], app: App, port: int) -> None:
     got = await answer(port, *pieces)
     assert b" 431 " in got or b" 400 " in got
     assert b" 200 " not in got
     assert app.headers == []
 
 
-async def test_a_second_request_on_a_connection_has_the_bound_too(port: int) -> None:
+async def test_second_request_on_a_connection_has_the_same_bounds(port: int) -> None:
     got = await answer(port, request(), HEAD, *[b"X: " + b"a" * 60_000 + b"\r\n"] * 50)
     assert (got.count(b" 200 "), got.count(b" 431 ")) == (1, 1)
     assert (await answer(port, request(), HEAD + END)).count(b" 200 ") == 2
@@ -144,7 +144,7 @@ async def test_a_second_request_on_a_connection_has_the_bound_too(port: int) -> 
      "x-authenticated-user"],
 )  # fmt: skip
 @pytest.mark.parametrize("together", [True, False], ids=["in one read", "after the head"])
-async def test_trailer_is_no_header(name: str, together: bool, app: App, port: int) -> None:
+async def test_trailers_are_dropped(name: str, together: bool, app: App, port: int) -> None:
     head = request(b"/", CHUNKED, CLOSE, method=b"POST")
     rest = b"2\r\n{}\r\n0\r\n" + name.encode() + b": forged\r\n\r\n"
     async with connected(port) as raw:
@@ -159,7 +159,7 @@ async def test_trailer_is_no_header(name: str, together: bool, app: App, port: i
     assert seen[b"host"] == b"localhost"
 
 
-async def test_endless_trailers_are_cut(quick: int) -> None:
+async def test_endless_trailers_close_the_connection(quick: int) -> None:
     """Of a request that is answered early, and of one whose answer waits for them."""
     for path in (b"/early", b"/"):
         async with connected(quick) as raw:
@@ -171,7 +171,7 @@ async def test_endless_trailers_are_cut(quick: int) -> None:
             assert sent < 32 << 20  # most of it is in buffers of the kernel
 
 
-async def test_an_endless_trailer_and_endless_chunk_extensions_are_cut(quick: int) -> None:
+async def test_endless_chunk_extensions_close_the_connection(quick: int) -> None:
     for start in (b"0\r\na: ", b"1;a="):
         async with connected(quick) as raw:
             await raw.send(request(b"/", CHUNKED, method=b"POST") + start)
@@ -206,14 +206,14 @@ async def test_an_endless_trailer_and_endless_chunk_extensions_are_cut(quick: in
         (b"nothing of HTTP\r\n\r\n", b"x"),
     ],
 )
-async def test_a_client_that_does_not_go_on_is_cut(begun: bytes, more: bytes, quick: int) -> None:
+async def test_stalled_client_is_disconnected(begun: bytes, more: bytes, quick: int) -> None:
     async with connected(quick) as raw:
         await raw.send(begun)
         async with asyncio.timeout(15):
             await raw.drip(more, every=0.02)
 
 
-async def test_an_answer_takes_as_long_as_it_likes(app: App, quick: int) -> None:
+async def test_slow_response_has_no_timeout(app: App, quick: int) -> None:
     async with connected(quick) as raw:
         await raw.send(request(b"/slow", CLOSE))
         await wait_until(lambda: app.headers, description="it was asked")
@@ -226,7 +226,7 @@ async def test_an_answer_takes_as_long_as_it_likes(app: App, quick: int) -> None
 # -- early answers
 
 
-async def test_the_rest_of_an_answered_request_is_read_and_the_connection_goes_on(port: int) -> None:
+async def test_rest_of_an_answered_request_is_read_and_connection_stays_open(port: int) -> None:
     async with connected(port) as raw:
         for count in (1, 2):
             await raw.send(request(b"/early", b"Content-Length: 40000", method=b"POST"))
@@ -237,9 +237,7 @@ async def test_the_rest_of_an_answered_request_is_read_and_the_connection_goes_o
 
 
 @pytest.mark.parametrize("header", [b"Connection: close", b"X: a"])
-async def test_an_early_answer_is_not_lost_by_a_client_that_is_still_sending(
-    header: bytes, quick: int
-) -> None:
+async def test_early_response_reaches_a_client_that_is_still_sending(header: bytes, quick: int) -> None:
     async with connected(quick) as raw:
         await raw.send(request(b"/early", b"Content-Length: 30000000", header, method=b"POST"))
         for _ in range(300):
@@ -248,7 +246,7 @@ async def test_an_early_answer_is_not_lost_by_a_client_that_is_still_sending(
         assert b"0 of /early." in await raw.closed()
 
 
-async def test_no_second_answer_for_a_body_that_breaks_off_badly(port: int) -> None:
+async def test_invalid_body_gets_no_second_response(port: int) -> None:
     async with connected(port) as raw:
         await raw.send(request(b"/early", CHUNKED, method=b"POST"))
         await raw.has(b"of /early.")
@@ -272,7 +270,7 @@ async def test_pipelined_requests_are_answered_in_order(port: int) -> None:
         assert order == [*range(3000)]
 
 
-async def test_what_follows_an_open_answer_waits_and_is_bounded(app: App, port: int) -> None:
+async def test_pipelined_requests_wait_and_are_bounded(app: App, port: int) -> None:
     async with connected(port) as raw:
         await raw.send(request(b"/slow"))
         await wait_until(lambda: app.headers, description="it was asked")
@@ -299,7 +297,7 @@ async def test_what_follows_an_open_answer_waits_and_is_bounded(app: App, port: 
         app.go_on.set()
 
 
-async def test_a_bad_request_behind_another_does_not_overtake_its_answer(app: App, port: int) -> None:
+async def test_invalid_pipelined_request_is_answered_after_its_predecessor(app: App, port: int) -> None:
     async with connected(port) as raw:
         await raw.send(request(b"/slow") + b"nothing of HTTP\r\n\r\n")
         await wait_until(lambda: app.headers, description="it was asked")
@@ -309,7 +307,7 @@ async def test_a_bad_request_behind_another_does_not_overtake_its_answer(app: Ap
         assert got.count(b"HTTP/1.1 ") == 2
 
 
-# -- what HTTP says
+# -- rules of HTTP
 
 
 @pytest.mark.parametrize(
@@ -324,13 +322,13 @@ async def test_a_bad_request_behind_another_does_not_overtake_its_answer(app: Ap
         (b"G\x00T / HTTP/1.1\r\n\r\n", b"400"),
     ],
 )
-async def test_what_is_no_http_1_1_has_its_status(sent: bytes, status: bytes, app: App, port: int) -> None:
+async def test_invalid_requests_get_their_status(sent: bytes, status: bytes, app: App, port: int) -> None:
     got = await answer(port, sent)
     assert got.startswith(b"HTTP/1.1 " + status)
     assert app.headers == []
 
 
-async def test_a_client_that_asks_whether_it_may_send_is_told(port: int) -> None:
+async def test_expect_100_continue_is_answered(port: int) -> None:
     async with connected(port) as raw:
         head = request(b"/", b"Expect: 100-Continue", b"Content-Length: 3", CLOSE, method=b"POST")
         await raw.send(head)
@@ -345,7 +343,7 @@ async def test_a_client_that_asks_whether_it_may_send_is_told(port: int) -> None
 
 
 @pytest.mark.parametrize("path", [b"/endless", b"/large"])
-async def test_a_client_that_reads_nothing_is_cut(path: bytes, app: App, quick: int) -> None:
+async def test_client_that_reads_nothing_is_disconnected(path: bytes, app: App, quick: int) -> None:
     """Also where the answer is complete, for the app."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -366,7 +364,7 @@ async def test_a_client_that_reads_nothing_is_cut(path: bytes, app: App, quick: 
         await wait_until(cut, description="it was cut")
 
 
-async def test_a_client_that_reads_slowly_has_its_answer(quick: int) -> None:
+async def test_slow_reader_receives_the_whole_response(quick: int) -> None:
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 32_768)
         client.connect(("127.0.0.1", quick))
@@ -383,7 +381,7 @@ async def test_a_client_that_reads_slowly_has_its_answer(quick: int) -> None:
 # -- how many
 
 
-async def test_who_has_waited_longest_makes_room(app: App) -> None:
+async def test_longest_waiting_connection_is_evicted(app: App) -> None:
     async with served_by(app, bounded(LIMITS, connections=4)) as port:
         mute = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
         slow = await asyncio.open_connection("127.0.0.1", port)
@@ -394,7 +392,7 @@ async def test_who_has_waited_longest_makes_room(app: App) -> None:
             writer.close()
 
 
-async def test_bodies_by_drops_do_not_keep_new_clients_out(app: App) -> None:
+async def test_slow_bodies_do_not_block_new_clients(app: App) -> None:
     slow = request(b"/", b"Content-Length: 1000000", method=b"POST")
     async with served_by(app, bounded(LIMITS, connections=4)) as port:
         opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(4)]
@@ -409,7 +407,7 @@ async def test_bodies_by_drops_do_not_keep_new_clients_out(app: App) -> None:
             writer.close()
 
 
-async def test_requests_that_are_answered_are_not_ended_for_others(app: App) -> None:
+async def test_requests_in_flight_are_not_evicted(app: App) -> None:
     async with served_by(app, bounded(LIMITS, connections=2)) as port:
         async with connected(port) as first, connected(port) as second:
             for raw in (first, second):
@@ -440,7 +438,7 @@ async def test_incomplete_heads_of_all_connections_are_bounded_together(
             writer.close()
 
 
-async def test_what_nobody_reads_is_bounded_for_all_connections_together(
+async def test_unread_responses_of_all_connections_are_bounded_together(
     port: int, app: App, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.gateway.server.connections.MAX_UNTAKEN", 20 << 20)
@@ -454,7 +452,7 @@ async def test_what_nobody_reads_is_bounded_for_all_connections_together(
         await wait_until(lambda: len(app.headers) == 20, description="all are answered")
         assert b"0 of /." in await answer(port, request(b"/", CLOSE))
         for one in hoarders:
-            one.shutdown(socket.SHUT_WR)  # nothing is asked any more
+            one.shutdown(socket.SHUT_WR)  # no further request follows
         sizes = [await asyncio.to_thread(_read, one) for one in hoarders]
     whole = [size for size in sizes if size > 8 << 20]
     assert 1 <= len(whole) < 10, "of each the kernel holds some; the rest waits in the process"

@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.multiprocess
 
 
-async def test_one_that_is_not_needed_ends_by_itself_and_says_nothing(
+async def test_unused_spawned_worker_ends_silently(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     spawned = spawn()
@@ -46,7 +46,7 @@ def in_folder(folder: Path) -> Iterator[int]:
                 yield int(entry.name)
 
 
-def test_it_is_handed_over_once() -> None:
+def test_spawned_worker_is_handed_over_once() -> None:
     assert spawned_ahead() is None
     spawn_ahead()
     spawned = spawned_ahead()
@@ -57,9 +57,9 @@ def test_it_is_handed_over_once() -> None:
     os.waitpid(spawned.pid, 0)
 
 
-async def test_a_status_that_somebody_else_has_taken_is_an_end_as_well() -> None:
+async def test_child_reaped_by_other_code_counts_as_ended() -> None:
     spawned = spawn()
     os.kill(spawned.pid, 9)
     await asyncio.to_thread(os.waitpid, spawned.pid, 0)
-    worker = await WorkerProcess.of(0, Spawned(spawned.pid, spawned.line))
+    worker = await WorkerProcess.connect(0, Spawned(spawned.pid, spawned.line))
     assert await worker.ended == UNKNOWN

@@ -1,4 +1,5 @@
-"""A worker whose event loop stands answers nobody: another one's `/metrics` says so of it while it lasts."""
+"""A worker whose event loop is blocked serves no requests: meanwhile `/metrics` of another worker reports
+it."""
 
 from __future__ import annotations
 
@@ -44,7 +45,7 @@ async def of_workers(url: str, name: str) -> dict[int, float]:
     }
 
 
-async def test_another_workers_metrics_show_a_loop_that_stands_and_that_it_turns_again(
+async def test_metrics_of_another_worker_show_a_blocked_event_loop_and_its_recovery(
     tmp_path: Path,
 ) -> None:
     (tmp_path / "mine.py").write_text(AGENTS)

@@ -38,7 +38,7 @@ async def answers(server: Served) -> bool:
 
 
 @linux
-async def test_connections_spread_and_a_killed_worker_is_replaced(three: Served) -> None:
+async def test_connections_are_distributed_and_a_killed_worker_is_restarted(three: Served) -> None:
     """With 90 connections over three sockets, fewer than 12 at one has a chance of 1 to 10,000."""
     opened = [await asyncio.open_connection("127.0.0.1", three.port) for _ in range(90)]
     try:
@@ -53,8 +53,8 @@ async def test_connections_spread_and_a_killed_worker_is_replaced(three: Served)
 
     before = dict(three.workers)
     os.kill(before[2], signal.SIGKILL)
-    await three.says(rf"worker 2 \(pid {before[2]}\) was ended by SIGKILL; started again")
-    # Whoever is sent to the place of the dead one waits for its successor: nobody is refused.
+    await three.says(rf"worker 2 \(pid {before[2]}\) was ended by SIGKILL; restarted")
+    # Connections to the dead worker's socket wait for its successor: none is refused.
     assert all(await asyncio.gather(*(answers(three) for _ in range(12))))
     await three.says(r"worker 2 \(pid \d+\) listens", times=2)
     assert alive(three.workers[2])
@@ -62,7 +62,7 @@ async def test_connections_spread_and_a_killed_worker_is_replaced(three: Served)
     assert {slot: three.workers[slot] for slot in (1, 3)} == {slot: before[slot] for slot in (1, 3)}
 
 
-async def test_a_rolling_restart_refuses_nobody_and_replaces_everybody(three: Served) -> None:
+async def test_rolling_restart_replaces_all_workers_and_refuses_no_request(three: Served) -> None:
     before, done = dict(three.workers), asyncio.Event()
 
     async def ask() -> int:
@@ -81,13 +81,13 @@ async def test_a_rolling_restart_refuses_nobody_and_replaces_everybody(three: Se
     assert set(three.workers) == {1, 2, 3}
     assert not set(three.workers.values()) & set(before.values())
     assert not [pid for pid in before.values() if alive(pid)]
-    order = [line for line in three.lines if "listens" in line or ": gone" in line][3:]
+    order = [line for line in three.lines if "listens" in line or ": stopped" in line][3:]
     assert ["listens" in line for line in order] == [True, False] * 3, (
         "each leaves when its successor listens"
     )
 
 
-async def test_sigterm_ends_all_with_success(three: Served) -> None:
+async def test_sigterm_stops_all_workers_with_exit_status_0(three: Served) -> None:
     workers = [*three.workers.values()]
     three.send(signal.SIGTERM)
     took, status = await three.gone()
@@ -108,8 +108,9 @@ async def test_workers_end_with_their_supervisor(three: Served) -> None:
         port.bind(("127.0.0.1", three.port))
 
 
-async def test_a_worker_that_cannot_start_is_tried_again_with_pauses(tmp_path: Path) -> None:
-    """The code of the assistants breaks while it serves; when it is mended, the next start finds it."""
+async def test_worker_that_cannot_start_is_restarted_with_backoff(tmp_path: Path) -> None:
+    """The code of the assistants breaks while the worker serves; once it is repaired, the next start
+    succeeds."""
     (tmp_path / "mine.py").write_text("from pathlib import Path\nasync def agent(ctx): ...\n")
     async with served("serve", "--assistants", "mine:agent", folder=tmp_path) as one:
         await one.up()
@@ -124,20 +125,20 @@ async def test_a_worker_that_cannot_start_is_tried_again_with_pauses(tmp_path: P
         assert await answers(one)
 
 
-async def test_a_restart_onto_broken_code_leaves_who_serves(tmp_path: Path) -> None:
+async def test_rolling_restart_with_broken_code_keeps_the_old_workers(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text("async def agent(ctx): ...\n")
     async with served("serve", "--assistants", "mine:agent", folder=tmp_path) as one:
         await one.up()
         before = one.workers[1]
         (tmp_path / "mine.py").write_text("1 +")
         one.send(signal.SIGHUP)
-        await one.says("restart stopped, the workers with the code before it go on: .*mine")
+        await one.says("rolling restart aborted, the remaining workers keep the old code: .*mine")
         assert one.workers[1] == before
         assert await answers(one)
         assert "Traceback" not in one.said
 
 
-async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
+async def test_port_in_use_prints_one_line(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
@@ -152,7 +153,7 @@ async def test_a_port_in_use_is_one_line(tmp_path: Path) -> None:
     )
 
 
-async def test_two_servers_do_not_share_a_port_by_mistake(tmp_path: Path) -> None:
+async def test_second_server_on_the_same_port_is_refused(tmp_path: Path) -> None:
     async with served("serve", folder=tmp_path) as first:
         await first.up()
         async with served("serve", folder=tmp_path, port=first.port) as second:
@@ -165,14 +166,14 @@ async def test_two_servers_do_not_share_a_port_by_mistake(tmp_path: Path) -> Non
     ("arguments", "says", "status"),
     [
         (("--host", "0.0.0.0"), "without API keys", 2),
-        (("--assistants", "mine:agents"), "there is no module 'mine'", 2),
+        (("--assistants", "mine:agents"), "module 'mine' does not exist", 2),
         (("--redis", "http://x"), "not a usable Redis URL", 2),
         (("--store", "memory://", "--workers", "2"), "inside one process", 2),
         (("--lease-ttl", "2"), "lease_ttl", 2),
         (("--store", "sqlite:////nowhere/at/all.db"), "does not exist", 3),
     ],
 )
-async def test_a_bad_option_is_one_line(
+async def test_invalid_option_prints_one_line(
     tmp_path: Path, arguments: tuple[str, ...], says: str, status: int
 ) -> None:
     async with served("serve", *arguments, folder=tmp_path) as one:
@@ -193,7 +194,7 @@ async def test_an_empty_redis_url_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("notify", "says"), [("true", "NOTIFY of PostgreSQL"), ("false", "take up to 0.5 s")], ids=["on", "off"]
 )
-async def test_the_banner_says_what_carries_cancels_on_postgresql(
+async def test_banner_names_the_transport_of_cancels_on_postgresql(
     tmp_path: Path, shared_postgres: Database, notify: str, says: str
 ) -> None:
     async with (
@@ -221,7 +222,7 @@ async def test_the_banner_says_what_carries_cancels_on_postgresql(
     ],
     ids=["a variable alone", "an option", "the variable of an option", "an option of another name"],
 )
-async def test_bad_value_is_answered_with_where_it_can_come_from(
+async def test_invalid_value_names_its_option_and_variable(
     tmp_path: Path, arguments: tuple[str, ...], variables: dict[str, Any], where: str
 ) -> None:
     async with served("serve", *arguments, folder=tmp_path, **variables) as one:
@@ -231,7 +232,7 @@ async def test_bad_value_is_answered_with_where_it_can_come_from(
     assert line.endswith(f". {where}")
 
 
-async def test_a_rule_of_several_settings_names_where_each_comes_from(tmp_path: Path) -> None:
+async def test_violated_rule_names_option_and_variable_of_each_setting(tmp_path: Path) -> None:
     async with served("serve", "--lease-ttl", "3", folder=tmp_path) as one:
         _, ended = await one.gone()
     (line,) = one.lines

@@ -15,7 +15,7 @@ class Late(asyncio.Protocol):
     uvicorn marks only the second as disconnected."""
 
     def __init__(self, told: asyncio.Future[BaseException | None]) -> None:
-        self._told = told
+        self._closed = told
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         inner = cast("asyncio.Transport", transport)
@@ -28,13 +28,13 @@ class Late(asyncio.Protocol):
         try:
             self._transport.write(b"answer")
         except RuntimeError as error:
-            self._told.set_result(error)
+            self._closed.set_result(error)
         else:
-            self._told.set_result(None)
+            self._closed.set_result(None)
 
 
-def test_an_answer_to_a_connection_that_is_over_is_dropped() -> None:
-    """uvloop raises for it, where the loop of the standard library says nothing."""
+def test_response_on_a_closed_connection_is_dropped() -> None:
+    """uvloop raises for it; the loop of the standard library ignores it."""
 
     async def run() -> BaseException | None:
         told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
