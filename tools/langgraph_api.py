@@ -180,7 +180,7 @@ def page(found: list[Row], served: list[Request]) -> str:
                 lines += _lines(row, keys)
         lines.append("")
     others = [route for route in served if route.key not in known]
-    lines += ["## Routes that no method of this client asks for", "", "| route |", "|---|"]
+    lines += ["## Routes that no method of this client requests", "", "| route |", "|---|"]
     lines += [
         f"| `{route.verb} {route.path}` |" for route in sorted(others, key=lambda one: (one.path, one.verb))
     ]
