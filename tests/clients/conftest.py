@@ -20,7 +20,7 @@ def browser() -> Generator[Browser]:
 
 @pytest.fixture
 def page(site: str, browser: Browser) -> Generator[Page]:
-    """The page, opened by somebody new; an error in its own code fails the test."""
+    """The page in a new browser context; an error in its own code fails the test."""
     failures: list[str] = []
     with browser.new_context(base_url=site) as person:
         page = person.new_page()

@@ -1,4 +1,4 @@
-"""npm packages for tests, as their locks say."""
+"""npm packages for tests, installed from their lock files."""
 
 from __future__ import annotations
 

@@ -36,13 +36,13 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Generator[str]:
             yield base
 
 
-def say(page: Page, text: str) -> None:
+def send_message(page: Page, text: str) -> None:
     page.get_by_label("Your message").fill(text)
     page.get_by_role("button", name="Send").click()
 
 
-def test_a_message_is_answered_while_it_is_written(page: Page) -> None:
-    say(page, "Hello")
+def test_answer_is_shown_while_it_is_emitted(page: Page) -> None:
+    send_message(page, "Hello")
     answer = page.locator("li.assistant")
     expect(answer).to_contain_text("a good question.")
     expect(page.get_by_role("button", name="Stop")).to_be_visible()  # it is still being written
@@ -51,8 +51,8 @@ def test_a_message_is_answered_while_it_is_written(page: Page) -> None:
     expect(page.locator("li")).to_have_text(["Hello", answer.inner_text()])
 
 
-def test_stop_ends_the_answer_and_keeps_what_was_said(page: Page) -> None:
-    say(page, "Count")
+def test_stop_keeps_the_partial_answer(page: Page) -> None:
+    send_message(page, "Count")
     expect(page.locator("li.assistant")).to_contain_text("13,")  # between two saves
     shown = page.locator("li.assistant").inner_text().strip()
     page.get_by_role("button", name="Stop").click()
@@ -60,16 +60,16 @@ def test_stop_ends_the_answer_and_keeps_what_was_said(page: Page) -> None:
     said = page.locator("li.assistant").inner_text()
     assert said.startswith(shown), "all of it"
     assert "35," not in said
-    say(page, "Again")  # the thread is free at once
+    send_message(page, "Again")  # the thread is free at once
     expect(page.locator("li.assistant").nth(1)).to_contain_text("“Again” is")
     assert page.locator("li.assistant").first.inner_text() == said
 
 
 @pytest.mark.parametrize("words", [7, 40, 45])
-def test_the_whole_answer_is_kept(page: Page, words: int) -> None:
+def test_complete_answer_is_kept(page: Page, words: int) -> None:
     """However many words it has: what was saved on the way is not the end of it."""
     page.goto(f"/?words={words}&pause=0.01")
-    say(page, "Hello")
+    send_message(page, "Hello")
     answer, last = page.locator("li.assistant"), f" {words - 5},"
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     expect(answer).to_contain_text(last)
@@ -78,18 +78,18 @@ def test_the_whole_answer_is_kept(page: Page, words: int) -> None:
     expect(page.locator("li")).to_have_text(["Hello", said])
 
 
-def test_a_question_that_is_refused_stays_where_it_was_typed(page: Page) -> None:
-    """The thread is busy with what another tab has asked."""
+def test_refused_question_stays_in_the_input_field(page: Page) -> None:
+    """The thread is busy with a run of another tab."""
     page.goto("/?words=2&pause=0")
-    say(page, "First")
+    send_message(page, "First")
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     expect(page.locator("li")).to_have_count(2)
     other = page.context.new_page()
     other.goto(page.url.replace("words=2&pause=0", "words=900&pause=0.1"))
     expect(other.locator("li")).to_have_count(2)
-    say(other, "Second")
+    send_message(other, "Second")
     expect(other.get_by_role("button", name="Stop")).to_be_visible()
-    say(page, "Third")
+    send_message(page, "Third")
     expect(page.get_by_role("status")).to_contain_text("409")
     expect(page.get_by_label("Your message")).to_have_value("Third")
     other.get_by_role("button", name="Stop").click()
@@ -99,13 +99,13 @@ def test_a_question_that_is_refused_stays_where_it_was_typed(page: Page) -> None
     expect(page.get_by_label("Your message")).to_have_value("")
 
 
-def test_a_reload_takes_the_answer_up_where_it_is(page: Page) -> None:
-    say(page, "Reload me")
+def test_reload_resumes_the_running_answer(page: Page) -> None:
+    send_message(page, "Reload me")
     expect(page.locator("li.assistant")).to_contain_text("6,")
     page.reload()
     answer = page.locator("li.assistant")
     expect(answer).to_contain_text("“Reload me” is a good question. 1, 2, 3, 4, 5, 6, 7,")
-    expect(page.get_by_role("button", name="Stop")).to_be_visible()  # and it goes on
+    expect(page.get_by_role("button", name="Stop")).to_be_visible()  # the run continues
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     stopped = answer.inner_text()

@@ -85,7 +85,7 @@ def test_the_packages_that_the_guide_names_are_tested() -> None:
     assert '"@langchain/langgraph-sdk": "1.15.0"' in text
 
 
-def test_tokens_come_while_the_answer_is_written(page: Page) -> None:
+def test_tokens_are_shown_while_the_run_emits(page: Page) -> None:
     send(page, "Hello")
     expect(page.locator("li.human span")).to_have_text("Hello")
     expect(page.locator("li.ai span")).to_contain_text("1 2 3")
@@ -95,7 +95,7 @@ def test_tokens_come_while_the_answer_is_written(page: Page) -> None:
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_stop_keeps_what_was_shown(page: Page) -> None:
+def test_stop_keeps_the_partial_answer(page: Page) -> None:
     send(page, "Count")
     expect(page.locator("li.ai span")).to_contain_text("7 8")
     page.get_by_role("button", name="Stop").click()
@@ -106,14 +106,14 @@ def test_stop_keeps_what_was_shown(page: Page) -> None:
     stopped = answers(page)
     assert len(stopped) == 1
     assert "40" not in stopped[0].split()
-    send(page, "And now")  # the thread is free, and goes on from there
+    send(page, "And now")  # the thread is free and continues from there
     finished(page)
     assert answers(page) == [*stopped, WHOLE]
     expect(page.locator("li.human span")).to_have_text(["Count", "And now"])
     expect(page.get_by_role("alert")).to_have_count(0)
 
 
-def test_a_reload_goes_back_to_the_running_answer(page: Page) -> None:
+def test_reload_resumes_the_running_answer(page: Page) -> None:
     send(page, "Reload me")
     expect(page.locator("li.ai span")).to_contain_text("5 6")
     page.reload()
@@ -123,7 +123,7 @@ def test_a_reload_goes_back_to_the_running_answer(page: Page) -> None:
     assert answers(page) == [WHOLE]
 
 
-def test_an_answer_is_regenerated_and_both_versions_are_there(page: Page) -> None:
+def test_regenerated_answer_keeps_both_versions(page: Page) -> None:
     send(page, "First")
     finished(page)
     send(page, "Second")

@@ -1,4 +1,4 @@
-"""The unmodified JavaScript client of the Runs API drives three workers, as client.test.js says."""
+"""The unmodified JavaScript client of the Runs API runs client.test.js against three workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TESTS = len(re.findall(r'^test\("', (PACKAGE / "client.test.js").read_text(encod
 
 @pytest.mark.timeout(240)
 @pytest.mark.skipif(not NPM, reason="NOT RUN: needs node and npm: install them")
-async def test_the_javascript_client_drives_the_gateway(tmp_path: Path) -> None:
+async def test_javascript_client_works_with_the_gateway(tmp_path: Path) -> None:
     installed(PACKAGE)
     async with served("serve", "--workers", "3", folder=tmp_path) as server:
         tests = await asyncio.create_subprocess_exec(

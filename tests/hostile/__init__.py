@@ -1,4 +1,4 @@
-"""Requests that nobody means well with, against a real server: `make hostile`.
+"""Hostile requests against a real server: `make hostile`.
 
 Each is made from the seed and its number alone, and goes out as the bytes that it is: what a client library
 would put right is what is tried. No answer may be a failure of the server's, nothing may reach its log as

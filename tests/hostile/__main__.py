@@ -98,12 +98,12 @@ if __name__ == "__main__":
     parser.add_argument("--slow", type=int, default=2000, help="slow connections beside")
     parser.add_argument("--crowd", type=float, default=None, metavar="SECONDS")
     parser.add_argument("--descriptors", type=int, default=1024)
-    asked = parser.parse_args()
-    chosen = random.randrange(2**31) if asked.seed is None else asked.seed
-    if asked.crowd is not None:
-        work = siege(asked.crowd, asked.descriptors, asked.slow)
-    elif asked.only is not None:
-        work = again(chosen, asked.only)
+    options = parser.parse_args()
+    seed = random.randrange(2**31) if options.seed is None else options.seed
+    if options.crowd is not None:
+        work = siege(options.crowd, options.descriptors, options.slow)
+    elif options.only is not None:
+        work = again(seed, options.only)
     else:
-        work = campaign(chosen, asked.count, min(asked.slow, asked.count))
+        work = campaign(seed, options.count, min(options.slow, options.count))
     sys.exit(asyncio.run(work))

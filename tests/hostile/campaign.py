@@ -1,4 +1,4 @@
-"""Sends hostile requests and bytes to a server, and looks what became of it."""
+"""Sends hostile requests and bytes to a server, then checks the server."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ from tests.support.served import Served, served
 
 SLOW = 1.0  # s
 NOT_OF_THE_APP = "505"
-"""HTTP of another version: that is the mistake of the client, whatever its number says."""
+"""HTTP of another version: an error of the client, although its status is 5xx."""
 ANSWER_WITHIN = 30.0  # s; on a machine that is busy with other tests
 KEEPS_LITTLE: Any = {"COORDINATOR_KEEP_FINISHED": "5", "COORDINATOR_KEEP_FINISHED_MAX": "100"}
 """Of finished runs in memory: what workers hold afterwards is then what requests have left."""
 BAD = ("nothing in time",)
 NO_HEAD = "no answer"
-"""The connection was closed: fair to who spoke no HTTP."""
+"""The connection was closed, which is allowed if the client did not send HTTP."""
 TROUBLE = ("Traceback", " ERROR ", " CRITICAL ", "Exception in ASGI", "Task exception", "never awaited")
-HOLDS_NOTHING_BACK = ("Traceback (most recent", 'File "/', "site-packages", "sqlite3.", "asyncpg")
-"""What an answer must not tell of the inside."""
+INTERNALS = ("Traceback (most recent", 'File "/', "site-packages", "sqlite3.", "asyncpg")
+"""Internal details that a response must not contain."""
 
 
 @dataclass
@@ -57,15 +57,15 @@ class Report:
         if made.kind == BENT and any(f"Request-Id: {one}\r\n".encode() not in sent for one in made.answers):
             return  # an id was bent, perhaps into another's
         if len(outcome.statuses) > len(made.answers) + 1 or order != sorted(set(order)) or missing:
-            self.failures.append(f"{what}: answers to {outcome.ids} where {made.answers[:5]} were asked")
+            self.failures.append(f"{what}: answers to {outcome.ids} where {made.answers[:5]} were expected")
 
     def _count(self, kind: str, statuses: list[str], answer: bytes, what: str, took: float) -> None:
         text = answer.decode("latin-1")
-        told = next((word for word in HOLDS_NOTHING_BACK if word in text), None)
+        leaked = next((word for word in INTERNALS if word in text), None)
         for status in statuses:
             self.statuses[f"{kind}: {status}"] += 1
         bad = [one for one in statuses if one in BAD or (one[0] == "5" and one != NOT_OF_THE_APP)]
-        if bad or told is not None:
+        if bad or leaked is not None:
             self.failures.append(f"{what} -> {text[:500]!r}")
         self.slowest = max(self.slowest, took)
         if took > SLOW:
@@ -122,19 +122,21 @@ class Target:
 
     async def check_health(self) -> list[str]:
         """What is wrong with the server."""
-        found = [line for line in self.server.lines[self._begun :] if any(word in line for word in TROUBLE)]
+        problems = [
+            line for line in self.server.lines[self._begun :] if any(word in line for word in TROUBLE)
+        ]
         for path in ("/ok", "/coordinator/health/ready"):
             answer = await self._client.get(path)
             if answer.status_code != 200:
-                found.append(f"{path}: {answer.status_code} {answer.text}")
+                problems.append(f"{path}: {answer.status_code} {answer.text}")
         run: Any = {"assistant_id": "agent", "input": {"steps": 2}}
         thread = (await self._client.post("/threads", json={})).json()["thread_id"]
         ended = await self._client.post(f"/threads/{thread}/runs/wait", json=run)
         if ended.status_code != 200 or ended.json().get("done") != 2:
-            found.append(f"a run: {ended.status_code} {ended.text[:300]}")
+            problems.append(f"a run: {ended.status_code} {ended.text[:300]}")
         if self.server.workers != self._workers:
-            found.append(f"workers: {self._workers} became {self.server.workers}")
-        return found
+            problems.append(f"workers: {self._workers} became {self.server.workers}")
+        return problems
 
     def memory(self) -> int:
         """Bytes that its workers hold."""

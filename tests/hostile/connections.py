@@ -95,8 +95,8 @@ def _pipelining(rng: Random, known: Known) -> Plan:
     sent = b"".join(_whole(rng, known, number) for number in range(count))
     if rng.random() < 0.3:
         sent += rng.choice((b"junk\r\n\r\n", b"GET /ok HTTP/2.0\r\n\r\n", b"GET /ok HT", b"\r\n" * 100))
-    asked = [f"r{number}" for number in range(count)]
-    return Plan("", _split(rng, sent, 6), 0.002, answers=asked, whole=True)
+    expected = [f"r{number}" for number in range(count)]
+    return Plan("", _split(rng, sent, 6), 0.002, answers=expected, whole=True)
 
 
 def _trailers(rng: Random, known: Known) -> Plan:

@@ -101,7 +101,7 @@ class Crowd:
 
 @asynccontextmanager
 async def crowd(port: int, api_key: str, size: int) -> AsyncGenerator[Report]:
-    """`size` slow connections, whose report is there at the end."""
+    """`size` slow connections; the report is complete at the end."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -115,8 +115,8 @@ async def crowd(port: int, api_key: str, size: int) -> AsyncGenerator[Report]:
     try:
         yield report
         process.send_signal(signal.SIGTERM)
-        told = Report(**json.loads((await process.communicate())[0]))
-        report.closed, report.longest, report.failures = told.closed, told.longest, told.failures
+        received = Report(**json.loads((await process.communicate())[0]))
+        report.closed, report.longest, report.failures = received.closed, received.longest, received.failures
     finally:
         if process.returncode is None:
             process.kill()

@@ -22,7 +22,7 @@ class Operation(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """What is there to be reached: the ways in are then open, and the trouble lies deeper."""
+    """Existing resources: requests with their ids pass the first checks and reach deeper code."""
 
     operations: Sequence[Operation]
     host: str
@@ -177,7 +177,7 @@ def _request(
 
 
 def _path(rng: Random, known: Known, operation: Operation, *, tricky: bool) -> str:
-    """With ids that are there, or with texts in their place."""
+    """Fills in existing ids, or hostile texts."""
     path = operation.path
     for name, known_id in (("{thread_id}", known.thread_id), ("{run_id}", known.run_id)):
         path = path.replace(name, quote(rng.choice(TEXTS), safe="") if tricky else known_id)

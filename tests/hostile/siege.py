@@ -21,7 +21,7 @@ TRIES = 2
 
 @dataclass
 class Found:
-    asked: int = 0
+    new_clients: int = 0
     slowest: float = 0.0
     repeated: int = 0
     """Connections that were closed before they had an answer: the request was made once more."""
@@ -35,7 +35,7 @@ class Found:
 
     def __str__(self) -> str:
         lines = [
-            f"new clients: {self.asked}, the slowest answered after {self.slowest:.2f} s",
+            f"new clients: {self.new_clients}, the slowest answered after {self.slowest:.2f} s",
             f"runs: {self.runs} answered, by the store {self.ends}",
             f"heartbeats: at most {self.latest_beat:.1f} s between two; requests repeated: {self.repeated}",
             f"descriptors: at most {self.most_descriptors}",
@@ -89,7 +89,7 @@ async def _new_clients(target: Target, found: Found, until: float, lag: Lag) -> 
         began = loop.time()
         answer = await _ask(target, found, "GET", "/ok")
         took = loop.time() - began - lag.since(began)
-        found.asked += 1
+        found.new_clients += 1
         found.slowest = max(found.slowest, took)
         found.most_descriptors = max(found.most_descriptors, descriptors(target.workers).total())
         if answer is None or answer.status_code != 200 or took > NEW_CLIENT_WITHIN:
