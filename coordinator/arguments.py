@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeAlias, cast
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
 from coordinator.event_log import TAIL, EventId
+from coordinator.record import RunRecord
 from coordinator.schemas import CancelAction, Cause, CheckpointRef, DisconnectMode, Json, RunStatus, Strategy
 from stores.rows import COUNTERS, MESSAGES
 from stores.times import instant
@@ -56,6 +57,13 @@ def check_text(argument: str, value: object) -> str | None:
     return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+def check_needed_text(argument: str, value: object) -> str:
+    text = check_text(argument, value)
+    if text is None:
+        raise InvalidArgument(argument, "must be a str, not None")
+    return text
+
+
 def check_url(argument: str, value: object) -> str:
     """1 to 2048 visible ASCII characters."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_URL or not value.isascii():
@@ -84,6 +92,12 @@ def check_action(value: object) -> CancelAction:
 
 def check_cause(value: object) -> Cause:
     return _member("cause", value, Cause)
+
+
+def check_record(value: object) -> RunRecord:
+    if not isinstance(value, RunRecord):
+        raise InvalidArgument("record", f"must be a RunRecord, not {type(value).__name__}")
+    return value
 
 
 def check_status(value: object) -> RunStatus:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import unquote
 
-from coordinator.assembly import Assembly
+from coordinator.assembly.whole import Assembly
 from coordinator.assistants.decorator import Agents
 from coordinator.errors import InvalidArgument
 from coordinator.event_log import EventLog
@@ -24,6 +24,8 @@ from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.telemetry.log import LoggingHook
 from coordinator.urls import redact_url
+from coordinator.workers.reaper import Reaper
+from coordinator.workers.worker import Worker
 from stores.base import CoordinationStore
 from stores.events import EventStore
 from stores.memory import MemoryStore
@@ -248,7 +250,7 @@ def _delivering(manager: RunManager, settings: Settings) -> AbstractAsyncContext
     from coordinator.webhooks.deliverer import Deliverer
     from coordinator.webhooks.settings import WebhookSettings
 
-    return Deliverer(manager, WebhookSettings()).running()
+    return Deliverer(manager.webhooks, manager.assistants, WebhookSettings()).running()
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,25 +296,22 @@ async def open_observer(settings: Settings) -> AsyncGenerator[Observer]:
 
 
 class LoneReaper:
-    """What `open_reaper` yields: a worker that buries and ends only when it is told to."""
+    """What `open_reaper` yields: a worker that declares workers dead and ends runs only when `reap` is
+    called."""
 
-    def __init__(self, parts: Assembly) -> None:
-        self._parts = parts
+    def __init__(self, store: CoordinationStore, worker: Worker, reaper: Reaper) -> None:
+        self.store, self._worker, self._reaper = store, worker, reaper
 
     @property
     def epoch(self) -> int:
-        return self._parts.worker.epoch
-
-    @property
-    def store(self) -> CoordinationStore:
-        return self._parts.store
+        return self._worker.epoch
 
     async def reap(self, *, error: str, before: str | None) -> None:
-        """As `RunManager.reconcile_orphaned_inflight_runs`; hooks are told what it ended. To bury a
-        worker that nothing proves dead takes repeated calls, for one lease of that worker.
+        """As `RunManager.reconcile_orphaned_inflight_runs`; emits what it ended to the hooks. A worker that
+        nothing proves dead is declared dead by repeated calls, over one lease of that worker.
         """
-        await self._parts.worker.ready()
-        await self._parts.reaper.reap(error=error, before=before)
+        await self._worker.ready()
+        await self._reaper.reap(error=error, before=before)
 
 
 @asynccontextmanager
@@ -333,13 +332,14 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
 
     async def only_beat(epoch: int) -> None:
         del epoch
-        parts.pacemaker.start(parts.worker.lease)
+        parts.pacemaker.start(worker.lease)
 
-    parts.worker.on_registered, parts.worker.command = only_beat, "coordinator-reconcile"
+    worker = parts.shared.worker
+    worker.on_registered, worker.command = only_beat, "coordinator-reconcile"
     try:
         await store.open()
-        await parts.worker.ready()
-        yield LoneReaper(parts)
+        await worker.ready()
+        yield LoneReaper(store, worker, parts.reaper)
     finally:
         await parts.close(0)
         await transport.aclose()

@@ -1,75 +1,55 @@
-"""RunManager: the facade that gateways call."""
+"""RunManager: the life of a run. For everything else it has attributes: see `coordinator.resources`."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 from coordinator import arguments as check
-from coordinator.assembly import Assembly
+from coordinator.assembly.resources import crons_of, runs_of, threads_of, webhooks_of, worker_of
+from coordinator.assembly.whole import Assembly
 from coordinator.assistants.decorator import Agents
 from coordinator.assistants.function import AgentFunction, as_assistant
 from coordinator.assistants.ports import Assistant
 from coordinator.clock import Clocks
-from coordinator.errors import InvalidArgument, RunFailed
-from coordinator.event_log import EventLog
+from coordinator.errors import RunFailed
+from coordinator.event_log import Event, EventLog, Gap
 from coordinator.event_logs.local import LocalEventLog
-from coordinator.facade.catalogue import CatalogueFacade
-from coordinator.facade.crons import CronsFacade
-from coordinator.facade.finding import FindingFacade
-from coordinator.facade.pending_work import PendingWorkFacade
-from coordinator.facade.threads import ThreadsFacade
-from coordinator.facade.views import ViewsFacade
-from coordinator.facade.webhooks import WebhooksFacade
-from coordinator.facade.worker import WorkerFacade
+from coordinator.events.follower import Follower
 from coordinator.lock import SlotLock
 from coordinator.locks.local import LocalSlotLock
 from coordinator.notifier import Notifier
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.record import RunRecord
 from coordinator.runs.admission import asked
-from coordinator.runs.bulk import Cancelled, cancel_in_pages
 from coordinator.runs.timeouts import limits_of
 from coordinator.schemas import Cause, DisconnectMode, Ended, Json, PersistenceRetryPolicy, RunStatus
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
 from coordinator.workers.lease import Pacemaker
-from stores.base import CoordinationStore
 from stores.crons import Firing
-from stores.memory import PrivateStore
-from stores.plain import PlainStore
+from stores.plain import coordinated
 from stores.states import FAILED
 
 
-class RunManager(
-    WorkerFacade,
-    ViewsFacade,
-    CatalogueFacade,
-    FindingFacade,
-    ThreadsFacade,
-    WebhooksFacade,
-    CronsFacade,
-    PendingWorkFacade,
-):
+class RunManager:
     """Runs of this process, coordinated with those of every other process on the same store.
 
-    What is not about the life of a run is inherited: `facade.worker`, `facade.views`,
-    `facade.catalogue`, `facade.finding`, `facade.threads`, `facade.webhooks`, `facade.crons`,
-    `facade.pending_work`.
+    `threads`, `runs`, `crons`, `webhooks`, `worker`, `assistants`: what is not about the life of one run.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
-    process. It can be built without a running event loop: background work starts at the first
-    admission or in `async with`. Use `open_coordinator` to have the adapters picked by URL.
+    process. `open_coordinator` picks the adapters by URL. A manager can be built without a running event
+    loop: background work starts at the first admission or in `async with`.
 
     A manager lives in one event loop, that of its first call. A call from another one raises
     WrongEventLoop; other threads use `asyncio.run_coroutine_threadsafe`. Once that loop is closed, a manager
     on a store in memory moves to the loop of the next call; for a durable store, make a new manager.
 
-    `assistants` by name, or such as have one: `launch` finds them, and their runs are portable: one that
-    waits when its worker leaves or dies is run by another that has the same assistant. `pacemaker`, `clocks`:
-    where heartbeats and times come from, for simulations.
+    `assistants`: by name, or a collection of assistants that have names. `launch` finds them, and their runs
+    are portable: if the worker leaves or dies while such a run waits, another worker that has the assistant
+    takes the run over. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations.
     """
 
     def __init__(
@@ -87,8 +67,8 @@ class RunManager(
         clocks: Clocks | None = None,
     ) -> None:
         chosen = notifier or LocalNotifier()
-        parts = Assembly(
-            _coordinated(store, persistence_retry_policy or PersistenceRetryPolicy()),
+        self._parts = Assembly(
+            coordinated(store, persistence_retry_policy or PersistenceRetryPolicy()),
             settings or Settings(),
             notifier=chosen,
             slots=slots or LocalSlotLock(chosen),
@@ -98,7 +78,21 @@ class RunManager(
             pacemaker=pacemaker,
             clocks=clocks,
         )
-        super().__init__(parts)
+        self._take(self._parts)
+        self.assistants = self._parts.shared.assistants
+        """Those of this worker, by name or UUID; `register` more before the manager opens."""
+        self.threads, self.runs = threads_of(self._parts), runs_of(self._parts)
+        self.crons, self.webhooks = crons_of(self._parts), webhooks_of(self._parts)
+        self.worker = worker_of(self._parts)
+
+    def _take(self, parts: Assembly) -> None:
+        """The collaborators that the methods of this class call."""
+        shared, runs = parts.shared, parts.runs
+        self._store, self._settings, self._home = shared.store, shared.settings, shared.home
+        self._runs, self._values, self._worker = shared.registry.records, shared.values, shared.worker
+        self._admissions, self._execution, self._lifecycle = runs.admissions, runs.execution, runs.lifecycle
+        self._cancellations, self._queries, self._readers = runs.cancellations, runs.queries, runs.readers
+        self._drain, self._expiry, self._recovery = parts.drain, parts.expiry, parts.recovery
 
     async def __aenter__(self) -> Self:
         await self.open()
@@ -108,24 +102,21 @@ class RunManager(
         await self.aclose()
 
     async def open(self) -> None:
-        """Open the store, register this worker, begin its loops. Raises StoreError."""
+        """Open the store, register this worker, start its loops. Raises StoreError."""
+        self._home.check()
         await self._store.open()
-        await self._parts.worker.ready()
+        await self._worker.ready()
 
     async def aclose(self) -> None:
-        """Shut down with the configured grace, then let go of store and transport. Idempotent."""
+        """Shut down with the configured grace, then close store and transport. Idempotent."""
+        self._home.check()
         await self._parts.close(None)
 
     async def shutdown(self, *, timeout: float | None = None) -> None:
         """Stop admitting; let runs finish for `timeout` s (default: the `grace` setting); cancel the
         tasks of the rest, and decide only those that do not end by themselves. Bounded; idempotent."""
-        await self._parts.drain.run(None if timeout is None else check.check_seconds("timeout", timeout))
-
-    @property
-    def _runs(self) -> dict[str, RunRecord]:
-        return self._anywhere.registry.records
-
-    # -- admission
+        self._home.check()
+        await self._drain.run(None if timeout is None else check.check_seconds("timeout", timeout))
 
     async def create(
         self,
@@ -143,6 +134,7 @@ class RunManager(
     ) -> RunRecord:
         """A pending run without the one-run-per-thread rule (imports, repairs). Visible only if its
         row was written. Raises InvalidArgument, UnsupportedStrategyError, StoreError."""
+        self._home.check()
         new = asked(
             thread_id=thread_id,
             assistant_id=assistant_id,
@@ -152,9 +144,9 @@ class RunManager(
             multitask_strategy=multitask_strategy,
             model_name=model_name,
             user_id=user_id,
-            limits=limits_of(self._parts.settings, timeout, idle_timeout, None),
+            limits=limits_of(self._settings, timeout, idle_timeout, None),
         )
-        return await self._parts.admissions.insert(new)
+        return await self._admissions.insert(new)
 
     async def create_or_reject(
         self,
@@ -181,29 +173,28 @@ class RunManager(
     ) -> RunRecord:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
-        `reject`: ConflictError while anything is in flight. `interrupt`, `rollback`: what is in flight
-        is cancelled with that action once the new row is safe; the new run waits until the old task
-        has stopped. `enqueue`: first in, first out.
+        `reject` raises ConflictError while a run is in flight. `interrupt`, `rollback` cancel the runs in
+        flight with that action once the new row is committed; the new run waits until the old task has
+        stopped. `enqueue`: first in, first out.
 
-        Limits in s ("default" = the setting, None = off), each ends the run with status `timeout`:
-        `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` until
-        its turn comes. A run with a `parent_run_id` is cancelled where that ends as anything but success;
-        one that takes the place of its parent has none.
-        `webhook`: the URL that is sent the run once it has settled, by a worker that delivers webhooks.
-        `firing`: the moment of a cron that this run is for; CronFired where another run was.
+        Limits in s ("default" = the setting, None = no limit), each ends the run with status `timeout`:
+        `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` while it
+        waits. A run with a `parent_run_id` is cancelled when its parent ends as anything but success; a run
+        that replaces its parent has no parent.
+        `webhook`: the URL to which the settled run is sent, by a worker that delivers webhooks.
+        `firing`: the moment of a cron that this run is for; raises CronFired if it has a run already.
 
-        A thread that is not there is made by the first admission, unless `thread_must_exist`; one that
-        is no user's becomes that of this user, or without `adopt_thread` is not there for him;
-        `temporary_thread`: as one that is removed `keep_temporary` s after its last run settled.
+        Creates the thread if it does not exist (unless `thread_must_exist`), with `temporary_thread` as one
+        that is removed `keep_temporary` s after its last run settled. A thread without an owner is assigned
+        to `user_id`; with `adopt_thread=False` ThreadNotFound is raised instead.
 
-        `after_seconds`: it joins its thread's line when that much time has passed by the store's clock, and
-        survives restarts until then; its `created_at` is that moment. Who comes before it is not kept
-        waiting. What its strategy does to others, it does now.
+        `after_seconds`: delay by the store's clock before the run joins the queue; survives restarts. Until
+        then it does not block other runs. Its `created_at` is that moment; its strategy acts at once.
 
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
         """
-        parts = self._parts
+        self._home.check()
         new = asked(
             thread_id=thread_id,
             assistant_id=assistant_id,
@@ -215,62 +206,58 @@ class RunManager(
             user_id=user_id,
             idempotency_key=idempotency_key,
             parent_run_id=parent_run_id,
-            limits=limits_of(parts.settings, timeout, idle_timeout, queue_timeout),
+            limits=limits_of(self._settings, timeout, idle_timeout, queue_timeout),
             after_seconds=after_seconds,
-            webhook=self._asked_for(webhook),
+            webhook=self.webhooks.checked(webhook),
             firing=firing,
         )
         new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
         new.adopt = check.check_flag("adopt_thread", adopt_thread)
         if check.check_flag("temporary_thread", temporary_thread):
-            new.temporary_ms = parts.temporary_ms
-            parts.expiry.begin()
-        return await parts.admissions.admit(new)
-
-    # -- running
+            new.temporary_ms = self._expiry.temporary_ms
+            self._expiry.begin()
+        return await self._admissions.admit(new)
 
     def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> asyncio.Task[Any]:
         """Run `async def agent(ctx: RunContext) -> result` as the run's task; it waits for its turn.
         Without an agent, the one that is registered under the run's assistant_id. Raises
         InvalidArgument for a run that this worker did not admit, or an assistant that it does not know."""
-        run, parts = _record(record), self._parts
+        self._home.check()
+        run = check.check_record(record)
         if agent is None:
-            return parts.execution.launch(run, parts.assistants.named(run.assistant_id))
-        return parts.execution.launch(run, as_assistant(agent, parts.values))
+            return self._execution.launch(run, self.assistants.named(run.assistant_id))
+        return self._execution.launch(run, as_assistant(agent, self._values))
 
     async def start(self, run_id: str) -> bool:
-        """For callers with their own task: wait for the turn, then pending -> running. False = do not
-        run: the record shows what won."""
-        parts = self._parts
-        entry = parts.registry.entry(check.check_id("run_id", run_id))
-        if entry is None:
-            return False
-        if entry.started:
-            return entry.open
-        return await parts.lifecycle.start(entry, parts.values) is not None
+        """For callers with a task of their own: wait for the turn, then pending -> running. False = do not
+        run: the record shows the decision that won."""
+        self._home.check()
+        return await self._lifecycle.start_by_id(check.check_id("run_id", run_id))
 
     async def set_status(self, run_id: str, status: RunStatus | str, *, error: str | None = None) -> None:
         """Unknown runs are logged and ignored. `running` waits for the run's turn. A terminal status
         never changes again. A run with no live task attached is settled with its decision."""
+        self._home.check()
         check.check_id("run_id", run_id)
-        await self._parts.lifecycle.set_status(
-            run_id, check.check_status(status), check.check_text("error", error)
-        )
+        await self._lifecycle.set_status(run_id, check.check_status(status), check.check_text("error", error))
 
     async def update_model_name(self, run_id: str, name: str | None) -> None:
         """Persisted, best effort."""
+        self._home.check()
         check.check_id("run_id", run_id)
-        await self._parts.lifecycle.update_model_name(run_id, check.check_model_name(name))
+        await self._lifecycle.update_model_name(run_id, check.check_model_name(name))
 
     async def update_run_completion(self, run_id: str, **fields: Any) -> None:
         """Final counters; never the record's status. A row that vanished is written anew, once."""
+        self._home.check()
         check.check_id("run_id", run_id)
-        await self._parts.lifecycle.update_completion(run_id, check.check_counters(fields))
+        await self._lifecycle.update_completion(run_id, check.check_counters(fields))
 
     async def update_run_progress(self, run_id: str, **fields: Any) -> None:
         """A snapshot of counters while the run is running; otherwise ignored."""
+        self._home.check()
         check.check_id("run_id", run_id)
-        await self._parts.lifecycle.update_progress(run_id, check.check_counters(fields))
+        await self._lifecycle.update_progress(run_id, check.check_counters(fields))
 
     # -- cancelling and waiting
 
@@ -289,9 +276,9 @@ class RunManager(
 
         True when it is interrupted now or was before; False for an unknown run or another terminal
         status. `wait` (s) returns only when the task has stopped and the thread is free, else raises
-        NotSettled. Raises StoreUnavailable, CancelNotDurable.
-        """
-        return await self._parts.cancellations.cancel(
+        NotSettled. Raises StoreUnavailable, CancelNotDurable."""
+        self._home.check()
+        return await self._cancellations.cancel(
             check.check_id("run_id", run_id),
             action=check.check_action(action),
             cause=check.check_cause(cause),
@@ -301,31 +288,11 @@ class RunManager(
             wait=None if wait is None else check.check_seconds("wait", wait),
         )
 
-    async def cancel_runs(
-        self,
-        run_ids: Sequence[str],
-        *,
-        action: str = "interrupt",
-        reason: str | None = None,
-        actor: str | None = None,
-        cause: Cause | str = Cause.user,
-        user_id: str | None = None,
-        progress: Callable[[Cancelled], None] | None = None,
-    ) -> Cancelled:
-        """`cancel` each, a page at a time, and count; `progress` is told after each page. What is cancelled
-        stays so where this breaks off: the same call again goes on. Raises as `cancel`."""
-
-        async def cancel(run_id: str) -> bool:
-            return await self.cancel(
-                run_id, action=action, reason=reason, actor=actor, cause=cause, user_id=user_id
-            )
-
-        return await cancel_in_pages(cancel, run_ids, progress)
-
     async def disconnected(self, run_id: str, *, user_id: str | None = None) -> bool:
         """The run's last watcher has gone; from any worker, idempotent. Cancels with cause `disconnect`
         where the run was admitted with `on_disconnect="cancel"`: True, as `cancel`. Else nothing: False."""
-        return await self._parts.cancellations.disconnected(
+        self._home.check()
+        return await self._cancellations.disconnected(
             check.check_id("run_id", run_id), check.check_optional_id("user_id", user_id)
         )
 
@@ -339,28 +306,93 @@ class RunManager(
 
     async def ended(self, run_id: str, *, timeout: float | None = None, user_id: str | None = None) -> Ended:
         """As `wait`, and tells how the run ended whatever that was. Raises RunNotFound, TimeoutError."""
-        return await self._parts.queries.ended(
+        self._home.check()
+        return await self._queries.ended(
             check.check_id("run_id", run_id),
             check.check_optional_id("user_id", user_id),
             None if timeout is None else check.check_seconds("timeout", timeout),
         )
 
+    # -- reading
+
+    def follow(
+        self,
+        run_id: str,
+        *,
+        after: str | None = None,
+        modes: Collection[str] | None = None,
+        user_id: str | None = None,
+    ) -> Follower:
+        """Iterate over the events of a run, wherever it runs: from the beginning, after the id of an event,
+        or (`"$"`) only from now on; first those in its log, then live. Ends with exactly one `End` when the
+        run has settled, also if its log is lost or its owner dead. Missing events are reported as a `Gap`.
+
+        `modes` excludes all others (`updates` includes `updates|<subgraph>`). `async with` ends the
+        subscription with the block. Raises InvalidArgument; RunNotFound while iterating."""
+        self._home.check()
+        return self._readers.follow(
+            check.check_id("run_id", run_id),
+            check.check_event_id("after", after),
+            check.check_modes("modes", modes),
+            check.check_optional_id("user_id", user_id),
+        )
+
+    async def events(
+        self, run_id: str, *, after: str | None = None, limit: int = 1000, user_id: str | None = None
+    ) -> list[Event | Gap]:
+        """The events that the run's log has now, at most `limit`; does not wait. Raises RunNotFound."""
+        self._home.check()
+        return await self._readers.read(
+            check.check_id("run_id", run_id),
+            check.check_event_id("after", after),
+            check.check_limit("limit", limit),
+            check.check_optional_id("user_id", user_id),
+        )
+
+    async def get(
+        self, run_id: str, *, user_id: str | None = None, raise_on_store_error: bool = False
+    ) -> RunRecord | None:
+        """Own memory first, else the store. `raise_on_store_error` tells "missing" from "store down"."""
+        self._home.check()
+        return await self._queries.get(
+            check.check_id("run_id", run_id),
+            check.check_optional_id("user_id", user_id),
+            raise_on_store_error=check.check_flag("raise_on_store_error", raise_on_store_error),
+        )
+
+    async def aget(self, run_id: str, *, user_id: str | None = None) -> RunRecord | None:
+        """Alias of `get`."""
+        return await self.get(run_id, user_id=user_id)
+
+    async def list_by_thread(
+        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
+    ) -> list[RunRecord]:
+        """Newest first, memory and store merged by run id. Store failure: memory alone."""
+        self._home.check()
+        return await self._queries.list_by_thread(
+            check.check_id("thread_id", thread_id),
+            check.check_optional_id("user_id", user_id),
+            check.check_limit("limit", limit),
+        )
+
+    async def has_inflight(self, thread_id: str) -> bool:
+        """Whether anything is in flight on the thread, on any worker."""
+        self._home.check()
+        return await self._queries.has_inflight(check.check_id("thread_id", thread_id))
+
+    async def reconcile_orphaned_inflight_runs(
+        self, *, error: str, before: str | None = None
+    ) -> list[RunRecord]:
+        """End the runs that no live worker owns, with that error text; returns those that this call ended.
+        `before` (ISO 8601) limits by created_at. Never touches a run whose owner lives."""
+        self._home.check()
+        return await self._recovery.reconcile(
+            check.check_needed_text("error", error), check.check_instant("before", before)
+        )
+
     async def cleanup(self, run_id: str, *, delay: float = 300) -> None:
         """Drop the in-memory record after `delay` s. Without a durable store the run is gone then."""
+        self._home.check()
         check.check_id("run_id", run_id)
         await asyncio.sleep(check.check_seconds("delay", delay))
-        await self._parts.lifecycle.forget(run_id)
-
-
-def _record(value: object) -> RunRecord:
-    if not isinstance(value, RunRecord):
-        raise InvalidArgument("record", f"must be a RunRecord, not {type(value).__name__}")
-    return value
-
-
-def _coordinated(store: Any, policy: PersistenceRetryPolicy) -> CoordinationStore:
-    if store is None:
-        return PrivateStore()
-    if isinstance(store, CoordinationStore):
-        return store
-    return PlainStore(store, policy)
+        await self._lifecycle.forget(run_id)

@@ -14,8 +14,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any, Concatenate
 
-from stores.base import Row
-from stores.memory import Coordination, MemoryStore
+from stores.base import CoordinationStore, Row
+from stores.memory import Coordination, MemoryStore, PrivateStore
 from stores.outbox import Outbox, is_cancelled
 from stores.retry import PersistenceRetryPolicy, with_retries
 from stores.rows import Admission, Decision, Finish, Json, Limits, NewRun, Outcome, Ownership, RunRow, Started
@@ -381,3 +381,10 @@ def _storable(kwargs: dict[str, Any]) -> dict[str, Any]:
     except (TypeError, ValueError, RecursionError):
         return json.loads(dumps_opaque(kwargs))
     return kwargs
+
+
+def coordinated(store: Any, policy: PersistenceRetryPolicy) -> CoordinationStore:
+    """`store` itself if it coordinates, else around it; None = a store in memory, for one process."""
+    if store is None:
+        return PrivateStore()
+    return store if isinstance(store, CoordinationStore) else PlainStore(store, policy)

@@ -38,21 +38,26 @@ _NOT_NOW = (StoreError, Draining, EpochDead, LeaseLost)
 """Of this worker, at this time: the cron stays due, for whoever comes."""
 
 
-class Crons(Protocol):
-    """What the loop needs of a manager: see `stores.crons.CronStore`. For the assistants of this worker."""
+class FiredHere(Protocol):
+    """What the loop needs of `manager.crons`: crons whose assistants this worker has."""
+
+    async def next_due(self) -> float | None: ...
+    async def due(self, *, limit: int) -> DueCrons: ...
+    async def skip(self, firing: Firing, *, error: str | None) -> bool: ...
+
+
+class MayDrain(Protocol):
+    """What the loop needs of `manager.worker`."""
 
     @property
     def draining(self) -> bool: ...
-    async def next_cron(self) -> float | None: ...
-    async def due_crons(self, *, limit: int) -> DueCrons: ...
-    async def skip_cron(self, firing: Firing, *, error: str | None) -> bool: ...
 
 
 class FiringLoop:
     """Looks every `poll` s, and at the moment itself where that is nearer."""
 
-    def __init__(self, crons: Crons, fire: Fire, *, poll: float) -> None:
-        self._crons, self._fire, self._poll = crons, fire, poll
+    def __init__(self, crons: FiredHere, worker: MayDrain, fire: Fire, *, poll: float) -> None:
+        self._crons, self._worker, self._fire, self._poll = crons, worker, fire, poll
         self._stop = asyncio.Event()
 
     @asynccontextmanager
@@ -82,12 +87,12 @@ class FiringLoop:
 
     async def _round(self) -> float:
         """Fire what is due; answer in how many seconds to look again."""
-        if self._crons.draining:
+        if self._worker.draining:
             return self._poll
-        due_in = await self._crons.next_cron()
+        due_in = await self._crons.next_due()
         if due_in is None or due_in > 0:
             return self._poll if due_in is None else due_in
-        due = await self._crons.due_crons(limit=BATCH)
+        due = await self._crons.due(limit=BATCH)
         for cron in _shuffled(due.crons):
             await self.fire(cron, due.now)
         return 0 if len(due.crons) == BATCH else self._poll
@@ -101,16 +106,16 @@ class FiringLoop:
         try:
             firing = firing._replace(next_at=next_moment(cron, after=max(now, cron.next_at)))
             if cron.end_at is not None and now > cron.end_at:
-                await self._crons.skip_cron(firing._replace(next_at=None), error="its end time has passed")
+                await self._crons.skip(firing._replace(next_at=None), error="its end time has passed")
             elif await self._fire(cron, firing):
-                await self._crons.skip_cron(firing, error=None)  # for a run that was there without it
+                await self._crons.skip(firing, error=None)  # for a run that was there without it
         except CronFired:
             return
         except _NOT_NOW:
             raise
         except Exception as error:  # noqa: BLE001 - whatever refuses this run must not keep its cron due
             logger.warning("Cron %r became no run: %s", cron.cron_id, error)
-            await self._crons.skip_cron(firing, error=f"{type(error).__name__}: {error}"[:1000])
+            await self._crons.skip(firing, error=f"{type(error).__name__}: {error}"[:1000])
 
 
 def next_moment(cron: CronRow, *, after: int) -> int | None:

@@ -57,7 +57,7 @@ class Delivery:
     def _deliver(self, decision: Decision) -> list[asyncio.Future[None]]:
         settling = [future for child in decision.children for future in self._deliver(child)]
         entry = self._registry.under_way(decision.run_id)
-        if entry is not None and not self._let_go(entry, decision):
+        if entry is not None and (entry.own is not None or not self._let_go(entry, decision)):
             future = self._tell(entry, decision)
             return settling if future is None else [*settling, future]
         self._registry.remind(decision.run_id)
@@ -160,13 +160,12 @@ class Cancellations:
     ) -> bool:
         """True when the run is interrupted now or was before. `wait` (s) returns when it has settled,
         else raises NotSettled. Raises CancelNotDurable where only the local task could be stopped."""
-        if not await self._visible(run_id, user_id):
+        if user_id is not None and not await self._visible(run_id, user_id):
             return False
         abort = Abort(RunStatus.interrupted, action, cause, reason, actor)
-        # A caller who goes away does not leave a run that is decided and not told.
+        # A cancelled caller does not leave a decision that is committed and not delivered.
         within = WAITED_FOR if wait is None else min(wait, WAITED_FOR)
-        work = self._decide_and_deliver(run_id, abort, within)
-        deciding = self._jobs.spawn(work, f"cancelling run {run_id!r}")
+        deciding = self._jobs.spawn(self._decide(run_id, abort, within), f"cancelling run {run_id!r}")
         decision = await asyncio.shield(deciding)
         if decision is None or decision.status is not RunStatus.interrupted:
             return False
@@ -201,15 +200,10 @@ class Cancellations:
             wait=None,
         )
 
-    async def _decide_and_deliver(self, run_id: str, abort: Abort, within: float) -> Decision | None:
-        decision = await self._decide(run_id, abort)
-        if decision is not None:
-            await self._delivery.deliver(decision, within)
-        return decision
-
-    async def _decide(self, run_id: str, abort: Abort) -> Decision | None:
+    async def _decide(self, run_id: str, abort: Abort, within: float) -> Decision | None:
+        """Commit the decision, then deliver it, for at most `within` s."""
         try:
-            return await self._store.decide(
+            decision = await self._store.decide(
                 run_id,
                 abort.status,
                 action=abort.action,
@@ -223,10 +217,11 @@ class Cancellations:
                 raise
             self._delivery.stop_locally(entry, abort)
             raise CancelNotDurable(run_id, error.what) from error
+        if decision is not None:
+            await self._delivery.deliver(decision, within)
+        return decision
 
-    async def _visible(self, run_id: str, user_id: str | None) -> bool:
-        if user_id is None:
-            return True
+    async def _visible(self, run_id: str, user_id: str) -> bool:
         entry = self._registry.entry(run_id)
         if entry is not None:
             return entry.record.user_id == user_id

@@ -84,6 +84,13 @@ class Lifecycle:
             return self._refused(entry)
         return self._running(entry, own, started)
 
+    async def start_by_id(self, run_id: str) -> bool:
+        """As `start`, for a run without a registered agent. False = it must not run, or is unknown here."""
+        entry = self._registry.entry(run_id)
+        if entry is None:
+            return False
+        return entry.open if entry.started else await self.start(entry, self._states) is not None
+
     def _write_start(self, own: Ownership, ref: Json) -> Awaitable[Started | None]:
         return self._store.start(own, ref)
 

@@ -1,20 +1,19 @@
-"""get, list, wait, explain: what is known of runs, own memory first."""
+"""Records of runs, and their ends: own memory first, then the store."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from coordinator.errors import RunNotFound
 from coordinator.notifier import Connectivity, Notifier
 from coordinator.record import RunRecord, record_from_row
 from coordinator.runs.registry import Registry
-from coordinator.schemas import Ended, Phase, Receipt
+from coordinator.schemas import Ended
 from stores.base import AdmissionStore, ReadStore, RecordStore
-from stores.rows import RunRow, ThreadRow, Transition
+from stores.rows import RunRow
 from stores.states import OPEN
 from stores.times import instant
 
@@ -25,19 +24,6 @@ FIRST_LOOK = 1.0  # s
 
 class QueryStore(ReadStore, RecordStore, AdmissionStore, Protocol):
     """What queries need of the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Explanation:
-    """Who decided what, when and why, on which row."""
-
-    run: RunRow
-    phase: Phase
-    position: int | None
-    """1 = next in line, None = not waiting."""
-    holder: str | None
-    """The run that holds the thread, if it is another one."""
-    transitions: tuple[Transition, ...]
 
 
 class Waiter:
@@ -167,12 +153,6 @@ class Queries:
             raise RunNotFound(run_id)
         return Ended(row.status, row.error, row.result, row.paused, row.interrupts)
 
-    async def row(self, run_id: str, user_id: str | None) -> RunRow:
-        found = await self._store.row(run_id, user_id=user_id)
-        if found is None:
-            raise RunNotFound(run_id)
-        return found
-
     async def row_or_record(self, run_id: str, user_id: str | None) -> RunRow | RunRecord:
         """The record where the store has no more than that. Raises RunNotFound, StoreError."""
         row = await self._store.row(run_id, user_id=user_id)
@@ -182,38 +162,6 @@ class Queries:
                 raise RunNotFound(run_id)
             return record
         return row
-
-    async def explain(self, run_id: str, user_id: str | None) -> Explanation:
-        row = await self.row(run_id, user_id)
-        line = await self._store.waiting_line(row.thread_id) if row.waiting else []
-        holder = await self._store.holder(row.thread_id)
-        return Explanation(
-            run=row,
-            phase=row.phase,
-            position=line.index(run_id) + 1 if run_id in line else None,
-            holder=holder if holder != run_id else None,
-            transitions=tuple(await self._store.transitions(run_id)),
-        )
-
-    async def receipt(self, run_id: str, user_id: str | None) -> Receipt:
-        row = await self.row(run_id, user_id)
-        entry = self._registry.entry(run_id)
-        return Receipt(
-            run_id=run_id,
-            status=row.status,
-            phase=row.phase,
-            action=row.cancel_action,
-            cause=row.cancel_cause,
-            reason=row.cancel_reason,
-            actor=row.cancel_actor,
-            requested=row.cancel_requested_at,
-            delivered=row.cancel_delivered_at or (entry.delivered_at if entry is not None else None),
-            stopped=row.stopped_at or (entry.stopped_at if entry is not None else None),
-            settled=row.settled_at,
-        )
-
-    async def thread(self, thread_id: str, user_id: str | None) -> ThreadRow | None:
-        return await self._store.thread(thread_id, user_id=user_id)
 
 
 def readable(row: Mapping[str, Any]) -> RunRecord | None:

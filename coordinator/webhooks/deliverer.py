@@ -39,16 +39,14 @@ _FAREWELL = 5.0  # s; for attempts that are under way when the worker leaves
 _GONE = 410
 
 
-class Outbox(Protocol):
-    """What the loop needs of a manager: see `stores.base.WebhookStore`. Claims are for its epoch."""
+class DueWebhooks(Protocol):
+    """What the loop needs of `manager.webhooks`. Claims are for its worker's epoch."""
 
-    @property
-    def assistants(self) -> Assistants: ...
-    async def next_webhook(self) -> float | None: ...
-    async def claim_webhooks(
+    async def next_due(self) -> float | None: ...
+    async def claim(
         self, *, lease: float, limit: int, shares: Shares | None = None
     ) -> list[ClaimedWebhook]: ...
-    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool: ...
+    async def report(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool: ...
 
 
 def targets_of(settings: WebhookSettings) -> Targets:
@@ -60,13 +58,14 @@ class Deliverer:
 
     def __init__(
         self,
-        outbox: Outbox,
+        webhooks: DueWebhooks,
+        assistants: Assistants,
         settings: WebhookSettings,
         *,
         targets: Targets | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._outbox, self._settings = outbox, settings
+        self._webhooks, self._assistants, self._settings = webhooks, assistants, settings
         self._signer = Signer.of(settings.webhook_secret)
         self._targets, self._ssl_context = targets or targets_of(settings), ssl_context
         self._lanes = Lanes(settings.webhook_per_receiver, per_user=settings.webhooks_of_a_user)
@@ -130,13 +129,13 @@ class Deliverer:
         room = self._settings.webhook_concurrency - len(self._under_way)
         if room <= 0:
             return self._settings.webhook_poll
-        due_in = await self._outbox.next_webhook()
+        due_in = await self._webhooks.next_due()
         if due_in is None or due_in > 0:
             return self._settings.webhook_poll if due_in is None else due_in
         lease = self._settings.webhook_timeout + _LEASE_BEYOND
         held = Counter(user_id for user_id in self._under_way.values() if user_id is not None)
         shares = Shares(self._settings.webhooks_of_a_user, held)
-        claimed = await self._outbox.claim_webhooks(lease=lease, limit=room, shares=shares)
+        claimed = await self._webhooks.claim(lease=lease, limit=room, shares=shares)
         for one in claimed:
             task = begin_soon(self._deliver(one), name=f"webhook of run {one.run_id!r}")
             self._under_way[task] = one.user_id
@@ -153,7 +152,7 @@ class Deliverer:
         report = await self._attempt(claimed)
         for attempt in range(1, _REPORTS + 1):
             try:
-                await self._outbox.report_webhook(claimed.run_id, attempt=claimed.attempt, report=report)
+                await self._webhooks.report(claimed.run_id, attempt=claimed.attempt, report=report)
             except StoreError as error:
                 logger.warning("The webhook of run %r is not reported: %s", claimed.run_id, error)
                 if report.postponed:  # late, it would look like the report of another claim
@@ -182,7 +181,7 @@ class Deliverer:
 
     async def _send(self, claimed: ClaimedWebhook) -> int:
         now = time.time()
-        assistant_id = self._outbox.assistants.client_id(claimed.run["assistant_id"])
+        assistant_id = self._assistants.client_id(claimed.run["assistant_id"])
         said = body(claimed.run, assistant_id=assistant_id, now=now)
         headers = self._signer.headers(claimed.run_id, said, now=now)
         return await self._client.post(claimed.url, headers, said, user_id=claimed.user_id)

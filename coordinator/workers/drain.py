@@ -46,7 +46,7 @@ class Drain:
     with `success` while unwinding keeps it. Nothing is ever decided over a run whose code has returned.
     Cancels work all the while.
 
-    One drain for each worker: whoever asks again joins it, and the shortest grace counts.
+    One drain for each worker: a second call joins it, and the shortest grace counts.
     """
 
     def __init__(
@@ -88,13 +88,13 @@ class Drain:
             self._task = begin_soon(self._run(min(UNWIND, max(seconds, LEAST_UNWIND))))
         await asyncio.shield(self._task)
 
-    async def ask(self, epoch: int | None, grace: float | None) -> list[AskedToDrain]:
-        """Ask another worker, or all, to drain: each finds the wish in the store at its next tick, which a
-        hint hurries. Raises StoreUnavailable."""
-        asked = await self._store.ask_to_drain(epoch, grace=grace)
-        for peer in asked:
+    async def request(self, epoch: int | None, grace: float | None) -> list[AskedToDrain]:
+        """Request another worker, or all, to drain: each reads the request from the store at its next tick;
+        a hint starts that tick at once. Raises StoreUnavailable."""
+        requested = await self._store.ask_to_drain(epoch, grace=grace)
+        for peer in requested:
             self._notifier.notify_worker(peer.epoch, Signal(kind="claim"))
-        return asked
+        return requested
 
     def heed(self, wish: DrainWish) -> None:
         """Somebody has asked this worker to drain: begin, or join what is under way, once for each wish."""
@@ -102,8 +102,8 @@ class Drain:
             self._heeded = wish
             self._jobs.spawn(self.run(wish.grace), "the drain that was asked for")
 
-    def hurry(self) -> None:
-        """The grace is over now. Without effect before a drain has begun."""
+    def end_grace(self) -> None:
+        """End the grace now. Without effect before a drain has begun."""
         if self.begun:
             self._shorten(asyncio.get_running_loop().time())
 

@@ -27,6 +27,14 @@ class TrackingExecutor(ThreadPoolExecutor):
         self.size, self._loop = size, loop
         self._of: dict[Future[Any], RunContext | None] = {}
 
+    @classmethod
+    def install(cls, size: int) -> TrackingExecutor:
+        """Make one the default executor of the running loop."""
+        loop = asyncio.get_running_loop()
+        executor = cls(size, loop)
+        loop.set_default_executor(executor)
+        return executor
+
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         run = current_run.get()
         future = super().submit(fn, *args, **kwargs)

@@ -36,6 +36,7 @@ class Expiry:
         interval: float,
         jitter: float,
         max_event_bytes: int,
+        keep_temporary: float,
     ) -> None:
         self._events = store if isinstance(store, EventStore) else None
         self._max_event_bytes, self._bounded_at = max_event_bytes, float("-inf")
@@ -43,6 +44,8 @@ class Expiry:
         self._interval, self._jitter = interval, jitter
         self._task: asyncio.Task[None] | None = None
         self._closed = False
+        self.temporary_ms = round(keep_temporary * 1000)
+        """The time to live of a temporary thread."""
 
     def begin(self) -> None:
         """Idempotent. At the first registration where others share the store, else with the first thread

@@ -86,13 +86,14 @@ class Examination:
         reaper: Reaper,
         outbox: Outbox,
         refusals: Refusals,
-        executor: Callable[[], TrackingExecutor | None] = lambda: None,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._settings, self._worker, self._pacemaker = store, settings, worker, pacemaker
         self._notifier, self._watch, self._reaper, self._clock = notifier, watch, reaper, clock
         self._event_log = event_log
-        self._executor, self._outbox, self._refusals = executor, outbox, refusals
+        self._outbox, self._refusals = outbox, refusals
+        self.executor: TrackingExecutor | None = None
+        """The event loop's default executor, where it is one that tracks thread jobs."""
         self.checks: dict[str, Check] = {
             "worker": self._lives,
             "store": self._store_answers,
@@ -111,7 +112,7 @@ class Examination:
         error, lag = await self._store_error(), await self._lag()
         remaining = self._worker.lease.remaining
         ticked, swept = self._ago(self._watch.ticked_at), self._ago(self._reaper.swept_at)
-        state, executor = self._state(), self._executor()
+        state, executor = self._state(), self.executor
         seen = Seen(state, error, ticked, lag)
         why_not = tuple(told for check in self.checks.values() if (told := check(seen)) is not None)
         return Health(
@@ -185,7 +186,7 @@ class Examination:
         return None
 
     def _threads_are_left(self, _: Seen) -> str | None:
-        if (executor := self._executor()) is not None and len(executor.outliving) >= executor.size:
+        if (executor := self.executor) is not None and len(executor.outliving) >= executor.size:
             return f"all {executor.size} threads are taken by jobs whose runs are over"
         return None
 

@@ -1,4 +1,5 @@
-"""Signals of the supervisor: the first drains, the second hurries, and the process is gone in time."""
+"""Signals of the supervisor: the first one drains, the second one ends the grace, and the process exits in
+time."""
 
 from __future__ import annotations
 
@@ -18,21 +19,21 @@ from stores.tasks import begin_soon
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
-class Leaving(Protocol):
-    """What leaves when it is told to: a manager."""
+class Draining(Protocol):
+    """What a signal drains: `manager.worker`, or all workers of this process as one."""
 
     @property
     def grace(self) -> float: ...
     async def drain(self) -> None: ...
-    def hurry(self) -> None: ...
+    def end_grace(self) -> None: ...
 
 
 class Departure:
     """What has become of the signals. `asked`: the first has come. `drained`: no run is left here, and the
     program may go; until then it should go on answering (cancels work all the while)."""
 
-    def __init__(self, manager: Leaving, end: Callable[[int], object]) -> None:
-        self._manager, self._end = manager, end
+    def __init__(self, worker: Draining, end: Callable[[int], object]) -> None:
+        self._worker, self._end = worker, end
         self._task: asyncio.Task[None] | None = None
         self._backstop: threading.Timer | None = None
         self.asked, self.drained = asyncio.Event(), asyncio.Event()
@@ -41,10 +42,10 @@ class Departure:
         """On the event loop."""
         if self._task is None:
             self.asked.set()
-            self._arm(self._manager.grace + GONE, number)
+            self._arm(self._worker.grace + GONE, number)
             self._task = begin_soon(self._drain())
         else:
-            self._manager.hurry()
+            self._worker.end_grace()
             self._arm(GONE, number)
 
     async def serving(self, work: Coroutine[Any, Any, object]) -> None:
@@ -56,7 +57,7 @@ class Departure:
 
     async def _drain(self) -> None:
         try:
-            await self._manager.drain()
+            await self._worker.drain()
         finally:
             self.drained.set()
 
@@ -72,18 +73,19 @@ class Departure:
 
 @contextmanager
 def draining_on_signals(
-    manager: Leaving,
+    worker: Draining,
     *,
     signals: Iterable[signal.Signals] = SIGNALS,
     end: Callable[[int], object] | None = None,
 ) -> Generator[Departure]:
-    """While this is open, the first of `signals` drains `manager` and every further one hurries it.
+    """Within the block, the first of `signals` drains `worker` (`manager.worker`) and every further one ends
+    its grace.
 
     From the main thread, on a running event loop. For programs that end afterwards: the backstop that
     `end` (by default: stacks to stderr, then `os._exit`) stays armed when the block is left. The exit
     status is then 128 and the signal's number.
     """
-    loop, departure = asyncio.get_running_loop(), Departure(manager, end or _exit)
+    loop, departure = asyncio.get_running_loop(), Departure(worker, end or _exit)
     undo = [_handle(loop, number, departure) for number in signals]
     try:
         yield departure

@@ -1,0 +1,1 @@
+"""Puts a manager's collaborators together: each gets only the ports that it uses."""

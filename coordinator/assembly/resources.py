@@ -1,0 +1,59 @@
+"""What users reach as attributes of a manager."""
+
+from __future__ import annotations
+
+from coordinator.assembly.whole import Assembly
+from coordinator.resources.crons import Crons
+from coordinator.resources.runs import Runs
+from coordinator.resources.threads import Threads
+from coordinator.resources.webhooks import Webhooks
+from coordinator.resources.worker import ThisWorker
+
+
+def threads_of(parts: Assembly) -> Threads:
+    shared = parts.shared
+    return Threads(
+        shared.store,
+        home=shared.home,
+        operations=parts.runs.operations,
+        assistants=shared.assistants,
+        expiry=parts.expiry,
+    )
+
+
+def runs_of(parts: Assembly) -> Runs:
+    shared = parts.shared
+    return Runs(
+        shared.store,
+        home=shared.home,
+        registry=shared.registry,
+        event_log=shared.event_log,
+        cancellations=parts.runs.cancellations,
+    )
+
+
+def crons_of(parts: Assembly) -> Crons:
+    shared = parts.shared
+    return Crons(shared.store, home=shared.home, assistants=shared.assistants)
+
+
+def webhooks_of(parts: Assembly) -> Webhooks:
+    shared = parts.shared
+    return Webhooks(shared.store, home=shared.home, worker=shared.worker, telemetry=shared.telemetry)
+
+
+def worker_of(parts: Assembly) -> ThisWorker:
+    shared = parts.shared
+    return ThisWorker(
+        shared.store,
+        shared.settings,
+        home=shared.home,
+        worker=shared.worker,
+        drain=parts.drain,
+        settlement=parts.runs.settlement,
+        outbox=shared.outbox,
+        notifier=shared.notifier,
+        pacemaker=parts.pacemaker,
+        examination=parts.examination,
+        telemetry=shared.telemetry,
+    )

@@ -1,0 +1,214 @@
+"""Everything that a manager is made of: the parts of runs, the loops of the worker, and what binds them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+from coordinator.assembly.runs import RunParts
+from coordinator.assembly.shared import Shared
+from coordinator.assistants.decorator import Agents
+from coordinator.clock import Clocks
+from coordinator.event_log import EventLog
+from coordinator.lock import SlotLock
+from coordinator.notifier import Notifier
+from coordinator.runs.recovery import Recovery
+from coordinator.settings import Settings
+from coordinator.telemetry import Hook
+from coordinator.workers.deadline import GONE, Deadline
+from coordinator.workers.drain import DRAINED, Drain
+from coordinator.workers.expiry import Expiry
+from coordinator.workers.health import Examination
+from coordinator.workers.lease import Pacemaker
+from coordinator.workers.loops import Loops
+from coordinator.workers.pacemaker import pacemaker_for
+from coordinator.workers.pruner import Pruner
+from coordinator.workers.reaper import Reaper
+from coordinator.workers.watch import Watch
+from stores.base import CoordinationStore
+from stores.pruning import Retention
+from stores.rows import Orphan, Ownership
+
+
+class Assembly:
+    """In the order in which they need each other: nothing here runs before the worker registers."""
+
+    def __init__(
+        self,
+        store: CoordinationStore,
+        settings: Settings,
+        *,
+        notifier: Notifier,
+        slots: SlotLock,
+        event_log: EventLog,
+        hooks: Iterable[Hook],
+        assistants: Agents | None = None,
+        pacemaker: Pacemaker | None = None,
+        clocks: Clocks | None = None,
+    ) -> None:
+        shared = self.shared = Shared(
+            store,
+            settings,
+            notifier=notifier,
+            slots=slots,
+            event_log=event_log,
+            hooks=hooks,
+            assistants=assistants or (),
+            clocks=clocks or Clocks(),
+        )
+        self.pacemaker = pacemaker or pacemaker_for(store, settings)
+        if self.pacemaker.stall is not None:
+            self.pacemaker.stall.run_of_task = shared.registry.run_of_task
+        self.reaper = self._new_reaper()
+        self.runs = RunParts(shared, swept=self.reaper.first_sweep)
+        self.recovery = Recovery(store, self.reaper, shared.worker)
+        self.drain = self._new_drain()
+        self.watch = self._new_watch()
+        self.examination = self._new_examination()
+        self.expiry = self._new_expiry()
+        self.pruner = self._new_pruner()
+        self.loops = Loops(
+            settings,
+            worker=shared.worker,
+            watch=self.watch,
+            reaper=self.reaper,
+            notifier=notifier,
+            telemetry=shared.telemetry,
+        )
+        self._bind()
+
+    def _new_reaper(self) -> Reaper:
+        shared = self.shared
+        return Reaper(
+            shared.store,
+            worker=shared.worker,
+            line=shared.line,
+            undo=shared.undo,
+            slots=shared.slots,
+            notifier=shared.notifier,
+            jobs=shared.jobs,
+            telemetry=shared.telemetry,
+            needed=shared.store.shared,
+            clock=shared.clocks.boottime,
+        )
+
+    def _new_drain(self) -> Drain:
+        shared = self.shared
+        return Drain(
+            shared.store,
+            shared.registry,
+            worker=shared.worker,
+            delivery=self.runs.delivery,
+            settlement=self.runs.settlement,
+            notifier=shared.notifier,
+            jobs=shared.jobs,
+            grace=shared.settings.grace,
+        )
+
+    def _new_watch(self) -> Watch:
+        shared = self.shared
+        return Watch(
+            shared.store,
+            shared.registry,
+            worker=shared.worker,
+            delivery=self.runs.delivery,
+            line=shared.line,
+            timeouts=self.runs.timeouts,
+            drain=self.drain,
+            jobs=shared.jobs,
+            clock=shared.clocks.boottime,
+        )
+
+    def _new_examination(self) -> Examination:
+        shared = self.shared
+        return Examination(
+            shared.store,
+            shared.settings,
+            worker=shared.worker,
+            pacemaker=self.pacemaker,
+            notifier=shared.notifier,
+            event_log=shared.event_log,
+            watch=self.watch,
+            reaper=self.reaper,
+            outbox=shared.outbox,
+            refusals=self.runs.settlement.refusals,
+            clock=shared.clocks.boottime,
+        )
+
+    def _new_expiry(self) -> Expiry:
+        shared, settings = self.shared, self.shared.settings
+        return Expiry(
+            shared.store,
+            shared.registry,
+            shared.event_log,
+            interval=settings.sweep,
+            jitter=settings.jitter,
+            max_event_bytes=settings.event_log_total_bytes,
+            keep_temporary=settings.keep_temporary,
+        )
+
+    def _new_pruner(self) -> Pruner:
+        settings = self.shared.settings
+        keep = Retention(
+            settings.keep_runs,
+            settings.keep_transitions,
+            settings.keep_workers,
+            webhooks=settings.keep_webhooks,
+        )
+        return Pruner(self.shared.store, keep, interval=settings.prune, jitter=settings.jitter)
+
+    # -- what binds them
+
+    def _bind(self) -> None:
+        worker = self.shared.worker
+        worker.on_registered, worker.on_fenced = self._registered, self._fenced
+        worker.on_ended, worker.gone = self._ended, self._gone
+        self.shared.line.take_over = self._take_over
+
+    async def _registered(self, epoch: int) -> None:
+        if self.shared.store.shared:
+            self.pacemaker.start(self.shared.worker.lease)
+            await self.loops.begin(epoch)
+            self.pruner.begin()
+            self.expiry.begin()
+
+    def _fenced(self, why: str) -> None:
+        for entry in self.shared.registry.unsettled():
+            self.runs.settlement.lose(entry, why)
+        self.shared.outbox.weed()
+        self.loops.register_anew()
+
+    def _ended(self, orphans: Sequence[Orphan]) -> None:
+        self.reaper.hint_at_children_of(orphans)
+
+    async def _take_over(self, own: Ownership) -> bool:
+        return await self.runs.takeover.run(own)
+
+    async def _gone(self) -> None:
+        """Returns when the runs of an epoch that is over have stopped, or were settled by force."""
+        lost = [entry.settled.wait() for entry in self.shared.registry.unsettled() if entry.lost]
+        await asyncio.gather(*lost)
+
+    async def close(self, timeout: float | None) -> None:
+        """Drain, sign off, end every task of this manager, close transport and store. Idempotent.
+
+        Returns within `timeout` (s; None = the setting) and 5 s, also where the store is blocked: a step that
+        is not completed by then is logged and skipped.
+        """
+        await self.drain.run(timeout)
+        now = asyncio.get_running_loop().time()
+        closing = Deadline(max(self.drain.until + GONE, now + GONE - DRAINED))
+        shared = self.shared
+        await closing.step("Stopping the loops", self.loops.stop())
+        await closing.step("Stopping the pruner", self.pruner.stop())
+        await closing.step("Stopping the expiry", self.expiry.stop())
+        await shared.jobs.finished(within=min(1.0, closing.share))
+        await shared.outbox.aclose(within=min(5.0, closing.share))
+        await closing.step("Writing event logs", shared.event_log.aclose())
+        await closing.step("Stopping the heartbeat", self.pacemaker.stop())
+        await closing.step("Signing off", shared.worker.retire())
+        for entry in shared.registry.unsettled():  # admitted during the drain, or not stopped by its cancel
+            self.runs.settlement.abandon(entry, "the worker has left")
+        self.runs.readers.close()
+        await closing.step("Closing the transport", shared.notifier.aclose())
+        await closing.step("Closing the store", shared.store.aclose())

@@ -1,0 +1,289 @@
+"""`manager.runs`: rows of runs, to read, to cancel many and to delete."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Literal, NamedTuple, Protocol, get_args
+
+from coordinator import arguments as check
+from coordinator.errors import RunNotFound
+from coordinator.event_log import EventLog
+from coordinator.runs.cancellation import Cancellations
+from coordinator.runs.registry import Registry
+from coordinator.schemas import Cause, Phase, Receipt
+from stores.base import AdmissionStore, ReadStore
+from stores.catalogue import CatalogueStore, Heavy
+from stores.event_loop import HomeLoop
+from stores.finding import FindingStore, ListPosition, RunQuery
+from stores.pages import Page
+from stores.rows import RunRow, Transition
+
+InFlight = Literal["pending", "running", "all"]
+
+MAX_IDS = 100_000
+"""Default limit of `cancellable_ids`."""
+PAGE = 500
+"""Cancels of `cancel` that are under way at the same time."""
+
+
+class RunStore(CatalogueStore, FindingStore, ReadStore, AdmissionStore, Protocol):
+    """What runs need of the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Who decided what, when and why, on which row."""
+
+    run: RunRow
+    phase: Phase
+    position: int | None
+    """In the queue of its thread: 1 = next; None = not waiting."""
+    holder: str | None
+    """The run that holds the thread, if it is another one."""
+    transitions: tuple[Transition, ...]
+
+
+class Cancelled(NamedTuple):
+    """`cancelled` are interrupted, by this call or another; `ended` had ended otherwise, or are unknown."""
+
+    cancelled: int = 0
+    ended: int = 0
+
+
+class Runs:
+    """Rows come from the store, so every worker gives the same answer.
+
+    `user_id` restricts a call to that user's runs: another user's run is unknown.
+    """
+
+    def __init__(
+        self,
+        store: RunStore,
+        *,
+        home: HomeLoop,
+        registry: Registry,
+        event_log: EventLog,
+        cancellations: Cancellations,
+    ) -> None:
+        self._store, self._home, self._registry = store, home, registry
+        self._event_log, self._cancellations = event_log, cancellations
+
+    # -- one run
+
+    async def get(self, run_id: str, *, thread_id: str | None = None, user_id: str | None = None) -> RunRow:
+        """The run's row; with `thread_id`, only if it is on that thread. Raises RunNotFound, also for a run
+        that was rolled back."""
+        self._home.check()
+        row = await self._store.run(
+            check.check_id("run_id", run_id),
+            thread_id=check.check_optional_id("thread_id", thread_id),
+            user_id=check.check_optional_id("user_id", user_id),
+        )
+        if row is None:
+            raise RunNotFound(run_id)
+        return row
+
+    async def explain(self, run_id: str, *, user_id: str | None = None) -> Explanation:
+        """Who decided what, when and why. Raises RunNotFound."""
+        self._home.check()
+        row = await self._row(run_id, user_id)
+        queue = await self._store.waiting_line(row.thread_id) if row.waiting else []
+        holder = await self._store.holder(row.thread_id)
+        return Explanation(
+            run=row,
+            phase=row.phase,
+            position=queue.index(run_id) + 1 if run_id in queue else None,
+            holder=holder if holder != run_id else None,
+            transitions=tuple(await self._store.transitions(run_id)),
+        )
+
+    async def receipt(self, run_id: str, *, user_id: str | None = None) -> Receipt:
+        """The four times of a cancel. Raises RunNotFound."""
+        self._home.check()
+        row = await self._row(run_id, user_id)
+        entry = self._registry.entry(run_id)
+        return Receipt(
+            run_id=run_id,
+            status=row.status,
+            phase=row.phase,
+            action=row.cancel_action,
+            cause=row.cancel_cause,
+            reason=row.cancel_reason,
+            actor=row.cancel_actor,
+            requested=row.cancel_requested_at,
+            delivered=row.cancel_delivered_at or (entry.delivered_at if entry is not None else None),
+            stopped=row.stopped_at or (entry.stopped_at if entry is not None else None),
+            settled=row.settled_at,
+        )
+
+    async def _row(self, run_id: str, user_id: str | None) -> RunRow:
+        """Raises InvalidArgument, RunNotFound."""
+        row = await self._store.row(
+            check.check_id("run_id", run_id), user_id=check.check_optional_id("user_id", user_id)
+        )
+        if row is None:
+            raise RunNotFound(run_id)
+        return row
+
+    async def thread_of_key(self, idempotency_key: str, *, user_id: str | None = None) -> str | None:
+        """The thread of the run that this user has admitted under the key: the same request on that thread
+        returns that run. None = the key is unused."""
+        self._home.check()
+        return await self._store.thread_of_key(
+            check.check_id("idempotency_key", idempotency_key),
+            user_id=check.check_optional_id("user_id", user_id),
+        )
+
+    async def delete(self, run_id: str, *, thread_id: str | None = None, user_id: str | None = None) -> None:
+        """Remove a settled run with its audit and events. Raises RunNotFound; ConflictError while the run is
+        in flight."""
+        self._home.check()
+        deleted = await self._store.delete_run(
+            check.check_id("run_id", run_id),
+            thread_id=check.check_optional_id("thread_id", thread_id),
+            user_id=check.check_optional_id("user_id", user_id),
+        )
+        self._registry.removed(run_id)
+        self._event_log.remove(deleted.thread_id, run_id)
+
+    # -- many runs
+
+    async def search(
+        self,
+        query: RunQuery | None = None,
+        *,
+        behind: ListPosition | None = None,
+        limit: int = 100,
+        user_id: str | None = None,
+    ) -> list[RunRow]:
+        """Rows that match, newest first. `behind`: the last row of the previous page."""
+        self._home.check()
+        return await self._store.find_runs(
+            _checked(query),
+            user_id=check.check_optional_id("user_id", user_id),
+            behind=behind,
+            limit=check.check_limit("limit", limit),
+        )
+
+    async def recent(
+        self,
+        *,
+        thread_id: str | None = None,
+        statuses: Sequence[str] = (),
+        in_flight: bool = False,
+        limit: int = 100,
+    ) -> list[RunRow]:
+        """Rows of all users, newest first, also of operations and of runs that were rolled back."""
+        self._home.check()
+        return await self._store.runs(
+            thread_id=check.check_optional_id("thread_id", thread_id),
+            statuses=check.check_statuses(statuses),
+            in_flight=check.check_flag("in_flight", in_flight),
+            limit=check.check_limit("limit", limit),
+        )
+
+    async def of_thread(
+        self,
+        thread_id: str,
+        *,
+        statuses: Sequence[str] = (),
+        limit: int = 10,
+        offset: int = 0,
+        user_id: str | None = None,
+        without: Collection[Heavy] = (),
+        max_bytes: int | None = None,
+    ) -> Page[RunRow]:
+        """The thread's runs, newest first, without those that were rolled back. `statuses` are values of
+        `RunRow.shown_status`; none = all. Fields in `without` are not read and stay empty. The page is `cut`
+        where its JSON would exceed `max_bytes`. Raises ThreadNotFound."""
+        self._home.check()
+        return await self._store.thread_runs(
+            check.check_id("thread_id", thread_id),
+            statuses=check.check_statuses(statuses),
+            limit=check.check_limit("limit", limit),
+            offset=check.check_limit("offset", offset),
+            user_id=check.check_optional_id("user_id", user_id),
+            without=frozenset(without),
+            max_bytes=max_bytes,
+        )
+
+    async def in_flight(
+        self,
+        status: InFlight = "all",
+        *,
+        thread_id: str | None = None,
+        after: str | None = None,
+        limit: int = 1000,
+        user_id: str | None = None,
+    ) -> list[RunRow]:
+        """Runs that have not settled, with that shown status, by run id. `after`: the last id of the previous
+        page. A run that is cancelled between two pages stays in the list until its task has stopped."""
+        self._home.check()
+        shown = check.check_choice("status", status, get_args(InFlight))
+        return await self._store.inflight_runs(
+            statuses=() if shown == "all" else (shown,),
+            thread_id=check.check_optional_id("thread_id", thread_id),
+            user_id=check.check_optional_id("user_id", user_id),
+            after=check.check_optional_id("after", after) or "",
+            limit=check.check_limit("limit", limit),
+        )
+
+    async def cancellable_ids(
+        self, query: RunQuery | None = None, *, limit: int = MAX_IDS, user_id: str | None = None
+    ) -> list[str]:
+        """Ids of the runs that match and that a cancel would still change, in ascending order."""
+        self._home.check()
+        return await self._store.open_run_ids(
+            _checked(query),
+            user_id=check.check_optional_id("user_id", user_id),
+            limit=check.check_limit("limit", limit),
+        )
+
+    async def cancel(
+        self,
+        run_ids: Sequence[str],
+        *,
+        action: str = "interrupt",
+        reason: str | None = None,
+        actor: str | None = None,
+        cause: Cause | str = Cause.user,
+        user_id: str | None = None,
+        progress: Callable[[Cancelled], None] | None = None,
+    ) -> Cancelled:
+        """Cancel each run as `RunManager.cancel` does, with a decision, an audit and a signal of its own, a
+        page at a time. `progress` is called after each page. After an error the runs that are already
+        cancelled stay cancelled, the rest of the page is completed, and the pages behind it are not begun."""
+        self._home.check()
+        cancel = partial(
+            self._cancellations.cancel,
+            action=check.check_action(action),
+            cause=check.check_cause(cause),
+            reason=check.check_text("reason", reason),
+            actor=check.check_text("actor", actor),
+            user_id=check.check_optional_id("user_id", user_id),
+            wait=None,
+        )
+        done = Cancelled()
+        for start in range(0, len(run_ids), PAGE):
+            page = [check.check_id("run_ids", run_id) for run_id in run_ids[start : start + PAGE]]
+            answers = await asyncio.gather(*map(cancel, page), return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+            cancelled = sum(answer is True for answer in answers)
+            done = Cancelled(done.cancelled + cancelled, done.ended + len(page) - cancelled)
+            if progress is not None:
+                progress(done)
+        return done
+
+
+def _checked(query: RunQuery | None) -> RunQuery:
+    given = query or RunQuery()
+    check.check_optional_id("thread_id", given.thread_id)
+    check.check_optional_id("assistant_id", given.assistant_id)
+    check.check_statuses(given.statuses)
+    check.check_metadata(given.metadata)
+    return given

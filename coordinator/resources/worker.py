@@ -1,0 +1,152 @@
+"""`manager.worker`: this worker, its health, its drain, and its peers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from coordinator import arguments as check
+from coordinator.notifier import Connectivity, Notifier
+from coordinator.runs.settlement import Settlement
+from coordinator.settings import Settings
+from coordinator.telemetry import Hook, Telemetry
+from coordinator.workers.drain import Drain
+from coordinator.workers.executor import TrackingExecutor
+from coordinator.workers.health import Examination, Health
+from coordinator.workers.lease import Pacemaker
+from coordinator.workers.worker import Worker
+from stores.base import WorkerStore
+from stores.event_loop import HomeLoop
+from stores.outbox import Outbox
+from stores.rows import AskedToDrain, WorkerRow
+
+
+class ThisWorker:
+    """Properties, and what only registers a callback, may be used from any thread."""
+
+    def __init__(
+        self,
+        store: WorkerStore,
+        settings: Settings,
+        *,
+        home: HomeLoop,
+        worker: Worker,
+        drain: Drain,
+        settlement: Settlement,
+        outbox: Outbox,
+        notifier: Notifier,
+        pacemaker: Pacemaker,
+        examination: Examination,
+        telemetry: Telemetry,
+    ) -> None:
+        self._store, self._settings, self._home, self._worker = store, settings, home, worker
+        self._drain, self._settlement, self._outbox = drain, settlement, outbox
+        self._notifier, self._pacemaker, self._telemetry = notifier, pacemaker, telemetry
+        self._examination = examination
+
+    # -- drain
+
+    async def drain(self, grace: float | None = None) -> None:
+        """Drain this worker: it is not ready, admits nothing (`Draining`), and is `draining` in the workers
+        table. Runs get `grace` s (default: the setting) to finish; waiting portable runs are handed over; the
+        rest is cancelled with cause `shutdown`, and settled by force where a task does not stop. Cancels work
+        throughout. Returns when no run is left here, within `grace` + 4 s. A second call ends the grace of
+        the first one early."""
+        self._home.check()
+        seconds = None if grace is None else check.check_seconds("grace", grace)
+        self._drain.end_grace()
+        await self._drain.run(seconds)
+
+    async def request_drain(
+        self, epoch: int | None = None, *, grace: float | None = None
+    ) -> list[AskedToDrain]:
+        """Request the worker with that epoch, in whatever process, to drain; None = all workers. The request
+        is stored, and read within a tick. Returns the workers that are requested, [] if none with that epoch
+        lives. `grace` (s); None = that worker's setting. System scope. Raises StoreUnavailable."""
+        self._home.check()
+        return await self._drain.request(check.check_epoch(epoch), check.check_grace(grace))
+
+    def end_grace(self) -> None:
+        """End the grace of a drain that is under way now. Without effect before a drain has begun."""
+        self._home.check()
+        self._drain.end_grace()
+
+    @property
+    def draining(self) -> bool:
+        """It admits no runs any more, and is not ready."""
+        return self._worker.drain_event.is_set()
+
+    @property
+    def grace(self) -> float:
+        """The setting (s): how long runs may go on when this worker drains."""
+        return self._settings.grace
+
+    # -- health
+
+    async def health(self) -> Health:
+        """The state of this worker, role by role, and whether it is ready for new runs. Never raises; returns
+        within about a second."""
+        self._home.check()
+        return await self._examination.health()
+
+    def add_health_check(self, name: str, check: Callable[[], str | None]) -> None:
+        """Call `check` at each `health` as well: a sentence makes the worker not ready, None does not. It is
+        called in the event loop and must not block. The same name again replaces it."""
+        self._examination.checks[name] = lambda _: check()
+
+    @property
+    def epoch(self) -> int:
+        """This worker's epoch; 0 before it registered."""
+        return self._worker.epoch
+
+    @property
+    def connectivity(self) -> Connectivity:
+        """How well hints travel; `off` = store-only mode."""
+        return self._notifier.connectivity
+
+    @property
+    def pending_writes(self) -> int:
+        """The number of writes in the outbox, which wait for an unreachable store. At `outbox_limit`
+        admission stops."""
+        return len(self._outbox)
+
+    @property
+    def forced(self) -> int:
+        """How many runs of this worker did not stop and were settled by force."""
+        return self._settlement.forced
+
+    @property
+    def stalled_for(self) -> float:
+        """Seconds for which the event loop has not turned, 0 below 2 s. Read it from another thread: it is
+        right while the loop stands still. Always 0 where no thread watches the loop (stores in memory)."""
+        stall = self._pacemaker.stall
+        return 0.0 if stall is None else stall.stalled_for
+
+    def observe_stalls(self, listener: Callable[[float], None]) -> None:
+        """Call `listener` with `stalled_for` several times a second, from a thread, so also while the event
+        loop stands still. It must not block."""
+        stall = self._pacemaker.stall
+        if stall is not None:
+            stall.listeners.append(listener)
+
+    def observe(self, hook: Hook) -> None:
+        """Emit what happens from now on to `hook` as well."""
+        self._telemetry.add(hook)
+
+    def store_counters(self) -> dict[str, int]:
+        """Commits and reads of this manager's store so far; {} where the store does not count."""
+        names = ("commits", "reads")
+        return {name: getattr(self._store, name) for name in names if hasattr(self._store, name)}
+
+    # -- its process and its peers
+
+    def install_executor(self, size: int | None = None) -> None:
+        """Make the default executor of the running loop one that tracks the thread jobs of runs: a job that
+        outlives its run keeps the thread held, and is reported by `health`. `size`: threads (default: the
+        setting). Once for each loop, before its default executor is used; it outlives the manager."""
+        self._home.check()
+        self._examination.executor = TrackingExecutor.install(size or self._settings.threads)
+
+    async def fleet(self, *, alive_only: bool = True) -> list[WorkerRow]:
+        """All workers as the store knows them, this one included. System scope."""
+        self._home.check()
+        return await self._store.workers(alive_only=check.check_flag("alive_only", alive_only))
