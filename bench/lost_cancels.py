@@ -66,8 +66,8 @@ async def measure(kind: str, count: int) -> Lost:
             numbers = range(len(results), min(count, len(results) + KINDS[kind]))
             results += await asyncio.gather(*(_one(manager, number, kind) for number in numbers))
         going_on = sum(goes_on for goes_on, _ in results)
-        going_on -= min(going_on, manager.forced)  # those that were forced do so as well
-        return Lost(kind, count, manager.forced, going_on, max(took for _, took in results))
+        going_on -= min(going_on, manager.worker.forced)  # those that were forced do so as well
+        return Lost(kind, count, manager.worker.forced, going_on, max(took for _, took in results))
 
 
 async def measure_all(count: int) -> list[Lost]:

@@ -141,7 +141,7 @@ async def _names() -> list[Measure]:
     targets = Targets(allow_private=True, lookups=Lookups(_resolve))
     async with (
         RunManager(MemoryStore(shared=True)) as manager,
-        Deliverer(manager, settings, targets=targets).running(),
+        Deliverer(manager.webhooks, manager.assistants, settings, targets=targets).running(),
     ):
 
         async def one(user_id: str, thread: str, url: str) -> None:

@@ -63,7 +63,7 @@ class Commands:
             while True:
                 await by_status(self._manager, thread)
 
-        names = (f"busy-{self._manager.epoch}-{number}" for number in range(at_once))
+        names = (f"busy-{self._manager.worker.epoch}-{number}" for number in range(at_once))
         self._busy = [asyncio.create_task(without_pause(name)) for name in names]
         return True
 
@@ -86,14 +86,14 @@ class Commands:
         return run.run_id
 
     async def counters(self) -> dict[str, int]:
-        return self._manager.store_counters()
+        return self._manager.worker.store_counters()
 
 
 async def main(store: str, redis: str | None) -> None:
     async with open_coordinator(store, redis=redis, grace=0, force_after=1.0) as manager:
         commands = Commands(manager)
         loop = asyncio.get_running_loop()
-        print(json.dumps({"ready": manager.epoch}), flush=True)
+        print(json.dumps({"ready": manager.worker.epoch}), flush=True)
         while line := await loop.run_in_executor(None, sys.stdin.readline):
             command: dict[str, Any] = json.loads(line)
             answer = await getattr(commands, command.pop("do"))(**command)

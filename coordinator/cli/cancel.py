@@ -43,7 +43,7 @@ async def cancel_run(settings: Settings, given: str, how: How, *, wait: float | 
             warn_without_redis(f"the cancel of run {run_id!r} is")
         if wait is not None:
             await _until_settled(seen, settings, run_id, wait)
-        receipt = await seen.manager.receipt(run_id)
+        receipt = await seen.manager.runs.receipt(run_id)
         alive = await _owner_lives(seen, row)
     already = row.status is RunStatus.interrupted
     if as_json:

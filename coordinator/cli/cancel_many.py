@@ -20,8 +20,7 @@ from coordinator.cli.filters import micros_of, pairs_of
 from coordinator.cli.ids import optional_id
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
 from coordinator.cli.text import counted, safe
-from coordinator.facade.finding import MOST
-from coordinator.runs.bulk import PAGE, Cancelled
+from coordinator.resources.runs import MAX_IDS, PAGE, Cancelled
 from coordinator.schemas import Cause
 from coordinator.settings import Settings
 from stores.finding import RunQuery
@@ -52,13 +51,13 @@ async def cancel_many(
     query, user_id = _query(filters), check_optional_id("--user", filters.user)
     async with looking_at(settings) as seen:
         thread_id = await optional_id(seen.store, "thread", filters.thread, argument="--thread")
-        found = await seen.manager.open_run_ids(_on(query, thread_id), user_id=user_id)
+        found = await seen.manager.runs.cancellable_ids(_on(query, thread_id), user_id=user_id)
         if not as_json:
             await _show(seen, found)
         done = Cancelled()
         if found and not dry_run:
             _ask(found, how.action, yes=yes, as_json=as_json)
-            done = await seen.manager.cancel_runs(
+            done = await seen.manager.runs.cancel(
                 found,
                 action=how.action,
                 reason=how.reason,
@@ -131,13 +130,13 @@ def _report(found: list[str], done: Cancelled, store: str, *, dry_run: bool, as_
     else:
         ended = f"; {done.ended} had ended before" if done.ended else ""
         screen.show_lines([f"cancelled {_runs(done.cancelled)}: committed{ended}"])
-        if len(found) == MOST:
-            screen.show_lines([f"there may be more than {MOST}: give the command again"])
+        if len(found) == MAX_IDS:
+            screen.show_lines([f"there may be more than {MAX_IDS}: give the command again"])
 
 
 def _runs(count: int) -> str:
-    return counted(count, "run") if count < MOST else f"{_number(count)} runs"
+    return counted(count, "run") if count < MAX_IDS else f"{_number(count)} runs"
 
 
 def _number(count: int) -> str:
-    return f"{count}{' or more' if count >= MOST else ''}"
+    return f"{count}{' or more' if count >= MAX_IDS else ''}"

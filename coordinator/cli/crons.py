@@ -42,7 +42,7 @@ async def list_crons(
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
         thread_id = await optional_id(seen.store, "thread", thread, argument="--thread")
-        found = await seen.manager.crons(replace(query, thread_id=thread_id), user_id=user_id)
+        found = await seen.manager.crons.search(replace(query, thread_id=thread_id), user_id=user_id)
     following = offset + limit if len(found) > limit else None
     if as_json:
         documents = [cron_document(one) for one in found[:limit]]
@@ -76,7 +76,7 @@ async def disable_crons(settings: Settings, cron_id: str | None, *, user: str | 
     _check_which(cron_id, user)
     async with looking_at(settings) as seen:
         if cron_id is None:
-            disabled = await seen.manager.disable_crons(user_id=check_id("--user", user))
+            disabled = await seen.manager.crons.disable_all(user_id=check_id("--user", user))
         else:
             disabled = await _disable(
                 seen.manager, settings, await whole_id(seen.store, "cron", cron_id, argument="CRON")
@@ -94,12 +94,12 @@ async def _disable(manager: RunManager, settings: Settings, cron_id: str) -> lis
     """Again where it fired or was changed meanwhile."""
     while True:
         try:
-            cron = await manager.cron(cron_id)
+            cron = await manager.crons.get(cron_id)
         except CronNotFound:
             raise _not_found(settings, cron_id) from None
         if not cron.enabled:
             return []
-        if await manager.replace_cron(replace(cron, enabled=False, next_at=None)) is not None:
+        if await manager.crons.replace(replace(cron, enabled=False, next_at=None)) is not None:
             return [cron_id]
 
 
@@ -108,7 +108,7 @@ async def delete_crons(settings: Settings, cron_id: str | None, *, user: str | N
     _check_which(cron_id, user)
     async with looking_at(settings) as seen:
         if cron_id is None:
-            deleted = await seen.manager.delete_crons(user_id=check_id("--user", user))
+            deleted = await seen.manager.crons.delete_all(user_id=check_id("--user", user))
             line = f"{counted(len(deleted), 'cron')} deleted; runs that they have begun go on"
         else:
             cron_id = await whole_id(seen.store, "cron", cron_id, argument="CRON")
@@ -123,7 +123,7 @@ async def delete_crons(settings: Settings, cron_id: str | None, *, user: str | N
 
 async def _delete(manager: RunManager, settings: Settings, cron_id: str) -> None:
     try:
-        await manager.delete_cron(cron_id)
+        await manager.crons.delete(cron_id)
     except CronNotFound:
         raise _not_found(settings, cron_id) from None
 

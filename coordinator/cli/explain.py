@@ -10,7 +10,7 @@ from coordinator.cli.documents import receipt_document, run_document, transition
 from coordinator.cli.failures import DONE
 from coordinator.cli.text import short, span
 from coordinator.cli.tracebacks import place_of_traceback
-from coordinator.runs.queries import Explanation
+from coordinator.resources.runs import Explanation
 from coordinator.settings import Settings
 from stores.rows import Transition
 
@@ -34,8 +34,8 @@ _MEANING = {
 async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
     async with looking_at(settings) as seen:
         run_id = (await run_or_fail(seen.store, settings, run_id)).run_id
-        told = await seen.manager.explain(run_id)
-        receipt = await seen.manager.receipt(run_id)
+        told = await seen.manager.runs.explain(run_id)
+        receipt = await seen.manager.runs.receipt(run_id)
         traceback = await place_of_traceback(seen.store, told.transitions)
     if as_json:
         screen.show_document(

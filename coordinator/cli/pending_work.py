@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from typing import NamedTuple
 
 from coordinator.cli.access import looking_at
 from coordinator.cli.awaiting import finish
@@ -10,7 +11,24 @@ from coordinator.cli.failures import CommandFailed, warn
 from coordinator.cli.options import Where
 from coordinator.cli.text import counted
 from coordinator.errors import CoordinatorError
-from coordinator.facade.pending_work import PendingWork
+from coordinator.manager import RunManager
+from stores.crons import CronQuery
+from stores.webhooks import PENDING
+
+
+class PendingWork(NamedTuple):
+    crons: int
+    """Enabled ones."""
+    webhooks: int
+    """Those that wait for the end of their run, or are due."""
+
+
+async def pending_work(manager: RunManager, user_id: str) -> PendingWork:
+    crons, webhooks = manager.crons, manager.webhooks
+    return PendingWork(
+        await crons.count(CronQuery(enabled=True), user_id=user_id) if crons.kept else 0,
+        await webhooks.count(states=PENDING, user_id=user_id) if webhooks.kept else 0,
+    )
 
 
 def work_without_key(user_id: str, store: str | None) -> tuple[PendingWork, str] | None:
@@ -20,7 +38,7 @@ def work_without_key(user_id: str, store: str | None) -> tuple[PendingWork, str]
     async def ask() -> tuple[PendingWork, str]:
         settings = Where(store).settings()
         async with looking_at(settings) as seen:
-            return await seen.manager.pending_work(user_id), settings.shown_store
+            return await pending_work(seen.manager, user_id), settings.shown_store
 
     found: list[tuple[PendingWork, str]] = []
 

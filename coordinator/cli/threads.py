@@ -16,7 +16,7 @@ from coordinator.cli.filters import pairs_of
 from coordinator.cli.ids import whole_id
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
 from coordinator.cli.text import age, clock, pretty, short, span
-from coordinator.facade.catalogue import THREAD_STATUSES
+from coordinator.resources.threads import THREAD_STATUSES
 from coordinator.settings import Settings
 from stores.catalogue import ThreadQuery
 from stores.rows import RunRow, ThreadRow

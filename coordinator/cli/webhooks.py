@@ -38,7 +38,7 @@ async def list_webhooks(
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
         run_id = await optional_id(seen.store, "webhook", run, argument="--run")
-        found = await seen.manager.webhooks(
+        found = await seen.manager.webhooks.search(
             states=wanted, run_id=run_id, user_id=user_id, limit=offset + limit + 1
         )
     following = offset + limit if len(found) > offset + limit else None
@@ -83,7 +83,7 @@ async def retry_webhooks(
         wanted = list(dict.fromkeys(given))
         for run_id in wanted:
             await _check_dead(seen.manager, settings, run_id, user_id)
-        revived = await seen.manager.revive_webhooks(wanted or None, user_id=user_id)
+        revived = await seen.manager.webhooks.revive(wanted or None, user_id=user_id)
     if as_json:
         screen.show_document({"retried": revived})
     else:
@@ -103,7 +103,7 @@ async def stop_webhooks(
         wanted = list(dict.fromkeys(given))
         for run_id in wanted:
             await _check_pending(seen.manager, settings, run_id)
-        stopped = await seen.manager.stop_webhooks(wanted or None, user_id=user_id)
+        stopped = await seen.manager.webhooks.stop(wanted or None, user_id=user_id)
     if as_json:
         screen.show_document({"stopped": stopped})
     else:
@@ -137,7 +137,7 @@ async def _check_dead(manager: RunManager, settings: Settings, run_id: str, user
 
 async def _state(manager: RunManager, settings: Settings, run_id: str, user_id: str | None) -> WebhookState:
     """Raises CommandFailed where the run has no webhook."""
-    found = await manager.webhooks(run_id=run_id, user_id=user_id, limit=1)
+    found = await manager.webhooks.search(run_id=run_id, user_id=user_id, limit=1)
     if not found:
         raise CommandFailed(
             "WebhookNotFound",

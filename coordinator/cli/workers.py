@@ -36,7 +36,7 @@ async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> 
 
 async def drain_workers(settings: Settings, epoch: int | None, *, grace: float | None, as_json: bool) -> int:
     async with looking_at(settings) as seen:
-        asked = await seen.manager.ask_to_drain(epoch, grace=grace)
+        asked = await seen.manager.worker.request_drain(epoch, grace=grace)
     if not asked and epoch is not None:
         raise CommandFailed("WorkerNotFound", f"no live worker has epoch {epoch}", epoch=str(epoch))
     if as_json:

@@ -77,8 +77,12 @@ class Gateway(FastAPI):
         """Opens the manager and runs the background services, for the lifespan of the host app."""
         services: Services = self.state.services
         manager = services.manager
-        deliverer = Deliverer(manager, services.settings, targets=services.targets)
-        firing = FiringLoop(manager, firing_for(services), poll=services.settings.cron_poll)
+        deliverer = Deliverer(
+            manager.webhooks, manager.assistants, services.settings, targets=services.targets
+        )
+        firing = FiringLoop(
+            manager.crons, manager.worker, firing_for(services), poll=services.settings.cron_poll
+        )
         async with manager, deliverer.running(), firing.running():
             refreshing = services.jobs.spawn(services.metrics.keep_refreshed(), "The metrics")
             _running.add(self)
@@ -120,8 +124,8 @@ def create_gateway(
     app.router.routes.extend(documentation.routes)
     documents = tuple(app.routes)  # the OpenAPI document and the page that shows it
     watchers = Watchers(gateway_settings.max_streams, gateway_settings.streams_per_user)
-    metrics = Metrics(manager, watchers)
-    manager.observe(metrics.of_run)
+    metrics = Metrics(manager.worker, watchers)
+    manager.worker.observe(metrics.of_run)
     app.state.services = Services(
         manager, gateway_settings, watchers, metrics, Jobs(), targets_of(gateway_settings)
     )
@@ -147,7 +151,7 @@ def _keys_of(manager: RunManager, settings: GatewaySettings) -> Keys | None:
     if settings.api_keys is None:
         return None
     keys = Keys(settings.api_keys)
-    manager.add_health_check(f"API keys of {settings.api_keys}", lambda: keys.trouble)
+    manager.worker.add_health_check(f"API keys of {settings.api_keys}", lambda: keys.trouble)
     return keys
 
 

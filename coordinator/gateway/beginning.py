@@ -108,7 +108,7 @@ async def _check_checkpoint(services: Services, caller: Caller, wanted: Validate
     user_id, found = caller.user_id, None
     if wanted.thread_id is not None:
         with suppress(ThreadNotFound):
-            found = await services.manager.state(wanted.thread_id, ref, user_id=user_id)
+            found = await services.manager.threads.state(wanted.thread_id, ref, user_id=user_id)
     if found is None:
         raise InvalidArgument("checkpoint", "the thread has no such checkpoint")
 
@@ -127,11 +127,11 @@ async def _admit(
         return await admit(thread_id)
     if idempotency_key is None:
         return await admit(str(uuid4()))
-    used = await manager.thread_of_key(idempotency_key, user_id=caller.user_id)
+    used = await manager.runs.thread_of_key(idempotency_key, user_id=caller.user_id)
     try:
         return await admit(used or str(uuid4()))
     except IdempotencyConflict:
-        used = None if used else await manager.thread_of_key(idempotency_key, user_id=caller.user_id)
+        used = None if used else await manager.runs.thread_of_key(idempotency_key, user_id=caller.user_id)
         if used is None:
             raise
     return await admit(used)

@@ -11,7 +11,7 @@ from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.bodies import Action, RunsCancel, check_metadata
-from coordinator.runs.bulk import Cancelled
+from coordinator.resources.runs import Cancelled
 from stores.finding import RunQuery
 
 MAX_CANCELLED = 10_000
@@ -33,14 +33,14 @@ async def cancel(services: Services, caller: Caller, body: RunsCancel, action: A
     Raises HTTPException (403), InvalidArgument."""
     manager, user_id = services.manager, _scope(caller, body)
     check_metadata(body.metadata, services.settings.max_metadata_bytes)
-    found = await manager.open_run_ids(_query(services, body), user_id=user_id)
+    found = await manager.runs.cancellable_ids(_query(services, body), user_id=user_id)
     if body.run_ids is not None:
         requested = frozenset(body.run_ids)
         found = [run_id for run_id in found if run_id in requested]
     now = [] if body.dry_run else found[:MAX_CANCELLED]
     done = Cancelled()
     if now:
-        done = await manager.cancel_runs(now, action=action, actor=caller.actor, user_id=caller.user_id)
+        done = await manager.runs.cancel(now, action=action, actor=caller.actor, user_id=caller.user_id)
     return CancelledRuns(
         dry_run=body.dry_run,
         matched=len(found),

@@ -40,7 +40,7 @@ async def create(services: Services, caller: Caller, body: CronCreate, thread_id
     )
     row = _validate(services, row)
     row = _rescheduled(row)
-    return await services.manager.create_cron(
+    return await services.manager.crons.create(
         row,
         thread_must_exist=body.if_not_exists == "reject",
         limit=services.settings.max_crons_per_user,
@@ -51,11 +51,11 @@ async def change(services: Services, caller: Caller, cron_id: str, body: CronPat
     """Merges the changes into the cron and validates the result. Compares and swaps, with retries. Raises
     CronNotFound; HTTPException (409) if concurrent changes win every attempt."""
     for _ in range(_MAX_ATTEMPTS):
-        found = await services.manager.cron(cron_id, user_id=caller.user_id)
+        found = await services.manager.crons.get(cron_id, user_id=caller.user_id)
         changed = _validate(services, _patched(found, body))
         if body.sets_time:
             changed = _rescheduled(changed)
-        written = await services.manager.replace_cron(changed, user_id=caller.user_id)
+        written = await services.manager.crons.replace(changed, user_id=caller.user_id)
         if written is not None:
             return written
     raise HTTPException(409, "other requests are changing the cron: retry")

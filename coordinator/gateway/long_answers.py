@@ -77,7 +77,7 @@ async def _read_result(manager: RunManager, thread_id: str, run_id: str, user_id
 
 
 async def _values(manager: RunManager, thread_id: str, user_id: str | None) -> Json:
-    thread = await manager.thread(thread_id, user_id=user_id)
+    thread = await manager.threads.get(thread_id, user_id=user_id)
     return {} if thread is None or thread.values is None else thread.values
 
 

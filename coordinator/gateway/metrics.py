@@ -21,8 +21,8 @@ from prometheus_client.registry import Collector
 from coordinator.gateway.held import Watchers
 from coordinator.gateway.middleware.envelope import Exchange
 from coordinator.gateway.shared_counts import VARIABLE
-from coordinator.manager import RunManager
 from coordinator.notifier import Connectivity
+from coordinator.resources.worker import ThisWorker
 from coordinator.telemetry import Event
 from coordinator.telemetry.events import (
     PeerBuried,
@@ -67,8 +67,8 @@ _WORKER_GAUGES = {
 class Metrics:
     """The metrics of one gateway. `of_run` is a telemetry hook; `of_request` is called for each request."""
 
-    def __init__(self, manager: RunManager, watchers: Watchers) -> None:
-        self._manager, self._watchers = manager, watchers
+    def __init__(self, worker: ThisWorker, watchers: Watchers) -> None:
+        self._worker, self._watchers = worker, watchers
         self._registry = CollectorRegistry()
         self._shared = VARIABLE in os.environ
         if self._shared and values.ValueClass is values.MutexValue:  # imported before the folder was set
@@ -105,7 +105,7 @@ class Metrics:
         }
 
         self._stalled = False
-        manager.observe_stalls(self._of_stall)
+        worker.observe_stalls(self._of_stall)
 
     def _of_stall(self, stalled_for: float) -> None:
         """Called from a thread. While the event loop is blocked, this process serves no requests, and other
@@ -137,17 +137,17 @@ class Metrics:
             counter.inc()
 
     async def refresh(self) -> None:
-        health = await self._manager.health()
+        health = await self._worker.health()
         infinite, not_a_number = float("inf"), float("nan")
         measured = {
             "ready": health.ready,
             "epoch": health.epoch,
             "lease_seconds": infinite if health.lease_remaining is None else health.lease_remaining,
             "loop_lag_seconds": not_a_number if health.loop_lag is None else health.loop_lag,
-            "loop_stalled_seconds": self._manager.stalled_for,
+            "loop_stalled_seconds": self._worker.stalled_for,
             "tick_age_seconds": not_a_number if health.ticked_ago is None else health.ticked_ago,
             "redis_connected": health.connectivity is Connectivity.connected,
-            "owed_writes": self._manager.owed,
+            "owed_writes": self._worker.pending_writes,
             "open_answers": self._watchers.open,
             "thread_jobs": not_a_number if health.thread_jobs is None else health.thread_jobs,
             "outliving_thread_jobs": len(health.outliving),
@@ -165,7 +165,7 @@ class Metrics:
     async def exposition(self) -> bytes:
         """Returns all metrics in the format CONTENT_TYPE. Raises StoreError."""
         await self.refresh()
-        workers = await self._manager.workers()
+        workers = await self._worker.fleet()
         registry = CollectorRegistry()
         if self._shared:
             folder = Path(os.environ[VARIABLE])

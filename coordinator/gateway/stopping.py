@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Iterable
 
 from coordinator.errors import ConflictError
-from coordinator.facade.catalogue import InFlight
 from coordinator.gateway.caller import Caller
 from coordinator.manager import RunManager
+from coordinator.resources.runs import InFlight
 from coordinator.schemas import Cause
 from stores.rows import RunRow
 
@@ -32,7 +32,7 @@ async def cancel_in_flight(
     """Cancels the runs in flight that have `status` and, if `run_ids` is given, are in it. Returns their
     number. The cancels are committed when this returns, each by itself."""
     count, last = 0, ""
-    while page := await manager.inflight_runs(
+    while page := await manager.runs.in_flight(
         status, thread_id=thread_id, after=last or None, limit=_PAGE, user_id=caller.user_id
     ):
         last = page[-1].run_id
@@ -46,7 +46,7 @@ async def delete_run(manager: RunManager, run: RunRow, caller: Caller) -> None:
     be removed after several attempts; NotSettled if it does not stop in `STOP_TIMEOUT`."""
     for attempt in range(_MAX_ATTEMPTS):
         try:
-            await manager.delete_run(run.run_id, thread_id=run.thread_id, user_id=caller.user_id)
+            await manager.runs.delete(run.run_id, thread_id=run.thread_id, user_id=caller.user_id)
         except ConflictError:
             if attempt == _MAX_ATTEMPTS - 1:
                 raise
@@ -62,13 +62,13 @@ async def delete_thread(manager: RunManager, thread_id: str, caller: Caller) -> 
     `STOP_TIMEOUT`."""
     for attempt in range(_MAX_ATTEMPTS):
         try:
-            await manager.delete_thread(thread_id, user_id=caller.user_id)
+            await manager.threads.delete(thread_id, user_id=caller.user_id)
         except ConflictError:
             if attempt == _MAX_ATTEMPTS - 1:
                 raise
         else:
             return
-        runs = await manager.inflight_runs(thread_id=thread_id, limit=_PAGE, user_id=caller.user_id)
+        runs = await manager.runs.in_flight(thread_id=thread_id, limit=_PAGE, user_id=caller.user_id)
         await _cancel_all(manager, runs, action="interrupt", caller=caller, wait=STOP_TIMEOUT)
         await asyncio.sleep(_PAUSE * attempt)
 

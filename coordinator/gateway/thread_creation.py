@@ -33,7 +33,7 @@ async def create(services: Services, caller: Caller, body: ThreadCreate) -> Thre
 async def _create_row(
     services: Services, caller: Caller, body: ThreadCreate, thread_id: str, if_exists: IfExists
 ) -> ThreadRow:
-    return await services.manager.create_thread(
+    return await services.manager.threads.create(
         thread_id,
         metadata=body.metadata,
         if_exists=if_exists,
@@ -49,13 +49,13 @@ async def _create_with_state(
     try:
         row, made = await _create_row(services, caller, body, thread_id, "raise"), True
     except ThreadExists:
-        found = await manager.thread(thread_id, user_id=user_id)
+        found = await manager.threads.get(thread_id, user_id=user_id)
         if body.if_exists == "raise" or found is None:
             raise
         row, made = found, False
     if made or _is_unused(row):
-        await manager.initialise_thread(row, steps, made=made, user_id=user_id)
-    return await manager.thread(thread_id, user_id=user_id) or row
+        await manager.threads.initialise(row, steps, made=made, user_id=user_id)
+    return await manager.threads.get(thread_id, user_id=user_id) or row
 
 
 def _is_unused(row: ThreadRow) -> bool:

@@ -88,7 +88,7 @@ class _RunQueue:
             return None, False
         if position.run_id is not None:
             try:
-                row = await self._manager.run(
+                row = await self._manager.runs.get(
                     position.run_id, thread_id=self._thread_id, user_id=self._user_id
                 )
             except RunNotFound:
@@ -129,7 +129,7 @@ class _RunQueue:
         return newest if len(newest) < _PAGE_SIZE else [*newest, *await self._list(("pending", "running"))]
 
     async def _list(self, statuses: tuple[str, ...]) -> list[RunRow]:
-        return await self._manager.thread_runs(
+        return await self._manager.runs.of_thread(
             self._thread_id, statuses=statuses, limit=_PAGE_SIZE, user_id=self._user_id
         )
 

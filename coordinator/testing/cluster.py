@@ -130,7 +130,7 @@ class Cluster:
         if node is None:
             raise ValueError("not a living worker of this cluster")
         self._nodes.remove(node)
-        epoch = worker.epoch
+        epoch = worker.worker.epoch
         node.store.crashed = True
         node.pacemaker.end("it has crashed")
         await node.notifier.aclose()

@@ -24,10 +24,10 @@ async def connected(manager: RunManager) -> None:
     is a beat for the heart's, and a look at one row for the event loop's."""
 
     async def beaten() -> bool:
-        return (await worker_row(manager._parts.store, manager.epoch)).hb_seq > 0
+        return (await worker_row(manager._parts.shared.store, manager.worker.epoch)).hb_seq > 0
 
     await wait_until(beaten, description="the first beat")
-    assert await manager._parts.store.standing("nobody") is None
+    assert await manager._parts.shared.store.standing("nobody") is None
 
 
 async def test_nothing_grows_and_nothing_is_left(
@@ -38,7 +38,8 @@ async def test_nothing_grows_and_nothing_is_left(
     kept = {"keep_finished_max": KEPT, "sqlite_synchronous": "NORMAL", "renew": 0.1}
     async with churning(tmp_path, own_valkey, namespace=namespace, running=RUNNING, **kept) as churn:
         await wait_until(
-            lambda: churn.manager.connectivity is Connectivity.connected, description="Redis is connected"
+            lambda: churn.manager.worker.connectivity is Connectivity.connected,
+            description="Redis is connected",
         )
         idle = await churn.held()
         await churn.fill()
@@ -63,7 +64,7 @@ async def test_nothing_grows_and_nothing_is_left(
         await wait_until(calm, description="what was under way is over")
         rest = await churn.held()
         assert (rest.unsettled, rest.files) == (0, early.files)
-        assert churn.manager._parts.registry.settling._supervised == {}
-        assert len(churn.manager._parts.registry._by_thread) <= KEPT + 1
+        assert churn.manager._parts.shared.registry.settling._supervised == {}
+        assert len(churn.manager._parts.shared.registry._by_thread) <= KEPT + 1
     assert not keys_without_ttl(own_valkey, namespace)
     assert len(os.listdir("/proc/self/fd")) == files  # noqa: PTH208 - as above

@@ -150,12 +150,12 @@ class Churn:
         # What eviction and the drainer of sockets have to do, they have done.
         await asyncio.sleep(0)
         gc.collect()  # what is garbage is not held
-        registry = self.manager._parts.registry
+        registry = self.manager._parts.shared.registry
         maps = {name: len(getattr(registry, name)) for name in ("_admitting", "_arriving", "_early")}
         maps |= {
             "settling": len(registry.settling._futures),
-            "outbox": self.manager.owed,
-            "jobs": len(self.manager._parts.jobs._tasks),
+            "outbox": self.manager.worker.pending_writes,
+            "jobs": len(self.manager._parts.shared.jobs._tasks),
         }
         return Held(
             at=round(time.monotonic() - self._began, 1),

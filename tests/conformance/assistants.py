@@ -75,7 +75,7 @@ class AssistantSuite:
         return await manager.wait(record.run_id, timeout=20)
 
     async def view(self, manager: RunManager, thread: str = "t") -> StateView:
-        view = await manager.state(thread)
+        view = await manager.threads.state(thread)
         assert view is not None
         return view
 
@@ -89,7 +89,7 @@ class AssistantSuite:
         await wait_until(there, description=f"{number} steps are in the thread's state", timeout=20)
 
     async def past(self, manager: RunManager, thread: str = "t") -> list[StateView]:
-        return [view async for view in manager.history(thread, limit=1000)]
+        return [view async for view in manager.threads.history(thread, limit=1000)]
 
     # -- what a run leaves
 
@@ -98,7 +98,7 @@ class AssistantSuite:
         expected = {"done": 2, "steps": 2, "log": ["a:1", "a:2"]}
         assert await self.done(a, steps=2, tag="a") == expected
         assert (await self.view(b)).values == expected
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert (thread.values, thread.status) == (expected, "idle")
         assert (await self.done(b, tag="b"))["log"] == ["a:1", "a:2", "b:1"]
@@ -116,7 +116,7 @@ class AssistantSuite:
         with pytest.raises(RunFailed, match="ValueError: demo failure requested"):
             await self.done(a, steps=3, tag="f", fail=True)
         assert await self.log(b) == ["f:1", "f:2"]
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert thread.status == "error"
         assert (await self.done(b, tag="z"))["log"] == ["f:1", "f:2", "z:1"]
@@ -125,7 +125,7 @@ class AssistantSuite:
         for wrong in ({"steps": "many"}, {"sleep": -1}, "text", [1]):
             with pytest.raises(InvalidArgument):
                 await team[0].create_or_reject("t", self.name, kwargs={"input": wrong})
-        assert await team[0].thread("t") is None
+        assert await team[0].threads.get("t") is None
 
     # -- stopping it
 
@@ -165,7 +165,7 @@ class AssistantSuite:
         await self.steps(b, len(before) + 2)
         assert await b.cancel(undone.run_id, action="rollback", wait=10)
         assert await self.log(b) == before
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert held(thread.values).get("log", []) == before
         assert thread.status == "idle"
@@ -188,11 +188,11 @@ class AssistantSuite:
         a, b = team
         await self.done(a, tag="a")
         before = await self.view(a)
-        new = await b.update_state("t", {"title": "x"})
+        new = await b.threads.update_state("t", {"title": "x"})
         view = await self.view(a)
         assert view.checkpoint == new != before.checkpoint
         assert view.values == {**before.values, "title": "x"}
-        thread = await a.thread("t")
+        thread = await a.threads.get("t")
         assert thread is not None
         assert thread.values == view.values
         assert (await self.done(b, tag="z"))["title"] == "x"
@@ -203,7 +203,7 @@ class AssistantSuite:
         wrong: list[tuple[Any, str | None]] = [("text", None), ({}, "elsewhere")]
         for values, as_node in wrong:
             with pytest.raises(InvalidArgument):
-                await a.update_state("t", values, as_node=as_node)
+                await a.threads.update_state("t", values, as_node=as_node)
         assert await self.log(a) == ["a:1"]
 
     @pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
@@ -212,14 +212,14 @@ class AssistantSuite:
         run = await self.begun(a, **FOR_EVER)
         await self.steps(b, 1)
         with pytest.raises(ConflictError) as conflict:
-            await b.update_state("t", {"title": "x"})
+            await b.threads.update_state("t", {"title": "x"})
         assert conflict.value.active_run_id == run.run_id
         assert await a.cancel(run.run_id, wait=10)
 
     async def test_a_copy_has_the_state_and_goes_its_own_way(self, team: list[RunManager]) -> None:
         a, b = team
         await self.done(a, steps=2, tag="a")
-        await b.copy_thread("t", "copy")
+        await b.threads.copy("t", "copy")
         assert await self.log(a, "copy") == ["a:1", "a:2"]
         assert (await self.done(b, thread="copy", input={"tag": "c"}))["log"] == ["a:1", "a:2", "c:1"]
         assert await self.log(a) == ["a:1", "a:2"]
@@ -227,7 +227,7 @@ class AssistantSuite:
     async def test_a_deleted_thread_begins_anew(self, team: list[RunManager]) -> None:
         a, b = team
         await self.done(a, steps=2, tag="a")
-        await b.delete_thread("t")
+        await b.threads.delete("t")
         assert (await self.done(a, tag="z"))["log"] == ["z:1"]
 
     async def test_the_state_names_itself(self, team: list[RunManager]) -> None:
@@ -236,11 +236,11 @@ class AssistantSuite:
         view = await self.view(a)
         assert view.checkpoint is not None
         assert view.checkpoint.checkpoint_id
-        assert await b.state("t", view.checkpoint) == view == await self.view(b)
+        assert await b.threads.state("t", view.checkpoint) == view == await self.view(b)
         past = await self.past(b)
         assert past[0] == view
-        assert [each async for each in b.history("t", limit=1)] == [view]
-        assert [each async for each in b.history("t", before=view.checkpoint)] == past[1:]
+        assert [each async for each in b.threads.history("t", limit=1)] == [view]
+        assert [each async for each in b.threads.history("t", before=view.checkpoint)] == past[1:]
         assert (view.next, view.interrupts) == ((), ())
 
     async def test_it_describes_itself(self, team: list[RunManager]) -> None:
@@ -259,7 +259,7 @@ class AssistantSuite:
         await a._parts.pacemaker.stop()
 
         async def ended() -> bool:
-            return (await b.explain(run.run_id)).run.status is RunStatus.error
+            return (await b.runs.explain(run.run_id)).run.status is RunStatus.error
 
         await wait_until(ended, description="its peer has ended it", timeout=20)
         kept = await self.log(b)

@@ -67,7 +67,7 @@ class GraphSuite(AssistantSuite):
         a, b = team
         run = await self.begun(a, steps=2, tag="q", ask=[2])
         assert (await a.wait(run.run_id, timeout=20))["log"] == ["q:1"]
-        row = (await b.explain(run.run_id)).run
+        row = (await b.runs.explain(run.run_id)).run
         assert (row.status, row.paused) == (RunStatus.success, True)
         view = await self.view(b)
         assert view.next == ("step",)
@@ -75,7 +75,7 @@ class GraphSuite(AssistantSuite):
         assert view.interrupts == (Interrupt(question, (view.checkpoint or CheckpointRef()).checkpoint_id),)
         assert row.interrupts == [{"value": question, "id": view.interrupts[0].id}]
         assert view.tasks[0]["interrupts"] == row.interrupts
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert (thread.status, thread.interrupts) == ("interrupted", row.interrupts)
 
@@ -84,7 +84,7 @@ class GraphSuite(AssistantSuite):
         await self.done(a, steps=3, tag="q", ask=[2, 3])
         assert (await self.done(b, command={"resume": "yes"}))["log"] == ["q:1", "q:2:yes"]
         assert (await self.done(a, command={"resume": "no"}))["log"] == ["q:1", "q:2:yes", "q:3:no"]
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert (thread.status, thread.interrupts) == ("idle", None)
         assert (await self.view(b)).next == ()
@@ -99,7 +99,7 @@ class GraphSuite(AssistantSuite):
         assert await a.cancel(resumed.run_id, action="rollback", wait=10)
         assert self.rows(a) == rows
         assert await self.view(b) == before
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert thread.interrupts is not None
 
@@ -127,10 +127,10 @@ class GraphSuite(AssistantSuite):
         run = await self.begun(a, **FOR_EVER, tag="d")
         await self.steps(b, 2)
         async with asyncio.timeout(10):
-            await a.drain(grace=60)
-        row = (await b.explain(run.run_id)).run
+            await a.worker.drain(grace=60)
+        row = (await b.runs.explain(run.run_id)).run
         assert (row.status, row.paused) == (RunStatus.success, True)
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert thread.status == "interrupted"
         kept = await self.log(b)
@@ -151,15 +151,15 @@ class GraphSuite(AssistantSuite):
         where = {"checkpoint_id": older.checkpoint.checkpoint_id}
         forked = await self.done(b, input={"tag": "b"}, checkpoint=where)
         assert forked["log"] == ["a:1", "b:1"]
-        new = await b.update_state("t", {"title": "x"}, at=older.checkpoint)
+        new = await b.threads.update_state("t", {"title": "x"}, at=older.checkpoint)
         view = await self.view(a)
         assert (view.checkpoint, view.parent) == (new, older.checkpoint)
         assert view.values == {**older.values, "title": "x"}
-        assert [each async for each in a.history("t", metadata={"source": "update"})] == [view]
+        assert [each async for each in a.threads.history("t", metadata={"source": "update"})] == [view]
         nowhere = CheckpointRef("nowhere")
-        assert await a.state("t", nowhere) is None
+        assert await a.threads.state("t", nowhere) is None
         with pytest.raises(InvalidArgument):
-            await a.update_state("t", {}, at=nowhere)
+            await a.threads.update_state("t", {}, at=nowhere)
 
     @pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
     async def test_a_rollback_restores_row_for_row(self, team: list[RunManager], second: int) -> None:
@@ -193,11 +193,11 @@ class GraphSuite(AssistantSuite):
         await a._parts.pacemaker.stop()
 
         async def undone_by_peer() -> bool:
-            return (await b.explain(undone.run_id)).run.rollback_state == "done"
+            return (await b.runs.explain(undone.run_id)).run.rollback_state == "done"
 
         await wait_until(undone_by_peer, description="its peer has undone it", timeout=20)
         assert self.rows(b) == rows
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert thread.values == {"done": 1, "steps": 1, "log": ["a:1"]}
 
@@ -214,8 +214,8 @@ class GraphSuite(AssistantSuite):
         new = await self.begun(b, "interrupt", tag="n")
         assert run.task is not None
         await wait_until(run.task.done, description="the task is over")
-        assert (await b.explain(run.run_id)).phase == "cancelling"
-        assert (await b.explain(new.run_id)).phase == "waiting"
+        assert (await b.runs.explain(run.run_id)).phase == "cancelling"
+        assert (await b.runs.explain(new.run_id)).phase == "waiting"
         gate.open.set()
         assert (await b.wait(new.run_id, timeout=20))["log"] == ["n:1"]
 
@@ -246,7 +246,7 @@ class GraphSuite(AssistantSuite):
         run = await self.begun(a, tag="s")
         await asyncio.to_thread(gate.reached.wait, 20)
         assert await b.cancel(run.run_id, wait=10), "settled by force"
-        assert a.forced == 1
+        assert a.worker.forced == 1
         new = await self.begun(b, tag="n")
         assert (await b.wait(new.run_id, timeout=20))["log"] == ["n:1"]
         rows = self.rows(b)
@@ -255,7 +255,7 @@ class GraphSuite(AssistantSuite):
         assert self.rows(b) == rows
 
     def jobs(self, run_id: str, manager: RunManager) -> int:
-        entry = manager._parts.registry.entry(run_id)
+        entry = manager._parts.shared.registry.entry(run_id)
         return 0 if entry is None else len(entry.tracked)
 
     # -- the port itself

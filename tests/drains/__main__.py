@@ -49,7 +49,7 @@ class Load:
         """Drain in the midst of it; answers with the runs whose code has returned."""
         clients = [asyncio.ensure_future(self._client()) for _ in range(CLIENTS)]
         await asyncio.sleep(random.uniform(0, WARM_UP))
-        await self._manager.drain(GRACE)
+        await self._manager.worker.drain(GRACE)
         self._refused = True
         await asyncio.gather(*clients)
         return self._returned
@@ -61,7 +61,7 @@ async def one_drain(folder: Path) -> tuple[Counter[str], list[str]]:
     async with open_coordinator(url, sqlite_synchronous="NORMAL", grace=0) as manager:
         returned = await Load(manager).drained()
     async with open_coordinator(url, grace=0) as reader:
-        rows = {run_id: await reader.run(run_id) for run_id in returned}
+        rows = {run_id: await reader.runs.get(run_id) for run_id in returned}
     wrong = [
         f"{run_id}: {row.status}, {row.cancel_cause}"
         for run_id, row in rows.items()

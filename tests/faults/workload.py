@@ -53,7 +53,7 @@ class Agents:
     async def scribbler(self, ctx: RunContext) -> None:
         """Saves and emits without a pause, and goes on for a while when it is refused and when it is told
         to stop; then it tries the store itself, past the checks of its own worker."""
-        run, epoch, number, refused = ctx.run, self._manager.epoch, 0, 0
+        run, epoch, number, refused = ctx.run, self._manager.worker.epoch, 0, 0
         ids: dict[str, Any] = {"run": run.run_id, "thread": run.thread_id, "epoch": epoch, "fence": ctx.fence}
         own = Ownership(run.run_id, run.thread_id, epoch, ctx.fence)
         end = "success"
@@ -94,7 +94,7 @@ class Agents:
     async def agent(self, ctx: RunContext) -> Any:
         """Saves, lasts, may leave a thread job behind, may be slow to stop, may return values."""
         run, wish, record = ctx.run, ctx.run.kwargs, self._record
-        epoch = self._manager.epoch
+        epoch = self._manager.worker.epoch
         ids: dict[str, Any] = {"run": run.run_id, "thread": run.thread_id, "epoch": epoch, "fence": ctx.fence}
         end: dict[str, Any] = {"outcome": "error"}
         record.step("began", **ids, values=ctx.values)
@@ -139,8 +139,8 @@ class Agents:
         await manager.set_status(run.run_id, "running")
         if run.abort_event.is_set():
             return
-        thread = await manager.thread(run.thread_id)
-        row = (await manager.explain(run.run_id)).run
+        thread = await manager.threads.get(run.thread_id)
+        row = (await manager.runs.explain(run.run_id)).run
         if thread is None or row.owner_epoch is None or not (row.holds_thread and row.open):
             return
         ids: dict[str, Any] = {
@@ -306,7 +306,7 @@ class Workload:
             except RunFailed as failed:
                 call.answer(status=failed.status)
             else:
-                call.answer(status=(await self._manager.explain(run)).run.status.value)
+                call.answer(status=(await self._manager.runs.explain(run)).run.status.value)
 
     async def get(self) -> None:
         if not self._known:
@@ -314,7 +314,7 @@ class Workload:
         thread, run = self._rng.choice(self._known)
         with self._record.call("get", thread=thread, run=run) as call:
             record = await self._manager.get(run, raise_on_store_error=True)
-            entry = self._manager._parts.registry.entry(run)
+            entry = self._manager._parts.shared.registry.entry(run)
             if entry is not None and entry.lost:
                 call.unknown("the record of a lost run shows error, whatever became of the run")
             elif record is None:
@@ -325,6 +325,6 @@ class Workload:
 
     async def learn(self) -> None:
         """Get to know runs of other workers, so as to cancel them and wait for them."""
-        for row in await self._manager.runs(in_flight=True, limit=8):
+        for row in await self._manager.runs.recent(in_flight=True, limit=8):
             if self._is_ours(row.thread_id):
                 self._known.append((row.thread_id, row.run_id))

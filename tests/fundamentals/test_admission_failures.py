@@ -51,7 +51,7 @@ async def test_cancelled_after_the_row_became_durable(
     with pytest.raises(asyncio.CancelledError):
         await admitting
     assert not await b.has_inflight("t")
-    (row,) = await b.runs(thread_id="t")
+    (row,) = await b.runs.recent(thread_id="t")
     assert row.status is RunStatus.interrupted
 
 
@@ -113,7 +113,7 @@ async def test_cancelled_while_the_replaced_ones_are_told(
     a, b = team
     old = await a.create_or_reject("t")
     told = asyncio.Event()
-    deliver = a._parts.delivery.deliver
+    deliver = a._parts.runs.delivery.deliver
 
     async def slowly(decision: Any) -> None:
         await deliver(decision)
@@ -121,7 +121,7 @@ async def test_cancelled_while_the_replaced_ones_are_told(
             told.set()
             await asyncio.sleep(0)
 
-    monkeypatch.setattr(a._parts.delivery, "deliver", slowly)
+    monkeypatch.setattr(a._parts.runs.delivery, "deliver", slowly)
     admitting = asyncio.create_task(a.create_or_reject("t", multitask_strategy="interrupt"))
     await told.wait()
     admitting.cancel()
@@ -179,7 +179,7 @@ async def test_an_unknown_strategy_is_refused_before_anything_is_written(team: l
     with pytest.raises(UnsupportedStrategyError) as refused:
         await team[0].create_or_reject("t", multitask_strategy="whatever")
     assert set(refused.value.supported) == {"reject", "interrupt", "rollback", "enqueue"}
-    assert await team[0].runs() == []
+    assert await team[0].runs.recent() == []
 
 
 @pytest.mark.parametrize("strategy", ["reject", "interrupt", "rollback", "enqueue"])
@@ -218,7 +218,7 @@ async def test_the_store_does_not_say_whether_it_wrote(
     with pytest.raises(StoreUnavailable):
         await (a.create_or_reject("t") if name == "admit" else a.create("t"))
     await wait_until(lambda: free(b), description="the thread is free")
-    (row,) = await b.runs(thread_id="t")
+    (row,) = await b.runs.recent(thread_id="t")
     assert row.status is RunStatus.interrupted
 
 
@@ -267,7 +267,7 @@ async def test_what_is_being_taken_back_is_not_run_as_if_its_home_had_gone(
                 pass
         store.answers = True
         await wait_until(lambda: free(manager), description="the thread is free")
-        (row,) = [row for row in await manager.runs(thread_id="t") if row.assistant_id == "poet"]
+        (row,) = [row for row in await manager.runs.recent(thread_id="t") if row.assistant_id == "poet"]
         assert row.status is RunStatus.interrupted
         assert row.started_at is None
         assert not begun.is_set()
@@ -280,9 +280,9 @@ async def test_a_claim_that_is_owed_does_not_wait_for_what_is_owed_behind_it(
     async with team_of(1, tmp_path, tick=60.0, short_tick=60.0) as (alone,):
         _, first = await running(alone, "t")
         stray = await alone.create_or_reject("t", multitask_strategy="enqueue")
-        entry = alone._parts.registry.entry(stray.run_id)
+        entry = alone._parts.shared.registry.entry(stray.run_id)
         assert entry is not None
-        alone._parts.settlement.hand_over(entry)
+        alone._parts.runs.settlement.hand_over(entry)
         claim, asked = alone._store.claim, asyncio.Event()
 
         async def late(*args: Any, **kwargs: Any) -> Any:
@@ -302,11 +302,13 @@ async def test_a_claim_that_is_owed_does_not_wait_for_what_is_owed_behind_it(
         monkeypatch.setattr(alone._store, "claim", late)
         first.may_end.set()
         await asked.wait()
-        await alone._parts.outbox.offer(stray.run_id, None, "something of the stray run", written_at_last)
+        await alone._parts.shared.outbox.offer(
+            stray.run_id, None, "something of the stray run", written_at_last
+        )
         await wait_until(lambda: free(alone), description="the thread is free")
-        (row,) = [row for row in await alone.runs(thread_id="t") if row.run_id == stray.run_id]
+        (row,) = [row for row in await alone.runs.recent(thread_id="t") if row.run_id == stray.run_id]
         assert row.status is RunStatus.error
-        await wait_until(lambda: alone.owed == 0, description="nothing is owed")
+        await wait_until(lambda: alone.worker.pending_writes == 0, description="nothing is owed")
 
 
 def answers_of(monkeypatch: pytest.MonkeyPatch, manager: RunManager, name: str) -> asyncio.Queue[object]:

@@ -84,7 +84,7 @@ async def test_input_that_does_not_fit_is_refused_before_anything_is_written(man
             await manager.create_or_reject("t", "poet", kwargs={"input": wrong})
         assert refusal.value.argument == "input"
         assert "many" not in str(refusal.value), "what was sent may be secret"
-    assert await manager.thread("t") is None
+    assert await manager.threads.get("t") is None
     assert await done(manager, "t", "poet", kwargs={"input": {"subject": "rain"}}) == {
         "poem": "4 lines about rain"
     }
@@ -121,7 +121,7 @@ async def test_a_name_and_its_uuid_mean_the_same(manager: RunManager) -> None:
         is manager.assistants.named("poet")
     )
     assert await done(manager, "t", poet, kwargs={"input": {"subject": "rain"}})
-    (row,) = await manager.runs()
+    (row,) = await manager.runs.recent()
     assert (row.assistant_id, row.portable) == ("poet", True)
 
 
@@ -277,39 +277,39 @@ async def test_a_result_beside_what_was_saved_is_an_outcome(manager: RunManager)
 
 async def test_the_state_of_a_function_is_what_is_stored(manager: RunManager) -> None:
     with pytest.raises(ThreadNotFound):
-        await manager.state("t")
+        await manager.threads.state("t")
     await done(manager, "t", "echo", kwargs={"input": 1}, user_id="ann")
-    view = await manager.state("t")
+    view = await manager.threads.state("t")
     assert view is not None
     assert (view.values, view.next, view.tasks, view.interrupts) == ({"echo": 1}, (), (), ())
     assert view.checkpoint is not None
     assert view.metadata["graph_id"] == "echo"
-    assert await manager.state("t") == view, "asked twice, it has the same id"
-    assert await manager.state("t", view.checkpoint) == view
-    assert await manager.state("t", CheckpointRef("unheard of")) is None
-    first, *older = [each async for each in manager.history("t")]
+    assert await manager.threads.state("t") == view, "asked twice, it has the same id"
+    assert await manager.threads.state("t", view.checkpoint) == view
+    assert await manager.threads.state("t", CheckpointRef("unheard of")) is None
+    first, *older = [each async for each in manager.threads.history("t")]
     assert first == view
-    assert [each async for each in manager.history("t", before=view.checkpoint)] == older
-    assert [each async for each in manager.history("t", limit=0)] == []
-    assert [each async for each in manager.history("t", metadata={"graph_id": "poet"})] == []
+    assert [each async for each in manager.threads.history("t", before=view.checkpoint)] == older
+    assert [each async for each in manager.threads.history("t", limit=0)] == []
+    assert [each async for each in manager.threads.history("t", metadata={"graph_id": "poet"})] == []
     with pytest.raises(ThreadNotFound):
-        await manager.state("t", user_id="bob")
+        await manager.threads.state("t", user_id="bob")
     with pytest.raises(ThreadNotFound):
-        [each async for each in manager.history("t", user_id="bob")]
+        [each async for each in manager.threads.history("t", user_id="bob")]
     with pytest.raises(ThreadNotFound):
-        await manager.update_state("t", {}, user_id="bob")
+        await manager.threads.update_state("t", {}, user_id="bob")
 
 
 async def test_a_thread_without_anything_has_an_empty_state(manager: RunManager) -> None:
     await manager.create_or_reject("t")
-    assert await manager.state("t") == StateView(
+    assert await manager.threads.state("t") == StateView(
         metadata={"thread_id": "t", "graph_id": None}, created_at=(await view_of(manager)).created_at
     )
-    assert [each async for each in manager.history("t")] == []
+    assert [each async for each in manager.threads.history("t")] == []
 
 
 async def view_of(manager: RunManager, thread: str = "t") -> StateView:
-    view = await manager.state(thread)
+    view = await manager.threads.state(thread)
     assert view is not None
     return view
 
@@ -324,14 +324,14 @@ async def test_a_paused_run_shows_what_it_asks(manager: RunManager) -> None:
 async def test_an_update_merges_keys_and_answers_where_it_led(manager: RunManager) -> None:
     await done(manager, "t", "echo", kwargs={"input": 1})
     before = (await view_of(manager)).checkpoint
-    after = await manager.update_state("t", {"more": [2]}, at=before)
+    after = await manager.threads.update_state("t", {"more": [2]}, at=before)
     view = await view_of(manager)
     assert (view.values, view.checkpoint) == ({"echo": 1, "more": [2]}, after)
-    assert await manager.update_state("t", [{"echo": 0}, None, {"more": 3}], as_node="echo")
+    assert await manager.threads.update_state("t", [{"echo": 0}, None, {"more": 3}], as_node="echo")
     assert (await view_of(manager)).values == {"echo": 0, "more": 3}
-    unchanged = await manager.update_state("t", None, as_node="__start__")
+    unchanged = await manager.threads.update_state("t", None, as_node="__start__")
     assert unchanged == (await view_of(manager)).checkpoint
-    steps = await manager.runs(thread_id="t")
+    steps = await manager.runs.recent(thread_id="t")
     assert len(steps) == 1, "operations are no runs"
 
 
@@ -350,7 +350,7 @@ async def test_an_update_that_makes_no_sense(
 ) -> None:
     await done(manager, "t", "echo", kwargs={"input": 1})
     with pytest.raises(InvalidArgument) as refusal:
-        await manager.update_state("t", values, **fields)
+        await manager.threads.update_state("t", values, **fields)
     assert refusal.value.argument == named
     assert (await view_of(manager)).values == {"echo": 1}
     await manager.create_or_reject("t")  # the thread is free
@@ -359,7 +359,7 @@ async def test_an_update_that_makes_no_sense(
 async def test_the_state_of_a_foreign_assistant_is_read_and_not_written(manager: RunManager) -> None:
     await launched(manager, "t", Agent(returns={"a": 1}), assistant_id="elsewhere")
     with pytest.raises(InvalidArgument, match="elsewhere"):
-        await manager.update_state("t", {"a": 2})
+        await manager.threads.update_state("t", {"a": 2})
     assert (await view_of(manager)).metadata["graph_id"] == "elsewhere"
 
 
@@ -368,20 +368,20 @@ async def test_a_busy_thread_can_be_read_and_not_be_written(team: list[RunManage
     run, agent = await running(team[0], "t", Agent(saves={"step": 1}, returns={"step": 2}))
     assert (await view_of(team[operator])).values == {"step": 1}
     with pytest.raises(ConflictError) as conflict:
-        await team[operator].update_state("t", {"step": 9})
+        await team[operator].threads.update_state("t", {"step": 9})
     assert conflict.value.active_run_id == run.run_id
     agent.may_end.set()
     await team[operator].wait(run.run_id, timeout=10)
-    await team[operator].update_state("t", {"more": 1})
+    await team[operator].threads.update_state("t", {"more": 1})
     assert (await view_of(team[0])).values == {"step": 2, "more": 1}
 
 
 async def test_an_update_holds_the_thread(team: list[RunManager]) -> None:
     """A run of another worker begins behind it, and sees what it wrote."""
     a, b = team
-    await a.update_thread("t", {"n": 1})
+    await a.threads.replace_values("t", {"n": 1})
     held = hold_calls(a._store, "save")
-    updating = asyncio.create_task(a.update_state("t", {"n": 2}))
+    updating = asyncio.create_task(a.threads.update_state("t", {"n": 2}))
     await held.reached.wait()
     with pytest.raises(ConflictError):
         await b.create_or_reject("t")
@@ -397,7 +397,7 @@ async def test_an_update_holds_the_thread(team: list[RunManager]) -> None:
 
 async def test_copy_keeps_the_assistant(manager: RunManager) -> None:
     await done(manager, "t", "echo", kwargs={"input": 1})
-    await manager.copy_thread("t", "copy")
+    await manager.threads.copy("t", "copy")
     view = await view_of(manager, "copy")
     assert (view.values, view.metadata["graph_id"]) == ({"echo": 1}, "echo")
 

@@ -74,7 +74,7 @@ async def test_twice_is_the_same_as_once(team: list[RunManager], canceller: int)
     assert await team[canceller].cancel(run.run_id, wait=5)
     assert await team[1 - canceller].cancel(run.run_id, wait=5)
     assert agent.cancels == 1
-    receipt = await team[1].receipt(run.run_id)
+    receipt = await team[1].runs.receipt(run.run_id)
     assert (receipt.action, receipt.reason) == ("interrupt", "first")
 
 
@@ -123,7 +123,7 @@ async def test_a_lost_hint_is_found_at_the_next_tick(
     def lose(epoch: int, signal: Signal) -> None:
         """As a broker does whose listener is just reconnecting."""
 
-    monkeypatch.setattr(b._parts.notifier, "notify_worker", lose)
+    monkeypatch.setattr(b._parts.shared.notifier, "notify_worker", lose)
     assert await b.cancel(run.run_id, wait=5)
     assert agent.stopped.is_set()
 
@@ -133,11 +133,11 @@ async def test_while_the_owner_drains(team: list[RunManager], canceller: int) ->
     """Reported failure 7."""
     run, agent = await running(team[0], "t")
     leaving = asyncio.create_task(team[0].shutdown(timeout=20))
-    await team[0]._parts.worker.drain_event.wait()
+    await team[0]._parts.shared.worker.drain_event.wait()
     assert await team[canceller].cancel(run.run_id, reason="now", wait=5)
     await leaving
     assert agent.cancels == 1
-    assert (await team[1].receipt(run.run_id)).reason == "now"
+    assert (await team[1].runs.receipt(run.run_id)).reason == "now"
 
 
 async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says_so(
@@ -145,7 +145,7 @@ async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says
 ) -> None:
     """Reported failure 8. When the store is back, the decision is written with its reason and action."""
     a, b = team
-    await a.update_thread("t", {"turn": 1})
+    await a.threads.replace_values("t", {"turn": 1})
     run, agent = await running(a, "t", Agent(saves={"turn": 2}, stubborn=True))
     decide, away = a._store.decide, asyncio.Event()
 
@@ -162,9 +162,9 @@ async def test_if_the_cancel_cannot_be_written_the_owner_stops_its_task_and_says
     away.clear()
     agent.may_stop.set()
     assert await b.wait(run.run_id, timeout=20) is None
-    receipt = await b.receipt(run.run_id)
+    receipt = await b.runs.receipt(run.run_id)
     assert (receipt.status, receipt.action, receipt.reason) == ("interrupted", "rollback", "enough")
-    thread = await b.thread("t")
+    thread = await b.threads.get("t")
     assert thread is not None
     assert thread.values == {"turn": 1}
 
@@ -233,6 +233,6 @@ async def test_who_waits_is_answered_where_the_run_is_removed_before_he_looks(te
     async with asyncio.timeout(10):
         await looking.reached.wait()
         await owner.wait(run.run_id)
-        await owner.delete_run(run.run_id, thread_id="t")
+        await owner.runs.delete(run.run_id, thread_id="t")
     looking.go_on.set()
     assert await stopping

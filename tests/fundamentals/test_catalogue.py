@@ -67,32 +67,32 @@ async def brief(
 
 async def test_a_thread_is_the_same_from_every_worker(team: list[RunManager]) -> None:
     here, there = team
-    made = await here.create_thread(metadata={"a": 1}, user_id="u", ttl=60)
+    made = await here.threads.create(metadata={"a": 1}, user_id="u", ttl=60)
     assert UUID(made.thread_id)
     assert made.ttl_ms == 60_000
-    assert await there.thread(made.thread_id, user_id="u") == made
-    patched = await there.patch_thread(made.thread_id, metadata={"b": 2}, ttl=None, user_id="u")
+    assert await there.threads.get(made.thread_id, user_id="u") == made
+    patched = await there.threads.update(made.thread_id, metadata={"b": 2}, ttl=None, user_id="u")
     assert (patched.metadata, patched.ttl_ms) == ({"a": 1, "b": 2}, None)
-    assert await here.threads(ThreadQuery(metadata={"b": 2}), user_id="u") == [patched]
-    assert await here.count_threads(user_id="u") == 1
+    assert await here.threads.search(ThreadQuery(metadata={"b": 2}), user_id="u") == [patched]
+    assert await here.threads.count(user_id="u") == 1
     run, agent = await running(here, made.thread_id, user_id="u")
-    assert [thread.status for thread in await there.threads(user_id="u")] == ["busy"]
+    assert [thread.status for thread in await there.threads.search(user_id="u")] == ["busy"]
     agent.may_end.set()
     await there.wait(run.run_id, timeout=20)
-    await there.delete_thread(made.thread_id, user_id="u")
-    assert await gone(here.patch_thread(made.thread_id, user_id="u"))
+    await there.threads.delete(made.thread_id, user_id="u")
+    assert await gone(here.threads.update(made.thread_id, user_id="u"))
 
 
 async def test_of_two_workers_that_make_it_at_once_one_does(team: list[RunManager]) -> None:
     for number in range(10):
         calls = [
-            manager.create_thread(f"t{number}", metadata={"by": by}, user_id="u")
+            manager.threads.create(f"t{number}", metadata={"by": by}, user_id="u")
             for by, manager in enumerate(team * 2)
         ]
         answers = await asyncio.gather(*calls, return_exceptions=True)
         (made,) = [answer for answer in answers if isinstance(answer, ThreadRow)]
         assert all(isinstance(answer, ThreadExists) for answer in answers if answer is not made)
-        again = await team[0].create_thread(made.thread_id, if_exists="do_nothing", user_id="u")
+        again = await team[0].threads.create(made.thread_id, if_exists="do_nothing", user_id="u")
         assert again == made
 
 
@@ -101,8 +101,8 @@ async def test_a_run_can_ask_for_a_thread_that_is_there(team: list[RunManager]) 
     for strategy in ("reject", "enqueue", "interrupt", "rollback"):
         with pytest.raises(ThreadNotFound):
             await here.create_or_reject("t", thread_must_exist=True, multitask_strategy=strategy)
-    assert await here.thread("t") is None
-    await there.create_thread("t", user_id="u")
+    assert await here.threads.get("t") is None
+    await there.threads.create("t", user_id="u")
     with pytest.raises(ThreadNotFound):
         await here.create_or_reject("t", thread_must_exist=True, user_id="v")
     run, _ = await launched(here, "t", thread_must_exist=True, user_id="u")
@@ -115,8 +115,8 @@ async def test_a_delete_among_admissions(team: list[RunManager]) -> None:
     """Whoever is admitted has a thread, whichever came first; nobody else leaves anything behind."""
     for number in range(15):
         thread = f"t{number}"
-        await team[0].create_thread(thread)
-        delete = asyncio.ensure_future(team[number % 2].delete_thread(thread))
+        await team[0].threads.create(thread)
+        delete = asyncio.ensure_future(team[number % 2].threads.delete(thread))
         admissions = [
             asyncio.ensure_future(
                 manager.create_or_reject(thread, thread_must_exist=True, multitask_strategy="enqueue")
@@ -131,12 +131,12 @@ async def test_a_delete_among_admissions(team: list[RunManager]) -> None:
                 admitted.append(admission.result().run_id)
             else:
                 assert isinstance(admission.exception(), ThreadNotFound)
-        there = await team[0].thread(thread)
+        there = await team[0].threads.get(thread)
         assert (there is None) == (not admitted)
         if delete.exception() is not None:
             assert len(admitted) == len(admissions), "refused, because a run was there first"
         if admitted:
-            listed = await team[1].thread_runs(thread)
+            listed = await team[1].runs.of_thread(thread)
             assert {run.run_id for run in listed} == set(admitted)
         for run_id in admitted:
             await team[0].cancel(run_id)
@@ -150,18 +150,18 @@ async def test_a_run_that_is_being_cancelled_shows_as_running(team: list[RunMana
     await team[1].cancel(run.run_id)
     await agent.cancelled.wait()
     for manager in team:
-        row = await manager.run(run.run_id, thread_id="t")
+        row = await manager.runs.get(run.run_id, thread_id="t")
         assert (row.shown_status, row.cancelling) == (RunStatus.running, True)
-        assert [found.run_id for found in await manager.inflight_runs("running")] == [run.run_id]
-        assert await manager.inflight_runs("pending") == []
+        assert [found.run_id for found in await manager.runs.in_flight("running")] == [run.run_id]
+        assert await manager.runs.in_flight("pending") == []
         with pytest.raises(ConflictError):
-            await manager.delete_run(run.run_id)
+            await manager.runs.delete(run.run_id)
     agent.may_stop.set()
     assert await team[1].cancel(run.run_id, wait=5)
     for manager in team:
-        row = await manager.run(run.run_id)
+        row = await manager.runs.get(run.run_id)
         assert (row.shown_status, row.cancelling) == (RunStatus.interrupted, False)
-        assert await manager.inflight_runs() == []
+        assert await manager.runs.in_flight() == []
 
 
 async def test_a_run_that_was_rolled_back_has_never_been(team: list[RunManager]) -> None:
@@ -171,13 +171,13 @@ async def test_a_run_that_was_rolled_back_has_never_been(team: list[RunManager])
     undone, _ = await running(team[0], "t", Agent(saves={"n": 2}))
     assert await team[1].cancel(undone.run_id, action="rollback", wait=5)
     for manager in team:
-        assert await gone(manager.run(undone.run_id))
-        assert [row.run_id for row in await manager.thread_runs("t")] == [kept.run_id]
-        assert await gone(manager.delete_run(undone.run_id))
-        thread = await manager.thread("t")
+        assert await gone(manager.runs.get(undone.run_id))
+        assert [row.run_id for row in await manager.runs.of_thread("t")] == [kept.run_id]
+        assert await gone(manager.runs.delete(undone.run_id))
+        thread = await manager.threads.get("t")
         assert thread is not None
         assert (thread.status, thread.values) == ("idle", {"n": 1})
-    assert (await team[1].explain(undone.run_id)).run.rolled_back, "operators see it all the same"
+    assert (await team[1].runs.explain(undone.run_id)).run.rolled_back, "operators see it all the same"
 
 
 async def test_runs_of_a_thread_in_pages_and_by_status(team: list[RunManager]) -> None:
@@ -185,11 +185,11 @@ async def test_runs_of_a_thread_in_pages_and_by_status(team: list[RunManager]) -
     await wait_until(lambda: runs[0].status is RunStatus.running, description="the first has started")
     ids = [run.run_id for run in runs][::-1]
     for manager in team:
-        pages = [await manager.thread_runs("t", limit=3, offset=offset) for offset in (0, 3)]
+        pages = [await manager.runs.of_thread("t", limit=3, offset=offset) for offset in (0, 3)]
         assert [[row.run_id for row in page] for page in pages] == [ids[:3], ids[3:]]
-        pending = await manager.thread_runs("t", statuses=["pending"])
+        pending = await manager.runs.of_thread("t", statuses=["pending"])
         assert [row.run_id for row in pending] == ids[:3]
-        assert sorted(row.run_id for row in await manager.inflight_runs("all", thread_id="t")) == sorted(ids)
+        assert sorted(row.run_id for row in await manager.runs.in_flight("all", thread_id="t")) == sorted(ids)
 
 
 async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
@@ -199,9 +199,9 @@ async def test_a_deleted_run_is_gone_everywhere(team: list[RunManager]) -> None:
     run = await team[0].create_or_reject("t")
     team[0].launch(run, telling)
     await team[0].wait(run.run_id, timeout=20)
-    await team[0].delete_run(run.run_id, thread_id="t")
+    await team[0].runs.delete(run.run_id, thread_id="t")
     for manager in team:
-        assert await gone(manager.run(run.run_id))
+        assert await gone(manager.runs.get(run.run_id))
         assert await manager.get(run.run_id) is None
         assert await gone(manager.events(run.run_id))
 
@@ -215,13 +215,15 @@ async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how
         assert run.task is not None
         waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))
         await asyncio.sleep(0)
-        await b._parts.store.row(run.run_id)  # reads are answered in their order: the first of `wait` is over
+        await b._parts.shared.store.row(
+            run.run_id
+        )  # reads are answered in their order: the first of `wait` is over
         await a.cancel(run.run_id, wait=5)
         assert not run.task.done()
         if how == "deleted":
-            await b.delete_run(run.run_id)
+            await b.runs.delete(run.run_id)
         else:
-            await b.patch_thread("t", ttl=0.001)
+            await b.threads.update("t", ttl=0.001)
             await asyncio.sleep(0.01)
             await sweep(b)
         assert b._runs.get(run.run_id) is run, "here it is not over: its worker still finds it"
@@ -236,45 +238,45 @@ async def test_who_waits_for_a_run_hears_that_it_was_removed(tmp_path: Path, how
 async def test_each_user_sees_his_own(team: list[RunManager]) -> None:
     run, agent = await running(team[0], "t", user_id="u", metadata={"k": 1})
     for manager in team:
-        assert await manager.threads(ThreadQuery(ids=("t",)), user_id="v") == []
-        assert await manager.count_threads(user_id="v") == 0
-        assert await manager.inflight_runs(user_id="v") == []
+        assert await manager.threads.search(ThreadQuery(ids=("t",)), user_id="v") == []
+        assert await manager.threads.count(user_id="v") == 0
+        assert await manager.runs.in_flight(user_id="v") == []
         for call in (
-            manager.patch_thread("t", metadata={"x": 1}, user_id="v"),
-            manager.thread_runs("t", user_id="v"),
-            manager.run(run.run_id, user_id="v"),
-            manager.delete_run(run.run_id, user_id="v"),
+            manager.threads.update("t", metadata={"x": 1}, user_id="v"),
+            manager.runs.of_thread("t", user_id="v"),
+            manager.runs.get(run.run_id, user_id="v"),
+            manager.runs.delete(run.run_id, user_id="v"),
         ):
             assert await gone(call)
         for if_exists in ("raise", "do_nothing"):
             with pytest.raises(ThreadExists, match="'t' already exists"):
-                await manager.create_thread("t", user_id="v", if_exists=if_exists)
-        assert (await manager.run(run.run_id, thread_id="t", user_id="u")).metadata == {"k": 1}
+                await manager.threads.create("t", user_id="v", if_exists=if_exists)
+        assert (await manager.runs.get(run.run_id, thread_id="t", user_id="u")).metadata == {"k": 1}
     assert agent.running
 
 
 async def test_bad_arguments_are_named(alone: RunManager) -> None:
     for argument, call in (
-        ("thread_id", alone.create_thread("")),
-        ("metadata", alone.create_thread(metadata={"x": float("nan")})),
-        ("if_exists", alone.create_thread(if_exists="banana")),  # pyright: ignore[reportArgumentType]
-        ("ttl", alone.create_thread(ttl=0)),
-        ("ttl", alone.patch_thread("t", ttl=-1)),
-        ("status", alone.threads(ThreadQuery(status="banana"))),
-        ("sort_by", alone.threads(ThreadQuery(sort_by="values"))),  # pyright: ignore[reportArgumentType]
-        ("sort_order", alone.threads(ThreadQuery(sort_order="up"))),  # pyright: ignore[reportArgumentType]
-        ("limit", alone.count_threads(ThreadQuery(limit=-1))),
-        ("values", alone.threads(ThreadQuery(values={"x": object()}))),
-        ("ids", alone.threads(ThreadQuery(ids=("a\n",)))),
-        ("statuses", alone.thread_runs("t", statuses=["banana"])),
-        ("offset", alone.thread_runs("t", offset=-1)),
-        ("status", alone.inflight_runs("success")),  # pyright: ignore[reportArgumentType]
+        ("thread_id", alone.threads.create("")),
+        ("metadata", alone.threads.create(metadata={"x": float("nan")})),
+        ("if_exists", alone.threads.create(if_exists="banana")),  # pyright: ignore[reportArgumentType]
+        ("ttl", alone.threads.create(ttl=0)),
+        ("ttl", alone.threads.update("t", ttl=-1)),
+        ("status", alone.threads.search(ThreadQuery(status="banana"))),
+        ("sort_by", alone.threads.search(ThreadQuery(sort_by="values"))),  # pyright: ignore[reportArgumentType]
+        ("sort_order", alone.threads.search(ThreadQuery(sort_order="up"))),  # pyright: ignore[reportArgumentType]
+        ("limit", alone.threads.count(ThreadQuery(limit=-1))),
+        ("values", alone.threads.search(ThreadQuery(values={"x": object()}))),
+        ("ids", alone.threads.search(ThreadQuery(ids=("a\n",)))),
+        ("statuses", alone.runs.of_thread("t", statuses=["banana"])),
+        ("offset", alone.runs.of_thread("t", offset=-1)),
+        ("status", alone.runs.in_flight("success")),  # pyright: ignore[reportArgumentType]
         ("temporary_thread", alone.create_or_reject("t", temporary_thread=1)),  # pyright: ignore[reportArgumentType]
     ):
         with pytest.raises(InvalidArgument) as refused:
             await call
         assert refused.value.argument == argument
-    assert await alone.count_threads(ThreadQuery(temporary=True)) == 0
+    assert await alone.threads.count(ThreadQuery(temporary=True)) == 0
 
 
 # -- threads that pass
@@ -285,15 +287,15 @@ async def test_a_temporary_thread_passes_with_its_run(brief: list[RunManager]) -
     run, agent = await running(here, "tmp", temporary_thread=True, kwargs={"input": 1})
     for manager in brief:
         await sweep(manager)
-        assert (await manager.run(run.run_id)).shown_status is RunStatus.running
-        assert await manager.count_threads() == 0, "nobody lists it"
+        assert (await manager.runs.get(run.run_id)).shown_status is RunStatus.running
+        assert await manager.threads.count() == 0, "nobody lists it"
     agent.may_end.set()
     await here.wait(run.run_id, timeout=20)
-    assert (await there.run(run.run_id)).shown_status is RunStatus.success
+    assert (await there.runs.get(run.run_id)).shown_status is RunStatus.success
     await sweep(there)
     for manager in brief:
-        assert await manager.thread("tmp") is None
-        assert await gone(manager.run(run.run_id))
+        assert await manager.threads.get("tmp") is None
+        assert await gone(manager.runs.get(run.run_id))
         assert await gone(manager.events(run.run_id))
 
 
@@ -363,10 +365,10 @@ async def test_a_dead_workers_temporary_thread_passes_as_well(tmp_path: Path) ->
             run, _ = await running(leaving, "tmp", temporary_thread=True)
 
         async def passed() -> bool:
-            return await alive.thread("tmp") is None
+            return await alive.threads.get("tmp") is None
 
         await wait_until(passed, description="the thread has passed")
-        assert await gone(alive.run(run.run_id))
+        assert await gone(alive.runs.get(run.run_id))
 
 
 async def test_a_manager_without_a_store_looks_from_its_first_temporary_thread_on() -> None:
@@ -377,7 +379,7 @@ async def test_a_manager_without_a_store_looks_from_its_first_temporary_thread_o
         await manager.wait(run.run_id, timeout=20)
 
         async def passed() -> bool:
-            return await manager.thread("tmp") is None
+            return await manager.threads.get("tmp") is None
 
         await wait_until(passed, description="the thread has passed")
 
@@ -386,7 +388,7 @@ async def test_a_sweep_among_admissions(brief: list[RunManager]) -> None:
     """An admission comes before the sweep, and the thread stays; or after it, and there is no thread."""
     for number in range(40):
         thread = f"t{number}"
-        await brief[0].create_thread(thread, ttl=0.001)
+        await brief[0].threads.create(thread, ttl=0.001)
         await asyncio.sleep(0.002)
         admission, *_ = await asyncio.gather(
             brief[number % 2].create_or_reject(thread, thread_must_exist=True),
@@ -394,13 +396,13 @@ async def test_a_sweep_among_admissions(brief: list[RunManager]) -> None:
             sweep(brief[1]),
             return_exceptions=True,
         )
-        there = await brief[0].thread(thread)
+        there = await brief[0].threads.get(thread)
         if isinstance(admission, BaseException):
             assert isinstance(admission, ThreadNotFound)
             assert there is None
         else:
             assert there is not None
-            assert (await brief[1].run(admission.run_id)).thread_id == thread
+            assert (await brief[1].runs.get(admission.run_id)).thread_id == thread
             await brief[0].cancel(admission.run_id)
 
 
@@ -413,7 +415,7 @@ async def test_a_worker_that_takes_a_temporary_run_over_forgets_it_as_soon(tmp_p
         async with open_coordinator(settings=settings, assistants={"agent": quick}) as home:
             await running(home, "tmp", temporary_thread=True)
             run = await home.create_or_reject("tmp", "agent", multitask_strategy="enqueue")
-            await home.drain(grace=0)
+            await home.worker.drain(grace=0)
         await peer.wait(run.run_id, timeout=20)
         assert await peer.get(run.run_id) is not None
         await sweep(sweeper)

@@ -70,7 +70,7 @@ async def done(manager: RunManager, text: str | None, at: CheckpointRef | None =
 
 
 async def past(manager: RunManager, **which: Any) -> list[StateView]:
-    return [view async for view in manager.history("t", **which)]
+    return [view async for view in manager.threads.history("t", **which)]
 
 
 def said(views: list[StateView]) -> list[Any]:
@@ -78,7 +78,7 @@ def said(views: list[StateView]) -> list[Any]:
 
 
 async def state(manager: RunManager, at: CheckpointRef | None = None) -> StateView:
-    view = await manager.state("t", at)
+    view = await manager.threads.state("t", at)
     assert view is not None
     return view
 
@@ -107,7 +107,7 @@ async def test_each_run_has_a_state_that_it_began_with_and_one_that_it_left(
         assert view.parent == (None if parent is None else parent.checkpoint)
         assert await state(two, view.checkpoint) == view
     assert views[0] == await state(two)
-    runs = await one.thread_runs("t")
+    runs = await one.runs.of_thread("t")
     assert [view.metadata["run_id"] for view in views] == [run.run_id for run in runs for _ in range(2)]
     assert await past(two, limit=1) == views[:1]
     for place, view in enumerate(views):
@@ -164,9 +164,9 @@ async def test_a_state_that_the_thread_never_had(pair: tuple[RunManager, RunMana
     for at in (CheckpointRef("unheard of"), CheckpointRef("unheard of.input")):
         with pytest.raises(RunFailed, match="no checkpoint"):
             await done(one, "b", at=at)
-        assert await one.state("t", at) is None
+        assert await one.threads.state("t", at) is None
         with pytest.raises(InvalidArgument, match="checkpoint"):
-            await one.update_state("t", {}, at=at)
+            await one.threads.update_state("t", {}, at=at)
     other = await one.create_or_reject("other", "chat", kwargs={"input": {"text": "x"}})
     one.launch(other)
     await one.wait(other.run_id, timeout=10)
@@ -182,15 +182,15 @@ async def test_an_update_makes_one_and_branches_as_well(pair: tuple[RunManager, 
     await done(one, "a")
     await done(one, "b")
     old = await past(one)
-    new = await two.update_state("t", {"title": "x"}, at=old[2].checkpoint)
+    new = await two.threads.update_state("t", {"title": "x"}, at=old[2].checkpoint)
     head = await state(one)
     assert (head.checkpoint, head.parent) == (new, old[2].checkpoint)
     assert head.values == {"said": A, "title": "x"}
     assert head.metadata["source"] == "update"
     assert (await past(one))[1:] == old
-    back = await two.update_state("t", None, at=old[0].checkpoint)
+    back = await two.threads.update_state("t", None, at=old[0].checkpoint)
     assert ((await state(one)).checkpoint, (await state(one)).values) == (back, {"said": B})
-    assert await two.update_state("t", None) == back, "nothing changes"
+    assert await two.threads.update_state("t", None) == back, "nothing changes"
     assert (await state(one)).checkpoint == back
 
 
@@ -248,13 +248,13 @@ async def test_they_go_with_their_runs_and_their_thread(pair: tuple[RunManager, 
         await done(one, text)
     views = await past(one)
     middle = str(views[2].metadata["run_id"])
-    await two.delete_run(middle)
+    await two.runs.delete(middle)
     left = await past(one)
     assert [view.checkpoint for view in left] == [view.checkpoint for view in (*views[:2], *views[4:])]
     assert left[1].parent == views[4].checkpoint
-    await two.copy_thread("t", "copy")
-    copy = [view async for view in one.history("copy")]
+    await two.threads.copy("t", "copy")
+    copy = [view async for view in one.threads.history("copy")]
     assert [view.values for view in copy] == [views[0].values]
-    await two.delete_thread("t")
+    await two.threads.delete("t")
     await done(one, "new")
     assert said(await past(one)) == [["new", "new!1"], None]

@@ -16,7 +16,7 @@ from tests.support.waiting import wait_until
 
 
 async def cause_of(manager: RunManager, run_id: str) -> str | None:
-    cause = (await manager.receipt(run_id)).cause
+    cause = (await manager.runs.receipt(run_id)).cause
     return cause and cause.value
 
 
@@ -27,7 +27,7 @@ def hints_of(manager: RunManager, monkeypatch: pytest.MonkeyPatch) -> list[tuple
     def hint(epoch: int, signal: Signal) -> None:
         hints.append((epoch, signal.run_id))
 
-    monkeypatch.setattr(manager._parts.notifier, "notify_worker", hint)
+    monkeypatch.setattr(manager._parts.shared.notifier, "notify_worker", hint)
     return hints
 
 
@@ -71,7 +71,7 @@ async def test_a_parent_that_fails(team: list[RunManager], monkeypatch: pytest.M
     go_on.set()
     assert await a.wait(child.run_id, timeout=20) is None
     assert await cause_of(a, child.run_id) == "parent"
-    assert hints == [(b.epoch, child.run_id)], "its worker need not wait for a tick"
+    assert hints == [(b.worker.epoch, child.run_id)], "its worker need not wait for a tick"
 
 
 async def test_a_parent_whose_worker_leaves(team: list[RunManager], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,10 +79,10 @@ async def test_a_parent_whose_worker_leaves(team: list[RunManager], monkeypatch:
     hints = hints_of(a, monkeypatch)
     parent, _ = await running(a, "t")
     child, _ = await running(b, "t2", parent_run_id=parent.run_id)
-    await a.drain(grace=0)
+    await a.worker.drain(grace=0)
     assert await b.wait(child.run_id, timeout=20) is None
     assert await cause_of(b, child.run_id) == "parent"
-    assert hints == [(b.epoch, child.run_id)], "its worker need not wait for a tick"
+    assert hints == [(b.worker.epoch, child.run_id)], "its worker need not wait for a tick"
 
 
 async def test_children_of_a_dead_worker_hear_of_it_with_the_sweep_that_ends_their_parent(
@@ -96,22 +96,22 @@ async def test_children_of_a_dead_worker_hear_of_it_with_the_sweep_that_ends_the
         great, third = await running(reaps, "t4", parent_run_id=grandchild.run_id)
         for manager in (dies, reaps, other):
             await manager._parts.loops.stop()
-        hints, notify = list[tuple[int, str | None]](), reaps._parts.notifier.notify_worker
+        hints, notify = list[tuple[int, str | None]](), reaps._parts.shared.notifier.notify_worker
 
         def hint(epoch: int, signal: Signal) -> None:
             hints.append((epoch, signal.run_id))
             notify(epoch, signal)
 
-        monkeypatch.setattr(reaps._parts.notifier, "notify_worker", hint)
-        await buried(reaps._store, dies.epoch, by=reaps.epoch)
+        monkeypatch.setattr(reaps._parts.shared.notifier, "notify_worker", hint)
+        await buried(reaps._store, dies.worker.epoch, by=reaps.worker.epoch)
         await reaps._parts.reaper.sweep()
         async with asyncio.timeout(10):
             await first.stopped.wait()
             await third.stopped.wait()
         assert {
-            (reaps.epoch, child.run_id),
-            (other.epoch, grandchild.run_id),
-            (reaps.epoch, great.run_id),
+            (reaps.worker.epoch, child.run_id),
+            (other.worker.epoch, grandchild.run_id),
+            (reaps.worker.epoch, great.run_id),
         } <= {*hints}
 
 
@@ -124,8 +124,10 @@ async def test_children_hear_of_it_with_the_end_of_their_parent_at_its_own_worke
         child, _ = await running(other, "t2", parent_run_id=parent.run_id)
         await other._parts.loops.stop()
         hints = hints_of(paused, monkeypatch)
-        paused._parts.worker.fenced(paused.epoch, "the lease ended")
-        await wait_until(lambda: (other.epoch, child.run_id) in hints, description="its worker is hinted")
+        paused._parts.shared.worker.fenced(paused.worker.epoch, "the lease ended")
+        await wait_until(
+            lambda: (other.worker.epoch, child.run_id) in hints, description="its worker is hinted"
+        )
 
 
 async def test_a_parent_that_had_to_be_forced(tmp_path: Path) -> None:
@@ -135,7 +137,7 @@ async def test_a_parent_that_had_to_be_forced(tmp_path: Path) -> None:
         child, agent = await running(b, "t2", parent_run_id=parent.run_id)
         assert await b.cancel(parent.run_id, wait=5)
         assert await b.wait(child.run_id, timeout=20) is None
-        assert (a.forced, agent.cancels) == (1, 1)
+        assert (a.worker.forced, agent.cancels) == (1, 1)
         deaf.may_stop.set()
         await deaf.stopped.wait()
 
@@ -171,7 +173,7 @@ async def test_who_takes_the_place_of_its_parent_outlives_it(team: list[RunManag
     )
     agent.may_end.set()
     assert await b.wait(heir.run_id, timeout=20) == "anew"
-    assert (await a.run(heir.run_id)).parent_run_id is heir.parent_run_id is None
+    assert (await a.runs.get(heir.run_id)).parent_run_id is heir.parent_run_id is None
 
 
 async def test_a_parent_of_another_user_looks_missing(team: list[RunManager]) -> None:

@@ -39,12 +39,12 @@ async def test_it_starts_when_its_time_has_come(team: list[RunManager]) -> None:
     assert record is not None
     assert record.status is RunStatus.pending
     assert timedelta(seconds=0.25) < datetime.fromisoformat(record.created_at) - asked < timedelta(seconds=1)
-    assert (await b.explain(run_id)).run.delayed
+    assert (await b.runs.explain(run_id)).run.delayed
     await started(agent)
     assert datetime.now(UTC) - asked >= timedelta(seconds=0.3)
     agent.may_end.set()
     await b.wait(run_id, timeout=20)
-    row = (await a.explain(run_id)).run
+    row = (await a.runs.explain(run_id)).run
     assert (row.status, row.delayed) == (RunStatus.success, False)
 
 
@@ -55,7 +55,7 @@ async def test_who_comes_before_its_time_runs_before_it(team: list[RunManager]) 
     assert not late.started.is_set()
 
     async def in_line() -> bool:
-        return not (await b.explain(run_id)).run.delayed
+        return not (await b.runs.explain(run_id)).run.delayed
 
     await wait_until(in_line, description="its time has come while another holds the thread")
     _, last = await launched(b, "t", multitask_strategy="enqueue")
@@ -98,9 +98,9 @@ async def test_reject_counts_it(team: list[RunManager]) -> None:
         await b.create_or_reject("t")
     assert conflict.value.active_run_id == run_id
     with pytest.raises(ConflictError):
-        await b.update_thread("t", {})
+        await b.threads.replace_values("t", {})
     assert await b.has_inflight("t")
-    thread = await b.thread("t")
+    thread = await b.threads.get("t")
     assert thread is not None
     assert thread.status == "busy"
 
@@ -115,7 +115,7 @@ async def test_its_own_strategy_is_of_the_moment_of_its_request(team: list[RunMa
     other, meanwhile = await running(b, "t", multitask_strategy="enqueue")
 
     async def in_line() -> bool:
-        return not (await b.explain(run_id)).run.delayed
+        return not (await b.runs.explain(run_id)).run.delayed
 
     await wait_until(in_line, description="its time has come")
     assert not meanwhile.cancelled.is_set(), "whoever came meanwhile is waited for"
@@ -174,11 +174,11 @@ async def test_it_goes_on_elsewhere_when_its_home_dies(tmp_path: Path, before: b
         if not before:
 
             async def in_line() -> bool:
-                return not (await friend.explain(run.run_id)).run.delayed
+                return not (await friend.runs.explain(run.run_id)).run.delayed
 
             await wait_until(in_line, description="its time has come")
         await hang(home)
-        await wait_until(lambda: gone(friend, home.epoch), description="its peers have buried it")
+        await wait_until(lambda: gone(friend, home.worker.epoch), description="its peers have buried it")
         holder.may_end.set()
         await started(there)
         there.may_end.set()
@@ -200,7 +200,7 @@ async def test_it_survives_a_restart_of_everything(tmp_path: Path) -> None:
         before.launch(run)
     assert not seen.is_set()
     async with gateway(tmp_path, agent=agent) as after:
-        row = (await after.explain(run.run_id)).run
+        row = (await after.runs.explain(run.run_id)).run
         assert (row.status, row.delayed, row.home_epoch) == (RunStatus.pending, True, None)
         assert await after.wait(run.run_id, timeout=10) == 5
 
@@ -210,14 +210,14 @@ async def test_a_drain_does_not_wait_for_its_time(tmp_path: Path) -> None:
         run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", after_seconds=3600)
         home.launch(run)
         async with asyncio.timeout(30):
-            await home.drain(grace=60)
-        assert (await friend.explain(run.run_id)).run.delayed
+            await home.worker.drain(grace=60)
+        assert (await friend.runs.explain(run.run_id)).run.delayed
 
 
 async def test_what_only_this_worker_can_run_ends_with_it(tmp_path: Path) -> None:
     async with gateway(tmp_path) as other:
         async with gateway(tmp_path) as home:
             run_id, agent = await delayed(home, seconds=3600)
-        row = (await other.explain(run_id)).run
+        row = (await other.runs.explain(run_id)).run
         assert (row.status, row.cancel_cause) == (RunStatus.interrupted, "shutdown")
         assert not agent.started.is_set()

@@ -29,7 +29,7 @@ async def begun(manager: RunManager, strategy: str = "reject", **asked: Any) -> 
 
 
 async def values(manager: RunManager) -> Any:
-    thread = await manager.thread("t")
+    thread = await manager.threads.get("t")
     return thread.values if thread is not None else None
 
 
@@ -92,7 +92,7 @@ async def test_input_that_makes_no_sense(manager: RunManager, asked: dict[str, A
 
 
 async def test_what_else_the_thread_holds_stays(manager: RunManager) -> None:
-    await manager.update_thread("t", {"title": "kept", "log": "no list"})
+    await manager.threads.replace_values("t", {"title": "kept", "log": "no list"})
     run = await begun(manager, unheard_of=1)
     await manager.wait(run.run_id, timeout=10)
     assert await values(manager) == {"title": "kept", "done": 1, "steps": 1, "log": ["run:1"]}

@@ -27,7 +27,7 @@ async def test_where_it_says_cancel_it_is_cancelled(team: list[RunManager], told
     assert await team[1].wait(run.run_id, timeout=20) is None
     assert agent.cancels == 1
     assert run.status is RunStatus.interrupted
-    assert (await team[1].receipt(run.run_id)).cause == "disconnect"
+    assert (await team[1].runs.receipt(run.run_id)).cause == "disconnect"
     assert await team[told].disconnected(run.run_id), "also when it is over"
 
 

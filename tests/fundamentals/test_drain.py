@@ -25,10 +25,12 @@ BOUND = 5.0
 
 async def begun(manager: RunManager, grace: float = 30) -> asyncio.Task[None]:
     """A drain that the store knows of."""
-    task = asyncio.create_task(manager.drain(grace))
+    task = asyncio.create_task(manager.worker.drain(grace))
 
     async def shows() -> bool:
-        return [row.state for row in await manager.workers() if row.epoch == manager.epoch] == ["draining"]
+        return [row.state for row in await manager.worker.fleet() if row.epoch == manager.worker.epoch] == [
+            "draining"
+        ]
 
     await wait_until(shows, description="it shows as draining")
     return task
@@ -45,10 +47,10 @@ async def portable(manager: RunManager, thread_id: str) -> tuple[RunRecord, Agen
 async def test_it_shows_and_admits_nothing(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t")
-    assert not a.draining
+    assert not a.worker.draining
     leaving = await begun(a)
-    assert (a.draining, b.draining) == (True, False)
-    for admitting in (a.create("t2"), a.create_or_reject("t2"), a.update_thread("t2", {})):
+    assert (a.worker.draining, b.worker.draining) == (True, False)
+    for admitting in (a.create("t2"), a.create_or_reject("t2"), a.threads.replace_values("t2", {})):
         with pytest.raises(Draining, match="draining, retry elsewhere"):
             await admitting
     assert (await running(b, "t2"))[1].running, "elsewhere it works"
@@ -77,7 +79,7 @@ async def test_a_second_call_hurries(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
     first = await begun(alone)
     began = time.monotonic()
-    await alone.drain()
+    await alone.worker.drain()
     await first
     assert time.monotonic() - began < BOUND
     assert (run.status, agent.cancels) == (RunStatus.interrupted, 1)
@@ -85,13 +87,13 @@ async def test_a_second_call_hurries(alone: RunManager) -> None:
 
 async def test_hurry_does_so_too_and_a_close_joins(alone: RunManager) -> None:
     run, agent = await running(alone, "t")
-    alone.hurry()
+    alone.worker.end_grace()
     assert agent.running, "nothing is under way"
     first = await begun(alone)
     closing = asyncio.create_task(alone.shutdown(timeout=30))
     await asyncio.sleep(0)
     assert agent.cancels == 0, "it only joins"
-    alone.hurry()
+    alone.worker.end_grace()
     await asyncio.gather(first, closing)
     assert (run.status, agent.cancels) == (RunStatus.interrupted, 1)
 
@@ -107,18 +109,18 @@ async def test_who_is_stopped_is_told_why_before_anything_is_decided(team: list[
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
-            row = (await b.explain(run.run_id)).run
+            row = (await b.runs.explain(run.run_id)).run
             seen.extend((ctx.abort and ctx.abort.cause, ctx.abort_event.is_set(), row.status))
             await ctx.save({"kept": True})  # nothing is decided: it may still write
             raise
 
     a.launch(run, agent)
     await started.wait()
-    await a.drain(grace=0)
+    await a.worker.drain(grace=0)
     assert seen == ["shutdown", True, "running"]
-    receipt = await b.receipt(run.run_id)
+    receipt = await b.runs.receipt(run.run_id)
     assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
-    thread = await b.thread("t")
+    thread = await b.threads.get("t")
     assert thread is not None
     assert thread.values == {"kept": True}
 
@@ -128,12 +130,12 @@ async def test_a_cancel_while_it_unwinds_is_the_users(team: list[RunManager]) ->
     """Reported failure 7, in the last moment."""
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
-    leaving = asyncio.create_task(a.drain(grace=0))
+    leaving = asyncio.create_task(a.worker.drain(grace=0))
     await agent.cancelled.wait()
     assert await b.cancel(run.run_id, reason="mine")
     agent.may_stop.set()
     await leaving
-    receipt = await b.receipt(run.run_id)
+    receipt = await b.runs.receipt(run.run_id)
     assert (receipt.cause, receipt.reason, agent.cancels) == ("user", "mine", 1)
 
 
@@ -155,14 +157,14 @@ async def test_a_turn_that_does_not_come_ends_the_wait(team: list[RunManager]) -
     a, b = team
     await running(b, "t")
     run, agent = await launched(a, "t", multitask_strategy="enqueue")
-    await a.drain(grace=0.2)
-    receipt = await b.receipt(run.run_id)
+    await a.worker.drain(grace=0.2)
+    receipt = await b.runs.receipt(run.run_id)
     assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
     assert not agent.started.is_set()
 
 
 async def handed_over(a: RunManager, b: RunManager, run: RunRecord, agent: Agent) -> None:
-    row = (await b.explain(run.run_id)).run
+    row = (await b.runs.explain(run.run_id)).run
     assert (row.status, row.home_epoch, row.owner_epoch) == ("pending", None, None)
     task = run.task
     assert task is not None
@@ -170,7 +172,7 @@ async def handed_over(a: RunManager, b: RunManager, run: RunRecord, agent: Agent
     assert not agent.started.is_set(), "not here"
     assert run.abort_event.is_set()
     assert run.status is RunStatus.pending, "nothing is decided"
-    assert (await b.explain(run.run_id)).transitions[-1].what == "handed over"
+    assert (await b.runs.explain(run.run_id)).transitions[-1].what == "handed over"
 
 
 @on_every_store
@@ -185,15 +187,15 @@ async def test_a_portable_run_that_waits_is_handed_over(
     def hint(epoch: int, signal: Signal) -> None:
         hints.append((epoch, signal))
 
-    monkeypatch.setattr(a._parts.notifier, "notify_worker", hint)
+    monkeypatch.setattr(a._parts.shared.notifier, "notify_worker", hint)
     waiting = asyncio.create_task(a.wait(run.run_id))
     await asyncio.sleep(0)
     async with asyncio.timeout(BOUND):
-        await a.drain(grace=30)
+        await a.worker.drain(grace=30)
     await handed_over(a, b, run, agent)
-    assert hints == [(b.epoch, Signal(kind="claim", thread_id="t"))]
-    await a._parts.worker.retire()
-    assert (await b.explain(run.run_id)).run.open, "nobody ends it as an orphan"
+    assert hints == [(b.worker.epoch, Signal(kind="claim", thread_id="t"))]
+    await a._parts.shared.worker.retire()
+    assert (await b.runs.explain(run.run_id)).run.open, "nobody ends it as an orphan"
     assert not waiting.done(), "whoever waits for it here waits for what becomes of it there"
     await b.cancel(run.run_id)
     assert await waiting is None
@@ -219,7 +221,7 @@ async def test_also_if_the_answer_of_the_store_is_lost(
     monkeypatch.setattr(a._store, "drain", lost)
     if not readable:
         monkeypatch.setattr(a._store, "standing", unread)
-    await a.drain(grace=0.1)
+    await a.worker.drain(grace=0.1)
     await handed_over(a, b, run, agent)
 
 
@@ -256,12 +258,12 @@ async def test_one_whose_answer_comes_after_everybody_was_told_is_told_as_well(
     monkeypatch.setattr(alone._store, "decide", meanwhile)
     admitting = asyncio.create_task(launched(alone, thread_id, late, multitask_strategy="enqueue"))
     await held.reached.wait()
-    await alone.drain(grace=0)
+    await alone.worker.drain(grace=0)
     run, _ = await admitting
     deaf.may_stop.set()
     await deaf.stopped.wait()
     assert not run.task_active
-    row = (await alone.explain(run.run_id)).run
+    row = (await alone.runs.explain(run.run_id)).run
     assert (row.status, row.cancel_cause, row.settled) == ("interrupted", "shutdown", True)
 
 
@@ -298,24 +300,24 @@ async def test_whom_the_store_did_not_let_end_is_ended_when_it_is_back(
         return await decide(*args, **kwargs)
 
     monkeypatch.setattr(a._store, "decide", away)
-    await a.drain(grace=0)
+    await a.worker.drain(grace=0)
     back.set()
 
     async def settled() -> bool:
-        return (await b.explain(run.run_id)).run.settled
+        return (await b.runs.explain(run.run_id)).run.settled
 
     await wait_until(settled, description="it is ended")
-    row = (await b.explain(run.run_id)).run
+    row = (await b.runs.explain(run.run_id)).run
     assert (row.status, row.cancel_cause) == ("interrupted", "shutdown")
 
 
 async def forced(a: RunManager, b: RunManager, run_id: str) -> None:
     began = time.monotonic()
-    await a.drain(grace=0)
+    await a.worker.drain(grace=0)
     await a.aclose()
     assert time.monotonic() - began < BOUND, "not after `force_after`, which may be longer"
-    assert a.forced == 1
-    explained = await b.explain(run_id)
+    assert a.worker.forced == 1
+    explained = await b.runs.explain(run_id)
     row = explained.run
     assert (row.status, row.cancel_cause, row.settled) == ("interrupted", "shutdown", True)
     assert "fenced" in [step.what for step in explained.transitions]
@@ -358,7 +360,7 @@ async def test_it_is_bounded_also_when_the_store_does_not_answer(
     for name in ("drain", "decide", "finish", "refence"):
         monkeypatch.setattr(alone._store, name, hanging(getattr(alone._store, name)))
     began = time.monotonic()
-    await alone.drain(grace=0)
+    await alone.worker.drain(grace=0)
     assert time.monotonic() - began < BOUND
     back.set()
     agent.may_stop.set()
@@ -370,12 +372,12 @@ async def test_it_is_bounded_also_when_the_store_does_not_answer(
 async def test_a_peer_that_is_asked_drains_and_nobody_else(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(b, "t")
-    assert await a.ask_to_drain(b.epoch, grace=0) == [(b.epoch, False)]
+    assert await a.worker.request_drain(b.worker.epoch, grace=0) == [(b.worker.epoch, False)]
     await wait_until(lambda: run.status is RunStatus.interrupted, description="it is stopped")
-    assert (agent.cancels, a.draining, b.draining) == (1, False, True)
-    assert (await a.explain(run.run_id)).run.cancel_cause == "shutdown"
-    assert [row.state for row in await a.workers()] == ["live", "draining"]
-    assert await a.ask_to_drain(b.epoch) == [(b.epoch, True)]
+    assert (agent.cancels, a.worker.draining, b.worker.draining) == (1, False, True)
+    assert (await a.runs.explain(run.run_id)).run.cancel_cause == "shutdown"
+    assert [row.state for row in await a.worker.fleet()] == ["live", "draining"]
+    assert await a.worker.request_drain(b.worker.epoch) == [(b.worker.epoch, True)]
 
 
 async def test_peer_that_is_asked_drains_before_its_next_tick(
@@ -385,26 +387,29 @@ async def test_peer_that_is_asked_drains_before_its_next_tick(
     ticks = {"tick": 3600.0, "short_tick": 3600.0}
     async with team_of(2, tmp_path, redis=shared_valkey.url, namespace=namespace, **ticks) as (a, b):
         await b.create_or_reject("t")  # its first tick, and what follows from its start, is over then
-        assert await a.ask_to_drain(b.epoch, grace=0) == [(b.epoch, False)]
-        await wait_until(lambda: b.draining, description="it drains", timeout=10)
+        assert await a.worker.request_drain(b.worker.epoch, grace=0) == [(b.worker.epoch, False)]
+        await wait_until(lambda: b.worker.draining, description="it drains", timeout=10)
 
 
 async def test_all_may_be_asked_and_who_asks_is_one_of_them(team: list[RunManager]) -> None:
     a, b = team
     agents = [(await running(manager, f"t{at}"))[1] for at, manager in enumerate(team)]
-    assert [asked.epoch for asked in await a.ask_to_drain(grace=30)] == [a.epoch, b.epoch]
-    await wait_until(lambda: a.draining and b.draining, description="both have found out")
+    assert [asked.epoch for asked in await a.worker.request_drain(grace=30)] == [
+        a.worker.epoch,
+        b.worker.epoch,
+    ]
+    await wait_until(lambda: a.worker.draining and b.worker.draining, description="both have found out")
     assert all(agent.running for agent in agents), "they have their grace"
-    assert len(await b.ask_to_drain(grace=0)) == 2, "another wish may shorten it"
+    assert len(await b.worker.request_drain(grace=0)) == 2, "another wish may shorten it"
     await wait_until(lambda: not any(agent.running for agent in agents), description="the grace is over")
 
 
 async def test_who_does_not_live_is_not_asked(team: list[RunManager]) -> None:
     a, b = team
-    gone = b.epoch
+    gone = b.worker.epoch
     await b.aclose()
-    assert await a.ask_to_drain(gone) == []
-    assert await a.ask_to_drain(gone + 100) == []
+    assert await a.worker.request_drain(gone) == []
+    assert await a.worker.request_drain(gone + 100) == []
 
 
 async def test_a_wish_that_is_not_known_yet_refuses_nothing(
@@ -414,10 +419,10 @@ async def test_a_wish_that_is_not_known_yet_refuses_nothing(
     a, b = team
     with monkeypatch.context() as patch:
         patch.setattr(b._parts.drain, "heed", _nothing)
-        await a.ask_to_drain(b.epoch)
+        await a.worker.request_drain(b.worker.epoch)
         run, agent = await running(b, "t")
         await b._parts.watch.tick()
-        assert (run.status, agent.running, b.draining) == (RunStatus.running, True, False)
+        assert (run.status, agent.running, b.worker.draining) == (RunStatus.running, True, False)
     agent.may_end.set()
 
 
@@ -430,4 +435,4 @@ def _nothing(wish: object) -> None:
 )
 async def test_a_wish_that_is_none_is_refused(alone: RunManager, wish: dict[str, Any]) -> None:
     with pytest.raises(InvalidArgument):
-        await alone.ask_to_drain(**wish)
+        await alone.worker.request_drain(**wish)

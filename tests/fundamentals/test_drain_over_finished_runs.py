@@ -49,10 +49,10 @@ def at_its_decisions(manager: RunManager, which: int, act: Any) -> None:
 
 async def settled(manager: RunManager, run_id: str) -> RunStatus:
     async def shows() -> bool:
-        return (await manager.explain(run_id)).run.settled
+        return (await manager.runs.explain(run_id)).run.settled
 
     await wait_until(shows, description="it has settled")
-    return (await manager.run(run_id)).status
+    return (await manager.runs.get(run_id)).status
 
 
 @on_every_store
@@ -71,7 +71,7 @@ async def test_code_that_returns_at_the_moment_of_the_decision(team: list[RunMan
         assert run.task.done()
 
     at_its_decisions(a, which, returns)
-    await a.drain(grace=0)
+    await a.worker.drain(grace=0)
     assert await settled(b, run.run_id) is run.status is RunStatus.success
 
 
@@ -81,7 +81,7 @@ async def test_code_that_has_returned_while_its_end_is_being_written(alone: RunM
     agent.may_end.set()
     alone.launch(run, agent)
     await held.reached.wait()
-    await alone.drain(grace=0)
+    await alone.worker.drain(grace=0)
     held.go_on.set()
     assert await settled(alone, run.run_id) is RunStatus.success
 
@@ -95,7 +95,7 @@ async def test_code_that_has_returned_while_what_it_tracked_goes_on(alone: RunMa
         return "done"
 
     await asyncio.wait((alone.launch(run, agent),))
-    await alone.drain(grace=0)
+    await alone.worker.drain(grace=0)
     assert await settled(alone, run.run_id) is RunStatus.success
     assert await alone.wait(run.run_id, timeout=20) == "done"
     never.cancel()
@@ -117,10 +117,10 @@ async def test_a_callers_code_that_has_returned_and_is_about_to_be_reported(alon
 
     caller = asyncio.create_task(reported())
     await wait_until(lambda: run.task is not None and run.task.done(), description="it has returned")
-    await alone.drain(grace=0)
+    await alone.worker.drain(grace=0)
     await caller
     assert run.status is RunStatus.success
-    assert (await alone.run(run.run_id)).status is RunStatus.success
+    assert (await alone.runs.get(run.run_id)).status is RunStatus.success
 
 
 async def test_a_callers_code_that_has_returned_and_is_never_reported(alone: RunManager) -> None:
@@ -133,5 +133,5 @@ async def test_a_callers_code_that_has_returned_and_is_never_reported(alone: Run
     run.task = asyncio.create_task(work())
     await asyncio.wait((run.task,))
     async with asyncio.timeout(20):
-        await alone.drain(grace=60)
-    assert (await alone.run(run.run_id)).status is RunStatus.interrupted
+        await alone.worker.drain(grace=60)
+    assert (await alone.runs.get(run.run_id)).status is RunStatus.interrupted

@@ -53,4 +53,4 @@ async def test_writers_of_two_connections_do_not_lock_each_other_out(tmp_path: P
             *(team[at % 3].create_or_reject(f"t{at}", multitask_strategy="enqueue") for at in range(90))
         )
         await asyncio.gather(*(team[(at + 1) % 3].cancel(run.run_id) for at, run in enumerate(runs)))
-        assert {run.status for run in await team[0].runs(limit=100)} == {"interrupted"}
+        assert {run.status for run in await team[0].runs.recent(limit=100)} == {"interrupted"}

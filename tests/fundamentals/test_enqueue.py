@@ -41,8 +41,8 @@ async def test_nobody_is_replaced_silently(team: list[RunManager]) -> None:
     _, first = await running(a, "t")
     second, _ = await launched(b, "t", multitask_strategy="enqueue")
     third, _ = await launched(a, "t", multitask_strategy="enqueue")
-    assert (await a.explain(second.run_id)).position == 1
-    assert (await b.explain(third.run_id)).position == 2
+    assert (await a.runs.explain(second.run_id)).position == 1
+    assert (await b.runs.explain(third.run_id)).position == 2
     assert first.running
 
 
@@ -52,7 +52,7 @@ async def test_who_waits_may_be_cancelled_and_the_line_moves_up(team: list[RunMa
     second, agent = await launched(b, "t", multitask_strategy="enqueue")
     third, last = await launched(a, "t", multitask_strategy="enqueue")
     assert await a.cancel(second.run_id, wait=5)
-    assert (await a.explain(third.run_id)).position == 1
+    assert (await a.runs.explain(third.run_id)).position == 1
     first.may_end.set()
     await last.started.wait()
     assert not agent.started.is_set()
@@ -71,7 +71,7 @@ async def test_cancel_of_a_waiting_run_wakes_who_waits_for_it_before_the_next_po
         def silent(*args: Any) -> None:
             del args
 
-        monkeypatch.setattr(home._parts.notifier, "notify_thread", silent)
+        monkeypatch.setattr(home._parts.shared.notifier, "notify_thread", silent)
         reads, read = list[str](), c._store.row
 
         async def counted(run_id: str, **scope: Any) -> Any:
@@ -80,7 +80,7 @@ async def test_cancel_of_a_waiting_run_wakes_who_waits_for_it_before_the_next_po
             return row
 
         monkeypatch.setattr(c._store, "row", counted)
-        waiting = asyncio.create_task(c._parts.queries._waiter.until_settled(run.run_id, 10))
+        waiting = asyncio.create_task(c._parts.runs.waiter.until_settled(run.run_id, 10))
         await wait_until(lambda: len(reads) == 2, description="it waits for a hint or its next poll")
         assert await b.cancel(run.run_id)
         assert await waiting
@@ -95,7 +95,7 @@ async def test_waiting_runs_of_a_user_are_bounded_by_default() -> None:
             "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 10000)"
             " INSERT INTO runs (run_id, thread_id, user_id, status, home_epoch, seq, created_at, created_us,"
             " updated_at) SELECT 'w' || n, 'held', 'alice', 'pending', ?, n + 10, '', n, n FROM n",
-            (manager.epoch,),
+            (manager.worker.epoch,),
         )
         with pytest.raises(QueueFull) as refused:
             await manager.create_or_reject("t", multitask_strategy="enqueue", user_id="alice")

@@ -8,6 +8,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from coordinator.errors import CoordinatorError, StoreError, WrongEventLoop
 from stores.catalogue import ThreadPatch
 from stores.crons import CronRow, Firing
 from tests.support.agents import Agent, quick, running
+from tests.support.public import public_methods
 from tests.support.teams import QUICK, on_every_store
 
 ARGUMENTS: dict[str, Any] = {
@@ -39,18 +41,18 @@ ARGUMENTS: dict[str, Any] = {
 
 
 def calls() -> dict[str, Callable[[RunManager], Any]]:
-    """Every public coroutine method of the manager, with arguments."""
-    found: dict[str, Callable[[RunManager], Any]] = {}
-    for name, method in inspect.getmembers(RunManager, inspect.iscoroutinefunction):
-        if name.startswith("_"):
+    """Every public coroutine method of the manager and its nouns, with arguments."""
+    calling: dict[str, Callable[[RunManager], Any]] = {}
+    for name, method in public_methods().items():
+        if not inspect.iscoroutinefunction(method):
             continue
         parameters = list(inspect.signature(method).parameters.values())[1:]
         needed = [p for p in parameters if p.default is p.empty and p.kind is not p.VAR_KEYWORD]
         args = {p.name: ARGUMENTS.get(p.name, "x") for p in needed}
         if name == "cleanup":
             args["delay"] = 0
-        found[name] = lambda manager, name=name, args=args: getattr(manager, name)(**args)
-    return found
+        calling[name] = lambda manager, name=name, args=args: attrgetter(name)(manager)(**args)
+    return calling
 
 
 CALLS = calls()
@@ -85,7 +87,7 @@ async def from_another_loop(manager: RunManager, call: Callable[[RunManager], An
 
 
 def test_all_public_calls_are_tried() -> None:
-    assert {"create_or_reject", "cancel", "wait", "get", "health", "update_model_name"} < set(CALLS)
+    assert {"create_or_reject", "cancel", "wait", "get", "worker.health", "update_model_name"} < set(CALLS)
     assert len(CALLS) > 40
 
 
@@ -105,8 +107,8 @@ async def test_call_from_another_event_loop_is_refused_and_the_manager_goes_on(
     again = await manager.create_or_reject("t")
     manager.launch(again, quick)
     assert await manager.wait(again.run_id, timeout=20) == f"done {again.run_id}"
-    assert manager.owed == 0
-    assert (await manager.health()).ready
+    assert manager.worker.pending_writes == 0
+    assert (await manager.worker.health()).ready
 
 
 async def test_what_is_iterated_and_entered_is_refused_too(alone: RunManager) -> None:
@@ -115,11 +117,11 @@ async def test_what_is_iterated_and_entered_is_refused_too(alone: RunManager) ->
             pass
 
     async def looking_back(manager: RunManager) -> None:
-        async for _ in manager.history("x"):
+        async for _ in manager.threads.history("x"):
             pass
 
     async def operating(manager: RunManager) -> None:
-        async with manager.operation("x", "import"):
+        async with manager.threads.hold("x", "import"):
             pass
 
     for call in (following, looking_back, operating):
@@ -128,11 +130,11 @@ async def test_what_is_iterated_and_entered_is_refused_too(alone: RunManager) ->
 
 async def test_what_only_reads_a_value_may_be_asked_from_anywhere(alone: RunManager) -> None:
     async def reading(manager: RunManager) -> None:
-        assert manager.epoch
-        assert not manager.draining
-        assert (manager.owed, manager.forced) == (0, 0)
-        assert manager.connectivity
-        manager.store_counters()
+        assert manager.worker.epoch
+        assert not manager.worker.draining
+        assert (manager.worker.pending_writes, manager.worker.forced) == (0, 0)
+        assert manager.worker.connectivity
+        manager.worker.store_counters()
 
     assert await from_another_loop(alone, reading) is None
 
@@ -247,5 +249,5 @@ def test_store_that_was_opened_in_a_closed_loop_says_so(tmp_path: Path) -> None:
         loop.run_until_complete(first())
     with pytest.raises(WrongEventLoop, match="event loop"):
         asyncio.run(manager[0].create_or_reject("u"))
-    assert manager[0].owed == 0
-    asyncio.run(manager[0]._anywhere.pacemaker.stop())
+    assert manager[0].worker.pending_writes == 0
+    asyncio.run(manager[0]._parts.pacemaker.stop())

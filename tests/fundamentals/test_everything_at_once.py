@@ -109,7 +109,7 @@ class Story:
                 self.acknowledged.add(run_id)
 
     async def operates(self, manager: RunManager) -> None:
-        await manager.update_thread(self.dice.choice(THREADS), {"by": "operation"})
+        await manager.threads.replace_values(self.dice.choice(THREADS), {"by": "operation"})
 
     async def gives_up(self, manager: RunManager) -> None:
         """The caller of an admission or a cancel goes away at any moment."""
@@ -140,9 +140,9 @@ async def undertaker(story: Story, team: list[RunManager]) -> None:
     for _ in range(6):
         await asyncio.sleep(story.dice.random() * 0.05)
         victim, by = story.dice.sample(team, 2)
-        for row in await by.workers():
-            if row.epoch == victim.epoch:
-                await by._store.bury(row, by=by.epoch, proven=True)
+        for row in await by.worker.fleet():
+            if row.epoch == victim.worker.epoch:
+                await by._store.bury(row, by=by.worker.epoch, proven=True)
 
 
 @pytest.mark.parametrize("burials", [False, True], ids=["all live", "burials"])
@@ -162,7 +162,7 @@ async def test_everything_at_once(
                 acts.create_task(undertaker(story, team))
         weather.fair = True
         await no_run_in_flight(team)
-        for row in await team[0].runs(limit=1000):
+        for row in await team[0].runs.recent(limit=1000):
             assert row.settled, row
             assert row.run_id not in story.acknowledged or row.status is not RunStatus.success, row
         for fences in story.fences.values():
@@ -174,17 +174,17 @@ async def test_everything_at_once(
 
 
 def told(manager: RunManager) -> bool:
-    return all(entry.record.task is None for entry in manager._parts.registry.unsettled())
+    return all(entry.record.task is None for entry in manager._parts.shared.registry.unsettled())
 
 
 async def no_run_in_flight(team: list[RunManager]) -> None:
     """Those that were admitted and never launched are nobody's to end but the test's."""
 
     async def none_left() -> bool:
-        left = await team[0].runs(in_flight=True)
+        left = await team[0].runs.recent(in_flight=True)
         for row in left:
             for manager in team:
-                entry = manager._parts.registry.entry(row.run_id)
+                entry = manager._parts.shared.registry.entry(row.run_id)
                 if entry is not None and entry.record.task is None:
                     await manager.cancel(row.run_id)
         return not left

@@ -27,7 +27,7 @@ async def test_a_thread_job_that_nobody_tracked_is_waited_for(
 ) -> None:
     """Reported failure 3, for code that does not know of `ctx.track`."""
     a, b = team
-    a.install_executor()
+    a.worker.install_executor()
     loop = asyncio.get_running_loop()
 
     def outer() -> None:
@@ -46,22 +46,22 @@ async def test_a_thread_job_that_nobody_tracked_is_waited_for(
     assert await b.cancel(run.run_id)
     await wait_until(task.done, description="the task is over")
     _, new = await launched(b, "t", multitask_strategy="interrupt")
-    assert (await b.explain(run.run_id)).phase == "cancelling"
-    health = await a.health()
+    assert (await b.runs.explain(run.run_id)).phase == "cancelling"
+    health = await a.worker.health()
     assert (health.thread_jobs, health.outliving) == (1, (run.run_id,))
     assert not new.started.is_set()
     job.may_end.set()
     async with asyncio.timeout(20):
         await new.started.wait()
     assert job.over.is_set()
-    health = await a.health()
+    health = await a.worker.health()
     assert (health.thread_jobs, health.outliving) == (0, ())
 
 
 async def test_a_job_given_from_a_thread_is_the_runs_too(team: list[RunManager], job: ThreadJob) -> None:
     a, _ = team
-    a.install_executor()
-    executor = a._parts.executor
+    a.worker.install_executor()
+    executor = a._parts.examination.executor
     assert executor is not None
 
     async def agent(ctx: RunContext) -> str:
@@ -77,7 +77,7 @@ async def test_a_job_given_from_a_thread_is_the_runs_too(team: list[RunManager],
 
 
 async def test_what_waited_for_a_thread_is_dropped_with_its_run(alone: RunManager, job: ThreadJob) -> None:
-    alone.install_executor(1)
+    alone.worker.install_executor(1)
     began = threading.Event()
     blocking = asyncio.get_running_loop().run_in_executor(None, job)
 
@@ -88,7 +88,7 @@ async def test_what_waited_for_a_thread_is_dropped_with_its_run(alone: RunManage
     alone.launch(run, agent)
 
     async def queued() -> bool:
-        return (await alone.health()).thread_jobs == 2
+        return (await alone.worker.health()).thread_jobs == 2
 
     await wait_until(queued, description="it waits for the only thread")
     assert await alone.cancel(run.run_id, wait=5)
@@ -98,7 +98,7 @@ async def test_what_waited_for_a_thread_is_dropped_with_its_run(alone: RunManage
 
 
 async def test_one_that_never_ends_is_settled_by_force_and_counted(alone: RunManager, job: ThreadJob) -> None:
-    alone.install_executor(1)
+    alone.worker.install_executor(1)
 
     async def agent(ctx: RunContext) -> str:
         asyncio.get_running_loop().run_in_executor(None, job)
@@ -108,26 +108,26 @@ async def test_one_that_never_ends_is_settled_by_force_and_counted(alone: RunMan
     alone.launch(run, agent)
     assert await alone.wait(run.run_id, timeout=10) == "done"
     assert run.status is RunStatus.success
-    health = await alone.health()
+    health = await alone.worker.health()
     assert health.outliving == (run.run_id,)
     assert not health.ready
     assert any("threads" in complaint for complaint in health.why_not)
     job.may_end.set()
     await wait_until(lambda: not job_count(alone), description="the job is over")
-    assert (await alone.health()).ready
+    assert (await alone.worker.health()).ready
 
 
 def job_count(manager: RunManager) -> int:
-    executor = manager._parts.executor
+    executor = manager._parts.examination.executor
     assert executor is not None
     return executor.jobs
 
 
 async def test_jobs_of_nobody_are_nobodys(alone: RunManager, job: ThreadJob) -> None:
-    assert (await alone.health()).thread_jobs is None
-    alone.install_executor()
+    assert (await alone.worker.health()).thread_jobs is None
+    alone.worker.install_executor()
     waiting = asyncio.get_running_loop().run_in_executor(None, job)
-    health = await alone.health()
+    health = await alone.worker.health()
     assert (health.thread_jobs, health.outliving) == (1, ())
     job.may_end.set()
     assert await waiting == "from the thread"
@@ -137,7 +137,7 @@ async def test_a_run_that_is_over_is_not_held_by_what_it_left_running(
     alone: RunManager, job: ThreadJob
 ) -> None:
     """A task that its code has started and left (a client's pool) inherits whose it is."""
-    alone.install_executor()
+    alone.worker.install_executor()
     go_on, left = asyncio.Event(), list[asyncio.Task[None]]()
 
     async def later() -> None:
@@ -158,8 +158,8 @@ async def test_a_run_that_is_over_is_not_held_by_what_it_left_running(
 
 
 async def test_threads_are_those_that_were_asked_for(alone: RunManager) -> None:
-    alone.install_executor(3)
-    executor = alone._parts.executor
+    alone.worker.install_executor(3)
+    executor = alone._parts.examination.executor
     assert executor is not None
     assert executor.size == 3
     names = await asyncio.gather(

@@ -84,7 +84,7 @@ async def test_task_is_cancelled_at_once_if_its_run_was_taken_over_before_it_sta
     held = hold_calls(a._store, "start")
     own = OwnTask(a, await a.create_or_reject("t"))
     await held.reached.wait()
-    entry = a._parts.registry.entry(own.record.run_id)
+    entry = a._parts.shared.registry.entry(own.record.run_id)
     assert entry is not None
     assert entry.own is not None
     assert await b._store.refence(entry.own) is not None

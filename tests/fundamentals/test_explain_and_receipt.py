@@ -12,11 +12,11 @@ async def test_the_audit_tells_the_whole_life(team: list[RunManager]) -> None:
     a, b = team
     run, _ = await running(a, "t")
     await b.cancel(run.run_id, reason="enough", actor="u1", wait=5)
-    told = await b.explain(run.run_id)
+    told = await b.runs.explain(run.run_id)
     assert [step.what for step in told.transitions] == ["admitted", "started", "decided", "settled"]
     decided = told.transitions[2]
     assert (decided.cause, decided.actor, decided.detail) == ("user", "u1", "enough")
-    assert {step.epoch for step in told.transitions} == {a.epoch}
+    assert {step.epoch for step in told.transitions} == {a.worker.epoch}
     assert told.phase is Phase.done
 
 
@@ -24,23 +24,23 @@ async def test_who_waits_is_told_for_whom(team: list[RunManager]) -> None:
     a, b = team
     holder, _ = await running(a, "t")
     run, _ = await launched(b, "t", multitask_strategy="enqueue")
-    told = await a.explain(run.run_id)
+    told = await a.runs.explain(run.run_id)
     assert (told.phase, told.position, told.holder) == (Phase.waiting, 1, holder.run_id)
 
 
 async def test_the_four_times_of_a_cancel(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
-    assert (await b.receipt(run.run_id)).requested is None
+    assert (await b.runs.receipt(run.run_id)).requested is None
     await b.cancel(run.run_id)
     await agent.cancelled.wait()
-    on_its_way = await a.receipt(run.run_id)
+    on_its_way = await a.runs.receipt(run.run_id)
     assert on_its_way.phase is Phase.cancelling
     assert on_its_way.delivered is not None
     assert on_its_way.stopped is None
     agent.may_stop.set()
     await b.wait(run.run_id, timeout=20)
-    done = await b.receipt(run.run_id)
+    done = await b.runs.receipt(run.run_id)
     times = [done.requested, done.delivered, done.stopped, done.settled]
     assert None not in times
     assert times == sorted(time for time in times if time is not None)
@@ -50,7 +50,7 @@ async def test_a_task_that_never_stopped_has_no_time_of_stopping(team: list[RunM
     a, b = team
     run, agent = await running(a, "t", Agent(stubborn=True))
     await b.cancel(run.run_id, wait=5)
-    receipt = await b.receipt(run.run_id)
+    receipt = await b.runs.receipt(run.run_id)
     assert receipt.settled is not None
     assert receipt.stopped is None
     agent.may_stop.set()
@@ -58,6 +58,6 @@ async def test_a_task_that_never_stopped_has_no_time_of_stopping(team: list[RunM
 
 
 async def test_unknown_runs(team: list[RunManager]) -> None:
-    for asked in (team[0].explain("no such run"), team[0].receipt("no such run")):
+    for asked in (team[0].runs.explain("no such run"), team[0].runs.receipt("no such run")):
         with pytest.raises(RunNotFound):
             await asked

@@ -17,12 +17,12 @@ pytestmark = on_every_store
 
 
 async def worker_row(manager: RunManager) -> WorkerRow:
-    return next(row for row in await manager.workers() if row.epoch == manager.epoch)
+    return next(row for row in await manager.worker.fleet() if row.epoch == manager.worker.epoch)
 
 
 async def bury(victim: RunManager, by: RunManager) -> None:
     """What a peer does that has not heard of `victim` for long enough."""
-    while not await by._store.bury(await worker_row(victim), by=by.epoch, proven=True):
+    while not await by._store.bury(await worker_row(victim), by=by.worker.epoch, proven=True):
         pass  # it renewed its lease between our look and our write
 
 
@@ -45,7 +45,7 @@ async def test_nothing_is_written_after_the_run_is_over(team: list[RunManager]) 
             await refused()
     with pytest.raises(StaleFence):
         agent.ctx.check()
-    thread = await a.thread("t")
+    thread = await a.threads.get("t")
     assert thread is not None
     assert thread.values == {"n": 1}
 
@@ -79,7 +79,7 @@ async def test_a_worker_that_was_buried_drops_its_runs_and_registers_anew(team: 
     """Its tasks are cancelled, what they write is refused, and its next run has a new epoch."""
     a, b = team
     run, agent = await running(a, "t", Agent(saves={"n": 1}, stubborn=True))
-    old_epoch = a.epoch
+    old_epoch = a.worker.epoch
     await bury(a, b)
     with pytest.raises(StaleFence):
         await agent.ctx.save({"n": 2})
@@ -89,7 +89,7 @@ async def test_a_worker_that_was_buried_drops_its_runs_and_registers_anew(team: 
     assert run.status is RunStatus.error
     assert run.abort_event.is_set()
     agent.may_stop.set()
-    await wait_until(lambda: a.epoch > old_epoch, description="a new epoch")
+    await wait_until(lambda: a.worker.epoch > old_epoch, description="a new epoch")
     await wait_until(lambda: not_inflight(b), description="the thread is free")
     await running(a, "t")
 
@@ -101,15 +101,15 @@ async def not_inflight(manager: RunManager) -> bool:
 async def test_a_new_epoch_is_asked_for_when_the_old_tasks_are_gone(team: list[RunManager]) -> None:
     a, b = team
     _, agent = await running(a, "t", Agent(stubborn=True))
-    old_epoch = a.epoch
+    old_epoch = a.worker.epoch
     await bury(a, b)
     await agent.cancelled.wait()
     admitting = asyncio.create_task(a.create_or_reject("another"))
     await asyncio.sleep(0)
-    assert a.epoch == old_epoch
+    assert a.worker.epoch == old_epoch
     agent.may_stop.set()
     await admitting
-    assert a.epoch > old_epoch
+    assert a.worker.epoch > old_epoch
 
 
 async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> None:
@@ -119,7 +119,7 @@ async def test_admission_goes_on_with_the_new_epoch(team: list[RunManager]) -> N
     run, agent = await running(a, "t")
     row = await b._store.row(run.run_id)
     assert row is not None
-    assert row.owner_epoch == a.epoch
+    assert row.owner_epoch == a.worker.epoch
     agent.may_end.set()
     await b.wait(run.run_id, timeout=20)
     assert run.status is RunStatus.success
@@ -137,4 +137,4 @@ async def test_a_worker_that_leaves_while_it_registers_anew_leaves_nothing_behin
     held.go_on.set()
     await leaving
     assert not a._parts.loops.running
-    assert [row.epoch for row in await b.workers()] == [b.epoch]
+    assert [row.epoch for row in await b.worker.fleet()] == [b.worker.epoch]

@@ -23,7 +23,7 @@ async def test_a_success_does_not_overwrite_a_cancel(team: list[RunManager]) -> 
     await a.set_status(run.run_id, RunStatus.success)
     agent.may_stop.set()
     await b.wait(run.run_id, timeout=20)
-    assert (await b.receipt(run.run_id)).status is RunStatus.interrupted
+    assert (await b.runs.receipt(run.run_id)).status is RunStatus.interrupted
 
 
 async def test_a_cancel_does_not_overwrite_a_success_nor_stop_what_is_left_of_it(

@@ -25,13 +25,13 @@ from tests.support.waiting import wait_until
 async def impatient(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
     """Two workers who wait 0.2 s for a task to stop."""
     async with team_of(2, tmp_path, force_after=0.2) as managers:
-        await managers[0].update_thread("t", {"by": "before"})
+        await managers[0].threads.replace_values("t", {"by": "before"})
         yield managers
 
 
 def told(manager: RunManager) -> list[Event]:
     events: list[Event] = []
-    hooks: Any = manager._parts.telemetry
+    hooks: Any = manager._parts.shared.telemetry
     hooks._hooks = (*hooks._hooks, events.append)
     return events
 
@@ -62,7 +62,7 @@ class Deaf:
 
 
 async def values(manager: RunManager) -> Any:
-    thread = await manager.thread("t")
+    thread = await manager.threads.get("t")
     assert thread is not None
     return thread.values
 
@@ -74,15 +74,15 @@ async def test_a_deaf_task_is_settled_counted_and_shown(
     events, agent = told(a), Agent(stubborn=True)
     run, _ = await running(a, "t", agent)
     assert await b.cancel(run.run_id, wait=5)
-    assert (a.forced, b.forced, agent.cancels) == (1, 0, 1)
+    assert (a.worker.forced, b.worker.forced, agent.cancels) == (1, 0, 1)
     [forced] = [event for event in events if isinstance(event, RunForced)]
     assert "await self.may_stop.wait()" in forced.stack, "where it stands"
     assert "ignored its cancel for" in caplog.text
     assert "await self.may_stop.wait()" in caplog.text
-    explained = await b.explain(run.run_id)
+    explained = await b.runs.explain(run.run_id)
     assert [step.what for step in explained.transitions][-2:] == ["fenced", "settled"]
     assert explained.run.fence == agent.ctx.fence + 1
-    receipt = await b.receipt(run.run_id)
+    receipt = await b.runs.receipt(run.run_id)
     assert receipt.settled is not None
     assert receipt.stopped is None, "it never did"
     agent.may_stop.set()
@@ -125,7 +125,7 @@ async def test_its_context_refuses_everything(impatient: list[RunManager]) -> No
     assert late == dict.fromkeys(("save", "emit", "progress", "check"), "refused")
     assert not [event for event in events if isinstance(event, RunEmitted)]
     assert await values(b) == {"by": "new"}
-    row = (await b.explain(run.run_id)).run
+    row = (await b.runs.explain(run.run_id)).run
     assert (row.status, row.result, row.counters["llm_call_count"]) == (RunStatus.interrupted, None, 0)
     assert deaf.cancels == deaf.when_forced
     next_agent.may_end.set()
@@ -138,9 +138,9 @@ async def test_what_is_forced_while_its_start_is_written_does_not_begin(impatien
     held = hold_answers(a._store, "start")
     run, agent = await launched(a, "t")
     await held.reached.wait()
-    entry = a._parts.registry.entry(run.run_id)
+    entry = a._parts.shared.registry.entry(run.run_id)
     assert entry is not None
-    a._parts.settlement.force(entry)
+    a._parts.runs.settlement.force(entry)
     async with asyncio.timeout(20):
         await entry.settled.wait()
     held.go_on.set()
@@ -148,7 +148,7 @@ async def test_what_is_forced_while_its_start_is_written_does_not_begin(impatien
     async with asyncio.timeout(20):
         await asyncio.wait((run.task,))
     assert not agent.started.is_set()
-    assert run.status is (await b.run(run.run_id)).status is RunStatus.error
+    assert run.status is (await b.runs.get(run.run_id)).status is RunStatus.error
     assert not await a.has_inflight("t")
 
 
@@ -173,7 +173,7 @@ async def test_a_job_in_a_thread_that_ends_after_the_force(impatient: list[RunMa
     a.launch(run, agent)
     await asyncio.to_thread(begun.wait, 10)
     assert await b.cancel(run.run_id, wait=5)
-    assert a.forced == 1
+    assert a.worker.forced == 1
     new, next_agent = await running(b, "t")
     may_end.set()
     await wait_until(lambda: len(outcomes) == 2, description="the job has tried")
@@ -188,7 +188,7 @@ async def test_a_write_that_passed_the_check_before_the_force(impatient: list[Ru
     a, b = impatient
     agent = Agent(stubborn=True)
     run, _ = await running(a, "t", agent)
-    own = Ownership(run.run_id, "t", a.epoch, agent.ctx.fence)
+    own = Ownership(run.run_id, "t", a.worker.epoch, agent.ctx.fence)
     assert await b.cancel(run.run_id, wait=5)
     with pytest.raises(StaleFence):
         await a._store.save(own, {"by": "zombie"})
@@ -221,7 +221,7 @@ async def test_a_callers_own_task(impatient: list[RunManager], forgotten: bool) 
     deaf = Deaf()
     run = await own_task(a, deaf)
     assert await b.cancel(run.run_id, wait=5)
-    assert a.forced == 1
+    assert a.worker.forced == 1
     deaf.forced()
     task = run.task
     assert task is not None
@@ -232,7 +232,7 @@ async def test_a_callers_own_task(impatient: list[RunManager], forgotten: bool) 
     assert not task.cancelled()
     assert task.exception() is None, "its calls are refused, not answered with errors"
     assert deaf.cancels == deaf.when_forced
-    row = (await b.explain(run.run_id)).run
+    row = (await b.runs.explain(run.run_id)).run
     assert (row.status, row.error, row.model_name) == (RunStatus.interrupted, None, None)
     assert row.counters["llm_call_count"] == 0
     if not forgotten:

@@ -37,7 +37,7 @@ async def test_forged_claim_hints_cost_a_bounded_number_of_claims(
         await agent.started.wait()
     agent.may_end.set()
     assert await alone.wait(run.run_id, timeout=10) == 1
-    await wait_until(lambda: not alone._parts.jobs._tasks, description="all hints are dealt with")
+    await wait_until(lambda: not alone._parts.shared.jobs._tasks, description="all hints are dealt with")
     assert len(claims) <= min(threads + 1, AT_ONCE)
 
 
@@ -50,7 +50,7 @@ async def test_a_worker_passes_a_thread_on_although_more_hints_come_than_it_clai
         await holder.started.wait()
     waits, agent = await launched(alone, "t", Agent(returns=2), multitask_strategy="enqueue")
     await alone._parts.loops.stop()
-    alone._parts.line.pass_on = _lost
+    alone._parts.shared.line.pass_on = _lost
     holder.may_end.set()
     assert await alone.wait(holds.run_id, timeout=10) == 1  # the thread is free, and nobody has noticed
     agent.may_end.set()

@@ -42,7 +42,7 @@ class Workers:
         manager = await self._stack.enter_async_context(open_coordinator(settings=settings, assistants=names))
         if self._store.get("redis") or settings.store.startswith("postgresql:"):
             await wait_until(
-                lambda: manager.connectivity is Connectivity.connected,
+                lambda: manager.worker.connectivity is Connectivity.connected,
                 description="it hears its abort channel",
             )
         return manager
@@ -93,7 +93,7 @@ async def test_a_line_that_was_handed_over_needs_no_tick_between_its_runs(worker
     _, holder = await running(stays, "t")
     line = await a_line(leaves)
     await workers.without_ticks(stays)
-    await leaves.drain(grace=0)
+    await leaves.worker.drain(grace=0)
     holder.may_end.set()
     await all_ended(stays, line)
 
@@ -104,7 +104,7 @@ async def test_a_line_that_a_dead_worker_left_needs_no_tick_between_its_runs(wor
     line = await a_line(dies)
     await workers.without_ticks(heir)
     await hang(dies)
-    await buried(heir._store, dies.epoch, by=heir.epoch)
+    await buried(heir._store, dies.worker.epoch, by=heir.worker.epoch)
     holder.may_end.set()
     await all_ended(heir, line)
 
@@ -117,7 +117,7 @@ async def test_the_thread_of_a_dead_worker_is_passed_to_the_heir_of_its_line_by_
     line = await a_line(dies)
     await workers.without_ticks(heir)
     await hang(dies)
-    await buried(heir._store, dies.epoch, by=heir.epoch)
+    await buried(heir._store, dies.worker.epoch, by=heir.worker.epoch)
     await heir._parts.reaper.sweep()
     await all_ended(heir, line)
 
@@ -129,7 +129,7 @@ async def test_a_worker_that_does_not_know_the_assistant_hints_one_that_does(wor
     _, holder = await running(stranger, "t")
     line = await a_line(leaves)
     await workers.without_ticks(stranger, heir)
-    await leaves.drain(grace=0)
+    await leaves.worker.drain(grace=0)
     holder.may_end.set()
     await all_ended(heir, line)
 
@@ -142,6 +142,6 @@ async def test_the_sweep_hints_the_live_home_of_whoever_is_next(workers: Workers
     line = await a_line(home)
     await workers.without_ticks(reaper, home)
     await hang(dies)
-    await buried(reaper._store, dies.epoch, by=reaper.epoch)
+    await buried(reaper._store, dies.worker.epoch, by=reaper.worker.epoch)
     await reaper._parts.reaper.sweep()
     await all_ended(home, line)

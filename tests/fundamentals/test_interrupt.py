@@ -24,7 +24,7 @@ async def test_the_new_run_waits_until_the_old_task_has_stopped(team: list[RunMa
     new_run, new = await launched(team[second], "t", multitask_strategy="interrupt")
     await old.cancelled.wait()
     assert old_run.status is RunStatus.interrupted
-    assert (await team[second].explain(new_run.run_id)).phase == "waiting"
+    assert (await team[second].runs.explain(new_run.run_id)).phase == "waiting"
     assert not new.started.is_set()
     old.may_stop.set()
     async with asyncio.timeout(20):

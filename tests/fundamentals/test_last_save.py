@@ -62,14 +62,14 @@ async def begun(manager: RunManager, then: str = "raises", **admission: Any) -> 
 
 
 async def words(manager: RunManager) -> Any:
-    thread = await manager.thread("t")
+    thread = await manager.threads.get("t")
     assert thread is not None
     values: Any = thread.values
     return None if values is None else values["words"]
 
 
 async def steps(manager: RunManager, run: RunRecord) -> list[str]:
-    return [step.what for step in (await manager.explain(run.run_id)).transitions]
+    return [step.what for step in (await manager.runs.explain(run.run_id)).transitions]
 
 
 STOPPED = ["one", "two", "stopped"]

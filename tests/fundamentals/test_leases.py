@@ -36,14 +36,14 @@ async def pair(tmp_path: Path) -> AsyncGenerator[list[RunManager]]:
 
 
 async def heartbeats(manager: RunManager) -> int:
-    return next(row.hb_seq for row in await manager.workers() if row.epoch == manager.epoch)
+    return next(row.hb_seq for row in await manager.worker.fleet() if row.epoch == manager.worker.epoch)
 
 
 async def test_a_saturated_writer_does_not_starve_the_heartbeat(tmp_path: Path) -> None:
     """Reported failure 18: the beat has a connection of its own, and goes first at the gate."""
     async with team_of(1, tmp_path, **BUSY) as (manager,):
         run, agent = await running(manager, "t")
-        epoch, before, full = manager.epoch, await heartbeats(manager), True
+        epoch, before, full = manager.worker.epoch, await heartbeats(manager), True
 
         async def write() -> None:
             while full:
@@ -53,7 +53,7 @@ async def test_a_saturated_writer_does_not_starve_the_heartbeat(tmp_path: Path) 
         await wait_until(lambda: beaten(manager, before + 8), description="eight more beats", timeout=15)
         full = False
         await asyncio.gather(*writers)
-        assert (manager.epoch, agent.running) == (epoch, True)
+        assert (manager.worker.epoch, agent.running) == (epoch, True)
 
 
 async def beaten(manager: RunManager, number: int) -> bool:
@@ -64,17 +64,18 @@ async def test_one_slow_renewal_fences_nobody(pair: list[RunManager], tmp_path: 
     """Reported failure 18: as long as the deadline is not reached, late is not lost."""
     a, _ = pair
     _, agent = await running(a, "t")
-    epoch = a.epoch
+    epoch = a.worker.epoch
     with Child(HOLD, tmp_path / "runs.db") as stranger:
         assert stranger.heard() == "held"
-        left = a._parts.worker.lease.remaining
+        left = a._parts.shared.worker.lease.remaining
         await wait_until(
-            lambda: a._parts.worker.lease.remaining < left - 0.6, description="three renewals are overdue"
+            lambda: a._parts.shared.worker.lease.remaining < left - 0.6,
+            description="three renewals are overdue",
         )
         stranger.tell()
         assert stranger.heard() == "released"
-        await wait_until(lambda: a._parts.worker.lease.remaining > 1.2, description="it is renewed")
-    assert (a.epoch, agent.running) == (epoch, True)
+        await wait_until(lambda: a._parts.shared.worker.lease.remaining > 1.2, description="it is renewed")
+    assert (a.worker.epoch, agent.running) == (epoch, True)
 
 
 async def test_worker_on_the_memory_store_stays_ready_after_its_lease_ttl() -> None:
@@ -82,35 +83,35 @@ async def test_worker_on_the_memory_store_stays_ready_after_its_lease_ttl() -> N
     elapsed, settings = 0.0, Settings(**QUICK)
     clocks = Clocks(boottime=lambda: boottime() + elapsed)
     async with RunManager(MemoryStore(), settings=settings, clocks=clocks) as manager:
-        epoch = manager.epoch
+        epoch = manager.worker.epoch
         elapsed = 2 * settings.lease_ttl
-        health = await manager.health()
+        health = await manager.worker.health()
         assert (health.ready, health.state, health.lease_remaining) == (True, "live", None)
         _, agent = await running(manager, "t")
-        assert (manager.epoch, agent.running) == (epoch, True)
+        assert (manager.worker.epoch, agent.running) == (epoch, True)
 
 
 async def test_nobody_is_revived(tmp_path: Path) -> None:
     """The renewal comes back after the deadline: the worker is fenced already and registers anew."""
     async with team_of(1, tmp_path, **SHORT) as (manager,):
         _, agent = await running(manager, "t")
-        epoch = manager.epoch
+        epoch = manager.worker.epoch
         with Child(HOLD, tmp_path / "runs.db") as stranger:
             assert stranger.heard() == "held"
             await agent.stopped.wait()
             with pytest.raises(LeaseLost):
                 agent.ctx.services.check()
             stranger.tell()
-            await wait_until(lambda: manager.epoch > epoch, description="a new epoch")
+            await wait_until(lambda: manager.worker.epoch > epoch, description="a new epoch")
         with pytest.raises(LeaseLost):
-            manager._parts.worker.check(epoch)
+            manager._parts.shared.worker.check(epoch)
 
 
 async def test_error_of_a_run_whose_worker_lost_its_lease_names_the_lease(tmp_path: Path) -> None:
     """The worker has not shut down, and is not gone: an operator would look for its end in vain."""
     async with team_of(1, tmp_path, **SHORT) as (manager,):
         run, agent = await running(manager, "t")
-        epoch = manager.epoch
+        epoch = manager.worker.epoch
         with Child(HOLD, tmp_path / "runs.db") as stranger:
             assert stranger.heard() == "held"
             await agent.stopped.wait()
@@ -139,7 +140,9 @@ async def test_the_owner_renews_before_it_is_buried(
         return tried[-1]
 
     monkeypatch.setattr(b._store, "bury", renewed_first)
-    monkeypatch.setattr(a._parts.worker.lease, "_term", a._parts.worker.lease._term._replace(deadline=1e12))
+    monkeypatch.setattr(
+        a._parts.shared.worker.lease, "_term", a._parts.shared.worker.lease._term._replace(deadline=1e12)
+    )
     await wait_until(lambda: tried, description="the reaper has tried", timeout=10)
     assert tried[0] is False
     assert agent.running
@@ -155,7 +158,7 @@ async def test_a_result_that_queued_up_before_the_pause_is_refused_after_the_bur
     held = hold_calls(a._store, "finish")
     agent.may_end.set()
     await held.reached.wait()
-    victim = next(row for row in await b.workers() if row.epoch == a.epoch)
+    victim = next(row for row in await b.worker.fleet() if row.epoch == a.worker.epoch)
     await wait_until(lambda: buried(b, victim), description="its heartbeat stood still for a moment")
     held.go_on.set()
     await wait_until(lambda: ended(b, run.run_id), description="the sweep ends it")
@@ -166,8 +169,8 @@ async def test_a_result_that_queued_up_before_the_pause_is_refused_after_the_bur
 
 async def buried(by: RunManager, victim: WorkerRow) -> bool:
     """As if the system had proved its death; from the heartbeat of this moment."""
-    row = next((row for row in await by.workers() if row.epoch == victim.epoch), None)
-    return row is None or await by._store.bury(row, by=by.epoch, proven=True)
+    row = next((row for row in await by.worker.fleet() if row.epoch == victim.epoch), None)
+    return row is None or await by._store.bury(row, by=by.worker.epoch, proven=True)
 
 
 async def test_a_fenced_worker_writes_no_counters(pair: list[RunManager]) -> None:
@@ -175,7 +178,7 @@ async def test_a_fenced_worker_writes_no_counters(pair: list[RunManager]) -> Non
     a, b = pair
     run, _ = await running(a, "t")
     await a.update_run_completion(run.run_id, total_tokens=1)
-    a._parts.worker.lease.end(a.epoch)
+    a._parts.shared.worker.lease.end(a.worker.epoch)
     await a.update_run_completion(run.run_id, total_tokens=2)
     await a.update_model_name(run.run_id, "late")
     row = await b._store.row(run.run_id)
@@ -244,7 +247,7 @@ async def test_a_rollback_that_fails_is_tried_three_times_and_then_given_up(
             tried.append(fence)
             raise ZeroDivisionError("no way back")
 
-        monkeypatch.setattr(b._parts.values, "restore", breaks)
+        monkeypatch.setattr(b._parts.shared.values, "restore", breaks)
         assert await b.cancel(run.run_id, action="rollback")
         await hang(a)
         await wait_until(lambda: free(b), description="the thread is free", timeout=15)
@@ -254,7 +257,7 @@ async def test_a_rollback_that_fails_is_tried_three_times_and_then_given_up(
         assert row.error == "Rollback failed: ZeroDivisionError: no way back"
         assert len(tried) == 3
         assert tried == sorted(set(tried)), "each with a newer fence"
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert thread.status == "error"
         agent.may_stop.set()
@@ -276,7 +279,7 @@ async def test_a_rollback_that_hangs_does_not_blind_the_reaper(
             hanging.set()
             await go_on.wait()
 
-        monkeypatch.setattr(b._parts.values, "restore", hangs)
+        monkeypatch.setattr(b._parts.shared.values, "restore", hangs)
         assert await b.cancel(run.run_id, action="rollback")
         await hang(a)
         async with asyncio.timeout(10):
@@ -295,7 +298,7 @@ async def test_ready_goes_red_while_the_worker_is_deaf_and_heals_by_itself(
     """Reported failure 42: it lives, its heart beats, and it hears nothing of what it should do."""
     async with team_of(1, tmp_path, tick=0.1, short_tick=0.05) as (manager,):
         await wait_until(lambda: ticked(manager), description="the first tick")
-        health = await manager.health()
+        health = await manager.worker.health()
         assert (health.ready, health.state, health.why_not) == (True, "live", ())
         assert health.lease_remaining is not None
         with monkeypatch.context() as deaf:
@@ -305,7 +308,7 @@ async def test_ready_goes_red_while_the_worker_is_deaf_and_heals_by_itself(
 
             deaf.setattr(manager._store, "tick", unheard)
             await wait_until(lambda: unready(manager), description="it is red")
-            assert "deaf" in (await manager.health()).why_not[0]
+            assert "deaf" in (await manager.worker.health()).why_not[0]
         await wait_until(lambda: ready(manager), description="it is green again")
 
 
@@ -315,20 +318,20 @@ async def test_health_names_a_store_that_does_not_answer(
     monkeypatch.setattr("coordinator.workers.health.ASK_WITHIN", 0.05)
     async with team_of(1, tmp_path) as (manager,):
         held = hold_calls(manager._store, "workers")
-        health = await manager.health()
+        health = await manager.worker.health()
         assert (health.ready, health.store_reachable) == (False, False)
         assert health.store_error == "no answer within 0.05 s"
         assert "the store does not answer: no answer within 0.05 s" in health.why_not
         held.go_on.set()
-        assert (await manager.health()).store_reachable
+        assert (await manager.worker.health()).store_reachable
 
 
 async def ticked(manager: RunManager) -> bool:
-    return (await manager.health()).ticked_ago is not None
+    return (await manager.worker.health()).ticked_ago is not None
 
 
 async def ready(manager: RunManager) -> bool:
-    return (await manager.health()).ready
+    return (await manager.worker.health()).ready
 
 
 async def unready(manager: RunManager) -> bool:
@@ -340,8 +343,8 @@ async def test_health_names_whoever_keeps_the_others_from_writing(tmp_path: Path
         await launched(manager, "t")
         with Child(HOLD, tmp_path / "runs.db") as stranger:
             assert stranger.heard() == "held"
-            assert (await manager.health()).blocked_by == stranger.pid
+            assert (await manager.worker.health()).blocked_by == stranger.pid
             stranger.tell()
             assert stranger.heard() == "released"
-        assert (await manager.health()).blocked_by is None
+        assert (await manager.worker.health()).blocked_by is None
         assert stored(tmp_path / "runs.db")

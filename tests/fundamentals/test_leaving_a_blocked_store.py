@@ -41,7 +41,7 @@ async def test_it_is_gone_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixtu
             about_to_end.may_end.set()
             began = time.monotonic()
             if drained:
-                await manager.drain()
+                await manager.worker.drain()
             await manager.aclose()
             took = time.monotonic() - began
         deaf.may_stop.set()
@@ -61,7 +61,7 @@ async def test_it_signs_off_where_the_store_comes_back(tmp_path: Path) -> None:
         with locked(tmp_path / "runs.db"):
             agent.may_end.set()
             leaving = asyncio.create_task(manager.aclose())
-            await wait_until(lambda: manager.draining, description="it leaves")
+            await wait_until(lambda: manager.worker.draining, description="it leaves")
         await leaving
     assert run.status is RunStatus.success
     assert stored(tmp_path / "runs.db", "SELECT fenced_by = epoch FROM workers") == [1], "by itself"

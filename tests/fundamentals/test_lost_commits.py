@@ -28,10 +28,10 @@ async def test_task_is_stopped_whose_row_the_store_has_lost(team: list[RunManage
 async def test_worker_is_fenced_whose_epoch_is_anothers(team: list[RunManager]) -> None:
     a, _ = team
     _, agent = await running(a, "t")
-    epoch = a.epoch
+    epoch = a.worker.epoch
     sql_of(a._store)("UPDATE workers SET worker_id = 'another' WHERE epoch = ?", epoch)
     await wait_until(agent.stopped.is_set, description="its task is stopped")
-    await wait_until(lambda: a.epoch > epoch, description="it has registered anew")
+    await wait_until(lambda: a.worker.epoch > epoch, description="it has registered anew")
     assert (await worker_row(a._store, epoch)).worker_id == "another"
     assert (await running(a, "u"))[1].running
 
@@ -39,7 +39,7 @@ async def test_worker_is_fenced_whose_epoch_is_anothers(team: list[RunManager]) 
 async def test_worker_is_fenced_whose_registration_the_store_has_lost(team: list[RunManager]) -> None:
     a, _ = team
     _, agent = await running(a, "t")
-    epoch = a.epoch
+    epoch = a.worker.epoch
     sql_of(a._store)("DELETE FROM workers WHERE epoch = ?", epoch)
     await wait_until(agent.stopped.is_set, description="its task is stopped")
-    await wait_until(lambda: a.epoch > epoch, description="it has registered anew")
+    await wait_until(lambda: a.worker.epoch > epoch, description="it has registered anew")

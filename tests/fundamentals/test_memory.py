@@ -48,14 +48,14 @@ async def test_nor_do_those_that_were_dropped_before_they_settled(tmp_path: Path
         run, agent = await running(manager, "t")
         await agent.ctx.emit("custom", "something")
         await manager.cleanup(run.run_id, delay=0)
-        writer, log = manager._parts.events, manager._parts._event_log
+        writer, log = manager._parts.shared.events, manager._parts.shared.event_log
         assert isinstance(log, StoreEventLog)
         assert list(writer._runs) == list(log._local._logs) == [run.run_id], "it may still emit"
         agent.may_end.set()
         await wait_until(lambda: not writer._runs, description="what its watchers needed is gone")
         assert not log._local._logs
         await wait_until(lambda: not log._backlog._runs, description="its events are in the store")
-        assert len(manager._parts.registry._finished) == 0
+        assert len(manager._parts.shared.registry._finished) == 0
 
 
 async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: Path) -> None:
@@ -73,13 +73,13 @@ async def test_a_run_that_was_dropped_is_no_foreign_one_to_its_worker(tmp_path: 
         held.go_on.set()
         assert first.task is not None
         await asyncio.wait([first.task])
-        await wait_until(lambda: not home._parts.jobs._tasks, description="all claims are answered")
+        await wait_until(lambda: not home._parts.shared.jobs._tasks, description="all claims are answered")
         row = await home._store.row(run.run_id)
         assert row is not None
         assert (row.status, row.holds_thread, agent.running) == (RunStatus.running, True, True)
         agent.may_end.set()
-        await wait_until(lambda: not home._parts.registry.unsettled(), description="it is over")
-        assert (await home.explain(run.run_id)).run.status is RunStatus.success
+        await wait_until(lambda: not home._parts.shared.registry.unsettled(), description="it is over")
+        assert (await home.runs.explain(run.run_id)).run.status is RunStatus.success
 
 
 async def test_it_hears_of_its_cancel(team: list[RunManager]) -> None:
@@ -95,16 +95,16 @@ async def test_and_of_the_leaving_of_its_worker(team: list[RunManager]) -> None:
     a, b = team
     run, agent = await running(a, "t")
     await a.cleanup(run.run_id, delay=0)
-    await a.drain(grace=0)
+    await a.worker.drain(grace=0)
     assert (agent.cancels, agent.running) == (1, False)
-    receipt = await b.receipt(run.run_id)
+    receipt = await b.runs.receipt(run.run_id)
     assert (receipt.status, receipt.cause) == ("interrupted", "shutdown")
 
 
 async def test_who_looks_for_unsettled_runs_passes_no_finished_ones(tmp_path: Path) -> None:
     """The tick does, and there may be ten thousand of them."""
     async with team_of(1, tmp_path, tick=0.02, short_tick=0.02) as (manager,):
-        registry, asked = manager._parts.registry, list[str]()
+        registry, asked = manager._parts.shared.registry, list[str]()
 
         class Watched(Latch):
             def is_set(self) -> bool:
@@ -184,7 +184,7 @@ async def test_but_never_after_the_run_was_lost(
         puts.append(args)
 
     monkeypatch.setattr(a._store, "put", put)
-    a._parts.settlement.lose(a._parts.registry._entries[run.run_id], "taken over")
+    a._parts.runs.settlement.lose(a._parts.shared.registry._entries[run.run_id], "taken over")
     await b._store.delete(run.run_id)
     async with asyncio.timeout(20):
         await agent.stopped.wait()
@@ -213,7 +213,7 @@ async def test_times_of_every_kind_are_listed_and_reconciled(alone: RunManager, 
 
 def kept_by(manager: RunManager) -> int:
     """Bytes of text that the manager's finished runs can still reach."""
-    seen, todo, size = set[int](), [*manager._parts.registry._entries.values()], 0
+    seen, todo, size = set[int](), [*manager._parts.shared.registry._entries.values()], 0
     while todo:
         value: Any = todo.pop()
         if id(value) in seen or isinstance(value, (type, ModuleType, FunctionType, MethodType)):
@@ -240,7 +240,7 @@ async def test_what_only_a_running_run_needs_goes_with_its_end(tmp_path: Path) -
         agent.may_end.set()
         await manager.wait(run.run_id, timeout=20)
         assert (run.task, run.task_active) != (None, True), "the record keeps its task"
-        await wait_until(lambda: not manager._parts.jobs._tasks, description="no job is under way")
+        await wait_until(lambda: not manager._parts.shared.jobs._tasks, description="no job is under way")
         gc.collect()
         assert context() is None
 
@@ -253,7 +253,7 @@ async def test_large_results_do_not_stay_in_it(tmp_path: Path, store: str) -> No
             run, agent = await running(manager, f"t{at}", Agent(returns={"text": MEGABYTE + str(at)}))
             agent.may_end.set()
             assert await manager.wait(run.run_id, timeout=20) == {"text": MEGABYTE + str(at)}
-        await wait_until(lambda: not manager._parts.jobs._tasks, description="no job is under way")
+        await wait_until(lambda: not manager._parts.shared.jobs._tasks, description="no job is under way")
         assert kept_by(manager) < 2**20
 
 

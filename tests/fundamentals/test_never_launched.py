@@ -25,7 +25,7 @@ async def test_it_ends_as_an_error_that_says_why(strict: RunManager) -> None:
     run = await strict.create_or_reject("t")
     with pytest.raises(RunFailed, match=r"was not launched within 0\.3 s"):
         await strict.wait(run.run_id, timeout=20)
-    row = (await strict.explain(run.run_id)).run
+    row = (await strict.runs.explain(run.run_id)).run
     assert (row.status, row.cancel_cause, row.settled) == (RunStatus.error, "orphaned", True)
     assert run.abort_event.is_set()
     again = await strict.create_or_reject("t")

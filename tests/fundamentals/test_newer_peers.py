@@ -32,12 +32,12 @@ async def test_run_with_an_unknown_cause_is_stopped_and_settled(team: list[RunMa
     assert (agent.ctx.abort.cause, agent.ctx.abort.reason) == ("quota", "over budget")
     assert not await b.has_inflight("t")
     for manager in team:
-        assert [row.cancel_cause for row in await manager.runs()] == ["quota"]
-        told = await manager.explain(run.run_id)
+        assert [row.cancel_cause for row in await manager.runs.recent()] == ["quota"]
+        told = await manager.runs.explain(run.run_id)
         assert (told.run.cancel_action, told.run.cancel_cause) == ("suspend", "quota")
         assert "quota" in [step.cause for step in told.transitions]
-        assert (await manager.receipt(run.run_id)).cause == "quota"
-        assert (await manager.health()).ready
+        assert (await manager.runs.receipt(run.run_id)).cause == "quota"
+        assert (await manager.worker.health()).ready
 
 
 async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
@@ -63,7 +63,7 @@ async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
     await wait_until(agent.stopped.is_set, description="the tick stops the other run")
     seen = looks
     await wait_until(lambda: looks >= seen + 5, description="more ticks")
-    assert (await a.health()).ready
+    assert (await a.worker.health()).ready
     assert len([line for line in caplog.messages if "could not look after" in line]) == 1
     monkeypatch.undo()
     await a.wait(bad.run_id, timeout=20)
@@ -80,17 +80,17 @@ async def test_worker_whose_ticks_fail_is_not_ready_and_says_why(
     monkeypatch.setattr(a._store, "tick", fail)
     with caplog.at_level(logging.CRITICAL):
         await wait_until(lambda: why_not(a, "failed: ValueError: of the future"), description="it says why")
-    assert not (await a.health()).ready
+    assert not (await a.worker.health()).ready
     monkeypatch.undo()
     await wait_until(lambda: ready(a), description="a tick succeeds")
 
 
 async def why_not(manager: RunManager, said: str) -> bool:
-    return said in " ".join((await manager.health()).why_not)
+    return said in " ".join((await manager.worker.health()).why_not)
 
 
 async def ready(manager: RunManager) -> bool:
-    return (await manager.health()).ready
+    return (await manager.worker.health()).ready
 
 
 async def test_record_of_a_peers_run_keeps_words_of_a_newer_version(team: list[RunManager]) -> None:

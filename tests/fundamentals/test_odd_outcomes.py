@@ -79,13 +79,13 @@ async def test_sys_exit_ends_the_run_alone(manager: RunManager, agent: Callable[
 
 async def test_assistant_that_returns_no_outcome_ends_as_error_that_says_so(manager: RunManager) -> None:
     run = await manager.create_or_reject("t")
-    manager.launch(run, ReturnsDict(manager._parts.values))
+    manager.launch(run, ReturnsDict(manager._parts.shared.values))
     assert "dict" in await ended(manager, run.run_id)
 
 
 async def test_operation_whose_error_cannot_be_read_frees_its_thread(manager: RunManager) -> None:
     with pytest.raises(UnreadableError):
-        async with manager.operation("t", "import"):
+        async with manager.threads.hold("t", "import"):
             raise UnreadableError
     assert not await manager.has_inflight("t")
 

@@ -56,13 +56,13 @@ async def test_the_thread_says_that_it_is_busy_for_exactly_as_long(team: list[Ru
     run, agent = await running(a, "t")
     for manager in team:
         assert await manager.has_inflight("t")
-        thread = await manager.thread("t")
+        thread = await manager.threads.get("t")
         assert thread is not None
         assert thread.status == "busy"
     agent.may_end.set()
     await b.wait(run.run_id, timeout=20)
     for manager in team:
         assert not await manager.has_inflight("t")
-        thread = await manager.thread("t")
+        thread = await manager.threads.get("t")
         assert thread is not None
         assert thread.status == "idle"

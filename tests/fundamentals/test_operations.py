@@ -30,11 +30,11 @@ from tests.support.teams import QUICK, team_of
 @pytest.mark.parametrize("operator", [0, 1], ids=["same worker", "other worker"])
 async def test_a_busy_thread_refuses_them(team: list[RunManager], operator: int) -> None:
     run, _ = await running(team[0], "t")
-    await team[operator].update_thread("source", {"n": 1})
+    await team[operator].threads.replace_values("source", {"n": 1})
     for refused in (
-        team[operator].update_thread("t", {"n": 2}),
-        team[operator].copy_thread("source", "t"),
-        team[operator].delete_thread("t"),
+        team[operator].threads.replace_values("t", {"n": 2}),
+        team[operator].threads.copy("source", "t"),
+        team[operator].threads.delete("t"),
     ):
         with pytest.raises(ConflictError) as conflict:
             await refused
@@ -43,30 +43,30 @@ async def test_a_busy_thread_refuses_them(team: list[RunManager], operator: int)
 
 async def test_update_copy_delete(team: list[RunManager]) -> None:
     a, b = team
-    await a.update_thread("t", {"n": 1})
-    await b.copy_thread("t", "copy")
-    copy = await a.thread("copy")
+    await a.threads.replace_values("t", {"n": 1})
+    await b.threads.copy("t", "copy")
+    copy = await a.threads.get("copy")
     assert copy is not None
     assert copy.values == {"n": 1}
-    await b.delete_thread("t")
-    assert await a.thread("t") is None
+    await b.threads.delete("t")
+    assert await a.threads.get("t") is None
     assert await a.list_by_thread("t") == []
 
 
 async def test_what_is_not_there_cannot_be_copied_or_deleted(team: list[RunManager]) -> None:
     with pytest.raises(ThreadNotFound):
-        await team[0].copy_thread("nowhere", "t")
+        await team[0].threads.copy("nowhere", "t")
     with pytest.raises(ThreadNotFound):
-        await team[0].delete_thread("nowhere")
+        await team[0].threads.delete("nowhere")
 
 
 async def test_they_are_not_in_run_lists_but_in_the_audit(team: list[RunManager]) -> None:
     a, b = team
-    async with b.operation("t", "rename") as own:
+    async with b.threads.hold("t", "rename") as own:
         assert own.fence > 0
     assert await a.list_by_thread("t") == []
-    assert await a.runs(thread_id="t") == []
-    steps = [step.what for step in (await a.explain(own.run_id)).transitions]
+    assert await a.runs.recent(thread_id="t") == []
+    steps = [step.what for step in (await a.runs.explain(own.run_id)).transitions]
     assert steps == ["admitted", "started", "finished"]
 
 
@@ -75,13 +75,13 @@ async def ids_in_lists(manager: RunManager, thread_id: str) -> set[str]:
     store: Any = manager._store
     found: list[Any] = [
         *await manager.list_by_thread(thread_id),
-        *await manager.runs(thread_id=thread_id),
-        *await manager.runs(in_flight=True),
-        *await manager.runs(statuses=[status.value for status in RunStatus]),
+        *await manager.runs.recent(thread_id=thread_id),
+        *await manager.runs.recent(in_flight=True),
+        *await manager.runs.recent(statuses=[status.value for status in RunStatus]),
     ]
-    if await manager.thread(thread_id) is not None:
-        found += await manager.thread_runs(thread_id)
-        found += await manager.inflight_runs()
+    if await manager.threads.get(thread_id) is not None:
+        found += await manager.runs.of_thread(thread_id)
+        found += await manager.runs.in_flight()
     rows = [
         *await store.list_by_thread(thread_id),
         *await store.list_inflight(),
@@ -91,13 +91,13 @@ async def ids_in_lists(manager: RunManager, thread_id: str) -> set[str]:
 
 
 async def listed_nowhere(manager: RunManager, other: RunManager) -> None:
-    async with manager.operation("t", "import"):
+    async with manager.threads.hold("t", "import"):
         assert await ids_in_lists(manager, "t") == await ids_in_lists(other, "t") == set()
         store: Any = manager._store
         tokens = await store.aggregate_tokens_by_thread("t", include_active=True)
         assert tokens["total_runs"] == 0
     with pytest.raises(RuntimeError):
-        async with manager.operation("t", "import"):
+        async with manager.threads.hold("t", "import"):
             raise RuntimeError("it fails")
     assert await ids_in_lists(manager, "t") == await ids_in_lists(other, "t") == set()
     run = await manager.create_or_reject("t")
@@ -116,8 +116,8 @@ async def test_operation_is_in_no_list_of_runs_in_memory(store: str) -> None:
 
 async def test_hooks_are_told_of_runs_and_of_no_operation(team: list[RunManager]) -> None:
     manager, told = team[0], list[Event]()
-    manager.observe(told.append)
-    async with manager.operation("t", "import"):
+    manager.worker.observe(told.append)
+    async with manager.threads.hold("t", "import"):
         """It holds the thread."""
     assert told == []
     run = await manager.create_or_reject("t")
@@ -129,11 +129,11 @@ async def test_hooks_are_told_of_runs_and_of_no_operation(team: list[RunManager]
 async def test_reconcile_reports_no_operation(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     async with team_of(1, tmp_path) as (peer,), open_coordinator(url, **QUICK) as dying:
-        holding = dying.operation("t", "import")
+        holding = dying.threads.hold("t", "import")
         await holding.__aenter__()
         await peer.create_or_reject("u")
-        row = next(row for row in await peer.workers() if row.epoch == dying.epoch)
-        assert await peer._store.bury(row, by=peer.epoch, proven=True)
+        row = next(row for row in await peer.worker.fleet() if row.epoch == dying.worker.epoch)
+        assert await peer._store.bury(row, by=peer.worker.epoch, proven=True)
         assert await peer.reconcile_orphaned_inflight_runs(error="gone") == []
         assert not await peer.has_inflight("t")
         with pytest.raises(LeaseLost):
@@ -143,7 +143,7 @@ async def test_reconcile_reports_no_operation(tmp_path: Path) -> None:
 async def test_a_run_waits_for_an_operation(team: list[RunManager]) -> None:
     """An operation is not interrupted: it is short, and its caller waits for it."""
     a, b = team
-    async with a.operation("t", "rename"):
+    async with a.threads.hold("t", "rename"):
         with pytest.raises(ConflictError):
             await b.create_or_reject("t")
         _, agent = await launched(b, "t", multitask_strategy="interrupt")
@@ -157,7 +157,7 @@ async def test_a_cancelled_operation_keeps_the_thread_until_its_block_has_ended(
     team: list[RunManager],
 ) -> None:
     a, b = team
-    async with a.operation("t", "rename") as own:
+    async with a.threads.hold("t", "rename") as own:
         assert await b.cancel(own.run_id)
         with pytest.raises(ConflictError):
             await b.create_or_reject("t")
@@ -170,12 +170,12 @@ async def test_a_cancelled_operation_keeps_the_thread_until_its_block_has_ended(
 async def test_a_failure_or_a_cancelled_caller_frees_the_thread(team: list[RunManager]) -> None:
     a, b = team
     with pytest.raises(RuntimeError):
-        async with a.operation("t", "rename"):
+        async with a.threads.hold("t", "rename"):
             raise RuntimeError("no")
     holding = asyncio.Event()
 
     async def hold() -> None:
-        async with a.operation("t", "rename"):
+        async with a.threads.hold("t", "rename"):
             holding.set()
             await asyncio.Event().wait()
 
@@ -199,7 +199,7 @@ async def test_a_caller_who_goes_away_before_the_block_begins(
         return started
 
     monkeypatch.setattr(a._store, "start", slow_answer)
-    task = asyncio.create_task(a.update_thread("t", {"n": 1}))
+    task = asyncio.create_task(a.threads.replace_values("t", {"n": 1}))
     await committed.wait()
     task.cancel()
     await asyncio.wait([task])
@@ -210,9 +210,9 @@ async def test_a_caller_who_goes_away_before_the_block_begins(
 async def test_a_run_that_waits_for_a_deletion_gets_its_turn(team: list[RunManager]) -> None:
     """It was admitted after the operation, so it finds an empty thread; it is not deleted with the others."""
     a, b = team
-    await a.update_thread("t", {"n": 1})
+    await a.threads.replace_values("t", {"n": 1})
     held = hold_calls(a._store, "delete_thread")
-    deleting = asyncio.create_task(a.delete_thread("t"))
+    deleting = asyncio.create_task(a.threads.delete("t"))
     await held.reached.wait()
     run, agent = await launched(b, "t", multitask_strategy="enqueue")
     held.go_on.set()
@@ -241,13 +241,13 @@ async def test_waiting_for_a_run_that_is_deleted(
     a, b = team
     run, _ = await running(a, "t")
     watching = asyncio.Event()
-    watch = b._parts.notifier.watch
+    watch = b._parts.shared.notifier.watch
 
     def watched(thread_id: str) -> Any:
         watching.set()
         return watch(thread_id)
 
-    monkeypatch.setattr(b._parts.notifier, "watch", watched)
+    monkeypatch.setattr(b._parts.shared.notifier, "watch", watched)
     waiting = asyncio.create_task(b.wait(run.run_id, timeout=30))
     await watching.wait()
     await a._store.delete(run.run_id)

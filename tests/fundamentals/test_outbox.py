@@ -23,12 +23,12 @@ PATIENT: dict[str, Any] = {"busy_timeout": 0.1, "lease_ttl": 60.0}
 
 
 async def owes(manager: RunManager, count: int) -> None:
-    await wait_until(lambda: manager.owed == count, description=f"{count} writes are owed")
+    await wait_until(lambda: manager.worker.pending_writes == count, description=f"{count} writes are owed")
 
 
 async def calm(manager: RunManager) -> None:
     """What an admission leaves to be done (its claim) is done: else that would be owed as well."""
-    await wait_until(lambda: not manager._parts.jobs._tasks, description="no job is under way")
+    await wait_until(lambda: not manager._parts.shared.jobs._tasks, description="no job is under way")
 
 
 async def several(manager: RunManager, count: int) -> list[tuple[str, Agent]]:
@@ -50,10 +50,10 @@ async def test_an_outage_of_five_seconds_loses_nothing_and_keeps_the_order(tmp_p
             await wait_until(
                 lambda: time.monotonic() - began > AWAY, description="5 s have passed", timeout=AWAY + 1
             )
-            assert manager.owed == len(runs)
+            assert manager.worker.pending_writes == len(runs)
         for done, (run_id, _) in enumerate(reversed(runs), start=1):
             assert await manager.wait(run_id, timeout=20) == {"result": done}
-        assert manager.owed == 0
+        assert manager.worker.pending_writes == 0
     finished = stored(
         tmp_path / "runs.db", "SELECT run_id FROM transitions WHERE what = 'finished' ORDER BY id"
     )
@@ -86,7 +86,7 @@ async def test_the_caller_hears_at_once_that_its_status_is_taken(tmp_path: Path)
             await manager.set_status(run.run_id, RunStatus.error, error="why")
             await owes(manager, 1)
             assert stored(tmp_path / "runs.db", "SELECT status FROM runs") == ["running"]
-        assert await manager._parts.queries._waiter.until_settled(run.run_id, 5)
+        assert await manager._parts.runs.waiter.until_settled(run.run_id, 5)
         assert stored(tmp_path / "runs.db", "SELECT status || error FROM runs") == ["errorwhy"]
 
 
@@ -102,7 +102,7 @@ async def test_the_end_of_a_run_that_waits_is_owed_too(tmp_path: Path) -> None:
             await manager.set_status(given_up.run_id, RunStatus.error, error="why")
             await owes(manager, 2)
         await manager.wait(first.run_id, timeout=20)
-        assert await manager._parts.queries._waiter.until_settled(given_up.run_id, 5)
+        assert await manager._parts.runs.waiter.until_settled(given_up.run_id, 5)
         assert not never.started.is_set()
         assert (given_up.status, given_up.error) == (RunStatus.error, "why")
         another = await manager.create_or_reject("t")
@@ -155,14 +155,14 @@ async def test_it_gets_the_thread_unheard_before_its_end_is_written(
         holder.may_end.set()
         await peer.wait(first.run_id, timeout=20)
         await claimed.wait()
-        assert (await manager.explain(dropped.run_id)).run.holds_thread
+        assert (await manager.runs.explain(dropped.run_id)).run.holds_thread
         back.set()
 
         async def let_go() -> bool:
-            return not (await manager.explain(dropped.run_id)).run.holds_thread
+            return not (await manager.runs.explain(dropped.run_id)).run.holds_thread
 
         await wait_until(let_go, description="its thread is free")
-        assert (await manager.explain(dropped.run_id)).run.status is RunStatus.interrupted
+        assert (await manager.runs.explain(dropped.run_id)).run.status is RunStatus.interrupted
 
 
 async def test_it_is_removed_before_its_end_is_written(
@@ -185,7 +185,7 @@ async def test_it_is_removed_before_its_end_is_written(
         monkeypatch.setattr(store, "update_status", away)
         await mine.cleanup(dropped.run_id, delay=0)
         assert await peer.cancel(dropped.run_id)
-        await peer.delete_run(dropped.run_id)
+        await peer.runs.delete(dropped.run_id)
         back.set()
         async with asyncio.timeout(20):
             await asyncio.wait((task,))
@@ -212,7 +212,7 @@ async def test_a_fenced_worker_writes_nothing_of_it_and_says_so(
 ) -> None:
     async with team_of(1, tmp_path, busy_timeout=0.1, lease_ttl=1.0, renew=0.2) as (manager,):
         run, agent = await running(manager, "t")
-        epoch = manager.epoch
+        epoch = manager.worker.epoch
         agent.returns = "too late"
         with locked(tmp_path / "runs.db"), caplog.at_level(logging.ERROR, "stores.outbox"):
             agent.may_end.set()
@@ -221,8 +221,8 @@ async def test_a_fenced_worker_writes_nothing_of_it_and_says_so(
             assert run.run_id in caplog.text
             assert "the reaper ends" in caplog.text
             with pytest.raises(StoreUnavailable):  # behind an attempt that was under way, which may not win
-                await manager._parts.store.update_model_name(run.run_id, None)
-        await wait_until(lambda: manager.epoch > epoch, description="it registers anew")
+                await manager._parts.shared.store.update_model_name(run.run_id, None)
+        await wait_until(lambda: manager.worker.epoch > epoch, description="it registers anew")
         ends = "SELECT status FROM runs WHERE settled_at IS NOT NULL AND result IS NULL"
         await wait_until(
             lambda: stored(tmp_path / "runs.db", ends) == ["error"],
@@ -254,5 +254,5 @@ async def test_leaving_it_tries_once_more(tmp_path: Path) -> None:
         run, _ = await running(manager, "t")
         with locked(tmp_path / "runs.db"):
             await manager.update_model_name(run.run_id, "m")
-            assert manager.owed == 1
+            assert manager.worker.pending_writes == 1
     assert stored(tmp_path / "runs.db", "SELECT model_name FROM runs") == ["m"]

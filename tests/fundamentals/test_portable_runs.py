@@ -59,7 +59,7 @@ async def test_launch_finds_the_assistant(tmp_path: Path) -> None:
         unknown = await manager.create_or_reject("t", "painter")
         with pytest.raises(InvalidArgument, match="painter"):
             manager.launch(unknown)
-        portable = {row.run_id: row.portable for row in await manager.runs()}
+        portable = {row.run_id: row.portable for row in await manager.runs.recent()}
         assert portable == {run.run_id: True, unknown.run_id: False}
 
 
@@ -75,7 +75,7 @@ async def test_who_waits_for_a_dead_worker_is_run_by_one_that_knows_the_assistan
     home.launch(run)
     behind, last = await launched_behind(stranger, "t")
     await hang(home)
-    await wait_until(lambda: gone(stranger, home.epoch), description="its peers have buried it")
+    await wait_until(lambda: gone(stranger, home.worker.epoch), description="its peers have buried it")
     holder.may_end.set()
     async with asyncio.timeout(10):
         await agents["friend"].started.wait()
@@ -87,7 +87,7 @@ async def test_who_waits_for_a_dead_worker_is_run_by_one_that_knows_the_assistan
     await stranger.wait(behind, timeout=10)
     row = await stranger._store.row(run.run_id)
     assert row is not None
-    assert (row.status, row.owner_epoch, row.attempt) == (RunStatus.success, friend.epoch, 1)
+    assert (row.status, row.owner_epoch, row.attempt) == (RunStatus.success, friend.worker.epoch, 1)
     assert not agents["home"].started.is_set()
 
 
@@ -105,7 +105,7 @@ async def test_a_run_without_a_home_is_found_by_the_tick(tmp_path: Path) -> None
         _, holder = await running(leaver, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
         await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
-        heir._parts.registry.drop(run.run_id)
+        heir._parts.shared.registry.drop(run.run_id)
         holder.may_end.set()
         async with asyncio.timeout(10):
             await agent.started.wait()
@@ -182,7 +182,7 @@ async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
         assert run.task is not None
         run.task.cancel()
         await asyncio.wait([run.task])
-        entry = home._parts.registry.entry(run.run_id)
+        entry = home._parts.shared.registry.entry(run.run_id)
         await wait_until(lambda: entry is None or entry.settled.is_set(), description="it is over at home")
         assert agent.running
         agent.may_end.set()
@@ -192,7 +192,7 @@ async def test_what_becomes_of_its_task_at_its_old_home_is_no_end_of_it(
 async def test_nor_is_the_leaving_of_its_old_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     agent = Agent(returns=1)
     async with executed_elsewhere(tmp_path, agent, monkeypatch) as (home, heir, run):
-        await home.drain(grace=0)
+        await home.worker.drain(grace=0)
         assert agent.running
         agent.may_end.set()
         assert await heir.wait(run.run_id, timeout=10) == 1
@@ -208,9 +208,9 @@ async def test_a_cancel_at_its_old_home_is_told_where_it_runs(
             del signal
             told.append(epoch)
 
-        monkeypatch.setattr(home._parts.notifier, "notify_worker", hint)
+        monkeypatch.setattr(home._parts.shared.notifier, "notify_worker", hint)
         assert await home.cancel(run.run_id)
-        assert told == [heir.epoch]
+        assert told == [heir.worker.epoch]
         async with asyncio.timeout(10):
             await agent.stopped.wait()  # by its tick
 
@@ -242,7 +242,7 @@ async def test_one_that_was_cleaned_up_while_it_waited_is_not_taken_over_by_its_
         await home.cleanup(run.run_id, delay=0)
         holder.may_end.set()
         async with asyncio.timeout(10):
-            while not (await other.explain(run.run_id)).run.holds_thread:
+            while not (await other.runs.explain(run.run_id)).run.holds_thread:
                 await claimed.wait()
                 claimed.clear()
         away.set()
@@ -254,7 +254,7 @@ async def test_one_that_was_cleaned_up_while_it_waited_is_not_taken_over_by_its_
 
 
 async def settled(manager: RunManager, run_id: str) -> bool:
-    return (await manager.explain(run_id)).run.settled
+    return (await manager.runs.explain(run_id)).run.settled
 
 
 def handed_over(cx: Any, now: int, run_id: str) -> None:
@@ -268,7 +268,7 @@ async def test_a_cancel_finds_it_while_it_changes_hands(tmp_path: Path) -> None:
         _, holder = await running(other, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
         await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
-        heir._parts.registry.drop(run.run_id)
+        heir._parts.shared.registry.drop(run.run_id)
         held = hold_answers(heir._store, "row", lambda row: row is not None and row.run_id == run.run_id)
         holder.may_end.set()
         await held.reached.wait()
@@ -310,13 +310,13 @@ async def test_who_waits_at_a_worker_that_drains_goes_on_elsewhere_with_its_limi
     run = await home.create_or_reject("t", "agent", multitask_strategy="enqueue", idle_timeout=0.2)
     home.launch(run)
     async with asyncio.timeout(10):
-        await home.drain(grace=30)
+        await home.worker.drain(grace=30)
         holder.may_end.set()
         await there.started.wait()
         with pytest.raises(RunFailed, match="no sign of life"):
             await friend.wait(run.run_id)
     assert not here.started.is_set()
-    ended = await friend.explain(run.run_id)
+    ended = await friend.runs.explain(run.run_id)
     assert (ended.run.status, ended.run.cancel_cause) == (RunStatus.timeout, "idle")
 
 
@@ -330,7 +330,7 @@ async def test_what_was_claimed_goes_on_although_the_store_did_not_answer(
         _, holder = await running(other, "t")
         run = await heir.create_or_reject("t", "agent", multitask_strategy="enqueue")
         await heir._store._write(handed_over, run.run_id)  # type: ignore[attr-defined]
-        heir._parts.registry.drop(run.run_id)
+        heir._parts.shared.registry.drop(run.run_id)
         ask, failed = getattr(heir._store, unanswered), asyncio.Event()
 
         async def once(*args: Any, **kwargs: Any) -> Any:

@@ -15,7 +15,7 @@ BOTH = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other work
 
 
 async def values_of(manager: RunManager, thread_id: str) -> Any:
-    thread = await manager.thread(thread_id)
+    thread = await manager.threads.get(thread_id)
     assert thread is not None
     return thread.values
 
@@ -23,7 +23,7 @@ async def values_of(manager: RunManager, thread_id: str) -> Any:
 @BOTH
 async def test_the_state_is_back_before_the_next_run_looks(team: list[RunManager], second: int) -> None:
     """Reported failure 10: the old rollback must not overwrite what the new run writes."""
-    await team[0].update_thread("t", {"turn": 1})
+    await team[0].threads.replace_values("t", {"turn": 1})
     _, old = await running(team[0], "t", Agent(saves={"turn": 2}, stubborn=True))
     assert await values_of(team[second], "t") == {"turn": 2}
     run, new = await launched(team[second], "t", Agent(saves={"turn": "new"}), multitask_strategy="rollback")
@@ -38,7 +38,7 @@ async def test_the_state_is_back_before_the_next_run_looks(team: list[RunManager
 
 @BOTH
 async def test_the_new_run_starts_from_the_restored_values(team: list[RunManager], second: int) -> None:
-    await team[0].update_thread("t", {"turn": 1})
+    await team[0].threads.replace_values("t", {"turn": 1})
     await running(team[0], "t", Agent(saves={"turn": 2}))
     run = await team[second].create_or_reject("t", multitask_strategy="rollback")
     seen: list[Any] = []
@@ -53,18 +53,18 @@ async def test_the_new_run_starts_from_the_restored_values(team: list[RunManager
 
 async def test_cancel_can_roll_back_as_well(team: list[RunManager]) -> None:
     a, b = team
-    await a.update_thread("t", {"turn": 1})
+    await a.threads.replace_values("t", {"turn": 1})
     run, _ = await running(a, "t", Agent(saves={"turn": 2}))
     assert await b.cancel(run.run_id, action="rollback", wait=5)
     assert await values_of(b, "t") == {"turn": 1}
-    thread = await b.thread("t")
+    thread = await b.threads.get("t")
     assert thread is not None
     assert thread.status == "idle", "a run that was undone leaves no trace in the thread's status"
 
 
 async def test_a_run_that_never_started_has_nothing_to_undo(team: list[RunManager]) -> None:
     a, b = team
-    await a.update_thread("t", {"turn": 1})
+    await a.threads.replace_values("t", {"turn": 1})
     run = await a.create_or_reject("t")
     assert await b.cancel(run.run_id, action="rollback", wait=5)
     assert await values_of(b, "t") == {"turn": 1}
@@ -75,19 +75,19 @@ async def test_one_that_fails_is_tried_three_times(
     alone: RunManager, monkeypatch: pytest.MonkeyPatch, failures: int
 ) -> None:
     """By its owner as by whoever adopts it; then the thread is freed, and the run says so."""
-    await alone.update_thread("t", {"turn": 1})
+    await alone.threads.replace_values("t", {"turn": 1})
     run, agent = await running(alone, "t", Agent(saves={"turn": 2}))
-    restore, fences = alone._parts.values.restore, list[int]()
+    restore, fences = alone._parts.shared.values.restore, list[int]()
 
     async def fails(thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
         fences.append(fence)
-        (row,) = await alone.runs(thread_id="t")
+        (row,) = await alone.runs.recent(thread_id="t")
         assert not (row.rollback_state or "").startswith("adopted"), "the reaper would undo it as well"
         if len(fences) <= failures:
             raise ZeroDivisionError("no way back")
         return await restore(thread_id, run_id, ref, fence)
 
-    monkeypatch.setattr(alone._parts.values, "restore", fails)
+    monkeypatch.setattr(alone._parts.shared.values, "restore", fails)
     assert await alone.cancel(run.run_id, action="rollback", wait=5)
     assert len(fences) == 3
     assert fences == sorted(set(fences)), "what an attempt left behind is refused"
@@ -105,7 +105,7 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
     """It ends in its caller's own steps, so what is interrupted there is begun anew, with the fence of that
     try."""
     a, b = team
-    await a.update_thread("t", {"turn": 1})
+    await a.threads.replace_values("t", {"turn": 1})
     store: Any = a._store
     save, restore, readopt = store.save, store.restore, store.readopt
     saved, cancelled, counted, left = (asyncio.Event() for _ in range(4))
@@ -134,7 +134,7 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
     monkeypatch.setattr(store, "save", slow_save)
     monkeypatch.setattr(store, "restore", failing_restore)
     monkeypatch.setattr(store, "readopt", unheard_readopt)
-    update = asyncio.create_task(a.update_thread("t", {"turn": 2}))
+    update = asyncio.create_task(a.threads.replace_values("t", {"turn": 2}))
     await saved.wait()
     operation = await store.holder("t")
     assert await b.cancel(operation, action="rollback")
@@ -145,6 +145,6 @@ async def test_an_operation_whose_second_try_is_not_heard_of(
     left.set()
     async with asyncio.timeout(20):
         await asyncio.wait((update,))
-    assert await b._parts._waiter.until_settled(operation, 5)
+    assert await b._parts.runs.waiter.until_settled(operation, 5)
     assert await values_of(b, "t") == {"turn": 1}
-    assert (await b.explain(operation)).run.rollback_state == "done"
+    assert (await b.runs.explain(operation)).run.rollback_state == "done"

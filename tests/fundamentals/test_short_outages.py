@@ -47,7 +47,7 @@ async def test_start_that_meets_an_outage_is_owed(manager: RunManager, unheard: 
     manager.launch(run, quick)
     async with asyncio.timeout(20):
         await outage.met.wait()
-    await wait_until(lambda: manager.owed == 1, description="the start is owed")
+    await wait_until(lambda: manager.worker.pending_writes == 1, description="the start is owed")
     outage.over = True
     assert await manager.wait(run.run_id, timeout=20) == f"done {run.run_id}"
 
@@ -71,14 +71,14 @@ async def test_file_locked_at_the_start_ends_no_run(tmp_path: Path) -> None:
         run = await manager.create_or_reject("t")
         with locked(tmp_path / "runs.db"):
             manager.launch(run, quick)
-            await wait_until(lambda: manager.owed == 1, description="the start is owed")
+            await wait_until(lambda: manager.worker.pending_writes == 1, description="the start is owed")
         assert await manager.wait(run.run_id, timeout=20) == f"done {run.run_id}"
 
 
 async def test_start_of_an_operation_is_refused_at_once(manager: RunManager) -> None:
     Outage(manager, "start")
     with pytest.raises(StoreUnavailable):
-        await manager.update_thread("t", {"a": 1})
+        await manager.threads.replace_values("t", {"a": 1})
     assert not await manager.has_inflight("t")
 
 
@@ -87,7 +87,7 @@ async def test_start_of_an_operation_is_refused_at_once(manager: RunManager) -> 
 async def test_admission_that_meets_an_outage_goes_on_when_it_is_over(
     manager: RunManager, unheard: bool, strategy: str
 ) -> None:
-    manager._parts.admissions._patient_for = 60.0
+    manager._parts.runs.admissions._patient_for = 60.0
     busy = None if strategy == "reject" else await running(manager, "t")
     outage = Outage(manager, "admit", unheard=unheard)
     admitting = asyncio.create_task(launched(manager, "t", multitask_strategy=strategy))
@@ -100,22 +100,24 @@ async def test_admission_that_meets_an_outage_goes_on_when_it_is_over(
                 busy[1].may_end.set()
             await busy[1].stopped.wait()
         await agent.started.wait()
-    assert len([row for row in await manager.runs() if row.run_id == run.run_id]) == 1
+    assert len([row for row in await manager.runs.recent() if row.run_id == run.run_id]) == 1
 
 
 async def test_admission_is_refused_when_the_outage_lasts(manager: RunManager) -> None:
-    manager._parts.admissions._patient_for = 0.1
+    manager._parts.runs.admissions._patient_for = 0.1
     outage = Outage(manager, "admit")
     async with asyncio.timeout(20):
         with pytest.raises(StoreUnavailable):
             await manager.create_or_reject("t")
     outage.over = True
-    await wait_until(lambda: manager.owed == 0, description="what may have been written is taken back")
+    await wait_until(
+        lambda: manager.worker.pending_writes == 0, description="what may have been written is taken back"
+    )
     assert (await running(manager, "t"))[0].status is RunStatus.running
 
 
 async def test_admission_whose_caller_leaves_during_an_outage_leaves_nothing(manager: RunManager) -> None:
-    manager._parts.admissions._patient_for = 60.0
+    manager._parts.runs.admissions._patient_for = 60.0
     outage = Outage(manager, "admit", unheard=True)
     admitting = asyncio.create_task(manager.create_or_reject("t"))
     async with asyncio.timeout(20):
@@ -127,19 +129,19 @@ async def test_admission_whose_caller_leaves_during_an_outage_leaves_nothing(man
 
 
 async def test_draining_worker_does_not_try_again(manager: RunManager) -> None:
-    manager._parts.admissions._patient_for = 60.0
+    manager._parts.runs.admissions._patient_for = 60.0
     outage = Outage(manager, "admit")
     admitting = asyncio.create_task(manager.create_or_reject("t"))
     async with asyncio.timeout(20):
         await outage.met.wait()
-        await manager.drain(0)
+        await manager.worker.drain(0)
         with pytest.raises(StoreUnavailable):
             await admitting
     outage.over = True
 
 
 async def complaints(manager: RunManager) -> str:
-    return " / ".join((await manager.health()).why_not)
+    return " / ".join((await manager.worker.health()).why_not)
 
 
 async def complains(manager: RunManager, of: str) -> bool:
@@ -196,4 +198,4 @@ async def test_checks_of_health_may_be_added(manager: RunManager) -> None:
     await manager.create_or_reject("t")
     checks = manager._parts.examination.checks
     checks["moon"] = lambda seen: f"the moon is full, and the worker {seen.state}"
-    assert (await manager.health()).why_not == ("the moon is full, and the worker live",)
+    assert (await manager.worker.health()).why_not == ("the moon is full, and the worker live",)

@@ -80,12 +80,12 @@ async def test_a_waiting_run_whose_worker_leaves(tmp_path: Path) -> None:
 
 async def test_an_operation_is_let_finish(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
-        async with a.operation("t", "rename") as own:
+        async with a.threads.hold("t", "rename") as own:
             leaving = asyncio.create_task(a.shutdown(timeout=10))
-            await a._parts.worker.drain_event.wait()
+            await a._parts.shared.worker.drain_event.wait()
             await a._store.save(own, {"n": 1})
         await leaving
-        thread = await b.thread("t")
+        thread = await b.threads.get("t")
         assert thread is not None
         assert thread.values == {"n": 1}
 
@@ -108,15 +108,15 @@ async def test_an_admission_that_is_answered_after_the_worker_has_left(team: lis
     held.go_on.set()
     with pytest.raises(LeaseLost):
         await admitting
-    assert not a._parts.registry.unsettled()
+    assert not a._parts.shared.registry.unsettled()
 
 
 async def test_nobody_waits_any_longer_for_what_was_abandoned(alone: RunManager) -> None:
     run, agent = await running(alone, "t", Agent(stubborn=True))
-    entry = alone._parts.registry.entry(run.run_id)
+    entry = alone._parts.shared.registry.entry(run.run_id)
     assert entry is not None
-    alone._parts.settlement.abandon(entry, "the worker has left")
+    alone._parts.runs.settlement.abandon(entry, "the worker has left")
     assert entry.settled.is_set()
-    assert not alone._parts.registry.unsettled()
+    assert not alone._parts.shared.registry.unsettled()
     agent.may_stop.set()
     await agent.stopped.wait()

@@ -134,7 +134,7 @@ async def test_a_rollback_that_hangs_is_tried_again_with_a_new_fence_and_given_u
         manager.launch(run)
         await started.wait()
         assert await manager.cancel(run.run_id, action="rollback", wait=20)
-        row = (await manager.explain(run.run_id)).run
+        row = (await manager.runs.explain(run.run_id)).run
         assert row.status is RunStatus.interrupted
         assert len(states.attempts) == min(times + 1, 3)
         assert states.attempts == sorted(set(states.attempts)), "each has a fence of its own"

@@ -92,11 +92,11 @@ async def test_stall_is_logged_once_with_the_run_and_the_line_while_it_lasts(
             return [r.getMessage() for r in caplog.records if r.name == "coordinator.workers.stall"]
 
         with quickly_noticed(manager):
-            thread, logged = seen_from_a_thread(blocked, lambda: manager.stalled_for > 0.6 and lines())
+            thread, logged = seen_from_a_thread(blocked, lambda: manager.worker.stalled_for > 0.6 and lines())
             manager.launch(run, agent)
             await manager.wait(run.run_id, timeout=20)
             await asyncio.to_thread(thread.join)
-            assert manager.stalled_for == 0
+            assert manager.worker.stalled_for == 0
     ((line,),) = logged
     assert lines() == [line]
     assert repr(run.run_id) in line
@@ -168,10 +168,10 @@ async def test_health_is_red_after_a_stall_and_heals(tmp_path: Path, monkeypatch
             blocked.stand()
             await asyncio.to_thread(thread.join)
             assert seen == [True]
-            assert any("event loop" in told for told in (await manager.health()).why_not)
+            assert any("event loop" in told for told in (await manager.worker.health()).why_not)
 
             async def ready() -> bool:
-                return (await manager.health()).ready
+                return (await manager.worker.health()).ready
 
             await wait_until(ready, description="it is green again")
 
@@ -183,7 +183,7 @@ async def test_metric_of_a_stall_is_right_while_it_lasts(tmp_path: Path) -> None
     blocked = Blocked()
     async with team_of(1, tmp_path) as (manager,):
         await manager.create_or_reject("t")
-        metrics = Metrics(manager, Watchers(1, 1))
+        metrics = Metrics(manager.worker, Watchers(1, 1))
         await metrics.refresh()
 
         def value(name: str) -> float:

@@ -229,9 +229,9 @@ async def test_follower_that_is_closed_watches_no_more(alone: RunManager) -> Non
     follower = alone.follow(run.run_id)
     assert isinstance(await anext(follower), Event)
     await agent.ctx.emit("custom", 2)
-    assert alone._parts.audience.has(run.run_id)
+    assert alone._parts.shared.audience.has(run.run_id)
     await follower.aclose()
-    assert not alone._parts.audience.has(run.run_id)
+    assert not alone._parts.shared.audience.has(run.run_id)
     with pytest.raises(StopAsyncIteration):
         await anext(follower)
 
@@ -243,12 +243,12 @@ async def test_follower_of_a_closed_manager_watches_no_more(alone: RunManager) -
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
                 await anext(follower)
-        assert alone._parts.audience.has(run.run_id)
+        assert alone._parts.shared.audience.has(run.run_id)
         await alone.aclose()
         await alone._store.aclose()
         with pytest.raises(StoreUnavailable):
             await all_of(follower)
-    assert not alone._parts.audience.has(run.run_id)
+    assert not alone._parts.shared.audience.has(run.run_id)
 
 
 @on_every_store
@@ -322,7 +322,7 @@ async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
         agent.may_end.set()
         await team[0].wait(run.run_id, timeout=20)
         await following
-    await team[0].delete_thread("t")
+    await team[0].threads.delete("t")
     with pytest.raises(RunNotFound):
         await anext(team[1].follow(run.run_id))
 
@@ -331,7 +331,7 @@ async def test_a_deleted_run_is_not_found(team: list[RunManager]) -> None:
 async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) -> None:
     run, _ = await running(team[0], "t")
     manager = team[0]
-    notifier: Any = manager._parts.notifier
+    notifier: Any = manager._parts.shared.notifier
     watched = notifier._watched if hasattr(notifier, "_watched") else notifier._hub._watchers
     async with manager.follow(run.run_id):
         assert watched

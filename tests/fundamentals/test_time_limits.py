@@ -22,7 +22,7 @@ async def ended(manager: RunManager, run_id: str) -> tuple[str, str | None]:
     """Status and cause, as the store has them once the run has settled."""
     with pytest.raises(RunFailed, match="timeout"):
         await manager.wait(run_id, timeout=20)
-    row = (await manager.explain(run_id)).run
+    row = (await manager.runs.explain(run_id)).run
     return row.status.value, row.cancel_cause and row.cancel_cause.value
 
 
@@ -161,7 +161,7 @@ async def test_a_turn_that_comes_in_the_same_moment_wins(
     first.may_end.set()
     await agent.started.wait()
     go_on.set()
-    await wait_until(lambda: not alone._parts.jobs._tasks, description="the timer's job is over")
+    await wait_until(lambda: not alone._parts.shared.jobs._tasks, description="the timer's job is over")
     assert run.status is RunStatus.running
     agent.may_end.set()
     await alone.wait(run.run_id, timeout=20)
@@ -174,9 +174,9 @@ async def test_a_finish_that_comes_first_wins(alone: RunManager) -> None:
     agent.may_end.set()
     assert await alone.wait(run.run_id, timeout=20) == "done"
     held.go_on.set()
-    await wait_until(lambda: not alone._parts.jobs._tasks, description="the timer's job is over")
+    await wait_until(lambda: not alone._parts.shared.jobs._tasks, description="the timer's job is over")
     assert run.status is RunStatus.success
-    assert (await alone.receipt(run.run_id)).cause is None
+    assert (await alone.runs.receipt(run.run_id)).cause is None
 
 
 async def test_if_it_cannot_be_written_the_task_is_stopped_all_the_same(
@@ -201,7 +201,7 @@ async def test_what_no_timer_ends_the_tick_of_any_worker_does(team: list[RunMana
     """As after a restart: the timers of the run are gone, its row is not."""
     a, b = team
     run, agent = await running(b, "t", timeout=1)
-    entry = b._parts.registry.entry(run.run_id)
+    entry = b._parts.shared.registry.entry(run.run_id)
     assert entry is not None
     assert entry.open
     entry.stop_timers()
@@ -215,9 +215,9 @@ async def test_a_wait_ends_also_when_its_home_is_gone(tmp_path: Path) -> None:
         await running(b, "t")
         run = await a.create_or_reject("t", multitask_strategy="enqueue", queue_timeout=1)
         sql_of(a._store)("UPDATE runs SET portable = 1 WHERE run_id = ?", run.run_id)
-        await a.drain(grace=0)
+        await a.worker.drain(grace=0)
         await a.aclose()
-        assert (await b.explain(run.run_id)).run.open
+        assert (await b.runs.explain(run.run_id)).run.open
         assert await ended(b, run.run_id) == ("timeout", "queue_timeout")
 
 
@@ -226,7 +226,7 @@ async def test_the_settings_are_the_defaults(tmp_path: Path) -> None:
         run, _ = await running(manager, "t")
         assert await ended(manager, run.run_id) == ("timeout", "timeout")
         endless, agent = await running(manager, "t", timeout=None)
-        row = (await manager.explain(endless.run_id)).run
+        row = (await manager.runs.explain(endless.run_id)).run
         assert (row.timeout_ms, row.deadline_at) == (None, None)
         agent.may_end.set()
         await manager.wait(endless.run_id, timeout=20)
@@ -241,7 +241,7 @@ async def test_runs_of_create_have_them_too(alone: RunManager) -> None:
 
 async def test_no_timer_outlives_its_run(alone: RunManager) -> None:
     run = await alone.create_or_reject("t", timeout=NEVER, idle_timeout=NEVER)
-    entry = alone._parts.registry.entry(run.run_id)
+    entry = alone._parts.shared.registry.entry(run.run_id)
     assert entry is not None
     alone.launch(run, quick)
     await alone.wait(run.run_id, timeout=20)

@@ -39,7 +39,7 @@ async def test_a_thread_job_outlives_the_cancelled_task(team: list[RunManager]) 
     assert await b.cancel(run.run_id)
     await wait_until(task.done, description="the task is over")
     _, new = await launched(b, "t", multitask_strategy="interrupt")
-    assert (await b.explain(run.run_id)).phase == "cancelling"
+    assert (await b.runs.explain(run.run_id)).phase == "cancelling"
     assert not new.started.is_set()
     job.may_end.set()
     async with asyncio.timeout(20):
@@ -96,7 +96,10 @@ async def test_tracked_work_that_does_not_end_costs_the_run_its_fence_not_its_re
     assert await b.wait(run.run_id, timeout=10) == "done"
     assert run.status is RunStatus.success
     assert not job.over.is_set()
-    assert [step.what for step in (await b.explain(run.run_id)).transitions][-2:] == ["fenced", "finished"]
+    assert [step.what for step in (await b.runs.explain(run.run_id)).transitions][-2:] == [
+        "fenced",
+        "finished",
+    ]
     job.may_end.set()
 
 

@@ -16,13 +16,13 @@ async def test_a_foreign_thread(team: list[RunManager], asker: int) -> None:
     manager = team[asker]
     for refused in (
         manager.create_or_reject("t", user_id="u2", multitask_strategy="interrupt"),
-        manager.update_thread("t", {}, user_id="u2"),
-        manager.copy_thread("t", "mine", user_id="u2"),
-        manager.delete_thread("t", user_id="u2"),
+        manager.threads.replace_values("t", {}, user_id="u2"),
+        manager.threads.copy("t", "mine", user_id="u2"),
+        manager.threads.delete("t", user_id="u2"),
     ):
         with pytest.raises(ThreadNotFound):
             await refused
-    assert await manager.thread("t", user_id="u2") is None
+    assert await manager.threads.get("t", user_id="u2") is None
 
 
 @ANYWHERE
@@ -34,8 +34,8 @@ async def test_a_foreign_run(team: list[RunManager], asker: int) -> None:
     assert await manager.list_by_thread("t", user_id="u2") == []
     for refused in (
         manager.wait(run.run_id, user_id="u2"),
-        manager.explain(run.run_id, user_id="u2"),
-        manager.receipt(run.run_id, user_id="u2"),
+        manager.runs.explain(run.run_id, user_id="u2"),
+        manager.runs.receipt(run.run_id, user_id="u2"),
     ):
         with pytest.raises(RunNotFound):
             await refused

@@ -58,7 +58,7 @@ async def _limit(manager: RunManager, runs: list[RunRecord]) -> RunStatus:
 
 
 async def _drain(manager: RunManager, runs: list[RunRecord]) -> RunStatus:
-    await manager.drain(grace=0)
+    await manager.worker.drain(grace=0)
     return RunStatus.interrupted
 
 
@@ -98,10 +98,10 @@ async def stop_all(worker: RunManager, way: str) -> None:
         await asyncio.gather(*(agent.body.ready.wait() for agent in agents.values()))
         status = await stopping(worker, list(runs.values()))
         for name, run in runs.items():
-            await worker._parts.queries._waiter.until_settled(run.run_id, None)
+            await worker._parts.runs.waiter.until_settled(run.run_id, None)
             assert run.status is status, name
     assert not {name for name, task in tasks.items() if not task.done()}, "their code goes on"
-    assert worker.forced == 0
+    assert worker.worker.forced == 0
     cut_short = {
         name: (agent.body.begun, agent.body.finished)
         for name, agent in agents.items()

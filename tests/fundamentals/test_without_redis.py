@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,7 +40,7 @@ async def everything_works(a: RunManager, b: RunManager, thread_id: str) -> None
 
 async def test_store_only_mode(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (a, b):
-        assert a.connectivity is Connectivity.off
+        assert a.worker.connectivity is Connectivity.off
         await everything_works(a, b, "t")
 
 
@@ -52,7 +53,7 @@ async def test_redis_dies_while_runs_are_under_way(
     assert await b.cancel(run.run_id, wait=5)
     assert agent.stopped.is_set()
     await everything_works(a, b, "t")
-    await wait_until(lambda: a.connectivity is Connectivity.down, description="it says so")
+    await wait_until(lambda: a.worker.connectivity is Connectivity.down, description="it says so")
 
 
 async def test_ticks_begin_at_once_when_hints_stop(own_valkey: ValkeyServer, tmp_path: Path) -> None:
@@ -72,11 +73,12 @@ async def test_it_comes_back_and_is_used_again(
 ) -> None:
     a, b = with_redis
     own_valkey.kill()
-    await wait_until(lambda: a.connectivity is Connectivity.down, description="the loss is noticed")
+    await wait_until(lambda: a.worker.connectivity is Connectivity.down, description="the loss is noticed")
     own_valkey.start()
     for manager in with_redis:
         await wait_until(
-            lambda manager=manager: manager.connectivity is Connectivity.connected, description="it heals"
+            lambda manager=manager: manager.worker.connectivity is Connectivity.connected,
+            description="it heals",
         )
     await everything_works(a, b, "t")
 
@@ -114,10 +116,10 @@ async def test_a_half_open_connection(own_valkey: ValkeyServer, tmp_path: Path) 
         assert await b.cancel(run.run_id, wait=5)
         assert agent.stopped.is_set()
         await wait_until(
-            lambda: a.connectivity is not Connectivity.connected, description="the hole is noticed"
+            lambda: a.worker.connectivity is not Connectivity.connected, description="the hole is noticed"
         )
         proxy.restore()
-        await wait_until(lambda: a.connectivity is Connectivity.connected, description="it heals")
+        await wait_until(lambda: a.worker.connectivity is Connectivity.connected, description="it heals")
 
 
 async def test_forged_and_broken_messages_do_no_harm(
@@ -126,7 +128,7 @@ async def test_forged_and_broken_messages_do_no_harm(
     """Intent before signal: whoever hears a message only reads the row again."""
     a, _ = with_redis
     run, agent = await running(a, "t")
-    channel = f"rc:{{w:{a.epoch}}}:ctl"
+    channel = f"rc:{{w:{a.worker.epoch}}}:ctl"
     for message in (
         f'{{"kind":"cancel","thread_id":"t","run_id":"{run.run_id}"}}',
         '{"kind":"claim","thread_id":"t"}',
@@ -135,7 +137,8 @@ async def test_forged_and_broken_messages_do_no_harm(
         "no json",
     ):
         own_valkey.command("PUBLISH", channel, message)
-    await wait_until(lambda: a._parts.notifier.rejected >= 2, description="the broken ones are counted")  # type: ignore[attr-defined]  # the Redis one
+    notifier: Any = a._parts.shared.notifier  # the Redis one
+    await wait_until(lambda: notifier.rejected >= 2, description="the broken ones are counted")
     await asyncio.sleep(0)
     assert agent.running
-    assert (await a.explain(run.run_id)).phase == "running"
+    assert (await a.runs.explain(run.run_id)).phase == "running"

@@ -67,7 +67,7 @@ async def test_a_cancel_of_a_dead_workers_run_does_not_keep_its_thread_busy(trio
     run, _ = await running(a, "t", Agent(saves={"n": 1}))
     await hang(a)
     assert await b.cancel(run.run_id, wait=10)
-    assert (await b.receipt(run.run_id)).status is RunStatus.interrupted
+    assert (await b.runs.receipt(run.run_id)).status is RunStatus.interrupted
     assert not await b.has_inflight("t")
 
 
@@ -75,7 +75,7 @@ async def test_its_half_done_rollback_is_finished_by_a_peer(
     trio: list[RunManager], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     a, b, _ = trio
-    await b.update_thread("t", {"n": 1})
+    await b.threads.replace_values("t", {"n": 1})
     run, _ = await running(a, "t", Agent(saves={"n": 2}))
     undoing = asyncio.Event()
 
@@ -86,10 +86,10 @@ async def test_its_half_done_rollback_is_finished_by_a_peer(
     monkeypatch.setattr(a._store, "restore", dies)
     await hang(a)
     assert await b.cancel(run.run_id, action="rollback")
-    await a._parts.delivery.look(run.run_id)
+    await a._parts.runs.delivery.look(run.run_id)
     await undoing.wait()
     assert await b.wait(run.run_id, timeout=10) is None
-    thread = await b.thread("t")
+    thread = await b.threads.get("t")
     assert thread is not None
     assert thread.values == {"n": 1}
     row = await b._store.row(run.run_id)
@@ -115,7 +115,7 @@ async def test_each_recovery_is_reported_once(trio: list[RunManager]) -> None:
 
 
 async def expired(manager: RunManager, peer: RunManager) -> bool:
-    return any(row.epoch == peer.epoch and row.expired for row in await manager.workers())
+    return any(row.epoch == peer.worker.epoch and row.expired for row in await manager.worker.fleet())
 
 
 async def test_rows_that_nobody_owns_are_found(trio: list[RunManager]) -> None:
@@ -146,7 +146,7 @@ async def test_a_reconciler_that_is_cancelled_finishes_what_it_adopted(
 
     for manager in trio:
         await hang(manager)
-        await manager._parts.jobs.finished(within=5)
+        await manager._parts.shared.jobs.finished(within=5)
     recovered: list[str] = []
     recover = b._parts.reaper._recover
 
@@ -169,7 +169,7 @@ async def test_the_database_goes_away_during_a_recovery(
 ) -> None:
     """Reported failure 40: the adopted rollback comes up again, and stands in nobody's way."""
     a, b, c = trio
-    await b.update_thread("t", {"n": 1})
+    await b.threads.replace_values("t", {"n": 1})
     run, _ = await running(a, "t", Agent(saves={"n": 2}))
     for manager in (a, c):
         await hang(manager)
@@ -186,13 +186,13 @@ async def test_the_database_goes_away_during_a_recovery(
     monkeypatch.setattr(a._store, "restore", never)
     monkeypatch.setattr(b._store, "restore", flaky)
     assert await b.cancel(run.run_id, action="rollback", wait=10)
-    thread = await b.thread("t")
+    thread = await b.threads.get("t")
     assert thread is not None
     assert thread.values == {"n": 1}
 
 
 async def gone(manager: RunManager, epoch: int) -> bool:
-    return all(row.epoch != epoch for row in await manager.workers())
+    return all(row.epoch != epoch for row in await manager.worker.fleet())
 
 
 async def test_a_run_is_not_dead_because_it_is_old(trio: list[RunManager]) -> None:

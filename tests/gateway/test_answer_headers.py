@@ -57,7 +57,7 @@ async def test_error_responses_have_security_headers(monkeypatch: pytest.MonkeyP
         raise RuntimeError("on purpose")
 
     async with serving() as (gateway, client):
-        monkeypatch.setattr(gateway.state.services.manager, "workers", fail)
+        monkeypatch.setattr(gateway.state.services.manager.worker, "fleet", fail)
         answer = await client.get("/coordinator/workers")
     assert answer.status_code == 500
     assert answer.headers["x-content-type-options"] == "nosniff"

@@ -23,7 +23,7 @@ async def make_due(served: Served, cron_id: str) -> int:
     """As if its moment had come: a second ago. Returns that moment."""
     manager = served.manager
     moment = int(datetime.now(UTC).timestamp() - 1) * 1_000_000
-    assert await manager.replace_cron(replace(await manager.cron(cron_id), next_at=moment)) is not None
+    assert await manager.crons.replace(replace(await manager.crons.get(cron_id), next_at=moment)) is not None
     return moment
 
 
@@ -31,10 +31,10 @@ async def fired(served: Served, cron_id: str) -> str:
     """The run of its last moment, once there is one."""
 
     async def holds() -> bool:
-        return (await served.manager.cron(cron_id)).last_run_id is not None
+        return (await served.manager.crons.get(cron_id)).last_run_id is not None
 
     await wait_until(holds, description="the cron is fired")
-    run_id = (await served.manager.cron(cron_id)).last_run_id
+    run_id = (await served.manager.crons.get(cron_id)).last_run_id
     assert run_id is not None
     return run_id
 
@@ -91,11 +91,11 @@ async def test_missed_moments_are_fired_once(pair: Pair, thread: str) -> None:
     )
     manager = pair[0].manager
     long_ago = int(datetime.now(UTC).timestamp() - 86_400) * 1_000_000
-    stored = replace(await manager.cron(cron["cron_id"]), next_at=long_ago)
-    assert await manager.replace_cron(stored) is not None
+    stored = replace(await manager.crons.get(cron["cron_id"]), next_at=long_ago)
+    assert await manager.crons.replace(stored) is not None
     await pair[0].sdk.runs.join(thread, await fired(pair[0], cron["cron_id"]))
     assert len(await pair[0].sdk.runs.list(thread)) == 1
-    next_at = (await manager.cron(cron["cron_id"])).next_at
+    next_at = (await manager.crons.get(cron["cron_id"])).next_at
     assert next_at is not None
     assert next_at > stored.next_at + 86_000 * 1_000_000 if stored.next_at else False
 
@@ -106,7 +106,7 @@ async def test_thread_of_a_cron_run_is_removed_unless_it_is_kept(pair: Pair) -> 
             "agent", schedule=YEARLY, input=demo(), on_run_completed=completed
         )
         await make_due(pair[0], cron["cron_id"])
-        run = await pair[0].manager.run(await fired(pair[0], cron["cron_id"]))
+        run = await pair[0].manager.runs.get(await fired(pair[0], cron["cron_id"]))
         answer = await pair[1].raw.get(f"/threads/{run.thread_id}/runs/{run.run_id}/join")
         if kept:
             assert answer.json()["log"] == ["run:1"]
@@ -129,7 +129,7 @@ async def test_refused_run_is_recorded_and_the_cron_continues(pair: Pair, thread
     await make_due(pair[0], cron["cron_id"])
 
     async def told() -> bool:
-        return (await pair[1].manager.cron(cron["cron_id"])).last_error is not None
+        return (await pair[1].manager.crons.get(cron["cron_id"])).last_error is not None
 
     await wait_until(told, description="the refusal is told")
     [shown] = await pair[1].sdk.crons.search(thread_id=thread)

@@ -86,13 +86,13 @@ async def test_drain_by_epoch_reaches_another_worker() -> None:
         answer = await client.post("/coordinator/drain", json={"epoch": epochs[1]})
         assert answer.status_code == 202
         assert answer.json() == {"epoch": epochs[1], "grace": None, "already": False}
-        await wait_until(lambda: other.draining, description="the other one has found out")
-        assert not one.draining
+        await wait_until(lambda: other.worker.draining, description="the other one has found out")
+        assert not one.worker.draining
 
         answer = await elsewhere.post("/coordinator/drain", json={"all": True, "grace": 0})
         told = [{"epoch": epoch, "grace": 0, "already": epoch == epochs[1]} for epoch in epochs]
         assert (answer.status_code, answer.json()) == (202, told)
-        await wait_until(lambda: one.draining, description="so has this one")
+        await wait_until(lambda: one.worker.draining, description="so has this one")
 
 
 async def _not_ready(client: httpx.AsyncClient) -> bool:

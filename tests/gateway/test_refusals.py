@@ -263,8 +263,8 @@ async def test_draining_worker_refuses_new_runs_and_still_cancels(two: Pair) -> 
     here, there = two
     thread = await new_thread(here.sdk)
     run = await start_running(here.sdk, thread, sleep=60)
-    draining = asyncio.create_task(here.manager.drain(30))
-    await wait_until(lambda: here.manager.draining, description="it drains")
+    draining = asyncio.create_task(here.manager.worker.drain(30))
+    await wait_until(lambda: here.manager.worker.draining, description="it drains")
     body = {"assistant_id": "agent"}
     for path in ("/runs", "/runs/wait", "/runs/stream", f"/threads/{thread}/runs"):
         answer = await here.raw.post(path, json=body)

@@ -141,7 +141,7 @@ async def test_run_has_the_name_under_which_its_assistant_is_registered(tmp_path
         )
         assert answer.status_code == 200, answer.text
         run = answer.json()["run_id"]
-        assert (await manager.explain(run)).run.assistant_id == "registered"
+        assert (await manager.runs.explain(run)).run.assistant_id == "registered"
         assert (await client.get(f"/threads/{thread}/runs/{run}/join")).json()["log"] == ["a:1"]
 
 

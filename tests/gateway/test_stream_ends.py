@@ -107,10 +107,10 @@ async def pair(
 
 def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
     """As `FLUSHALL`, or as after the time to live of logs."""
-    store: Any = pair[0].manager._parts.store
+    store: Any = pair[0].manager._parts.shared.store
     server.command("FLUSHALL")
     for one in pair:
-        local = getattr(one.manager._parts._event_log, "_local", None)
+        local = getattr(one.manager._parts.shared.event_log, "_local", None)
         if local is not None:
             for run_id in list(local._logs):
                 local.forget(run_id)
@@ -238,7 +238,7 @@ class TestRemoved:
         removal."""
         scene = await scene_of(pair)
         stream, task = await scene.follow(scene.there)
-        readers: Any = scene.there.manager._parts.readers
+        readers: Any = scene.there.manager._parts.runs.readers
         original, gone = readers.standing, asyncio.Event()
 
         async def late(*args: Any) -> Any:

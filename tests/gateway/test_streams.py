@@ -297,7 +297,7 @@ class TestGoing:
             await until_status(here.sdk, thread, run, "running")
         if flag in ("true", "1"):
             await until_status(here.sdk, thread, run, "interrupted", timeout=2)
-            row = (await here.manager.explain(run)).run
+            row = (await here.manager.runs.explain(run)).run
             assert row.cancel_cause is Cause.disconnect, "receipts and webhooks name it"
             return
         await all_closed(there)

@@ -75,19 +75,19 @@ async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
     body = ThreadCreate(thread_id=thread, supersteps=counting(50))  # pyright: ignore[reportArgumentType]
     services = one.gateway.state.services
     request = asyncio.create_task(thread_creation.create(services, UNAUTHENTICATED, body))
-    await wait_until(lambda: one.manager.thread(thread), description="the thread is made")
+    await wait_until(lambda: one.manager.threads.get(thread), description="the thread is made")
     request.cancel()
     with pytest.raises(asyncio.CancelledError):
         await request
-    row = await one.manager.thread(thread)
+    row = await one.manager.threads.get(thread)
     assert row is not None
     assert row.values == {str(n): n for n in range(50)}
 
 
 async def test_repeated_creation_completes_an_empty_thread(one: Served) -> None:
     """As after the death of a worker between the two."""
-    thread = (await one.manager.create_thread()).thread_id
+    thread = (await one.manager.threads.create()).thread_id
     assert (await create(one, thread, steps(REFUSED))).status_code == 422
     assert (await one.raw.get(f"/threads/{thread}")).status_code == 200, "it was there before"
-    thread = (await one.manager.create_thread()).thread_id
+    thread = (await one.manager.threads.create()).thread_id
     assert (await create(one, thread, counting(2))).json()["values"] == {"0": 0, "1": 1}

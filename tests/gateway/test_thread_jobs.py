@@ -29,7 +29,7 @@ async def gateway() -> AsyncGenerator[Served]:
     slow: dict[str, Any] = {**QUICK, "force_after": 20.0}
     settings = Settings(store="memory://", **slow)
     async with open_coordinator(settings=settings, assistants={"agent": blocks}) as manager:
-        manager.install_executor()
+        manager.worker.install_executor()
         try:
             async with served(manager, create_gateway(manager)) as one:
                 yield one

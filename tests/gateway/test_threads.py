@@ -121,7 +121,7 @@ async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None
     echo = {"graph_id": "echo", "assistant_id": here.manager.assistants.id_of("echo")}
     assert (await here.sdk.threads.get(made))["metadata"] == {"title": "b", **echo}
     await here.manager.create_or_reject("plain", "nobody registered this")
-    thread = await here.manager.thread("plain")
+    thread = await here.manager.threads.get("plain")
     assert thread is not None
     assert thread.metadata == {}
 

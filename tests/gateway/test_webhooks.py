@@ -76,7 +76,7 @@ async def test_every_route_refuses_forbidden_webhook_urls(route: str) -> None:
             answer = await client.post(route.format(t=uuid4()), json=asked(route, webhook))
             assert answer.status_code == 422, webhook
             assert "webhook" in answer.text
-        left = await gateway.state.services.manager.runs()
+        left = await gateway.state.services.manager.runs.recent()
         assert [run for run in left if run.status.value != "interrupted"] == [], "none was admitted"
 
 
@@ -103,10 +103,10 @@ async def test_name_that_resolves_to_a_private_address_is_not_connected_to() -> 
         manager: RunManager = gateway.state.services.manager
 
         async def dead() -> bool:
-            return bool(await manager.webhooks(states=("dead",)))
+            return bool(await manager.webhooks.search(states=("dead",)))
 
         await wait_until(dead, description="it is given up at once")
-        (row,) = await manager.webhooks()
+        (row,) = await manager.webhooks.search()
         assert (row.attempts, row.status_code) == (1, None)
         assert row.error == "not sent: the URL must not go to a loopback or private address"
 
@@ -169,10 +169,10 @@ async def test_dead_webhook_is_visible_to_operators() -> None:
         manager: RunManager = gateway.state.services.manager
 
         async def dead() -> bool:
-            return bool(await manager.webhooks(states=("dead",)))
+            return bool(await manager.webhooks.search(states=("dead",)))
 
         await wait_until(dead, description="it is given up")
-        (row,) = await manager.webhooks()
+        (row,) = await manager.webhooks.search()
         assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 2, 500)
 
 
@@ -184,7 +184,7 @@ async def test_attempts_are_counted_by_outcome() -> None:
         manager: RunManager = gateway.state.services.manager
 
         async def over(state: str) -> bool:
-            return bool(await manager.webhooks(states=(state,)))
+            return bool(await manager.webhooks.search(states=(state,)))
 
         for state in ("delivered", "dead"):
             await client.post("/runs", json=asked("", receiver.url))

@@ -259,12 +259,12 @@ async def test_many_followers_share_reads(own_valkey: ValkeyServer, tmp_path: Pa
         await agent.ctx.emit("custom", 0)
         await all_told(0)
         link = _bulk_link_of(other)
-        before, rows_before = link.counters.sent, other.store_counters()["reads"]
+        before, rows_before = link.counters.sent, other.worker.store_counters()["reads"]
         for number in range(1, 21):
             await agent.ctx.emit("custom", number)
             await all_told(number)
         assert link.counters.sent - before < 150, "and not 300 reads for each of 20 events"
-        rows = other.store_counters()["reads"] - rows_before
+        rows = other.worker.store_counters()["reads"] - rows_before
         assert rows < 1500, "the row is asked where no event comes, and not 300 times for each of 20 events"
         agent.may_end.set()
         for told, following in followers:
@@ -274,6 +274,6 @@ async def test_many_followers_share_reads(own_valkey: ValkeyServer, tmp_path: Pa
 
 
 def _bulk_link_of(manager: object) -> RedisLink:
-    log = manager._parts._event_log  # type: ignore[attr-defined]
+    log = manager._parts.shared.event_log  # type: ignore[attr-defined]
     assert isinstance(log, RedisEventLog)
     return log._link

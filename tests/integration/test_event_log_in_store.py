@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("no_task_left")
 
 
 def log_of(manager: RunManager) -> StoreEventLog:
-    log = manager._parts._event_log
+    log = manager._parts.shared.event_log
     assert isinstance(log, StoreEventLog)
     return log
 
@@ -72,7 +72,7 @@ async def test_a_store_without_room_is_tried_again_and_the_run_goes_on(
 ) -> None:
     owner, other = team
     run, agent = await running(owner, "t")
-    store: Any = owner._parts.store
+    store: Any = owner._parts.shared.store
     append, refused = store.append_events, list[int]()
 
     async def full(*args: Any, **kwargs: Any) -> Any:
@@ -104,7 +104,7 @@ async def test_what_a_full_store_never_takes_is_told_as_a_gap(
     monkeypatch.setattr("coordinator.event_logs.backlog.MAX_BYTES", 100_000)
     owner, other = team
     run, agent = await running(owner, "t")
-    store: Any = owner._parts.store
+    store: Any = owner._parts.shared.store
     append = store.append_events
 
     async def full(*args: Any, **kwargs: Any) -> Any:
@@ -130,7 +130,7 @@ async def test_a_drain_leaves_the_log_closed(tmp_path: Path) -> None:
             run, agent = await running(owner, "t")
             await agent.ctx.emit("custom", 1)
             told, following = followed(other, run.run_id)
-            await owner.drain(0.1)
+            await owner.worker.drain(0.1)
         await following
         assert numbers(told) == [1]
         assert end_of(told).complete
@@ -141,7 +141,7 @@ async def test_runs_that_nobody_follows_elsewhere_are_written_together(
 ) -> None:
     owner, _ = team
     calls = list[int]()
-    store: Any = owner._parts.store
+    store: Any = owner._parts.shared.store
     append = store.append_events
 
     async def counted(logs: Any, *, ttl: float) -> Any:

@@ -104,15 +104,19 @@ async def test_worker_whose_registration_was_lost_registers_anew_beside_one_with
                     await cx.fetchval(f"SELECT nextval('{sequence}')")
             await servers.stop_following()
             async with servers.worker() as a:
-                lost, beats = a.epoch, held_back(a, monkeypatch)
+                lost, beats = a.worker.epoch, held_back(a, monkeypatch)
                 _, agent = await running(a, "t")
                 servers.fail_over()
                 async with servers.worker() as b:
-                    assert b.epoch == lost, "the number is issued a second time"
+                    assert b.worker.epoch == lost, "the number is issued a second time"
                     beats.set()
                     _, heir = await running(b, "t")
                     await wait_until(agent.stopped.is_set, description="the task is stopped", timeout=10)
-                    await wait_until(lambda: a.epoch > lost, description="it has registered anew", timeout=10)
+                    await wait_until(
+                        lambda: a.worker.epoch > lost, description="it has registered anew", timeout=10
+                    )
                     assert heir.running
-                    rows = {row.epoch for row in await b.workers()}
-                    assert {first.epoch, a.epoch, b.epoch} <= rows, "nobody was retired for another"
+                    rows = {row.epoch for row in await b.worker.fleet()}
+                    assert {first.worker.epoch, a.worker.epoch, b.worker.epoch} <= rows, (
+                        "nobody was retired for another"
+                    )

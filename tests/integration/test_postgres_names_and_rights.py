@@ -38,7 +38,7 @@ async def test_schema_may_have_a_keyword_for_a_name(shared_postgres: Database, n
             run = await manager.create_or_reject("t")
             manager.launch(run, quick)
             assert await manager.wait(run.run_id, timeout=20) == f"done {run.run_id}"
-            assert (await manager.health()).ready
+            assert (await manager.worker.health()).ready
         assert (await cli("db", "check", env=env)).code == DONE
     finally:
         await shared_postgres.execute(f'DROP SCHEMA IF EXISTS "{name}" CASCADE')

@@ -224,7 +224,7 @@ async def test_one_setting_chooses_it(shared_postgres: Database) -> None:
         for chosen in (True, False):
             settings = Settings(store=url, postgres_schema=schema, postgres_notify=chosen)
             async with open_observer(settings) as observer:
-                kind = type(observer.manager._parts.notifier).__name__
+                kind = type(observer.manager._parts.shared.notifier).__name__
                 assert kind == ("PostgresNotifier" if chosen else "LocalNotifier")
 
 

@@ -166,7 +166,7 @@ async def test_who_cannot_hear_through_it_says_so_once_and_looks_often(
             ]
             for manager in (owner, other):
                 await wait_until(
-                    lambda manager=manager: manager.connectivity is Connectivity.down,
+                    lambda manager=manager: manager.worker.connectivity is Connectivity.down,
                     description="it has found out",
                 )
             run = await owner.create_or_reject("t")
@@ -188,7 +188,7 @@ async def test_hints_have_an_address_of_their_own(shared_pooler: Pooler, shared_
         ]
         for manager in (owner, other):
             await wait_until(
-                lambda manager=manager: manager.connectivity is Connectivity.connected,
+                lambda manager=manager: manager.worker.connectivity is Connectivity.connected,
                 description="it hears",
             )
         run = await owner.create_or_reject("t")

@@ -328,7 +328,7 @@ async def test_provider_is_given_as_object_or_by_name(own_valkey: ValkeyServer, 
     for options in ways:
         async with open_coordinator(store, redis=own_valkey.url, **options) as manager:
             await wait_until(
-                lambda manager=manager: manager.connectivity is Connectivity.connected,
+                lambda manager=manager: manager.worker.connectivity is Connectivity.connected,
                 description="connected",
             )
 

@@ -197,7 +197,7 @@ async def test_health_says_why_event_logs_take_nothing_and_the_owner_tells_the_g
         began = time.perf_counter()
         await agent.ctx.emit("custom", 1)
         assert time.perf_counter() - began < NOTICED_WITHIN
-        health = await manager.health()
+        health = await manager.worker.health()
         assert health.transport_error is not None
         assert health.transport_error.startswith("event logs: the account lacks a permission")
         assert health.connectivity is Connectivity.connected, "hints travel all the same"
@@ -227,8 +227,8 @@ async def test_health_says_why_hints_do_not_travel(own_valkey: ValkeyServer, tmp
         allow(own_valkey, less="publish")
 
         async def said() -> bool:
-            return "'publish'" in ((await manager.health()).transport_error or "")
+            return "'publish'" in ((await manager.worker.health()).transport_error or "")
 
         await wait_until(said, description="said", timeout=NOTICED_WITHIN)
-        assert manager.connectivity is not Connectivity.connected
+        assert manager.worker.connectivity is not Connectivity.connected
         allow(own_valkey)

@@ -76,7 +76,9 @@ async def test_a_result_without_room_holds_up_no_other_run(
     big, agent = await running(manager, "big", Agent(returns={"text": secrets.token_hex(BIG // 2)}))
     before, other = await running(manager, "before", Agent(returns="before"))
     agent.may_end.set()
-    await wait_until(lambda: manager.owed == 1, description="there is no room for the big result")
+    await wait_until(
+        lambda: manager.worker.pending_writes == 1, description="there is no room for the big result"
+    )
     other.may_end.set()
     assert await manager.wait(before.run_id, timeout=20) == "before"
     admitted = await manager.create_or_reject("after")
@@ -84,5 +86,5 @@ async def test_a_result_without_room_holds_up_no_other_run(
     await manager.wait(admitted.run_id, timeout=20)
     with pytest.raises(RunFailed, match=r"Its result could not be stored: .*disk is full"):
         await manager.wait(big.run_id, timeout=20)
-    assert manager.owed == 0
+    assert manager.worker.pending_writes == 0
     assert not await manager.has_inflight("big")

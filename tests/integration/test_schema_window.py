@@ -89,7 +89,7 @@ async def test_older_program_works_on_a_newer_schema_within_the_window(case: Cas
         run = await manager.create_or_reject("t")
         manager.launch(run, quick)
         await manager.wait(run.run_id, timeout=20)
-        assert (await manager.health()).ready
+        assert (await manager.worker.health()).ready
     check = await case.cli("db", "check")
     assert check.code == DONE
     assert "newer than this program's" in check.err
@@ -123,7 +123,7 @@ async def test_window_of_an_earlier_migration_stands_until_another_one_moves_it(
 
 async def test_running_worker_that_the_schema_has_left_behind_is_not_ready(case: Case) -> None:
     async with open_coordinator(case.url, postgres_schema=case.schema) as manager:
-        assert (await manager.health()).ready
+        assert (await manager.worker.health()).ready
         with pytest.MonkeyPatch.context() as patch:
             case.knows(patch, sql_for(case, BREAKS.format(case.newest + 1)))
             await case.make().migrate()
@@ -133,7 +133,7 @@ async def test_running_worker_that_the_schema_has_left_behind_is_not_ready(case:
 
 
 async def _health(manager: RunManager) -> Any:
-    return await manager.health()
+    return await manager.worker.health()
 
 
 async def test_breaking_migration_is_not_done_unasked_beside_live_workers(case: Case) -> None:

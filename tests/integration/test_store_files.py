@@ -82,13 +82,13 @@ async def test_a_worker_whose_file_was_replaced_fences_itself_and_writes_nothing
     manager: RunManager, tmp_path: Path, change: Callable[[Path], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     run, agent = await running(manager, "t")
-    assert (await manager.health()).ready
+    assert (await manager.worker.health()).ready
     with caplog.at_level(logging.WARNING):
         change(tmp_path / "runs.db")
         with pytest.raises(StoreReplaced, match="was removed or replaced"):
             await manager.create_or_reject("another")
         await agent.cancelled.wait()
-        health = await manager.health()
+        health = await manager.worker.health()
     assert not health.ready
     assert health.state == "fenced"
     assert any("was removed or replaced" in why for why in health.why_not)
@@ -139,7 +139,7 @@ async def test_a_fenced_worker_lets_go_of_the_locks_of_a_file_that_was_replaced(
         with pytest.raises(StoreReplaced):
             await manager.create_or_reject("another")
         with pytest.raises(StoreReplaced):
-            await manager.workers()
+            await manager.worker.fleet()
 
 
 async def test_an_end_that_a_replaced_file_refuses_is_not_tried_again(
@@ -148,11 +148,11 @@ async def test_an_end_that_a_replaced_file_refuses_is_not_tried_again(
     async with team_of(1, tmp_path, lease_ttl=30.0, renew=9.0) as (manager,):
         run, agent = await running(manager, "t")
         delete_the_file(tmp_path / "runs.db")
-        entry = manager._parts.registry.entry(run.run_id)
+        entry = manager._parts.shared.registry.entry(run.run_id)
         assert entry is not None
         agent.may_end.set()
         await asyncio.wait_for(entry.settled.wait(), 20)
-        assert manager._parts.settlement.refusals.oldest is None
+        assert manager._parts.runs.settlement.refusals.oldest is None
     assert not [record for record in caplog.records if record.exc_info]
 
 
@@ -220,19 +220,19 @@ async def test_a_worker_whose_file_was_written_over_is_not_ready(
     run = await manager.create_or_reject("t")
     manager.launch(run, quick)
     await manager.wait(run.run_id, timeout=20)
-    assert (await manager.health()).ready
+    assert (await manager.worker.health()).ready
     stored(tmp_path / "runs.db", "PRAGMA wal_checkpoint(TRUNCATE)")  # nothing of it is in the log
     change(tmp_path / "runs.db")
 
     async def red() -> bool:
-        return not (await manager.health()).ready
+        return not (await manager.worker.health()).ready
 
     await wait_until(red, description="it is not ready")
-    health = await manager.health()
+    health = await manager.worker.health()
     assert health.store_error is not None
     assert "damaged" in health.store_error or "SQLite database" in health.store_error
     with pytest.raises((StoreRefused, StoreUnavailable)):
-        await manager.workers()
+        await manager.worker.fleet()
 
 
 async def test_restarting_a_store_within_a_process_is_no_replacement(tmp_path: Path) -> None:
@@ -242,4 +242,4 @@ async def test_restarting_a_store_within_a_process_is_no_replacement(tmp_path: P
             run, agent = await running(one, "t", Agent(returns=number))
             agent.may_end.set()
             assert await one.wait(run.run_id, timeout=20) == number
-            assert (await one.health()).ready
+            assert (await one.worker.health()).ready

@@ -52,11 +52,11 @@ SETTINGS = WebhookSettings(webhook_allow_private=True, webhook_poll=0.05, webhoo
 
 async def told(manager: RunManager, run_id: str) -> WebhookRow:
     async def delivered() -> bool:
-        (row,) = await manager.webhooks(run_id=run_id)
+        (row,) = await manager.webhooks.search(run_id=run_id)
         return row.state is WebhookState.delivered
 
     await wait_until(delivered, description="the webhook is delivered", timeout=10)
-    (row,) = await manager.webhooks(run_id=run_id)
+    (row,) = await manager.webhooks.search(run_id=run_id)
     return row
 
 
@@ -81,16 +81,20 @@ async def test_killed_between_claim_and_report(tmp_path: Path, when: str) -> Non
             else:
                 await receiver.arrived.wait()
             victim.kill()
-        async with Deliverer(me, SETTINGS).running():
+        async with Deliverer(me.webhooks, me.assistants, SETTINGS).running():
             row = await told(me, run_id)
-    assert (row.attempts, row.claimed_by) == (2, me.epoch)
+    assert (row.attempts, row.claimed_by) == (2, me.worker.epoch)
     ids = [got.headers["webhook-id"] for got in receiver.received]
     assert ids == [run_id] * (2 if when == "sent" else 1)
 
 
 async def test_killed_with_the_run_under_way(tmp_path: Path) -> None:
     """Whoever ends the run of the dead makes its webhook due."""
-    async with receiving() as receiver, team_of(1, tmp_path) as (me,), Deliverer(me, SETTINGS).running():
+    async with (
+        receiving() as receiver,
+        team_of(1, tmp_path) as (me,),
+        Deliverer(me.webhooks, me.assistants, SETTINGS).running(),
+    ):
         with worker(tmp_path, receiver, "running") as victim:
             run_id = await asyncio.to_thread(victim.heard)
             assert await asyncio.to_thread(victim.heard) == "running"
@@ -106,4 +110,4 @@ async def test_a_worker_delivers_by_a_setting(tmp_path: Path) -> None:
         with worker(tmp_path, receiver, "nothing") as child:
             run_id = await asyncio.to_thread(child.heard)
             row = await told(me, run_id)
-    assert row.claimed_by not in {None, me.epoch}
+    assert row.claimed_by not in {None, me.worker.epoch}

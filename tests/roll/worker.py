@@ -120,7 +120,7 @@ async def main() -> None:
         create_gateway(manager, settings=gateway).running(),
     ):
         helpers, tasks = Helpers(manager), set[asyncio.Task[None]]()
-        say({"id": 0, "answer": manager.epoch})
+        say({"id": 0, "answer": manager.worker.epoch})
         while line := await reader.readline():
             task = asyncio.create_task(answer(helpers, line.decode()))
             tasks.add(task)

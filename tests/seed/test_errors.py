@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from operator import attrgetter
 from typing import Any
 
 import pytest
@@ -16,6 +17,7 @@ from coordinator import (
     UnsupportedStrategyError,
 )
 from stores.rows import COUNTERS, MESSAGES
+from tests.support.public import public_methods
 from tests.support.runs import row
 
 BAD_IDS: dict[str, Any] = {
@@ -77,6 +79,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "event id": {"a number": 7, "no id": "5", "a line end": "1-1\n", "beyond 63 bits": f"{2**63}-1"},
     "modes": {"a number": 7, "an empty one": [""], "a line end": "a\nb", "numbers": [1]},
     "checkpoint": {"text": "c", "a dict": {}, "an empty id": CheckpointRef("")},
+    "ids": {"a number inside": [7], "an empty one": ["r", ""], "a line end": ["a\nb"]},
     "instant": {"a number": 7, "nonsense": "yesterday"},
     "epoch": {"text": "1", "a bool": True, "negative": -1, "beyond 63 bits": 2**63},
 }
@@ -123,7 +126,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         {"run_id": "id", "after": "event id", "modes": "modes", "user_id": "optional id"},
     ),
     "has_inflight": ({"thread_id": "t"}, {"thread_id": "id"}),
-    "thread_of_key": ({"idempotency_key": "k"}, {"idempotency_key": "id", "user_id": "optional id"}),
+    "runs.thread_of_key": ({"idempotency_key": "k"}, {"idempotency_key": "id", "user_id": "optional id"}),
     "start": ({"run_id": "r"}, {"run_id": "id"}),
     "set_status": ({"run_id": "r", "status": "running"}, {"run_id": "id", "status": "name", "error": "text"}),
     "update_model_name": ({"run_id": "r", "name": "m"}, {"run_id": "id", "name": "text"}),
@@ -146,49 +149,66 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
     ),
     "wait": ({"run_id": "r"}, {"run_id": "id", "timeout": "seconds", "user_id": "optional id"}),
     "ended": ({"run_id": "r"}, {"run_id": "id", "timeout": "seconds", "user_id": "optional id"}),
-    "explain": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
-    "receipt": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
-    "runs": (
+    "runs.explain": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
+    "runs.receipt": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
+    "runs.recent": (
         {},
         {"thread_id": "optional id", "limit": "limit", "statuses": "statuses", "in_flight": "flag"},
     ),
-    "workers": ({}, {"alive_only": "flag"}),
-    "thread": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
-    "update_thread": (
+    "worker.fleet": ({}, {"alive_only": "flag"}),
+    "threads.get": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
+    "threads.replace_values": (
         {"thread_id": "t", "values": {}},
         {"thread_id": "id", "user_id": "optional id", "values": "json"},
     ),
-    "copy_thread": (
+    "threads.copy": (
         {"source": "t", "target": "u"},
         {"source": "id", "target": "id", "user_id": "optional id"},
     ),
-    "create_thread": (
+    "threads.create": (
         {},
         {"thread_id": "optional id", "metadata": "metadata", "temporary": "flag", "user_id": "optional id"},
     ),
-    "patch_thread": (
+    "threads.update": (
         {"thread_id": "t"},
         {"thread_id": "id", "metadata": "metadata", "user_id": "optional id"},
     ),
-    "run": ({"run_id": "r"}, {"run_id": "id", "thread_id": "optional id", "user_id": "optional id"}),
-    "thread_runs": ({"thread_id": "t"}, {"thread_id": "id", "limit": "limit", "user_id": "optional id"}),
-    "inflight_runs": ({}, {"thread_id": "optional id", "limit": "limit", "user_id": "optional id"}),
-    "delete_run": ({"run_id": "r"}, {"run_id": "id", "thread_id": "optional id", "user_id": "optional id"}),
-    "webhooks": ({}, {"run_id": "optional id", "limit": "limit", "user_id": "optional id"}),
-    "revive_webhooks": ({}, {"user_id": "optional id"}),
-    "stop_webhooks": ({}, {"user_id": "optional id"}),
-    "count_webhooks": ({}, {"user_id": "optional id"}),
-    "disable_crons": ({"user_id": "u"}, {"user_id": "id"}),
-    "delete_crons": ({"user_id": "u"}, {"user_id": "id"}),
-    "pending_work": ({"user_id": "u"}, {"user_id": "id"}),
-    "cron": ({"cron_id": "c"}, {"cron_id": "id", "user_id": "optional id"}),
-    "delete_cron": ({"cron_id": "c"}, {"cron_id": "id", "user_id": "optional id"}),
-    "delete_thread": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
-    "state": (
+    "runs.get": ({"run_id": "r"}, {"run_id": "id", "thread_id": "optional id", "user_id": "optional id"}),
+    "runs.of_thread": (
+        {"thread_id": "t"},
+        {
+            "thread_id": "id",
+            "statuses": "statuses",
+            "limit": "limit",
+            "offset": "limit",
+            "user_id": "optional id",
+        },
+    ),
+    "runs.in_flight": (
+        {},
+        {
+            "status": "name",
+            "after": "optional id",
+            "thread_id": "optional id",
+            "limit": "limit",
+            "user_id": "optional id",
+        },
+    ),
+    "runs.delete": ({"run_id": "r"}, {"run_id": "id", "thread_id": "optional id", "user_id": "optional id"}),
+    "webhooks.search": ({}, {"run_id": "optional id", "limit": "limit", "user_id": "optional id"}),
+    "webhooks.revive": ({}, {"run_ids": "ids", "user_id": "optional id"}),
+    "webhooks.stop": ({}, {"run_ids": "ids", "user_id": "optional id"}),
+    "webhooks.count": ({}, {"user_id": "optional id"}),
+    "crons.disable_all": ({"user_id": "u"}, {"user_id": "id"}),
+    "crons.delete_all": ({"user_id": "u"}, {"user_id": "id"}),
+    "crons.get": ({"cron_id": "c"}, {"cron_id": "id", "user_id": "optional id"}),
+    "crons.delete": ({"cron_id": "c"}, {"cron_id": "id", "user_id": "optional id"}),
+    "threads.delete": ({"thread_id": "t"}, {"thread_id": "id", "user_id": "optional id"}),
+    "threads.state": (
         {"thread_id": "t"},
         {"thread_id": "id", "at": "checkpoint", "subgraphs": "flag", "user_id": "optional id"},
     ),
-    "history": (
+    "threads.history": (
         {"thread_id": "t"},
         {
             "thread_id": "id",
@@ -198,7 +218,7 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "user_id": "optional id",
         },
     ),
-    "update_state": (
+    "threads.update_state": (
         {"thread_id": "t", "values": {}},
         {
             "thread_id": "id",
@@ -208,20 +228,27 @@ METHODS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
             "user_id": "optional id",
         },
     ),
-    "operation": (
+    "threads.hold": (
         {"thread_id": "t", "name": "n"},
         {"thread_id": "id", "name": "id", "user_id": "optional id"},
     ),
     "reconcile_orphaned_inflight_runs": ({"error": "e"}, {"error": "needed text", "before": "instant"}),
     "cleanup": ({"run_id": "r", "delay": 0}, {"run_id": "id", "delay": "needed seconds"}),
     "shutdown": ({}, {"timeout": "seconds"}),
-    "drain": ({}, {"grace": "seconds"}),
-    "ask_to_drain": ({}, {"epoch": "epoch", "grace": "seconds"}),
-    "find_runs": ({}, {"limit": "limit", "user_id": "optional id"}),
-    "open_run_ids": ({}, {"limit": "limit", "user_id": "optional id"}),
-    "cancel_runs": (
+    "worker.drain": ({}, {"grace": "seconds"}),
+    "worker.request_drain": ({}, {"epoch": "epoch", "grace": "seconds"}),
+    "runs.search": ({}, {"limit": "limit", "user_id": "optional id"}),
+    "runs.cancellable_ids": ({}, {"limit": "limit", "user_id": "optional id"}),
+    "runs.cancel": (
         {"run_ids": ["r"]},
-        {"action": "name", "reason": "text", "actor": "text", "cause": "name", "user_id": "optional id"},
+        {
+            "run_ids": "ids",
+            "action": "name",
+            "reason": "text",
+            "actor": "text",
+            "cause": "name",
+            "user_id": "optional id",
+        },
     ),
     "disconnected": ({"run_id": "r"}, {"run_id": "id", "user_id": "optional id"}),
 }
@@ -248,47 +275,51 @@ async def test_a_bad_argument_is_named_before_anything_is_written(
     manager = RunManager()
     good, _ = METHODS[method]
     with pytest.raises(CoordinatorError) as refused:
-        await _called(getattr(manager, method), {**good, argument: bad})
+        await _called(attrgetter(method)(manager), {**good, argument: bad})
     assert isinstance(refused.value, InvalidArgument)
     assert isinstance(refused.value, ValueError)
     named = {argument, RENAMED.get((method, argument), argument)}
     assert refused.value.argument in named
     assert str(refused.value).isprintable()
-    assert manager.epoch == 0, "it went as far as the store"
+    assert manager.worker.epoch == 0, "it went as far as the store"
     assert manager._runs == {}
 
 
 OF_THE_WORKER = {
-    "install_executor",
-    "observe",
-    "observe_stalls",
-    "claim_webhooks",
-    "report_webhook",
-    "due_crons",
-    "skip_cron",
+    "worker.install_executor",
+    "worker.observe",
+    "worker.observe_stalls",
+    "worker.add_health_check",
+    "webhooks.claim",
+    "webhooks.report",
+    "crons.due",
+    "crons.skip",
 }
-"""For whoever runs a worker: what they are given comes from a program's own lines, or from the store."""
+"""For programs that run a worker: their arguments are written in these programs, or come from the store."""
 OF_ROWS = {
-    "threads",
-    "count_threads",
-    "crons",
-    "count_crons",
-    "create_cron",
-    "replace_cron",
-    "initialise_thread",
+    "threads.search",
+    "threads.count",
+    "threads.initialise",
+    "crons.search",
+    "crons.count",
+    "crons.create",
+    "crons.replace",
+    "webhooks.checked",
 }
-"""These take a query or a row, whose fields are checked where clients send them: at the gateway's edge."""
+"""These take a query, a row or a URL, which are checked where clients send them: at the gateway's edge."""
 
 
 def test_the_matrix_knows_every_public_method() -> None:
     public = {
-        name
-        for name, member in inspect.getmembers(RunManager, inspect.isfunction)
-        if not name.startswith("_") and len(inspect.signature(member).parameters) > 1
+        name for name, method in public_methods().items() if len(inspect.signature(method).parameters) > 1
     }
-    assert public - set(METHODS) == {"launch", "add_health_check", *OF_THE_WORKER, *OF_ROWS}, (
-        "launch takes a record (tested below), add_health_check a function"
+    assert public - set(METHODS) == {"launch", *OF_THE_WORKER, *OF_ROWS}, (
+        "launch takes a record, which is tested below"
     )
+
+
+def test_manager_has_methods_for_the_life_of_a_run_alone() -> None:
+    assert len([name for name in public_methods() if "." not in name]) <= 25
 
 
 @pytest.mark.parametrize("record", [None, "run-1", {"run_id": "r"}])

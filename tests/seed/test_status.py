@@ -226,9 +226,9 @@ async def test_after_lost_ownership_the_record_shows_an_error_and_nothing_is_wri
 ) -> None:
     record = await running(recorded)
     work = await working(record)
-    entry = recorded._parts.registry.entry(record.run_id)
+    entry = recorded._parts.shared.registry.entry(record.run_id)
     assert entry is not None
-    recorded._parts.settlement.lose(entry, "taken over")
+    recorded._parts.runs.settlement.lose(entry, "taken over")
     before = await row(recorded, record.run_id)
     assert record.status is RunStatus.error
     assert record.abort_event.is_set()

@@ -96,7 +96,7 @@ class Agent:
 
     async def __call__(self, ctx: RunContext) -> Any:
         self.run_id, self.fence = ctx.run.run_id, ctx.fence
-        self.epoch = self.process.manager.epoch
+        self.epoch = self.process.manager.worker.epoch
         self.process.agents += 1
         try:
             return await self._live(ctx)
@@ -217,7 +217,7 @@ class Agent:
             await manager.set_status(run_id, RunStatus.running)
             if record.status is not RunStatus.running:
                 return
-            entry = manager._parts.registry.entry(run_id)
+            entry = manager._parts.shared.registry.entry(run_id)
             if entry is not None and entry.own is not None:
                 self.epoch, self.fence = entry.own.epoch, entry.own.fence
             for _ in range(self.habits.steps + 1):

@@ -86,7 +86,7 @@ class Callers:
         """A gateway that cannot start is started again."""
 
         async def until_open() -> None:
-            while process.up and not process.manager.draining:
+            while process.up and not process.manager.worker.draining:
                 try:
                     await process.manager.open()
                 except CoordinatorError:
@@ -107,7 +107,10 @@ class Callers:
         habits, old_style = self._world.new_habits(), features.old_style and self._chance.random() < 0.7
         portable = features.portable and not old_style and self._chance.random() < 0.6
         assistant = "portable" if portable else "agent"
-        closed, full = process.departing, process.manager.owed >= self._world.settings.outbox_limit
+        closed, full = (
+            process.departing,
+            process.manager.worker.pending_writes >= self._world.settings.outbox_limit,
+        )
         known = key in truth.keys
         more = {} if key is not None else self._limits()
         parent = self._somebody() if features.families and key is None else None
@@ -141,7 +144,7 @@ class Callers:
                 truth.wrong(f"{strategy} was refused: {conflict}")
             raise
         except OutboxFull:
-            if process.manager.owed < self._world.settings.outbox_limit:
+            if process.manager.worker.pending_writes < self._world.settings.outbox_limit:
                 truth.wrong(f"{process} refused a run for its full outbox, which has room")
             raise
         if closed:
@@ -348,17 +351,17 @@ class Callers:
         if not answer and still:
             truth.wrong(f"has_inflight({thread_id}) said no while {still} were in flight")
         if (run_id := self._somebody()) is not None:
-            await process.manager.explain(run_id)
-            await process.manager.receipt(run_id)
+            await process.manager.runs.explain(run_id)
+            await process.manager.runs.receipt(run_id)
         await process.manager.list_by_thread(thread_id)
 
     async def _look(self, process: Process) -> None:
         """As operators do, and those who are curious."""
         manager, truth = process.manager, self._world.truth
-        await manager.health()
-        await manager.workers()
-        await manager.runs(in_flight=self._chance.random() < 0.5)
-        await manager.thread(self._chance.choice(self._threads))
+        await manager.worker.health()
+        await manager.worker.fleet()
+        await manager.runs.recent(in_flight=self._chance.random() < 0.5)
+        await manager.threads.get(self._chance.choice(self._threads))
         run_id = None if self._user is None else self._somebody()
         if run_id is not None and await manager.get(run_id, user_id=STRANGER) is not None:
             truth.wrong(f"a stranger saw run {run_id}")
@@ -368,14 +371,16 @@ class Callers:
 
     async def _update(self, process: Process) -> None:
         values = {"updated": self._world.schedule.number()}
-        await process.manager.update_thread(self._chance.choice(self._threads), values, user_id=self._user)
+        await process.manager.threads.replace_values(
+            self._chance.choice(self._threads), values, user_id=self._user
+        )
 
     async def _copy(self, process: Process) -> None:
         target = self._chance.choice((*self._threads, "copy"))
-        await process.manager.copy_thread(self._threads[0], target, user_id=self._user)
+        await process.manager.threads.copy(self._threads[0], target, user_id=self._user)
 
     async def _delete(self, process: Process) -> None:
-        await process.manager.delete_thread(self._chance.choice(self._threads), user_id=self._user)
+        await process.manager.threads.delete(self._chance.choice(self._threads), user_id=self._user)
 
     async def _leave(self, process: Process) -> None:
         if process.up:
@@ -385,14 +390,14 @@ class Callers:
 
     async def _ask(self, process: Process) -> None:
         """An operator asks one process for another one's drain."""
-        peers = [peer for peer in self._world.up() if peer is not process and peer.manager.epoch]
+        peers = [peer for peer in self._world.up() if peer is not process and peer.manager.worker.epoch]
         if not peers:
             return
         peer = self._chance.choice(peers)
-        epoch = peer.manager.epoch
-        asked = await process.manager.ask_to_drain(epoch, grace=self._chance.choice((None, 0.0, 0.5)))
+        epoch = peer.manager.worker.epoch
+        asked = await process.manager.worker.request_drain(epoch, grace=self._chance.choice((None, 0.0, 0.5)))
         self._world.schedule.after(0.0, self._world.restart)
         await asyncio.sleep(2.5)
-        stays = peer.up and peer.manager.epoch == epoch and not peer.manager.draining
+        stays = peer.up and peer.manager.worker.epoch == epoch and not peer.manager.worker.draining
         if asked and stays and self._world.truth.quiet:
             self._world.truth.wrong(f"{peer} was asked to drain, and does not")

@@ -27,7 +27,7 @@ class Clients:
     async def make(self, process: Process) -> None:
         """A thread that goes by itself, or one that is there already."""
         temporary = self._chance.random() < 0.3
-        await process.manager.create_thread(
+        await process.manager.threads.create(
             self._chance.choice(self._threads),
             if_exists="do_nothing",
             ttl=None if temporary else self._chance.choice((None, 0.3, 2.0)),
@@ -39,25 +39,25 @@ class Clients:
         """A time to live for a thread that has none, or the other way round."""
         ttl = self._chance.choice((None, 0.2, 0.5, 2.0))
         thread_id = self._chance.choice(self._threads)
-        await process.manager.patch_thread(thread_id, ttl=ttl, user_id=self._user())
+        await process.manager.threads.update(thread_id, ttl=ttl, user_id=self._user())
 
     async def listing(self, process: Process) -> None:
         manager, user = process.manager, self._user()
-        await manager.threads(user_id=user)
-        await manager.count_threads(user_id=user)
-        await manager.inflight_runs(user_id=user)
-        await manager.find_runs(user_id=user)
-        await manager.open_run_ids(user_id=user)
-        await manager.thread_of_key("key", user_id=user)
+        await manager.threads.search(user_id=user)
+        await manager.threads.count(user_id=user)
+        await manager.runs.in_flight(user_id=user)
+        await manager.runs.search(user_id=user)
+        await manager.runs.cancellable_ids(user_id=user)
+        await manager.runs.thread_of_key("key", user_id=user)
         if (run_id := self._somebody()) is not None:
-            await manager.run(run_id, user_id=user)
-        await manager.thread_runs(self._chance.choice(self._threads), user_id=user)
+            await manager.runs.get(run_id, user_id=user)
+        await manager.runs.of_thread(self._chance.choice(self._threads), user_id=user)
         thread_id = self._chance.choice(self._threads)
-        await manager.state(thread_id, user_id=user)
-        await manager.state(thread_id, CheckpointRef("nobody"), user_id=user)
-        async for view in manager.history(thread_id, user_id=user):
-            await manager.state(thread_id, view.parent, user_id=user)
+        await manager.threads.state(thread_id, user_id=user)
+        await manager.threads.state(thread_id, CheckpointRef("nobody"), user_id=user)
+        async for view in manager.threads.history(thread_id, user_id=user):
+            await manager.threads.state(thread_id, view.parent, user_id=user)
 
     async def remove(self, process: Process) -> None:
         if (run_id := self._somebody()) is not None:
-            await process.manager.delete_run(run_id, user_id=self._user())
+            await process.manager.runs.delete(run_id, user_id=self._user())

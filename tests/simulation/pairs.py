@@ -20,7 +20,7 @@ IMPOSSIBLE: Mapping[Aim, str] = {
 
 POSSIBLE: tuple[Aim, ...] = tuple(
     pair
-    for points in (sorted(set(WAYS) - set(LATER)), LATER)
+    for points in ([point for point in WAYS if point not in LATER], LATER)
     for strike in STRIKES
     for where in WHERE
     for point in points

@@ -83,7 +83,7 @@ class Process:
     @property
     def departing(self) -> bool:
         """It ends its runs before anything is decided over them."""
-        return self.leaving or self.manager.draining
+        return self.leaving or self.manager.worker.draining
 
     def __repr__(self) -> str:
         return f"P{self.number}"
@@ -120,7 +120,7 @@ class Process:
 
     def _works(self, run_id: str) -> bool:
         """Does its own code go on, and not only what it tracked?"""
-        entry = self.manager._parts.registry.under_way(run_id)
+        entry = self.manager._parts.shared.registry.under_way(run_id)
         return entry is not None and entry.record.task_active
 
     async def _portable(self, ctx: RunContext) -> Any:
@@ -133,21 +133,21 @@ class Process:
         """Shut down in good order; with `linger`, stay for so many seconds after a drain."""
         self.leaving = True
         if linger or self.world.chance.random() < 0.3:
-            await self.manager.drain(self.world.chance.choice((0.0, 0.3, 2.0)))
+            await self.manager.worker.drain(self.world.chance.choice((0.0, 0.3, 2.0)))
             await asyncio.sleep(linger)
         began = self.world.schedule.now
         await self.manager.aclose()
         took = self.world.schedule.now - began
         if took > 25.0 and self.world.calm:
             self.world.truth.wrong(f"{self} took {took:.1f} s to shut down")
-        if unsettled := self.manager._parts.registry.unsettled():
+        if unsettled := self.manager._parts.shared.registry.unsettled():
             self.world.truth.wrong(f"{self} has left, and {len(unsettled)} of its runs are not settled")
         self.left = True
 
     def leftovers(self) -> list[str]:
         """What must not be there once it has left and all its runs are over."""
         parts = self.manager._parts
-        registry = parts.registry
+        registry = parts.shared.registry
         kept = {
             "unsettled runs": registry.unsettled(),
             "admissions": registry._admitting,
@@ -155,8 +155,8 @@ class Process:
             "early claims": registry._early,
             "settling runs": registry.settling._futures,
             "supervised tasks": registry.settling._supervised,
-            "jobs": parts.jobs._tasks,
-            "reads of a holder": parts.admissions._verifying,
+            "jobs": parts.shared.jobs._tasks,
+            "reads of a holder": parts.runs.admissions._verifying,
             "callers": self.clients,
             "tasks": [task for task in self.loop.tasks if not task.done()],
         }

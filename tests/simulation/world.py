@@ -274,7 +274,7 @@ class World:
         self.say(None, "all is calm")
         self.calm, self._calm_since = True, self.schedule.now
         self.trouble.end()
-        if all(process.loop.stopped or process.manager.draining for process in self.up()):
+        if all(process.loop.stopped or process.manager.worker.draining for process in self.up()):
             self._start_process()
         self._look()
 

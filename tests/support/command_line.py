@@ -125,7 +125,7 @@ class Busy(NamedTuple):
         return await cli(*args, env={"COORDINATOR_STORE": self.url})
 
     async def workers(self) -> int:
-        return len(await self.manager.workers(alive_only=False))
+        return len(await self.manager.worker.fleet(alive_only=False))
 
 
 @asynccontextmanager

@@ -30,7 +30,7 @@ async def serve(told: dict[str, Any]) -> None:
         leaving: list[asyncio.Task[None]] = []
 
         async def leave() -> None:
-            await manager.drain()
+            await manager.worker.drain()
             gateway.abort_streams()
             server.should_exit = True
 

@@ -111,7 +111,9 @@ async def gateways(
         for _ in range(size):
             manager = await stack.enter_async_context(open_coordinator(settings=given, assistants=agents()))
             await wait_until(
-                lambda manager=manager: redis is None or manager.connectivity is Connectivity.connected,
+                lambda manager=manager: (
+                    redis is None or manager.worker.connectivity is Connectivity.connected
+                ),
                 description="the worker hears its abort channel",
             )
             made = create_gateway(manager, settings=gateway_settings(gateway))

@@ -24,7 +24,12 @@ class RecordedWorker:
 
     async def agent(self, ctx: RunContext) -> Any:
         wish, run, thread = ctx.run.kwargs, ctx.run.run_id, ctx.run.thread_id
-        ids: dict[str, Any] = {"run": run, "thread": thread, "epoch": self.manager.epoch, "fence": ctx.fence}
+        ids: dict[str, Any] = {
+            "run": run,
+            "thread": thread,
+            "epoch": self.manager.worker.epoch,
+            "fence": ctx.fence,
+        }
         self.record.step("began", **ids, values=ctx.values)
         outcome, leaves = "cancelled", None
         try:

@@ -50,7 +50,7 @@ async def team_of(
         team = [await stack.enter_async_context(open_coordinator(settings=settings)) for _ in range(size)]
         for manager in team if redis or settings.store.startswith("postgresql:") else ():
             await wait_until(
-                lambda manager=manager: manager.connectivity is Connectivity.connected,
+                lambda manager=manager: manager.worker.connectivity is Connectivity.connected,
                 description="the worker hears its abort channel",
             )
         yield team

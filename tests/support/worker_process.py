@@ -90,7 +90,7 @@ class Program:
             await self.began.wait_for(lambda: len(self.contexts) >= count)
 
     async def workers(self) -> dict[int, str]:
-        return {row.epoch: row.state.value for row in await self.manager.workers(alive_only=False)}
+        return {row.epoch: row.state.value for row in await self.manager.worker.fleet(alive_only=False)}
 
     async def occupy(self, seconds: float) -> None:
         """A job in a thread pool, for which the interpreter waits at its end."""
@@ -157,7 +157,7 @@ class Program:
 
     async def _append(self, thread: str, run: str, event_id: EventId, data: str) -> str:
         entry = Entry(event_id, "custom", json.dumps(data), BEGINNING)
-        return (await self.manager._parts._event_log.append(thread, run, entry)).value
+        return (await self.manager._parts.shared.event_log.append(thread, run, entry)).value
 
     async def wait(self, run: str, timeout: float = 10) -> Any:
         return await self.manager.wait(run, timeout=timeout)
@@ -169,10 +169,10 @@ class Program:
         return [run.run_id for run in await self.manager.reconcile_orphaned_inflight_runs(error=error)]
 
     async def epoch(self) -> int:
-        return self.manager.epoch
+        return self.manager.worker.epoch
 
     async def connectivity(self) -> str:
-        return self.manager.connectivity.value
+        return self.manager.worker.connectivity.value
 
     async def status(self, run: str) -> str | None:
         record = await self.manager.get(run)
@@ -204,8 +204,8 @@ async def obey(program: Program) -> None:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-    with draining_on_signals(program.manager) as departure:
-        say(event="ready", epoch=program.manager.epoch)
+    with draining_on_signals(program.manager.worker) as departure:
+        say(event="ready", epoch=program.manager.worker.epoch)
         await departure.serving(serve())
 
 

@@ -94,7 +94,7 @@ async def test_it_runs_at_its_interval_while_the_worker_works(tmp_path: Path) ->
 
 
 async def _only_one(manager: RunManager) -> bool:
-    return len(await manager.runs()) == 1
+    return len(await manager.runs.recent()) == 1
 
 
 def test_runs_are_kept_for_thirty_days_unless_a_setting_says_otherwise(

@@ -158,7 +158,7 @@ async def test_the_acl_line_is_enough(own_valkey: ValkeyServer, somewhere: None,
     async with open_coordinator(settings=settings) as one, open_coordinator(settings=settings) as other:
         for manager in (one, other):
             await wait_until(
-                lambda manager=manager: manager.connectivity is Connectivity.connected,
+                lambda manager=manager: manager.worker.connectivity is Connectivity.connected,
                 description="connected as the user of the ACL line",
             )
         run = await one.create_or_reject("thread-1")

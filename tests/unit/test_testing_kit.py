@@ -216,7 +216,7 @@ async def test_store_of_a_crashed_worker_is_away() -> None:
         one, _ = cluster.workers
         await cluster.crash(one)
         with pytest.raises(StoreUnavailable):
-            await one.workers()
+            await one.worker.fleet()
 
 
 async def test_last_worker_may_crash_and_another_one_finds_its_runs() -> None:
@@ -230,7 +230,7 @@ async def test_last_worker_may_crash_and_another_one_finds_its_runs() -> None:
         await cluster.advance(seconds=1)
         with pytest.raises(RunFailed):
             await restarted.wait(run.run_id)
-        assert restarted.epoch > only.epoch > 0
+        assert restarted.worker.epoch > only.worker.epoch > 0
 
 
 async def test_other_worker_follows_events() -> None:

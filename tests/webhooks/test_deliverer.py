@@ -13,6 +13,7 @@ from pydantic import SecretStr
 
 from coordinator import RunContext, RunManager
 from coordinator.errors import InvalidArgument, StoreUnavailable
+from coordinator.resources.webhooks import Webhooks
 from coordinator.telemetry.events import Event, WebhookDelivered, WebhookFailed
 from coordinator.webhooks import deliverer as module
 from coordinator.webhooks.deliverer import Deliverer
@@ -77,25 +78,25 @@ async def ended(manager: RunManager, run_id: str) -> WebhookRow:
     """The webhook's row once it is delivered or dead."""
 
     async def over() -> bool:
-        (row,) = await manager.webhooks(run_id=run_id)
+        (row,) = await manager.webhooks.search(run_id=run_id)
         return row.ended_at is not None
 
     await wait_until(over, description="the webhook is delivered or dead")
-    return (await manager.webhooks(run_id=run_id))[0]
+    return (await manager.webhooks.search(run_id=run_id))[0]
 
 
 # -- what a receiver gets
 
 
 async def test_the_run_is_sent_signed_once_it_has_settled(manager: RunManager, events: list[Event]) -> None:
-    async with receiving() as receiver, Deliverer(manager, quick()).running():
+    async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         run_id = await run(manager, receiver.url, input={"q": "ü"})
         row = await ended(manager, run_id)
     assert (row.state, row.attempts, row.status_code) == (WebhookState.delivered, 1, 200)
     (got,) = receiver.received
     assert verify(SECRET, got.headers, got.body) == run_id
     document = got.document
-    stored = (await manager.runs())[0]
+    stored = (await manager.runs.recent())[0]
     assert document.pop("run_ended_at") >= document.pop("run_started_at") >= stored.created_at
     assert document.pop("webhook_sent_at") >= stored.created_at
     assert document.pop("updated_at") >= stored.created_at
@@ -117,7 +118,7 @@ async def test_the_run_is_sent_signed_once_it_has_settled(manager: RunManager, e
 
 
 async def test_a_failure_is_told_with_its_error(manager: RunManager) -> None:
-    async with receiving() as receiver, Deliverer(manager, quick()).running():
+    async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         await ended(manager, await run(manager, receiver.url, fail=True))
     document = receiver.received[0].document
     assert (document["status"], document["error"]) == ("error", "ValueError: as asked")
@@ -132,7 +133,7 @@ async def test_a_cancel_is_told_with_its_reason(manager: RunManager) -> None:
         started.set()
         await asyncio.Event().wait()
 
-    async with receiving() as receiver, Deliverer(manager, quick()).running():
+    async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         record = await manager.create_or_reject("t", webhook=receiver.url)
         manager.launch(record, endless)
         await started.wait()
@@ -149,7 +150,7 @@ async def test_a_paused_run_says_what_it_asks(manager: RunManager) -> None:
     async def asks(ctx: RunContext) -> Outcome:
         return Outcome(values={"n": 1}, paused=True, interrupts=(Interrupt("go on?", "i1"),))
 
-    async with receiving() as receiver, Deliverer(manager, quick()).running():
+    async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         record = await manager.create_or_reject("t", webhook=receiver.url)
         manager.launch(record, asks)
         await ended(manager, record.run_id)
@@ -158,7 +159,10 @@ async def test_a_paused_run_says_what_it_asks(manager: RunManager) -> None:
 
 
 async def test_without_a_secret_it_is_sent_unsigned(manager: RunManager) -> None:
-    async with receiving() as receiver, Deliverer(manager, quick(webhook_secret=None)).running():
+    async with (
+        receiving() as receiver,
+        Deliverer(manager.webhooks, manager.assistants, quick(webhook_secret=None)).running(),
+    ):
         run_id = await run(manager, receiver.url)
         await ended(manager, run_id)
     headers = receiver.received[0].headers
@@ -170,7 +174,10 @@ async def test_without_a_secret_it_is_sent_unsigned(manager: RunManager) -> None
 
 
 async def test_what_fails_comes_again_with_the_same_id(manager: RunManager, events: list[Event]) -> None:
-    async with receiving(500, 302, 204) as receiver, Deliverer(manager, quick()).running():
+    async with (
+        receiving(500, 302, 204) as receiver,
+        Deliverer(manager.webhooks, manager.assistants, quick()).running(),
+    ):
         run_id = await run(manager, receiver.url)
         row = await ended(manager, run_id)
     assert (row.state, row.attempts, row.error) == (WebhookState.delivered, 3, None)
@@ -186,7 +193,7 @@ async def test_what_fails_comes_again_with_the_same_id(manager: RunManager, even
 async def test_it_is_given_up_in_the_end_and_can_be_revived(
     manager: RunManager, events: list[Event], caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with receiving(503) as receiver, Deliverer(manager, quick()).running():
+    async with receiving(503) as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         run_id = await run(manager, receiver.url)
         row = await ended(manager, run_id)
         assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 3, 503)
@@ -194,13 +201,13 @@ async def test_it_is_given_up_in_the_end_and_can_be_revived(
         assert len(receiver.received) == 3
         assert WebhookFailed(run_id, 3, row.error, None) in events
         receiver.answers = Receiver(200).answers
-        assert await manager.revive_webhooks([run_id]) == [run_id]
+        assert await manager.webhooks.revive([run_id]) == [run_id]
         row = await ended(manager, run_id)
     assert (row.state, row.attempts) == (WebhookState.delivered, 1)
 
 
 async def test_a_receiver_that_is_gone_for_good_is_asked_once(manager: RunManager) -> None:
-    async with receiving(410) as receiver, Deliverer(manager, quick()).running():
+    async with receiving(410) as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         row = await ended(manager, await run(manager, receiver.url))
     assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 1, 410)
 
@@ -208,7 +215,7 @@ async def test_a_receiver_that_is_gone_for_good_is_asked_once(manager: RunManage
 async def test_nobody_listens(manager: RunManager) -> None:
     async with receiving() as receiver:
         url = receiver.url
-    async with Deliverer(manager, quick()).running():
+    async with Deliverer(manager.webhooks, manager.assistants, quick()).running():
         row = await ended(manager, await run(manager, url))
     assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 3, None)
 
@@ -216,7 +223,7 @@ async def test_nobody_listens(manager: RunManager) -> None:
 async def test_a_url_that_may_not_be_sent_to_is_dead_at_once(manager: RunManager) -> None:
     async with receiving() as receiver:
         public = quick(webhook_allow_private=False)
-        async with Deliverer(manager, public).running():
+        async with Deliverer(manager.webhooks, manager.assistants, public).running():
             row = await ended(manager, await run(manager, receiver.url))
             other = await ended(manager, await run(manager, f"https://localhost:{receiver.port}/"))
     assert (row.state, row.attempts, row.error) == (
@@ -230,7 +237,8 @@ async def test_a_url_that_may_not_be_sent_to_is_dead_at_once(manager: RunManager
 
 def test_attempts_are_further_and_further_apart() -> None:
     settings = WebhookSettings(webhook_backoff=5, webhook_backoff_max=3600, webhook_attempts=20)
-    deliverer = Deliverer(None, settings)  # pyright: ignore[reportArgumentType] - it is not run
+    manager = RunManager()
+    deliverer = Deliverer(manager.webhooks, manager.assistants, settings)
     for attempt, longest in ((1, 5), (2, 10), (5, 80), (10, 2560), (11, 3600), (19, 3600)):
         report = deliverer._failed(ClaimedWebhook("r", attempt, "", {}), "x")
         assert report.retry_in is not None
@@ -241,7 +249,7 @@ def test_attempts_are_further_and_further_apart() -> None:
 async def test_a_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) -> None:
     """A webhook that takes its worker along each time would do so for ever."""
     async with receiving() as receiver:
-        deliverer = Deliverer(manager, quick())
+        deliverer = Deliverer(manager.webhooks, manager.assistants, quick())
         report = await deliverer._attempt(ClaimedWebhook("r", 4, receiver.url, {}))
     assert report == WebhookReport(delivered=False, error="no worker has lived to report the last attempt")
     assert receiver.connections == 0
@@ -256,7 +264,7 @@ async def test_what_cannot_be_said_harms_no_other(
         return b"{}"
 
     monkeypatch.setattr(module, "body", broken)
-    async with receiving() as receiver, Deliverer(manager, quick()).running():
+    async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         bad = await ended(manager, await run(manager, receiver.url, "bad"))
         good = await ended(manager, await run(manager, receiver.url, "good"))
     assert (bad.state, bad.error) == (WebhookState.dead, "RecursionError")
@@ -273,7 +281,7 @@ async def test_a_slow_receiver_holds_up_no_other(manager: RunManager) -> None:
     async with (
         receiving(silent) as slow,
         receiving() as quickly,
-        Deliverer(manager, quick(webhook_timeout=60.0)).running(),
+        Deliverer(manager.webhooks, manager.assistants, quick(webhook_timeout=60.0)).running(),
     ):
         for number in range(3):
             await run(manager, slow.url, f"slow{number}")
@@ -288,13 +296,17 @@ async def test_who_hangs_takes_a_part_of_the_slots(manager: RunManager, events: 
         await asyncio.Event().wait()
 
     settings = quick(webhook_timeout=60.0, webhook_concurrency=4, webhook_per_receiver=2)
-    async with receiving(silent) as hangs, receiving() as quickly, Deliverer(manager, settings).running():
+    async with (
+        receiving(silent) as hangs,
+        receiving() as quickly,
+        Deliverer(manager.webhooks, manager.assistants, settings).running(),
+    ):
         held_up = [await run(manager, hangs.url, f"hangs{number}") for number in range(12)]
         await wait_until(lambda: len(hangs.received) == 2, description="two have nearly all slots")
         others = [await run(manager, quickly.url, f"t{number}") for number in range(8)]
         for run_id in others:
             assert (await ended(manager, run_id)).attempts == 1
-        rows = [(await manager.webhooks(run_id=run_id))[0] for run_id in held_up]
+        rows = [(await manager.webhooks.search(run_id=run_id))[0] for run_id in held_up]
         assert {row.state for row in rows} == {WebhookState.due}
         assert not [event for event in events if isinstance(event, WebhookFailed)], "to wait is no failure"
         assert len(hangs.received) == 2
@@ -321,7 +333,7 @@ async def test_hanging_receivers_of_one_user_hold_up_nobody_else(manager: RunMan
     async with AsyncExitStack() as stack:
         hanging = [await stack.enter_async_context(receiving(silent)) for _ in range(8)]
         quickly = await stack.enter_async_context(receiving())
-        await stack.enter_async_context(Deliverer(manager, settings).running())
+        await stack.enter_async_context(Deliverer(manager.webhooks, manager.assistants, settings).running())
         held_up = [
             await of_user(manager, "alice", receiver.url, f"a{number}")
             for number, receiver in enumerate(hanging * 3)
@@ -335,7 +347,7 @@ async def test_hanging_receivers_of_one_user_hold_up_nobody_else(manager: RunMan
             row = await ended(manager, await of_user(manager, "bob", quickly.url, f"b{number}"))
             assert (row.state, row.attempts) == (WebhookState.delivered, 1)
         assert open_attempts() == 2
-        rows = [(await manager.webhooks(run_id=run_id))[0] for run_id in held_up]
+        rows = [(await manager.webhooks.search(run_id=run_id))[0] for run_id in held_up]
         assert {row.state for row in rows} == {WebhookState.due}, "they wait for their turn"
         for receiver in hanging:
             receiver.answers[:] = [status(200)]
@@ -349,7 +361,11 @@ async def test_receiver_that_hangs_leaves_room_for_the_same_users_others(manager
         await asyncio.Event().wait()
 
     settings = quick(webhook_timeout=60.0, webhook_concurrency=8, webhook_per_receiver=8)
-    async with receiving(silent) as hangs, receiving() as quickly, Deliverer(manager, settings).running():
+    async with (
+        receiving(silent) as hangs,
+        receiving() as quickly,
+        Deliverer(manager.webhooks, manager.assistants, settings).running(),
+    ):
         for number in range(6):
             await of_user(manager, "alice", hangs.url, f"hangs{number}")
         await hangs.arrived.wait()
@@ -364,7 +380,10 @@ async def test_slow_names_of_one_user_cost_nobody_else_an_attempt(manager: RunMa
     settings = quick(webhook_timeout=1.0, webhook_concurrency=16)
     with slow_names() as names:
         targets = Targets(allow_private=True, lookups=Lookups(names))
-        async with receiving() as receiver, Deliverer(manager, settings, targets=targets).running():
+        async with (
+            receiving() as receiver,
+            Deliverer(manager.webhooks, manager.assistants, settings, targets=targets).running(),
+        ):
             for number in range(40):
                 await of_user(manager, "alice", f"http://slow{number}.example.com/", f"a{number}")
             await wait_until(lambda: len(names.asked) == 2, description="alice has a quarter of the threads")
@@ -384,12 +403,15 @@ async def test_no_more_at_once_than_allowed(manager: RunManager) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
         await writer.drain()
 
-    async with receiving(held) as receiver, Deliverer(manager, quick(webhook_concurrency=2)).running():
+    async with (
+        receiving(held) as receiver,
+        Deliverer(manager.webhooks, manager.assistants, quick(webhook_concurrency=2)).running(),
+    ):
         ids = [await run(manager, receiver.url, f"t{number}") for number in range(5)]
         await wait_until(lambda: len(receiver.received) == 2, description="two are under way")
         for _ in range(20):
             await asyncio.sleep(0)
-        rows = [(await manager.webhooks(run_id=run_id))[0] for run_id in ids]
+        rows = [(await manager.webhooks.search(run_id=run_id))[0] for run_id in ids]
         assert sum(row.attempts for row in rows) == 2
         release.set()
         for run_id in ids:
@@ -399,7 +421,7 @@ async def test_no_more_at_once_than_allowed(manager: RunManager) -> None:
 async def test_two_workers_deliver_each_webhook_once(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as team, receiving() as receiver, AsyncExitStack() as stack:
         for worker in team:
-            await stack.enter_async_context(Deliverer(worker, quick()).running())
+            await stack.enter_async_context(Deliverer(worker.webhooks, worker.assistants, quick()).running())
         ids = [await run(team[n % 2], receiver.url, f"t{n}") for n in range(40)]
         rows = [await ended(team[0], run_id) for run_id in ids]
     assert {row.state for row in rows} == {WebhookState.delivered}
@@ -411,41 +433,38 @@ async def test_whichever_worker_lives_delivers(tmp_path: Path) -> None:
     async with team_of(2, tmp_path) as (one, other), receiving() as receiver:
         run_id = await run(one, receiver.url)
         await one.wait(run_id)
-        async with Deliverer(other, quick()).running():
+        async with Deliverer(other.webhooks, other.assistants, quick()).running():
             row = await ended(other, run_id)
-    assert row.claimed_by == other.epoch
+    assert row.claimed_by == other.worker.epoch
 
 
 # -- the store, and leaving
 
 
 class Interrupted:
-    """A manager whose store fails when it is told to."""
+    """Webhooks whose store is unreachable in the calls that are in `failing`."""
 
-    def __init__(self, manager: RunManager) -> None:
-        self._manager = manager
+    def __init__(self, webhooks: Webhooks) -> None:
+        self._webhooks = webhooks
         self.failing: set[str] = set()
         self.asked: list[str] = []
-        self.assistants = manager.assistants
 
     def _at(self, name: str) -> None:
         self.asked.append(name)
         if name in self.failing:
             raise StoreUnavailable("away")
 
-    async def next_webhook(self) -> float | None:
+    async def next_due(self) -> float | None:
         self._at("next")
-        return await self._manager.next_webhook()
+        return await self._webhooks.next_due()
 
-    async def claim_webhooks(
-        self, *, lease: float, limit: int, shares: Shares | None = None
-    ) -> list[ClaimedWebhook]:
+    async def claim(self, *, lease: float, limit: int, shares: Shares | None = None) -> list[ClaimedWebhook]:
         self._at("claim")
-        return await self._manager.claim_webhooks(lease=lease, limit=limit, shares=shares)
+        return await self._webhooks.claim(lease=lease, limit=limit, shares=shares)
 
-    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
+    async def report(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
         self._at("report")
-        return await self._manager.report_webhook(run_id, attempt=attempt, report=report)
+        return await self._webhooks.report(run_id, attempt=attempt, report=report)
 
 
 @pytest.mark.parametrize("what", ["next", "claim", "report"])
@@ -453,9 +472,9 @@ async def test_a_store_that_was_away_delays_and_loses_nothing(
     manager: RunManager, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.01)
-    outbox = Interrupted(manager)
+    outbox = Interrupted(manager.webhooks)
     outbox.failing.add(what)
-    async with receiving() as receiver, Deliverer(outbox, quick()).running():
+    async with receiving() as receiver, Deliverer(outbox, manager.assistants, quick()).running():
         run_id = await run(manager, receiver.url)
         await wait_until(lambda: outbox.asked.count(what) > 1, description="it is asked again")
         outbox.failing.clear()
@@ -469,13 +488,13 @@ async def test_what_was_never_reported_is_delivered_again(
 ) -> None:
     monkeypatch.setattr(module, "_PATIENCE", 0.001)
     monkeypatch.setattr(module, "_LEASE_BEYOND", -4.5)  # of a time limit of 5 s
-    outbox = Interrupted(manager)
+    outbox = Interrupted(manager.webhooks)
     outbox.failing.add("report")
     async with receiving() as receiver:
-        async with Deliverer(outbox, quick()).running():
+        async with Deliverer(outbox, manager.assistants, quick()).running():
             run_id = await run(manager, receiver.url)
             await wait_until(lambda: outbox.asked.count("report") == 5, description="it gives up reporting")
-        async with Deliverer(manager, quick()).running():
+        async with Deliverer(manager.webhooks, manager.assistants, quick()).running():
             row = await ended(manager, run_id)
     assert (row.state, row.attempts) == (WebhookState.delivered, 2)
     assert [got.headers["webhook-id"] for got in receiver.received] == [run_id, run_id]
@@ -488,12 +507,12 @@ async def test_a_fenced_worker_claims_nothing_until_it_has_registered_anew(
         run_id = await run(manager, receiver.url)
         await manager.wait(run_id)
         store: Any = manager._store
-        epoch = manager.epoch
-        (me,) = await manager.workers()
+        epoch = manager.worker.epoch
+        (me,) = await manager.worker.fleet()
         assert await store.bury(me, by=epoch, proven=True)
-        async with Deliverer(manager, quick()).running():
+        async with Deliverer(manager.webhooks, manager.assistants, quick()).running():
             await wait_until(lambda: "no longer live" in caplog.text, description="it is refused")
-            manager._parts.worker.fenced(epoch, "buried")
+            manager._parts.shared.worker.fenced(epoch, "buried")
             row = await ended(manager, run_id)
     assert row.claimed_by != epoch
 
@@ -507,12 +526,12 @@ async def test_who_leaves_delivers_what_is_due_and_waits_for_what_is_under_way(m
         await writer.drain()
 
     async with receiving(held) as receiver:
-        async with Deliverer(manager, quick(webhook_poll=60.0)).running():
+        async with Deliverer(manager.webhooks, manager.assistants, quick(webhook_poll=60.0)).running():
             await asyncio.sleep(0.01)
             run_id = await run(manager, receiver.url)
             await manager.wait(run_id)
             asyncio.get_running_loop().call_later(0.05, release.set)
-        (row,) = await manager.webhooks(run_id=run_id)
+        (row,) = await manager.webhooks.search(run_id=run_id)
     assert row.state is WebhookState.delivered
 
 
@@ -525,12 +544,12 @@ async def test_who_leaves_waits_for_no_receiver_for_ever(
         await asyncio.Event().wait()
 
     async with receiving(silent) as receiver:
-        async with Deliverer(manager, quick(webhook_timeout=60.0)).running():
+        async with Deliverer(manager.webhooks, manager.assistants, quick(webhook_timeout=60.0)).running():
             run_id = await run(manager, receiver.url)
             await receiver.arrived.wait()
         under_way = [task for task in asyncio.all_tasks() if task.get_name() == f"webhook of run {run_id!r}"]
         assert under_way == [], "a delivery that was left to others goes on"
-        (row,) = await manager.webhooks(run_id=run_id)
+        (row,) = await manager.webhooks.search(run_id=run_id)
     assert row.state is WebhookState.due, "left to whoever claims it when the lease is over"
 
 

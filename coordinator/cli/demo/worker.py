@@ -57,15 +57,15 @@ class Worker:
         return await self.run(run_id)
 
     async def run(self, run_id: str) -> Message:
-        row = (await self._manager.explain(run_id)).run
+        row = (await self._manager.runs.explain(run_id)).run
         return {"status": row.status, "cause": row.cancel_cause, "owner": [row.owner_epoch, row.fence]}
 
     async def thread(self, thread: str) -> Message:
-        row = await self._manager.thread(thread)
+        row = await self._manager.threads.get(thread)
         return {"values": row and row.values}
 
     async def state(self) -> Message:
-        return {"connectivity": self._manager.connectivity}
+        return {"connectivity": self._manager.worker.connectivity}
 
     async def _play(self, ctx: RunContext) -> None:
         """The assistant of the demo. Its kwargs say what it does: `save` values, last `seconds`, and take
@@ -100,7 +100,7 @@ async def serve() -> None:
 
     async with open_coordinator() as manager:
         worker = Worker(manager, report)
-        report({"id": 0, "epoch": manager.epoch})
+        report({"id": 0, "epoch": manager.worker.epoch})
         while line := await lines.readline():
             call: Message = json.loads(line)
             report({"id": call.pop("id"), **await worker.answer(**call)})

@@ -62,10 +62,10 @@ async def search_crons(
     query, assistants = _query(services, body), services.manager.assistants
     query = replace(query, max_bytes=services.settings.max_page_bytes)
     manager, user_id = services.manager, caller.user_id
-    rows = await while_connected(request, manager.crons(query, user_id=user_id))
+    rows = await while_connected(request, manager.crons.search(query, user_id=user_id))
     total = body.offset + len(rows)
     if rows.cut or len(rows) == body.limit or (body.offset and not rows):
-        total = await while_connected(request, manager.count_crons(query, user_id=user_id))
+        total = await while_connected(request, manager.crons.count(query, user_id=user_id))
     return await pages.page_of(
         rows,
         lambda row: documents.parts(cron_document(row, assistants), body.select),
@@ -75,13 +75,13 @@ async def search_crons(
 
 @router.post("/runs/crons/count", dependencies=READER)
 async def count_crons(services: ServicesIn, caller: CallerIn, body: CronCount, request: Request) -> int:
-    counting = services.manager.count_crons(_query(services, body), user_id=caller.user_id)
+    counting = services.manager.crons.count(_query(services, body), user_id=caller.user_id)
     return await while_connected(request, counting)
 
 
 @router.get("/runs/crons/{cron_id}", dependencies=READER)
 async def get_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -> Cron:
-    row = await services.manager.cron(str(cron_id), user_id=caller.user_id)
+    row = await services.manager.crons.get(str(cron_id), user_id=caller.user_id)
     return cron_document(row, services.manager.assistants)
 
 
@@ -95,7 +95,7 @@ async def patch_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn, bo
 @router.delete("/runs/crons/{cron_id}", dependencies=acting(), status_code=204)
 async def delete_cron(services: ServicesIn, caller: CallerIn, cron_id: CronIn) -> None:
     """Remove a cron. Its runs stay, including those in flight."""
-    await services.manager.delete_cron(str(cron_id), user_id=caller.user_id)
+    await services.manager.crons.delete(str(cron_id), user_id=caller.user_id)
 
 
 def _query(services: Services, body: CronCount) -> CronQuery:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Literal, Self
 
 from coordinator.gateway.lazy import LazyModel
-from coordinator.runs.queries import Explanation
+from coordinator.resources.runs import Explanation
 from coordinator.schemas import Receipt
 from coordinator.workers.health import Health
 from coordinator.workers.identity import slot_of

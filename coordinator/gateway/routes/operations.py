@@ -46,26 +46,26 @@ class Drained(LazyModel):
 @router.get("/coordinator/workers", dependencies=SYSTEM_READER)
 async def workers(services: ServicesIn, all: bool = False) -> list[WorkerOut]:  # noqa: A002 - its name in the query
     """List the workers of the deployment from the store; with `all`, dead ones as well."""
-    return [WorkerOut.of(worker) for worker in await services.manager.workers(alive_only=not all)]
+    return [WorkerOut.of(worker) for worker in await services.manager.worker.fleet(alive_only=not all)]
 
 
 @router.get("/coordinator/runs/{run_id}/explain", dependencies=READER)
 async def explain(run_id: RunIn, services: ServicesIn, caller: CallerIn) -> Explained:
     """Return a run's history (each transition with its time, cause and actor) and its current state."""
-    return Explained.of(await services.manager.explain(str(run_id), user_id=caller.user_id))
+    return Explained.of(await services.manager.runs.explain(str(run_id), user_id=caller.user_id))
 
 
 @router.get("/coordinator/runs/{run_id}/receipt", dependencies=READER)
 async def receipt(run_id: RunIn, services: ServicesIn, caller: CallerIn) -> ReceiptOut:
     """Return the four times of a run's cancel: requested, delivered, stopped, settled. None = not yet."""
-    return ReceiptOut.of(await services.manager.receipt(str(run_id), user_id=caller.user_id))
+    return ReceiptOut.of(await services.manager.runs.receipt(str(run_id), user_id=caller.user_id))
 
 
 @router.get("/coordinator/health", dependencies=READER)
 async def health(services: ServicesIn, caller: CallerIn) -> HealthDetails | HealthSummary:
     """Return the health of the worker that responds. Reasons are only for admins, because errors may contain
     names of hosts."""
-    seen = await services.manager.health()
+    seen = await services.manager.worker.health()
     return HealthDetails.of(seen) if caller.role >= Role.admin else HealthSummary.of(seen)
 
 
@@ -79,16 +79,16 @@ async def drain(services: ServicesIn, body: DrainBody | None = None) -> Drained 
     manager = services.manager
     if asked.all and asked.epoch is not None:
         raise HTTPException(422, "either `epoch` or `all`")
-    if asked.all or asked.epoch not in (None, manager.epoch):
-        workers = await manager.ask_to_drain(asked.epoch, grace=asked.grace)
+    if asked.all or asked.epoch not in (None, manager.worker.epoch):
+        workers = await manager.worker.request_drain(asked.epoch, grace=asked.grace)
         drained = [Drained(epoch=epoch, grace=asked.grace, already=already) for epoch, already in workers]
         if not drained and not asked.all:
             raise HTTPException(404, f"no live worker has epoch {asked.epoch}")
         return drained if asked.all else drained[0]
-    already, grace = manager.draining, manager.grace if asked.grace is None else asked.grace
+    already, grace = manager.worker.draining, manager.worker.grace if asked.grace is None else asked.grace
     if not already:
-        services.jobs.spawn(manager.drain(grace), "The drain that was asked for")
-    return Drained(epoch=manager.epoch, grace=grace, already=already)
+        services.jobs.spawn(manager.worker.drain(grace), "The drain that was asked for")
+    return Drained(epoch=manager.worker.epoch, grace=grace, already=already)
 
 
 @router.get("/metrics", dependencies=SYSTEM_READER, response_class=Response)

@@ -58,7 +58,7 @@ async def ready(services: ServicesIn, response: Response) -> Ready:
 
     `/coordinator/health` contains the reasons, for callers with a key.
     """
-    if (await services.manager.health()).ready:
+    if (await services.manager.worker.health()).ready:
         return Ready(status="ready")
     response.status_code = 503
     response.headers["Retry-After"] = "1"

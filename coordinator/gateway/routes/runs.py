@@ -118,7 +118,7 @@ async def list_runs(
     """List the runs of a thread, newest first. If the page ends before `limit`, `X-Pagination-Next` is the
     offset of the next one."""
     kwargs = "kwargs" in (select or ())
-    rows = await services.manager.thread_runs(
+    rows = await services.manager.runs.of_thread(
         str(thread_id),
         statuses=() if status is None else (status,),
         limit=limit,
@@ -137,7 +137,7 @@ async def list_runs(
 
 @router.get("/threads/{thread_id}/runs/{run_id}", dependencies=READER)
 async def get_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, run_id: RunIn) -> Run:
-    row = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
+    row = await services.manager.runs.get(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
     return documents.run_document(row, services.manager.assistants)
 
 
@@ -155,7 +155,7 @@ async def join_run(
     cancel_on_disconnect: CancelOnDisconnectIn,
 ) -> Response:
     """Wait for the end of a run and respond with its result."""
-    run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
+    run = await services.manager.runs.get(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
     with services.watchers.reserve(caller.user_id) as slot:
         return RunResponses(services, caller).join_result(
             run, slot, cancel_on_disconnect=cancel_on_disconnect
@@ -178,7 +178,7 @@ async def join_stream(
     last_event_id: LastEventIdIn = None,
 ) -> Response:
     """Stream the events of a run from now on or, if it is resumable, after `Last-Event-ID`."""
-    run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
+    run = await services.manager.runs.get(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
     with services.watchers.reserve(caller.user_id) as slot:
         return RunResponses(services, caller).join_stream(
             run,
@@ -207,8 +207,9 @@ async def cancel_run(
     """Cancel a run at any worker. Idempotent. 404 if the run does not exist or has ended otherwise. With
     `wait` the response is sent when the run has stopped and its thread is free."""
     manager, user_id = services.manager, caller.user_id
-    run = await manager.run(str(run_id), thread_id=str(thread_id), user_id=user_id)
-    if not await manager.cancel(run.run_id, action=action, actor=caller.actor, user_id=user_id):
+    run = await manager.runs.get(str(run_id), thread_id=str(thread_id), user_id=user_id)
+    # Without `user_id`: the row was read for this user, and is not read again.
+    if not await manager.cancel(run.run_id, action=action, actor=caller.actor):
         raise HTTPException(404, f"run {run.run_id} has ended: there is nothing to cancel")
     if not wait:
         return Response(status_code=202)
@@ -219,7 +220,7 @@ async def cancel_run(
 @router.delete("/threads/{thread_id}/runs/{run_id}", dependencies=acting(), status_code=204)
 async def delete_run(services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, run_id: RunIn) -> None:
     """Remove a run. A run in flight is stopped first. Its changes to the thread stay."""
-    run = await services.manager.run(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
+    run = await services.manager.runs.get(str(run_id), thread_id=str(thread_id), user_id=caller.user_id)
     await stopping.delete_run(services.manager, run, caller)
 
 

@@ -121,7 +121,7 @@ async def _roll_back(manager: RunManager, started: Sequence[RunRecord], caller: 
 
 @router.get("/runs/{run_id}", dependencies=READER)
 async def get_run(services: ServicesIn, caller: CallerIn, run_id: RunIn) -> Run:
-    row = await services.manager.run(str(run_id), user_id=caller.user_id)
+    row = await services.manager.runs.get(str(run_id), user_id=caller.user_id)
     return documents.run_document(row, services.manager.assistants)
 
 
@@ -133,7 +133,7 @@ async def join_run(
     cancel_on_disconnect: CancelOnDisconnectIn,
 ) -> Response:
     """Wait for the end of a run and respond with its result."""
-    run = await services.manager.run(str(run_id), user_id=caller.user_id)
+    run = await services.manager.runs.get(str(run_id), user_id=caller.user_id)
     with services.watchers.reserve(caller.user_id) as slot:
         return RunResponses(services, caller).join_result(
             run, slot, cancel_on_disconnect=cancel_on_disconnect
@@ -150,7 +150,7 @@ async def join_stream(
     last_event_id: LastEventIdIn = None,
 ) -> Response:
     """Stream the events of a run from now on or, if it is resumable, after `Last-Event-ID`."""
-    run = await services.manager.run(str(run_id), user_id=caller.user_id)
+    run = await services.manager.runs.get(str(run_id), user_id=caller.user_id)
     with services.watchers.reserve(caller.user_id) as slot:
         return RunResponses(services, caller).join_stream(
             run,

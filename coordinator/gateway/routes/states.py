@@ -65,7 +65,7 @@ async def update_state(
     services: ServicesIn, caller: CallerIn, thread_id: ThreadIn, body: StateUpdate
 ) -> StateUpdated:
     """Update the state of the thread. 409 while a run is in flight on it."""
-    updated = await services.manager.update_state(
+    updated = await services.manager.threads.update_state(
         str(thread_id),
         body.values,
         as_node=body.as_node,
@@ -87,7 +87,7 @@ async def get_history(
     """Returns the past states of the thread, newest first. If the page ends before `limit`,
     `X-Pagination-Next` is the id of its last checkpoint, which is `before` of the next page."""
     before = body.before.ref if isinstance(body.before, Checkpoint) else ref_of(None, body.before)
-    views = services.manager.history(
+    views = services.manager.threads.history(
         str(thread_id),
         limit=body.limit,
         before=before,
@@ -111,7 +111,7 @@ async def _check_before(services: Services, caller: Caller, thread_id: str, befo
     """Distinguishes the end of the history, which is an empty page, from an unknown checkpoint. Raises
     InvalidArgument."""
     named = before.checkpoint_id is not None
-    if not named or await services.manager.state(thread_id, before, user_id=caller.user_id) is None:
+    if not named or await services.manager.threads.state(thread_id, before, user_id=caller.user_id) is None:
         raise InvalidArgument("before", "the thread has no such checkpoint")
 
 
@@ -123,7 +123,7 @@ async def _state(
     subgraphs: bool,
     select: Sequence[str] | None,
 ) -> Any:
-    view = await services.manager.state(thread_id, at, subgraphs=subgraphs, user_id=caller.user_id)
+    view = await services.manager.threads.state(thread_id, at, subgraphs=subgraphs, user_id=caller.user_id)
     if view is None:
         raise HTTPException(404, "the thread has no such state")
     return documents.state_parts(documents.state_document(thread_id, view), select)

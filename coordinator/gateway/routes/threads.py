@@ -80,7 +80,7 @@ async def patch_thread(
     if body.metadata:
         row = await _existing_row(services, caller, str(thread_id))
         check_metadata({**row.metadata, **body.metadata}, limit)
-    row = await manager.patch_thread(
+    row = await manager.threads.update(
         str(thread_id),
         metadata=body.metadata,
         ttl="unchanged" if body.ttl is None else body.ttl.seconds,
@@ -111,17 +111,17 @@ async def search_threads(
     query, paths = _query(body), parse_paths(body.extract)
     query = replace(query, max_bytes=services.settings.max_page_bytes)
     manager, user_id = services.manager, caller.user_id
-    rows = await while_connected(request, manager.threads(query, user_id=user_id))
+    rows = await while_connected(request, manager.threads.search(query, user_id=user_id))
     total = body.offset + len(rows)
     if rows.cut or len(rows) == body.limit or (body.offset and not rows):
-        total = await while_connected(request, manager.count_threads(query, user_id=user_id))
+        total = await while_connected(request, manager.threads.count(query, user_id=user_id))
     headers = pages.pagination_headers(body.offset, len(rows), total=total)
     return await pages.page_of(rows, lambda row: _parts(row, body.select, paths), headers)
 
 
 @router.post("/threads/count", dependencies=READER)
 async def count_threads(services: ServicesIn, caller: CallerIn, body: ThreadCount, request: Request) -> int:
-    counting = services.manager.count_threads(_query(body), user_id=caller.user_id)
+    counting = services.manager.threads.count(_query(body), user_id=caller.user_id)
     return await while_connected(request, counting)
 
 
@@ -130,8 +130,8 @@ async def copy_thread(services: ServicesIn, caller: CallerIn, thread_id: ThreadI
     """Create a thread with the metadata and the state of this one, without its runs."""
     manager, source, target = services.manager, str(thread_id), str(uuid4())
     metadata = (await _existing_row(services, caller, source)).metadata
-    await manager.copy_thread(source, target, user_id=caller.user_id)
-    await manager.patch_thread(target, metadata=metadata, user_id=caller.user_id)
+    await manager.threads.copy(source, target, user_id=caller.user_id)
+    await manager.threads.update(target, metadata=metadata, user_id=caller.user_id)
     return documents.thread_document(await _existing_row(services, caller, target))
 
 
@@ -164,7 +164,7 @@ async def stream_thread(
 async def _existing_row(services: Services, caller: Caller, thread_id: str) -> ThreadRow:
     """Returns the row of a thread. The temporary thread of a stateless run counts as removed when the run has
     ended; it is kept for a few seconds only for clients that lost their connection. Raises ThreadNotFound."""
-    row = await services.manager.thread(thread_id, user_id=caller.user_id)
+    row = await services.manager.threads.get(thread_id, user_id=caller.user_id)
     if row is None or (row.temporary and row.status != "busy"):
         raise ThreadNotFound(thread_id)
     return row

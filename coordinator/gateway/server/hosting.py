@@ -22,6 +22,7 @@ from coordinator.gateway.server.supervisor import Supervisor
 from coordinator.gateway.server.variables import warn_of_unknown
 from coordinator.gateway.shared_counts import shared_between_workers, shared_folder
 from coordinator.manager import RunManager
+from coordinator.resources.worker import ThisWorker
 from coordinator.runs.exits import contain_tasks
 
 logger = logging.getLogger("coordinator.serve")
@@ -109,28 +110,28 @@ class Gateways:
 
     @property
     def grace(self) -> float:
-        return max((manager.grace for manager in self._managers), default=0.0)
+        return max((worker.grace for worker in self._workers), default=0.0)
 
     @property
     def epoch(self) -> int:
         """The epoch of the worker in this process; 0 if no gateway runs."""
-        return max((manager.epoch for manager in self._managers), default=0)
+        return max((worker.epoch for worker in self._workers), default=0)
 
     async def drain(self, grace: float | None = None) -> None:
-        await asyncio.gather(*(manager.drain(grace) for manager in self._managers))
+        await asyncio.gather(*(worker.drain(grace) for worker in self._workers))
 
-    def hurry(self) -> None:
-        for manager in self._managers:
-            manager.hurry()
+    def end_grace(self) -> None:
+        for worker in self._workers:
+            worker.end_grace()
 
     def abort_streams(self) -> None:
         for gateway in running_gateways():
             gateway.abort_streams()
 
     @property
-    def _managers(self) -> set[RunManager]:
-        """The managers, each once: several gateways may share one."""
-        return {manager_of(gateway) for gateway in running_gateways()}
+    def _workers(self) -> set[ThisWorker]:
+        """The workers, each once: several gateways may share a manager."""
+        return {manager_of(gateway).worker for gateway in running_gateways()}
 
 
 def manager_of(gateway: Gateway) -> RunManager:

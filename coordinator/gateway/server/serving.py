@@ -188,49 +188,51 @@ class Http(uvicorn.Server):
         self.should_exit = True
 
 
-class Manager(Protocol):
+class Draining(Protocol):
+    """`manager.worker`, or all workers of this process as one."""
+
     @property
     def grace(self) -> float: ...
     async def drain(self, grace: float | None = None) -> None: ...
-    def hurry(self) -> None: ...
+    def end_grace(self) -> None: ...
 
 
 class StagedDrain:
     """The drain of a server, for `draining_on_signals`: stops accepting, answers the requests in flight, then
     drains the manager for the rest of the grace."""
 
-    def __init__(self, http: Http, manager: Manager) -> None:
-        self._http, self._manager = http, manager
-        self._hurried = False
+    def __init__(self, http: Http, worker: Draining) -> None:
+        self._http, self._worker = http, worker
+        self._grace_ended = False
 
     @property
     def grace(self) -> float:
-        return self._manager.grace
+        return self._worker.grace
 
     async def drain(self) -> None:
         began = asyncio.get_running_loop().time()
         await self._http.stop_accepting()
         spent = asyncio.get_running_loop().time() - began
-        await self._manager.drain(0.0 if self._hurried else max(0.0, self.grace - spent))
+        await self._worker.drain(0.0 if self._grace_ended else max(0.0, self.grace - spent))
 
-    def hurry(self) -> None:
+    def end_grace(self) -> None:
         """Ends the grace, also before the drain of the manager has begun."""
-        self._hurried = True
-        self._manager.hurry()
+        self._grace_ended = True
+        self._worker.end_grace()
 
 
 async def serve_until_drained(
     http: Http,
-    manager: Manager,
+    worker: Draining,
     port: socket.socket,
     *,
     ready: Callable[[], Awaitable[object]],
     abort_streams: Callable[[], object],
 ) -> None:
-    """Serves on a bound socket until a signal has drained `manager`, then aborts the open responses. `ready`
-    is called once when the server listens, `abort_streams` when `manager` is drained. Raises CannotServe if
+    """Serves on a bound socket until a signal has drained `worker`, then aborts the open responses. `ready`
+    is called once when the server listens, `abort_streams` when `worker` is drained. Raises CannotServe if
     the server ends before it listens."""
-    with draining_on_signals(StagedDrain(http, manager)) as departure:
+    with draining_on_signals(StagedDrain(http, worker)) as departure:
         serving = begin_soon(http.serve(sockets=[port]))
         listening = begin_soon(http.listening.wait())
         await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)

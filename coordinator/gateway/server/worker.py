@@ -170,7 +170,7 @@ async def _serve(
     access = check_exposure(gateway)
     assistants = {DEMO: demo.agent, **agents} if gateway.demo_assistant else agents
     async with open_coordinator(settings=settings, assistants=assistants, hooks=hooks) as manager:
-        manager.install_executor()
+        manager.worker.install_executor()
         contain_tasks(asyncio.get_running_loop())
         connections = min(gateway.max_connections, descriptors.room_for_connections())
         if connections < gateway.max_connections:
@@ -193,7 +193,7 @@ async def _serve(
         async with app.running():
             await serve_until_drained(
                 Http(app, connections=connections),
-                manager,
+                manager.worker,
                 port,
                 ready=ready,
                 abort_streams=app.abort_streams,
@@ -210,8 +210,8 @@ async def _describe(
     from coordinator.urls import redact_url
 
     return Ready(
-        epoch=manager.epoch,
-        grace=manager.grace,
+        epoch=manager.worker.epoch,
+        grace=manager.worker.grace,
         store=settings.shown_store,
         redis=redact_url(settings.redis) if settings.redis else None,
         notified=not settings.redis and settings.postgres_notify and settings.store.startswith(POSTGRES),

@@ -161,4 +161,4 @@ async def test_second_signal_ends_the_grace(tmp_path: Path) -> None:
         took, status = await server.gone()
         assert (status, took < 5) == (0, True)
     async with observer(tmp_path) as seen:
-        assert (await seen.manager.explain(run["run_id"])).run.status is RunStatus.interrupted
+        assert (await seen.manager.runs.explain(run["run_id"])).run.status is RunStatus.interrupted

@@ -73,7 +73,7 @@ async def test_cancel_through_redis_does_not_wait_for_a_tick(
 ) -> None:
     settings = {"redis": shared_valkey.url, "namespace": namespace, "tick": 30, "short_tick": 30}
     async with busy_worker(tmp_path / "runs.db", **settings) as busy:
-        await wait_until(lambda: busy.manager.connectivity == "connected", description="connected")
+        await wait_until(lambda: busy.manager.worker.connectivity == "connected", description="connected")
         where = ("--redis", shared_valkey.url, "--namespace", namespace)
         answer = await busy.cli("runs", "cancel", busy.running.run_id, "--wait", "5", "--json", *where)
         assert (answer.code, answer.document["cancel"]["redis"]) == (DONE, "ok"), answer.err

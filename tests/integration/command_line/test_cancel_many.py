@@ -113,16 +113,16 @@ async def test_killed_in_the_middle_it_leaves_none_half_and_goes_on_when_given_a
         assert b"500 of 2000 runs" in await process.stderr.readline()
         process.kill()
         await process.wait()
-        left = await manager.open_run_ids()
+        left = await manager.runs.cancellable_ids()
         assert 0 < len(left) <= 1500
         for run_id in set(left[:20]):
-            steps = (await manager.explain(run_id)).transitions
+            steps = (await manager.runs.explain(run_id)).transitions
             assert not [step for step in steps if step.what == "decided"]
         again = await cli("runs", "cancel", "--assistant", "agent", "--yes", "--json", "--store", url)
         assert again.document["cancel_many"]["cancelled"] == len(left)
-        assert await manager.open_run_ids() == []
+        assert await manager.runs.cancellable_ids() == []
         await wait_until(lambda: all_settled(manager), description="none is in flight")
 
 
 async def all_settled(manager: object) -> bool:
-    return await manager.inflight_runs() == []  # type: ignore[attr-defined]
+    return await manager.runs.in_flight() == []  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from coordinator.cli.pending_work import pending_work
 from coordinator.gateway import key_file
 from coordinator.gateway.caller import Role
 from stores.crons import CronRow
@@ -53,7 +54,7 @@ async def test_the_last_key_of_a_user_leaves_crons_and_webhooks_that_one_command
     busy: Busy, file: Path
 ) -> None:
     for number in range(3):
-        await busy.manager.create_cron(cron_of(number))
+        await busy.manager.crons.create(cron_of(number))
     await busy.manager.create_or_reject("w", webhook="https://example.com/hook", user_id=CAROL)
     first, second, _ = key_of(file, CAROL), key_of(file, CAROL), key_of(file, "bob")
     assert "no key left" not in (await revoke(file, first, busy.url)).out
@@ -64,7 +65,7 @@ async def test_the_last_key_of_a_user_leaves_crons_and_webhooks_that_one_command
     assert len(commands) == 2
     for command in commands:
         assert (await busy.cli(*shlex.split(command))).code == DONE
-    assert tuple(await busy.manager.pending_work(CAROL)) == (0, 0)
+    assert tuple(await pending_work(busy.manager, CAROL)) == (0, 0)
     again = await revoke(file, key_of(file, CAROL), busy.url, "--json")
     assert again.document["pending_work"] == {"crons": 0, "webhooks": 0}
 

@@ -40,7 +40,7 @@ async def test_runs_on_a_terminal_of_80_columns(busy: Busy) -> None:
 
 
 async def test_threads_on_a_terminal_of_80_columns(busy: Busy) -> None:
-    made = await busy.manager.create_thread(metadata={"team": "x" * 50})
+    made = await busy.manager.threads.create(metadata={"team": "x" * 50})
     answer = await on_a_terminal("threads", "list", env={"COORDINATOR_STORE": busy.url})
     heading, *rest = plain(answer.out)
     assert heading.split()[:4] == ["THREAD", "STATUS", "ASSISTANT", "AGE"]
@@ -113,7 +113,7 @@ async def test_a_time_that_cannot_be_read_is_answered_with_how_times_are_written
 
 async def test_threads_in_pages(busy: Busy) -> None:
     for name in ("t2", "t3"):
-        await busy.manager.create_thread(name)
+        await busy.manager.threads.create(name)
     first = await busy.cli("threads", "list", "--limit", "2", "--json")
     assert first.document["offset"] == 2
     rest = await busy.cli("threads", "list", "--limit", "2", "--offset", "2", "--json")
@@ -127,7 +127,7 @@ async def test_threads_in_pages(busy: Busy) -> None:
 
 async def test_the_beginning_of_an_id_is_enough(busy: Busy) -> None:
     """As far as no other id begins so."""
-    thread = await busy.manager.create_thread("another-thread")
+    thread = await busy.manager.threads.create("another-thread")
     ids = [run.run_id for run in (busy.done, busy.running, *busy.waiting)]
     run = busy.running.run_id
     length = next(n for n in range(1, 37) if sum(one.startswith(run[:n]) for one in ids) == 1)
@@ -145,7 +145,7 @@ async def test_the_beginning_of_an_id_is_enough(busy: Busy) -> None:
 
 async def test_a_beginning_of_several_ids_names_them(busy: Busy) -> None:
     for name in ("pair-1", "pair-2", "pair"):
-        await busy.manager.create_thread(name)
+        await busy.manager.threads.create(name)
     answer = await busy.cli("threads", "show", "pai", "--json")
     assert (answer.code, answer.error["type"]) == (FAILED, "AmbiguousId")
     assert all(name in answer.error["message"] for name in ("'pai'", "pair-1", "pair-2"))

@@ -16,8 +16,8 @@ from tests.support.command_line import (
 
 
 async def test_threads_list(busy: Busy) -> None:
-    await busy.manager.create_thread("t2", metadata={"team": EVIL, "n": 1}, user_id="u", ttl=3600)
-    await busy.manager.create_thread("t3", temporary=True)
+    await busy.manager.threads.create("t2", metadata={"team": EVIL, "n": 1}, user_id="u", ttl=3600)
+    await busy.manager.threads.create("t3", temporary=True)
 
     async def ids(*args: str) -> list[str]:
         answer = await busy.cli("threads", "list", "--json", *args)
@@ -60,7 +60,7 @@ async def test_threads_show(busy: Busy) -> None:
 
 async def test_workers_list(busy: Busy) -> None:
     (worker,) = (await busy.cli("workers", "list", "--json")).document["workers"]
-    assert (worker["epoch"], worker["state"], worker["holding"]) == (busy.manager.epoch, "live", 1)
+    assert (worker["epoch"], worker["state"], worker["holding"]) == (busy.manager.worker.epoch, "live", 1)
     assert (worker["gone"], worker["expired"], worker["pid"]) == (False, False, os.getpid())
     assert "live" in (await busy.cli("workers", "list")).out
 

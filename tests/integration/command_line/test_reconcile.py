@@ -63,7 +63,7 @@ async def test_reconcile_leaves_a_living_worker_alone(busy: Busy) -> None:
         "unwatched": [],
     }
     assert busy.running.status == "running"
-    assert len(await busy.manager.workers()) == 1  # its own has left again
+    assert len(await busy.manager.worker.fleet()) == 1  # its own has left again
 
 
 @pytest.mark.slow
@@ -95,7 +95,7 @@ async def test_reconcile_watches_a_frozen_worker_before_its_lease_ends(empty: st
 
 @pytest.mark.multiprocess
 async def test_reconcile_that_does_not_wait_says_which_heartbeats_it_did_not_watch(busy: Busy) -> None:
-    epoch = busy.manager.epoch
+    epoch = busy.manager.worker.epoch
     answer = await busy.cli("reconcile", "--no-wait", "--json")
     assert (answer.code, [worker["epoch"] for worker in answer.document["unwatched"]]) == (DONE, [epoch])
     told = await busy.cli("reconcile", "--no-wait")
@@ -196,7 +196,7 @@ async def test_a_worker_is_declared_dead_by_an_operator_who_is_named_in_the_hist
 
 
 async def test_a_worker_whose_process_is_there_is_not_declared_dead(busy: Busy) -> None:
-    answer = await busy.cli("reconcile", "--force", str(busy.manager.epoch), "--yes", "--json")
+    answer = await busy.cli("reconcile", "--force", str(busy.manager.worker.epoch), "--yes", "--json")
     assert (answer.code, answer.error["type"]) == (FAILED, "WorkerAlive")
     assert f"kill -9 {os.getpid()}" in answer.error["hint"]
     assert busy.running.status == "running"

@@ -32,7 +32,7 @@ async def test_runs_list(busy: Busy) -> None:
     ]
     assert [run["phase"] for run in runs] == ["waiting", "waiting", "running", "done"]
     assert [run["position"] for run in runs] == [2, 1, None, None]
-    assert runs[2]["owner_epoch"] == busy.manager.epoch
+    assert runs[2]["owner_epoch"] == busy.manager.worker.epoch
     assert "secret" not in answer.out  # kwargs are not for lists
 
 

@@ -22,7 +22,9 @@ async def test_worker_whose_log_has_it_is_named(busy: Busy, command: tuple[str, 
     with pytest.raises(RunFailed):
         await busy.manager.wait(run.run_id)
     answer = await busy.cli(*command, run.run_id)
-    name = f"worker {socket.gethostname()}-{os.getpid()} (epoch {busy.manager.epoch}, pid {os.getpid()})"
+    name = (
+        f"worker {socket.gethostname()}-{os.getpid()} (epoch {busy.manager.worker.epoch}, pid {os.getpid()})"
+    )
     assert "traceback" in answer.out
     assert f"in the log of {name}" in " ".join(answer.out.split())
 

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import pytest
 
+from coordinator.cli.pending_work import pending_work
 from stores.crons import CronRow
 from stores.webhooks import WebhookReport
 from tests.support.command_line import (
@@ -56,11 +57,11 @@ async def owed(busy: Busy) -> Owed:
     ]
     dead, *others = (run.run_id for run in runs)
     await busy.manager.cancel(dead)
-    (claimed,) = await busy.manager.claim_webhooks(lease=60, limit=10)
+    (claimed,) = await busy.manager.webhooks.claim(lease=60, limit=10)
     report = WebhookReport(delivered=False, status_code=500, error=f"answered {EVIL}")
-    assert await busy.manager.report_webhook(dead, attempt=claimed.attempt, report=report)
+    assert await busy.manager.webhooks.report(dead, attempt=claimed.attempt, report=report)
     made = [
-        await busy.manager.create_cron(cron)
+        await busy.manager.crons.create(cron)
         for cron in (cron_of("c0", enabled=False, user_id="u"), cron_of("c1", thread_id="t1"))
     ]
     return Owed(busy, dead, others, [cron.cron_id for cron in made])
@@ -120,7 +121,7 @@ async def test_webhooks_retry(owed: Owed) -> None:
     answer = await owed.busy.cli("webhooks", "retry", owed.dead, "--json")
     assert (answer.code, answer.document) == (DONE, {"retried": [owed.dead]})
     assert await dead() == 0
-    (claimed,) = await owed.busy.manager.claim_webhooks(lease=60, limit=10)
+    (claimed,) = await owed.busy.manager.webhooks.claim(lease=60, limit=10)
     assert (claimed.run_id, claimed.attempt) == (owed.dead, 1)
 
 
@@ -146,7 +147,7 @@ async def test_crons_list_and_delete(owed: Owed) -> None:
 
 async def test_webhooks_stop(owed: Owed) -> None:
     async def pending() -> int:
-        return await owed.busy.manager.count_webhooks(states=("waiting", "due"))
+        return await owed.busy.manager.webhooks.count(states=("waiting", "due"))
 
     refused = await owed.busy.cli("webhooks", "stop", owed.waiting[0], owed.dead, "--json")
     assert (refused.code, refused.error["type"]) == (FAILED, "WebhookNotPending")
@@ -163,8 +164,8 @@ async def test_webhooks_stop(owed: Owed) -> None:
 async def test_all_crons_of_a_user_are_disabled_and_deleted(owed: Owed) -> None:
     manager = owed.busy.manager
     for number in range(3):
-        await manager.create_cron(replace(cron_of(f"u{number}", user_id="u"), next_at=2**53))
-    assert await manager.pending_work("u") == (3, 2)
+        await manager.crons.create(replace(cron_of(f"u{number}", user_id="u"), next_at=2**53))
+    assert await pending_work(manager, "u") == (3, 2)
     for odd in ((), ("u0", "--user", "u")):
         for command in ("disable", "delete"):
             assert (await owed.busy.cli("crons", command, *odd)).code == USAGE
@@ -175,9 +176,9 @@ async def test_all_crons_of_a_user_are_disabled_and_deleted(owed: Owed) -> None:
     assert (unknown.code, unknown.error["type"]) == (FAILED, "CronNotFound")
     answer = await owed.busy.cli("crons", "disable", "--user", "u", "--json")
     assert sorted(answer.document["disabled"]) == ["u1", "u2"]
-    assert await manager.pending_work("u") == (0, 2)
-    assert {cron.next_at for cron in await manager.crons(user_id="u")} == {None}
+    assert await pending_work(manager, "u") == (0, 2)
+    assert {cron.next_at for cron in await manager.crons.search(user_id="u")} == {None}
     answer = await owed.busy.cli("crons", "delete", "--user", "u", "--json")
     assert sorted(answer.document["deleted"]) == ["c0", "u0", "u1", "u2"]
-    assert [cron.cron_id for cron in await manager.crons()] == ["c1"], "nobody else's"
+    assert [cron.cron_id for cron in await manager.crons.search()] == ["c1"], "nobody else's"
     assert (await owed.busy.cli("crons", "delete", "--user", "u")).code == DONE

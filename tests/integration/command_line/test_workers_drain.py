@@ -7,15 +7,15 @@ from tests.support.waiting import wait_until
 
 
 async def test_workers_drain(busy: Busy) -> None:
-    epoch = busy.manager.epoch
+    epoch = busy.manager.worker.epoch
     missing = await busy.cli("workers", "drain", str(epoch + 9), "--json")
     assert (missing.code, missing.error["type"]) == (FAILED, "WorkerNotFound")
     for usage in ((), (str(epoch), "--all"), ("--all", "--grace", "-1"), ("x",)):
         assert (await busy.cli("workers", "drain", *usage)).code == USAGE
-    assert not busy.manager.draining
+    assert not busy.manager.worker.draining
     asked = await busy.cli("workers", "drain", str(epoch), "--grace", "30", "--json")
     assert asked.document["asked"] == [{"epoch": epoch, "already": False}]
-    await wait_until(lambda: busy.manager.draining, description="its tick has found out")
+    await wait_until(lambda: busy.manager.worker.draining, description="its tick has found out")
     assert (
         f"worker {epoch} drains already" in (await busy.cli("workers", "drain", "--all", "--grace", "0")).out
     )

@@ -88,7 +88,7 @@ BUGS = (
         (_DELIVERY + "_deliver", "for child in decision.children", "for child in ()"),
     ),
     # -- owners, watchers
-    bug("a-stranger-cancels", (_CANCEL + "_visible", "if user_id is None:", "if 1:")),
+    bug("a-stranger-cancels", (_CANCEL + "cancel", "if user_id is not None and", "if 0 and")),
     bug(
         "a-stranger-sees",
         ("coordinator.runs.queries:Queries.get", "if user_id is None or known.user_id == user_id", "if 1"),

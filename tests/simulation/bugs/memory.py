@@ -22,7 +22,7 @@ _QUERIES = "coordinator.runs.queries:"
 
 _EARLY = """early = self._registry.entry(run_id)
     if early is not None and early.own is not None and early.open: early.stop(abort, '')
-    decision = await self._decide(run_id, abort)"""
+    try:"""
 
 _NOT_RESTORED = """entry.rollback_ref
     own, done = _own(entry), with_times(end, entry)
@@ -73,8 +73,8 @@ BUGS = (
     bug(
         "told-before-it-is-written",
         (
-            _CANCEL + "_decide_and_deliver",
-            "decision = await self._decide(run_id, abort)",
+            _CANCEL + "_decide",
+            "try:",
             _EARLY,
         ),
     ),
@@ -208,8 +208,8 @@ BUGS = (
     bug(
         "fenced-and-nobody-is-dropped",
         (
-            "coordinator.assembly:Assembly._fenced",
-            "for entry in self.registry.unsettled():",
+            "coordinator.assembly.whole:Assembly._fenced",
+            "for entry in self.shared.registry.unsettled():",
             "for entry in ():",
         ),
     ),

@@ -1,0 +1,27 @@
+"""The public methods of a manager: its own, and those of its nouns."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from coordinator import RunManager
+from coordinator.resources.crons import Crons
+from coordinator.resources.runs import Runs
+from coordinator.resources.threads import Threads
+from coordinator.resources.webhooks import Webhooks
+from coordinator.resources.worker import ThisWorker
+
+NOUNS = {"threads": Threads, "runs": Runs, "crons": Crons, "webhooks": Webhooks, "worker": ThisWorker}
+
+
+def public_methods() -> dict[str, Callable[..., Any]]:
+    """By the name that is asked of a manager, `cancel` or `threads.get`. Without properties."""
+    methods = {"": RunManager} | {f"{noun}.": kind for noun, kind in NOUNS.items()}
+    return {
+        prefix + name: method
+        for prefix, kind in methods.items()
+        for name, method in inspect.getmembers(kind, inspect.isfunction)
+        if not name.startswith("_")
+    }
