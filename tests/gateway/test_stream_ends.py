@@ -277,7 +277,7 @@ class TestLeft:
     async def test_log_without_a_last_number_ends_with_a_gap(self, pair: Pair) -> None:
         """As of a worker that died: the run is ended by its peers, and what it said last is not known."""
         scene = await scene_of(pair)
-        owner: Any = scene.here.manager._parts
+        owner: Any = scene.here.manager._parts.shared
         owner.events.close = _nothing
         await scene.over()
         await until_read(scene.there, scene.run, "through")

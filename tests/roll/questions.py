@@ -85,10 +85,10 @@ async def rollback_restores_what_the_other_saved(pair: Pair) -> None:
     first = await pair.there.do("return await begin(t, kwargs={'save': {'n': 1}, 'go': True})", t=thread)
     await pair.there.do("await m.wait(run, timeout=20)", run=first)
     run = await pair.here.do("return await begin(t, kwargs={'save': {'n': 2}})", t=thread)
-    equal(await pair.there.do("return (await m.thread(t)).values", t=thread), {"n": 2})
+    equal(await pair.there.do("return (await m.threads.get(t)).values", t=thread), {"n": 2})
     equal(await pair.there.do("return await m.cancel(run, action='rollback', wait=20)", run=run), True)
     for worker in (pair.here, pair.there):
-        equal(await worker.do("return (await m.thread(t)).values", t=thread), {"n": 1})
+        equal(await worker.do("return (await m.threads.get(t)).values", t=thread), {"n": 1})
 
 
 @both_ways
@@ -144,10 +144,10 @@ async def listings_and_explain_agree(pair: Pair) -> None:
     run = await pair.here.do("return await begin(t, metadata={'m': 1}, kwargs={'go': True})", t=thread)
     await pair.here.do("await m.wait(run, timeout=20)", run=run)
     code = (
-        "found, = await m.runs(thread_id=t)\n"
+        "found, = await m.runs.recent(thread_id=t)\n"
         "record, = await m.list_by_thread(t)\n"
-        "shown, = await m.thread_runs(t)\n"
-        "thread = await m.thread(t)\n"
+        "shown, = await m.runs.of_thread(t)\n"
+        "thread = await m.threads.get(t)\n"
         "return [found.run_id, record.run_id, shown.run_id, found.metadata, thread.status, await row(run)]"
     )
     mine, its = [await worker.do(code, t=thread, run=run) for worker in (pair.here, pair.there)]
@@ -178,13 +178,13 @@ async def child_ends_with_the_others_parent(pair: Pair) -> None:
 @both_ways
 async def threads_are_made_changed_and_deleted(pair: Pair) -> None:
     thread = pair.thread
-    await pair.here.do("await m.create_thread(t, metadata={'a': 1})", t=thread)
-    await pair.there.do("await m.patch_thread(t, metadata={'b': 2})", t=thread)
-    equal(await pair.here.do("return (await m.thread(t)).metadata", t=thread), {"a": 1, "b": 2})
-    await pair.there.do("await m.update_thread(t, {'v': 1})", t=thread)
-    equal(await pair.here.do("return (await m.thread(t)).values", t=thread), {"v": 1})
-    await pair.there.do("await m.delete_thread(t)", t=thread)
-    equal(await pair.here.do("return (await m.thread(t)) is None", t=thread), True)
+    await pair.here.do("await m.threads.create(t, metadata={'a': 1})", t=thread)
+    await pair.there.do("await m.threads.update(t, metadata={'b': 2})", t=thread)
+    equal(await pair.here.do("return (await m.threads.get(t)).metadata", t=thread), {"a": 1, "b": 2})
+    await pair.there.do("await m.threads.replace_values(t, {'v': 1})", t=thread)
+    equal(await pair.here.do("return (await m.threads.get(t)).values", t=thread), {"v": 1})
+    await pair.there.do("await m.threads.delete(t)", t=thread)
+    equal(await pair.here.do("return (await m.threads.get(t)) is None", t=thread), True)
 
 
 @both_ways
@@ -194,7 +194,7 @@ async def webhook_is_sent_once(pair: Pair) -> None:
 
     async def delivered() -> bool:
         return (
-            await pair.there.do("w, = await m.webhooks(run_id=run); return w.state.value", run=run)
+            await pair.there.do("w, = await m.webhooks.search(run_id=run); return w.state.value", run=run)
             == "delivered"
         )
 
@@ -209,19 +209,19 @@ async def webhook_is_sent_once(pair: Pair) -> None:
 async def cron_fires_once(pair: Pair) -> None:
     thread, cron = pair.thread, uuid4().hex
     make = (
-        "await m.create_thread(t)\n"
-        "await m.create_cron(CronRow(c, None, 'agent', t, '0 0 1 1 *', None, True, None, None,"
+        "await m.threads.create(t)\n"
+        "await m.crons.create(CronRow(c, None, 'agent', t, '0 0 1 1 *', None, True, None, None,"
         " {'assistant_id': 'agent', 'input': {}}, {}, now))"
     )
     await pair.here.do(make, t=thread, c=cron, now=int(time.time()) * 1_000_000)
 
     async def fired() -> bool:
-        return await pair.there.do("return (await m.cron(c)).last_run_id", c=cron) is not None
+        return await pair.there.do("return (await m.crons.get(c)).last_run_id", c=cron) is not None
 
     await until(fired, "the cron has fired")
-    equal(await pair.there.do("return len(await m.runs(thread_id=t))", t=thread), 1)
-    await pair.there.do("await m.delete_cron(c)", c=cron)
-    run = await pair.here.do("r, = await m.runs(thread_id=t); return r.run_id", t=thread)
+    equal(await pair.there.do("return len(await m.runs.recent(thread_id=t))", t=thread), 1)
+    await pair.there.do("await m.crons.delete(c)", c=cron)
+    run = await pair.here.do("r, = await m.runs.recent(thread_id=t); return r.run_id", t=thread)
     await pair.there.do("await m.cancel(run, wait=20)", run=run)
 
 
@@ -256,8 +256,8 @@ async def events_are_followed_across(pair: Pair) -> None:
 @both_ways
 async def everybody_is_ready_and_knows_the_other(pair: Pair) -> None:
     for worker in (pair.here, pair.there):
-        equal(await worker.do("return list((await m.health()).why_not)"), [])
-        epochs = await worker.do("return [w.epoch for w in await m.workers()]")
+        equal(await worker.do("return list((await m.worker.health()).why_not)"), [])
+        epochs = await worker.do("return [w.epoch for w in await m.worker.fleet()]")
         equal({pair.here.epoch, pair.there.epoch} <= set(epochs), True)
 
 
