@@ -104,7 +104,7 @@ class Roll:
         then, now = (_newest_migration(where, self.kind) for where in (self.old_packages, ROOT))
         try:
             async with self.of("old-again") as again:
-                equal(await again.do("return list((await m.health()).why_not)"), [])
+                equal(await again.do("return list((await m.worker.health()).why_not)"), [])
         except Asked as refused:
             if now == then or not _is_refusal(refused, found=now, knows=then):
                 raise
@@ -124,7 +124,7 @@ def _is_refusal(refused: Asked, *, found: int, knows: int) -> bool:
 async def _history(new: Worker, run: str) -> None:
     row = await new.do("return await row(run)", run=run)
     equal((row["status"], row["steps"]), ("success", ["admitted", "started", "finished"]))
-    equal(await new.do("return (await m.thread('before')).values"), {"n": 1})
+    equal(await new.do("return (await m.threads.get('before')).values"), {"n": 1})
     equal(await new.do("return await m.wait(run, timeout=5)", run=run), {"by": "old"})
 
 
@@ -134,11 +134,13 @@ async def _handover(leaves: Worker, stays: Worker) -> None:
     running = await leaves.do("return await begin(t)", t=f"{thread}-running")
     holder = await stays.do("return await begin(t)", t=thread)
     waits = await leaves.do("return await admit(t, 'enqueue', kwargs={'go': True})", t=thread)
-    asked = await stays.do("return [a.epoch for a in await m.ask_to_drain(e, grace=20)]", e=leaves.epoch)
+    asked = await stays.do(
+        "return [a.epoch for a in await m.worker.request_drain(e, grace=20)]", e=leaves.epoch
+    )
     equal(asked, [leaves.epoch])
 
     async def draining() -> bool:
-        return await leaves.do("return m.draining")
+        return await leaves.do("return m.worker.draining")
 
     await until(draining, "it drains")
     await stays.do("release(run)", run=holder)
