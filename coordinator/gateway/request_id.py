@@ -15,10 +15,10 @@ current: ContextVar[str | None] = ContextVar("request_id", default=None)
 """None outside of a request. A run keeps the id of the request that has started it."""
 
 
-def request_id(given: str | None) -> str:
+def request_id(client_id: str | None) -> str:
     """Returns the client's id if it is well-formed, else a new one."""
-    if given is not None and _WELL_FORMED.fullmatch(given):
-        return given
+    if client_id is not None and _WELL_FORMED.fullmatch(client_id):
+        return client_id
     return uuid4().hex
 
 

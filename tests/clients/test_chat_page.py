@@ -57,12 +57,12 @@ def test_stop_keeps_the_partial_answer(page: Page) -> None:
     shown = page.locator("li.assistant").inner_text().strip()
     page.get_by_role("button", name="Stop").click()
     expect(page.get_by_role("button", name="Send")).to_be_visible()
-    said = page.locator("li.assistant").inner_text()
-    assert said.startswith(shown), "all of it"
-    assert "35," not in said
+    shown_text = page.locator("li.assistant").inner_text()
+    assert shown_text.startswith(shown), "all of it"
+    assert "35," not in shown_text
     send_message(page, "Again")  # the thread is free at once
     expect(page.locator("li.assistant").nth(1)).to_contain_text("“Again” is")
-    assert page.locator("li.assistant").first.inner_text() == said
+    assert page.locator("li.assistant").first.inner_text() == shown_text
 
 
 @pytest.mark.parametrize("words", [7, 40, 45])
@@ -73,9 +73,9 @@ def test_complete_answer_is_kept(page: Page, words: int) -> None:
     answer, last = page.locator("li.assistant"), f" {words - 5},"
     expect(page.get_by_role("button", name="Send")).to_be_visible()
     expect(answer).to_contain_text(last)
-    said = answer.inner_text()
+    shown_text = answer.inner_text()
     page.reload()
-    expect(page.locator("li")).to_have_text(["Hello", said])
+    expect(page.locator("li")).to_have_text(["Hello", shown_text])
 
 
 def test_refused_question_stays_in_the_input_field(page: Page) -> None:

@@ -31,8 +31,8 @@ pytestmark = [
 
 def block(language: str, containing: str = "") -> str:
     """The guide's fenced block of that language."""
-    found = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
-    return next(text for text in found if containing in text)
+    blocks = re.findall(rf"^```{language}\n(.*?)^```$", GUIDE, re.DOTALL | re.MULTILINE)
+    return next(text for text in blocks if containing in text)
 
 
 @pytest.fixture(scope="module")

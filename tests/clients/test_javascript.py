@@ -29,6 +29,6 @@ async def test_javascript_client_works_with_the_gateway(tmp_path: Path) -> None:
             stderr=asyncio.subprocess.STDOUT,
         )
         async with asyncio.timeout(120):
-            said = (await tests.communicate())[0].decode()
-    assert tests.returncode == 0, said[-6000:]
-    assert f"# pass {TESTS}\n" in said
+            output = (await tests.communicate())[0].decode()
+    assert tests.returncode == 0, output[-6000:]
+    assert f"# pass {TESTS}\n" in output

@@ -1,10 +1,9 @@
 """Gateways that are served over sockets, in this process.
 
-`pair`: two places to ask. `alone` is one worker in memory, asked twice; `together` two workers on one
-SQLite file and a real Valkey, `unlinked` two on the file
-alone. So what is tested of one worker is tested across two.
-`graphs`: together, and `agent` behaves as graphs do. `plain`: without these, whatever the module has.
-"""
+`pair`: two gateways to send requests to. `alone` is one worker in memory, twice; `together` are two workers
+on one SQLite file and a real Valkey, `unlinked` two workers on the file without Redis. A test of one worker
+is thereby also a test across two. `graphs`: like `together`, with an `agent` that behaves like graphs.
+`plain`: without these assistants, whatever the module has."""
 
 from __future__ import annotations
 
@@ -67,7 +66,8 @@ WITH_GRAPHS = ("alone", "together", "graphs")
 
 @pytest.fixture
 def no_exception_is_logged(caplog: pytest.LogCaptureFixture) -> Generator[None]:
-    """An exception that escapes while an answer is ended is seen by no client: the server alone logs it."""
+    """Fails the test if the server logs an exception: no client sees one that is raised after its
+    response."""
     yield
     logged = [record for record in caplog.get_records("call") if record.levelno >= logging.ERROR]
     assert [record.exc_info for record in logged if record.exc_info] == []

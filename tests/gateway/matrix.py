@@ -1,8 +1,7 @@
 """The permission matrix: one row for each route, and the cells that follow from it.
 
-A route of the gateway without a row here fails `test_authorization`. A row says what a route needs and how
-to ask it; what each caller must be answered follows from that alone.
-"""
+A route of the gateway without a row fails `test_authorization`. A row defines which permission a route needs
+and how to call it; the expected status for each caller follows from that."""
 
 from __future__ import annotations
 
@@ -23,8 +22,8 @@ ENDLESS = "GET", "/threads/{thread_id}/stream"
 MALFORMED = "not-a-uuid"
 
 
-class Who(StrEnum):
-    nobody = "without a key"
+class CallerKind(StrEnum):
+    no_key = "without a key"
     stranger = "with a wrong key"
     reader = "reader"
     user = "user"
@@ -33,12 +32,12 @@ class Who(StrEnum):
     admin = "admin"
 
 
-ROLES: dict[Who, tuple[Role, str | None]] = {
-    Who.reader: (Role.reader, "alice"),
-    Who.user: (Role.user, "alice"),
-    Who.other: (Role.user, "bob"),
-    Who.watcher: (Role.reader, None),
-    Who.admin: (Role.admin, None),
+ROLES: dict[CallerKind, tuple[Role, str | None]] = {
+    CallerKind.reader: (Role.reader, "alice"),
+    CallerKind.user: (Role.user, "alice"),
+    CallerKind.other: (Role.user, "bob"),
+    CallerKind.watcher: (Role.reader, None),
+    CallerKind.admin: (Role.admin, None),
 }
 
 
@@ -58,12 +57,12 @@ class Needs(StrEnum):
     everybody = "a key that is not for one user"
     admin = "admin"
 
-    def lets(self, who: Who) -> bool:
+    def lets(self, kind: CallerKind) -> bool:
         if self is Needs.public:
             return True
-        if who not in ROLES:
+        if kind not in ROLES:
             return False
-        role, user_id = ROLES[who]
+        role, user_id = ROLES[kind]
         if self is Needs.everybody:
             return user_id is None
         return role >= Role[self.value]
@@ -197,19 +196,19 @@ ROWS: dict[tuple[str, str], Row] = {
 }
 
 
-def expected(row: Row, who: Who, what: What) -> int:
-    if not row.needs.lets(who):
-        return 403 if who in ROLES else 401
+def expected(row: Row, kind: CallerKind, what: What) -> int:
+    if not row.needs.lets(kind):
+        return 403 if kind in ROLES else 401
     if what is What.malformed:
         return 422
-    return row.own if answered_in_full(row, who, what) else row.hidden
+    return row.own if answered_in_full(row, kind, what) else row.hidden
 
 
-def answered_in_full(row: Row, who: Who, what: What) -> bool:
+def answered_in_full(row: Row, kind: CallerKind, what: What) -> bool:
     """The target exists for this caller, and the request succeeds."""
-    if not row.needs.lets(who):
+    if not row.needs.lets(kind):
         return False
-    return what is What.own or (what is What.foreign and who in ROLES and ROLES[who][1] is None)
+    return what is What.own or (what is What.foreign and kind in ROLES and ROLES[kind][1] is None)
 
 
 class Seen(NamedTuple):

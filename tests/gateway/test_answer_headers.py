@@ -68,5 +68,7 @@ def test_policy_of_a_page_is_kept() -> None:
         (b"Content-Type", b"text/html; charset=utf-8"),
         (b"Content-Security-Policy", b"default-src 'none'"),
     ]
-    found = with_protection(own)
-    assert [value for name, value in found if name == b"content-security-policy"] == [b"default-src 'none'"]
+    protected = with_protection(own)
+    assert [value for name, value in protected if name == b"content-security-policy"] == [
+        b"default-src 'none'"
+    ]

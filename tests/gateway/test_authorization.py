@@ -21,12 +21,12 @@ from tests.gateway.matrix import (
     ROLES,
     ROWS,
     SLOW,
+    CallerKind,
     Ids,
     Needs,
     Row,
     Seen,
     What,
-    Who,
     answered_in_full,
     cron_body,
     expected,
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 
 def routes() -> Iterator[tuple[str, str]]:
-    """Of the router: what is added there is here."""
+    """The routes of the router, so that an added route must get a row."""
     for route in iter_route_contexts(create_gateway(RunManager()).routes):
         for method in sorted((route.methods or {"any"}) - {"HEAD"}):
             yield method, route.path or str(route.original_route)
@@ -53,39 +53,43 @@ _ENDLESS = re.compile(r"/threads/[^/]+/stream")
 
 
 class World:
-    """A gateway with keys, and what alice, bob and the admin have there."""
+    """A gateway with keys, and resources of alice, bob and the admin."""
 
-    def __init__(self, client: httpx.AsyncClient, keys: dict[Who, dict[str, str]]) -> None:
+    def __init__(self, client: httpx.AsyncClient, keys: dict[CallerKind, dict[str, str]]) -> None:
         self._client = client
-        self._targets: dict[tuple[Who, What], Ids] = {}
-        self.keys = {**keys, Who.nobody: {}, Who.stranger: {"x-api-key": "rck_000000000000_no"}}
+        self._targets: dict[tuple[CallerKind, What], Ids] = {}
+        self.keys = {**keys, CallerKind.no_key: {}, CallerKind.stranger: {"x-api-key": "rck_000000000000_no"}}
 
     def forget_targets(self) -> None:
         self._targets.clear()
 
-    async def ask(self, who: Who, method: str, path: str, body: Any = None) -> httpx.Response:
+    async def send(self, kind: CallerKind, method: str, path: str, body: Any = None) -> httpx.Response:
         wrong = {"Last-Event-ID": "none"} if _ENDLESS.fullmatch(path) else {}
-        return await self._client.request(method, path, headers=self.keys[who] | wrong, json=body)
+        return await self._client.request(method, path, headers=self.keys[kind] | wrong, json=body)
 
-    async def thread(self, who: Who, *, in_flight: bool = False) -> Ids:
-        """A thread of that user with a run and a cron on it."""
-        made = await self.ask(who, "POST", "/threads", {"metadata": {"secret": f"of {who}"}})
+    async def thread(self, kind: CallerKind, *, in_flight: bool = False) -> Ids:
+        """Creates a thread of that user with a run and a cron."""
+        made = await self.send(kind, "POST", "/threads", {"metadata": {"secret": f"of {kind}"}})
         thread_id: str = made.json()["thread_id"]
         path, body = ("runs", SLOW) if in_flight else ("runs/wait", AGENT)
-        begun = await self.ask(who, "POST", f"/threads/{thread_id}/{path}", body)
+        begun = await self.send(kind, "POST", f"/threads/{thread_id}/{path}", body)
         assert begun.status_code == 200, begun.text
-        cron = await self.ask(who, "POST", f"/threads/{thread_id}/runs/crons", cron_body(new_ids()))
+        cron = await self.send(kind, "POST", f"/threads/{thread_id}/runs/crons", cron_body(new_ids()))
         return Ids(thread_id, begun.headers["content-location"].rpartition("/")[2], cron.json()["cron_id"])
 
-    async def target(self, who: Who, what: What, row: Row, *, again: bool) -> Ids:
+    async def target(self, kind: CallerKind, what: What, row: Row, *, again: bool) -> Ids:
         """`again`: the same target for all requests that do not change it."""
-        mine = {Who.other: Who.other, Who.admin: Who.admin, Who.watcher: Who.admin}.get(who, Who.user)
+        mine = {
+            CallerKind.other: CallerKind.other,
+            CallerKind.admin: CallerKind.admin,
+            CallerKind.watcher: CallerKind.admin,
+        }.get(kind, CallerKind.user)
         if not again or (mine, what) not in self._targets:
             self._targets[mine, what] = await self._made(mine, what, row.in_flight)
         return self._targets[mine, what] if again else self._targets.pop((mine, what))
 
-    async def _made(self, mine: Who, what: What, in_flight: bool) -> Ids:
-        theirs = Who.user if mine is Who.other else Who.other
+    async def _made(self, mine: CallerKind, what: What, in_flight: bool) -> Ids:
+        theirs = CallerKind.user if mine is CallerKind.other else CallerKind.other
         if what is What.missing:
             return new_ids()
         if what is What.malformed:
@@ -103,7 +107,7 @@ class World:
 @asynccontextmanager
 async def world(folder: Path) -> AsyncGenerator[World]:
     file = folder / "keys.json"
-    keys = {who: key_for(file, role, user_id) for who, (role, user_id) in ROLES.items()}
+    keys = {kind: key_for(file, role, user_id) for kind, (role, user_id) in ROLES.items()}
     async with serving(api_keys=file, max_crons_per_user=None) as (_, client):  # each cell makes some
         yield World(client, keys)
 
@@ -131,103 +135,103 @@ async def test_permissions_of_drain_match_the_matrix(tmp_path: Path) -> None:
 async def check_cells(here: World, route: tuple[str, str]) -> None:
     (method, path), row = route, ROWS[route]
     here.forget_targets()
-    for who in Who:
+    for kind in CallerKind:
         seen: dict[What, Seen] = {}
         for what in row.targets(path):
-            spent = answered_in_full(row, who, what) and row.needs in (Needs.user, Needs.admin)
-            ids = await here.target(who, what, row, again=not spent)
+            spent = answered_in_full(row, kind, what) and row.needs in (Needs.user, Needs.admin)
+            ids = await here.target(kind, what, row, again=not spent)
             place = path.format(**ids._asdict(), assistant_id="agent", checkpoint_id="c")
-            answer = await here.ask(who, method, place, None if row.body is None else row.body(ids))
-            cell = f"{who}, {what}: {answer.status_code} {answer.text[:300]}"
-            assert answer.status_code == expected(row, who, what), cell
+            answer = await here.send(kind, method, place, None if row.body is None else row.body(ids))
+            cell = f"{kind}, {what}: {answer.status_code} {answer.text[:300]}"
+            assert answer.status_code == expected(row, kind, what), cell
             seen[what] = Seen.of(answer, ids)
-            if not row.needs.lets(who):
+            if not row.needs.lets(kind):
                 assert "secret" not in answer.text, cell
-        _check_that_nothing_shows(row, who, seen)
+        _check_that_nothing_shows(row, kind, seen)
 
 
-def _check_that_nothing_shows(row: Row, who: Who, seen: dict[What, Seen]) -> None:
-    if not row.needs.lets(who):
-        assert len(set(seen.values())) == 1, f"{who} learns what is there: {seen}"
-    elif What.foreign in seen and ROLES[who][1] is not None:
-        assert seen[What.foreign] == seen[What.missing], who
-    if What.foreign_child in seen and row.needs.lets(who):
-        assert seen[What.foreign_child] == seen[What.missing_child], who
+def _check_that_nothing_shows(row: Row, kind: CallerKind, seen: dict[What, Seen]) -> None:
+    if not row.needs.lets(kind):
+        assert len(set(seen.values())) == 1, f"{kind} learns what is there: {seen}"
+    elif What.foreign in seen and ROLES[kind][1] is not None:
+        assert seen[What.foreign] == seen[What.missing], kind
+    if What.foreign_child in seen and row.needs.lets(kind):
+        assert seen[What.foreign_child] == seen[What.missing_child], kind
 
 
 async def test_taken_thread_id_reveals_nothing_about_its_owner(here: World) -> None:
-    ids = await here.thread(Who.other)
+    ids = await here.thread(CallerKind.other)
     for if_exists in ("raise", "do_nothing"):
         body = {"thread_id": ids.thread_id, "if_exists": if_exists}
-        answer = await here.ask(Who.user, "POST", "/threads", body)
+        answer = await here.send(CallerKind.user, "POST", "/threads", body)
         assert answer.status_code == 409
         assert "secret" not in answer.text
 
 
 async def test_cancelling_all_cancels_only_runs_of_the_caller(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
-        theirs = await here.thread(Who.other, in_flight=True)
-        nothing = await here.ask(Who.user, "POST", "/runs/cancel", {"status": "all"})
-        mine = await here.thread(Who.user, in_flight=True)
-        done = await here.ask(Who.user, "POST", "/runs/cancel", {"status": "all"})
+        theirs = await here.thread(CallerKind.other, in_flight=True)
+        nothing = await here.send(CallerKind.user, "POST", "/runs/cancel", {"status": "all"})
+        mine = await here.thread(CallerKind.user, in_flight=True)
+        done = await here.send(CallerKind.user, "POST", "/runs/cancel", {"status": "all"})
         assert (nothing.status_code, done.status_code) == (404, 204)
-        for ids, who, cancelled in ((theirs, Who.other, False), (mine, Who.user, True)):
-            receipt = await here.ask(who, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
+        for ids, kind, cancelled in ((theirs, CallerKind.other, False), (mine, CallerKind.user, True)):
+            receipt = await here.send(kind, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
             assert (receipt.json()["requested_at"] is not None) is cancelled
 
 
 async def test_cancelling_by_filters_cancels_only_runs_of_the_caller(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
-        theirs = await here.thread(Who.other, in_flight=True)
-        mine = await here.thread(Who.user, in_flight=True)
+        theirs = await here.thread(CallerKind.other, in_flight=True)
+        mine = await here.thread(CallerKind.user, in_flight=True)
 
-        async def asked(who: Who, **body: Any) -> Any:
-            answer = await here.ask(who, "POST", "/runs/cancel", {"status": "all", "dry_run": True, **body})
+        async def cancel_matching(kind: CallerKind, **body: Any) -> Any:
+            answer = await here.send(kind, "POST", "/runs/cancel", {"status": "all", "dry_run": True, **body})
             return answer.json()["run_ids"] if answer.status_code == 200 else answer.status_code
 
-        assert await asked(Who.user) == [mine.run_id]
-        assert await asked(Who.user, user_id="alice") == [mine.run_id]
-        assert await asked(Who.user, user_id="bob") == 403
-        assert await asked(Who.user, thread_id=theirs.thread_id) == []
-        assert await asked(Who.admin) == sorted([mine.run_id, theirs.run_id])
-        assert await asked(Who.admin, user_id="bob") == [theirs.run_id]
-        done = await here.ask(Who.user, "POST", "/runs/cancel", {"status": "all", "older_than": 1e-6})
+        assert await cancel_matching(CallerKind.user) == [mine.run_id]
+        assert await cancel_matching(CallerKind.user, user_id="alice") == [mine.run_id]
+        assert await cancel_matching(CallerKind.user, user_id="bob") == 403
+        assert await cancel_matching(CallerKind.user, thread_id=theirs.thread_id) == []
+        assert await cancel_matching(CallerKind.admin) == sorted([mine.run_id, theirs.run_id])
+        assert await cancel_matching(CallerKind.admin, user_id="bob") == [theirs.run_id]
+        done = await here.send(CallerKind.user, "POST", "/runs/cancel", {"status": "all", "older_than": 1e-6})
         assert done.json()["cancelled"] == 1
-        receipt = await here.ask(Who.other, "GET", f"/coordinator/runs/{theirs.run_id}/receipt")
+        receipt = await here.send(CallerKind.other, "GET", f"/coordinator/runs/{theirs.run_id}/receipt")
         assert receipt.json()["requested_at"] is None
 
 
 async def test_batch_with_a_foreign_thread_starts_no_run(here: World) -> None:
-    theirs, mine = await here.thread(Who.other), await here.thread(Who.user)
+    theirs, mine = await here.thread(CallerKind.other), await here.thread(CallerKind.user)
     batch = [{**SLOW, "thread_id": thread} for thread in (mine.thread_id, theirs.thread_id)]
-    assert (await here.ask(Who.user, "POST", "/runs/batch", batch)).status_code == 404
-    found = await here.ask(Who.user, "GET", f"/threads/{mine.thread_id}/runs?status=running")
-    assert found.json() == []
-    runs = await here.ask(Who.other, "GET", f"/threads/{theirs.thread_id}/runs")
+    assert (await here.send(CallerKind.user, "POST", "/runs/batch", batch)).status_code == 404
+    listed = await here.send(CallerKind.user, "GET", f"/threads/{mine.thread_id}/runs?status=running")
+    assert listed.json() == []
+    runs = await here.send(CallerKind.other, "GET", f"/threads/{theirs.thread_id}/runs")
     assert [run["run_id"] for run in runs.json()] == [theirs.run_id]
 
 
 async def test_thread_of_an_admin_is_hidden_from_users(here: World) -> None:
     """It has no user: for a user it does not exist, and no run of a user takes ownership of it."""
-    ids, missing = await here.thread(Who.admin), new_ids()
+    ids, missing = await here.thread(CallerKind.admin), new_ids()
     for path in ("", "/runs", "/state"):
         answers = [
-            Seen.of(await here.ask(Who.user, "GET", f"/threads/{one.thread_id}{path}"), one)
+            Seen.of(await here.send(CallerKind.user, "GET", f"/threads/{one.thread_id}{path}"), one)
             for one in (ids, missing)
         ]
         assert answers[0] == answers[1]
         assert answers[0].status == 404
     for body in (AGENT, {**AGENT, "if_not_exists": "create"}):
-        answer = await here.ask(Who.user, "POST", f"/threads/{ids.thread_id}/runs/wait", body)
+        answer = await here.send(CallerKind.user, "POST", f"/threads/{ids.thread_id}/runs/wait", body)
         assert answer.status_code == 404
-    assert (await here.ask(Who.user, "GET", f"/threads/{ids.thread_id}")).status_code == 404
+    assert (await here.send(CallerKind.user, "GET", f"/threads/{ids.thread_id}")).status_code == 404
 
 
 async def test_reader_cannot_cancel_on_disconnect(here: World) -> None:
-    ids = await here.thread(Who.user, in_flight=True)
+    ids = await here.thread(CallerKind.user, in_flight=True)
     for path in ("stream", "join"):
-        answer = await here.ask(
-            Who.reader,
+        answer = await here.send(
+            CallerKind.reader,
             "GET",
             f"/threads/{ids.thread_id}/runs/{ids.run_id}/{path}?cancel_on_disconnect=1",
         )
@@ -235,14 +239,14 @@ async def test_reader_cannot_cancel_on_disconnect(here: World) -> None:
 
 
 async def test_history_contains_the_actor_of_a_cancel(here: World) -> None:
-    key = here.keys[Who.admin]["x-api-key"].split("_")[1]
-    for who, actor in ((Who.user, "alice"), (Who.admin, f"key {key}")):
-        one = await here.thread(Who.user, in_flight=True)
+    key = here.keys[CallerKind.admin]["x-api-key"].split("_")[1]
+    for kind, actor in ((CallerKind.user, "alice"), (CallerKind.admin, f"key {key}")):
+        one = await here.thread(CallerKind.user, in_flight=True)
         path = f"/threads/{one.thread_id}/runs/{one.run_id}/cancel?wait=1"
-        assert (await here.ask(who, "POST", path)).status_code == 200
-        many = await here.thread(Who.user, in_flight=True)
+        assert (await here.send(kind, "POST", path)).status_code == 200
+        many = await here.thread(CallerKind.user, in_flight=True)
         body = {"thread_id": many.thread_id, "run_ids": [many.run_id]}
-        assert (await here.ask(who, "POST", "/runs/cancel", body)).status_code == 204
+        assert (await here.send(kind, "POST", "/runs/cancel", body)).status_code == 204
         for ids in (one, many):
-            receipt = await here.ask(who, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
+            receipt = await here.send(kind, "GET", f"/coordinator/runs/{ids.run_id}/receipt")
             assert receipt.json()["actor"] == actor

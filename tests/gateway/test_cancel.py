@@ -110,9 +110,9 @@ async def test_cancelled_queued_run_never_starts(pair: Pair, thread: str, action
     assert await thread_status(there.sdk, thread) == "busy"  # the first one still runs
     await there.sdk.runs.join(thread, first)
     assert await log_of(there.sdk, thread) == [f"a:{i}" for i in range(1, 6)]
-    found = [(r["run_id"], r["status"]) for r in await there.sdk.runs.list(thread)]
+    listed = [(r["run_id"], r["status"]) for r in await there.sdk.runs.list(thread)]
     kept = [(second, "interrupted")] if action == "interrupt" else []
-    assert found == [*kept, (first, "success")]
+    assert listed == [*kept, (first, "success")]
 
 
 async def test_cancel_is_idempotent(pair: Pair, thread: str) -> None:

@@ -1,4 +1,4 @@
-"""`POST /runs/cancel` with filters: counted, previewed, in pages."""
+"""`POST /runs/cancel` with filters: counts, dry runs, batches."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NOTHING: dict[str, Any] = {
 
 
 async def teams(served: Served) -> dict[str, tuple[str, list[str]]]:
-    """For each team a thread, and on it one run that runs and two that wait."""
+    """Creates a thread for each team with one running and two queued runs."""
     made: dict[str, tuple[str, list[str]]] = {}
     for team in ("red", "blue"):
         thread = await new_thread(served.sdk)
@@ -45,16 +45,16 @@ async def test_cancel_by_metadata_after_a_dry_run(plain: Pair) -> None:
     here, there = plain
     made = await teams(here)
     _, (running, *waiting) = made["red"]
-    asked: dict[str, Any] = {"metadata": {"team": "red"}}
-    seen = await counts(there, **asked, dry_run=True)
+    filters: dict[str, Any] = {"metadata": {"team": "red"}}
+    seen = await counts(there, **filters, dry_run=True)
     assert seen == {**NOTHING, "dry_run": True, "matched": 2, "left": 2, "run_ids": sorted(waiting)}
-    assert (await counts(there, **asked, status="running"))["matched"] == 0
-    done = await counts(there, **asked)
+    assert (await counts(there, **filters, status="running"))["matched"] == 0
+    done = await counts(there, **filters)
     assert done == {**NOTHING, "matched": 2, "cancelled": 2, "run_ids": sorted(waiting)}
     for run in waiting:
         assert await status_of(there.sdk, made["red"][0], run) == "interrupted"
     assert await status_of(there.sdk, made["red"][0], running) == "running"
-    assert await counts(there, **asked) == NOTHING, "they are cancelled already"
+    assert await counts(there, **filters) == NOTHING, "they are cancelled already"
     assert (await counts(there, status="all", dry_run=True))["matched"] == 4
 
 
@@ -84,8 +84,8 @@ async def test_each_cancelled_run_has_its_own_history(one: Served) -> None:
     alone = runs[0]
     await one.sdk.runs.cancel(thread, alone, wait=True)
     for run in runs:
-        told = (await one.raw.get(f"/coordinator/runs/{run}/explain")).json()
-        decided = next(step for step in told["timeline"] if step["to_status"] == "interrupted")
+        explanation = (await one.raw.get(f"/coordinator/runs/{run}/explain")).json()
+        decided = next(step for step in explanation["timeline"] if step["to_status"] == "interrupted")
         assert (decided["cause"], decided["actor"], decided["detail"]) == ("user", None, None)
 
 

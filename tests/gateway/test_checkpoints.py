@@ -12,8 +12,8 @@ from tests.support.gateways import demo, new_thread
 
 
 async def done(sdk: Any, thread: str, tag: str | None, **more: Any) -> Any:
-    asked = None if tag is None else demo(tag=tag)
-    return (await sdk.runs.wait(thread, "agent", input=asked, **more))["log"]
+    run_input = None if tag is None else demo(tag=tag)
+    return (await sdk.runs.wait(thread, "agent", input=run_input, **more))["log"]
 
 
 async def test_runs_from_checkpoints_form_a_tree(plain: Pair) -> None:
@@ -63,8 +63,8 @@ async def test_unknown_checkpoint_is_refused(plain: Pair) -> None:
     for checkpoint in (foreign, {"checkpoint_id": "unheard of", "checkpoint_ns": ""}):
         with pytest.raises(UnprocessableEntityError, match="checkpoint"):
             await there.sdk.runs.create(thread, "agent", input=demo(), checkpoint=checkpoint)
-        asked = {"assistant_id": "agent", "checkpoint": checkpoint}
-        assert (await there.raw.post("/runs", json=asked)).status_code == 422
+        run_input = {"assistant_id": "agent", "checkpoint": checkpoint}
+        assert (await there.raw.post("/runs", json=run_input)).status_code == 422
     assert await here.sdk.runs.list(thread) == []
 
 
@@ -110,7 +110,7 @@ async def test_checkpoint_in_config_is_used(plain: Pair) -> None:
     both = await done(there.sdk, thread, "d", config={"configurable": first}, checkpoint=second)
     assert both == ["a:1", "b:1", "d:1"]
     for unknown in ("unheard of", 1, ""):
-        asked = {"assistant_id": "agent", "config": {"configurable": {"checkpoint_id": unknown}}}
+        run_input = {"assistant_id": "agent", "config": {"configurable": {"checkpoint_id": unknown}}}
         for path in (f"/threads/{thread}/runs", "/runs"):
-            answer = await there.raw.post(path, json=asked)
+            answer = await there.raw.post(path, json=run_input)
             assert answer.status_code == 422, (path, unknown)

@@ -1,4 +1,4 @@
-"""Crons over HTTP, as the SDK keeps them: made, found, changed, fired once, deleted."""
+"""Crons over HTTP with the SDK: creation, search, changes, firing once, deletion."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ YEARLY = "0 0 1 1 *"
 
 
 async def make_due(served: Served, cron_id: str) -> int:
-    """As if its moment had come: a second ago. Returns that moment."""
+    """Moves the cron's next moment to a second ago. Returns that moment."""
     manager = served.manager
     moment = int(datetime.now(UTC).timestamp() - 1) * 1_000_000
     assert await manager.crons.replace(replace(await manager.crons.get(cron_id), next_at=moment)) is not None
@@ -28,7 +28,7 @@ async def make_due(served: Served, cron_id: str) -> int:
 
 
 async def fired(served: Served, cron_id: str) -> str:
-    """The run of its last moment, once there is one."""
+    """Waits for the run of the cron's last moment and returns it."""
 
     async def holds() -> bool:
         return (await served.manager.crons.get(cron_id)).last_run_id is not None
@@ -45,8 +45,8 @@ async def test_cron_is_created_searched_changed_and_deleted(pair: Pair) -> None:
     assert cron["schedule"] == YEARLY
     assert cron["next_run_date"].startswith(f"{datetime.now(UTC).year + 1}-01-01T00:00:00")
     assert cron["thread_id"] is None
-    [found] = await there.search(metadata={"of": "mine"})
-    assert found == cron
+    [searched] = await there.search(metadata={"of": "mine"})
+    assert searched == cron
     assert await there.count(metadata={"of": "mine"}) == 1
     assert await there.search(metadata={"of": "others"}) == []
     changed: Any = await there.update(cron["cron_id"], schedule="30 12 * * *", enabled=False)
@@ -128,10 +128,10 @@ async def test_refused_run_is_recorded_and_the_cron_continues(pair: Pair, thread
     busy = await pair[0].sdk.runs.create(thread, "agent", input=demo(sleep=60))
     await make_due(pair[0], cron["cron_id"])
 
-    async def told() -> bool:
-        return (await pair[1].manager.crons.get(cron["cron_id"])).last_error is not None
+    async def is_recorded() -> bool:
+        return (await pair[1].manager.cron(cron["cron_id"])).last_error is not None
 
-    await wait_until(told, description="the refusal is told")
+    await wait_until(is_recorded, description="the refusal is told")
     [shown] = await pair[1].sdk.crons.search(thread_id=thread)
     assert busy["run_id"] in shown["last_error"]
     assert shown["next_run_date"] == cron["next_run_date"]

@@ -1,4 +1,4 @@
-"""The page at /docs: in a real browser, under a policy that lets nothing in from elsewhere."""
+"""The page at /docs in a real browser, with a policy that forbids content of other servers."""
 
 from __future__ import annotations
 
@@ -41,19 +41,19 @@ async def test_page_loads_nothing_from_other_servers(one: Served) -> None:
 @pytest.mark.slow
 @needs_chromium
 async def test_page_lists_routes_and_sends_requests_only_to_this_server(one: Served, tmp_path: Path) -> None:
-    asked: list[str] = []
-    said: list[str] = []
+    requested_urls: list[str] = []
+    console: list[str] = []
 
     def note(request: Request) -> None:
         if not request.url.startswith("data:"):
-            asked.append(request.url)
+            requested_urls.append(request.url)
 
     async with async_playwright() as driver:
         browser = await driver.chromium.launch(executable_path=CHROMIUM, args=QUIET)
         page = await browser.new_page()
         page.on("request", note)
-        page.on("console", lambda message: said.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("console", lambda message: console.append(message.text) if message.type == "error" else None)
+        page.on("pageerror", lambda error: console.append(str(error)))
         await page.goto(f"{one.url}/docs")
         operation = page.locator(".opblock", has=page.locator('[data-path="/ok"]'))
         await expect(operation).to_be_visible(timeout=20_000)
@@ -62,5 +62,5 @@ async def test_page_lists_routes_and_sends_requests_only_to_this_server(one: Ser
         await operation.get_by_role("button", name="Execute").click()
         await expect(operation.locator(".live-responses-table")).to_contain_text('"ok": true')
         await browser.close()
-    assert said == []
-    assert {httpx.URL(url).netloc for url in asked} == {httpx.URL(one.url).netloc}
+    assert console == []
+    assert {httpx.URL(url).netloc for url in requested_urls} == {httpx.URL(one.url).netloc}

@@ -33,7 +33,7 @@ def in_starlette(gateway: Gateway) -> Starlette:
 
 
 def in_fastapi(gateway: Gateway) -> FastAPI:
-    """Two prefixes deep, with a route of its own beside."""
+    """Mounts the gateway under two prefixes, in an app with a route of its own."""
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncGenerator[None]:
@@ -59,7 +59,7 @@ async def echo(ctx: RunContext) -> dict[str, Any]:
 async def embedded(
     host: Host, prefix: str, manager: RunManager, **more: Any
 ) -> AsyncGenerator[tuple[Any, Any]]:
-    """The SDK's client and plain HTTP of what is served."""
+    """Returns an SDK client and an HTTP client of the served app."""
     gateway = create_gateway(manager, {"echo": echo}, settings=GatewaySettings(heartbeat=0.2), **more)
     app = host(gateway)
     async with (
@@ -76,8 +76,8 @@ async def test_sdk_works_under_a_prefix(host: Host, prefix: str, no_task_left: N
     async with embedded(host, prefix, manager) as (sdk, _):
         thread = (await sdk.threads.create())["thread_id"]
         assert await sdk.runs.wait(thread, "echo", input={"a": 1}) == {"echo": {"a": 1}}
-        told = [part.event async for part in sdk.runs.stream(thread, "agent", input=demo(steps=2))]
-        assert told[:3] == ["metadata", "values", "values"]
+        events = [part.event async for part in sdk.runs.stream(thread, "agent", input=demo(steps=2))]
+        assert events[:3] == ["metadata", "values", "values"]
         run = await sdk.runs.create(thread, "agent", input=demo(sleep=30))
         await sdk.runs.cancel(thread, run["run_id"], wait=True)
         assert (await sdk.runs.get(thread, run["run_id"]))["status"] == "interrupted"
@@ -87,7 +87,7 @@ async def test_sdk_works_under_a_prefix(host: Host, prefix: str, no_task_left: N
 
 @HOSTS
 async def test_location_header_works_under_a_prefix(host: Host, prefix: str) -> None:
-    """Clients put it behind the address that they were given."""
+    """Clients append it to their base URL."""
     async with embedded(host, prefix, RunManager(settings=Settings(grace=0))) as (sdk, raw):
         thread = (await sdk.threads.create())["thread_id"]
         body = {"assistant_id": "agent", "input": demo(steps=3, sleep=0.05), "stream_resumable": True}
@@ -113,7 +113,7 @@ async def test_openapi_document_is_correct_under_a_prefix(host: Host, prefix: st
 
 
 async def test_host_app_authenticates_callers() -> None:
-    """By whatever it has put into the request before: its own middleware, a session, a proxy's header."""
+    """The caller comes from the request: the app's middleware, a session, a header of a proxy."""
 
     async def authenticate(request: Request) -> Caller | None:
         name = request.headers.get("x-user")
@@ -129,7 +129,7 @@ async def test_host_app_authenticates_callers() -> None:
 
 
 async def test_trailers_do_not_authenticate() -> None:
-    """Served by uvicorn with the protocol that the package exports: a proxy strips this header from heads."""
+    """Served by uvicorn with the exported protocol. A proxy strips this header only from the head."""
 
     async def authenticate(request: Request) -> Caller | None:
         name = request.headers.get("x-authenticated-user")

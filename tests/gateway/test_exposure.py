@@ -1,4 +1,4 @@
-"""Without keys a gateway is for this machine alone, or it does not start."""
+"""Without keys a gateway listens on loopback only; other addresses fail the start."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What clients search by is bounded, and a search ends with its client."""
+"""Filters of searches are bounded, and a search ends when its client disconnects."""
 
 from __future__ import annotations
 
@@ -49,11 +49,11 @@ async def test_filter_within_the_limits_is_used(metadata: Any) -> None:
     async with serving() as (_, client):
         thread = (await client.post("/threads", json={"metadata": metadata})).json()["thread_id"]
         answer = await client.post("/threads/search", json={"metadata": metadata})
-        assert [found["thread_id"] for found in answer.json()] == [thread]
+        assert [document["thread_id"] for document in answer.json()] == [thread]
 
 
 def _costly(store: SQLiteStore, threads: int) -> dict[str, Any]:
-    """Rows, and a filter for which each takes some milliseconds, whatever is done for it."""
+    """Creates rows, and returns a filter that takes some milliseconds for each of them."""
 
     def fill(cx: Any) -> None:
         metadata = json.dumps({"abc": [{"a": 1}] * 3000})
@@ -79,12 +79,12 @@ async def test_search_is_stopped_when_its_client_disconnects(store: SQLiteStore)
     manager = RunManager(store, settings=Settings(tick=0.05, grace=0))
     gateway = create_gateway(manager, settings=gateway_settings({}))
     async with served(manager, gateway) as one, asyncio.timeout(50):
-        asked = _costly(store, 2000)
+        searching = _costly(store, 2000)
         reads = store.reads
 
         async def leave(path: str) -> None:
             async with httpx.AsyncClient(base_url=one.url) as leaving:
-                search = asyncio.ensure_future(leaving.post(path, json={"metadata": asked}, timeout=60))
+                search = asyncio.ensure_future(leaving.post(path, json={"metadata": searching}, timeout=60))
                 await wait_until(lambda: store.reads > reads, description="the search has begun")
                 search.cancel()
                 await asyncio.wait((search,))
@@ -98,9 +98,9 @@ async def test_search_that_takes_too_long_is_refused_with_a_hint(tmp_path: Path)
     store = SQLiteStore(tmp_path / "runs.db", synchronous="NORMAL", search_timeout=0.5)
     manager = RunManager(store, settings=Settings(tick=0.05, grace=0))
     async with serving(manager=manager) as (_, client):
-        asked = _costly(store, 300)
+        searching = _costly(store, 300)
         for path in ("/threads/search", "/threads/count"):
-            answer = await client.post(path, json={"metadata": asked})
+            answer = await client.post(path, json={"metadata": searching})
             assert answer.status_code == 422
             assert "search_timeout" in answer.json()["detail"]
             assert "retry-after" not in answer.headers

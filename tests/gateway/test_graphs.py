@@ -1,4 +1,5 @@
-"""What only graphs do, over HTTP: thread jobs that outlive their task, slow writes, pauses, checkpoints."""
+"""Behaviour of graphs over HTTP: thread jobs that outlive their task, slow writes, interrupts,
+checkpoints."""
 
 from __future__ import annotations
 
@@ -12,10 +13,10 @@ from tests.support.gateways import log_of, new_thread, status_of, thread_status,
 from tests.support.waiting import wait_until
 
 
-async def run_of(graphs: Pair, thread_id: str, **asked: Any) -> str:
-    """A background run on the first gateway that has begun."""
+async def run_of(graphs: Pair, thread_id: str, **run_input: Any) -> str:
+    """Starts a background run on the first gateway and waits until it runs."""
     here, there = graphs
-    run = (await here.sdk.runs.create(thread_id, "agent", input=asked))["run_id"]
+    run = (await here.sdk.runs.create(thread_id, "agent", input=run_input))["run_id"]
     await until_status(there.sdk, thread_id, run, "running")
     return str(run)
 
@@ -70,8 +71,8 @@ async def test_a_write_that_lands_after_the_cancel_is_rolled_back_as_well(graphs
 async def test_interrupt_resume_and_completion(graphs: Pair) -> None:
     here, there = graphs
     thread = await new_thread(here.sdk)
-    asked = {"steps": 3, "ask": [2], "tag": "a"}
-    paused = await here.sdk.runs.wait(thread, "agent", input=asked)
+    run_input = {"steps": 3, "ask": [2], "tag": "a"}
+    paused = await here.sdk.runs.wait(thread, "agent", input=run_input)
     assert paused["log"] == ["a:1"]
     (question,) = paused["__interrupt__"]
     assert question["value"] == {"question": "go on with step 2?"}
@@ -85,7 +86,7 @@ async def test_interrupt_resume_and_completion(graphs: Pair) -> None:
 
 
 async def test_rolled_back_resume_restores_the_interrupt(graphs: Pair) -> None:
-    """It has written onto a checkpoint of the run before."""
+    """The resumed run has written after a checkpoint of the run before."""
     here, there = graphs
     thread = await new_thread(here.sdk)
     await here.sdk.runs.wait(thread, "agent", input={"steps": 50, "ask": [2], "sleep": 0.05, "tag": "a"})

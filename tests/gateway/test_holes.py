@@ -1,8 +1,7 @@
-"""Holes that servers of this kind had, class by class, and what shows that each is closed here.
+"""Known classes of vulnerabilities of such servers, and the tests that cover each of them.
 
-`HOLES` is the table: the class, and the tests that are about it, here and elsewhere. A test that is named and
-not there fails.
-"""
+`HOLES` is the table of classes and their tests, in this file and in others. A named test that does not exist
+is a failure."""
 
 from __future__ import annotations
 
@@ -160,28 +159,28 @@ SLOW = {"assistant_id": "agent", "input": {"sleep": 60}}
 
 
 class Users:
-    """Alice and Bob, each with a key, a thread and a run on it."""
+    """Two users, each with a key, a thread and a run on it."""
 
     def __init__(self, client: httpx.AsyncClient, keys: dict[str, dict[str, str]]) -> None:
         self._client, self._keys = client, keys
         self.threads: dict[str, str] = {}
         self.runs: dict[str, str] = {}
 
-    async def ask(self, who: str, method: str, path: str, body: Any = None) -> httpx.Response:
-        return await self._client.request(method, path, json=body, headers=self._keys[who])
+    async def send(self, user: str, method: str, path: str, body: Any = None) -> httpx.Response:
+        return await self._client.request(method, path, json=body, headers=self._keys[user])
 
     async def begin(self) -> None:
-        for who in self._keys:
-            self.threads[who] = (await self.ask(who, "POST", "/threads", {})).json()["thread_id"]
-            kept = {"assistant_id": "agent", "input": {"tag": f"secret of {who}"}, "stream_resumable": True}
-            ended = await self.ask(who, "POST", f"/threads/{self.threads[who]}/runs/wait", kept)
-            self.runs[who] = ended.headers["content-location"].rpartition("/")[2]
+        for user in self._keys:
+            self.threads[user] = (await self.send(user, "POST", "/threads", {})).json()["thread_id"]
+            kept = {"assistant_id": "agent", "input": {"tag": f"secret of {user}"}, "stream_resumable": True}
+            ended = await self.send(user, "POST", f"/threads/{self.threads[user]}/runs/wait", kept)
+            self.runs[user] = ended.headers["content-location"].rpartition("/")[2]
 
 
 @pytest.fixture
 async def users(tmp_path: Path) -> Any:
     file = tmp_path / "keys.json"
-    keys = {who: key_for(file, Role.user, who) for who in ("alice", "bob")}
+    keys = {user: key_for(file, Role.user, user) for user in ("alice", "bob")}
     async with serving(api_keys=file) as (_, client):
         made = Users(client, keys)
         await made.begin()
@@ -191,7 +190,7 @@ async def users(tmp_path: Path) -> Any:
 async def test_no_frame_of_a_foreign_run_is_sent(users: Users) -> None:
     for thread in users.threads.values():
         path = f"/threads/{thread}/runs/{users.runs['bob']}/stream"
-        answer = await users.ask("alice", "GET", path)
+        answer = await users.send("alice", "GET", path)
         assert answer.status_code == 404
         assert "data:" not in answer.text
         assert "secret of bob" not in answer.text
@@ -211,20 +210,20 @@ async def test_run_cannot_name_another_thread_user_or_run(users: Users) -> None:
         "metadata": {"run_id": users.runs["bob"]},
         **foreign,
     }
-    before = (await users.ask("bob", "GET", f"/threads/{theirs}")).content
-    answer = await users.ask("alice", "POST", f"/threads/{mine}/runs", body)
+    before = (await users.send("bob", "GET", f"/threads/{theirs}")).content
+    answer = await users.send("alice", "POST", f"/threads/{mine}/runs", body)
     run = answer.json()
     assert answer.status_code in (200, 422)
     if answer.status_code == 200:
         assert run["thread_id"] == mine
-        await users.ask("alice", "GET", f"/threads/{mine}/runs/{run['run_id']}/join")
+        await users.send("alice", "GET", f"/threads/{mine}/runs/{run['run_id']}/join")
         kept = (
-            await users.ask("alice", "GET", f"/threads/{mine}/runs?select=kwargs&select=metadata")
+            await users.send("alice", "GET", f"/threads/{mine}/runs?select=kwargs&select=metadata")
         ).json()[0]
         assert theirs not in json.dumps(kept)
         assert users.runs["bob"] not in json.dumps(kept)
         assert "__secret" not in json.dumps(kept)
-    assert (await users.ask("bob", "GET", f"/threads/{theirs}")).content == before
+    assert (await users.send("bob", "GET", f"/threads/{theirs}")).content == before
 
 
 @pytest.mark.parametrize(
@@ -268,19 +267,19 @@ async def test_added_routes_are_behind_the_middleware(tmp_path: Path) -> None:
 
 async def test_lists_and_errors_contain_no_input_of_a_run(users: Users) -> None:
     thread = users.threads["alice"]
-    told = [
-        await users.ask("alice", "GET", f"/threads/{thread}/runs"),
-        await users.ask("alice", "GET", f"/coordinator/runs/{users.runs['alice']}/explain"),
-        await users.ask("alice", "GET", f"/coordinator/runs/{users.runs['alice']}/receipt"),
-        await users.ask("alice", "POST", f"/threads/{thread}/runs", {"input": "secret of alice"}),
-        await users.ask("alice", "POST", "/threads", {"metadata": "secret of alice"}),
+    frames = [
+        await users.send("alice", "GET", f"/threads/{thread}/runs"),
+        await users.send("alice", "GET", f"/coordinator/runs/{users.runs['alice']}/explain"),
+        await users.send("alice", "GET", f"/coordinator/runs/{users.runs['alice']}/receipt"),
+        await users.send("alice", "POST", f"/threads/{thread}/runs", {"input": "secret of alice"}),
+        await users.send("alice", "POST", "/threads", {"metadata": "secret of alice"}),
     ]
-    await users.ask("alice", "POST", f"/threads/{thread}/runs", SLOW)
-    told.append(
-        await users.ask("alice", "POST", f"/threads/{thread}/runs", {**SLOW, "multitask_strategy": "reject"})
+    await users.send("alice", "POST", f"/threads/{thread}/runs", SLOW)
+    frames.append(
+        await users.send("alice", "POST", f"/threads/{thread}/runs", {**SLOW, "multitask_strategy": "reject"})
     )
-    assert [answer.status_code for answer in told] == [200, 200, 200, 422, 422, 409]
-    for answer in told:
+    assert [answer.status_code for answer in frames] == [200, 200, 200, 422, 422, 409]
+    for answer in frames:
         assert "secret of" not in answer.text
 
 
@@ -299,14 +298,14 @@ async def test_a_key_of_metadata_is_a_key_and_nothing_else() -> None:
         ]
         for key in INJECTED:
             made = (await client.post("/threads", json={"metadata": {key: "here"}})).json()["thread_id"]
-            found = await client.post("/threads/search", json={"metadata": {key: "here"}})
-            assert [one["thread_id"] for one in found.json()] == [made], key
+            matches = await client.post("/threads/search", json={"metadata": {key: "here"}})
+            assert [one["thread_id"] for one in matches.json()] == [made], key
             for value in (1, True, None, {"a": 1}, ["here"], "here' OR '1'='1"):
                 answer = await client.post("/threads/search", json={"metadata": {key: value}})
                 assert answer.json() == [], (key, value)
             assert (await client.post("/threads/count", json={"values": {key: "here"}})).json() == 0
-        found = await client.post("/threads/search", json={"metadata": {"a": 1}})
-        assert [one["thread_id"] for one in found.json()] == [plain]
+        matches = await client.post("/threads/search", json={"metadata": {"a": 1}})
+        assert [one["thread_id"] for one in matches.json()] == [plain]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A web page must not drive a local server: by a name of its own, by an origin, by an image or a form."""
+"""A web page must not control a local server: not by DNS rebinding, by an origin, an image or a form."""
 
 from __future__ import annotations
 
@@ -73,8 +73,8 @@ def test_authorities_are_canonicalised(text: str, host: str, port: int | None) -
     ],
 )
 def test_ambiguous_authority_is_refused(text: str) -> None:
-    found = parse_authority(text)
-    assert found is None or found.host == "127.0.0.1"  # with a trailing dot it is the same address
+    authority = parse_authority(text)
+    assert authority is None or authority.host == "127.0.0.1"  # with a trailing dot it is the same address
 
 
 @pytest.mark.parametrize(
@@ -251,7 +251,7 @@ def test_invalid_origin_fails_the_start(entry: str) -> None:
 
 @pytest.mark.parametrize("site", ["cross-site", "same-site"])
 async def test_embedded_cross_site_requests_are_refused(site: str) -> None:
-    """An image of a stream whose reader's going away cancels its run."""
+    """For example an image whose URL is a stream that cancels its run at a disconnect."""
     async with serving() as (_, client):
         for path in ("/ok", URL, "/docs"):
             headers = {"sec-fetch-site": site, "sec-fetch-mode": "no-cors", "sec-fetch-dest": "image"}
@@ -270,16 +270,18 @@ async def test_cross_site_link_reaches_only_public_pages() -> None:
 async def test_preflight_needs_no_key_and_responses_expose_headers(tmp_path: Path) -> None:
     key = key_for(tmp_path / "keys", Role.admin)
     page = {"origin": "https://app.example.com"}
-    asked = {
+    request_headers = {
         **page,
         "access-control-request-method": "POST",
         "access-control-request-headers": "content-type,x-api-key,last-event-id",
     }
     async with serving(api_keys=tmp_path / "keys", cors_origins=["https://app.example.com"]) as (_, client):
-        preflight = await client.options("/threads", headers=asked)
+        preflight = await client.options("/threads", headers=request_headers)
         served = await client.get(URL, headers={**page, **key})
         refused = await client.get(URL, headers=page)
-        foreign = await client.options("/threads", headers={**asked, "origin": "https://evil.example"})
+        foreign = await client.options(
+            "/threads", headers={**request_headers, "origin": "https://evil.example"}
+        )
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "https://app.example.com"
     assert "x-api-key" in preflight.headers["access-control-allow-headers"]

@@ -1,4 +1,4 @@
-"""Waiting for the end of a run: what is answered, and that it is this run's end and not the thread's."""
+"""Joining a run returns the result of that run, and not the state of the thread."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ async def test_many_clients_join_one_run(pair: Pair, thread: str) -> None:
 
 async def test_headers_are_sent_at_once_and_white_space_until_the_end(pair: Pair, thread: str) -> None:
     here, there = pair
-    asked = {"assistant_id": "gated", "input": {"gate": thread}}
-    async with here.raw.stream("POST", f"/threads/{thread}/runs/wait", json=asked) as response:
+    request_body = {"assistant_id": "gated", "input": {"gate": thread}}
+    async with here.raw.stream("POST", f"/threads/{thread}/runs/wait", json=request_body) as response:
         path = response.headers["content-location"]
         assert response.headers["location"] == f"{path}/join"
         assert response.headers["content-type"] == "application/json"
@@ -83,12 +83,12 @@ async def test_join_of_a_rolled_back_run_returns_the_restored_values(pair: Pair,
 
 async def test_a_paused_run_is_a_success_on_an_interrupted_thread(pair: Pair, thread: str) -> None:
     here, there = pair
-    asked = await here.sdk.runs.wait(thread, "asker")
+    request_body = await here.sdk.runs.wait(thread, "asker")
     question = {"value": "really?", "id": "q1"}
-    assert asked == {"asked": True, "__interrupt__": [question]}
+    assert request_body == {"asked": True, "__interrupt__": [question]}
     (run,) = await there.sdk.runs.list(thread)
     assert run["status"] == "success"
-    assert await there.sdk.runs.join(thread, run["run_id"]) == asked
+    assert await there.sdk.runs.join(thread, run["run_id"]) == request_body
     shown = await there.sdk.threads.get(thread)
     assert shown["status"] == "interrupted"
     assert [one for listed in shown["interrupts"].values() for one in listed] == [question]

@@ -27,9 +27,9 @@ def test_create_prints_only_the_key_which_is_valid_at_once(
     text = out.strip()
     assert out == f"{text}\n"
     assert text not in err
-    found = Keys(file).caller_of(text)
-    assert found is not None
-    assert (found.user_id, found.role) == ("alice", Role.user)
+    caller = Keys(file).caller_of(text)
+    assert caller is not None
+    assert (caller.user_id, caller.role) == ("alice", Role.user)
 
 
 def test_list_shows_neither_keys_nor_hashes(file: Path, capsys: pytest.CaptureFixture[str]) -> None:

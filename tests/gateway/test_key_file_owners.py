@@ -31,7 +31,7 @@ COMMAND = Program("tests.support.other_user:command_line", preload=PRELOAD)
 
 
 class Kept(NamedTuple):
-    """How a file is kept; `by_other`: the other user revokes, not root."""
+    """Owner and mode of a key file. `by_other`: the other user revokes instead of root."""
 
     uid: int
     gid: int
@@ -54,7 +54,7 @@ KEPT = {
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """Other users can reach it, which pytest's own folders do not let them."""
+    """A folder that other users can access, unlike pytest's own folders."""
     with tempfile.TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -80,7 +80,7 @@ def made(folder: Path, kept: Kept) -> Made:
 
 @asynccontextmanager
 async def watched(one: Made, *, good_for: float = 60.0) -> AsyncGenerator[ForkedProcess]:
-    """A gateway of the other user that takes the key."""
+    """A gateway process of the other user that accepts the key."""
     process = await fork(WATCH, str(one.path), one.text, str(good_for))
     try:
         async with asyncio.timeout(60):
@@ -127,8 +127,8 @@ async def test_revoked_key_is_refused_within_a_second(folder: Path, kept: Kept) 
 
 def access_list(*, mask: int) -> bytes:
     """Grants the other user read access to a file that only root may read."""
-    nobody = 0xFFFFFFFF
-    entries = [(1, 6, nobody), (2, 4, UID), (4, 0, nobody), (16, mask, nobody), (32, 0, nobody)]
+    absent_id = 0xFFFFFFFF
+    entries = [(1, 6, absent_id), (2, 4, UID), (4, 0, absent_id), (16, mask, absent_id), (32, 0, absent_id)]
     return struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
 
 
@@ -203,9 +203,9 @@ async def test_all_keys_are_refused_after_the_file_became_unreadable(folder: Pat
         lost_at = time.monotonic()
         assert 0.9 < await refused_at(gateway, within=30) - lost_at < 5.0
         async with asyncio.timeout(30):
-            told = (await gateway.stderr.read()).decode()
-    assert told.count("all API keys are refused and the worker is not ready") == 1, told
-    assert "Permission denied" in told
+            log = (await gateway.stderr.read()).decode()
+    assert log.count("all API keys are refused and the worker is not ready") == 1, log
+    assert "Permission denied" in log
 
 
 @pytest.mark.parametrize("command", [("create", "--user", "bob"), ("list",), ("revoke", "k")], ids=" ".join)

@@ -1,4 +1,4 @@
-"""API keys: hashed at rest, scoped, reloaded, refused in every spelling but their own."""
+"""API keys are stored as hashes, scoped, reloaded, and refused if altered."""
 
 from __future__ import annotations
 
@@ -230,7 +230,7 @@ def test_link_of_another_user_is_refused(path: Path) -> None:
 
 
 def _in_folder(folder: Path, mode: int) -> Path:
-    """A key file in a folder that had this mode only after the file was made."""
+    """Creates a key file, then sets the mode of its folder."""
     folder.mkdir()
     key_file.create(folder / "keys.json", role=Role.admin, user_id=None)
     folder.chmod(mode)

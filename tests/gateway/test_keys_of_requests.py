@@ -1,4 +1,4 @@
-"""Idempotency keys of runs without a thread: the thread that they get cannot be guessed, nor taken."""
+"""Idempotency keys of stateless runs: other callers can neither guess nor use the run's thread."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ async def test_idempotency_key_of_another_user_is_not_usable(tmp_path: Path) -> 
 
 async def test_repeated_key_returns_the_same_run_on_every_worker(pair: Pair) -> None:
     here, there = pair
-    asked: list[Any] = [worker.raw.post("/runs", json=RUN, headers=KEY) for worker in (here, there) * 4]
-    answers = await asyncio.gather(*asked)
+    requests: list[Any] = [worker.raw.post("/runs", json=RUN, headers=KEY) for worker in (here, there) * 4]
+    answers = await asyncio.gather(*requests)
     assert {answer.status_code for answer in answers} == {200}
     assert len({answer.json()["run_id"] for answer in answers}) == 1
     changed = await there.raw.post("/runs", json={**RUN, "input": {"steps": 2}}, headers=KEY)

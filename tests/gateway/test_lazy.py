@@ -64,7 +64,7 @@ async def test_requests_and_openapi_work_in_any_order(described_first: bool) -> 
 
 
 def test_every_route_of_the_gateway_is_strict_and_lazy() -> None:
-    """But for those of FastAPI, which show the description."""
+    """Except the routes of FastAPI for the OpenAPI document."""
     ours = [one for one in create_gateway(RunManager()).routes if isinstance(one, APIRoute)]
     assert len(ours) > 40
     assert [one.path for one in ours if not isinstance(one, StrictRoute)] == []

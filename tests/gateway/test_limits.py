@@ -1,4 +1,4 @@
-"""How much one may send, how often, and how long: refused with what a client needs to know."""
+"""Limits of size, rate and duration, and their responses."""
 
 from __future__ import annotations
 
@@ -69,10 +69,10 @@ class Uploads:
         self._open: list[asyncio.Task[None]] = []
 
     async def begin(self, caller: Caller | None, address: str, size: int) -> None:
-        self._open.append(asyncio.create_task(self.ask(caller, address, size)))
+        self._open.append(asyncio.create_task(self.send(caller, address, size)))
         await asyncio.sleep(0)
 
-    async def ask(self, caller: Caller | None, address: str, size: int) -> None:
+    async def send(self, caller: Caller | None, address: str, size: int) -> None:
         pieces: list[Message] = [{"type": "http.request", "body": b"x" * size, "more_body": True}]
 
         async def receive() -> Message:
@@ -87,7 +87,7 @@ class Uploads:
     async def refused(self, caller: Caller | None, address: str, size: int) -> str:
         with pytest.raises(HTTPException) as raised:
             async with asyncio.timeout(5):
-                await self.ask(caller, address, size)
+                await self.send(caller, address, size)
         assert raised.value.status_code == 503
         return raised.value.detail
 
@@ -115,21 +115,21 @@ async def test_incomplete_bodies_of_all_requests_are_bounded_together(
         None, "c", 1
     )
     await uploads.end()
-    await uploads.ask(None, "c", MAX)
+    await uploads.send(None, "c", MAX)
 
 
 @pytest.mark.parametrize("who", ["user", "key", "address"])
 async def test_incomplete_bodies_of_one_caller_leave_room_for_others(
-    who: str, monkeypatch: pytest.MonkeyPatch
+    sender_kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("coordinator.gateway.middleware.bodies._MIN_ROOM", 8 * MAX)
     monkeypatch.setattr("coordinator.gateway.middleware.bodies.MAX_INCOMPLETE", 8)
 
     def sender(name: str, nth: int) -> tuple[Caller | None, str]:
-        """Of a user whose keys and addresses differ, a key whose addresses differ, an address."""
-        if who == "user":
+        """Senders that share a user, a key, or an address."""
+        if sender_kind == "user":
             return Caller(name, Role.user, f"key {nth}"), f"10.0.0.{nth}"
-        return (Caller(None, Role.admin, name), f"10.0.0.{nth}") if who == "key" else (None, name)
+        return (Caller(None, Role.admin, name), f"10.0.0.{nth}") if sender_kind == "key" else (None, name)
 
     uploads = Uploads()
     for nth in range(2):
@@ -139,7 +139,7 @@ async def test_incomplete_bodies_of_one_caller_leave_room_for_others(
         for nth in range(2):
             await uploads.begin(*sender(name, nth), MAX)
     await uploads.end()
-    await uploads.ask(*sender("greedy", 3), MAX)
+    await uploads.send(*sender("greedy", 3), MAX)
 
 
 async def test_stalled_body_times_out_and_long_responses_do_not() -> None:

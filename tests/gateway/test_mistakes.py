@@ -115,8 +115,8 @@ async def test_response_to_invalid_input_is_bounded() -> None:
     manager.assistants.register(typed, name="typed")
     async with serving(manager=manager) as (_, client):
         for count in (100, MANY):
-            asked = {"assistant_id": "typed", "input": {"numbers": ["x"] * count}}
-            answer = await client.post("/runs", json=asked)
+            body = {"assistant_id": "typed", "input": {"numbers": ["x"] * count}}
+            answer = await client.post("/runs", json=body)
             assert answer.status_code == 422
             assert len(answer.content) <= 8 << 10, count
 
@@ -167,9 +167,9 @@ def test_every_list_in_a_body_is_bounded_and_stops_at_the_first_mistake() -> Non
     assert cron_bodies.CronPatch in models
     for model in models:
         model.build()
-        for found in lists_of(model.__pydantic_core_schema__):
-            assert "max_length" in found, (model.__name__, found)
-            assert found.get("fail_fast"), (model.__name__, found)
+        for schema in lists_of(model.__pydantic_core_schema__):
+            assert "max_length" in schema, (model.__name__, schema)
+            assert schema.get("fail_fast"), (model.__name__, schema)
 
 
 @pytest.mark.parametrize(

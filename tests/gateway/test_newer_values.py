@@ -1,4 +1,4 @@
-"""Runs that a worker of a newer version has written, over HTTP."""
+"""Runs over HTTP that a worker of a newer version has written."""
 
 from __future__ import annotations
 

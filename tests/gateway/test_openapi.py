@@ -62,9 +62,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[Server]:
         try:
             assert process.stdout is not None
             lines = iter(process.stdout.readline, "")
-            found = next((one for line in lines if (one := re.search(r"on (http://\S+:\d+)$", line))), None)
-            assert found is not None, log.read_text()
-            yield Server(found[1], key, log)
+            match = next((one for line in lines if (one := re.search(r"on (http://\S+:\d+)$", line))), None)
+            assert match is not None, log.read_text()
+            yield Server(match[1], key, log)
         finally:
             process.terminate()
             process.communicate(timeout=30)
@@ -100,7 +100,7 @@ def test_responses_match_the_openapi_document(route: tuple[str, str], described:
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
     )
     def answered(case: Any) -> None:
-        _hurry(case.body)
+        _without_delay(case.body)
         answer = case.call(headers={"x-api-key": server.key}, timeout=20)
         case.validate_response(answer, checks=CHECKS)
 
@@ -113,14 +113,14 @@ def test_every_documented_operation_was_requested(server: Server) -> None:
     assert described - set(DESCRIBED) == {("POST", "/coordinator/drain"), ENDLESS}
 
 
-def _hurry(body: Any) -> None:
-    """A run that begins in a year is not waited for."""
+def _without_delay(body: Any) -> None:
+    """Removes delays from a body, so that the test does not wait for a delayed run."""
     bodies: list[Any] = cast("list[Any]", body) if isinstance(body, list) else [body]
     for one in bodies:
         if isinstance(one, dict):
-            asked = cast("dict[str, Any]", one)
-            asked.pop("after_seconds", None)
-            if isinstance(given := asked.get("input"), dict):
+            run_body = cast("dict[str, Any]", one)
+            run_body.pop("after_seconds", None)
+            if isinstance(given := run_body.get("input"), dict):
                 cast("dict[str, Any]", given).pop("sleep", None)
 
 

@@ -40,7 +40,7 @@ async def finished(client: httpx.AsyncClient) -> tuple[str, str]:
 
 
 async def metrics(client: httpx.AsyncClient) -> dict[tuple[str, ...], float]:
-    """By name and the values of the labels, sorted by their names."""
+    """Returns the samples by name and label values, which are sorted by label name."""
     answer = await client.get("/metrics")
     assert answer.status_code == 200
     assert answer.headers["content-type"].startswith("text/plain; version=0.0.4")
@@ -90,9 +90,9 @@ async def test_drain_by_epoch_reaches_another_worker() -> None:
         assert not one.worker.draining
 
         answer = await elsewhere.post("/coordinator/drain", json={"all": True, "grace": 0})
-        told = [{"epoch": epoch, "grace": 0, "already": epoch == epochs[1]} for epoch in epochs]
-        assert (answer.status_code, answer.json()) == (202, told)
-        await wait_until(lambda: one.worker.draining, description="so has this one")
+        answered = [{"epoch": epoch, "grace": 0, "already": epoch == epochs[1]} for epoch in epochs]
+        assert (answer.status_code, answer.json()) == (202, answered)
+        await wait_until(lambda: one.draining, description="so has this one")
 
 
 async def _not_ready(client: httpx.AsyncClient) -> bool:
@@ -138,9 +138,9 @@ async def test_unavailable_store_ends_readiness_and_is_named_only_to_admins(tmp_
         ready = await client.get("/coordinator/health/ready")
         assert (ready.status_code, ready.json()) == (503, {"status": "not ready"})
         assert (await client.get("/coordinator/health/live")).status_code == 200
-        told = await client.get("/coordinator/health", headers=user)
-        assert told.json()["store_reachable"] is False
-        assert "db.internal" not in told.text
+        answered = await client.get("/coordinator/health", headers=user)
+        assert answered.json()["store_reachable"] is False
+        assert "db.internal" not in answered.text
         assert "db.internal" in (await client.get("/coordinator/health", headers=admin)).text
         assert (await client.get("/metrics", headers=admin)).status_code == 503
         assert (await client.get("/coordinator/workers", headers=admin)).status_code == 503
@@ -158,15 +158,15 @@ async def test_a_worker_that_is_not_registered_is_not_ready() -> None:
 
 async def test_explain_returns_the_history_of_a_run(client: httpx.AsyncClient) -> None:
     thread_id, run_id = await finished(client)
-    told = (await client.get(f"/coordinator/runs/{run_id}/explain")).json()
-    assert (told["run_id"], told["thread_id"], told["status"], told["phase"]) == (
+    answered = (await client.get(f"/coordinator/runs/{run_id}/explain")).json()
+    assert (answered["run_id"], answered["thread_id"], answered["status"], answered["phase"]) == (
         run_id,
         thread_id,
         "success",
         "done",
     )
-    assert [step["what"] for step in told["timeline"]] == ["admitted", "started", "finished"]
-    assert all(step["at"].endswith("Z") for step in told["timeline"])
+    assert [step["what"] for step in answered["timeline"]] == ["admitted", "started", "finished"]
+    assert all(step["at"].endswith("Z") for step in answered["timeline"])
 
 
 async def test_a_receipt_has_the_four_times_of_a_cancel(client: httpx.AsyncClient) -> None:
@@ -186,20 +186,22 @@ async def test_metrics_count_runs_and_requests_by_template(client: httpx.AsyncCl
         thread_id, run_id = await finished(client)
         await client.get(f"/threads/{thread_id}/runs/{run_id}")
         await client.get(f"/nowhere/{run_id}")
-    told = await metrics(client)
-    assert told["coordinator_runs_admitted_total", "enqueue"] == 3
-    assert told["coordinator_runs_started_total",] == 3
-    assert told["coordinator_runs_settled_total", "success"] == 3
-    assert told["coordinator_http_requests_total", "GET", "/threads/{thread_id}/runs/{run_id}", "200"] == 3
-    assert told["coordinator_http_requests_total", "GET", "unmatched", "404"] == 3
-    assert told["coordinator_http_request_seconds_count", "POST", "/runs/wait"] == 3
-    assert told["coordinator_workers", "live"] == 1
-    assert told["coordinator_worker_ready",] == 1
-    assert told["coordinator_threads_held",] == 0
+    answered = await metrics(client)
+    assert answered["coordinator_runs_admitted_total", "enqueue"] == 3
+    assert answered["coordinator_runs_started_total",] == 3
+    assert answered["coordinator_runs_settled_total", "success"] == 3
+    assert (
+        answered["coordinator_http_requests_total", "GET", "/threads/{thread_id}/runs/{run_id}", "200"] == 3
+    )
+    assert answered["coordinator_http_requests_total", "GET", "unmatched", "404"] == 3
+    assert answered["coordinator_http_request_seconds_count", "POST", "/runs/wait"] == 3
+    assert answered["coordinator_workers", "live"] == 1
+    assert answered["coordinator_worker_ready",] == 1
+    assert answered["coordinator_threads_held",] == 0
 
 
 async def test_labels_contain_no_client_input(client: httpx.AsyncClient) -> None:
-    """Series are for ever: a client must not be able to make any."""
+    """Time series are permanent, so clients must not be able to create them."""
     known: list[int] = []
     for begin in (0, 100):
         for number in range(begin, begin + 10):

@@ -32,17 +32,17 @@ def _on(folder: Path, **settings: Any) -> RunManager:
     return RunManager(store, settings=Settings(tick=0.05, grace=0, **settings))
 
 
-async def all_pages(client: Any, path: str, asked: dict[str, Any]) -> list[list[Any]]:
-    found: list[list[Any]] = []
+async def all_pages(client: Any, path: str, request_body: dict[str, Any]) -> list[list[Any]]:
+    documents: list[list[Any]] = []
     while True:
-        answer = await client.post(path, json=asked)
+        answer = await client.post(path, json=request_body)
         assert answer.status_code == 200, answer.text
         assert len(answer.content) <= BOUND + len(LARGE)
-        found.append(answer.json())
+        documents.append(answer.json())
         after = answer.headers.get("x-pagination-next")
         if after is None:
-            return found
-        asked = {**asked, "offset": int(after)}
+            return documents
+        request_body = {**request_body, "offset": int(after)}
 
 
 async def test_search_of_large_threads_is_paginated(client: Any) -> None:
@@ -52,9 +52,9 @@ async def test_search_of_large_threads_is_paginated(client: Any) -> None:
         updated = await client.post(f"/threads/{thread}/state", json={"values": {"text": LARGE}})
         assert updated.status_code == 200, updated.text
         threads.add(thread)
-    found = await all_pages(client, "/threads/search", {"metadata": {"a": 1}, "limit": 1000})
-    assert [len(page) for page in found] == [2, 2, 1]
-    assert {thread["thread_id"] for page in found for thread in page} == threads
+    documents = await all_pages(client, "/threads/search", {"metadata": {"a": 1}, "limit": 1000})
+    assert [len(page) for page in documents] == [2, 2, 1]
+    assert {thread["thread_id"] for page in documents for thread in page} == threads
     total = await client.post("/threads/search", json={"limit": 1000})
     assert total.headers["x-pagination-total"] == "5"
     one = await client.post("/threads/search", json={"limit": 1})
@@ -98,8 +98,8 @@ async def test_crons_with_large_inputs_are_paginated(client: Any) -> None:
     }
     for _ in range(3):
         assert (await client.post("/runs/crons", json=cron)).status_code == 200
-    found = await all_pages(client, "/runs/crons/search", {"metadata": {"a": 1}, "limit": 1000})
-    assert [len(page) for page in found] == [2, 1]
+    documents = await all_pages(client, "/runs/crons/search", {"metadata": {"a": 1}, "limit": 1000})
+    assert [len(page) for page in documents] == [2, 1]
 
 
 async def test_history_of_large_states_is_paginated(tmp_path: Path) -> None:
@@ -113,17 +113,17 @@ async def test_history_of_large_states_is_paginated(tmp_path: Path) -> None:
         for number in range(3):
             update = {"values": {f"k{number}": LARGE}}
             assert (await client.post(f"/threads/{thread}/state", json=update)).status_code == 200
-        path, asked, found = f"/threads/{thread}/history", dict[str, Any](limit=1000), list[Any]()
+        path, request_body, documents = f"/threads/{thread}/history", dict[str, Any](limit=1000), list[Any]()
         pages = 0
         while True:
-            answer = await client.post(path, json=asked)
+            answer = await client.post(path, json=request_body)
             assert len(answer.content) <= BOUND or len(answer.json()) == 1
-            found += answer.json()
+            documents += answer.json()
             pages += 1
             if "x-pagination-next" not in answer.headers:
                 break
-            asked["before"] = answer.headers["x-pagination-next"]
-        ids = [state["checkpoint"]["checkpoint_id"] for state in found]
+            request_body["before"] = answer.headers["x-pagination-next"]
+        ids = [state["checkpoint"]["checkpoint_id"] for state in documents]
         assert len(ids) == len(set(ids))
         assert pages > 1
 

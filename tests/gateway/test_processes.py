@@ -1,4 +1,4 @@
-"""Gateways that are processes: what a client of one sees when that is killed, leaves, or was only the way."""
+"""Gateways as processes: their clients continue when one is killed, drains, or only relays a run."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def sdk_of() -> AsyncGenerator[Callable[[str], Any]]:
 async def test_a_client_that_loses_its_gateway_goes_on_at_another_and_misses_nothing(
     three: list[GatewayProcess], sdk_of: Sdks, how: str
 ) -> None:
-    """The run is on the third, its stream comes through the first, and then through the second."""
+    """The third gateway executes the run; the client streams from the first, then from the second."""
     first, second, third = three
     at_home = sdk_of(third.url)
     thread = (await at_home.threads.create())["thread_id"]
@@ -76,7 +76,7 @@ async def test_a_client_that_loses_its_gateway_goes_on_at_another_and_misses_not
 async def test_a_stream_whose_connection_is_cut_goes_on_from_its_location(
     three: list[GatewayProcess], sdk_of: Sdks
 ) -> None:
-    """As it was created, through any gateway, with the run's own id and nothing twice."""
+    """The stream resumes at any gateway without duplicates."""
     first, second, _ = three
     async with Balancer(first.port) as front:
         client = sdk_of(front.url)
@@ -123,17 +123,17 @@ async def test_a_run_whose_worker_is_killed_ends_for_who_watches_and_waits(
     path = f"{second.url}/threads/{thread}/runs/{run}"
     async with httpx.AsyncClient(timeout=30) as raw, raw.stream("GET", f"{path}/stream") as response:
         waiting = asyncio.create_task(raw.get(f"{path}/join"))
-        told = [event async for event in _killing(first, response)]
+        events = [event async for event in _killing(first, response)]
         answer = json.loads((await waiting).content)
-    assert told[-1].event == "error"
-    assert answer["__error__"] == told[-1].data
+    assert events[-1].event == "error"
+    assert answer["__error__"] == events[-1].data
     assert (await elsewhere.runs.get(thread, run))["status"] == "error"
     after: Any = await elsewhere.runs.wait(thread, "agent", input=demo(tag="next"))
     assert after["log"][-1] == "next:1"
 
 
 async def _killing(gateway: GatewayProcess, response: httpx.Response) -> AsyncGenerator[Any]:
-    """Its events; the gateway is killed at the first."""
+    """Yields the events of a stream and kills its gateway at the first one."""
     killed = False
     async for event in events(response):
         yield event

@@ -14,10 +14,10 @@ PROXIES = Proxies(("10.0.0.7", "172.16.0.0/12", "2001:db8::/32"))
 
 async def seen_from(peer: str | None, *forwarded: str, proto: str | None = None) -> tuple[Any, str]:
     """The client and the scheme that the app receives."""
-    told: list[tuple[Any, str]] = []
+    received: list[tuple[Any, str]] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
-        told.append((scope["client"] and scope["client"][0], scope["scheme"]))
+        received.append((scope["client"] and scope["client"][0], scope["scheme"]))
 
     headers = [(b"x-forwarded-for", one.encode("latin-1")) for one in forwarded]
     if proto is not None:
@@ -26,7 +26,7 @@ async def seen_from(peer: str | None, *forwarded: str, proto: str | None = None)
     scope: Any = {"type": "http", "client": client, "scheme": "http", "headers": headers}
     nothing: Any = None
     await Forwarded(app, PROXIES)(scope, nothing, nothing)
-    return told[0]
+    return received[0]
 
 
 @pytest.mark.parametrize("peer", ["127.0.0.1", "192.0.2.9", "10.0.0.8", "::1", None])

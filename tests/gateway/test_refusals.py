@@ -1,4 +1,4 @@
-"""What is refused, and how: no traceback, nothing of what the client sent, and no fault of ours."""
+"""Refusals contain no traceback and no input of the client, and are never a 500."""
 
 from __future__ import annotations
 
@@ -194,19 +194,19 @@ WRITES = frozenset({"admit", "create_thread", "decide", "finish"})
 
 
 class FailingStore(MemoryStore):
-    """A store of which a part can be away."""
+    """A store with a part that can be made unavailable."""
 
     away: frozenset[str] = frozenset()
 
     def __getattribute__(self, name: str) -> Any:
-        found = super().__getattribute__(name)
+        attribute = super().__getattribute__(name)
         if name in READS | WRITES and name in self.away:
 
             async def unavailable(*args: object, **kwargs: object) -> Any:
                 raise StoreUnavailable("the store is away")
 
             return unavailable
-        return found
+        return attribute
 
 
 class TestAway:
@@ -217,7 +217,7 @@ class TestAway:
             thread = (await http.post("/threads", json={})).json()["thread_id"]
             store.away = READS | WRITES
             body = {"assistant_id": "agent"}
-            asked: list[tuple[str, str, Any]] = [
+            requests: list[tuple[str, str, Any]] = [
                 ("POST", "/threads", {}),
                 ("GET", f"/threads/{thread}", None),
                 ("POST", "/threads/search", {}),
@@ -228,7 +228,7 @@ class TestAway:
                 ("GET", f"/threads/{thread}/runs/{uuid4()}", None),
                 ("GET", f"/threads/{thread}/runs/{uuid4()}/join", None),
             ]
-            for method, path, content in asked:
+            for method, path, content in requests:
                 answer = await http.request(method, path, json=content)
                 assert (answer.status_code, answer.headers["retry-after"]) == (503, "1"), path
                 assert re.fullmatch(r"[^\n]{1,300}", answer.json()["detail"])
@@ -276,7 +276,7 @@ async def test_draining_worker_refuses_new_runs_and_still_cancels(two: Pair) -> 
 
 
 async def test_paths_work_under_a_prefix(tmp_path: Path) -> None:
-    """Locations begin at the root of the API: clients put them behind the address that they were given."""
+    """Locations are relative to the root of the API: clients append them to their base URL."""
     from fastapi import FastAPI
     from langgraph_sdk import get_client
 

@@ -1,4 +1,4 @@
-"""Every request has an id: in its answer, in its log lines, also where it failed; and no secret is logged."""
+"""Every request has an id in its response and log lines, also if it fails; no secret is logged."""
 
 from __future__ import annotations
 
@@ -152,8 +152,8 @@ async def test_the_servers_log_has_one_line_for_a_request_with_its_id(
     assert "secret" not in lines[0]
     assert "\x1b" not in lines[1]
     if form is JsonLines:
-        told = json.loads(lines[0])
-        assert (told["request_id"], told["method"], told["path"], told["status"]) == (
+        record = json.loads(lines[0])
+        assert (record["request_id"], record["method"], record["path"], record["status"]) == (
             "mine-4",
             "GET",
             "/ok",

@@ -80,8 +80,8 @@ class TestAsked:
         assert "newer_key" not in kwargs
 
     async def test_null_counts_as_absent(self, http: httpx.AsyncClient, path: str) -> None:
-        asked = {"assistant_id": "echo"} | {key: None for key in EVERYTHING if key != "assistant_id"}
-        result = (await http.post(f"{path}/wait", json=asked)).json()
+        body = {"assistant_id": "echo"} | {key: None for key in EVERYTHING if key != "assistant_id"}
+        result = (await http.post(f"{path}/wait", json=body)).json()
         assert result == {"kwargs": {"input": None, "stream_mode": ["values"]}, "metadata": {}}
 
     @pytest.mark.parametrize(
@@ -129,13 +129,13 @@ class TestAsked:
 
 
 @pytest.mark.parametrize("asked", ["name", "uuid"])
-async def test_run_has_the_name_under_which_its_assistant_is_registered(tmp_path: Path, asked: str) -> None:
-    """It may be another than the assistant's own."""
+async def test_run_has_the_name_under_which_its_assistant_is_registered(tmp_path: Path, body: str) -> None:
+    """The registered name may differ from the assistant's own."""
     graph = GraphLikeAssistant(CheckpointStates(tmp_path / "checkpoints.db"), name="own")
     manager = RunManager(settings=Settings(grace=0), assistants={"registered": graph})
     async with serving(manager=manager) as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
-        assistant_id = "registered" if asked == "name" else manager.assistants.id_of("registered")
+        assistant_id = "registered" if body == "name" else manager.assistants.id_of("registered")
         answer = await client.post(
             f"/threads/{thread}/runs", json={"assistant_id": assistant_id, "input": demo(tag="a")}
         )
@@ -159,9 +159,9 @@ class TestLists:
             assert [run["run_id"] for run in runs] == [waits, live, bad, good]
             assert {str(run["kwargs"]) for run in runs} == {"{}"}
             for status, run in (("success", good), ("error", bad), ("running", live), ("pending", waits)):
-                found = await served.sdk.runs.list(thread, status=status, select=["run_id", "kwargs"])
-                assert [one["run_id"] for one in found] == [run]
-                assert found[0]["kwargs"]["input"]["tag"] == "run"
+                listed = await served.sdk.runs.list(thread, status=status, select=["run_id", "kwargs"])
+                assert [one["run_id"] for one in listed] == [run]
+                assert listed[0]["kwargs"]["input"]["tag"] == "run"
             page = await served.sdk.runs.list(thread, limit=2, offset=1, select=["run_id"])
             assert page == [{"run_id": live}, {"run_id": bad}]
 
@@ -198,9 +198,9 @@ class TestDelays:
 async def test_if_not_exists_creates_or_refuses_the_thread(pair: Pair) -> None:
     here, there = pair
     thread = str(uuid4())
-    asked = {"assistant_id": "agent", "input": demo(tag="n")}
+    body = {"assistant_id": "agent", "input": demo(tag="n")}
     for verb in ("", "/stream", "/wait"):
-        assert (await here.raw.post(f"/threads/{thread}/runs{verb}", json=asked)).status_code == 404
+        assert (await here.raw.post(f"/threads/{thread}/runs{verb}", json=body)).status_code == 404
     assert (await there.raw.get(f"/threads/{thread}")).status_code == 404
     result = await here.sdk.runs.wait(thread, "agent", input=demo(tag="n"), if_not_exists="create")
     assert result["log"] == ["n:1"]

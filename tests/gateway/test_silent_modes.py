@@ -1,4 +1,4 @@
-"""A stream mode of which nothing came is named at the end of the stream, and in the log."""
+"""A requested stream mode without events is reported at the end of the stream and in the log."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ def nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(silent_modes, "_logged", set[tuple[str, str]]())
 
 
-async def streamed(raw: httpx.AsyncClient, assistant: str, modes: list[str], **asked: Any) -> str:
-    body = {"assistant_id": assistant, "input": asked, "stream_mode": modes}
+async def streamed(raw: httpx.AsyncClient, assistant: str, modes: list[str], **run_input: Any) -> str:
+    body = {"assistant_id": assistant, "input": run_input, "stream_mode": modes}
     answer = await raw.post("/runs/stream", json=body)
     assert answer.status_code == 200
     return answer.text
 
 
-def told(caplog: pytest.LogCaptureFixture) -> list[str]:
+def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [record.getMessage() for record in caplog.records if "stream_mode" in record.getMessage()]
 
 
@@ -35,7 +35,9 @@ async def test_mode_without_events_is_reported(caplog: pytest.LogCaptureFixture)
         assert text.endswith(": no event of stream_mode updates, debug: assistant echo emits none\r\n\r\n")
         assert "event: values" in text
         await streamed(here.raw, "echo", ["updates"], a=1)
-    (line,) = [line for line in told(caplog) if "'updates'" in line]  # once for each assistant and mode
+    (line,) = [
+        line for line in warnings_of(caplog) if "'updates'" in line
+    ]  # once for each assistant and mode
     assert line.startswith(
         "a client requested stream_mode 'updates' of assistant 'echo', and the run emitted no"
     )
@@ -49,4 +51,4 @@ async def test_mode_with_events_is_not_reported(caplog: pytest.LogCaptureFixture
             assert "no event" not in await streamed(here.raw, "agent", modes, steps=1)
         async for part in here.sdk.runs.stream(None, "agent", input={"steps": 1}, stream_mode=["events"]):
             assert part.event == "metadata", "clients skip the comment"
-    assert len(told(caplog)) == 1
+    assert len(warnings_of(caplog)) == 1

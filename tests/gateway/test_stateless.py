@@ -1,4 +1,4 @@
-"""Runs without a thread of the client's."""
+"""Stateless runs: runs without a thread of the client."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ async def test_stateless_run_is_awaited(pair: Pair) -> None:
 
 async def test_stateless_stream_resumes_at_its_location(pair: Pair) -> None:
     here, there = pair
-    asked = {"assistant_id": "agent", "input": demo(steps=2), "stream_resumable": True}
-    async with here.raw.stream("POST", "/runs/stream", json=asked) as response:
+    body = {"assistant_id": "agent", "input": demo(steps=2), "stream_resumable": True}
+    async with here.raw.stream("POST", "/runs/stream", json=body) as response:
         content, location = response.headers["content-location"], response.headers["location"]
         sent = [event async for event in events(response)]
     run = sent[0].data["run_id"]
@@ -93,54 +93,54 @@ async def test_stateless_runs_do_not_block_each_other(one: Served) -> None:
 class TestBatch:
     async def test_batch_starts_a_run_for_each_body(self, pair: Pair) -> None:
         here, there = pair
-        asked = [{"assistant_id": "agent", "input": demo(tag=tag)} for tag in "abc"]
-        runs = await here.sdk.runs.create_batch(asked)
+        body = [{"assistant_id": "agent", "input": demo(tag=tag)} for tag in "abc"]
+        runs = await here.sdk.runs.create_batch(body)
         assert len({run["thread_id"] for run in runs}) == 3
         for run, tag in zip(runs, "abc", strict=True):
             assert (await there.sdk.runs.join(run["thread_id"], run["run_id"]))["log"] == [f"{tag}:1"]
 
     async def test_batch_with_an_invalid_run_starts_nothing(self, one: Served) -> None:
-        asked = [{"assistant_id": "agent"}, {"assistant_id": "nobody"}]
-        assert (await one.raw.post("/runs/batch", json=asked)).status_code == 422
-        assert await one.manager.runs.recent() == []
+        body = [{"assistant_id": "agent"}, {"assistant_id": "nobody"}]
+        assert (await one.raw.post("/runs/batch", json=body)).status_code == 422
+        assert await one.manager.runs() == []
 
     async def test_refused_run_rolls_back_its_batch(self, one: Served) -> None:
-        """The second one is refused by the store: the first is taken back."""
+        """The store refuses the second run: the first is rolled back."""
         thread = await new_thread(one.sdk)
-        asked = [
+        body = [
             {"assistant_id": "agent", "input": demo(sleep=60), "thread_id": thread},
             {"assistant_id": "agent", "thread_id": str(uuid4())},
         ]
-        assert (await one.raw.post("/runs/batch", json=asked)).status_code == 404
+        assert (await one.raw.post("/runs/batch", json=body)).status_code == 404
         assert await one.sdk.runs.list(thread) == []
         await one.sdk.runs.wait(thread, "agent", input=demo(), multitask_strategy="reject")
 
     async def test_batch_size_is_bounded(self, one: Served) -> None:
-        for asked in ([], [{"assistant_id": "agent"}] * 1001, {"assistant_id": "agent"}):
-            assert (await one.raw.post("/runs/batch", json=asked)).status_code == 422
+        for body in ([], [{"assistant_id": "agent"}] * 1001, {"assistant_id": "agent"}):
+            assert (await one.raw.post("/runs/batch", json=body)).status_code == 422
 
 
 class TestIdempotency:
     async def test_repeated_idempotency_key_returns_the_same_run(self, pair: Pair) -> None:
         here, there = pair
         headers = {"Idempotency-Key": "k1"}
-        asked = {"assistant_id": "agent", "input": demo(tag="a"), "on_completion": "keep"}
+        body = {"assistant_id": "agent", "input": demo(tag="a"), "on_completion": "keep"}
         answers = [
-            await served.raw.post("/runs", json=asked, headers=headers) for served in (here, there, here)
+            await served.raw.post("/runs", json=body, headers=headers) for served in (here, there, here)
         ]
         assert len({answer.json()["run_id"] for answer in answers}) == 1
         run = answers[0].json()
         assert (await there.sdk.runs.join(run["thread_id"], run["run_id"]))["log"] == ["a:1"]
-        other = await there.raw.post("/runs", json=asked | {"input": demo(tag="b")}, headers=headers)
+        other = await there.raw.post("/runs", json=body | {"input": demo(tag="b")}, headers=headers)
         assert other.status_code == 409
 
     async def test_idempotency_key_applies_to_threads_and_waits(self, pair: Pair) -> None:
         here, there = pair
         thread = await new_thread(here.sdk)
-        asked = {"assistant_id": "agent", "input": demo(sleep=0.1, tag="a")}
+        body = {"assistant_id": "agent", "input": demo(sleep=0.1, tag="a")}
         for served in (here, there):
             answer = await served.raw.post(
-                f"/threads/{thread}/runs/wait", json=asked, headers={"Idempotency-Key": "k1"}
+                f"/threads/{thread}/runs/wait", json=body, headers={"Idempotency-Key": "k1"}
             )
             assert answer.json()["log"] == ["a:1"]
         assert len(await there.sdk.runs.list(thread)) == 1

@@ -1,4 +1,4 @@
-"""What becomes of a new run on a thread that is busy, whichever worker either run is on."""
+"""Multitask strategies of a new run on a busy thread, with both runs on any worker."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def begun(client: httpx.AsyncClient, method: str, path: str, **options: Any) -> 
 
 @dataclass
 class Scene:
-    """A run that has said "waiting" and waits for its gate, and two workers."""
+    """Two workers, and a run that has emitted "waiting" and waits for its gate."""
 
     here: Served
     there: Served
@@ -106,8 +106,8 @@ async def pair(
 
 
 def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
-    """As `FLUSHALL`, or as after the time to live of logs."""
-    store: Any = pair[0].manager._parts.shared.store
+    """Removes the logs, like `FLUSHALL` or the expiry of their time to live."""
+    store: Any = pair[0].manager._parts.store
     server.command("FLUSHALL")
     for one in pair:
         local = getattr(one.manager._parts.shared.event_log, "_local", None)
@@ -153,7 +153,7 @@ class TestTold:
             assert await Stream().read(served.raw, "GET", path, headers=headers) == "error"
 
     async def test_failed_run_sends_error_to_a_client_that_rejoins_without_id(self, pair: Pair) -> None:
-        """Its worker was killed under a stream without ids: what it has read is not all."""
+        """The worker was killed during a stream without ids: the client has received only a part."""
         here, there = pair
         thread = await new_thread(here.sdk)
         run = await here.sdk.runs.create(thread, "agent", input=demo(steps=2, fail=True))
@@ -238,11 +238,11 @@ class TestRemoved:
         removal."""
         scene = await scene_of(pair)
         stream, task = await scene.follow(scene.there)
-        readers: Any = scene.there.manager._parts.runs.readers
-        original, gone = readers.standing, asyncio.Event()
+        readers: Any = scene.there.manager._parts.readers
+        original, removed = readers.standing, asyncio.Event()
 
         async def late(*args: Any) -> Any:
-            await gone.wait()
+            await removed.wait()
             return await original(*args)
 
         readers.standing = late
@@ -252,7 +252,7 @@ class TestRemoved:
             await REMOVALS[what](scene)
         finally:
             readers.standing = original
-            gone.set()
+            removed.set()
         assert await task == "error"
         assert stream.names[-2:] == ["gap", "error"]
         assert stream.sent[-1].data["error"] == "RunNotFound"
@@ -275,7 +275,7 @@ class TestLeft:
         scene.open_gate()
 
     async def test_log_without_a_last_number_ends_with_a_gap(self, pair: Pair) -> None:
-        """As of a worker that died: the run is ended by its peers, and what it said last is not known."""
+        """As after the death of a worker: its peers end the run, and its last events are unknown."""
         scene = await scene_of(pair)
         owner: Any = scene.here.manager._parts.shared
         owner.events.close = _nothing
@@ -304,9 +304,9 @@ class Answer(LongLivedResponse):
     [(None, False), (ConnectionResetError("gone"), True), (RuntimeError("of ours"), False)],
     ids=["none", "of the connection", "another"],
 )
-async def test_failing_connection_counts_as_disconnect(error: Exception | None, told: bool) -> None:
+async def test_failing_connection_counts_as_disconnect(error: Exception | None, disconnected: bool) -> None:
     """OSError means that the client has disconnected; any other exception is raised."""
-    gone, messages = list[str](), list[Message]()
+    removed, messages = list[str](), list[Message]()
 
     async def receive() -> Message:
         await asyncio.Event().wait()
@@ -318,42 +318,44 @@ async def test_failing_connection_counts_as_disconnect(error: Exception | None, 
         messages.append(message)
 
     async def on_disconnect() -> None:
-        gone.append("told")
+        removed.append("told")
 
     watchers = Watchers(1, 1)
     with watchers.reserve(None) as place:
         answer = Answer(place, headers={}, on_disconnect=on_disconnect)
     with pytest.raises(RuntimeError, match="of ours") if isinstance(error, RuntimeError) else nullcontext():
         await answer({"type": "http"}, receive, send)
-    assert gone == (["told"] if told else [])
+    assert removed == (["told"] if disconnected else [])
     assert len(messages) == (3 if error is None else 1)
     assert watchers.open == 0
 
 
 class TestSlow:
-    """A client that reads more slowly than its run is kept."""
+    """A client that reads more slowly than the retention of its run."""
 
     @pytest.mark.parametrize("worker", ["its own", "another"])
     async def test_stateless_run_is_kept_while_a_client_reads(self, pair: Pair, worker: str) -> None:
         here, there = pair
-        asked = {
+        body = {
             "assistant_id": "talker",
             "input": {"times": 400},
             "stream_mode": "custom",
             "stream_resumable": True,
         }
-        run = (await here.raw.post("/runs", json=asked)).json()
+        run = (await here.raw.post("/runs", json=body)).json()
         served = here if worker == "its own" else there
         follower = served.manager.follow(run["run_id"], modes=["custom"])
         async with follower:
             first = await anext(follower)
             await here.manager.wait(run["run_id"])
             await asyncio.sleep(3.0)  # three times as long as it is kept after its end
-            told = [first, *[one async for one in follower]]
-        assert [getattr(one, "data", None) for one in told[:-1]] == [{"number": n} for n in range(400)]
-        assert getattr(told[-1], "complete", None) is True
+            disconnected = [first, *[one async for one in follower]]
+        assert [getattr(one, "data", None) for one in disconnected[:-1]] == [
+            {"number": n} for n in range(400)
+        ]
+        assert getattr(disconnected[-1], "complete", None) is True
 
-        async def gone() -> bool:
+        async def removed() -> bool:
             return (await there.raw.get(f"/runs/{run['run_id']}")).status_code == 404
 
-        await wait_until(gone, description="it is removed when nobody reads it")
+        await wait_until(removed, description="it is removed when nobody reads it")

@@ -1,4 +1,4 @@
-"""Streams of runs: their framing, replay, modes, and what becomes of a run whose client goes away."""
+"""Streams of runs: framing, replay, modes, heartbeats and disconnects."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ pytestmark = pytest.mark.usefixtures("no_exception_is_logged")
 pair = pytest.fixture(pair_of, params=UNLINKED)
 
 
-def body(assistant: str = "agent", asked: Any = None, **more: Any) -> dict[str, Any]:
-    return {"json": {"assistant_id": assistant, "input": asked or demo(), **more}}
+def body(assistant: str = "agent", run_input: Any = None, **more: Any) -> dict[str, Any]:
+    return {"json": {"assistant_id": assistant, "input": run_input or demo(), **more}}
 
 
 class TestNew:
     async def test_stream_has_metadata_then_events_then_ends(self, pair: Pair, thread: str) -> None:
         here, _ = pair
         async with here.raw.stream(
-            "POST", f"/threads/{thread}/runs/stream", **body(asked=demo(steps=2, tag="a"))
+            "POST", f"/threads/{thread}/runs/stream", **body(run_input=demo(steps=2, tag="a"))
         ) as response:
             path = response.headers["content-location"]
             assert path.startswith(f"/threads/{thread}/runs/")
@@ -58,7 +58,7 @@ class TestNew:
 
     async def test_failed_run_sends_one_error_event(self, pair: Pair, thread: str) -> None:
         sent = await all_events(
-            pair[0].raw, "POST", f"/threads/{thread}/runs/stream", **body(asked=demo(steps=2, fail=True))
+            pair[0].raw, "POST", f"/threads/{thread}/runs/stream", **body(run_input=demo(steps=2, fail=True))
         )
         assert [one.event for one in sent] == ["metadata", "values", "error"]
         assert sent[-1].data == {"error": "ValueError", "message": "demo failure requested"}
@@ -175,8 +175,8 @@ class TestReplay:
 
     async def test_stream_resumes_after_any_event_on_any_worker(self, pair: Pair, thread: str) -> None:
         here, there = pair
-        asked = body(asked=demo(steps=5, fail=True), stream_resumable=True)
-        whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **asked)
+        run_input = body(run_input=demo(steps=5, fail=True), stream_resumable=True)
+        whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
         assert [event.event for event in whole] == ["metadata", *["values"] * 4, "error"]
         path = f"/threads/{thread}/runs/{whole[0].data['run_id']}/stream"
         for start in ("-1", "0", "-"):
@@ -219,9 +219,9 @@ class TestReplay:
         here, there = pair
         run = await here.sdk.runs.create(thread, "agent", input=demo(steps=3, fail=fail))
         await here.sdk.runs.join(thread, run["run_id"])
-        path, told = f"/threads/{thread}/runs/{run['run_id']}/stream", ["error"] if fail else []
-        assert [sent.event for sent in await all_events(there.raw, "GET", path)] == told
-        assert [part.event async for part in there.sdk.runs.join_stream(thread, run["run_id"])] == told
+        path, received = f"/threads/{thread}/runs/{run['run_id']}/stream", ["error"] if fail else []
+        assert [sent.event for sent in await all_events(there.raw, "GET", path)] == received
+        assert [part.event async for part in there.sdk.runs.join_stream(thread, run["run_id"])] == received
 
     async def test_queued_run_is_streamed_from_its_start(self, pair: Pair, thread: str) -> None:
         here, there = pair
@@ -242,8 +242,8 @@ class TestReplay:
 
     async def test_an_id_that_was_never_issued_is_a_gap(self, pair: Pair, thread: str) -> None:
         here, there = pair
-        asked = body(asked=demo(steps=2), stream_resumable=True)
-        whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **asked)
+        run_input = body(run_input=demo(steps=2), stream_resumable=True)
+        whole = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
         path = f"/threads/{thread}/runs/{whole[0].data['run_id']}/stream"
         sent = await all_events(there.raw, "GET", path, headers={"Last-Event-ID": "1-77"})
         assert [event.event for event in sent] == ["gap"]
@@ -259,7 +259,7 @@ class TestReplay:
 
 
 class TestGoing:
-    """A client that goes away, noticed within two seconds."""
+    """A disconnect of a client is detected within two seconds."""
 
     @pytest.mark.parametrize("verb", ["stream", "wait"])
     @pytest.mark.parametrize("mode", ["cancel", "continue", None])
@@ -268,8 +268,8 @@ class TestGoing:
     ) -> None:
         here, there = pair
         more = {} if mode is None else {"on_disconnect": mode}
-        asked = body("gated", {"gate": thread}, **more)
-        async with here.raw.stream("POST", f"/threads/{thread}/runs/{verb}", **asked) as response:
+        run_input = body("gated", {"gate": thread}, **more)
+        async with here.raw.stream("POST", f"/threads/{thread}/runs/{verb}", **run_input) as response:
             run = response.headers["content-location"].rsplit("/", 1)[1]
             await until_status(there.sdk, thread, run, "running")
         left = time.monotonic()
@@ -306,7 +306,7 @@ class TestGoing:
     async def test_disconnect_is_committed_after_a_store_outage(
         self, one: Served, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The client goes while the store is away: `on_disconnect` is heeded all the same."""
+        """The client disconnects while the store is unavailable: `on_disconnect` is applied afterwards."""
         monkeypatch.setattr("coordinator.gateway.held._RETRY_DELAY", 0.05)
         thread, refused = await new_thread(one.sdk), asyncio.Event()
         disconnected = one.manager.disconnected
@@ -318,8 +318,8 @@ class TestGoing:
             return await disconnected(*args, **kwargs)
 
         monkeypatch.setattr(one.manager, "disconnected", away_once)
-        asked = body("gated", {"gate": thread}, on_disconnect="cancel")
-        async with one.raw.stream("POST", f"/threads/{thread}/runs/stream", **asked) as response:
+        run_input = body("gated", {"gate": thread}, on_disconnect="cancel")
+        async with one.raw.stream("POST", f"/threads/{thread}/runs/stream", **run_input) as response:
             run = response.headers["content-location"].rsplit("/", 1)[1]
             await until_status(one.sdk, thread, run, "running")
         await refused.wait()
@@ -327,8 +327,8 @@ class TestGoing:
 
     async def test_disconnect_does_not_change_an_ended_run(self, pair: Pair, thread: str) -> None:
         here, there = pair
-        asked = body(on_disconnect="cancel")
-        sent = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **asked)
+        run_input = body(on_disconnect="cancel")
+        sent = await all_events(here.raw, "POST", f"/threads/{thread}/runs/stream", **run_input)
         assert await status_of(there.sdk, thread, sent[0].data["run_id"]) == "success"
 
 
@@ -344,11 +344,11 @@ class TestHeartbeats:
 
 async def test_stream_limit_refuses_before_admission() -> None:
     async with one_gateway(max_streams=2) as one:
-        thread, asked = await new_thread(one.sdk), body(asked=demo(sleep=60))
+        thread, run_input = await new_thread(one.sdk), body(run_input=demo(sleep=60))
         path = f"/threads/{thread}/runs/stream"
-        async with one.raw.stream("POST", path, **asked), one.raw.stream("POST", path, **asked):
+        async with one.raw.stream("POST", path, **run_input), one.raw.stream("POST", path, **run_input):
             for verb in ("stream", "wait"):
-                refused = await one.raw.post(f"/threads/{thread}/runs/{verb}", **asked)
+                refused = await one.raw.post(f"/threads/{thread}/runs/{verb}", **run_input)
                 assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
             run = (await one.sdk.runs.list(thread))[0]["run_id"]
             assert (await one.raw.get(f"/threads/{thread}/runs/{run}/join")).status_code == 429
@@ -379,9 +379,9 @@ async def test_hundred_streams_of_one_run_receive_all_events_in_order(pair: Pair
         watching = [asyncio.create_task(watch(served, client)) for _ in range(50) for served in (here, there)]
         await wait_until(lambda: opened == 100, description="all of them watch", timeout=30)
         GATES[thread].set()
-        told = await asyncio.gather(*watching)
-    assert all(one == told[0] for one in told)
-    assert [event.data for event in told[0][1:]] == ["waiting", "through"]
+        received = await asyncio.gather(*watching)
+    assert all(one == received[0] for one in received)
+    assert [event.data for event in received[0][1:]] == ["waiting", "through"]
 
 
 def test_encoding_of_an_event() -> None:
@@ -402,8 +402,8 @@ class TestLeaving:
 
         async def watch() -> None:
             nonlocal path
-            asked = body("gated", {"gate": thread}, on_disconnect="cancel")
-            async with here.raw.stream("POST", f"/threads/{thread}/runs/stream", **asked) as response:
+            run_input = body("gated", {"gate": thread}, on_disconnect="cancel")
+            async with here.raw.stream("POST", f"/threads/{thread}/runs/stream", **run_input) as response:
                 path = response.headers["content-location"]
                 async for _ in events(response):
                     here.gateway.abort_streams()

@@ -1,4 +1,4 @@
-"""`POST /threads` with a first state: what it makes, and what it never touches."""
+"""`POST /threads` with an initial state is atomic and never changes existing threads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_refused_initial_state_removes_the_created_thread(one: Served) -> 
 
 
 async def test_refused_initial_state_keeps_a_concurrent_run(two: Pair) -> None:
-    """It waits for its turn behind the creation."""
+    """The run is queued behind the creation."""
     here, there = two
     thread = str(uuid4())
     creating = asyncio.create_task(create(here, thread, [*counting(200), *steps(REFUSED)]))
@@ -85,8 +85,8 @@ async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
 
 
 async def test_repeated_creation_completes_an_empty_thread(one: Served) -> None:
-    """As after the death of a worker between the two."""
-    thread = (await one.manager.threads.create()).thread_id
+    """As after the death of a worker between creating the thread and its state."""
+    thread = (await one.manager.create_thread()).thread_id
     assert (await create(one, thread, steps(REFUSED))).status_code == 422
     assert (await one.raw.get(f"/threads/{thread}")).status_code == 200, "it was there before"
     thread = (await one.manager.threads.create()).thread_id

@@ -1,4 +1,4 @@
-"""A thread job that outlives its run: the next run waits for it, and operators see it."""
+"""A thread job that outlives its run: the next run waits for it, and the health shows it."""
 
 from __future__ import annotations
 

@@ -134,9 +134,9 @@ async def test_sdk_joins_a_thread_stream(pair: Pair, thread: str) -> None:
 
 async def test_deleted_run_is_a_gap_and_deleted_thread_ends_the_stream(pair: Pair, thread: str) -> None:
     here, there = pair
-    gone = await ended(here, thread)
-    await here.sdk.runs.delete(thread, gone)
-    async with watching(there, thread, f"{gone}/1-1") as watched:
+    removed_run = await ended(here, thread)
+    await here.sdk.runs.delete(thread, removed_run)
+    async with watching(there, thread, f"{removed_run}/1-1") as watched:
         sent = await watched.until(bool, "a gap")
         assert [one.event for one in sent] == ["gap"]
     await here.sdk.threads.delete(thread)

@@ -1,4 +1,4 @@
-"""Threads over HTTP: made, found, changed, copied, removed."""
+"""Threads over HTTP: creation, search, changes, copies, removal."""
 
 from __future__ import annotations
 
@@ -61,9 +61,9 @@ class TestCreate:
         made = await here.sdk.threads.create(ttl=90)
         path = f"/threads/{made['thread_id']}"
         assert "ttl" not in (await there.raw.get(path)).json()
-        told = (await there.raw.get(path, params={"include": "ttl"})).json()["ttl"]
-        assert (told["strategy"], told["ttl_minutes"]) == ("delete", 90)
-        assert told["expires_at"] > made["updated_at"]
+        ttl = (await there.raw.get(path, params={"include": "ttl"})).json()["ttl"]
+        assert (ttl["strategy"], ttl["ttl_minutes"]) == ("delete", 90)
+        assert ttl["expires_at"] > made["updated_at"]
         await there.sdk.threads.update(made["thread_id"], metadata={}, ttl={"ttl": 0.1 / 60})
         await until_gone(there.raw, path)
 
@@ -98,8 +98,8 @@ class TestChange:
         path = f"/threads/{made['thread_id']}"
         assert (await http.patch(path, json={"metadata": {"b": "y" * 300}})).status_code == 422
         assert (await http.patch(path, json={"metadata": {"a": "y" * 300}})).status_code == 200
-        asked = {"assistant_id": "agent", "metadata": {"a": "x" * 1100}}
-        assert (await http.post(f"{path}/runs", json=asked)).status_code == 422
+        body = {"assistant_id": "agent", "metadata": {"a": "x" * 1100}}
+        assert (await http.post(f"{path}/runs", json=body)).status_code == 422
 
 
 async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None:
@@ -113,8 +113,8 @@ async def test_runs_write_their_assistant_into_the_metadata(plain: Pair) -> None
     await there.sdk.runs.join(run["thread_id"], run["run_id"])
     assert (await there.sdk.threads.get(made))["metadata"] == {"title": "ä", **mine}
     for metadata in (mine, {"graph_id": "agent"}, {"assistant_id": agent}):
-        found = await there.sdk.threads.search(metadata=metadata)
-        assert {thread["thread_id"] for thread in found} == {made, run["thread_id"]}
+        matches = await there.sdk.threads.search(metadata=metadata)
+        assert {thread["thread_id"] for thread in matches} == {made, run["thread_id"]}
     assert await there.sdk.threads.search(metadata={"graph_id": "another"}) == []
     await here.sdk.threads.update(made, metadata={"title": "b"})
     await here.sdk.runs.wait(made, "echo", input={"a": 1})
@@ -135,8 +135,8 @@ class TestSearch:
 
         async def page(**body: Any) -> tuple[list[str], str, str | None]:
             answer = await http.post("/threads/search", json=body)
-            found = [thread["thread_id"] for thread in answer.json()]
-            return found, answer.headers["x-pagination-total"], answer.headers.get("x-pagination-next")
+            matches = [thread["thread_id"] for thread in answer.json()]
+            return matches, answer.headers["x-pagination-total"], answer.headers.get("x-pagination-next")
 
         assert await page() == (made[::-1], "7", None)
         assert await page(limit=3) == (made[:3:-1], "7", "3")
@@ -169,8 +169,8 @@ class TestSearch:
                 "no_such": "values.other.thing",
             },
         }
-        found = (await http.post("/threads/search", json=body)).json()
-        assert found == [
+        matches = (await http.post("/threads/search", json=body)).json()
+        assert matches == [
             {"thread_id": made, "extracted": {"last": "b", "x": 2, "none": None, "no_such": None}}
         ]
         for path in (
@@ -253,17 +253,17 @@ class TestStates:
         thread = await new_thread(one.sdk)
         for path in (f"{thread}/state/nope", f"{uuid4()}/state", f"{uuid4()}/state/nope"):
             assert (await one.raw.get(f"/threads/{path}")).status_code == 404
-        asked = {"checkpoint": {"checkpoint_id": "nope"}}
-        assert (await one.raw.post(f"/threads/{thread}/state/checkpoint", json=asked)).status_code == 404
+        body = {"checkpoint": {"checkpoint_id": "nope"}}
+        assert (await one.raw.post(f"/threads/{thread}/state/checkpoint", json=body)).status_code == 404
         assert (await one.raw.post(f"/threads/{uuid4()}/history", json={})).status_code == 404
 
 
 class TestAssistants:
     async def test_assistant_is_found_by_name_and_by_id(self, plain: Pair) -> None:
         here, there = plain
-        found = await here.sdk.assistants.search(limit=100)
-        assert found == await there.sdk.assistants.search(limit=100)
-        agent = next(one for one in found if one["name"] == "agent")
+        matches = await here.sdk.assistants.search(limit=100)
+        assert matches == await there.sdk.assistants.search(limit=100)
+        agent = next(one for one in matches if one["name"] == "agent")
         for assistant in ("agent", agent["assistant_id"]):
             assert await there.sdk.assistants.get(assistant) == agent
             schemas = await here.sdk.assistants.get_schemas(assistant)
@@ -290,7 +290,7 @@ class TestAssistants:
             assert (await http.get(f"/assistants/{path}")).status_code == 404
         thread = (await http.post("/threads", json={})).json()["thread_id"]
         for assistant, status in (("nobody", 422), (str(uuid4()), 404)):
-            asked = {"assistant_id": assistant}
-            assert (await http.post(f"/threads/{thread}/runs", json=asked)).status_code == status
-            assert (await http.post("/runs/wait", json=asked)).status_code == status
+            body = {"assistant_id": assistant}
+            assert (await http.post(f"/threads/{thread}/runs", json=body)).status_code == status
+            assert (await http.post("/runs/wait", json=body)).status_code == status
         assert (await http.get(f"/threads/{thread}/runs")).json() == []

@@ -1,4 +1,4 @@
-"""What a request acts on is never more than it meant: unknown keys and parameters are refused."""
+"""A modifying request with unknown keys or parameters is refused: they may be filters."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CREATE = {
 }
 """These modify no existing data, and newer clients may send further keys. All other bodies refuse them."""
 ACT = sorted(
-    asked for asked, row in ROWS.items() if row.needs in (Needs.user, Needs.admin) and asked not in CREATE
+    route for route, row in ROWS.items() if row.needs in (Needs.user, Needs.admin) and route not in CREATE
 )
 
 
@@ -78,7 +78,7 @@ async def test_unknown_key_with_null_is_ignored(one: Served) -> None:
 async def test_unknown_keys_of_a_run_are_logged_once(
     one: Served, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Escaped, cut, and no more than so many of them."""
+    """Logged keys are escaped, truncated and bounded in number."""
     monkeypatch.setattr(unknown_keys, "_logged", set[tuple[str, str]]())
     evil = "\x1b[31m" + "x" * 200
     thread = await new_thread(one.sdk)

@@ -1,4 +1,4 @@
-"""Webhooks over HTTP: refused where they may not go, delivered where they may."""
+"""Webhooks over HTTP: forbidden URLs are refused, others are delivered to."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ROUTES = [*ON_A_THREAD, "/runs", "/runs/stream", "/runs/wait", "/runs/batch"]
 QUICK: dict[str, Any] = {"webhook_poll": 0.02, "webhook_secret": SECRET, "webhook_allow_private": True}
 
 
-def asked(route: str, webhook: Any) -> Any:
+def run_body(route: str, webhook: Any) -> Any:
     body: dict[str, Any] = {
         "assistant_id": "agent",
         "input": {},
@@ -73,7 +73,7 @@ async def test_every_route_refuses_forbidden_webhook_urls(route: str) -> None:
     async with serving() as (gateway, client):
         in_production(gateway, ["8.8.8.8"])
         for webhook in REFUSED:
-            answer = await client.post(route.format(t=uuid4()), json=asked(route, webhook))
+            answer = await client.post(route.format(t=uuid4()), json=run_body(route, webhook))
             assert answer.status_code == 422, webhook
             assert "webhook" in answer.text
         left = await gateway.state.services.manager.runs.recent()
@@ -85,9 +85,9 @@ async def test_answer_does_not_depend_on_what_a_name_resolves_to(route: str) -> 
     """Else a caller that may create runs could query the names of the server's network."""
     async with serving() as (gateway, client):
         answers: list[httpx.Response] = []
-        for found in (["8.8.8.8"], ["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["169.254.169.254"], []):
-            asked_for = in_production(gateway, found)
-            body = asked(route, "https://db.prod.example.com/?token=hunter2")
+        for addresses in (["8.8.8.8"], ["10.0.0.1"], ["8.8.8.8", "10.0.0.1"], ["169.254.169.254"], []):
+            asked_for = in_production(gateway, addresses)
+            body = run_body(route, "https://db.prod.example.com/?token=hunter2")
             body = {**body, "schedule": "0 0 1 1 *"} if route.endswith("crons") else body
             answers.append(await client.post(route.format(t=uuid4()), json=body))
             assert asked_for == [], "nothing is looked up"
@@ -98,7 +98,7 @@ async def test_name_that_resolves_to_a_private_address_is_not_connected_to() -> 
     private = dict(QUICK, webhook_allow_private=False, webhook_ports=(443,))
     async with serving(**private) as (gateway, client):
         gateway.state.services.targets._lookups._look_up = SlowNames("127.0.0.1")
-        made = await client.post("/runs", json=asked("/runs", "https://db.prod.example.com/"))
+        made = await client.post("/runs", json=run_body("/runs", "https://db.prod.example.com/"))
         assert made.status_code == 200
         manager: RunManager = gateway.state.services.manager
 
@@ -114,7 +114,7 @@ async def test_name_that_resolves_to_a_private_address_is_not_connected_to() -> 
 async def test_the_url_of_a_webhook_is_not_shown(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as (gateway, client):
         in_production(gateway, ["8.8.8.8"])
-        made = await client.post("/runs", json=asked("/runs", "https://hooks.example.com/?token=hunter2"))
+        made = await client.post("/runs", json=run_body("/runs", "https://hooks.example.com/?token=hunter2"))
         assert made.status_code == 200
         assert "hunter2" not in made.text + (await client.get(f"/runs/{made.json()['run_id']}")).text
     assert "hunter2" not in caplog.text
@@ -123,7 +123,7 @@ async def test_the_url_of_a_webhook_is_not_shown(caplog: pytest.LogCaptureFixtur
 @pytest.mark.parametrize("route", ROUTES)
 async def test_run_of_every_route_delivers_its_webhook(route: str) -> None:
     async with receiving() as receiver, serving(**QUICK) as (_, client):
-        answer = await client.post(route.format(t=uuid4()), json=asked(route, receiver.url))
+        answer = await client.post(route.format(t=uuid4()), json=run_body(route, receiver.url))
         assert answer.status_code == 200
         await receiver.arrived.wait()
     (got,) = receiver.received
@@ -136,14 +136,14 @@ async def test_run_of_every_route_delivers_its_webhook(route: str) -> None:
 async def test_webhook_contains_the_run_document() -> None:
     async with receiving() as receiver, serving(**QUICK) as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
-        body = {**asked("", receiver.url), "metadata": {"m": 1}}
+        body = {**run_body("", receiver.url), "metadata": {"m": 1}}
         await client.post(f"/threads/{thread}/runs/wait", json=body)
         await receiver.arrived.wait()
         run = (await client.get(f"/threads/{thread}/runs/{receiver.received[0].document['run_id']}")).json()
-    told = receiver.received[0].document
+    document = receiver.received[0].document
     extra = {"values", "run_started_at", "run_ended_at", "webhook_sent_at", "cancel_action"}
-    assert set(told) - extra == set(run) - {"cancelling"}
-    assert {name: told[name] for name in set(told) - extra} == {
+    assert set(document) - extra == set(run) - {"cancelling"}
+    assert {name: document[name] for name in set(document) - extra} == {
         name: value for name, value in run.items() if name != "cancelling"
     }
 
@@ -153,19 +153,19 @@ async def test_webhooks_of_runs_that_end_during_close_are_delivered() -> None:
     async with receiving() as receiver:
         seldom: dict[str, Any] = {**QUICK, "webhook_poll": 60.0}
         async with serving(manager=manager, **seldom) as (_, client):
-            body = {**asked("", receiver.url), "input": {"sleep": 0.2}}
+            body = {**run_body("", receiver.url), "input": {"sleep": 0.2}}
             made: httpx.Response = await client.post("/runs", json=body)
         assert [got.document["run_id"] for got in receiver.received] == [made.json()["run_id"]]
         assert receiver.received[0].document["status"] == "success"
 
 
 async def test_dead_webhook_is_visible_to_operators() -> None:
-    """Given up is kept, to be seen and revived."""
+    """A dead webhook is kept, so that an operator can list and revive it."""
     async with (
         receiving(500) as receiver,
         serving(**QUICK, webhook_attempts=2, webhook_backoff=0.01) as (gateway, client),
     ):
-        await client.post("/runs", json=asked("", receiver.url))
+        await client.post("/runs", json=run_body("", receiver.url))
         manager: RunManager = gateway.state.services.manager
 
         async def dead() -> bool:
@@ -187,7 +187,7 @@ async def test_attempts_are_counted_by_outcome() -> None:
             return bool(await manager.webhooks.search(states=(state,)))
 
         for state in ("delivered", "dead"):
-            await client.post("/runs", json=asked("", receiver.url))
+            await client.post("/runs", json=run_body("", receiver.url))
             await wait_until(partial(over, state), description=f"it is {state}")
         shown = await metrics(client)
     outcomes = ("delivered", "failed", "given_up")

@@ -1,6 +1,5 @@
 """Hostile requests against a real server: `make hostile`.
 
-Each is made from the seed and its number alone, and goes out as the bytes that it is: what a client library
-would put right is what is tried. No answer may be a failure of the server's, nothing may reach its log as
-one, and afterwards it works as before, in the same processes.
-"""
+Each request is generated from the seed and its number, and is sent as raw bytes, because client libraries
+would correct it. No response may be a 5xx of the server, no failure may be logged, and afterwards the same
+processes work as before."""

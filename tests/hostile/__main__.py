@@ -1,6 +1,6 @@
-"""`python -m tests.hostile --count 10000 --seed 7`; one again: `--seed 7 --only 123`, or b123.
+"""`python -m tests.hostile --count 10000 --seed 7`; to repeat one request: `--seed 7 --only 123`, or b123.
 
-`--crowd 120`: nothing but 2,000 slow connections, for so many seconds, beside runs that may not be lost.
+`--crowd 120`: only 2,000 slow connections, for 120 s, together with runs that must not be lost.
 """
 
 from __future__ import annotations
@@ -85,9 +85,9 @@ def _verdict(report: Report) -> int:
 async def siege(seconds: float, limit: int, size: int) -> int:
     with tempfile.TemporaryDirectory(prefix="hostile-") as folder:
         async with target(Path(folder), workers=1, limit=(limit, limit)) as attacked:
-            found = await besiege(attacked, seconds=seconds, size=size)
-    print(f"{size} slow connections, ulimit -n {limit}, {seconds:g} s\n{found}")
-    return 1 if found.failures else 0
+            result = await besiege(attacked, seconds=seconds, size=size)
+    print(f"{size} slow connections, ulimit -n {limit}, {seconds:g} s\n{result}")
+    return 1 if result.failures else 0
 
 
 if __name__ == "__main__":

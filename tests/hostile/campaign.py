@@ -73,7 +73,7 @@ class Report:
 
 
 class Target:
-    """A server with several workers, and what a user of it has."""
+    """A server with several workers, and the resources of one user."""
 
     def __init__(
         self, server: Served, made: Callable[[], httpx.AsyncClient], known: Known, folder: Path
@@ -91,8 +91,8 @@ class Target:
         return [*self._workers.values()]
 
     async def send(self, sent: Hostile) -> tuple[str, bytes, float]:
-        """Its status, the beginning of its answer, and the seconds from its last byte to that. Streams are
-        left as soon as they have begun."""
+        """Returns the status, the beginning of the response, and the seconds from the last byte of the
+        request to it. Streams are closed as soon as they have begun."""
         loop = asyncio.get_running_loop()
         reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
         began = sent_at = loop.time()
@@ -121,7 +121,7 @@ class Target:
         return status, answer, took
 
     async def check_health(self) -> list[str]:
-        """What is wrong with the server."""
+        """Returns the problems of the server."""
         problems = [
             line for line in self.server.lines[self._begun :] if any(word in line for word in TROUBLE)
         ]
@@ -139,12 +139,12 @@ class Target:
         return problems
 
     def memory(self) -> int:
-        """Bytes that its workers hold."""
+        """Returns the memory (bytes) of its workers."""
         return memory(self.workers)
 
     async def without_connections(self) -> Counter[str]:
-        """The descriptors that its workers have when all clients have gone, this one too: the fewest of some
-        seconds, for a worker opens its store anew now and then."""
+        """Returns the descriptors of its workers without any client, including this one: the minimum of some
+        seconds, because a worker may reopen its store."""
         await self._client.aclose()
         self._client = self._made()
         seen: list[Counter[str]] = []
@@ -155,7 +155,7 @@ class Target:
 
 
 async def _write(writer: asyncio.StreamWriter, sent: bytes) -> None:
-    """It may be answered before all of it is read."""
+    """Writes a request; the response may be sent before all of it is read."""
     with suppress(ConnectionError):
         writer.write(sent)
         await writer.drain()
@@ -165,7 +165,7 @@ async def _write(writer: asyncio.StreamWriter, sent: bytes) -> None:
 async def target(
     folder: Path, *, workers: int = 2, limit: tuple[int, int] | None = None
 ) -> AsyncGenerator[Target]:
-    """`limit`: soft and hard, of its descriptors."""
+    """Starts the target. `limit`: soft and hard limit of its descriptors."""
     keys = folder / "keys.json"
     _, key = key_file.create(keys, role=Role.user, user_id="alice")
     arguments = (
@@ -237,8 +237,9 @@ async def _each(work: Callable[[int], Awaitable[None]], numbers: range, at_once:
 
 
 async def flood(target: Target, size: int) -> tuple[int, int]:
-    """Endless trailers of a request that was answered: how many bytes the server took, and how much more its
-    workers hold at most. What is sent and not taken is in this process's buffer, which is kept small."""
+    """Sends endless trailers of an answered request. Returns how many bytes the server read, and the maximal
+    growth of its workers' memory. Unread bytes stay in the send buffer of this process, which is kept
+    small."""
     head = b"GET /ok HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
     block, sent, most = b"a: xxxxxxxx\r\n" * 1000, 0, 0
     loop, before = asyncio.get_running_loop(), target.memory()

@@ -24,8 +24,9 @@ TRAILERS = (
 
 @dataclass
 class Plan:
-    """Sent in pieces, with a pause after each. `ends`: how the client leaves: it waits for the answers, shuts
-    its sending half, or resets the connection at once. `answers`: as many at most, in this order."""
+    """Bytes that are sent in pieces, with a delay after each. `ends`: the client waits for the responses,
+    shuts down its sending side, or resets the connection. `answers`: the expected responses in their order,
+    at most."""
 
     kind: str
     pieces: list[bytes]
@@ -48,7 +49,7 @@ class Outcome:
 
 
 def plan(seed: int, number: int, known: Known) -> Plan:
-    """The same for the same seed and number."""
+    """Returns the same plan for the same seed and number."""
     rng = Random(f"connection {seed} {number}")
     kind, build = rng.choices(_KINDS, _WEIGHTS)[0]
     made = build(rng, known)
@@ -165,8 +166,8 @@ _WEIGHTS = (10, 15, 10, 15, 8, 15, 27)
 
 
 async def carry_out(made: Plan, port: int) -> Outcome:
-    """Ends when all is answered, or where nothing comes for 0.3 s and need not, or when the server has closed
-    the connection."""
+    """Returns when all responses are received, when none is required and none arrives for 0.3 s, or when the
+    server has closed the connection."""
     loop = asyncio.get_running_loop()
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     text, first, closed = bytearray(), 0.0, asyncio.Event()
@@ -226,7 +227,7 @@ async def _answered(made: Plan, text: bytearray, news: asyncio.Event, closed: as
 
 
 def _answers(text: bytes) -> tuple[list[str], list[str]]:
-    """Their statuses and the ids of the requests that they are for."""
+    """Returns the statuses of the responses and the ids of their requests."""
     heads = [part for part in text.split(b"HTTP/1.1 ")[1:] if not part.startswith(b"100 ")]
     ids = [
         line.partition(b": ")[2].decode("latin-1")

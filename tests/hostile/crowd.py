@@ -1,6 +1,6 @@
-"""Slow and mute connections that stay as long as they may, beside everything else, in a process of their own.
+"""Slow and idle connections that stay open as long as possible, in a separate process.
 
-`python -m tests.hostile.crowd PORT KEY SIZE`: until SIGTERM, then it reports in JSON.
+`python -m tests.hostile.crowd PORT KEY SIZE` runs until SIGTERM, then prints a report in JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _H = b"Host: localhost\r\n"
 
 
 def _openings(api_key: str) -> dict[str, tuple[bytes, bytes]]:
-    """What each kind sends at first, and then again and again."""
+    """What each kind of connection sends first, and then repeatedly."""
     key = b"X-Api-Key: " + api_key.encode() + b"\r\n"
     long, coded = b"Content-Length: 1000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n"
     post = b"POST /threads/count HTTP/1.1\r\n" + _H
@@ -52,7 +52,7 @@ class Report:
 
 
 class Crowd:
-    """`size` connections, each made again when the server has closed it."""
+    """`size` connections, each reopened when the server has closed it."""
 
     def __init__(self, port: int, api_key: str, size: int) -> None:
         self._port, self._size = port, size

@@ -1,4 +1,4 @@
-"""What workers hold, and how late this process is itself: its lag is no slow answer."""
+"""Memory and descriptors of workers, and the lag of this process, which must not count as a slow response."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ _EVERY = 0.02
 
 
 def memory(pids: Iterable[int]) -> int:
-    """Bytes in memory of all of them."""
+    """Returns the memory (bytes) of all processes together."""
     pages = (Path(f"/proc/{pid}/statm").read_text().split()[1] for pid in pids)
     return sum(map(int, pages)) * os.sysconf("SC_PAGE_SIZE")
 
 
 def descriptors(pids: Iterable[int]) -> Counter[str]:
-    """How many of them lead to what; all sockets are one."""
-    found: Counter[str] = Counter()
+    """Counts descriptors by target; all sockets count as one target."""
+    counts: Counter[str] = Counter()
     for pid in pids:
         for one in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):  # it was closed meanwhile
-                found[str(one.readlink()).partition(":[")[0]] += 1
-    return found
+                counts[str(one.readlink()).partition(":[")[0]] += 1
+    return counts
 
 
 class Lag:
-    """How late the turns of this event loop came, of the last minute."""
+    """The latency of this event loop in the last minute."""
 
     def __init__(self) -> None:
         self._late: deque[tuple[float, float]] = deque(maxlen=int(60 / _EVERY))
 
     def since(self, time: float) -> float:
-        """Seconds, all together."""
+        """Returns the total lag (s)."""
         return sum(late for at, late in self._late if at >= time)
 
     @asynccontextmanager

@@ -14,7 +14,7 @@ HUGE = 10 << 20
 
 
 class Operation(NamedTuple):
-    """Of the description of the API."""
+    """An operation of the OpenAPI document."""
 
     method: str
     path: str
@@ -151,7 +151,7 @@ PATHS: tuple[str, ...] = (
 
 
 def make(seed: int, number: int, known: Known) -> Hostile:
-    """The same bytes for the same seed and number, whatever was sent before."""
+    """Returns the same bytes for the same seed and number, independent of earlier requests."""
     rng = Random(f"{seed} {number}")
     kind, build = rng.choices(_KINDS, _WEIGHTS)[0]
     return Hostile(kind, build(rng, known))
@@ -192,12 +192,12 @@ def _line(method: str, path: str) -> bytes:
 
 
 def _operation(rng: Random, known: Known, *, body: bool = False) -> Operation:
-    found = (
+    headers = (
         [one for one in known.operations if one.method in ("POST", "PATCH", "PUT")]
         if body
         else known.operations
     )
-    return rng.choice(found)
+    return rng.choice(headers)
 
 
 _JSON = b"Content-Type: application/json"
@@ -227,7 +227,7 @@ def _wild_body(rng: Random, known: Known) -> bytes:
 
 
 def _bent_body(rng: Random, known: Known) -> bytes:
-    """A body as it should be, but for some values and keys."""
+    """A valid body with some altered values and keys."""
     one = _operation(rng, known, body=True)
     fitting = next((body for name, body in BODIES.items() if one.path.endswith(name)), BODIES["runs"])
     if isinstance(fitting, list):

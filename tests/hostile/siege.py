@@ -1,4 +1,4 @@
-"""Slow connections beside runs: is a run lost, is the heartbeat late, does a new client wait?"""
+"""Slow connections together with runs: no run is lost, no heartbeat is late, no new client waits."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TRIES = 2
 
 
 @dataclass
-class Found:
+class SiegeResult:
     new_clients: int = 0
     slowest: float = 0.0
     repeated: int = 0
@@ -49,8 +49,8 @@ class Found:
         return "\n".join(lines)
 
 
-async def besiege(target: Target, *, seconds: float, size: int) -> Found:
-    found, epochs = Found(), target.server.epochs
+async def besiege(target: Target, *, seconds: float, size: int) -> SiegeResult:
+    result, epochs = SiegeResult(), target.server.epochs
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     async with (
@@ -58,49 +58,49 @@ async def besiege(target: Target, *, seconds: float, size: int) -> Found:
         crowd(target.server.port, target.known.key, size) as slow,
         asyncio.TaskGroup() as group,
     ):
-        group.create_task(_new_clients(target, found, until, lag))
-        group.create_task(_heartbeats(target, found, until))
+        group.create_task(_new_clients(target, result, until, lag))
+        group.create_task(_heartbeats(target, result, until))
         for _ in range(4):
-            group.create_task(_runs(target, found, until))
-    found.lives = {kind: (count, slow.longest[kind]) for kind, count in sorted(slow.closed.items())}
-    found.failures += slow.failures
-    found.ends = await _ends(target)
-    found.failures += [
-        f"{count} runs ended as {how}" for how, count in found.ends.items() if how != "success"
+            group.create_task(_runs(target, result, until))
+    result.lives = {kind: (count, slow.longest[kind]) for kind, count in sorted(slow.closed.items())}
+    result.failures += slow.failures
+    result.ends = await _ends(target)
+    result.failures += [
+        f"{count} runs ended as {how}" for how, count in result.ends.items() if how != "success"
     ]
     if target.server.epochs != epochs:
-        found.failures.append(f"workers: {epochs} became {target.server.epochs}")
-    found.failures += [
+        result.failures.append(f"workers: {epochs} became {target.server.epochs}")
+    result.failures += [
         line for line in target.server.lines if "fenced" in line or "could not be renewed" in line
     ]
-    return found
+    return result
 
 
 async def _ends(target: Target) -> dict[str, int]:
-    """How all runs of the store ended."""
+    """Counts the runs of the store by final status."""
     async with open_observer(Settings(store=f"sqlite:///{target.folder / 'runs.db'}")) as seen:
         return dict(Counter(row.status.value for row in await seen.store.runs(limit=100_000)))
 
 
-async def _new_clients(target: Target, found: Found, until: float, lag: Lag) -> None:
-    """Each on a connection of its own."""
+async def _new_clients(target: Target, result: SiegeResult, until: float, lag: Lag) -> None:
+    """Sends requests, each on a new connection."""
     loop = asyncio.get_running_loop()
     while loop.time() < until:
         began = loop.time()
-        answer = await _ask(target, found, "GET", "/ok")
+        answer = await _ask(target, result, "GET", "/ok")
         took = loop.time() - began - lag.since(began)
-        found.new_clients += 1
-        found.slowest = max(found.slowest, took)
-        found.most_descriptors = max(found.most_descriptors, descriptors(target.workers).total())
+        result.new_clients += 1
+        result.slowest = max(result.slowest, took)
+        result.most_descriptors = max(result.most_descriptors, descriptors(target.workers).total())
         if answer is None or answer.status_code != 200 or took > NEW_CLIENT_WITHIN:
-            found.failures.append(f"a new client: {answer} after {took:.2f} s")
+            result.failures.append(f"a new client: {answer} after {took:.2f} s")
         await asyncio.sleep(0.5)
 
 
 async def _ask(
-    target: Target, found: Found, method: str, path: str, body: Any = None
+    target: Target, result: SiegeResult, method: str, path: str, body: Any = None
 ) -> httpx.Response | None:
-    """As clients do: once more where the connection ended before there was an answer."""
+    """Sends a request; retries once, as clients do, if the connection ends before the response."""
     for _ in range(TRIES):
         async with httpx.AsyncClient(
             base_url=target.server.url, headers={"x-api-key": target.known.key}, timeout=60
@@ -108,23 +108,23 @@ async def _ask(
             try:
                 return await client.request(method, path, json=body)
             except httpx.TransportError:
-                found.repeated += 1
+                result.repeated += 1
     return None
 
 
-async def _runs(target: Target, found: Found, until: float) -> None:
-    """Each is waited for on a connection that stays."""
+async def _runs(target: Target, result: SiegeResult, until: float) -> None:
+    """Starts runs and awaits them on one keep-alive connection."""
     run = {"assistant_id": "agent", "input": {"steps": 10, "sleep": 0.3}}
     loop = asyncio.get_running_loop()
     while loop.time() < until:
-        ended = await _ask(target, found, "POST", "/runs/wait", run)
-        found.runs += 1
+        ended = await _ask(target, result, "POST", "/runs/wait", run)
+        result.runs += 1
         if ended is None or ended.status_code != 200 or ended.json().get("done") != 10:
-            found.failures.append(f"a run: {ended and ended.text[:200]}")
+            result.failures.append(f"a run: {ended and ended.text[:200]}")
 
 
-async def _heartbeats(target: Target, found: Found, until: float) -> None:
-    """As the store has them."""
+async def _heartbeats(target: Target, result: SiegeResult, until: float) -> None:
+    """Returns the heartbeats of the store."""
     loop = asyncio.get_running_loop()
     store = Settings(store=f"sqlite:///{target.folder / 'runs.db'}")
     async with open_observer(store) as seen:
@@ -133,5 +133,5 @@ async def _heartbeats(target: Target, found: Found, until: float) -> None:
             (worker,) = await seen.store.workers()
             if worker.hb_seq != last:
                 last, at = worker.hb_seq, loop.time()
-            found.latest_beat = max(found.latest_beat, loop.time() - at)
+            result.latest_beat = max(result.latest_beat, loop.time() - at)
             await asyncio.sleep(0.25)

@@ -1,4 +1,4 @@
-"""A share of `make hostile`, the same in every run."""
+"""A part of `make hostile` with a fixed seed."""
 
 from __future__ import annotations
 

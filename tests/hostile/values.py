@@ -1,4 +1,4 @@
-"""What stands where something else was expected."""
+"""Hostile values for fields and texts."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ RAW: tuple[bytes, ...] = (
 
 
 class Number(str):
-    """A number as it is to stand in the text, whether JSON has such a one or not."""
+    """A number in its literal spelling, which may be invalid JSON."""
 
     __slots__ = ()
 
@@ -145,7 +145,7 @@ def value(rng: Random, depth: int = 3) -> Any:
 
 
 def encoded(content: Any) -> bytes:
-    """JSON, with each `Number` as it is written."""
+    """Encodes JSON with the literal spelling of each `Number`."""
     if isinstance(content, Number):
         return content.encode()
     if isinstance(content, dict):

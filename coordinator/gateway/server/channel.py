@@ -100,9 +100,9 @@ class WorkerEnd:
     def ready(self, ready: Ready) -> None:
         self._send({"ready": asdict(ready)})
 
-    def changed(self, what: str) -> None:
+    def changed(self, path: str) -> None:
         """Reports an edited file. May be called from any thread, after `ready`."""
-        self._send({"changed": what})
+        self._send({"changed": path})
 
     def failed(self, why: CannotServe) -> None:
         self._send({"failed": why.document()})

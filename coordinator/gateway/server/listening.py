@@ -97,8 +97,8 @@ def _resolve(host: str, port: int) -> tuple[socket.AddressFamily, tuple[Any, ...
 
 
 def _bind_failed(error: OSError, host: str, port: int) -> CannotServe:
-    place = f"{host} port {port}"
-    return CannotServe(f"cannot listen on {place}: {_reason(error)}", _advice(error))
+    endpoint = f"{host} port {port}"
+    return CannotServe(f"cannot listen on {endpoint}: {_reason(error)}", _advice(error))
 
 
 def _advice(error: OSError) -> str:

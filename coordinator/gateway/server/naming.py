@@ -24,24 +24,24 @@ _FORM = "Write it as MODULE:OBJECT, such as my_agents:assistants, where OBJECT m
 _APP_FORM = "Write it as MODULE:OBJECT, such as my_package.app:app"
 
 
-def assistants_at(place: str) -> Named:
-    """Imports the assistants that `place` names, with the working folder first on sys.path.
+def assistants_at(target: str) -> Named:
+    """Imports the assistants that `target` names, with the working folder first on sys.path.
 
     The object is one of: a mapping of names to async functions or assistants, a list of named ones, a module
     that contains named ones, or a single one, registered under its own name. Raises CannotServe."""
-    return _named(place, _object_at(place, f"--assistants {place!r}", _FORM))
+    return _named(target, _object_at(target, f"--assistants {target!r}", _FORM))
 
 
-def app_at(place: str) -> App:
-    """Imports the ASGI app that `place` names. Raises CannotServe."""
-    app = _object_at(place, f"the app {place!r}", _APP_FORM)
+def app_at(target: str) -> App:
+    """Imports the ASGI app that `target` names. Raises CannotServe."""
+    app = _object_at(target, f"the app {target!r}", _APP_FORM)
     if not callable(app):
-        raise CannotServe(f"{place} is of type {type(app).__name__}, not an ASGI app", _APP_FORM)
+        raise CannotServe(f"{target} is of type {type(app).__name__}, not an ASGI app", _APP_FORM)
     return cast("App", app)
 
 
-def _object_at(place: str, description: str, form: str) -> object:
-    module_name, colon, attribute = place.partition(":")
+def _object_at(target: str, description: str, form: str) -> object:
+    module_name, colon, attribute = target.partition(":")
     if not (module_name and colon and attribute) or "/" in module_name:
         raise CannotServe(f"{description} does not name an object of a module", form)
     resolved: Any = _imported(module_name)
@@ -93,32 +93,32 @@ def _suggestion(name: str, owner: object, form: str) -> str:
     return f"Is it {near[0]!r}?" if near else form
 
 
-def _named(place: str, provided: object) -> Named:
+def _named(target: str, provided: object) -> Named:
     try:
-        named = {_own_name(place, provided): provided} if isfunction(provided) else named_agents(provided)
+        named = {_own_name(target, provided): provided} if isfunction(provided) else named_agents(provided)
     except InvalidArgument as error:
-        raise CannotServe(f"{place}: {error}", _FORM) from None
+        raise CannotServe(f"{target}: {error}", _FORM) from None
     if not named:
-        raise CannotServe(f"{place} names no assistant", _FORM)
+        raise CannotServe(f"{target} names no assistant", _FORM)
     for name, agent in named.items():
-        _check_agent(place if agent is provided else f"{place}[{name!r}]", name, agent)
+        _check_agent(target if agent is provided else f"{target}[{name!r}]", name, agent)
     return cast("Named", named)
 
 
-def _own_name(place: str, function: object) -> str:
+def _own_name(target: str, function: object) -> str:
     """Returns the decorator's name for `function`, else the function's own."""
-    return spec_of(function).name or getattr(function, "__name__", place)
+    return spec_of(function).name or getattr(function, "__name__", target)
 
 
-def _check_agent(place: str, name: object, agent: object) -> None:
+def _check_agent(target: str, name: object, agent: object) -> None:
     if not isinstance(name, str) or not name:
-        raise CannotServe(f"{place} has {name!r} as a name: names are non-empty strings", _FORM)
+        raise CannotServe(f"{target} has {name!r} as a name: names are non-empty strings", _FORM)
     if (unfit := unfit_function(agent)) is not None:
-        raise CannotServe(f"{place} {unfit.why}", unfit.remedy)
+        raise CannotServe(f"{target} {unfit.why}", unfit.remedy)
     if iscoroutinefunction(agent) or iscoroutinefunction(getattr(agent, "__call__", None)):  # noqa: B004 - an object whose call is a coroutine function
         return
     if not isinstance(agent, type) and isinstance(agent, Assistant):
         return
     if callable(agent):
-        raise CannotServe(f"{place} is a {type(agent).__name__} that is not async", "Write it as async def")
-    raise CannotServe(f"{place} is of type {type(agent).__name__}, not an assistant", _FORM)
+        raise CannotServe(f"{target} is a {type(agent).__name__} that is not async", "Write it as async def")
+    raise CannotServe(f"{target} is of type {type(agent).__name__}, not an assistant", _FORM)

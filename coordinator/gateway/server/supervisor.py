@@ -222,7 +222,7 @@ def _worker_count(count: int) -> str:
 
 async def _run_all(*work: Coroutine[Any, Any, object]) -> None:
     """Runs `work` concurrently. If one raises, the others are cancelled and its exception is raised."""
-    tasks = [begin_soon(one) for one in work]
+    tasks = [begin_soon(coroutine) for coroutine in work]
     if not tasks:
         return
     try:

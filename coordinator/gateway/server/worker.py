@@ -97,12 +97,12 @@ async def work(orders: Orders, port: socket.socket, channel: WorkerEnd, identity
         raise CannotServe(str(error), code=UNREACHABLE) from error
 
 
-async def host(place: str, port: socket.socket, channel: WorkerEnd, identity: logs.Who) -> None:
-    """Serves the user's ASGI app at `place` until a signal has drained it. Raises CannotServe."""
+async def host(target: str, port: socket.socket, channel: WorkerEnd, identity: logs.Who) -> None:
+    """Serves the user's ASGI app at `target` until a signal has drained it. Raises CannotServe."""
     from coordinator.gateway.server.hosting import Gateways, serve_app
     from coordinator.gateway.server.naming import app_at
 
-    app = app_at(place)
+    app = app_at(target)
 
     def ready() -> None:
         gateways = Gateways()

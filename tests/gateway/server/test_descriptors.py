@@ -1,4 +1,4 @@
-"""A worker whose clients, or whose runs, want more descriptors than there are."""
+"""A worker whose clients or runs need more descriptors than the limit allows."""
 
 from __future__ import annotations
 
@@ -46,14 +46,14 @@ def open_in(pid: int) -> int:
 
 
 def limits_of(pid: int) -> list[str]:
-    """Soft and hard."""
+    """The soft and the hard limit."""
     lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
     (line,) = [one for one in lines if "open files" in one]
     return line.split()[3:5]
 
 
 def beats(server: Served, before: dict[int, int]) -> bool:
-    """No worker was fenced or replaced, and no heartbeat failed."""
+    """Returns whether no worker was fenced or restarted and no heartbeat failed."""
     return (
         server.epochs == before and "could not be renewed" not in server.said and "fenced" not in server.said
     )

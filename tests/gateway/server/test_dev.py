@@ -1,4 +1,4 @@
-"""`coordinator dev`: it reloads what is edited, and no run is done twice in silence."""
+"""`coordinator dev`: edits are reloaded, and no run is repeated silently."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def write(folder: Path, version: int) -> None:
 
 
 async def begun(folder: Path, url: str) -> str:
-    """A run that is in the middle of its work."""
+    """Starts a run and waits until it has started its work."""
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         thread = (await client.post("/threads", json={})).json()["thread_id"]
         answer = await client.post(f"/threads/{thread}/runs", json={"assistant_id": "slow"})
@@ -65,9 +65,9 @@ async def run_of(folder: Path, run_id: str) -> Any:
 
 def memory_of(pid: int, what: str) -> int:
     """kB."""
-    found = re.search(rf"^{what}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
-    assert found is not None
-    return int(found.group(1))
+    match = re.search(rf"^{what}:\s+(\d+) kB", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match.group(1))
 
 
 def children_of(pid: int) -> list[int]:
@@ -103,8 +103,8 @@ async def test_restart_ends_a_run_in_flight_and_does_not_repeat_it(tmp_path: Pat
         assert row.status is (RunStatus.error if "all" in how else RunStatus.interrupted)
         assert not row.holds_thread
         async with get_client(url=again.url) as client:
-            found = await client.runs.get(row.thread_id, run)
-            assert found["status"] == row.status.value
+            match = await client.runs.get(row.thread_id, run)
+            assert match["status"] == row.status.value
             assert (await client.threads.get(row.thread_id))["values"] == {"version": 1}
     assert (tmp_path / "done.txt").read_text().split() == [run], "done once"
 
@@ -139,7 +139,7 @@ async def test_valid_edit_is_served_and_broken_edit_is_not(tmp_path: Path) -> No
 
 
 async def edited(server: Served, folder: Path, version: int, *, says: str, times: int = 1) -> None:
-    """Written again until it was noticed: a watch is laid some time after the server is up."""
+    """Repeats the edit until it is detected: the watch starts some time after the server."""
     while True:
         write(folder, version)
         with suppress(AssertionError):
@@ -149,7 +149,7 @@ async def edited(server: Served, folder: Path, version: int, *, says: str, times
 
 @pytest.mark.usefixtures("untraced")  # what tracing takes is not the server's
 async def test_dev_server_has_one_worker_and_few_processes(tmp_path: Path) -> None:
-    """Everything that it starts, after its first run, with a watch on its files."""
+    """Measures all processes after the first run, with file watching enabled."""
     write(tmp_path, 1)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
         url = await server.up()
@@ -171,7 +171,7 @@ async def test_files_are_watched_only_with_assistants_to_reload(tmp_path: Path) 
 
 
 async def test_dev_server_has_the_openapi_document_of_every_gateway(tmp_path: Path) -> None:
-    """Whatever its worker has left for later."""
+    """The document includes routes that are built lazily."""
     write(tmp_path, 1)
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
         async with httpx.AsyncClient(base_url=await server.up(), timeout=30) as client:
@@ -265,10 +265,10 @@ async def test_unknown_variable_is_logged_without_its_value(tmp_path: Path) -> N
 
 
 async def test_help_shows_defaults_of_dev_and_log_counts_workers(tmp_path: Path) -> None:
-    async with served("dev", "--help", folder=tmp_path, COLUMNS="200") as told:
-        await told.gone()
-        assert "Default: 0" in told.said
-        assert "Default: 30" not in told.said
+    async with served("dev", "--help", folder=tmp_path, COLUMNS="200") as help_command:
+        await help_command.gone()
+        assert "Default: 0" in help_command.said
+        assert "Default: 30" not in help_command.said
     async with served("dev", folder=tmp_path) as server:
         await server.up()
         server.send(signal.SIGTERM)

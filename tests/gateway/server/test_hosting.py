@@ -1,4 +1,4 @@
-"""An app of one's own that mounts the gateway: at a signal its runs are drained, whatever is open."""
+"""A user's app that mounts the gateway: at a signal its runs are drained, even if responses are open."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ async def hosted(program: str, folder: Path, **variables: str) -> AsyncGenerator
 
 
 async def watch(client: httpx.AsyncClient, assistant: str, begun: asyncio.Semaphore) -> str:
-    """All that a client of a stream receives."""
+    """Returns everything that a client of a stream receives."""
     text = ""
     body = {"assistant_id": assistant, "stream_mode": "custom", "on_completion": "keep"}
     with suppress(httpx.RemoteProtocolError):

@@ -1,4 +1,4 @@
-"""Restarts and shutdowns under clients: no run is lost, none is stuck, and no stream holds the exit."""
+"""Restarts and shutdowns under load: no run is lost or stuck, and no stream delays the exit."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def observer(folder: Path) -> Any:
 
 
 async def ends_of(seen: Observer) -> Counter[str]:
-    """How many runs ended how. None may be left."""
+    """Counts the runs by final status. No run may be open."""
     assert not await seen.store.runs(in_flight=True)
     return Counter(row.status.value for row in await seen.store.runs(limit=100_000))
 
@@ -45,16 +45,16 @@ class Client:
         self.wrong: list[object] = []
 
     async def stream_for_ever(self) -> None:
-        """Each on a thread of its own; all events have to arrive, once and in order."""
+        """Streams runs on separate threads; all events must arrive once and in order."""
         while True:
             thread = (await self._sdk.threads.create())["thread_id"]
             following = self._sdk.runs.stream(
                 thread, "agent", input={"steps": STEPS, "sleep": 0.05}, stream_resumable=True
             )
-            told = [(part.event, part.data) async for part in following]
-            done = [data["done"] for event, data in told if event == "values"]
-            if done != [*range(1, STEPS + 1)] or any(event == "error" for event, _ in told):
-                self.wrong.append(told)
+            events = [(part.event, part.data) async for part in following]
+            done = [data["done"] for event, data in events if event == "values"]
+            if done != [*range(1, STEPS + 1)] or any(event == "error" for event, _ in events):
+                self.wrong.append(events)
             self.complete += 1
 
     async def create_for_ever(self) -> None:
@@ -111,7 +111,7 @@ async def test_open_streams_do_not_delay_the_exit(tmp_path: Path) -> None:
             run = (await client.post(f"/threads/{thread}/runs", json=body)).json()["run_id"]
 
             async def hold(method: str, path: str, **more: Any) -> str:
-                """How it ended, seen from the client."""
+                """Returns how the response ended for the client."""
                 with suppress(httpx.RemoteProtocolError):
                     async with client.stream(method, path, **more) as answer:
                         assert answer.status_code == 200

@@ -1,4 +1,4 @@
-"""A log for people: a line that begins in the first column is one record, whatever clients put into it."""
+"""Text logs: each line that begins in the first column is one record, whatever clients send."""
 
 from __future__ import annotations
 

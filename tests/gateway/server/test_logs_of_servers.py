@@ -1,4 +1,4 @@
-"""What a server logs: sentences with one name for each worker, or JSON with every field apart."""
+"""The logs of a server: sentences with one name for each worker, or JSON with separate fields."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ async def test_a_dead_worker_has_one_name_in_log_store_and_list(tmp_path: Path) 
         assert {row["slot"]: row["pid"] for row in workers} == server.workers
         os.kill(pid := server.workers[2], signal.SIGKILL)
         epoch = server.epochs[2]
-        found = await server.says(
+        match = await server.says(
             rf"worker 2 of \S+ \(epoch {epoch}, pid {pid}\) is dead: 0 runs of it were ended$"
         )
         assert re.match(
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d WARNING worker \d \(epoch \d+\): ",
-            found.string,
+            match.string,
         )
         assert "PeerBuried" not in server.said
 
@@ -89,10 +89,10 @@ async def test_json_lines_have_the_fields_of_events_and_the_run_of_a_failure(tmp
         slot = next(slot for slot, epoch in server.epochs.items() if epoch == owner)
         os.kill(server.workers[slot], signal.SIGKILL)
         await server.says('"event": "RunRecovered"')
-        told = {one.get("event"): one for one in documents(server)}
-        assert told["PeerBuried"]["epoch"] == owner
-        assert told["PeerBuried"]["ended"] == 1
-        assert told["RunRecovered"]["run_id"] == run
+        records = {one.get("event"): one for one in documents(server)}
+        assert records["PeerBuried"]["epoch"] == owner
+        assert records["PeerBuried"]["ended"] == 1
+        assert records["RunRecovered"]["run_id"] == run
         (failure,) = [one for one in documents(server) if one.get("run_id") == failed]
         assert "the model said boom" in failure["exception"]
         assert failure["worker"] in ("worker 1", "worker 2")
@@ -132,5 +132,5 @@ async def test_invalid_http_is_logged_at_a_bounded_rate_with_the_address(tmp_pat
         await server.says(
             r"1 requests were not valid HTTP/1\.1 and were refused, the last one from 127\.0\.0\.1"
         )
-    told = [line for line in server.lines if "refused" in line or "uvicorn" in line or "pgrade" in line]
-    assert len(told) == 1, told
+    records = [line for line in server.lines if "refused" in line or "uvicorn" in line or "pgrade" in line]
+    assert len(records) == 1, records

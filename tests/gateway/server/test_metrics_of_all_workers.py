@@ -21,7 +21,7 @@ AT_ONCE = 10
 
 
 async def admitted(url: str) -> float:
-    """As the worker that takes a new connection counts it."""
+    """Returns the counter as the worker that accepts a new connection exposes it."""
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         answer = await client.get("/metrics")
     assert answer.status_code == 200, answer.text
@@ -33,7 +33,7 @@ async def admitted(url: str) -> float:
     )
 
 
-async def ask(url: str, times: int) -> None:
+async def send_requests(url: str, times: int) -> None:
     async def some() -> None:
         for _ in range(times // AT_ONCE):
             async with httpx.AsyncClient(base_url=url, timeout=30) as client:
@@ -44,7 +44,7 @@ async def ask(url: str, times: int) -> None:
 
 
 async def scraped(server: Served, total: int) -> None:
-    """With 24 connections over four sockets, one that none of them meets has a chance of 1 to 1,000."""
+    """With 24 connections over four sockets, the probability that one socket gets none is 1 in 1,000."""
     seen = await asyncio.gather(*(admitted(server.url) for _ in range(24)))
     assert set(seen) == {total}
 
@@ -54,14 +54,14 @@ async def test_every_scrape_is_the_sum_of_all_workers_also_of_killed_ones(tmp_pa
         await server.up()
         done = 0
         for slot in (1, 2, 3, 4):
-            await ask(server.url, REQUESTS // 4)
+            await send_requests(server.url, REQUESTS // 4)
             done += REQUESTS // 4
             await scraped(server, done)
             os.kill(server.workers[slot], signal.SIGKILL)
             await scraped(server, done)
             await server.says(rf"worker {slot} \(pid \d+\) listens", times=2)
             await scraped(server, done)
-        await ask(server.url, 40)
+        await send_requests(server.url, 40)
         await scraped(server, done + 40)
 
 
@@ -76,7 +76,7 @@ async def test_empty_file_of_a_killed_worker_does_not_break_scrapes(tmp_path: Pa
 
 
 def counts_in(folder: Path) -> set[Path]:
-    """The folders of counts that lie there."""
+    """Returns the metrics folders that exist."""
     return {path for path in folder.iterdir() if path.name.startswith("coordinator-counts-")}
 
 

@@ -1,4 +1,4 @@
-"""MODULE:OBJECT: what is found, and what is said where it is not."""
+"""Resolution of MODULE:OBJECT names, and the errors of unresolvable ones."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ nameless = [agent]
 
 @pytest.fixture
 def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Generator[Path]:
-    """A module `mine_for_naming` in the working folder; no trace of it is left."""
+    """A module `mine_for_naming` in the working folder, removed afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [*sys.path])
     monkeypatch.setattr(sys, "dont_write_bytecode", True)
@@ -82,10 +82,10 @@ def test_named_object_is_resolved(mine: Path, place: str, names: list[str]) -> N
         ("mine_for_naming:Inner", "has no name"),
     ],
 )
-def test_unresolvable_name_is_explained(mine: Path, place: str, says: str) -> None:
+def test_unresolvable_name_is_explained(mine: Path, place: str, message: str) -> None:
     with pytest.raises(CannotServe) as refused:
         assistants_at(place)
-    assert says in str(refused.value)
+    assert message in str(refused.value)
     assert refused.value.code == USAGE
 
 
@@ -98,9 +98,9 @@ def test_unresolvable_name_is_explained(mine: Path, place: str, says: str) -> No
         ("import sys\nsys.exit(3)", "SystemExit: 3"),
     ],
 )
-def test_import_error_names_file_and_line(mine: Path, code: str, says: str) -> None:
+def test_import_error_names_file_and_line(mine: Path, code: str, message: str) -> None:
     mine.write_text(code)
     with pytest.raises(CannotServe) as refused:
         assistants_at("mine_for_naming:agent")
-    assert says in refused.value.message
+    assert message in refused.value.message
     assert f"{mine}, line {code.count(chr(10)) + 1}" in refused.value.message

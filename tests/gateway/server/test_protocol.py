@@ -1,4 +1,5 @@
-"""Whatever a client sends, or fails to read, is bounded in bytes and in time, and gets one answer at most."""
+"""Everything that a client sends or does not read is bounded in bytes and time, and gets at most one
+response."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ class App:
 
     def __init__(self) -> None:
         self.headers: list[dict[bytes, bytes]] = []
-        self.gone = 0
+        self.disconnected = 0
         self.go_on = asyncio.Event()
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
@@ -39,14 +40,14 @@ class App:
             await self.go_on.wait()
         await send({"type": "http.response.start", "status": 200, "headers": []})
         if path == "/endless":
-            gone = asyncio.create_task(self._gone(receive))
-            while not gone.done():
+            disconnected = asyncio.create_task(self._await_disconnect(receive))
+            while not disconnected.done():
                 await send({"type": "http.response.body", "body": b"x" * 65_536, "more_body": True})
-            self.gone += 1
+            self.disconnected += 1
         last = b"y" * (8 << 20) if path == "/large" else b"%d of %s." % (len(body), path.encode())
         await send({"type": "http.response.body", "body": last})
 
-    async def _gone(self, receive: Any) -> None:
+    async def _await_disconnect(self, receive: Any) -> None:
         while (await receive())["type"] != "http.disconnect":
             """What is left of the request."""
 
@@ -69,7 +70,7 @@ async def quick(app: App) -> AsyncGenerator[int]:
 
 
 async def answer(port: int, *pieces: bytes) -> bytes:
-    """All that comes back until the connection ends."""
+    """Returns everything that is received until the connection ends."""
     async with connected(port) as raw:
         for piece in pieces:
             await raw.send(piece)
@@ -160,7 +161,7 @@ async def test_trailers_are_dropped(name: str, together: bool, app: App, port: i
 
 
 async def test_endless_trailers_close_the_connection(quick: int) -> None:
-    """Of a request that is answered early, and of one whose answer waits for them."""
+    """Trailers of a request with an early response, and of one whose response waits for them."""
     for path in (b"/early", b"/"):
         async with connected(quick) as raw:
             await raw.send(request(path, CHUNKED, method=b"POST") + b"0\r\n")
@@ -344,14 +345,14 @@ async def test_expect_100_continue_is_answered(port: int) -> None:
 
 @pytest.mark.parametrize("path", [b"/endless", b"/large"])
 async def test_client_that_reads_nothing_is_disconnected(path: bytes, app: App, quick: int) -> None:
-    """Also where the answer is complete, for the app."""
+    """Also if the response is complete for the app."""
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", quick))
         client.sendall(request(path))
         await wait_until(lambda: app.headers, description="it was asked")
         if path == b"/endless":
-            await wait_until(lambda: app.gone, description="the app hears that its client has gone")
+            await wait_until(lambda: app.disconnected, description="the app hears that its client has gone")
         client.setblocking(False)
 
         async def cut() -> bool:

@@ -1,4 +1,4 @@
-"""Workers that are started before it is known what they are to do."""
+"""Workers that are spawned before their orders exist."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def test_a_usage_error_leaves_no_worker_behind(tmp_path: Path) -> None:
 
 
 def in_folder(folder: Path) -> Iterator[int]:
-    """The processes that work there."""
+    """Returns the processes whose working folder is `folder`."""
     for entry in Path("/proc").iterdir():
         with suppress(OSError):
             if entry.name.isdigit() and entry.joinpath("cwd").readlink() == folder:

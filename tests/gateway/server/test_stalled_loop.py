@@ -31,7 +31,7 @@ assistants = {"blocks": blocks}
 
 
 async def of_workers(url: str, name: str) -> dict[int, float]:
-    """A metric of each worker, by process id. {} where the connection went to one that does not answer."""
+    """Returns a gauge of each worker by process id; {} if the connected worker does not respond."""
     try:
         async with httpx.AsyncClient(timeout=1) as client:  # a connection of its own: any worker may take it
             text = (await client.get(f"{url}/metrics")).text
@@ -53,7 +53,9 @@ async def test_metrics_of_another_worker_show_a_blocked_event_loop_and_its_recov
     arguments = ("serve", "--workers", "2", "--grace", "1", "--assistants", "mine:assistants")
     async with served(*arguments, folder=tmp_path) as server, httpx.AsyncClient(timeout=60) as client:
         url = await server.up()
-        asking = asyncio.create_task(client.post(f"{url}/runs", json={"assistant_id": "blocks", "input": {}}))
+        request = asyncio.create_task(
+            client.post(f"{url}/runs", json={"assistant_id": "blocks", "input": {}})
+        )
         await wait_until(lambda: stands.exists() and stands.read_text(), description="the loop stands")
         blocked = int(stands.read_text())
         (other,) = set(server.workers.values()) - {blocked}
@@ -70,7 +72,7 @@ async def test_metrics_of_another_worker_show_a_blocked_event_loop_and_its_recov
         assert not go_on.exists()
 
         go_on.touch()
-        assert (await asking).status_code == 200
+        assert (await request).status_code == 200
 
         async def over() -> bool:
             return (await of_workers(url, "loop_stalled_seconds")).get(blocked) == 0

@@ -1,4 +1,4 @@
-"""`coordinator serve` on real processes: how workers share a port, die, are replaced and leave."""
+"""`coordinator serve` with real processes: workers share a port, die, are restarted, replaced and stopped."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ async def answers(server: Served) -> bool:
 
 @linux
 async def test_connections_are_distributed_and_a_killed_worker_is_restarted(three: Served) -> None:
-    """With 90 connections over three sockets, fewer than 12 at one has a chance of 1 to 10,000."""
+    """With 90 connections over three sockets, the probability of fewer than 12 at one is 1 in 10,000."""
     opened = [await asyncio.open_connection("127.0.0.1", three.port) for _ in range(90)]
     try:
         await wait_until(
@@ -65,19 +65,19 @@ async def test_connections_are_distributed_and_a_killed_worker_is_restarted(thre
 async def test_rolling_restart_replaces_all_workers_and_refuses_no_request(three: Served) -> None:
     before, done = dict(three.workers), asyncio.Event()
 
-    async def ask() -> int:
-        """A new connection each time, as fast as they are answered."""
+    async def wait_for_run() -> int:
+        """Sends requests in a loop, each on a new connection."""
         count = 0
         while not done.is_set():
             assert await answers(three)
             count += 1
         return count
 
-    asking = [asyncio.create_task(ask()) for _ in range(2)]
+    requests = [asyncio.create_task(wait_for_run()) for _ in range(2)]
     three.send(signal.SIGHUP)
     await three.says("rolling restart done")
     done.set()
-    assert min(await asyncio.gather(*asking)) > 0
+    assert min(await asyncio.gather(*requests)) > 0
     assert set(three.workers) == {1, 2, 3}
     assert not set(three.workers.values()) & set(before.values())
     assert not [pid for pid in before.values() if alive(pid)]
@@ -97,7 +97,7 @@ async def test_sigterm_stops_all_workers_with_exit_status_0(three: Served) -> No
 
 
 async def test_workers_end_with_their_supervisor(three: Served) -> None:
-    """And so does the Redis that it brought along: nothing holds the port or the store."""
+    """The embedded Redis ends as well: no process holds the port or the store."""
     workers = [*three.workers.values()]
     three.send(signal.SIGKILL)
     await wait_until(
@@ -187,8 +187,8 @@ async def test_invalid_option_prints_one_line(
 async def test_an_empty_redis_url_is_none(tmp_path: Path) -> None:
     async with served("serve", "--redis", "", folder=tmp_path) as server:
         await server.up()
-        told = await server.says(r"^  redis +(.+)$")
-    assert told.group(1).startswith("none: ")
+        match = await server.says(r"^  redis +(.+)$")
+    assert match.group(1).startswith("none: ")
 
 
 @pytest.mark.parametrize(
@@ -208,8 +208,8 @@ async def test_banner_names_the_transport_of_cancels_on_postgresql(
         ) as server,
     ):
         await server.up()
-        told = await server.says(r"^  redis +none: (.+)$")
-    assert says in told.group(1)
+        match = await server.says(r"^  redis +none: (.+)$")
+    assert says in match.group(1)
 
 
 @pytest.mark.parametrize(

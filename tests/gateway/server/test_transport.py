@@ -1,4 +1,4 @@
-"""What a connection is written to when it has ended."""
+"""Writes to a connection that has ended."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from coordinator.gateway.server.transport import GuardedTransport
 
 
 class Late(asyncio.Protocol):
-    """Its answer comes when its connection is over: to the first of two requests that came together, of which
-    uvicorn marks only the second as disconnected."""
+    """Its response follows the end of the connection: it belongs to the first of two pipelined requests, of
+    which uvicorn marks only the second as disconnected."""
 
-    def __init__(self, told: asyncio.Future[BaseException | None]) -> None:
-        self._closed = told
+    def __init__(self, closed: asyncio.Future[BaseException | None]) -> None:
+        self._closed = closed
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         inner = cast("asyncio.Transport", transport)
@@ -37,11 +37,11 @@ def test_response_on_a_closed_connection_is_dropped() -> None:
     """uvloop raises for it; the loop of the standard library ignores it."""
 
     async def run() -> BaseException | None:
-        told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        server = await asyncio.get_running_loop().create_server(lambda: Late(told), "127.0.0.1", 0)
+        closed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        server = await asyncio.get_running_loop().create_server(lambda: Late(closed), "127.0.0.1", 0)
         async with server, asyncio.timeout(10):
             _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             writer.close()
-            return await told
+            return await closed
 
     assert uvloop.run(run()) is None
