@@ -118,7 +118,7 @@ async def test_incomplete_bodies_of_all_requests_are_bounded_together(
     await uploads.send(None, "c", MAX)
 
 
-@pytest.mark.parametrize("who", ["user", "key", "address"])
+@pytest.mark.parametrize("sender_kind", ["user", "key", "address"])
 async def test_incomplete_bodies_of_one_caller_leave_room_for_others(
     sender_kind: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,14 +128,14 @@ class TestAsked:
         assert (await http.get(path)).json() == []
 
 
-@pytest.mark.parametrize("asked", ["name", "uuid"])
-async def test_run_has_the_name_under_which_its_assistant_is_registered(tmp_path: Path, body: str) -> None:
+@pytest.mark.parametrize("id_kind", ["name", "uuid"])
+async def test_run_has_the_name_under_which_its_assistant_is_registered(tmp_path: Path, id_kind: str) -> None:
     """The registered name may differ from the assistant's own."""
     graph = GraphLikeAssistant(CheckpointStates(tmp_path / "checkpoints.db"), name="own")
     manager = RunManager(settings=Settings(grace=0), assistants={"registered": graph})
     async with serving(manager=manager) as (_, client):
         thread = (await client.post("/threads", json={})).json()["thread_id"]
-        assistant_id = "registered" if body == "name" else manager.assistants.id_of("registered")
+        assistant_id = "registered" if id_kind == "name" else manager.assistants.id_of("registered")
         answer = await client.post(
             f"/threads/{thread}/runs", json={"assistant_id": assistant_id, "input": demo(tag="a")}
         )

@@ -300,7 +300,7 @@ class Answer(LongLivedResponse):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "disconnected"),
     [(None, False), (ConnectionResetError("gone"), True), (RuntimeError("of ours"), False)],
     ids=["none", "of the connection", "another"],
 )

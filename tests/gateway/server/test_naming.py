@@ -61,7 +61,7 @@ def test_named_object_is_resolved(mine: Path, place: str, names: list[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("place", "says"),
+    ("place", "message"),
     [
         ("mine_for_naming", "does not name an object of a module"),
         ("mine_for_naming:", "does not name an object of a module"),
@@ -90,7 +90,7 @@ def test_unresolvable_name_is_explained(mine: Path, place: str, message: str) ->
 
 
 @pytest.mark.parametrize(
-    ("code", "says"),
+    ("code", "message"),
     [
         ("x = 1\n1 / 0", "ZeroDivisionError: division by zero"),
         ("import not_installed_at_all", "No module named 'not_installed_at_all'"),
