@@ -102,7 +102,7 @@ class TestBatch:
     async def test_batch_with_an_invalid_run_starts_nothing(self, one: Served) -> None:
         body = [{"assistant_id": "agent"}, {"assistant_id": "nobody"}]
         assert (await one.raw.post("/runs/batch", json=body)).status_code == 422
-        assert await one.manager.runs() == []
+        assert await one.manager.runs.recent() == []
 
     async def test_refused_run_rolls_back_its_batch(self, one: Served) -> None:
         """The store refuses the second run: the first is rolled back."""

@@ -107,7 +107,7 @@ async def pair(
 
 def lose_logs(pair: Pair, folder: Path, server: ValkeyServer) -> Awaitable[Any]:
     """Removes the logs, like `FLUSHALL` or the expiry of their time to live."""
-    store: Any = pair[0].manager._parts.store
+    store: Any = pair[0].manager._parts.shared.store
     server.command("FLUSHALL")
     for one in pair:
         local = getattr(one.manager._parts.shared.event_log, "_local", None)
@@ -238,7 +238,7 @@ class TestRemoved:
         removal."""
         scene = await scene_of(pair)
         stream, task = await scene.follow(scene.there)
-        readers: Any = scene.there.manager._parts.readers
+        readers: Any = scene.there.manager._parts.runs.readers
         original, removed = readers.standing, asyncio.Event()
 
         async def late(*args: Any) -> Any:

@@ -86,7 +86,7 @@ async def test_disconnect_does_not_interrupt_the_creation(two: Pair) -> None:
 
 async def test_repeated_creation_completes_an_empty_thread(one: Served) -> None:
     """As after the death of a worker between creating the thread and its state."""
-    thread = (await one.manager.create_thread()).thread_id
+    thread = (await one.manager.threads.create()).thread_id
     assert (await create(one, thread, steps(REFUSED))).status_code == 422
     assert (await one.raw.get(f"/threads/{thread}")).status_code == 200, "it was there before"
     thread = (await one.manager.threads.create()).thread_id
