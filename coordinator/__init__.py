@@ -110,7 +110,8 @@ __all__ = [
     "open_coordinator",
 ]
 
-# Imported when first asked for: `coordinator --help` needs none of them, and they take longer than it may.
+# Imported on first access: `coordinator --help` needs none of them, and importing them takes longer than it
+# may.
 _HOMES = {
     "Abort": "coordinator.schemas",
     "CancelAction": "coordinator.schemas",
@@ -164,7 +165,7 @@ _HOMES = {
     "open_coordinator": "coordinator.bootstrap",
 }
 
-if not TYPE_CHECKING:  # a type checker sees the imports above, and that nothing else is here
+if not TYPE_CHECKING:  # type checkers read the imports above, and report any other name as missing
 
     def __getattr__(name: str) -> object:
         if name not in _HOMES:

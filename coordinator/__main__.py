@@ -1,4 +1,4 @@
-"""`python -m coordinator`: the command line, where its program is not on PATH."""
+"""`python -m coordinator`: the command line, for environments without `coordinator` on PATH."""
 
 from __future__ import annotations
 

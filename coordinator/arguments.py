@@ -1,4 +1,5 @@
-"""Checks at the edge: a bad argument is named before anything is written."""
+"""Validation of arguments. Every check raises InvalidArgument with the argument's name; nothing is written
+before."""
 
 from __future__ import annotations
 
@@ -19,13 +20,13 @@ MAX_ID = 255
 MAX_MODEL_NAME = 128
 MAX_URL = 2048
 MAX_DEPTH = 200
-MAX_TIME_LIMIT = 10 * 366 * 86_400  # s; what is longer is no limit, and its microseconds must fit 64 bits
+MAX_TIME_LIMIT = 10 * 366 * 86_400  # s; its microseconds must fit 64 bits
 
 TimeLimit: TypeAlias = float | Literal["default"] | None
-"""Seconds; None = no limit; "default" = what the settings say."""
+"""Seconds; None = no limit; "default" = the limit of the settings."""
 
 TimeToLive: TypeAlias = float | Literal["unchanged"] | None
-"""Seconds; None = for ever."""
+"""Seconds; None = never expires."""
 
 
 def check_id(argument: str, value: object) -> str:
@@ -74,7 +75,7 @@ def check_url(argument: str, value: object) -> str:
 
 
 def check_model_name(value: object) -> str | None:
-    """Stripped, at most 128 characters; None stays."""
+    """Strips the name and cuts it to 128 characters; None stays None."""
     text = check_text("model_name", value)
     return None if text is None else text.strip()[:MAX_MODEL_NAME]
 
@@ -109,7 +110,7 @@ def check_statuses(value: object) -> tuple[str, ...]:
 
 
 def check_members(argument: str, value: object, enum: type[StrEnum]) -> tuple[str, ...]:
-    """A list of members of `enum`, or of their values."""
+    """Accepts members of `enum` and their values."""
     if isinstance(value, (list, tuple, set, frozenset)):
         return tuple(_member(argument, one, enum).value for one in cast("list[object]", value))
     raise InvalidArgument(argument, f"must be a list of {argument}, not {type(value).__name__}")
@@ -171,7 +172,7 @@ def _has_plain_keys(value: object, depth: int) -> bool:
 
 
 def check_counters(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The known fields of a completion or a progress snapshot; names that we do not know are let through."""
+    """Validates the known fields of a completion or a progress snapshot; unknown names pass unchecked."""
     checked = dict(fields)
     for name in COUNTERS:
         value = fields.get(name)
@@ -190,7 +191,7 @@ def check_counters(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def check_json(argument: str, value: object) -> Json:
-    """What JSON can hold: finite numbers, str keys, bounded depth."""
+    """Accepts JSON values: finite numbers, str keys, at most MAX_DEPTH levels."""
     check_metadata({"value": value}, argument)
     return value
 
@@ -202,7 +203,7 @@ def check_limit(argument: str, value: object) -> int:
 
 
 def check_event_id(argument: str, value: object) -> EventId | None:
-    """`<fence>-<number>` as an event or a gap gave it; None = before the first one, `$` = after the last."""
+    """`<fence>-<number>`, as in an event or a gap; None = before the first event, `$` = after the last."""
     if value is None:
         return None
     if value == "$":
@@ -226,7 +227,7 @@ def check_checkpoint(argument: str, value: object) -> CheckpointRef | None:
 
 
 def check_modes(argument: str, value: object) -> frozenset[str] | None:
-    """A mode, or several; None = all."""
+    """One mode or several; None = all modes."""
     if value is None:
         return None
     if isinstance(value, str):
@@ -254,13 +255,13 @@ def check_time_limit(argument: str, value: object, default: float | None) -> flo
 
 
 def check_ttl(argument: str, value: object) -> int | None:
-    """Milliseconds; None = for ever."""
+    """Returns milliseconds; None = never expires."""
     seconds = check_time_limit(argument, value, None)
     return None if seconds is None else max(1, round(seconds * 1000))
 
 
 def check_delay(argument: str, value: object) -> float | None:
-    """None where there is nothing to wait for."""
+    """Returns seconds, or None for no delay."""
     if value is None:
         return None
     seconds = check_seconds(argument, value)
@@ -270,7 +271,7 @@ def check_delay(argument: str, value: object) -> float | None:
 
 
 def check_grace(value: object) -> float | None:
-    """s; None = a setting says."""
+    """Returns seconds; None = the default of the settings."""
     if value is None:
         return None
     seconds = check_seconds("grace", value)
@@ -280,7 +281,7 @@ def check_grace(value: object) -> float | None:
 
 
 def check_epoch(value: object) -> int | None:
-    """None = of all workers."""
+    """None = all workers."""
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 2**63:
@@ -295,7 +296,7 @@ def check_flag(argument: str, value: object) -> bool:
 
 
 def check_instant(argument: str, value: object) -> str | None:
-    """An ISO 8601 text; naive means UTC."""
+    """An ISO 8601 time; without an offset it is UTC."""
     if value is None:
         return None
     if not isinstance(value, str) or instant(value) is None:

@@ -1,4 +1,4 @@
-"""open_coordinator: the only module that picks adapters."""
+"""Composition root: the only module that chooses adapters for a store URL and a Redis URL."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def store_from_url(
     """memory://, sqlite:///relative/path, sqlite:////absolute/path, postgresql://user@host,host/database.
     Raises InvalidArgument.
 
-    `migrate=False` refuses an older schema instead of bringing it up to date, `create=False` a store
-    that does not exist.
+    With `migrate=False`, `open` refuses an older schema instead of migrating it; with `create=False`, a
+    store that does not exist.
     """
     scheme, separator, rest = url.partition("://")
     if scheme == "memory":
@@ -72,9 +72,9 @@ def store_from_url(
     if url.startswith(POSTGRES):
         return _postgres(url, settings, migrate=migrate)
     known = "memory://, sqlite:///path, postgresql://host/database"
-    # Without :// what stands before the first colon may be a user, and what follows a password.
-    what = redact_url(url) if separator else "the value"
-    raise InvalidArgument("store", f"{what} is not a store URL that this version knows; known: {known}")
+    # Without ://, the value may be `user:password`: it is not repeated in the error.
+    shown = redact_url(url) if separator else "the value"
+    raise InvalidArgument("store", f"{shown} is not a store URL that this version knows; known: {known}")
 
 
 def _postgres(url: str, settings: Settings, *, migrate: bool) -> CoordinationStore:
@@ -118,14 +118,16 @@ class _Transport(NamedTuple):
             await link.aclose()
 
     async def answers(self) -> bool | None:
-        """None where no Redis is configured."""
+        """True if Redis answers a ping. None if no Redis is configured."""
         return await self.links[0].ping() if self.links else None
 
     async def trouble(self) -> str | None:
-        """Connect as workers do and try all that they use of Redis, on scratch keys and channels. Returns
-        what is refused first, for people; None = nothing, or no Redis is configured."""
+        """Connect as workers do and try every Redis feature that they use, on scratch keys and channels.
+
+        Returns the first refusal as a sentence; None if all work, or no Redis is configured. Takes seconds.
+        """
         for link in self.links:
-            while not await link.ping():  # it may be connecting
+            while not await link.ping():  # the link may still be connecting
                 if link.away:
                     return link.trouble or "it does not answer"
         return None if self.examine is None else await self.examine()
@@ -150,10 +152,10 @@ def _transport(
     opened: CoordinationStore,
     credentials: Credentials | None = None,
 ) -> _Transport:
-    """Raises InvalidArgument for a URL that is of no use; does no I/O."""
+    """Does no I/O. Raises InvalidArgument for an invalid URL."""
     if not url:
         if settings.event_log == "redis":
-            raise InvalidArgument("event_log", "redis keeps no events where no Redis is named")
+            raise InvalidArgument("event_log", "redis requires a Redis URL")
         notifier = _notifier_without_redis(store, settings)
         return _Transport(
             notifier, LocalSlotLock(notifier), _log_without_redis(opened, notifier, settings), ()
@@ -165,12 +167,12 @@ def _transport(
     from coordinator.redis.link import RedisLink, Use
 
     try:
-        # Both links and the listener share it: the look-up of a name, the sentinels' order, a TLS context.
+        # Shared by both links and the listener: resolved names, the order of the sentinels, the TLS context.
         address = Address(url, credentials or _credentials(settings))
     except ValueError as error:
         raise InvalidArgument("redis", str(error)) from None
     link = RedisLink(address, namespace=settings.namespace, budget=settings.admission_budget)
-    # A megabyte of tokens must not stand before a cancel. It connects with the first event.
+    # Events have their own connection: a megabyte of tokens must not delay a cancel. Connects on first use.
     bulk = RedisLink(address, namespace=settings.namespace, budget=settings.event_budget, use=Use.events)
     remote = RedisNotifier(link, canary=settings.canary, lease_ttl=settings.lease_ttl)
     event_log = (
@@ -182,7 +184,7 @@ def _transport(
 
 
 def _log_without_redis(store: CoordinationStore, notifier: Notifier, settings: Settings) -> EventLog:
-    """A store in memory is one process's, and so may its events be."""
+    """Events of a store in memory stay in memory as well: both belong to one process."""
     if settings.event_log == "memory" or not (store.durable and isinstance(store, EventStore)):
         return LocalEventLog()
     pace = PACE if isinstance(store, SQLiteStore) else PACE_FAR
@@ -218,16 +220,16 @@ async def open_coordinator(
 ) -> AsyncGenerator[RunManager]:
     """A started RunManager on a store URL and, if given, a Redis URL.
 
-    What is not given comes from `settings`, then from COORDINATOR_… variables; `overrides` are fields
-    of `Settings`. `redis_credentials` is asked for user and password at each connect (as redis-py's
-    `CredentialProvider`). `assistants`: see `RunManager`. Redis being away is no error: the manager starts in
-    store-only mode and heals. Raises InvalidArgument, StoreError.
+    Missing arguments are taken from `settings`, then from COORDINATOR_… variables; `overrides` are fields
+    of `Settings`. `redis_credentials` is called for user and password at each connect (as redis-py's
+    `CredentialProvider`). `assistants`: see `RunManager`. Without a reachable Redis the manager starts in
+    store-only mode and connects later. Raises InvalidArgument, StoreError.
     """
     given = settings or Settings(**overrides)
-    chosen = store_from_url(store or given.store, given)
-    transport = _transport(redis or given.redis, store or given.store, given, chosen, redis_credentials)
+    opened_store = store_from_url(store or given.store, given)
+    transport = _transport(redis or given.redis, store or given.store, given, opened_store, redis_credentials)
     manager = RunManager(
-        chosen,
+        opened_store,
         settings=given,
         notifier=transport.notifier,
         slots=transport.slots,
@@ -239,12 +241,12 @@ async def open_coordinator(
         async with manager, _delivering(manager, given):
             yield manager
     finally:
-        await chosen.aclose()
+        await opened_store.aclose()
         await transport.aclose()
 
 
 def _delivering(manager: RunManager, settings: Settings) -> AbstractAsyncContextManager[None]:
-    """Raises ImportError without the extra."""
+    """Runs the webhook deliverer if enabled. Raises ImportError without the extra [gateway]."""
     if not settings.deliver_webhooks:
         return nullcontext()
     from coordinator.webhooks.deliverer import Deliverer
@@ -255,28 +257,27 @@ def _delivering(manager: RunManager, settings: Settings) -> AbstractAsyncContext
 
 @dataclass(frozen=True, slots=True)
 class Observer:
-    """What `open_observer` yields: a manager that is no worker, and its open store."""
+    """A manager that is not registered as a worker, and its open store. Yielded by `open_observer`."""
 
     manager: RunManager
     store: CoordinationStore
     transport: _Transport
 
     async def redis_answers(self) -> bool | None:
-        """None where no Redis is configured."""
+        """True if Redis answers a ping. None if no Redis is configured."""
         return await self.transport.answers()
 
     async def redis_trouble(self) -> str | None:
-        """Why workers could not use Redis; None = they can, or none is configured. Takes up to some
-        seconds."""
+        """Why workers cannot use Redis; None if they can, or none is configured. Takes seconds."""
         return await self.transport.trouble()
 
 
 @asynccontextmanager
 async def open_observer(settings: Settings) -> AsyncGenerator[Observer]:
-    """To read and to cancel without being a worker: it registers, creates and migrates nothing.
+    """Read and cancel without a worker: registers, creates and migrates nothing.
 
-    What would make it a worker (an admission) belongs to `open_coordinator`. Hints that were sent have
-    left when this ends, if Redis can be reached. Raises InvalidArgument, StoreError.
+    Admissions need `open_coordinator`: they register a worker. Published hints are flushed on exit if Redis
+    is reachable. Raises InvalidArgument, StoreError.
     """
     store = store_from_url(settings.store, settings, migrate=False, create=False)
     transport = _transport(settings.redis, settings.store, settings, store)
@@ -296,8 +297,7 @@ async def open_observer(settings: Settings) -> AsyncGenerator[Observer]:
 
 
 class LoneReaper:
-    """What `open_reaper` yields: a worker that declares workers dead and ends runs only when `reap` is
-    called."""
+    """A registered worker that reaps only on call. Yielded by `open_reaper`."""
 
     def __init__(self, store: CoordinationStore, worker: Worker, reaper: Reaper) -> None:
         self.store, self._worker, self._reaper = store, worker, reaper
@@ -307,8 +307,8 @@ class LoneReaper:
         return self._worker.epoch
 
     async def reap(self, *, error: str, before: str | None) -> None:
-        """As `RunManager.reconcile_orphaned_inflight_runs`; emits what it ended to the hooks. A worker that
-        nothing proves dead is declared dead by repeated calls, over one lease of that worker.
+        """As `RunManager.reconcile_orphaned_inflight_runs`; hooks receive an event for each run and worker.
+        A worker whose death is not proven is declared dead only by repeated calls, over one lease of it.
         """
         await self._worker.ready()
         await self._reaper.reap(error=error, before=before)
@@ -316,8 +316,9 @@ class LoneReaper:
 
 @asynccontextmanager
 async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGenerator[LoneReaper]:
-    """A registered worker without loops of its own: no sweep ends runs with another error text, or
-    beyond the limit, than the operator's. Creates and migrates nothing. Raises InvalidArgument, StoreError.
+    """A registered worker without background loops: no sweep of its own ends runs with another error text
+    than the operator's, or runs outside the operator's limit. Creates and migrates nothing. Raises
+    InvalidArgument, StoreError.
     """
     store = store_from_url(settings.store, settings, migrate=False, create=False)
     transport = _transport(settings.redis, settings.store, settings, store)
@@ -330,12 +331,12 @@ async def open_reaper(settings: Settings, *, hooks: Iterable[Hook]) -> AsyncGene
         hooks=hooks,
     )
 
-    async def only_beat(epoch: int) -> None:
+    async def start_pacemaker(epoch: int) -> None:
         del epoch
         parts.pacemaker.start(worker.lease)
 
     worker = parts.shared.worker
-    worker.on_registered, worker.command = only_beat, "coordinator-reconcile"
+    worker.on_registered, worker.command = start_pacemaker, "coordinator-reconcile"
     try:
         await store.open()
         await worker.ready()

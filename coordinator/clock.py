@@ -11,35 +11,35 @@ _BOOTTIME: int = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
 def boottime() -> float:
-    """Seconds that no clock jump changes and that go on while the machine sleeps (where the platform
-    has CLOCK_BOOTTIME; elsewhere CLOCK_MONOTONIC, which may stand still during sleep)."""
+    """Seconds, unaffected by clock jumps. Continues during system sleep where CLOCK_BOOTTIME exists;
+    elsewhere this is CLOCK_MONOTONIC, which may stop during sleep."""
     return time.clock_gettime(_BOOTTIME)
 
 
 def wall() -> int:
-    """Microseconds since 1970. For stamps that people read; nothing is decided by it."""
+    """Microseconds since 1970, for timestamps shown to users. No decision depends on it."""
     return time.time_ns() // 1000
 
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """What a worker measures with, so that a simulation can turn the hands. Timers are the event loop's."""
+    """The clocks of a worker; a simulation replaces them. Timers belong to the event loop."""
 
     boottime: Callable[[], float] = boottime
     wall: Callable[[], int] = wall
     monotonic: Callable[[], float] = time.monotonic
 
 
-_AHEAD = 60_000_000
-"""Microseconds. Stamps go back where the clock has been set back by more."""
+_MAX_BACKWARD_JUMP = 60_000_000
+"""Microseconds. A backward jump of the clock by more resets the timestamps."""
 
 
 class Stamps:
-    """created_at and updated_at texts: ISO 8601, UTC, microseconds, strictly growing. They go back once
-    where the system clock was set back by more than a minute: else one jump ahead would date all that
-    comes after it.
+    """Timestamps for created_at and updated_at: ISO 8601, UTC, microseconds, strictly increasing. A backward
+    jump of the system clock by more than a minute resets them; otherwise one forward jump would shift all
+    later timestamps.
 
-    The text up to the second is kept: making it anew took 5 of a run's 200 us.
+    The text up to the second is cached: formatting it took 5 of a run's 200 us.
     """
 
     def __init__(self, wall: Callable[[], int] = wall) -> None:
@@ -49,13 +49,13 @@ class Stamps:
         self._until_second = ""
 
     def later(self, millis: int) -> str:
-        """So long from now; of these, equal ones may be given out twice."""
+        """The time in `millis` ms. Not unique: two calls may return equal timestamps."""
         moment = datetime.fromtimestamp(0, UTC) + timedelta(microseconds=self._wall() + millis * 1000)
         return moment.isoformat(timespec="microseconds")
 
     def now(self) -> str:
         now = self._wall()
-        self._last = now if self._last - now > _AHEAD else max(now, self._last + 1)
+        self._last = now if self._last - now > _MAX_BACKWARD_JUMP else max(now, self._last + 1)
         second, micros = divmod(self._last, 1_000_000)
         if second != self._second:
             self._second = second

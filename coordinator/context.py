@@ -1,4 +1,4 @@
-"""RunContext: what a run's code is given, and all that it may use of the coordinator."""
+"""RunContext: the interface between a run's code and the coordinator."""
 
 from __future__ import annotations
 
@@ -16,32 +16,33 @@ from coordinator.record import PROGRESS_FIELDS, RunRecord
 from coordinator.schemas import Abort, Json, RunRequest, User
 
 current_run: ContextVar[RunContext | None] = ContextVar("current_run", default=None)
-"""Whose code this is: of the run's task, and of what it starts (tasks, `asyncio.to_thread`)."""
+"""The run that executes this code; inherited by tasks and `asyncio.to_thread` calls that it starts."""
 
 
 REPORTED = (*PROGRESS_FIELDS, "model_name")
-"""What `RunContext.progress` takes."""
+"""The keyword arguments of `RunContext.progress`."""
 
 
 class ContextServices(Protocol):
-    """What a context needs of the worker that runs it."""
+    """What a context calls on the worker that executes its run."""
 
     def check(self) -> None:
-        """Raise LeaseLost once this worker may no longer act for its runs."""
+        """Raise LeaseLost if this worker's lease no longer permits writes for its runs."""
         ...
 
     def emit(self, mode: str, data: Json) -> Awaitable[None]: ...
     def show(self, values: Json, *, if_changed: bool = False) -> Awaitable[None]:
-        """Emit the thread's values, whatever their size; `if_changed`: unless the last ones were the same."""
+        """Emit the thread's values, of any size. With `if_changed`, skip them if equal to the last emitted
+        ones."""
         ...
 
     def close(self) -> None:
-        """The run emits no more. Called once."""
+        """Stop emitting for the run. Called once."""
         ...
 
     def save(self, values: Json) -> Awaitable[None]: ...
     def progress(self, model_name: str | None) -> None:
-        """Write the counters of the record soon, and this name of its model (None = it stays as it is)."""
+        """Schedule a write of the record's counters and `model_name` (None = unchanged)."""
         ...
 
     def abort(self) -> Abort | None: ...
@@ -49,10 +50,10 @@ class ContextServices(Protocol):
 
 @dataclass(eq=False)
 class RunContext:
-    """Handed to the run's code. `fence` goes into every write of state that the code makes itself.
+    """Passed to the run's code. `fence` belongs in every write of state that the code makes itself.
 
-    `abort_event` is set when the run is to stop (`abort` says why), `drain_event` when the worker
-    wants to leave and a run that can stop early should.
+    `abort_event` is set when the run must stop (`abort` holds the reason), `drain_event` when the worker
+    drains: a run that can stop early should do so.
     """
 
     run: RunRecord
@@ -67,7 +68,7 @@ class RunContext:
         self.closed = False
         self.saved = False
         self.input: Any = self.request.input
-        """What it was asked: an instance of the assistant's input model, where that has one."""
+        """The input of the request: an instance of the assistant's input model, if it has one."""
 
     @property
     def abort_event(self) -> asyncio.Event:
@@ -86,18 +87,19 @@ class RunContext:
         return RunRequest.of(self.run.kwargs, self.run.metadata)
 
     def check(self) -> None:
-        """Raise LeaseLost or StaleFence where this run must not act any more. Cheap, no I/O."""
+        """Raise LeaseLost or StaleFence if this run may no longer act. Does no I/O."""
         if self.closed:
             raise StaleFence(self.run.thread_id, self.fence)
         self.services.check()
 
     @property
     def over(self) -> bool:
-        """Its code has ended, or is given up."""
+        """The run's code has ended or was abandoned."""
         return self.closed or (self.run.task is not None and self.run.task.done())
 
     def close(self) -> None:
-        """For its worker: the run has stopped or is given up, nothing of it is accepted. Idempotent."""
+        """Reject all further calls of the run's code. Called by the worker when the run has stopped or was
+        abandoned. Idempotent."""
         if not self.closed:
             self.closed = True
             self.services.close()
@@ -111,24 +113,24 @@ class RunContext:
         await self.services.show(values)
 
     async def show(self, values: Json) -> None:
-        """Tell the run's watchers what the thread's values are going to be, unless they were told the same
-        before. Raises as `emit`, but not where they are too large: then they are missing in the log."""
+        """Emit the values that the thread will have, unless equal to the last emitted ones. Raises as `emit`,
+        except for values that are too large: these are missing in the log."""
         self.check()
         await self.services.show(values, if_changed=True)
 
     async def emit(self, mode: str, data: Json) -> None:
-        """Tell the run's watchers something (`"custom"`, `"updates|subgraph"`).
+        """Append an event to the run's log (mode `"custom"`, `"updates|subgraph"` …).
 
-        Waits until the log has it, at most for `event_budget`: then the event is kept, within bounds, and
-        appended when the log answers again; of what is dropped, followers are told a gap. Also accepted
-        while the run unwinds; not after it has stopped. Raises as `check`, and InvalidArgument for what is
-        no JSON or larger than `event_max_bytes`."""
+        Waits for the log's acknowledgement for at most `event_budget` s. After that the event is buffered,
+        within bounds, and appended when the log is reachable again; followers receive a gap for dropped
+        events. Allowed while the run unwinds, not after it has stopped. Raises as `check`, and
+        InvalidArgument for data that is not JSON or larger than `event_max_bytes`."""
         self.check()
         await self.services.emit(mode, data)
 
     def progress(self, **counters: Any) -> None:
-        """A snapshot of token and message counters, and `model_name`. What is omitted or None stays as it is.
-        Written soon, best effort. Raises InvalidArgument for a name that is none of these, and as `check`."""
+        """Report token and message counters and `model_name`; omitted or None fields are unchanged. Written
+        asynchronously, best effort. Raises as `check`, and InvalidArgument for an unknown name."""
         if unknown := [name for name in counters if name not in REPORTED]:
             raise InvalidArgument(unknown[0], f"is not known; the names are {', '.join(REPORTED)}")
         self.check()
@@ -136,26 +138,26 @@ class RunContext:
         self.services.progress(check_model_name(counters.get("model_name")))
 
     def track(self, future: asyncio.Future[Any] | concurrent.futures.Future[Any]) -> asyncio.Future[Any]:
-        """Work that outlives the run's task (thread jobs, background writes): the thread is not free
-        before it is over.
+        """Register work that may outlive the run's task (thread jobs, background writes): the run settles
+        only after it is done.
 
-        Await what this returns, not what it was given: a cancel of the run then ends the waiting and
-        leaves the work alone. `run_in_executor` has no way to stop a thread, but a cancelled await of
-        its future looks as if the job were over.
+        Await the returned future, not `future`: a cancel of the run then cancels only the await. Awaiting
+        the future of `run_in_executor` directly would mark it as cancelled while its thread still runs.
         """
         work = future if isinstance(future, asyncio.Future) else asyncio.wrap_future(future)
         self.tracked.add(work)
-        work.add_done_callback(self._over)
-        waiting = asyncio.shield(work)
-        waiting.add_done_callback(_seen)
-        return waiting
+        work.add_done_callback(self._untrack)
+        result = asyncio.shield(work)
+        result.add_done_callback(_retrieve_exception)
+        return result
 
-    def _over(self, future: asyncio.Future[Any]) -> None:
+    def _untrack(self, future: asyncio.Future[Any]) -> None:
         self.tracked.discard(future)
-        _seen(future)
+        _retrieve_exception(future)
 
 
-def _seen(future: asyncio.Future[Any]) -> None:
-    """Whoever owns the work handles its failure; nobody needs to be told that nobody looked."""
+def _retrieve_exception(future: asyncio.Future[Any]) -> None:
+    """Retrieve the exception, so that asyncio does not log "exception was never retrieved". The code that
+    started the work handles its failure."""
     if not future.cancelled():
         future.exception()

@@ -5,27 +5,27 @@ CoordinatorError
 │   └── UnsupportedStrategyError
 ├── ConflictError              the thread has a run in flight
 │   ├── IdempotencyConflict
-│   └── ThreadExists           a new thread was asked for, and its id is taken
-├── QueueFull                  the waiting line is full
+│   └── ThreadExists           the id of a new thread exists already
+├── QueueFull                  the queue of the thread or of the user is full
 ├── ThreadNotFound, RunNotFound, CronNotFound
-├── SearchTooLong              a search or a count was stopped at its deadline
-├── CronFired                  the cron is not due at that moment any more
-├── TooManyCrons               the user has as many as one user may have
-├── ParentEnded                the parent run was stopped or failed: it gets no more children
-├── RunFailed                  what `wait` raises for a run that ended in error or timeout
-├── NotSettled                 (also TimeoutError) decided, but its task has not stopped yet
-├── Draining                   this worker admits nothing any more: retry elsewhere
-├── EpochDead, LeaseLost       this worker is fenced; it registers anew
-├── StaleFence                 a newer run has the thread: drop the write
-├── WrongEventLoop             (also RuntimeError) the manager lives in another event loop
+├── SearchTooLong              a search or a count exceeded `search_timeout`
+├── CronFired                  the cron is no longer due at that time
+├── TooManyCrons               the user has reached the limit of crons
+├── ParentEnded                the parent run was cancelled or failed: it admits no children
+├── RunFailed                  raised by `wait` for a run that ended with error or timeout
+├── NotSettled                 (also TimeoutError) the run is decided, but its task has not stopped yet
+├── Draining                   this worker admits no more runs: retry on another worker
+├── EpochDead, LeaseLost       this worker is fenced and registers with a new epoch
+├── StaleFence                 a newer run holds the thread: discard the write
+├── WrongEventLoop             (also RuntimeError) the manager belongs to another event loop
 └── StoreError
-    ├── StoreUnavailable       nothing was acknowledged
-    │   ├── StoreFull          there is no room for this write; smaller ones may be taken
-    │   ├── OutboxFull         too much waits for the store: nothing is admitted
-    │   └── CancelNotDurable   the local task was stopped, but the cancel is not written
+    ├── StoreUnavailable       the operation was not acknowledged
+    │   ├── StoreFull          no space for this write; smaller writes may succeed
+    │   ├── OutboxFull         too many writes wait for the store: admission stops
+    │   └── CancelNotDurable   the local task was stopped, but the cancel is not committed
     └── StoreRefused           foreign file, second host
-        ├── SchemaTooNew       a newer program has migrated the store beyond this one
-        ├── StoreInUse         a worker of another host has a lease on this SQLite file
+        ├── SchemaTooNew       a newer version has migrated the store
+        ├── StoreInUse         a worker of another host holds a lease on this SQLite file
         └── StoreReplaced      a file of the store was removed or replaced while it was open
 """
 
@@ -127,20 +127,20 @@ class NotSettled(CoordinatorError, TimeoutError):
 
 
 class Draining(CoordinatorError):
-    """The worker is about to leave. Not the thread's fault and not the caller's: over HTTP this is 503
-    with a retry, never 409. Nothing was written."""
+    """The worker drains and admits no runs. Over HTTP this is 503 with `Retry-After`, never 409: the same
+    request may succeed on another worker. Nothing was written."""
 
     def __init__(self) -> None:
-        super().__init__("draining, retry elsewhere: this worker admits no runs any more")
+        super().__init__("draining, retry elsewhere: this worker admits no more runs")
 
 
 class LeaseLost(CoordinatorError):
-    """The worker could not renew its lease in time, so its peers may have ended its runs."""
+    """The worker did not renew its lease in time, so its peers may have ended its runs."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
         super().__init__(
-            f"Worker epoch {epoch} has lost its lease: its runs are dropped and it registers anew"
+            f"Worker epoch {epoch} has lost its lease: it abandons its runs and registers with a new epoch"
         )
 
 

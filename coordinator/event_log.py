@@ -1,12 +1,12 @@
-"""The event log port: what a run told its watchers, in order, kept for a while.
+"""The event log port: the events of a run, in order, with a time to live.
 
-An event's id is `<fence>-<number>`. The owner counts 1, 2, 3 … for each run and fence and never skips, so ids
-only grow, a holder with an older fence is refused by the log itself, an append whose answer was lost is
-recognised when it is repeated, and a reader sees from the numbers alone whether anything is missing.
+An event's id is `<fence>-<number>`. The owner numbers the events of a run and fence 1, 2, 3 … without gaps.
+Therefore ids only grow, the log itself refuses an owner with an older fence, a repeated append is recognised,
+and a reader detects missing events from the numbers alone.
 
-The log speeds watchers up and decides nothing (law 1): it may be trimmed, expired, flushed or away. How a run
-ended is read from its row. Adapters: `event_logs.local` for one process, `event_logs.redis` and
-`event_logs.store` for many.
+The log is a cache for followers and decides nothing (law 1): it may be truncated, expired, flushed or
+unreachable. The end of a run is read from its row. Adapters: `event_logs.local` for one process,
+`event_logs.redis` and `event_logs.store` for several.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from typing import NamedTuple, Protocol, Self
 from coordinator.schemas import Cause, Json, RunStatus
 
 END = ""
-"""The mode of the entry that closes a log. No event has it."""
+"""The mode of the entry that closes a log; no event may use it."""
 
 _ID = re.compile(r"([0-9]{1,19})-([0-9]{1,19})", re.ASCII)
-_LARGEST = 2**63 - 1  # half of what a Redis stream id takes: its successor is an id as well
+_LARGEST = 2**63 - 1  # half of the range of a Redis stream id, so that the successor of every id is valid
 
 
 class EventId(NamedTuple):
-    """Ordered as in the log."""
+    """Tuple order is the order of the log."""
 
     fence: int
     number: int
@@ -42,11 +42,11 @@ class EventId(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """Raises ValueError: ids come back from clients, so they may be anything."""
-        found = _ID.fullmatch(text)
-        if found is None:
+        """Parse an id received from a client. Raises ValueError."""
+        match = _ID.fullmatch(text)
+        if match is None:
             raise ValueError("must be <fence>-<number>")
-        fence, number = int(found[1]), int(found[2])
+        fence, number = int(match[1]), int(match[2])
         if max(fence, number) >= _LARGEST:
             raise ValueError("is greater than any id")
         return cls(fence, number)
@@ -54,7 +54,8 @@ class EventId(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """What a run's code emitted: `mode` is `custom`, `values`, `updates|<subgraph>` …, `json` its data."""
+    """An event emitted by a run's code: `mode` is `custom`, `values`, `updates|<subgraph>` …, `json` the
+    data."""
 
     id: EventId
     mode: str
@@ -62,15 +63,15 @@ class Event:
 
     @property
     def data(self) -> Json:
-        """Decoded anew by each call; who passes events on wants `json`."""
+        """Decoded on each access; code that forwards events uses `json`."""
         return json.loads(self.json)
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Events after `after` and before `before` existed, or may have, and are not to be had (any more).
+    """Events after `after` and before `before` existed, or may have existed, and are not available.
 
-    `after` None = from the beginning; `before` None = up to where the log goes on, or to its end.
+    `after` None = since the beginning; `before` None = up to the next event, or to the end of the log.
     """
 
     after: str | None
@@ -79,10 +80,10 @@ class Gap:
 
 @dataclass(frozen=True, slots=True)
 class End:
-    """The run has settled, as its row says. Always the last thing that a follower is told.
+    """The run has settled, as read from its row. Always the last item delivered to a follower.
 
-    `last_id` is the newest event that it was told of (or began after). `complete`: nothing was missed since
-    it began. False also where nobody can prove it: the owner died, or no log is left to look at.
+    `last_id` is the newest event delivered to this follower, or the id after which it began. `complete`: no
+    event was missed since then. False also if this cannot be proven: the owner died, or the log is lost.
     """
 
     run_id: str
@@ -98,19 +99,19 @@ BEGINNING = EventId(0, 0)
 
 
 TAIL = EventId(_LARGEST, _LARGEST)
-"""After every id: only what comes from now on."""
+"""After every id: only events appended from now on."""
 
 
 class Appended(StrEnum):
-    done = "done"  # also: it was there already, a repeated append
-    late = "late"  # a later number was appended before; this one stays missing
-    stale = "stale"  # the log knows a newer fence of the thread; only the store knows whether that is true
-    lost = "lost"  # no answer within the budget: appended or not, nobody knows
-    refused = "refused"  # an error that concerns this append: it will not be taken later either
+    done = "done"  # also for a repeated append
+    late = "late"  # a later number is in the log already; this event stays missing
+    stale = "stale"  # the log has a newer fence of the thread; only the store can confirm it
+    lost = "lost"  # no answer within the budget: the entry may or may not be appended
+    refused = "refused"  # an error of this entry: a retry would fail as well
 
 
 class Entry(NamedTuple):
-    """What is appended. `floor` is the oldest id that is still to be kept; older ones may go."""
+    """An entry to append. `floor` is the oldest id to keep; the log may truncate older ones."""
 
     id: EventId
     mode: str
@@ -119,62 +120,61 @@ class Entry(NamedTuple):
 
 
 class Page(NamedTuple):
-    """Consecutive entries of a log, the closing one (mode `END`) included. `top` is the newest id of the log
-    where that is known (always where `events` is empty); None there = there is no log."""
+    """Consecutive entries of a log, including the closing one (mode `END`). `top` is the newest id of the log
+    if known, and always known if `events` is empty; None then = the log does not exist."""
 
     events: tuple[Event, ...]
     top: EventId | None
 
 
 class EventLog(Protocol):
-    """No method raises because the log is away."""
+    """No method raises because the log is unreachable ("away")."""
 
     @property
     def away(self) -> bool:
-        """Appends and reads are answered at once, without the log."""
+        """The log is unreachable: appends and reads return immediately without trying it."""
         ...
 
     async def returned(self) -> None:
-        """Return when the log is not away; at once if it is not away now, or if it is closed."""
+        """Wait until the log is reachable; returns immediately if it is reachable or closed."""
         ...
 
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
-        """Add an entry, unless a newer fence is known, and hint at it to followers on other workers.
+        """Append an entry, unless the log has a newer fence, and notify followers on other workers.
 
-        One attempt, bounded by the adapter's budget. The same id again is harmless. Renews the log's time to
-        live.
+        One attempt, bounded by the adapter's budget. Idempotent for an id. Renews the log's time to live.
         """
         ...
 
     def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:
-        """The store has confirmed that `fence` holds the thread: discard what newer fences have left in the
-        slot and in this run's log. Does nothing where there is no newer fence. Fire and forget, in order with
-        `append`."""
+        """Discard newer fences in the slot and in this run's log: the store has confirmed that `fence` holds
+        the thread. No-op if there is no newer fence. Fire and forget, in order with `append`."""
         ...
 
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
-        """Append the last entry of a fence (mode `END`). Fire and forget; before the run's row is settled,
-        so that who reads the row first finds the log whole."""
+        """Append the last entry of a fence (mode `END`). Fire and forget. Called before the run's row
+        settles: a reader that sees the settled row finds the complete log."""
         ...
 
     async def read(self, thread_id: str, run_id: str, after: EventId | None, limit: int) -> Page | None:
-        """At most `limit` entries after an id (None = from the beginning), fewer where they are large.
-        None = the log cannot be read now."""
+        """Read at most `limit` entries after an id (None = from the beginning), fewer if they are large.
+        Returns None if the log cannot be read now."""
         ...
 
     def followed(self, thread_id: str, run_id: str) -> AbstractAsyncContextManager[None]:
-        """While somebody in this process follows a run of another worker: hints of its events arrive here, as
-        fast as the adapter can. Does no I/O."""
+        """Subscribe to hints about new events of a run of another worker, for as long as the context is open.
+        Entering does no I/O."""
         ...
 
     async def aclose(self) -> None:
-        """What was appended is where other workers read it, or was given up. Idempotent."""
+        """Flush pending appends, or give them up after the budget. Idempotent."""
         ...
 
     def forget(self, run_id: str) -> None:
-        """The run has left its worker's memory. A log that lives elsewhere has a time to live of its own."""
+        """Evict the run's events from this process. A log outside the process expires by its own time to
+        live."""
         ...
 
     def remove(self, thread_id: str, run_id: str) -> None:
-        """The run is removed for good, and its log with it. Fire and forget, from any worker."""
+        """Remove the log of a run that was pruned. Fire and forget; any worker may call it."""
         ...

@@ -1,7 +1,7 @@
-"""Run ids: UUIDs of version 7, which grow with time.
+"""Run ids: UUIDs of version 7, ordered by time.
 
-Rows and index entries of runs that are born together then lie together, so a commit touches few
-pages. With random ids a table of 100,000 runs costs 25 % more CPU a run on SQLite.
+Rows and index entries of runs created together are adjacent, so a commit touches few pages. With random ids,
+a table of 100,000 runs costs 25 % more CPU per run on SQLite.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ _VARIANT = 2 << _RANDOM_BITS
 
 
 class _RandomPool:
-    """Bytes of the system's generator, fetched for many ids at once: the call gives up the interpreter's
-    lock, and to get it back beside a busy writer thread took 19 of a run's 200 us.
+    """Random bytes of the system, read for 512 ids at once: each `os.urandom` call releases the GIL, and
+    reacquiring it beside a busy writer thread took 19 of a run's 200 us.
 
-    A slice is taken before the next caller can see it, whatever thread that is in. A forked child
-    starts with an empty pool: it must not hand out what its parent does.
+    Thread-safe: `list.pop` is atomic. A forked child starts with an empty pool, or it would repeat the ids
+    of its parent.
     """
 
     def __init__(self) -> None:
@@ -44,7 +44,8 @@ _pool = _RandomPool()
 
 
 def new_run_id() -> str:
-    """48 bits of milliseconds, 12 of the fraction (2**-12 ms), 62 random ones (RFC 9562, 5.7 and 6.2)."""
+    """48 bits of milliseconds, 12 bits of the fraction (2**-12 ms), 62 random bits (RFC 9562, 5.7 and
+    6.2)."""
     millis, rest = divmod(time.time_ns(), 1_000_000)
     fraction = (rest << 12) // 1_000_000
     random = int.from_bytes(_pool.take(), "big") >> 2

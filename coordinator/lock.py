@@ -1,7 +1,7 @@
-"""The lock port: a thread's slot as Redis knows it.
+"""The lock port: a thread's slot in Redis, a cache of the store's thread ownership.
 
-The slot may be stale or absent. It answers "busy" fast so that `reject` rarely costs a store write;
-it never creates, ends or owns a run (law 1, "the store decides; Redis only hurries").
+The slot may be stale or absent. It answers "busy" quickly, so that `reject` rarely costs a store write. It
+never creates, ends or owns a run (law 1: the store decides, Redis only speeds up).
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from typing import Protocol
 
 
 class SlotState(StrEnum):
-    free = "free"  # reserved for the asking run for 5 s
-    busy = "busy"  # some run holds the thread, says the slot: verify in the store before refusing
-    reserving = "reserving"  # another run is between "asked" and "committed": the store will decide
-    unknown = "unknown"  # no answer within the budget, or no Redis: go to the store
+    free = "free"  # reserved for the admitted run for 5 s
+    busy = "busy"  # a run holds the thread according to the slot: verify in the store before rejecting
+    reserving = "reserving"  # another run is reserved, but not committed: the store decides
+    unknown = "unknown"  # no answer within the budget, or no Redis: the store decides
 
 
 @dataclass(frozen=True, slots=True)
 class SlotAnswer:
     state: SlotState
-    holder: str | None = None  # run id, where state is busy or reserving
+    holder: str | None = None  # run id if the state is busy or reserving
 
 
 class SlotLock(Protocol):
-    """No method ever raises because the transport is away."""
+    """No method raises because the transport is unreachable."""
 
     async def admit(self, thread_id: str, run_id: str) -> SlotAnswer:
-        """Ask for the slot on behalf of `run_id`. Asking again with the same run is harmless.
+        """Reserve the slot for `run_id`. Idempotent for a run.
 
-        Bounded by the admission budget (250 ms); while the circuit is open the answer is `unknown`
-        at once, without I/O.
+        Bounded by the admission budget (250 ms); while the circuit is open it returns `unknown` immediately,
+        without I/O.
         """
         ...
 
     def bind(self, thread_id: str, run_id: str, *, epoch: int, fence: int) -> None:
-        """After the store's commit: the slot is this run's. A late call cannot go back to a lower
-        fence. Fire and forget."""
+        """Assign the slot to a run after the store's commit. A lower fence never replaces a higher one. Fire
+        and forget."""
         ...
 
     def release(self, thread_id: str, run_id: str, *, fence: int) -> None:
-        """After settle: free the slot where run and fence match, drop the run's reservation, and
-        publish `settled` on the thread's channel. Twice is harmless. `fence=0` only drops the
-        reservation (admission was refused) and publishes nothing. Fire and forget."""
+        """After settling: free the slot if run and fence match, drop the run's reservation, and publish
+        `settled` on the thread's channel. `fence=0` (the admission was rejected) only drops the reservation
+        and publishes nothing. Idempotent. Fire and forget."""
         ...

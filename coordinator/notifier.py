@@ -1,8 +1,8 @@
 """The notifier port: lossy signals between workers.
 
-A signal is a hint and never a fact. It may be lost, late, repeated or forged, so its receiver only
-re-reads the row it names (law 2, "intent before signal"). Adapters: `notifiers.local` for one
-process or for several that share only the store, `notifiers.redis` for workers that share a Redis.
+A signal is a hint and never a fact. It may be lost, late, repeated or forged, so its receiver only re-reads
+the row it names (law 2, "intent before signal"). Adapters: `notifiers.local` for one process or for several
+that share only the store, `notifiers.redis` and `notifiers.postgres` for workers that share a server.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ MAX_MESSAGE_BYTES = 1024
 
 
 class Connectivity(StrEnum):
-    """How well signals travel at this moment. Shown in health; it changes speed, never answers."""
+    """The state of the transport, shown in health. It affects latency, never results."""
 
     off = "off"  # no transport configured: store-only mode
     connecting = "connecting"
@@ -28,11 +28,11 @@ class Connectivity(StrEnum):
 
 
 class Signal(BaseModel):
-    """What travels. `cancel`: a run of yours was decided. `claim`: a thread you wait for may be free.
+    """`cancel`: a run of the receiver was decided. `claim`: a thread in whose queue the receiver has a run
+    may be free. `settled`: a run has settled and freed its thread (published on the thread's channel).
 
-    `settled`: a run ended and its thread was freed (sent on the thread's channel, wakes waiters).
-    Ids are absent when they would not fit in `MAX_MESSAGE_BYTES`: the receiver then re-reads
-    everything of its own. Unknown fields are ignored: a later version may send more.
+    Ids are absent if they exceed `MAX_MESSAGE_BYTES`: the receiver then re-reads all of its runs. Unknown
+    fields are ignored: a later version may send more.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
@@ -44,11 +44,11 @@ class Signal(BaseModel):
 
 @runtime_checkable
 class Explaining(Protocol):
-    """A notifier or an event log that can say why it is away."""
+    """A notifier or an event log that reports why it is unreachable."""
 
     @property
     def trouble(self) -> str | None:
-        """For people; None = it is not away."""
+        """The reason as a sentence; None if it is reachable."""
         ...
 
 
@@ -56,12 +56,12 @@ class Wakeup(Protocol):
     """A level-triggered wake-up handed out by `Notifier.watch`."""
 
     async def wait(self, timeout: float) -> bool:
-        """Return True as soon as something happened since the last call, False after `timeout` s."""
+        """Return True once it was notified since the last call, False after `timeout` s."""
         ...
 
 
 class Notifier(Protocol):
-    """Spreads hints. No method ever raises because the transport is away."""
+    """Publishes hints. No method raises because the transport is unreachable."""
 
     @property
     def connectivity(self) -> Connectivity: ...
@@ -75,10 +75,10 @@ class Notifier(Protocol):
     ) -> None:
         """Listen on the abort channel of `epoch` and on the broadcast channel.
 
-        `on_resync` is called after every (re)subscription: what was published meanwhile is gone, so
-        the worker re-reads everything of its own. All callbacks run on the event loop and must not
-        block. Called again with a newer epoch after the worker was fenced: the old abort channel is
-        left. Returns at once; connecting goes on in the background for ever.
+        `on_resync` is called after every (re)subscription: signals published before it are lost, so the
+        worker re-reads all of its runs. Callbacks run on the event loop and must not block. Called again
+        with a newer epoch after the worker was fenced: the old abort channel is unsubscribed. Returns
+        immediately; connecting is retried in the background without limit.
         """
         ...
 
@@ -91,27 +91,26 @@ class Notifier(Protocol):
         ...
 
     def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
-        """A run's log has grown up to this id: wake who follows it in this process, without the transport.
-        Followers elsewhere hear of it from the log itself, or by `announce`."""
+        """Wake the followers of a run in this process: its log has grown up to this id. Does not use the
+        transport; followers on other workers are notified by the log itself, or by `announce`."""
         ...
 
     @property
     def announces(self) -> bool:
-        """Does what others `announce` arrive here at this moment?"""
+        """True while announcements of other workers can be received."""
         ...
 
     def announce(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
-        """A run's log, which the transport knows nothing of, has grown up to this id: wake who follows it on
-        other workers. Fire and forget; where nothing carries it, they look for themselves."""
+        """Wake the followers of a run on other workers: its log, kept outside the transport, has grown up to
+        this id. Fire and forget; without a transport, followers poll."""
         ...
 
     def watch(self, thread_id: str, log: str | None = None) -> AbstractAsyncContextManager[Wakeup]:
-        """Wake up when something is published on the thread's channel; when the log of the run `log` grows
-        only if it is named.
+        """Subscribe to the thread's channel, and to the growth of the log of run `log` if given.
 
-        Entering waits (bounded, at most 250 ms) until the subscription stands, so that a caller who
-        enters, reads the row and then waits cannot miss a signal that a healthy transport carries.
-        A (re)subscription wakes the watcher too.
+        Entering waits at most 250 ms until the subscription is active. A caller that enters, reads the row
+        and then waits therefore misses no signal of a healthy transport. A (re)subscription wakes the
+        caller as well.
         """
         ...
 

@@ -1,4 +1,4 @@
-"""RunRecord: what callers hold of a run."""
+"""RunRecord: a run as an object of its caller."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ COMPLETION_FIELDS = (*PROGRESS_FIELDS, "error", "model_name")
 
 @dataclass
 class RunRecord:
-    """A run as its callers see it. Mutable; `store_only` marks one that was read from the store.
+    """A run as returned to callers. Mutable; `store_only` marks a record that was read from the store.
 
-    Callers that make their own task put it into `task` before they start it. A task that `launch` has made
-    leaves it when the run has settled, if its result is large.
+    A caller that creates the task itself assigns it to `task` before it starts. A task created by `launch` is
+    removed from `task` when the run has settled, if its result is large.
     """
 
     run_id: str
@@ -68,10 +68,10 @@ class RunRecord:
 
 
 def record_from_row(row: Mapping[str, Any]) -> RunRecord:
-    """A read-only record of a stored row. NULL status means pending, NULL on_disconnect cancel.
+    """Build a read-only record from a stored row. A NULL status means pending, a NULL on_disconnect cancel.
 
-    Raises KeyError or ValueError on a row that cannot be read. A word that this program does not know cannot,
-    unless the store gives it as a member: then it is a newer program's.
+    Raises KeyError or ValueError for an invalid row, including unknown values of an enum. A value of a newer
+    program is accepted if the store returns it as an enum member.
     """
     record = RunRecord(
         run_id=row["run_id"],
@@ -96,5 +96,5 @@ def record_from_row(row: Mapping[str, Any]) -> RunRecord:
     return record
 
 
-def _member(kind: type[Member], word: str) -> Member:
-    return word if isinstance(word, kind) else kind(word)
+def _member(kind: type[Member], value: str) -> Member:
+    return value if isinstance(value, kind) else kind(value)

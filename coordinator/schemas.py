@@ -1,4 +1,4 @@
-"""The vocabulary that callers and assistants share."""
+"""Value types shared by callers and assistants."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """On whose behalf a call is made."""
+    """The user on whose behalf a call is made."""
 
     user_id: str
 
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRef:
-    """A state that a thread had. Of which thread is said by whoever asks, never by the reference."""
+    """A stored state of a thread. The thread itself is always a separate argument."""
 
     checkpoint_id: str | None = None
     checkpoint_ns: str = ""
@@ -51,7 +51,7 @@ class CheckpointRef:
 
 @dataclass(frozen=True, slots=True)
 class StateStep:
-    """One update of a thread's state. `as_node`: on behalf of which node; None = the assistant decides."""
+    """One update of a thread's state, applied as node `as_node`; None = the assistant chooses the node."""
 
     values: Json = None
     as_node: str | None = None
@@ -66,7 +66,7 @@ class Command:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Why a paused run stopped, and what it asks."""
+    """An interrupt of a paused run: `value` is its question to the caller."""
 
     value: Json
     id: str | None = None
@@ -132,8 +132,8 @@ def _texts(value: object) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class StateView:
-    """What a thread holds, or held at `checkpoint`. `next`: what would go on from here, empty where
-    nothing is left to do."""
+    """The state of a thread, current or at `checkpoint`. `next`: the nodes that a resumed run would execute;
+    empty if no work is left."""
 
     values: Json = None
     next: tuple[str, ...] = ()
@@ -141,12 +141,12 @@ class StateView:
     parent: CheckpointRef | None = None
     metadata: Mapping[str, Json] = field(default_factory=dict[str, Json])
     created_at: str | None = None
-    """ISO 8601 with an offset."""
+    """ISO 8601 with a UTC offset."""
     tasks: tuple[Json, ...] = ()
     interrupts: tuple[Interrupt, ...] = ()
 
     def carries(self, metadata: Mapping[str, Json] | None) -> bool:
-        """All of that is in its own."""
+        """Return True if the view's metadata contains every pair of `metadata`."""
         return all(
             key in self.metadata and self.metadata[key] == value for key, value in (metadata or {}).items()
         )
@@ -154,7 +154,7 @@ class StateView:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What an assistant takes and keeps, as JSON schemas, and how it may be drawn; None = it does not say."""
+    """JSON schemas of an assistant's input, output and state, and its graph; None = not declared."""
 
     text: str | None = None
     input_schema: Json = None
@@ -168,8 +168,8 @@ class Description:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What an attempt came to. `values`: what the thread holds from now on, None = as saved.
-    `result`: what `wait` returns. `paused`: it stopped with work left (success, thread interrupted)."""
+    """The result of an attempt. `values`: the thread's new values, None = as saved. `result`: returned by
+    `wait`. `paused`: the run stopped with work left (status success, thread interrupted)."""
 
     values: Json = None
     result: Json = None
@@ -179,7 +179,7 @@ class Outcome:
 
 
 class Ended(NamedTuple):
-    """How a run ended. `interrupts`: what it asks, where it `paused` (success, thread interrupted)."""
+    """The end of a run. `interrupts`: its questions if it `paused` (status success, thread interrupted)."""
 
     status: RunStatus
     error: str | None
@@ -190,7 +190,7 @@ class Ended(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Abort:
-    """Why a task is told to stop."""
+    """The reason why a task must stop."""
 
     status: RunStatus
     action: CancelAction
@@ -201,9 +201,9 @@ class Abort:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """The four times of a cancel, microseconds since 1970; None = not yet.
+    """The four times of a cancel, in microseconds since 1970; None = not yet.
 
-    stopped: the task and all that it handed to `ctx.track` were over. settled: the thread is free.
+    stopped: the task and all work registered with `ctx.track` have ended. settled: the thread is free.
     """
 
     run_id: str

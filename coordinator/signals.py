@@ -1,6 +1,6 @@
-"""Signals as bytes: JSON of at most `MAX_MESSAGE_BYTES`, read strictly. Never pickle.
+"""Encoding of signals: JSON of at most `MAX_MESSAGE_BYTES`, strictly validated.
 
-Anybody who can publish can send anything, so reading never raises and never costs more than a bounded parse.
+Messages are untrusted: reading never raises, and its cost is bounded by `MAX_MESSAGE_BYTES`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ from coordinator.notifier import MAX_MESSAGE_BYTES, Signal
 def signal(
     kind: Literal["cancel", "claim", "settled"], thread_id: str | None = None, run_id: str | None = None
 ) -> Signal:
-    """A signal that names these ids where a signal can. Else it names none: re-read everything."""
+    """Build a signal with these ids; without ids if they are not valid in a signal (receivers then re-read
+    all)."""
     try:
         return Signal(kind=kind, thread_id=thread_id, run_id=run_id)
     except ValidationError:
@@ -23,7 +24,8 @@ def signal(
 
 
 def encode(message: Signal) -> bytes:
-    """At most `MAX_MESSAGE_BYTES`, and what `SignalReader.read` takes: ids that do not fit are left out."""
+    """Encode to at most `MAX_MESSAGE_BYTES`, readable by `SignalReader.read`. Ids that do not fit are
+    omitted."""
     if not _holds_nul(message):
         payload = message.model_dump_json(exclude_none=True).encode()
         if len(payload) <= MAX_MESSAGE_BYTES:
@@ -32,13 +34,13 @@ def encode(message: Signal) -> bytes:
 
 
 class SignalReader:
-    """Reads what arrives on a channel. `rejected` counts what was dropped: too long, malformed or unknown."""
+    """Reads the messages of a channel. `rejected` counts dropped messages: too long, malformed or unknown."""
 
     def __init__(self) -> None:
         self.rejected = 0
 
     def read(self, payload: bytes) -> Signal | None:
-        """The signal, or None (and one more rejected). Never raises."""
+        """Return the signal, or None if the message is rejected. Never raises."""
         if len(payload) <= MAX_MESSAGE_BYTES:
             try:
                 message = Signal.model_validate_json(payload)
@@ -52,5 +54,5 @@ class SignalReader:
 
 
 def _holds_nul(message: Signal) -> bool:
-    # No store can hold such an id (PostgreSQL refuses NUL in text), so asking one about it would be an error.
+    # No store can hold such an id: PostgreSQL refuses NUL in text, so a query for it would fail.
     return "\0" in (message.thread_id or "") or "\0" in (message.run_id or "")

@@ -1,4 +1,5 @@
-"""URLs as people may see them: the one function is in `stores.urls`, because stores are a leaf."""
+"""Redaction of passwords in URLs. Implemented in `stores.urls`, because stores import nothing of
+`coordinator`."""
 
 from __future__ import annotations
 

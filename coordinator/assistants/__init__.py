@@ -1,1 +1,1 @@
-"""What runs on a thread, and where threads keep their state. The ports are in `ports`."""
+"""Assistants, which execute runs, and the storage of thread state. The ports are in `ports`."""

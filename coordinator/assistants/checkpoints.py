@@ -1,8 +1,9 @@
-"""The states that a thread of function assistants has had, as clients of the Runs API know them: a tree.
+"""Checkpoints of threads of function assistants: a tree of states, as defined by the Runs API.
 
-Each run, or update, that wrote the thread's values has left a checkpoint, whose id is the run's. Before it
-stands another one, the state that the run began with: going on from there without an input is the same run
-again, with an input it is another one in its place. So a client regenerates an answer, or edits a question.
+Each run or update that wrote the thread's values is a checkpoint with the id of the run. Its parent is the
+input checkpoint, the state with which the run began. A run resumed from an input checkpoint without an input
+repeats that run; with an input it replaces the run. Clients use this to regenerate an answer or to edit a
+question.
 """
 
 from __future__ import annotations
@@ -19,13 +20,13 @@ from stores.rows import ThreadRow
 from stores.times import iso
 
 START = "__start__"
-"""What graphs call the place where input comes in."""
-_BEGINNING = ".input"
-"""Ends the id of the state that a run began with."""
+"""The name of the entry node in graphs."""
+_INPUT_SUFFIX = ".input"
+"""Suffix of the ids of input checkpoints."""
 _NAMESPACE = UUID("9f0c2e1c-5d0b-5c8e-9a53-6a1f4d7c2b10")
 _PAGE = 100
-_LONGEST_WAY = 1000
-"""Checkpoints that are looked through for the values with which a run began where another one began."""
+_MAX_INPUT_CHAIN = 1000
+"""Maximum number of input checkpoints followed to find the values with which a run began."""
 
 
 class StatesStore(CheckpointStore, Protocol):
@@ -34,15 +35,15 @@ class StatesStore(CheckpointStore, Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """Where a run begins. `input`: what the run was asked that began there before; None = there was none."""
+    """The state with which a run begins. `input`: the input of the run that began there before, or None."""
 
     values: Json
     input: Json = None
 
 
 def begins_a_run(ref: CheckpointRef | None) -> bool:
-    """It is the state that a run began with."""
-    return ref is not None and ref.checkpoint_id is not None and ref.checkpoint_id.endswith(_BEGINNING)
+    """Return True if `ref` is an input checkpoint."""
+    return ref is not None and ref.checkpoint_id is not None and ref.checkpoint_id.endswith(_INPUT_SUFFIX)
 
 
 class Checkpoints:
@@ -50,13 +51,14 @@ class Checkpoints:
         self._store = store
 
     async def head(self, thread_id: str, name: str) -> StateView | None:
-        """What the thread holds, whose assistant calls itself `name`; None = there is no such thread."""
+        """Return the current state, or None if the thread does not exist. `name`: the assistant's own
+        name."""
         newest = await self._store.checkpoints(thread_id, limit=1)
         thread = await self._store.thread(thread_id)
         return None if thread is None else _head(thread, newest, name)
 
     async def at(self, thread_id: str, ref: CheckpointRef | None, name: str) -> StateView | None:
-        """None = it never held that, or nobody knows any more."""
+        """Return the state at a checkpoint, or None if it does not exist or was pruned."""
         head = await self.head(thread_id, name)
         if head is None or ref is None or ref == CheckpointRef():
             return head
@@ -64,12 +66,12 @@ class Checkpoints:
             return None
         if head.checkpoint is not None and head.checkpoint.checkpoint_id == ref.checkpoint_id:
             return head
-        run_id, beginning = _parsed(ref.checkpoint_id)
+        run_id, is_input = _parsed(ref.checkpoint_id)
         row = await self._row(thread_id, run_id)
         thread = await self._store.thread(thread_id)
         if row is None or thread is None:
             return None
-        if not beginning:
+        if not is_input:
             return _after(thread, row, name)
         return (
             _before(thread, row, await self._values_before(row, thread_id, {})) if _has_input(row) else None
@@ -78,14 +80,14 @@ class Checkpoints:
     async def history(
         self, thread_id: str, name: str, before: CheckpointRef | None, page: int
     ) -> AsyncIterator[StateView]:
-        """Newest first; `before`: older than that one. `page`: rows that are read at once."""
+        """Yield states, newest first; with `before`, only older ones. `page`: rows per read."""
         newest = await self._store.checkpoints(thread_id, limit=1)
         thread = await self._store.thread(thread_id)
         if thread is None:
             return
         head = _head(thread, newest, name)
-        explained = bool(newest) and head.checkpoint == CheckpointRef(newest[0].run_id)
-        start = await self._start(thread, None if explained else head, before)
+        has_row = bool(newest) and head.checkpoint == CheckpointRef(newest[0].run_id)
+        start = await self._start(thread, None if has_row else head, before)
         if start is None:
             return
         for view in start[0]:
@@ -102,36 +104,37 @@ class Checkpoints:
             at = rows[-1].run_id
 
     async def _start(
-        self, thread: ThreadRow, unexplained: StateView | None, before: CheckpointRef | None
+        self, thread: ThreadRow, rowless_head: StateView | None, before: CheckpointRef | None
     ) -> tuple[list[StateView], str | None] | None:
-        """The first states of a history, and the run before which its rows begin. `unexplained`: a head that
-        is in no row. None = there is no such place."""
-        held = unexplained is not None and unexplained.checkpoint is not None
+        """Return the first states of a history, and the run before which its rows begin; None if `before`
+        does not exist. `rowless_head`: a current state without a row of its own."""
+        held = rowless_head is not None and rowless_head.checkpoint is not None
         if before is None:
-            return [unexplained] if unexplained is not None and held else [], None
+            return [rowless_head] if rowless_head is not None and held else [], None
         if before.checkpoint_id is None:
             return None
-        if unexplained is not None and unexplained.checkpoint == CheckpointRef(before.checkpoint_id):
+        if rowless_head is not None and rowless_head.checkpoint == CheckpointRef(before.checkpoint_id):
             return [], None
-        run_id, beginning = _parsed(before.checkpoint_id)
+        run_id, is_input = _parsed(before.checkpoint_id)
         row = await self._row(thread.thread_id, run_id)
         if row is None:
             return None
-        if beginning or not _has_input(row):
+        if is_input or not _has_input(row):
             return [], run_id
         return [_before(thread, row, await self._values_before(row, thread.thread_id, {}))], run_id
 
     async def base(self, thread_id: str, checkpoint_id: str) -> Base | None:
-        """Where a run begins that goes on from there. None = the thread has no such checkpoint."""
-        run_id, beginning = _parsed(checkpoint_id)
+        """Return the state for a run resumed from a checkpoint; None if the thread has no such checkpoint."""
+        run_id, is_input = _parsed(checkpoint_id)
         row = await self._row(thread_id, run_id)
         if row is not None:
-            if not beginning:
+            if not is_input:
                 return Base(row.values)
             return Base(await self._values_before(row, thread_id, {}), row.kwargs.get("input", row.kwargs))
         head = await self.head(thread_id, "")
-        named = head is not None and head.checkpoint == CheckpointRef(checkpoint_id)
-        return Base(head.values) if head is not None and named else None
+        if head is None or head.checkpoint != CheckpointRef(checkpoint_id):
+            return None
+        return Base(head.values)
 
     async def _row(self, thread_id: str, run_id: str) -> CheckpointRow | None:
         return next(iter(await self._store.checkpoints(thread_id, run_id=run_id)), None)
@@ -139,24 +142,24 @@ class Checkpoints:
     async def _values_before(
         self, row: CheckpointRow, thread_id: str, known: Mapping[str, CheckpointRow]
     ) -> Json:
-        """What the thread held, or was taken to hold, when the run began. `known`: rows that need no read."""
+        """Return the values with which the run began. `known`: rows already read."""
         base = _base_of(row)
-        for _ in range(_LONGEST_WAY):
+        for _ in range(_MAX_INPUT_CHAIN):
             if base is None:
                 return None
-            run_id, beginning = _parsed(base)
-            found = known.get(run_id) or await self._row(thread_id, run_id)
-            if found is None:
+            run_id, is_input = _parsed(base)
+            ancestor = known.get(run_id) or await self._row(thread_id, run_id)
+            if ancestor is None:
                 return None
-            if not beginning:
-                return found.values
-            base = _base_of(found)
+            if not is_input:
+                return ancestor.values
+            base = _base_of(ancestor)
         return None
 
 
 def mark_of(thread: ThreadRow) -> CheckpointRef | None:
-    """Names what the thread holds where no run's row explains it: the same values have the same id, whoever
-    asks and when. None where nothing was ever written."""
+    """Return a deterministic id for a current state without a row: equal values have equal ids. None if
+    nothing was written."""
     if thread.values is None and thread.interrupts is None:
         return None
     held = json.dumps([thread.thread_id, thread.values, thread.interrupts], sort_keys=True)
@@ -164,28 +167,28 @@ def mark_of(thread: ThreadRow) -> CheckpointRef | None:
 
 
 def _parsed(checkpoint_id: str) -> tuple[str, bool]:
-    """(the run, is it the state that the run began with)"""
-    return checkpoint_id.removesuffix(_BEGINNING), checkpoint_id.endswith(_BEGINNING)
+    """Return the run id, and whether it is an input checkpoint."""
+    return checkpoint_id.removesuffix(_INPUT_SUFFIX), checkpoint_id.endswith(_INPUT_SUFFIX)
 
 
 def _base_of(row: CheckpointRow) -> str | None:
-    """The checkpoint from which the run went on: that which it was asked to, else the one before it."""
-    asked = row.kwargs.get("checkpoint")
-    named = cast("dict[str, Any]", asked).get("checkpoint_id") if isinstance(asked, dict) else None
-    return named if isinstance(named, str) else row.previous
+    """The checkpoint from which the run was resumed: the requested one, else the previous one."""
+    ref = row.kwargs.get("checkpoint")
+    checkpoint_id = cast("dict[str, Any]", ref).get("checkpoint_id") if isinstance(ref, dict) else None
+    return checkpoint_id if isinstance(checkpoint_id, str) else row.previous
 
 
 def _has_input(row: CheckpointRow) -> bool:
-    """It began with a state of its own; not so an operation, and a run that was only to go on."""
-    asked = row.kwargs.get("input", row.kwargs)
-    return row.kind == "run" and (asked is not None or _base_of(row) is None)
+    """Return True if the run has an input checkpoint. Operations and runs resumed without input have none."""
+    input_ = row.kwargs.get("input", row.kwargs)
+    return row.kind == "run" and (input_ is not None or _base_of(row) is None)
 
 
 def _head(thread: ThreadRow, newest: list[CheckpointRow], name: str) -> StateView:
-    """What the row does not say: what the thread asks now."""
+    """The newest row with the current interrupts of the thread."""
     if newest and newest[0].current and (thread.values is not None or thread.interrupts is not None):
         view = _after(thread, newest[0], name)
-        goes_on = newest[0].paused or thread.interrupts is not None
+        resumable = newest[0].paused or thread.interrupts is not None
     else:
         view = StateView(
             values=thread.values,
@@ -194,11 +197,11 @@ def _head(thread: ThreadRow, newest: list[CheckpointRow], name: str) -> StateVie
             metadata=_metadata(thread, {}),
             created_at=iso(thread.updated_at),
         )
-        goes_on = True
+        resumable = True
     interrupts = _interrupts(thread.interrupts)
     return replace(
         view,
-        next=(name,) if thread.status == "interrupted" and goes_on else (),
+        next=(name,) if thread.status == "interrupted" and resumable else (),
         tasks=_tasks(view.checkpoint, name, thread.interrupts) if interrupts else (),
         interrupts=interrupts,
     )
@@ -206,14 +209,14 @@ def _head(thread: ThreadRow, newest: list[CheckpointRow], name: str) -> StateVie
 
 def _after(thread: ThreadRow, row: CheckpointRow, name: str) -> StateView:
     ref = CheckpointRef(row.run_id)
-    base = f"{row.run_id}{_BEGINNING}" if _has_input(row) else _base_of(row)
+    base = f"{row.run_id}{_INPUT_SUFFIX}" if _has_input(row) else _base_of(row)
     interrupts = _interrupts(row.interrupts)
     return StateView(
         values=row.values,
         next=(name,) if row.paused else (),
         checkpoint=ref,
         parent=None if base is None else CheckpointRef(base),
-        metadata=_metadata(thread, _of_run(row, "loop" if row.kind == "run" else "update")),
+        metadata=_metadata(thread, _run_metadata(row, "loop" if row.kind == "run" else "update")),
         created_at=iso(row.written_at),
         tasks=_tasks(ref, name, row.interrupts) if interrupts else (),
         interrupts=interrupts,
@@ -225,14 +228,14 @@ def _before(thread: ThreadRow, row: CheckpointRow, values: Json) -> StateView:
     return StateView(
         values=values,
         next=(START,),
-        checkpoint=CheckpointRef(f"{row.run_id}{_BEGINNING}"),
+        checkpoint=CheckpointRef(f"{row.run_id}{_INPUT_SUFFIX}"),
         parent=None if base is None else CheckpointRef(base),
-        metadata=_metadata(thread, _of_run(row, "input")),
+        metadata=_metadata(thread, _run_metadata(row, "input")),
         created_at=iso(row.written_at),
     )
 
 
-def _of_run(row: CheckpointRow, source: str) -> dict[str, Json]:
+def _run_metadata(row: CheckpointRow, source: str) -> dict[str, Json]:
     own = row.metadata if row.kind == "run" else {}
     more = {} if row.assistant_id is None else {"graph_id": row.assistant_id}
     return {**own, "source": source, "step": row.fence, "run_id": row.run_id, **more}
@@ -248,7 +251,7 @@ def _interrupts(stored: Json) -> tuple[Interrupt, ...]:
 
 
 def _tasks(ref: CheckpointRef | None, name: str, interrupts: Json) -> tuple[Json, ...]:
-    """User interfaces look for the questions of a paused run in what was going to run next."""
+    """User interfaces read the interrupts of a paused run from its next tasks."""
     return (
         {
             "id": None if ref is None else ref.checkpoint_id,

@@ -1,4 +1,4 @@
-"""`@assistant` gives an async function a name and says what it takes; `named_agents` finds such functions."""
+"""`@assistant` names an async function and declares its input; `named_agents` collects such functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from coordinator.errors import InvalidArgument
 F = TypeVar("F", bound=AgentFunction)
 
 Agents: TypeAlias = Mapping[str, AgentFunction | Assistant] | Iterable[AgentFunction | Assistant]
-"""By name; or such as have a name: functions with `@assistant`, objects that implement the port."""
+"""A mapping from names; or named agents: functions with `@assistant`, objects that implement the port."""
 
 
 @overload
@@ -30,21 +30,21 @@ def assistant(
     /,
     *,
     name: str | None = None,
-    input: type[BaseModel] | None = None,  # noqa: A002 - the word that its users know
+    input: type[BaseModel] | None = None,  # noqa: A002 - the public name of the option
     description: str | None = None,
 ) -> F | Callable[[F], F]:
-    """Name an `async def agent(ctx)`, and say what it takes. The function itself stays as it is.
+    """Register name and input of an `async def agent(ctx)`. Returns the function unchanged.
 
-    `name`: its own, if none is given. `input`: a pydantic model; a run whose input does not fit is refused
-    before it is admitted, and `ctx.input` is an instance of it. `description`: for people; else its
-    docstring. Raises InvalidArgument.
+    `name` defaults to the function's name. `input`: a pydantic model; a run with invalid input is rejected at
+    admission, and `ctx.input` is an instance of the model. `description` defaults to the docstring. Raises
+    InvalidArgument.
     """
 
     def mark(function: F) -> F:
         if not callable(function):
             raise InvalidArgument("agent", f"must be an async function, not {type(function).__name__}")
         own = getattr(function, "__name__", type(function).__name__)
-        setattr(function, "__assistant__", AgentSpec(name or own, input, description))  # noqa: B010 - functions have no such attribute to a type checker
+        setattr(function, "__assistant__", AgentSpec(name or own, input, description))  # noqa: B010 - type checkers reject an assignment to this attribute
         return function
 
     if name is not None:
@@ -52,22 +52,22 @@ def assistant(
     return mark if function is None else mark(function)
 
 
-def named_agents(found: object) -> dict[str, AgentFunction | Assistant]:
-    """By name, out of a mapping; one agent or a list of agents that have names; or a module, of which
-    everything counts that is marked with `@assistant` or implements the port. Raises InvalidArgument."""
-    if isinstance(found, Mapping):
-        return dict(cast("Mapping[str, AgentFunction | Assistant]", found))
-    if isinstance(found, ModuleType):
-        agents: list[Any] = [thing for thing in vars(found).values() if _name(thing) is not None]
+def named_agents(source: object) -> dict[str, AgentFunction | Assistant]:
+    """Return agents by name. `source`: a mapping; one named agent or a list of them; or a module, of which
+    all objects marked with `@assistant` or implementing the port are taken. Raises InvalidArgument."""
+    if isinstance(source, Mapping):
+        return dict(cast("Mapping[str, AgentFunction | Assistant]", source))
+    if isinstance(source, ModuleType):
+        agents: list[Any] = [member for member in vars(source).values() if _name(member) is not None]
     else:
-        agents = [found] if _name(found) is not None or not isinstance(found, Iterable) else [*found]
+        agents = [source] if _name(source) is not None or not isinstance(source, Iterable) else [*source]
     by_name: dict[str, AgentFunction | Assistant] = {}
     for agent in agents:
         name = _name(agent)
         if name is None:
             raise InvalidArgument("assistants", f"{agent!r:.80} has no name: use @assistant, or a mapping")
         if by_name.setdefault(name, agent) is not agent:
-            raise InvalidArgument("assistants", f"two are named {name!r}")
+            raise InvalidArgument("assistants", f"two agents are named {name!r}")
     return by_name
 
 

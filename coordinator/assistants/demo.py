@@ -1,4 +1,4 @@
-"""`agent`, to try things out with: it sleeps, notes its steps, and fails when asked to."""
+"""The demo assistant `agent`: sleeps, logs its steps in the thread's values, and fails on request."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coordinator.context import RunContext
 
 
 class DemoInput(BaseModel):
-    """`sleep` is seconds for each step; what else is sent is of no account."""
+    """`sleep`: seconds per step. Unknown fields are ignored."""
 
     model_config = ConfigDict(extra="ignore", json_schema_extra={"examples": [{"steps": 3}]})
 
@@ -25,22 +25,22 @@ class DemoInput(BaseModel):
 @assistant(
     name="agent",
     input=DemoInput,
-    description="Takes its steps, each after a sleep, and notes them in the thread's log.",
+    description="Executes its steps, each after a sleep, and appends them to the thread's log.",
 )
 async def agent(ctx: RunContext) -> dict[str, Any]:
-    """The values are saved after every step: a run that is interrupted keeps what it has done, and one
-    that is rolled back leaves nothing."""
-    asked: DemoInput = ctx.input if isinstance(ctx.input, DemoInput) else DemoInput()
-    known: Any = ctx.values
-    held = cast("dict[str, Any]", known) if isinstance(known, dict) else {}
-    noted: Any = held.get("log")
-    log = list(cast("list[Any]", noted)) if isinstance(noted, list) else []
-    values: dict[str, Any] = {**held, "done": 0, "steps": asked.steps, "log": log}
-    for step in range(1, asked.steps + 1):
-        await asyncio.sleep(asked.sleep)
-        if asked.fail and step == asked.steps:
+    """Saves the values after every step: an interrupted run keeps its completed steps, a rolled back run
+    keeps none."""
+    options: DemoInput = ctx.input if isinstance(ctx.input, DemoInput) else DemoInput()
+    stored: Any = ctx.values
+    previous = cast("dict[str, Any]", stored) if isinstance(stored, dict) else {}
+    stored_log: Any = previous.get("log")
+    log = list(cast("list[Any]", stored_log)) if isinstance(stored_log, list) else []
+    values: dict[str, Any] = {**previous, "done": 0, "steps": options.steps, "log": log}
+    for step in range(1, options.steps + 1):
+        await asyncio.sleep(options.sleep)
+        if options.fail and step == options.steps:
             raise ValueError("demo failure requested")
-        log.append(f"{asked.tag}:{step}")
+        log.append(f"{options.tag}:{step}")
         values["done"] = step
         await ctx.save(values)
         if "updates" in ctx.request.stream_mode:

@@ -21,7 +21,7 @@ AgentFunction: TypeAlias = Callable[[RunContext], Awaitable[Any]]
 
 @dataclass(frozen=True, slots=True)
 class AgentSpec:
-    """What `@assistant` says of a function."""
+    """The arguments of `@assistant`."""
 
     name: str | None = None
     input: type[BaseModel] | None = None
@@ -29,12 +29,11 @@ class AgentSpec:
 
 
 class FunctionAssistant:
-    """Wraps an async function. A dict that it returns becomes the thread's values, whatever the run has
-    saved before: it is the last save. An `Outcome` is taken as it is.
+    """Wraps an async function. A returned dict replaces the thread's values: it is the last save of the run.
+    A returned `Outcome` is used unchanged.
 
-    Values that it has not saved are told to those who watch a run that was asked to stream them.
-    Its threads have a state for each run that wrote their values, and one for what each began with: see
-    `coordinator.assistants.checkpoints`.
+    If the request streams `values`, returned values that were not saved are emitted as well. Checkpoints of
+    its threads: see `coordinator.assistants.checkpoints`.
     """
 
     features = frozenset({"values", "custom", "command", "checkpoint", "history"})
@@ -46,14 +45,14 @@ class FunctionAssistant:
         self.text = spec.description or (getdoc(function) if isfunction(function) else None)
 
     def validate(self, request: RunRequest) -> None:
-        """Raises InvalidArgument where there is an input model, and the input does not fit it."""
+        """Raises InvalidArgument if the input does not match the input model."""
         self._parsed(request)
 
     def _parsed(self, request: RunRequest) -> Any:
-        """No input at all is one without fields, for a model may have defaults for all of them. Not so where
-        the run goes on, with an answer or from where another one began."""
-        goes_on = request.command is not None or begins_a_run(request.checkpoint)
-        if self.input is None or (request.input is None and goes_on):
+        """Return the input as an instance of the model. A missing input is parsed as `{}`, because all fields
+        may have defaults; unless the run is resumed, by a command or from an input checkpoint."""
+        resumed = request.command is not None or begins_a_run(request.checkpoint)
+        if self.input is None or (request.input is None and resumed):
             return request.input
         try:
             return self.input.model_validate({} if request.input is None else request.input)
@@ -62,7 +61,7 @@ class FunctionAssistant:
 
     async def run(self, ctx: RunContext, request: RunRequest) -> Outcome:
         if request.checkpoint is not None and request.checkpoint != CheckpointRef():
-            request = await self._go_on_from(ctx, request, request.checkpoint)
+            request = await self._resume_from(ctx, request, request.checkpoint)
         ctx.input = self._parsed(request)
         result: Json = await self.function(ctx)
         if isinstance(result, Outcome):
@@ -74,15 +73,15 @@ class FunctionAssistant:
             await ctx.show(outcome.values)
         return outcome
 
-    async def _go_on_from(self, ctx: RunContext, request: RunRequest, ref: CheckpointRef) -> RunRequest:
-        """The values of that checkpoint are the context's. Where a run began there and nothing else is asked,
-        its input is asked again. Raises InvalidArgument."""
+    async def _resume_from(self, ctx: RunContext, request: RunRequest, ref: CheckpointRef) -> RunRequest:
+        """Set the context's values to those of the checkpoint. From an input checkpoint, a request without
+        input and command repeats the input of that run. Raises InvalidArgument."""
         base = None
         if ref.checkpoint_id is not None and not ref.checkpoint_ns:
             base = await self.states.checkpoints.base(ctx.run.thread_id, ref.checkpoint_id)
         if base is None:
             raise InvalidArgument(
-                "checkpoint", f"the thread has no checkpoint {ref.checkpoint_id!r:.80} any more"
+                "checkpoint", f"the thread has no checkpoint {ref.checkpoint_id!r:.80}, or it was pruned"
             )
         ctx.values = base.values
         if request.input is None and request.command is None:
@@ -123,10 +122,10 @@ class FunctionAssistant:
     async def update_state(
         self, ctx: RunContext, values: Json, *, as_node: str | None = None, at: CheckpointRef | None = None
     ) -> CheckpointRef:
-        """The keys that are given replace those of the values, now or at a checkpoint; the others stay. A
-        list of such updates is applied in its order. Without any, a checkpoint's values come back."""
+        """Merge `values` into the current values, or into those of checkpoint `at`; a list of updates is
+        applied in order. Without an update, the values of the checkpoint are restored."""
         if as_node not in (None, self.name, START):
-            raise InvalidArgument("as_node", f"must be {self.name!r} or {START!r}, for it has no other nodes")
+            raise InvalidArgument("as_node", f"must be {self.name!r} or {START!r}: it has no other nodes")
         updates = updates_of(values)
         view = await self.state(ctx.run.thread_id, at)
         if view is None:
@@ -151,8 +150,9 @@ def spec_of(function: object) -> AgentSpec:
 def as_assistant(
     agent: Assistant | AgentFunction, states: StoredValues, *, name: str | None = None
 ) -> Assistant:
-    """Objects that implement the port are taken as they are. Raises InvalidArgument."""
-    if not isfunction(agent) and isinstance(agent, Assistant):  # asked in this order: the second is slow
+    """Wrap a function as an Assistant; objects that implement the port are returned unchanged. Raises
+    InvalidArgument."""
+    if not isfunction(agent) and isinstance(agent, Assistant):  # the second check is slow
         return agent
     if not callable(agent):
         raise InvalidArgument(
@@ -162,27 +162,27 @@ def as_assistant(
 
 
 class UnfitFunction(NamedTuple):
-    """Why a function cannot be an assistant, and what to write instead."""
+    """Why a function cannot be an assistant, and how to fix it."""
 
     why: str
     remedy: str
 
 
 def unfit_function(agent: object) -> UnfitFunction | None:
-    """The reason for which every run of this async function, or object with an async `__call__`, would fail.
-    None = there is none that can be known without calling it."""
-    call = getattr(agent, "__call__", None)  # noqa: B004 - an object whose call may be async
+    """Return why every run of this async function, or object with an async `__call__`, would fail; None if no
+    reason can be detected without a call."""
+    call = getattr(agent, "__call__", None)  # noqa: B004 - objects may have an async __call__
     if isasyncgenfunction(agent) or isasyncgenfunction(call):
         return UnfitFunction(
             "is an async generator",
-            "Return the result in place of yielding, and send parts of it with `await ctx.emit(mode, part)`",
+            "Return the result instead of yielding, and emit parts with `await ctx.emit(mode, part)`",
         )
     if isinstance(agent, type) or not (iscoroutinefunction(agent) or iscoroutinefunction(call)):
         return None
     try:
-        # A decorator's wrapper may supply what the function that it wraps requires.
+        # A decorator's wrapper may supply arguments that the wrapped function requires.
         parameters = signature(cast("Callable[..., Any]", agent), follow_wrapped=False)
-    except (TypeError, ValueError):  # it does not say what it takes
+    except (TypeError, ValueError):  # no signature available
         return None
     try:
         parameters.bind(None)
@@ -190,22 +190,22 @@ def unfit_function(agent: object) -> UnfitFunction | None:
         name = getattr(agent, "__name__", "__call__")
         return UnfitFunction(
             "cannot be called with one positional argument, the context of the run",
-            f"Write it as async def {name}(ctx), with defaults for whatever else it takes",
+            f"Write it as async def {name}(ctx), with defaults for all other parameters",
         )
     return None
 
 
-_MOST_NAMED = 20
-_MOST_LISTED = 1000
-"""Mistakes. Of more than these not even the first are named: to name one is to list all."""
+_MAX_SHOWN_ERRORS = 20
+_MAX_COUNTED_ERRORS = 1000
+"""Beyond this, no error is shown: pydantic builds the list of all errors to return one."""
 
 
 def _without_values(error: ValidationError) -> str:
-    """What does not fit, and where; not what was sent, which may be large or secret."""
+    """Describe the errors without the values, which may be large or secret."""
     count = error.error_count()
-    if count > _MOST_LISTED:
-        return f"{count} of its values do not fit"
-    found = error.errors(include_url=False, include_input=False)
-    named = [f"{'.'.join(map(str, one['loc'])) or 'it'}: {one['msg']}" for one in found[:_MOST_NAMED]]
-    more = [f"and {count - _MOST_NAMED} more"] if count > _MOST_NAMED else []
-    return "; ".join(named + more)
+    if count > _MAX_COUNTED_ERRORS:
+        return f"{count} of its values are invalid"
+    errors = error.errors(include_url=False, include_input=False)[:_MAX_SHOWN_ERRORS]
+    shown = [f"{'.'.join(map(str, each['loc'])) or 'input'}: {each['msg']}" for each in errors]
+    more = [f"and {count - _MAX_SHOWN_ERRORS} more"] if count > _MAX_SHOWN_ERRORS else []
+    return "; ".join(shown + more)

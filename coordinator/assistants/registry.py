@@ -1,4 +1,5 @@
-"""The assistants of this process by name. What is registered can be run by any worker that knows it too."""
+"""The assistants of this process by name. A run can be executed by every worker that registers its
+assistant."""
 
 from __future__ import annotations
 
@@ -22,14 +23,14 @@ from coordinator.errors import InvalidArgument
 from coordinator.schemas import Json
 
 NAMESPACE = UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
-"""Ids are the same in every process and for ever. This one is used by other servers of the Runs API as well,
-so that an id which a client has written down means the same assistant here."""
+"""Namespace of assistant ids; must never change. Other servers of the Runs API use the same one, so that ids
+stored by clients stay valid here."""
 
 
 class Assistants:
-    """The key is the `assistant_id` of runs, whatever the assistant calls itself; its `id_of` is taken
-    for it everywhere. Complete when the worker registers: the names are written down there, and peers
-    rely on them."""
+    """Assistants by the `assistant_id` of runs, which may differ from the assistant's own name; the UUID of
+    `id_of` is accepted as well. Complete when the worker registers: the names are stored in its row, and peers rely
+    on them."""
 
     def __init__(self, agents: Agents, states: StoredValues) -> None:
         self._states = states
@@ -42,29 +43,33 @@ class Assistants:
             self.register(agent, name=name)
 
     def register(self, agent: AgentFunction | Assistant, *, name: str | None = None) -> Assistant:
-        """Before the worker registers. The same agent under the same name again changes nothing. Raises
-        InvalidArgument: no agent, a name that is taken, or too late."""
-        given = name or spec_of(agent).name
-        new = as_assistant(agent, self._states, name=given)
-        key = check.check_id("name", given or new.name)
+        """Register an agent; allowed until the worker registers. Idempotent for the same agent and name.
+        Raises InvalidArgument if it is not an agent, the name is in use, or the worker has registered."""
+        own_name = name or spec_of(agent).name
+        new = as_assistant(agent, self._states, name=own_name)
+        key = check.check_id("name", own_name or new.name)
         if isinstance(new, FunctionAssistant) and (unfit := unfit_function(agent)) is not None:
-            named = getattr(agent, "__qualname__", type(agent).__qualname__)
-            raise InvalidArgument("agent", f"{named} {unfit.why}. {unfit.remedy}")
+            qualname = getattr(agent, "__qualname__", type(agent).__qualname__)
+            raise InvalidArgument("agent", f"{qualname} {unfit.why}. {unfit.remedy}")
         if (known := self._by_name.get(key)) is not None and agent in (known, _function(known)):
             return known
         if known is not None:
             raise InvalidArgument("name", f"another assistant is registered as {key!r}")
         if self._sealed:
-            raise InvalidArgument("agent", "register assistants before the manager opens: peers were told")
+            raise InvalidArgument(
+                "agent", "register assistants before the manager opens: peers already rely on the list"
+            )
         if (kind := self._kinds.setdefault(new.states.kind, new.states)) is not new.states:
-            raise InvalidArgument("agent", f"two stores of state are of the kind {kind.kind!r}: share one")
+            raise InvalidArgument(
+                "agent", f"two state storages have the kind {kind.kind!r}: share one object"
+            )
         self._by_name[key] = new
         self._ids[key] = self.id_of(key)
         self._names[self._ids[key]] = key
         return new
 
     def seal(self) -> tuple[str, ...]:
-        """For the worker that registers now: the names, to which none is added from here on."""
+        """Return the names for the worker's row, and reject registrations from now on."""
         self._sealed = True
         return self.names
 
@@ -82,15 +87,15 @@ class Assistants:
         return isinstance(assistant_id, str) and self.name_of(assistant_id) in self._by_name
 
     def id_of(self, name: str) -> str:
-        """The UUID of an assistant's name, registered or not: the same on every worker."""
+        """The UUID of an assistant's name, the same on every worker; the name need not be registered."""
         return self._ids.get(name) or str(uuid5(NAMESPACE, name))
 
     def client_id(self, assistant_id: str | None) -> str | None:
-        """The UUID of what a run carries as its assistant."""
+        """The UUID of a run's `assistant_id`, which may be a name or a UUID."""
         return None if assistant_id is None else self.id_of(self.name_of(assistant_id) or assistant_id)
 
     def name_of(self, assistant_id: str | None) -> str | None:
-        """The name that is registered under this name or UUID; what is not known stays as it is."""
+        """The registered name for a name or UUID; an unknown one is returned unchanged."""
         if assistant_id is None or assistant_id in self._by_name:
             return assistant_id
         return self._names.get(assistant_id.lower(), assistant_id)
@@ -101,32 +106,34 @@ class Assistants:
         return None if name is None else self._by_name.get(name)
 
     def named(self, assistant_id: str | None) -> Assistant:
-        """By name or UUID. Raises InvalidArgument where nobody registered it."""
-        if (found := self.get(assistant_id)) is None:
+        """By name or UUID. Raises InvalidArgument if it is not registered."""
+        if (registered := self.get(assistant_id)) is None:
             raise InvalidArgument("agent", f"give one: no assistant is registered as {assistant_id!r}")
-        return found
+        return registered
 
     def reading(self, assistant_id: str | None) -> Assistant:
-        """For the state of a thread: where its assistant is not known here, the stored values are read."""
+        """The assistant that reads a thread's state; if it is not registered, one that reads the stored
+        values."""
         return self.get(assistant_id) or FunctionAssistant(
-            _nobody, self._states, name=assistant_id or _nobody.__name__
+            _unregistered, self._states, name=assistant_id or _unregistered.__name__
         )
 
-    # -- where threads keep their state
+    # -- storage of thread state
 
     @property
     def kinds(self) -> tuple[ThreadStates, ...]:
-        """Each once."""
+        """All registered storages, each once."""
         return tuple(self._kinds.values())
 
     def states_of(self, rollback_ref: Json) -> ThreadStates:
-        """Whose reference this is. Raises LookupError for one that is not known in this process."""
+        """The storage that created a rollback_ref. Raises LookupError if this process has none of its
+        kind."""
         ref = cast("dict[str, Json]", rollback_ref if isinstance(rollback_ref, dict) else {})
         kind = ref.get("kind")
         if kind is None:
             return self._states
         if kind not in self._kinds:
-            raise LookupError(f"no assistant of this worker keeps state of the kind {kind!r}")
+            raise LookupError(f"no assistant of this worker has a state storage of kind {kind!r}")
         return self._kinds[kind]
 
 
@@ -134,6 +141,6 @@ def _function(known: Assistant) -> object:
     return known.function if isinstance(known, FunctionAssistant) else known
 
 
-async def _nobody(ctx: RunContext) -> Json:
-    """Only read from, never run."""
+async def _unregistered(ctx: RunContext) -> Json:
+    """Placeholder of an assistant whose state is only read."""
     raise InvalidArgument("agent", f"no assistant is registered as {ctx.run.assistant_id!r}")

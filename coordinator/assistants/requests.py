@@ -1,4 +1,4 @@
-"""What a client may ask of an assistant, and what only the server says."""
+"""Removal of server-controlled keys from client requests."""
 
 from __future__ import annotations
 
@@ -10,28 +10,30 @@ from coordinator.schemas import Json, RunRequest
 
 _IDENTITY = frozenset({"thread_id", "run_id", "assistant_id", "graph_id", "user_id", "request_id"})
 _PREFIXES = ("__", "langgraph_", "coordinator_", "checkpoint_")
-"""Of engines for themselves, of other servers for who the user is and what he may, and ours."""
+"""Internal keys of engines, user and permission keys of other servers, and ours."""
 _WIRING = frozenset({"run_id", "thread_id", "callbacks", "store", "checkpointer"})
-"""What a config is wired with: objects of the process."""
-_SPEAKER = frozenset({"user_id", "thread_id"})
-"""Of a context: an assistant may take them for what the server says. That is in `ctx.user` and `ctx.run`."""
-_STAMPED = frozenset({"run_id"})
-"""Of metadata: an engine finds by it what a run wrote, to undo it."""
+"""Config keys that hold objects of the process."""
+_CONTEXT_IDENTITY = frozenset({"user_id", "thread_id"})
+"""Context keys that an assistant could mistake for identities; the real ones are in `ctx.user` and
+`ctx.run`."""
+_RESERVED_METADATA = frozenset({"run_id"})
+"""Metadata keys by which an engine selects the writes of a run to undo."""
 
 
 def cleaned(request: RunRequest) -> RunRequest:
-    """Without the keys of `config`, `context` and `metadata` that are the server's to set. Called before a
-    request is stored: with them a client would have an engine write on another thread, or for another user.
+    """Remove the keys of `config`, `context` and `metadata` that only the server may set. Called before a
+    request is stored: with these keys a client could make an engine write to another thread or for another
+    user.
 
-    What an assistant defines for itself (`config.configurable`, `context`) stays, and so do tags, limits
-    and names. A checkpoint is of the thread that the run is on, whatever the client says. Keys are compared
-    without regard to case, because some readers of a configuration do the same.
+    Keys defined by the assistant (`config.configurable`, `context`), tags, limits and names stay. A
+    checkpoint always refers to the run's own thread. Keys are compared case-insensitively, because some
+    consumers of configurations do the same.
     """
     return replace(
         request,
         config=_config(request.config),
-        context=_without(request.context, _SPEAKER, ("__", "langgraph_", "coordinator_")),
-        metadata=_without(request.metadata, _STAMPED, ("__",)),
+        context=_without(request.context, _CONTEXT_IDENTITY, ("__", "langgraph_", "coordinator_")),
+        metadata=_without(request.metadata, _RESERVED_METADATA, ("__",)),
     )
 
 
@@ -48,7 +50,7 @@ def _config(config: Json) -> Json:
 
 
 def _without(value: Json, keys: frozenset[str], prefixes: tuple[str, ...]) -> Json:
-    """`keys` and `prefixes` are in lower case."""
+    """Case-insensitive; `keys` and `prefixes` are in lower case."""
     if not isinstance(value, Mapping):
         return value
     fields = cast("Mapping[str, Json]", value)

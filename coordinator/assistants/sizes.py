@@ -1,4 +1,4 @@
-"""How large values are: in memory, and as JSON."""
+"""Sizes of values, in memory and as JSON."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from coordinator.schemas import Json
 from stores.sql.codec import dumps
 
 _NODE = 56
-"""Bytes that a value costs beside its text."""
+"""Bytes per value, in addition to its text."""
 _SCALARS = frozenset((type(None), bool, float))
-_LOOKED_AT = 20_000
-"""Of so many values the size is counted; what has more of them counts as _MANY for each."""
-_MANY = 100
-_LONGER = 12
-"""Times the size in memory that JSON takes at most: a character outside the BMP is two escapes of six."""
+_MAX_MEASURED = 20_000
+"""Number of values that are measured; each further one is estimated with _ESTIMATE bytes."""
+_ESTIMATE = 100
+_JSON_FACTOR = 12
+"""Maximum ratio of JSON size to size in memory: a character outside the BMP is two escapes of six bytes."""
 
 
 def size_of(*values: object, limit: float = float("inf")) -> int:
-    """About how many bytes values of JSON's kinds take in memory; counted up to `limit`. None, and what is
-    empty, counts as nothing."""
-    size, left = _counted([value for value in values if value], limit)
-    return size + _MANY * left
+    """Estimate the bytes that JSON values occupy in memory; stops at `limit`. None and empty values count as
+    0."""
+    size, left = _measured([value for value in values if value], limit)
+    return size + _ESTIMATE * left
 
 
 def exceeds(value: Json, limit: int) -> int | None:
-    """Its bytes where it has more than `limit`, else None; also for what is no JSON, which is its writer's to
-    tell. Written to know only where it may: most values are small."""
-    size, left = _counted([value], limit / _LONGER)
-    if not left and size * _LONGER <= limit:
+    """Return the size in bytes of JSON if it exceeds `limit`, else None. None also for values that are not
+    JSON: the write itself reports them. Encodes only values that may exceed the limit; most are small."""
+    size, left = _measured([value], limit / _JSON_FACTOR)
+    if not left and size * _JSON_FACTOR <= limit:
         return None
     try:
         size = len(dumps(value))
@@ -38,16 +38,16 @@ def exceeds(value: Json, limit: int) -> int | None:
     return size if size > limit else None
 
 
-def _counted(todo: list[Any], limit: float) -> tuple[int, int]:
-    """Bytes, and how many values were not looked at; of what is larger than `limit`, not all."""
+def _measured(todo: list[Any], limit: float) -> tuple[int, int]:
+    """Return bytes, and the number of values not measured. Stops early if the size exceeds `limit`."""
     size = 0
-    for looked_at, value in enumerate(todo):  # which grows meanwhile
+    for measured, value in enumerate(todo):  # the loop appends to `todo`
         if size > limit:
             break
-        if looked_at == _LOOKED_AT:
-            return size, len(todo) - looked_at
+        if measured == _MAX_MEASURED:
+            return size, len(todo) - measured
         size += _NODE
-        kind = value.__class__  # before isinstance, which takes as long as all the rest
+        kind = value.__class__  # isinstance would take as long as the rest of the loop
         if kind is str:
             size += len(value)
         elif kind is dict:
@@ -56,12 +56,12 @@ def _counted(todo: list[Any], limit: float) -> tuple[int, int]:
         elif kind is list:
             todo.extend(value)
         elif kind not in _SCALARS:
-            size += _of_another_kind(value, todo)
+            size += _size_of_other(value, todo)
     return size, 0
 
 
-def _of_another_kind(value: Any, todo: list[Any]) -> int:
-    """Of a number, a tuple, or what a class makes of JSON's kinds."""
+def _size_of_other(value: Any, todo: list[Any]) -> int:
+    """Measure integers, tuples, and subclasses of JSON types."""
     if isinstance(value, int):
         return value.bit_length() >> 3
     if isinstance(value, (str, bytes)):

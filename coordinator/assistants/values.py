@@ -1,4 +1,4 @@
-"""ThreadStates on our own store: the thread's values, for assistants that are plain functions."""
+"""ThreadStates in our own store: `threads.values`, used by function assistants."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from stores.rows import Ownership
 
 
 class KeepingStore(ValuesStore, StatesStore, Protocol):
-    """What stored values need of the store."""
+    """The store operations used by StoredValues."""
 
 
 class StoredValues:
-    """`threads.values`. Opening costs no I/O: claim has bumped the fence that every save checks.
+    """`threads.values`. `open` does no I/O: the claim has incremented the fence that every save checks.
 
-    The first save of a run keeps the old values in the run's row, in the same transaction, so a run
-    that saves nothing costs nothing. `epoch` answers this worker's current epoch.
+    The first save of a run copies the old values to the run's row in the same transaction; a run that saves
+    nothing writes nothing. `epoch` returns this worker's current epoch.
     """
 
     kind = "values"
@@ -34,24 +34,25 @@ class StoredValues:
         self._max_bytes = max_bytes
         self._open: dict[str, int] = {}
         self.checkpoints = Checkpoints(store)
-        """Which states threads have had."""
+        """Former states of threads."""
 
     async def open(self, thread_id: str, run_id: str, fence: int) -> Json:
-        del run_id  # the fence says it all
+        del run_id  # the fence identifies the run
         self.opened(thread_id, fence)
         return {"kind": self.kind}
 
     def opened(self, thread_id: str, fence: int) -> None:
-        """For every run, wherever its assistant keeps state: it may save. Raises StaleFence."""
-        if not fence:  # beside the slot: the thread's values are not its to write
+        """Allow saves with this fence. Called for every run, also if its assistant has another storage.
+        Raises StaleFence."""
+        if not fence:  # a run that does not hold the thread must not write its values
             return
         if self._open.get(thread_id, 0) > fence:
             raise StaleFence(thread_id, fence)
         self._open[thread_id] = fence
 
     async def save(self, own: Ownership, values: Json, *, last: bool = False) -> None:
-        """`last`: the run was told to stop, and saves for the last time. Raises StaleFence where the run was
-        closed here, has lost the thread in the store, is to be rolled back or has saved for the last time;
+        """Save the thread's values. `last`: the final save of a run that must stop. Raises StaleFence if the
+        run was closed here, lost the thread in the store, must be rolled back or has made its final save;
         InvalidArgument for values that are too large."""
         self.check_size(values)
         if not own.fence or self._open.get(own.thread_id) != own.fence:
@@ -66,7 +67,7 @@ class StoredValues:
             raise InvalidArgument("values", why)
 
     async def restore(self, thread_id: str, run_id: str, ref: Json, fence: int) -> Json:
-        del ref  # the row itself keeps the old values
+        del ref  # the run's row holds the old values
         return await self._store.restore(self._own(thread_id, run_id, fence))
 
     def close(self, thread_id: str, fence: int) -> None:
@@ -74,7 +75,7 @@ class StoredValues:
             del self._open[thread_id]
 
     async def forget(self, run_ids: Sequence[str]) -> None:
-        """Nothing to do: the undo data is a part of the run's row and goes with it."""
+        """No-op: the undo data is part of the run's row and is removed with it."""
 
     async def copy(self, source: str, target: str, run_id: str, fence: int) -> None:
         thread = await self._store.thread(source)
@@ -89,7 +90,7 @@ class StoredValues:
 
 
 def updates_of(values: Json) -> list[dict[str, Json]]:
-    """What a client gives as an update of a state: nothing, a dict, or several in their order. Raises
+    """Return the updates of a client as a list: it sends None, a dict, or a list of them. Raises
     InvalidArgument."""
     updates = cast("list[Json]", values if isinstance(values, list) else [values])
     for update in updates:
@@ -99,7 +100,7 @@ def updates_of(values: Json) -> list[dict[str, Json]]:
 
 
 def merged(held: Json, updates: Iterable[dict[str, Json]]) -> dict[str, Json]:
-    """The keys that are given replace those that are there, the others stay."""
+    """Return `held` with the keys of all updates replaced; other keys stay."""
     result = dict(cast("dict[str, Json]", held)) if isinstance(held, dict) else {}
     for update in updates:
         result.update(update)

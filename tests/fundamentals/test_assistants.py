@@ -230,7 +230,7 @@ def test_agents_are_found_in_what_is_given() -> None:
         named_agents([asks])
     with pytest.raises(InvalidArgument, match="no name"):
         named_agents(5)
-    with pytest.raises(InvalidArgument, match="two are named"):
+    with pytest.raises(InvalidArgument, match="two agents are named"):
         named_agents([write_poem, assistant(name="poet")(Agent())])
 
 

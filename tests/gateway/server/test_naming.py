@@ -75,7 +75,7 @@ def test_named_object_is_resolved(mine: Path, place: str, names: list[str]) -> N
         ("mine_for_naming:nameless", "has no name: use @assistant"),
         ("mine_for_naming:plain", "is not async. Write it as async def"),
         ("mine_for_naming:mixed", "mixed['bad'] is a function that is not async"),
-        ("mine_for_naming:parts", "parts is an async generator. Return the result in place of yielding"),
+        ("mine_for_naming:parts", "parts is an async generator. Return the result instead of yielding"),
         ("mine_for_naming:nothing", "Write it as async def nothing(ctx)"),
         ("mine_for_naming:pair", "pair cannot be called with one positional argument"),
         ("mine_for_naming:number", "has no name"),
