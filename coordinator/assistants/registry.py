@@ -29,8 +29,8 @@ stored by clients stay valid here."""
 
 class Assistants:
     """Assistants by the `assistant_id` of runs, which may differ from the assistant's own name; the UUID of
-    `id_of` is accepted as well. Complete when the worker registers: the names are stored in its row, and peers rely
-    on them."""
+    `id_of` is accepted as well. Complete when the worker registers: the names are stored in its row, and
+    peers rely on them."""
 
     def __init__(self, agents: Agents, states: StoredValues) -> None:
         self._states = states

@@ -1,4 +1,4 @@
-"""The command line: `coordinator`. Nothing heavy is imported before a command needs it."""
+"""The command line `coordinator`. Large packages are imported only by the commands that need them."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import os
 import sys
 from importlib.util import find_spec
 
-_NEEDED = ("typer", "rich")
+_REQUIRED = ("typer", "rich")
 SERVER_NEEDS = ("fastapi", "uvicorn")
 
 
 def main() -> int:
-    """Run the command line on `sys.argv`; answer the exit code."""
-    missing = [name for name in _NEEDED if find_spec(name) is None]
+    """Run the command line with `sys.argv`. Returns the exit code."""
+    missing = [name for name in _REQUIRED if find_spec(name) is None]
     if missing:
         print(
             f"coordinator: {' and '.join(missing)} not installed; install the command line with:"
@@ -20,7 +20,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    if _serves(sys.argv[1:]):
+    if _starts_server(sys.argv[1:]):
         from coordinator.gateway.server.spawning import spawn_ahead
 
         spawn_ahead()
@@ -29,8 +29,8 @@ def main() -> int:
     return run(sys.argv[1:])
 
 
-def _serves(arguments: list[str]) -> bool:
-    """Very likely: a worker that was spawned in vain ends by itself."""
+def _starts_server(arguments: list[str]) -> bool:
+    """True if these arguments probably start a server. A worker spawned by mistake exits by itself."""
     return (
         arguments[:1] in (["serve"], ["dev"])
         and not {"--help", "-h"}.intersection(arguments)

@@ -1,4 +1,4 @@
-"""Opening the store to look at it, and finding in it what a command was asked about."""
+"""Read access of commands to the store, and lookup of runs by id."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from stores.rows import RunRow
 
 @asynccontextmanager
 async def looking_at(settings: Settings) -> AsyncGenerator[Observer]:
-    """The store, to read and to cancel: no worker is registered, nothing is created or migrated."""
+    """Open the store to read and to cancel. Registers no worker, creates and migrates nothing."""
     check_visible(settings)
     async with open_observer(settings) as seen:
         yield seen
@@ -44,29 +44,29 @@ async def redis_must_answer(url: str) -> None:
 def check_visible(settings: Settings) -> None:
     if settings.store.startswith("memory:"):
         raise InvalidArgument(
-            "store", "memory:// lives inside one process, so there is nothing to see from here"
+            "store", "memory:// exists only within its process: other processes cannot read it"
         )
 
 
 async def run_or_fail(store: CoordinationStore, settings: Settings, run_id: str) -> RunRow:
-    """By its id, or by how that begins. Raises InvalidArgument for what can be no id, CommandFailed for a run
-    that is not there, and where several begin so."""
+    """Return the run with this id or unique id prefix. Raises InvalidArgument for an invalid id,
+    CommandFailed if the run does not exist or the prefix is ambiguous."""
     row = await store.row(await whole_id(store, "run", run_id, argument="RUN"))
     if row is None:
         raise CommandFailed(
             "RunNotFound",
-            f"run {run_id!r} is not in {settings.shown_store}",
-            "`coordinator runs list` shows those that are; --store names another store.",
+            f"run {run_id!r} does not exist in {settings.shown_store}",
+            "`coordinator runs list` shows the existing runs; --store selects another store.",
             run_id=run_id,
         )
     return row
 
 
 async def positions(store: ReadStore, rows: list[RunRow]) -> dict[str, int]:
-    """The place in its thread's line, from 1, of each run that waits."""
+    """Return the position in its thread's queue, from 1, of each waiting run."""
     threads = {row.thread_id for row in rows if row.waiting}
     return {
-        run_id: place
+        run_id: position
         for thread_id in threads
-        for place, run_id in enumerate(await store.waiting_line(thread_id), start=1)
+        for position, run_id in enumerate(await store.waiting_line(thread_id), start=1)
     }

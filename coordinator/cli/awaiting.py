@@ -1,4 +1,4 @@
-"""From a coroutine to an exit code."""
+"""Run the coroutine of a command and return its exit code."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import typer
 
 
 def finish(command: Coroutine[Any, Any, int]) -> int:
-    """Run the command to its end."""
+    """Run the command. Raises typer.Abort if it is interrupted."""
     import asyncio
 
     try:
         return asyncio.run(command)
-    except (KeyboardInterrupt, asyncio.CancelledError):  # the latter by a signal that a command handles
+    except (KeyboardInterrupt, asyncio.CancelledError):  # CancelledError: a command that handles signals
         raise typer.Abort from None

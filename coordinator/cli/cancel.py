@@ -1,4 +1,4 @@
-"""runs cancel: committed in the store, then hinted to the run's worker. No worker is registered for it."""
+"""runs cancel: commits the cancel in the store, then notifies the run's worker. Registers no worker."""
 
 from __future__ import annotations
 
@@ -19,26 +19,32 @@ from coordinator.settings import Settings
 from stores.rows import RunRow
 
 
-class How(NamedTuple):
-    """What a cancel is to do, and what its history says. `actor` None = who runs this command."""
+class CancelOptions(NamedTuple):
+    """Action, and reason and actor for the history. `actor` None = the user who runs this command."""
 
     action: str = "interrupt"
     reason: str | None = None
     actor: str | None = None
 
 
-async def cancel_run(settings: Settings, given: str, how: How, *, wait: float | None, as_json: bool) -> int:
-    check_action(how.action)
+async def cancel_run(
+    settings: Settings, run: str, options: CancelOptions, *, wait: float | None, as_json: bool
+) -> int:
+    check_action(options.action)
     async with looking_at(settings) as seen:
-        answers = asyncio.ensure_future(seen.redis_answers())  # connects while the cancel commits
-        row = await run_or_fail(seen.store, settings, given)
+        pinging = asyncio.ensure_future(seen.redis_answers())  # connects while the cancel commits
+        row = await run_or_fail(seen.store, settings, run)
         run_id = row.run_id
         cancelled = await seen.manager.cancel(
-            run_id, action=how.action, reason=how.reason, actor=how.actor or me(), cause=Cause.admin
+            run_id,
+            action=options.action,
+            reason=options.reason,
+            actor=options.actor or current_actor(),
+            cause=Cause.admin,
         )
         if not cancelled:
             raise await _refused(seen, settings, run_id)
-        redis = await answers
+        redis = await pinging
         if redis is False:
             warn_without_redis(f"the cancel of run {run_id!r} is")
         if wait is not None:
@@ -54,15 +60,15 @@ async def cancel_run(settings: Settings, given: str, how: How, *, wait: float | 
 
 
 def warn_without_redis(what: str) -> None:
-    """`what`: with its verb."""
-    warn(f"Redis does not answer: {what} committed all the same, and found by the workers at their next tick")
+    """`what`: subject and verb, as "the cancel is"."""
+    warn(f"Redis does not answer: {what} committed nevertheless; workers read it at their next tick")
 
 
-def me() -> str:
-    """Who runs this command, for the audit."""
+def current_actor() -> str:
+    """The user who runs this command, for the audit."""
     try:
         return f"cli:{getpass.getuser()}"
-    except (KeyError, OSError):  # a user id without a name, as containers have
+    except (KeyError, OSError):  # a user id without a name, as in containers
         return "cli"
 
 
@@ -70,7 +76,7 @@ async def _refused(seen: Observer, settings: Settings, run_id: str) -> CommandFa
     row = await run_or_fail(seen.store, settings, run_id)
     return CommandFailed(
         "NotCancellable",
-        f"run {run_id!r} has ended with {row.status.value} and cannot be cancelled any more",
+        f"run {run_id!r} has ended with status {row.status.value} and can no longer be cancelled",
         f"`coordinator explain {run_id}` shows how it ended.",
         run_id=run_id,
         thread_id=row.thread_id,
@@ -84,8 +90,9 @@ async def _until_settled(seen: Observer, settings: Settings, run_id: str, wait: 
         raise CommandFailed(
             NotSettled.__name__,
             f"the cancel of run {run_id!r} is committed, but its task has not stopped within {wait:g} s",
-            f"Its thread is freed when it has, at the latest by force, {span(settings.force_after)} after the"
-            " cancel (force_after of its worker); if its worker is dead, by `coordinator reconcile`.",
+            f"The thread is freed when the task stops, or by force {span(settings.force_after)} after the"
+            " cancel"
+            " (force_after of its worker). If its worker is dead: `coordinator reconcile`.",
             run_id=run_id,
         ) from None
 
@@ -115,14 +122,14 @@ def _show_document(row: RunRow, receipt: Receipt, *, already: bool, redis: bool 
 
 
 def _lines(row: RunRow, receipt: Receipt, *, already: bool, alive: bool) -> list[str]:
-    which = f"run {row.run_id!r} on thread {row.thread_id!r}"
+    run = f"run {row.run_id!r} on thread {row.thread_id!r}"
     if already:
         by = f" by {receipt.actor}" if receipt.actor else ""
-        first = f"{which} was interrupted before{by}: nothing has changed"
+        first = f"{run} was already interrupted{by}: nothing changed"
     else:
-        first = f"{which} is cancelled ({receipt.action}): committed"
+        first = f"{run} is cancelled ({receipt.action}): committed"
     if receipt.settled is not None:
-        return [first, "its thread is free of it"]
+        return [first, "its thread is free"]
     if alive:
-        return [first, f"worker epoch {row.owner_epoch} is stopping its task; --wait SECONDS waits for that"]
-    return [first, f"worker epoch {row.owner_epoch} is gone: `coordinator reconcile` frees the thread"]
+        return [first, f"worker epoch {row.owner_epoch} is stopping its task; --wait SECONDS waits for it"]
+    return [first, f"worker epoch {row.owner_epoch} is dead: `coordinator reconcile` frees the thread"]

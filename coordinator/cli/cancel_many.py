@@ -1,4 +1,4 @@
-"""runs cancel with filters: how many that would be, a question, and then one after another, in pages."""
+"""runs cancel with filters: selects the runs, requests a confirmation, cancels them in pages."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coordinator.arguments import check_action, check_choice, check_optional_id,
 from coordinator.bootstrap import Observer
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
-from coordinator.cli.cancel import How, me, warn_without_redis
+from coordinator.cli.cancel import CancelOptions, current_actor, warn_without_redis
 from coordinator.cli.failures import DONE, USAGE, CommandFailed, note
 from coordinator.cli.filters import micros_of, pairs_of
 from coordinator.cli.ids import optional_id
@@ -26,12 +26,12 @@ from coordinator.settings import Settings
 from stores.finding import RunQuery
 
 SHOWN = 10
-"""Runs that are shown before the question."""
+"""Number of runs that are listed before the confirmation."""
 _STATUSES = ("pending", "running", "all")
 
 
 class Filters(NamedTuple):
-    """As they were given. All of them have to fit."""
+    """Options of the command. A run is selected if it matches all of them."""
 
     status: str | None
     thread: str | None
@@ -42,25 +42,26 @@ class Filters(NamedTuple):
 
 
 async def cancel_many(
-    settings: Settings, filters: Filters, how: How, *, dry_run: bool, yes: bool, as_json: bool
+    settings: Settings, filters: Filters, options: CancelOptions, *, dry_run: bool, yes: bool, as_json: bool
 ) -> int:
-    """Which runs is fixed before the question: none that begins meanwhile is cancelled. Raises CommandFailed
-    where nobody can confirm, typer.Abort where the answer is no."""
-    check_action(how.action)
-    actor = check_text("--actor", how.actor) or me()
+    """Cancel all runs in flight that match. They are selected before the confirmation: runs admitted later
+    are not cancelled. Each cancel is a transaction of its own. Raises CommandFailed if the command cannot be
+    confirmed, typer.Abort if it is declined."""
+    check_action(options.action)
+    actor = check_text("--actor", options.actor) or current_actor()
     query, user_id = _query(filters), check_optional_id("--user", filters.user)
     async with looking_at(settings) as seen:
         thread_id = await optional_id(seen.store, "thread", filters.thread, argument="--thread")
-        found = await seen.manager.runs.cancellable_ids(_on(query, thread_id), user_id=user_id)
+        found = await seen.manager.runs.cancellable_ids(_on_thread(query, thread_id), user_id=user_id)
         if not as_json:
             await _show(seen, found)
         done = Cancelled()
         if found and not dry_run:
-            _ask(found, how.action, yes=yes, as_json=as_json)
+            _confirm(found, options.action, yes=yes, as_json=as_json)
             done = await seen.manager.runs.cancel(
                 found,
-                action=how.action,
-                reason=how.reason,
+                action=options.action,
+                reason=options.reason,
                 actor=actor,
                 cause=Cause.admin,
                 progress=_progress(len(found)),
@@ -85,53 +86,56 @@ def _query(filters: Filters) -> RunQuery:
     )
 
 
-def _on(query: RunQuery, thread_id: str | None) -> RunQuery:
+def _on_thread(query: RunQuery, thread_id: str | None) -> RunQuery:
     return query if thread_id is None else replace(query, thread_id=thread_id)
 
 
-async def _show(seen: Observer, found: list[str]) -> None:
-    """The first of them, and how many there are."""
-    rows = [row for run_id in found[:SHOWN] if (row := await seen.store.row(run_id)) is not None]
+async def _show(seen: Observer, run_ids: list[str]) -> None:
+    """List the first runs, and count the others."""
+    rows = [row for run_id in run_ids[:SHOWN] if (row := await seen.store.row(run_id)) is not None]
     if rows:
         screen.show_table(COLUMNS, [run_line(row, None) for row in rows], none="", spare=SPARE)
-    if len(found) > SHOWN:
-        screen.show_lines([f"and {_number(len(found) - SHOWN)} more"])
+    if len(run_ids) > SHOWN:
+        screen.show_lines([f"and {_number(len(run_ids) - SHOWN)} more"])
 
 
-def _ask(found: list[str], action: str, *, yes: bool, as_json: bool) -> None:
+def _confirm(run_ids: list[str], action: str, *, yes: bool, as_json: bool) -> None:
+    """Raises CommandFailed without a terminal, typer.Abort if declined."""
     if yes:
         return
     if as_json or not sys.stdin.isatty():
         raise CommandFailed(
             "NotConfirmed",
-            f"{_runs(len(found))} would be cancelled, and nobody confirmed it",
-            "Add --yes to cancel them, --dry-run to only count.",
+            f"{_runs(len(run_ids))} would be cancelled: not confirmed",
+            "Add --yes to cancel them, --dry-run to count them.",
             code=USAGE,
         )
-    typer.confirm(f"Cancel {_runs(len(found))} ({safe(action)})?", abort=True, err=True)
+    typer.confirm(f"Cancel {_runs(len(run_ids))} ({safe(action)})?", abort=True, err=True)
 
 
 def _progress(expected: int) -> Callable[[Cancelled], None]:
-    def tell(done: Cancelled) -> None:
+    def report(done: Cancelled) -> None:
         if expected > PAGE:
             note(f"{sum(done)} of {expected} runs")
 
-    return tell
+    return report
 
 
-def _report(found: list[str], done: Cancelled, store: str, *, dry_run: bool, as_json: bool) -> None:
+def _report(run_ids: list[str], done: Cancelled, store: str, *, dry_run: bool, as_json: bool) -> None:
     if as_json:
-        counts = {"matched": len(found), **done._asdict(), "run_ids": found[:SHOWN]}
+        counts = {"matched": len(run_ids), **done._asdict(), "run_ids": run_ids[:SHOWN]}
         screen.show_document({"cancel_many": {"dry_run": dry_run, **counts}})
-    elif not found:
-        screen.show_lines([f"no run in flight in {store} fits, or all that do are cancelled already"])
+    elif not run_ids:
+        screen.show_lines(
+            [f"no run in flight in {store} matches, or all matching runs are already cancelled"]
+        )
     elif dry_run:
-        screen.show_lines([f"would cancel {_runs(len(found))}"])
+        screen.show_lines([f"would cancel {_runs(len(run_ids))}"])
     else:
-        ended = f"; {done.ended} had ended before" if done.ended else ""
+        ended = f"; {done.ended} had already ended" if done.ended else ""
         screen.show_lines([f"cancelled {_runs(done.cancelled)}: committed{ended}"])
-        if len(found) == MAX_IDS:
-            screen.show_lines([f"there may be more than {MAX_IDS}: give the command again"])
+        if len(run_ids) == MAX_IDS:
+            screen.show_lines([f"there may be more than {MAX_IDS}: repeat the command"])
 
 
 def _runs(count: int) -> str:

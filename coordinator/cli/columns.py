@@ -1,4 +1,5 @@
-"""Tables of text: how wide each column is, what is left out, cut or folded. For thousands of rows."""
+"""Layout of text tables: column widths, omitted, truncated and wrapped columns. Fast for thousands of
+rows."""
 
 from __future__ import annotations
 
@@ -7,10 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 CUT = frozenset({"ASSISTANT", "ERROR", "METADATA", "TO"})
-"""Columns that a narrow terminal shows in part: another command shows the whole."""
+"""Columns that are truncated on a narrow terminal; other commands show the full text."""
 FOLDED = frozenset({"WHY", "CLAIM", "MEASURED", "WHAT", "WORKER"})
-"""Columns whose text goes on in further lines. All others are shown whole: people copy ids."""
-_LEAST = 10
+"""Columns that are wrapped. All others are shown in full, because users copy ids."""
+_MIN_WIDTH = 10
 GAP = 2
 
 
@@ -28,8 +29,8 @@ def width_of(text: str) -> int:
 
 
 class Columns:
-    """`room`: of the terminal; None = everything is shown as wide as it is. Columns in `spare` are left out,
-    the first of them first, until the others fit."""
+    """Fits columns into `room` characters; None = unlimited. Columns in `spare` are omitted, in this order,
+    until the others fit."""
 
     def __init__(
         self,
@@ -40,28 +41,28 @@ class Columns:
         spare: Sequence[str] = (),
     ) -> None:
         self._names, self._rows = names, rows
-        self._widths = {name: self._natural(at) for at, name in enumerate(names)}
+        self._widths = {name: self._natural(index) for index, name in enumerate(names)}
         if room is not None:
             self._fit(room, spare)
         self.shown = list(self._widths)
 
-    def _natural(self, at: int) -> int:
-        return max(len(self._names[at]), *(width_of(row[at].text) for row in self._rows))
+    def _natural(self, index: int) -> int:
+        return max(len(self._names[index]), *(width_of(row[index].text) for row in self._rows))
 
     def _fit(self, room: int, spare: Sequence[str]) -> None:
         widths = self._widths
-        least = {
-            name: min(width, max(_LEAST, len(name))) if name in CUT | FOLDED else width
+        minimum = {
+            name: min(width, max(_MIN_WIDTH, len(name))) if name in CUT | FOLDED else width
             for name, width in widths.items()
         }
         for name in spare:
-            if sum(least[name] + GAP for name in widths) - GAP > room:
+            if sum(minimum[name] + GAP for name in widths) - GAP > room:
                 del widths[name]
-        left = room + GAP - sum(least[name] + GAP for name in widths)
+        remaining = room + GAP - sum(minimum[name] + GAP for name in widths)
         for name in widths:
-            more = min(widths[name] - least[name], max(0, left))
-            widths[name] = least[name] + more
-            left -= more
+            extra = min(widths[name] - minimum[name], max(0, remaining))
+            widths[name] = minimum[name] + extra
+            remaining -= extra
 
     @property
     def width(self) -> int:
@@ -71,23 +72,23 @@ class Columns:
         return [(Cell(name, "bold"), width - len(name)) for name, width in self._widths.items()]
 
     def lines(self) -> Iterator[list[tuple[Cell, int]]]:
-        """Each line as cells, and the blanks that each is to be filled up with."""
+        """Yield each line as cells with the number of blanks to append."""
         places = [self._names.index(name) for name in self.shown]
         widths = [self._widths[name] for name in self.shown]
         for row in self._rows:
-            cells = [row[at] for at in places]
+            cells = [row[index] for index in places]
             if all(width_of(cell.text) <= width for cell, width in zip(cells, widths, strict=True)):
                 yield [(cell, width - width_of(cell.text)) for cell, width in zip(cells, widths, strict=True)]
             else:
-                yield from self._several(cells, widths)
+                yield from self._wrapped(cells, widths)
 
-    def _several(self, cells: Sequence[Cell], widths: Sequence[int]) -> Iterator[list[tuple[Cell, int]]]:
+    def _wrapped(self, cells: Sequence[Cell], widths: Sequence[int]) -> Iterator[list[tuple[Cell, int]]]:
         parts = [
             _folded(cell, width) if name in FOLDED else [_cut(cell, width)]
             for name, cell, width in zip(self.shown, cells, widths, strict=True)
         ]
-        for at in range(max(map(len, parts))):
-            line = [part[at] if at < len(part) else Cell("") for part in parts]
+        for index in range(max(map(len, parts))):
+            line = [part[index] if index < len(part) else Cell("") for part in parts]
             yield [
                 (cell, max(0, width - width_of(cell.text))) for cell, width in zip(line, widths, strict=True)
             ]

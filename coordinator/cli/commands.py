@@ -1,4 +1,4 @@
-"""Groups of commands: their order in the help, and what is suggested for a name that is not among them."""
+"""Groups of commands: their order in the help, and suggestions for unknown names."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ ORDER = (
 )  # fmt: skip
 
 
-class Commands(TyperGroup):
+class OrderedGroup(TyperGroup):
     def list_commands(self, ctx: Any) -> list[str]:
-        """What everybody needs first; a command without a place stands last."""
+        """OrderedGroup in the order of ORDER; others are last."""
         names = super().list_commands(ctx)
         return sorted(names, key=lambda name: ORDER.index(name) if name in ORDER else len(ORDER))
 
@@ -32,16 +32,16 @@ class Commands(TyperGroup):
 
 
 def nearest(name: str, known: Collection[str]) -> str | None:
-    """The one that goes on as `name` does, or else the one that is most like it."""
+    """Return the shortest name with the prefix `name`, else the most similar name."""
     longer = [one for one in known if len(name) > 1 and one.startswith(name)]
     return next(iter([*sorted(longer, key=len), *get_close_matches(name, known, n=1)]), None)
 
 
-def group(about: str) -> typer.Typer:
-    """Plain help: rich takes longer to import than --help may take."""
+def group(summary: str) -> typer.Typer:
+    """Create a group with plain help: importing rich takes longer than --help may take."""
     return typer.Typer(
-        cls=Commands,
-        help=about,
+        cls=OrderedGroup,
+        help=summary,
         no_args_is_help=True,
         rich_markup_mode=None,
         epilog=EXIT_CODES,

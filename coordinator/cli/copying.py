@@ -18,22 +18,22 @@ from stores.sqlite import SQLiteStore
 if TYPE_CHECKING:
     from stores.copying import Copied, Progress
 
-_EVERY = 2.0  # s; between two notes of progress
+_PROGRESS_INTERVAL = 2.0  # s
 
 
 async def copy_store(settings: Settings, *, source: str, target: str, as_json: bool) -> int:
     """Raises InvalidArgument, StoreRefused, StoreUnavailable."""
     if not target.startswith(POSTGRES):
-        raise InvalidArgument("to", f"{redact_url(target)} is no postgresql://host/database")
+        raise InvalidArgument("to", f"{redact_url(target)} is not a URL postgresql://host/database")
     from_store = store_from_url(source, settings, migrate=False, create=False)
     if not isinstance(from_store, SQLiteStore):
-        raise InvalidArgument("from", f"{redact_url(source)} is no sqlite:///path")
+        raise InvalidArgument("from", f"{redact_url(source)} is not a URL sqlite:///path")
     to_store = store_from_url(target, settings)
     from stores.copying import copy
     from stores.postgres import PostgresStore
 
-    assert isinstance(to_store, PostgresStore)  # noqa: S101 - its URL says so
-    copied = await copy(from_store.path, to_store, _teller())
+    assert isinstance(to_store, PostgresStore)  # noqa: S101 - checked by its URL
+    copied = await copy(from_store.path, to_store, _progress_reporter())
     shown = redact_url(target)
     if as_json:
         tables = {table.table: {key: getattr(table, key) for key in _SHOWN} for table in copied}
@@ -49,18 +49,18 @@ _SHOWN = ("rows", "there_before", "sha256")
 
 
 def _line(table: Copied) -> str:
-    before = f", {table.there_before} of them by an earlier attempt" if table.there_before else ""
+    before = f", {table.there_before} of them copied by an earlier attempt" if table.there_before else ""
     return f"{table.table}: {table.rows} rows{before}, sha256 {table.sha256[:16]}"
 
 
-def _teller() -> Callable[[Progress], None]:
-    due = time.monotonic() + (0.5 if sys.stderr.isatty() else _EVERY)
+def _progress_reporter() -> Callable[[Progress], None]:
+    due = time.monotonic() + (0.5 if sys.stderr.isatty() else _PROGRESS_INTERVAL)
 
-    def tell(progress: Progress) -> None:
+    def report(progress: Progress) -> None:
         nonlocal due
         if (now := time.monotonic()) >= due:
-            due = now + _EVERY
+            due = now + _PROGRESS_INTERVAL
             done = 100 * progress.rows // max(progress.of, 1)
             note(f"{progress.doing} {progress.table}: {progress.rows} of {progress.of} rows ({done} %)")
 
-    return tell
+    return report

@@ -1,4 +1,4 @@
-"""How long something may still take, on stderr: a bar on a terminal, plain lines elsewhere."""
+"""Remaining time on stderr: a progress bar on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from coordinator.cli import screen
 from coordinator.cli.failures import note
 from coordinator.cli.text import safe, span
 
-_EVERY = 5.0  # s; between plain lines
+_INTERVAL = 5.0  # s; between plain lines
 
 
 @contextmanager
 def countdown(what: str, longest: float) -> Generator[Callable[[float], None]]:
-    """Yields what is told the seconds that are left."""
+    """Yield a function to call with the remaining time (s). `longest` (s)."""
     out = screen.console(stderr=True)
     if not out.is_terminal:
         yield _lines(what, longest)
@@ -29,12 +29,12 @@ def countdown(what: str, longest: float) -> Generator[Callable[[float], None]]:
 
 def _lines(what: str, longest: float) -> Callable[[float], None]:
     note(f"{what}, for at most {span(longest)}")
-    due = longest - _EVERY
+    due = longest - _INTERVAL
 
-    def left(seconds: float) -> None:
+    def report(seconds: float) -> None:
         nonlocal due
         if seconds <= due:
-            due = seconds - _EVERY
+            due = seconds - _INTERVAL
             note(f"{span(seconds)} left")
 
-    return left
+    return report

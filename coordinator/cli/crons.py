@@ -9,7 +9,7 @@ from coordinator.arguments import check_id, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import cron_document
-from coordinator.cli.failures import DONE, CommandFailed, say_more
+from coordinator.cli.failures import DONE, CommandFailed, note_next_page
 from coordinator.cli.ids import optional_id, whole_id
 from coordinator.cli.text import clock, counted, short, span
 from coordinator.errors import CronNotFound, InvalidArgument
@@ -19,7 +19,7 @@ from stores.crons import CronQuery, CronRow
 
 COLUMNS = ("CRON", "SCHEDULE", "ZONE", "ASSISTANT", "THREAD", "ENABLED", "NEXT", "LAST", "USER", "ERROR")
 SPARE = ("USER", "ZONE", "LAST", "ENABLED", "THREAD")
-"""As `coordinator.cli.runs.SPARE`."""
+"""See `coordinator.cli.runs.SPARE`."""
 
 
 async def list_crons(
@@ -50,7 +50,7 @@ async def list_crons(
     else:
         none = f"no such crons in {settings.shown_store}"
         screen.show_table(COLUMNS, [_line(one) for one in found[:limit]], none=none, spare=SPARE)
-        say_more(following)
+        note_next_page(following)
     return DONE
 
 
@@ -62,7 +62,7 @@ def _line(row: CronRow) -> list[object]:
         row.schedule,
         row.timezone or "UTC",
         row.assistant_id,
-        row.thread_id or "one for each run",
+        row.thread_id or "one per run",
         "yes" if row.enabled else "no",
         clock(row.next_at) if row.enabled and row.next_at is not None else None,
         None if row.last_at is None else f"{span((now - row.last_at) / 1e6)} ago",
@@ -72,7 +72,7 @@ def _line(row: CronRow) -> list[object]:
 
 
 async def disable_crons(settings: Settings, cron_id: str | None, *, user: str | None, as_json: bool) -> int:
-    """One by its id, or all of a user's."""
+    """Disable one cron by id, or all crons of a user."""
     _check_which(cron_id, user)
     async with looking_at(settings) as seen:
         if cron_id is None:
@@ -84,14 +84,14 @@ async def disable_crons(settings: Settings, cron_id: str | None, *, user: str | 
     if as_json:
         screen.show_document({"disabled": disabled})
     elif disabled:
-        screen.show_lines([f"{counted(len(disabled), 'cron')} disabled; runs that they have begun go on"])
+        screen.show_lines([f"{counted(len(disabled), 'cron')} disabled; their runs in flight continue"])
     else:
         screen.show_lines(["no such cron is enabled"])
     return DONE
 
 
 async def _disable(manager: RunManager, settings: Settings, cron_id: str) -> list[str]:
-    """Again where it fired or was changed meanwhile."""
+    """Disable a cron; retries if it fired or was changed concurrently."""
     while True:
         try:
             cron = await manager.crons.get(cron_id)
@@ -104,16 +104,16 @@ async def _disable(manager: RunManager, settings: Settings, cron_id: str) -> lis
 
 
 async def delete_crons(settings: Settings, cron_id: str | None, *, user: str | None, as_json: bool) -> int:
-    """One by its id, or all of a user's."""
+    """Delete one cron by id, or all crons of a user."""
     _check_which(cron_id, user)
     async with looking_at(settings) as seen:
         if cron_id is None:
             deleted = await seen.manager.crons.delete_all(user_id=check_id("--user", user))
-            line = f"{counted(len(deleted), 'cron')} deleted; runs that they have begun go on"
+            line = f"{counted(len(deleted), 'cron')} deleted; their runs in flight continue"
         else:
             cron_id = await whole_id(seen.store, "cron", cron_id, argument="CRON")
             await _delete(seen.manager, settings, cron_id)
-            deleted, line = cron_id, f"cron {cron_id} is deleted; runs that it has begun go on"
+            deleted, line = cron_id, f"cron {cron_id} is deleted; its runs in flight continue"
     if as_json:
         screen.show_document({"deleted": deleted})
     else:
@@ -131,13 +131,13 @@ async def _delete(manager: RunManager, settings: Settings, cron_id: str) -> None
 def _check_which(cron_id: str | None, user: str | None) -> None:
     """Raises InvalidArgument unless exactly one of them is given."""
     if (cron_id is None) == (user is None):
-        raise InvalidArgument("CRON", "name the cron, or give --user")
+        raise InvalidArgument("CRON", "give the id of a cron, or --user")
 
 
 def _not_found(settings: Settings, cron_id: str) -> CommandFailed:
     return CommandFailed(
         "CronNotFound",
-        f"cron {cron_id!r} is not in {settings.shown_store}",
-        "`coordinator crons list` shows those that are.",
+        f"cron {cron_id!r} does not exist in {settings.shown_store}",
+        "`coordinator crons list` shows the existing crons.",
         cron_id=cron_id,
     )

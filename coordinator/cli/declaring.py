@@ -1,4 +1,4 @@
-"""reconcile --force: an operator declares a worker dead that nothing proves dead."""
+"""reconcile --force: an operator declares a worker dead whose death is not proven."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from stores.rows import WorkerRow
 from stores.states import WorkerState
 
 
-class Declared(NamedTuple):
-    """`already`: it was dead before."""
+class Declaration(NamedTuple):
+    """A worker declared dead by `actor`. `already`: the worker was dead before."""
 
     epoch: int
     actor: str
@@ -25,9 +25,9 @@ class Declared(NamedTuple):
 
 
 async def confirmed(settings: Settings, epoch: int, *, yes: bool, as_json: bool) -> WorkerRow:
-    """The worker that may be declared dead, after a question if it is not dead already. Raises CommandFailed
-    where there is no such worker, where its process is on this host and lives, and where nobody confirms;
-    typer.Abort where the answer is no."""
+    """Return the worker to declare dead, after a confirmation unless it is dead already. Raises CommandFailed
+    if the worker does not exist, if its process is alive on this host, or without a confirmation; typer.Abort
+    if declined."""
     async with looking_at(settings) as seen:
         rows = {row.epoch: row for row in await seen.store.workers(alive_only=False)}
         worker = rows.get(epoch)
@@ -38,22 +38,23 @@ async def confirmed(settings: Settings, epoch: int, *, yes: bool, as_json: bool)
         if seen.store.proven_alive(worker):
             raise CommandFailed(
                 "WorkerAlive",
-                f"worker epoch {epoch} is process {worker.pid} of host {worker.host!r}, and that process is"
-                " there: nothing was changed",
-                f"End it there (kill -9 {worker.pid}): that proves its death, and its tasks end with it.",
+                f"worker epoch {epoch} is process {worker.pid} on host {worker.host!r}, which is alive:"
+                " nothing"
+                " was changed",
+                f"Kill the process (kill -9 {worker.pid}): that proves its death and ends its tasks.",
                 epoch=str(epoch),
             )
-    _ask(worker, yes=yes, as_json=as_json)
+    _confirm(worker, yes=yes, as_json=as_json)
     return worker
 
 
-def _ask(worker: WorkerRow, *, yes: bool, as_json: bool) -> None:
+def _confirm(worker: WorkerRow, *, yes: bool, as_json: bool) -> None:
     if yes:
         return
     if as_json or not sys.stdin.isatty():
         raise CommandFailed(
             "NotConfirmed",
-            f"worker epoch {worker.epoch} would be declared dead, and nobody confirmed it",
+            f"worker epoch {worker.epoch} would be declared dead: not confirmed",
             "Add --yes if you know that its process has ended.",
             code=USAGE,
             epoch=str(worker.epoch),
@@ -64,23 +65,25 @@ def _ask(worker: WorkerRow, *, yes: bool, as_json: bool) -> None:
 
 
 def warning_of(worker: WorkerRow) -> list[str]:
-    """What is known of it, what will be done, and what can go wrong."""
+    """Return the known facts, the effect and the risk as sentences."""
     now = time.time_ns() // 1000
     ttl = worker.ttl_ms / 1000
     left = (worker.lease_until - now) / 1e6
     ago = span(max(0.0, ttl - left))
-    lease = f"lasts for another {span(left)}" if left > 0 else f"ended {span(-left)} ago"
-    which = f"{safe(worker.worker_id)}, process {worker.pid} on host {safe(worker.host)}"
-    known = (
-        f"worker epoch {worker.epoch}: {which}, holds {counted(worker.holding, 'thread')}; its last heartbeat"
+    lease = f"expires in {span(left)}" if left > 0 else f"expired {span(-left)} ago"
+    process = f"{safe(worker.worker_id)}, process {worker.pid} on host {safe(worker.host)}"
+    facts = (
+        f"worker epoch {worker.epoch}: {process}, holds {counted(worker.holding, 'thread')}; its last"
+        " heartbeat"
         f" was {ago} ago, its lease {lease}"
     )
     effect = (
-        "declared dead, none of its writes is accepted any more; its runs end as error, and their threads go"
-        " to the runs that wait for them"
+        "once it is declared dead, its writes are refused, its runs end as error, and their threads are"
+        " dispatched to queued runs"
     )
-    danger = (
-        "if it lives all the same, its tasks go on until its next heartbeat or write, at the latest until its"
-        " lease ends: until then two runs of one thread may do things outside the store at the same time"
+    risk = (
+        "if its process is alive, its tasks continue until its next heartbeat or write, at the latest until"
+        " its"
+        " lease expires: until then two runs of one thread may act outside the store at the same time"
     )
-    return [known, effect, danger]
+    return [facts, effect, risk]

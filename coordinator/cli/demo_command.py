@@ -21,16 +21,17 @@ def demo(
     store: Annotated[
         DemoStore,
         typer.Option(
-            "--store", metavar="sqlite|postgres", help="A file, or a PostgreSQL that the demo starts"
+            "--store", metavar="sqlite|postgres", help="An SQLite file, or a PostgreSQL started by the demo"
         ),
     ] = DemoStore.sqlite,
     redis: Redis = None,
     as_json: AsJson = False,
 ) -> int:
-    """Watch eight claims hold: three workers, cancels, strategies, a gateway, a dead Redis and a dead worker.
+    """Demonstrate eight claims: three workers, cancels, strategies, a gateway, a dead Redis and a dead
+    worker.
 
-    Starts its own Redis-compatible server, store and workers, and leaves nothing behind. With --redis
-    it uses yours, and skips what would need to kill it.
+    Starts its own Redis-compatible server, store and workers, and removes them at the end. With --redis it
+    uses that server, and skips the claims that require killing it.
     """
     from coordinator.cli.demo.program import demonstrate
 

@@ -1,26 +1,27 @@
-"""What `--json` prints: one document a command. Keys are stable; new ones may be added.
+"""The documents of `--json`: one per command. Keys are stable; new ones may be added.
 
-Times are ISO 8601 in UTC, null = not yet. Lengths of time are seconds, sizes are bytes.
+Times are ISO 8601 in UTC, null = not yet. Durations are in seconds, sizes in bytes.
 
 runs list      {"runs": [run, …], "before": run id}              newest first, without kwargs and result;
-                                                                 before = of the next page, null = the last
-runs show      {"run": run + kwargs, result, interrupts, traceback}    where the log is that has it
+                                                                 before = next page, null = last page
+runs show      {"run": run + kwargs, result, interrupts, traceback}    traceback = the log that contains it
 runs cancel    {"cancel": {run_id, thread_id, already, settled, redis} + receipt}
 runs cancel    {"cancel_many": {dry_run, matched, cancelled, ended, run_ids}}   with filters
 threads list   {"threads": [thread, …], "offset": number}        without values, holder, waiting and runs;
-                                                                 offset = of the next page, null = the last
+                                                                 offset = next page, null = last page
 threads show   {"thread": {thread_id, status, holder, waiting, values, …, runs: [run, …]}}
 workers list   {"workers": [worker, …]}
 explain        {"run", "holder", "receipt", "traceback", "timeline": [{at, what, from_status, …}, …]}
-reconcile      {"ended": [run, …], "buried": [epoch, …], "undecided": [worker, …]}
+reconcile      {"ended": [run, …], "buried": [epoch, …],         buried = workers declared dead
+               "undecided": [worker, …], "unwatched": [worker, …]}
 db check       {"check": {ok, problems, version, newest, …}}
-webhooks list  {"webhooks": [webhook, …]}                        newest first; of a URL without its path
+webhooks list  {"webhooks": [webhook, …]}                        newest first; URLs without path
 webhooks retry {"retried": [run id, …]}
 webhooks stop  {"stopped": [run id, …]}
 crons list     {"crons": [cron, …]}                              newest first
 crons disable  {"disabled": [cron id, …]}
 crons delete   {"deleted": cron id}                              with --user {"deleted": [cron id, …]}
-keys create    {"key": key + text}                               text = the key itself, here and nowhere else
+keys create    {"key": key + text}                               text = the key itself, shown only here
 keys list      {"keys": [key, …]}
 keys revoke    {"revoked": key}
 db migrate     {"migrate": {store, created, version, applied: [{number, name, at}, …]}}
@@ -48,7 +49,7 @@ Document = dict[str, Any]
 
 
 def run_document(row: RunRow, position: int | None = None) -> Document:
-    """`position`: its place in the waiting line, from 1. Without kwargs and result: see `run_in_full`."""
+    """A run without kwargs and result, see `run_in_full`. `position`: in the thread's queue, from 1."""
     return {
         "run_id": row.run_id,
         "thread_id": row.thread_id,
@@ -110,7 +111,8 @@ def receipt_document(receipt: Receipt) -> Document:
 
 
 def thread_document(thread: ThreadRow) -> Document:
-    """Without its values: see `thread_in_full`. `ttl`: after its last use, null = for ever."""
+    """A thread without its values, see `thread_in_full`. `ttl` (s) after its last use, null = never
+    expires."""
     return {
         "thread_id": thread.thread_id,
         "user_id": thread.user_id,
@@ -131,18 +133,18 @@ def thread_document(thread: ThreadRow) -> Document:
 def thread_in_full(
     thread: ThreadRow, *, holder: RunRow | None, waiting: list[str], runs: list[RunRow]
 ) -> Document:
-    line = {run_id: place for place, run_id in enumerate(waiting, start=1)}
+    positions = {run_id: position for position, run_id in enumerate(waiting, start=1)}
     return {
         **thread_document(thread),
         "holder": None if holder is None else run_document(holder),
         "waiting": waiting,
         "values": thread.values,
-        "runs": [run_document(row, line.get(row.run_id)) for row in runs],
+        "runs": [run_document(row, positions.get(row.run_id)) for row in runs],
     }
 
 
-def worker_document(worker: WorkerRow, *, gone: bool) -> Document:
-    """`gone`: the operating system says that its process has ended; false = it cannot tell."""
+def worker_document(worker: WorkerRow, *, exited: bool) -> Document:
+    """`exited`: the operating system proves that its process has ended; false = not proven."""
     return {
         "epoch": worker.epoch,
         "worker_id": worker.worker_id,
@@ -152,7 +154,7 @@ def worker_document(worker: WorkerRow, *, gone: bool) -> Document:
         "version": worker.version,
         "state": worker.state.value,
         "expired": worker.expired,
-        "gone": gone,
+        "gone": exited,
         "holding": worker.holding,
         "heartbeats": worker.hb_seq,
         "lease_ttl": worker.ttl_ms / 1000,
@@ -196,7 +198,7 @@ def webhook_document(webhook: WebhookRow) -> Document:
 
 
 def cron_document(cron: CronRow) -> Document:
-    """Without what each run is asked."""
+    """A cron without the request of its runs."""
     return {
         "cron_id": cron.cron_id,
         "user_id": cron.user_id,
@@ -218,7 +220,7 @@ def cron_document(cron: CronRow) -> Document:
 
 
 def key_document(key: Key) -> Document:
-    """Without its hash, which is of no use to anybody."""
+    """A key without its hash."""
     return {
         "id": key.id,
         "role": key.role,

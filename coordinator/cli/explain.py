@@ -1,4 +1,4 @@
-"""explain: a run's history as a timeline, and where it stands now."""
+"""explain: the history of a run as a timeline, and its current state."""
 
 from __future__ import annotations
 
@@ -9,25 +9,25 @@ from coordinator.cli.access import looking_at, run_or_fail
 from coordinator.cli.documents import receipt_document, run_document, transition_document
 from coordinator.cli.failures import DONE
 from coordinator.cli.text import short, span
-from coordinator.cli.tracebacks import place_of_traceback
+from coordinator.cli.tracebacks import traceback_location
 from coordinator.resources.runs import Explanation
 from coordinator.settings import Settings
 from stores.rows import Transition
 
 _COLUMNS = ("TIME", "AFTER", "WHAT", "STATUS", "BY", "WHY", "EPOCH", "FENCE")
 
-_MEANING = {
+_LABELS = {
     "admitted": "admitted",
-    "queued": "waits",
+    "queued": "queued",
     "delayed": "delayed",
-    "claimed": "its turn",
+    "claimed": "claimed",
     "started": "started",
     "decided": "decided",
     "finished": "ended",
     "settled": "thread free",
     "saved": "last save",
     "adopted": "adopted",
-    "fenced": "fenced off",
+    "fenced": "fenced",
 }
 
 
@@ -36,7 +36,7 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
         run_id = (await run_or_fail(seen.store, settings, run_id)).run_id
         told = await seen.manager.runs.explain(run_id)
         receipt = await seen.manager.runs.receipt(run_id)
-        traceback = await place_of_traceback(seen.store, told.transitions)
+        traceback = await traceback_location(seen.store, told.transitions)
     if as_json:
         screen.show_document(
             {
@@ -51,10 +51,8 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
     steps = told.transitions
     day = f"{datetime.fromtimestamp(steps[0].at / 1e6).astimezone():%Y-%m-%d, UTC%z}" if steps else ""
     screen.show_lines([_headline(told), day])
-    lines = [_line(step, steps[index - 1] if index else None) for index, step in enumerate(steps)]
-    screen.show_table(
-        _COLUMNS, lines, none="its history is no longer kept", spare=("FENCE", "EPOCH", "AFTER")
-    )
+    lines = [_cells(step, steps[index - 1] if index else None) for index, step in enumerate(steps)]
+    screen.show_table(_COLUMNS, lines, none="its history was pruned", spare=("FENCE", "EPOCH", "AFTER"))
     if told.run.error is not None:
         screen.show_lines(["", f"error: {short(told.run.error, 2000)}"])
     if traceback is not None:
@@ -62,41 +60,41 @@ async def explain(settings: Settings, run_id: str, *, as_json: bool) -> int:
     return DONE
 
 
-def _headline(told: Explanation) -> str:
-    run = told.run
-    now = (
+def _headline(explanation: Explanation) -> str:
+    run, holder = explanation.run, explanation.holder
+    state = (
         f"{run.phase.value}, {run.status.value}" if run.phase.value != run.status.value else run.status.value
     )
-    text = f"run {run.run_id!r} on thread {run.thread_id!r}: {now}"
+    text = f"run {run.run_id!r} on thread {run.thread_id!r}: {state}"
     if run.delayed and run.not_before is not None:
         due = datetime.fromtimestamp(run.not_before / 1e6).astimezone()
         return f"{text}; delayed until {due:%Y-%m-%d %H:%M:%S}"
-    if told.position is not None:
-        behind = f" behind run {told.holder!r}" if told.holder is not None else ""
-        return f"{text}; number {told.position} in the line{behind}"
+    if explanation.position is not None:
+        behind = f" behind run {holder!r}" if holder is not None else ""
+        return f"{text}; position {explanation.position} in the queue{behind}"
     if run.holds_thread:
         return f"{text}; holds the thread on worker epoch {run.owner_epoch} with fence {run.fence}"
-    return f"{text}; the thread is now held by run {told.holder!r}" if told.holder is not None else text
+    return f"{text}; the thread is now held by run {holder!r}" if holder is not None else text
 
 
-def _line(step: Transition, before: Transition | None) -> list[object]:
+def _cells(step: Transition, previous: Transition | None) -> list[object]:
     moment = datetime.fromtimestamp(step.at / 1e6).astimezone()
     status = step.to_status.value
     if step.from_status is not None and step.from_status is not step.to_status:
         status = f"{step.from_status.value} → {status}"
-    decides = step.what in ("decided", "finished", "admitted", "queued", "delayed", "recorded")
+    has_cause = step.what in ("decided", "finished", "admitted", "queued", "delayed", "recorded")
     return [
         f"{moment:%H:%M:%S}.{moment.microsecond // 1000:03d}",
-        "" if before is None else f"+{span((step.at - before.at) / 1e6)}",
-        _MEANING.get(step.what, step.what),
+        "" if previous is None else f"+{span((step.at - previous.at) / 1e6)}",
+        _LABELS.get(step.what, step.what),
         status,
-        step.actor if decides and step.actor else "",
-        _why(step) if decides else "",
+        step.actor if has_cause and step.actor else "",
+        _cause(step) if has_cause else "",
         step.epoch,
         step.fence or None,
     ]
 
 
-def _why(step: Transition) -> str:
+def _cause(step: Transition) -> str:
     cause = step.cause.value if step.cause is not None else ""
     return f"{cause}: {step.detail}" if cause and step.detail else cause or str(step.detail or "")

@@ -1,13 +1,13 @@
-"""What goes wrong, as an exit code and one line for people or one JSON object for machines.
+"""Failures of commands: exit codes, and one line of text or one JSON object on stderr.
 
     0   done
-    1   failed: no such run, a cancel that was refused, a claim of the demo that does not hold
-    2   usage: a bad option, id or URL
-    3   the store (or, where Redis is what was asked about, Redis) is unreachable or refuses
+    1   failed: the run does not exist, a cancel was refused, a claim of the demo does not hold
+    2   usage: an invalid option, id or URL
+    3   the store is unreachable or refuses; for `db check` and `demo` also Redis
   130   interrupted from the keyboard
 
-With --json, stderr gets `{"error": {"type", "message", "hint", "exit_code", …}}`; what the error is
-about (`run_id`, `thread_id`) is there where it is known.
+With --json, stderr gets `{"error": {"type", "message", "hint", "exit_code", …}}`, with `run_id`,
+`thread_id` and similar keys if known.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ DONE, FAILED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
 
 
 class CommandFailed(Exception):
-    """A command could not do what it was asked. `hint` says what to do next."""
+    """A command has failed. `hint`: what the user can do next."""
 
     def __init__(
-        self, kind: str, message: str, hint: str | None = None, *, code: int = FAILED, **about: str
+        self, kind: str, message: str, hint: str | None = None, *, code: int = FAILED, **details: str
     ) -> None:
-        self.kind, self.message, self.hint, self.code, self.about = kind, message, hint, code, about
+        self.kind, self.message, self.hint, self.code, self.details = kind, message, hint, code, details
         super().__init__(message)
 
 
@@ -40,13 +40,13 @@ class Failure(NamedTuple):
     message: str
     hint: str | None
     code: int
-    about: dict[str, str]
+    details: dict[str, str]
 
 
 def failure_of(error: BaseException) -> Failure | None:
-    """None for what no command raises on purpose: that is a bug, and shows its traceback."""
+    """Return None for unexpected exceptions: these are bugs and show their traceback."""
     if isinstance(error, CommandFailed):
-        return Failure(error.kind, error.message, error.hint, error.code, error.about)
+        return Failure(error.kind, error.message, error.hint, error.code, error.details)
     if isinstance(error, (typer.Abort, KeyboardInterrupt)):
         return Failure("Interrupted", "interrupted", None, INTERRUPTED, {})
     if (formatted := getattr(error, "format_message", None)) is not None:  # the parser's own errors
@@ -62,13 +62,13 @@ def _of_the_library(error: BaseException) -> Failure | None:
         message = str(error).removesuffix(f" {hint}")
         return Failure(type(error).__name__, message, hint, UNREACHABLE, {})
     if isinstance(error, CoordinatorError):
-        about = {
+        details = {
             name: str(value)
             for name in ("run_id", "thread_id", "argument")
             if (value := getattr(error, name, None)) is not None
         }
         code = USAGE if isinstance(error, ValueError) else FAILED
-        return Failure(type(error).__name__, str(error), None, code, about)
+        return Failure(type(error).__name__, str(error), None, code, details)
     return None
 
 
@@ -78,22 +78,22 @@ def _help_of(error: BaseException) -> str:
 
 
 def report(error: BaseException, *, as_json: bool) -> int:
-    """Say it on stderr; answer the exit code. What is not a failure on purpose is raised again."""
+    """Report a failure on stderr. Returns the exit code. Unexpected exceptions are re-raised."""
     failure = failure_of(error)
     if failure is None:
         raise error
     from coordinator.urls import redact_urls_in
 
-    # The parser repeats what was typed.
+    # Errors of the parser quote the arguments.
     failure = failure._replace(
         message=redact_urls_in(failure.message), hint=failure.hint and redact_urls_in(failure.hint)
     )
-    if type(error).__name__ == "NoArgsIsHelpError":  # the help, asked for by saying nothing
+    if type(error).__name__ == "NoArgsIsHelpError":  # no arguments: show the help
         print(failure.message, file=sys.stderr)
     elif as_json:
         body: dict[str, Any] = {"type": failure.kind, "message": failure.message, "hint": failure.hint}
         print(
-            json.dumps({"error": {**body, "exit_code": failure.code, **failure.about}}).replace(
+            json.dumps({"error": {**body, "exit_code": failure.code, **failure.details}}).replace(
                 "\x7f", "\\u007f"
             ),
             file=sys.stderr,
@@ -104,19 +104,19 @@ def report(error: BaseException, *, as_json: bool) -> int:
 
 
 def warn(message: str) -> None:
-    """A line on stderr about something that does not change the exit code."""
+    """Print a warning on stderr. Does not change the exit code."""
     print(f"coordinator: warning: {safe(message)}", file=sys.stderr)
 
 
 def note(message: str) -> None:
-    """A line on stderr about what is going on."""
+    """Print a line details progress on stderr."""
     print(f"coordinator: {safe(message)}", file=sys.stderr, flush=True)
 
 
-def say_more(following: int | None) -> None:
-    """Where a list has another page. None: it has not."""
-    if following is not None:
-        note(f"there are more: --offset {following}")
+def note_next_page(offset: int | None) -> None:
+    """Print the option for the next page. None: no next page."""
+    if offset is not None:
+        note(f"there are more: --offset {offset}")
 
 
 class _StderrHandler(logging.Handler):
@@ -125,7 +125,7 @@ class _StderrHandler(logging.Handler):
 
 
 def log_to_stderr() -> None:
-    """Warnings of the library as escaped lines; idempotent."""
+    """Print warnings of the library on stderr, escaped. Idempotent."""
     for name in ("coordinator", "stores"):
         logger = logging.getLogger(name)
         if not logger.handlers:

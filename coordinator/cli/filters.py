@@ -1,4 +1,4 @@
-"""Filters as people write them: ages, and pairs of metadata."""
+"""Parsing of filter options: durations, times, and metadata pairs."""
 
 from __future__ import annotations
 
@@ -10,18 +10,20 @@ from typing import Any
 from coordinator.errors import InvalidArgument
 
 TIME = "2026-01-31 or 2026-01-31T12:00:00Z"
-"""How a time is written."""
+"""The accepted formats of a time."""
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 7 * 86_400}
 
 
 def seconds_of(text: str, option: str, *, or_time: bool = False) -> float:
-    """`90m`, `12h`, `30d`, `2w`; a bare number is seconds. `or_time`: the option takes a time as well.
-    Raises InvalidArgument."""
-    found = re.fullmatch(r"(\d{1,9})([smhdw]?)", text.strip())
-    if found is None:
-        kinds, times = ("neither a duration nor a time", f", or {TIME}") if or_time else ("no duration", "")
+    """Parse `90m`, `12h`, `30d`, `2w`; a number without unit is seconds. `or_time`: the option also accepts a
+    time. Raises InvalidArgument."""
+    match = re.fullmatch(r"(\d{1,9})([smhdw]?)", text.strip())
+    if match is None:
+        kinds, times = (
+            ("neither a duration nor a time", f", or {TIME}") if or_time else ("not a duration", "")
+        )
         raise InvalidArgument(option, f"{text!r:.50} is {kinds}: write 90m, 12h, 30d or 2w{times}")
-    return float(found[1]) * _UNITS[found[2] or "s"]
+    return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 def micros_of(text: str, option: str, *, or_time: bool = False) -> int:
@@ -29,7 +31,7 @@ def micros_of(text: str, option: str, *, or_time: bool = False) -> int:
 
 
 def pairs_of(given: Iterable[str]) -> dict[str, Any]:
-    """Each KEY=VALUE; a value that is no JSON is the text itself. Raises InvalidArgument."""
+    """Parse KEY=VALUE pairs; a value that is not JSON is taken as text. Raises InvalidArgument."""
     return dict(_pair(text) for text in given)
 
 

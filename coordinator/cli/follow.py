@@ -1,4 +1,4 @@
-"""runs follow."""
+"""runs follow: prints the events of a run until it ends."""
 
 from __future__ import annotations
 
@@ -19,35 +19,35 @@ async def follow_run(
     async with looking_at(settings) as seen:
         run_id = (await run_or_fail(seen.store, settings, run_id)).run_id
         async with seen.manager.follow(run_id, after=after, modes=modes or None) as followed:
-            async for told in followed:
+            async for item in followed:
                 if as_json:
-                    print(json.dumps(_document(told)), flush=True)
+                    print(json.dumps(_document(item)), flush=True)
                 else:
-                    screen.show_lines([_line(told)])
+                    screen.show_lines([_line(item)])
     return DONE
 
 
-def _document(told: Event | Gap | End) -> dict[str, Any]:
-    if isinstance(told, Event):
-        return {"event": {"id": str(told.id), "mode": told.mode, "data": told.data}}
-    if isinstance(told, Gap):
-        return {"gap": {"after": told.after, "before": told.before}}
+def _document(item: Event | Gap | End) -> dict[str, Any]:
+    if isinstance(item, Event):
+        return {"event": {"id": str(item.id), "mode": item.mode, "data": item.data}}
+    if isinstance(item, Gap):
+        return {"gap": {"after": item.after, "before": item.before}}
     return {
         "end": {
-            "run_id": told.run_id,
-            "status": told.status.value,
-            "error": told.error,
-            "cause": told.cause,
-            "last_id": told.last_id,
-            "complete": told.complete,
+            "run_id": item.run_id,
+            "status": item.status.value,
+            "error": item.error,
+            "cause": item.cause,
+            "last_id": item.last_id,
+            "complete": item.complete,
         }
     }
 
 
-def _line(told: Event | Gap | End) -> str:
-    if isinstance(told, Event):
-        return f"{told.id!s:<10} {told.mode}  {short(told.json, 500)}"
-    if isinstance(told, Gap):
-        return f"-- missing: after {told.after or 'the beginning'}, before {told.before or 'what follows'}"
-    why = "".join(f", {word}" for word in (told.cause, told.error) if word)
-    return f"-- {told.status.value}{why}{'' if told.complete else ' (events may be missing)'}"
+def _line(item: Event | Gap | End) -> str:
+    if isinstance(item, Event):
+        return f"{item.id!s:<10} {item.mode}  {short(item.json, 500)}"
+    if isinstance(item, Gap):
+        return f"-- missing: after {item.after or 'the beginning'}, before {item.before or 'the next event'}"
+    why = "".join(f", {text}" for text in (item.cause, item.error) if text)
+    return f"-- {item.status.value}{why}{'' if item.complete else ' (events may be missing)'}"

@@ -1,4 +1,4 @@
-"""Ids as people give them: whole, or how they begin, as far as that is one id."""
+"""Ids given as arguments: complete, or as a unique prefix."""
 
 from __future__ import annotations
 
@@ -6,26 +6,26 @@ from coordinator.arguments import check_id
 from coordinator.cli.failures import CommandFailed
 from stores.finding import FindingStore, IdKind
 
-_NAMED = 5
-"""Candidates that an error names."""
+_MAX_CANDIDATES = 5
+"""Maximum number of candidates in an error."""
 
 
 async def whole_id(store: FindingStore, kind: IdKind, given: str, *, argument: str) -> str:
-    """The id that begins so; `given` itself where it is one, or where none begins so. One read of an index.
-    Raises InvalidArgument for what can be no id, CommandFailed where several begin so."""
+    """Return the id with the prefix `given`; `given` itself if it is an id, or no id has this prefix. One
+    index read. Raises InvalidArgument for an invalid id, CommandFailed for an ambiguous prefix."""
     check_id(argument, given)
-    found = await store.ids_from(kind, given, limit=_NAMED + 1)
-    if not found or found[0] == given:
+    candidates = await store.ids_from(kind, given, limit=_MAX_CANDIDATES + 1)
+    if not candidates or candidates[0] == given:
         return given
-    if len(found) > 1:
-        number = f"more than {_NAMED}" if len(found) > _NAMED else len(found)
+    if len(candidates) > 1:
+        number = f"more than {_MAX_CANDIDATES}" if len(candidates) > _MAX_CANDIDATES else len(candidates)
         raise CommandFailed(
             "AmbiguousId",
-            f"{number} {kind}s begin with {given!r}, among them {', '.join(found[:_NAMED])}",
-            "Give more of the id.",
+            f"{number} {kind}s begin with {given!r}, for example {', '.join(candidates[:_MAX_CANDIDATES])}",
+            "Give more characters of the id.",
             argument=argument,
         )
-    return found[0]
+    return candidates[0]
 
 
 async def optional_id(store: FindingStore, kind: IdKind, given: str | None, *, argument: str) -> str | None:

@@ -10,7 +10,7 @@ import typer
 from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Store
 
 keys = typer.Typer(
-    help="API keys of the gateway: make, list and revoke them.",
+    help="Create, list and revoke API keys of the gateway.",
     no_args_is_help=True,
     rich_markup_mode=None,
     epilog=EXIT_CODES,
@@ -23,7 +23,7 @@ KeyFile = Annotated[
         "--file",
         metavar="PATH",
         envvar="COORDINATOR_API_KEYS",
-        help="The file of API keys, as the gateway has it in --api-keys",
+        help="File of API keys, as in --api-keys of the gateway",
     ),
 ]
 
@@ -34,24 +34,24 @@ def keys_create(
     file: KeyFile,
     role: Annotated[
         str,
-        typer.Option("--role", metavar="reader|user|admin", help="What it may do"),
+        typer.Option("--role", metavar="reader|user|admin", help="Permissions of the key"),
     ] = "user",
-    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="Whose threads it is for")] = None,
+    user: Annotated[
+        str | None, typer.Option("--user", metavar="ID", help="The user whose threads it gives access to")
+    ] = None,
     everyone: Annotated[
-        bool, typer.Option("--everyone", help="A reader of everybody's threads, and of the metrics")
+        bool, typer.Option("--everyone", help="Reader of the threads of all users and of the metrics")
     ] = False,
-    name: Annotated[
-        str, typer.Option("--name", metavar="NAME", help="What it is for, to tell it from others")
-    ] = "",
+    name: Annotated[str, typer.Option("--name", metavar="NAME", help="Name of the key in lists")] = "",
     expires: Annotated[
         str | None,
-        typer.Option("--expires", metavar="AGE", help="After that it is no key: 12h, 90d"),
+        typer.Option("--expires", metavar="AGE", help="Lifetime of the key: 12h, 90d"),
     ] = None,
     as_json: AsJson = False,
 ) -> int:
-    """Make a key and print it: once, for the file keeps only its hash. Makes the file where there is none.
+    """Create a key and print it on stdout, once: the file stores only its hash. Creates the file if needed.
 
-    The key is all that is on stdout. Gateways that have the file know the key within a second.
+    Gateways that use the file accept the key within a second.
     """
     from coordinator.cli.keys import create_key
 
@@ -62,7 +62,7 @@ def keys_create(
 
 @keys.command("list", epilog=EXIT_CODES)
 def keys_list(*, file: KeyFile, as_json: AsJson = False) -> int:
-    """The keys of the file: whose each is, what it may do, and until when."""
+    """List the keys of the file: user, role, and expiry."""
     from coordinator.cli.keys import list_keys
 
     return list_keys(file, as_json=as_json)
@@ -70,17 +70,16 @@ def keys_list(*, file: KeyFile, as_json: AsJson = False) -> int:
 
 @keys.command("revoke", epilog=EXIT_CODES)
 def keys_revoke(
-    key: Annotated[str, typer.Argument(metavar="KEY", help="As `keys list` shows it")],
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Id of the key, as in `keys list`")],
     *,
     file: KeyFile,
     store: Store = None,
     as_json: AsJson = False,
 ) -> int:
-    """Remove a key. Gateways refuse it within a second; streams that it opened go on to their end.
+    """Remove a key. Gateways refuse it within a second; streams opened with it continue to their end.
 
-    If its user has no key left, the store is asked what goes on without one: crons that will fire, webhooks
-    that will be sent, and the commands that stop them are shown. The key is revoked whether or not the store
-    can be asked.
+    If it was the last key of its user, the command shows the user's enabled crons and pending webhooks, and
+    the commands that stop them. The key is revoked even if the store is unreachable.
     """
     from coordinator.cli.keys import revoke_key
 

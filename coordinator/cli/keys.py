@@ -1,4 +1,4 @@
-"""keys create, list, revoke: the file of API keys that a gateway is given."""
+"""keys create, list, revoke: manages the file of API keys of a gateway."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from coordinator.gateway import key_file
 from coordinator.gateway.caller import Role
 
 COLUMNS = ("KEY", "ROLE", "USER", "NAME", "CREATED", "EXPIRES")
-EVERYBODY = "everybody"
+ALL_USERS = "all users"
 
 
 def create_key(
@@ -27,29 +27,35 @@ def create_key(
     expires: str | None,
     as_json: bool,
 ) -> int:
-    """The key is shown here and nowhere else: the file has its hash. Raises InvalidArgument."""
+    """Create a key. It is printed only here: the file stores its hash. Raises InvalidArgument."""
     if role not in Role.__members__:
         raise InvalidArgument("--role", f"{role!r} is not one of {', '.join(Role.__members__)}")
-    wanted = Role[role]
-    if user is not None and everyone:
-        raise InvalidArgument("--everyone", "is the opposite of --user")
-    if wanted is Role.reader and user is None and not everyone:
-        raise InvalidArgument("--user", "whose threads it may read; --everyone = everybody's")
-    if wanted is Role.user and user is None:
-        raise InvalidArgument("--user", "a key with the role user is for one user")
-    if wanted is Role.admin and user is not None:
-        raise InvalidArgument("--user", "a key with the role admin is for everybody's threads")
-    key, text = key_file.create(path, role=wanted, user_id=user, name=name, expires_at=_end(expires))
+    _check_user(Role[role], user, everyone=everyone)
+    key, text = key_file.create(path, role=Role[role], user_id=user, name=name, expires_at=_expiry(expires))
     if as_json:
         screen.show_document({"key": {**key_document(key), "text": text}})
         return DONE
     print(text)
-    whose = EVERYBODY if key.user_id is None else repr(key.user_id)
-    note(f"key {key.id} with the role {key.role} for {whose} is in {path}. It is not shown again.")
+    scope = ALL_USERS if key.user_id is None else repr(key.user_id)
+    note(f"key {key.id} with role {key.role} for {scope} is stored in {path}. It is not shown again.")
     return DONE
 
 
-def _end(age: str | None) -> datetime | None:
+def _check_user(role: Role, user: str | None, *, everyone: bool) -> None:
+    """Raises InvalidArgument if the role does not allow this scope."""
+    if user is not None and everyone:
+        raise InvalidArgument("--everyone", "excludes --user")
+    if role is Role.reader and user is None and not everyone:
+        raise InvalidArgument(
+            "--user", "a reader key requires --user, or --everyone for the threads of all users"
+        )
+    if role is Role.user and user is None:
+        raise InvalidArgument("--user", "a key with role user requires a user")
+    if role is Role.admin and user is not None:
+        raise InvalidArgument("--user", "a key with role admin has access to the threads of all users")
+
+
+def _expiry(age: str | None) -> datetime | None:
     if age is None:
         return None
     return datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds_of(age, "--expires"))
@@ -65,7 +71,7 @@ def list_keys(path: Path, *, as_json: bool) -> int:
         (
             key.id,
             key.role,
-            EVERYBODY if key.user_id is None else key.user_id,
+            ALL_USERS if key.user_id is None else key.user_id,
             key.name or None,
             f"{key.created_at:%Y-%m-%d}",
             "expired" if key.expired(now) else key.expires_at and f"{key.expires_at:%Y-%m-%d %H:%M}",
@@ -77,22 +83,24 @@ def list_keys(path: Path, *, as_json: bool) -> int:
 
 
 def revoke_key(path: Path, key_id: str, *, store: str | None, as_json: bool) -> int:
-    """`key_id`: as `keys list` shows it, or the key itself. Raises CommandFailed where there is none."""
+    """Revoke a key, given by its id or as the key itself. Raises CommandFailed if the file does not contain
+    it."""
     wanted = key_file.id_in(key_id) or key_id
     revoked = key_file.revoke(path, wanted)
     if revoked is None:
-        hint = "`coordinator keys list` shows those that are."
-        raise CommandFailed("KeyNotFound", f"there is no key {wanted!r} in {path}", hint)
-    from coordinator.cli.pending_work import sentences_of, work_without_key  # what opens a store is large
+        hint = "`coordinator keys list` shows the existing keys."
+        raise CommandFailed("KeyNotFound", f"key {wanted!r} does not exist in {path}", hint)
+    from coordinator.cli.pending_work import describe, read_pending_work  # imports a store, which is slow
 
-    left = None if revoked.user_id is None or _has_key(path, revoked.user_id) else revoked.user_id
-    asked = None if left is None else work_without_key(left, store)
+    keyless = None if revoked.user_id is None or _has_key(path, revoked.user_id) else revoked.user_id
+    pending = None if keyless is None else read_pending_work(keyless, store)
     if as_json:
-        screen.show_document({"revoked": key_document(revoked), "pending_work": asked and asked[0]._asdict()})
+        work = pending and pending[0]._asdict()
+        screen.show_document({"revoked": key_document(revoked), "pending_work": work})
     else:
         screen.show_lines([f"key {revoked.id} is revoked; gateways refuse it within a second"])
-        if left is not None and asked is not None:
-            screen.show_lines(sentences_of(left, *asked))
+        if keyless is not None and pending is not None:
+            screen.show_lines(describe(keyless, *pending))
     return DONE
 
 

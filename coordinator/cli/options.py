@@ -1,4 +1,4 @@
-"""The options that commands share, and what they come to."""
+"""Options shared by commands, and the settings built from them."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ Store = Annotated[
         "--store",
         metavar="URL",
         envvar="COORDINATOR_STORE",
-        help="Store, as sqlite:///path (four slashes for an absolute one) or postgresql://host/database."
-        " Default: sqlite:///runs.db, or that of `coordinator serve` in this folder; where both"
-        " are there, one has to be named",
+        help="Store: sqlite:///path (four slashes for an absolute path) or postgresql://host/database."
+        " Default: sqlite:///runs.db, or the store of `coordinator serve` in this folder; required if both"
+        " exist",
     ),
 ]
 Redis = Annotated[
@@ -33,7 +33,7 @@ Redis = Annotated[
         "--redis",
         metavar="URL",
         envvar="COORDINATOR_REDIS",
-        help="Redis, which makes cancels and streams fast; commands work without it",
+        help="Redis, which speeds up cancels and streams; optional",
     ),
 ]
 Namespace = Annotated[
@@ -45,49 +45,49 @@ Namespace = Annotated[
         help="Prefix of every Redis key. Default: rc",
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, errors too on stderr")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document on stdout; errors as JSON on stderr")
+]
 
 
-User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only this user's")]
+User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only of this user")]
 Assistant = Annotated[str | None, typer.Option("--assistant", metavar="NAME", help="Only of this assistant")]
 Metadata = Annotated[
     list[str] | None,
-    typer.Option(
-        "--metadata", metavar="KEY=VALUE", help="Only with this in their metadata; repeat it for several"
-    ),
+    typer.Option("--metadata", metavar="KEY=VALUE", help="Only with this metadata; repeatable"),
 ]
-Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Maximum number")]
 
 
 @dataclass(frozen=True, slots=True)
-class Where:
-    """Which deployment a command is about; None = the environment, then the default."""
+class Deployment:
+    """Options that select the deployment; None = the environment, then the default."""
 
     store: str | None = None
     redis: str | None = None
     namespace: str | None = None
 
     def settings(self) -> Settings:
-        """Raises CommandFailed (usage) where an option or a COORDINATOR_… variable is of no use."""
+        """Raises CommandFailed (usage) for an invalid option or COORDINATOR_… variable."""
         from pydantic import ValidationError
 
-        from coordinator.cli.serve.folder import store_of_a_server
+        from coordinator.cli.serve.folder import server_store
         from coordinator.settings import Settings, broken_rule
 
-        named: dict[str, Any] = {
-            "store": self.store or store_of_a_server(),
+        options: dict[str, Any] = {
+            "store": self.store or server_store(),
             "redis": self.redis,
             "namespace": self.namespace,
         }
-        given = {name: value for name, value in named.items() if value is not None}
+        given = {name: value for name, value in options.items() if value is not None}
         try:
             return Settings(**given)
         except ValidationError as error:
             if (broken := broken_rule(Settings, error)) is not None:
                 rule, names = broken
-                places = ", ".join(f"COORDINATOR_{name.upper()}" for name in names)
+                variables = ", ".join(f"COORDINATOR_{name.upper()}" for name in names)
                 raise CommandFailed(
-                    "InvalidSetting", rule, f"Change one of them: {places}.", code=USAGE
+                    "InvalidSetting", rule, f"Change one of them: {variables}.", code=USAGE
                 ) from None
             first = error.errors(include_url=False, include_input=False)[0]
             name = ".".join(str(part) for part in first["loc"]) or "settings"

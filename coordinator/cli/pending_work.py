@@ -1,4 +1,4 @@
-"""What goes on for a user whose last key was revoked."""
+"""Pending work of a user whose last key was revoked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple
 from coordinator.cli.access import looking_at
 from coordinator.cli.awaiting import finish
 from coordinator.cli.failures import CommandFailed, warn
-from coordinator.cli.options import Where
+from coordinator.cli.options import Deployment
 from coordinator.cli.text import counted
 from coordinator.errors import CoordinatorError
 from coordinator.manager import RunManager
@@ -31,43 +31,43 @@ async def pending_work(manager: RunManager, user_id: str) -> PendingWork:
     )
 
 
-def work_without_key(user_id: str, store: str | None) -> tuple[PendingWork, str] | None:
-    """And the store that was asked. None, with a warning, where it cannot be asked: the key is revoked all
-    the same."""
+def read_pending_work(user_id: str, store: str | None) -> tuple[PendingWork, str] | None:
+    """Return the pending work and the store's URL. Prints a warning and returns None if the store cannot be
+    read: the key is revoked nevertheless."""
 
-    async def ask() -> tuple[PendingWork, str]:
-        settings = Where(store).settings()
+    async def read() -> tuple[PendingWork, str]:
+        settings = Deployment(store).settings()
         async with looking_at(settings) as seen:
             return await pending_work(seen.manager, user_id), settings.shown_store
 
-    found: list[tuple[PendingWork, str]] = []
+    results: list[tuple[PendingWork, str]] = []
 
-    async def keep() -> int:
-        found.append(await ask())
+    async def collect() -> int:
+        results.append(await read())
         return 0
 
     try:
-        finish(keep())
+        finish(collect())
     except (CoordinatorError, CommandFailed) as error:
         why = f"{error}. {error.hint}." if isinstance(error, CommandFailed) and error.hint else str(error)
         warn(
-            f"user {user_id!r} has no key left. Whether crons or webhooks go on is not known: {why}"
-            f" Ask again: coordinator crons list --user {shlex.quote(user_id)}"
+            f"user {user_id!r} has no key left. Its enabled crons and pending webhooks are unknown: {why}"
+            f" Retry: coordinator crons list --user {shlex.quote(user_id)}"
         )
         return None
-    return found[0]
+    return results[0]
 
 
-def sentences_of(user_id: str, work: PendingWork, store: str) -> list[str]:
+def describe(user_id: str, work: PendingWork, store: str) -> list[str]:
     if not any(work):
-        return [f"user {user_id!r} has no key left, and no crons or webhooks in {store} that go on"]
+        return [f"user {user_id!r} has no key left, and no enabled crons or pending webhooks in {store}"]
     user = shlex.quote(user_id)
-    told = [
+    parts = [
         (work.crons, "cron", "will fire", f"coordinator crons disable --user {user}"),
         (work.webhooks, "webhook", "will be sent", f"coordinator webhooks stop --user {user}"),
     ]
     return [
-        f"user {user_id!r} has no key left, and {counted(count, noun)} {what}; to stop this: {command}"
-        for count, noun, what, command in told
+        f"user {user_id!r} has no key left, and {counted(count, noun)} {effect}; to stop this: {command}"
+        for count, noun, effect, command in parts
         if count
     ]

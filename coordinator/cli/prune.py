@@ -1,4 +1,4 @@
-"""prune: remove old history, after a look at how much that would be."""
+"""prune: counts old history, requests a confirmation, and removes it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from coordinator.settings import Settings
 from coordinator.workers.pruner import prune
 from stores.pruning import Pruned, PruningStore, Retention
 
-_EVERY = 5_000  # rows; between two notes of progress
+_PROGRESS_INTERVAL = 5_000  # rows
 
 
 async def prune_history(
@@ -35,7 +35,7 @@ async def prune_history(
         raise InvalidArgument(
             "--older-than",
             f"{unit}must be at least {span(settings.keep_finished)} (keep_finished): until then workers may"
-            " write a row anew",
+            " recreate a row",
         )
     check_visible(settings)
     store = store_from_url(settings.store, settings, migrate=False, create=False)
@@ -48,7 +48,7 @@ async def prune_history(
         if dry_run or not any(expected):
             removed = Pruned()
         else:
-            _ask(expected, age, yes=yes, as_json=as_json)
+            _confirm(expected, age, yes=yes, as_json=as_json)
             removed = await prune(store, keep, progress=_progress())
     finally:
         await store.aclose()
@@ -56,30 +56,30 @@ async def prune_history(
     return DONE
 
 
-def _ask(expected: Pruned, age: float, *, yes: bool, as_json: bool) -> None:
-    """Raises CommandFailed where nobody can answer, typer.Abort where the answer is no."""
+def _confirm(expected: Pruned, age: float, *, yes: bool, as_json: bool) -> None:
+    """Raises CommandFailed without a terminal, typer.Abort if declined."""
     if yes:
         return
     if as_json or not sys.stdin.isatty():
         raise CommandFailed(
             "NotConfirmed",
-            f"{_text(expected)} would be removed, and nobody confirmed it",
-            "Add --yes to remove them, --dry-run to only count.",
+            f"{_text(expected)} would be removed: not confirmed",
+            "Add --yes to remove them, --dry-run to count them.",
             code=USAGE,
         )
     typer.confirm(f"Remove {_text(expected)} that are older than {span(age)}?", abort=True, err=True)
 
 
 def _progress() -> Callable[[Pruned], None]:
-    due = _EVERY
+    due = _PROGRESS_INTERVAL
 
-    def tell(removed: Pruned) -> None:
+    def report(removed: Pruned) -> None:
         nonlocal due
         if sum(removed) >= due:
-            due = sum(removed) + _EVERY
+            due = sum(removed) + _PROGRESS_INTERVAL
             note(f"{_text(removed)} removed")
 
-    return tell
+    return report
 
 
 def _text(counts: Pruned) -> str:

@@ -1,4 +1,4 @@
-"""Tables and lines on stdout. Colours only on a terminal and without NO_COLOR."""
+"""Tables and lines on stdout. Colours only on a terminal without NO_COLOR."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.table import Table
     from rich.text import Text
 
-_PIPE_WIDTH = 1000  # nothing is cut or wrapped that another program will read
+_PIPE_WIDTH = 1000  # output to other programs is neither truncated nor wrapped
 
 
 _STYLES = {
@@ -33,7 +33,7 @@ _STYLES = {
     "live": "green",
     "draining": "yellow",
     "expired": "red",
-    "gone": "red",
+    "exited": "red",
     "dead": "dim",
     "due": "yellow",
     "delivered": "green",
@@ -49,17 +49,17 @@ _CODES = {
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Markup, emoji codes and highlighting are off: what is printed is text, never instructions."""
+    """A console without markup, emoji codes and highlighting: untrusted text is printed literally."""
     from rich.console import Console
 
-    made = Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
-    if not made.is_terminal:
-        made.width = _PIPE_WIDTH
-    return made
+    result = Console(stderr=stderr, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    if not result.is_terminal:
+        result.width = _PIPE_WIDTH
+    return result
 
 
 def cell(value: object, style: str | None = None) -> Text:
-    """A safe cell; words that the coordinator itself uses for states are coloured."""
+    """Return an escaped cell; None shows as "-"."""
     from rich.text import Text
 
     text = "-" if value is None else safe(value)
@@ -67,23 +67,23 @@ def cell(value: object, style: str | None = None) -> Text:
 
 
 def state(value: object) -> Text:
-    """A cell for a state of the coordinator's own vocabulary, in its colour."""
+    """Return a cell with a state in its colour."""
     return cell(value, _STYLES.get(str(value)))
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, terminal: bool) -> Table:
-    """`rows` hold Text (kept) or anything else (made a safe cell)."""
+    """Build a rich table. Cells are Text, or other values, which are escaped."""
     from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    made = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
+    result = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, show_edge=False)
     for column in columns:
-        # On a narrow terminal free text wraps; ids stay whole, because people copy them.
-        made.add_column(column, no_wrap=not terminal or column not in FOLDED, overflow="ellipsis")
+        # On a narrow terminal free text is wrapped; ids are shown in full, because users copy them.
+        result.add_column(column, no_wrap=not terminal or column not in FOLDED, overflow="ellipsis")
     for row in rows:
-        made.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
-    return made
+        result.add_row(*(value if isinstance(value, Text) else cell(value) for value in row))
+    return result
 
 
 def show_table(
@@ -94,19 +94,19 @@ def show_table(
     spare: Sequence[str] = (),
     wide: bool = False,
 ) -> None:
-    """Print a table, or the line `none` where it would have no rows. On a terminal that is too narrow
-    the columns in `spare` are left out, the first of them first, unless `wide`."""
+    """Print a table, or the line `none` if it has no rows. On a narrow terminal the columns in `spare` are
+    omitted, in this order, unless `wide`."""
     out = console()
     if not rows:
         out.print(cell(none))
         return
     room = out.width if out.is_terminal and not wide else None
-    made = Columns(columns, [[_plain(value) for value in row] for row in rows], room=room, spare=spare)
+    result = Columns(columns, [[_plain(value) for value in row] for row in rows], room=room, spare=spare)
     styled = out.is_terminal and not out.no_color and not out.legacy_windows
-    text = [_line(made.heading(), styled=styled)]
+    text = [_line(result.heading(), styled=styled)]
     if out.is_terminal:
-        text.append("─" * made.width)
-    text += (_line(line, styled=styled) for line in made.lines())
+        text.append("─" * result.width)
+    text += (_line(line, styled=styled) for line in result.lines())
     print("\n".join(text))
 
 
@@ -130,7 +130,7 @@ def _coloured(cell: Cell, *, styled: bool) -> str:
 
 
 def show_pairs(pairs: Iterable[tuple[str, object]]) -> None:
-    """Print `name  value` lines, aligned; pairs without a value are left out."""
+    """Print aligned `name  value` lines; pairs with None are omitted."""
     from rich.table import Table
     from rich.text import Text
 

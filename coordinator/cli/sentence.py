@@ -1,4 +1,4 @@
-"""What went wrong, and what to do next, as one line."""
+"""One line from an error message and a hint."""
 
 from __future__ import annotations
 

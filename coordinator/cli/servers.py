@@ -1,4 +1,4 @@
-"""The commands `serve` and `dev` with their options. Every option is a variable of the environment, too."""
+"""The commands `serve` and `dev` with their options. Every option is also an environment variable."""
 
 from __future__ import annotations
 
@@ -21,21 +21,32 @@ class LogFormat(StrEnum):
     json = "json"
 
 
-def _variable(name: str, *flags: str, **more: Any) -> Any:
-    return typer.Option(*flags, envvar=f"COORDINATOR_{name}", **more)
+def _variable(name: str, *flags: str, **attributes: Any) -> Any:
+    return typer.Option(*flags, envvar=f"COORDINATOR_{name}", **attributes)
 
 
 Host = Annotated[
     str,
-    _variable("HOST", "--host", metavar="HOST", help="Address to listen on; beyond loopback only with keys"),
+    _variable(
+        "HOST", "--host", metavar="HOST", help="Address to listen on; other than loopback only with keys"
+    ),
 ]
 Port = Annotated[
     int,
-    _variable("PORT", "--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 = any free one"),
+    _variable(
+        "PORT", "--port", metavar="PORT", min=0, max=65535, help="Port to listen on; 0 = any free port"
+    ),
 ]
 Workers = Annotated[
     int,
-    _variable("WORKERS", "--workers", metavar="N", min=1, max=256, help="How many processes share the port"),
+    _variable(
+        "WORKERS",
+        "--workers",
+        metavar="N",
+        min=1,
+        max=256,
+        help="Number of worker processes that share the port",
+    ),
 ]
 Store = Annotated[
     str | None,
@@ -49,7 +60,7 @@ Redis = Annotated[
         "REDIS",
         "--redis",
         metavar="URL",
-        help="Redis; '' = none. Default: a server of its own for the default store, if one is installed",
+        help="Redis; '' = none. Default: an embedded server for the default store, if one is installed",
     ),
 ]
 Assistants = Annotated[
@@ -58,22 +69,22 @@ Assistants = Annotated[
         "ASSISTANTS",
         "--assistants",
         metavar="MODULE:OBJECT",
-        help="What runs: names to async functions, or one of these alone",
+        help="Assistants: a mapping from names to async functions, or one function",
     ),
 ]
 Grace = Annotated[
     float | None,
     _variable(
-        "GRACE", "--grace", metavar="S", min=0, help="How long runs may go on after SIGTERM. Default: 30"
+        "GRACE", "--grace", metavar="S", min=0, help="How long runs may continue after SIGTERM. Default: 30"
     ),
 ]
 LeaseTtl = Annotated[
     float | None,
-    _variable("LEASE_TTL", "--lease-ttl", metavar="S", help="How long a worker's lease lasts. Default: 15"),
+    _variable("LEASE_TTL", "--lease-ttl", metavar="S", help="Duration of a worker's lease. Default: 15"),
 ]
 Logs = Annotated[
     LogFormat,
-    _variable("LOG_FORMAT", "--log-format", metavar="text|json", help="Log lines for people or machines"),
+    _variable("LOG_FORMAT", "--log-format", metavar="text|json", help="Format of log lines"),
 ]
 Demo = Annotated[
     bool,
@@ -91,7 +102,7 @@ CorsOrigins = Annotated[
     typer.Option(
         "--cors-origin",
         metavar="ORIGIN",
-        help="Web pages of this origin may call, e.g. https://app.example.com; repeat it for several."
+        help="Origin of web pages that may call, e.g. https://app.example.com; repeatable."
         " Variable: COORDINATOR_CORS_ORIGINS, comma-separated",
     ),
 ]
@@ -102,11 +113,22 @@ DevGrace = Annotated[
         "--grace",
         metavar="S",
         min=0,
-        help="How long runs may go on when the server is restarted or ended. Default: 0",
+        help="How long runs may continue when the server restarts or stops. Default: 0",
+    ),
+]
+Reload = Annotated[bool, typer.Option("--reload/--no-reload", help="Restart when a Python file changes")]
+ReloadDirs = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--reload-dir",
+        metavar="FOLDER",
+        exists=True,
+        file_okay=False,
+        help="Folder watched for changes; repeatable. Default: the working folder",
     ),
 ]
 LOCAL_PAGES = ("http://localhost:*", "http://127.0.0.1:*")
-"""Front ends that are developed beside a `coordinator dev`."""
+"""Origins of front ends that are developed with `coordinator dev`."""
 
 
 def serve(
@@ -125,15 +147,15 @@ def serve(
     api_keys: Keys = None,
     cors_origin: CorsOrigins = None,
 ) -> int:
-    """Serve the Runs API with --workers processes on one port, each of them a coordinator.
+    """Serve the Runs API with --workers processes on one port; each process is a worker.
 
-    SIGTERM drains all workers, a second one hurries them; SIGHUP restarts them one by one.
+    SIGTERM drains all workers, a second SIGTERM ends the grace at once; SIGHUP restarts them one by one.
     """
-    from coordinator.cli.serve.asked import Asked, hand_over
+    from coordinator.cli.serve.handover import ServeOptions, exec_supervisor
 
     _check_installed()
-    hand_over(
-        Asked(
+    exec_supervisor(
+        ServeOptions(
             host=host,
             port=port,
             workers=workers,
@@ -141,7 +163,7 @@ def serve(
             redis=redis,
             assistants=assistants,
             log_format="json" if log_format is LogFormat.json else "text",
-            settings=_given(grace=grace, lease_ttl=lease_ttl, namespace=namespace),
+            settings=_without_none(grace=grace, lease_ttl=lease_ttl, namespace=namespace),
             gateway=_gateway(demo_assistant, api_keys, cors_origin),
         )
     )
@@ -160,29 +182,18 @@ def dev(
     demo_assistant: Demo = True,
     api_keys: Keys = None,
     cors_origin: CorsOrigins = None,
-    reload: Annotated[
-        bool, typer.Option("--reload/--no-reload", help="Start anew when a Python file changes")
-    ] = True,
-    reload_dir: Annotated[
-        list[Path] | None,
-        typer.Option(
-            "--reload-dir",
-            metavar="FOLDER",
-            exists=True,
-            file_okay=False,
-            help="Where to look for changes; repeat it for several. Default: the working folder",
-        ),
-    ] = None,
+    reload: Reload = True,
+    reload_dir: ReloadDirs = None,
 ) -> int:
-    """Serve the Runs API on this machine while you write assistants: one worker, restarted on every change.
+    """Serve the Runs API for development: one worker, restarted on every change of a Python file.
 
-    A run that a restart or Ctrl-C meets is cancelled, unless --grace gives it time; it is never done twice.
+    A restart or Ctrl-C cancels runs in flight after --grace; no run is executed twice.
     """
-    from coordinator.cli.serve.asked import Asked, hand_over
+    from coordinator.cli.serve.handover import ServeOptions, exec_supervisor
 
     _check_installed()
-    hand_over(
-        Asked(
+    exec_supervisor(
+        ServeOptions(
             host=host,
             port=port,
             workers=1,
@@ -190,12 +201,10 @@ def dev(
             redis=redis,
             assistants=assistants,
             log_format="json" if log_format is LogFormat.json else "text",
-            settings=_given(grace=grace or 0.0, namespace=namespace),
-            gateway=_for_developers(_gateway(demo_assistant, api_keys, cors_origin)),
-            develops=True,
-            watched=[str(folder.resolve()) for folder in reload_dir or [Path.cwd()]]
-            if reload and assistants
-            else [],
+            settings=_without_none(grace=grace or 0.0, namespace=namespace),
+            gateway=_with_development_defaults(_gateway(demo_assistant, api_keys, cors_origin)),
+            development=True,
+            watched_folders=_watched_folders(reload_dir) if reload and assistants else [],
         )
     )
 
@@ -212,22 +221,26 @@ def _check_installed() -> None:
     if sys.platform == "win32":
         raise CommandFailed(
             "NotSupported",
-            "a server needs the signals and sockets of Linux or macOS",
-            "On Windows, mount `coordinator.gateway.create_gateway` in an app of your own",
+            "the server requires the signals and sockets of Linux or macOS",
+            "On Windows, mount `coordinator.gateway.create_gateway` in your own app",
             code=USAGE,
         )
 
 
 def _gateway(demo_assistant: bool, api_keys: Path | None, cors_origin: list[str] | None) -> dict[str, Any]:
-    return _given(
+    return _without_none(
         demo_assistant=demo_assistant,
         api_keys=None if api_keys is None else str(api_keys),
         cors_origins=",".join(cors_origin) if cors_origin else None,
     )
 
 
-def _for_developers(options: dict[str, Any]) -> dict[str, Any]:
-    """What is right where assistants are written, unless an option or a variable says otherwise."""
+def _watched_folders(given: list[Path] | None) -> list[str]:
+    return [str(folder.resolve()) for folder in given or [Path.cwd()]]
+
+
+def _with_development_defaults(options: dict[str, Any]) -> dict[str, Any]:
+    """Add the defaults of `dev` that are set by neither an option nor a variable."""
     defaults = {"log_runs": True, "cors_origins": ",".join(LOCAL_PAGES)}
     unset = {
         name: value for name, value in defaults.items() if f"COORDINATOR_{name.upper()}" not in os.environ
@@ -235,6 +248,6 @@ def _for_developers(options: dict[str, Any]) -> dict[str, Any]:
     return {**unset, **options}
 
 
-def _given(**options: Any) -> dict[str, Any]:
-    """What was said; the rest a worker looks up itself."""
+def _without_none(**options: Any) -> dict[str, Any]:
+    """The options that were given; workers resolve the others from variables and defaults."""
     return {name: value for name, value in options.items() if value is not None}

@@ -1,4 +1,4 @@
-"""What clients have sent, made harmless for a terminal. Standard library only."""
+"""Escaping and formatting of text for terminals. Standard library only, for fast startup."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def safe(text: object) -> str:
-    """One line in which every control, format and unassigned character shows as an escape.
+    """Return one line in which control, format and unassigned characters are escaped.
 
-    An id or a reason with "\\x1b[31m", a line break or a bidirectional override prints as what it is.
+    Ids and reasons from clients may contain "\\x1b[31m", line breaks or bidirectional overrides.
     """
     plain = str(text)
     if plain.isprintable():
@@ -26,13 +26,13 @@ def _escaped(char: str) -> str:
 
 
 def short(text: object, limit: int) -> str:
-    """`safe`, cut to `limit` characters with an ellipsis."""
+    """Return `safe` text truncated to `limit` characters with an ellipsis."""
     line = safe(text)
     return line if len(line) <= limit else f"{line[: limit - 1]}…"
 
 
 def pretty(value: Any, limit: int = 40) -> list[str]:
-    """Indented JSON as safe lines; more than `limit` of them are cut, with a note."""
+    """Return indented JSON as escaped lines, truncated to `limit` lines with a note."""
     lines = [safe(line) for line in json.dumps(value, ensure_ascii=False, indent=2).split("\n")]
     if len(lines) <= limit:
         return lines
@@ -40,12 +40,12 @@ def pretty(value: Any, limit: int = 40) -> list[str]:
 
 
 def document(value: Any) -> str:
-    """One JSON document, ASCII only and without control characters."""
+    """Encode a JSON document as ASCII without control characters."""
     return json.dumps(value, indent=2).replace("\x7f", "\\u007f")
 
 
 def iso(micros: int | None) -> str | None:
-    """Microseconds since 1970 as ISO 8601 in UTC, for machines."""
+    """Format microseconds since 1970 as ISO 8601 in UTC."""
     return (
         None
         if micros is None
@@ -54,14 +54,14 @@ def iso(micros: int | None) -> str | None:
 
 
 def clock(micros: int | None) -> str:
-    """Local date and time, for people; "-" for never."""
+    """Format microseconds since 1970 as local date and time; None as "-"."""
     if micros is None:
         return "-"
     return datetime.fromtimestamp(micros / 1e6).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def span(seconds: float) -> str:
-    """How long, in one unit or two: 3.2 ms, 4.5 s, 2 min 5 s, 3 h 10 min, 5 d 2 h."""
+    """Format a duration in one or two units: 3.2 ms, 4.5 s, 2 min 5 s, 3 h 10 min, 5 d 2 h."""
     if not math.isfinite(seconds):
         return "never"
     if seconds < 0:
@@ -84,7 +84,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def age(seconds: float) -> str:
-    """How long in one unit and few characters, for lists: 40s, 12m, 3h, 5d."""
+    """Format a duration in one unit, for lists: 40s, 12m, 3h, 5d."""
     whole = max(0, int(seconds))
     for length, unit in ((86400, "d"), (3600, "h"), (60, "m")):
         if whole >= length:
@@ -93,7 +93,7 @@ def age(seconds: float) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes, for people."""
+    """Format a number of bytes: 512 B, 1.5 MiB."""
     if count is None:
         return "-"
     if count < 1024:

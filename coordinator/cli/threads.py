@@ -11,7 +11,7 @@ from coordinator.arguments import check_choice, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import thread_document, thread_in_full
-from coordinator.cli.failures import DONE, CommandFailed, say_more
+from coordinator.cli.failures import DONE, CommandFailed, note_next_page
 from coordinator.cli.filters import pairs_of
 from coordinator.cli.ids import whole_id
 from coordinator.cli.runs import COLUMNS, SPARE, run_line
@@ -25,7 +25,7 @@ THREAD_COLUMNS = (
     "THREAD", "STATUS", "ASSISTANT", "AGE", "CHANGED", "USER", "TTL", "METADATA", "ERROR",
 )  # fmt: skip
 THREAD_SPARE = ("METADATA", "TTL", "USER", "CHANGED")
-"""As `coordinator.cli.runs.SPARE`."""
+"""See `coordinator.cli.runs.SPARE`."""
 
 
 async def list_threads(
@@ -33,16 +33,17 @@ async def list_threads(
 ) -> int:
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
-        found = await seen.store.threads(replace(query, limit=query.limit + 1), user_id=user_id)
-    found, more = found[: query.limit], found[query.limit :]
-    following = query.offset + len(found) if more else None
+        threads = await seen.store.threads(replace(query, limit=query.limit + 1), user_id=user_id)
+    page, more = threads[: query.limit], threads[query.limit :]
+    next_offset = query.offset + len(page) if more else None
     if as_json:
-        screen.show_document({"threads": [thread_document(thread) for thread in found], "offset": following})
+        documents = [thread_document(thread) for thread in page]
+        screen.show_document({"threads": documents, "offset": next_offset})
         return DONE
-    lines = [_thread_line(thread) for thread in found]
+    lines = [_thread_line(thread) for thread in page]
     none = f"no such threads in {settings.shown_store}"
     screen.show_table(THREAD_COLUMNS, lines, none=none, spare=THREAD_SPARE, wide=wide)
-    say_more(following)
+    note_next_page(next_offset)
     return DONE
 
 
@@ -89,14 +90,14 @@ async def show_thread(settings: Settings, thread_id: str, *, limit: int, as_json
         if thread is None:
             raise CommandFailed(
                 "ThreadNotFound",
-                f"thread {thread_id!r} is not in {settings.shown_store}",
-                "`coordinator threads list` shows those that are; --store names another store.",
+                f"thread {thread_id!r} does not exist in {settings.shown_store}",
+                "`coordinator threads list` shows the existing threads; --store selects another store.",
                 thread_id=thread_id,
             )
         runs = await seen.store.runs(thread_id=thread_id, limit=limit)
         waiting = await seen.store.waiting_line(thread_id)
-        holding = await seen.store.holder(thread_id)
-        holder = None if holding is None else await seen.store.row(holding)
+        holder_id = await seen.store.holder(thread_id)
+        holder = None if holder_id is None else await seen.store.row(holder_id)
     if holder is not None and not holder.holds_thread:
         holder = None
     if as_json:
@@ -121,14 +122,14 @@ def _show(thread: ThreadRow, holder: RunRow | None, waiting: list[str], runs: li
             ("user", thread.user_id),
             ("removed after", None if thread.ttl_ms is None else span(thread.ttl_ms / 1000)),
             ("fence", thread.fence),
-            ("held by", held or "nobody"),
-            ("waiting", len(waiting)),
+            ("held by", held or "no run"),
+            ("queued", len(waiting)),
             ("created", clock(thread.created_at)),
             ("updated", clock(thread.updated_at)),
         ]
     )
-    for place, run_id in enumerate(waiting, start=1):
-        screen.show_lines([f"{place}. {run_id}"], indent=2)
+    for position, run_id in enumerate(waiting, start=1):
+        screen.show_lines([f"{position}. {run_id}"], indent=2)
     screen.show_lines(["values" if thread.values is not None else "no values"])
     if thread.values is not None:
         screen.show_lines(pretty(thread.values), indent=2)
@@ -138,8 +139,8 @@ def _show(thread: ThreadRow, holder: RunRow | None, waiting: list[str], runs: li
     if thread.interrupts:
         screen.show_lines(["interrupts"])
         screen.show_lines(pretty(thread.interrupts), indent=2)
-    line = {run_id: place for place, run_id in enumerate(waiting, start=1)}
+    positions = {run_id: position for position, run_id in enumerate(waiting, start=1)}
     screen.show_lines([""])
     screen.show_table(
-        COLUMNS, [run_line(row, line.get(row.run_id)) for row in runs], none="no runs", spare=SPARE
+        COLUMNS, [run_line(row, positions.get(row.run_id)) for row in runs], none="no runs", spare=SPARE
     )

@@ -1,4 +1,4 @@
-"""Where the traceback of a failed run is: in the log of the worker that ran it."""
+"""Location of the traceback of a failed run: the log of the worker that executed it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from stores.rows import Transition
 
 
 class Store(ReadStore, WorkerStore, Protocol):
-    """What is read of it."""
+    """The store operations used here."""
 
 
-async def place_of_traceback(store: Store, steps: Iterable[Transition]) -> str | None:
-    """In words. None where its own code has not failed, or its worker is not known any more."""
+async def traceback_location(store: Store, steps: Iterable[Transition]) -> str | None:
+    """Describe the log and the time. None if the run's code has not failed, or its worker was pruned."""
     for step in steps:
         if step.what == "finished" and step.to_status is RunStatus.error and step.cause is None:
             for worker in await store.workers(alive_only=False):

@@ -7,12 +7,12 @@ from typing import Annotated, Any
 import typer
 
 from coordinator.cli.awaiting import finish
-from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Namespace, Redis, Store, Where
+from coordinator.cli.options import EXIT_CODES, HELP_OPTIONS, AsJson, Deployment, Namespace, Redis, Store
 
 
-def _group(about: str) -> typer.Typer:
+def _group(summary: str) -> typer.Typer:
     return typer.Typer(
-        help=about,
+        help=summary,
         no_args_is_help=True,
         rich_markup_mode=None,
         epilog=EXIT_CODES,
@@ -20,17 +20,17 @@ def _group(about: str) -> typer.Typer:
     )
 
 
-webhooks = _group("Webhooks: list, retry and stop them.")
-crons = _group("Crons: list, disable and delete them.")
+webhooks = _group("List, retry and stop webhooks.")
+crons = _group("List, disable and delete crons.")
 
 
-def _only(what: str, *flags: str) -> Any:
-    return typer.Option(*flags, metavar="ID", help=f"Only this {what}")
+def _filter(noun: str, *flags: str) -> Any:
+    return typer.Option(*flags, metavar="ID", help=f"Only of this {noun}")
 
 
-User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only this user's")]
-Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many")]
-Offset = Annotated[int, typer.Option("--offset", metavar="N", min=0, help="Skip so many: the next page")]
+User = Annotated[str | None, typer.Option("--user", metavar="ID", help="Only of this user")]
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Maximum number")]
+Offset = Annotated[int, typer.Option("--offset", metavar="N", min=0, help="Number to skip: the next page")]
 
 
 @webhooks.command("list", epilog=EXIT_CODES)
@@ -41,10 +41,10 @@ def webhooks_list(
         typer.Option(
             "--state",
             metavar="STATE",
-            help="Only waiting, due, delivered or dead ones; repeat it for several",
+            help="Only waiting, due, delivered or dead; repeatable",
         ),
     ] = None,
-    run: Annotated[str | None, _only("run's", "--run")] = None,
+    run: Annotated[str | None, _filter("run", "--run")] = None,
     user: User = None,
     limit: Limit = 50,
     offset: Offset = 0,
@@ -53,13 +53,13 @@ def webhooks_list(
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Webhooks, newest first: how often each was tried, what it came to, and when it is tried next.
+    """List webhooks, newest first: attempts, last result, and time of the next attempt.
 
-    Of a URL only the host is shown: its path may be a secret.
+    URLs are shown without their path, which may contain a secret.
     """
     from coordinator.cli.webhooks import list_webhooks
 
-    settings = Where(store, redis, namespace).settings()
+    settings = Deployment(store, redis, namespace).settings()
     return finish(
         list_webhooks(
             settings,
@@ -75,21 +75,19 @@ def webhooks_list(
 
 @webhooks.command("retry", epilog=EXIT_CODES)
 def webhooks_retry(
-    runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN…", help="Runs whose webhooks were given up")
-    ] = None,
+    runs: Annotated[list[str] | None, typer.Argument(metavar="RUN…", help="Runs with dead webhooks")] = None,
     *,
-    everything: Annotated[bool, typer.Option("--all", help="All that were given up")] = False,
+    everything: Annotated[bool, typer.Option("--all", help="All dead webhooks")] = False,
     user: User = None,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Send again what was given up, with all attempts before it. Servers do it within seconds."""
+    """Retry dead webhooks with the full number of attempts. Servers send them within seconds."""
     from coordinator.cli.webhooks import retry_webhooks
 
-    settings = Where(store, redis, namespace).settings()
+    settings = Deployment(store, redis, namespace).settings()
     return finish(
         retry_webhooks(settings, runs=tuple(runs or ()), everything=everything, user=user, as_json=as_json)
     )
@@ -98,23 +96,23 @@ def webhooks_retry(
 @webhooks.command("stop", epilog=EXIT_CODES)
 def webhooks_stop(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="RUN…", help="Runs whose webhooks are waiting or due")
+        list[str] | None, typer.Argument(metavar="RUN…", help="Runs with waiting or due webhooks")
     ] = None,
     *,
-    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="All of this user's")] = None,
-    everything: Annotated[bool, typer.Option("--all", help="Everybody's")] = False,
+    user: Annotated[str | None, typer.Option("--user", metavar="ID", help="All of this user")] = None,
+    everything: Annotated[bool, typer.Option("--all", help="All users")] = False,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Give up what is waiting or due: it is dead then. An attempt that is under way is not broken off.
+    """Give up waiting and due webhooks: they become dead. An attempt in progress is not interrupted.
 
-    `webhooks retry` sends again what was due; there is nothing to send of a run that had not ended.
+    `webhooks retry` retries those that were due; a webhook of a run that had not ended is never sent.
     """
     from coordinator.cli.webhooks import stop_webhooks
 
-    settings = Where(store, redis, namespace).settings()
+    settings = Deployment(store, redis, namespace).settings()
     return finish(
         stop_webhooks(settings, runs=tuple(runs or ()), everything=everything, user=user, as_json=as_json)
     )
@@ -123,10 +121,12 @@ def webhooks_stop(
 @crons.command("list", epilog=EXIT_CODES)
 def crons_list(
     *,
-    assistant: Annotated[str | None, _only("assistant's", "--assistant")] = None,
-    thread: Annotated[str | None, _only("thread's", "--thread")] = None,
+    assistant: Annotated[str | None, _filter("assistant", "--assistant")] = None,
+    thread: Annotated[str | None, _filter("thread", "--thread")] = None,
     user: User = None,
-    enabled: Annotated[bool | None, typer.Option("--enabled/--disabled", help="Only such")] = None,
+    enabled: Annotated[
+        bool | None, typer.Option("--enabled/--disabled", help="Only enabled, or only disabled")
+    ] = None,
     limit: Limit = 50,
     offset: Offset = 0,
     store: Store = None,
@@ -134,10 +134,10 @@ def crons_list(
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Crons, newest first: schedule, when each is due next, and what became of its last moment."""
+    """List crons, newest first: schedule, next time, last run and last error."""
     from coordinator.cli.crons import list_crons
 
-    settings = Where(store, redis, namespace).settings()
+    settings = Deployment(store, redis, namespace).settings()
     return finish(
         list_crons(
             settings,
@@ -153,7 +153,7 @@ def crons_list(
 
 
 Cron = Annotated[str | None, typer.Argument(metavar="[CRON]", help="Cron id")]
-AllOf = Annotated[str | None, typer.Option("--user", metavar="ID", help="All of this user's crons")]
+AllOf = Annotated[str | None, typer.Option("--user", metavar="ID", help="All crons of this user")]
 
 
 @crons.command("disable", epilog=EXIT_CODES)
@@ -166,13 +166,13 @@ def crons_disable(
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Disable a cron, or all of a user's. Runs that they have begun go on.
+    """Disable a cron, or all crons of a user. Their runs in flight continue.
 
-    A PATCH of the cron with {"enabled": true} starts it again.
+    A PATCH of the cron with {"enabled": true} enables it again.
     """
     from coordinator.cli.crons import disable_crons
 
-    settings = Where(store, redis, namespace).settings()
+    settings = Deployment(store, redis, namespace).settings()
     return finish(disable_crons(settings, cron_id, user=user, as_json=as_json))
 
 
@@ -186,8 +186,8 @@ def crons_delete(
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Delete a cron, or all of a user's. Runs that they have begun go on."""
+    """Delete a cron, or all crons of a user. Their runs in flight continue."""
     from coordinator.cli.crons import delete_crons
 
-    settings = Where(store, redis, namespace).settings()
+    settings = Deployment(store, redis, namespace).settings()
     return finish(delete_crons(settings, cron_id, user=user, as_json=as_json))

@@ -9,7 +9,7 @@ from coordinator.arguments import check_choice, check_optional_id
 from coordinator.cli import screen
 from coordinator.cli.access import looking_at
 from coordinator.cli.documents import webhook_document
-from coordinator.cli.failures import DONE, CommandFailed, say_more
+from coordinator.cli.failures import DONE, CommandFailed, note_next_page
 from coordinator.cli.ids import optional_id, whole_id
 from coordinator.cli.text import counted, short, span
 from coordinator.errors import InvalidArgument
@@ -21,7 +21,7 @@ from stores.webhooks import PENDING, WebhookRow
 
 COLUMNS = ("RUN", "STATE", "TRIED", "STATUS", "TO", "NEXT", "AGE", "USER", "ERROR")
 SPARE = ("USER", "AGE", "TO", "STATUS")
-"""As `coordinator.cli.runs.SPARE`."""
+"""See `coordinator.cli.runs.SPARE`."""
 
 
 async def list_webhooks(
@@ -48,7 +48,7 @@ async def list_webhooks(
     else:
         none = f"no such webhooks in {settings.shown_store}"
         screen.show_table(COLUMNS, [_line(one) for one in page], none=none, spare=SPARE)
-        say_more(following)
+        note_next_page(following)
     return DONE
 
 
@@ -74,9 +74,9 @@ def _line(row: WebhookRow) -> list[object]:
 async def retry_webhooks(
     settings: Settings, *, runs: Sequence[str], everything: bool, user: str | None, as_json: bool
 ) -> int:
-    """All that are named or none: one that is not dead is told before anything is written."""
+    """Retry all given webhooks, or none: if one is not dead, it is reported before any write."""
     if bool(runs) == everything:
-        raise InvalidArgument("RUN", "name the runs, or give --all")
+        raise InvalidArgument("RUN", "give runs, or --all")
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
         given = [await whole_id(seen.store, "webhook", run, argument="RUN") for run in runs]
@@ -94,9 +94,9 @@ async def retry_webhooks(
 async def stop_webhooks(
     settings: Settings, *, runs: Sequence[str], everything: bool, user: str | None, as_json: bool
 ) -> int:
-    """All that are named or none: one that is not pending is reported before anything is written."""
+    """Stop all given webhooks, or none: if one is not pending, it is reported before any write."""
     if bool(runs) == (everything or user is not None):
-        raise InvalidArgument("RUN", "name the runs, or give --user or --all")
+        raise InvalidArgument("RUN", "give runs, --user or --all")
     user_id = check_optional_id("--user", user)
     async with looking_at(settings) as seen:
         given = [await whole_id(seen.store, "webhook", run, argument="RUN") for run in runs]
@@ -118,8 +118,8 @@ async def _check_pending(manager: RunManager, settings: Settings, run_id: str) -
     if state not in PENDING:
         raise CommandFailed(
             "WebhookNotPending",
-            f"the webhook of run {run_id!r} is {state}: there is nothing to stop",
-            "`coordinator webhooks list --state waiting --state due` shows those that are pending.",
+            f"the webhook of run {run_id!r} is {state}: nothing to stop",
+            "`coordinator webhooks list --state waiting --state due` shows the pending webhooks.",
             run_id=run_id,
         )
 
@@ -129,20 +129,20 @@ async def _check_dead(manager: RunManager, settings: Settings, run_id: str, user
     if state is not WebhookState.dead:
         raise CommandFailed(
             "WebhookNotDead",
-            f"the webhook of run {run_id!r} is {state}, and was not given up",
-            "`coordinator webhooks list --state dead` shows those that were.",
+            f"the webhook of run {run_id!r} is {state}, not dead",
+            "`coordinator webhooks list --state dead` shows the dead webhooks.",
             run_id=run_id,
         )
 
 
 async def _state(manager: RunManager, settings: Settings, run_id: str, user_id: str | None) -> WebhookState:
-    """Raises CommandFailed where the run has no webhook."""
+    """Return the state of a run's webhook. Raises CommandFailed if it has none."""
     found = await manager.webhooks.search(run_id=run_id, user_id=user_id, limit=1)
     if not found:
         raise CommandFailed(
             "WebhookNotFound",
             f"run {run_id!r} has no webhook in {settings.shown_store}",
-            "`coordinator webhooks list` shows those that are there.",
+            "`coordinator webhooks list` shows the existing webhooks.",
             run_id=run_id,
         )
     return found[0].state

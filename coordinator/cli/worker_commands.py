@@ -8,46 +8,53 @@ import typer
 
 from coordinator.cli.awaiting import finish
 from coordinator.cli.commands import group
-from coordinator.cli.options import EXIT_CODES, AsJson, Namespace, Redis, Store, Where
+from coordinator.cli.options import EXIT_CODES, AsJson, Deployment, Namespace, Redis, Store
 
-workers = group("The workers of the deployment.")
+workers = group("List and drain workers.")
 
 
-@workers.command("list", epilog=EXIT_CODES, short_help="Workers: state, lease, and threads that each holds")
+@workers.command(
+    "list", epilog=EXIT_CODES, short_help="List workers: state, lease, and number of held threads"
+)
 def workers_list(
     *,
-    everyone: Annotated[bool, typer.Option("--all", help="Dead workers as well")] = False,
+    everyone: Annotated[bool, typer.Option("--all", help="Include dead workers")] = False,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Workers: epoch, state, lease, and how many threads each holds."""
+    """List workers: epoch, state, lease, and number of held threads."""
     from coordinator.cli.workers import list_workers
 
-    return finish(list_workers(Where(store, redis, namespace).settings(), everyone=everyone, as_json=as_json))
+    return finish(
+        list_workers(Deployment(store, redis, namespace).settings(), everyone=everyone, as_json=as_json)
+    )
 
 
-@workers.command("drain", epilog=EXIT_CODES, short_help="Ask a worker to admit nothing more, and to leave")
+@workers.command(
+    "drain", epilog=EXIT_CODES, short_help="Drain a worker: it admits no more runs, and ends its own"
+)
 def workers_drain(
     *,
-    epoch: Annotated[int | None, typer.Argument(metavar="EPOCH", help="Which worker", min=0)] = None,
+    epoch: Annotated[int | None, typer.Argument(metavar="EPOCH", help="Epoch of the worker", min=0)] = None,
     everyone: Annotated[bool, typer.Option("--all", help="Every worker")] = False,
     grace: Annotated[
-        float | None, typer.Option(metavar="SECONDS", help="What its runs get to finish", min=0, max=86_400)
+        float | None, typer.Option(metavar="SECONDS", help="Time for its runs to finish", min=0, max=86_400)
     ] = None,
     store: Store = None,
     redis: Redis = None,
     namespace: Namespace = None,
     as_json: AsJson = False,
 ) -> int:
-    """Ask a worker to admit nothing more, hand over what waits, and end its runs after the grace.
+    """Drain a worker: it admits no more runs, hands over its queued runs, and ends its runs after the grace.
 
-    It finds out within a second or so. Its process goes on: to end it, signal it.
+    The worker reads the request at its next tick, within about a second. Its process stays: to end it, send
+    SIGTERM.
     """
     from coordinator.cli.workers import drain_workers
 
     if everyone is (epoch is not None):
-        raise typer.BadParameter("name one worker by its epoch, or --all")
-    settings = Where(store, redis, namespace).settings()
+        raise typer.BadParameter("give the epoch of one worker, or --all")
+    settings = Deployment(store, redis, namespace).settings()
     return finish(drain_workers(settings, epoch, grace=grace, as_json=as_json))

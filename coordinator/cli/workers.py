@@ -20,14 +20,14 @@ COLUMNS = ("EPOCH", "SLOT", "STATE", "HOLDS", "LEASE", "UP", "HOST", "PID", "VER
 async def list_workers(settings: Settings, *, everyone: bool, as_json: bool) -> int:
     async with looking_at(settings) as seen:
         rows = await seen.store.workers(alive_only=not everyone)
-        gone = {row.epoch for row in rows if is_gone(row, proven=seen.store.proven_dead(row))}
+        exited = {row.epoch for row in rows if has_exited(row, proven=seen.store.proven_dead(row))}
     versions = sorted({row.version for row in rows if row.state is not WorkerState.dead})
     if len(versions) > 1:
         warn(f"workers of several versions are alive: {', '.join(versions)}")
     if as_json:
-        screen.show_document({"workers": [worker_document(row, gone=row.epoch in gone) for row in rows]})
+        screen.show_document({"workers": [worker_document(row, exited=row.epoch in exited) for row in rows]})
     else:
-        lines = [worker_line(row, gone=row.epoch in gone) for row in rows]
+        lines = [worker_line(row, exited=row.epoch in exited) for row in rows]
         screen.show_table(
             COLUMNS, lines, none=f"no workers in {settings.shown_store}", spare=("WORKER", "VERSION", "UP")
         )
@@ -43,23 +43,23 @@ async def drain_workers(settings: Settings, epoch: int | None, *, grace: float |
         screen.show_document({"asked": [{"epoch": one.epoch, "already": one.already} for one in asked]})
     else:
         screen.show_lines(
-            f"worker {one.epoch} {'drains already' if one.already else 'is asked to drain'}" for one in asked
+            f"worker {one.epoch} {'is already draining' if one.already else 'will drain'}" for one in asked
         )
     return DONE
 
 
-def is_gone(row: WorkerRow, *, proven: bool) -> bool:
-    """Not buried yet, but its process has ended."""
+def has_exited(row: WorkerRow, *, proven: bool) -> bool:
+    """The process has ended, but the worker is not declared dead yet. `proven`: by the operating system."""
     return proven and row.state is not WorkerState.dead
 
 
-def worker_line(row: WorkerRow, *, gone: bool) -> list[object]:
+def worker_line(row: WorkerRow, *, exited: bool) -> list[object]:
     """The cells of COLUMNS."""
     now = time.time_ns() // 1000
     left = (row.lease_until - now) / 1e6
     dead = row.state is WorkerState.dead
-    lease = None if dead else f"{span(left)} left" if left > 0 else f"over for {span(-left)}"
-    state = "gone" if gone else "expired" if row.expired and not dead else row.state.value
+    lease = None if dead else f"{span(left)} left" if left > 0 else f"expired {span(-left)} ago"
+    state = "exited" if exited else "expired" if row.expired and not dead else row.state.value
     return [
         row.epoch,
         slot_of(row.worker_id),

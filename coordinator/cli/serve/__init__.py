@@ -1,1 +1,1 @@
-"""`coordinator serve` and `dev`: what they need on this machine, and what they say at the start."""
+"""`coordinator serve` and `dev`: supervisor process, data folder, embedded Redis, and banner."""

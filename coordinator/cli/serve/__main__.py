@@ -1,4 +1,4 @@
-"""The supervisor's process. Started by `serve` and `dev`, never by hand."""
+"""The supervisor process, started by `serve` and `dev`."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import asyncio
 import sys
 
 from coordinator.cli.sentence import sentence
-from coordinator.cli.serve.asked import take_over
+from coordinator.cli.serve.handover import options_from_environment
 from coordinator.cli.serve.program import serve
 from coordinator.gateway.server.failures import CannotServe
 
 
 def main() -> int:
-    """Answers the exit code."""
+    """Returns the exit code."""
     try:
-        asyncio.run(serve(take_over()))
+        asyncio.run(serve(options_from_environment()))
     except CannotServe as error:
         print(f"coordinator: {sentence(error.message, error.hint)}", file=sys.stderr)
         return error.code
-    except KeyboardInterrupt:  # before anybody handled it
+    except KeyboardInterrupt:  # before the signal handlers were installed
         return 130
     return 0
 

@@ -1,4 +1,4 @@
-"""What a server says when it is up: where it is, on what it keeps its runs, and how to try it."""
+"""The banner of a started server: its URL, store, Redis, access, and an example request."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from coordinator.cli.text import safe
 from coordinator.gateway.server.channel import Ready
 from coordinator.gateway.server.listening import Listening
 
-_NOTIFIED = "cancels between workers travel by NOTIFY of PostgreSQL"
-_POLLED = "cancels between workers take up to 0.5 s; --redis URL makes them quick"
+_NOTIFIED = "workers are notified of cancels by NOTIFY of PostgreSQL"
+_POLLED = "workers poll for cancels every 0.5 s; --redis URL notifies them at once"
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,15 +20,15 @@ class Banner:
     listening: Listening
     workers: int
     embedded: bool
-    """The store is of the data folder."""
+    """The store is in the data folder."""
     reload: bool | None = None
-    """None for a server that is not for development."""
+    """None for `serve`; for `dev`, whether it restarts on changes."""
 
     def lines(self, up: Ready) -> list[str]:
         several = "" if self.workers == 1 else f"{self.workers} workers "
-        kind = "serves" if self.reload is None else "develops"
+        mode = "serves" if self.reload is None else "serves for development"
         return [
-            f"coordinator {version('run-coordinator')} {kind}: {several}on {self.listening.url}",
+            f"coordinator {version('run-coordinator')} {mode}: {several}on {self.listening.url}",
             *(f"  {name:<10} {value}" for name, value in self._facts(up)),
             "",
             *(f"  {line}" for line in _example(self.listening.url, up)),
@@ -36,10 +36,10 @@ class Banner:
         ]
 
     def _facts(self, up: Ready) -> list[tuple[str, str]]:
-        look = " (to look at it, in this folder: coordinator runs list)" if self.embedded else ""
+        usage = " (in this folder: coordinator runs list)" if self.embedded else ""
         facts = [
             ("assistants", safe(", ".join(up.assistants)) or "none"),
-            ("store", f"{up.store}{look}"),
+            ("store", f"{up.store}{usage}"),
             ("redis", up.redis or f"none: {_NOTIFIED if up.notified else _POLLED}"),
             ("access", up.access),
             ("docs", f"{self.listening.url}/docs"),

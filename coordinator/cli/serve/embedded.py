@@ -1,4 +1,4 @@
-"""The Redis-compatible server that a server brings along where none is named."""
+"""The embedded Redis-compatible server of `serve` and `dev`, used if no Redis is given."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from coordinator.servers.valkey import find_binary
 
 logger = logging.getLogger("coordinator.serve")
 
-_STARTS_WITHIN = 10.0  # s
-_AGAIN_AFTER = 1.0  # s
-_LONGEST_SOCKET_PATH = 100  # bytes; the kernel takes 108, on macOS 104
+_START_TIMEOUT = 10.0  # s
+_RESTART_DELAY = 1.0  # s
+_MAX_SOCKET_PATH = 100  # bytes; the kernel accepts 108, on macOS 104
 
 
 class EmbeddedRedis:
-    """Listens on a socket in the data folder, on no port: nobody else on the machine can connect.
+    """Listens on a Unix socket in the data folder, not on a port: other users of the machine cannot connect.
 
-    Nothing in it is worth keeping, and law 1 holds for it too: while it is down all goes on, slower.
+    Its data is not persisted. While it is down, workers continue in store-only mode (law 1).
     """
 
     def __init__(self, folder: Path) -> None:
         path = folder / "redis.sock"
-        if len(os.fsencode(path)) > _LONGEST_SOCKET_PATH:
+        if len(os.fsencode(path)) > _MAX_SOCKET_PATH:
             path = Path(tempfile.mkdtemp(prefix="coordinator-")) / "redis.sock"
         self._socket, self._log = path, folder / "redis.log"
         self._process: asyncio.subprocess.Process | None = None
@@ -38,8 +38,8 @@ class EmbeddedRedis:
         return f"unix://{quote(str(self._socket))}"
 
     async def start(self) -> bool:
-        """False where there is none to start. One that answers already, of another server on this data
-        folder, is shared."""
+        """Returns False if no server binary is installed or it does not start. A running server of another
+        `serve` in this data folder is shared."""
         if await self._answers():
             return True
         try:
@@ -49,11 +49,13 @@ class EmbeddedRedis:
         return True
 
     async def keep(self) -> None:
-        """Start it anew whenever it ends."""
+        """Restart the server whenever it exits."""
         while self._process is not None:
             await self._process.wait()
-            logger.error("the embedded Redis ended; runs go on meanwhile, cancels take longer")
-            await asyncio.sleep(_AGAIN_AFTER)
+            logger.error(
+                "the embedded Redis exited and is restarted; runs continue, cancels take longer meanwhile"
+            )
+            await asyncio.sleep(_RESTART_DELAY)
             with suppress(ServerError):
                 await self._spawn(find_binary())
 
@@ -80,7 +82,7 @@ class EmbeddedRedis:
                 preexec_fn=die_with_parent,
             )
         with suppress(TimeoutError):
-            async with asyncio.timeout(_STARTS_WITHIN):
+            async with asyncio.timeout(_START_TIMEOUT):
                 while self._process.returncode is None:
                     if await self._answers():
                         return

@@ -1,4 +1,4 @@
-"""Where a server keeps its runs, if it is told nothing else; the other commands look there too."""
+"""The data folder of `serve` and `dev`, whose store is the default of all commands in the same folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FILE = "runs.db"
 
 
 def data_folder() -> Path:
-    """Below the working folder; only its owner may look into it. Raises CannotServe."""
+    """Create and check the folder, below the working folder and private to its owner. Raises CannotServe."""
     try:
         _FOLDER.mkdir(mode=0o700, exist_ok=True)
         _check(_FOLDER)
@@ -23,26 +23,26 @@ def data_folder() -> Path:
     except OSError as error:
         raise CannotServe(
             f"cannot keep runs in {_FOLDER.absolute()}: {error.strerror}",
-            "Start in a folder that may be written to, or name a store: --store sqlite:////path/to/runs.db",
+            "Start in a writable folder, or give a store: --store sqlite:////path/to/runs.db",
         ) from None
     return _FOLDER.absolute()
 
 
 def _check(folder: Path) -> None:
-    """Another user that can write there can have this process write elsewhere, and replace what it reads.
-    Raises CannotServe."""
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
+    """A folder writable by another user would let that user redirect writes and replace data. Raises
+    CannotServe."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
         why, hint = "is not a folder", "Move it away"
-    elif found.st_uid != os.geteuid():
-        why, hint = f"belongs to another user (uid {found.st_uid})", "Start as that user"
-    elif found.st_mode & 0o077:
+    elif status.st_uid != os.geteuid():
+        why, hint = f"belongs to another user (uid {status.st_uid})", "Start as that user"
+    elif status.st_mode & 0o077:
         why, hint = "is open to other users", f"Close it: chmod 700 {shlex.quote(str(folder.absolute()))}"
     else:
         return
     raise CannotServe(
         f"cannot keep runs in {folder.absolute()}: it {why}",
-        f"{hint}, or name a store: --store sqlite:////path/to/runs.db",
+        f"{hint}, or give a store: --store sqlite:////path/to/runs.db",
     )
 
 
@@ -50,19 +50,19 @@ def store_in(folder: Path) -> str:
     return f"sqlite:///{quote(str(folder / _FILE))}"
 
 
-def store_of_a_server() -> str | None:
-    """Of the one that was started in this folder; None where there is none, or a store is named. Raises
-    CommandFailed where a runs.db lies here as well: which of the two is meant only the user knows."""
-    kept = _FOLDER / _FILE
-    if "COORDINATOR_STORE" in os.environ or not kept.exists():
+def server_store() -> str | None:
+    """Return the store of a server started in this folder; None if it does not exist, or COORDINATOR_STORE is
+    set. Raises CommandFailed if the folder also contains a runs.db: the user must choose."""
+    path = _FOLDER / _FILE
+    if "COORDINATOR_STORE" in os.environ or not path.exists():
         return None
     if Path(_FILE).exists():
-        from coordinator.cli.failures import USAGE, CommandFailed  # a supervisor does without
+        from coordinator.cli.failures import USAGE, CommandFailed  # not imported in supervisors
 
         raise CommandFailed(
             "AmbiguousStore",
-            f"this folder has two stores, {_FILE} and {kept}, which is that of `coordinator serve`",
-            f"Name the one that you mean: --store sqlite:///{_FILE} or --store {store_in(_FOLDER)}",
+            f"this folder has two stores: {_FILE}, and {path} of `coordinator serve`",
+            f"Choose one: --store sqlite:///{_FILE} or --store {store_in(_FOLDER)}",
             code=USAGE,
         )
     return store_in(_FOLDER)

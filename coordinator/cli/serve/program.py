@@ -1,15 +1,17 @@
-"""From the options of `serve` and `dev` to a supervisor that runs, and back to an exit code."""
+"""Runs the supervisor of `serve` and `dev` with its listening socket, store and Redis."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
 
-from coordinator.cli.serve.asked import Asked
 from coordinator.cli.serve.banner import Banner
 from coordinator.cli.serve.embedded import EmbeddedRedis
 from coordinator.cli.serve.folder import data_folder, store_in
+from coordinator.cli.serve.handover import ServeOptions
 from coordinator.gateway.server import logs
 from coordinator.gateway.server.channel import Orders, Ready
 from coordinator.gateway.server.failures import CannotServe
@@ -21,69 +23,98 @@ from coordinator.gateway.shared_counts import shared_between_workers, shared_fol
 logger = logging.getLogger("coordinator.serve")
 
 
-async def serve(asked: Asked) -> None:
-    """Until a signal ends it. Raises CannotServe."""
-    logs.configure(asked.log_format, logs.Who("supervisor"))
+async def serve(options: ServeOptions) -> None:
+    """Serve until a signal ends it. Raises CannotServe."""
+    logs.configure(options.log_format, logs.Who("supervisor"))
     async with AsyncExitStack() as stack:
-        await _run(asked, stack)
+        await _run(options, stack)
 
 
-async def _run(asked: Asked, stack: AsyncExitStack) -> None:
-    if asked.workers > 1 and (asked.store or "").startswith("memory:"):
+async def _run(options: ServeOptions, stack: AsyncExitStack) -> None:
+    if options.workers > 1 and (options.store or "").startswith("memory:"):
         raise CannotServe(
-            "memory:// is inside one process, and several workers need one store",
-            "Name a file (--store sqlite:///runs.db), or --workers 1",
+            "memory:// exists only within one process, but several workers need a common store",
+            "Use a file (--store sqlite:///runs.db), or --workers 1",
         )
-    if asked.workers > 1:
+    if options.workers > 1:
         stack.enter_context(shared_between_workers())
-    listening = Listening(asked.host, asked.port, asked.workers)
+    listening = Listening(options.host, options.port, options.workers)
     stack.callback(listening.close)
-    settings, embedded = dict(asked.settings), asked.store is None
-    redis: EmbeddedRedis | None = None
-    brought: asyncio.Task[bool] | None = None
-    if asked.store is None:
-        folder = data_folder()
-        settings["store"] = store_in(folder)
-        if asked.redis is None:
-            redis = EmbeddedRedis(folder)
-            stack.push_async_callback(redis.aclose)
-            brought = asyncio.create_task(redis.start())
-    else:
-        settings["store"] = asked.store
-    if asked.redis is not None:
-        settings["redis"] = asked.redis
-    gateway = {
-        **asked.gateway,
-        "host": asked.host,
-        "port": listening.port,
-        "workers": asked.workers,
-        "log_format": asked.log_format,
-    }
+    backend = _open_backend(options, stack)
+    gateway = _gateway_settings(options, listening.port)
 
     async def orders(slot: int) -> Orders:
-        if redis is not None and brought is not None and await asyncio.shield(brought):
-            settings["redis"] = redis.url
         return Orders(
-            slot, asked.assistants, asked.log_format, settings, gateway, asked.watched, shared_folder()
-        )
+            slot, options.assistants, options.log_format, await backend.resolved(), gateway,
+            options.watched_folders, shared_folder(),
+        )  # fmt: skip
 
     ahead = spawned_ahead()
     if ahead is not None:
         stack.callback(ahead.line.close)
-    banner = Banner(listening, asked.workers, embedded, bool(asked.watched) if asked.develops else None)
+    reload = bool(options.watched_folders) if options.development else None
+    banner = Banner(listening, options.workers, options.store is None, reload)
     await Supervisor(
         listening,
         orders,
-        slots=asked.workers,
-        announce=lambda up: _announce(banner, up, asked.log_format),
+        slots=options.workers,
+        announce=lambda up: _announce(banner, up, options.log_format),
         ahead=ahead,
-        beside=() if redis is None else (redis.keep,),
+        beside=() if backend.redis is None else (backend.redis.keep,),
     ).run()
+
+
+@dataclass(frozen=True, slots=True)
+class _Backend:
+    """Settings of the workers, and the embedded Redis while it starts."""
+
+    settings: dict[str, Any]
+    redis: EmbeddedRedis | None = None
+    started: asyncio.Task[bool] | None = None
+
+    async def resolved(self) -> dict[str, Any]:
+        """Return the settings; includes the embedded Redis if it could be started."""
+        if self.redis is not None and self.started is not None and await asyncio.shield(self.started):
+            self.settings["redis"] = self.redis.url
+        return self.settings
+
+
+def _open_backend(options: ServeOptions, stack: AsyncExitStack) -> _Backend:
+    """The given store and Redis. Without a store: a file in the data folder, with an embedded Redis unless
+    one is given. Raises CannotServe."""
+    settings = dict(options.settings)
+    if options.redis is not None:
+        settings["redis"] = options.redis
+    if options.store is not None:
+        settings["store"] = options.store
+        return _Backend(settings)
+    folder = data_folder()
+    settings["store"] = store_in(folder)
+    if options.redis is not None:
+        return _Backend(settings)
+    redis = EmbeddedRedis(folder)
+    stack.push_async_callback(redis.aclose)
+    return _Backend(settings, redis, asyncio.create_task(redis.start()))
+
+
+def _gateway_settings(options: ServeOptions, port: int) -> dict[str, Any]:
+    return {
+        **options.gateway,
+        "host": options.host,
+        "port": port,
+        "workers": options.workers,
+        "log_format": options.log_format,
+    }
 
 
 def _announce(banner: Banner, up: Ready, log_format: str) -> None:
     if log_format == "json":
-        about = {"url": banner.listening.url, "workers": banner.workers, "store": up.store, "redis": up.redis}
-        logger.info("serving; %s", up.access, extra=about)
+        fields = {
+            "url": banner.listening.url,
+            "workers": banner.workers,
+            "store": up.store,
+            "redis": up.redis,
+        }
+        logger.info("serving; %s", up.access, extra=fields)
     else:
         print("\n".join(banner.lines(up)), flush=True)

@@ -192,7 +192,7 @@ async def test_an_empty_redis_url_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("notify", "says"), [("true", "NOTIFY of PostgreSQL"), ("false", "take up to 0.5 s")], ids=["on", "off"]
+    ("notify", "says"), [("true", "NOTIFY of PostgreSQL"), ("false", "every 0.5 s")], ids=["on", "off"]
 )
 async def test_banner_names_the_transport_of_cancels_on_postgresql(
     tmp_path: Path, shared_postgres: Database, notify: str, says: str

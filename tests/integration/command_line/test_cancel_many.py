@@ -39,7 +39,7 @@ async def test_filters_count_and_then_cancel(busy: Busy) -> None:
         (decided,) = [step for step in told["timeline"] if step["to_status"] == "interrupted"]
         assert (decided["cause"], decided["actor"], decided["detail"]) == ("admin", "me", "why")
     again = await busy.cli("runs", "cancel", "--status", "pending", "--yes")
-    assert (again.code, f"no run in flight in {busy.url} fits" in again.out) == (DONE, True)
+    assert (again.code, f"no run in flight in {busy.url} matches" in again.out) == (DONE, True)
 
 
 @pytest.mark.parametrize(

@@ -72,7 +72,7 @@ async def test_the_last_key_of_a_user_leaves_crons_and_webhooks_that_one_command
 
 async def test_the_store_that_knows_of_no_crons_is_named(busy: Busy, file: Path) -> None:
     said = (await revoke(file, key_of(file, CAROL), busy.url)).out
-    assert f"no crons or webhooks in {busy.url} that go on" in said
+    assert f"no enabled crons or pending webhooks in {busy.url}" in said
 
 
 async def test_keys_of_everybody_ask_no_store(tmp_path: Path, file: Path) -> None:

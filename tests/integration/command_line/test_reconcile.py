@@ -50,7 +50,7 @@ async def test_reconcile_ends_the_runs_of_a_killed_worker_and_no_other(empty: st
         (run,) = answer.document["ended"]
         assert (run["run_id"], run["status"], run["error"]) == (orphan, "error", "gone [red]")
         again = await cli("reconcile", "--store", empty)
-        assert "nothing to end" in again.out
+        assert "no orphaned runs" in again.out
 
 
 async def test_reconcile_leaves_a_living_worker_alone(busy: Busy) -> None:
@@ -190,7 +190,7 @@ async def test_a_worker_is_declared_dead_by_an_operator_who_is_named_in_the_hist
     assert "worker epoch 1 was declared dead by alice" in told.out
     again = await elsewhere.cli("reconcile", "--force", "1")
     assert again.code == DONE
-    assert "worker epoch 1 was dead already" in again.out
+    assert "worker epoch 1 was already dead" in again.out
     unknown = await elsewhere.cli("reconcile", "--force", "4711", "--yes", "--json")
     assert (unknown.code, unknown.error["type"]) == (FAILED, "WorkerNotFound")
 
@@ -218,13 +218,13 @@ def test_the_question_says_what_is_known_what_is_done_and_what_can_go_wrong(
 
     monkeypatch.setattr(typer, "confirm", confirm)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
-    declaring._ask(WORKER, yes=False, as_json=False)
-    declaring._ask(WORKER, yes=True, as_json=False)
+    declaring._confirm(WORKER, yes=False, as_json=False)
+    declaring._confirm(WORKER, yes=True, as_json=False)
     assert asked == ["Declare worker epoch 7 dead?"]
     said = capsys.readouterr().err
-    for words in ("gw-1, process 123", "holds 20 threads", "its lease ended", "until its next heartbeat"):
+    for words in ("gw-1, process 123", "holds 20 threads", "its lease expired", "until its next heartbeat"):
         assert words in said
     assert "\x1b" not in said
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
-    with pytest.raises(CommandFailed, match="nobody confirmed"):
-        declaring._ask(WORKER, yes=False, as_json=False)
+    with pytest.raises(CommandFailed, match="not confirmed"):
+        declaring._confirm(WORKER, yes=False, as_json=False)

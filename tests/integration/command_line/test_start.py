@@ -126,7 +126,7 @@ async def test_a_key_is_revoked_where_a_folder_has_two_stores(folder_of_a_server
     answer = await cli("keys", "revoke", made.document["key"]["id"], "--file", "keys.json")
     assert answer.code == DONE
     assert "is revoked" in answer.out
-    assert "go on is not known" in answer.err
+    assert "are unknown" in answer.err
     assert f"--store {OF_A_SERVER}" in answer.err
     assert "no crons" not in answer.out
 

@@ -137,9 +137,9 @@ async def test_crons_list_and_delete(owed: Owed) -> None:
     assert await ids("--user", "u") == ["c0"]
     assert await ids("--assistant", "nobody's") == []
     people = await owed.busy.cli("crons", "list")
-    assert "one for each run" in people.out
+    assert "one per run" in people.out
     answer = await owed.busy.cli("crons", "delete", "c0")
-    assert (answer.code, answer.out) == (DONE, "cron c0 is deleted; runs that it has begun go on\n")
+    assert (answer.code, answer.out) == (DONE, "cron c0 is deleted; its runs in flight continue\n")
     assert await ids() == ["c1"]
     again = await owed.busy.cli("crons", "delete", "c0", "--json")
     assert (again.code, again.error["type"]) == (FAILED, "CronNotFound")
@@ -170,7 +170,7 @@ async def test_all_crons_of_a_user_are_disabled_and_deleted(owed: Owed) -> None:
         for command in ("disable", "delete"):
             assert (await owed.busy.cli("crons", command, *odd)).code == USAGE
     answer = await owed.busy.cli("crons", "disable", "u0")
-    assert (answer.code, answer.out) == (DONE, "1 cron disabled; runs that they have begun go on\n")
+    assert (answer.code, answer.out) == (DONE, "1 cron disabled; their runs in flight continue\n")
     assert (await owed.busy.cli("crons", "disable", "u0")).out == "no such cron is enabled\n"
     unknown = await owed.busy.cli("crons", "disable", "unknown", "--json")
     assert (unknown.code, unknown.error["type"]) == (FAILED, "CronNotFound")

@@ -17,5 +17,6 @@ async def test_workers_drain(busy: Busy) -> None:
     assert asked.document["asked"] == [{"epoch": epoch, "already": False}]
     await wait_until(lambda: busy.manager.worker.draining, description="its tick has found out")
     assert (
-        f"worker {epoch} drains already" in (await busy.cli("workers", "drain", "--all", "--grace", "0")).out
+        f"worker {epoch} is already draining"
+        in (await busy.cli("workers", "drain", "--all", "--grace", "0")).out
     )
