@@ -17,8 +17,8 @@ from tests.support.command_line import (
 
 @pytest.fixture
 async def busy(tmp_path: Path) -> AsyncGenerator[Busy]:
-    async with busy_worker(tmp_path / "runs.db") as found:
-        yield found
+    async with busy_worker(tmp_path / "runs.db") as busy:
+        yield busy
 
 
 @pytest.fixture

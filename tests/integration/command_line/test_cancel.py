@@ -15,7 +15,7 @@ from tests.support.command_line import (
 from tests.support.waiting import wait_until
 
 
-async def test_cancel_commits_and_waits_without_being_a_worker(busy: Busy) -> None:
+async def test_cancel_commits_and_waits_without_registering_a_worker(busy: Busy) -> None:
     before = await busy.workers()
     answer = await busy.cli(
         "runs", "cancel", busy.running.run_id, "--reason", "why", "--actor", "me", "--wait", "5", "--json"
@@ -39,19 +39,19 @@ async def test_cancel_with_rollback(busy: Busy) -> None:
     assert (run["cancel_action"], run["status"]) == ("rollback", "interrupted")
 
 
-async def test_cancel_refused_and_not_found(busy: Busy) -> None:
+async def test_cancel_of_finished_or_unknown_run_fails(busy: Busy) -> None:
     refused = await busy.cli("runs", "cancel", busy.done.run_id, "--json")
     assert (refused.code, refused.out) == (FAILED, "")
     assert refused.error["type"] == "NotCancellable"
     assert refused.error["run_id"] == busy.done.run_id
-    missing = await busy.cli("runs", "cancel", "nobody")
+    missing = await busy.cli("runs", "cancel", "unknown")
     assert missing.code == FAILED
     assert missing.err.count("\n") == 1
-    assert "'nobody'" in missing.err
+    assert "'unknown'" in missing.err
     assert "coordinator runs list" in missing.err
 
 
-async def test_cancel_that_is_not_over_in_time_says_that_it_stands(tmp_path: Path) -> None:
+async def test_unsettled_cancel_is_reported_as_committed(tmp_path: Path) -> None:
     async with busy_worker(tmp_path / "runs.db", tick=30, short_tick=30) as busy:
         answer = await busy.cli("runs", "cancel", busy.running.run_id, "--wait", "0.2", "--json")
         assert (answer.code, answer.error["type"]) == (FAILED, "NotSettled")
@@ -59,7 +59,7 @@ async def test_cancel_that_is_not_over_in_time_says_that_it_stands(tmp_path: Pat
         assert run["phase"] == "cancelling"
 
 
-async def test_cancel_while_redis_is_away_is_committed(busy: Busy) -> None:
+async def test_cancel_is_committed_without_redis(busy: Busy) -> None:
     answer = await busy.cli(
         "runs", "cancel", busy.running.run_id, "--wait", "5", "--redis", f"redis://127.0.0.1:{free_port()}"
     )

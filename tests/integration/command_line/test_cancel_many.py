@@ -18,7 +18,7 @@ async def statuses(busy: Busy) -> list[str]:
     return [run["status"] for run in runs]
 
 
-async def test_filters_count_and_then_cancel(busy: Busy) -> None:
+async def test_dry_run_counts_matching_runs_before_they_are_cancelled(busy: Busy) -> None:
     seen = await busy.cli("runs", "cancel", "--status", "pending", "--dry-run", "--json")
     counts = seen.document["cancel_many"]
     assert (counts["dry_run"], counts["matched"], counts["cancelled"]) == (True, 2, 0)
@@ -35,8 +35,8 @@ async def test_filters_count_and_then_cancel(busy: Busy) -> None:
     assert await busy.workers() == before
     assert busy.running.status == "running"
     for run in busy.waiting:
-        told = (await busy.cli("explain", run.run_id, "--json")).document
-        (decided,) = [step for step in told["timeline"] if step["to_status"] == "interrupted"]
+        history = (await busy.cli("explain", run.run_id, "--json")).document
+        (decided,) = [step for step in history["timeline"] if step["to_status"] == "interrupted"]
         assert (decided["cause"], decided["actor"], decided["detail"]) == ("admin", "me", "why")
     again = await busy.cli("runs", "cancel", "--status", "pending", "--yes")
     assert (again.code, f"no run in flight in {busy.url} matches" in again.out) == (DONE, True)
@@ -55,12 +55,12 @@ async def test_filters_count_and_then_cancel(busy: Busy) -> None:
     ],
     ids=str,
 )
-async def test_every_filter(busy: Busy, filters: tuple[str, ...], matched: int) -> None:
+async def test_each_filter_selects_matching_runs(busy: Busy, filters: tuple[str, ...], matched: int) -> None:
     answer = await busy.cli("runs", "cancel", *filters, "--dry-run", "--json")
     assert answer.document["cancel_many"]["matched"] == matched
 
 
-async def test_nobody_who_could_confirm_is_a_refusal(busy: Busy) -> None:
+async def test_cancel_of_many_requires_confirmation_without_terminal(busy: Busy) -> None:
     for options in ((), ("--json",)):
         answer = await busy.cli("runs", "cancel", "--status", "all", *options)
         assert (answer.code, "--yes" in answer.err) == (USAGE, True)
@@ -68,7 +68,7 @@ async def test_nobody_who_could_confirm_is_a_refusal(busy: Busy) -> None:
 
 
 @pytest.mark.parametrize(("typed", "cancelled"), [("n\n", False), ("y\n", True)])
-async def test_question_on_a_terminal(busy: Busy, typed: str, cancelled: bool) -> None:
+async def test_confirmation_on_a_terminal(busy: Busy, typed: str, cancelled: bool) -> None:
     env = {"COORDINATOR_STORE": busy.url}
     answer = await on_a_terminal("runs", "cancel", "--status", "pending", env=env, typed=typed)
     assert "Cancel 2 runs (interrupt)?" in answer.out
@@ -96,7 +96,9 @@ async def test_usage(busy: Busy, args: tuple[str, ...]) -> None:
     assert await statuses(busy) == ["pending", "pending", "running", "success"]
 
 
-async def test_killed_in_the_middle_it_leaves_none_half_and_goes_on_when_given_again(tmp_path: Path) -> None:
+async def test_interrupted_cancel_of_many_leaves_no_partial_cancel_and_can_be_repeated(
+    tmp_path: Path,
+) -> None:
     """2,000 delayed runs, and a kill after the first page."""
     url = f"sqlite:///{tmp_path / 'runs.db'}"
     async with open_coordinator(url, grace=0, sqlite_synchronous="NORMAL") as manager:

@@ -16,7 +16,7 @@ from tests.support.command_line import (
 )
 
 
-async def test_migrate_creates_then_has_nothing_to_do(tmp_path: Path) -> None:
+async def test_migrate_creates_store_and_is_idempotent(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'new.db'}"
     first = (await cli("db", "migrate", "--store", url, "--json")).document["migrate"]
     assert first["created"]
@@ -40,7 +40,7 @@ async def test_check(busy: Busy) -> None:
     assert (away.code, away.document["check"]["redis"]) == (UNREACHABLE, "unreachable")
 
 
-def test_what_a_check_finds() -> None:
+def test_check_lists_problems_and_warnings() -> None:
     sound: dict[str, Any] = {"applied": (), "runs": {}, "in_flight": 0, "waiting": 0, "threads": 0}
     sound |= {"workers_alive": 0, "transitions": 0}
     old = Inspection(version=1, newest=2, faults=("row 3 missing",), workers_expired=2, disk_free=1, **sound)
@@ -48,14 +48,14 @@ def test_what_a_check_finds() -> None:
     assert len(warnings_of(old)) == 2
 
 
-async def test_a_folder_is_called_a_folder(tmp_path: Path) -> None:
+async def test_store_path_of_a_folder_is_refused(tmp_path: Path) -> None:
     for command in (("db", "check"), ("workers", "list"), ("db", "migrate")):
         answer = await cli(*command, "--store", f"sqlite:///{tmp_path}")
         assert answer.code == UNREACHABLE
         assert f"'{tmp_path}' is a folder" in answer.err, answer.err
 
 
-async def test_a_check_says_ok_before_its_warnings_which_are_short(busy: Busy) -> None:
+async def test_check_prints_ok_and_single_sentence_warnings(busy: Busy) -> None:
     answer = await busy.cli("db", "check")
     last = answer.out.splitlines()[-1]
     warnings = [line for line in answer.err.splitlines() if "warning" in line]

@@ -40,13 +40,13 @@ async def test_follow_a_run_through_redis(
         assert people.out.splitlines()[0].startswith(event["event"]["id"])
 
 
-async def test_follow_without_redis_shows_what_the_store_has(busy: Busy) -> None:
+async def test_follow_without_redis_reads_the_store(busy: Busy) -> None:
     answer = await busy.cli("runs", "follow", busy.done.run_id)
     event, end = answer.out.splitlines()
     assert (answer.code, event.split()[:2], end) == (DONE, ["1-1", "values"], "-- success")
     assert await busy.workers() == 1
 
 
-async def test_follow_refuses_what_is_no_id(busy: Busy) -> None:
+async def test_follow_refuses_invalid_event_id(busy: Busy) -> None:
     answer = await busy.cli("runs", "follow", busy.done.run_id, "--after", "x", "--json")
     assert (answer.code, answer.error["type"]) == (USAGE, "InvalidArgument")

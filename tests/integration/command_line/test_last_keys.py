@@ -50,18 +50,16 @@ async def revoke(file: Path, key: str, url: str, *more: str) -> Answer:
     return answer
 
 
-async def test_the_last_key_of_a_user_leaves_crons_and_webhooks_that_one_command_each_stops(
-    busy: Busy, file: Path
-) -> None:
+async def test_revoking_last_key_shows_commands_that_stop_pending_work(busy: Busy, file: Path) -> None:
     for number in range(3):
         await busy.manager.crons.create(cron_of(number))
     await busy.manager.create_or_reject("w", webhook="https://example.com/hook", user_id=CAROL)
     first, second, _ = key_of(file, CAROL), key_of(file, CAROL), key_of(file, "bob")
     assert "no key left" not in (await revoke(file, first, busy.url)).out
-    said = (await revoke(file, second, busy.url)).out
-    assert "no key left, and 3 crons will fire" in said
-    assert "no key left, and 1 webhook will be sent" in said
-    commands = re.findall(r"to stop this: coordinator (.+)", said)
+    output = (await revoke(file, second, busy.url)).out
+    assert "no key left, and 3 crons will fire" in output
+    assert "no key left, and 1 webhook will be sent" in output
+    commands = re.findall(r"to stop this: coordinator (.+)", output)
     assert len(commands) == 2
     for command in commands:
         assert (await busy.cli(*shlex.split(command))).code == DONE
@@ -70,23 +68,23 @@ async def test_the_last_key_of_a_user_leaves_crons_and_webhooks_that_one_command
     assert again.document["pending_work"] == {"crons": 0, "webhooks": 0}
 
 
-async def test_the_store_that_knows_of_no_crons_is_named(busy: Busy, file: Path) -> None:
-    said = (await revoke(file, key_of(file, CAROL), busy.url)).out
-    assert f"no enabled crons or pending webhooks in {busy.url}" in said
+async def test_revoking_last_key_names_store_without_pending_work(busy: Busy, file: Path) -> None:
+    output = (await revoke(file, key_of(file, CAROL), busy.url)).out
+    assert f"no enabled crons or pending webhooks in {busy.url}" in output
 
 
-async def test_keys_of_everybody_ask_no_store(tmp_path: Path, file: Path) -> None:
+async def test_revoking_key_of_all_users_reads_no_store(tmp_path: Path, file: Path) -> None:
     answer = await revoke(file, key_of(file, None), f"sqlite:///{tmp_path / 'none.db'}")
     assert answer.err == ""
 
 
-async def test_no_password_of_a_store_that_cannot_be_asked_is_printed(file: Path) -> None:
+async def test_unreadable_store_is_reported_without_password(file: Path) -> None:
     answer = await revoke(file, key_of(file, CAROL), "postgresql://u:PLANTED#x@127.0.0.1:1/db")
     assert "PLANTED" not in answer.out + answer.err
     assert "Traceback" not in answer.err
 
 
-async def test_a_store_that_cannot_be_asked_keeps_no_key_good(tmp_path: Path, file: Path) -> None:
+async def test_key_is_revoked_if_store_is_unreadable(tmp_path: Path, file: Path) -> None:
     key = key_of(file, CAROL)
     answer = await revoke(file, key, f"sqlite:///{tmp_path / 'none.db'}")
     assert f"key {key} is revoked" in answer.out

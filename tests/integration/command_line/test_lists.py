@@ -49,13 +49,13 @@ async def test_threads_on_a_terminal_of_80_columns(busy: Busy) -> None:
     assert all(len(line) <= 80 for line in (heading, *rest))
 
 
-async def test_wide_shows_every_column(busy: Busy) -> None:
+async def test_wide_shows_all_columns(busy: Busy) -> None:
     answer = await on_a_terminal("runs", "list", "--wide", env={"COORDINATOR_STORE": busy.url})
     assert {"THREAD", "PLACE", "OWNER", "STRATEGY", "USER"} <= set(plain(answer.out)[0].split())
 
 
 @pytest.mark.parametrize("room", [20, 40, 60, 79, 80, 100, 200])
-def test_columns_that_are_not_cut_stay_whole(room: int) -> None:
+def test_only_marked_columns_are_truncated(room: int) -> None:
     names = ("RUN", "WHY", "ERROR", "THREAD")
     rows = [[Cell("r" * 36), Cell("one two three " * 5), Cell("é世界" * 20), Cell("t" * 36)]]
     columns = Columns(names, rows, room=room, spare=("THREAD",))
@@ -96,15 +96,13 @@ async def test_pages_and_filters_of_runs(busy: Busy) -> None:
 @pytest.mark.parametrize(
     "args", [("--since", "yesterday"), ("--older-than", "1y"), ("--silent-for", "x"), ("--metadata", "m")]
 )
-async def test_a_bad_filter_is_named(busy: Busy, args: tuple[str, str]) -> None:
+async def test_invalid_filter_is_named(busy: Busy, args: tuple[str, str]) -> None:
     answer = await busy.cli("runs", "list", *args)
     assert (answer.code, args[0] in answer.err) == (USAGE, True)
 
 
 @pytest.mark.parametrize("since", ["2000-99-01", "2000-01-01T25:00", "yesterday"])
-async def test_a_time_that_cannot_be_read_is_answered_with_how_times_are_written(
-    busy: Busy, since: str
-) -> None:
+async def test_invalid_time_is_reported_with_accepted_formats(busy: Busy, since: str) -> None:
     answer = await busy.cli("runs", "list", "--since", since)
     assert answer.code == USAGE
     assert "time: write" in answer.err
@@ -125,7 +123,7 @@ async def test_threads_in_pages(busy: Busy) -> None:
 # ---- ids -----------------------------------------------------------------------------------------------
 
 
-async def test_the_beginning_of_an_id_is_enough(busy: Busy) -> None:
+async def test_unique_prefix_selects_id(busy: Busy) -> None:
     """As far as no other id begins so."""
     thread = await busy.manager.threads.create("another-thread")
     ids = [run.run_id for run in (busy.done, busy.running, *busy.waiting)]
@@ -143,7 +141,7 @@ async def test_the_beginning_of_an_id_is_enough(busy: Busy) -> None:
     assert {one["thread_id"] for one in listed.document["runs"]} == {"t1"}
 
 
-async def test_a_beginning_of_several_ids_names_them(busy: Busy) -> None:
+async def test_ambiguous_prefix_lists_candidates(busy: Busy) -> None:
     for name in ("pair-1", "pair-2", "pair"):
         await busy.manager.threads.create(name)
     answer = await busy.cli("threads", "show", "pai", "--json")
@@ -158,7 +156,7 @@ async def test_a_beginning_of_several_ids_names_them(busy: Busy) -> None:
 # ---- help and suggestions ------------------------------------------------------------------------------
 
 
-async def test_summaries_are_whole_and_what_comes_first_stands_first() -> None:
+async def test_help_lists_commands_in_order_with_full_summaries() -> None:
     shown = (await cli("--help", env={"COLUMNS": "80"})).out
     commands = shown.partition("Commands:")[2].splitlines()
     names = [line.split()[0] for line in commands if line.startswith("  ") and line.strip()]
@@ -167,7 +165,7 @@ async def test_summaries_are_whole_and_what_comes_first_stands_first() -> None:
     assert not any(line.endswith(("…", "...")) for line in commands)
 
 
-async def test_options_say_what_they_take() -> None:
+async def test_every_option_has_a_metavar() -> None:
     for command in (
         *(("runs", verb) for verb in ("list", "show", "follow", "cancel")),
         *(("threads", verb) for verb in ("list", "show")),
@@ -186,16 +184,16 @@ async def test_options_say_what_they_take() -> None:
     ("given", "meant"),
     [("run", "runs"), ("thread", "threads"), ("worker", "workers"), ("explian", "explain")],
 )
-async def test_a_name_that_is_no_command_suggests_one(given: str, meant: str) -> None:
+async def test_unknown_command_suggests_similar_one(given: str, meant: str) -> None:
     answer = await cli(given, "list")
     assert answer.code == USAGE
     assert f"Did you mean '{meant}'?" in answer.err
 
 
-async def test_nothing_like_it_suggests_nothing() -> None:
+async def test_unknown_command_without_similar_one_has_no_suggestion() -> None:
     assert "Did you mean" not in (await cli("xyzzy")).err
 
 
-async def test_a_store_that_is_not_there_may_be_in_another_folder() -> None:
+async def test_missing_store_hints_at_store_option_first() -> None:
     answer = await cli("runs", "list", "--store", "sqlite:///nowhere.db")
     assert answer.err.index("--store") < answer.err.index("coordinator db migrate")

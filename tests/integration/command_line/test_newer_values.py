@@ -30,7 +30,7 @@ def newer(busy: Busy) -> Busy:
 
 
 @pytest.mark.parametrize(
-    ("command", "said"),
+    ("command", "expected"),
     [
         ("runs list", "suspended"),
         ("runs show {run}", "quota"),
@@ -42,14 +42,16 @@ def newer(busy: Busy) -> Busy:
     ],
 )
 @pytest.mark.parametrize("form", ["", "--json"])
-async def test_commands_show_unknown_values_as_text(newer: Busy, command: str, said: str, form: str) -> None:
+async def test_commands_show_unknown_values_as_text(
+    newer: Busy, command: str, expected: str, form: str
+) -> None:
     answer = await newer.cli(*command.format(run=newer.done.run_id).split(), *form.split())
     assert answer.code == DONE
     assert "cannot be read" not in answer.err
-    assert said in answer.out
+    assert expected in answer.out
 
 
-async def test_list_leaves_out_a_row_that_cannot_be_read_and_says_so(newer: Busy) -> None:
+async def test_list_omits_unreadable_row_with_a_warning(newer: Busy) -> None:
     with closing(sqlite3.connect(newer.path, isolation_level=None)) as cx:
         cx.execute("UPDATE runs SET metadata = '{' WHERE run_id = ?", (newer.done.run_id,))
     answer = await newer.cli("runs", "list")
@@ -59,7 +61,7 @@ async def test_list_leaves_out_a_row_that_cannot_be_read_and_says_so(newer: Busy
     assert f"run '{newer.done.run_id}' cannot be read" in answer.err
 
 
-async def test_workers_of_several_versions_are_told(newer: Busy) -> None:
+async def test_workers_of_several_versions_are_reported(newer: Busy) -> None:
     for command in (("workers", "list"), ("db", "check")):
         answer = await newer.cli(*command)
         assert "workers of several versions are alive" in answer.err

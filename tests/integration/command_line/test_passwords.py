@@ -97,7 +97,7 @@ OF_STORES = [
 ]
 
 
-def test_the_walk_has_every_command_that_opens_a_store() -> None:
+def test_password_tests_cover_every_command_that_opens_a_store() -> None:
     walked = {str(parameter.id) for parameter in OF_STORES}
     assert {words[0] for words in ALL} - {words.split()[0] for words in walked} == {
         "keys",
@@ -115,17 +115,19 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def told(words: list[str], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> str:
+def output_without_password(
+    words: list[str], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> str:
     """All that the command says, checked."""
     caplog.clear()
     with caplog.at_level(logging.DEBUG):
         code = app.run(words)
     out, err = capsys.readouterr()
-    said = out + err + caplog.text
-    assert PW not in said, words
-    assert "Traceback" not in said, words
-    assert code == USAGE, (words, said)
-    return said
+    output = out + err + caplog.text
+    assert PW not in output, words
+    assert "Traceback" not in output, words
+    assert code == USAGE, (words, output)
+    return output
 
 
 @pytest.mark.parametrize(("words", "command"), OF_STORES)
@@ -138,10 +140,12 @@ def test_no_command_prints_a_password(
 ) -> None:
     options = {option for parameter in command.params for option in parameter.opts}
     for url in MALFORMED_STORES:
-        told([*words, *_needed(command), "--store", url], capsys, caplog)
+        output_without_password([*words, *_needed(command), "--store", url], capsys, caplog)
     if "--redis" in options and words[0] not in {"db", "prune"}:  # they open the store first
         for url in MALFORMED_REDIS:
-            told([*words, *_needed(command), "--store", "sqlite:///x.db", "--redis", url], capsys, caplog)
+            output_without_password(
+                [*words, *_needed(command), "--store", "sqlite:///x.db", "--redis", url], capsys, caplog
+            )
     assert list(folder.iterdir()) == []
 
 
@@ -149,14 +153,14 @@ def test_no_other_command_that_takes_a_url_prints_a_password(
     folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     for url in MALFORMED_STORES:
-        told(["db", "copy", "--from", "sqlite:///x.db", "--to", url], capsys, caplog)
-        told(["db", "copy", "--from", url, "--to", "postgresql://h/db"], capsys, caplog)
+        output_without_password(["db", "copy", "--from", "sqlite:///x.db", "--to", url], capsys, caplog)
+        output_without_password(["db", "copy", "--from", url, "--to", "postgresql://h/db"], capsys, caplog)
     for url in MALFORMED_REDIS:
-        told(["demo", "--redis", url], capsys, caplog)
+        output_without_password(["demo", "--redis", url], capsys, caplog)
 
 
 @pytest.mark.parametrize("variable", ["COORDINATOR_STORE", "COORDINATOR_REDIS"])
-def test_no_password_of_a_variable_is_printed(
+def test_password_in_a_variable_is_not_printed(
     variable: str,
     folder: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -165,11 +169,11 @@ def test_no_password_of_a_variable_is_printed(
 ) -> None:
     for url in MALFORMED_STORES if variable == "COORDINATOR_STORE" else MALFORMED_REDIS:
         monkeypatch.setenv(variable, url)
-        told(["runs", "list"], capsys, caplog)
-        told(["runs", "list", "--json"], capsys, caplog)
+        output_without_password(["runs", "list"], capsys, caplog)
+        output_without_password(["runs", "list", "--json"], capsys, caplog)
 
 
-def test_no_command_repeats_a_url_that_stands_in_the_wrong_place(
+def test_misplaced_url_is_printed_without_password(
     folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     url = f"postgresql://u:{PW}@h/db"
@@ -179,13 +183,11 @@ def test_no_command_repeats_a_url_that_stands_in_the_wrong_place(
         ["db", url],
         ["runs", "list", "--status", url],
     ):
-        told(words, capsys, caplog)
+        output_without_password(words, capsys, caplog)
 
 
 @pytest.mark.parametrize(("option", "url"), WELL_FORMED)
-async def test_a_server_that_is_not_there_is_named_without_its_password(
-    empty: str, option: str, url: str
-) -> None:
+async def test_unreachable_server_is_named_without_password(empty: str, option: str, url: str) -> None:
     store = {"COORDINATOR_STORE": empty, "COORDINATOR_POSTGRES_AWAY": "0.05"}
     answer = await cli("db", "check", option, url, env=store)
     assert PW not in answer.out + answer.err

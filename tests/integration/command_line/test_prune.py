@@ -28,30 +28,33 @@ async def old(empty: str) -> str:
     return empty
 
 
-async def test_an_age_without_its_unit_is_told_so(old: str) -> None:
+async def test_age_without_unit_is_reported(old: str) -> None:
     answer = await cli("prune", "--older-than", "30", "--dry-run", "--store", old)
     assert answer.code == USAGE
     assert "30 means 30 seconds: write the unit, for example 30d" in answer.err
 
 
-async def test_prune_counts_first_and_removes_what_was_confirmed(old: str) -> None:
-    found = {"runs": 2, "transitions": 2, "workers": 0, "webhooks": 0}
+async def test_prune_counts_and_removes_after_confirmation(old: str) -> None:
+    expected = {"runs": 2, "transitions": 2, "workers": 0, "webhooks": 0}
     nothing = {"runs": 0, "transitions": 0, "workers": 0, "webhooks": 0}
-    looked = await cli("prune", "--older-than", "30d", "--dry-run", "--json", "--store", old)
-    assert (looked.code, looked.document) == (DONE, {"dry_run": True, "found": found, "removed": nothing})
-    for asked in ((), ("--json",)):
-        refused = await cli("prune", "--older-than", "30d", *asked, "--store", old)
+    counted = await cli("prune", "--older-than", "30d", "--dry-run", "--json", "--store", old)
+    assert (counted.code, counted.document) == (
+        DONE,
+        {"dry_run": True, "found": expected, "removed": nothing},
+    )
+    for options in ((), ("--json",)):
+        refused = await cli("prune", "--older-than", "30d", *options, "--store", old)
         assert (refused.code, refused.out) == (USAGE, "")
         assert "2 runs, 2 transitions, 0 dead workers and 0 webhooks" in refused.err
         assert "--yes" in refused.err
     assert (await cli("prune", "--older-than", "6w", "--yes", "--store", old)).out == "nothing to remove\n"
     done = await cli("prune", "--older-than", "30d", "--yes", "--json", "--store", old)
-    assert (done.code, done.document) == (DONE, {"dry_run": False, "found": found, "removed": found})
+    assert (done.code, done.document) == (DONE, {"dry_run": False, "found": expected, "removed": expected})
     left = await cli("runs", "list", "--json", "--store", old)
     assert [run["run_id"] for run in left.document["runs"]] == ["old3"]
 
 
 @pytest.mark.parametrize("age", ["soon", "-3d", "10s", "1.5h", "99999999999d", ""])
-async def test_prune_refuses_an_age_that_is_none(old: str, age: str) -> None:
+async def test_prune_refuses_invalid_age(old: str, age: str) -> None:
     refused = await cli("prune", f"--older-than={age}", "--yes", "--json", "--store", old)
     assert (refused.code, refused.error["type"], refused.out) == (USAGE, "InvalidArgument", "")

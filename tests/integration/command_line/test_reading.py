@@ -33,12 +33,12 @@ async def test_threads_list(busy: Busy) -> None:
     people = await busy.cli("threads", "list")
     assert "t2" in people.out
     assert "\x1b[31mred" not in people.out
-    nobody = await busy.cli("threads", "list", "--user", "v")
-    assert (nobody.code, "no such threads" in nobody.out + nobody.err) == (DONE, True)
+    none = await busy.cli("threads", "list", "--user", "v")
+    assert (none.code, "no such threads" in none.out + none.err) == (DONE, True)
 
 
 @pytest.mark.parametrize("args", [("--status", "banana"), ("--metadata", "team"), ("--user", "")])
-async def test_threads_list_names_a_bad_filter(busy: Busy, args: tuple[str, str]) -> None:
+async def test_threads_list_names_invalid_filter(busy: Busy, args: tuple[str, str]) -> None:
     answer = await busy.cli("threads", "list", *args)
     assert answer.code == USAGE
     assert args[0] in answer.err
@@ -69,17 +69,17 @@ async def test_explain(busy: Busy) -> None:
     waits = (await busy.cli("explain", busy.waiting[1].run_id, "--json")).document
     assert (waits["run"]["position"], waits["holder"]) == (2, busy.running.run_id)
     await busy.cli("runs", "cancel", busy.running.run_id, "--reason", "why", "--actor", "me", "--wait", "5")
-    told = (await busy.cli("explain", busy.running.run_id, "--json")).document
-    assert [step["what"] for step in told["timeline"]] == ["admitted", "started", "decided", "settled"]
-    decided = told["timeline"][2]
+    explanation = (await busy.cli("explain", busy.running.run_id, "--json")).document
+    assert [step["what"] for step in explanation["timeline"]] == ["admitted", "started", "decided", "settled"]
+    decided = explanation["timeline"][2]
     assert (decided["cause"], decided["actor"], decided["detail"]) == ("admin", "me", "why")
-    assert told["receipt"]["settled_at"] is not None
+    assert explanation["receipt"]["settled_at"] is not None
     people = (await busy.cli("explain", busy.running.run_id)).out
     assert "running → interrupted" in people
     assert "admin: why" in people
 
 
-async def test_reading_registers_no_worker(busy: Busy) -> None:
+async def test_read_commands_register_no_worker(busy: Busy) -> None:
     before = await busy.workers()
     for command in (("runs", "list"), ("workers", "list"), ("threads", "show", "t1"), ("db", "check")):
         assert (await busy.cli(*command)).code == DONE

@@ -39,7 +39,7 @@ async def victim(url: str, **environment: str) -> AsyncGenerator[tuple[ForkedPro
 
 
 @pytest.mark.multiprocess
-async def test_reconcile_ends_the_runs_of_a_killed_worker_and_no_other(empty: str) -> None:
+async def test_reconcile_ends_only_the_runs_of_a_killed_worker(empty: str) -> None:
     async with victim(empty) as (dead, orphan), victim(f"{empty}") as (_, other):
         assert other == ""  # the thread is taken: it has failed
         dead.kill()
@@ -53,7 +53,7 @@ async def test_reconcile_ends_the_runs_of_a_killed_worker_and_no_other(empty: st
         assert "no orphaned runs" in again.out
 
 
-async def test_reconcile_leaves_a_living_worker_alone(busy: Busy) -> None:
+async def test_reconcile_ignores_a_live_worker(busy: Busy) -> None:
     answer = await busy.cli("reconcile", "--json")
     assert answer.document == {
         "ended": [],
@@ -68,7 +68,7 @@ async def test_reconcile_leaves_a_living_worker_alone(busy: Busy) -> None:
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-async def test_reconcile_watches_a_worker_of_which_only_the_lease_is_over(empty: str) -> None:
+async def test_reconcile_watches_a_worker_with_expired_lease(empty: str) -> None:
     async with victim(empty, **SHORT) as (paused, orphan):
         paused.send_signal(signal.SIGSTOP)
         await asyncio.sleep(2.3)  # its lease has to end by the store's own clock
@@ -83,7 +83,7 @@ async def test_reconcile_watches_a_worker_of_which_only_the_lease_is_over(empty:
 
 @pytest.mark.slow
 @pytest.mark.multiprocess
-async def test_reconcile_watches_a_frozen_worker_before_its_lease_ends(empty: str) -> None:
+async def test_reconcile_watches_a_frozen_worker_before_its_lease_expires(empty: str) -> None:
     async with victim(empty, **SHORT) as (frozen, orphan):
         frozen.send_signal(signal.SIGSTOP)
         answer = await cli("reconcile", "--store", empty, "--json")
@@ -94,15 +94,15 @@ async def test_reconcile_watches_a_frozen_worker_before_its_lease_ends(empty: st
 
 
 @pytest.mark.multiprocess
-async def test_reconcile_that_does_not_wait_says_which_heartbeats_it_did_not_watch(busy: Busy) -> None:
-    epoch = busy.manager.worker.epoch
+async def test_reconcile_without_wait_lists_unwatched_workers(busy: Busy) -> None:
+    epoch = busy.manager.epoch
     answer = await busy.cli("reconcile", "--no-wait", "--json")
     assert (answer.code, [worker["epoch"] for worker in answer.document["unwatched"]]) == (DONE, [epoch])
-    told = await busy.cli("reconcile", "--no-wait")
-    assert f"the heartbeat of worker epoch {epoch} was not watched" in told.err
+    answer = await busy.cli("reconcile", "--no-wait")
+    assert f"the heartbeat of worker epoch {epoch} was not watched" in answer.err
 
 
-async def test_workers_of_the_command_line_are_told_from_others(busy: Busy) -> None:
+async def test_worker_of_reconcile_has_its_own_id_prefix(busy: Busy) -> None:
     assert (await busy.cli("reconcile", "--no-wait")).code == DONE
     workers = (await busy.cli("workers", "list", "--all", "--json")).document["workers"]
     named = {worker["worker_id"].startswith("coordinator-reconcile-") for worker in workers}
@@ -153,7 +153,7 @@ def with_short_lease(test: Any) -> Any:
 @pytest.mark.slow
 @pytest.mark.multiprocess
 @with_short_lease
-async def test_reconcile_watches_a_worker_that_may_have_died_a_moment_ago(elsewhere: Elsewhere) -> None:
+async def test_reconcile_watches_a_dead_worker_before_its_lease_expires(elsewhere: Elsewhere) -> None:
     """Its lease has not ended yet: what it holds is not ended, which is no success."""
     elsewhere.process.kill()
     await elsewhere.process.wait()
@@ -169,13 +169,13 @@ async def test_reconcile_watches_a_worker_that_may_have_died_a_moment_ago(elsewh
 
 @pytest.mark.multiprocess
 @with_short_lease
-async def test_reconcile_is_done_with_a_worker_that_renews_its_lease(elsewhere: Elsewhere) -> None:
+async def test_reconcile_treats_a_renewing_worker_as_alive(elsewhere: Elsewhere) -> None:
     answer = await elsewhere.cli("reconcile", "--json")
     assert (answer.code, answer.document["ended"], answer.document["undecided"]) == (DONE, [], [])
 
 
 @pytest.mark.multiprocess
-async def test_a_worker_is_declared_dead_by_an_operator_who_is_named_in_the_history(
+async def test_history_names_the_operator_who_declared_a_worker_dead(
     elsewhere: Elsewhere,
 ) -> None:
     elsewhere.process.kill()  # alive it would register anew, and might end its run before the command does
@@ -186,8 +186,8 @@ async def test_a_worker_is_declared_dead_by_an_operator_who_is_named_in_the_hist
     assert forced.code == DONE, forced.err
     assert [run["run_id"] for run in forced.document["ended"]] == [elsewhere.orphan]
     assert forced.document["declared_dead"] == {"epoch": 1, "actor": "alice", "already": False}
-    told = await elsewhere.cli("explain", elsewhere.orphan)
-    assert "worker epoch 1 was declared dead by alice" in told.out
+    answer = await elsewhere.cli("explain", elsewhere.orphan)
+    assert "worker epoch 1 was declared dead by alice" in answer.out
     again = await elsewhere.cli("reconcile", "--force", "1")
     assert again.code == DONE
     assert "worker epoch 1 was already dead" in again.out
@@ -195,8 +195,8 @@ async def test_a_worker_is_declared_dead_by_an_operator_who_is_named_in_the_hist
     assert (unknown.code, unknown.error["type"]) == (FAILED, "WorkerNotFound")
 
 
-async def test_a_worker_whose_process_is_there_is_not_declared_dead(busy: Busy) -> None:
-    answer = await busy.cli("reconcile", "--force", str(busy.manager.worker.epoch), "--yes", "--json")
+async def test_worker_with_existing_process_cannot_be_declared_dead(busy: Busy) -> None:
+    answer = await busy.cli("reconcile", "--force", str(busy.manager.epoch), "--yes", "--json")
     assert (answer.code, answer.error["type"]) == (FAILED, "WorkerAlive")
     assert f"kill -9 {os.getpid()}" in answer.error["hint"]
     assert busy.running.status == "running"
@@ -207,24 +207,24 @@ WORKER = WorkerRow(
 )
 
 
-def test_the_question_says_what_is_known_what_is_done_and_what_can_go_wrong(
+def test_confirmation_of_force_shows_facts_effect_and_risk(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    asked = list[str]()
+    questions = list[str]()
 
     def confirm(question: str, **options: bool) -> None:
         assert options["abort"]
-        asked.append(question)
+        questions.append(question)
 
     monkeypatch.setattr(typer, "confirm", confirm)
     monkeypatch.setattr(sys.stdin, "isatty", lambda: True)
     declaring._confirm(WORKER, yes=False, as_json=False)
     declaring._confirm(WORKER, yes=True, as_json=False)
-    assert asked == ["Declare worker epoch 7 dead?"]
-    said = capsys.readouterr().err
+    assert questions == ["Declare worker epoch 7 dead?"]
+    output = capsys.readouterr().err
     for words in ("gw-1, process 123", "holds 20 threads", "its lease expired", "until its next heartbeat"):
-        assert words in said
-    assert "\x1b" not in said
+        assert words in output
+    assert "\x1b" not in output
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False)
     with pytest.raises(CommandFailed, match="not confirmed"):
         declaring._confirm(WORKER, yes=False, as_json=False)

@@ -30,9 +30,7 @@ from tests.support.command_line import (
     ],
     ids=" ".join,
 )
-async def test_a_missing_store_is_unreachable_and_stays_missing(
-    tmp_path: Path, command: tuple[str, ...]
-) -> None:
+async def test_missing_store_is_unreachable_and_not_created(tmp_path: Path, command: tuple[str, ...]) -> None:
     answer = await cli(*command, cwd=tmp_path)
     assert (answer.code, answer.out) == (UNREACHABLE, "")
     assert answer.err.count("\n") == 1
@@ -70,26 +68,26 @@ async def test_usage(empty: str, arguments: tuple[str, ...]) -> None:
     assert (answer.code, answer.out) == (USAGE, "")
     assert answer.err.startswith("coordinator: ")
     assert answer.err.count("\n") == 1
-    told = await cli(*arguments, "--json", env={"COORDINATOR_STORE": empty})
-    assert told.code == USAGE
-    assert set(told.error) >= {"type", "message", "hint", "exit_code"}
-    assert told.error["exit_code"] == USAGE
+    as_json = await cli(*arguments, "--json", env={"COORDINATOR_STORE": empty})
+    assert as_json.code == USAGE
+    assert set(as_json.error) >= {"type", "message", "hint", "exit_code"}
+    assert as_json.error["exit_code"] == USAGE
 
 
-async def test_a_bad_setting_is_named(empty: str) -> None:
+async def test_invalid_setting_is_named(empty: str) -> None:
     answer = await cli("runs", "list", "--store", empty, env={"COORDINATOR_TICK": "soon"})
     assert answer.code == USAGE
     assert answer.err.rstrip().endswith("It comes from COORDINATOR_TICK.")
 
 
-async def test_a_bad_option_is_named(empty: str) -> None:
+async def test_invalid_option_is_named(empty: str) -> None:
     answer = await cli("runs", "list", "--store", empty, "--namespace", "n" * 1000)
     assert answer.code == USAGE
     assert answer.err.rstrip().endswith("It comes from --namespace, or from COORDINATOR_NAMESPACE.")
 
 
 @pytest.mark.parametrize("command", [("runs", "list"), ("db", "check"), ("db", "migrate")], ids=" ".join)
-async def test_a_foreign_file_is_refused_and_untouched(tmp_path: Path, command: tuple[str, ...]) -> None:
+async def test_foreign_file_is_refused_and_unchanged(tmp_path: Path, command: tuple[str, ...]) -> None:
     path = tmp_path / "theirs.db"
     with sqlite3.connect(path) as cx:
         cx.execute("CREATE TABLE theirs (x)")
@@ -100,7 +98,7 @@ async def test_a_foreign_file_is_refused_and_untouched(tmp_path: Path, command: 
     assert path.read_bytes() == before
 
 
-async def test_an_empty_file_is_not_made_a_store_by_looking_at_it(tmp_path: Path) -> None:
+async def test_reading_does_not_turn_an_empty_file_into_a_store(tmp_path: Path) -> None:
     path = tmp_path / "empty.db"
     path.touch()
     answer = await cli("runs", "list", "--store", f"sqlite:///{path}")
@@ -111,7 +109,7 @@ async def test_an_empty_file_is_not_made_a_store_by_looking_at_it(tmp_path: Path
     assert (check.code, check.document["check"]["ok"]) == (FAILED, False)
 
 
-async def test_a_rule_that_several_settings_break_names_them(empty: str) -> None:
+async def test_rule_between_settings_names_them(empty: str) -> None:
     answer = await cli("runs", "list", "--store", empty, env={"COORDINATOR_LEASE_TTL": "3"})
     assert answer.code == USAGE
     assert "lease_ttl - lease_margin must be greater than renew" in answer.err

@@ -52,7 +52,7 @@ async def test_runs_list_filters(busy: Busy, options: list[str], phases: list[st
     assert [run["phase"] for run in answer.document["runs"]] == phases
 
 
-async def test_runs_list_for_people(busy: Busy, empty: str) -> None:
+async def test_runs_list_as_text(busy: Busy, empty: str) -> None:
     answer = await busy.cli("runs", "list")
     assert answer.out.splitlines()[0].split()[:3] == ["RUN", "STATUS", "ASSISTANT"]
     assert len(answer.out.splitlines()) == 5

@@ -47,7 +47,7 @@ OF_A_SERVER = "sqlite:///.coordinator/runs.db"
 
 
 @pytest.mark.parametrize("command", [(), *COMMANDS], ids=" ".join)
-async def test_help_tells_the_exit_codes(command: tuple[str, ...]) -> None:
+async def test_help_shows_exit_codes(command: tuple[str, ...]) -> None:
     answer = await cli(*command, "--help")
     assert answer.code == DONE
     assert "0 done, 1 failed, 2 usage, 3 store or Redis unreachable" in " ".join(answer.out.split())
@@ -58,16 +58,16 @@ async def test_help_tells_the_exit_codes(command: tuple[str, ...]) -> None:
     ("arguments", "code"),
     [
         (("--version",), DONE),
-        (("runs", "show", "nobody"), FAILED),
+        (("runs", "show", "unknown"), FAILED),
         (("runs", "lst"), USAGE),
         (("runs", "list", "--store", "sqlite:///nowhere.db"), UNREACHABLE),
     ],
     ids=["done", "failed", "usage", "unreachable"],
 )
-async def test_started_by_an_interpreter_it_does_the_same(
+async def test_interpreter_and_forked_process_behave_alike(
     empty: str, tmp_path: Path, arguments: tuple[str, ...], code: int
 ) -> None:
-    """The other tests fork it."""
+    """The other tests fork the command."""
     where = {"COORDINATOR_STORE": empty}
     answer = await interpreter("-c", MAIN, *arguments, cwd=tmp_path, env=where)
     assert answer.code == code
@@ -90,7 +90,7 @@ async def folder_of_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     return tmp_path
 
 
-async def test_the_store_of_a_server_in_this_folder_is_found(folder_of_a_server: Path) -> None:
+async def test_store_of_a_server_in_this_folder_is_the_default(folder_of_a_server: Path) -> None:
     assert (await cli("db", "check", "--json")).document["check"]["store"] == OF_A_SERVER
 
 
@@ -99,7 +99,7 @@ async def test_the_store_of_a_server_in_this_folder_is_found(folder_of_a_server:
     [("runs", "cancel", "--user", "x", "--yes"), ("runs", "list"), ("db", "check")],
     ids=" ".join,
 )
-async def test_of_two_stores_in_a_folder_one_has_to_be_named(
+async def test_two_stores_in_a_folder_require_the_store_option(
     folder_of_a_server: Path, command: tuple[str, ...]
 ) -> None:
     await cli("db", "migrate", "--store", "sqlite:///runs.db")
@@ -112,15 +112,15 @@ async def test_of_two_stores_in_a_folder_one_has_to_be_named(
         assert (await cli(*command, env={"COORDINATOR_STORE": store})).code == DONE
 
 
-async def test_a_copy_names_both_its_stores_itself(folder_of_a_server: Path) -> None:
+async def test_copy_ignores_the_default_store(folder_of_a_server: Path) -> None:
     (folder_of_a_server / "runs.db").touch()
     answer = await cli("db", "copy", "--from", OF_A_SERVER, "--to", "sqlite:///other.db")
     assert "two stores" not in answer.err
     assert "postgresql" in answer.err
 
 
-async def test_a_key_is_revoked_where_a_folder_has_two_stores(folder_of_a_server: Path) -> None:
-    """What goes on without it is then not known, and which store to name is said."""
+async def test_key_is_revoked_in_a_folder_with_two_stores(folder_of_a_server: Path) -> None:
+    """The pending work is reported as unknown, with the option that selects a store."""
     (folder_of_a_server / "runs.db").touch()
     made = await cli("keys", "create", "--file", "keys.json", "--user", "x", "--json")
     answer = await cli("keys", "revoke", made.document["key"]["id"], "--file", "keys.json")
@@ -136,14 +136,14 @@ async def imported_by(*arguments: str) -> set[str]:
     return {line.rpartition("|")[2].strip().partition(".")[0] for line in answer.err.splitlines()}
 
 
-async def test_help_imports_nothing_heavy() -> None:
+async def test_help_imports_no_large_packages() -> None:
     """Beyond what the interpreter brings by itself, which is much while coverage is measured."""
     imported = await imported_by("-c", MAIN, "--help") - await imported_by("-c", "pass")
     assert "typer" in imported
     assert not imported & {"rich", "pydantic", "redis", "stores", "asyncio", "sqlite3"}
 
 
-async def test_the_package_itself_is_lazy_and_complete() -> None:
+async def test_package_is_lazy_and_complete() -> None:
     code = (
         "import sys, coordinator; assert 'pydantic' not in sys.modules;"
         " assert set(coordinator.__all__) <= set(dir(coordinator));"
@@ -156,7 +156,7 @@ async def test_the_package_itself_is_lazy_and_complete() -> None:
 
 
 @pytest.mark.parametrize("missing", ["typer", "rich"])
-async def test_without_its_extra_it_says_what_to_install(missing: str) -> None:
+async def test_missing_extra_is_reported_with_install_command(missing: str) -> None:
     answer = await interpreter("-c", f"import sys; sys.modules[{missing!r}] = None; {MAIN}", "runs", "list")
     assert answer.code == USAGE
     assert answer.out == ""

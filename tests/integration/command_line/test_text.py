@@ -23,13 +23,13 @@ def test_escaping() -> None:
     assert short("x" * 50, 10) == "x" * 9 + "…"
 
 
-def test_lengths_and_sizes() -> None:
-    said = [span(value) for value in (0.0015, 0.25, 0.9999, 4.2, 59.99, 65, 3600, 90_000, -2)]
-    assert said == ["1.5 ms", "250 ms", "1 s", "4.2 s", "60.0 s", "1 min 5 s", "1 h", "1 d 1 h", "-2.0 s"]
+def test_durations_and_sizes() -> None:
+    spans = [span(value) for value in (0.0015, 0.25, 0.9999, 4.2, 59.99, 65, 3600, 90_000, -2)]
+    assert spans == ["1.5 ms", "250 ms", "1 s", "4.2 s", "60.0 s", "1 min 5 s", "1 h", "1 d 1 h", "-2.0 s"]
     assert [size(value) for value in (None, 12, 2048, 5 << 20)] == ["-", "12 B", "2.0 KiB", "5.0 MiB"]
 
 
-async def test_nothing_that_clients_sent_reaches_the_terminal_raw(busy: Busy) -> None:
+async def test_text_of_clients_is_escaped_on_the_terminal(busy: Busy) -> None:
     await busy.cli("runs", "cancel", busy.waiting[0].run_id, "--reason", EVIL, "--actor", EVIL)
     for command in (
         ("runs", "list"),

@@ -16,7 +16,7 @@ async def fails(ctx: RunContext) -> None:
 
 
 @pytest.mark.parametrize("command", [("runs", "show"), ("explain",)], ids=" ".join)
-async def test_worker_whose_log_has_it_is_named(busy: Busy, command: tuple[str, ...]) -> None:
+async def test_traceback_location_names_worker(busy: Busy, command: tuple[str, ...]) -> None:
     run = await busy.manager.create_or_reject("failing")
     busy.manager.launch(run, fails)
     with pytest.raises(RunFailed):
@@ -30,6 +30,6 @@ async def test_worker_whose_log_has_it_is_named(busy: Busy, command: tuple[str, 
 
 
 @pytest.mark.parametrize("command", [("runs", "show"), ("explain",)], ids=" ".join)
-async def test_run_that_did_not_fail_has_none(busy: Busy, command: tuple[str, ...]) -> None:
+async def test_successful_run_has_no_traceback(busy: Busy, command: tuple[str, ...]) -> None:
     answer = await busy.cli(*command, busy.done.run_id, "--json")
     assert (answer.document["run"] if "show" in command else answer.document)["traceback"] is None
