@@ -95,7 +95,7 @@ async def test_reconcile_watches_a_frozen_worker_before_its_lease_expires(empty:
 
 @pytest.mark.multiprocess
 async def test_reconcile_without_wait_lists_unwatched_workers(busy: Busy) -> None:
-    epoch = busy.manager.epoch
+    epoch = busy.manager.worker.epoch
     answer = await busy.cli("reconcile", "--no-wait", "--json")
     assert (answer.code, [worker["epoch"] for worker in answer.document["unwatched"]]) == (DONE, [epoch])
     answer = await busy.cli("reconcile", "--no-wait")
@@ -196,7 +196,7 @@ async def test_history_names_the_operator_who_declared_a_worker_dead(
 
 
 async def test_worker_with_existing_process_cannot_be_declared_dead(busy: Busy) -> None:
-    answer = await busy.cli("reconcile", "--force", str(busy.manager.epoch), "--yes", "--json")
+    answer = await busy.cli("reconcile", "--force", str(busy.manager.worker.epoch), "--yes", "--json")
     assert (answer.code, answer.error["type"]) == (FAILED, "WorkerAlive")
     assert f"kill -9 {os.getpid()}" in answer.error["hint"]
     assert busy.running.status == "running"

@@ -125,7 +125,7 @@ async def test_webhooks_retry(deployment: Deployment) -> None:
     answer = await deployment.busy.cli("webhooks", "retry", deployment.dead, "--json")
     assert (answer.code, answer.document) == (DONE, {"retried": [deployment.dead]})
     assert await dead() == 0
-    (claimed,) = await deployment.busy.manager.claim_webhooks(lease=60, limit=10)
+    (claimed,) = await deployment.busy.manager.webhooks.claim(lease=60, limit=10)
     assert (claimed.run_id, claimed.attempt) == (deployment.dead, 1)
 
 
@@ -151,7 +151,7 @@ async def test_crons_list_and_delete(deployment: Deployment) -> None:
 
 async def test_webhooks_stop(deployment: Deployment) -> None:
     async def pending() -> int:
-        return await deployment.busy.manager.count_webhooks(states=("waiting", "due"))
+        return await deployment.busy.manager.webhooks.count(states=("waiting", "due"))
 
     refused = await deployment.busy.cli("webhooks", "stop", deployment.waiting[0], deployment.dead, "--json")
     assert (refused.code, refused.error["type"]) == (FAILED, "WebhookNotPending")
@@ -181,8 +181,8 @@ async def test_all_crons_of_a_user_are_disabled_and_deleted(deployment: Deployme
     answer = await deployment.busy.cli("crons", "disable", "--user", "u", "--json")
     assert sorted(answer.document["disabled"]) == ["u1", "u2"]
     assert await manager.pending_work("u") == (0, 2)
-    assert {cron.next_at for cron in await manager.crons(user_id="u")} == {None}
+    assert {cron.next_at for cron in await manager.crons.search(user_id="u")} == {None}
     answer = await deployment.busy.cli("crons", "delete", "--user", "u", "--json")
     assert sorted(answer.document["deleted"]) == ["c0", "u0", "u1", "u2"]
-    assert [cron.cron_id for cron in await manager.crons()] == ["c1"], "crons of other users stay"
+    assert [cron.cron_id for cron in await manager.crons.search()] == ["c1"], "crons of other users stay"
     assert (await deployment.busy.cli("crons", "delete", "--user", "u")).code == DONE
