@@ -1,1 +1,1 @@
-"""What a worker owes the others: an identity, a lease, a look around, and the end of the dead."""
+"""Duties of a worker beside its runs: registration, lease, tick, sweep, drain, health."""

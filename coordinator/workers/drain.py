@@ -1,4 +1,4 @@
-"""Drain: admit nothing, let runs finish or hand them over, stop the rest, leave. It is not a cancel."""
+"""Drain: refuse new runs, let runs finish or hand them over, stop the rest. A drain is not a cancel."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# What follows on the grace, in seconds. Where the store keeps none of it waiting it takes 3.5.
-DRAINED = 4.0  # all of it, whatever the store does: of the 5 s within which a process has to be gone
-FAREWELL = 0.5  # to tell the store, and for admissions that are under way
+# Limits of the steps after the grace (s). Together they take 3.5 s if the store answers at once.
+DRAINED = 4.0  # all steps, even if the store does not answer; the process has 5 s to exit
+FAREWELL = 0.5  # to set the worker to draining in the store, and for admissions in progress
 LEAST_UNWIND, UNWIND = 0.5, 2.0  # for cancelled tasks to end by themselves
-DECIDE = 1.0  # to decide over those that did not, and for what they then do
-FORCE = 0.5  # to settle those that are deaf
+DECIDE = 1.0  # to decide the runs whose tasks did not end, and for these tasks to end then
+FORCE = 0.5  # to settle by force the runs whose tasks ignore their cancel
 
 _LEAVING = Abort(RunStatus.interrupted, CancelAction.interrupt, Cause.shutdown, "the worker shut down")
 
 
 class DrainingStore(DecisionStore, WorkerStore, Protocol):
-    """What a drain needs of the store."""
+    """Store operations that a drain uses."""
 
 
 class Drain:
-    """Tasks are cancelled first and decided only if they do not end by themselves: one that finishes
-    with `success` while unwinding keeps it. Nothing is ever decided over a run whose code has returned.
-    Cancels work all the while.
+    """Cancels tasks first, and decides a run only if its task does not end by itself: a run that succeeds
+    while unwinding stays a success. Never decides a run whose code has returned. Cancels are accepted
+    throughout.
 
-    One drain for each worker: a second call joins it, and the shortest grace counts.
+    A worker has one drain: further calls join it, and the shortest grace applies.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Drain:
         self._store, self._registry, self._worker = store, registry, worker
         self._delivery, self._settlement, self._notifier = delivery, settlement, notifier
         self._jobs, self._grace = jobs, grace
-        self._heeded: DrainWish | None = None
+        self._accepted_request: DrainWish | None = None
         self._task: asyncio.Task[None] | None = None
         self._until = math.inf
         self._waiting: asyncio.Timeout | None = None
@@ -75,12 +75,12 @@ class Drain:
 
     @property
     def until(self) -> float:
-        """When the grace ends, or has ended, on the clock of the event loop."""
+        """The time at which the grace ends (s, clock of the event loop)."""
         return self._until
 
     async def run(self, grace: float | None) -> None:
-        """Returns when no run is left here, at the latest 4 s after `grace` (s; None = the
-        setting). Goes on if its caller is cancelled. Twice is harmless."""
+        """Drains, and returns when this worker has no unsettled run, at the latest 4 s after `grace` (s; None
+        = the setting). Continues if its caller is cancelled. Idempotent."""
         loop = asyncio.get_running_loop()
         seconds = self._grace if grace is None else grace
         self._shorten(loop.time() + seconds)
@@ -89,21 +89,22 @@ class Drain:
         await asyncio.shield(self._task)
 
     async def request(self, epoch: int | None, grace: float | None) -> list[AskedToDrain]:
-        """Request another worker, or all, to drain: each reads the request from the store at its next tick;
-        a hint starts that tick at once. Raises StoreUnavailable."""
-        requested = await self._store.ask_to_drain(epoch, grace=grace)
-        for peer in requested:
+        """Requests a drain of the worker `epoch` (None = of all workers) and returns those workers. The
+        request is a row in the store, which each worker reads at its next tick; a hint triggers that tick at
+        once. Raises StoreUnavailable."""
+        peers = await self._store.ask_to_drain(epoch, grace=grace)
+        for peer in peers:
             self._notifier.notify_worker(peer.epoch, Signal(kind="claim"))
-        return requested
+        return peers
 
     def heed(self, wish: DrainWish) -> None:
-        """Somebody has asked this worker to drain: begin, or join what is under way, once for each wish."""
-        if wish != self._heeded:
-            self._heeded = wish
-            self._jobs.spawn(self.run(wish.grace), "the drain that was asked for")
+        """Starts or joins the drain that another process requested. Idempotent for the same request."""
+        if wish != self._accepted_request:
+            self._accepted_request = wish
+            self._jobs.spawn(self.run(wish.grace), "the requested drain of this worker")
 
     def end_grace(self) -> None:
-        """End the grace now. Without effect before a drain has begun."""
+        """Ends the grace now. No effect before a drain has begun."""
         if self.begun:
             self._shorten(asyncio.get_running_loop().time())
 
@@ -114,28 +115,28 @@ class Drain:
 
     async def _run(self, unwind: float) -> None:
         self._worker.drain()
-        await self._take_leave()
+        await self._leave_admission()
         entries = self._registry.unsettled()
-        await self._decide_over(entry for entry in entries if entry.record.task is None and entry.stopped)
-        await self._finished_by_themselves()
-        await self._within(FAREWELL, self._look_at_the_waiting())
+        await self._decide_all(entry for entry in entries if entry.record.task is None and entry.stopped)
+        await self._wait_for_grace()
+        await self._within(FAREWELL, self._refresh_waiting())
         for entry in self._registry.unsettled():
             if entry.abort is None and not entry.lost:
                 entry.warn(_LEAVING)
         await self._within(unwind, _all_ended(self._registry.unsettled(), reported=True))
-        await self._decide_over(self._registry.unsettled())
+        await self._decide_all(self._registry.unsettled())
         await self._within(DECIDE, _all_ended(self._registry.unsettled()))
         for entry in self._registry.unsettled():
-            self._tell_who_came_late(entry)
-            if entry.stopped or entry.own is None:  # the store did not let it end: that is owed now
+            self._warn_if_admitted_late(entry)
+            if entry.stopped or entry.own is None:  # its end could not be written: the outbox writes it
                 self._settlement.conclude_soon(entry, None)
             else:
                 self._settlement.force(entry)
         await self._within(FORCE, _all_ended(self._registry.unsettled()))
 
-    def _tell_who_came_late(self, entry: Entry) -> None:
-        """The answer to its admission came after all the others were told: its task is to stop as well, and
-        that is what the run ends with."""
+    def _warn_if_admitted_late(self, entry: Entry) -> None:
+        """A run whose admission returned after the other tasks were warned: warn its task as well, and end
+        the run with this abort unless it ended otherwise."""
         if entry.abort is None and entry.warned is None and not entry.lost:
             entry.warn(_LEAVING)
             entry.unwritten = _LEAVING if entry.open and entry.outcome is None else None
@@ -149,7 +150,7 @@ class Drain:
 
     # -- the grace
 
-    async def _finished_by_themselves(self) -> None:
+    async def _wait_for_grace(self) -> None:
         with suppress(TimeoutError):
             async with asyncio.timeout_at(self._until) as self._waiting:
                 await _all_ended(self._registry.unsettled())
@@ -157,59 +158,71 @@ class Drain:
 
     # -- no more runs
 
-    async def _take_leave(self) -> None:
-        """The store refuses this worker's admissions from here on; those that were faster have come
-        back, and had the time to be launched."""
-        handed: list[HandedOver] = []
+    async def _leave_admission(self) -> None:
+        """When this returns, the store refuses admissions of this worker. Admissions that were committed
+        before have returned to their callers, which had a turn of the loop to launch them."""
+        handed_over: list[HandedOver] = []
         if self._worker.live:
-            handed = await self._within(FAREWELL, self._tell_store()) or []
+            handed_over = await self._within(FAREWELL, self._mark_draining()) or []
         await self._within(FAREWELL, self._registry.all_admitted())
-        for _ in range(2):  # the caller of an admission goes on, and what follows on the end of a task
+        for _ in range(2):  # one turn for callers of admissions, one for callbacks of tasks that ended
             await asyncio.sleep(0)
-        if handed:
-            await self._within(FAREWELL, self._look_at_the_waiting())
+        if handed_over:
+            await self._within(FAREWELL, self._refresh_waiting())
 
-    async def _tell_store(self) -> list[HandedOver]:
-        """Whom it hands over is hinted to everybody: a hint that is lost leaves it to their ticks."""
+    async def _mark_draining(self) -> list[HandedOver]:
+        """Sets this worker to draining in the store, which hands over its waiting portable runs, and returns
+        these. All live workers are notified; if a hint is lost, their ticks claim the runs."""
         try:
-            handed = await self._store.drain(self._worker.epoch)
-            peers = await self._store.workers(counted=False) if handed else []
+            handed_over = await self._store.drain(self._worker.epoch)
+            peers = await self._store.workers(counted=False) if handed_over else []
         except CoordinatorError as error:
-            logger.warning("The store does not know that this worker drains: %s", error)
+            logger.warning(
+                "This worker (epoch %d) drains, but could not record that in the store, so its waiting runs"
+                " may not be handed over: %s",
+                self._worker.epoch,
+                error,
+            )
             return []
         for peer in peers:
             if peer.state is WorkerState.live:
-                for thread_id in dict.fromkeys(run.thread_id for run in handed):
+                for thread_id in dict.fromkeys(run.thread_id for run in handed_over):
                     self._notifier.notify_worker(peer.epoch, Signal(kind="claim", thread_id=thread_id))
-        return handed
+        return handed_over
 
-    async def _look_at_the_waiting(self) -> None:
-        """Their rows say who was handed over, also where the answer of the store was lost."""
+    async def _refresh_waiting(self) -> None:
+        """Re-reads the rows of waiting runs. They show which runs were handed over, even if the store's
+        answer to the drain was lost."""
         try:
             for entry in self._registry.unsettled():
                 if entry.own is None:
                     await self._delivery.look(entry.record.run_id)
         except CoordinatorError as error:
-            logger.warning("Runs that wait could not be read: %s", error)
+            logger.warning("Waiting runs could not be read from the store during the drain: %s", error)
 
     # -- decisions
 
-    async def _decide_over(self, entries: Iterable[Entry]) -> None:
+    async def _decide_all(self, entries: Iterable[Entry]) -> None:
         await self._within(DECIDE, asyncio.gather(*(self._end(entry) for entry in entries)))
 
     async def _end(self, entry: Entry) -> None:
         if entry.settled.is_set() or entry.lost or entry.returned:
             return
-        if entry.stopped and not entry.open:  # decided by its own code, be it only on the record
+        if entry.stopped and not entry.open:  # decided by its own code, at least on the record
             self._settlement.conclude_soon(entry, None)
             return
         try:
-            if entry.own is None:  # where it was handed over, it goes on elsewhere
+            if entry.own is None:  # decided only if it was not handed over to another worker
                 await self._decide(entry, while_waiting=True)
             if entry.own is not None and entry.open:
                 await self._decide(entry, while_waiting=False)
         except CoordinatorError as error:
-            logger.warning("Run %r could not be ended at shutdown: %s", entry.record.run_id, error)
+            logger.warning(
+                "Run %r could not be ended during the drain; it is ended when this worker signs off or is"
+                " declared dead: %s",
+                entry.record.run_id,
+                error,
+            )
 
     async def _decide(self, entry: Entry, *, while_waiting: bool) -> None:
         decision = await self._store.decide(
@@ -232,13 +245,13 @@ async def _all_ended(entries: list[Entry], *, reported: bool = False) -> None:
 
 
 async def _ended(entry: Entry, reported: bool) -> None:
-    """Settled, or its task has stopped and nobody settles it. `reported`: a caller who made the task may
-    still say how it has ended, so wait for that as well."""
+    """Returns when `entry` is settled, or its task has stopped and no settlement is in progress. `reported`:
+    also waits for the result that the task's creator may still report with `set_status`."""
     settled = begin_soon(entry.settled.wait())
     try:
         if (task := entry.record.task) is not None:
             await asyncio.wait((task, settled), return_when=asyncio.FIRST_COMPLETED)
-        await asyncio.sleep(0)  # what follows on the end of the task
+        await asyncio.sleep(0)  # done callbacks of the task
         if entry.settling is not None or (reported and task is not None and entry.open):
             await settled
     finally:

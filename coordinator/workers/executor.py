@@ -1,7 +1,8 @@
-"""The loop's default executor: it knows whose thread jobs it runs, and which of them outlive their run.
+"""The loop's default executor. It records which run submitted each thread job, and which jobs outlive their
+run.
 
-A thread cannot be stopped. The await of its future can, so a cancelled run looks over while a job of its
-still works, and the next run on the thread would work beside it.
+A thread cannot be stopped, but the await of its future can. So a cancelled run would appear stopped while one
+of its jobs still executes, and the next run on the thread would overlap it.
 """
 
 from __future__ import annotations
@@ -19,13 +20,14 @@ T = TypeVar("T")
 
 
 class TrackingExecutor(ThreadPoolExecutor):
-    """Whatever a run gives to it (`asyncio.to_thread`, `run_in_executor(None, …)`) is tracked: the thread is
-    not free before it is over, at most for `force_after`. Also what such a job gives to it in its turn."""
+    """Tracks every job that a run submits (`asyncio.to_thread`, `run_in_executor(None, …)`), and every job
+    that such a job submits: the run's thread is not free before they have ended, for at most
+    `force_after`."""
 
     def __init__(self, size: int, loop: asyncio.AbstractEventLoop) -> None:
         super().__init__(size, thread_name_prefix="coordinator")
         self.size, self._loop = size, loop
-        self._of: dict[Future[Any], RunContext | None] = {}
+        self._run_of_job: dict[Future[Any], RunContext | None] = {}
 
     @classmethod
     def install(cls, size: int) -> TrackingExecutor:
@@ -38,8 +40,8 @@ class TrackingExecutor(ThreadPoolExecutor):
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         run = current_run.get()
         future = super().submit(fn, *args, **kwargs)
-        self._of[future] = run
-        future.add_done_callback(self._over)
+        self._run_of_job[future] = run
+        future.add_done_callback(self._discard)
         if run is not None and not run.closed:
             self._track(run, future)
         return future
@@ -47,22 +49,22 @@ class TrackingExecutor(ThreadPoolExecutor):
     def _track(self, run: RunContext, future: Future[T]) -> None:
         try:
             asyncio.get_running_loop()
-        except RuntimeError:  # from a job: that is tracked, and its end is told after this
-            with suppress(RuntimeError):  # the loop is closed, and every run with it
+        except RuntimeError:  # submitted by a job, which is tracked itself and ends after this call
+            with suppress(RuntimeError):  # the loop is closed, and no run is left
                 self._loop.call_soon_threadsafe(run.track, future)
         else:
             run.track(future)
 
-    def _over(self, future: Future[Any]) -> None:
-        self._of.pop(future, None)
+    def _discard(self, future: Future[Any]) -> None:
+        self._run_of_job.pop(future, None)
 
     @property
     def jobs(self) -> int:
-        """At work, or waiting for a thread."""
-        return len(self._of)
+        """Number of jobs that execute or wait for a thread."""
+        return len(self._run_of_job)
 
     @property
     def outliving(self) -> tuple[str, ...]:
-        """For each job whose run's code is over: the run."""
-        runs = tuple(self._of.values())
+        """The run id of each job whose run's code has returned."""
+        runs = tuple(self._run_of_job.values())
         return tuple(run.run.run_id for run in runs if run is not None and run.over)

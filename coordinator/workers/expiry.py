@@ -1,4 +1,4 @@
-"""Expiry: removes threads whose time to live has passed, temporary ones among them, and stored events."""
+"""Expiry: removes threads whose TTL has passed, including temporary threads, and expired events."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from stores.tasks import begin_soon
 logger = logging.getLogger(__name__)
 
 BATCH = 100
-"""Threads removed in one transaction, for which a cancel waits at most."""
+"""Threads removed in one transaction. A cancel waits for at most one such transaction."""
 EVENTS = 500
 """Events removed in one transaction."""
 BOUND_EVERY = 60.0
-"""Seconds between two looks at how much all logs have: that reads a row of each."""
+"""Seconds between two checks of the total size of all logs: a check reads one row for each log."""
 
 
 class Expiry:
-    """Looks at a varying interval. Every worker does: two at once do each other no harm, and none has to be
-    the one that is alive. Where nothing has expired, a look is one read."""
+    """Sweeps at a jittered interval. Every worker does so: concurrent sweeps are harmless, and no leader is
+    needed. A sweep that has nothing to remove is one read."""
 
     def __init__(
         self,
@@ -48,13 +48,14 @@ class Expiry:
         """The time to live of a temporary thread."""
 
     def begin(self) -> None:
-        """Idempotent. At the first registration where others share the store, else with the first thread
-        that will expire."""
+        """Starts the loop. Idempotent. Called at the first registration if other processes share the store,
+        else at the first thread that has a TTL."""
         if self._task is None and not self._closed:
             self._task = begin_soon(every(lambda: self._interval, self._jitter, self.sweep, asyncio.Event()))
 
     async def sweep(self) -> None:
-        """Between two transactions it rests for as long as the last one took. Raises StoreUnavailable."""
+        """Removes what has expired. Pauses between two transactions for as long as the last one took, so that
+        it uses at most half of the writer's time. Raises StoreUnavailable."""
         self._registry.evict()
         while await self._store.has_expired_threads():
             began = time.monotonic()
@@ -83,7 +84,7 @@ class Expiry:
             await asyncio.sleep(time.monotonic() - began)
 
     async def stop(self) -> None:
-        """For good. Idempotent."""
+        """Ends the loop; `begin` has no effect afterwards. Idempotent."""
         self._closed = True
         task, self._task = self._task, None
         if task is not None:

@@ -1,4 +1,4 @@
-"""Health: how this worker is, role by role. Every number is of this moment, none is kept for show."""
+"""Health of this worker, subsystem by subsystem, measured when it is requested."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from stores.base import GatedStore, VersionedStore, WorkerStore
 from stores.outbox import Outbox
 from stores.sql.readable import unreadable_rows
 
-ASK_WITHIN = 1.0  # s; a store that takes longer to answer one small read is not reachable
-MISSED = 5  # ticks, or sweeps, in a row
-UNWRITTEN = 3.0  # s; writes that are taken no later than that are no reason to send runs elsewhere
+ASK_WITHIN = 1.0  # s; a store that needs longer for one small read counts as unreachable
+MISSED = 5  # consecutive ticks
+UNWRITTEN = 3.0  # s; a shorter outage of writes is no reason to route runs to other workers
 
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """`ready`: may be sent new runs; `why_not` says what is wrong. Redis being away makes no worker
-    unready, for it works without; being deaf in both ways (no tick succeeds) does. Times are seconds."""
+    """`ready`: the worker accepts new runs; else `why_not` has the reasons. An outage of Redis alone does not
+    make a worker unready, because the tick replaces hints; failing ticks do. Times are in seconds."""
 
     state: str
     """unregistered, live, fenced (between two epochs) or draining."""
     epoch: int
     lease_remaining: float | None
-    """None where the lease never ends: nobody else uses the store."""
+    """None if the lease never ends, because no other process uses the store."""
     store_reachable: bool
     store_error: str | None
     blocked_by: int | None
-    """The process that keeps all others from writing at this moment."""
+    """Pid of the process that holds the store's write lock at this moment."""
     connectivity: Connectivity
     transport_error: str | None
-    """Why hints do not travel, or why event logs take nothing."""
+    """Why hints are not delivered, or why event logs cannot be appended to."""
     ticked_ago: float | None
     swept_ago: float | None
     loop_lag: float | None
-    """The longer of what the loop took just now and when the heartbeat asked it last."""
+    """The longer of two delays of the event loop: measured now, and at the last probe of the heartbeat."""
     thread_jobs: int | None
-    """Jobs that runs and others have in threads; None where no executor counts them."""
+    """Jobs in the executor's threads and its queue, of runs and others; None without a tracking executor."""
     outliving: tuple[str, ...]
-    """For each job whose run is over: the run. Until it ends, it has a thread of the executor."""
+    """The run id of each job whose run is over. The job occupies a thread of the executor until it ends."""
     unreadable_rows: int
-    """Rows of the store that this process could not read, and left out of lists."""
+    """Rows of the store that this process could not decode, and omitted from lists."""
     ready: bool
     why_not: tuple[str, ...]
 
 
-class Seen(NamedTuple):
-    """What an examination has found out before it asks its checks."""
+class Measurements(NamedTuple):
+    """Input of the checks, measured once for each examination."""
 
     state: str
     store_error: CoordinatorError | str | None
@@ -69,7 +69,7 @@ class Seen(NamedTuple):
     lag: float | None
 
 
-Check = Callable[[Seen], str | None]
+Check = Callable[[Measurements], str | None]
 
 
 class Examination:
@@ -95,26 +95,26 @@ class Examination:
         self.executor: TrackingExecutor | None = None
         """The event loop's default executor, where it is one that tracks thread jobs."""
         self.checks: dict[str, Check] = {
-            "worker": self._lives,
-            "store": self._store_answers,
-            "ticks": self._ticks,
-            "failing ticks": self._ticks_succeed,
-            "heartbeat": self._heart_writes,
-            "owed writes": self._owed_are_written,
-            "refused ends": self._ends_are_taken,
-            "event loop": self._loop_turns,
-            "threads": self._threads_are_left,
+            "worker": self._check_worker,
+            "store": self._check_store,
+            "ticks": self._check_last_tick,
+            "failing ticks": self._check_failing_ticks,
+            "heartbeat": self._check_heartbeat,
+            "pending writes": self._check_outbox,
+            "refused ends": self._check_refused_ends,
+            "event loop": self._check_event_loop,
+            "threads": self._check_executor,
         }
-        """By name: each says what is wrong, or None. Any of them makes the worker not ready."""
+        """By name. A check returns why the worker is not ready, or None. One reason makes it unready."""
 
     async def health(self) -> Health:
-        """Asks the store one small question, for at most ASK_WITHIN. Never raises."""
+        """Makes one small read of the store, bounded by ASK_WITHIN. Never raises."""
         error, lag = await self._store_error(), await self._lag()
         remaining = self._worker.lease.remaining
         ticked, swept = self._ago(self._watch.ticked_at), self._ago(self._reaper.swept_at)
         state, executor = self._state(), self.executor
-        seen = Seen(state, error, ticked, lag)
-        why_not = tuple(told for check in self.checks.values() if (told := check(seen)) is not None)
+        measured = Measurements(state, error, ticked, lag)
+        why_not = tuple(reason for check in self.checks.values() if (reason := check(measured)) is not None)
         return Health(
             state=state,
             epoch=self._worker.epoch,
@@ -142,52 +142,52 @@ class Examination:
             return "unregistered"
         return "live" if worker.live and worker.lease.alive(worker.epoch) else "fenced"
 
-    def _lives(self, seen: Seen) -> str | None:
-        return None if seen.state == "live" else f"the worker is {seen.state}"
+    def _check_worker(self, measured: Measurements) -> str | None:
+        return None if measured.state == "live" else f"the worker is {measured.state}"
 
-    def _store_answers(self, seen: Seen) -> str | None:
-        error = seen.store_error
+    def _check_store(self, measured: Measurements) -> str | None:
+        error = measured.store_error
         if error is None or isinstance(error, SchemaTooNew):
             return None if error is None else str(error)
         return f"the store does not answer: {error}"
 
-    def _ticks(self, seen: Seen) -> str | None:
-        if seen.ticked is not None and seen.ticked > MISSED * self._settings.tick:
-            return f"deaf: the last tick was {seen.ticked:.1f} s ago"
+    def _check_last_tick(self, measured: Measurements) -> str | None:
+        if measured.ticked is not None and measured.ticked > MISSED * self._settings.tick:
+            return f"deaf: the last tick was {measured.ticked:.1f} s ago"
         return None
 
-    def _ticks_succeed(self, _: Seen) -> str | None:
+    def _check_failing_ticks(self, _: Measurements) -> str | None:
         failing = self._ago(self._watch.failing_since)
         if failing is not None and failing > MISSED * self._settings.tick:
             return f"all ticks of the last {failing:.1f} s failed: {self._watch.failure}"
         return None
 
-    def _heart_writes(self, _: Seen) -> str | None:
+    def _check_heartbeat(self, _: Measurements) -> str | None:
         failing = self._ago(self._pacemaker.failing_since)
         if failing is not None and failing > UNWRITTEN:
             return f"no heartbeat was written in the last {failing:.1f} s: {self._pacemaker.failure}"
         return None
 
-    def _owed_are_written(self, _: Seen) -> str | None:
+    def _check_outbox(self, _: Measurements) -> str | None:
         oldest = self._outbox.oldest
         if oldest is not None and oldest > UNWRITTEN:
             return f"{len(self._outbox)} writes wait for the store, the oldest for {oldest:.1f} s"
         return None
 
-    def _ends_are_taken(self, _: Seen) -> str | None:
+    def _check_refused_ends(self, _: Measurements) -> str | None:
         oldest = self._ago(self._refusals.oldest)
         if oldest is not None and oldest > UNWRITTEN:
             return f"the store refuses the ends of {len(self._refusals)} runs, the oldest for {oldest:.1f} s"
         return None
 
-    def _loop_turns(self, seen: Seen) -> str | None:
-        if seen.lag is not None and seen.lag >= STALLED_AFTER:
-            return f"the event loop stood still for {seen.lag:.1f} s"
+    def _check_event_loop(self, measured: Measurements) -> str | None:
+        if measured.lag is not None and measured.lag >= STALLED_AFTER:
+            return f"the event loop was blocked for {measured.lag:.1f} s"
         return None
 
-    def _threads_are_left(self, _: Seen) -> str | None:
+    def _check_executor(self, _: Measurements) -> str | None:
         if (executor := self.executor) is not None and len(executor.outliving) >= executor.size:
-            return f"all {executor.size} threads are taken by jobs whose runs are over"
+            return f"all {executor.size} threads of the executor are occupied by jobs whose runs are over"
         return None
 
     async def _store_error(self) -> CoordinatorError | str | None:
@@ -203,9 +203,9 @@ class Examination:
         return None
 
     def _transport_error(self) -> str | None:
-        parts = (("hints", self._notifier), ("event logs", self._event_log))
-        troubles = [(what, part.trouble) for what, part in parts if isinstance(part, Explaining)]
-        return "; ".join(f"{what}: {trouble}" for what, trouble in troubles if trouble) or None
+        adapters = (("hints", self._notifier), ("event logs", self._event_log))
+        troubles = [(role, adapter.trouble) for role, adapter in adapters if isinstance(adapter, Explaining)]
+        return "; ".join(f"{role}: {trouble}" for role, trouble in troubles if trouble) or None
 
     async def _lag(self) -> float | None:
         began = self._clock()

@@ -1,4 +1,4 @@
-"""Who this process is."""
+"""Identity of this process as a worker: worker id, host, pid, version."""
 
 from __future__ import annotations
 
@@ -25,27 +25,28 @@ def program_version() -> str:
 
 
 def take_slot(number: int) -> None:
-    """This process is the worker of that number, from 1, of a server with several. Before it registers."""
+    """Sets the number (from 1) that this process has among the workers of one server. Must be called before
+    the worker registers."""
     global _slot  # noqa: PLW0603 - of the process, as its id and its host are
     _slot = number
 
 
 def slot_of(worker_id: str) -> int | None:
-    """None for a worker that no server has numbered."""
-    found = _SLOT.search(worker_id)
-    return None if found is None else int(found[1])
+    """Returns the number in the worker id, or None if the worker is not one of a server."""
+    match = _SLOT.search(worker_id)
+    return None if match is None else int(match[1])
 
 
 def name_of(worker: WorkerRow) -> str:
-    """For people, the same in every log and list."""
+    """Returns the name of a worker for people, which is the same in every log line and list."""
     slot = slot_of(worker.worker_id)
     name = worker.worker_id.rpartition("-")[0] if slot is None else f"{slot} of {worker.host}"
     return f"worker {name} (epoch {worker.epoch}, pid {worker.pid})"
 
 
 def new_worker(ttl: float, assistants: tuple[str, ...] = (), *, command: str = "") -> NewWorker:
-    """This process as it registers. The worker id is for people; the epoch is what counts.
-    `command`: of the command line, which registers to end what others left."""
+    """Returns the row with which this process registers. The worker id is for people; the epoch identifies
+    the worker. `command`: name of the CLI command that registers, which prefixes the worker id."""
     host = socket.gethostname()
     slot = "" if _slot is None else f"w{_slot}-"
     return NewWorker(

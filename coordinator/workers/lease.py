@@ -1,8 +1,8 @@
 """The lease: until when this worker may act, checked inline from any thread.
 
-deadline = start of the last successful renewal + ttl - margin, on `clock` (CLOCK_BOOTTIME where the
-platform has it, see `coordinator.clock`). Once it has passed, or somebody found that it has, nothing
-brings the lease back: a renewal that comes too late is of no use, the worker registers anew.
+deadline = start of the last successful renewal + ttl - margin, on `clock` (CLOCK_BOOTTIME if the platform has
+it, see `coordinator.clock`). A lease that has expired, or was revoked, is never extended: a late renewal is
+rejected, and the worker registers with a new epoch.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from coordinator.errors import LeaseLost
 from coordinator.workers.stall import StallWatch
 
 TOO_LATE = "the lease could not be renewed in time"
-BURIED = "a peer has buried this epoch, or the store has lost its registration"
+DECLARED_DEAD = "a peer declared this worker dead, or the store has lost its registration"
 
 
 class _Term(NamedTuple):
     epoch: int
     deadline: float
-    """-inf = over."""
+    """-inf = ended."""
 
 
 class Lease:
-    """Every method may be called from any thread. `on_end(epoch, why)` is called once for each epoch
-    whose lease ended by itself or was revoked, from the thread that found out: it must not block."""
+    """Every method may be called from any thread. `on_end(epoch, why)` is called once for each epoch whose
+    lease expired or was revoked, from the thread that detected it. It must not block."""
 
     def __init__(self, term: float, *, clock: Callable[[], float] = boottime) -> None:
         self._length, self.clock = term, clock
         self._term = _Term(0, -math.inf)  # replaced as a whole, so that `check` needs no lock
         self._changing = threading.Lock()
-        self.on_end: Callable[[int, str], None] = _nobody
+        self.on_end: Callable[[int, str], None] = _ignore
 
     @property
     def epoch(self) -> int:
@@ -43,21 +43,22 @@ class Lease:
 
     @property
     def held(self) -> bool:
-        """Not over, as far as anybody has looked."""
+        """Whether the lease has not been ended. An expired lease counts as held until a call detects it."""
         return self._term.deadline > -math.inf
 
     @property
     def remaining(self) -> float:
-        """Seconds until the deadline; 0 where it has passed, infinite where it never comes."""
+        """Seconds until the deadline; 0 if it has passed, infinite for an endless lease."""
         return max(0.0, self._term.deadline - self.clock())
 
     def begin(self, epoch: int, began: float, *, endless: bool = False) -> None:
-        """A registration that was asked for at `began` (on `clock`) has an epoch and its first lease."""
+        """Starts the lease of `epoch`, whose registration was sent at `began` (on `clock`)."""
         with self._changing:
             self._term = _Term(epoch, math.inf if endless else began + self._length)
 
     def renewed(self, epoch: int, began: float) -> bool:
-        """A renewal that began then has been committed. False = too late, or not the current epoch."""
+        """Extends the lease after a renewal that was sent at `began` is committed. Returns False if the lease
+        has ended, or `epoch` is not the current one."""
         with self._changing:
             term = self._term
             if term.epoch != epoch or term.deadline == -math.inf:
@@ -69,7 +70,7 @@ class Lease:
         return False
 
     def check(self, epoch: int) -> None:
-        """Raise LeaseLost where `epoch` may not act any more. Cheap: every owner's write asks."""
+        """Raises LeaseLost if `epoch` may not act any more. Cheap: called before every write of an owner."""
         term = self._term
         if term.epoch == epoch and self.clock() <= term.deadline:
             return
@@ -77,19 +78,21 @@ class Lease:
             raise LeaseLost(epoch)
 
     def alive(self, epoch: int) -> bool:
-        """May `epoch` act? The first "no" of an epoch is final, for everybody."""
+        """Returns whether `epoch` may act. The first False for an epoch is final, for all callers."""
         term = self._term
         if term.epoch != epoch:
             return False
         return self.clock() <= term.deadline or not self._lapse(epoch)
 
     def revoke(self, epoch: int, why: str) -> None:
-        """The store says that the epoch is dead. Idempotent; other epochs are left alone."""
+        """Ends the lease of `epoch`, because the store reports it dead, and calls `on_end`. Idempotent; no
+        effect on other epochs."""
         if self.end(epoch):
             self.on_end(epoch, why)
 
     def end(self, epoch: int) -> bool:
-        """As `revoke`, and nobody is told. False = it was over already, or is not the current one."""
+        """As `revoke`, without `on_end`. Returns False if the lease had ended, or `epoch` is not the current
+        one."""
         with self._changing:
             if self._term.epoch != epoch or self._term.deadline == -math.inf:
                 return False
@@ -97,12 +100,12 @@ class Lease:
             return True
 
     def _lapse(self, epoch: int) -> bool:
-        """End the lease if its deadline has passed. True = it is over."""
+        """Ends the lease if its deadline has passed. Returns whether it has ended."""
         with self._changing:
             term = self._term
             if term.epoch != epoch or term.deadline == -math.inf:
                 return True
-            if self.clock() <= term.deadline:  # renewed since the caller looked
+            if self.clock() <= term.deadline:  # renewed since the caller read it
                 return False
             self._term = _Term(epoch, -math.inf)
         self.on_end(epoch, TOO_LATE)
@@ -110,36 +113,37 @@ class Lease:
 
 
 class Pacemaker(Protocol):
-    """Where the heartbeats come from: renews the lease of whatever epoch is current."""
+    """Sends the heartbeats that renew the lease of the current epoch."""
 
     @property
     def lag(self) -> float | None:
-        """How long the event loop took to answer when it was last asked (s); None = not measured."""
+        """Delay of the event loop at the last probe (s); None = not measured."""
         ...
 
     @property
     def stall(self) -> StallWatch | None:
-        """Watches the event loop from a thread; None = nothing does."""
+        """Detector of stalls of the event loop; None = there is none."""
         ...
 
     @property
     def failing_since(self) -> float | None:
-        """When the renewals began to fail, on the lease's clock; None = the last one was written."""
+        """When the first of the failing renewals began, on the lease's clock; None = the last one was
+        committed."""
         ...
 
     @property
     def failure(self) -> str | None:
-        """Why the last renewal failed; None = it was written."""
+        """Why the last renewal failed; None = it was committed."""
         ...
 
     def start(self, lease: Lease) -> None:
-        """Begin, on the running event loop. Idempotent until `stop`."""
+        """Starts the heartbeats; must be called on the event loop. Idempotent until `stop`."""
         ...
 
     async def stop(self) -> None:
-        """No beat begins after this returns. Bounded; idempotent."""
+        """Stops the heartbeats: none begins after this returns. Bounded in time; idempotent."""
         ...
 
 
-def _nobody(epoch: int, why: str) -> None:
+def _ignore(epoch: int, why: str) -> None:
     del epoch, why

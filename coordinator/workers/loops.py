@@ -1,4 +1,4 @@
-"""The loops of a worker: tick, sweep, and the next registration, each at its varying interval."""
+"""The loops of a worker: tick, sweep and registration, each at a jittered interval."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Loops:
-    """`begin` is for every registration; the loops themselves begin once and go on over epochs."""
+    """`begin` is called at every registration; the loops are started once and continue across epochs."""
 
     def __init__(
         self,
@@ -46,16 +46,16 @@ class Loops:
         return bool(self._tasks)
 
     async def begin(self, epoch: int) -> None:
-        """Listen on the abort channel of `epoch`, and look at everything of mine from now on."""
+        """Subscribes to the abort channel of `epoch`, and starts the loops at the first call."""
         await self._notifier.start(epoch, self._watch.signal, self._kick_tick.set, self._connectivity)
-        if not self._tasks and not self.stopped:  # a registration may outlast the loop that asked for it
+        if not self._tasks and not self.stopped:  # a registration may outlast the loops
             self._start()
 
     def _start(self) -> None:
         settings, jitter = self._settings, self._settings.jitter
         loop = asyncio.get_running_loop()
-        # A restart is cleaned up at once, not after the first interval; but an operator who reconciles
-        # right after the start, with an error text of his own, comes first.
+        # After a restart, orphans are ended without waiting for the first interval. The delay lets a
+        # `reconcile` that is called right after the start, with its own error text, go first.
         self._first_sweep = loop.call_later(settings.short_tick / 2, self._kick_sweep.set)
         self._tasks = [
             begin_soon(every(self._pace, jitter, self._watch.tick, self._kick_tick)),
@@ -64,11 +64,11 @@ class Loops:
         ]
 
     def register_anew(self) -> None:
-        """The epoch is over: ask for another, at once."""
+        """Triggers the registration of a new epoch at once, because the current one has ended."""
         self._kick_anew.set()
 
     async def stop(self) -> None:
-        """End all loops, for good. Idempotent."""
+        """Ends all loops; `begin` does not start them again. Idempotent."""
         self.stopped = True
         tasks, self._tasks = self._tasks, []
         if self._first_sweep is not None:
@@ -90,8 +90,8 @@ class Loops:
 async def every(
     interval: Callable[[], float], jitter: float, work: Callable[[], Awaitable[None]], kick: asyncio.Event
 ) -> None:
-    """Do `work` at a varying interval, and at once whenever `kick` is set. Its errors are logged; one that
-    repeats itself, once."""
+    """Calls `work` at a jittered interval (s), and at once whenever `kick` is set. Logs its errors and
+    continues; an error that repeats is logged once."""
     logged = ""
     while True:
         pause = interval() * random.uniform(1 - jitter, 1 + jitter)
@@ -104,12 +104,18 @@ async def every(
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is None or task.cancelling():
                 raise
-            logger.warning("%s was cancelled from within", getattr(work, "__qualname__", "periodic work"))
+            logger.warning(
+                "%s was cancelled by its own code; it is called again after its interval",
+                getattr(work, "__qualname__", "periodic work"),
+            )
         except CoordinatorError as error:
             level = logging.DEBUG if str(error) == logged else logging.WARNING
             logged = str(error)
             logger.log(level, "%s: %s", getattr(work, "__qualname__", "periodic work"), error)
         except Exception:
-            logger.exception("%s failed", getattr(work, "__qualname__", "periodic work"))
+            logger.exception(
+                "%s failed; it is called again after its interval",
+                getattr(work, "__qualname__", "periodic work"),
+            )
         else:
             logged = ""

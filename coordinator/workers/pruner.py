@@ -1,4 +1,4 @@
-"""The pruner: removes what is older than it has to be kept, a bounded piece at a time."""
+"""The pruner: removes rows that are older than their retention, in bounded transactions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from stores.tasks import begin_soon
 logger = logging.getLogger(__name__)
 
 BATCH = 500
-"""Rows looked at in one transaction: about 10 ms of the write lock, for which a cancel waits at most."""
+"""Rows examined in one transaction. It takes about 10 ms, which a cancel may have to wait."""
 
 
 async def prune(
@@ -24,9 +24,9 @@ async def prune(
     dry_run: bool = False,
     progress: Callable[[Pruned], None] = lambda _: None,
 ) -> Pruned:
-    """One pass; answers what was removed, or with `dry_run` would be. Between two transactions it rests
-    for as long as the last one took, so that at most half of the store's time is its. Whoever stops it
-    leaves whole transactions behind. Raises StoreUnavailable."""
+    """Makes one pass, and returns what was removed, or with `dry_run` would be. Pauses between two
+    transactions for as long as the last one took, so that it uses at most half of the writer's time. Each
+    transaction is atomic: a pass may be cancelled at any await. Raises StoreUnavailable."""
     removed, cursor = Pruned(), PruneCursor("runs")
     while True:
         began = time.monotonic()
@@ -40,8 +40,8 @@ async def prune(
 
 
 class Pruner:
-    """Prunes at a varying interval, from the first registration on. Every worker does: two at once do
-    each other no harm, and none has to be the one that is alive."""
+    """Prunes at a jittered interval, from the first registration on. Every worker does so: concurrent passes
+    are harmless, and no leader is needed."""
 
     def __init__(self, store: object, keep: Retention, *, interval: float, jitter: float) -> None:
         self._store, self._keep, self._interval, self._jitter = store, keep, interval, jitter
@@ -49,11 +49,11 @@ class Pruner:
         self._closed = False
 
     def begin(self) -> None:
-        """Idempotent; nothing where there is nothing to prune or the store cannot."""
+        """Starts the loop. Idempotent. No effect without a retention."""
         if self._task is None and not self._closed and self._keep.anything:
             if self._keep.runs is not None and isinstance(self._store, PruningStore):
                 logger.info(
-                    "Runs are removed from the store %.4g days after they settled, but for the last run of"
+                    "Runs are removed from the store %.4g days after they settled, except the last run of"
                     " each thread. COORDINATOR_KEEP_RUNS sets the time in seconds; none keeps all runs.",
                     self._keep.runs / 86_400,
                 )
@@ -70,7 +70,7 @@ class Pruner:
             )
 
     async def stop(self) -> None:
-        """For good. Idempotent."""
+        """Ends the loop; `begin` has no effect afterwards. Idempotent."""
         self._closed = True
         task, self._task = self._task, None
         if task is not None:

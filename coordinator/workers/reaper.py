@@ -27,17 +27,18 @@ from stores.rows import ANY_WORKER, Orphan, Outcome, Ownership, WorkerRow
 
 logger = logging.getLogger(__name__)
 
-ORPHANED = "The worker that ran this is gone or lost its lease; the run did not reach an end of its own."
+ORPHANED = "The worker that executed this run is dead or lost its lease before the run ended."
 
 
 class ReapingStore(WorkerStore, OwnershipStore, Protocol):
-    """What the reaper needs of the store."""
+    """Store operations that the reaper uses."""
 
 
 class Reaper:
-    """Burying a peer needs two kinds of evidence: its heartbeat did not move for its own ttl on this
-    worker's clock, and the store's clock says that its lease is over. Twice its ttl on this worker's
-    clock is enough; so is, on one host, the operating system's word that the process is gone."""
+    """Declares a peer dead on two pieces of evidence: its heartbeat did not change for the peer's own ttl on
+    this worker's clock, and its lease has expired on the store's clock. Each of these suffices alone: no
+    heartbeat for twice the ttl, or, on the same host, proof by the operating system that the process has
+    exited."""
 
     def __init__(
         self,
@@ -56,7 +57,8 @@ class Reaper:
         self._store, self._worker, self._line, self._undoing = store, worker, line, undo
         self._slots, self._notifier, self._jobs = slots, notifier, jobs
         self._telemetry, self._clock = telemetry, clock
-        self._watched: dict[int, tuple[int, float]] = {}
+        self._last_heartbeats: dict[int, tuple[int, float]] = {}
+        """By epoch: `hb_seq`, and when this process first read it (on `clock`)."""
         self._recovering: dict[tuple[str, Ownership | None], asyncio.Future[None]] = {}
         self._reaping = asyncio.Lock()
         self._swept = Latch()
@@ -67,8 +69,8 @@ class Reaper:
             self._swept.set()
 
     async def first_sweep(self) -> None:
-        """Before the first admission: return when this process has looked for the dead once, be it for
-        an operator. What was found may still be rolling back. Raises StoreUnavailable."""
+        """Returns after this process has completed one sweep, its own or an operator's: must be awaited
+        before the first admission. Rollbacks of orphans may still be in progress. Raises StoreUnavailable."""
         if self._swept.is_set():
             return
         if self._first is None or self._first.done():
@@ -79,17 +81,18 @@ class Reaper:
             await asyncio.shield(self._first)
         except StoreUnavailable:
             raise
-        except Exception:  # noqa: BLE001 - logged by the job; one bad row must not close the doors
+        except Exception:  # noqa: BLE001 - logged by the job; one bad row must not block admissions
             self._swept.set()
 
     async def sweep(self) -> None:
-        """As `reap`, and waits for no rollback: one that hangs must not make the reaper blind."""
-        await asyncio.shield(self._jobs.spawn(self._sweep(ORPHANED, None), "looking for dead workers"))
+        """As `reap`, but does not wait for rollbacks: one that hangs must not stop further sweeps."""
+        await asyncio.shield(self._jobs.spawn(self._sweep(ORPHANED, None), "the sweep for dead workers"))
 
     async def reap(self, *, error: str, before: str | None) -> list[Orphan]:
-        """Bury who is dead, end what nobody owns; answer what this call ended. Two reapers never
-        report the same run. Goes on if its caller is cancelled: what a sweep has adopted is ours."""
-        return await asyncio.shield(self._jobs.spawn(self._reap(error, before), "looking for dead workers"))
+        """Declares dead workers dead, ends orphaned runs, waits for their rollbacks, and returns the runs
+        that this call ended. `before` limits it to runs created earlier. Two reapers never return the same
+        run. Continues if its caller is cancelled, because runs that it adopted must be finished here."""
+        return await asyncio.shield(self._jobs.spawn(self._reap(error, before), "the sweep for dead workers"))
 
     async def _reap(self, error: str, before: str | None) -> list[Orphan]:
         orphans, recoveries = await self._sweep(error, before)
@@ -101,15 +104,17 @@ class Reaper:
         async with self._reaping:
             me = self._worker.epoch
             peers = await self._store.workers(counted=False)
-            self._watched = {p.epoch: self._watched[p.epoch] for p in peers if p.epoch in self._watched}
-            buried, orphans = list[WorkerRow](), list[Orphan]()
+            self._last_heartbeats = {
+                p.epoch: self._last_heartbeats[p.epoch] for p in peers if p.epoch in self._last_heartbeats
+            }
+            dead, orphans = list[WorkerRow](), list[Orphan]()
             try:
                 for peer in peers:
-                    if peer.epoch != me and await self._look_at_one(peer, me):
-                        buried.append(peer)
+                    if peer.epoch != me and await self._examine_unless_locked(peer, me):
+                        dead.append(peer)
                 orphans = await self._store.sweep(by=me, error=error, before=before)
             finally:
-                for peer in buried:
+                for peer in dead:
                     ended = sum(orphan.dead_epoch == peer.epoch for orphan in orphans)
                     self._telemetry.emit(PeerBuried(peer.epoch, me, name_of(peer), ended))
             self._swept.set()
@@ -118,54 +123,62 @@ class Reaper:
             return orphans, [self._recover_soon(orphan) for orphan in orphans]
 
     def hint_at_children_of(self, orphans: Iterable[Orphan]) -> None:
-        """Children of orphans that were ended may run anywhere."""
+        """Notifies the workers of children of ended orphans. A child may run on any worker."""
         for orphan in orphans:
             hint_at_children(self._notifier, orphan.children)
 
     def _recover_soon(self, orphan: Orphan) -> asyncio.Future[None]:
-        """One that cannot be recovered now stands in nobody's way: it comes up again next time."""
-        this = orphan.run_id, orphan.adopted
-        under_way = self._recovering.get(this)
-        if under_way is None:
-            under_way = self._jobs.spawn(self._recover(orphan), f"recovery of run {orphan.run_id!r}")
-            self._recovering[this] = under_way
-            under_way.add_done_callback(lambda _: self._recovering.pop(this, None))
-        return under_way
+        """Starts the recovery of one orphan, or returns the one in progress. A recovery that fails does not
+        delay others: the next sweep retries it."""
+        key = orphan.run_id, orphan.adopted
+        recovery = self._recovering.get(key)
+        if recovery is None:
+            recovery = self._jobs.spawn(self._recover(orphan), f"recovery of run {orphan.run_id!r}")
+            self._recovering[key] = recovery
+            recovery.add_done_callback(lambda _: self._recovering.pop(key, None))
+        return recovery
 
-    async def _look_at_one(self, peer: WorkerRow, me: int) -> bool:
-        """A peer whose row is locked comes up again next time; the others are looked at all the same."""
+    async def _examine_unless_locked(self, peer: WorkerRow, me: int) -> bool:
+        """As `_examine`. If the peer's row is locked, logs that and returns False, so that the sweep
+        continues with the other peers."""
         try:
-            return await self._look_at(peer, me)
+            return await self._examine(peer, me)
         except RowLocked as locked:
-            logger.warning("%s is dead and cannot be buried now: %s", name_of(peer), locked)
+            logger.warning(
+                "%s is dead, but its row is locked, so its runs are not ended yet; the next sweep retries:"
+                " %s",
+                name_of(peer),
+                locked,
+            )
             return False
 
-    async def _look_at(self, peer: WorkerRow, me: int) -> bool:
-        """True = it is buried, by this call."""
+    async def _examine(self, peer: WorkerRow, me: int) -> bool:
+        """Returns True if this call declared `peer` dead."""
         proven = self._store.proven_dead(peer)
-        # Looked at each time: the watch begins with the last heartbeat, not with the end of the lease.
+        # Measured in every sweep, because silence counts from the last heartbeat, not from the lease's end.
         silent, ttl = self._silent_for(peer), peer.ttl_ms / 1000
-        # Where the store's clock was set back, or that of a new primary is behind, a lease seems to last.
-        outwaited = silent >= 2 * ttl
-        if not proven and not outwaited and not (peer.expired and silent >= ttl):
+        # If the store's clock was set back (or a new primary's clock is behind), leases expire too late
+        # there.
+        silent_twice_the_ttl = silent >= 2 * ttl
+        if not proven and not silent_twice_the_ttl and not (peer.expired and silent >= ttl):
             return False
-        buried = await self._store.bury(peer, by=me, proven=proven or outwaited)
-        if buried:
-            self._watched.pop(peer.epoch, None)
-        return buried
+        declared_dead = await self._store.bury(peer, by=me, proven=proven or silent_twice_the_ttl)
+        if declared_dead:
+            self._last_heartbeats.pop(peer.epoch, None)
+        return declared_dead
 
     def _silent_for(self, peer: WorkerRow) -> float:
-        """Seconds for which its heartbeat has stood still, as far as this process has watched."""
-        seen = self._watched.get(peer.epoch)
+        """Seconds since this process first read the peer's current heartbeat."""
+        seen = self._last_heartbeats.get(peer.epoch)
         now = self._clock()
         if seen is None or seen[0] != peer.hb_seq:
-            self._watched[peer.epoch] = (peer.hb_seq, now)
+            self._last_heartbeats[peer.epoch] = (peer.hb_seq, now)
             return 0.0
         return now - seen[1]
 
     async def _recover(self, orphan: Orphan) -> None:
         if orphan.adopted is not None and not await self._undo(orphan, orphan.adopted):
-            return  # the store answers it again in the next sweep, as long as it is adopted here
+            return  # the next sweep returns it again, as long as this worker has it adopted
         self._telemetry.emit(
             RunRecovered(orphan.run_id, orphan.thread_id, orphan.status.value, orphan.dead_epoch)
         )
@@ -174,17 +187,21 @@ class Reaper:
         await self._line.pass_on(orphan.thread_id, ANY_WORKER)
 
     async def _undo(self, orphan: Orphan, own: Ownership) -> bool:
-        """Finish the rollback that its owner did not live to finish. False = not yet, or not ours any
-        more. Raises StoreUnavailable: then it stays adopted until the next sweep."""
+        """Finishes the rollback of a dead worker's run. Returns False if it must be retried, or another epoch
+        has adopted the run. Raises StoreUnavailable: then it stays adopted until the next sweep."""
         state, error, values = "done", None, None
         try:
             values = await self._undoing.restore(own, orphan.rollback_ref)
-        except StaleFence:  # adopted by yet another worker, or by another epoch of this one
+        except StaleFence:  # adopted by another worker, or by another epoch of this one
             return False
         except CoordinatorError:
             raise
         except Exception as failure:
-            logger.exception("Rolling back run %r of dead epoch %s failed", own.run_id, orphan.dead_epoch)
+            logger.exception(
+                "The rollback of run %r, whose worker (epoch %s) is dead, failed",
+                own.run_id,
+                orphan.dead_epoch,
+            )
             if await self._store.readopt(own) is not None:
                 return False
             state, error = "failed", f"Rollback failed: {text_of(failure)}"

@@ -1,5 +1,4 @@
-"""Signals of the supervisor: the first one drains, the second one ends the grace, and the process exits in
-time."""
+"""Signals of a supervisor: the first starts a drain, the next ends its grace. The process exits in time."""
 
 from __future__ import annotations
 
@@ -20,7 +19,7 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Draining(Protocol):
-    """What a signal drains: `manager.worker`, or all workers of this process as one."""
+    """The methods that signals call, of `manager.worker` or of all workers of the process."""
 
     @property
     def grace(self) -> float: ...
@@ -29,8 +28,9 @@ class Draining(Protocol):
 
 
 class Departure:
-    """What has become of the signals. `asked`: the first has come. `drained`: no run is left here, and the
-    program may go; until then it should go on answering (cancels work all the while)."""
+    """The state of the shutdown. `asked` is set by the first signal. `drained` is set when this worker has no
+    run left: then the program may exit. Until then it should continue to serve requests, because cancels are
+    accepted throughout."""
 
     def __init__(self, worker: Draining, end: Callable[[int], object]) -> None:
         self._worker, self._end = worker, end
@@ -39,7 +39,7 @@ class Departure:
         self.asked, self.drained = asyncio.Event(), asyncio.Event()
 
     def received(self, number: int) -> None:
-        """On the event loop."""
+        """Handles a signal. Must be called on the event loop."""
         if self._task is None:
             self.asked.set()
             self._arm(self._worker.grace + GONE, number)
@@ -49,7 +49,7 @@ class Departure:
             self._arm(GONE, number)
 
     async def serving(self, work: Coroutine[Any, Any, object]) -> None:
-        """Do `work` until it ends by itself or the worker is drained, which ends it."""
+        """Runs `work` until it returns or the worker is drained, whichever comes first; then cancels it."""
         working, drained = begin_soon(work), begin_soon(self.drained.wait())
         await asyncio.wait((working, drained), return_when=asyncio.FIRST_COMPLETED)
         for task in (working, drained):
@@ -62,8 +62,9 @@ class Departure:
             self.drained.set()
 
     def _arm(self, seconds: float, number: int) -> None:
-        """A thread, because what is in the way may be the event loop, a task that swallows its cancel, or
-        a job in a thread pool, for each of which the interpreter itself would wait for ever."""
+        """Ends the process after `seconds`, unless armed again. Uses a thread, because the exit may be
+        blocked by the event loop, by a task that swallows its cancel, or by a job in a thread pool: the
+        interpreter would wait for each of these for ever."""
         if self._backstop is not None:
             self._backstop.cancel()
         self._backstop = threading.Timer(seconds, self._end, (128 + number,))
@@ -78,12 +79,11 @@ def draining_on_signals(
     signals: Iterable[signal.Signals] = SIGNALS,
     end: Callable[[int], object] | None = None,
 ) -> Generator[Departure]:
-    """Within the block, the first of `signals` drains `worker` (`manager.worker`) and every further one ends
-    its grace.
+    """Within the block, the first of `signals` drains `worker` (`manager.worker`), and each further one ends the grace.
 
-    From the main thread, on a running event loop. For programs that end afterwards: the backstop that
-    `end` (by default: stacks to stderr, then `os._exit`) stays armed when the block is left. The exit
-    status is then 128 and the signal's number.
+    Must be called from the main thread, on a running event loop. The backstop stays armed after the block: it
+    calls `end` (default: writes all stacks to stderr, then `os._exit`) with the exit status, which is 128
+    plus the signal's number. So use it only in programs that exit afterwards.
     """
     loop, departure = asyncio.get_running_loop(), Departure(worker, end or _exit)
     undo = [_handle(loop, number, departure) for number in signals]
@@ -116,8 +116,8 @@ def _handle(
 
 
 def _exit(status: int) -> None:
-    """Nothing here may block: not the log, whose lock may be held by what is in the way."""
+    """Must not block, so it does not log: the blocked code may hold a lock of the log."""
     with suppress(Exception):
-        os.write(2, b"coordinator: not gone in time, ending the process. Its threads:\n")
+        os.write(2, b"coordinator: the process did not exit in time and is ended now. Its threads:\n")
         faulthandler.dump_traceback(sys.__stderr__ or 2)
     os._exit(status)

@@ -1,4 +1,4 @@
-"""Notices an event loop that stands still, while it does: from a thread, because no task can."""
+"""Detects a blocked event loop while it is blocked, from a thread, because no task could."""
 
 from __future__ import annotations
 
@@ -19,17 +19,19 @@ from coordinator.record import RunRecord
 logger = logging.getLogger(__name__)
 
 STALLED_AFTER = 2.0  # s without a turn
-LOOK = 0.25  # s between two looks
+PROBE_INTERVAL = 0.25  # s
 RECALL = 5.0  # s
-SHOWN = 8
-"""How many frames a log line names, the innermost last."""
+MAX_FRAMES = 8
+"""Number of frames in a log line, the innermost last."""
 
 
 class StallWatch:
-    """Asks the loop to answer, again and again, from a daemon thread. One log line for each stall names
-    the run and the line of code in which the loop stands. `listeners` are called from that thread at every
-    look with how long the loop has been standing (s; 0 = it turns): they must not block. `run_of_task`
-    returns the run whose own task this is, if it is one; it is called from that thread, too."""
+    """Probes the loop from a daemon thread: it schedules a callback, and measures when the loop runs it. Logs
+    each stall once, with the run and the source line in which the loop is blocked.
+
+    `listeners` are called from that thread after every probe with the duration of the stall (s; 0 = none);
+    they must not block. `run_of_task` returns the run that a task executes, or None; also called from that
+    thread."""
 
     def __init__(
         self,
@@ -38,33 +40,33 @@ class StallWatch:
         stalled_after: float = STALLED_AFTER,
         recall: float = RECALL,
     ) -> None:
-        """`recall` (s): how long `lag` answers with the longest stall after its end."""
+        """`recall`: time after the end of a stall during which `lag` still returns its length (s)."""
         self._clock, self._after, self._recall = clock, stalled_after, recall
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
-        self._asked: float | None = None
+        self._scheduled_at: float | None = None
         self._logged = False
         self._lag = self._longest = 0.0
         self._ended = -math.inf
         self.listeners: list[Callable[[float], None]] = []
-        self.run_of_task: Callable[[asyncio.Task[Any]], RunRecord | None] = _of_no_known_run
+        self.run_of_task: Callable[[asyncio.Task[Any]], RunRecord | None] = _no_run_of_task
 
     @property
     def stalled_for(self) -> float:
-        """How long the loop has not turned (s), from any thread; 0 below the limit."""
-        asked = self._asked
-        standing = 0.0 if asked is None else self._clock() - asked
-        return standing if standing >= self._after else 0.0
+        """Duration of the current stall (s); 0 below the limit. May be read from any thread."""
+        scheduled_at = self._scheduled_at
+        blocked_for = 0.0 if scheduled_at is None else self._clock() - scheduled_at
+        return blocked_for if blocked_for >= self._after else 0.0
 
     @property
     def lag(self) -> float:
-        """How late the last answer came (s), or how late the one that is awaited is by now, or the longest
-        stall that ended within `recall`."""
+        """The longest of these (s): the delay of the last callback, the current stall, and the longest stall
+        that ended within `recall`."""
         recent = self._longest if self._clock() - self._ended < self._recall else 0.0
         return max(self._lag, self.stalled_for, recent)
 
     def start(self) -> None:
-        """Watch the running loop, once."""
+        """Starts to watch the running loop. Idempotent."""
         if self._thread is None:
             self._loop, self._ident = asyncio.get_running_loop(), threading.get_ident()
             self._thread = threading.Thread(target=self._run, name="coordinator-stall-watch", daemon=True)
@@ -74,53 +76,57 @@ class StallWatch:
         self._stop.set()
 
     def _run(self) -> None:
-        while not self._stop.wait(LOOK):
-            if self._asked is None:
-                self._asked, self._logged = self._clock(), False
+        while not self._stop.wait(PROBE_INTERVAL):
+            if self._scheduled_at is None:
+                self._scheduled_at, self._logged = self._clock(), False
                 try:
-                    self._loop.call_soon_threadsafe(self._answer, self._asked)
-                except RuntimeError:  # it is closed
+                    self._loop.call_soon_threadsafe(self._ran, self._scheduled_at)
+                except RuntimeError:  # the loop is closed
                     return
-            elif (standing := self.stalled_for) and not self._logged:
+            elif (blocked_for := self.stalled_for) and not self._logged:
                 self._logged = True
-                logger.error("%s", self._told(standing))
+                logger.error("%s", self._describe(blocked_for))
             for listener in tuple(self.listeners):
                 try:
                     listener(self.stalled_for)
                 except Exception:
-                    logger.exception("Listener %r of stalls failed", listener)
+                    logger.exception(
+                        "Stall listener %r failed; it is called again after the next probe", listener
+                    )
 
-    def _answer(self, asked: float) -> None:
+    def _ran(self, scheduled_at: float) -> None:
         now = self._clock()
-        lag = now - asked
+        lag = now - scheduled_at
         if lag >= self._after:
             recent = self._longest if now - self._ended < self._recall else 0.0
             self._longest, self._ended = max(lag, recent), now
-        self._lag, self._asked = lag, None
+        self._lag, self._scheduled_at = lag, None
 
-    def _told(self, standing: float) -> str:
-        frame = sys._current_frames().get(self._ident)  # pyright: ignore[reportPrivateUsage] - documented
-        frames = _frames(frame)
-        names = [f"{each.f_code.co_filename}:{each.f_lineno} in {each.f_code.co_name}" for each in frames]
+    def _describe(self, blocked_for: float) -> str:
+        innermost = sys._current_frames().get(self._ident)  # pyright: ignore[reportPrivateUsage] - documented
+        frames = _frames(innermost)
+        names = [f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}" for frame in frames]
         return (
-            f"The event loop has not turned for {standing:.1f} s: no run of this worker goes on, and none"
-            f" can be cancelled. It stands in code {self._owner(frames)}, at {' > '.join(names[-SHOWN:])}"
+            f"The event loop has been blocked for {blocked_for:.1f} s: no run of this worker makes progress"
+            f" or can be cancelled. It is blocked in code {self._owner(frames)}, at"
+            f" {' > '.join(names[-MAX_FRAMES:])}"
         )
 
     def _owner(self, frames: list[FrameType]) -> str:
         task = asyncio.current_task(self._loop)
         context = _context_of(frames, task)
-        found = None if context is None else context.get(current_run)
-        run = found.run if found is not None else None
+        run_context = None if context is None else context.get(current_run)
+        run = run_context.run if run_context is not None else None
         if context is None and task is not None:
             run = self.run_of_task(task)
         if run is not None:
             return f"of run {run.run_id!r} on thread {run.thread_id!r}"
-        return "whose run is not known" if context is None else "of no run"
+        return "of an unknown run" if context is None else "of no run"
 
 
 def _frames(innermost: FrameType | None) -> list[FrameType]:
-    """Of what the loop runs at this moment, outermost first; of the loop itself where it runs nothing."""
+    """Returns the frames of the callback that the loop executes, outermost first; the loop's own frames if it
+    executes none."""
     frames: list[FrameType] = []
     while innermost is not None:
         frames.append(innermost)
@@ -131,8 +137,8 @@ def _frames(innermost: FrameType | None) -> list[FrameType]:
 
 
 def _context_of(frames: list[FrameType], task: asyncio.Task[Any] | None) -> Context | None:
-    """Of the callback, or step of a task, that the loop is in; None = not known. Handles of uvloop hide it,
-    and tasks before Python 3.12 have no method that returns it."""
+    """Returns the context of the callback or task step that the loop executes, or None if unknown. Handles of
+    uvloop hide it, and tasks before Python 3.12 have no `get_context`."""
     handle = frames[0].f_locals.get("self") if frames else None
     if isinstance(handle, asyncio.Handle):
         context: Context | None = getattr(handle, "_context", None)
@@ -142,5 +148,5 @@ def _context_of(frames: list[FrameType], task: asyncio.Task[Any] | None) -> Cont
     return None if get_context is None else get_context()
 
 
-def _of_no_known_run(task: asyncio.Task[Any]) -> RunRecord | None:
+def _no_run_of_task(task: asyncio.Task[Any]) -> RunRecord | None:
     del task

@@ -1,4 +1,4 @@
-"""The tick: what no signal told this worker, it finds out from one read of a few indexes."""
+"""The tick: one read of a few indexes detects every change that this worker has not been notified of."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from stores.base import WorkerStore
 
 logger = logging.getLogger(__name__)
 
-_REMEMBERED = 1000
+_MAX_LOGGED_FAILURES = 1000
 
 NOT_HELD = (
-    "the store says that this run does not hold its thread: its worker was buried, or the store was put back"
-    " to an earlier state"
+    "according to the store, this run does not hold its thread: its worker was declared dead, or the store"
+    " was restored to an earlier state"
 )
 
 
@@ -50,17 +50,18 @@ class Watch:
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
         self.failing_since: float | None = None
-        """When the first of the ticks failed that have failed in a row, on `clock`."""
+        """When the first of the current series of failing ticks failed, on `clock`; None = the last
+        succeeded."""
         self.failure: str | None = None
-        """What the last tick failed with."""
+        """Error of the last tick; None = it succeeded."""
         self._timeouts, self._drain = timeouts, drain
         self._missing: frozenset[str] = frozenset()
         self._failed = set[str]()
 
     async def tick(self) -> None:
-        """Deliver the decisions over my runs that I have not seen; claim threads that are free; drain where
-        somebody has asked for it. A failure for one run or thread is logged, and the others go on.
-        Raises StoreUnavailable and other errors of the store."""
+        """Delivers undelivered cancels to the runs of this worker, ends overdue runs, claims free threads,
+        and starts a requested drain. A failure for one run or thread is logged, and the tick continues with
+        the others. Raises StoreUnavailable and other errors of the store."""
         try:
             await self._tick()
         except Exception as error:
@@ -76,38 +77,40 @@ class Watch:
         before = self._registry.under_way_now()
         tick = await self._store.tick(self._worker.epoch)
         self.ticked_at = self._clock()
-        self._stop_what_is_not_held(before, tick.holding)
+        self._drop_runs_not_held(before, tick.holding)
         if tick.drain is not None:
             self._drain.heed(tick.drain)
         for run_id in tick.cancelled:
-            await self._apart(self._delivery.look(run_id), f"run {run_id!r}")
+            await self._isolated(self._delivery.look(run_id), f"run {run_id!r}")
         waiting = set(tick.waiting)
         for entry in self._registry.waiting():
             run_id = entry.record.run_id
             if entry.own is None and not entry.lost and run_id not in waiting:
-                await self._apart(self._delivery.look(run_id), f"run {run_id!r}")
+                await self._isolated(self._delivery.look(run_id), f"run {run_id!r}")
         for overdue in tick.overdue:
             end = self._timeouts.end(overdue.run_id, overdue.cause)
-            await self._apart(end, f"run {overdue.run_id!r}")
-        await self._apart(self._timeouts.end_unlaunched(), "runs that were not launched")
+            await self._isolated(end, f"run {overdue.run_id!r}")
+        await self._isolated(self._timeouts.end_unlaunched(), "runs that were not launched")
         for thread_id in tick.free_threads:
-            await self._apart(self._line.claim(thread_id), f"thread {thread_id!r}")
+            await self._isolated(self._line.claim(thread_id), f"thread {thread_id!r}")
 
-    async def _apart(self, step: Awaitable[object], about: str) -> None:
-        """One step of a tick. The first failure of each run and thread is logged."""
+    async def _isolated(self, step: Awaitable[object], subject: str) -> None:
+        """Awaits one step of a tick. Errors of the coordinator end the tick; any other is logged at its first
+        occurrence for `subject`."""
         try:
             await step
         except CoordinatorError:
             raise
         except Exception:
-            if about not in self._failed and len(self._failed) < _REMEMBERED:
-                self._failed.add(about)
-                logger.exception("A tick could not look after %s; it tries again at each tick", about)
+            if subject not in self._failed and len(self._failed) < _MAX_LOGGED_FAILURES:
+                self._failed.add(subject)
+                logger.exception("The tick failed for %s; every further tick retries", subject)
 
-    def _stop_what_is_not_held(self, before: dict[str, Entry], holding: frozenset[str]) -> None:
-        """A store that was put back to an earlier state (a failover to a server without the last commits, a
-        backup) has lost who holds a thread, and gives it to another. Twice missing, because a run that ends
-        meanwhile is missing once. `before`: what was under way when the store was asked."""
+    def _drop_runs_not_held(self, before: dict[str, Entry], holding: frozenset[str]) -> None:
+        """Drops runs that hold their thread here, but not in the store. A store that was restored to an
+        earlier state (a backup, or a failover that lost commits) may give the thread to another run. A run is
+        dropped when two consecutive ticks miss it, because a run that ends during a tick is missed once.
+        `before`: the runs in progress when the tick was sent."""
         epoch = self._worker.epoch
         missing = {run_id for run_id in before.keys() - holding if before[run_id].executes(epoch)}
         for run_id in missing & self._missing:
@@ -115,9 +118,9 @@ class Watch:
         self._missing = frozenset(missing)
 
     def signal(self, signal: Signal) -> None:
-        """A hint came in: look at what it names, or at everything of mine."""
+        """Handles a hint: refreshes the run or thread that it names, or all runs of this worker."""
         if signal.kind == "cancel" and signal.run_id is not None:
-            self._jobs.spawn(self._delivery.look(signal.run_id), f"looking at run {signal.run_id!r}")
+            self._jobs.spawn(self._delivery.look(signal.run_id), f"refreshing run {signal.run_id!r}")
         elif signal.kind == "claim" and signal.thread_id is not None:
             self._hinted.thread(signal.thread_id)
         elif signal.kind in ("cancel", "claim"):

@@ -1,4 +1,4 @@
-"""This worker's incarnation: an epoch, and what follows on the end of its lease."""
+"""The registration of this worker: its epoch, its lease, and the transition to the next epoch."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
 
-LOOK_AGAIN = 0.5  # s; while the lease of a worker on another host is waited out
+RETRY_REGISTRATION = 0.5  # s; interval while the lease of a worker on another host is waited out
 
 
 class LeasingStore(WorkerStore, Protocol):
@@ -33,9 +33,10 @@ class LeasingStore(WorkerStore, Protocol):
 class Worker:
     """Registers lazily, at the first admission or in `start`. Implements `runs.incarnation`.
 
-    `assistants()` names those that it has, for its row. `on_registered(epoch)` starts what belongs to an
-    epoch; `on_fenced(why)` drops every run, and `gone()` returns when the dropped ones have stopped: only
-    then a new epoch is asked for. `on_ended(orphans)`: what was left of an epoch has ended with it.
+    `assistants()` returns the names of this worker's assistants, for its row. `on_registered(epoch)` starts
+    what belongs to an epoch. `on_fenced(why)` drops every run, and `gone()` returns when the dropped runs
+    have stopped: only then a new epoch is registered. `on_ended(orphans)` receives the runs that were ended
+    when an epoch was retired.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class Worker:
         self.lease = Lease(settings.lease_ttl - settings.lease_margin, clock=clock)
         self.lease.on_end = self._lease_ended
         self.command = ""
-        """Begins the worker id; see `new_worker`."""
+        """Prefix of the worker id; see `new_worker`."""
         self.drain_event = asyncio.Event()
         self.on_registered: Callable[[int], Awaitable[None]] = _nothing
         self.on_fenced: Callable[[str], None] = logger.debug
@@ -80,17 +81,18 @@ class Worker:
         return self._draining or self._closed
 
     def check(self, epoch: int) -> None:
-        """Raise LeaseLost where `epoch` may not act any more. From any thread."""
+        """Raises LeaseLost if `epoch` may not act any more. May be called from any thread."""
         self.lease.check(epoch)
 
     def ready_at_once(self) -> int:
-        """The live epoch, where there is nothing to wait for; else 0: ask `ready`."""
-        fit = self._live and not self._draining and not self._closed and self.lease.alive(self._epoch)
-        return self._epoch if fit else 0
+        """Returns the live epoch, or 0 if the worker has to register first or drains: then call `ready`."""
+        ready = self._live and not self._draining and not self._closed and self.lease.alive(self._epoch)
+        return self._epoch if ready else 0
 
     async def ready(self) -> int:
-        """One registration at a time, which goes on if its caller is cancelled: an epoch that nobody
-        uses would look like a worker."""
+        """Returns the live epoch, and registers first if there is none. Concurrent callers share one
+        registration, which continues if its caller is cancelled: an unused epoch would appear as a live
+        worker. Raises Draining, StoreInUse, StoreUnavailable."""
         if self._draining or self._closed:
             raise Draining
         if not self._live or not self.lease.alive(self._epoch):
@@ -100,7 +102,7 @@ class Worker:
         return self._epoch
 
     async def stay(self) -> None:
-        """Register anew where the last epoch is over. Raises as `ready`."""
+        """Registers a new epoch if the current one has ended. Raises as `ready`."""
         if not self._live:
             await self.ready()
 
@@ -113,19 +115,19 @@ class Worker:
         began, epoch = await self._new_epoch()
         self._loop = asyncio.get_running_loop()
         self._epoch, self._live = epoch, True
-        # Nobody hears a heartbeat where nobody else uses the rows: there the lease never ends.
+        # If no other process uses the store, no peer reads heartbeats, and the lease never ends.
         self.lease.begin(epoch, began, endless=not self._store.shared)
-        self._watch_over(epoch)
+        self._arm_expiry(epoch)
         self._telemetry.emit(WorkerRegistered(epoch))
         await self.on_registered(epoch)
         if previous:
             await self._sign_off(previous, f"lost its lease before this run finished: {lost_because}")
 
     async def _new_epoch(self) -> tuple[float, int]:
-        """When it was asked for, and the epoch. A store that a worker of another host has a lease on may be
-        this one's own, from before a reboot: that lease is waited out. Raises StoreInUse as soon as the other
-        worker renews it."""
-        heard: tuple[int, int] | None = None
+        """Returns when the registration was sent (on the clock), and the epoch. If a worker of another host
+        has a lease, waits until it expires, because that worker may be this host before a reboot. Raises
+        StoreInUse as soon as that worker renews its lease, and Draining."""
+        last_heartbeat: tuple[int, int] | None = None
         while True:
             began = self._clock()
             try:
@@ -133,21 +135,21 @@ class Worker:
                     new_worker(self._settings.lease_ttl, self._assistants(), command=self.command)
                 )
             except StoreInUse as error:
-                if heard is None:
+                if last_heartbeat is None:
                     logger.warning("%s Waiting for %.0f s for that lease to end.", error, error.lease_left)
-                elif heard != error.heartbeat:
+                elif last_heartbeat != error.heartbeat:
                     raise
-                heard = error.heartbeat
-                await asyncio.sleep(min(error.lease_left + 0.01, LOOK_AGAIN))
+                last_heartbeat = error.heartbeat
+                await asyncio.sleep(min(error.lease_left + 0.01, RETRY_REGISTRATION))
             if self._draining or self._closed:
                 raise Draining
 
-    def _watch_over(self, epoch: int) -> None:
-        """Find the end of the lease also where no task asks and no renewal comes back."""
+    def _arm_expiry(self, epoch: int) -> None:
+        """Detects the end of the lease even if no task checks it and no renewal returns."""
         self._disarm()
         if self._live and epoch == self._epoch and self._store.shared and self.lease.alive(epoch):
-            delay = self.lease.remaining + 0.001  # the two clocks need not run alike: look again then
-            self._expiry = asyncio.get_running_loop().call_later(delay, self._watch_over, epoch)
+            delay = self.lease.remaining + 0.001  # the loop's clock may run faster: then this is armed again
+            self._expiry = asyncio.get_running_loop().call_later(delay, self._arm_expiry, epoch)
 
     def _disarm(self) -> None:
         if self._expiry is not None:
@@ -155,9 +157,9 @@ class Worker:
             self._expiry = None
 
     def _lease_ended(self, epoch: int, why: str) -> None:
-        """From whatever thread found out, be it in the middle of a run's code."""
+        """Called from the thread that detected the end, which may be executing a run's code."""
         if self._loop is not None:
-            with suppress(RuntimeError):  # the loop is closed, and every task with it
+            with suppress(RuntimeError):  # the loop is closed, and no task is left
                 self._loop.call_soon_threadsafe(self.fenced, epoch, why)
 
     def fenced(self, epoch: int, why: str) -> None:
@@ -174,7 +176,7 @@ class Worker:
         self.drain_event.set()
 
     async def retire(self) -> None:
-        """Leave for good: what is still in flight here is ended. Idempotent."""
+        """Ends the epoch and the runs that are still in flight in it. Registers no new one. Idempotent."""
         self._closed = True
         if self._registering is not None:
             try:
@@ -191,7 +193,12 @@ class Worker:
         try:
             self.on_ended(await self._store.retire(epoch, error=f"Worker epoch {epoch} {what}"))
         except CoordinatorError as error:
-            logger.warning("Worker epoch %d could not sign off; its peers will bury it: %s", epoch, error)
+            logger.warning(
+                "This worker (epoch %d) could not sign off in the store; its runs are ended when its peers"
+                " declare it dead: %s",
+                epoch,
+                error,
+            )
 
 
 async def _nothing(epoch: int) -> None:
@@ -199,4 +206,4 @@ async def _nothing(epoch: int) -> None:
 
 
 async def _no_runs() -> None:
-    """There is nothing to wait for."""
+    """The default of `gone`: no run has to stop."""

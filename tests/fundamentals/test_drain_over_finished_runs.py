@@ -35,16 +35,16 @@ class Returning:
 def at_its_decisions(manager: RunManager, which: int, act: Any) -> None:
     """Call `act` at the moment at which a drain looks for the `which`th time for what it has to decide."""
     drain, looks = manager._parts.drain, 0
-    decide_over = drain._decide_over
+    decide_all = drain._decide_all
 
     async def looking(entries: Iterable[Entry]) -> None:
         nonlocal looks
         looks += 1
         if looks == which:
             await act()
-        await decide_over(entries)
+        await decide_all(entries)
 
-    drain._decide_over = looking
+    drain._decide_all = looking
 
 
 async def settled(manager: RunManager, run_id: str) -> RunStatus:

@@ -48,7 +48,7 @@ async def test_it_is_gone_in_time(tmp_path: Path, caplog: pytest.LogCaptureFixtu
         await deaf.stopped.wait()
     assert took < GRACE + BOUND
     assert not waits.started.is_set()
-    assert "Signing off: not done in time, and left undone" in caplog.text
+    assert "Shutdown step 'Signing off' timed out" in caplog.text
     for run_id in stored(tmp_path / "runs.db"):
         assert run_id in caplog.text, "nothing is left undone without a word"
 

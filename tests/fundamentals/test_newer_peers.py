@@ -64,7 +64,7 @@ async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
     seen = looks
     await wait_until(lambda: looks >= seen + 5, description="more ticks")
     assert (await a.worker.health()).ready
-    assert len([line for line in caplog.messages if "could not look after" in line]) == 1
+    assert len([line for line in caplog.messages if "The tick failed for" in line]) == 1
     monkeypatch.undo()
     await a.wait(bad.run_id, timeout=20)
 

@@ -24,9 +24,9 @@ def test_lag_is_not_understated_by_answers_that_come_soon_after_a_stall() -> Non
     now = 100.0
     watch = StallWatch(clock=lambda: now, stalled_after=2.0, recall=10.0)
     now += 5.0
-    watch._answer(100.0)
+    watch._ran(100.0)
     assert watch.lag == 5.0
-    watch._answer(now)
+    watch._ran(now)
     now += 9.0
     assert watch.lag == 5.0
     now += 2.0
@@ -146,7 +146,7 @@ class TestOnUvloop:
             await manager.wait(run.run_id, timeout=20)
 
         line = self.logged(tmp_path, caplog, block)
-        assert f"It stands in code of run {admitted[0]!r} on thread 't', at " in line
+        assert f"It is blocked in code of run {admitted[0]!r} on thread 't', at " in line
 
     def test_stall_of_a_callback_is_not_said_to_be_of_no_run(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
@@ -155,7 +155,7 @@ class TestOnUvloop:
             asyncio.get_running_loop().call_soon(blocked.stand)
             await asyncio.sleep(0.01)
 
-        assert "It stands in code whose run is not known, at " in self.logged(tmp_path, caplog, block)
+        assert "It is blocked in code of an unknown run, at " in self.logged(tmp_path, caplog, block)
 
 
 async def test_health_is_red_after_a_stall_and_heals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

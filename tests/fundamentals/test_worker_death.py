@@ -47,7 +47,7 @@ async def test_its_runs_end_and_its_thread_is_free(trio: list[RunManager]) -> No
     row = await b._store.row(run.run_id)
     assert row is not None
     assert (row.status, row.cancel_cause) == (RunStatus.error, "orphaned")
-    assert "is gone or lost its lease" in (row.error or ""), "the worker is alive, but a peer cannot know"
+    assert "is dead or lost its lease" in (row.error or ""), "the worker is alive, but a peer cannot know"
 
 
 async def test_the_living_are_not_touched(trio: list[RunManager]) -> None:

@@ -71,7 +71,7 @@ async def besiege(target: Target, *, seconds: float, size: int) -> SiegeResult:
     if target.server.epochs != epochs:
         result.failures.append(f"workers: {epochs} became {target.server.epochs}")
     result.failures += [
-        line for line in target.server.lines if "fenced" in line or "could not be renewed" in line
+        line for line in target.server.lines if "fenced" in line or "could not renew its lease" in line
     ]
     return result
 

@@ -80,7 +80,7 @@ async def test_a_loop_that_stands_still_for_too_long_is_let_die(short: Fleet) ->
     await blocked.said("cancelled", run)
     await wait_until(lambda: registered_anew(blocked), description="a new epoch")
     log = "".join(blocked._complaints)
-    assert "The event loop has not turned for" in log
+    assert "The event loop has been blocked for" in log
     assert "time.sleep(seconds)" in log, "with the stack of what blocks it"
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import logging
 
 _CLOSED = "could not be written before the store was closed"
-"""What the manager says of writes that came too late, or for which the store was away until the end."""
+"""Logged by the manager about writes that were late, or for which the store was unavailable until the end."""
 _FENCED = "owed to the store are dropped, because this worker was fenced"
-"""And where the store was away for longer than the lease."""
+"""Logged if the store was unavailable for longer than the lease."""
 
 
-_LATE = "not done in time, and left undone"
-"""And of a step of its end for which a call of the store took too long: peers do what it left."""
+_LATE = "timed out and was cancelled; the shutdown continues"
+"""Logged about a step of the shutdown during which a call of the store took too long; peers do the rest."""
 
 
-_BROKEN = "Rolling back run"
-"""And where what undoes a rollback fails by itself."""
+_BROKEN = "The rollback of run"
+"""Logged if the restore of a rollback fails."""
 
 
 class _Errors(logging.Handler):

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 from coordinator.settings import Settings
 from coordinator.workers.lease import Lease
-from coordinator.workers.pacemaker import LoopPacemaker, ThreadPacemaker, Turning
+from coordinator.workers.pacemaker import LoopPacemaker, LoopProbe, ThreadPacemaker
 from tests.support.waiting import wait_until
 
 TERM, LATE = 4.0, 3.0
@@ -56,8 +56,8 @@ async def test_renewed_from_the_loop() -> None:
 async def test_renewed_from_a_thread() -> None:
     store = Blocking()
     lease = leased(store)
-    turning = Turning(asyncio.get_running_loop(), store.clock, 60.0)
-    assert ThreadPacemaker(cast(Any, store), Settings())._beat(cast(Any, store), lease, turning)
+    probe = LoopProbe(asyncio.get_running_loop(), store.clock, 60.0)
+    assert ThreadPacemaker(cast(Any, store), Settings())._beat(cast(Any, store), lease, probe)
     assert lease.remaining == TERM - LATE
 
 

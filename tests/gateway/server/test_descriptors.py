@@ -55,7 +55,9 @@ def limits_of(pid: int) -> list[str]:
 def beats(server: Served, before: dict[int, int]) -> bool:
     """Returns whether no worker was fenced or restarted and no heartbeat failed."""
     return (
-        server.epochs == before and "could not be renewed" not in server.said and "fenced" not in server.said
+        server.epochs == before
+        and "could not renew its lease" not in server.said
+        and "fenced" not in server.said
     )
 
 

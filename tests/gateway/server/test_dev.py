@@ -252,7 +252,7 @@ async def test_log_names_the_line_that_blocks_the_event_loop(tmp_path: Path) -> 
     async with served("dev", "--assistants", "mine:assistants", folder=tmp_path) as server:
         async with httpx.AsyncClient(base_url=await server.up(), timeout=30) as client:
             await client.post("/runs/wait", json={"assistant_id": "blocks"})
-        await server.says(r"The event loop has not turned for .*mine\.py:\d+ in blocks")
+        await server.says(r"The event loop has been blocked for .*mine\.py:\d+ in blocks")
 
 
 async def test_unknown_variable_is_logged_without_its_value(tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ BUGS = (
         "the-lease-is-not-checked",
         (_LEASE + "check", "if term.epoch == epoch and self.clock() <= term.deadline:", "if 1:"),
     ),
-    bug("a-buried-worker-goes-on", (_HEART + "_beat", "lease.revoke(epoch, BURIED)", "pass")),
+    bug("a-buried-worker-goes-on", (_HEART + "_beat", "lease.revoke(epoch, DECLARED_DEAD)", "pass")),
     bug(
         "the-lease-begins-at-the-answer",
         (_HEART + "_beat", "lease.renewed(epoch, began)", "lease.renewed(epoch, lease.clock())"),
@@ -214,8 +214,8 @@ BUGS = (
         ),
     ),
     # -- drain
-    bug("a-wish-is-not-heeded", (_DRAIN + "heed", "if wish != self._heeded:", "if 0:")),
-    bug("the-store-is-not-told", (_DRAIN + "_run", "await self._take_leave()", "pass")),
+    bug("a-wish-is-not-heeded", (_DRAIN + "heed", "if wish != self._accepted_request:", "if 0:")),
+    bug("the-store-is-not-told", (_DRAIN + "_run", "await self._leave_admission()", "pass")),
     bug("handed-over-and-kept", (_DELIVERY + "_let_go", "self._settlement.hand_over(entry)", "pass")),
     bug("handed-over-is-over", (_SETTLEMENT + "hand_over", "entry.lost = entry.handed_over = True", "pass")),
     bug(
@@ -237,7 +237,11 @@ BUGS = (
     ),
     bug(
         "nobody-is-buried",
-        (_REAPER + "_look_at", "if not proven and not outwaited and not (peer", "if 1 or not (peer"),
+        (
+            _REAPER + "_examine",
+            "if not proven and not silent_twice_the_ttl and not (peer",
+            "if 1 or not (peer",
+        ),
     ),
     bug(
         "an-adopted-rollback-is-left", (_REAPER + "_recover", "if orphan.adopted is not None and", "if 0 and")
