@@ -1,1 +1,1 @@
-"""Crons: what a schedule means, and the loop that fires what is due."""
+"""Crons: the parser of schedules, and the loop that fires due crons."""

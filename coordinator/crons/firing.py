@@ -1,8 +1,8 @@
-"""The loop that fires crons: whoever looks first when one is due.
+"""The loop that fires due crons. Every worker runs it; the first to fire a moment wins.
 
-No worker is the one that does it, and none has a cron for itself: the run is admitted only while the cron
-is due at that very moment, and that ends with its admission. So a worker that dies on the way has fired
-nothing, and one that dies afterwards has fired it once.
+There is no leader and no claim: the transaction that admits the run checks that the cron is due at this
+moment, and advances it to the next one. So a worker that dies before the commit has fired nothing, and one
+that dies after it has fired the cron once.
 """
 
 from __future__ import annotations
@@ -29,13 +29,14 @@ from stores.tasks import begin_soon
 logger = logging.getLogger(__name__)
 
 BATCH = 50
-_FAREWELL = 5.0  # s; for an admission that is under way when the worker leaves
+_STOP_WITHIN = 5.0  # s; for an admission in progress when the worker shuts down
 
 Fire = Callable[[CronRow, Firing], Awaitable[bool]]
-"""Admit the run of that moment. True = it is there, be it from before. What it raises is a refusal."""
+"""Admits the run of a moment. Returns True if the run exists, even if an earlier call admitted it. Raises if
+the run is refused."""
 
-_NOT_NOW = (StoreError, Draining, EpochDead, LeaseLost)
-"""Of this worker, at this time: the cron stays due, for whoever comes."""
+_WORKER_UNABLE = (StoreError, Draining, EpochDead, LeaseLost)
+"""Errors of this worker at this time, not of the cron: the cron stays due, and any worker may fire it."""
 
 
 class FiredHere(Protocol):
@@ -54,7 +55,7 @@ class MayDrain(Protocol):
 
 
 class FiringLoop:
-    """Looks every `poll` s, and at the moment itself where that is nearer."""
+    """Polls for due crons every `poll` seconds, or when the next cron is due if that is sooner."""
 
     def __init__(self, crons: FiredHere, worker: MayDrain, fire: Fire, *, poll: float) -> None:
         self._crons, self._worker, self._fire, self._poll = crons, worker, fire, poll
@@ -62,13 +63,13 @@ class FiringLoop:
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Fire for as long as the block lasts."""
+        """Runs the loop within the block."""
         loop = begin_soon(self._fire_until_stopped(), name="the firing of crons")
         try:
             yield
         finally:
             self._stop.set()
-            await asyncio.wait((loop,), timeout=_FAREWELL)
+            await asyncio.wait((loop,), timeout=_STOP_WITHIN)
             loop.cancel()
             await asyncio.wait((loop,))
 
@@ -78,15 +79,17 @@ class FiringLoop:
             try:
                 pause = min(pause, await self._round())
             except CoordinatorError as error:
-                logger.warning("Looking for crons: %s", error)
+                logger.warning(
+                    "This worker could not fire crons; due crons stay due, and it retries: %s", error
+                )
             except Exception:
-                logger.exception("Looking for crons failed")
+                logger.exception("This worker could not fire crons; due crons stay due, and it retries")
             with suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._stop.wait()
 
     async def _round(self) -> float:
-        """Fire what is due; answer in how many seconds to look again."""
+        """Fires due crons, and returns the seconds until the next round."""
         if self._worker.draining:
             return self._poll
         due_in = await self._crons.next_due()
@@ -98,8 +101,9 @@ class FiringLoop:
         return 0 if len(due.crons) == BATCH else self._poll
 
     async def fire(self, cron: CronRow, now: int) -> None:
-        """Once for every moment that has passed unnoticed, however many these were. Raises where this
-        worker cannot fire now."""
+        """Fires `cron` once, even if several of its moments have passed since the last time. A refused run is
+        recorded on the cron. Raises StoreError, Draining, EpochDead or LeaseLost if this worker cannot fire
+        now."""
         if cron.next_at is None:
             return
         firing = Firing(cron.cron_id, cron.next_at, None)
@@ -108,22 +112,24 @@ class FiringLoop:
             if cron.end_at is not None and now > cron.end_at:
                 await self._crons.skip(firing._replace(next_at=None), error="its end time has passed")
             elif await self._fire(cron, firing):
-                await self._crons.skip(firing, error=None)  # for a run that was there without it
+                # The run existed, so nothing advanced the cron.
+                await self._crons.skip(firing, error=None)
         except CronFired:
             return
-        except _NOT_NOW:
+        except _WORKER_UNABLE:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever refuses this run must not keep its cron due
-            logger.warning("Cron %r became no run: %s", cron.cron_id, error)
+        except Exception as error:  # noqa: BLE001 - a refused run must not keep its cron due
+            logger.warning("The run of cron %r was refused, this moment is skipped: %s", cron.cron_id, error)
             await self._crons.skip(firing, error=f"{type(error).__name__}: {error}"[:1000])
 
 
 def next_moment(cron: CronRow, *, after: int) -> int | None:
-    """When it is due next, if ever. Raises InvalidArgument."""
+    """Returns the first moment after `after` (both µs since 1970), or None if the cron ends before. Raises
+    InvalidArgument."""
     when = Schedule(cron.schedule, cron.timezone).after(after)
     return None if cron.end_at is not None and when > cron.end_at else when
 
 
 def _shuffled(crons: Sequence[CronRow]) -> list[CronRow]:
-    """Workers that look at the same moment meet less often."""
+    """Returns the crons in random order, so that workers that poll at the same time conflict less often."""
     return random.sample(crons, len(crons))

@@ -1,4 +1,4 @@
-"""When a cron is due: five fields, in a time zone, as Debian's cron reads them."""
+"""Schedules of crons: five fields in a time zone, with the semantics of Debian's cron."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 class Schedule:
-    """A minute is the finest step. Six fields are refused: of the programs that take them, some read
-    seconds first and some last. Raises InvalidArgument; also for one that never comes."""
+    """A schedule has a resolution of one minute. Six fields are refused, because programs disagree on whether
+    seconds are the first or the last one. Raises InvalidArgument, also for a schedule without any moment."""
 
     def __init__(self, text: str, timezone: str | None) -> None:
         expression = _NAMES.get(text.strip().lower(), text)
@@ -38,23 +38,23 @@ class Schedule:
         self.after(0)
 
     def after(self, micros: int) -> int:
-        """The first moment after that one, in microseconds since 1970. Where the clocks are put forward
-        over it, right after; where they are put back, once: see cronsim."""
+        """Returns the first moment after `micros` (both µs since 1970). A moment that a change to daylight
+        saving time skips is due right after the change; a repeated one is due once (see cronsim)."""
         moment = (_EPOCH + timedelta(microseconds=micros)).astimezone(self._zone)
         try:
             following = next(CronSim(self._expression, moment))
         except (CronSimError, ValueError, OverflowError) as error:
             raise InvalidArgument("schedule", f"{error}: {self._expression!r:.80}") from None
         except StopIteration:
-            raise InvalidArgument("schedule", "never comes") from None
+            raise InvalidArgument("schedule", "is never due") from None
         return (following.astimezone(UTC) - _EPOCH) // _MICROSECOND
 
 
 def _zone(name: str | None) -> tzinfo:
-    """None = UTC, for which no database is needed."""
+    """Returns the zone of that name. None = UTC, which needs no time zone database."""
     if name is None or name.upper() == "UTC":
         return UTC
     try:
         return ZoneInfo(name)
-    except (ValueError, OSError, KeyError):  # no name of a zone, a folder, not there
+    except (ValueError, OSError, KeyError):  # malformed name, name of a folder, unknown name
         raise InvalidArgument("timezone", "must be a name of the IANA database, as Europe/Berlin") from None

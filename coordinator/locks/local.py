@@ -1,4 +1,4 @@
-"""The slot lock where there is no Redis: the store answers everything."""
+"""The slot lock without Redis: every admission is decided by the store."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from coordinator.lock import SlotAnswer, SlotState
 from coordinator.notifier import Notifier, Signal
 
 _UNKNOWN = SlotAnswer(SlotState.unknown)
-_SETTLED = Signal(kind="settled")  # without ids: every run would pay for them, and its reader looks anyway
+_SETTLED = Signal(
+    kind="settled"
+)  # without ids: receivers re-read the store anyway, so ids would only cost time
 
 
 class LocalSlotLock:
-    """Knows nothing and says so at once. Still tells `notifier` that a thread is free, as every lock does."""
+    """Returns `unknown` for every admission. Notifies the thread's waiters on release, as every lock does."""
 
     def __init__(self, notifier: Notifier) -> None:
         self._notifier = notifier
@@ -19,7 +21,7 @@ class LocalSlotLock:
         return _UNKNOWN
 
     def bind(self, thread_id: str, run_id: str, *, epoch: int, fence: int) -> None:
-        """Nothing to do."""
+        """No effect: there is no slot to write."""
 
     def release(self, thread_id: str, run_id: str, *, fence: int) -> None:
         if fence:

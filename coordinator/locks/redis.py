@@ -1,4 +1,4 @@
-"""The slot lock on Redis: three scripts over the shared link. Nothing in Redis is renewed per run."""
+"""The slot lock on Redis: three scripts over the shared link. No key is renewed per run."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from coordinator.redis.resp import Reply
 from coordinator.redis.scripts import admit, bind, release
 
 SLOT_TTL_MS = 15 * 60 * 1000
-"""A slot that is gone too early costs one read of the store; one that stays too long costs the same."""
+"""A slot that expires too early, or exists too long, costs one read of the store at the next admission."""
 
 RESERVATION_MS = 5000
 
@@ -19,7 +19,8 @@ _FREE = SlotAnswer(SlotState.free)
 
 
 class RedisSlotLock:
-    """Shares `link` with the notifier, and does not close it."""
+    """Shares `link` with the notifier, and does not close it. `bind` and `release` are lossy: their errors
+    are logged by the link."""
 
     def __init__(self, link: RedisLink) -> None:
         self._link = link
@@ -29,7 +30,7 @@ class RedisSlotLock:
             return _UNKNOWN
         slot, reservation, _ = self._link.keys.thread(thread_id)
         command = admit(slot, reservation, run=to_bytes(run_id), reservation_ms=RESERVATION_MS)
-        return _read(await self._link.call(command))
+        return _to_answer(await self._link.call(command))
 
     def bind(self, thread_id: str, run_id: str, *, epoch: int, fence: int) -> None:
         slot, reservation, _ = self._link.keys.thread(thread_id)
@@ -44,7 +45,7 @@ class RedisSlotLock:
         )
 
 
-def _read(reply: Reply) -> SlotAnswer:
+def _to_answer(reply: Reply) -> SlotAnswer:
     if reply == b"f":
         return _FREE
     if isinstance(reply, bytes) and reply[:1] in {b"b", b"r"}:

@@ -1,4 +1,4 @@
-"""What happens, told to whoever wants to know. Hooks observe; they never change an answer."""
+"""Telemetry: events are passed to hooks. A hook observes; it cannot change the outcome of an operation."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ logger = logging.getLogger(__name__)
 
 
 class Hook(Protocol):
-    """Called on the event loop, must not block. What it raises is logged and goes no further."""
+    """Called on the event loop for every event; must not block. Its exceptions are logged and suppressed."""
 
     def __call__(self, event: Event, /) -> None: ...
 
 
 class Telemetry:
-    """Fans events out to hooks."""
+    """Passes each event to all hooks, in the order in which they were added."""
 
     def __init__(self, hooks: Iterable[Hook] = ()) -> None:
         self._hooks = tuple(hooks)
 
     def add(self, hook: Hook) -> None:
-        """From the next event on."""
+        """Adds a hook, which receives events from the next one on."""
         self._hooks = (*self._hooks, hook)
 
     def emit(self, event: Event) -> None:
@@ -34,4 +34,8 @@ class Telemetry:
             try:
                 hook(event)
             except Exception:
-                logger.exception("Telemetry hook %r failed on %s", hook, type(event).__name__)
+                logger.exception(
+                    "Telemetry hook %r failed for event %s; it did not receive that event",
+                    hook,
+                    type(event).__name__,
+                )

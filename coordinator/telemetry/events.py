@@ -1,4 +1,4 @@
-"""The events. Frozen; ids are as the caller gave them, so escape them before they reach a terminal."""
+"""The events of telemetry. Ids are unescaped input of clients: escape them before you print them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class RunStarted(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunAborted(RunEvent):
-    """The local task was told to stop."""
+    """A cancel was delivered to the run's task on this worker."""
 
     status: str
     cause: str
@@ -48,7 +48,7 @@ class RunAborted(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunEmitted(RunEvent):
-    """A run's code emitted something for its watchers."""
+    """A run's code emitted an event for its watchers."""
 
     mode: str
     data: Json
@@ -62,7 +62,7 @@ class RunSettled(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunForced(RunEvent):
-    """The task did not stop in time; its thread was freed by force and its fence is stale."""
+    """The task ignored its cancel for `after` s; its thread was freed by force, and its fence is stale."""
 
     after: float
     stack: str
@@ -70,7 +70,7 @@ class RunForced(RunEvent):
 
 @dataclass(frozen=True, slots=True)
 class RunLost(RunEvent):
-    """Another worker took the run over, or the lease ended: nothing more is written for it here."""
+    """Another worker owns the run, or the lease ended: this worker writes nothing more for it."""
 
     why: str
 
@@ -91,7 +91,7 @@ class WebhookDelivered(Event):
 
 @dataclass(frozen=True, slots=True)
 class WebhookFailed(Event):
-    """An attempt came to nothing. `retry_in` (s) None: it was given up."""
+    """An attempt failed. `retry_in`: seconds until the next attempt; None = this was the last one."""
 
     run_id: str
     attempt: int
@@ -112,8 +112,8 @@ class WorkerFenced(Event):
 
 @dataclass(frozen=True, slots=True)
 class PeerBuried(Event):
-    """A dead worker was fenced for good. `worker`: its name for people; `ended`: how many of its runs the
-    sweep after that has ended."""
+    """The worker `epoch` is dead and was fenced by the worker `by`. `worker`: its name for people. `ended`:
+    number of its runs that the following sweep ended."""
 
     epoch: int
     by: int

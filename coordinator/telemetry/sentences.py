@@ -1,4 +1,4 @@
-"""Each event as a sentence for an operator, at WARNING or above where an operator may have to act."""
+"""Renders each event as a sentence for an operator. WARNING and above: an operator may have to act."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from coordinator.telemetry.events import (
 )
 
 _CONNECTIVITY = {
-    "connected": "hints from other workers arrive: cancels between workers are immediate",
-    "suspected": "hints from other workers do not arrive: the connection is replaced, and the store is polled"
-    " meanwhile, so a cancel from another worker takes up to the short tick",
-    "down": "hints from other workers do not arrive, for their transport is down: runs go on, the store is"
-    " polled, and a cancel from another worker takes up to the short tick. It is tried again all the while",
+    "connected": "hints from other workers arrive: cancels between workers are delivered at once",
+    "suspected": "hints from other workers do not arrive: the connection is being replaced; meanwhile the"
+    " store is polled, and a cancel from another worker is delivered after one short tick at most",
+    "down": "hints from other workers do not arrive, because their transport is down: runs continue, the"
+    " store is polled, and a cancel from another worker is delivered after one short tick at most. The"
+    " connection is retried until it succeeds",
     "connecting": "connecting to the transport of hints",
     "off": "no transport of hints is configured",
 }
@@ -37,7 +38,7 @@ _TROUBLE = frozenset({"suspected", "down"})
 
 
 def level_of(event: Event) -> int:
-    """As the standard library's `logging` has them."""
+    """Returns a level of the standard library's `logging`."""
     if isinstance(event, ConnectivityChanged):
         if event.connectivity in _TROUBLE:
             return logging.WARNING
@@ -46,9 +47,10 @@ def level_of(event: Event) -> int:
 
 
 def sentence_of(event: Event) -> str:
-    """Ids and texts are written with repr, so that none can forge a line."""
-    write = _SENTENCES.get(type(event))
-    return repr(event) if write is None else write(event)
+    """Returns the sentence of an event. Ids and texts are escaped with repr, so that they cannot forge a
+    line."""
+    render = _SENTENCES.get(type(event))
+    return repr(event) if render is None else render(event)
 
 
 _LEVELS: dict[type[Event], int] = {
@@ -72,7 +74,7 @@ def _settled(event: RunSettled) -> str:
 def _aborted(event: RunAborted) -> str:
     by = "" if event.actor is None else f" by {event.actor!r}"
     why = "" if event.reason is None else f", {event.reason!r}"
-    return f"{_run(event)} is cancelled here: {event.status}, cause {event.cause}{by}{why}"
+    return f"{_run(event)} received its cancel: {event.status}, cause {event.cause}{by}{why}"
 
 
 def _refused(event: RunRefused) -> str:
@@ -81,8 +83,8 @@ def _refused(event: RunRefused) -> str:
 
 def _forced(event: RunForced) -> str:
     return (
-        f"{_run(event)} ignored its cancel for {event.after:g} s: its thread is free and its writes are"
-        f" refused, but its task may still be at work. Its stack: {event.stack!r}"
+        f"{_run(event)} ignored its cancel for {event.after:g} s: its thread was freed and its writes are"
+        f" refused, but its task may still execute. Its stack: {event.stack!r}"
     )
 
 
@@ -93,20 +95,25 @@ def _recovered(event: RunRecovered) -> str:
     return f"{_run(event)} ended as {event.status}: {owner}"
 
 
-def _buried(event: PeerBuried) -> str:
-    runs = "1 run of it was ended" if event.ended == 1 else f"{event.ended} runs of it were ended"
-    return f"{event.worker or f'worker epoch {event.epoch}'} is dead: {runs}"
+def _peer_dead(event: PeerBuried) -> str:
+    runs = "1 of its runs was ended" if event.ended == 1 else f"{event.ended} of its runs were ended"
+    return f"{event.worker or f'worker epoch {event.epoch}'} is dead and fenced: {runs}"
 
 
 def _webhook_failed(event: WebhookFailed) -> str:
-    then = "it is given up" if event.retry_in is None else f"it is tried again in {event.retry_in:.0f} s"
-    return f"attempt {event.attempt} at the webhook of run {event.run_id!r} failed, {event.error!r}; {then}"
+    then = (
+        "that was its last attempt, the receiver is not notified"
+        if event.retry_in is None
+        else f"the next attempt follows in {event.retry_in:.0f} s"
+    )
+    attempt = f"attempt {event.attempt} to deliver the webhook of run {event.run_id!r}"
+    return f"{attempt} failed, {event.error!r}: {then}"
 
 
 def _fenced(event: WorkerFenced) -> str:
     return (
-        f"this worker (epoch {event.epoch}) may not act any more, {event.why}: its runs are stopped here and"
-        " it registers anew"
+        f"this worker (epoch {event.epoch}) is fenced, because {event.why}: its runs are stopped, their"
+        " writes are refused, and it registers with a new epoch"
     )
 
 
@@ -121,9 +128,9 @@ _SENTENCES: dict[type[Event], Callable[[Any], str]] = {
     RunAborted: _aborted,
     RunRefused: _refused,
     RunForced: _forced,
-    RunLost: lambda event: f"{_run(event)} is no longer this worker's, {event.why}: its task is stopped",
+    RunLost: lambda event: f"{_run(event)} is lost to this worker, {event.why}: its task is stopped",
     RunRecovered: _recovered,
-    PeerBuried: _buried,
+    PeerBuried: _peer_dead,
     WebhookDelivered: lambda event: f"the webhook of run {event.run_id!r} was delivered",
     WebhookFailed: _webhook_failed,
     WorkerRegistered: lambda event: f"this worker is registered as epoch {event.epoch}",

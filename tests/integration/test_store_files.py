@@ -94,7 +94,7 @@ async def test_a_worker_whose_file_was_replaced_fences_itself_and_writes_nothing
     assert any("was removed or replaced" in why for why in health.why_not)
     with pytest.raises(StoreReplaced):
         await manager.create_or_reject("another")
-    fenced = [line for line in caplog.messages if "may not act any more" in line]
+    fenced = [line for line in caplog.messages if "is fenced, because" in line]
     assert len(fenced) == 1
     assert "was removed or replaced" in fenced[0]
     assert run.run_id

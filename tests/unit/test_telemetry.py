@@ -53,7 +53,7 @@ async def test_a_hook_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) 
     assert await manager.cancel(run.run_id)
     await manager.aclose()
     assert seen
-    assert "failed on RunAdmitted" in caplog.text
+    assert "failed for event RunAdmitted" in caplog.text
 
 
 def test_an_id_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -116,7 +116,7 @@ def test_every_event_is_a_sentence_and_no_class_name(kind: type[Event]) -> None:
 
 def test_death_of_a_worker_is_told_with_its_name_and_what_became_of_its_runs() -> None:
     sentence = sentence_of(PeerBuried(1, 2, "worker 2 of vm (epoch 1, pid 16144)", 1))
-    assert sentence == "worker 2 of vm (epoch 1, pid 16144) is dead: 1 run of it was ended"
+    assert sentence == "worker 2 of vm (epoch 1, pid 16144) is dead and fenced: 1 of its runs was ended"
 
 
 def test_log_record_of_an_event_has_its_fields(caplog: pytest.LogCaptureFixture) -> None:

@@ -60,7 +60,7 @@ async def test_a_dead_worker_has_one_name_in_log_store_and_list(tmp_path: Path) 
         os.kill(pid := server.workers[2], signal.SIGKILL)
         epoch = server.epochs[2]
         match = await server.says(
-            rf"worker 2 of \S+ \(epoch {epoch}, pid {pid}\) is dead: 0 runs of it were ended$"
+            rf"worker 2 of \S+ \(epoch {epoch}, pid {pid}\) is dead and fenced: 0 of its runs were ended$"
         )
         assert re.match(
             r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d WARNING worker \d \(epoch \d+\): ",
