@@ -1,1 +1,1 @@
-"""Webhooks: where they may go, how they are signed and sent, and the loop that delivers them."""
+"""Webhooks: validation of targets, signatures, the HTTP client, and the loop that delivers them."""

@@ -1,7 +1,7 @@
-"""One request to one receiver, over a connection to an address that was checked.
+"""The HTTP client of webhooks: one request to one receiver, over a connection to a checked address.
 
-httpcore2, without httpx on top: it follows no redirects, has no cookies, and asks no environment variable
-for a proxy, so there is nothing to switch off.
+It uses httpcore2 without httpx, which follows no redirects, keeps no cookies and reads no proxy from the
+environment, so none of these has to be disabled.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import cast
 
 import httpcore2
 
-from coordinator.webhooks.targets import Address, NotReached, Target, Targets
+from coordinator.webhooks.targets import IPAddress, NotReached, Target, Targets
 
 MAX_ANSWER = 64 << 10
-"""Bytes of an answer that are waited for. Its status is what counts; nobody reads the rest."""
-_FAREWELL = 1.0  # s; for the rest of an answer whose status is known
-_TRIED = 4  # addresses of a name
-_CONNECT = 5.0  # s; for each of them
+"""Bytes of a response body that are read and discarded. Only the status is used."""
+_BODY_TIMEOUT = 1.0  # s; for the body of a response whose status is known
+_MAX_ADDRESSES = 4  # connection attempts for a name
+_CONNECT_TIMEOUT = 5.0  # s; for each address
 _NOT_REACHED = (httpcore2.NetworkError, httpcore2.TimeoutException)
 
 
 class PinnedBackend(httpcore2.AsyncNetworkBackend):
-    """Connects to the addresses that were checked, whatever the name resolves to by now. TLS and the Host
-    header keep the name."""
+    """Connects to the given (checked) addresses, without resolving the host name again. TLS and the Host
+    header still use the name."""
 
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        self._addresses = addresses[:_TRIED]
+    def __init__(self, addresses: Sequence[IPAddress]) -> None:
+        self._addresses = addresses[:_MAX_ADDRESSES]
         self._sockets = cast("httpcore2.AsyncNetworkBackend", httpcore2.AnyIOBackend())
 
     async def connect_tcp(
@@ -50,12 +50,12 @@ class PinnedBackend(httpcore2.AsyncNetworkBackend):
                 )
             except _NOT_REACHED as error:
                 failure = error
-        raise failure or httpcore2.ConnectError("there is no address to connect to")
+        raise failure or httpcore2.ConnectError("no address to connect to")
 
 
 class Client:
-    """`timeout` (s) bounds an attempt as a whole: look-up, connection, request, and the answer's head. What
-    a look-up waits for others of the same user is not counted."""
+    """`timeout` (s) bounds an attempt as a whole: look-up, connection, request, and the head of the response.
+    The time that a look-up waits in the queue for a thread is not counted."""
 
     def __init__(
         self, targets: Targets, *, timeout: float, ssl_context: ssl.SSLContext | None = None
@@ -67,7 +67,8 @@ class Client:
     async def post(
         self, url: str, headers: Mapping[str, str], body: bytes, *, user_id: str | None = None
     ) -> int:
-        """The status of the answer. Raises TargetRefused, NameUnknown, NotReached, Full."""
+        """Sends one request, and returns the status of the response. Raises TargetRefused, NameUnknown,
+        NotReached, Full."""
         target = self._targets.parse(url)
         now = asyncio.get_running_loop().time
         try:
@@ -84,7 +85,7 @@ class Client:
     async def _send(
         self,
         target: Target,
-        addresses: Sequence[Address],
+        addresses: Sequence[IPAddress],
         headers: Mapping[str, str],
         body: bytes,
         limit: asyncio.Timeout,
@@ -95,7 +96,7 @@ class Client:
             port=target.port,
             target=target.path.encode(),
         )
-        sent = {
+        all_headers = {
             "host": target.authority,
             "user-agent": self._agent,
             "content-type": "application/json",
@@ -110,22 +111,22 @@ class Client:
             pool.stream(
                 "POST",
                 url,
-                headers=list(sent.items()),
+                headers=list(all_headers.items()),
                 content=body,
-                extensions={"timeout": {"connect": _CONNECT}},
-            ) as answer,
+                extensions={"timeout": {"connect": _CONNECT_TIMEOUT}},
+            ) as response,
         ):
-            limit.reschedule(None)  # the status is there, and stands
-            await _hear_out(answer)
-            return answer.status
+            limit.reschedule(None)  # the status decides the attempt; the body has a limit of its own
+            await _discard_body(response)
+            return response.status
 
 
-async def _hear_out(answer: httpcore2.Response) -> None:
-    """A receiver whose answer is cut off may take it for a failure of its own; so a little patience."""
+async def _discard_body(response: httpcore2.Response) -> None:
+    """Reads the body for a short time, because a receiver may treat an aborted response as a failure."""
     size = 0
     with suppress(TimeoutError, httpcore2.NetworkError, httpcore2.ProtocolError):
-        async with asyncio.timeout(_FAREWELL):
-            async for part in answer.aiter_stream():
-                size += len(part)
+        async with asyncio.timeout(_BODY_TIMEOUT):
+            async for chunk in response.aiter_stream():
+                size += len(chunk)
                 if size > MAX_ANSWER:
                     return

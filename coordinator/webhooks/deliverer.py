@@ -1,7 +1,7 @@
-"""The loop that delivers webhooks: claim what is due, send it, report how it went.
+"""The loop that delivers webhooks: it claims due webhooks, sends them, and reports the results.
 
-Any worker delivers any run's webhook, at least once: a worker that dies between claim and report leaves the
-webhook to whoever claims it when the lease is over.
+Every worker delivers webhooks of all runs, at least once: if a worker dies between claim and report, another
+worker claims the webhook when the claim's lease has expired.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LEASE_BEYOND = 15.0  # s; what a claim lasts longer than an attempt: the claim's own way, and the report's
-_REPORTS = 5  # attempts to report, the store being away
-_PATIENCE = 1.0  # s; between the first two of them, growing
-_FAREWELL = 5.0  # s; for attempts that are under way when the worker leaves
-_GONE = 410
+_LEASE_MARGIN = 15.0  # s; a claim lasts longer than an attempt by this, for the claim's answer and the report
+_REPORT_ATTEMPTS = 5  # while the store is unavailable
+_REPORT_BACKOFF = 1.0  # s; after the first attempt to report, growing linearly
+_STOP_WITHIN = 5.0  # s; for attempts in progress when the worker shuts down
+_HTTP_GONE = 410
 
 
-class DueWebhooks(Protocol):
-    """What the loop needs of `manager.webhooks`. Claims are for its worker's epoch."""
+class WebhookQueue(Protocol):
+    """The methods of `manager.webhooks` that the loop calls. Claims are made in the epoch of its worker."""
 
     async def next_due(self) -> float | None: ...
     async def claim(
@@ -54,56 +54,59 @@ def targets_of(settings: WebhookSettings) -> Targets:
 
 
 class Deliverer:
-    """`targets`, `ssl_context`: for tests; default as the settings say, and the system's certificates."""
+    """`targets` (default: as in the settings) and `ssl_context` (default: the system's certificates) are
+    parameters for tests."""
 
     def __init__(
         self,
-        webhooks: DueWebhooks,
+        queue: WebhookQueue,
         assistants: Assistants,
         settings: WebhookSettings,
         *,
         targets: Targets | None = None,
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
-        self._webhooks, self._assistants, self._settings = webhooks, assistants, settings
+        self._queue, self._assistants, self._settings = queue, assistants, settings
         self._signer = Signer.of(settings.webhook_secret)
         self._targets, self._ssl_context = targets or targets_of(settings), ssl_context
         self._lanes = Lanes(settings.webhook_per_receiver, per_user=settings.webhooks_of_a_user)
-        self._under_way: dict[asyncio.Task[None], str | None] = {}
+        self._deliveries: dict[asyncio.Task[None], str | None] = {}
         self._kick = asyncio.Event()
         self._stopping = False
 
     @cached_property
     def _client(self) -> Client:
-        """With all that a connection takes, which most servers never need: its import and the system's
-        certificates."""
+        """Created with the first webhook, because its import and the system's certificates take time and
+        memory that most servers never need."""
         from coordinator.webhooks.client import Client  # noqa: PLC0415 - see above
 
         return Client(self._targets, timeout=self._settings.webhook_timeout, ssl_context=self._ssl_context)
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None]:
-        """Deliver for as long as the block lasts; at its end, once more what is due then."""
+        """Runs the loop within the block. At its end, makes one more round for the webhooks that are due
+        then."""
         loop = begin_soon(self._deliver_until_stopped(), name="the delivery of webhooks")
         try:
             yield
         finally:
-            await self._take_leave(loop)
+            await self._stop(loop)
 
-    async def _take_leave(self, loop: asyncio.Task[None]) -> None:
-        """The loop goes round once more. What cannot be done in time is left to others: its lease ends."""
+    async def _stop(self, loop: asyncio.Task[None]) -> None:
+        """Waits for a last round and for attempts in progress, for at most `_STOP_WITHIN`. Attempts that are
+        cancelled then are repeated by other workers, after their claims' leases."""
         self._stopping = True
         self._kick.set()
         with suppress(TimeoutError):
-            async with asyncio.timeout(_FAREWELL):
+            async with asyncio.timeout(_STOP_WITHIN):
                 await asyncio.wait((loop,))
-                while self._under_way:
-                    await asyncio.wait(self._under_way)
-        left = {task for task in (loop, *self._under_way) if not task.done()}
-        for task in left:
+                while self._deliveries:
+                    await asyncio.wait(self._deliveries)
+        unfinished = {task for task in (loop, *self._deliveries) if not task.done()}
+        for task in unfinished:
             task.cancel()
-        if left:
-            await asyncio.wait(left)
+        if unfinished:
+            await asyncio.wait(unfinished)
 
     async def _deliver_until_stopped(self) -> None:
         poll = self._settings.webhook_poll
@@ -113,9 +116,11 @@ class Deliverer:
             try:
                 pause = min(pause, await self._round())
             except CoordinatorError as error:
-                logger.warning("Looking for webhooks: %s", error)
+                logger.warning(
+                    "This worker could not claim webhooks; it retries within %.3g s: %s", pause, error
+                )
             except Exception:
-                logger.exception("Looking for webhooks failed")
+                logger.exception("This worker could not claim webhooks; it retries within %.3g s", pause)
             if last:
                 return
             with suppress(TimeoutError):
@@ -124,73 +129,81 @@ class Deliverer:
             self._kick.clear()
 
     async def _round(self) -> float:
-        """Claim what there is room for, of each user no more than its share; answer in how many seconds to
-        look again. Whoever ends a delivery kicks."""
-        room = self._settings.webhook_concurrency - len(self._under_way)
-        if room <= 0:
+        """Claims webhooks up to the concurrency limit and each user's share, and starts their delivery.
+        Returns the seconds until the next round, which the end of a delivery shortens."""
+        capacity = self._settings.webhook_concurrency - len(self._deliveries)
+        if capacity <= 0:
             return self._settings.webhook_poll
-        due_in = await self._webhooks.next_due()
+        due_in = await self._queue.next_due()
         if due_in is None or due_in > 0:
             return self._settings.webhook_poll if due_in is None else due_in
-        lease = self._settings.webhook_timeout + _LEASE_BEYOND
-        held = Counter(user_id for user_id in self._under_way.values() if user_id is not None)
-        shares = Shares(self._settings.webhooks_of_a_user, held)
-        claimed = await self._webhooks.claim(lease=lease, limit=room, shares=shares)
-        for one in claimed:
-            task = begin_soon(self._deliver(one), name=f"webhook of run {one.run_id!r}")
-            self._under_way[task] = one.user_id
-            task.add_done_callback(self._over)
-        return 0 if len(claimed) == room else self._settings.webhook_poll
+        lease = self._settings.webhook_timeout + _LEASE_MARGIN
+        in_progress = Counter(user_id for user_id in self._deliveries.values() if user_id is not None)
+        shares = Shares(self._settings.webhooks_of_a_user, in_progress)
+        claims = await self._queue.claim(lease=lease, limit=capacity, shares=shares)
+        for claimed in claims:
+            task = begin_soon(self._deliver(claimed), name=f"webhook of run {claimed.run_id!r}")
+            self._deliveries[task] = claimed.user_id
+            task.add_done_callback(self._delivery_ended)
+        return 0 if len(claims) == capacity else self._settings.webhook_poll
 
-    def _over(self, task: asyncio.Task[None]) -> None:
-        del self._under_way[task]
+    def _delivery_ended(self, task: asyncio.Task[None]) -> None:
+        del self._deliveries[task]
         self._kick.set()
         if not task.cancelled() and (error := task.exception()) is not None:
-            logger.error("Delivering a webhook failed", exc_info=error)
+            logger.error("The delivery of a webhook failed; it is due again after its lease", exc_info=error)
 
     async def _deliver(self, claimed: ClaimedWebhook) -> None:
         report = await self._attempt(claimed)
-        for attempt in range(1, _REPORTS + 1):
+        for attempt in range(1, _REPORT_ATTEMPTS + 1):
             try:
-                await self._webhooks.report(claimed.run_id, attempt=claimed.attempt, report=report)
+                await self._queue.report(claimed.run_id, attempt=claimed.attempt, report=report)
             except StoreError as error:
-                logger.warning("The webhook of run %r is not reported: %s", claimed.run_id, error)
-                if report.postponed:  # late, it would look like the report of another claim
+                logger.warning(
+                    "Attempt %d to deliver the webhook of run %r could not be recorded in the store; unless"
+                    " a retry succeeds, the webhook is sent again: %s",
+                    claimed.attempt,
+                    claimed.run_id,
+                    error,
+                )
+                if report.postponed:  # a late report could be taken for that of the next claim
                     return
-                await asyncio.sleep(attempt * _PATIENCE)
+                await asyncio.sleep(attempt * _REPORT_BACKOFF)
             else:
                 return
-        # Left as it is: due again when the lease is over, and then delivered a second time.
+        # Not reported: the webhook is due again after its lease, and is delivered a second time.
 
     async def _attempt(self, claimed: ClaimedWebhook) -> WebhookReport:
         if claimed.attempt > self._settings.webhook_attempts:
-            return self._failed(claimed, "no worker has lived to report the last attempt")
+            return self._failed(claimed, "the worker of the last attempt died before it reported")
         try:
-            with self._lanes.place(self._targets.parse(claimed.url).origin, claimed.user_id):
+            with self._lanes.slot(self._targets.parse(claimed.url).origin, claimed.user_id):
                 status = await self._send(claimed)
         except Full as full:
-            return WebhookReport(delivered=False, retry_in=round(full.come_again * 1e6), postponed=True)
+            return WebhookReport(delivered=False, retry_in=round(full.retry_in * 1e6), postponed=True)
         except TargetRefused as refused:
             return WebhookReport(delivered=False, error=f"not sent: the URL {refused.why}")
         except (NameUnknown, NotReached) as failure:
             return self._failed(claimed, str(failure))
         except Exception as failure:
-            logger.exception("Sending the webhook of run %r failed", claimed.run_id)
+            logger.exception(
+                "Sending the webhook of run %r failed; the attempt counts as failed", claimed.run_id
+            )
             return self._failed(claimed, type(failure).__name__)
-        return self._judged(claimed, status)
+        return self._report_of(claimed, status)
 
     async def _send(self, claimed: ClaimedWebhook) -> int:
         now = time.time()
         assistant_id = self._assistants.client_id(claimed.run["assistant_id"])
-        said = body(claimed.run, assistant_id=assistant_id, now=now)
-        headers = self._signer.headers(claimed.run_id, said, now=now)
-        return await self._client.post(claimed.url, headers, said, user_id=claimed.user_id)
+        payload = body(claimed.run, assistant_id=assistant_id, now=now)
+        headers = self._signer.headers(claimed.run_id, payload, now=now)
+        return await self._client.post(claimed.url, headers, payload, user_id=claimed.user_id)
 
-    def _judged(self, claimed: ClaimedWebhook, status: int) -> WebhookReport:
+    def _report_of(self, claimed: ClaimedWebhook, status: int) -> WebhookReport:
         if 200 <= status < 300:
             return WebhookReport(delivered=True, status_code=status)
-        if status == _GONE:
-            why = "the receiver wants no more of these"
+        if status == _HTTP_GONE:
+            why = "the receiver answered with status 410 and wants no further attempts"
             return WebhookReport(delivered=False, status_code=status, error=why)
         return self._failed(claimed, f"answered with status {status}", status)
 
@@ -201,7 +214,7 @@ class Deliverer:
         return WebhookReport(delivered=False, status_code=status, error=why, retry_in=retry_in)
 
     def _backoff(self, attempt: int) -> float:
-        """Twice as long each time; between the half of that and all of it, so that what failed together
-        does not come again together."""
+        """Seconds until the next attempt: exponential, and jittered by up to a half, so that webhooks that
+        failed together are not retried together."""
         longest = self._settings.webhook_backoff * 2.0 ** (attempt - 1)
         return min(longest, self._settings.webhook_backoff_max) * random.uniform(0.5, 1.0)

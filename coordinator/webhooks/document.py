@@ -1,4 +1,4 @@
-"""What a webhook says: the run as clients of the API know it, with the values that it left."""
+"""The body of a webhook: the run in the format of the HTTP API, with the thread's values after it."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ _AS_THEY_ARE = (
 
 
 def without_path(url: str) -> str:
-    """For whoever looks at webhooks: the path may be a secret, and a list is read by more people than it was
-    told. Nothing of a URL that is none."""
+    """Returns the URL without path, query and credentials, for lists of webhooks: the path may be a secret.
+    Returns "…" for a malformed URL."""
     try:
         parts = urlsplit(url)
     except ValueError:
@@ -33,9 +33,11 @@ def without_path(url: str) -> str:
 
 
 def body(run: Mapping[str, Any], *, assistant_id: str | None, now: float) -> bytes:
-    """The same in every attempt but for `webhook_sent_at`. ASCII, so that a lone surrogate survives.
+    """Returns the request body as JSON, which is the same in every attempt except for `webhook_sent_at`.
+    Escaped to ASCII, because UTF-8 cannot encode a lone surrogate.
 
-    `assistant_id`: as clients know it. A run with `cancel_action` "rollback" has left nothing behind.
+    `assistant_id`: the id that clients use. `now`: seconds since 1970. A run with `cancel_action` "rollback"
+    left no changes behind.
     """
     document: dict[str, Any] = {name: run[name] for name in _AS_THEY_ARE}
     document["assistant_id"] = assistant_id
@@ -49,7 +51,7 @@ def body(run: Mapping[str, Any], *, assistant_id: str | None, now: float) -> byt
 
 
 def _values(values: Any, interrupts: Any) -> Any:
-    """Of a paused run, with what it asks."""
+    """Returns the values, for a paused run with its interrupts as `__interrupt__`."""
     if interrupts and (values is None or isinstance(values, dict)):
         return {**cast("dict[str, Any]", values or {}), "__interrupt__": interrupts}
     return values

@@ -1,11 +1,10 @@
-"""Lanes: how many attempts go to one receiver at once, so that one that hangs leaves room for the others.
+"""Lanes limit concurrent attempts to one receiver, so that a receiver that hangs does not block the others.
 
-What one user has sent to a receiver does not count for another: naming a slow page of a host that many use
-must not hold up their webhooks. That one user leaves room for all others is for claims to see to
-(`stores.webhooks.Shares`).
+The limit is per receiver and user: one user's webhooks to a slow page of a shared host must not delay those
+of other users. Fairness between users is enforced when webhooks are claimed (`stores.webhooks.Shares`).
 
-Who answers quickly is in nobody's way and has no limit of its own. It is limited from the moment on at which
-an answer is late, so what it has under way then may be more, and stays so for one time-out at most.
+A receiver that answers quickly has no limit. The limit applies as soon as one answer is late, so more
+attempts may be in progress then, for at most one timeout.
 """
 
 from __future__ import annotations
@@ -16,38 +15,39 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 SHORTEST, LONGEST = 0.1, 60.0
-"""s; what is postponed is due again after. The longest bounds what a wrong estimate costs."""
+"""Bounds (s) of the delay after which a postponed attempt is due again. The upper one bounds a wrong
+estimate."""
 QUICK = 1.0
-"""s; an answer that takes longer is late."""
+"""Seconds after which an answer is late."""
 REMEMBERED = 1000
-"""Receivers whose pace is known."""
+"""Maximum number of lanes whose response times are kept."""
 
 
 class Full(Exception):
-    """There is no place now. `come_again`: in so many seconds."""
+    """The concurrency limit is reached. `retry_in`: seconds."""
 
-    def __init__(self, come_again: float) -> None:
-        super().__init__(f"again in {come_again:.1f} s")
-        self.come_again = come_again
+    def __init__(self, retry_in: float) -> None:
+        super().__init__(f"again in {retry_in:.1f} s")
+        self.retry_in = retry_in
 
 
 @dataclass(slots=True)
 class _Lane:
-    under_way: list[float] = field(default_factory=list[float])
-    """When each of them began, the first one first."""
-    typical: float | None = None
-    """s that an attempt takes, the last ones counting most; None = none has ended."""
-    booked: float = 0.0
-    """Until then there is somebody due for every place that becomes free."""
+    started_at: list[float] = field(default_factory=list[float])
+    """Start times of the attempts in progress, in order."""
+    mean_duration: float | None = None
+    """Exponential moving average of the duration of an attempt (s); None = none has ended."""
+    booked_until: float = 0.0
+    """Until this time, every slot that becomes free is booked by a postponed attempt."""
 
     def quick(self, now: float) -> bool:
-        late = bool(self.under_way) and now - self.under_way[0] > QUICK
-        return self.typical is not None and self.typical <= QUICK and not late
+        late = bool(self.started_at) and now - self.started_at[0] > QUICK
+        return self.mean_duration is not None and self.mean_duration <= QUICK and not late
 
 
 class Lanes:
-    """`width`: attempts at once for each receiver that is not quick; `per_user`: how many attempts of one
-    user there are at all. Of these a receiver gets no more than half. `clock`: s."""
+    """`width`: concurrent attempts for each receiver that is not quick. `per_user`: concurrent attempts of
+    one user in total, of which one receiver gets at most half. `clock`: seconds."""
 
     def __init__(
         self, width: int, *, per_user: int = 1000, clock: Callable[[], float] = time.monotonic
@@ -60,29 +60,30 @@ class Lanes:
         return len(self._lanes)
 
     @contextmanager
-    def place(self, origin: str, user_id: str | None = None) -> Generator[None]:
-        """For one attempt. A receiver is a scheme, a host and a port. Raises Full; who comes again when it
-        says so comes one after another, at the pace at which the receiver makes room: a long queue is not
-        looked through again and again."""
+    def slot(self, origin: str, user_id: str | None = None) -> Generator[None]:
+        """Holds a slot for one attempt within the block. `origin`: scheme, host and port. Raises Full; its
+        `retry_in` grows with each refusal, at the rate at which the receiver frees slots, so that a long
+        queue is not claimed again and again."""
         lane, began = self._lane((user_id, origin)), self._clock()
         width = self._width if user_id is None else self._width_of_user
-        if len(lane.under_way) >= width and not lane.quick(began):
-            pace = max(lane.typical or 0.0, began - lane.under_way[0]) / width
-            lane.booked = max(lane.booked, began) + pace
-            raise Full(min(max(lane.booked - began, SHORTEST), LONGEST))
-        lane.under_way.append(began)
+        if len(lane.started_at) >= width and not lane.quick(began):
+            interval = max(lane.mean_duration or 0.0, began - lane.started_at[0]) / width
+            lane.booked_until = max(lane.booked_until, began) + interval
+            raise Full(min(max(lane.booked_until - began, SHORTEST), LONGEST))
+        lane.started_at.append(began)
         try:
             yield
         finally:
-            lane.under_way.remove(began)
+            lane.started_at.remove(began)
             took = self._clock() - began
-            lane.typical = took if lane.typical is None else lane.typical + 0.3 * (took - lane.typical)
+            mean = lane.mean_duration
+            lane.mean_duration = took if mean is None else mean + 0.3 * (took - mean)
 
     def _lane(self, receiver: tuple[str | None, str]) -> _Lane:
-        """The one that was asked for last comes last: others are forgotten first."""
+        """Returns the lane, and evicts the least recently used idle one beyond REMEMBERED."""
         lane = self._lanes.pop(receiver, None) or _Lane()
         if len(self._lanes) >= REMEMBERED:
-            idle = next((name for name, other in self._lanes.items() if not other.under_way), None)
+            idle = next((name for name, other in self._lanes.items() if not other.started_at), None)
             if idle is not None:
                 del self._lanes[idle]
         self._lanes[receiver] = lane

@@ -1,7 +1,7 @@
-"""Look-ups of names: in threads of their own, of which no user has more than a share.
+"""DNS look-ups in a thread pool of their own, of which one user gets a limited share.
 
-The operating system cannot be told to stop a look-up. Its thread is taken until the resolver gives up, which
-may be long after the attempt that asked has timed out; so it is counted until then.
+A look-up of the operating system cannot be cancelled: it occupies its thread until the resolver gives up,
+which may be long after the attempt has timed out. So it counts against the user's share until then.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from coordinator.webhooks.lanes import Full
 THREADS = 8
 PER_USER = 2
 PATIENCE = 5.0
-"""s; how long a look-up may wait for a thread. Less than what a claim lasts beyond its attempt."""
+"""Seconds that a look-up may wait for a thread. Less than the margin of a claim's lease over an attempt."""
 
 LookUp = Callable[[str, int], list[str]]
-"""The addresses of a name, from a thread. Raises OSError."""
+"""Returns the addresses of a name. Called in a thread. Raises OSError."""
 
 
 def look_up(host: str, port: int) -> list[str]:
-    """Asks the operating system."""
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return [str(sockaddr[0]) for *_, sockaddr in found]
+    """Returns the addresses that the operating system's resolver has for `host`. Blocks. Raises OSError."""
+    results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return [str(sockaddr[0]) for *_, sockaddr in results]
 
 
 def nothing() -> None:
-    """Nobody wants to know when a look-up begins."""
+    """The default of `begun`."""
 
 
 class Lookups:
-    """For one event loop. A caller without a user has no share: it may take all threads."""
+    """Belongs to one event loop. `patience`: see PATIENCE. A caller without a user may occupy all threads."""
 
     def __init__(
         self,
@@ -53,67 +53,68 @@ class Lookups:
     async def addresses(
         self, host: str, port: int, *, user_id: str | None = None, begun: Callable[[], object] = nothing
     ) -> list[str]:
-        """`begun` is called when a thread has taken it up. Raises OSError, UnicodeError; Full where none did
-        for PATIENCE."""
-        await self._turn(user_id)
+        """Returns the addresses of `host`. `begun` is called when a thread starts the look-up. Raises
+        OSError, UnicodeError, and Full if no thread was available within `patience`."""
+        await self._acquire(user_id)
         loop = asyncio.get_running_loop()
         try:
-            found = self._threads.submit(self._look_up, host, port)
+            lookup = self._threads.submit(self._look_up, host, port)
         except BaseException:
-            self._give_back(user_id)
+            self._release(user_id)
             raise
-        found.add_done_callback(lambda _: self._ended(loop, user_id))
+        lookup.add_done_callback(lambda _: self._ended(loop, user_id))
         begun()
-        return await asyncio.wrap_future(found)
+        return await asyncio.wrap_future(lookup)
 
     def _ended(self, loop: asyncio.AbstractEventLoop, user_id: str | None) -> None:
-        """In the thread of the look-up."""
+        """Called in the thread of the look-up."""
         try:
-            loop.call_soon_threadsafe(self._give_back, user_id)
-        except RuntimeError:  # the loop is closed, and nobody waits in it
-            self._give_back(user_id)
+            loop.call_soon_threadsafe(self._release, user_id)
+        except RuntimeError:  # the loop is closed, so no look-up waits
+            self._release(user_id)
 
-    async def _turn(self, user_id: str | None) -> None:
-        if self._may(user_id):
+    async def _acquire(self, user_id: str | None) -> None:
+        """Waits for a thread. Raises Full."""
+        if self._available(user_id):
             self._take(user_id)
             return
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        place = user_id, turn
-        self._waiting.append(place)
+        acquired: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiter = user_id, acquired
+        self._waiting.append(waiter)
         try:
             async with asyncio.timeout(self._patience):
-                await turn
+                await acquired
         except TimeoutError:
-            self._leave(place)
+            self._withdraw(waiter)
             raise Full(self._patience) from None
         except BaseException:
-            self._leave(place)
+            self._withdraw(waiter)
             raise
 
-    def _leave(self, place: tuple[str | None, asyncio.Future[None]]) -> None:
-        user_id, turn = place
-        if turn.cancelled():
-            self._waiting.remove(place)
-        else:  # it was given a thread at this very moment
-            self._give_back(user_id)
+    def _withdraw(self, waiter: tuple[str | None, asyncio.Future[None]]) -> None:
+        user_id, acquired = waiter
+        if acquired.cancelled():
+            self._waiting.remove(waiter)
+        else:  # it acquired a thread in the same turn of the loop
+            self._release(user_id)
 
-    def _may(self, user_id: str | None) -> bool:
+    def _available(self, user_id: str | None) -> bool:
         return self._free > 0 and (user_id is None or self._taken[user_id] < self._per_user)
 
     def _take(self, user_id: str | None) -> None:
         self._free -= 1
         self._taken[user_id] += 1
 
-    def _give_back(self, user_id: str | None) -> None:
-        """To the first that waits and may have it."""
+    def _release(self, user_id: str | None) -> None:
+        """Frees a thread, and passes it to the first waiter whose share allows it."""
         self._free += 1
         self._taken[user_id] -= 1
         if not self._taken[user_id]:
             del self._taken[user_id]
-        for place in self._waiting:
-            other, turn = place
-            if self._may(other) and not turn.done():
-                self._waiting.remove(place)
-                self._take(other)
-                turn.set_result(None)
+        for waiter in self._waiting:
+            waiting_user, acquired = waiter
+            if self._available(waiting_user) and not acquired.done():
+                self._waiting.remove(waiter)
+                self._take(waiting_user)
+                acquired.set_result(None)
                 return

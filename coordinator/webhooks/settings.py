@@ -1,4 +1,4 @@
-"""What the delivery of webhooks can be told. Environment variables: COORDINATOR_ and the name."""
+"""Settings of the delivery of webhooks. Environment variables: COORDINATOR_ and the name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from coordinator.webhooks.signing import Signer
 
 
 class WebhookSettings(BaseSettings):
-    """Times are seconds."""
+    """Times are in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="COORDINATOR_", frozen=True, extra="forbid", env_file=None)
 
@@ -58,6 +58,6 @@ class WebhookSettings(BaseSettings):
         return self.webhook_per_user or max(1, self.webhook_concurrency // 4)
 
     @model_validator(mode="after")
-    def _secret_is_of_use(self) -> Self:
+    def _secret_is_valid(self) -> Self:
         Signer.of(self.webhook_secret)
         return self

@@ -1,6 +1,7 @@
-"""Signatures of webhooks, as Standard Webhooks (standardwebhooks.com) has them.
+"""Signatures of webhooks, as specified by Standard Webhooks (standardwebhooks.com).
 
-A receiver checks with any library for that, or with `verify`: HMAC-SHA256 over id, timestamp and body.
+A signature is an HMAC-SHA256 over id, timestamp and body. A receiver verifies it with `verify`, or with any
+library for that specification.
 """
 
 from __future__ import annotations
@@ -17,42 +18,43 @@ from pydantic import SecretStr
 
 ID, TIMESTAMP, SIGNATURE = "webhook-id", "webhook-timestamp", "webhook-signature"
 TOLERANCE = 300.0
-"""Seconds that a timestamp may be off: a request that somebody recorded cannot be sent again later."""
+"""Seconds by which a timestamp may differ from the receiver's clock: this prevents a later replay of a
+recorded request."""
 
 _PREFIX = "whsec_"
 _SHORTEST = 16  # bytes
 
 
 class SignatureInvalid(ValueError):
-    """The request was not signed with one of the secrets, or not lately."""
+    """The request was not signed with one of the secrets, or its timestamp is too old."""
 
 
 @dataclass(frozen=True, slots=True)
 class Signer:
-    """`secrets`: none = requests are not signed. All of them sign, so that receivers can be given a new
-    one before the old one is taken away."""
+    """Signs with every secret, so that receivers can be given a new secret before the old one is removed.
+    Without secrets, requests are not signed."""
 
     secrets: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
     def of(cls, text: SecretStr | None) -> Signer:
-        """Of a setting: secrets with blanks between. Raises ValueError."""
-        return cls(() if text is None else tuple(_secret(one) for one in text.get_secret_value().split()))
+        """Parses the setting: secrets separated by blanks. Raises ValueError."""
+        return cls(() if text is None else tuple(_secret(word) for word in text.get_secret_value().split()))
 
     def headers(self, webhook_id: str, body: bytes, *, now: float) -> dict[str, str]:
-        """What goes with the request: the id to tell repeated ones by, the time, and the signatures."""
+        """Returns the headers of a request: its id (the same in every attempt), timestamp and signatures."""
         timestamp = str(int(now))
-        found = {ID: webhook_id, TIMESTAMP: timestamp}
+        headers = {ID: webhook_id, TIMESTAMP: timestamp}
         if self.secrets:
             signatures = [_signature(secret, webhook_id, timestamp, body) for secret in self.secrets]
-            found[SIGNATURE] = " ".join(signatures)
-        return found
+            headers[SIGNATURE] = " ".join(signatures)
+        return headers
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now: float | None = None) -> str:
-    """For receivers: the id of a request that is signed with `secret`; it was seen before where it is
-    repeated. `headers` by lower-case name; `body` as it came. Raises SignatureInvalid, and ValueError for
-    a secret that is of no use."""
+    """Verifies a request that a receiver got, and returns its id, which is the same in repeated deliveries.
+    `headers`: by lower-case name. `body`: the raw bytes. `now`: seconds since 1970. Raises SignatureInvalid,
+    and ValueError for a malformed secret."""
     try:
         webhook_id, timestamp, given = headers[ID], headers[TIMESTAMP], headers[SIGNATURE].split(" ")
         sent = int(timestamp)
@@ -61,8 +63,8 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes, *, now: float |
     if abs((time.time() if now is None else now) - sent) > TOLERANCE:
         raise SignatureInvalid("it was signed too long ago, or in the future")
     expected = _signature(_secret(secret), webhook_id, timestamp, body).encode()
-    if not any(hmac.compare_digest(expected, one.encode()) for one in given):
-        raise SignatureInvalid("no signature is right")
+    if not any(hmac.compare_digest(expected, signature.encode()) for signature in given):
+        raise SignatureInvalid("no signature matches")
     return webhook_id
 
 

@@ -1,10 +1,10 @@
-"""Where a webhook may go: its URL is checked before a run is admitted, what its name resolves to before each
+"""Checks of webhook targets: of the URL before a run is admitted, and of the resolved addresses before each
 attempt.
 
-Nothing that this server can reach and its caller cannot: no loopback, no private network, no metadata
-service of a cloud. The connection is made to one of the very addresses that were checked (`client`), so that
-a name which resolves differently a moment later gains nothing. An admission looks nothing up: its answer
-would tell callers which names the server's network knows.
+They prevent requests to systems that this server can reach and its callers cannot: loopback, private
+networks, metadata services of clouds. The client connects to one of the checked addresses, so a name that
+resolves differently a moment later (DNS rebinding) has no effect. An admission resolves no names, because the
+result would reveal which names exist in the server's network.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ from coordinator.arguments import MAX_URL
 from coordinator.errors import CoordinatorError, InvalidArgument
 from coordinator.webhooks.lookups import Lookups, nothing
 
-Address = IPv4Address | IPv6Address
+IPAddress = IPv4Address | IPv6Address
 
 
 class TargetRefused(InvalidArgument):
-    """The server does not send webhooks there. Says why, and nothing of the URL: it may carry a secret."""
+    """The policy forbids this target. The message omits the URL, which may contain a secret."""
 
     def __init__(self, why: str) -> None:
         super().__init__("webhook", why)
 
 
 class NameUnknown(CoordinatorError):
-    """The name does not resolve, or not now."""
+    """The host name could not be resolved; this may be temporary."""
 
 
 class NotReached(CoordinatorError):
-    """There is no answer: no connection, no valid certificate, no HTTP, or no time left."""
+    """The receiver sent no HTTP response: a failed connection, an invalid certificate, or a timeout."""
 
 
 class Target(NamedTuple):
-    """A URL in parts. `path` has the query; the fragment is nobody's but the caller's."""
+    """The parts of a URL. `path` includes the query; the fragment is dropped."""
 
     scheme: str
     host: str
@@ -47,13 +47,13 @@ class Target(NamedTuple):
 
     @property
     def origin(self) -> str:
-        """For logs: without path and query."""
+        """Scheme, host and port, for logs and limits."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return f"{self.scheme}://{host}:{self.port}"
 
     @property
     def authority(self) -> str:
-        """What the Host header says."""
+        """The value of the Host header."""
         default = _DEFAULT_PORTS[self.scheme]
         return self.origin.partition("://")[2].removesuffix(f":{default}")
 
@@ -67,8 +67,8 @@ _LOCAL_ENDS = (
     *("home.arpa", "in-addr.arpa", "ip6.arpa"),
 )
 
-# From the special-purpose registries of IANA, not from `ipaddress`: what `is_global` says of some of these
-# depends on the release of Python.
+# From the special-purpose registries of IANA, not from `ipaddress`, whose `is_global` differs between
+# releases of Python.
 _LOOPBACK = (IPv4Network("127.0.0.0/8"), IPv6Network("::1/128"))
 _PRIVATE = (
     IPv4Network("10.0.0.0/8"),
@@ -103,13 +103,13 @@ _NOWHERE = (
     IPv6Network("3fff::/20"),
 )
 _UNICAST = IPv6Network("2000::/3")
-"""All that is global in IPv6. Outside: unspecified, mapped and translated IPv4, link-local, multicast."""
+"""The global IPv6 addresses: none that is unspecified, mapped or translated IPv4, link-local or multicast."""
 
 
 class Targets:
-    """The policy. `allow_private` is for development: http, any port, names without a dot, loopback and
-    private networks; never link-local addresses or the metadata service of a cloud, and no other spelling of
-    an address."""
+    """The policy for targets. `allow_private` (for development) allows http, any port, names without a dot,
+    loopback and private networks. Link-local addresses, metadata services of clouds and unusual spellings of
+    an address are never allowed."""
 
     def __init__(
         self,
@@ -122,7 +122,7 @@ class Targets:
         self._lookups = lookups or Lookups()
 
     def parse(self, url: str) -> Target:
-        """Pure. Raises TargetRefused."""
+        """Checks the URL without any I/O. Raises TargetRefused."""
         if len(url) > MAX_URL:
             raise TargetRefused(f"must have at most {MAX_URL} characters")
         if _VISIBLE.fullmatch(url) is None:
@@ -162,10 +162,10 @@ class Targets:
             if len(labels) == 1:
                 raise TargetRefused("must name its host in full, with a domain")
             if any(host == end or host.endswith(f".{end}") for end in _LOCAL_ENDS):
-                raise TargetRefused("must not go to a name that only a local network knows")
+                raise TargetRefused("must not go to a name of a local network")
         return host
 
-    def _literal(self, text: str) -> Address:
+    def _literal(self, text: str) -> IPAddress:
         try:
             address = ip_address(text)
         except ValueError:
@@ -173,7 +173,7 @@ class Targets:
         self._allow(address)
         return address
 
-    def _allow(self, address: Address) -> None:
+    def _allow(self, address: IPAddress) -> None:
         if isinstance(address, IPv6Address) and address.scope_id is not None:
             raise TargetRefused("must not name a network interface")
         if any(address in network for network in _METADATA):
@@ -189,24 +189,24 @@ class Targets:
 
     async def addresses(
         self, target: Target, *, user_id: str | None = None, begun: Callable[[], object] = nothing
-    ) -> list[Address]:
-        """What to connect to. One address that is refused spoils them all: whoever answers for the name
-        could put it first at the next look. `begun` is called when the look-up of a name begins, which may
-        have to wait for those of the same user. Raises TargetRefused, NameUnknown, Full."""
+    ) -> list[IPAddress]:
+        """Returns the addresses to connect to. One forbidden address refuses the target, because the name's
+        owner could return it alone at the next look-up. `begun` is called when the look-up starts, which may
+        have to wait for other look-ups of the same user. Raises TargetRefused, NameUnknown, Full."""
         try:
             literal = ip_address(target.host)
         except ValueError:
             pass
         else:
             begun()
-            return [literal]  # `parse` has looked at it
-        # With its last dot, so that no search domain is tried: `db.prod` would be looked for in ours.
+            return [literal]  # checked by `parse`
+        # The final dot disables search domains, which could resolve `db.prod` to a host of this network.
         name = target.host if self._private else f"{target.host}."
         try:
-            found = await self._lookups.addresses(name, target.port, user_id=user_id, begun=begun)
+            texts = await self._lookups.addresses(name, target.port, user_id=user_id, begun=begun)
         except (OSError, UnicodeError) as error:
             raise NameUnknown(f"{target.host} does not resolve: {error}") from None
-        addresses = [ip_address(text) for text in dict.fromkeys(found)]
+        addresses = [ip_address(text) for text in dict.fromkeys(texts)]
         if not addresses:
             raise NameUnknown(f"{target.host} has no address")
         for address in addresses:

@@ -23,7 +23,7 @@ WORKER = """
 import asyncio, os
 from coordinator import open_coordinator
 from coordinator.webhooks import client, deliverer
-deliverer._LEASE_BEYOND = 0.3
+deliverer._LEASE_MARGIN = 0.3
 async def main():
     store, url, what, overrides = args[0], args[1], args[2], eval(args[3])
     async def agent(ctx):

@@ -163,7 +163,7 @@ async def test_a_huge_answer_is_cut_off() -> None:
 
 
 async def test_an_answer_that_never_ends_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("coordinator.webhooks.client._FAREWELL", 0.05)
+    monkeypatch.setattr("coordinator.webhooks.client._BODY_TIMEOUT", 0.05)
 
     async def half(writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf")

@@ -251,7 +251,9 @@ async def test_a_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) 
     async with receiving() as receiver:
         deliverer = Deliverer(manager.webhooks, manager.assistants, quick())
         report = await deliverer._attempt(ClaimedWebhook("r", 4, receiver.url, {}))
-    assert report == WebhookReport(delivered=False, error="no worker has lived to report the last attempt")
+    assert report == WebhookReport(
+        delivered=False, error="the worker of the last attempt died before it reported"
+    )
     assert receiver.connections == 0
 
 
@@ -471,7 +473,7 @@ class Interrupted:
 async def test_a_store_that_was_away_delays_and_loses_nothing(
     manager: RunManager, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    monkeypatch.setattr(module, "_REPORT_BACKOFF", 0.01)
     outbox = Interrupted(manager.webhooks)
     outbox.failing.add(what)
     async with receiving() as receiver, Deliverer(outbox, manager.assistants, quick()).running():
@@ -486,8 +488,8 @@ async def test_a_store_that_was_away_delays_and_loses_nothing(
 async def test_what_was_never_reported_is_delivered_again(
     manager: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_PATIENCE", 0.001)
-    monkeypatch.setattr(module, "_LEASE_BEYOND", -4.5)  # of a time limit of 5 s
+    monkeypatch.setattr(module, "_REPORT_BACKOFF", 0.001)
+    monkeypatch.setattr(module, "_LEASE_MARGIN", -4.5)  # of a time limit of 5 s
     outbox = Interrupted(manager.webhooks)
     outbox.failing.add("report")
     async with receiving() as receiver:
@@ -538,7 +540,7 @@ async def test_who_leaves_delivers_what_is_due_and_waits_for_what_is_under_way(m
 async def test_who_leaves_waits_for_no_receiver_for_ever(
     manager: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(module, "_FAREWELL", 0.05)
+    monkeypatch.setattr(module, "_STOP_WITHIN", 0.05)
 
     async def silent(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()

@@ -37,46 +37,46 @@ def under_way() -> Generator[ExitStack]:
 
 def attempts(lanes: Lanes, clock: Clock, seconds: float, number: int = 20) -> None:
     for _ in range(number):
-        with lanes.place(A):
+        with lanes.slot(A):
             clock.now += seconds
 
 
 def fill(lanes: Lanes, under_way: ExitStack) -> None:
     for _ in range(2):
-        under_way.enter_context(lanes.place(A))
+        under_way.enter_context(lanes.slot(A))
 
 
 def wait(lanes: Lanes) -> float:
-    with pytest.raises(Full) as full, lanes.place(A):
+    with pytest.raises(Full) as full, lanes.slot(A):
         pass
-    return full.value.come_again
+    return full.value.retry_in
 
 
 def test_each_receiver_has_its_own(lanes: Lanes, under_way: ExitStack) -> None:
     fill(lanes, under_way)
     wait(lanes)
-    under_way.enter_context(lanes.place(B))
+    under_way.enter_context(lanes.slot(B))
 
 
 def test_what_one_user_has_under_way_counts_for_no_other(clock: Clock, under_way: ExitStack) -> None:
     lanes = Lanes(4, per_user=4, clock=clock)
     for user in ("alice", "bob"):
         for _ in range(2):
-            under_way.enter_context(lanes.place(A, user))
-        with pytest.raises(Full), lanes.place(A, user):
+            under_way.enter_context(lanes.slot(A, user))
+        with pytest.raises(Full), lanes.slot(A, user):
             pass
-        under_way.enter_context(lanes.place(B, user))
+        under_way.enter_context(lanes.slot(B, user))
     for _ in range(4):
-        under_way.enter_context(lanes.place(A))
+        under_way.enter_context(lanes.slot(A))
     wait(lanes)
 
 
 def test_whoever_ends_makes_room_however_it_ends(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
-    under_way.enter_context(lanes.place(A))
-    with suppress(RuntimeError), lanes.place(A):
+    under_way.enter_context(lanes.slot(A))
+    with suppress(RuntimeError), lanes.slot(A):
         clock.now += 5.0
         raise RuntimeError
-    under_way.enter_context(lanes.place(A))
+    under_way.enter_context(lanes.slot(A))
     wait(lanes)
 
 
@@ -104,12 +104,12 @@ def test_who_answers_quickly_has_no_limit_until_an_answer_is_late(
 ) -> None:
     attempts(lanes, clock, QUICK / 2, 1)
     for _ in range(10):
-        under_way.enter_context(lanes.place(A))
+        under_way.enter_context(lanes.slot(A))
     clock.now += 2 * QUICK
     assert wait(lanes) == pytest.approx(QUICK)
     under_way.close()
-    under_way.enter_context(lanes.place(A))
-    under_way.enter_context(lanes.place(A))
+    under_way.enter_context(lanes.slot(A))
+    under_way.enter_context(lanes.slot(A))
     wait(lanes)
 
 
@@ -123,7 +123,7 @@ def test_the_time_is_bounded(lanes: Lanes, under_way: ExitStack, clock: Clock) -
 def test_receivers_that_nobody_sends_to_are_forgotten(lanes: Lanes, under_way: ExitStack) -> None:
     fill(lanes, under_way)
     for number in range(REMEMBERED + 10):
-        with lanes.place(f"https://{number}.example:443"):
+        with lanes.slot(f"https://{number}.example:443"):
             pass
     assert len(lanes) == REMEMBERED
     wait(lanes)

@@ -75,7 +75,7 @@ async def test_waiting_for_a_thread_is_bounded_and_begins_nothing(names: SlowNam
     await wait_until(lambda: begun == ["first"], description="the thread is taken")
     with pytest.raises(Full) as full:
         await lookups.addresses("quick", 443, user_id="bob", begun=lambda: begun.append("second"))
-    assert full.value.come_again == 0.01
+    assert full.value.retry_in == 0.01
     assert begun == ["first"]
     names.released.set()
     await first
@@ -106,13 +106,13 @@ async def test_turn_given_to_one_that_leaves_goes_to_the_next(names: SlowNames) 
     await wait_until(lambda: names.asked == ["slow"], description="the thread is taken")
     leaves, stays = asking(lookups, "leaves", "bob"), asking(lookups, "stays", "carol")
     await asyncio.sleep(0)
-    give_back = lookups._give_back
+    give_back = lookups._release
 
     def while_it_leaves(user_id: str | None) -> None:
         give_back(user_id)
         leaves.cancel()
 
-    lookups._give_back = while_it_leaves
+    lookups._release = while_it_leaves
     names.released.set()
     await first
     with pytest.raises(asyncio.CancelledError):

@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.arguments import MAX_URL
 from coordinator.webhooks.lookups import Lookups
-from coordinator.webhooks.targets import Address, NameUnknown, TargetRefused, Targets
+from coordinator.webhooks.targets import IPAddress, NameUnknown, TargetRefused, Targets
 
 
 def refused_hosts() -> dict[str, list[str]]:
@@ -153,7 +153,7 @@ class Names:
         return list(answer)
 
 
-async def resolved(targets: Targets, url: str) -> list[Address]:
+async def resolved(targets: Targets, url: str) -> list[IPAddress]:
     return await targets.addresses(targets.parse(url))
 
 
