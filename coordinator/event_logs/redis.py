@@ -42,7 +42,7 @@ class RedisEventLog:
         await self._link.returned()
 
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
-        reply = await self._link.ask(self._command(thread_id, run_id, entry))
+        reply = await self._link.call_or_error(self._command(thread_id, run_id, entry))
         if isinstance(reply, ReplyError) and not self._link.away:
             return Appended.refused
         return _ANSWERS.get(reply, Appended.lost) if isinstance(reply, bytes) else Appended.lost

@@ -1,4 +1,4 @@
-"""The worker's callbacks, as both notifiers hold them."""
+"""The callbacks of a worker, as notifiers call them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ _log = logging.getLogger(__name__)
 
 
 class Callbacks:
-    """What a callback raises is logged and goes no further: it must not take the connection with it."""
+    """Logs and suppresses the exceptions of callbacks, because they must not close the transport's
+    connection."""
 
     def __init__(
         self,
@@ -35,5 +36,8 @@ class Callbacks:
     def _guard(self, call: Callable[[], None]) -> None:
         try:
             call()
-        except Exception:  # noqa: BLE001 - it is the worker's, and may be anything
-            _log.exception("a callback of the notifier failed")
+        except Exception:  # noqa: BLE001 - a callback may raise anything
+            _log.exception(
+                "A callback of the notifier failed, so this worker may have missed a hint; its next tick"
+                " reads the store"
+            )

@@ -1,7 +1,6 @@
 """The notifier within one process.
 
-Workers of several processes that share only a store do not hear each other through it: their tick finds what
-they miss.
+It reaches no other process: workers that share only a store detect changes of their peers by their ticks.
 """
 
 from __future__ import annotations
@@ -11,16 +10,16 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from coordinator.notifier import Connectivity, Signal, Wakeup
-from coordinator.notifiers.bell import Bell, Bells
 from coordinator.notifiers.callbacks import Callbacks
+from coordinator.notifiers.wakeups import ThreadWatchers, WakeupEvent
 
 
 class LocalHub:
-    """Carries signals among the notifiers that were given it. They all live on one event loop."""
+    """Delivers signals among the notifiers that share it. All of them belong to one event loop."""
 
     def __init__(self) -> None:
         self._workers: dict[int, Callbacks] = {}
-        self._watchers: dict[str, Bells] = {}
+        self._threads: dict[str, ThreadWatchers] = {}
 
     def join(self, epoch: int, callbacks: Callbacks) -> None:
         self._workers[epoch] = callbacks
@@ -29,27 +28,27 @@ class LocalHub:
     def leave(self, epoch: int) -> None:
         self._workers.pop(epoch, None)
 
-    def tell_worker(self, epoch: int, signal: Signal) -> None:
-        """Delivered in a later turn of the loop, as by any transport: never inside the caller's call."""
+    def notify_worker(self, epoch: int, signal: Signal) -> None:
+        """Delivers in a later turn of the loop, as any transport does, never within this call."""
         if epoch in self._workers:
             asyncio.get_running_loop().call_soon(self._deliver, epoch, signal)
 
-    def tell_thread(self, thread_id: str) -> None:
-        if (bells := self._watchers.get(thread_id)) is not None:
-            bells.ring()
+    def notify_thread(self, thread_id: str) -> None:
+        if (watchers := self._threads.get(thread_id)) is not None:
+            watchers.wake_all()
 
-    def tell_followers(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
-        if (bells := self._watchers.get(thread_id)) is not None:
-            bells.hint(run_id, event_id)
+    def notify_followers(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
+        if (watchers := self._threads.get(thread_id)) is not None:
+            watchers.hint(run_id, event_id)
 
-    def listen(self, thread_id: str, bell: Bell, log: str | None) -> None:
-        self._watchers.setdefault(thread_id, Bells()).add(bell, log)
+    def subscribe(self, thread_id: str, wakeup: WakeupEvent, log: str | None) -> None:
+        self._threads.setdefault(thread_id, ThreadWatchers()).add(wakeup, log)
 
-    def unlisten(self, thread_id: str, bell: Bell) -> None:
-        bells = self._watchers[thread_id]
-        bells.discard(bell)
-        if not bells:
-            del self._watchers[thread_id]
+    def unsubscribe(self, thread_id: str, wakeup: WakeupEvent) -> None:
+        watchers = self._threads[thread_id]
+        watchers.discard(wakeup)
+        if not watchers:
+            del self._threads[thread_id]
 
     def _deliver(self, epoch: int, signal: Signal) -> None:
         callbacks = self._workers.get(epoch)
@@ -58,7 +57,7 @@ class LocalHub:
 
 
 class LocalNotifier:
-    """Alone with its own hub, or together with all that share one. Its connectivity is always `off`."""
+    """Reaches all notifiers that share `hub` (default: its own hub). Its connectivity is always `off`."""
 
     def __init__(self, hub: LocalHub | None = None) -> None:
         self._hub = hub if hub is not None else LocalHub()
@@ -80,29 +79,29 @@ class LocalNotifier:
         self._hub.join(epoch, Callbacks(on_signal, on_resync, on_connectivity))
 
     def notify_worker(self, epoch: int, signal: Signal) -> None:
-        self._hub.tell_worker(epoch, signal)
+        self._hub.notify_worker(epoch, signal)
 
     def notify_thread(self, thread_id: str, signal: Signal) -> None:
-        self._hub.tell_thread(thread_id)
+        self._hub.notify_thread(thread_id)
 
     def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
-        self._hub.tell_followers(thread_id, run_id, event_id)
+        self._hub.notify_followers(thread_id, run_id, event_id)
 
     @property
     def announces(self) -> bool:
         return False
 
     def announce(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
-        """Who shares the hub was told by `hint`."""
+        """No effect: `hint` has notified all notifiers that share the hub."""
 
     @asynccontextmanager
     async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
-        bell = Bell()
-        self._hub.listen(thread_id, bell, log)
+        wakeup = WakeupEvent()
+        self._hub.subscribe(thread_id, wakeup, log)
         try:
-            yield bell
+            yield wakeup
         finally:
-            self._hub.unlisten(thread_id, bell)
+            self._hub.unsubscribe(thread_id, wakeup)
 
     async def aclose(self) -> None:
         self._leave()

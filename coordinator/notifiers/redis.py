@@ -1,4 +1,4 @@
-"""The notifier on Redis pub/sub. It publishes through the link and listens on a connection of its own."""
+"""The notifier on Redis pub/sub. It publishes through the link, and subscribes on a separate connection."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 
 from coordinator.notifier import Connectivity, Signal, Wakeup
-from coordinator.notifiers.bell import Bell, Bells
 from coordinator.notifiers.callbacks import Callbacks
+from coordinator.notifiers.wakeups import ThreadWatchers, WakeupEvent
 from coordinator.redis.canary import Canary
 from coordinator.redis.link import RedisLink
 from coordinator.redis.listener import Listener
@@ -21,27 +21,27 @@ from coordinator.signals import SignalReader, encode
 
 _log = logging.getLogger(__name__)
 
-_WATCH_LIMIT = 0.25
-_UNHEARD_FOR = 2.0
-_UNHEARD_MAX = 1000
-_EXAMINED_WITHIN = 2.0
+_WATCH_LIMIT = 0.25  # s; for the confirmation of a subscription
+_UNRECEIVED_FOR = 2.0  # s without a receiver, after which a worker is logged
+_MAX_UNRECEIVED = 1000
+_EXAMINE_LIMIT = 2.0  # s
 _SCRATCH_THREAD = "probe"
 
 
-class _Watched:
-    """A thread's channel and those who watch it. `decided`: it stands, or there is nothing to wait for."""
+class _ThreadChannel:
+    """A thread's channel and its watchers. `settled` is set when it is subscribed or Redis is away."""
 
     def __init__(self) -> None:
-        self.bells = Bells()
-        self.decided = asyncio.Event()
+        self.watchers = ThreadWatchers()
+        self.settled = asyncio.Event()
 
 
 class RedisNotifier:
     """Shares `link` with the slot lock, and does not close it.
 
-    Keeps the worker's presence in Redis too: its lease key and its place on the list of workers, both with
-    a TTL. No task or connection exists before `start` or the first `watch`. `canary` and `lease_ttl` are
-    seconds.
+    Also renews the worker's presence in Redis: its lease key and its entry in the set of workers, both with a
+    TTL. No task or connection exists before `start` or the first `watch`. `canary` (the interval) and
+    `lease_ttl` are in seconds.
     """
 
     def __init__(self, link: RedisLink, canary: float = 0.5, lease_ttl: float = 15.0) -> None:
@@ -53,15 +53,15 @@ class RedisNotifier:
             period=canary,
             lease_ttl=lease_ttl,
             on_suspicion=self._suspect,
-            on_heard=self._on_heard,
+            on_received=self._on_canary_received,
             on_link=self._on_link,
         )
         self._reader = SignalReader()
         self._callbacks = Callbacks()
         self._control: frozenset[bytes] = frozenset()
         self._unconfirmed: set[bytes] = set()
-        self._watched: dict[bytes, _Watched] = {}
-        self._unheard: dict[int, float] = {}  # by epoch: since when hints have reached nobody
+        self._watched: dict[bytes, _ThreadChannel] = {}
+        self._unreceived: dict[int, float] = {}  # by epoch: since when hints have had no receiver
         self._connectivity = Connectivity.connecting
         self._suspected = False
         self._closed = False
@@ -76,7 +76,7 @@ class RedisNotifier:
 
     @property
     def rejected(self) -> int:
-        """Messages that were dropped because they were no signals."""
+        """Number of messages that were dropped because they are not valid signals."""
         return self._reader.rejected
 
     async def start(
@@ -99,30 +99,31 @@ class RedisNotifier:
         self._canary.follow(epoch)
 
     def notify_worker(self, epoch: int, signal: Signal) -> None:
-        answer = self._link.request(publish(self._link.keys.worker(epoch).control, encode(signal)))
-        if answer is not None:
-            answer.add_done_callback(lambda done: self._count_receivers(epoch, done))
+        reply = self._link.request(publish(self._link.keys.worker(epoch).control, encode(signal)))
+        if reply is not None:
+            reply.add_done_callback(lambda done: self._count_receivers(epoch, done))
 
-    def _count_receivers(self, epoch: int, answer: asyncio.Future[Reply]) -> None:
-        """A worker that reconnects misses hints for a second. One that stays away is told of, for it may
-        well live: on another server, if the sentinels or the name of Redis disagree."""
-        receivers = None if answer.cancelled() else answer.result()
+    def _count_receivers(self, epoch: int, reply: asyncio.Future[Reply]) -> None:
+        """Logs a worker that receives no hints for longer than a reconnect takes. It may be alive and
+        connected to another server, if the sentinels or the name of Redis disagree."""
+        receivers = None if reply.cancelled() else reply.result()
         if not isinstance(receivers, int):
             return
         if receivers:
-            self._unheard.pop(epoch, None)
+            self._unreceived.pop(epoch, None)
             return
         now = asyncio.get_running_loop().time()
-        since = self._unheard.setdefault(epoch, now)
-        if now - since >= _UNHEARD_FOR:
-            self._unheard[epoch] = math.inf  # once
+        since = self._unreceived.setdefault(epoch, now)
+        if now - since >= _UNRECEIVED_FOR:
+            self._unreceived[epoch] = math.inf  # logged once
             _log.warning(
-                "worker epoch %d does not receive hints: twice nobody was subscribed to its abort channel."
-                " It is dead, or connected to another Redis; its tick finds what was decided",
+                "Worker epoch %d does not receive hints, because it is not subscribed to its abort channel:"
+                " it is dead, or connected to another Redis server. If it is alive, its ticks deliver"
+                " cancels",
                 epoch,
             )
-        while len(self._unheard) > _UNHEARD_MAX:
-            del self._unheard[next(iter(self._unheard))]
+        while len(self._unreceived) > _MAX_UNRECEIVED:
+            del self._unreceived[next(iter(self._unreceived))]
 
     def notify_thread(self, thread_id: str, signal: Signal) -> None:
         self._link.post(publish(self._link.keys.thread(thread_id).events, encode(signal)))
@@ -131,7 +132,7 @@ class RedisNotifier:
         if self._watched:
             watched = self._watched.get(self._link.keys.thread(thread_id).events)
             if watched is not None:
-                watched.bells.hint(self._link.keys.run(run_id), event_id)
+                watched.watchers.hint(self._link.keys.run(run_id), event_id)
 
     @property
     def announces(self) -> bool:
@@ -144,31 +145,30 @@ class RedisNotifier:
     @asynccontextmanager
     async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
         channel = self._link.keys.thread(thread_id).events
-        bell = Bell()
+        wakeup = WakeupEvent()
         watched = self._watched.get(channel)
         if watched is None:
-            watched = self._watched[channel] = _Watched()
+            watched = self._watched[channel] = _ThreadChannel()
             self._listener.add(channel)
-        watched.bells.add(bell, None if log is None else self._link.keys.run(log))
+        watched.watchers.add(wakeup, None if log is None else self._link.keys.run(log))
         try:
-            await self._until_decided(watched)
-            bell.hush()  # the caller has read nothing yet: nothing is lost
-            yield bell
+            await self._subscribed(watched)
+            wakeup.clear()  # loses no hint, because the caller reads the store only after this
+            yield wakeup
         finally:
-            watched.bells.discard(bell)
-            if not watched.bells:
+            watched.watchers.discard(wakeup)
+            if not watched.watchers:
                 del self._watched[channel]
                 self._listener.remove(channel)
 
     async def examine(self) -> str | None:
-        """Publish on a channel that is subscribed to. Returns why nothing arrives, for people; None = it
-        does."""
+        """Publishes a message to this process. Returns None if it arrives, else the reason, for people."""
         async with self.watch(_SCRATCH_THREAD) as wakeup:
             self.notify_thread(_SCRATCH_THREAD, Signal(kind="settled"))
-            # A subscription that is confirmed only now wakes this as well.
-            if self.trouble is None and await wakeup.wait(_EXAMINED_WITHIN):
+            # A late confirmation of the subscription sets the wake-up as well.
+            if self.trouble is None and await wakeup.wait(_EXAMINE_LIMIT):
                 return None
-        return self.trouble or "what is published does not arrive"
+        return self.trouble or "published messages do not arrive"
 
     async def aclose(self) -> None:
         self._closed = True
@@ -176,24 +176,25 @@ class RedisNotifier:
         await self._canary.aclose()
         await self._listener.aclose()
         self._connectivity = Connectivity.down
-        self._decide_all()
+        self._settle_all()
 
-    async def _until_decided(self, watched: _Watched) -> None:
-        if not watched.decided.is_set() and not self._listener.away:
+    async def _subscribed(self, watched: _ThreadChannel) -> None:
+        """Waits until the channel is subscribed or Redis is away, for at most `_WATCH_LIMIT`."""
+        if not watched.settled.is_set() and not self._listener.away:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_WATCH_LIMIT):
-                    await watched.decided.wait()
+                    await watched.settled.wait()
 
-    # ---- what the listener hears (see `listener.Audience`) ---------------------------------------------
+    # ---- callbacks of the listener (see `listener.ListenerCallbacks`) ----------------------------------
 
     def on_message(self, channel: bytes, payload: bytes) -> None:
         watched = self._watched.get(channel)
         if watched is not None:
             if (hint := read_hint(payload)) is None:
-                watched.bells.ring()
+                watched.watchers.wake_all()
             else:
-                watched.bells.hint(*hint)
-        elif channel in self._control and not self._canary.hear(payload):
+                watched.watchers.hint(*hint)
+        elif channel in self._control and not self._canary.receive(payload):
             signal = self._reader.read(payload)
             if signal is not None:
                 self._callbacks.signal(signal)
@@ -201,8 +202,8 @@ class RedisNotifier:
     def on_subscribed(self, channel: bytes) -> None:
         watched = self._watched.get(channel)
         if watched is not None:
-            watched.decided.set()
-            watched.bells.ring()
+            watched.settled.set()
+            watched.watchers.wake_all()
         elif channel in self._unconfirmed:
             self._unconfirmed.discard(channel)
             if not self._unconfirmed:
@@ -215,28 +216,31 @@ class RedisNotifier:
     def on_deaf(self) -> None:
         self._unconfirmed = set(self._control)
         for watched in self._watched.values():
-            watched.decided.clear()
-        if self._connectivity is not Connectivity.down:  # else it was an attempt, and none has listened since
+            watched.settled.clear()
+        if self._connectivity is not Connectivity.down:  # while down, a failed attempt changes nothing
             self._report(Connectivity.suspected if self._suspected else Connectivity.connecting)
 
     def on_away(self) -> None:
-        self._decide_all()
+        self._settle_all()
         self._report(Connectivity.down)
 
-    def _decide_all(self) -> None:
+    def _settle_all(self) -> None:
         for watched in self._watched.values():
-            watched.decided.set()
+            watched.settled.set()
 
-    # ---- what the canary finds -------------------------------------------------------------------------
+    # ---- callbacks of the canary -----------------------------------------------------------------------
 
     def _suspect(self, why: str) -> None:
         self._suspected = True
-        _log.info("the abort channel is suspected to be dead: %s", why)
+        _log.info(
+            "The abort channel's connection may be dead and is replaced; hints may be late: %s",
+            why,
+        )
         self._report(Connectivity.suspected)
         self._listener.drop(why)
 
-    def _on_heard(self) -> None:
-        """Only this proves that the connection which replaced a suspected one carries messages."""
+    def _on_canary_received(self) -> None:
+        """Ends a suspicion: only a received canary proves that the replaced connection delivers messages."""
         if self._suspected:
             self._suspected = False
             self._on_link(not self._link.away)

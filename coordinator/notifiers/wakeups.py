@@ -1,4 +1,4 @@
-"""The wake-up that both notifiers hand out, and those who hold one for the same thread."""
+"""The wake-up of a watcher, and the set of watchers of one thread. Shared by all notifiers."""
 
 from __future__ import annotations
 
@@ -6,59 +6,59 @@ import asyncio
 from collections.abc import Hashable
 
 
-class Bell:
-    """A `Wakeup`: rung any number of times before `wait`, it wakes once."""
+class WakeupEvent:
+    """Implements `Wakeup`: any number of calls of `set` before `wait` wake it once."""
 
     def __init__(self) -> None:
-        self._rung = asyncio.Event()
+        self._event = asyncio.Event()
 
-    def ring(self) -> None:
-        self._rung.set()
+    def set(self) -> None:
+        self._event.set()
 
-    def hush(self) -> None:
-        """Forget what was rung so far."""
-        self._rung.clear()
+    def clear(self) -> None:
+        self._event.clear()
 
     async def wait(self, timeout: float) -> bool:
+        """Returns True if it was set within `timeout` (s), and clears it."""
         try:
             async with asyncio.timeout(timeout):
-                await self._rung.wait()
+                await self._event.wait()
         except TimeoutError:
-            # Rung in the very turn in which the time ran out: that counts.
-            if not self._rung.is_set():
+            # It may have been set in the same turn of the loop as the timeout.
+            if not self._event.is_set():
                 return False
-        self._rung.clear()
+        self._event.clear()
         return True
 
 
-class Bells:
-    """Who watches one thread. Some follow a run's log as well: they hear of its events, the others do not."""
+class ThreadWatchers:
+    """The watchers of one thread. A watcher that also follows a run's log is woken by events of that run."""
 
     def __init__(self) -> None:
-        self._bells: dict[Bell, Hashable] = {}
+        self._watchers: dict[WakeupEvent, Hashable] = {}
         self._newest: dict[Hashable, tuple[int, int]] = {}
 
     def __bool__(self) -> bool:
-        return bool(self._bells)
+        return bool(self._watchers)
 
-    def add(self, bell: Bell, log: Hashable = None) -> None:
-        self._bells[bell] = log
+    def add(self, watcher: WakeupEvent, log: Hashable = None) -> None:
+        self._watchers[watcher] = log
 
-    def discard(self, bell: Bell) -> None:
-        log = self._bells.pop(bell, None)
-        if log is not None and log not in self._bells.values():
+    def discard(self, watcher: WakeupEvent) -> None:
+        log = self._watchers.pop(watcher, None)
+        if log is not None and log not in self._watchers.values():
             self._newest.pop(log, None)
 
-    def ring(self) -> None:
-        for bell in self._bells:
-            bell.ring()
+    def wake_all(self) -> None:
+        for watcher in self._watchers:
+            watcher.set()
 
     def hint(self, log: Hashable, event_id: tuple[int, int]) -> None:
-        """The log has grown up to this id. A hint comes twice where its sender lives here: directly, and
-        through the transport; the second one costs nobody a look."""
+        """Wakes the followers of a log that has events up to `event_id`. A hint whose sender is in this
+        process arrives twice (directly, and through the transport); the second one wakes no follower."""
         if event_id > self._newest.get(log, (-1, -1)):
-            followers = [bell for bell, followed in self._bells.items() if followed == log]
+            followers = [watcher for watcher, followed in self._watchers.items() if followed == log]
             if followers:
                 self._newest[log] = event_id
-            for bell in followers:
-                bell.ring()
+            for watcher in followers:
+                watcher.set()

@@ -1,13 +1,11 @@
-"""Where Redis is: URLs, and connections opened through `redis-py` (addresses, TLS, AUTH, Sentinel).
+"""The address of Redis: parses URLs, and opens connections through `redis-py` (names, TLS, AUTH, Sentinel).
 
-    redis://[user:password@]host[:port][/db][?client_name=…]
-    rediss://…                                                    TLS; ssl_* options as redis-py names them
-    redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db][?sentinel_username=…&sentinel_password=…]
-    rediss+sentinel://…                                           TLS to the sentinels and to the master
-    unix://path
+redis://[user:password@]host[:port][/db][?client_name=…] rediss://… TLS; ssl_* options of redis-py
+redis+sentinel://[user:password@]host[:port][,host[:port]…]/service[/db][?sentinel_username=…&sentinel_password=…]
+rediss+sentinel://… TLS to the sentinels and to the master unix://path
 
-Options for pools, timeouts and retries are redis-py's own and mean nothing here: they are ignored. An unknown
-one is an error at once, so that nobody runs with a misspelt `ssl_…`.
+Options of redis-py for pools, timeouts and retries have no effect here and are ignored. An unknown option
+raises at once, so that a misspelt `ssl_…` cannot go unnoticed.
 """
 
 from __future__ import annotations
@@ -25,11 +23,11 @@ from redis.exceptions import AuthenticationError, RedisError
 from coordinator.redis.connections import PlainConnection, TlsConnection, TlsContexts, check_library
 from coordinator.redis.credentials import Credentials, Provider
 from coordinator.redis.names import Names
-from coordinator.redis.sentinels import SENTINEL_LIMIT, Place, Sentinels
+from coordinator.redis.sentinels import SENTINEL_LIMIT, HostPort, Sentinels
 from coordinator.urls import redact_url
 
 CONNECT_LIMIT = 1.0
-"""Seconds for the whole of one attempt: sentinels, TCP, TLS, AUTH."""
+"""Seconds for one attempt as a whole: sentinels, TCP, TLS, AUTH."""
 
 _DEFAULT_SENTINEL_PORT = 26379
 _IGNORED = {
@@ -47,19 +45,19 @@ _FIXED: dict[str, Any] = {
 }
 
 
-class Opened(NamedTuple):
-    """`place` is what the URL or the `sentinel` named, `address` the IP address it had. None for a Unix
-    socket."""
+class OpenConnection(NamedTuple):
+    """An open connection. `server` is the host and port in the URL, or those that `sentinel` returned;
+    `address` is the IP address of that host. All are None for a Unix socket."""
 
     connection: Connection
-    place: Place | None = None
+    server: HostPort | None = None
     address: str | None = None
-    sentinel: Place | None = None
+    sentinel: HostPort | None = None
 
 
 class Address:
-    """A parsed URL. Making one opens no connection; raises ValueError, without secrets, for one that is of
-    no use, also where a file that it names for TLS cannot be used. `credentials` take the place of user and
+    """A parsed URL. The constructor opens no connection. It raises ValueError, without secrets in the text,
+    for an unusable URL or an unusable TLS file that the URL names. `credentials` replaces user and
     password."""
 
     def __init__(self, url: str, credentials: Credentials | None = None) -> None:
@@ -74,18 +72,18 @@ class Address:
                 if name in options
             }
         except ValueError:
-            # Not chained: urllib quotes what it could not read, which may be the password.
+            # Not chained: urllib quotes the text that it cannot parse, which may contain the password.
             raise ValueError(f"not a usable Redis URL: {self.redacted}") from None
         self._service = service
-        # Else what looks like the name of an option may be a part of a password.
-        self._names_options = "@" not in parts.query
+        # With an unescaped "@" in the query, the name of an unknown option may be a part of a password.
+        self._may_quote_options = "@" not in parts.query
         self.tls = plain.scheme == "rediss"
-        self._make = _maker(options.pop("connection_class", Connection))
+        self._connection_class = _connection_class(options.pop("connection_class", Connection))
         self._options = {name: value for name, value in options.items() if name not in _IGNORED}
         self._take_credentials(credentials)
         self._contexts, self._names = TlsContexts(), Names()
         self._check_options()
-        self._sentinels = Sentinels(sentinels, service, self._ask_sentinel) if sentinels else None
+        self._sentinels = Sentinels(sentinels, service, self._query_sentinel) if sentinels else None
         self._sentinel_options = sentinel_options | _tls_options(self._options, plain.scheme)
 
     def __repr__(self) -> str:
@@ -101,12 +99,14 @@ class Address:
     def _check_options(self) -> None:
         """Raises ValueError."""
         try:
-            connection = self._make(**self._options)
-        except TypeError as error:  # it names the option that nobody takes
-            why = str(error) if self._names_options else "an option that is not known"
+            connection = self._connection_class(**self._options)
+        except TypeError as error:  # its text names the unknown option
+            why = str(error) if self._may_quote_options else "an option is unknown"
             raise ValueError(f"not a usable Redis URL: {self.redacted}: {why}") from None
         except (ValueError, RedisError):
-            raise ValueError(f"not a usable Redis URL: {self.redacted}: the value of an option") from None
+            raise ValueError(
+                f"not a usable Redis URL: {self.redacted}: an option has a wrong value"
+            ) from None
         check_library(connection)
         if isinstance(connection, TlsConnection):
             try:
@@ -115,53 +115,56 @@ class Address:
                 why = f"a certificate, key or CA file cannot be used: {error}"
                 raise ValueError(f"not a usable Redis URL: {self.redacted}: {why}") from None
 
-    async def connect(self) -> Opened:
-        """A new authenticated connection, which the caller must `disconnect`. Bounded by the caller.
+    async def connect(self) -> OpenConnection:
+        """Returns a new authenticated connection, which the caller must `disconnect`. The caller sets the
+        timeout.
 
-        Raises OSError or RedisError, or what credentials raise. Retries nothing, but tries each IP address
-        of a name. A sentinel whose answer leads nowhere is asked last next time."""
+        Raises OSError, RedisError, or an error of the credentials. Tries each IP address of a name once. A
+        sentinel whose server cannot be connected to is queried last from then on."""
         if self._sentinels is None:
             host = self._options.get("host", "localhost")
             if "path" in self._options:
-                return Opened(await self._open(self._make(**self._options, **_FIXED)))
-            return await self._connect_to(Place(host, self._options.get("port", 6379)))
-        place, sentinel = await self._sentinels.master()
+                return OpenConnection(await self._open(self._connection_class(**self._options, **_FIXED)))
+            return await self._connect_to(HostPort(host, self._options.get("port", 6379)))
+        server, sentinel = await self._sentinels.master()
         try:
-            return (await self._connect_to(place))._replace(sentinel=sentinel)
+            return (await self._connect_to(server))._replace(sentinel=sentinel)
         except BaseException:
             self._sentinels.distrust(sentinel)
             raise
 
-    def distrust(self, opened: Opened) -> None:
-        """The server was of no use although it took the connection."""
+    def distrust(self, opened: OpenConnection) -> None:
+        """Queries the sentinel of `opened` last from now on, because the server accepted the connection but
+        is unusable."""
         if self._sentinels is not None and opened.sentinel is not None:
             self._sentinels.distrust(opened.sentinel)
 
-    async def moved_from(self, opened: Opened) -> str | None:
-        """Where a new connection would go, for people, if that is elsewhere. Raises OSError, RedisError."""
-        place = opened.place
-        if place is None:
+    async def moved_from(self, opened: OpenConnection) -> str | None:
+        """Returns the server of a new connection, for people, if it differs from that of `opened`; else None.
+        Raises OSError, RedisError."""
+        server = opened.server
+        if server is None:
             return None
         if self._sentinels is not None:
-            other = await self._sentinels.another_than(place)
+            other = await self._sentinels.other_master(server)
             return None if other is None else f"the sentinels name {other}"
-        addresses = await self._names.addresses(*place)
+        addresses = await self._names.addresses(*server)
         if opened.address in addresses:
             return None
-        return f"{place.host} is {addresses[0]} and not {opened.address}"
+        return f"{server.host} is {addresses[0]} and not {opened.address}"
 
-    async def _connect_to(self, place: Place) -> Opened:
-        failure: Exception = OSError(f"{place.host} has no address")
-        for address in await self._names.addresses(*place):
-            options = {**self._options, "host": place.host, "port": place.port, **_FIXED}
+    async def _connect_to(self, server: HostPort) -> OpenConnection:
+        failure: Exception = OSError(f"{server.host} has no address")
+        for address in await self._names.addresses(*server):
+            options = {**self._options, "host": server.host, "port": server.port, **_FIXED}
             try:
-                connection = await self._open(self._make(**options), address)
+                connection = await self._open(self._connection_class(**options), address)
             except AuthenticationError:
                 raise
             except (OSError, RedisError) as error:
                 failure = error
             else:
-                return Opened(connection, place, address)
+                return OpenConnection(connection, server, address)
         raise failure
 
     async def _open(self, connection: Connection, address: str | None = None) -> Connection:
@@ -176,32 +179,32 @@ class Address:
             raise
         return connection
 
-    async def _ask_sentinel(self, sentinel: Place) -> Place:
+    async def _query_sentinel(self, sentinel: HostPort) -> HostPort:
         (address, *_) = await self._names.addresses(*sentinel)
-        make = TlsConnection if self.tls else PlainConnection
+        connection_class = TlsConnection if self.tls else PlainConnection
         limits = {"socket_timeout": SENTINEL_LIMIT, "socket_connect_timeout": SENTINEL_LIMIT}
         options = {**self._sentinel_options, "host": sentinel.host, "port": sentinel.port, **_FIXED, **limits}
-        connection = await self._open(cast("Callable[..., Connection]", make)(**options), address)
+        connection = await self._open(cast("Callable[..., Connection]", connection_class)(**options), address)
         try:
             await connection.send_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", self._service)
             match cast("object", await connection.read_response()):
                 case [bytes(host), bytes(port)]:
-                    return Place(host.decode(), int(port))
+                    return HostPort(host.decode(), int(port))
                 case None:
                     raise ValueError("it does not know the service")
                 case _:
-                    raise ValueError("its answer is none of a sentinel")
+                    raise ValueError("its reply is not that of a sentinel")
         finally:
             await connection.disconnect(nowait=True)
 
 
-def _maker(given: object) -> Callable[..., Connection]:
-    ours = {Connection: PlainConnection, SSLConnection: TlsConnection}
-    return cast("Callable[..., Connection]", ours.get(cast("Any", given), given))
+def _connection_class(given: object) -> Callable[..., Connection]:
+    replacements = {Connection: PlainConnection, SSLConnection: TlsConnection}
+    return cast("Callable[..., Connection]", replacements.get(cast("Any", given), given))
 
 
-def _split_sentinel(parts: SplitResult) -> tuple[list[Place], str, SplitResult]:
-    """The sentinels, the service, and the rest as a URL that `redis-py` reads."""
+def _split_sentinel(parts: SplitResult) -> tuple[list[HostPort], str, SplitResult]:
+    """Returns the sentinels, the service, and the rest as a URL that `redis-py` parses."""
     base, plus, kind = parts.scheme.partition("+")
     if not plus:
         return [], "", parts
@@ -214,11 +217,11 @@ def _split_sentinel(parts: SplitResult) -> tuple[list[Place], str, SplitResult]:
     return sentinels, service, plain
 
 
-def _split_host(text: str) -> Place:
-    place = urlsplit(f"//{text}")
-    if not place.hostname:
+def _split_host(text: str) -> HostPort:
+    parts = urlsplit(f"//{text}")
+    if not parts.hostname:
         raise ValueError
-    return Place(place.hostname, place.port or _DEFAULT_SENTINEL_PORT)
+    return HostPort(parts.hostname, parts.port or _DEFAULT_SENTINEL_PORT)
 
 
 def _tls_options(options: dict[str, Any], scheme: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Calls on their way, and what became of them."""
+"""The queue of a link's calls, and counters of their outcomes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from coordinator.redis.scripts import Command
 
 @dataclass(slots=True)
 class LinkCounters:
-    """Since construction. `sent` = `answered` + `failed` + `timed_out` + those in flight."""
+    """Totals since construction. `sent` = `answered` + `failed` + `timed_out` + calls in flight."""
 
     sent: int = 0
     answered: int = 0
     failed: int = 0  # answered with an error, or lost with the connection
     timed_out: int = 0  # not answered within the budget
-    dropped: int = 0  # never sent: away, queue full, closed, or too old before there was a connection
-    reloaded: int = 0  # scripts sent again by source; one more than `sent` tells
-    refused: int = 0  # of `failed`, those answered with an error
+    dropped: int = 0  # never sent: away, queue full, closed, or expired before there was a connection
+    reloaded: int = 0  # scripts sent a second time, by source; not counted in `sent`
+    refused: int = 0  # the part of `failed` that was answered with an error
 
 
 class Call:
@@ -38,7 +38,8 @@ class Call:
 
 
 class CallQueue:
-    """Calls in the order in which they were made: first unsent, then in flight. Each gets exactly one end."""
+    """Calls in the order in which they were made: first unsent, then in flight. Each call is resolved exactly
+    once."""
 
     def __init__(self) -> None:
         self.counters = LinkCounters()
@@ -49,25 +50,27 @@ class CallQueue:
         return len(self.unsent) + len(self.inflight)
 
     def take_unsent(self) -> bytes:
-        """All unsent calls as one write; they are in flight now."""
+        """Moves all unsent calls in flight, and returns their bytes for one write."""
         calls, self.unsent = self.unsent, deque()
-        return self.take_off(calls)
+        return self.put_in_flight(calls)
 
-    def take_off(self, calls: deque[Call]) -> bytes:
+    def put_in_flight(self, calls: deque[Call]) -> bytes:
+        """Adds calls in flight, and returns their bytes for one write."""
         self.inflight.extend(calls)
         self.counters.sent += len(calls)
-        return b"".join([call.command.first_try() for call in calls])
+        return b"".join([call.command.by_hash() for call in calls])
 
     def expire(self, now: float) -> bool:
-        """End what is unsent and past its deadline. True where something in flight is past its own."""
+        """Drops unsent calls that are past their deadline. Returns whether a call in flight is past its
+        deadline."""
         while self.unsent and self.unsent[0].deadline <= now:
             self.unsent.popleft().resolve(None)
             self.counters.dropped += 1
         return any(call.deadline <= now for call in self.inflight)
 
     def next_deadline(self) -> float | None:
-        """The earliest, but for scripts that were sent again."""
-        # The greeting of a new connection is in flight before calls that are older than it.
+        """Returns the earliest deadline, not considering scripts that were sent a second time."""
+        # Both queues count: the greeting of a new connection is in flight before older calls are sent.
         return min((calls[0].deadline for calls in (self.inflight, self.unsent) if calls), default=None)
 
     def drop_unsent(self) -> None:
@@ -77,7 +80,8 @@ class CallQueue:
             call.resolve(None)
 
     def fail_inflight(self, now: float) -> None:
-        """The connection is gone. Whether these were run is unknown, and they are not repeated."""
+        """Ends the calls in flight on a closed connection. The server may have executed them, so they are not
+        repeated."""
         while self.inflight:
             call = self.inflight.popleft()
             if call.deadline <= now:

@@ -1,8 +1,8 @@
-"""redis-py's connections, opened to an address that was looked up before, with a TLS context that is shared.
+"""Connections of redis-py that connect to a resolved address, with a shared TLS context.
 
-All that is used of redis-py's inside is here: `_connection_arguments`, what is given to
-`asyncio.open_connection`, and the two streams that come back. `check_library` refuses a version in which
-they are missing."""
+This module contains all uses of redis-py's internals: `_connection_arguments` (the arguments of
+`asyncio.open_connection`) and the two streams of a connection. `check_library` refuses a version without
+them."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ _FILES = ("certfile", "keyfile", "ca_certs", "ca_path")
 
 
 class TlsContexts:
-    """The context of one URL. Made once, because it costs tens of milliseconds, and anew when one of its
-    files was changed, as rotated certificates are."""
+    """Caches the TLS context of one URL, because making one takes tens of milliseconds. It is made again when
+    one of its files changes, for example by a rotation of certificates."""
 
     def __init__(self) -> None:
         self._context: ssl.SSLContext | None = None
-        self._made_of: list[tuple[str, int, int]] = []
+        self._versions: list[tuple[str, int, int]] = []
 
     def get(self, source: Any) -> ssl.SSLContext:
-        """`source` is redis-py's description of a context. Raises OSError for a file that cannot be used."""
+        """Returns the context for `source`, which is redis-py's description of it. Raises OSError for an
+        unusable file."""
         files = [Path(name) for key in _FILES if (name := getattr(source, key, None))]
         stats = [(str(file), file.stat()) for file in files]
-        made_of = [(name, found.st_mtime_ns, found.st_ino) for name, found in stats]
-        if self._context is None or made_of != self._made_of:
-            self._context, self._made_of = cast("ssl.SSLContext", source.get()), made_of
+        versions = [(name, stat.st_mtime_ns, stat.st_ino) for name, stat in stats]
+        if self._context is None or versions != self._versions:
+            self._context, self._versions = cast("ssl.SSLContext", source.get()), versions
         return self._context
 
 
 class PlainConnection(Connection):
-    """`address`: where to connect instead of looking `host` up."""
+    """`address`: the IP address to connect to, instead of resolving `host`."""
 
     address: str | None = None
 
@@ -63,7 +64,7 @@ class TlsConnection(SSLConnection):
 
 
 def check_library(connection: object) -> None:
-    """Raises ValueError where the installed redis-py is not built as this package needs it."""
+    """Raises ValueError if the installed redis-py lacks the internals that this module uses."""
     missing = [name for name in ("_reader", "_writer") if not hasattr(connection, name)]
     if not hasattr(Connection, "_connection_arguments"):
         missing.append("_connection_arguments")
@@ -72,6 +73,7 @@ def check_library(connection: object) -> None:
 
 
 def streams_of(connection: object) -> tuple[asyncio.StreamReader, asyncio.Transport]:
-    """Of an open connection. Its handshake has read all that it asked for: its buffers are empty."""
+    """Returns the streams of an open connection. Its buffers are empty, because the handshake has read all
+    its replies."""
     inside = cast("Any", connection)
     return inside._reader, inside._writer.transport

@@ -1,4 +1,4 @@
-"""Credentials that change: a provider, asked for user and password at each connect."""
+"""Rotating credentials: a provider returns user and password for each new connection."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from coordinator.redis.names import in_thread
 
 
 class Credentials(Protocol):
-    """As redis-py's `CredentialProvider`, whose subclasses fit. Returns (user, password), or (password,)
-    alone."""
+    """The interface of redis-py's `CredentialProvider`; its subclasses implement this protocol."""
 
     def get_credentials(self) -> tuple[str] | tuple[str, str]:
-        """May block: it is called in a thread, unless the provider overrides `get_credentials_async`."""
+        """Returns (user, password), or (password,). May block: it is called in a thread, unless the provider
+        overrides `get_credentials_async`."""
         ...
 
 
 class Provider(CredentialProvider):
-    """Adapts `source` for redis-py. Whatever it raises is a failed attempt to connect."""
+    """Adapts `source` for redis-py. Any exception of `source` counts as a failed attempt to connect."""
 
     def __init__(self, source: Credentials) -> None:
         self._source = source
@@ -29,14 +29,15 @@ class Provider(CredentialProvider):
         return self._source.get_credentials()
 
     async def get_credentials_async(self) -> tuple[str] | tuple[str, str]:
-        given = getattr(type(self._source), "get_credentials_async", None)
-        if given is None or given is CredentialProvider.get_credentials_async:
+        method = getattr(type(self._source), "get_credentials_async", None)
+        if method is None or method is CredentialProvider.get_credentials_async:
             return await in_thread(self._source.get_credentials, "credentials for Redis")
         return await cast("Any", self._source).get_credentials_async()
 
 
 def load(name: str) -> Credentials:
-    """Call the function that `module:function` names, without arguments. Raises ValueError."""
+    """Calls the function `module:function` without arguments, and returns the provider that it returns.
+    Raises ValueError."""
     module, colon, attribute = name.partition(":")
     if not colon:
         raise ValueError(f"{name!r} must be module:function")
@@ -44,7 +45,7 @@ def load(name: str) -> Credentials:
         function = getattr(import_module(module), attribute)
     except (ImportError, AttributeError) as error:
         raise ValueError(f"{name!r} cannot be loaded: {error}") from error
-    made = function()
-    if not hasattr(made, "get_credentials"):
-        raise ValueError(f"{name!r} returned no credential provider, but a {type(made).__name__}")
-    return cast("Credentials", made)
+    provider = function()
+    if not hasattr(provider, "get_credentials"):
+        raise ValueError(f"{name!r} returned no credential provider, but a {type(provider).__name__}")
+    return cast("Credentials", provider)

@@ -1,13 +1,12 @@
-"""Names of keys and channels. Each is in one hash tag, so no script ever spans two Cluster slots.
+"""Names of keys and channels. All keys of a script have the same hash tag, so a script never spans two slots
+of a Cluster.
 
-    {ns}:{t:<t>}:slot        hash: run, epoch, fence      {ns}:{w:<epoch>}:lease    string: beat number
-    {ns}:{t:<t>}:resv        string: run id               {ns}:{w:<epoch>}:ctl      channel: abort channel
-    {ns}:{t:<t>}:ev          channel: freed, log grown    {ns}:{g}:ctl              channel: to all workers
-    {ns}:{t:<t>}:log:<run>   stream: the run's events     {ns}:{g}:workers          zset: epochs by expiry
-                                                          {ns}:{g}:probe:<n>        scratch of the greeting
-                                                          {ns}:{g<n>}:probe         the same, in other slots
+{ns}:{t:<t>}:slot hash: run, epoch, fence {ns}:{w:<epoch>}:lease string: beat number {ns}:{t:<t>}:resv string:
+run id {ns}:{w:<epoch>}:ctl channel: abort channel {ns}:{t:<t>}:ev channel: freed, log grown {ns}:{g}:ctl
+channel: to all workers {ns}:{t:<t>}:log:<run> stream: the run's events {ns}:{g}:workers zset: epochs by
+expiry {ns}:{g}:probe:<n> scratch key of the greeting {ns}:{g<n>}:probe the same, in other slots
 
-`<t>` is the thread's tag, `<run>` the run's, see `tag`. Every key has a TTL.
+`<t>` is the tag of the thread id, `<run>` that of the run id (see `tag`). Every key has a TTL.
 """
 
 from __future__ import annotations
@@ -23,9 +22,10 @@ _HASHED = re.compile(r"h-[0-9a-f]{32}")
 
 
 def tag(client_id: str) -> str:
-    """The id where it is plain, else `h-` and 32 hex digits of its SHA-256. Never two ids with one tag.
+    """Returns a plain id unchanged, and for any other id `h-` and 32 hex digits of its SHA-256.
 
-    A plain id that looks hashed is hashed itself: nobody can name a thread so that it meets another's keys.
+    Tags are unique: a plain id in the format of a hashed one is hashed as well, so no client can choose an id
+    whose keys are those of another thread.
     """
     if PLAIN_ID.fullmatch(client_id) and not (client_id.startswith("h-") and _HASHED.fullmatch(client_id)):
         return client_id
@@ -33,12 +33,12 @@ def tag(client_id: str) -> str:
 
 
 def to_bytes(client_id: str) -> bytes:
-    """UTF-8 that also takes lone surrogates, which clients can send in JSON."""
+    """Encodes as UTF-8, including lone surrogates, which clients can send in JSON."""
     return client_id.encode("utf-8", "surrogatepass")
 
 
 def to_text(stored: bytes) -> str | None:
-    """The reverse of `to_bytes`; None for bytes that it never made."""
+    """Decodes the result of `to_bytes`; returns None for other bytes."""
     try:
         return stored.decode("utf-8", "surrogatepass")
     except UnicodeDecodeError:
@@ -57,7 +57,7 @@ class WorkerKeys(NamedTuple):
 
 
 class Keys:
-    """The names within one namespace. Deployments that share a Redis are kept apart by it."""
+    """The names within one namespace, which separates deployments that share a Redis."""
 
     def __init__(self, namespace: str = "rc") -> None:
         if not _NAMESPACE.fullmatch(namespace):
@@ -66,7 +66,7 @@ class Keys:
         self._thread = f"{namespace}:{{t:"
         self.broadcast = f"{namespace}:{{g}}:ctl".encode()
         self.workers = f"{namespace}:{{g}}:workers".encode()
-        # On a node of a Cluster some of so many hash tags always belong to another node.
+        # Enough hash tags that on a node of a Cluster at least one belongs to another node.
         self.probes = [f"{namespace}:{{g{number}}}:probe".encode() for number in range(PROBES)]
         self.scratch = [f"{namespace}:{{g}}:probe:{number}".encode() for number in range(3)]
         self.scratch_channel = f"{namespace}:{{g}}:probe".encode()
@@ -80,7 +80,7 @@ class Keys:
 
     @staticmethod
     def run(run_id: str) -> bytes:
-        """How hints name a run."""
+        """Returns the name of a run in hints."""
         return tag(run_id).encode()
 
     def worker(self, epoch: int) -> WorkerKeys:

@@ -1,7 +1,7 @@
 """The link: one client connection for all commands of a process.
 
-Calls made in one turn of the event loop leave as one write and are answered together. Nothing is retried
-except a script whose hash the server did not know. Every call ends within the budget, one way or another.
+Calls made in one turn of the event loop are sent as one pipeline and are answered together. Only a script
+whose hash the server does not know is sent again. Every call is resolved within the budget.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from coordinator.redis.wire import Wire
 _log = logging.getLogger(__name__)
 
 QUEUE_LIMIT = 10_000
-"""Calls waiting or in flight. At 10,000 runs/s this is what a third of a second makes."""
+"""Maximum number of calls that are unsent or in flight: a third of a second at 10,000 runs/s."""
 
 _STALL = 0.05
-"""Seconds by which a timer may be late before it says more about this process than about Redis."""
+"""Seconds by which a timer may be late. A later one shows that this process stalled, not Redis."""
 
 
 class Use(Enum):
-    """What a link carries, and which scripts and permissions it needs for that."""
+    """The purpose of a link, which determines the scripts and permissions that it needs."""
 
     hints = "link"
     events = "event link"
 
 
 class RedisLink:
-    """Construction does no I/O and needs no running loop; the first call connects. One event loop per link.
+    """A link connects at its first call and belongs to one event loop. `budget`: timeout of a call (s).
 
-    `call` and `post` never raise because Redis is away, slow or full. Away, they do no I/O.
+    `call` and `post` do not raise if Redis is away, slow or full. While it is away, they do no I/O.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class RedisLink:
         self._calls = CallQueue()
         self._flushing = False
         self._timer: asyncio.TimerHandle | None = None
-        self._pardoned = False
+        self._sweep_deferred = False
         self._greeting: Wire | None = None
         self._suspected: dict[tuple[str, str], str] = {}
-        self._told: set[tuple[str, str]] = set()
-        self._back = asyncio.Event()
+        self._warned: set[tuple[str, str]] = set()
+        self._circuit_closed = asyncio.Event()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -87,43 +87,46 @@ class RedisLink:
         return self._keeper.trouble
 
     async def returned(self) -> None:
-        """Return when the circuit is closed; at once if it is closed now, or if `aclose` was called."""
+        """Returns when the circuit is closed, or `aclose` is called; at once if either is so already."""
         while self._keeper.away and not self._closed:
-            self._back.clear()
-            await self._back.wait()
+            self._circuit_closed.clear()
+            await self._circuit_closed.wait()
 
     async def call(self, command: Command) -> Reply:
-        """The reply, or None where there is none: away, late, lost, refused. No command here answers nil."""
-        reply = await self.ask(command)
+        """Sends a command, and returns its reply, or None if Redis is away, too slow, disconnected, or
+        refused the command. No command of this package has nil as its reply."""
+        reply = await self.call_or_error(command)
         return None if isinstance(reply, ReplyError) else reply
 
-    async def ask(self, command: Command) -> Reply:
-        """As `call`, but a refusal is answered as the server has worded it."""
+    async def call_or_error(self, command: Command) -> Reply:
+        """As `call`, but returns a refusal as a ReplyError."""
         future = self.request(command)
         return None if future is None else await future
 
     def request(self, command: Command) -> asyncio.Future[Reply] | None:
-        """As `ask`, in order with `post`. None = it is not sent at all."""
+        """As `call_or_error`, but enqueues the command before it returns, in order with `post`. Returns None
+        if the command is not sent."""
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         return future if self._enqueue(command, future) else None
 
     def post(self, command: Command) -> None:
-        """Fire and forget. In order with all other calls, but for scripts that had to be sent again."""
+        """Enqueues a command, and discards its reply. Lossy. Commands are executed in the order of the calls,
+        except scripts that have to be sent again."""
         self._enqueue(command, None)
 
     async def ping(self) -> bool:
-        """Does Redis answer within the budget? False at once while it is away."""
+        """Returns whether Redis answers within the budget; False at once while it is away."""
         return await self.call(ping()) == b"PONG"
 
     async def aclose(self) -> None:
-        """Let what was asked be answered, within the budget; then disconnect. Idempotent."""
+        """Waits for replies to pending calls, within the budget; then disconnects. Idempotent."""
         if not self.away and len(self._calls):
             future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
             self._enqueue(ping(), future)
             self._closed = True
             await asyncio.wait([future], timeout=self.budget)
         self._closed = True
-        self._back.set()
+        self._circuit_closed.set()
         await self._keeper.aclose()
         self._calls.drop_unsent()
         if self._timer is not None:
@@ -165,23 +168,23 @@ class RedisLink:
     def _sweep(self, due: float) -> None:
         self._timer = None
         now = asyncio.get_running_loop().time()
-        if now - due > _STALL and not self._pardoned:
-            # This loop stood still. Replies may lie unread in the socket, and they are read first.
-            self._pardoned = True
+        if now - due > _STALL and not self._sweep_deferred:
+            # The event loop was blocked, so replies may be unread in the socket: they are read first.
+            self._sweep_deferred = True
             self._sweep_at(now + _STALL)
             return
-        self._pardoned = False
+        self._sweep_deferred = False
         if self._calls.expire(now):
-            # One is enough: what still came on this connection could answer the wrong call, and a server that
-            # was slow just once is back in the milliseconds that a new connection takes.
+            # One late call is enough: later replies on this connection could resolve the wrong call, and a
+            # server that was slow once is reconnected within milliseconds.
             self._keeper.trip(f"no answer within {self.budget * 1000:.0f} ms")
         self._arm()
 
-    # ---- what the keeper tells (see `keeper.Tenant`) ---------------------------------------------------
+    # ---- callbacks of the keeper (see `keeper.ConnectionUser`) -----------------------------------------
 
     async def greet(self, wire: Wire) -> None:
-        """Load the scripts, then try all that this link is used for. Too slow for the budget is unfit,
-        too."""
+        """Loads the scripts, and tries every command that this link uses. Raises RefusedError, also if the
+        server exceeds the budget."""
         self._greeting = wire
         self._suspected.clear()
         try:
@@ -190,15 +193,16 @@ class RedisLink:
             self._greeting = None
 
     async def examine(self, wire: Wire) -> None:
-        """A call was refused: does that concern all calls? If not, it is logged, once for each kind of
-        call."""
+        """Probes the connection after a call was refused. Raises RefusedError if the server is unusable; else
+        logs the refusal, once for each command and error code."""
         suspected, self._suspected = self._suspected, {}
         await self._probe(wire)
-        for call, text in suspected.items():
-            self._warn(call, text)
+        for refusal, text in suspected.items():
+            self._warn(refusal, text)
 
     async def _probe(self, wire: Wire) -> None:
-        """Raises RefusedError where a command that this link needs is refused, or not answered in time."""
+        """Raises RefusedError if a command that this link needs is refused, or not answered within the
+        budget."""
         loop, keys = asyncio.get_running_loop(), self.keys
         deadline = loop.time() + self.budget
         scripts, script = (HINTS, probe_hints) if self._use is Use.hints else (EVENTS, probe_events)
@@ -207,18 +211,18 @@ class RedisLink:
         calls = deque(Call(Command(None, script.load, "script load"), None, deadline) for script in scripts)
         checks = [Call(command, loop.create_future(), deadline) for command in commands]
         calls.extend(checks)
-        wire.send(self._calls.take_off(calls))
+        wire.send(self._calls.put_in_flight(calls))
         self._arm()
         for check in checks:
             reply = None if check.future is None else await check.future
             if isinstance(reply, ReplyError):
                 raise RefusedError(explain(reply))
             if reply is None:
-                silent = f"no answer to the greeting within {self.budget * 1000:.0f} ms"
-                raise RefusedError(wire.why if wire.lost else silent)
+                timed_out = f"no answer to the greeting within {self.budget * 1000:.0f} ms"
+                raise RefusedError(wire.why if wire.lost else timed_out)
 
     def on_up(self, wire: Wire) -> None:
-        self._back.set()
+        self._circuit_closed.set()
         self._flush()
 
     def on_lost(self) -> None:
@@ -232,7 +236,8 @@ class RedisLink:
         answered = 0
         for reply in replies:
             if not inflight:
-                # An earlier one of these replies cost the connection; or it answers what nobody asked.
+                # An earlier reply of this batch closed the connection, or the server sent a reply to no
+                # command.
                 self._keeper.drop("a reply to no call")
                 break
             call = inflight.popleft()
@@ -244,7 +249,7 @@ class RedisLink:
         self._calls.counters.answered += answered
 
     def _on_error(self, call: Call, error: ReplyError) -> None:
-        source = call.command.with_source()
+        source = call.command.by_source()
         wire = self._keeper.wire or self._greeting
         if error.code == "NOSCRIPT" and source is not None and wire is not None:
             self.counters.reloaded += 1
@@ -258,14 +263,21 @@ class RedisLink:
         if code in UNFIT:
             self._keeper.trip(explain(error))
         elif self._keeper.wire is None or call.command.name == "script load":
-            pass  # the greeting decides, and its reason is logged
+            pass  # `greet` raises, and the keeper logs the reason
         elif code in SUSPECT:
             self._suspected.setdefault((call.command.name, code), explain(error))
             self._keeper.examine_soon()
         else:
             self._warn((call.command.name, code), explain(error))
 
-    def _warn(self, call: tuple[str, str], text: str) -> None:
-        level = logging.DEBUG if call in self._told else logging.WARNING
-        self._told.add(call)  # few: names of scripts times codes
-        _log.log(level, "Redis (%s) refuses %s: %s", self.address.redacted, call[0], text)
+    def _warn(self, refusal: tuple[str, str], text: str) -> None:
+        """Logs a refusal (command, code), at WARNING for the first time."""
+        level = logging.DEBUG if refusal in self._warned else logging.WARNING
+        self._warned.add(refusal)  # bounded by the number of commands and codes
+        _log.log(
+            level,
+            "Redis (%s) refuses %s: %s. Runs are unaffected, but hints or streams may be late or incomplete",
+            self.address.redacted,
+            refusal[0],
+            text,
+        )

@@ -1,7 +1,7 @@
-"""The pub/sub connection: a set of channels that is subscribed to whenever there is a connection.
+"""The pub/sub connection: a set of channels that is subscribed on every new connection.
 
-What is published while there is none is gone, so every confirmed subscription is reported: who listens then
-re-reads. Patterns are never used.
+Messages that are published without a connection are lost. So every confirmed subscription is reported, and
+its owner re-reads the store. Pattern subscriptions are not used.
 """
 
 from __future__ import annotations
@@ -15,39 +15,41 @@ from coordinator.redis.refusals import RefusedError, explain
 from coordinator.redis.resp import Reply, ReplyError, pack
 from coordinator.redis.wire import Wire
 
-_GREETING_LIMIT = 0.5
-_PIECE = 500
-"""Channels that are subscribed to with one command after the greeting."""
+_GREETING_LIMIT = 0.5  # s
+_BATCH = 500
+"""Number of channels in one SUBSCRIBE command after the greeting."""
 
 
-class Audience(Protocol):
-    """Who listens. Called on the event loop; none of these may block or raise."""
+class ListenerCallbacks(Protocol):
+    """Called on the event loop; must not block or raise."""
 
     def on_message(self, channel: bytes, payload: bytes) -> None: ...
 
     def on_subscribed(self, channel: bytes) -> None:
-        """From here on what is published on `channel` arrives, for as long as this connection stands."""
+        """The subscription is confirmed: messages on `channel` arrive from now on, until the connection is
+        lost."""
         ...
 
     def on_listening(self) -> None:
-        """Connected, and the first channels confirmed."""
+        """Connected, and the subscriptions of the first channels are confirmed."""
         ...
 
     def on_deaf(self) -> None:
-        """The connection is gone. Another is on its way."""
+        """The connection is lost, and the listener reconnects."""
         ...
 
     def on_away(self) -> None:
-        """There is nothing to connect to at present."""
+        """An attempt to connect failed."""
         ...
 
 
 class Listener:
-    """Connects when the first channel is added. Changes made in one turn of the loop leave as one write."""
+    """Connects when the first channel is added. Changes that are made in one turn of the loop are sent as one
+    write."""
 
-    def __init__(self, address: Address, audience: Audience) -> None:
+    def __init__(self, address: Address, callbacks: ListenerCallbacks) -> None:
         self._keeper = Keeper(address, self, subject="listener")
-        self._audience = audience
+        self._callbacks = callbacks
         self._channels: set[bytes] = set()
         self._confirmed: set[bytes] = set()
         self._first: set[bytes] = set()
@@ -70,12 +72,12 @@ class Listener:
 
     @property
     def trouble(self) -> str | None:
-        """Why it is away."""
+        """Why the listener is away, for people; None = it is not."""
         return self._keeper.trouble
 
     @property
     def generation(self) -> int:
-        """Grows with every connection."""
+        """The number of connections so far."""
         return self._keeper.connects
 
     @property
@@ -87,7 +89,8 @@ class Listener:
         return channel in self._confirmed
 
     def add(self, channel: bytes, *, first: bool = False) -> None:
-        """`first`: it is part of the greeting of a new connection. All others follow, some at a time."""
+        """Subscribes to a channel on this and every later connection. `first`: in the greeting of a
+        connection; the other channels follow in batches."""
         if self._closed:
             return
         if first:
@@ -105,13 +108,13 @@ class Listener:
             self._change(pack(b"UNSUBSCRIBE", channel))
 
     def ping(self) -> None:
-        """Ask the server for a sign of life on this very connection; `silent` until it comes."""
+        """Sends a PING on this connection; `silent` is True until the reply arrives."""
         if self._wire is not None:
             self._pings_unanswered += 1
             self._change(pack(b"PING"))
 
     def drop(self, why: str) -> None:
-        """Give this connection up and make another."""
+        """Replaces the connection."""
         self._keeper.drop(why)
 
     async def aclose(self) -> None:
@@ -130,11 +133,11 @@ class Listener:
         if self._wire is not None and changes:
             self._wire.send(b"".join(changes))
 
-    # ---- what the keeper tells (see `keeper.Tenant`) ---------------------------------------------------
+    # ---- callbacks of the keeper (see `keeper.ConnectionUser`) -----------------------------------------
 
     async def greet(self, wire: Wire) -> None:
-        """Subscribe to the first channels. The server answers in order, so its pong means that they are
-        confirmed. How many others there are has no influence on how long this takes."""
+        """Subscribes to the first channels. Replies arrive in order, so the reply to the PING confirms them.
+        The number of other channels does not affect the duration. Raises RefusedError."""
         self._wire = wire
         self._greeted.clear()
         self._refusal = "no answer to the greeting"
@@ -153,44 +156,44 @@ class Listener:
             raise RefusedError(self._refusal)
 
     async def examine(self, wire: Wire) -> None:
-        """The canary does."""
+        """No effect: the canary examines this connection."""
 
     def on_up(self, wire: Wire) -> None:
-        self._audience.on_listening()
-        self._subscribe_some(wire)
+        self._callbacks.on_listening()
+        self._subscribe_batch(wire)
 
-    def _subscribe_some(self, wire: Wire) -> None:
-        """The next ones go out when these are confirmed: pings and new channels never wait behind all of
-        them."""
-        piece: list[bytes] = []
-        while self._backlog and len(piece) < _PIECE:
+    def _subscribe_batch(self, wire: Wire) -> None:
+        """Subscribes to the next batch. It is called when the previous batch is confirmed, so that pings and
+        new channels wait for one batch at most."""
+        batch: list[bytes] = []
+        while self._backlog and len(batch) < _BATCH:
             if (channel := self._backlog.pop()) in self._channels and channel not in self._confirmed:
-                piece.append(channel)
-        self._awaited = piece[-1] if piece else None
-        if piece:
-            wire.send(pack(b"SUBSCRIBE", *piece))
+                batch.append(channel)
+        self._awaited = batch[-1] if batch else None
+        if batch:
+            wire.send(pack(b"SUBSCRIBE", *batch))
 
     def on_lost(self) -> None:
         self._wire = None
         self._changes.clear()
         self._confirmed.clear()
         self._greeted.set()
-        self._audience.on_deaf()
+        self._callbacks.on_deaf()
 
     def on_away(self) -> None:
-        self._audience.on_away()
+        self._callbacks.on_away()
 
     def on_replies(self, replies: list[Reply]) -> None:
         for reply in replies:
             match reply:
                 case [b"message", bytes(channel), bytes(payload)]:
-                    self._audience.on_message(channel, payload)
+                    self._callbacks.on_message(channel, payload)
                 case [b"subscribe", bytes(channel), *_] if channel in self._channels:
                     self._confirmed.add(channel)
-                    self._audience.on_subscribed(channel)
-                    self._go_on_after(channel)
+                    self._callbacks.on_subscribed(channel)
+                    self._continue_after(channel)
                 case [b"subscribe", bytes(channel), *_]:
-                    self._go_on_after(channel)
+                    self._continue_after(channel)
                 case [b"unsubscribe", bytes(channel), *_]:
                     self._confirmed.discard(channel)
                 case [b"pong", *_] | b"PONG":
@@ -203,6 +206,6 @@ class Listener:
                 case _:
                     pass
 
-    def _go_on_after(self, channel: bytes) -> None:
+    def _continue_after(self, channel: bytes) -> None:
         if channel == self._awaited and self._wire is not None:
-            self._subscribe_some(self._wire)
+            self._subscribe_batch(self._wire)

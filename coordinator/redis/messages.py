@@ -1,4 +1,4 @@
-"""What is published besides plain signals: the frequent one, made cheaply, and hints about logs."""
+"""Encodings of messages beside plain signals: a fast one for `settled`, and hints about event logs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from coordinator.signals import encode, signal
 
 
 def encode_settled(thread_id: str, run_id: str) -> bytes:
-    """`encode(signal("settled", …))`, but without the model where both ids are plain: every run makes one."""
+    """As `encode(signal("settled", …))`, but without the pydantic model if both ids are plain, because every
+    run publishes one."""
     if PLAIN_ID.fullmatch(thread_id) and PLAIN_ID.fullmatch(run_id):
         return f'{{"kind":"settled","thread_id":"{thread_id}","run_id":"{run_id}"}}'.encode()
     return encode(signal("settled", thread_id, run_id))
@@ -19,13 +20,13 @@ _HINT = re.compile(rb"log:([0-9]{1,19})-([0-9]{1,19}):(.{1,128})", re.DOTALL)
 
 
 def read_hint(payload: bytes) -> tuple[bytes, tuple[int, int]] | None:
-    """What script `append` publishes on the thread's channel: which run's log has grown, and up to which id.
-    None = something else."""
-    if not payload.startswith(b"log:") or (found := _HINT.fullmatch(payload)) is None:
+    """Parses a message that the script `append` publishes on a thread's channel. Returns the run's name in
+    keys and the id of the last event in its log, or None for any other message."""
+    if not payload.startswith(b"log:") or (match := _HINT.fullmatch(payload)) is None:
         return None
-    return found[3], (int(found[1]), int(found[2]))
+    return match[3], (int(match[1]), int(match[2]))
 
 
 def encode_hint(run: bytes, event_id: tuple[int, int]) -> bytes:
-    """What script `append` publishes. `run` is the run's name in keys."""
+    """Returns the message that the script `append` publishes. `run`: the run's name in keys."""
     return b"log:%d-%d:%b" % (*event_id, run)

@@ -1,7 +1,7 @@
-"""Look-ups of host names, in threads of their own: a name server that hangs holds up nothing else.
+"""DNS look-ups in threads of their own, so that a name server that hangs blocks nothing else.
 
-Nothing can end a look-up that has begun. So each runs in a daemon thread and not in the event loop's pool,
-which runs may need, and callers who ask for the same name meanwhile share it."""
+A look-up cannot be cancelled. So each executes in a daemon thread and not in the event loop's pool, which
+runs need, and concurrent callers of the same name share one look-up."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ T = TypeVar("T")
 
 
 def in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
-    """Run blocking `work` in a daemon thread, which neither the loop nor the process waits for at its end."""
+    """Executes blocking `work` in a daemon thread, which neither the loop nor the process joins."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
-    # Retrieved, so that asyncio does not log it if nobody waits any more.
+    # Retrieves the exception, so that asyncio does not log "exception was never retrieved" if the caller was
+    # cancelled.
     future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def finish(result: T | None, error: BaseException | None) -> None:
@@ -36,7 +37,7 @@ def in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
         error: BaseException | None = None
         try:
             result = work()
-        except BaseException as raised:  # noqa: BLE001 - whatever it is, the future gets it
+        except BaseException as raised:  # noqa: BLE001 - passed on to the future
             error = raised
         with suppress(RuntimeError):  # the loop is closed
             loop.call_soon_threadsafe(finish, result, error)
@@ -46,28 +47,28 @@ def in_thread(work: Callable[[], T], name: str) -> asyncio.Future[T]:
 
 
 class Names:
-    """At most one look-up of a name is under way, whoever asks for it and however often."""
+    """Resolves names, with at most one look-up of each name in progress."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[str, int], asyncio.Future[list[str]]] = {}
+        self._lookups: dict[tuple[str, int], asyncio.Future[list[str]]] = {}
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """IP addresses in the order of the system's preference, at least one. May be cancelled: the look-up
-        goes on and is shared by the next caller. Raises OSError."""
+        """Returns at least one IP address, in the system's order of preference. If the caller is cancelled,
+        the look-up continues and is shared by the next caller. Raises OSError."""
         if _is_address(host):
             return [host]
         key = host, port
-        future = self._under_way.get(key)
-        if future is None:
-            future = in_thread(lambda: _look_up(host, port), f"look-up of {host}")
-            self._under_way[key] = future
-            future.add_done_callback(lambda _: self._under_way.pop(key, None))
-        return await asyncio.shield(future)
+        lookup = self._lookups.get(key)
+        if lookup is None:
+            lookup = in_thread(lambda: _resolve(host, port), f"look-up of {host}")
+            self._lookups[key] = lookup
+            lookup.add_done_callback(lambda _: self._lookups.pop(key, None))
+        return await asyncio.shield(lookup)
 
 
-def _look_up(host: str, port: int) -> list[str]:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+def _resolve(host: str, port: int) -> list[str]:
+    results = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(result[4][0]) for result in results))
 
 
 def _is_address(host: str) -> bool:

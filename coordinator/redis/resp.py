@@ -1,7 +1,7 @@
-"""RESP2, the wire protocol, as far as the link and the listener speak it.
+"""RESP2, the wire protocol: the subset that the link and the listener use.
 
-`redis-py` opens connections. It is not used for commands: packing and reading through its client costs
-several times what the rest of a call does, and a reply here is matched without a task or a future of its own.
+`redis-py` opens connections, but is not used for commands: its encoding and decoding would cost several times
+as much as the rest of a call. A reply here needs no task or future of its own.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ _MAX_DEPTH = 8
 _MAX_DIGITS = 20
 _MAX_ITEMS = 1 << 17
 _MAX_REPLY = 16 << 20
-"""Bytes of one array. A page of a log has a little more than one event of the largest size."""
+"""Bytes of one array. The largest replies are pages of a log."""
 
 _COLON, _DOLLAR, _STAR, _PLUS, _MINUS = b":$*+-"
 
 
 class ReplyError(NamedTuple):
-    """An error that the server answered with. A value: it answers one command and concerns no other."""
+    """An error reply. It is a value and not an exception, because it concerns one command only."""
 
     text: str
 
@@ -33,8 +33,8 @@ Reply: TypeAlias = "int | bytes | ReplyError | list[Reply] | None"
 
 
 class ProtocolError(Exception):
-    """The stream is not RESP2, or holds something too large to wait for. The connection is of no more use.
-    `replies` came before that."""
+    """The stream is not RESP2, or exceeds a limit. The connection must be closed. `replies` were complete
+    before the error."""
 
     def __init__(self, text: str, replies: list[Reply] | None = None) -> None:
         super().__init__(text)
@@ -42,17 +42,17 @@ class ProtocolError(Exception):
 
 
 def pack(*parts: bytes) -> bytes:
-    """One command."""
+    """Encodes one command."""
     return b"*%d\r\n%b" % (len(parts), pack_parts(parts))
 
 
 def pack_parts(parts: tuple[bytes, ...]) -> bytes:
-    """Arguments without their command's header."""
+    """Encodes arguments without the header of a command."""
     return b"".join([b"$%d\r\n%b\r\n" % (len(part), part) for part in parts])
 
 
 class _Array:
-    """An array of which some items have come."""
+    """An incomplete array."""
 
     __slots__ = ("items", "size")
 
@@ -62,15 +62,16 @@ class _Array:
 
 
 class Decoder:
-    """Cuts a stream into replies, and reads each byte once. One per connection."""
+    """Splits the stream of one connection into replies. A value that is incomplete is parsed again when more
+    data arrives."""
 
     def __init__(self) -> None:
         self._rest = b""
-        self._arrays: list[_Array] = []  # the open ones, the outermost first
+        self._arrays: list[_Array] = []  # incomplete, the outermost first
         self._open_bytes = 0
 
     def feed(self, data: bytes) -> list[Reply]:
-        """Every reply that is now complete, in order. Raises `ProtocolError`."""
+        """Returns the replies that `data` completes, in order. Raises ProtocolError."""
         if self._rest:
             data = self._rest + data
         replies: list[Reply] = []
@@ -88,12 +89,12 @@ class Decoder:
         return replies
 
     def _read(self, data: bytes, start: int, replies: list[Reply]) -> int:
-        """Read the value at `start`, or the head of an array. Returns where the next begins, or -1 where it
-        is not complete yet."""
+        """Parses the value, or the head of an array, at `start`. Returns the offset of the next one, or -1 if
+        the value is incomplete."""
         line_end = data.find(b"\r\n", start)
         if line_end < 0:
             if len(data) - start > _MAX_LINE:
-                raise ProtocolError("a line without an end")
+                raise ProtocolError("a line is too long")
             return -1
         kind, line, after = data[start], data[start + 1 : line_end], line_end + 2
         value: Reply
@@ -117,7 +118,7 @@ class Decoder:
         self._arrays.append(_Array(size))
 
     def _take(self, value: Reply, size: int, replies: list[Reply]) -> None:
-        """A value is complete, and with it perhaps the arrays that it is the last of."""
+        """Adds a complete value to its array, and completes the arrays of which it is the last item."""
         arrays = self._arrays
         while arrays:
             array = arrays[-1]
@@ -125,7 +126,7 @@ class Decoder:
             if len(array.items) < array.size:
                 self._open_bytes += size
                 if self._open_bytes > _MAX_REPLY:
-                    raise ProtocolError("a reply too large")
+                    raise ProtocolError("a reply is too large")
                 return
             value = arrays.pop().items
         self._open_bytes = 0
@@ -133,7 +134,7 @@ class Decoder:
 
 
 def _bulk(data: bytes, size: int, start: int) -> tuple[bytes | None, int]:
-    """The value and where the next begins, or -1 where it is not complete yet."""
+    """Returns the value and the offset of the next one, or -1 if the value is incomplete."""
     if size < 0:
         return None, start
     end = start + size
@@ -162,11 +163,11 @@ def _integer(line: bytes) -> int:
 
 
 def _size(line: bytes, limit: int = MAX_BULK) -> int:
-    """-1 = there is no value."""
+    """Parses a length; -1 = nil. Raises ProtocolError above `limit`."""
     if line == b"-1":
         return -1
     if not line.isdigit() or len(line) > _MAX_DIGITS:
         raise ProtocolError("not RESP2")
     if (size := int(line)) > limit:
-        raise ProtocolError("a value too large")
+        raise ProtocolError("a value is too large")
     return size

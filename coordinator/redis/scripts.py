@@ -1,8 +1,8 @@
-"""The Lua scripts. Each is one indivisible step on the server, touches one hash tag, and may be run again.
+"""The Lua scripts. Each is atomic on the server, uses keys of one hash tag, and is idempotent.
 
-A function here makes the command; its signature is the contract of the script. `RedisLink` sends it by hash
-and, where the server does not know the hash (restart, SCRIPT FLUSH), again by source: a script that was not
-known was not run. Whatever a script answers is a hint (law 1).
+Each function below makes a command; its signature and docstring are the contract of the script. `RedisLink`
+sends a script by hash. If the server does not know the hash (after a restart or SCRIPT FLUSH), it has not
+executed the script, and the link sends it by source. The reply of a script is a hint only (law 1).
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from coordinator.redis.resp import pack, pack_parts
 
 
 class Script:
-    """A script and the fixed beginnings of the commands that run it."""
+    """A script, and the constant prefixes of the commands that execute it."""
 
     __slots__ = ("_by_hash", "_by_source", "load", "name")
 
     def __init__(self, name: str, source: str, *, keys: int, arguments: int) -> None:
         body = source.strip().encode()
-        # The server's own name for a script, no secret.
+        # Redis identifies a script by its SHA-1; this is not a security use.
         digest = sha1(body, usedforsecurity=False).hexdigest().encode()
         count = b"*%d\r\n" % (3 + keys + arguments)
         self.name = name
@@ -39,26 +39,27 @@ class Script:
 
 
 class Command:
-    """One packed command: what `RedisLink` carries."""
+    """An encoded command: a plain one, or a script with its arguments."""
 
-    __slots__ = ("_packed", "_script", "_word")
+    __slots__ = ("_packed", "_plain_name", "_script")
 
-    def __init__(self, script: Script | None, packed: bytes, word: str = "command") -> None:
+    def __init__(self, script: Script | None, packed: bytes, name: str = "command") -> None:
         self._script = script
         self._packed = packed
-        self._word = word
+        self._plain_name = name
 
-    def first_try(self) -> bytes:
+    def by_hash(self) -> bytes:
+        """Returns the bytes of the command; a script is named by its hash."""
         return self._packed if self._script is None else self._script.by_hash(self._packed)
 
-    def with_source(self) -> bytes | None:
-        """The same with the script's source, or None where there is no script."""
+    def by_source(self) -> bytes | None:
+        """Returns the bytes with the source of the script; None for a plain command."""
         return None if self._script is None else self._script.by_source(self._packed)
 
     @property
     def name(self) -> str:
-        """For people: of the script, or of the plain command."""
-        return self._word if self._script is None else self._script.name
+        """The name of the script or of the plain command, for people."""
+        return self._plain_name if self._script is None else self._script.name
 
 
 _ADMIT = Script(
@@ -136,8 +137,8 @@ return redis.call('ZCARD', KEYS[1])
     arguments=2,
 )
 
-# A stream takes no id that is not greater than its newest. What it refused is there already, came too late,
-# or is a zombie's; any other error (full, read-only) is the caller's to see.
+# A stream refuses an id that is not greater than its newest one. Then the event is a duplicate, late, or from
+# a stale fence. Other errors (out of memory, read-only) are returned to the caller.
 _APPEND = Script(
     "append",
     """
@@ -168,8 +169,8 @@ return 'd'
     arguments=8,
 )
 
-# The slot is deleted and not overwritten: the thread may have passed to another run since the store was read,
-# and a missing slot costs one read.
+# The slot is deleted and not overwritten, because another run may hold the thread since the store was read. A
+# missing slot costs one read of the store.
 _RECLAIM = Script(
     "reclaim",
     """
@@ -186,7 +187,8 @@ return 1
     arguments=1,
 )
 
-# A page is limited in bytes as well, and one event may be a megabyte: so it is read in growing steps.
+# A page is limited in bytes as well as in events, and one event may be a megabyte, so it is read in growing
+# steps.
 _READ_LOG = Script(
     "read_log",
     """
@@ -218,8 +220,9 @@ return found
     arguments=3,
 )
 
-# Each command that other scripts use, on keys that nobody else uses. SET comes first: a full server refuses
-# it, but no later command of a script that has written. What removes a key is tried before the key is made.
+# The probes try each command of the other scripts on scratch keys. SET is the first one, because a server
+# without memory refuses it, but refuses no later command of a script that has written. Commands that remove
+# or expire a key are tried before the key is created.
 _PROBE_HINTS = Script(
     "the probe for hints",
     """
@@ -268,36 +271,40 @@ SCRIPTS = HINTS + EVENTS
 
 
 def admit(slot: bytes, reservation: bytes, *, run: bytes, reservation_ms: int) -> Command:
-    """Ask for the slot. Answers `b<run>` held by another, `r<run>` asked for by another, `f` it is reserved.
+    """Reserves the slot. Returns `f` if it is reserved for `run`, `b<run>` if another run holds it, `r<run>`
+    if another run has reserved it.
 
-    The same run again is answered the same way and renews its reservation.
+    A repeated call for the same run returns the same, and renews the reservation.
     """
     return _ADMIT(slot, reservation, run, b"%d" % reservation_ms)
 
 
 def bind(slot: bytes, reservation: bytes, *, run: bytes, epoch: int, fence: int, ttl_ms: int) -> Command:
-    """Write the slot, drop `run`'s reservation. Answers 1, or 0 where the slot has a higher fence."""
+    """Writes the slot, and deletes `run`'s reservation. Returns 1, or 0 if the slot has a higher fence."""
     return _BIND(slot, reservation, run, b"%d" % epoch, b"%d" % fence, b"%d" % ttl_ms)
 
 
 def release(
     slot: bytes, reservation: bytes, *, run: bytes, fence: int, channel: bytes, message: bytes
 ) -> Command:
-    """Drop the slot where run *and* fence match and `run`'s reservation; publish. Answers 1 if freed.
+    """Deletes the slot if run *and* fence match, deletes the reservation of `run`, and publishes `message`.
+    Returns 1 if the slot was deleted.
 
-    Publishes even where there was no slot (flushed, expired): waiters must hear of it all the same.
-    Fence 0 only drops the reservation and publishes nothing.
+    Publishes even if the slot did not exist (flushed, expired), because waiters must be notified in any case.
+    Fence 0 only deletes the reservation, and publishes nothing.
     """
     return _RELEASE(slot, reservation, run, b"%d" % fence, channel, message)
 
 
 def beat(lease: bytes, *, seq: int, ttl_ms: int, channel: bytes) -> Command:
-    """Renew the presence key, publish `hb:<seq>`. Answers how many received it; 0: I am not subscribed."""
+    """Renews the presence key, and publishes `hb:<seq>`. Returns the number of receivers; 0 = this worker is
+    not subscribed to its own channel."""
     return _BEAT(lease, b"%d" % seq, b"%d" % ttl_ms, channel)
 
 
 def enlist(workers: bytes, *, epoch: int, ttl_ms: int) -> Command:
-    """Be on the list for `ttl_ms` by the server's clock; take expired ones off. Answers its length."""
+    """Adds the worker to the set of workers for `ttl_ms` (server's clock), and removes expired ones. Returns
+    the size of the set."""
     return _ENLIST(workers, b"%d" % epoch, b"%d" % ttl_ms)
 
 
@@ -314,50 +321,53 @@ def append(
     ttl_ms: int,
     channel: bytes,
 ) -> Command:
-    """XADD `<fence>-<number>` with the one field `mode`, renew the log's TTL, publish `log:<id>:<run>`.
+    """Appends the event `<fence>-<number>` with the one field `mode`, renews the log's TTL, and publishes
+    `log:<id>:<run>`.
 
-    Answers `d` done (also: it was there), `l` a later number is there, `s` a higher fence is. Trims what is
-    below `floor`, by whole nodes of the stream. Fence 0 lives beside the slot and is not compared with it.
+    Returns `d` if the event is in the log (even from before), `l` if the log has a later number, `s` if the
+    log or the slot has a higher fence. Trims ids below `floor`, by whole nodes of the stream. Fence 0 is not
+    compared with the slot.
     """
     return _APPEND(slot, log, b"%d" % fence, b"%d" % number, floor, mode, data, b"%d" % ttl_ms, channel, run)
 
 
 def reclaim(slot: bytes, log: bytes, *, fence: int) -> Command:
-    """Delete the slot and the log where either has a fence that is greater than `fence`. Answers 1."""
+    """Deletes the slot if its fence is greater than `fence`, and the log if its newest one is. Returns 1."""
     return _RECLAIM(slot, log, b"%d" % fence)
 
 
 def read_log(log: bytes, *, begin: bytes, limit: int, page_bytes: int) -> Command:
-    """Entries from `begin` on, as a flat list: the newest id of the log where there are none (`''`: no log),
-    else `''`; then id, mode and data of each. At most `limit`, and no more after `page_bytes` are reached."""
+    """Returns events from the id `begin` on, as a flat list: first `''`, or if there is no event, the newest
+    id of the log (`''` = no log); then id, mode and data of each event. At most `limit` events; stops after
+    the event that reaches `page_bytes`."""
     return _READ_LOG(log, begin, b"%d" % limit, b"%d" % page_bytes)
 
 
 def remove(log: bytes) -> Command:
-    """A plain DEL. Answers 1 if there was a log. Not UNLINK: the Redis user has had DEL all along."""
+    """Deletes a log. Returns 1 if it existed. Not UNLINK, because existing ACLs permit only DEL."""
     return Command(None, pack(b"DEL", log), "del")
 
 
 def publish(channel: bytes, message: bytes) -> Command:
-    """A plain PUBLISH. Answers how many received it."""
+    """Publishes a message. Returns the number of receivers."""
     return Command(None, pack(b"PUBLISH", channel, message), "publish")
 
 
 def ping() -> Command:
-    """Answers `PONG`."""
+    """Returns `PONG`."""
     return Command(None, pack(b"PING"), "ping")
 
 
 def probe(key: bytes) -> Command:
-    """Is a write taken? No on a replica, a server that loads, is full, or must not write. Answers `OK`."""
+    """Tries a write; a replica, a loading server, or one without memory or disk refuses it. Returns `OK`."""
     return Command(None, pack(b"SET", key, b"1", b"PX", b"5000"), "set")
 
 
 def probe_hints(keys: Sequence[bytes], channel: bytes) -> Command:
-    """Run each command that hints and slots need, on three scratch keys and a channel. Answers 1."""
+    """Tries each command that hints and slots need, on three scratch keys and a channel. Returns 1."""
     return _PROBE_HINTS(*keys, channel)
 
 
 def probe_events(keys: Sequence[bytes], channel: bytes) -> Command:
-    """Run each command that event logs need, on three scratch keys and a channel. Answers 1."""
+    """Tries each command that event logs need, on three scratch keys and a channel. Returns 1."""
     return _PROBE_EVENTS(*keys, channel)

@@ -1,4 +1,4 @@
-"""Sentinels: which address has the master, and which sentinel is asked first next time."""
+"""Sentinels: queries them for the master, in an order that prefers those that answered correctly."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import NamedTuple
 
 from redis.exceptions import RedisError
 
-from coordinator.redis.words import words_of
+from coordinator.redis.error_text import describe
 
 SENTINEL_LIMIT = 0.3
-"""Seconds for one sentinel: TCP, TLS, AUTH, the answer."""
+"""Seconds for one sentinel: TCP, TLS, AUTH, and the reply."""
 
 
-class Place(NamedTuple):
-    """Where a server listens. `host` is a name or an address."""
+class HostPort(NamedTuple):
+    """The endpoint of a server. `host` is a name or an IP address."""
 
     host: str
     port: int
@@ -25,49 +25,52 @@ class Place(NamedTuple):
         return f"{self.host}:{self.port}"
 
 
-Ask = Callable[[Place], Awaitable[Place]]
-"""Ask one sentinel for its master. Raises OSError, RedisError, or ValueError for an answer that is none."""
+Query = Callable[[HostPort], Awaitable[HostPort]]
+"""Queries one sentinel for its master. Raises OSError, RedisError, or ValueError for an invalid reply."""
 
 
 class Sentinels:
-    """One that does not answer, answers with an error, or names a place that is of no use is asked last from
-    then on. So one bad sentinel costs one attempt at most, and nothing as long as another one answers."""
+    """A sentinel that does not answer, answers with an error, or names an unusable server is queried last
+    from then on. So a bad sentinel costs at most one attempt while another one answers."""
 
-    def __init__(self, places: list[Place], service: str, ask: Ask) -> None:
-        self._places, self._service, self._ask = places, service, ask
+    def __init__(self, sentinels: list[HostPort], service: str, query: Query) -> None:
+        self._sentinels, self._service, self._query = sentinels, service, query
 
-    async def master(self) -> tuple[Place, Place]:
-        """The master, and the sentinel that named it. Raises ConnectionError."""
+    async def master(self) -> tuple[HostPort, HostPort]:
+        """Returns the master, and the sentinel that named it. Raises ConnectionError."""
         errors: list[str] = []
-        for sentinel in list(self._places):
+        for sentinel in list(self._sentinels):
             try:
-                return await self._one(sentinel), sentinel
+                return await self._query_one(sentinel), sentinel
             except (OSError, RedisError, ValueError) as error:
-                errors.append(f"{sentinel}: {words_of(error, SENTINEL_LIMIT)}")
+                errors.append(f"{sentinel}: {describe(error, SENTINEL_LIMIT)}")
                 self.distrust(sentinel)
         raise ConnectionError(f"no sentinel names the master of {self._service!r}: {'; '.join(errors)[:500]}")
 
-    async def another_than(self, current: Place) -> Place | None:
-        """The master, if it is another one: of those that answer, more than half must say so."""
+    async def other_master(self, current: HostPort) -> HostPort | None:
+        """Returns the master if it differs from `current` and a majority of the answering sentinels names it;
+        else None."""
         try:
             named, _ = await self.master()
         except ConnectionError:
             return None
         if named == current:
             return None
-        answers = await asyncio.gather(*(self._one(place) for place in self._places), return_exceptions=True)
-        named_by = Counter(answer for answer in answers if isinstance(answer, Place))
-        if not named_by:
+        answers = await asyncio.gather(
+            *(self._query_one(sentinel) for sentinel in self._sentinels), return_exceptions=True
+        )
+        votes = Counter(answer for answer in answers if isinstance(answer, HostPort))
+        if not votes:
             return None
-        place, votes = named_by.most_common(1)[0]
-        return place if place != current and votes * 2 > named_by.total() else None
+        master, count = votes.most_common(1)[0]
+        return master if master != current and count * 2 > votes.total() else None
 
-    def distrust(self, sentinel: Place) -> None:
-        """What it named was of no use."""
-        if sentinel in self._places:
-            self._places.remove(sentinel)
-            self._places.append(sentinel)
+    def distrust(self, sentinel: HostPort) -> None:
+        """Queries `sentinel` last from now on."""
+        if sentinel in self._sentinels:
+            self._sentinels.remove(sentinel)
+            self._sentinels.append(sentinel)
 
-    async def _one(self, sentinel: Place) -> Place:
+    async def _query_one(self, sentinel: HostPort) -> HostPort:
         async with asyncio.timeout(SENTINEL_LIMIT):
-            return await self._ask(sentinel)
+            return await self._query(sentinel)

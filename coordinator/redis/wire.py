@@ -1,7 +1,7 @@
-"""One open connection as a stream of replies.
+"""An open connection as a stream of replies.
 
-`redis-py` connects, secures and authenticates; then the transport is handed to `Wire`, whose callbacks run
-inside the event loop's own: no reader task, no future per read.
+`redis-py` connects and authenticates; then the transport is passed to `Wire`, a protocol of asyncio that
+needs no reader task and no future per read.
 """
 
 from __future__ import annotations
@@ -9,17 +9,17 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from coordinator.redis.address import Address, Opened
+from coordinator.redis.address import Address, OpenConnection
 from coordinator.redis.connections import streams_of
 from coordinator.redis.resp import Decoder, ProtocolError, Reply
 
 
 class Wire(asyncio.Protocol):
-    """An open connection. Made by `open_wire`; whoever has it calls `aclose` at the end."""
+    """An open connection, made by `open_wire`. Its owner must call `aclose`."""
 
     def __init__(
         self,
-        opened: Opened,
+        opened: OpenConnection,
         transport: asyncio.Transport,
         on_replies: Callable[[list[Reply]], None],
         on_lost: Callable[[], None],
@@ -29,28 +29,28 @@ class Wire(asyncio.Protocol):
         self._decoder = Decoder()
         self._on_replies = on_replies
         self._on_lost = on_lost
-        self._over = asyncio.Event()
+        self._lost_event = asyncio.Event()
         self._released = asyncio.Event()
         self.lost = False
         self.why = "closed by the server"
 
     def send(self, data: bytes) -> None:
-        """Never waits and never raises; what cannot be written is lost with the connection."""
+        """Writes without waiting; never raises. Data that cannot be written is lost with the connection."""
         self._transport.write(data)
 
     def abort(self, why: str) -> None:
-        """Give the connection up. `on_lost` is called before this returns; nothing is read any more."""
+        """Aborts the connection. Calls `on_lost` before it returns; no reply is passed on afterwards."""
         if not self.lost:
             self.why = why
             self._transport.abort()
             self._lose()
 
     async def wait_lost(self) -> None:
-        await self._over.wait()
+        await self._lost_event.wait()
 
     async def aclose(self) -> None:
-        """Returns when the socket is closed. Idempotent."""
-        self.abort("closed by us")
+        """Aborts the connection, and returns when the socket is closed. Idempotent."""
+        self.abort("closed by this worker")
         await self.opened.connection.disconnect(nowait=True)
         await self._released.wait()
 
@@ -76,18 +76,18 @@ class Wire(asyncio.Protocol):
     def _lose(self) -> None:
         if not self.lost:
             self.lost = True
-            self._over.set()
+            self._lost_event.set()
             self._on_lost()
 
 
 async def open_wire(
     address: Address, on_replies: Callable[[list[Reply]], None], on_lost: Callable[[], None]
 ) -> Wire:
-    """Connect and authenticate. `on_lost` is called exactly once. Raises OSError or RedisError."""
+    """Connects and authenticates. `on_lost` is called exactly once. Raises OSError or RedisError."""
     opened = await address.connect()
     reader, transport = streams_of(opened.connection)
     wire = Wire(opened, transport, on_replies, on_lost)
     transport.set_protocol(wire)
-    if reader.at_eof():  # the end came before the handover, and is announced only once
+    if reader.at_eof():  # the server closed before `set_protocol`, so `connection_lost` may not be called
         wire.abort("closed by the server")
     return wire

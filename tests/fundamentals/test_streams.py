@@ -332,7 +332,7 @@ async def test_who_leaves_lets_go_of_the_subscription(team: list[RunManager]) ->
     run, _ = await running(team[0], "t")
     manager = team[0]
     notifier: Any = manager._parts.shared.notifier
-    watched = notifier._watched if hasattr(notifier, "_watched") else notifier._hub._watchers
+    watched = notifier._watched if hasattr(notifier, "_watched") else notifier._hub._threads
     async with manager.follow(run.run_id):
         assert watched
     await wait_until(lambda: not watched, description="nobody is watched")

@@ -122,7 +122,7 @@ async def test_replaced_connection_stays_suspected_until_a_message_has_arrived(
             return payload.startswith(b"hb:")
 
         with monkeypatch.context() as lossy:
-            lossy.setattr(notifier._canary, "hear", lost)
+            lossy.setattr(notifier._canary, "receive", lost)
             await until(worker, Connectivity.suspected)
             before = notifier._listener.generation
             await wait_until(
@@ -137,7 +137,7 @@ async def test_own_channels_are_subscribed_to_before_all_others(
     proxy: Proxy, namespace: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However many threads are watched, a worker hears its cancels as soon as it has connected."""
-    monkeypatch.setattr(listeners, "_PIECE", 50)
+    monkeypatch.setattr(listeners, "_BATCH", 50)
     async with notified(proxy.url, namespace) as worker, AsyncExitStack() as stack:
         await worker.start(1)
         for number in range(320):

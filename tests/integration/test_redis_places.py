@@ -100,7 +100,7 @@ async def test_no_sentinel_is_said_in_few_words(namespace: str) -> None:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(keeper, "LOOKS_AGAIN", 0.2)
+    monkeypatch.setattr(keeper, "MOVE_CHECK_INTERVAL", 0.2)
 
 
 @pytest.mark.usefixtures("often")
@@ -168,7 +168,7 @@ async def test_worker_that_no_hint_reaches_is_warned_of_once(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(notifiers, "_UNHEARD_FOR", 0.0)
+    monkeypatch.setattr(notifiers, "_UNRECEIVED_FOR", 0.0)
     async with notified(shared_valkey.url, namespace) as worker:
         await worker.start(1)
         notifier = worker.notifier
@@ -177,9 +177,9 @@ async def test_worker_that_no_hint_reaches_is_warned_of_once(
         def warnings() -> list[str]:
             return [text for record in caplog.records if "receive hints" in (text := record.getMessage())]
 
-        monkeypatch.setattr(notifiers, "_UNHEARD_FOR", 0.01)
+        monkeypatch.setattr(notifiers, "_UNRECEIVED_FOR", 0.01)
         notifier.notify_worker(2, CANCEL)
-        await wait_until(lambda: notifier._unheard, description="nobody received it")
+        await wait_until(lambda: notifier._unreceived, description="nobody received it")
         assert warnings() == []
         await asyncio.sleep(0.02)
         for _ in range(3):
@@ -187,7 +187,7 @@ async def test_worker_that_no_hint_reaches_is_warned_of_once(
             notifier.notify_worker(1, CANCEL)
         await wait_until(lambda: len(worker.signals) == 3, description="its own")
         (line,) = warnings()
-        assert "worker epoch 2 does not receive hints" in line
+        assert "Worker epoch 2 does not receive hints" in line
         assert caplog.records[-1].levelno == logging.WARNING
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from coordinator.lock import SlotAnswer, SlotState
 from coordinator.notifier import Connectivity, Signal, Wakeup
-from coordinator.notifiers.bell import Bell
+from coordinator.notifiers.wakeups import WakeupEvent
 
 if TYPE_CHECKING:
     from tests.simulation.process import Process
@@ -22,7 +22,7 @@ class Bus:
     def __init__(self, world: World) -> None:
         self._world = world
         self.listeners: dict[int, SimNotifier] = {}
-        self.watchers: dict[str, dict[int, tuple[SimNotifier, Bell]]] = {}
+        self.watchers: dict[str, dict[int, tuple[SimNotifier, WakeupEvent]]] = {}
         self.slots: dict[str, tuple[str, int]] = {}
         self.reservations: dict[str, tuple[str, float]] = {}
 
@@ -98,9 +98,9 @@ class SimNotifier:
         if self.process.linked and self._on_resync is not None:
             self._on_resync()
         for watchers in self._bus.watchers.values():
-            for notifier, bell in watchers.values():
+            for notifier, wakeup in watchers.values():
                 if notifier is self:
-                    bell.ring()
+                    wakeup.set()
 
     def notify_worker(self, epoch: int, signal: Signal) -> None:
         target = self._bus.listeners.get(epoch)
@@ -116,8 +116,8 @@ class SimNotifier:
     def notify_thread(self, thread_id: str, signal: Signal) -> None:
         if self.process.loop.dead:
             return
-        for notifier, bell in self._bus.watchers.get(thread_id, {}).values():
-            self._bus.carry(self.process, notifier.process, "settled", bell.ring)
+        for notifier, wakeup in self._bus.watchers.get(thread_id, {}).values():
+            self._bus.carry(self.process, notifier.process, "settled", wakeup.set)
 
     def hint(self, thread_id: str, run_id: str, event_id: tuple[int, int]) -> None:
         """Nobody follows a log here: `watch` below rings for every signal, and for no event."""
@@ -131,12 +131,12 @@ class SimNotifier:
 
     @asynccontextmanager
     async def watch(self, thread_id: str, log: str | None = None) -> AsyncGenerator[Wakeup]:
-        bell, number = Bell(), self.process.world.schedule.number()
+        wakeup, number = WakeupEvent(), self.process.world.schedule.number()
         watchers = self._bus.watchers.setdefault(thread_id, {})
-        watchers[number] = (self, bell)
+        watchers[number] = (self, wakeup)
         try:
             await asyncio.sleep(0.001)
-            yield bell
+            yield wakeup
         finally:
             watchers.pop(number, None)
 

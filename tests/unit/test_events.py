@@ -16,8 +16,8 @@ from coordinator.events.cursor import Cursor
 from coordinator.events.pages import Pages
 from coordinator.events.window import Window
 from coordinator.events.writer import EventWriter, Holds
-from coordinator.notifiers.bell import Bell, Bells
 from coordinator.notifiers.local import LocalNotifier
+from coordinator.notifiers.wakeups import ThreadWatchers, WakeupEvent
 from coordinator.redis.messages import read_hint
 from coordinator.runs.jobs import Jobs
 from coordinator.settings import Settings
@@ -276,33 +276,33 @@ async def test_what_a_log_has_lost_is_given_to_nobody_any_more(no_task_left: Non
 
 
 async def test_a_hint_wakes_followers_of_that_log_once() -> None:
-    bells, follower, other, waiter = Bells(), Bell(), Bell(), Bell()
-    bells.add(follower, "r")
-    bells.add(other, "r2")
-    bells.add(waiter)
+    watchers, follower, other, waiter = ThreadWatchers(), WakeupEvent(), WakeupEvent(), WakeupEvent()
+    watchers.add(follower, "r")
+    watchers.add(other, "r2")
+    watchers.add(waiter)
     for event_id, expected in (((1, 1), True), ((1, 1), False), ((1, 3), True), ((1, 2), False)):
-        bells.hint("r", event_id)
+        watchers.hint("r", event_id)
         assert await follower.wait(0) is expected
     assert not await other.wait(0)
     assert not await waiter.wait(0)
-    bells.ring()
-    assert [await bell.wait(0) for bell in (follower, other, waiter)] == [True, True, True]
-    for bell in (follower, other, waiter):
-        bells.discard(bell)
-    assert not bells
+    watchers.wake_all()
+    assert [await wakeup.wait(0) for wakeup in (follower, other, waiter)] == [True, True, True]
+    for wakeup in (follower, other, waiter):
+        watchers.discard(wakeup)
+    assert not watchers
 
 
 async def test_new_follower_hears_a_hint_that_woke_an_earlier_one() -> None:
     """What was hinted before is forgotten with the last follower of a log, although the thread is watched."""
-    bells, waiter, earlier, later = Bells(), Bell(), Bell(), Bell()
-    bells.add(waiter)
-    bells.add(earlier, "r")
-    bells.hint("r", (1, 5))
+    watchers, waiter, earlier, later = ThreadWatchers(), WakeupEvent(), WakeupEvent(), WakeupEvent()
+    watchers.add(waiter)
+    watchers.add(earlier, "r")
+    watchers.hint("r", (1, 5))
     assert await earlier.wait(0)
-    bells.discard(earlier)
-    assert bells
-    bells.add(later, "r")
-    bells.hint("r", (1, 5))
+    watchers.discard(earlier)
+    assert watchers
+    watchers.add(later, "r")
+    watchers.hint("r", (1, 5))
     assert await later.wait(0)
 
 

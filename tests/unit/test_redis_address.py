@@ -9,9 +9,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from coordinator.redis import address
 from coordinator.redis.address import Address
 from coordinator.redis.connections import check_library
+from coordinator.redis.error_text import describe
 from coordinator.redis.link import RedisLink
 from coordinator.redis.refusals import RefusedError
-from coordinator.redis.words import words_of
 from coordinator.urls import redact_url
 
 SECRET = "s3cr3t"
@@ -113,4 +113,4 @@ def test_library_without_what_is_used_of_its_inside_is_refused_at_start(
     ids=repr,
 )
 def test_errors_of_connecting_are_said_in_words(error: Exception, tls: bool, expected: str) -> None:
-    assert expected in words_of(error, 1.0, tls=tls)
+    assert expected in describe(error, 1.0, tls=tls)
