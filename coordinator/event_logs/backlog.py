@@ -1,4 +1,4 @@
-"""What waits to be written into the store: of each run in its order, of all together within a bound."""
+"""The events that wait to be written into the store: in order for each run, bounded over all runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from coordinator.event_log import BEGINNING, END, Entry, EventId
 from stores.events import EventsKept, Kept, NewEvents
 
 MAX_BYTES = 32 << 20
-"""Of all events that wait."""
+"""Bytes of all waiting events."""
 BATCH_BYTES = 1 << 20
 BATCH_EVENTS = 2000
-"""Of one transaction: about 10 ms of SQLite's write lock, for which a cancel waits at most."""
+"""Limits of one transaction. It takes about 10 ms on SQLite, which a cancel may have to wait."""
 
 _OVERHEAD = 400
-"""Bytes that an event takes beside its JSON."""
+"""Bytes of an event beside its JSON."""
 
 
 class Written(NamedTuple):
@@ -29,8 +29,9 @@ class Written(NamedTuple):
 
 
 class _Run:
-    """A run of this worker. `top`: the newest entry that was ever added. `refused`: the newest fence that the
-    store has refused. `closed`: its last entry is there; it needs no place here once that is written."""
+    """A run of this worker. `top`: the newest entry that was added. `refused`: the newest fence that the
+    store has refused. `closed`: its last entry was added, so it is removed from the backlog once that is
+    written."""
 
     __slots__ = ("closed", "due", "floor", "followed", "refused", "thread_id", "top", "waiting")
 
@@ -43,8 +44,8 @@ class _Run:
 
 
 class Backlog:
-    """True while something waits or is being written. `due` is when (loop time) the first of what waits is to
-    be written. `has_room` is set until it is full, and again when half is written."""
+    """Truthy while an event waits or is being written. `due`: when (loop time) the first event has to be
+    written. `has_room` is cleared when the backlog is full, and set again when half of it is written."""
 
     def __init__(self) -> None:
         self._runs: dict[str, _Run] = {}
@@ -70,7 +71,7 @@ class Backlog:
         return run is not None and run.followed
 
     def readmit(self, run_id: str, fence: int) -> None:
-        """The run's row has this fence."""
+        """Accepts `fence` again, because the run's row has it."""
         if (run := self._runs.get(run_id)) is not None:
             run.refused = min(run.refused, fence - 1)
             if run.top.fence > fence:
@@ -81,8 +82,8 @@ class Backlog:
         return self._size > MAX_BYTES // 2
 
     def add(self, thread_id: str, run_id: str, entry: Entry, *, at: float, always: bool = False) -> bool:
-        """`at`: when (loop time) it is to be written at the latest. False: there is no room; `always`: it
-        needs none. What was added before is not added again."""
+        """Adds an entry that has to be written by `at` (loop time). Returns False if the backlog is full,
+        unless `always`. An entry that was added before is ignored."""
         run = self._runs.get(run_id)
         if run is None:
             run = self._runs[run_id] = _Run(thread_id)
@@ -98,9 +99,9 @@ class Backlog:
         return True
 
     def take(self, until: float) -> list[Written]:
-        """What is due by then, in the order in which it came due, as much as goes into one transaction. It
-        stays here until it is `written`, or waits again where that has `failed`."""
-        found, events, size = list[Written](), 0, 0
+        """Returns the entries that are due at `until` (loop time), ordered by due time, as many as fit one
+        transaction. They stay in the backlog until `written`; `failed` makes them due again."""
+        batch, events, size = list[Written](), 0, 0
         due = sorted((run.due, run_id) for run_id, run in self._waiting.items() if run.due <= until)
         for _, run_id in due:
             run, entries = self._waiting[run_id], list[Entry]()
@@ -112,25 +113,27 @@ class Backlog:
                 entries.append(entry)
                 events, size = events + 1, size + _size(entry)
             if entries:
-                found.append(_written(run_id, run, entries))
+                batch.append(_written(run_id, run, entries))
                 run.due = float("inf") if len(entries) == len(run.waiting) else run.due
         self.due = min((run.due for run in self._waiting.values()), default=float("inf"))
-        return found
+        return batch
 
     def failed(self, writing: list[Written], at: float) -> None:
-        for one in writing:
-            if (run := self._waiting.get(one.events.run_id)) is not None:
+        """Makes the entries of a failed transaction due again at `at` (loop time)."""
+        for written in writing:
+            if (run := self._waiting.get(written.events.run_id)) is not None:
                 run.due = min(run.due, at)
                 self.due = min(self.due, at)
 
-    def written(self, one: Written, answer: EventsKept) -> None:
-        run = self._runs.get(one.events.run_id)
-        if run is None:  # removed meanwhile
+    def written(self, written: Written, answer: EventsKept) -> None:
+        """Removes entries that the store has stored or refused."""
+        run = self._runs.get(written.events.run_id)
+        if run is None:  # the run was removed meanwhile
             return
-        fence = one.events.fence
-        count = len(one.events.entries)
+        fence = written.events.fence
+        count = len(written.events.entries)
         if answer.kept is Kept.done:
-            run.floor = max(run.floor, EventId(*one.events.floor))
+            run.floor = max(run.floor, EventId(*written.events.floor))
         else:
             run.refused = max(run.refused, fence)
             count = sum(1 for entry in run.waiting if entry.id.fence <= fence)
@@ -138,21 +141,22 @@ class Backlog:
             run.waiting.popleft()
             self._grow(-_size(entry))
         run.followed = answer.followed
-        self._settle(one.events.run_id, run)
+        self._remove_if_done(written.events.run_id, run)
 
     def forget(self, run_id: str) -> None:
-        """The run emits no more. What waits is still written."""
+        """The run emits no more events. Waiting ones are still written."""
         if (run := self._runs.get(run_id)) is not None:
             run.closed = True
             if not run.waiting:
                 del self._runs[run_id]
 
     def discard(self, run_id: str) -> None:
+        """Drops the run and its waiting events."""
         if (run := self._runs.pop(run_id, None)) is not None:
             self._waiting.pop(run_id, None)
             self._grow(-sum(map(_size, run.waiting)))
 
-    def _settle(self, run_id: str, run: _Run) -> None:
+    def _remove_if_done(self, run_id: str, run: _Run) -> None:
         if run.waiting:
             return
         self._waiting.pop(run_id, None)

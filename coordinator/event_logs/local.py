@@ -1,4 +1,4 @@
-"""The event log within one process. Workers that share only the store cannot read it."""
+"""The event log in the memory of one process. Other workers cannot read it."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from contextlib import asynccontextmanager
 from coordinator.event_log import Appended, Entry, Event, EventId, Page
 
 MEMORY = 256 << 20
-"""Bytes that all logs of a process may take together; the one that was quiet longest goes first."""
+"""Bytes of all logs of a process. The log that was appended to least recently is evicted first."""
 
 _OVERHEAD = 400
-"""Bytes that an event takes beside its JSON (tracemalloc: 380)."""
+"""Bytes of an event beside its JSON (tracemalloc: 380)."""
 
 
 class _Log:
-    """A list, because readers look for ids in its middle. Trimming one off its front takes 2 us at 10,000."""
+    """Uses lists, because readers search for ids by bisection. Trimming the first of 10,000 events takes 2
+    µs."""
 
     __slots__ = ("events", "ids", "size", "whole")
 
@@ -28,7 +29,7 @@ class _Log:
         self.size = 0
 
     def add(self, event: Event, floor: EventId) -> int:
-        """By how many bytes it has grown, or shrunk."""
+        """Appends an event, trims those below `floor`, and returns the change of the size (bytes)."""
         before = self.size
         self.events.append(event)
         self.ids.append(event.id)
@@ -40,7 +41,7 @@ class _Log:
 
 
 class LocalEventLog:
-    """A log lives until its run leaves memory (`forget`), or until the memory is needed for others."""
+    """A log exists until its run is evicted from memory (`forget`), or other logs need the memory."""
 
     def __init__(self, memory: int = MEMORY) -> None:
         self._logs: OrderedDict[str, _Log] = OrderedDict()
@@ -49,7 +50,7 @@ class LocalEventLog:
     away = False
 
     async def returned(self) -> None:
-        """Never away."""
+        """Returns at once, because this log is never away."""
 
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
         return self._append(run_id, entry)
@@ -73,7 +74,7 @@ class LocalEventLog:
         return run_id in self._logs
 
     def covers(self, run_id: str, after: EventId | None) -> bool:
-        """Has it all that was appended behind this id, as far as is kept?"""
+        """Returns whether the log has all retained events after this id."""
         if (log := self._logs.get(run_id)) is None:
             return False
         return log.whole or (after is not None and after.next >= log.ids[0])
@@ -83,7 +84,7 @@ class LocalEventLog:
         yield
 
     async def aclose(self) -> None:
-        """Nothing to write."""
+        """No effect: there is nothing to write."""
 
     def forget(self, run_id: str) -> None:
         log = self._logs.pop(run_id, None)
@@ -110,5 +111,5 @@ class LocalEventLog:
 def _refusal(log: _Log, event_id: EventId) -> Appended:
     if log.ids[-1].fence > event_id.fence:
         return Appended.stale
-    place = bisect_left(log.ids, event_id)
-    return Appended.done if log.ids[place] == event_id else Appended.late
+    index = bisect_left(log.ids, event_id)
+    return Appended.done if log.ids[index] == event_id else Appended.late

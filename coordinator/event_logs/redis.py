@@ -1,6 +1,6 @@
-"""The event log as a Redis stream for each run, with ids of our own.
+"""The event log as one Redis stream for each run, with explicit ids.
 
-It has a link of its own: a megabyte of somebody's tokens must not stand before a cancel.
+It uses a separate link, so that a megabyte of events does not delay a cancel.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from coordinator.redis.resp import Reply, ReplyError
 from coordinator.redis.scripts import Command, append, read_log, reclaim, remove
 
 PAGE_BYTES = 256 * 1024
-"""A page ends after the event that reaches it: what asyncio reads from a socket at once."""
+"""A page ends after the event that reaches this size, which is what asyncio reads from a socket at once."""
 
 _CONTROL = re.compile(r"[\x00-\x1f]")
 _ANSWERS = {b"d": Appended.done, b"l": Appended.late, b"s": Appended.stale}
 
 
 class RedisEventLog:
-    """Does not close `link`. `ttl` is seconds after the last append."""
+    """Does not close `link`. `ttl`: seconds after the last append."""
 
     def __init__(self, link: RedisLink, ttl: float) -> None:
         self._link = link
@@ -66,10 +66,10 @@ class RedisEventLog:
         yield
 
     async def aclose(self) -> None:
-        """The link, which is somebody else's, lets leave what was sent."""
+        """No effect: the owner of the link closes it, and it sends pending commands then."""
 
     def forget(self, run_id: str) -> None:
-        """Nothing to do: the stream expires."""
+        """No effect: the stream expires."""
 
     def remove(self, thread_id: str, run_id: str) -> None:
         self._link.post(remove(self._link.keys.log(thread_id, run_id)))
@@ -92,7 +92,8 @@ class RedisEventLog:
 
 
 def _page(reply: Reply) -> Page | None:
-    """None also for what no writer of ours put there."""
+    """Parses a page. Returns None if there is no reply, or the stream has entries that no EventWriter
+    appended."""
     if not isinstance(reply, list) or not reply or not all(isinstance(part, bytes) for part in reply):
         return None
     try:
@@ -106,9 +107,8 @@ def _page(reply: Reply) -> Page | None:
 
 
 def _event(event_id: str, mode: str, data: str) -> Event:
-    """Raises ValueError for a mode that no emit takes, and for data that is not ASCII or has control
-    characters, which JSON has not: a line feed in either would begin a new line of a stream of server-sent
-    events."""
+    """Raises ValueError for an invalid mode, and for data that is not ASCII or has control characters, which
+    the JSON of an event never has: a line feed would start a new line in a stream of server-sent events."""
     if mode != END:
         check_id("mode", mode)
     if not data.isascii() or (not data.isprintable() and _CONTROL.search(data)):

@@ -1,9 +1,10 @@
-"""The event log in the store, for workers that share one and no Redis, and for events that outlive a Redis.
+"""The event log in the store, for workers without Redis, and for events that must outlive Redis.
 
-The owner keeps a copy in memory, which serves those who follow here, and writes behind: an emit never waits
-for a commit. What a worker has to write goes out together: soon where somebody follows on another worker, but
-at most once in `PACE`; else when `LAZY` has passed or the run ends. A follower elsewhere marks the log as
-followed, which the owner is answered with its next write.
+The owner keeps a copy in memory for followers on the same worker, and writes to the store later
+(write-behind), so an emit never waits for a commit. Events of all runs of a worker are written in one batch:
+at most once in `PACE` while a run is followed on another worker, else after `LAZY` or when the run ends. A
+follower on another worker marks the log as followed, and the owner receives the mark with the answer to its
+next write.
 """
 
 from __future__ import annotations
@@ -24,48 +25,49 @@ from stores.tasks import begin_soon
 logger = logging.getLogger(__name__)
 
 PAGE_BYTES = 256 * 1024
-"""A page ends after the event that reaches it."""
+"""A page ends after the event that reaches this size."""
 PACE, PACE_FAR = 0.015, 0.005
-"""Seconds between two writes of a worker at least, while somebody follows one of its runs elsewhere: where
-each takes the one write lock, and where a server takes many."""
+"""Minimum interval (s) of a worker's writes while one of its runs is followed on another worker: for a store
+with a single write lock, and for a server with concurrent writers."""
 LAZY = 0.25
-"""Seconds for which events wait to be written together while nobody does."""
+"""Seconds for which events wait for a batch while no other worker follows the run."""
 TOGETHER = 0.05
-"""What is due within so many seconds is written with what is due now."""
+"""Events that are due within this time (s) are written together with those that are due now."""
 POLL = 0.01
-"""Seconds between two looks for news of runs that are followed here, where no bell rings."""
+"""Interval (s) of polls for new events of runs that are followed here, if the notifier does not announce
+them."""
 POLL_FAR = 0.05
-"""The same where a look asks a server."""
+"""The same for a store on a server."""
 FOLLOWED = 20.0
-"""Seconds for which a mark says that a run is followed; renewed when half of them have passed."""
+"""Seconds for which a mark as followed is valid. It is renewed after half of them."""
 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 0.3
-"""Seconds between two attempts. A follower waits for the end of a log for half a second after its run."""
+"""Seconds between two attempts. Short, because a follower waits for the end of a log for half a second."""
 _LONGEST_REST = 0.5
-"""Seconds after which a bell that has gone is noticed."""
+"""Seconds after which the loss of the notifier's announcements is detected."""
 _SLOW = 1.0
-"""Seconds after which a write that has no answer shows that the store is away."""
+"""Seconds after which a write without an answer counts as an outage of the store."""
 
 
 class StoreEventLog:
-    """`ttl` (s) after the last event. A worker's own followers read what its memory has; the others read what
-    is stored. A power cut, or a worker that dies, may take the events of the last `LAZY` seconds from the
-    log: who goes on after one of them is told a gap."""
+    """`ttl`: seconds after the last event. Followers on the owner read its memory, all others read the store.
+    If the owner dies, the events of the last `LAZY` seconds may be lost: a follower that resumes after one of
+    them receives a gap."""
 
     def __init__(self, store: EventStore, notifier: Notifier, ttl: float, *, pace: float = PACE) -> None:
         self._store, self._notifier, self._ttl, self._pace = store, notifier, ttl, pace
         self._local = LocalEventLog()
         self._backlog = Backlog()
         self._writing: asyncio.Task[None] | None = None
-        self._urged = asyncio.Event()
+        self._write_now = asyncio.Event()
         self._began = float("-inf")
         self._busy_since: float | None = None
         self._failing = self._closed = False
         self._followed: dict[str, tuple[str, int]] = {}
         self._watching: asyncio.Task[None] | None = None
-        self._joined = asyncio.Event()
+        self._followers_changed = asyncio.Event()
 
-    # -- the owner's side
+    # -- on the owner
 
     @property
     def away(self) -> bool:
@@ -78,7 +80,7 @@ class StoreEventLog:
         await self._backlog.has_room.wait()
 
     async def append(self, thread_id: str, run_id: str, entry: Entry) -> Appended:
-        """`done` where memory has it and it is going to be written; `lost` where too much waits for that."""
+        """Returns `done` if the event is in memory and in the backlog, `lost` if the backlog is full."""
         if self._backlog.is_refused(run_id, entry.id.fence):
             return Appended.stale
         appended = await self._local.append(thread_id, run_id, entry)
@@ -87,33 +89,34 @@ class StoreEventLog:
         return appended
 
     def reclaim(self, thread_id: str, run_id: str, fence: int) -> None:
-        """The store decides by the run's row, and its events are in the same store."""
+        """Accepts the fence again in memory. The stored log needs nothing: the store checks the run's row
+        itself."""
         self._local.reclaim(thread_id, run_id, fence)
         self._backlog.readmit(run_id, fence)
 
     def close(self, thread_id: str, run_id: str, entry: Entry) -> None:
-        """Written at once: mostly with the commit that settles the run."""
+        """Appends the last entry, which is due at once: it mostly shares the commit that settles the run."""
         self._local.close(thread_id, run_id, entry)
         if not self._closed:
             self._queue(thread_id, run_id, entry, at=_now(), always=True)
 
     def forget(self, run_id: str) -> None:
-        """The store has it, or is about to."""
+        """Drops the copy in memory. Waiting events are still written."""
         self._local.forget(run_id)
         self._backlog.forget(run_id)
 
     def remove(self, thread_id: str, run_id: str) -> None:
-        """What is stored goes with the run's row."""
+        """Drops the copy in memory and waiting events. The store removes the log with the run's row."""
         self._local.remove(thread_id, run_id)
         self._backlog.discard(run_id)
 
     async def aclose(self) -> None:
-        """Write what waits, and stop. Idempotent. Takes as long as the store does."""
+        """Writes the backlog, and stops. Idempotent. The caller sets the timeout."""
         self._closed = True
         if self._watching is not None:
             self._watching.cancel()
         if (writing := self._writing) is not None:
-            self._urged.set()
+            self._write_now.set()
             try:
                 await asyncio.wait((writing,))
             finally:
@@ -134,7 +137,7 @@ class StoreEventLog:
         if self._writing is None:
             self._writing = begin_soon(self._write_all(), name="writing event logs")
         elif self._backlog.due < before or last:
-            self._urged.set()
+            self._write_now.set()
         return Appended.done
 
     async def _write_all(self) -> None:
@@ -155,53 +158,60 @@ class StoreEventLog:
             self._writing = None
 
     async def _pause(self, seconds: float) -> None:
-        """Or until a run has ended: then the store has just answered somebody."""
-        self._urged.clear()
+        """Waits for `seconds`, or until a run has ended, because then the store has just answered."""
+        self._write_now.clear()
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
-                await self._urged.wait()
+                await self._write_now.wait()
 
     async def _is_time(self) -> bool:
-        """Wait until something is due. False: something else may be due earlier now."""
-        self._urged.clear()
+        """Waits until an event is due. Returns False if an earlier one may have been added meanwhile."""
+        self._write_now.clear()
         left = self._backlog.due - _now()
         if left <= 0 or self._closed:
             return True
         try:
             async with asyncio.timeout(left):
-                await self._urged.wait()
+                await self._write_now.wait()
         except TimeoutError:
             return True
         return self._closed
 
     async def _write(self) -> bool:
-        """One transaction. False: the store did not take it, and it stays."""
+        """Writes one transaction. Returns False if the store is unavailable; then the events stay in the
+        backlog."""
         self._began = self._busy_since = _now()
         writing = self._backlog.take(until=float("inf") if self._closed else self._began + TOGETHER)
         try:
-            answers = await self._store.append_events([one.events for one in writing], ttl=self._ttl)
+            answers = await self._store.append_events([batch.events for batch in writing], ttl=self._ttl)
         except StoreUnavailable as error:
             if not self._failing:
-                logger.warning("Events of %d runs wait for the store: %s", len(writing), error)
+                logger.warning(
+                    "Events of %d runs wait for the store, which is unavailable; they are written when it"
+                    " answers: %s",
+                    len(writing),
+                    error,
+                )
             self._backlog.failed(writing, self._began)
             return False
         except CoordinatorError as error:
             logger.warning(
-                "The store refuses events of %d runs, which are missing in their logs: %s",
+                "The store refuses events of %d runs; they are missing in their logs, followers receive"
+                " gaps: %s",
                 len(writing),
                 error,
             )
             answers = [EventsKept(Kept.gone, followed=False)] * len(writing)
         finally:
             self._busy_since = None
-        for one, answer in zip(writing, answers, strict=True):
-            self._written(one, answer)
+        for batch, answer in zip(writing, answers, strict=True):
+            self._written(batch, answer)
         return True
 
-    def _written(self, one: Written, answer: EventsKept) -> None:
-        self._backlog.written(one, answer)
+    def _written(self, batch: Written, answer: EventsKept) -> None:
+        self._backlog.written(batch, answer)
         if answer.followed:
-            self._notifier.announce(one.thread_id, one.events.run_id, one.top)
+            self._notifier.announce(batch.thread_id, batch.events.run_id, batch.top)
 
     # -- the followers' side
 
@@ -212,7 +222,7 @@ class StoreEventLog:
             page = await self._store.events(run_id, after, limit=limit, max_bytes=PAGE_BYTES)
         except CoordinatorError:
             return None
-        if not page.events and self._local.has(run_id):  # it is ahead of the store
+        if not page.events and self._local.has(run_id):  # memory is ahead of the store
             return await self._local.read(thread_id, run_id, after, limit)
         return _page(page)
 
@@ -220,7 +230,7 @@ class StoreEventLog:
     async def followed(self, thread_id: str, run_id: str) -> AsyncGenerator[None]:
         _, count = self._followed.get(run_id, (thread_id, 0))
         self._followed[run_id] = thread_id, count + 1
-        self._joined.set()
+        self._followers_changed.set()
         if self._watching is None and not self._closed:
             self._watching = begin_soon(self._watch(), name="watching event logs")
         try:
@@ -231,43 +241,44 @@ class StoreEventLog:
                 self._followed[run_id] = thread_id, count - 1
             else:
                 del self._followed[run_id]
-                self._joined.set()
+                self._followers_changed.set()
 
     async def _watch(self) -> None:
         marked, version = dict[str, float](), None
         try:
             while self._followed:
-                self._joined.clear()
+                self._followers_changed.clear()
                 now = _now()
                 marked = {run: until for run, until in marked.items() if run in self._followed}
                 unmarked = [run for run in self._followed if marked.get(run, 0.0) <= now]
                 if unmarked and await self._mark(unmarked):
                     marked |= dict.fromkeys(unmarked, now + FOLLOWED / 2)
                 if not self._notifier.announces:
-                    version = await self._look(version)
+                    version = await self._poll(version)
                 await self._rest(min((marked.get(run, 0.0) for run in self._followed), default=0.0), version)
         finally:
             self._watching = None
 
     async def _rest(self, until: float, version: int | None) -> None:
-        """Until the next mark or the next look, or until somebody joins or leaves."""
+        """Waits until the next mark or poll is due, or the set of followed runs changes."""
         poll = POLL_FAR if version is None else POLL
         rest = min(max(until - _now(), POLL_FAR), _LONGEST_REST) if self._notifier.announces else poll
         with suppress(TimeoutError):
             async with asyncio.timeout(rest):
-                await self._joined.wait()
+                await self._followers_changed.wait()
 
     async def _mark(self, run_ids: list[str]) -> bool:
         try:
             await self._store.follow_runs(run_ids, seconds=FOLLOWED, logs=True)
         except CoordinatorError:
-            return False  # its followers see for themselves that the store is away
+            return False  # retried in the next round; followers detect the outage by their own reads
         return True
 
-    async def _look(self, version: int | None) -> int | None:
-        """Ring for those whose logs have grown. Answers the version of what was looked at."""
-        found = self._store.events_version()
-        if found is None or found != version:
+    async def _poll(self, version: int | None) -> int | None:
+        """Notifies followers of the logs that have grown. Returns the version of the events that it read, or
+        None if it is unknown."""
+        current = self._store.events_version()
+        if current is None or current != version:
             try:
                 tops = await self._store.log_tops(list(self._followed))
             except CoordinatorError:
@@ -275,7 +286,7 @@ class StoreEventLog:
             for run_id, top in tops.items():
                 if run_id in self._followed:
                     self._notifier.hint(self._followed[run_id][0], run_id, EventId(*top))
-        return found
+        return current
 
 
 def _page(page: EventPage) -> Page | None:

@@ -1,1 +1,1 @@
-"""The event log of a run: who writes it and who reads it."""
+"""The writer and the readers of a run's event log."""

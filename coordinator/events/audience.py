@@ -1,4 +1,4 @@
-"""Who follows runs here, so that none of these runs is removed under its followers."""
+"""The runs that are followed on this worker: their removal is postponed while they are followed."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ from stores.tasks import begin_soon
 logger = logging.getLogger(__name__)
 
 _LONGEST_PERIOD, _SHORTEST_PERIOD = 2.0, 0.05  # s
-_RENEWED = 3
-"""So many periods long a run is kept by one renewal."""
+_PERIODS_KEPT = 3
+"""Number of periods for which one renewal keeps a run."""
 
 
 class Audience:
-    """A run that has settled is removed with its thread once the thread's time to live is over, a few seconds
-    after its end where the thread is temporary. While somebody reads it, that time is moved on, by whatever
-    worker he reads it from. `keep` (s) is the shortest such time; `lives(run_id)`: is the run of this worker,
-    and not settled?"""
+    """A settled run is removed with its thread when the thread's TTL has passed; for a temporary thread that
+    is a few seconds after the run. While a follower reads the run on any worker, that worker extends the TTL.
+    `keep`: the shortest TTL (s). `lives(run_id)` returns whether the run is one of this worker and not
+    settled."""
 
     def __init__(self, store: object, lives: Callable[[str], bool], *, keep: float) -> None:
         self._store = store if isinstance(store, EventStore) else None
         self._lives = lives
-        self._period = min(_LONGEST_PERIOD, max(_SHORTEST_PERIOD, keep / _RENEWED))
+        self._period = min(_LONGEST_PERIOD, max(_SHORTEST_PERIOD, keep / _PERIODS_KEPT))
         self._followed = Counter[str]()
         self._renewing: asyncio.Task[None] | None = None
         self._closed = False
@@ -38,9 +38,10 @@ class Audience:
 
     @contextmanager
     def listening(self, run_id: str) -> Generator[None]:
+        """The run is followed within the block."""
         self._followed[run_id] += 1
         if self._renewing is None and self._store is not None and not self._closed:
-            self._renewing = begin_soon(self._renew(self._store), name="keeping runs that are followed")
+            self._renewing = begin_soon(self._renew(self._store), name="extending the TTL of followed runs")
         try:
             yield
         finally:
@@ -49,13 +50,13 @@ class Audience:
                 del self._followed[run_id]
 
     def close(self) -> None:
-        """For good. Idempotent."""
+        """Ends the renewals; none is started afterwards. Idempotent."""
         self._closed = True
         if self._renewing is not None:
             self._renewing.cancel()
 
     async def _renew(self, store: EventStore) -> None:
-        """Ends when nobody follows anything: a follower begins it anew."""
+        """Renews once in each period. Ends when no run is followed; the next follower starts it again."""
         try:
             while True:
                 await asyncio.sleep(self._period)
@@ -68,6 +69,6 @@ class Audience:
 
     async def _keep(self, store: EventStore, run_ids: list[str]) -> None:
         try:
-            await store.follow_runs(run_ids, seconds=self._period * _RENEWED, logs=False)
+            await store.follow_runs(run_ids, seconds=self._period * _PERIODS_KEPT, logs=False)
         except CoordinatorError as error:
-            logger.debug("Runs that are followed are not renewed: %s", error)
+            logger.debug("The TTL of %d followed runs could not be extended: %s", len(run_ids), error)

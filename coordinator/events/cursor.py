@@ -1,8 +1,8 @@
-"""Where a reader stands in a log, and what it has to be told of what is missing.
+"""The position of a reader in a log, and the detection of gaps.
 
-next entry                              nothing is missing where
-of the same fence                       its number is one more
-the first that this reader sees         its number is 1, or the reader began at the end of the log
+next entry                              nothing is missing if
+of the same fence                       its number is the previous one plus 1
+the first that this reader reads        its number is 1, or the reader began at the end of the log
 of a newer fence (a take-over)          the older fence was closed, and its number is 1
 """
 
@@ -12,36 +12,37 @@ from coordinator.event_log import END, TAIL, Event, EventId, Gap, Page
 
 
 class Cursor:
-    """`complete`: nothing was missing so far. `closed`: the newest entry seen was the last of its fence."""
+    """`complete`: no gap so far. `closed`: the newest entry that was read is the last one of its fence."""
 
     def __init__(self, after: EventId | None) -> None:
         self.position = after
         self.last_id = None if after is None or after == TAIL else str(after)
         self.complete = True
         self.closed = False
-        self._anywhere = False
+        self._any_entry_follows = False
 
     def advance(self, page: Page) -> list[Event | Gap]:
-        """What is new in the page that was read after `position`. Empty: the reader is up to date."""
+        """Moves behind a page that was read after `position`, and returns its events and gaps. An empty list:
+        the reader is up to date."""
         if not page.events:
             return self._at_the_end(page.top)
-        told: list[Event | Gap] = []
+        items: list[Event | Gap] = []
         for entry in page.events:
             is_end = entry.mode == END
             if not self._follows(entry.id):
-                told.append(self.gap(None if is_end else entry.id))
-            self.position, self.closed, self._anywhere = entry.id, is_end, False
+                items.append(self.gap(None if is_end else entry.id))
+            self.position, self.closed, self._any_entry_follows = entry.id, is_end, False
             if not is_end:
                 self.last_id = str(entry.id)
-                told.append(entry)
-        return told
+                items.append(entry)
+        return items
 
     def gap(self, before: EventId | None) -> Gap:
         self.complete = False
         return Gap(self.last_id, None if before is None else str(before))
 
     def _follows(self, event_id: EventId) -> bool:
-        if self._anywhere:
+        if self._any_entry_follows:
             return True
         position = self.position
         if position is not None and position.fence == event_id.fence:
@@ -51,10 +52,10 @@ class Cursor:
     def _at_the_end(self, top: EventId | None) -> list[Event | Gap]:
         position = self.position
         if position == TAIL:
-            self.position, self._anywhere = top, top is None
+            self.position, self._any_entry_follows = top, top is None
         elif position is not None and top is not None and top < position:
-            # Never issued; or the log has lost its newest entries, as a failover may do.
-            told: list[Event | Gap] = [self.gap(None)]
+            # The position was never issued, or the log has lost its newest entries in a failover.
+            items: list[Event | Gap] = [self.gap(None)]
             self.position = top
-            return told
+            return items
         return []

@@ -1,4 +1,5 @@
-"""Following a run: replay, then live, then its end, with nothing lost, repeated or passed over in silence."""
+"""Followers of a run: replay of its log, then live events, then its end. Events are neither lost nor
+repeated, and missing ones are reported as gaps."""
 
 from __future__ import annotations
 
@@ -21,22 +22,22 @@ from coordinator.runs.jobs import Jobs
 from coordinator.settings import Settings
 
 _GRACE = 0.5
-"""Seconds that the last entry of a log gets to arrive after the row of its run. It is sent first, but on
-another way. An owner that died has sent none."""
+"""Seconds for which a follower of a settled run waits for the log's last entry. The owner sends it before it
+settles the run, but on another connection. An owner that died has sent none."""
 
 _FIRST_GRACE = 0.2
-"""Seconds that the first entry gets of a run of which nothing was seen: mostly it has emitted nothing."""
+"""The same for a run without any entry so far, because most such runs emitted nothing."""
 
 _OUTAGE = 2.0
-"""Seconds that a log which cannot be read gets to come back: what the link takes to heal."""
+"""Seconds for which a follower waits for an unreadable log: as long as the link takes to reconnect."""
 
-_PAUSE = 0.05
-_LONG_AGO = 5.0
+_POLL = 0.05
+_SETTLED_LONG_AGO = 5.0
 
 
 class Readers:
-    """Makes followers. `emitted(run_id)`: did the run emit anything? None where this worker does not have
-    it."""
+    """Makes followers. `emitted(run_id)` returns whether the run has emitted an event, or None if it is not a
+    run of this worker."""
 
     def __init__(
         self,
@@ -63,19 +64,20 @@ class Readers:
     async def read(
         self, run_id: str, after: EventId | None, limit: int, user_id: str | None
     ) -> list[Event | Gap]:
-        """What the log has now, at most `limit` events."""
+        """Returns the current content of the log, at most `limit` events. Raises RunNotFound,
+        StoreUnavailable."""
         thread_id, _ = await self.standing(run_id, user_id)
-        cursor, told = Cursor(after), list[Event | Gap]()
+        cursor, items = Cursor(after), list[Event | Gap]()
         left = limit
         while left > 0:
             page = await self.log.read(thread_id, run_id, cursor.position, min(left, 1000))
             if page is None:
-                return [*told, cursor.gap(None)]
-            told += cursor.advance(page)
+                return [*items, cursor.gap(None)]
+            items += cursor.advance(page)
             left -= len(page.events)
             if not page.events:
                 break
-        return told
+        return items
 
     def pages(self, thread_id: str, run_id: str) -> Pages:
         pages = self._pages.get(run_id)
@@ -85,24 +87,26 @@ class Readers:
         return pages
 
     def close(self) -> None:
-        """The store is let go of: a follower to whom it does not answer any more ends with an error."""
+        """Called before the store is closed: from then on a follower raises the store's errors, and does not
+        retry."""
         self.closed = True
         self.audience.close()
 
     def pause(self) -> float:
-        """Until the next look that nobody hints at."""
+        """Seconds until a follower that receives no hint reads again."""
         connected = self.notifier.connectivity is Connectivity.connected
         period = self.settings.tick if connected else self.settings.short_tick
         return period * random.uniform(1 - self.settings.jitter, 1)
 
 
 class Follower:
-    """Iterate over it: events, gaps where something is missing, and exactly one `End`, which is the last.
+    """An async iterator of events, gaps where events are missing, and exactly one `End`, which is the last
+    item.
 
-    As a context manager it lets go of its subscription at the end of the block, else at `End` or when it
-    is collected. A cancelled `__anext__` (a time-out for a heartbeat) loses nothing: iterate on. Holds at
-    most one page of the log. Raises RunNotFound, also when the run is deleted meanwhile, and
-    StoreUnavailable once its manager is closed.
+    The subscription ends at the end of the block if it is used as a context manager, else at `End` or when it
+    is garbage-collected. If `__anext__` is cancelled (by a timeout for a heartbeat), no item is lost, and the
+    iteration may be continued. A follower holds at most one page of the log. Raises RunNotFound, also if the
+    run is deleted meanwhile, and StoreUnavailable after its manager was closed.
     """
 
     def __init__(
@@ -116,23 +120,24 @@ class Follower:
         self._readers, self.run_id, self._user_id = readers, run_id, user_id
         self._modes = None if modes is None else frozenset(modes)
         self._cursor = Cursor(after)
-        self._told: deque[Event | Gap | End] = deque()
+        self._items: deque[Event | Gap | End] = deque()
         self._stack = AsyncExitStack()
         self._wakeup: Wakeup | None = None
         self._pages: Pages | None = None
         self._settled: Settled | None = None
         self._waiting_since: float | None = None
         self._readable_since: float | None = None
-        # The page before held all there was. What came since has rung the bell, so that the log need not
-        # be asked whether there is more: for each event, by each follower.
+        # The previous page reached the end of the log. Later events wake this follower, which saves one read
+        # of the log for each event and follower.
         self._caught_up = False
-        # While events come the row has nothing to say: its owner closes the log before it settles the run,
-        # and an owner that cannot brings no more events.
+        # Whether the run's row is read before the next wait. Not needed while events arrive, because the
+        # owner closes the log before it settles the run, and an owner that died emits no events.
         self._row_is_due = True
         self._over = False
 
     async def __aenter__(self) -> Self:
-        """Subscribe now: what is emitted from here on is told even to a follower of the tail."""
+        """Subscribes: even a follower of the log's tail receives every event that is emitted after this
+        returns."""
         await self._open()
         return self
 
@@ -140,23 +145,23 @@ class Follower:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Idempotent. Iteration ends."""
+        """Ends the iteration and the subscription. Idempotent."""
         self._over = True
-        self._told.clear()
-        await self._leave()
+        self._items.clear()
+        await self._unsubscribe()
 
     def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Event | Gap | End:
-        while not self._told:
+        while not self._items:
             if self._over:
                 raise StopAsyncIteration
-            await self._look()
-        told = self._told.popleft()
-        if isinstance(told, End):
+            await self._read_or_wait()
+        item = self._items.popleft()
+        if isinstance(item, End):
             await self.aclose()
-        return told
+        return item
 
     async def _open(self) -> tuple[Wakeup, Pages]:
         if self._wakeup is None or self._pages is None:
@@ -169,22 +174,22 @@ class Follower:
                 await self._stack.enter_async_context(readers.log.followed(thread_id, self.run_id))
             self._pages, self._wakeup = readers.pages(thread_id, self.run_id), wakeup
             if (page := await self._pages.after(self._cursor.position)) is not None:
-                self._tell(page)
+                self._deliver(page)
         return self._wakeup, self._pages
 
-    async def _leave(self) -> None:
+    async def _unsubscribe(self) -> None:
         self._wakeup = self._pages = None
         await self._stack.aclose()
 
-    async def _look(self) -> None:
-        """One step: something to tell, or one wait. What it awaits may be cancelled."""
+    async def _read_or_wait(self) -> None:
+        """Reads the next page, or waits once. May be cancelled at any await."""
         wakeup, pages = await self._open()
-        if self._told:  # by what the log held already
+        if self._items:  # `_open` has read a page
             return
-        settled = self._settled  # known before the log is read: then the log is read to its end
+        settled = self._settled  # taken before the log is read, so that the log is read to its end
         if settled is not None or not self._caught_up:
             page = await pages.after(self._cursor.position)
-            if page is not None and self._tell(page):
+            if page is not None and self._deliver(page):
                 self._caught_up, self._readable_since = pages.is_last(page), None
                 self._row_is_due = self._cursor.closed
                 return
@@ -195,12 +200,12 @@ class Follower:
             self._caught_up, self._row_is_due = False, True
             await wakeup.wait(self._readers.pause())
 
-    def _tell(self, page: Page) -> bool:
-        """Whether the reader has moved."""
+    def _deliver(self, page: Page) -> bool:
+        """Appends the items of a page. Returns whether the cursor has moved."""
         before = self._cursor.position
-        for told in self._cursor.advance(page):
-            if isinstance(told, Gap) or self._is_wanted(told.mode):
-                self._told.append(told)
+        for item in self._cursor.advance(page):
+            if isinstance(item, Gap) or self._is_wanted(item.mode):
+                self._items.append(item)
         return self._cursor.position != before
 
     def _is_wanted(self, mode: str) -> bool:
@@ -220,31 +225,32 @@ class Follower:
         return self._settled is not None
 
     async def _conclude(self, settled: Settled, page: Page | None, wakeup: Wakeup) -> None:
-        """The run has settled and the log was read to its end, as far as it can be read."""
+        """Appends the `End` of a settled run whose log was read to its end, or waits once if entries may
+        still arrive. The end is proven by the log's last entry, or if the run emitted nothing."""
         cursor = self._cursor
         no_log = page is not None and page.top is None
         emitted = self._readers.emitted(self.run_id)
-        nothing = not settled.started or emitted is False
-        proven = cursor.closed or (no_log and nothing and cursor.position is None)
-        never_seen = no_log and cursor.position is None and not emitted
-        grace = _FIRST_GRACE if never_seen else _GRACE
-        if not proven and cursor.complete and self._may_come(settled, page, grace):
-            await wakeup.wait(_PAUSE)
+        emitted_nothing = not settled.started or emitted is False
+        proven = cursor.closed or (no_log and emitted_nothing and cursor.position is None)
+        no_entry_read = no_log and cursor.position is None and not emitted
+        grace = _FIRST_GRACE if no_entry_read else _GRACE
+        if not proven and cursor.complete and self._may_arrive(settled, page, grace):
+            await wakeup.wait(_POLL)
             return
-        if not proven and (page is None or no_log):  # what the log took, if anything, is not to be had
-            self._told.append(cursor.gap(None))
+        if not proven and (page is None or no_log):  # the log is unreadable, or has expired
+            self._items.append(cursor.gap(None))
         complete = proven and cursor.complete
-        self._told.append(
+        self._items.append(
             End(self.run_id, settled.status, settled.error, settled.cause, cursor.last_id, complete)
         )
 
-    def _may_come(self, settled: Settled, page: Page | None, grace: float) -> bool:
-        """Is it too early to give up on the rest of the log?"""
+    def _may_arrive(self, settled: Settled, page: Page | None, grace: float) -> bool:
+        """Returns whether further entries of the log may still arrive."""
         now = time.monotonic()
         self._waiting_since = self._waiting_since or now
         if page is None:
             self._readable_since = None
             return now - self._waiting_since < _OUTAGE
-        # The owner has met the same outage: what it has kept comes when its own link is back.
+        # After an outage of the log, the owner's backlog arrives when the owner's link has reconnected.
         self._readable_since = self._readable_since or now
-        return now - self._readable_since < grace and time.time() - settled.at < _LONG_AGO
+        return now - self._readable_since < grace and time.time() - settled.at < _SETTLED_LONG_AGO

@@ -1,4 +1,4 @@
-"""Reads of one run's log, shared by all who follow it on this worker."""
+"""Reads of one run's log, shared by its followers on this worker."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from coordinator.runs.jobs import Jobs
 
 
 class Pages:
-    """Followers who stand at the same place read once. Who falls behind reads at its own pace: nothing is
-    kept for it but the log."""
+    """Followers at the same position share one read. A slow follower reads at its own pace; no page is
+    buffered for it."""
 
     def __init__(self, log: EventLog, jobs: Jobs, thread_id: str, run_id: str, limit: int) -> None:
         self._log, self._jobs, self._limit = log, jobs, limit
@@ -20,18 +20,19 @@ class Pages:
         self._newest: tuple[EventId | None, Page] | None = None
 
     async def after(self, position: EventId | None) -> Page | None:
-        """The entries after a position. An empty page is no older than the question: it was read after it."""
+        """Returns the entries after a position; None if the log cannot be read. The read of an empty page
+        began after this call."""
         if self._newest is not None and self._newest[0] == position:
-            return self._newest[1]  # entries do not change, so what was read once may be given again
-        asked = self._begun
+            return self._newest[1]  # entries are immutable, so the page may be returned again
+        begun_before = self._begun
         while True:
             number, reading = self._reading.get(position) or self._begin(position)
             page = await asyncio.shield(reading)
-            if page is None or page.events or number > asked:
+            if page is None or page.events or number > begun_before:
                 return page
 
     def is_last(self, page: Page) -> bool:
-        """Did the log end with this page when it was read?"""
+        """Returns whether the page reached the end of the log when it was read."""
         return len(page.events) < self._limit
 
     def _begin(self, position: EventId | None) -> tuple[int, asyncio.Task[Page | None]]:
@@ -52,7 +53,7 @@ class Pages:
         return page
 
     def _forget_lost(self, top: EventId | None, newest: Page) -> None:
-        """The log may end before what was read last, by now: its store has failed over, or has never taken
-        what its owner showed."""
+        """Drops the newest page if the log ends before it: the store has failed over, or has never committed
+        events that the owner's memory had."""
         if top is None or top < newest.events[-1].id:
             self._newest = None

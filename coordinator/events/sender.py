@@ -1,8 +1,8 @@
-"""Appends the entries of one run and fence in their order, and keeps what the log has not taken.
+"""Appends the entries of one run and fence in order, and keeps a backlog of unacknowledged ones.
 
-An append without an answer may have been done or not. The ids make its repetition harmless, so an entry
-stays in the backlog until the log has answered, and later entries wait behind it. The backlog is bounded:
-its oldest entry is dropped for a new one, and the number of a dropped entry is missing in the log."""
+An append without an answer may or may not have been executed. Entries have ids, so a repeated append is
+harmless: an entry stays in the backlog until the log has acknowledged it, and later entries wait behind it.
+The backlog is bounded: a new entry evicts the oldest one, whose number is then missing in the log."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from stores.rows import Ownership
 
 MAX_ENTRIES = 256
 MAX_BYTES = 1 << 20
-"""Of one run: the largest event fits."""
+"""Bytes of one run's backlog. The largest event fits."""
 
 MAX_TOTAL = 64 << 20
-"""Bytes that the backlogs of all runs of a process may have together."""
+"""Bytes of all backlogs of a process."""
 
 _BATCH = 64
 _BATCH_BYTES = 64 * 1024
 _ATTEMPTS = 8
-"""How often an entry is sent to a log that is up and does not answer, for instance for want of bandwidth."""
+"""Attempts to append an entry to a log that is up but does not answer, for example at low bandwidth."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 0.5
@@ -33,7 +33,7 @@ _OVERHEAD = 400  # bytes of an entry beside its JSON
 
 
 class Room:
-    """What the backlogs of a process may still take, in bytes."""
+    """The remaining capacity (bytes) for the backlogs of a process."""
 
     __slots__ = ("left",)
 
@@ -41,7 +41,7 @@ class Room:
         self.left = left
 
 
-class _Kept:
+class _BacklogEntry:
     __slots__ = ("attempts", "entry", "over", "size")
 
     def __init__(self, entry: Entry) -> None:
@@ -52,9 +52,9 @@ class _Kept:
 
 
 class Sender:
-    """`on_stale(entry)` is called where the log calls the fence stale. It reads the store and returns what
-    became of the entry, or raises StaleFence. `on_over(entry, appended)` is called once for each entry: it
-    was taken, or never will be."""
+    """`on_stale(entry)` is called if the log reports a stale fence. It reads the store, and returns the
+    outcome of the entry or raises StaleFence. `on_over(entry, appended)` is called once for each entry, when
+    it is appended or dropped."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Sender:
     ) -> None:
         self._log, self._own, self._jobs, self._room = log, own, jobs, room
         self._on_stale, self._on_over = on_stale, on_over
-        self._backlog: dict[int, _Kept] = {}  # by number, ascending
+        self._backlog: dict[int, _BacklogEntry] = {}  # by number, ascending
         self._bytes = 0
         self._batch = _BATCH
         self._sending = False
@@ -76,30 +76,30 @@ class Sender:
         self._stale = False
 
     async def send(self, entry: Entry, within: float) -> None:
-        """Returns when the log has the entry, when it never will have it, or after `within` (s); at once if
-        the log is away. Raises StaleFence."""
+        """Returns when the entry is appended or dropped, or after `within` (s); at once if the log is away.
+        Raises StaleFence."""
         if self._stale:
             raise StaleFence(self._own.thread_id, self._own.fence)
         if self._sending or self._backlog:
-            kept = self._keep(_Kept(entry))
+            kept = self._keep(_BacklogEntry(entry))
         else:
             kept = await self._send_alone(entry)
         if kept is not None and not kept.over.done() and not self._log.away:
             await asyncio.wait([kept.over], timeout=within)
 
     def close(self, entry: Entry) -> None:
-        """Send the last entry, behind what is kept."""
+        """Sends the last entry, behind the backlog. Does not wait."""
         if self._stale:
             return
         if self._sending or self._backlog or self._log.away:
-            self._keep(_Kept(entry))
+            self._keep(_BacklogEntry(entry))
             self._flush_soon()
         else:
             self._log.close(self._own.thread_id, self._own.run_id, entry)
             self._on_over(entry, Appended.done)
 
     def discard(self) -> None:
-        """Nothing is sent any more."""
+        """Drops the backlog; nothing is sent afterwards. Idempotent."""
         self._stale = True
         for kept in list(self._backlog.values()):
             self._finish(kept, Appended.lost)
@@ -108,9 +108,10 @@ class Sender:
 
     # ---- one entry -------------------------------------------------------------------------------------
 
-    async def _send_alone(self, entry: Entry) -> _Kept | None:
-        """The way of nearly every entry: no task, no copy. Returns it if it has to be kept."""
-        kept: _Kept | None = None
+    async def _send_alone(self, entry: Entry) -> _BacklogEntry | None:
+        """The fast path of nearly every entry: no task, no copy. Returns the entry if it is kept in the
+        backlog."""
+        kept: _BacklogEntry | None = None
         appended = Appended.lost
         self._sending = True
         try:
@@ -119,10 +120,10 @@ class Sender:
             self.discard()
             appended = Appended.stale
             raise
-        finally:  # also where the caller was cancelled
+        finally:  # also if the caller is cancelled
             self._sending = False
             if appended is Appended.lost:
-                kept = self._keep(_Kept(entry), first=True)
+                kept = self._keep(_BacklogEntry(entry), first=True)
             else:
                 self._on_over(entry, appended)
             self._flush_soon()
@@ -134,8 +135,9 @@ class Sender:
 
     # ---- the backlog -----------------------------------------------------------------------------------
 
-    def _keep(self, kept: _Kept, *, first: bool = False) -> _Kept | None:
-        """None where there is no room for it."""
+    def _keep(self, kept: _BacklogEntry, *, first: bool = False) -> _BacklogEntry | None:
+        """Adds an entry to the backlog, and evicts the oldest ones if it is full. Returns None if the entry
+        does not fit and is dropped."""
         while self._backlog and self._is_full(kept) and not first:
             self._finish(next(iter(self._backlog.values())), Appended.lost)
         if self._stale or self._room.left < kept.size or (first and self._is_full(kept)):
@@ -149,12 +151,12 @@ class Sender:
             self._backlog[kept.entry.id.number] = kept
         return kept
 
-    def _is_full(self, kept: _Kept) -> bool:
+    def _is_full(self, kept: _BacklogEntry) -> bool:
         if kept.entry.mode == END or not self._backlog:
             return False
         return len(self._backlog) >= MAX_ENTRIES or self._bytes + kept.size > MAX_BYTES
 
-    def _finish(self, kept: _Kept, appended: Appended) -> None:
+    def _finish(self, kept: _BacklogEntry, appended: Appended) -> None:
         if self._backlog.pop(kept.entry.id.number, None) is None:
             return
         self._room.left += kept.size
@@ -165,8 +167,8 @@ class Sender:
 
     def _flush_soon(self) -> None:
         if self._backlog and self._flushing is None:
-            what = f"appending kept events of run {self._own.run_id!r}"
-            self._flushing = self._jobs.spawn(self._flush(), what)
+            name = f"appending the event backlog of run {self._own.run_id!r}"
+            self._flushing = self._jobs.spawn(self._flush(), name)
 
     async def _flush(self) -> None:
         pause = _FIRST_PAUSE
@@ -185,7 +187,7 @@ class Sender:
             self._flushing = None
 
     async def _flush_batch(self) -> bool:
-        """Send the oldest entries as one write. Returns whether the backlog has become smaller."""
+        """Sends the oldest entries as one write. Returns whether the backlog has become smaller."""
         batch = self._oldest()
         answers = await asyncio.gather(
             *(self._log.append(self._own.thread_id, self._own.run_id, kept.entry) for kept in batch)
@@ -199,14 +201,15 @@ class Sender:
                 break
             self._finish(kept, appended)
             progress = True
-            if stale:  # the store is asked once; what is behind this entry is sent again
+            if stale:  # the store is read once for a batch; the entries behind this one are sent again
                 break
         else:
             self._batch = min(self._batch * 2, _BATCH)
         return progress
 
-    def _failed(self, kept: _Kept) -> bool:
-        """A smaller batch may fit into the budget of a slow line. Returns whether the entry is given up."""
+    def _failed(self, kept: _BacklogEntry) -> bool:
+        """Counts a failed attempt, and halves the batch, because a smaller one may fit the budget of a slow
+        connection. Returns whether the entry is dropped."""
         self._batch = max(1, self._batch // 2)
         kept.attempts += 1
         if kept.attempts < _ATTEMPTS:
@@ -214,8 +217,8 @@ class Sender:
         self._finish(kept, Appended.lost)
         return True
 
-    def _oldest(self) -> list[_Kept]:
-        batch: list[_Kept] = []
+    def _oldest(self) -> list[_BacklogEntry]:
+        batch: list[_BacklogEntry] = []
         size = 0
         for kept in self._backlog.values():
             size += kept.size

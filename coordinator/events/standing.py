@@ -1,4 +1,4 @@
-"""How a run ended, as its row says: what no log is asked for."""
+"""The outcome of a run, read from its row and not from its log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from stores.states import OPEN
 
 
 class Settled(NamedTuple):
-    """`at`: seconds since 1970 by the store's clock, 0 = long ago."""
+    """The outcome of a settled run. `at`: seconds since 1970 on the store's clock; 0 = unknown, long ago."""
 
     status: RunStatus
     error: str | None
@@ -22,15 +22,15 @@ class Settled(NamedTuple):
 
 
 class Standing:
-    """Where a run stands."""
+    """Reads whether a run has settled, and how."""
 
     def __init__(self, queries: Queries) -> None:
         self._queries = queries
 
     async def __call__(self, run_id: str, user_id: str | None) -> tuple[str, Settled | None]:
-        """Its thread, and how it ended if it has settled. Raises RunNotFound, StoreUnavailable."""
-        found = await self._queries.row_or_record(run_id, user_id)
-        return found.thread_id, _settled(found) if isinstance(found, RunRow) else _ended(found)
+        """Returns the run's thread, and its outcome if settled. Raises RunNotFound, StoreUnavailable."""
+        run = await self._queries.row_or_record(run_id, user_id)
+        return run.thread_id, _settled(run) if isinstance(run, RunRow) else _ended(run)
 
 
 def _settled(row: RunRow) -> Settled | None:
@@ -41,7 +41,7 @@ def _settled(row: RunRow) -> Settled | None:
 
 
 def _ended(record: RunRecord) -> Settled | None:
-    """A record store knows of no settling, nor when a run began."""
+    """Returns the outcome of a record, which has no times of start and settlement."""
     if record.status in OPEN:
         return None
     return Settled(record.status, record.error, None, started=True, at=0)

@@ -1,15 +1,15 @@
-"""How much of a log is kept: so many events, so many bytes."""
+"""The window of a log that is retained: bounded in events and in bytes."""
 
 from __future__ import annotations
 
 from collections import deque
 
 _PARTS = 16
-"""Sizes are remembered by the sixteenth of a log, so that one of 10,000 events costs no 10,000 numbers."""
+"""Sizes are counted for sixteenths of a log, so that a log of 10,000 events does not need 10,000 counters."""
 
 
 class Window:
-    """Counts what is appended to one log. Keeps 15/16 of what the bounds allow or more; always the newest."""
+    """Counts the events of one log. Retains the newest ones, at least 15/16 of what the bounds allow."""
 
     __slots__ = ("_bytes", "_events", "_max_bytes", "_max_events", "_parts", "_total")
 
@@ -20,7 +20,8 @@ class Window:
         self._events = self._bytes = 0
 
     def add(self, number: int, size: int) -> int:
-        """The oldest number that is to be kept once `number` is appended."""
+        """Counts event `number` of `size` bytes. Returns the number of the oldest event that is retained
+        then."""
         if self._is_full() or not self._parts:
             self._parts.append((number, 0))
             self._events = self._bytes = 0

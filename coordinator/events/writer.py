@@ -1,4 +1,4 @@
-"""The owner's side of event logs: numbers, JSON, bounds."""
+"""The writer of event logs on the owner: numbers events, encodes them, and enforces bounds."""
 
 from __future__ import annotations
 
@@ -21,22 +21,23 @@ from stores.rows import Ownership
 
 logger = logging.getLogger(__name__)
 
-# What `json.dumps` makes for each call that does not use its defaults costs more than encoding a token.
+# A shared encoder, because `json.dumps` with options makes one for each call, which costs more than a token.
 _encode = json.JSONEncoder(allow_nan=False, separators=(",", ":"), check_circular=True).encode
 
 
 _WHY = {
-    Appended.late: "they came out of order",
+    Appended.late: "they arrived out of order",
     Appended.refused: "the log refuses them",
-    Appended.stale: "a newer run has the thread",
+    Appended.stale: "a newer run holds the thread",
 }
 
 Holds = Callable[[Ownership], Awaitable[bool]]
-"""Does the run hold its thread with this epoch and fence? Raises CoordinatorError where nobody can say."""
+"""Returns whether the run holds its thread with this epoch and fence. Raises CoordinatorError if that is
+unknown."""
 
 
 def confirming(store: DecisionStore) -> Holds:
-    """Answers from the run's row."""
+    """Returns a `Holds` that reads the run's row."""
 
     async def holds(own: Ownership) -> bool:
         standing = await store.standing(own.run_id)
@@ -48,7 +49,7 @@ def confirming(store: DecisionStore) -> Holds:
 
 
 class _Writing:
-    """A run of this worker that has emitted something under this fence."""
+    """A run of this worker that has emitted events under this fence."""
 
     __slots__ = ("fence", "losing", "number", "sender", "window")
 
@@ -59,13 +60,13 @@ class _Writing:
 
     def entry(self, number: int, mode: str, text: str) -> Entry:
         oldest = self.window.add(number, len(text))
-        # What an earlier fence left behind goes when the first of this one have to.
+        # Entries of earlier fences are trimmed together with the first entries of this fence.
         floor = BEGINNING if oldest == 1 else EventId(self.fence, oldest)
         return Entry(EventId(self.fence, number), mode, text, floor)
 
 
 class EventWriter:
-    """Numbers are counted here and nowhere else, one for each emit, also for one whose append is lost."""
+    """Assigns a number to every emitted event, also to one whose append is lost."""
 
     def __init__(
         self,
@@ -80,11 +81,11 @@ class EventWriter:
         self._jobs, self._room = jobs, Room()
         self._runs: dict[str, _Writing] = {}
         self.lost = 0
-        """Events that no log has taken, as far as is known, since construction."""
+        """Number of events since construction that are known to be missing in their logs."""
 
     def encode(self, mode: str, data: Json, *, any_size: bool = False) -> str:
-        """The JSON of an event: ASCII, so a character is a byte. Raises InvalidArgument for what is no JSON,
-        or too large."""
+        """Returns the JSON of an event in ASCII, so that a character is a byte. Raises InvalidArgument if
+        `data` is not JSON or too large."""
         check_id("mode", mode)
         try:
             text = _encode(data)
@@ -98,22 +99,22 @@ class EventWriter:
         return text
 
     async def append(self, own: Ownership, mode: str, text: str) -> None:
-        """Returns when the log has it, or when that took too long: then the event is kept, within bounds, and
-        appended when the log answers again. One that is too large is left out, its number is missing in the
-        log. Raises StaleFence where the log refuses the fence and the store confirms that the run has lost
-        its thread."""
+        """Returns when the event is appended, or after `event_budget`: then it stays in the bounded backlog,
+        and is appended when the log answers again. An event that is too large is omitted; its number is
+        missing in the log. Raises StaleFence if the log refuses the fence and the store confirms that the run
+        has lost its thread."""
         writing = self._writing(own)
         writing.number += 1
         if len(text) > self._settings.event_max_bytes:
-            self._tell(own, writing, Appended.lost, f"{len(text)} bytes are too many")
+            self._count(own, writing, Appended.lost, f"{len(text)} bytes are too many")
             return
         entry = writing.entry(writing.number, mode, text)
         await writing.sender.send(entry, self._settings.event_budget)
 
     async def _append_verified(self, own: Ownership, entry: Entry) -> Appended:
-        """The log is ahead of its store where the store was restored from a backup, or has failed over to a
-        standby that lagged. Then the log gives way. Never `stale`; raises StaleFence only if the store says
-        so."""
+        """Appends an entry whose fence the log calls stale. If the store confirms the fence (it was restored
+        from a backup, or has failed over to a standby that lagged), the log is deleted first. Never returns
+        `stale`; raises StaleFence if the store does not confirm the fence."""
         try:
             holds = await self._holds(own)
         except CoordinatorError:
@@ -139,7 +140,7 @@ class EventWriter:
             if appended is Appended.done:
                 self._notifier.hint(own.thread_id, own.run_id, entry.id)
             if writing is not None and writing.fence == own.fence and entry.mode != END:
-                self._tell(own, writing, appended, _WHY.get(appended, "the log did not answer for too long"))
+                self._count(own, writing, appended, _WHY.get(appended, "the log did not answer in time"))
 
         return Sender(
             self._log,
@@ -150,25 +151,30 @@ class EventWriter:
             on_over=over,
         )
 
-    def _tell(self, own: Ownership, writing: _Writing, appended: Appended, why: str) -> None:
+    def _count(self, own: Ownership, writing: _Writing, appended: Appended, why: str) -> None:
         lost = appended is not Appended.done
         self.lost += lost
         if lost and not writing.losing:
-            logger.warning("Events of run %r are missing in its log: %s", own.run_id, why)
+            logger.warning(
+                "Events of run %r on thread %r are missing in its log, followers receive a gap: %s",
+                own.run_id,
+                own.thread_id,
+                why,
+            )
         writing.losing = lost
 
     def close(self, own: Ownership) -> None:
-        """The run emits no more: its log says which number was the last. No emit, no log."""
+        """Appends the last entry, which closes the log. No effect if the run has emitted nothing."""
         writing = self._runs.get(own.run_id)
         if writing is not None and writing.fence == own.fence:
             writing.sender.close(writing.entry(writing.number + 1, END, ""))
 
     def emitted(self, run_id: str) -> bool:
-        """Has this worker's run emitted anything?"""
+        """Returns whether this worker's run has emitted an event."""
         return run_id in self._runs
 
     def forget(self, run_id: str) -> None:
-        """The run has left memory."""
+        """Releases the run's memory. Called when the run is evicted."""
         if (writing := self._runs.pop(run_id, None)) is not None:
             writing.sender.discard()
         self._log.forget(run_id)

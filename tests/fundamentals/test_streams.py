@@ -290,7 +290,7 @@ async def test_a_slow_follower_is_not_cut_off_and_holds_one_page(team: list[RunM
         task = team[0].launch(run, counting)
         first = await anext(followed)
         await asyncio.wait([task])
-        assert len(followed._told) <= 256
+        assert len(followed._items) <= 256
         told = [first, *await all_of(followed)]
     assert numbers(told) == list(range(200))
 
