@@ -1,7 +1,7 @@
-"""The port that lists and keeps threads and runs for clients: what an HTTP gateway asks of a store.
+"""The catalogue port: creates, lists and removes threads and runs for clients of an HTTP gateway.
 
-Each call is one transaction or one read. `user_id=None` is system scope; otherwise what belongs to somebody
-else, or to nobody, looks as if it did not exist. Operations (`kind="op"`) are nobody's to see.
+Each call is one transaction or one read. `user_id=None` is system scope. Otherwise, rows of other users and
+rows without a user are treated as if they did not exist. Operations (`kind="op"`) are never returned.
 
 Errors of every call: StoreUnavailable, StoreRefused.
 """
@@ -17,13 +17,13 @@ from stores.rows import RunRow, ThreadRow
 ThreadOrder = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
 Direction = Literal["asc", "desc"]
 Heavy = Literal["kwargs", "result", "rollback_ref"]
-"""Of a run's row: what may be large, and is of use to few."""
+"""Columns of a run that may be large and are rarely needed."""
 
 
 @dataclass(frozen=True, slots=True)
 class NewThread:
-    """`ttl_ms`: removed so long after it was last used; None = never. `existing_ok`: a thread of that id
-    that the same user has is answered as it is."""
+    """`ttl_ms`: time after its last use until it is removed (ms); None = never. `existing_ok`: returns the
+    existing thread of that id unchanged if it belongs to the same user."""
 
     thread_id: str
     user_id: str | None = None
@@ -35,8 +35,8 @@ class NewThread:
 
 @dataclass(frozen=True, slots=True)
 class ThreadPatch:
-    """`metadata` is merged, key by key. `ttl_ms` counts only with `sets_ttl`: None = kept for ever, and what
-    was a temporary thread is one like any other from then on."""
+    """`metadata` is merged, key by key. `ttl_ms` is set only with `sets_ttl`; None = kept for ever, and a
+    temporary thread becomes an ordinary one."""
 
     metadata: dict[str, Any] = field(default_factory=dict[str, Any])
     ttl_ms: int | None = None
@@ -45,10 +45,11 @@ class ThreadPatch:
 
 @dataclass(frozen=True, slots=True)
 class ThreadQuery:
-    """Which threads, in which order. What is not given does not narrow.
+    """Filters and order of threads. A filter that is not given matches all.
 
-    `metadata`, `values`: contained, as PostgreSQL's `@>` has it: objects by key, arrays by element, whatever
-    else by equality. Threads that are equal in `sort_by` are ordered by thread id, in the same direction.
+    `metadata`, `values`: containment with the semantics of PostgreSQL's `@>`: objects by key, arrays by
+    element, other values by equality. Threads that are equal in `sort_by` are ordered by thread id, in the
+    same direction.
     """
 
     ids: tuple[str, ...] | None = None
@@ -60,13 +61,13 @@ class ThreadQuery:
     limit: int = 10
     offset: int = 0
     temporary: bool = False
-    """Temporary threads as well; they are always found by `ids`."""
+    """Whether temporary threads are included. With `ids` they always are."""
     max_bytes: int | None = None
-    """A page ends where its JSON would have more, after one thread at least."""
+    """Maximum size of a page's JSON. A page has at least one thread."""
 
 
 class RemovedThread(NamedTuple):
-    """`run_ids`: what this call has removed of it."""
+    """`run_ids`: the runs of the thread that this call removed."""
 
     thread_id: str
     run_ids: tuple[str, ...]
@@ -75,11 +76,11 @@ class RemovedThread(NamedTuple):
 @runtime_checkable
 class CatalogueStore(Protocol):
     async def create_thread(self, new: NewThread) -> ThreadRow:
-        """Raises ThreadExists: the id is taken, by whomever."""
+        """Raises ThreadExists if the id is used, by any user."""
         ...
 
     async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
-        """Also while a run is in flight. Raises ThreadNotFound."""
+        """Allowed while a run is in flight. Raises ThreadNotFound."""
         ...
 
     async def threads(self, query: ThreadQuery, *, user_id: str | None) -> Page[ThreadRow]:
@@ -87,16 +88,16 @@ class CatalogueStore(Protocol):
         ...
 
     async def count_threads(self, query: ThreadQuery, *, user_id: str | None) -> int:
-        """How many there are without `limit` and `offset`."""
+        """Returns the number of matching threads, ignoring `limit` and `offset`."""
         ...
 
     async def run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow | None:
-        """The run as clients see it: None also for one that was rolled back, and on another thread."""
+        """Returns a run as clients see it; None also if it was rolled back or is on another thread."""
         ...
 
     async def thread_of_key(self, key: str, *, user_id: str | None) -> str | None:
-        """The thread of the run that the idempotency key was used for, by this user and no other (None: by
-        none); None = it was not, or the run is gone."""
+        """Returns the thread of the run that was admitted with this idempotency key by this user (None =
+        without a user). Returns None if there is no such run."""
         ...
 
     async def thread_runs(
@@ -110,9 +111,9 @@ class CatalogueStore(Protocol):
         without: frozenset[Heavy] = frozenset(),
         max_bytes: int | None = None,
     ) -> Page[RunRow]:
-        """Newest first, those that were rolled back left out. `statuses`: as `RunRow.shown_status`; () = any.
-        `without`: these are not read, and empty in the rows. `max_bytes`: as of a `ThreadQuery`. Raises
-        ThreadNotFound."""
+        """Newest first, without runs that were rolled back. `statuses`: values of `RunRow.shown_status`; () =
+        any. `without`: columns that are not read and are empty in the rows. `max_bytes`: as in `ThreadQuery`.
+        Raises ThreadNotFound."""
         ...
 
     async def inflight_runs(
@@ -124,25 +125,26 @@ class CatalogueStore(Protocol):
         after: str,
         limit: int,
     ) -> list[RunRow]:
-        """What is open or holds its thread, by run id; `after`: run ids greater than that. `statuses`: as
-        shown."""
+        """Returns runs that are open or hold their thread, ordered by run id. `after`: only run ids greater
+        than that. `statuses`: values of `RunRow.shown_status`."""
         ...
 
     async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
-        """Remove a run that has settled, with its audit; answer it as it stood. Raises RunNotFound;
-        ConflictError while it is in flight."""
+        """Removes a settled run with its audit, and returns its last row. Raises RunNotFound, and
+        ConflictError while the run is in flight."""
         ...
 
     async def has_expired_threads(self) -> bool:
-        """Would `expire_threads` find any? A read."""
+        """Returns whether `expire_threads` would remove a thread. A read."""
         ...
 
     async def expire_threads(self, *, limit: int) -> list[RemovedThread]:
-        """Remove threads whose time to live has passed by the store's clock since they were last used, with
-        their runs and the audit of those; one transaction, at most `limit` threads.
+        """Removes at most `limit` threads whose TTL has passed on the store's clock since their last use,
+        with their runs and audit, in one transaction.
 
-        Used: changed, or a run there settled. Never one where a run has not settled. One with very many runs
-        goes in pieces, the oldest first; used again meanwhile, it keeps the rest. Its fence is kept, so that
-        a thread of the same id goes on from there: that of a temporary one for a day.
+        A use is a change of the thread, or the settlement of a run on it. A thread with an unsettled run is
+        never removed. A thread with very many runs is removed in several calls, the oldest runs first; a use
+        in between keeps the rest. The fence is kept, so that a new thread with the same id continues it; that
+        of a temporary thread for one day.
         """
         ...

@@ -1,7 +1,8 @@
-"""The port that reads which states a thread has had: one for each run or operation that wrote its values.
+"""The checkpoint port: reads the history of a thread's state, one checkpoint for each run or operation that
+wrote its values.
 
-A checkpoint is no row of its own. It is in the row of the run that left it, and goes with that: when the run
-is deleted or pruned, or its thread is.
+A checkpoint is stored in the row of the run that wrote it. It is removed with that row: when the run or its
+thread is deleted or pruned.
 
 Errors of every call: StoreUnavailable, StoreRefused.
 """
@@ -17,8 +18,7 @@ from stores.states import RunStatus
 
 @dataclass(frozen=True, slots=True)
 class CheckpointRow:
-    """The state that a run or an operation has left on its thread; as long as it has not settled, what it has
-    saved so far."""
+    """The state that a run or an operation left on its thread; until it settles, what it has saved so far."""
 
     run_id: str
     kind: str
@@ -32,10 +32,10 @@ class CheckpointRow:
     fence: int
     values: Json
     previous: str | None
-    """The run that left the state before it, in the order in which they held the thread."""
+    """The run that left the previous state, in the order in which runs held the thread."""
     written_at: int
     current: bool
-    """These are the values of the thread at this moment."""
+    """Whether these are the thread's values at this moment."""
 
 
 @runtime_checkable
@@ -43,6 +43,7 @@ class CheckpointStore(Protocol):
     async def checkpoints(
         self, thread_id: str, *, run_id: str | None = None, before: str | None = None, limit: int = 10
     ) -> list[CheckpointRow]:
-        """Newest first, without those of runs that are or will be rolled back. `run_id`: that of this run.
-        `before`: those that are older than that of this run, none where the thread has no such run. Reads."""
+        """Newest first, without runs that were rolled back or will be. `run_id`: only the checkpoint of this
+        run. `before`: only checkpoints that are older than that of this run; none if the thread has no such
+        run. A read."""
         ...

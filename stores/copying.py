@@ -1,4 +1,4 @@
-"""Move a deployment from a file to a server: all of its rows, each looked at again when all are there."""
+"""Copies a deployment from a SQLite file to PostgreSQL, and compares every row after the copy."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ class Copied(NamedTuple):
     table: str
     rows: int
     there_before: int
-    """Of them, how many an earlier attempt had copied."""
+    """Number of these rows that an earlier attempt had copied."""
     sha256: str
-    """Of all rows in the order of their keys, as they are on both sides."""
+    """Digest of all rows in the order of their keys, which is the same on both sides."""
 
 
 class Progress(NamedTuple):
@@ -34,28 +34,29 @@ class Progress(NamedTuple):
     of: int
 
 
-Tell = Callable[[Progress], None]
+Report = Callable[[Progress], None]
 
 
-async def copy(path: Path, target: PostgresStore, tell: Tell = lambda _: None) -> list[Copied]:
-    """Into an empty schema, or one that an earlier attempt has left half full. `target` is not open.
+async def copy(path: Path, target: PostgresStore, report: Report = lambda _: None) -> list[Copied]:
+    """Copies into an empty schema, or resumes an earlier attempt. `target` must not be open.
 
-    Nobody works on either while it lasts: refused where a worker of the source lives, or has written
-    meanwhile; no store opens the target before all is there and equal. Raises StoreRefused, StoreUnavailable.
+    No worker may use either store meanwhile: StoreRefused is raised if a worker of the source is live, or the
+    source was written to. The target cannot be opened before all rows are copied and compared. Raises
+    StoreRefused, StoreUnavailable.
     """
     source = await asyncio.to_thread(Source, path)
     with source:
         if live := source.live_workers(wall_clock()):
             raise StoreRefused(
-                f"{len(live)} workers live on {path} (epochs {', '.join(map(str, live[:5]))}): stop them;"
-                " of a killed one the lease has to run out"
+                f"{len(live)} workers of {path} are live (epochs {', '.join(map(str, live[:5]))}): stop them;"
+                " the lease of a killed worker has to expire first"
             )
         counts = await asyncio.to_thread(source.counts)
         async with target.connection() as cx:
             into = Target(cx, target.schema)
             await into.begin(source.name, {table.name: source.columns(table) for table in TABLES})
-            before = [await _fill(table, source, into, counts[table.name], tell) for table in TABLES]
-            sums = [await _compare(table, source, into, counts[table.name], tell) for table in TABLES]
+            before = [await _fill(table, source, into, counts[table.name], report) for table in TABLES]
+            sums = [await _compare(table, source, into, counts[table.name], report) for table in TABLES]
             await asyncio.to_thread(source.check_untouched)
             await into.finish()
     return [
@@ -64,7 +65,7 @@ async def copy(path: Path, target: PostgresStore, tell: Tell = lambda _: None) -
     ]
 
 
-async def _fill(table: Table, source: Source, into: Target, of: int, tell: Tell) -> int:
+async def _fill(table: Table, source: Source, into: Target, of: int, report: Report) -> int:
     there = rows = await into.count(table)
     after: Sequence[Any] | None = await into.last_key(table)
     key = [source.columns(table).index(name) for name in table.key]
@@ -72,38 +73,39 @@ async def _fill(table: Table, source: Source, into: Target, of: int, tell: Tell)
         await into.write(table, [into.converted(table, row) for row in page])
         after = [page[-1][at] for at in key]
         rows += len(page)
-        tell(Progress("copy", table.name, rows, of))
+        report(Progress("copy", table.name, rows, of))
     return there
 
 
-async def _compare(table: Table, source: Source, into: Target, of: int, tell: Tell) -> str:
-    """Raises StoreRefused at the first row that is not the same on both sides."""
+async def _compare(table: Table, source: Source, into: Target, of: int, report: Report) -> str:
+    """Returns the digest of all rows. Raises StoreRefused at the first row that differs."""
     digest, rows = hashlib.sha256(), 0
     key = [source.columns(table).index(name) for name in table.key]
-    after: Sequence[Any] | None = None
-    there: Sequence[Any] | None = None
+    source_after: Sequence[Any] | None = None
+    target_after: Sequence[Any] | None = None
     while True:
-        page = await asyncio.to_thread(source.page, table, after, _PAGE)
-        theirs = await into.page(table, there, _PAGE)
-        ours = [into.converted(table, row) for row in page]
-        if ours != theirs:
-            raise StoreRefused(_difference(table, ours, theirs, key))
+        page = await asyncio.to_thread(source.page, table, source_after, _PAGE)
+        target_rows = await into.page(table, target_after, _PAGE)
+        source_rows = [into.converted(table, row) for row in page]
+        if source_rows != target_rows:
+            raise StoreRefused(_difference(table, source_rows, target_rows, key))
         if not page:
             return digest.hexdigest()
-        for row in theirs:
+        for row in target_rows:
             digest.update(repr(row).encode("utf-8", "backslashreplace"))
-        after, there = [page[-1][at] for at in key], [theirs[-1][at] for at in key]
+        source_after = [page[-1][at] for at in key]
+        target_after = [target_rows[-1][at] for at in key]
         rows += len(page)
-        tell(Progress("compare", table.name, rows, of))
+        report(Progress("compare", table.name, rows, of))
 
 
-def _difference(table: Table, ours: list[Any], theirs: list[Any], key: list[int]) -> str:
-    pairs = zip(ours, theirs, strict=False)
-    first = next((one for one, other in pairs if one != other), None)
-    longer = max(ours, theirs, key=len)
-    row = first or longer[min(len(ours), len(theirs))]
-    named = ", ".join(repr(row[at]) for at in key)
+def _difference(table: Table, source_rows: list[Any], target_rows: list[Any], key: list[int]) -> str:
+    pairs = zip(source_rows, target_rows, strict=False)
+    first = next((source_row for source_row, target_row in pairs if source_row != target_row), None)
+    longer = max(source_rows, target_rows, key=len)
+    row = first or longer[min(len(source_rows), len(target_rows))]
+    key_text = ", ".join(repr(row[at]) for at in key)
     return (
-        f"{table.name} ({named}) is not the same on both sides: the source has changed since the copy began."
-        " Drop the target's schema and copy again"
+        f"{table.name} ({key_text}) differs between the source and the target: the source has changed since"
+        " the copy began. Drop the target's schema and copy again"
     )

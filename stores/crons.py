@@ -1,7 +1,8 @@
-"""The port that keeps crons: runs that are asked for again and again, and when next.
+"""The cron port: stores crons (recurring runs) and the time at which each is due next.
 
-`user_id=None` is system scope; otherwise what belongs to somebody else looks as if it did not exist. When a
-cron is due next is its maker's to compute: the store compares moments, and knows no schedules.
+`user_id=None` is system scope; otherwise crons of other users are treated as if they did not exist. The
+caller computes the next time: the store compares times, and does not parse schedules. Times are µs since
+1970.
 
 Errors of every call: StoreUnavailable, StoreRefused.
 """
@@ -22,8 +23,8 @@ Direction = Literal["asc", "desc"]
 
 @dataclass(frozen=True, slots=True)
 class CronRow:
-    """`thread_id` None: each run gets a thread of its own. `next_at` None: it is over. `version` grows with
-    every write. `created_at`, `updated_at`, `last_…` and `version` are the store's to set."""
+    """`thread_id` None: each run gets a thread of its own. `next_at` None: the cron has ended. The store sets
+    `created_at`, `updated_at`, `last_…` and `version`, which grows with every write."""
 
     cron_id: str
     user_id: str | None
@@ -38,18 +39,18 @@ class CronRow:
     metadata: dict[str, Any]
     next_at: int | None
     last_at: int | None = None
-    """The last moment that it was due at, whatever came of it."""
+    """The last moment at which it was due, fired or skipped."""
     last_run_id: str | None = None
     last_error: str | None = None
-    """Why that did not become a run."""
+    """Why the run of the last moment was refused."""
     created_at: int = 0
     updated_at: int = 0
     version: int = 1
 
 
 class Firing(NamedTuple):
-    """One moment that a cron is due at, and when it is due after that. The run that carries it is admitted
-    only while the cron is still due at that very moment, and in the same transaction it is no more."""
+    """One moment `at` at which a cron is due, and the next one. A run with a firing is admitted only while
+    the cron is due at `at`; the same transaction advances the cron to `next_at`."""
 
     cron_id: str
     at: int
@@ -57,7 +58,7 @@ class Firing(NamedTuple):
 
 
 class DueCrons(NamedTuple):
-    """`now`: the store's clock at that look."""
+    """`now`: the store's clock at the read."""
 
     now: int
     crons: tuple[CronRow, ...]
@@ -65,7 +66,8 @@ class DueCrons(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CronQuery:
-    """What is not given does not narrow. `metadata` is contained. `assistant_ids`: any of these."""
+    """A filter that is not given matches all. `metadata`: containment, as in `ThreadQuery`. `assistant_ids`:
+    any of these."""
 
     assistant_ids: tuple[str, ...] | None = None
     thread_id: str | None = None
@@ -76,26 +78,26 @@ class CronQuery:
     limit: int = 10
     offset: int = 0
     max_bytes: int | None = None
-    """A page ends where its JSON would have more, after one cron at least."""
+    """Maximum size of a page's JSON. A page has at least one cron."""
 
 
 @runtime_checkable
 class CronStore(Protocol):
-    """A store that keeps crons. `admit` takes a run's `Firing`: see there. A thread that is removed takes
-    its crons along."""
+    """A store of crons. `admit` accepts a `Firing`, see there. A thread is removed with its crons."""
 
     async def create_cron(
         self, cron: CronRow, *, thread_must_exist: bool, limit: int | None = None
     ) -> CronRow:
-        """`limit`: how many its user may have, this one included; a cron without a user is not counted.
+        """`limit`: maximum number of crons of its user, including this one; a cron without a user is not
+        limited.
 
-        Raises ThreadNotFound where the thread is somebody else's, or must be there and is not; TooManyCrons.
+        Raises ThreadNotFound if the thread belongs to another user, or does not exist and must; TooManyCrons.
         """
         ...
 
     async def cron(self, cron_id: str, *, user_id: str | None) -> CronRow | None: ...
     async def replace_cron(self, cron: CronRow, *, user_id: str | None) -> CronRow | None:
-        """Compare-and-set on `cron.version`; what the store sets stays. None = it changed, or is gone."""
+        """Compare-and-set on `cron.version`. Returns None if the cron was changed or removed meanwhile."""
         ...
 
     async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool: ...
@@ -104,17 +106,18 @@ class CronStore(Protocol):
         ...
 
     async def count_crons(self, query: CronQuery, *, user_id: str | None) -> int:
-        """How many there are without `limit` and `offset`."""
+        """Returns the number of matching crons, ignoring `limit` and `offset`."""
         ...
 
     async def next_cron(self, assistants: Sequence[str]) -> float | None:
-        """Seconds until one of these assistants' is due; None = none will be. A read: for those who poll."""
+        """Returns the seconds until the next cron of these assistants is due; None = there is none. A cheap
+        read for polling."""
         ...
 
     async def due_crons(self, assistants: Sequence[str], *, limit: int) -> DueCrons:
-        """Those that are due, the longest first. A read: nobody has them for himself."""
+        """Returns due crons, the longest overdue first. A read: it claims none of them."""
         ...
 
     async def skip_cron(self, firing: Firing, *, error: str | None) -> bool:
-        """The moment becomes no run. False = it is over already: somebody was faster."""
+        """Advances the cron without a run. Returns False if it is not due at that moment any more."""
         ...

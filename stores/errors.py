@@ -1,6 +1,6 @@
-"""Errors raised by stores. `coordinator.errors` draws the whole tree.
+"""Errors raised by stores. `coordinator.errors` shows the whole tree.
 
-Data goes in through the constructor; the message is built once, here.
+Constructors take data and build the message.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class IdempotencyConflict(ConflictError):
 
 
 class ThreadExists(ConflictError):
-    """The id is taken. By whom is not said: it may be another user's."""
+    """The id is used. The message does not name its user, who may be another one."""
 
     def __init__(self, thread_id: str) -> None:
         super().__init__(thread_id)
@@ -39,7 +39,7 @@ class ThreadExists(ConflictError):
 
 
 class QueueFull(CoordinatorError):
-    """`enqueue` was asked for and the waiting line of the thread or of the user is full."""
+    """The strategy is `enqueue`, and the queue of the thread or of the user is full."""
 
     def __init__(self, thread_id: str, scope: str, limit: int) -> None:
         self.thread_id, self.scope, self.limit = thread_id, scope, limit
@@ -49,7 +49,8 @@ class QueueFull(CoordinatorError):
 
 
 class ThreadNotFound(CoordinatorError):
-    """No such thread, or it belongs to another user: the two look the same on purpose."""
+    """No such thread, or it belongs to another user. The message is the same, so that ids of other users are
+    not revealed."""
 
     def __init__(self, thread_id: str) -> None:
         self.thread_id = thread_id
@@ -57,7 +58,7 @@ class ThreadNotFound(CoordinatorError):
 
 
 class RunNotFound(CoordinatorError):
-    """No such run, or it belongs to another user: the two look the same on purpose."""
+    """No such run, or it belongs to another user; the message is the same."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
@@ -70,21 +71,21 @@ class SearchTooLong(CoordinatorError):
     def __init__(self, longest: float) -> None:
         self.longest = longest
         super().__init__(
-            f"the search took longer than {longest:g} s and was stopped: narrow it (ids, a status, metadata"
-            " that fewer have), or allow more (search_timeout)"
+            f"the search took longer than {longest:g} s and was stopped: add filters (ids, a status,"
+            " metadata that fewer threads have), or raise search_timeout"
         )
 
 
 class ParentEnded(CoordinatorError):
-    """The parent of the run that asks for admission was stopped or failed: nothing starts on its behalf."""
+    """The parent of the new run was stopped or failed, so no run is admitted on its behalf."""
 
     def __init__(self, parent_run_id: str, status: str) -> None:
         self.parent_run_id, self.status = parent_run_id, status
-        super().__init__(f"Parent run {parent_run_id!r} has ended ({status}): it gets no more children")
+        super().__init__(f"Parent run {parent_run_id!r} has ended ({status}): it cannot get further children")
 
 
 class CronFired(CoordinatorError):
-    """The cron is not due at that moment any more: somebody else fired it, or it was changed."""
+    """The cron is not due at that moment any more: another worker fired it, or it was changed."""
 
     def __init__(self, cron_id: str) -> None:
         self.cron_id = cron_id
@@ -92,7 +93,7 @@ class CronFired(CoordinatorError):
 
 
 class CronNotFound(CoordinatorError):
-    """No such cron, or it belongs to another user: the two look the same on purpose."""
+    """No such cron, or it belongs to another user; the message is the same."""
 
     def __init__(self, cron_id: str) -> None:
         self.cron_id = cron_id
@@ -100,26 +101,26 @@ class CronNotFound(CoordinatorError):
 
 
 class TooManyCrons(CoordinatorError):
-    """The user has as many crons as one user may have. Nothing was written."""
+    """The user has reached the maximum number of crons. Nothing was written."""
 
     def __init__(self, user_id: str, limit: int) -> None:
         self.user_id, self.limit = user_id, limit
         super().__init__(
-            f"User {user_id!r} has {limit} crons, as many as one user may have (max_crons_per_user):"
-            " delete one first"
+            f"User {user_id!r} has {limit} crons, the maximum for one user (max_crons_per_user): delete one"
+            " first"
         )
 
 
 class StaleFence(CoordinatorError):
-    """A newer run has taken the thread: drop what you were about to write."""
+    """A newer run holds the thread: the write was refused and must be dropped."""
 
     def __init__(self, thread_id: str, fence: int) -> None:
         self.thread_id, self.fence = thread_id, fence
-        super().__init__(f"Fence {fence} of thread {thread_id!r} is stale: a newer holder has the thread")
+        super().__init__(f"Fence {fence} of thread {thread_id!r} is stale: a newer run holds the thread")
 
 
 class EpochDead(CoordinatorError):
-    """This worker's epoch is not live in the store: it was buried, drained or never registered."""
+    """This worker's epoch is not live in the store: it was declared dead, drains, or was never registered."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch = epoch
@@ -127,13 +128,13 @@ class EpochDead(CoordinatorError):
 
 
 class WrongEventLoop(CoordinatorError, RuntimeError):
-    """A call from another event loop than the one that the manager, or its store, lives in. Nothing was
-    done. The store is not away and the manager not damaged: only this call is refused."""
+    """A call from another event loop than that of the manager or its store. Only this call is refused,
+    without any effect; the store is not unavailable."""
 
     def __init__(self, owner: str) -> None:
         super().__init__(
-            f"This {owner} lives in another event loop. From another thread call"
-            " asyncio.run_coroutine_threadsafe(call, loop_of_the_manager).result(), or have one manager for"
+            f"This {owner} belongs to another event loop. From another thread call"
+            " asyncio.run_coroutine_threadsafe(call, loop_of_the_manager).result(), or use one manager for"
             " each loop"
         )
 
@@ -143,7 +144,8 @@ class StoreError(CoordinatorError):
 
 
 class StoreUnavailable(StoreError):
-    """The store is away, locked past the busy time-out, full or read-only. Nothing was acknowledged."""
+    """The store is unreachable, locked for longer than the busy timeout, full or read-only. Nothing was
+    acknowledged."""
 
     def __init__(self, what: str, *, hint: str = "Nothing was written; try again.") -> None:
         self.what, self.hint = what, hint
@@ -151,26 +153,27 @@ class StoreUnavailable(StoreError):
 
 
 class StoreFull(StoreUnavailable):
-    """There is no room for this write. Smaller ones may be taken."""
+    """There is no disk space for this write. Smaller writes may succeed."""
 
 
 class RowLocked(StoreUnavailable):
-    """The store answers, and somebody holds a row that is needed. Others are not concerned."""
+    """A row that is needed is locked by another transaction. Operations on other rows are unaffected."""
 
 
 class OutboxFull(StoreUnavailable):
-    """So many writes wait for the store that this worker admits no more runs."""
+    """So many writes wait for the store that this worker refuses new runs."""
 
-    def __init__(self, owed: int, limit: int) -> None:
-        self.owed, self.limit = owed, limit
+    def __init__(self, pending: int, limit: int) -> None:
+        self.owed, self.limit = pending, limit
         super().__init__(
-            f"{owed} finished results wait for the store (limit {limit})",
+            f"{pending} finished results wait for the store (limit {limit})",
             hint="Nothing was admitted; retry later.",
         )
 
 
 class StoreRefused(StoreError):
-    """The store exists and must not be used by this process: foreign file, newer schema, other host."""
+    """The store exists, but this process must not use it: another program's file, a newer schema, another
+    host."""
 
 
 class StoreReplaced(StoreRefused):
@@ -179,16 +182,16 @@ class StoreReplaced(StoreRefused):
     def __init__(self, path: str) -> None:
         self.path = path
         super().__init__(
-            f"{path} was removed or replaced while this process had it open: what it wrote would be lost."
-            " Start the process again"
+            f"{path} was removed or replaced while this process had it open: further writes would be lost."
+            " Restart the process"
         )
 
 
 class StoreInUse(StoreRefused):
-    """A worker of another host uses the store, or did until it died: its lease is not over.
+    """A worker of another host has an unexpired lease on the store; it may be dead.
 
-    `heartbeat` is its epoch and the number of its last heartbeat: where that moves, it is alive. `lease_left`
-    is in seconds.
+    `heartbeat`: its epoch and the number of its last heartbeat. If that changes, the worker is alive.
+    `lease_left`: seconds.
     """
 
     def __init__(self, what: str, *, heartbeat: tuple[int, int], lease_left: float) -> None:
@@ -197,7 +200,7 @@ class StoreInUse(StoreRefused):
 
 
 class SchemaTooNew(StoreRefused):
-    """A newer program has migrated the store, and programs of this version may not work on it any more."""
+    """A newer version has migrated the store, and this version must not use it any more."""
 
     def __init__(self, where: str, *, found: int, oldest: int, newest: int) -> None:
         self.found, self.oldest, self.newest = found, oldest, newest

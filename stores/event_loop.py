@@ -1,4 +1,4 @@
-"""The event loop that an object with futures and tasks of its own belongs to."""
+"""The event loop to which an object with futures and tasks belongs."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from stores.errors import WrongEventLoop
 
 
 class HomeLoop:
-    """The loop of the first call. Once that loop is closed, the next call brings its own, so that
-    `asyncio.run` may be used several times one after another."""
+    """The loop of the first call. After that loop is closed, the loop of the next call replaces it, so that
+    `asyncio.run` may be called several times in succession."""
 
     def __init__(self, owner: str) -> None:
         self._owner = owner
@@ -18,16 +18,16 @@ class HomeLoop:
         self._binding = threading.Lock()
 
     def check(self) -> None:
-        """Raise WrongEventLoop where another loop runs in this thread. A caller without a running loop
-        passes: it cannot await anything. Cheap, from any thread."""
+        """Raises WrongEventLoop if another loop runs in this thread. A caller without a running loop is
+        accepted, because it cannot await anything. Cheap; may be called from any thread."""
         try:
-            here = asyncio.get_running_loop()
+            running = asyncio.get_running_loop()
         except RuntimeError:
             return
-        if here is self._loop:
+        if running is self._loop:
             return
         with self._binding:
             if self._loop is None or self._loop.is_closed():
-                self._loop = here
-            elif here is not self._loop:
+                self._loop = running
+            elif running is not self._loop:
                 raise WrongEventLoop(self._owner)

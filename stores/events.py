@@ -1,4 +1,4 @@
-"""The port that keeps the events of runs for a while: what an event log that outlives its worker needs.
+"""The event port: stores the events of runs for a limited time, for event logs that outlive their worker.
 
 Errors of every call: StoreUnavailable, StoreRefused.
 """
@@ -14,8 +14,8 @@ Position = tuple[int, int]
 
 
 class NewEvents(NamedTuple):
-    """What a run has emitted under one fence, ascending: (number, mode, JSON). JSON is ASCII. Older events
-    than `floor` are removed."""
+    """Events that a run emitted under one fence, ascending: (number, mode, JSON). The JSON is ASCII. Events
+    before `floor` are trimmed."""
 
     run_id: str
     fence: int
@@ -24,23 +24,23 @@ class NewEvents(NamedTuple):
 
 
 class Kept(StrEnum):
-    """What became of `NewEvents`."""
+    """The outcome of appending `NewEvents`."""
 
-    done = "done"  # stored; those that were stored before are left as they are
-    stale = "stale"  # the run has another fence, or its worker is dead: nothing is stored
-    gone = "gone"  # there is no such run: nothing is stored
+    done = "done"  # stored; events that were stored before are unchanged
+    stale = "stale"  # refused: the run has another fence, or its worker is dead
+    gone = "gone"  # refused: the run does not exist
 
 
 class EventsKept(NamedTuple):
-    """`followed`: a worker that is not the run's own follows the run."""
+    """`followed`: whether a client follows the run on another worker than its own."""
 
     kept: Kept
     followed: bool
 
 
 class EventPage(NamedTuple):
-    """Consecutive events: (fence, number, mode, JSON). `top` is the newest one that the log has; None = the
-    log is empty."""
+    """Consecutive events: (fence, number, mode, JSON). `top`: the newest event of the log; None = the log is
+    empty."""
 
     events: tuple[tuple[int, int, str, str], ...]
     top: Position | None
@@ -48,37 +48,37 @@ class EventPage(NamedTuple):
 
 @runtime_checkable
 class EventStore(Protocol):
-    """Events have a time to live, which each append renews for the whole log of its run. They are removed
-    with their run, in the same transaction, whatever removes it."""
+    """Events have a TTL, which each append renews for the whole log of the run. They are removed together
+    with their run, in the same transaction."""
 
     async def append_events(self, logs: Sequence[NewEvents], *, ttl: float) -> list[EventsKept]:
-        """Store the events of many runs in one transaction; one answer for each. The guard is that of an
-        owner's writes, but for one thing: a run that has settled may still store what it emitted before.
-        Repeated, it stores nothing twice. `ttl` (s). A power cut may lose the last second of it."""
+        """Stores the events of several runs in one transaction, and returns one outcome for each run. The
+        guard is that of an owner's writes, except that a settled run may still store earlier events.
+        Idempotent. `ttl`: seconds. A power failure may lose the events of the last second."""
         ...
 
     async def events(self, run_id: str, after: Position | None, *, limit: int, max_bytes: int) -> EventPage:
-        """At most `limit` events behind a position (None = from the beginning); none is added to a page that
-        has `max_bytes` of JSON."""
+        """Returns at most `limit` events after a position (None = from the beginning). A page ends after the
+        event that reaches `max_bytes` of JSON."""
         ...
 
     async def log_tops(self, run_ids: Sequence[str]) -> Mapping[str, Position]:
-        """The newest event of each log that is not empty. A read."""
+        """Returns the newest event of each log that is not empty. A read."""
         ...
 
     def events_version(self) -> int | None:
-        """A number that changes whenever another process has written, without I/O that could wait; None
-        where only `log_tops` can tell whether a log has grown."""
+        """Returns a number that changes whenever another process has written; does not block. None = unknown:
+        only `log_tops` shows whether a log has grown."""
         ...
 
     async def follow_runs(self, run_ids: Sequence[str], *, seconds: float, logs: bool) -> None:
-        """Runs are followed by the caller's clients. For so long a settled one whose thread has a time to
-        live is not removed with its thread. `logs`: also, the owners of those that have not settled are
-        answered `followed`."""
+        """Marks runs as followed by clients of the caller, for `seconds`. Meanwhile a settled run is not
+        removed with a thread whose TTL has passed. `logs`: also, `append_events` returns `followed` to the
+        owners of unsettled runs."""
         ...
 
     async def expire_events(self, *, limit: int, max_bytes: int | None) -> int:
-        """Remove events whose time to live has passed by the store's clock, at most about `limit`, and answer
-        how many this call removed. Where all logs together have more than `max_bytes` of JSON (None: nobody
-        asks), those that were silent for longest have no time to live any more."""
+        """Removes about `limit` events at most whose TTL has passed on the store's clock, and returns their
+        number. If all logs together exceed `max_bytes` of JSON (None = not checked), the logs that were
+        appended to least recently expire at once."""
         ...

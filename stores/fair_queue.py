@@ -1,4 +1,4 @@
-"""A queue for what only a few may do at once, fair to users."""
+"""A semaphore with a queue that is fair to users."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from contextlib import asynccontextmanager
 from stores.errors import StoreUnavailable
 
 PATIENCE = 3
-"""How many times as long as one may take its turn is waited for: two others that take all of it do not keep
-a third from it."""
+"""A caller waits at most this many times the duration limit of one holder, so that it gets a place after two
+holders that use all of theirs."""
 
 
 class FairQueue:
-    """`places` at once, for at most `within` s of waiting. The users that wait are served round robin,
-    however many requests each has; one that has just been served comes last. Of one event loop. `what` they
-    do, for people."""
+    """Admits `places` callers at the same time; others wait for at most `within` s. Waiting users are served
+    round robin, independently of the number of their requests: a user that was just served is last. Belongs
+    to one event loop. `what`: the kind of work, for messages."""
 
     def __init__(self, places: int, *, within: float, what: str) -> None:
         self._free, self._within, self._what = places, within, what
@@ -25,14 +25,14 @@ class FairQueue:
 
     @asynccontextmanager
     async def place(self, user: Hashable) -> AsyncGenerator[None]:
-        """A place for the block. Raises StoreUnavailable where there is none in time."""
-        await self._take(user)
+        """Holds a place within the block. Raises StoreUnavailable if none is free within the limit."""
+        await self._acquire(user)
         try:
             yield
         finally:
-            self._pass_on(user)
+            self._release(user)
 
-    async def _take(self, user: Hashable) -> None:
+    async def _acquire(self, user: Hashable) -> None:
         if self._free and not self._waiting:
             self._free -= 1
             return
@@ -42,18 +42,18 @@ class FairQueue:
             async with asyncio.timeout(self._within):
                 await place
         except TimeoutError:
-            self._leave(user, place)
+            self._withdraw(user, place)
             raise StoreUnavailable(
-                f"other {self._what} took all the time for {self._within:g} s", hint="Try again."
+                f"other {self._what} occupied all places for {self._within:g} s", hint="Try again."
             ) from None
         except BaseException:
-            self._leave(user, place)
+            self._withdraw(user, place)
             raise
 
-    def _leave(self, user: Hashable, place: asyncio.Future[None]) -> None:
-        """Without having used it, be it that it came just now."""
+    def _withdraw(self, user: Hashable, place: asyncio.Future[None]) -> None:
+        """Leaves the queue, and releases a place that was acquired in the same turn of the loop."""
         if place.done() and not place.cancelled():
-            self._pass_on(user)
+            self._release(user)
             return
         waiting = self._waiting.get(user)
         if waiting is not None and place in waiting:
@@ -61,16 +61,16 @@ class FairQueue:
             if not waiting:
                 del self._waiting[user]
 
-    def _pass_on(self, user: Hashable) -> None:
-        """From this user."""
+    def _release(self, user: Hashable) -> None:
+        """Passes the place of `user` to the first waiter of the next user."""
         if user in self._waiting:
             self._waiting.move_to_end(user)
         while self._waiting:
             user, waiting = self._waiting.popitem(last=False)
             place = waiting.popleft()
             if waiting:
-                self._waiting[user] = waiting  # behind the others
-            if not place.done():  # else it was cancelled, and has not left yet
+                self._waiting[user] = waiting  # behind the other users
+            if not place.done():  # else its caller was cancelled, and has not withdrawn yet
                 place.set_result(None)
                 return
         self._free += 1

@@ -1,7 +1,7 @@
-"""The port that finds runs for operators: by filters, newest first; those that may still be cancelled; and
-ids by how they begin.
+"""The search port for operators: runs by filters, newest first; runs that may still be cancelled; ids by
+prefix.
 
-Each call is one read. `user_id=None` is system scope. Operations (`kind="op"`) are never found.
+Each call is one read. `user_id=None` is system scope. Operations (`kind="op"`) are never returned.
 
 Errors of every call: StoreUnavailable, StoreRefused.
 """
@@ -18,7 +18,7 @@ IdKind = Literal["run", "thread", "cron", "webhook"]
 
 
 class ListPosition(NamedTuple):
-    """Where a list of runs goes on: behind the run that was created then (us) and has this id."""
+    """Where a list of runs continues: after the run with this time of creation (µs since 1970) and id."""
 
     created_us: int
     run_id: str
@@ -26,12 +26,12 @@ class ListPosition(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunQuery:
-    """Which runs. What is not given does not narrow.
+    """Filters of runs. A filter that is not given matches all.
 
-    `statuses` are those of the decision (`RunRow.status`). `metadata` is contained, as in `ThreadQuery`.
-    Times are microseconds since 1970: `created_from` inclusive, `created_before` exclusive; neither finds a
-    run whose time of creation cannot be read. `silent_since`: holds its thread, and neither its row nor the
-    thread's state was written since; events do not count, for the store does not have them.
+    `statuses`: values of `RunRow.status`. `metadata`: containment, as in `ThreadQuery`. Times are µs since
+    1970: `created_from` is inclusive, `created_before` exclusive; with either, runs without a valid time of
+    creation do not match. `silent_since`: the run holds its thread, and neither its row nor the thread's
+    state was written since. Events do not count, because they may be stored elsewhere.
     """
 
     thread_id: str | None = None
@@ -49,14 +49,14 @@ class FindingStore(Protocol):
     async def find_runs(
         self, query: RunQuery, *, user_id: str | None, behind: ListPosition | None, limit: int
     ) -> list[RunRow]:
-        """Newest first; of one moment, by run id. `behind`: the rest of a list, without runs whose time of
-        creation cannot be read."""
+        """Newest first; runs of the same time by run id. `behind`: continues a list, without runs that have
+        no valid time of creation."""
         ...
 
     async def open_run_ids(self, query: RunQuery, *, user_id: str | None, limit: int) -> list[str]:
-        """The runs of the query that are not decided yet (pending or running), by run id."""
+        """Returns the runs of the query that are not decided (pending or running), ordered by run id."""
         ...
 
     async def ids_from(self, kind: IdKind, prefix: str, *, limit: int) -> list[str]:
-        """Ids that begin with `prefix`, in order."""
+        """Returns ids that begin with `prefix`, in order."""
         ...

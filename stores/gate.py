@@ -1,12 +1,12 @@
 """The write gate of a SQLite file: writers of several processes queue at a lock on a side file.
 
-SQLite's own busy handler polls with growing sleeps, so a process that writes rarely starves behind
-two that write back to back. A blocking lock wakes its waiters instead; a dead holder frees it at once.
-The same file proves deaths: worker `epoch` holds byte `epoch` for as long as its process lives.
+SQLite's own busy handler polls with growing sleeps, so a process that writes rarely starves behind two that
+write continuously. A blocking lock wakes its waiters instead, and the death of its holder releases it at
+once. The same file proves deaths: the worker `epoch` holds byte `epoch` as long as its process lives.
 
-See `stores.byte_locks` for what ends a lock. A process has one descriptor per file, shared by all its
-stores and threads and closed by the last. A forked child closes what it inherits: it must not keep the
-locks of a parent that has died.
+`stores.byte_locks` describes what ends a lock. A process has one descriptor for each file, which all its
+stores and threads share, and the last one closes. A forked child closes inherited descriptors, because it
+must not keep the locks of a dead parent.
 """
 
 from __future__ import annotations
@@ -23,50 +23,50 @@ from pathlib import Path
 from stores.byte_locks import ByteLocks, process_named
 
 _WRITERS = 0  # the byte that writers lock; worker epochs start at 1
-_NAMING = 1 << 40  # the byte that is locked while the file gets its name
+_NAMING = 1 << 40  # the byte that is locked while the token is written
 _NAME_BYTES = 64
-_MODE = 0o600  # where there is no database file
+_MODE = 0o600  # of the side file if there is no database file
 
 _open: dict[str, FileGate] = {}
 _open_guard = threading.Lock()
 
 
 class FileGate:
-    """One side file in this process. Get it with `gate_of`, give it back with `release`."""
+    """One side file in this process. Acquired with `gate_of`, released with `release`."""
 
     def __init__(self, path: str, database: Path) -> None:
         self.path = path
         self.users = 0
         self._fd = _opened(path, database)
         self._locks = ByteLocks(self._fd)
-        self.token = self._named()
+        self.token = self._read_or_write_token()
         self._turn = threading.Condition()
         self._writing = False
         self._first = 0
         self._epochs: set[int] = set()
         self._as_posix: set[int] = set()
 
-    def _named(self) -> str:
-        """The file's own name, given to it when it is made, and on the disk before any worker registers with
-        it: a file that was removed and made anew has another, and proves nobody's death."""
+    def _read_or_write_token(self) -> str:
+        """Returns the unique token in the file, which is durable before any worker registers with it. A file
+        that was removed and created again has another token, and so proves no death."""
         self._locks.acquire(_NAMING)
         try:
-            # A power cut may leave the length of a name without its bytes.
-            if not (found := os.pread(self._fd, _NAME_BYTES, 0).strip(b"\0")):
-                found = uuid.uuid4().hex.encode()
-                os.pwrite(self._fd, found, 0)
+            # After a power failure the file may have its length, but zeros instead of the token.
+            if not (token := os.pread(self._fd, _NAME_BYTES, 0).strip(b"\0")):
+                token = uuid.uuid4().hex.encode()
+                os.pwrite(self._fd, token, 0)
                 os.fsync(self._fd)
                 _sync_folder(self.path)
-            return found.decode("ascii", "replace")
+            return token.decode("ascii", "replace")
         finally:
             self._locks.release(_NAMING)
 
     @contextmanager
     def writing(self, *, first: bool = False) -> Generator[None]:
-        """Hold the gate. Blocks without bound: the caller bounds what waits for it.
+        """Holds the gate within the block. Blocks without a timeout: the caller must bound its waiters.
 
-        `first`: ahead of this process's other threads (the heartbeat, which a writer that writes back
-        to back must not starve). Among processes there is no such order.
+        `first`: before the other threads of this process. For heartbeats, which a continuous writer must not
+        starve. There is no such priority between processes.
         """
         self._enter(first)
         try:
@@ -94,44 +94,46 @@ class FileGate:
             self._turn.notify_all()
 
     def writer_pid(self) -> int | None:
-        """The process that holds the gate at this moment, if it is another one. 0 = one that the kernel
-        does not name."""
+        """Returns the pid of another process that holds the gate at this moment, or None. 0 = the kernel does
+        not report the pid."""
         return self._locks.holder(_WRITERS)
 
     def worker_pid(self) -> int | None:
-        """The process of some live worker, this one included. 0 = one that the kernel does not name."""
+        """Returns the pid of a live worker, which may be this process, or None. 0 = the kernel does not
+        report it."""
         return os.getpid() if self._epochs else self._locks.any_holder(1, _NAMING)
 
     def live(self, epoch: int) -> None:
-        """This process vouches for the worker until it dies or calls `dead`. Raises BlockingIOError, with
-        the process in its text, where another one does."""
+        """Locks the byte of a worker of this process, until the process ends or calls `dead`. Raises
+        BlockingIOError, with the holder in its text, if another process holds it."""
         try:
             self._locks.acquire(epoch, wait=False)
         except BlockingIOError as error:
-            raise BlockingIOError(error.errno, self._taken(epoch)) from None
+            raise BlockingIOError(error.errno, self._held_elsewhere(epoch)) from None
         self._epochs.add(epoch)
 
-    def _taken(self, epoch: int) -> str:
+    def _held_elsewhere(self, epoch: int) -> str:
         process = process_named(self._locks.holder(epoch))
         return (
-            f"{process} still holds worker epoch {epoch} in {self.path}: perhaps it works on a database file"
-            " that was removed or replaced. End it, then start this one again"
+            f"{process} still holds worker epoch {epoch} in {self.path}: it may use a database file that was"
+            " removed or replaced. End it, then restart this process"
         )
 
     def renew(self) -> None:
-        """Take the bytes of this process's workers again, where it may have lost them by closing another
-        descriptor of the file. At each heartbeat."""
+        """Locks the bytes of this process's workers again, because a POSIX lock is lost when another
+        descriptor of the file is closed. Called at each heartbeat."""
         if not self._locks.per_description:
             for epoch in tuple(self._epochs):
-                with suppress(BlockingIOError):  # a newer holder of the number: `dead` comes
+                with suppress(BlockingIOError):  # another process holds the byte: this epoch will be fenced
                     self._locks.acquire(epoch, wait=False)
 
     def dead(self, epoch: int) -> None:
+        """Unlocks the byte of a worker of this process."""
         self._epochs.discard(epoch)
         self._locks.release(epoch)
 
     def is_live(self, epoch: int) -> bool:
-        """Some process holds the byte of the worker."""
+        """Returns whether a process holds the byte of the worker."""
         if epoch in self._epochs:
             return True
         if self._locks.held_as_posix(epoch):
@@ -140,11 +142,11 @@ class FileGate:
         return self._locks.holder(epoch) is not None
 
     def proves_death(self, epoch: int, pid: int) -> bool:
-        """The process of the worker has ended. False where that is not certain.
+        """Returns whether the process of the worker has certainly ended.
 
-        A free byte is proof alone if its lock belonged to an open file. A POSIX lock (as earlier versions
-        hold it, and platforms without OFD locks) may have been lost by a live process: then there must be no
-        process `pid` either.
+        A free byte is sufficient proof if its lock was an OFD lock. A live process may lose a POSIX lock
+        (used by earlier versions, and on platforms without OFD locks): then the process `pid` must not exist
+        either.
         """
         if self.is_live(epoch):
             return False
@@ -158,7 +160,7 @@ class FileGate:
 
 
 def gate_of(database: Path) -> FileGate | None:
-    """The gate of a database file, shared within the process. None where the platform has none."""
+    """Returns the gate of a database file, which is shared within the process; None on Windows."""
     if sys.platform == "win32":
         return None
     path = f"{database.resolve()}-gate"
@@ -171,22 +173,23 @@ def gate_of(database: Path) -> FileGate | None:
 
 
 def _opened(path: str, database: Path) -> int:
-    """Whoever may write the database may use the gate: it gets the same mode, whatever the umask, and, where
-    root makes it, the same owner, as SQLite does with its own files. Raises OSError."""
+    """Opens or creates the side file. It gets the mode of the database independently of the umask, and if
+    root creates it, the owner as well, as SQLite does for its files: every user that may write the database
+    may use the gate. Raises OSError."""
     try:
-        like = database.stat()
+        database_stat = database.stat()
     except FileNotFoundError:
-        like = None
+        database_stat = None
     try:
         fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
     except FileNotFoundError:
-        # Only here: in a sticky folder O_CREAT may not name a file of another user's.
+        # Not above: in a sticky folder, opening another user's existing file with O_CREAT is refused.
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, _MODE)
-        if like is not None and os.geteuid() == 0:
-            os.fchown(fd, like.st_uid, like.st_gid)
-    if like is not None and like.st_mode & stat.S_IWUSR:
-        mode, found = stat.S_IMODE(like.st_mode) & 0o666, os.fstat(fd)
-        if stat.S_IMODE(found.st_mode) != mode and os.geteuid() in {0, found.st_uid}:
+        if database_stat is not None and os.geteuid() == 0:
+            os.fchown(fd, database_stat.st_uid, database_stat.st_gid)
+    if database_stat is not None and database_stat.st_mode & stat.S_IWUSR:
+        mode, current = stat.S_IMODE(database_stat.st_mode) & 0o666, os.fstat(fd)
+        if stat.S_IMODE(current.st_mode) != mode and os.geteuid() in {0, current.st_uid}:
             os.fchmod(fd, mode)
     return fd
 
@@ -201,7 +204,7 @@ def _sync_folder(path: str) -> None:
 
 
 def release(gate: FileGate) -> None:
-    """Give the gate back; the last user closes the descriptor."""
+    """Releases the gate; the last user closes the descriptor."""
     with _open_guard:
         gate.users -= 1
         if gate.users == 0:
@@ -215,14 +218,14 @@ def _has_ended(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return True
-    except OSError:  # another user's
+    except OSError:  # it exists and belongs to another user
         return False
     return False
 
 
 def _forked() -> None:
-    """In a child: close what belongs to the parent, whose locks last until the last copy is closed. Its
-    epochs are not the child's either."""
+    """Called in a forked child: closes the parent's descriptors, because the parent's locks last until the
+    last copy is closed, and forgets the parent's epochs."""
     for gate in _open.values():
         gate.close()
     _open.clear()

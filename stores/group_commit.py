@@ -1,14 +1,14 @@
-"""Group commit: what queued up while the last fsync ran goes out in one transaction.
+"""Group commit: transactions that were queued during the last fsync share one commit.
 
-Each transaction is a plain function over the connection. The writer's thread takes a batch, opens
-one `BEGIN IMMEDIATE`, runs every function and answers all of them after the one commit. Nothing is
-answered before it is durable.
+Each transaction is a plain function over the connection. The writer's thread takes a batch, opens one `BEGIN
+IMMEDIATE`, executes every function, and resolves all futures after the commit, so that every answer is
+durable.
 
-A function that raises leaves nothing behind. Most that do (a refusal) have written nothing by then.
-Where one has, the whole batch is rolled back and run again with a savepoint for each: nobody had an
-answer yet, and every transaction is re-runnable. A batch for which the disk has no room is run again
-one by one, each with a commit of its own: the smaller ones may fit. Savepoints for all, just in case,
-cost a run 10-15 % (SQLite copies each page that is changed inside one).
+A function that raises leaves no changes. Most functions that raise (refusals) have written nothing. If one
+has, the whole batch is rolled back and executed again with a savepoint for each function: no caller has an
+answer yet, and every transaction is re-runnable. A batch for which the disk is full is executed again one by
+one, each with its own commit, because smaller transactions may fit. Savepoints in every batch would cost
+10-15 % of a run's time (SQLite copies each page that is changed inside one).
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ from stores.sqlite_thread import ThreadConnection
 
 P = ParamSpec("P")
 T = TypeVar("T")
-Write = Callable[Concatenate[sqlite3.Connection, int, P], T]  # int: its time (us)
+Write = Callable[Concatenate[sqlite3.Connection, int, P], T]  # int: time of the transaction (µs since 1970)
 MAX_BATCH = 128
-"""Bounds how long an urgent transaction waits behind a batch that is under way (about 5 ms)."""
+"""Bounds the time for which an urgent transaction waits for the current batch (about 5 ms)."""
 REFUSALS = 3
-"""How many transactions in a row find no room before the rest of their batch is not tried alone."""
+"""Consecutive transactions without disk space, after which the rest of a batch is not tried one by one."""
 
 
-class _Entry:
+class _QueuedTransaction:
     __slots__ = ("args", "deadline", "future", "kwargs", "transaction", "unclaimed")
 
     def __init__(
@@ -47,10 +47,12 @@ class _Entry:
     ) -> None:
         self.transaction, self.args, self.kwargs, self.future = transaction, args, kwargs, future
         self.deadline = deadline
-        # One token, taken either by the thread that runs the entry or by the clock that expires it.
+        # One token, taken either by the thread that executes the transaction or by its expiry. `pop` is
+        # atomic.
         self.unclaimed = [None]
 
-    def take(self) -> bool:
+    def claim(self) -> bool:
+        """Returns True to the first caller only."""
         try:
             self.unclaimed.pop()
         except IndexError:
@@ -59,7 +61,7 @@ class _Entry:
 
 
 class GroupCommit:
-    """The single writer of one connection, in one event loop. `clock` is the store's, in microseconds."""
+    """The single writer of one connection, in one event loop. `clock`: the store's clock (µs since 1970)."""
 
     def __init__(
         self,
@@ -71,16 +73,16 @@ class GroupCommit:
         blocked_by: Callable[[], str] = str,
         begun: Callable[[sqlite3.Connection], None] = lambda _: None,
     ) -> None:
-        """`begun` is called in each transaction before anything else."""
+        """`begun` is called at the start of each transaction. `busy_timeout`: seconds."""
         self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._clock = clock
         self._busy_timeout = busy_timeout
         self._gate = gate
         self._blocked_by, self._begun = blocked_by, begun
-        self._urgent: deque[_Entry] = deque()
-        self._queue: deque[_Entry] = deque()
-        self._batch: list[_Entry] | None = None
+        self._urgent: deque[_QueuedTransaction] = deque()
+        self._queue: deque[_QueuedTransaction] = deque()
+        self._batch: list[_QueuedTransaction] | None = None
         self._expiry: asyncio.TimerHandle | None = None
         self._closed = False
         self._idle = asyncio.Event()
@@ -89,27 +91,29 @@ class GroupCommit:
         self.commits = 0
 
     def run(self, transaction: Write[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """Queue `transaction(cx, now, *args, **kwargs)`; the future has its answer once durable.
+        """Queues `transaction(cx, now, *args, **kwargs)`. The future is resolved when the result is durable.
 
-        Cancelling the future does not stop the transaction. Raises StoreUnavailable after the busy
-        time-out, in which case the transaction did not run and never will.
+        Cancelling the future does not cancel the transaction. The future raises StoreUnavailable after the
+        busy timeout; then the transaction was not executed and never will be.
         """
         return self._put(self._queue, transaction, args, kwargs)
 
     def run_urgent(self, transaction: Write[P, T], *args: P.args, **kwargs: P.kwargs) -> asyncio.Future[T]:
-        """As `run`, ahead of what `run` has queued."""
+        """As `run`, but before the transactions that `run` has queued."""
         return self._put(self._urgent, transaction, args, kwargs)
 
-    def _put(self, queue: deque[_Entry], run: Callable[..., T], args: Any, kwargs: Any) -> asyncio.Future[T]:
+    def _put(
+        self, queue: deque[_QueuedTransaction], run: Callable[..., T], args: Any, kwargs: Any
+    ) -> asyncio.Future[T]:
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            raise WrongEventLoop("store")  # not StoreUnavailable: the store is not away
+            raise WrongEventLoop("store")  # not StoreUnavailable, because the store works
         if self._closed:
             raise StoreUnavailable("the store is closing", hint="Nothing was written.")
         future: asyncio.Future[T] = loop.create_future()
-        queue.append(_Entry(run, args, kwargs, future, loop.time() + self._busy_timeout))
+        queue.append(_QueuedTransaction(run, args, kwargs, future, loop.time() + self._busy_timeout))
         if self._batch is None:
-            # Everything that is asked for in this turn of the loop shares the first commit.
+            # All transactions that are queued in this turn of the loop share the first commit.
             self._batch = []
             self._idle.clear()
             loop.call_soon(self._next_batch)
@@ -118,9 +122,9 @@ class GroupCommit:
         return future
 
     async def close(self) -> bool:
-        """Refuse what comes from now on, and finish what is queued. Idempotent.
+        """Refuses further transactions, and finishes queued ones. Idempotent.
 
-        False = every caller has its answer, but the thread is still blocked behind a paused process.
+        Returns False if every caller has its answer, but the thread is still blocked by a paused process.
         """
         self._closed = True
         try:
@@ -143,29 +147,29 @@ class GroupCommit:
         self._batch = None
         self._idle.set()
 
-    def _take_batch(self) -> list[_Entry]:
-        batch: list[_Entry] = []
+    def _take_batch(self) -> list[_QueuedTransaction]:
+        batch: list[_QueuedTransaction] = []
         for queue in (self._urgent, self._queue):
             while queue and len(batch) < MAX_BATCH:
                 batch.append(queue.popleft())
         return batch
 
     def _arm_expiry(self) -> None:
-        """Wake up when the first of those who wait has waited long enough."""
+        """Schedules `_expire` for the earliest deadline."""
         heads = [queue[0].deadline for queue in (self._urgent, self._queue) if queue]
         heads += [entry.deadline for entry in self._batch or () if entry.unclaimed]
         if heads:
             self._expiry = self._loop.call_at(min(heads), self._expire)
 
     def _expire(self) -> None:
-        """Fail what has waited too long and has not begun; it will not be run."""
+        """Fails transactions that are past their deadline and have not started. They are never executed."""
         self._expiry = None
         now = self._loop.time()
         late = [entry for entry in self._batch or () if entry.deadline <= now]
         for queue in (self._urgent, self._queue):
             while queue and queue[0].deadline <= now:
                 late.append(queue.popleft())
-        late = [entry for entry in late if entry.take()]
+        late = [entry for entry in late if entry.claim()]
         why = f"locked for {self._busy_timeout:g} s{self._blocked_by()}" if late else ""
         for entry in late:
             if not entry.future.done():
@@ -186,7 +190,7 @@ class GroupCommit:
         self._answer(batch, answers)
         self._next_batch()
 
-    def _answer(self, batch: list[_Entry], answers: Sequence[Any]) -> None:
+    def _answer(self, batch: list[_QueuedTransaction], answers: Sequence[Any]) -> None:
         for entry, answer in zip(batch, answers, strict=True):
             if entry.future.done():
                 continue
@@ -195,47 +199,47 @@ class GroupCommit:
             else:
                 entry.future.set_result(answer)
 
-    def _run_batch(self, batch: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
+    def _run_batch(self, batch: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[Any]:
         with self._gate():
             self._begin(cx)
-            live = [entry.take() for entry in batch]
-            runs = [entry for entry, mine in zip(batch, live, strict=True) if mine]
+            claimed = [entry.claim() for entry in batch]
+            live = [entry for entry, is_claimed in zip(batch, claimed, strict=True) if is_claimed]
             try:
-                found = self._commit(runs, cx)
+                results = self._commit(live, cx)
             except sqlite3.Error as error:
-                if len(runs) < 2 or not _has_no_room(error):
+                if len(live) < 2 or not _has_no_room(error):
                     raise
-                found = self._one_by_one(runs, cx)
+                results = self._one_by_one(live, cx)
         self.transactions += len(batch)
-        answers = iter(found)
-        return [next(answers) if mine else None for mine in live]
+        answers = iter(results)
+        return [next(answers) if is_claimed else None for is_claimed in claimed]
 
     def _begin(self, cx: sqlite3.Connection) -> None:
-        if cx.in_transaction:  # an earlier ROLLBACK failed as well
+        if cx.in_transaction:  # an earlier ROLLBACK failed
             cx.execute("ROLLBACK")
         cx.execute("BEGIN IMMEDIATE")
         self._begun(cx)
 
-    def _commit(self, entries: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
-        """Run them in the transaction that is open, and commit. Raises where none of them is written."""
+    def _commit(self, entries: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[Any]:
+        """Executes the entries in the open transaction, and commits. If it raises, none is written."""
         try:
             now = self._clock()
-            found = self._run_all(entries, cx, now)
-            if found is None:
+            answers = self._run_all(entries, cx, now)
+            if answers is None:
                 cx.execute("ROLLBACK")
                 cx.execute("BEGIN IMMEDIATE")
-                found = [self._run_one(entry, cx, now) for entry in entries]
+                answers = [self._run_one(entry, cx, now) for entry in entries]
             cx.execute("COMMIT")
         except BaseException:
             if cx.in_transaction:
                 cx.execute("ROLLBACK")
             raise
         self.commits += 1
-        return found
+        return answers
 
-    def _one_by_one(self, entries: list[_Entry], cx: sqlite3.Connection) -> list[Any]:
-        """Each in a transaction of its own, until REFUSALS in a row have failed: then there is room for
-        none of the rest."""
+    def _one_by_one(self, entries: list[_QueuedTransaction], cx: sqlite3.Connection) -> list[Any]:
+        """Executes each entry in a transaction of its own, until REFUSALS consecutive ones have failed; the
+        rest is refused."""
         answers: list[Any] = []
         refusals = 0
         for entry in entries:
@@ -251,22 +255,24 @@ class GroupCommit:
                 refusals += 1
         return answers
 
-    def _run_all(self, entries: list[_Entry], cx: sqlite3.Connection, now: int) -> list[Any] | None:
-        """The answers; None where one has failed after it had written something."""
+    def _run_all(
+        self, entries: list[_QueuedTransaction], cx: sqlite3.Connection, now: int
+    ) -> list[Any] | None:
+        """Returns the answers, or None if an entry failed after it had written."""
         answers: list[Any] = []
         for entry in entries:
             before = cx.total_changes
             try:
                 answers.append(entry.transaction(cx, now, *entry.args, **entry.kwargs))
-            except Exception as error:  # whatever it is, it is this caller's and nobody else's
+            except Exception as error:  # the answer of this entry alone
                 if not cx.in_transaction:
-                    raise  # SQLite gave up the whole transaction (disk full, I/O error): nobody is answered
+                    raise  # SQLite rolled the whole transaction back (disk full, I/O error)
                 if cx.total_changes != before:
                     return None
                 answers.append(as_store_error(error))
         return answers
 
-    def _run_one(self, entry: _Entry, cx: sqlite3.Connection, now: int) -> Any:
+    def _run_one(self, entry: _QueuedTransaction, cx: sqlite3.Connection, now: int) -> Any:
         cx.execute("SAVEPOINT one")
         try:
             answer = entry.transaction(cx, now, *entry.args, **entry.kwargs)
@@ -297,7 +303,7 @@ _MISTAKES = (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.DataError
 
 
 def as_store_error(error: BaseException) -> BaseException:
-    """StoreUnavailable for what SQLite or the system says of the file; anything else as it is."""
+    """Translates errors of the database file into StoreUnavailable; returns any other error unchanged."""
     if isinstance(error, OSError):
         unavailable = StoreUnavailable(str(error))
     elif isinstance(error, sqlite3.DatabaseError) and not isinstance(error, _MISTAKES):
@@ -311,11 +317,11 @@ def as_store_error(error: BaseException) -> BaseException:
 
 
 def _has_no_room(error: sqlite3.Error) -> bool:
-    """The disk is full; or a write failed otherwise, as it does at a quota and at a limit of file sizes."""
+    """Returns whether the disk is full, or a write failed, as it does at a quota or a file size limit."""
     code = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF == sqlite3.SQLITE_FULL or code == sqlite3.SQLITE_IOERR_WRITE
 
 
 def wall_clock() -> int:
-    """Microseconds since 1970: all processes of one host share it, so it is the store's clock."""
+    """Returns µs since 1970. All processes of one host share this clock, so it is the store's clock."""
     return time.time_ns() // 1000

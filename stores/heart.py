@@ -1,4 +1,4 @@
-"""The heart of a SQLite store: renews leases over a connection of its own, from a thread of its own."""
+"""The heartbeat connection of a SQLite store: it renews leases from a separate thread."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from stores.store_files import keep_log
 
 
 class SQLiteHeart:
-    """Made and used in one thread. It goes through the same gate as the writer of this process, ahead
-    of it; SQLite's own lock it awaits for `patience` s."""
+    """Must be created and used in one thread. It acquires the same gate as the writer of this process, before
+    it, and waits for SQLite's own lock for at most `patience` s."""
 
     def __init__(
         self,
@@ -29,8 +29,8 @@ class SQLiteHeart:
         worker_id: Callable[[int], str | None],
         check: Callable[[], None],
     ) -> None:
-        """`worker_id` names the registration of an epoch. `check` is called before each transaction and
-        raises where there must be none."""
+        """`worker_id` returns the worker id with which an epoch was registered. `check` is called before each
+        transaction, and raises if the transaction must not be executed."""
         self._clock, self._worker_id, self._check = clock, worker_id, check
         try:
             cx = sqlite3.connect(

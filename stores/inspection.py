@@ -1,4 +1,4 @@
-"""What an operator wants to know of a store as a whole. An optional ability: ask by isinstance."""
+"""Optional ports for operators: inspection, migration and grants. Check for them with isinstance."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Applied(NamedTuple):
-    """A migration that the store has. `at` is ISO 8601, UTC."""
+    """A migration that was applied to the store. `at`: ISO 8601, UTC."""
 
     number: int
     name: str
@@ -17,10 +17,10 @@ class Applied(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Inspection:
-    """A store looked over at one moment. Sizes are bytes; None = the store has no such thing.
+    """The state of a store at one moment. Sizes are bytes; None = not applicable to this engine.
 
-    `faults` is what the engine's own check of its pages and indexes found; empty = sound. The counts
-    are zero while the schema is not there yet (`version` 0).
+    `faults`: results of the engine's check of its pages and indexes; empty = no corruption. All counts are
+    zero if the schema does not exist (`version` 0).
     """
 
     version: int
@@ -34,38 +34,39 @@ class Inspection:
     threads: int
     workers_alive: int
     workers_expired: int
-    """Of those alive, how many have let their lease run out."""
+    """Number of the alive workers whose lease has expired."""
     transitions: int
     size: int | None = None
     wal_size: int | None = None
     disk_free: int | None = None
     versions: dict[str, int] = field(default_factory=dict[str, int])
-    """How many workers alive are of each version."""
+    """Number of alive workers by version."""
     functions: tuple[str, ...] = ()
-    """What is wrong with the functions of the schema, one sentence each."""
+    """Faults of the schema's functions, one sentence each."""
     advice: tuple[str, ...] = ()
-    """What the operator should know of this engine; no fault."""
+    """Recommendations for the operator, which are no faults."""
 
 
 @runtime_checkable
 class MigratableStore(Protocol):
     async def migrate(self, *, patience: float = 300.0, tell: Callable[[str], None] = ...) -> list[str]:
-        """Create the schema or bring it up to date, and repair its functions; the store need not be open.
-        Waits for the locks of others for `patience` s in all, and tells who holds them. Returns the names of
-        what was applied or repaired. Raises StoreRefused, StoreUnavailable."""
+        """Creates or migrates the schema, and repairs its functions; the store need not be open. Waits for
+        locks for `patience` s in total, and reports their holders through `tell`. Returns the names of
+        migrations and functions that were applied or repaired. Raises StoreRefused, StoreUnavailable."""
         ...
 
 
 @runtime_checkable
 class GrantingStore(Protocol):
     async def grant(self, role: str) -> None:
-        """Give a role what a worker needs, and no more; also on what later migrations make. Called as the
-        owner of the schema, which is there. Raises StoreRefused, StoreUnavailable."""
+        """Grants a role the rights that a worker needs, also on objects of later migrations. Must be called
+        as the owner of the existing schema. Raises StoreRefused, StoreUnavailable."""
         ...
 
 
 @runtime_checkable
 class InspectableStore(Protocol):
     async def inspect(self) -> Inspection:
-        """Creates, migrates and locks nothing. Raises StoreUnavailable, StoreRefused."""
+        """Returns the state of the store; creates, migrates and locks nothing. Raises StoreUnavailable,
+        StoreRefused."""
         ...

@@ -1,4 +1,4 @@
-"""Where a value is no JSON, and why: for people whose run has failed of it."""
+"""Describes where and why a value cannot be encoded as JSON, for the error text of a run."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from collections.abc import Generator
 from typing import Any, cast
 
 LONGEST = 200
-"""Characters of a path that are told."""
-_DEEPEST = 500
+"""Maximum number of characters of a path in a message."""
+_MAX_DEPTH = 500
 
 
 def json_fault(name: str, value: object) -> str | None:
-    """The first part of `value` that `codec.dumps` refuses: its path, beginning with `name`, and its type.
-    None where there is none. Raises nothing, whatever the value's own code does."""
+    """Returns the path (beginning with `name`) and the type of the first part of `value` that `codec.dumps`
+    refuses, or None. Never raises, even if the value's own code does."""
     try:
         return next(_faults(name, value, ()), None)
-    except Exception as error:  # noqa: BLE001 - a mapping of the caller's own that cannot be read
+    except Exception as error:  # noqa: BLE001 - code of the caller's value raised
         return f"{name} cannot be read ({type(error).__name__})"
 
 
@@ -31,7 +31,7 @@ def _faults(path: str, value: object, above: tuple[int, ...]) -> Generator[str]:
         yield f"{shown} is of type {_name_of(value)}, which JSON cannot hold"
     elif id(cast("object", value)) in above:
         yield f"{shown} holds itself"
-    elif len(above) == _DEEPEST:
+    elif len(above) == _MAX_DEPTH:
         yield f"{shown} is nested too deep for JSON"
     else:
         within = (*above, id(cast("object", value)))
@@ -43,7 +43,7 @@ def _faults(path: str, value: object, above: tuple[int, ...]) -> Generator[str]:
 
 
 def _parts(path: str, shown: str, value: Any) -> Generator[tuple[str | None, Any]]:
-    """(path, part); (None, fault) for a key that is none in JSON."""
+    """Yields (path, part) of each item, and (None, fault) for a key that JSON does not allow."""
     if not isinstance(value, dict):
         yield from ((f"{path}[{at}]", item) for at, item in enumerate(value))
         return

@@ -1,8 +1,8 @@
-"""Stores that live and die with the process.
+"""Stores in the memory of the process.
 
-`MemoryStore` has every transaction: the same functions as on SQLite, over a database in memory,
-inline in the event loop. `MemoryRunStore` is the plain record store that gateways know; it carries a
-`coordination` of its own, so that several managers on one such store still agree.
+`MemoryStore` implements all transactions with the functions of SQLite, on a database in memory, executed
+inline in the event loop. `MemoryRunStore` is the plain record store that gateways use; it has a
+`coordination`, so that several managers that share the store coordinate with each other.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from stores.times import limit as limit_of
 
 
 class MemoryStore(SQLiteTransactions):
-    """All transactions, none durable. Needs no running event loop to be built, and no `open`."""
+    """Implements all transactions; none is durable. Needs neither a running event loop nor `open`."""
 
     durable = False
     url = "memory://"
@@ -51,15 +51,15 @@ class MemoryStore(SQLiteTransactions):
         return cx
 
     async def open(self) -> None:
-        """Nothing to connect."""
+        """No effect."""
 
     async def aclose(self) -> None:
-        """Nothing to close: the rows stay readable for as long as the object lives."""
+        """No effect: the rows stay readable as long as the object exists."""
 
     async def _write(self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         return self._transact("COMMIT", on_connection(transaction), *args, **kwargs)
 
-    _write_urgent = _write  # nothing ever queues here
+    _write_urgent = _write  # transactions never queue here
 
     def _transact(
         self,
@@ -108,14 +108,14 @@ class MemoryStore(SQLiteTransactions):
             return search.run(self._cx, on_connection(query), asked, user_id, *args, **kwargs)
 
     def forget(self, run_id: str) -> None:
-        """Free the memory of a finished run. Of the operations that changed a thread the last one stays: it
-        has the thread's checkpoint."""
+        """Removes a finished run. The last operation that changed a thread is kept, because it has the
+        thread's checkpoint."""
         self._transact("COMMIT", _forget, run_id)
 
 
 class PrivateStore(MemoryStore):
-    """The coordination of a manager without a store: it remembers no history, so a run that has left
-    the manager's own memory is gone."""
+    """The coordination of a manager without a store. It has no history: a run that is evicted from the
+    manager's memory does not exist any more."""
 
     async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
         return None
@@ -127,20 +127,20 @@ class PrivateStore(MemoryStore):
 
 
 class Coordination(MemoryStore):
-    """Who holds which thread, beside a record store that cannot say. The managers on one record store
-    share it, and so agree."""
+    """The coordination state (which run holds which thread) for a record store without it. All managers on
+    one record store share it."""
 
     def __init__(self, *, shared: bool) -> None:
         super().__init__(shared=shared)
         self.arriving: dict[str, NewRun] = {}
-        """Runs whose record is being put."""
+        """Runs whose record is being written."""
         self.operations = set[str]()
-        """Ids of what holds a thread and is no run: they have no record."""
+        """Ids of operations, which hold a thread but have no record."""
         self._admissions: dict[str, tuple[asyncio.Lock, list[None]]] = {}
 
     @asynccontextmanager
     async def alone(self, thread_id: str) -> AsyncGenerator[None]:
-        """Admissions of one thread go one after another; others never wait for them."""
+        """Serialises admissions on one thread; admissions on other threads do not wait."""
         lock, users = self._admissions.setdefault(thread_id, (asyncio.Lock(), []))
         users.append(None)
         try:
@@ -153,7 +153,7 @@ class Coordination(MemoryStore):
 
 
 class MemoryRunStore(RunStore):
-    """Records in a dictionary, for tests and for gateways without a database."""
+    """Keeps records in a dictionary, for tests and for gateways without a database."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Row] = {}
@@ -232,8 +232,8 @@ class MemoryRunStore(RunStore):
         return self._open(frozenset({RunStatus.pending}), limit_of(before), inclusive=True)
 
     def _open(self, statuses: frozenset[RunStatus], before: int | None, *, inclusive: bool) -> list[Row]:
-        """Oldest first. With a limit, rows whose created_at cannot be read are skipped."""
-        found: list[tuple[int, Row]] = []
+        """Oldest first. With `before`, rows without a valid created_at are skipped."""
+        matching: list[tuple[int, Row]] = []
         for row in self._runs.values():
             created = instant(row["created_at"])
             if (row["status"] or RunStatus.pending) not in statuses or (
@@ -241,8 +241,8 @@ class MemoryRunStore(RunStore):
             ):
                 continue
             if before is None or (created or 0) < before + int(inclusive):
-                found.append((created or 0, dict(row)))
-        return [row for _, row in sorted(found, key=lambda pair: pair[0])]
+                matching.append((created or 0, dict(row)))
+        return [row for _, row in sorted(matching, key=lambda pair: pair[0])]
 
     async def delete(self, run_id: str) -> None:
         self._runs.pop(run_id, None)
@@ -282,7 +282,7 @@ def _visible(row: Row, user_id: str | None) -> bool:
 
 
 def _may_take(old: str | None, new: str) -> bool:
-    """A terminal status is final; saying it again is no change."""
+    """Returns whether the transition is allowed. A terminal status is final, but may be written again."""
     if old in TERMINAL:
         return old == new
     return not (old == RunStatus.running and new == RunStatus.pending)

@@ -1,11 +1,11 @@
-"""Writes that must arrive although their caller has gone away or the store is away.
+"""The outbox: writes that must be committed even if their caller is cancelled or the store is unavailable.
 
-What failed is owed: it waits in the order in which it was owed, strictly so for each run, and one
-drainer writes it when the store is back: one probe, then the rest in waves. Nothing is dropped but
-what its guard refuses (the worker was fenced: its peers end those runs) and what no store could take.
+A failed write becomes pending. Pending writes wait in order, strictly so for each run, and one drainer writes
+them when the store is available again: first one as a probe, then the rest in waves. A write is dropped only
+if its guard refuses it (the worker was fenced, and its peers end those runs) or no store could accept it.
 
-A write for which there is no room (StoreFull) holds up only what follows it of its own run. Once it has been
-refused for GIVE_UP_AFTER, what was to be written instead is written, if that is taken.
+A write without disk space (StoreFull) blocks only later writes of its own run. After GIVE_UP_AFTER, its
+replacement (`instead`) is written, if the store accepts that.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ T = TypeVar("T")
 LIMIT = 1000
 FIRST_DELAY, LAST_DELAY = 0.05, 1.0  # s; between probes of a store that is away
 WAVE = 100
-"""How many owed writes go out together: one group commit, and no herd."""
+"""Number of pending writes that are sent together: one group commit, and no thundering herd."""
 GIVE_UP_AFTER = 10.0
-"""s; how long a write for which there is no room is repeated."""
+"""Seconds for which a write without disk space is retried."""
 REFUSALS = 3
-"""How many writes in a row find no room before the rest is left to the next round."""
+"""Consecutive writes without disk space, after which the round ends."""
 SHOWN = 20
-"""How many runs a log line names."""
+"""Maximum number of runs in a log line."""
 
 
 def is_cancelled(error: BaseException) -> bool:
-    """Was this task told to stop? A store may raise CancelledError by itself: that is a failed write."""
+    """Returns whether the current task was cancelled. A CancelledError that a store raises by itself is a
+    failed write."""
     task = asyncio.current_task()
     return isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling() > 0
 
@@ -47,7 +48,7 @@ def is_cancelled(error: BaseException) -> bool:
 Instead = Callable[[StoreFull], Awaitable[Any]]
 
 
-class _Owed:
+class _PendingWrite:
     __slots__ = ("answer", "epoch", "instead", "key", "refusals", "refused_since", "run_id", "since", "write")
 
     def __init__(
@@ -64,58 +65,59 @@ class _Owed:
         self.instead = instead
         self.since = asyncio.get_running_loop().time()
         self.refusals = 0
-        """How often there was no room for it."""
+        """Number of attempts that failed because of missing disk space."""
         self.refused_since: float | None = None
 
 
-class _Tried(NamedTuple):
+class _Attempt(NamedTuple):
     written: bool = False
     away: bool = False
     full: bool = False
 
 
 class Outbox:
-    """`guard(epoch)` raises a CoordinatorError where that epoch may write no more.
+    """`guard(epoch)` raises a CoordinatorError if that epoch may not write any more.
 
-    The bound is on admission: `check_room` refuses new runs while `limit` writes are owed. Those of runs
-    that are under way already still get in, so at most `limit` and a few for each of them wait.
+    Admission is bounded: `check_room` refuses new runs while `limit` writes are pending. Writes of runs in
+    flight are still accepted, so at most `limit` writes and a few for each of these runs are pending.
     """
 
     def __init__(self, limit: int = LIMIT, guard: Callable[[int], None] | None = None) -> None:
         self._limit, self._guard = limit, guard
         self._home = HomeLoop("outbox")
-        self._under_way: set[asyncio.Task[Any]] = set()
-        self._owed: dict[_Owed, None] = {}
-        self._lanes: Counter[str] = Counter()
-        self._keys: dict[str, _Owed] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._pending: dict[_PendingWrite, None] = {}
+        self._pending_by_run: Counter[str] = Counter()
+        self._keys: dict[str, _PendingWrite] = {}
         self._away = self._closed = False
         self._drainer: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
-        return len(self._owed)
+        return len(self._pending)
 
     @property
     def oldest(self) -> float | None:
-        """How long (s) the oldest write has been owed. None = nothing is owed."""
-        for owed in self._owed:
-            return asyncio.get_running_loop().time() - owed.since
+        """Age of the oldest pending write (s); None = no write is pending."""
+        for write in self._pending:
+            return asyncio.get_running_loop().time() - write.since
         return None
 
     def check_room(self) -> None:
-        """Raises OutboxFull."""
-        if len(self._owed) >= self._limit:
-            raise OutboxFull(len(self._owed), self._limit)
+        """Raises OutboxFull if `limit` writes are pending."""
+        if len(self._pending) >= self._limit:
+            raise OutboxFull(len(self._pending), self._limit)
 
-    # -- work that goes on without its caller
+    # -- work that continues without its caller
 
     def post(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+        """Starts `work` as a task, which `aclose` waits for."""
         task = begin_soon(work)
-        self._under_way.add(task)
-        task.add_done_callback(self._under_way.discard)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
         return task
 
     async def carry(self, work: Coroutine[Any, Any, T]) -> T:
-        """Wait for `work`, which goes on to its end even if the caller is cancelled meanwhile."""
+        """Waits for `work`, which continues if the caller is cancelled."""
         return await asyncio.shield(self.post(work))
 
     # -- writes
@@ -130,126 +132,125 @@ class Outbox:
         patient: bool = True,
         instead: Callable[[StoreFull], Awaitable[T]] | None = None,
     ) -> T:
-        """What `write` answers, now or when the store is back. A caller who is cancelled takes a write
-        that has not begun with him. Raises what the guard raises, and what `write` does but
-        StoreUnavailable; that too where the caller is not `patient`. `instead` is what is written where
-        there has been no room for `write` for GIVE_UP_AFTER."""
+        """Returns the result of `write`, now or when the store is available again. If the caller is
+        cancelled, a write that has not begun is dropped. Raises errors of the guard, and of `write` except
+        StoreUnavailable; without `patient`, StoreUnavailable as well. `instead` is the replacement after
+        GIVE_UP_AFTER without disk space."""
         self._home.check()
         if self._guard is not None:
             self._guard(epoch)
-        if not (self._away or run_id in self._lanes):
+        if not (self._away or run_id in self._pending_by_run):
             try:
                 return await write()
             except StoreUnavailable as error:
                 self._away = not isinstance(error, StoreFull)
-                logger.warning("%s The write waits for the store and is repeated: %s", error, what)
+                logger.warning("%s The write is pending and is retried: %s (run %r)", error, what, run_id)
                 if not patient:
                     raise
         elif not patient:
-            raise StoreUnavailable("writes wait for it", hint="This one will wait, too.")
+            raise StoreUnavailable("earlier writes are pending", hint="This write is pending as well.")
         answer: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._enqueue(_Owed(run_id, epoch, what, write, answer, instead=instead))
+        self._enqueue(_PendingWrite(run_id, epoch, what, write, answer, instead=instead))
         return await answer
 
     async def offer(
         self, run_id: str, epoch: int | None, key: str, write: Callable[[], Awaitable[object]]
     ) -> None:
-        """Best effort towards the caller, and not lost: returns when it is written or owed.
-
-        What no store could take (TypeError, ValueError) is logged. Raises nothing."""
-        if not (self._away or run_id in self._lanes):
+        """Returns when the write is committed or pending. Never raises: a write that no store could accept
+        (TypeError, ValueError) is logged and dropped."""
+        if not (self._away or run_id in self._pending_by_run):
             try:
                 await write()
             except (TypeError, ValueError):
-                logger.exception("%s cannot be written", key)  # nor ever could it
+                logger.exception("%s cannot be stored; the write is dropped", key)
                 return
             except Exception as error:
                 self._away = isinstance(error, StoreUnavailable) and not isinstance(error, StoreFull)
-                logger.warning("%s could not be written; the write is repeated", key, exc_info=True)
+                logger.warning("%s could not be written; the write is retried", key, exc_info=True)
             else:
                 return
-        self._enqueue(_Owed(run_id, epoch, key, write, None))
+        self._enqueue(_PendingWrite(run_id, epoch, key, write, None))
 
     def owe(self, key: str, write: Callable[[], Awaitable[object]]) -> None:
-        """Repeat `write` until it returns. One is owed per key: the newest says it all."""
-        if (known := self._keys.get(key)) is not None:
-            known.write = write
+        """Retries `write` until it returns. A newer write of the same key replaces the pending one."""
+        if (earlier := self._keys.get(key)) is not None:
+            earlier.write = write
             return
-        owed = self._keys[key] = _Owed(key, None, key, write, None)
-        self._enqueue(owed)
+        pending = self._keys[key] = _PendingWrite(key, None, key, write, None)
+        self._enqueue(pending)
 
     def settle(self, key: str) -> None:
-        """A newer write of the same has arrived, or may not be made any more."""
-        if (known := self._keys.get(key)) is not None:
-            self._remove(known)
+        """Drops the pending write of a key: a newer one is committed, or it must not be made any more."""
+        if (earlier := self._keys.get(key)) is not None:
+            self._remove(earlier)
 
     def weed(self) -> None:
-        """Drop at once what the guard refuses; see `Incarnation.fenced`."""
-        refused = [owed for owed in self._owed if self._refused(owed) is not None]
+        """Drops pending writes that the guard refuses; see `Incarnation.fenced`."""
+        refused = [pending for pending in self._pending if self._refused(pending) is not None]
         self._drop(refused)
 
-    def _refused(self, owed: _Owed) -> CoordinatorError | None:
-        if self._guard is None or owed.epoch is None:
+    def _refused(self, pending: _PendingWrite) -> CoordinatorError | None:
+        if self._guard is None or pending.epoch is None:
             return None
         try:
-            self._guard(owed.epoch)
+            self._guard(pending.epoch)
         except CoordinatorError as error:
             return error
         return None
 
-    def _drop(self, refused: list[_Owed]) -> None:
-        """The worker's peers end those runs: they were told to, or will find them."""
-        for owed in refused:
-            error = self._refused(owed)
-            self._remove(owed)
-            if owed.answer is not None and not owed.answer.done() and error is not None:
-                owed.answer.set_exception(error)
+    def _drop(self, refused: list[_PendingWrite]) -> None:
+        """Drops writes of fenced epochs. Peers end those runs in their sweeps."""
+        for pending in refused:
+            error = self._refused(pending)
+            self._remove(pending)
+            if pending.answer is not None and not pending.answer.done() and error is not None:
+                pending.answer.set_exception(error)
         if refused:
-            run_ids = list(dict.fromkeys(owed.run_id for owed in refused))
+            run_ids = list(dict.fromkeys(pending.run_id for pending in refused))
             logger.error(
-                "%d writes owed to the store are dropped, because this worker was fenced; the reaper ends"
-                " what is in flight of runs %s%s",
+                "%d pending writes are dropped, because this worker was fenced; its peers end those of"
+                " these runs that are still in flight: %s%s",
                 len(refused),
                 ", ".join(repr(run_id) for run_id in run_ids[:SHOWN]),
                 f" and {len(run_ids) - SHOWN} more" if len(run_ids) > SHOWN else "",
             )
 
-    def _enqueue(self, owed: _Owed) -> None:
-        if self._closed:  # nobody would end its repetition
-            self._give_up(owed)
+    def _enqueue(self, pending: _PendingWrite) -> None:
+        if self._closed:  # no drainer would be stopped
+            self._give_up(pending)
             return
-        self._home.check()  # a drainer in a loop that does not go on running would write nothing
-        self._owed[owed] = None
-        self._lanes[owed.run_id] += 1
+        self._home.check()  # a drainer in a loop that stops would write nothing
+        self._pending[pending] = None
+        self._pending_by_run[pending.run_id] += 1
         if self._drainer is None or self._drainer.done() or self._drainer.get_loop().is_closed():
             self._drainer = begin_soon(self._drain())
 
-    def _remove(self, owed: _Owed) -> None:
-        if owed not in self._owed:
+    def _remove(self, pending: _PendingWrite) -> None:
+        if pending not in self._pending:
             return
-        del self._owed[owed]
-        self._lanes[owed.run_id] -= 1
-        if not self._lanes[owed.run_id]:
-            del self._lanes[owed.run_id]
-        if self._keys.get(owed.key) is owed:
-            del self._keys[owed.key]
+        del self._pending[pending]
+        self._pending_by_run[pending.run_id] -= 1
+        if not self._pending_by_run[pending.run_id]:
+            del self._pending_by_run[pending.run_id]
+        if self._keys.get(pending.key) is pending:
+            del self._keys[pending.key]
 
     # -- the drainer
 
     async def _drain(self) -> None:
         delay = FIRST_DELAY
-        while self._owed:
+        while self._pending:
             await asyncio.sleep(delay)
             delay = FIRST_DELAY if await self._round() else min(LAST_DELAY, delay * 2)
 
     async def _round(self) -> bool:
-        """Try each that is owed once, the oldest first, until the store proves to be away, or to have room
-        for nothing. True where something was written."""
+        """Tries each pending write once, the oldest first, until the store is unavailable or full. Returns
+        whether a write was committed."""
         progress, refusals = False, 0
-        tried = set[_Owed]()
+        tried = set[_PendingWrite]()
         size = 1  # the probe
         while wave := self._next(size, tried):
-            results = await asyncio.gather(*(self._attempt(owed) for owed in wave))
+            results = await asyncio.gather(*(self._attempt(pending) for pending in wave))
             tried.update(wave)
             progress = progress or any(result.written for result in results)
             if any(result.away for result in results):
@@ -260,105 +261,106 @@ class Outbox:
                 break
             if progress:
                 self._away, size = False, WAVE
-        self._away = False  # whoever answers, be it with an error, is there
+        self._away = False  # the store answered, even if with errors
         return progress
 
-    def _next(self, size: int, tried: set[_Owed]) -> list[_Owed]:
-        """The oldest that may go, one for each run; those for which there was no room after all others. The
-        guard is asked first. One that has failed for reasons of its own does not hold up those that follow: a
-        run must be able to end."""
+    def _next(self, size: int, tried: set[_PendingWrite]) -> list[_PendingWrite]:
+        """Returns the oldest writes that may be sent, one for each run, and those without disk space last.
+        Drops refused writes first. A write that has failed for another reason does not block later ones of
+        its run, because a run must be able to end."""
         self.weed()
-        heads: dict[str, _Owed] = {}
-        for owed in list(self._owed):
-            if owed.answer is not None and owed.answer.done():  # its caller has gone
-                self._remove(owed)
-            elif owed not in tried or owed.refusals:
-                heads.setdefault(owed.run_id, owed)
-        wave = (owed for owed in heads.values() if owed not in tried)
-        return sorted(wave, key=lambda owed: owed.refusals)[:size]
+        heads: dict[str, _PendingWrite] = {}
+        for pending in list(self._pending):
+            if pending.answer is not None and pending.answer.done():  # its caller was cancelled
+                self._remove(pending)
+            elif pending not in tried or pending.refusals:
+                heads.setdefault(pending.run_id, pending)
+        wave = (pending for pending in heads.values() if pending not in tried)
+        return sorted(wave, key=lambda pending: pending.refusals)[:size]
 
-    async def _attempt(self, owed: _Owed) -> _Tried:
-        write = owed.write
+    async def _attempt(self, pending: _PendingWrite) -> _Attempt:
+        write = pending.write
         try:
             answer = await write()
         except StoreFull as error:
-            return await self._no_room(owed, error)
+            return await self._no_room(pending, error)
         except StoreUnavailable:
-            return _Tried(away=True)
+            return _Attempt(away=True)
         except (Exception, asyncio.CancelledError) as error:
             if is_cancelled(error):
                 raise
-            self._failed(owed, error)
-            return _Tried()
-        if owed.write is write:  # else a newer one has come, which says it all
-            self._remove(owed)
-        _answer(owed, answer)
-        return _Tried(written=True)
+            self._failed(pending, error)
+            return _Attempt()
+        if pending.write is write:  # else a newer write has replaced it
+            self._remove(pending)
+        _answer(pending, answer)
+        return _Attempt(written=True)
 
-    async def _no_room(self, owed: _Owed, error: StoreFull) -> _Tried:
-        """Given up only where what is written instead is taken at the same moment."""
+    async def _no_room(self, pending: _PendingWrite, error: StoreFull) -> _Attempt:
+        """After GIVE_UP_AFTER, replaces the write by `instead`, if that is committed now."""
         now = asyncio.get_running_loop().time()
-        owed.refusals += 1
-        owed.refused_since = owed.refused_since or now
-        refused_for = now - owed.refused_since
-        if refused_for < GIVE_UP_AFTER or owed.refusals < REFUSALS:
-            return _Tried(full=True)
-        write, instead = owed.write, owed.instead
+        pending.refusals += 1
+        pending.refused_since = pending.refused_since or now
+        refused_for = now - pending.refused_since
+        if refused_for < GIVE_UP_AFTER or pending.refusals < REFUSALS:
+            return _Attempt(full=True)
+        write, instead = pending.write, pending.instead
         if instead is None:
-            if owed.answer is not None or owed.key in self._keys:
-                return _Tried(full=True)
-            tried = _Tried()  # best effort, and nobody waits for it
-            self._remove(owed)
+            if pending.answer is not None or pending.key in self._keys:
+                return _Attempt(full=True)
+            attempt = _Attempt()  # a best-effort write, whose caller does not wait
+            self._remove(pending)
         else:
-            owed.write, owed.instead = partial(instead, error), None
-            tried = await self._attempt(owed)
-            owed.write, owed.instead = write, instead
-            if not tried.written:
-                return tried
-        what = f"There was no room for {owed.key} of run {owed.run_id!r} for {refused_for:.0f} s"
-        logger.error("%s: %s. It is given up.", what, error.what)
-        return tried
+            pending.write, pending.instead = partial(instead, error), None
+            attempt = await self._attempt(pending)
+            pending.write, pending.instead = write, instead
+            if not attempt.written:
+                return attempt
+        what = f"There was no disk space for {pending.key} of run {pending.run_id!r} for {refused_for:.0f} s"
+        logger.error("%s: %s. The write is dropped.", what, error.what)
+        return attempt
 
-    def _failed(self, owed: _Owed, error: BaseException) -> None:
-        """Not because the store is away. Whoever waits for the answer gets it."""
-        if owed.answer is not None:
-            self._remove(owed)
-            if not owed.answer.done():
-                owed.answer.set_exception(error)
+    def _failed(self, pending: _PendingWrite, error: BaseException) -> None:
+        """Handles an error other than an unavailable store: passes it to the caller, or keeps the write
+        pending."""
+        if pending.answer is not None:
+            self._remove(pending)
+            if not pending.answer.done():
+                pending.answer.set_exception(error)
         elif isinstance(error, (TypeError, ValueError)):
-            self._remove(owed)
-            logger.error("%s cannot be written", owed.key, exc_info=error)
+            self._remove(pending)
+            logger.error("%s cannot be stored; the write is dropped", pending.key, exc_info=error)
         else:
-            logger.warning("%s could not be written yet; the write is repeated: %r", owed.key, error)
+            logger.warning("%s could not be written; the write is retried: %r", pending.key, error)
 
     async def aclose(self, within: float = 5.0) -> None:
-        """Let what is under way end, try what is owed once more, then give up; all `within` so many
-        seconds, and at once where it is cancelled. Nothing is owed from then on. Idempotent."""
+        """Waits for writes in progress, tries pending ones once more, then drops the rest; all `within`
+        seconds, and at once if it is cancelled. Afterwards no write is accepted. Idempotent."""
         if self._drainer is not None:
             self._drainer.cancel()
         try:
             with suppress(TimeoutError):
                 async with asyncio.timeout(within):
-                    if last := (*self._under_way, *([self._drainer] if self._drainer else ())):
+                    if last := (*self._tasks, *([self._drainer] if self._drainer else ())):
                         await asyncio.wait(last)
                     self._closed = True
                     await self._round()
         finally:
             self._closed = True
-            if self._drainer is not None:  # begun for what was owed while the last ones ended
+            if self._drainer is not None:  # started for writes that became pending during the last round
                 self._drainer.cancel()
                 self._drainer = None
-            for owed in list(self._owed):
-                self._give_up(owed)
+            for pending in list(self._pending):
+                self._give_up(pending)
 
-    def _give_up(self, owed: _Owed) -> None:
-        self._remove(owed)
-        self._keys.pop(owed.key, None)
-        logger.error("%s could not be written before the store was closed", owed.key)
-        if owed.answer is not None and not owed.answer.done():
-            owed.answer.set_exception(StoreUnavailable("the worker has left"))
+    def _give_up(self, pending: _PendingWrite) -> None:
+        self._remove(pending)
+        self._keys.pop(pending.key, None)
+        logger.error("%s could not be written before the store was closed", pending.key)
+        if pending.answer is not None and not pending.answer.done():
+            pending.answer.set_exception(StoreUnavailable("this worker has shut down"))
 
 
-def _answer(owed: _Owed, answer: object) -> None:
-    if owed.answer is not None and not owed.answer.done():
-        owed.answer.set_result(answer)
+def _answer(pending: _PendingWrite, answer: object) -> None:
+    if pending.answer is not None and not pending.answer.done():
+        pending.answer.set_result(answer)

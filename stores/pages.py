@@ -1,4 +1,4 @@
-"""Pages of lists: bounded in number by those who ask, and in bytes by them as well."""
+"""Pages of lists, bounded in rows and in bytes by the caller."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ class Page(list[Row]):
     """Rows of a list, in order."""
 
     cut = False
-    """It ended because of its bytes: the next page begins behind its last row."""
+    """Whether the page ended because of its size in bytes; the next page begins after its last row."""
 
 
 class Cutter:
-    """Lets rows through until their texts in `columns` have `max_bytes` together (None = all of them), but
-    one at least."""
+    """Passes rows on until their texts in `columns` have `max_bytes` in total (None = no limit), but at least
+    one row."""
 
     def __init__(self, max_bytes: int | None, columns: Sequence[int]) -> None:
         self._left, self._columns = max_bytes, columns
@@ -35,7 +35,7 @@ class Cutter:
             yield row
 
     def page(self, rows: Iterable[Row]) -> Page[Row]:
-        """Of what has become of the rows that were let through."""
+        """Returns a page of the (decoded) rows that were passed on."""
         page = Page(rows)
         page.cut = self.cut
         return page

@@ -1,4 +1,4 @@
-"""The port that removes history, and how long what is kept.
+"""The pruning port: removes history after a retention.
 
 Errors: StoreUnavailable, StoreRefused.
 """
@@ -9,12 +9,12 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 
 class Retention(NamedTuple):
-    """How long what is over is kept, in seconds; None = for ever.
+    """How long rows are kept, in seconds; None = for ever.
 
-    `runs`: after they settled. `transitions`: longest, also while their run is there; they leave with it
-    in any case. `workers`: after they died. `keys`: a run with an idempotency key is kept for at least
-    that long after it settled, so that a repeated request finds it. `webhooks`: after they were delivered
-    or given up.
+    `runs`: after they settled. `transitions`: since they were written, even while their run exists; they are
+    removed with it at the latest. `workers`: after they died. `keys`: a run with an idempotency key is kept
+    for at least that long after it settled, so that a repeated request returns it. `webhooks`: after they
+    were delivered or failed for good.
     """
 
     runs: float | None = None
@@ -29,19 +29,19 @@ class Retention(NamedTuple):
 
 
 class Pruned(NamedTuple):
-    """How many rows a prune removed."""
+    """Numbers of rows that a prune removed."""
 
     runs: int = 0
     transitions: int = 0
     workers: int = 0
     webhooks: int = 0
 
-    def plus(self, more: Pruned) -> Pruned:
-        return Pruned(*(one + other for one, other in zip(self, more, strict=True)))
+    def plus(self, other: Pruned) -> Pruned:
+        return Pruned(*(a + b for a, b in zip(self, other, strict=True)))
 
 
 class PruneCursor(NamedTuple):
-    """Where a pass of the pruner goes on. Opaque to all but the store."""
+    """Where a pass of the pruner continues. Opaque except to the store."""
 
     stage: str
     us: int | None = None
@@ -50,7 +50,7 @@ class PruneCursor(NamedTuple):
 
 
 class PruneStep(NamedTuple):
-    """`cursor` is None where the pass is over."""
+    """`cursor` None: the pass is complete."""
 
     pruned: Pruned
     cursor: PruneCursor | None
@@ -58,16 +58,16 @@ class PruneStep(NamedTuple):
 
 @runtime_checkable
 class PruningStore(Protocol):
-    """A store whose history can be shortened."""
+    """A store that can remove history."""
 
     async def prune(
         self, keep: Retention, *, cursor: PruneCursor | None = None, limit: int = 500, dry_run: bool = False
     ) -> PruneStep:
-        """One step of a pass: look at `limit` rows, remove those that are older than `keep` by the store's
-        clock; one transaction. Repeat with the step's cursor until that is None.
+        """Makes one step of a pass: examines `limit` rows, and removes those that are older than `keep` on
+        the store's clock, in one transaction. Call it with the returned cursor until that is None.
 
-        Never removed: a run that has not settled (in flight, waiting, rolling back), the run from which
-        its thread's status derives (so no thread changes its status), a thread (so fences survive), the
-        audit of a run in flight, a worker that lives or has something in flight. `dry_run` only counts.
+        Never removes an unsettled run (in flight, waiting, rolling back), the run from which its thread's
+        status is derived (so that no thread changes its status), a thread (so that fences survive), the audit
+        of a run in flight, or a worker that is live or has a run in flight. `dry_run` only counts.
         """
         ...

@@ -1,4 +1,4 @@
-"""One retry helper for short writes under transient SQLite pressure; anything else is tried once."""
+"""Retries of short writes after transient errors of SQLite. Other errors are not retried."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CODES = {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}
 
 @dataclass(frozen=True)
 class PersistenceRetryPolicy:
-    """Bounded retries. `max_attempts` counts calls; delays are seconds, 0 means no sleep."""
+    """Bounds retries. `max_attempts` counts all calls. Delays are in seconds; 0 = no pause."""
 
     max_attempts: int = 5
     initial_delay: float = 0.05
@@ -29,7 +29,7 @@ class PersistenceRetryPolicy:
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and all that it carries: `orig`, `__cause__`, `__context__`, each once."""
+    """Yields the error and all errors that it wraps (`orig`, `__cause__`, `__context__`), each once."""
     pending, seen = [error], set[int]()
     while pending:
         current = pending.pop()
@@ -42,11 +42,11 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def is_transient(error: BaseException) -> bool:
-    """Is SQLite's pressure anywhere in the chain?"""
-    return any(_is_pressure(link) for link in chain(error))
+    """Returns whether the chain contains an error of a busy or locked SQLite database."""
+    return any(_is_lock_error(link) for link in chain(error))
 
 
-def _is_pressure(error: BaseException) -> bool:
+def _is_lock_error(error: BaseException) -> bool:
     if isinstance(error, sqlite3.Error) and (getattr(error, "sqlite_errorcode", 0) & 0xFF) in _CODES:
         return True
     text = str(error).lower()
@@ -54,7 +54,7 @@ def _is_pressure(error: BaseException) -> bool:
 
 
 def is_unique_violation(error: BaseException) -> bool:
-    """SQLSTATE 23505 or SQLite's codes, anywhere in the chain."""
+    """Returns whether the chain contains SQLSTATE 23505 or one of SQLite's codes for it."""
     return any(
         getattr(link, "sqlstate", None) == "23505" or getattr(link, "sqlite_errorcode", None) in _UNIQUE
         for link in chain(error)
@@ -64,7 +64,8 @@ def is_unique_violation(error: BaseException) -> bool:
 async def with_retries(
     policy: PersistenceRetryPolicy, what: str, run_id: str, operation: Callable[[], Awaitable[T]]
 ) -> T:
-    """Call until it works, the attempts are used up or the error is not transient; raise the last error."""
+    """Calls `operation` until it returns. Raises its error if that is not transient, or the attempts are used
+    up. `what`: name of the operation, for logs."""
     delay = min(policy.initial_delay, policy.max_delay)
     attempt = 1
     while True:
@@ -74,7 +75,12 @@ async def with_retries(
             if attempt >= policy.max_attempts or not is_transient(error):
                 raise
             logger.warning(
-                "%s of run %r: attempt %d of %d failed: %s", what, run_id, attempt, policy.max_attempts, error
+                "%s of run %r failed and is retried (attempt %d of %d): %s",
+                what,
+                run_id,
+                attempt,
+                policy.max_attempts,
+                error,
             )
         if delay > 0:
             await asyncio.sleep(delay)

@@ -1,4 +1,4 @@
-"""A SQLite connection that lives in a thread of its own, which runs whole functions over it one by one."""
+"""A SQLite connection in a thread of its own, which executes functions on it one by one."""
 
 from __future__ import annotations
 
@@ -19,39 +19,39 @@ _Jobs = SimpleQueue[Callable[[], None] | None]
 
 
 class ThreadConnection:
-    """Its thread ends when it is closed, or when nobody refers to it any more."""
+    """The thread ends when the connection is closed or garbage-collected."""
 
     def __init__(self, connector: Callable[[], sqlite3.Connection]) -> None:
         """`connector` is called in the thread."""
         self._connector = connector
         self._connection: sqlite3.Connection | None = None
         self._jobs: _Jobs = SimpleQueue()
-        # A thread that blocks at the gate behind a paused process must not keep this process alive.
+        # A daemon: a thread that waits at the gate for a paused process must not keep this process alive.
         self._thread = threading.Thread(target=_work, args=(self._jobs,), name="sqlite", daemon=True)
         weakref.finalize(self, self._jobs.put, None)
 
     async def connect(self) -> None:
-        """Start the thread and connect. A failure, or a cancellation, leaves neither behind."""
+        """Starts the thread and connects. After an error or a cancellation, neither is left."""
         self._thread.start()
         made: list[sqlite3.Connection] = []
         try:
             await self._soon(lambda: made.append(self._connector()))
         except BaseException:
-            # The thread's last word must not find a closed event loop.
+            # Wait for the thread, because it must not resolve a future of a closed event loop.
             await self._soon(lambda: [connection.close() for connection in made])
             self._jobs.put(None)
             raise
         self._connection = made[0]
 
     def submit(self, function: Callable[[sqlite3.Connection], T]) -> asyncio.Future[T]:
-        """Queue a function for the thread. It runs even if the future is cancelled. Raises StoreUnavailable
-        where the connection is closed."""
+        """Queues a function for the thread. It is executed even if the future is cancelled. Raises
+        StoreUnavailable if the connection is closed."""
         if self._connection is None:
             raise StoreUnavailable("the store is closed", hint="Open it first.")
         return self._soon(partial(function, self._connection))
 
     async def close(self) -> None:
-        """After all that was submitted. Idempotent."""
+        """Closes the connection after all submitted functions. Idempotent."""
         connection, self._connection = self._connection, None
         if connection is not None:
             try:
@@ -73,30 +73,30 @@ class ThreadConnection:
 
     def _soon(self, function: Callable[[], T]) -> asyncio.Future[T]:
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put(partial(_run_and_tell, future, function))
+        self._jobs.put(partial(_run, future, function))
         return future
 
 
 def _work(jobs: _Jobs) -> None:
     while (job := jobs.get()) is not None:
         job()
-        del job  # it may be the last that knows of a large result
+        del job  # it may have the last reference to a large result
 
 
-def _run_and_tell(future: asyncio.Future[Any], function: Callable[[], Any]) -> None:
-    """Answer into the event loop, unless it was closed meanwhile."""
-    tell: Callable[[], None]
+def _run(future: asyncio.Future[Any], function: Callable[[], Any]) -> None:
+    """Executes `function`, and resolves the future on its event loop, unless that was closed meanwhile."""
+    resolve: Callable[[], None]
     try:
         answer = function()
-    except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
-        tell = partial(_settle, future, None, error)
+    except BaseException as error:  # noqa: BLE001 - passed on to the future
+        resolve = partial(_resolve, future, None, error)
     else:
-        tell = partial(_settle, future, answer, None)
+        resolve = partial(_resolve, future, answer, None)
     with suppress(RuntimeError):
-        future.get_loop().call_soon_threadsafe(tell)
+        future.get_loop().call_soon_threadsafe(resolve)
 
 
-def _settle(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
+def _resolve(future: asyncio.Future[Any], answer: Any, error: BaseException | None) -> None:
     if future.done():
         return
     if error is None:

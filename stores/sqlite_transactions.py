@@ -1,4 +1,4 @@
-"""The store's operations over SQLite, in a file or in memory."""
+"""The operations of a store on SQLite, in a file or in memory."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from stores.transactions import SQLTransactions
 
 
 class SQLiteTransactions(SQLTransactions):
-    """With what is one transaction here and takes several calls of PostgreSQL's."""
+    """Adds the operations that are one transaction on SQLite and several calls on PostgreSQL."""
 
     _sql = SQLITE
 
@@ -33,5 +33,5 @@ class SQLiteTransactions(SQLTransactions):
 
 
 def on_connection(statement: Statement[P, T]) -> OnConnection[P, T]:
-    """The statement as the function that it is, for SQLITE has no other kind."""
+    """Returns a statement as a function on a connection, which every statement of SQLITE is."""
     return cast("OnConnection[P, T]", statement)

@@ -1,9 +1,9 @@
-"""The state machine of a run, as data. Every store builds its guards from these tables.
+"""The state machine of a run, as data. Every store derives its guards from these tables.
 
 status        pending --start--> running --> success | error | timeout | interrupted
 holds_thread  false --claim--> true --settle--> false
 
-A run may end without having been running (`pending -> error`). A terminal status is final.
+A run may end without having started (`pending -> error`). A terminal status is final.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from typing import Self
 
 
 class Stored(StrEnum):
-    """Values of a column to which a newer program may add others."""
+    """Values of a column to which a newer version may add others."""
 
     @classmethod
     def stored(cls, text: str) -> Self:
-        """The member with that value. A value that this program does not know becomes one of its own: it has
-        the text, the name "unknown", equals no member, and is in no listing of the members."""
+        """Returns the member with that value. An unknown value becomes an object with that text and the name
+        "unknown", which equals no member and is not listed among the members."""
         known = cls._value2member_map_.get(text)
         if isinstance(known, cls):
             return known
@@ -42,7 +42,7 @@ class DisconnectMode(Stored):
 
 
 class Strategy(StrEnum):
-    """What admission does when the thread has a run in flight (multitask strategy)."""
+    """The action of admission if the thread has a run in flight (multitask strategy)."""
 
     reject = "reject"
     interrupt = "interrupt"
@@ -51,12 +51,12 @@ class Strategy(StrEnum):
 
 
 class CancelAction(Stored):
-    interrupt = "interrupt"  # keep what the run has finished
-    rollback = "rollback"  # put the thread back to where it was before the run
+    interrupt = "interrupt"  # keep the changes of the run
+    rollback = "rollback"  # restore the thread to its state before the run
 
 
 class Cause(Stored):
-    """Why a run was decided by somebody else than its own code."""
+    """Why a run was decided otherwise than by its own code."""
 
     user = "user"
     superseded = "superseded"
@@ -93,13 +93,13 @@ class WebhookState(Stored):
     waiting = "waiting"  # its run has not settled
     due = "due"
     delivered = "delivered"
-    dead = "dead"  # given up; an operator may revive it
+    dead = "dead"  # its last attempt failed; an operator may revive it
 
 
 OPEN = frozenset({RunStatus.pending, RunStatus.running})
 TERMINAL = frozenset(RunStatus) - OPEN
 FAILED = frozenset({RunStatus.error, RunStatus.timeout})
-"""What `wait` raises for, and a stream ends with an error for."""
+"""Statuses for which `wait` raises, and a stream ends with an error."""
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
     RunStatus.pending: frozenset(RunStatus) - {RunStatus.pending},
     RunStatus.running: TERMINAL,

@@ -1,4 +1,5 @@
-"""The files of an open SQLite store, and whether their names still lead to them."""
+"""The files of an open SQLite store: detects that one was removed or replaced, and bounds the use of the
+disk."""
 
 from __future__ import annotations
 
@@ -13,90 +14,96 @@ from stores import gate as gates
 from stores.byte_locks import process_named
 from stores.errors import StoreRefused, StoreReplaced, StoreUnavailable
 
-AMPLE = 4 << 30  # bytes; twice what SQLite takes for one value, and as much again
+AMPLE = (
+    4 << 30
+)  # bytes of free disk space: twice the size that one value of SQLite can need in log and database
 _MAX_PAGES = 0xFFFFFFFE  # SQLite's own bound
 PRIVATE = 0o600
 _SUFFIXES = ("", "-wal", "-gate")
 _making = threading.Lock()
-"""Closing any descriptor of a file drops the locks that SQLite has on it in this process. So no other store
-may open the new file before the descriptor that made it is closed."""
-_status = os.stat  # of a str: each transaction asks four times, and a Path costs as much again
-_HEADER_BYTES = 100  # of a database file; the first of them says that it is one
+"""Closing any descriptor of a file drops SQLite's locks on it in this process. So no store may open a new
+file before the descriptor that created it is closed."""
+_status = os.stat  # called four times for each transaction; with a str it takes half the time of a Path
+_HEADER_BYTES = 100  # of a database file
 
 
 class StoreFiles:
-    """Made while connections are open: until the last is closed none of the files is made anew.
+    """Must be created while connections are open: until the last one is closed, SQLite recreates none of the
+    files.
 
-    What was written into a file that its name no longer leads to is lost, and whoever opens the name now
-    works beside this process. Sees files that were removed, moved or replaced, and a database that was
-    emptied; not what was written over in its place.
+    Writes to a file that was removed or replaced are lost, and other processes would use the new file at the
+    same time. Detects files that were removed, moved or replaced, and a database that was truncated; not a
+    database whose content was overwritten in place.
     """
 
     def __init__(self, database: Path, *, on_replaced: Callable[[], None] = lambda: None) -> None:
-        """`on_replaced` is called once, from whichever thread finds it."""
+        """`on_replaced` is called once, from the thread that detects a replacement."""
         resolved = database.resolve()
         paths = [Path(f"{resolved}{suffix}") for suffix in _SUFFIXES]
-        self._known = [(str(path), one) for path in paths if (one := _identity(str(path))) is not None]
+        self._identities = [
+            (str(path), identity) for path in paths if (identity := _identity(str(path))) is not None
+        ]
         self._database = str(resolved)
         self._replaced: str | None = None
         self._on_replaced = on_replaced
 
     def check(self) -> None:
-        """Raises StoreReplaced; once it has, always. From any thread, some microseconds."""
+        """Raises StoreReplaced if a file was replaced, and from then on always. May be called from any
+        thread; takes some µs."""
         if self._replaced is None:
-            self._replaced = self._look()
+            self._replaced = self._find_replaced()
             if self._replaced is not None:
                 self._on_replaced()
         if self._replaced is not None:
             raise StoreReplaced(self._replaced)
 
-    def _look(self) -> str | None:
-        for path, one in self._known:
-            if _identity(path) != one:
+    def _find_replaced(self) -> str | None:
+        for path, identity in self._identities:
+            if _identity(path) != identity:
                 return path
         return self._database if _status(self._database).st_size < _HEADER_BYTES else None
 
 
 def check_remains(database: Path) -> None:
-    """Before the file is opened or made: that nothing of another database is left beside a name that leads to
-    no database. Writes nothing.
+    """Checks, before the file is opened or created, that no files of a removed or truncated database are
+    left. Writes nothing.
 
-    Raises StoreUnavailable where a process still works on the file that was there, and StoreRefused where its
-    write-ahead log was left: SQLite would remove the log, and with it what was committed.
+    Raises StoreUnavailable if a process still uses the removed file, and StoreRefused if its write-ahead log
+    is left: SQLite would delete the log, and with it committed transactions.
     """
     database = database.resolve()
     log = Path(f"{database}-wal")
-    left = _size(log)
+    log_size = _size(log)
     if (_size(database) or 0) >= _HEADER_BYTES:
         return
-    held = _holder(database)
-    found = _size(database)  # after the others: a process that makes one has its header before them
-    if (found or 0) >= _HEADER_BYTES or (held is None and not left):
+    holder = _holder(database)
+    size = _size(database)  # read last, because a process that creates a database writes its header first
+    if (size or 0) >= _HEADER_BYTES or (holder is None and not log_size):
         return
-    lost = f"{str(database)!r} was {'removed' if found is None else 'emptied'}"
-    if held is not None:
+    lost = f"{str(database)!r} was {'removed' if size is None else 'emptied'}"
+    if holder is not None:
         raise StoreUnavailable(
-            f"{lost}, and {held} still works on the database that was there",
+            f"{lost}, and {holder} still uses the database that was there",
             hint="End that process, then try again. Nothing was written.",
         )
     raise StoreRefused(
-        f"{lost}, but its write-ahead log {str(log)!r} ({left} bytes) was left. Restore the backup and"
+        f"{lost}, but its write-ahead log {str(log)!r} ({log_size} bytes) was left. Restore the backup and"
         f" remove the log and {str(database) + '-shm'!r}; for a new, empty database remove both as well"
     )
 
 
 def keep_log(cx: sqlite3.Connection) -> None:
-    """Do not write the log into the database at the close of the connection: the name leads to another one.
-    Python 3.11 cannot say so to SQLite, which finds only out by itself if the file was removed or moved."""
+    """Disables the checkpoint at the close of the connection, because the file was replaced. On Python 3.11
+    this is not possible; there SQLite itself detects a removed or moved file, but not a replaced one."""
     if sys.version_info >= (3, 12):
         cx.setconfig(sqlite3.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE)
 
 
 def _holder(database: Path) -> str | None:
-    """The process of a live worker of the gate that stands beside the name. None = none, or cannot tell."""
+    """Returns the process of a live worker that holds the gate; None = there is none, or unknown."""
     try:
         gate = gates.gate_of(database) if Path(f"{database}-gate").exists() else None
-    except OSError:  # opening the store will say why
+    except OSError:  # raised again when the store is opened
         return None
     if gate is None:
         return None
@@ -115,9 +122,9 @@ def _size(path: Path) -> int | None:
 
 
 def plain_path(path: Path) -> Path:
-    """SQLite reads other things into some names; the files beside the database would not follow it."""
+    """Raises ValueError for a name that SQLite does not treat as a plain path."""
     if str(path) == ":memory:":
-        raise ValueError("in memory there is nothing to share between connections: use memory://")
+        raise ValueError("connections cannot share a database in memory: use memory://")
     if str(path).startswith("file:"):
         raise ValueError("file: URIs are not supported: give a plain path")
     if "\0" in str(path):
@@ -126,7 +133,7 @@ def plain_path(path: Path) -> Path:
 
 
 def check_is_file(path: Path) -> None:
-    """Raises StoreUnavailable."""
+    """Raises StoreUnavailable if the file does not exist or is a folder."""
     if path.is_dir():
         raise StoreUnavailable(f"{str(path)!r} is a folder", hint="Name the database file in it.")
     if not path.is_file():
@@ -137,9 +144,9 @@ def check_is_file(path: Path) -> None:
 
 
 def make_private(database: Path) -> None:
-    """Make an empty file that only its owner can read and write, whatever the umask, if there is no file.
-    SQLite gives its log and index the mode of the database, and so does the gate; SQLite itself would go by
-    the umask. If the file cannot be made, nothing is raised: SQLite says why when it opens it."""
+    """Creates an empty file that only its owner can read and write, if the file does not exist. SQLite would
+    use the umask; its log and index, and the gate, get the mode of the database. Raises nothing if the file
+    cannot be created, because SQLite reports the reason when it opens it."""
     with _making:
         try:
             descriptor = os.open(
@@ -154,11 +161,12 @@ def make_private(database: Path) -> None:
 
 
 class Room:
-    """Bounds a transaction on a disk that is nearly full. For the one connection that writes, in its thread.
+    """Bounds a transaction on a disk that is nearly full. Belongs to the connection that writes, and its
+    thread.
 
-    A transaction that finds no room has filled the disk with its part of the log by then, and neither the log
-    can be emptied into the database nor anybody else write. With a bound SQLite refuses the one statement
-    that would need more, before it has written anything.
+    Without a bound, a transaction that fails has already filled the disk with its part of the log: then the
+    log cannot be checkpointed into the database, and no other transaction can write. With a bound, SQLite
+    refuses the statement that would need more space, before it writes.
     """
 
     def __init__(self, database: Path) -> None:
@@ -166,7 +174,8 @@ class Room:
         self._bounded = False
 
     def bound(self, cx: sqlite3.Connection) -> None:
-        """At the beginning of a transaction: new pages need room twice, in the log and in the database."""
+        """Must be called at the start of a transaction. New pages need space twice: in the log and in the
+        database."""
         try:
             disk, size = os.statvfs(self._folder), _status(self._database).st_size
         except OSError:
@@ -183,7 +192,7 @@ class Room:
 
 def _identity(path: str) -> tuple[int, int] | None:
     try:
-        found = _status(path)
+        status = _status(path)
     except FileNotFoundError:
         return None
-    return found.st_dev, found.st_ino
+    return status.st_dev, status.st_ino

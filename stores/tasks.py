@@ -1,4 +1,4 @@
-"""Tasks whose maker may store something about them before they begin."""
+"""Tasks whose first step is executed after their creator's."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ T = TypeVar("T")
 def begin_soon(
     work: Coroutine[Any, Any, T], *, name: str | None = None, context: Context | None = None
 ) -> asyncio.Task[T]:
-    """A task whose first step comes in a later turn of the running loop.
+    """Creates a task whose first step is executed in a later turn of the running loop.
 
-    A task factory of the loop's may do otherwise: with `asyncio.eager_task_factory` a task has begun, and may
-    be over, before its maker has got it. So where there is one it is passed by.
+    A task factory may begin earlier: with `asyncio.eager_task_factory` a task may be done before its creator
+    has stored it. So this function does not use the loop's task factory.
     """
     loop = asyncio.get_running_loop()
     if loop.get_task_factory() is None:

@@ -1,4 +1,4 @@
-"""Between ISO 8601 texts and microseconds since 1970."""
+"""Conversions between ISO 8601 texts and microseconds since 1970."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _MICROSECOND = timedelta(microseconds=1)
 
 
 def instant(text: str | None) -> int | None:
-    """Microseconds of an ISO 8601 text; naive means UTC; None where it cannot be read."""
+    """Returns the µs since 1970 of an ISO 8601 text (without an offset: UTC), or None for an invalid one."""
     if not text:
         return None
     try:
@@ -22,8 +22,8 @@ def instant(text: str | None) -> int | None:
 
 
 def limit(text: str | None) -> int | None:
-    """As `instant`, for a limit that somebody set. Raises ValueError where it cannot be read: no limit
-    at all would be the opposite of what was asked for."""
+    """As `instant`, for a limit that a caller passes. Raises ValueError for an invalid text, because None
+    would mean no limit."""
     micros = instant(text)
     if text is not None and micros is None:
         raise ValueError(f"{text!r} is not an ISO 8601 time")
@@ -31,8 +31,8 @@ def limit(text: str | None) -> int | None:
 
 
 def stamp(text: str) -> tuple[str, int | None]:
-    """(the text with "T" and an offset, its instant). What has both keeps its form; what cannot be
-    read stays as it is, without an instant."""
+    """Returns the text with "T" and an offset, and its instant. A text with both is unchanged; an invalid
+    text is unchanged, and its instant is None."""
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
@@ -46,7 +46,7 @@ def stamp(text: str) -> tuple[str, int | None]:
 
 
 def iso(micros: int | None) -> str | None:
-    """ISO 8601 with "T", microseconds and an offset."""
+    """Returns ISO 8601 with "T", microseconds and an offset."""
     if micros is None:
         return None
     return (_EPOCH + timedelta(microseconds=micros)).isoformat(timespec="microseconds")

@@ -1,4 +1,4 @@
-"""URLs of stores and of Redis, as people may see them."""
+"""Redaction of URLs of stores and of Redis."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _WITH_CREDENTIALS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://\S*@[^\s'\"]*")
 
 
 def redact_url(url: str) -> str:
-    """The URL without user, password, options and fragment, for logs and messages. Takes any text; a part
-    that does not look like what should be there is hidden, because it may belong to a password."""
+    """Returns the URL without user, password, options and fragment, for logs and messages. Accepts any text:
+    a part with an unexpected format is hidden, because it may belong to a password."""
     scheme, separator, rest = url.partition("://")
     if not separator or _SCHEME.fullmatch(scheme) is None:
         return HIDDEN
-    # From the last @: an unescaped / ? # or @ in a password would else end up in the host.
-    credentials, at, place = rest.rpartition("@")
-    place = place.partition("?")[0].partition("#")[0]
-    hosts, slash, path = place.partition("/")
+    # Split at the last @, because a password may contain an unescaped / ? # or @.
+    credentials, at, location = rest.rpartition("@")
+    location = location.partition("?")[0].partition("#")[0]
+    hosts, slash, path = location.partition("/")
     if not all(_HOST.fullmatch(host) for host in hosts.split(",")):
         return f"{scheme}://{HIDDEN}"
     if scheme in {"redis", "rediss"} and path and not path.isdecimal():  # a database is a number
@@ -29,5 +29,5 @@ def redact_url(url: str) -> str:
 
 
 def redact_urls_in(text: str) -> str:
-    """The text with each URL that has credentials redacted. For messages that repeat what was typed."""
-    return _WITH_CREDENTIALS.sub(lambda found: redact_url(found[0]), text)
+    """Returns the text with each URL that has credentials redacted, for messages that quote user input."""
+    return _WITH_CREDENTIALS.sub(lambda match: redact_url(match[0]), text)

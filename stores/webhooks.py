@@ -1,6 +1,6 @@
-"""The port that keeps webhooks until they are delivered or given up.
+"""The webhook port: stores webhooks until they are delivered or their last attempt has failed.
 
-Times are microseconds of the store's clock since 1970 (UTC). Errors: StoreUnavailable, StoreRefused.
+Times are µs since 1970 on the store's clock. Errors: StoreUnavailable, StoreRefused.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ PENDING = (WebhookState.waiting, WebhookState.due)
 
 
 class ClaimedWebhook(NamedTuple):
-    """A webhook that the claimer alone may deliver while its lease lasts; `attempt` is the claim's number,
-    from 1, and guards the report. `run`: the run's columns as it settled, and the `values` it left."""
+    """A webhook that only the claimer may deliver until the lease expires. `attempt`: the number of the claim
+    (from 1), which guards the report. `run`: the run's columns when it settled, and the `values` that it
+    left."""
 
     run_id: str
     attempt: int
@@ -29,8 +30,8 @@ class ClaimedWebhook(NamedTuple):
 
 
 class Shares(NamedTuple):
-    """`per_user`: how many webhooks of one user the claimer may have at once; `held`: how many it has, by
-    user. What has no user has no share: it may take all places."""
+    """Limits a claim by user. `per_user`: maximum number of webhooks of one user that the claimer delivers at
+    the same time. `held`: how many it delivers now, by user. Webhooks without a user are not limited."""
 
     per_user: int
     held: Mapping[str, int]
@@ -41,8 +42,9 @@ class Shares(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class WebhookReport:
-    """How an attempt ended. Not delivered: again in `retry_in` us, or never (None). `postponed`: it was none,
-    and is not counted; it comes again. Raises ValueError where it is postponed for ever, or delivered."""
+    """The result of an attempt. If not delivered, the next attempt is due in `retry_in` µs (None = there is
+    none). `postponed`: no attempt was made, and none is counted. Raises ValueError if it is postponed and
+    delivered, or postponed without `retry_in`."""
 
     delivered: bool
     status_code: int | None = None
@@ -52,11 +54,11 @@ class WebhookReport:
 
     def __post_init__(self) -> None:
         if self.postponed and (self.delivered or self.retry_in is None):
-            raise ValueError("a webhook is postponed by a time (retry_in), and has not been delivered")
+            raise ValueError("a postponed webhook needs retry_in, and cannot be delivered")
 
     @property
     def state(self) -> WebhookState:
-        """What it makes of the webhook."""
+        """The state of the webhook after the report."""
         if self.delivered:
             return WebhookState.delivered
         return WebhookState.dead if self.retry_in is None else WebhookState.due
@@ -64,7 +66,7 @@ class WebhookReport:
 
 @dataclass(frozen=True, slots=True)
 class WebhookRow:
-    """One webhook, for people. Its URL may carry a secret."""
+    """One webhook, for people. Its URL may contain a secret."""
 
     run_id: str
     thread_id: str
@@ -83,41 +85,43 @@ class WebhookRow:
 
 @runtime_checkable
 class WebhookStore(Protocol):
-    """A store that keeps webhooks: `admit` and `insert` write one with a run that asks for it
-    (`NewRun.webhook`), and whatever settles the run makes it due, in the same transaction."""
+    """A store of webhooks. `admit` and `insert` create one with a run that has `NewRun.webhook`; the
+    transaction that settles the run makes it due."""
 
     async def next_webhook(self) -> float | None:
-        """Seconds until one may be claimed; None = none is due. A read: for those who poll."""
+        """Returns the seconds until a webhook may be claimed; None = there is none. A cheap read."""
         ...
 
     async def claim_webhooks(
         self, *, epoch: int, lease: float, limit: int, shares: Shares | None = None
     ) -> list[ClaimedWebhook]:
-        """Due ones, the oldest first: for `lease` s nobody else gets them. Whoever dies with one has used
-        an attempt, and it is due again when the lease is over. With `shares` users take turns: first those
-        of whom the claimer has fewest, and of none more than its share. Raises EpochDead."""
+        """Claims due webhooks, the oldest first, for `lease` s. If the claimer dies, the claim counts as an
+        attempt, and the webhook is due again after the lease. With `shares`, users take turns: first those
+        with the fewest webhooks in delivery by the claimer, and no user gets more than its share. Raises
+        EpochDead."""
         ...
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
-        """How an attempt ended. False = it is over already, or another has begun: nothing is written."""
+        """Records the result of an attempt. Returns False, and writes nothing, if the webhook was stopped or
+        claimed again meanwhile."""
         ...
 
     async def revive_webhooks(
         self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
     ) -> list[str]:
-        """Dead ones (None: all) are due again, now, with all attempts before them; not those that were
-        stopped before their run ended, for which there is nothing to send. Returns their runs."""
+        """Makes dead webhooks (None = all) due now, with a new count of attempts; not those that were stopped
+        before their run ended. Returns the ids of their runs."""
         ...
 
     async def stop_webhooks(
         self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
     ) -> list[str]:
-        """Waiting and due ones (None: all) are dead, now. An attempt that is under way is not broken off; its
-        report is not written. Returns their runs."""
+        """Makes waiting and due webhooks (None = all) dead. An attempt in progress is not aborted, but its
+        report is not written. Returns the ids of their runs."""
         ...
 
     async def count_webhooks(self, *, states: Sequence[str] = (), user_id: str | None = None) -> int:
-        """How many `webhooks` would list without a limit."""
+        """Returns the number of webhooks that `webhooks` would return without a limit."""
         ...
 
     async def webhooks(

@@ -67,8 +67,8 @@ _ADMIT = Script(
     """
 local holder = redis.call('HGET', KEYS[1], 'run')
 if holder and holder ~= ARGV[1] then return 'b' .. holder end
-local asking = redis.call('GET', KEYS[2])
-if asking and asking ~= ARGV[1] then return 'r' .. asking end
+local reserved = redis.call('GET', KEYS[2])
+if reserved and reserved ~= ARGV[1] then return 'r' .. reserved end
 redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
 return 'f'
 """,
@@ -192,29 +192,29 @@ return 1
 _READ_LOG = Script(
     "read_log",
     """
-local from, left, room = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local found, step = {''}, 8
-while left > 0 and room > 0 do
-  local asked = math.min(step, left)
-  local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', asked)
+local from, events_left, bytes_left = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local page, step = {''}, 8
+while events_left > 0 and bytes_left > 0 do
+  local count = math.min(step, events_left)
+  local entries = redis.call('XRANGE', KEYS[1], from, '+', 'COUNT', count)
   for _, entry in ipairs(entries) do
-    if room <= 0 then break end
+    if bytes_left <= 0 then break end
     local mode, data = entry[2][1], entry[2][2]
-    found[#found + 1] = entry[1]
-    found[#found + 1] = mode
-    found[#found + 1] = data
-    room = room - #mode - #data
-    left = left - 1
+    page[#page + 1] = entry[1]
+    page[#page + 1] = mode
+    page[#page + 1] = data
+    bytes_left = bytes_left - #mode - #data
+    events_left = events_left - 1
     from = '(' .. entry[1]
   end
-  if #entries < asked then break end
+  if #entries < count then break end
   step = step * 2
 end
-if #found == 1 then
+if #page == 1 then
   local top = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
-  if top then found[1] = top[1] end
+  if top then page[1] = top[1] end
 end
-return found
+return page
 """,
     keys=1,
     arguments=3,

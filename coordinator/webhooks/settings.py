@@ -51,7 +51,7 @@ class WebhookSettings(BaseSettings):
         description="How many of them go to one receiver that does not answer within a second; of one user's"
         " at most half",
     )
-    webhook_poll: float = Field(default=1.0, gt=0, description="How often a worker looks for due webhooks")
+    webhook_poll: float = Field(default=1.0, gt=0, description="How often a worker polls for due webhooks")
 
     @property
     def webhooks_of_a_user(self) -> int:

@@ -39,7 +39,7 @@ class Signer:
     @classmethod
     def of(cls, text: SecretStr | None) -> Signer:
         """Parses the setting: secrets separated by blanks. Raises ValueError."""
-        return cls(() if text is None else tuple(_secret(word) for word in text.get_secret_value().split()))
+        return cls(() if text is None else tuple(_secret(part) for part in text.get_secret_value().split()))
 
     def headers(self, webhook_id: str, body: bytes, *, now: float) -> dict[str, str]:
         """Returns the headers of a request: its id (the same in every attempt), timestamp and signatures."""

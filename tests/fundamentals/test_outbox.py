@@ -219,7 +219,7 @@ async def test_a_fenced_worker_writes_nothing_of_it_and_says_so(
             await owes(manager, 1)
             await owes(manager, 0)  # the lease is over
             assert run.run_id in caplog.text
-            assert "the reaper ends" in caplog.text
+            assert "its peers end" in caplog.text
             with pytest.raises(StoreUnavailable):  # behind an attempt that was under way, which may not win
                 await manager._parts.shared.store.update_model_name(run.run_id, None)
         await wait_until(lambda: manager.worker.epoch > epoch, description="it registers anew")

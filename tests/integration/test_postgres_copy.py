@@ -127,7 +127,7 @@ async def test_a_living_worker_forbids_it(path: Path, target: PostgresStore) -> 
     store = SQLiteStore(path)
     await store.open()
     epoch = await store.register(new_worker())
-    with pytest.raises(StoreRefused, match=f"1 workers live .*{epoch}"):
+    with pytest.raises(StoreRefused, match=f"1 workers of .* are live .*{epoch}"):
         await copy(path, target)
     await store.retire(epoch)
     await store.aclose()

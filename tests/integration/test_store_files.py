@@ -117,7 +117,7 @@ async def test_the_next_process_is_told_who_still_works_on_the_old_file(
         was_there = database.exists()
         with Child(NEXT, database) as other:
             assert other.heard() == "StoreUnavailable"
-            assert f"process {os.getpid()} still works on the database that was there" in other.heard()
+            assert f"process {os.getpid()} still uses the database that was there" in other.heard()
         assert database.exists() == was_there, "it made an empty database"
 
 

@@ -6,7 +6,7 @@ import logging
 
 _CLOSED = "could not be written before the store was closed"
 """Logged by the manager about writes that were late, or for which the store was unavailable until the end."""
-_FENCED = "owed to the store are dropped, because this worker was fenced"
+_FENCED = "pending writes are dropped, because this worker was fenced"
 """Logged if the store was unavailable for longer than the lease."""
 
 

@@ -31,7 +31,7 @@ def test_versions_with_the_wal_reset_race(version: tuple[int, int, int], affecte
     assert has_wal_reset_race(version) is affected
 
 
-async def test_commits_and_checkpoints_ask_macos_for_a_full_sync(tmp_path: Path) -> None:
+async def test_commits_and_checkpoints_use_full_sync_on_macos(tmp_path: Path) -> None:
     store = SQLiteStore(tmp_path / "runs.db")
     await store.open()
     heart = store.heart()

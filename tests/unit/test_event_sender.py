@@ -116,7 +116,7 @@ async def test_outage_costs_no_event_and_no_order(log: Outage, sending: Sending,
     assert sending.room.left == module.MAX_TOTAL
 
 
-async def test_closing_entry_follows_what_is_kept(log: Outage, sending: Sending) -> None:
+async def test_closing_entry_follows_the_backlog(log: Outage, sending: Sending) -> None:
     log.down()
     await sending.emit()
     await sending.emit()

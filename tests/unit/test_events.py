@@ -53,7 +53,7 @@ def told(cursor: Cursor, *pages: Page) -> list[str]:
         ("1-2", page("1-3", "2-1", closed=False), ["1-3", "1-3..2-1", "2-1"]),
     ],
 )
-def test_numbers_tell_what_is_missing(after: str | None, read: Page, expected: list[str]) -> None:
+def test_missing_numbers_become_gaps(after: str | None, read: Page, expected: list[str]) -> None:
     cursor = Cursor(None if after is None else EventId.parse(after))
     assert told(cursor, read) == expected
     assert cursor.complete == (not any(".." in item for item in expected))
@@ -65,14 +65,14 @@ def test_a_take_over_misses_nothing_where_the_older_fence_was_closed() -> None:
     assert cursor.complete
 
 
-def test_a_missing_tail_is_found_by_the_closing_entry() -> None:
+def test_closing_entry_reveals_missing_tail() -> None:
     cursor = Cursor(EventId(1, 2))
     closing = Page((Event(EventId(1, 6), END, ""),), None)
     assert told(cursor, closing) == ["1-2..None"]
     assert (cursor.closed, cursor.complete, cursor.last_id) == (True, False, "1-2")
 
 
-def test_who_reads_the_tail_may_begin_anywhere() -> None:
+def test_reader_of_the_tail_may_begin_anywhere() -> None:
     cursor = Cursor(TAIL)
     assert told(cursor, Page((), None), page("4-17", "4-18")) == ["4-17", "4-18"]
     assert cursor.complete
@@ -166,7 +166,7 @@ async def test_run_that_holds_in_the_store_outlives_a_log_that_calls_it_stale(re
     assert writer.lost == (3 if repeated else 0)
 
 
-async def test_stale_answer_ends_a_run_only_on_the_word_of_the_store() -> None:
+async def test_stale_answer_ends_a_run_only_if_the_store_confirms() -> None:
     log = Unreliable()
     answers: list[bool | CoordinatorError] = [StoreUnavailable("away"), False]
 
@@ -226,7 +226,7 @@ class Slow(LocalEventLog):
         return found
 
 
-async def test_an_empty_page_is_never_older_than_the_question(no_task_left: None) -> None:
+async def test_read_of_an_empty_page_began_after_the_call(no_task_left: None) -> None:
     """A follower that was woken for an event joins a read that began before that event was there."""
     log = Slow()
     pages = Pages(log, Jobs(), "t", "r", 10)
@@ -242,7 +242,7 @@ async def test_an_empty_page_is_never_older_than_the_question(no_task_left: None
     assert [str(event.id) for event in read.events] == ["1-1"]
 
 
-async def test_many_who_ask_the_same_read_once(no_task_left: None) -> None:
+async def test_concurrent_readers_of_one_position_share_a_read(no_task_left: None) -> None:
     log = Slow()
     log.go.set()
     await log.append("t", "r", Entry(EventId(1, 1), "custom", "1", BEGINNING))
@@ -252,7 +252,7 @@ async def test_many_who_ask_the_same_read_once(no_task_left: None) -> None:
     assert len({id(read) for read in found}) == 1
 
 
-async def test_what_a_log_has_lost_is_given_to_nobody_any_more(no_task_left: None) -> None:
+async def test_page_that_the_log_has_lost_is_not_returned_again(no_task_left: None) -> None:
     """Or a follower would be told of it, of its loss, and of it, without end."""
     log, first, second = LocalEventLog(), EventId(1, 1), EventId(1, 2)
     for event_id in (first, second):
@@ -292,7 +292,7 @@ async def test_a_hint_wakes_followers_of_that_log_once() -> None:
     assert not watchers
 
 
-async def test_new_follower_hears_a_hint_that_woke_an_earlier_one() -> None:
+async def test_hint_wakes_new_follower_after_an_earlier_one() -> None:
     """What was hinted before is forgotten with the last follower of a log, although the thread is watched."""
     watchers, waiter, earlier, later = ThreadWatchers(), WakeupEvent(), WakeupEvent(), WakeupEvent()
     watchers.add(waiter)

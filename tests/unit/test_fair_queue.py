@@ -39,7 +39,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_one_user_with_many_does_not_come_before_another_with_one() -> None:
+async def test_user_with_many_requests_does_not_delay_user_with_one() -> None:
     scene = Scene()
     for name in ("a1", "a2", "a3"):
         scene.begin("alice", name)
@@ -53,7 +53,7 @@ async def test_one_user_with_many_does_not_come_before_another_with_one() -> Non
     await scene.end("b2")
 
 
-async def test_who_leaves_while_waiting_gives_its_place_away() -> None:
+async def test_cancelled_waiter_leaves_the_queue() -> None:
     scene = Scene()
     for name in ("a1", "a2", "a3"):
         scene.begin("alice", name)
@@ -64,7 +64,7 @@ async def test_who_leaves_while_waiting_gives_its_place_away() -> None:
     assert scene.had == ["a1", "a3"]
 
 
-async def test_who_leaves_in_the_moment_of_its_turn_passes_it_on() -> None:
+async def test_place_of_waiter_cancelled_when_admitted_is_passed_on() -> None:
     scene = Scene()
     for name in ("a1", "a2", "a3"):
         scene.begin("alice", name)
@@ -78,7 +78,7 @@ async def test_who_leaves_in_the_moment_of_its_turn_passes_it_on() -> None:
     await scene.end("a3")
 
 
-async def test_who_waits_too_long_is_told_so_and_is_not_in_the_way() -> None:
+async def test_waiter_times_out_and_does_not_block_the_queue() -> None:
     scene = Scene(within=0.01)
     scene.begin("alice", "a1")
     await settle()
@@ -91,7 +91,7 @@ async def test_who_waits_too_long_is_told_so_and_is_not_in_the_way() -> None:
     await scene.end("a2")
 
 
-async def test_as_many_at_once_as_there_are_places() -> None:
+async def test_concurrency_is_bounded_by_places() -> None:
     scene = Scene(places=2)
     for name in ("a1", "a2", "a3"):
         scene.begin("alice", name)

@@ -183,7 +183,7 @@ def test_a_paused_holder_is_named_by_its_pid(gate: FileGate, database: Path) -> 
         thread.join()
 
 
-def test_a_worker_is_vouched_for_until_its_process_ends(gate: FileGate, database: Path) -> None:
+def test_worker_byte_is_held_until_its_process_ends(gate: FileGate, database: Path) -> None:
     with Child(VOUCH, database) as other:
         assert other.heard() == "alive"
         assert gate.is_live(7)
@@ -194,7 +194,7 @@ def test_a_worker_is_vouched_for_until_its_process_ends(gate: FileGate, database
         assert not gate.is_live(7)
 
 
-def test_an_own_worker_is_alive_until_it_says_otherwise(gate: FileGate, database: Path) -> None:
+def test_own_worker_is_live_until_dead_is_called(gate: FileGate, database: Path) -> None:
     """The kernel does not tell a process about its own locks."""
     gate.live(7)
     with Child(LOOK, database) as other:
@@ -207,7 +207,7 @@ def test_an_own_worker_is_alive_until_it_says_otherwise(gate: FileGate, database
         assert not gate.is_live(7)
 
 
-def test_a_worker_of_another_process_cannot_be_vouched_for(gate: FileGate, database: Path) -> None:
+def test_byte_held_by_another_process_cannot_be_locked(gate: FileGate, database: Path) -> None:
     with Child(VOUCH, database) as other:
         assert other.heard() == "alive"
         with pytest.raises(BlockingIOError, match=f"process {other.pid} still holds worker epoch 7"):
@@ -245,9 +245,7 @@ def test_the_descriptor_is_not_inherited(gate: FileGate) -> None:
     assert not os.get_inheritable(gate._fd)
 
 
-def test_the_name_is_on_the_disk_before_anybody_uses_it(
-    database: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_token_is_durable_before_the_gate_is_used(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[tuple[str, str]] = []
     pwrite, fsync = os.pwrite, os.fsync
 
@@ -273,7 +271,7 @@ def test_the_name_is_on_the_disk_before_anybody_uses_it(
 
 
 @pytest.mark.parametrize("lost", [b"", bytes(32)])
-def test_a_name_that_a_power_cut_has_taken_is_given_anew(database: Path, lost: bytes) -> None:
+def test_token_lost_in_a_power_failure_is_written_again(database: Path, lost: bytes) -> None:
     Path(f"{database}-gate").write_bytes(lost)
     gate = gates.gate_of(database)
     assert gate is not None
@@ -283,7 +281,7 @@ def test_a_name_that_a_power_cut_has_taken_is_given_anew(database: Path, lost: b
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o660, 0o666])
-def test_who_may_write_the_database_may_use_the_gate(database: Path, mode: int) -> None:
+def test_user_that_may_write_the_database_may_use_the_gate(database: Path, mode: int) -> None:
     database.touch()
     database.chmod(mode)
     for _ in ("made", "found"):

@@ -109,14 +109,14 @@ def kept(path: Path) -> set[int]:
         cx.close()
 
 
-async def test_all_that_is_asked_in_one_turn_shares_one_commit(commits: GroupCommit, path: Path) -> None:
+async def test_transactions_of_one_turn_share_one_commit(commits: GroupCommit, path: Path) -> None:
     answers = await asyncio.gather(*(commits.run(keep, n) for n in range(50)))
     assert answers == list(range(50))
     assert (commits.transactions, commits.commits) == (50, 1)
     assert kept(path) == set(range(50))
 
 
-async def test_what_queues_while_a_batch_is_under_way_shares_the_next(
+async def test_transactions_queued_during_a_batch_share_the_next(
     commits: GroupCommit, turnstile: Turnstile
 ) -> None:
     turnstile.close()
@@ -160,7 +160,7 @@ async def test_a_transaction_that_fails_rolls_back_only_itself(
     assert kept(path) == {0, 2}
 
 
-async def test_one_that_fails_after_it_wrote_is_undone_alone_and_the_rest_is_run_again(
+async def test_transaction_that_fails_after_writing_is_rolled_back_alone(
     commits: GroupCommit, path: Path
 ) -> None:
     ran, noted = noting()
@@ -177,9 +177,7 @@ async def test_one_that_fails_after_it_wrote_is_undone_alone_and_the_rest_is_run
     assert kept(path) == {1, 3}
 
 
-async def test_a_refusal_that_wrote_nothing_costs_nobody_a_second_run(
-    commits: GroupCommit, path: Path
-) -> None:
+async def test_refusal_without_writes_does_not_repeat_the_batch(commits: GroupCommit, path: Path) -> None:
     ran, noted = noting()
 
     def refuse(cx: sqlite3.Connection, now: int) -> None:
@@ -193,13 +191,13 @@ async def test_a_refusal_that_wrote_nothing_costs_nobody_a_second_run(
     assert kept(path) == {1, 3}
 
 
-async def test_a_broken_rule_is_its_callers_alone(commits: GroupCommit, path: Path) -> None:
+async def test_integrity_error_concerns_its_caller_only(commits: GroupCommit, path: Path) -> None:
     first, second = await asyncio.gather(commits.run(keep, 1), commits.run(keep, 1), return_exceptions=True)
     assert first == 1
     assert isinstance(second, sqlite3.IntegrityError)
 
 
-async def test_a_mistake_in_a_statement_is_not_called_unavailable(commits: GroupCommit) -> None:
+async def test_programming_error_is_not_store_unavailable(commits: GroupCommit) -> None:
     def mistaken(cx: sqlite3.Connection, now: int) -> None:
         cx.execute("INSERT INTO kept VALUES (?, ?)", (1, object()))
 
@@ -221,7 +219,7 @@ async def test_a_cancelled_caller_does_not_stop_its_transaction(
     assert kept(path) == {1, 2, 3}
 
 
-async def test_what_waits_too_long_is_not_run_and_its_caller_is_told_who_is_in_the_way(
+async def test_expired_transaction_is_not_executed_and_its_error_names_the_holder(
     commits: GroupCommit, turnstile: Turnstile, path: Path
 ) -> None:
     turnstile.close()
@@ -237,7 +235,9 @@ async def test_what_waits_too_long_is_not_run_and_its_caller_is_told_who_is_in_t
     assert kept(path) == {3}
 
 
-async def test_each_waits_for_its_own_time_only(commits: GroupCommit, turnstile: Turnstile) -> None:
+async def test_busy_timeout_counts_from_each_callers_request(
+    commits: GroupCommit, turnstile: Turnstile
+) -> None:
     """Queued behind a blocked batch, one is answered a busy time-out after *it* asked."""
     loop = asyncio.get_running_loop()
     turnstile.close()
@@ -251,7 +251,7 @@ async def test_each_waits_for_its_own_time_only(commits: GroupCommit, turnstile:
         assert BUSY * 0.9 <= loop.time() - asked < BUSY * 3
 
 
-async def test_a_stranger_who_holds_the_database_is_waited_for_within_the_bound(
+async def test_lock_of_another_program_is_awaited_within_the_busy_timeout(
     commits: GroupCommit, path: Path
 ) -> None:
     """Past the gate, under SQLite's own lock: the entry has not begun, so it may still expire."""
@@ -265,7 +265,7 @@ async def test_a_stranger_who_holds_the_database_is_waited_for_within_the_bound(
     assert kept(path) == {2}
 
 
-async def test_urgent_ones_go_first(commits: GroupCommit, turnstile: Turnstile) -> None:
+async def test_urgent_transactions_are_executed_first(commits: GroupCommit, turnstile: Turnstile) -> None:
     order: list[int] = []
 
     def note(cx: sqlite3.Connection, now: int, n: int) -> None:
@@ -280,7 +280,7 @@ async def test_urgent_ones_go_first(commits: GroupCommit, turnstile: Turnstile) 
     assert order == [0, 3, 1, 2]
 
 
-async def test_a_commit_that_fails_answers_nobody_with_success(commits: GroupCommit, path: Path) -> None:
+async def test_failed_commit_fails_every_transaction_of_the_batch(commits: GroupCommit, path: Path) -> None:
     """The parent that is missing is noticed at the commit, when both have done their work."""
     answers = await asyncio.gather(commits.run(keep, 1), commits.run(keep, 2, 99), return_exceptions=True)
     assert all(isinstance(answer, sqlite3.IntegrityError) for answer in answers)
@@ -289,7 +289,7 @@ async def test_a_commit_that_fails_answers_nobody_with_success(commits: GroupCom
     assert kept(path) == {3}
 
 
-async def test_a_full_disk_answers_nobody_with_success(
+async def test_full_disk_fails_every_transaction_of_the_batch(
     commits: GroupCommit, connection: ThreadConnection, path: Path
 ) -> None:
     def fill(cx: sqlite3.Connection, now: int) -> None:
@@ -404,7 +404,7 @@ async def test_a_connection_that_fails_or_is_cancelled_leaves_no_thread(path: Pa
     await wait_until(lambda: set(threading.enumerate()) <= before, description="no thread is left")
 
 
-def test_everything_that_is_asked_has_an_answer(path: Path) -> None:
+def test_every_transaction_is_resolved(path: Path) -> None:
     """Interleaved at random with cancellations: done, failed or cancelled, never pending."""
 
     async def scenario() -> tuple[list[Any], set[int]]:

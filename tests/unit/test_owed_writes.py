@@ -12,7 +12,7 @@ from stores.outbox import REFUSALS, Outbox
 from tests.support.waiting import wait_until
 
 
-async def test_nothing_is_owed_to_a_store_that_was_let_go_of() -> None:
+async def test_closed_outbox_accepts_no_pending_write() -> None:
     """A write that fails after the close would be repeated for ever, with nobody to end it."""
     outbox, before = Outbox(), asyncio.all_tasks()
     await outbox.aclose()
@@ -25,7 +25,7 @@ async def test_nothing_is_owed_to_a_store_that_was_let_go_of() -> None:
     assert asyncio.all_tasks() == before
 
 
-async def test_closing_writes_what_is_owed_when_what_is_under_way_has_ended(outbox: Outbox) -> None:
+async def test_closing_waits_for_writes_in_progress_and_then_writes_pending_ones(outbox: Outbox) -> None:
     disk, may_end, order = Disk(), asyncio.Event(), list[str]()
 
     async def long() -> None:
@@ -77,7 +77,7 @@ def deliver(outbox: Outbox, disk: Disk, name: str, run: str | None = None) -> as
     return asyncio.create_task(outbox.deliver(run or name, 1, f"the {name}", lambda: disk.write(name)))
 
 
-async def test_a_write_without_room_holds_up_no_other_run(outbox: Outbox) -> None:
+async def test_write_without_disk_space_does_not_block_other_runs(outbox: Outbox) -> None:
     disk = Disk("big")
     big = deliver(outbox, disk, "big")
     await disk.refused.wait()
@@ -89,7 +89,7 @@ async def test_a_write_without_room_holds_up_no_other_run(outbox: Outbox) -> Non
     assert await big == "big"
 
 
-async def test_writes_without_room_hold_up_nothing_that_was_owed_behind_them(outbox: Outbox) -> None:
+async def test_writes_without_disk_space_do_not_block_later_pending_writes(outbox: Outbox) -> None:
     """More of them than a round tries in a row."""
     big = [f"big{at}" for at in range(REFUSALS + 2)]
     disk = Disk(*big)
@@ -103,7 +103,7 @@ async def test_writes_without_room_hold_up_nothing_that_was_owed_behind_them(out
     await asyncio.gather(*waiting)
 
 
-async def test_what_follows_of_the_same_run_keeps_its_place(outbox: Outbox) -> None:
+async def test_later_write_of_the_same_run_keeps_its_order(outbox: Outbox) -> None:
     disk = Disk("first")
     first = deliver(outbox, disk, "first", "run")
     await disk.refused.wait()
@@ -114,7 +114,7 @@ async def test_what_follows_of_the_same_run_keeps_its_place(outbox: Outbox) -> N
     assert disk.written == ["other", "first", "second"]
 
 
-async def test_write_whose_caller_was_cancelled_holds_up_nothing_that_is_owed_behind_it(
+async def test_write_of_cancelled_caller_does_not_block_later_pending_writes(
     outbox: Outbox,
 ) -> None:
     disk = Disk()
@@ -131,7 +131,7 @@ async def test_write_whose_caller_was_cancelled_holds_up_nothing_that_is_owed_be
     assert len(outbox) == 0
 
 
-async def test_what_is_written_instead_is_written_when_it_is_taken(
+async def test_replacement_is_written_once_the_store_accepts_it(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("stores.outbox.GIVE_UP_AFTER", 0.0)
@@ -154,7 +154,7 @@ async def test_what_is_written_instead_is_written_when_it_is_taken(
     assert len(outbox) == 0
 
 
-async def test_a_best_effort_without_room_is_given_up_and_lets_its_run_end(
+async def test_best_effort_write_without_disk_space_is_dropped_and_its_run_ends(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr("stores.outbox.GIVE_UP_AFTER", 0.0)
@@ -162,10 +162,10 @@ async def test_a_best_effort_without_room_is_given_up_and_lets_its_run_end(
     await outbox.offer("run", 1, "the progress", lambda: disk.write("progress"))
     assert await deliver(outbox, disk, "end", "run") == "end"
     assert disk.written == ["end"]
-    assert "There was no room for the progress of run 'run'" in caplog.text
+    assert "There was no disk space for the progress of run 'run'" in caplog.text
 
 
-async def test_the_age_of_the_oldest_owed_write(outbox: Outbox) -> None:
+async def test_age_of_the_oldest_pending_write(outbox: Outbox) -> None:
     assert outbox.oldest is None
     disk = Disk("big")
     big = deliver(outbox, disk, "big")

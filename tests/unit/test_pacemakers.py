@@ -46,14 +46,14 @@ def leased(store: SlowStore) -> Lease:
     return lease
 
 
-async def test_renewed_from_the_loop() -> None:
+async def test_loop_pacemaker_counts_the_lease_from_before_the_store_answered() -> None:
     store = Waiting()
     lease = leased(store)
     await LoopPacemaker(cast(Any, store), Settings())._beat(lease)
     assert lease.remaining == TERM - LATE
 
 
-async def test_renewed_from_a_thread() -> None:
+async def test_thread_pacemaker_counts_the_lease_from_before_the_store_answered() -> None:
     store = Blocking()
     lease = leased(store)
     probe = LoopProbe(asyncio.get_running_loop(), store.clock, 60.0)

@@ -110,7 +110,7 @@ def test_runs_are_kept_for_thirty_days_unless_a_setting_says_otherwise(
     assert Settings().keep_runs == 86_400
 
 
-async def test_how_long_runs_are_kept_is_logged_once_at_start(caplog: pytest.LogCaptureFixture) -> None:
+async def test_retention_of_runs_is_logged_once_at_start(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "coordinator.workers.pruner")
     async with RunManager() as manager:
         await manager.create_or_reject("t")
@@ -120,7 +120,7 @@ async def test_how_long_runs_are_kept_is_logged_once_at_start(caplog: pytest.Log
     assert "COORDINATOR_KEEP_RUNS" in line
 
 
-async def test_what_is_kept_for_ever_is_not_looked_at() -> None:
+async def test_rows_without_retention_are_not_examined() -> None:
     nothing = Pruner(MemoryStore(), Retention(), interval=0.001, jitter=0)
     nothing.begin()
     assert nothing._task is None

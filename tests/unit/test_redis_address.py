@@ -55,7 +55,7 @@ def test_a_url_is_taken_and_its_secrets_are_not_shown(url: str) -> None:
         f"rediss+sentinel://:{SECRET}@a/service?ssl_certfile=/nowhere&ssl_keyfile=/nowhere",
     ],
 )
-def test_a_url_of_no_use_is_refused_without_showing_its_secrets(url: str) -> None:
+def test_unusable_url_is_refused_without_showing_its_secrets(url: str) -> None:
     with pytest.raises(ValueError, match="not a usable Redis URL") as refused:
         Address(url)
     assert SECRET not in str(refused.value)
@@ -84,7 +84,7 @@ def test_redaction_takes_any_text(text: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["_reader", "_connection_arguments"])
-def test_library_without_what_is_used_of_its_inside_is_refused_at_start(
+def test_redis_py_without_the_used_internals_is_refused_at_start(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     if name == "_reader":
@@ -112,5 +112,5 @@ def test_library_without_what_is_used_of_its_inside_is_refused_at_start(
     ],
     ids=repr,
 )
-def test_errors_of_connecting_are_said_in_words(error: Exception, tls: bool, expected: str) -> None:
+def test_connection_errors_are_described_for_operators(error: Exception, tls: bool, expected: str) -> None:
     assert expected in describe(error, 1.0, tls=tls)

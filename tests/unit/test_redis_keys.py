@@ -24,7 +24,7 @@ def test_any_other_id_is_hashed(odd: str) -> None:
     assert tag(odd) != odd
 
 
-def test_nobody_can_name_a_thread_after_the_hash_of_another() -> None:
+def test_no_id_has_the_hashed_tag_of_another() -> None:
     hashed = tag("somebody else's thread")
     assert tag(hashed) != hashed
 

@@ -27,7 +27,7 @@ def test_a_reply_is_read(data: bytes, reply: Reply) -> None:
 
 
 @given(st.lists(st.integers(1, 12), min_size=1, max_size=60))
-def test_it_does_not_matter_where_the_stream_is_cut(sizes: list[int]) -> None:
+def test_replies_split_at_any_byte_are_read(sizes: list[int]) -> None:
     data = b"".join(data for data, _ in REPLIES)
     decoder, replies, start = Decoder(), list[Reply](), 0
     for size in sizes:

@@ -26,7 +26,7 @@ from coordinator.telemetry.log import LoggingHook, OfRun, StructlogHook
 from coordinator.telemetry.sentences import sentence_of
 
 
-async def test_a_run_tells_its_life() -> None:
+async def test_run_emits_an_event_for_each_step() -> None:
     seen: list[Event] = []
     manager = RunManager(hooks=[seen.append])
 
@@ -42,7 +42,7 @@ async def test_a_run_tells_its_life() -> None:
     assert seen[3] == RunEmitted(run.run_id, "t", "custom", {"step": 1})
 
 
-async def test_a_hook_that_fails_harms_nobody(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failing_hook_does_not_affect_the_run(caplog: pytest.LogCaptureFixture) -> None:
     seen: list[Event] = []
 
     def broken(event: Event) -> None:
@@ -76,13 +76,15 @@ def test_an_id_cannot_forge_a_log_line(caplog: pytest.LogCaptureFixture) -> None
     ],
     ids=repr,
 )
-def test_what_needs_a_person_is_louder(event: Event, level: int, caplog: pytest.LogCaptureFixture) -> None:
+def test_level_shows_whether_an_operator_must_act(
+    event: Event, level: int, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.DEBUG, logger="coordinator"):
         Telemetry([LoggingHook()]).emit(event)
     assert [record.levelno for record in caplog.records] == [level]
 
 
-def test_a_stream_stays_out_of_the_log(caplog: pytest.LogCaptureFixture) -> None:
+def test_emitted_events_are_not_logged(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG, logger="coordinator"), structlog.testing.capture_logs() as logged:
         for hook in (LoggingHook(), StructlogHook()):
             hook(RunEmitted("r", "t", "messages", {"token": "secret"}))
@@ -114,7 +116,7 @@ def test_every_event_is_a_sentence_and_no_class_name(kind: type[Event]) -> None:
     assert " " in sentence
 
 
-def test_death_of_a_worker_is_told_with_its_name_and_what_became_of_its_runs() -> None:
+def test_sentence_of_dead_worker_has_its_name_and_number_of_runs() -> None:
     sentence = sentence_of(PeerBuried(1, 2, "worker 2 of vm (epoch 1, pid 16144)", 1))
     assert sentence == "worker 2 of vm (epoch 1, pid 16144) is dead and fenced: 1 of its runs was ended"
 

@@ -36,13 +36,14 @@ FOUND_ELSEWHERE: Mapping[str, str] = {
     + "test_never_launched.py::test_a_caller_who_does_anything_with_it_is_left_alone",
     "nobody-finds-the-overdue": _TESTS
     + "test_time_limits.py::test_what_no_timer_ends_the_tick_of_any_worker_does",
-    "owed-for-ever": "tests/unit/test_owed_writes.py::test_nothing_is_owed_to_a_store_that_was_let_go_of",
+    "owed-for-ever": "tests/unit/test_owed_writes.py::test_closed_outbox_accepts_no_pending_write",
     "put-resets-the-fence": _STORES
     + "rollbacks.py::test_a_record_put_back_on_a_deleted_thread_does_not_reset_its_fence",
     "sweep-leaves-what-is-beside": _STORES + "workers.py::test_a_run_beside_the_slot_ends_with_its_worker",
     "the-last-run-is-pruned": _STORES
     + "pruning.py::test_old_runs_go_with_their_audit_and_the_last_of_each_thread_stays",
-    "the-lease-begins-at-the-answer": "tests/unit/test_pacemakers.py::test_renewed_from_the_loop",
+    "the-lease-begins-at-the-answer": "tests/unit/test_pacemakers.py::"
+    "test_loop_pacemaker_counts_the_lease_from_before_the_store_answered",
     "the-store-is-not-told": _TESTS + "test_drain.py::test_a_portable_run_that_waits_is_handed_over",
     "the-young-are-pruned": _STORES + "pruning.py::test_idempotency_keys_are_remembered_for_a_day_at_least",
     "who-drains-takes-over": _STORES + "lines.py::test_who_leaves_takes_nobody_over",

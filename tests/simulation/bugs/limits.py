@@ -126,7 +126,7 @@ BUGS = (
     # -- what is full, what is old
     bug(
         "a-full-outbox-takes-more",
-        ("stores.outbox:Outbox.check_room", "if len(self._owed) >= self._limit:", "if 0:"),
+        ("stores.outbox:Outbox.check_room", "if len(self._pending) >= self._limit:", "if 0:"),
     ),
     bug(
         "what-runs-is-pruned",

@@ -136,7 +136,7 @@ BUGS = (
         "an-owner-gives-up",
         (
             "stores.outbox:Outbox.deliver",
-            'logger.warning("%s The write waits for the store and is repeated: %s", error, what)',
+            'logger.warning("%s The write is pending and is retried: %s (run %r)", error, what, run_id)',
             "raise",
         ),
     ),
