@@ -30,7 +30,7 @@ async def connected(manager: RunManager) -> None:
     assert await manager._parts.shared.store.standing("nobody") is None
 
 
-async def test_nothing_grows_and_nothing_is_left(
+async def test_churn_leaves_no_state_and_no_growth(
     tmp_path: Path, own_valkey: ValkeyServer, namespace: str, no_task_left: None
 ) -> None:
     """Reported failure 30. Tasks, files, connections, and the maps of the registry, counted exactly."""

@@ -87,9 +87,9 @@ HOLES = (
         "H8",
         "webhooks to loopback, relative, rebinding",
         (
-            "tests.webhooks.test_targets:test_a_host_that_is_none_of_the_callers_business",
-            "tests.webhooks.test_targets:test_what_is_no_public_https_url",
-            "tests.webhooks.test_targets:test_a_name_that_resolves_to_such_an_address",
+            "tests.webhooks.test_targets:test_url_with_forbidden_host_is_refused",
+            "tests.webhooks.test_targets:test_url_that_is_not_public_https_is_refused",
+            "tests.webhooks.test_targets:test_name_that_resolves_to_forbidden_address_is_refused",
             "tests.gateway.test_webhooks:test_the_url_of_a_webhook_is_not_shown",
         ),
     ),

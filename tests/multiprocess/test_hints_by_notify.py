@@ -39,7 +39,7 @@ async def test_a_cancel_travels_by_notify_alone(deaf_without_hints: Fleet) -> No
     assert median(took) < 0.05, took
 
 
-async def test_who_waits_elsewhere_is_told_of_the_end(deaf_without_hints: Fleet) -> None:
+async def test_waiter_on_another_worker_is_notified_of_the_end(deaf_without_hints: Fleet) -> None:
     owner, other = await deaf_without_hints.of(2)
     run = await owner.do("admit", thread="t", returns="done")
     await owner.said("started", run)
@@ -50,7 +50,7 @@ async def test_who_waits_elsewhere_is_told_of_the_end(deaf_without_hints: Fleet)
     await other.said("started", line)
 
 
-async def test_a_listening_connection_that_is_ended_is_made_again(
+async def test_terminated_listening_connection_is_replaced(
     deaf_without_hints: Fleet, shared_postgres: Database
 ) -> None:
     owner, other = await deaf_without_hints.of(2)

@@ -31,7 +31,7 @@ async def free(worker: WorkerProcess, thread: str) -> bool:
     return not await worker.do("inflight", thread=thread)
 
 
-async def test_the_runs_of_a_killed_worker_end_and_nobody_elses(fleet: Fleet) -> None:
+async def test_only_runs_of_the_killed_worker_end(fleet: Fleet) -> None:
     """The system vouches for its death: no lease has to run out first."""
     victim, other = await fleet.of(2)
     dead = await victim.do("admit", thread="t")
@@ -47,7 +47,7 @@ async def test_the_runs_of_a_killed_worker_end_and_nobody_elses(fleet: Fleet) ->
     await other.said("started", again)
 
 
-async def test_who_waited_behind_it_goes_on(fleet: Fleet) -> None:
+async def test_run_that_waited_behind_killed_workers_run_starts(fleet: Fleet) -> None:
     victim, other = await fleet.of(2)
     dead = await victim.do("admit", thread="t")
     await victim.said("started", dead)
@@ -57,7 +57,7 @@ async def test_who_waited_behind_it_goes_on(fleet: Fleet) -> None:
 
 
 @on_every_store
-async def test_killed_while_cancelling(fleet: Fleet) -> None:
+async def test_worker_killed_while_a_run_unwinds_its_cancel(fleet: Fleet) -> None:
     """Reported failures 23 and 39: settled as interrupted, not as an error and not for ever busy."""
     victim, other = await fleet.of(2)
     run = await victim.do("admit", thread="t", unwinds=60)
@@ -71,7 +71,7 @@ async def test_killed_while_cancelling(fleet: Fleet) -> None:
 
 
 @everywhere
-async def test_killed_while_it_was_to_roll_back(fleet: Fleet) -> None:
+async def test_worker_killed_before_its_rollback_is_rolled_back_by_a_peer(fleet: Fleet) -> None:
     """Reported failure 23: a peer finishes the rollback before the next run looks."""
     victim, other = await fleet.of(2)
     run = await victim.do("admit", thread="t", saves={"by": "dead"}, unwinds=60)
@@ -108,7 +108,7 @@ async def short(
         yield made
 
 
-async def test_paused_past_its_lease(short: Fleet) -> None:
+async def test_worker_paused_past_its_lease_is_fenced(short: Fleet) -> None:
     """Reported failure 20: a zombie's writes are refused, its tasks aborted, and it registers anew."""
     zombie, other = await short.of(2)
     old = await zombie.do("admit", thread="t", saves={"by": "old"})
@@ -134,7 +134,7 @@ async def registered_anew(worker: WorkerProcess) -> bool:
 
 
 @on_every_store
-async def test_paused_for_less_than_its_lease(fleet: Fleet) -> None:
+async def test_worker_paused_for_less_than_its_lease_continues(fleet: Fleet) -> None:
     """Reported failure 17: nothing happens to it."""
     slow, other = await fleet.of(2)
     run = await slow.do("admit", thread="t")
@@ -158,7 +158,7 @@ async def test_two_reconcilers_report_each_recovery_once(fleet: Fleet) -> None:
     assert sorted(reported[0] + reported[1]) == sorted(runs)
 
 
-async def test_a_worker_that_leaves_in_order_leaves_nothing(fleet: Fleet) -> None:
+async def test_worker_that_drains_leaves_no_run(fleet: Fleet) -> None:
     leaver, other = await fleet.of(2)
     run = await leaver.do("admit", thread="t")
     await leaver.said("started", run)

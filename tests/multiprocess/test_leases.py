@@ -50,7 +50,7 @@ async def free(worker: WorkerProcess, thread: str) -> bool:
     return not await worker.do("inflight", thread=thread)
 
 
-async def test_a_loop_that_stands_still_for_longer_than_the_lease_lives(short: Fleet) -> None:
+async def test_worker_with_loop_blocked_longer_than_the_lease_stays_live(short: Fleet) -> None:
     """Reported failure 18: the heart beats in a thread of its own."""
     blocked, other = await short.of(2)
     run = await blocked.do("admit", thread="t")
@@ -67,7 +67,7 @@ async def test_a_loop_that_stands_still_for_longer_than_the_lease_lives(short: F
     assert await other.do("status", run=run) == "success"
 
 
-async def test_a_loop_that_stands_still_for_too_long_is_let_die(short: Fleet) -> None:
+async def test_worker_with_loop_blocked_past_stall_limit_is_declared_dead(short: Fleet) -> None:
     blocked, other = await short.start(stall_limit=0.5), await short.start()
     run = await blocked.do("admit", thread="t")
     await blocked.said("started", run)
@@ -88,7 +88,7 @@ async def registered_anew(worker: WorkerProcess) -> bool:
     return bool(await worker.do("epoch") > worker.epoch)
 
 
-async def test_nothing_that_a_paused_worker_does_after_its_burial_is_accepted(
+async def test_writes_of_paused_worker_are_refused_after_it_is_declared_dead(
     short: Fleet, tmp_path: Path
 ) -> None:
     """Reported failure 20: every kind of write, again and again, from tasks that do not know yet."""
@@ -143,7 +143,7 @@ def snapshot(folder: Path) -> dict[tuple[str, str], Any]:
     return found
 
 
-async def test_killed_with_the_default_sweep(tmp_path: Path) -> None:
+async def test_killed_worker_is_detected_with_the_default_sweep(tmp_path: Path) -> None:
     """On one host the system vouches for its death: free within sweep + 1 s, whatever the lease."""
     sweep = Settings().sweep
     async with fleet_on(tmp_path, sweep=sweep, lease_ttl=15, renew=5, lease_margin=3) as fleet:
@@ -155,7 +155,7 @@ async def test_killed_with_the_default_sweep(tmp_path: Path) -> None:
         assert took <= sweep + 1
 
 
-async def test_a_file_that_a_stranger_locks_for_five_seconds_fences_nobody(tmp_path: Path) -> None:
+async def test_file_locked_by_another_program_for_five_seconds_fences_no_worker(tmp_path: Path) -> None:
     """With the default lease. What is written meanwhile waits; nobody is buried, nothing is lost."""
     defaults = {name: getattr(Settings(), name) for name in ("renew", "lease_ttl", "lease_margin", "sweep")}
     async with fleet_on(tmp_path, **defaults) as fleet:
@@ -179,7 +179,7 @@ async def test_a_file_that_a_stranger_locks_for_five_seconds_fences_nobody(tmp_p
             assert await worker.do("status", run=run) == "success"
 
 
-async def test_who_waited_for_a_killed_worker_is_run_by_its_successor(fleet: Fleet) -> None:
+async def test_run_that_waited_on_a_killed_worker_is_executed_by_its_successor(fleet: Fleet) -> None:
     """Reported failure 45: what waited is run once; what ran is not run again."""
     victim, holder = await fleet.of(2)
     first = await holder.do("admit", thread="t")

@@ -16,7 +16,7 @@ async def finished(worker: WorkerProcess, run: str) -> None:
     assert await worker.do("wait", run=run) == "done"
 
 
-async def test_who_waits_for_its_turn(fleet: Fleet) -> None:
+async def test_portable_run_that_is_queued_is_executed_by_a_peer(fleet: Fleet) -> None:
     home, other = await fleet.of(2)
     holder = await other.do("admit", thread="t")
     await other.said("started", holder)
@@ -30,7 +30,7 @@ async def test_who_waits_for_its_turn(fleet: Fleet) -> None:
     await other.said("started", behind)
 
 
-async def test_who_waits_for_its_time(fleet: Fleet) -> None:
+async def test_delayed_portable_run_is_executed_by_a_peer(fleet: Fleet) -> None:
     home, other = await fleet.of(2)
     asked = time.monotonic()
     run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done", after=1.5)
@@ -43,7 +43,7 @@ async def test_who_waits_for_its_time(fleet: Fleet) -> None:
     await finished(other, run)
 
 
-async def test_whose_time_comes_while_nobody_is_there(fleet: Fleet) -> None:
+async def test_delayed_run_due_without_any_worker_is_executed_later(fleet: Fleet) -> None:
     home = await fleet.start()
     run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", returns="done", after=0.3)
     await home.kill()
@@ -52,7 +52,7 @@ async def test_whose_time_comes_while_nobody_is_there(fleet: Fleet) -> None:
     await finished(reborn, run)
 
 
-async def test_what_had_begun_is_not_begun_again(fleet: Fleet) -> None:
+async def test_started_run_is_not_started_again(fleet: Fleet) -> None:
     home, other = await fleet.of(2)
     run = await home.do("admit", thread="t", strategy="enqueue", assistant="agent", after=0.1)
     await home.said("started", run)

@@ -26,7 +26,7 @@ async def cancelled(by: WorkerProcess, runs: list[str]) -> None:
     assert answers == [True] * len(runs)
 
 
-async def test_killed_and_restarted_amid_cancels(fragile: Fleet, own_valkey: ValkeyServer) -> None:
+async def test_cancels_survive_a_kill_and_restart_of_redis(fragile: Fleet, own_valkey: ValkeyServer) -> None:
     owner, other = await fragile.of(2)
     runs = await started(owner, 30, "t")
     before = asyncio.create_task(cancelled(other, runs[:10]))
@@ -40,7 +40,7 @@ async def test_killed_and_restarted_amid_cancels(fragile: Fleet, own_valkey: Val
     await cancelled(other, await started(owner, 5, "after"))
 
 
-async def test_emptied_amid_cancels(fragile: Fleet, own_valkey: ValkeyServer) -> None:
+async def test_cancels_survive_a_flush_of_redis(fragile: Fleet, own_valkey: ValkeyServer) -> None:
     owner, other = await fragile.of(2)
     runs = await started(owner, 20, "t")
     cancelling = asyncio.create_task(cancelled(other, runs))
@@ -52,7 +52,9 @@ async def test_emptied_amid_cancels(fragile: Fleet, own_valkey: ValkeyServer) ->
         assert not await owner.do("inflight", thread=f"t{at}")
 
 
-async def test_a_published_message_that_nobody_hears(fragile: Fleet, own_valkey: ValkeyServer) -> None:
+async def test_cancel_whose_message_has_no_receiver_is_delivered_by_the_tick(
+    fragile: Fleet, own_valkey: ValkeyServer
+) -> None:
     """Reported failure 2: the canceller publishes on a line that swallows everything; the tick heals it."""
     async with Proxy(own_valkey.host, own_valkey.port) as proxy:
         owner = await fragile.start()
@@ -63,7 +65,9 @@ async def test_a_published_message_that_nobody_hears(fragile: Fleet, own_valkey:
         await owner.said("stopped", run)
 
 
-async def test_the_owner_is_deaf(fragile: Fleet, own_valkey: ValkeyServer) -> None:
+async def test_owner_that_receives_no_hints_cancels_at_its_tick(
+    fragile: Fleet, own_valkey: ValkeyServer
+) -> None:
     """Reported failures 28 and 42: no error on the line, and nothing comes."""
     async with Proxy(own_valkey.host, own_valkey.port) as proxy:
         owner = await fragile.start(redis=proxy.url)

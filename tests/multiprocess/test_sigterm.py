@@ -54,7 +54,7 @@ async def test_a_run_that_finishes_in_its_grace_keeps_its_success(patient: Fleet
     assert (await other.do("workers"))[str(leaver.epoch)] == "dead"
 
 
-async def test_what_does_not_finish_is_cancelled_and_says_why(tmp_path: Path) -> None:
+async def test_run_that_does_not_finish_in_the_grace_is_cancelled_with_its_cause(tmp_path: Path) -> None:
     async with fleet_on(tmp_path, grace=0.5) as fleet:
         leaver, other = await fleet.of(2)
         run = await leaver.do("admit", thread="t")
@@ -68,7 +68,7 @@ async def test_what_does_not_finish_is_cancelled_and_says_why(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("in_the_way", ["a deaf task", "a job in a thread"])
-async def test_nothing_holds_the_exit(tmp_path: Path, in_the_way: str) -> None:
+async def test_blocked_code_does_not_delay_the_exit(tmp_path: Path, in_the_way: str) -> None:
     """Reported failures 34 and 37: gone within grace + 5 s, its threads free, nothing left to a reaper."""
     grace = 0.5
     async with fleet_on(tmp_path, grace=grace, force_after=60) as fleet:
@@ -104,7 +104,7 @@ async def test_a_second_signal_hurries(patient: Fleet) -> None:
     assert await other.do("status", run=run) == "interrupted"
 
 
-async def test_killed_while_it_drains(patient: Fleet) -> None:
+async def test_worker_killed_during_its_drain(patient: Fleet) -> None:
     """Reported failure 23, under drain: a cancelled run is settled as such, the other ends as an error."""
     leaver, other = await patient.of(2)
     cancelled = await leaver.do("admit", thread="t", unwinds=60)

@@ -35,7 +35,7 @@ async def free(worker: Any, thread: str) -> bool:
 
 
 @everywhere
-async def test_to_its_end_from_another_process(fleet: Fleet) -> None:
+async def test_follower_on_another_process_reads_to_the_end(fleet: Fleet) -> None:
     owner, other = await fleet.of(2)
     run = await owner.do("admit", thread="t")
     await owner.said("started", run)
@@ -48,7 +48,7 @@ async def test_to_its_end_from_another_process(fleet: Fleet) -> None:
 
 
 @everywhere
-async def test_the_owner_is_killed_while_it_is_followed(fleet: Fleet) -> None:
+async def test_follower_of_killed_owner_receives_an_end_with_error(fleet: Fleet) -> None:
     owner, other = await fleet.of(2)
     run = await owner.do("admit", thread="t")
     await owner.said("started", run)
@@ -67,9 +67,7 @@ async def test_the_owner_is_killed_while_it_is_followed(fleet: Fleet) -> None:
 
 
 @pytest.mark.parametrize("redis", [True, False], ids=["redis", "store only"])
-async def test_a_zombie_adds_nothing_to_its_log(
-    tmp_path: Path, own_valkey: ValkeyServer, redis: bool
-) -> None:
+async def test_fenced_worker_appends_no_event(tmp_path: Path, own_valkey: ValkeyServer, redis: bool) -> None:
     """Two real workers: the owner is paused past its lease, a peer buries it and takes the thread."""
     short = {"renew": 0.2, "lease_ttl": 0.8, "lease_margin": 0.3, "sweep": 0.1}
     async with fleet_on(tmp_path, own_valkey.url if redis else None, **short) as fleet:
@@ -92,7 +90,7 @@ async def test_a_zombie_adds_nothing_to_its_log(
         assert await other.do("events", run=old) == ["before"]
 
 
-async def test_the_stream_refuses_a_zombie_also_where_the_slot_is_gone(fragile: Fleet) -> None:
+async def test_stream_refuses_stale_fence_without_a_slot(fragile: Fleet) -> None:
     owner, other = await fragile.of(2)
     run = await owner.do("admit", thread="t")
     await owner.said("started", run)

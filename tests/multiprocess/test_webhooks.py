@@ -69,7 +69,9 @@ def worker(folder: Path, receiver: Receiver, what: str) -> Child:
 
 
 @pytest.mark.parametrize("when", ["claimed", "sent"])
-async def test_killed_between_claim_and_report(tmp_path: Path, when: str) -> None:
+async def test_webhook_of_worker_killed_between_claim_and_report_is_sent_again(
+    tmp_path: Path, when: str
+) -> None:
     async with (
         receiving(*((silent, 200) if when == "sent" else (200,))) as receiver,
         team_of(1, tmp_path) as (me,),
@@ -88,7 +90,7 @@ async def test_killed_between_claim_and_report(tmp_path: Path, when: str) -> Non
     assert ids == [run_id] * (2 if when == "sent" else 1)
 
 
-async def test_killed_with_the_run_under_way(tmp_path: Path) -> None:
+async def test_webhook_of_killed_workers_run_is_delivered(tmp_path: Path) -> None:
     """Whoever ends the run of the dead makes its webhook due."""
     async with (
         receiving() as receiver,

@@ -46,7 +46,7 @@ async def nothing_left(no_task_left: None) -> None:
     """No attempt leaves a task behind."""
 
 
-async def test_what_a_receiver_is_sent() -> None:
+async def test_request_has_method_headers_and_body() -> None:
     async with receiving(204) as receiver:
         assert await client().post(receiver.url + "?x=a%20b", HEADERS, BODY) == 204
     (got,) = receiver.received
@@ -58,7 +58,7 @@ async def test_what_a_receiver_is_sent() -> None:
     assert got.headers["user-agent"].startswith("run-coordinator/")
 
 
-async def test_the_connection_goes_to_the_address_and_the_name_stays() -> None:
+async def test_connects_to_the_checked_address_with_the_name_in_the_host_header() -> None:
     names = Names(["127.0.0.1"], ["192.0.2.1"])
     async with receiving(tls=True) as receiver:
         url = f"https://hooks.example.com:{receiver.port}/hook"
@@ -78,7 +78,7 @@ async def test_the_certificate_must_be_for_the_name() -> None:
     assert receiver.received == []
 
 
-async def test_a_name_that_is_rebound_to_loopback_is_not_connected_to() -> None:
+async def test_name_rebound_to_loopback_is_not_connected_to() -> None:
     names = Names(["8.8.8.8"], ["127.0.0.1"])
     targets = Targets(ports=frozenset(range(1, 65536)), lookups=Lookups(names))
     async with receiving(tls=True) as receiver:
@@ -89,7 +89,7 @@ async def test_a_name_that_is_rebound_to_loopback_is_not_connected_to() -> None:
     assert (receiver.connections, len(names.asked)) == (0, 2)
 
 
-async def test_a_literal_that_is_refused_is_not_connected_to() -> None:
+async def test_forbidden_literal_address_is_not_connected_to() -> None:
     async with receiving() as receiver:
         for host in ("127.0.0.1", "localhost", "2130706433", "[::ffff:127.0.0.1]"):
             with pytest.raises(TargetRefused):
@@ -97,13 +97,13 @@ async def test_a_literal_that_is_refused_is_not_connected_to() -> None:
     assert receiver.connections == 0
 
 
-async def test_the_next_address_is_tried_where_one_does_not_answer() -> None:
+async def test_next_address_is_tried_if_one_does_not_answer() -> None:
     async with receiving() as receiver:
         url = f"http://hooks.example.com:{receiver.port}/"
         assert await client(Names(["127.0.0.2", "127.0.0.1"])).post(url, HEADERS, BODY) == 200
 
 
-async def test_a_redirect_is_an_answer_and_not_followed() -> None:
+async def test_redirect_is_not_followed() -> None:
     async with receiving() as inner:
         for code in (301, 302, 303, 307, 308):
             async with receiving(status(code, headers=f"location: {inner.url}\r\n")) as receiver:
@@ -119,7 +119,7 @@ async def test_proxies_of_the_environment_are_not_used(monkeypatch: pytest.Monke
     assert proxy.connections == 0
 
 
-async def test_rest_of_an_answer_is_awaited() -> None:
+async def test_response_body_is_read_after_the_status() -> None:
     """A receiver whose connection is closed while it answers may take that for its own failure."""
     begun, may_go_on, complete = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
@@ -145,7 +145,7 @@ async def test_rest_of_an_answer_is_awaited() -> None:
 # -- receivers that do harm
 
 
-async def test_a_huge_answer_is_cut_off() -> None:
+async def test_huge_response_body_is_aborted() -> None:
     sent = 0
 
     async def without_end(writer: asyncio.StreamWriter) -> None:
@@ -162,7 +162,7 @@ async def test_a_huge_answer_is_cut_off() -> None:
     assert sent < 32 << 20, "what the buffers of two sockets hold"
 
 
-async def test_an_answer_that_never_ends_keeps_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_endless_response_body_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("coordinator.webhooks.client._BODY_TIMEOUT", 0.05)
 
     async def half(writer: asyncio.StreamWriter) -> None:
@@ -175,7 +175,7 @@ async def test_an_answer_that_never_ends_keeps_nobody(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("said", [b"", b"HTTP/1.1 200 OK\r\nx: "])
-async def test_a_slow_receiver_has_its_time_and_no_more(said: bytes) -> None:
+async def test_slow_receiver_times_out(said: bytes) -> None:
     async def slow(writer: asyncio.StreamWriter) -> None:
         writer.write(said)
         while True:
@@ -190,7 +190,7 @@ async def test_a_slow_receiver_has_its_time_and_no_more(said: bytes) -> None:
         assert time.monotonic() - began < 2
 
 
-async def test_a_receiver_that_does_not_read_has_its_time_and_no_more() -> None:
+async def test_receiver_that_does_not_read_times_out() -> None:
     async def deaf(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await over.wait()
         writer.close()
@@ -214,7 +214,7 @@ async def test_a_receiver_that_does_not_read_has_its_time_and_no_more() -> None:
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 200_000,
     ],
 )
-async def test_what_is_no_answer(said: bytes) -> None:
+async def test_invalid_response_raises_not_reached(said: bytes) -> None:
     async def say(writer: asyncio.StreamWriter) -> None:
         writer.write(said)
         await writer.drain()
@@ -224,14 +224,14 @@ async def test_what_is_no_answer(said: bytes) -> None:
             await client().post(receiver.url, HEADERS, BODY)
 
 
-async def test_nobody_listens() -> None:
+async def test_closed_port_raises_not_reached() -> None:
     async with receiving() as receiver:
         url = receiver.url
     with pytest.raises(NotReached):
         await client().post(url, HEADERS, BODY)
 
 
-async def test_a_name_server_that_does_not_answer_has_the_time_of_the_attempt() -> None:
+async def test_name_server_without_answer_is_bounded_by_the_attempts_timeout() -> None:
     with slow_names() as names, pytest.raises(NotReached, match="no answer within"):
         await client(names, timeout=0.05).post("http://slow.example.com/", HEADERS, BODY)
 

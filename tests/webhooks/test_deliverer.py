@@ -88,7 +88,7 @@ async def ended(manager: RunManager, run_id: str) -> WebhookRow:
 # -- what a receiver gets
 
 
-async def test_the_run_is_sent_signed_once_it_has_settled(manager: RunManager, events: list[Event]) -> None:
+async def test_signed_webhook_is_sent_after_the_run_settles(manager: RunManager, events: list[Event]) -> None:
     async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         run_id = await run(manager, receiver.url, input={"q": "ü"})
         row = await ended(manager, run_id)
@@ -117,7 +117,7 @@ async def test_the_run_is_sent_signed_once_it_has_settled(manager: RunManager, e
     assert WebhookDelivered(run_id, 1) in events
 
 
-async def test_a_failure_is_told_with_its_error(manager: RunManager) -> None:
+async def test_webhook_of_failed_run_has_its_error(manager: RunManager) -> None:
     async with receiving() as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         await ended(manager, await run(manager, receiver.url, fail=True))
     document = receiver.received[0].document
@@ -125,7 +125,7 @@ async def test_a_failure_is_told_with_its_error(manager: RunManager) -> None:
     assert document["values"] is None
 
 
-async def test_a_cancel_is_told_with_its_reason(manager: RunManager) -> None:
+async def test_webhook_of_cancelled_run_has_its_reason(manager: RunManager) -> None:
     started = asyncio.Event()
 
     async def endless(ctx: RunContext) -> None:
@@ -144,7 +144,7 @@ async def test_a_cancel_is_told_with_its_reason(manager: RunManager) -> None:
     assert document["values"] == {"so": "far"}
 
 
-async def test_a_paused_run_says_what_it_asks(manager: RunManager) -> None:
+async def test_webhook_of_paused_run_has_its_interrupts(manager: RunManager) -> None:
     from coordinator import Interrupt, Outcome
 
     async def asks(ctx: RunContext) -> Outcome:
@@ -158,7 +158,7 @@ async def test_a_paused_run_says_what_it_asks(manager: RunManager) -> None:
     assert receiver.received[0].document["values"] == {"n": 1, "__interrupt__": asked}
 
 
-async def test_without_a_secret_it_is_sent_unsigned(manager: RunManager) -> None:
+async def test_webhook_without_secret_is_sent_unsigned(manager: RunManager) -> None:
     async with (
         receiving() as receiver,
         Deliverer(manager.webhooks, manager.assistants, quick(webhook_secret=None)).running(),
@@ -173,7 +173,7 @@ async def test_without_a_secret_it_is_sent_unsigned(manager: RunManager) -> None
 # -- attempts
 
 
-async def test_what_fails_comes_again_with_the_same_id(manager: RunManager, events: list[Event]) -> None:
+async def test_failed_attempt_is_retried_with_the_same_id(manager: RunManager, events: list[Event]) -> None:
     async with (
         receiving(500, 302, 204) as receiver,
         Deliverer(manager.webhooks, manager.assistants, quick()).running(),
@@ -190,7 +190,7 @@ async def test_what_fails_comes_again_with_the_same_id(manager: RunManager, even
     assert [event.error for event in failed] == ["answered with status 500", "answered with status 302"]
 
 
-async def test_it_is_given_up_in_the_end_and_can_be_revived(
+async def test_webhook_is_dead_after_its_last_attempt_and_can_be_revived(
     manager: RunManager, events: list[Event], caplog: pytest.LogCaptureFixture
 ) -> None:
     async with receiving(503) as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
@@ -206,13 +206,13 @@ async def test_it_is_given_up_in_the_end_and_can_be_revived(
     assert (row.state, row.attempts) == (WebhookState.delivered, 1)
 
 
-async def test_a_receiver_that_is_gone_for_good_is_asked_once(manager: RunManager) -> None:
+async def test_status_410_ends_the_attempts(manager: RunManager) -> None:
     async with receiving(410) as receiver, Deliverer(manager.webhooks, manager.assistants, quick()).running():
         row = await ended(manager, await run(manager, receiver.url))
     assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 1, 410)
 
 
-async def test_nobody_listens(manager: RunManager) -> None:
+async def test_closed_port_raises_not_reached(manager: RunManager) -> None:
     async with receiving() as receiver:
         url = receiver.url
     async with Deliverer(manager.webhooks, manager.assistants, quick()).running():
@@ -220,7 +220,7 @@ async def test_nobody_listens(manager: RunManager) -> None:
     assert (row.state, row.attempts, row.status_code) == (WebhookState.dead, 3, None)
 
 
-async def test_a_url_that_may_not_be_sent_to_is_dead_at_once(manager: RunManager) -> None:
+async def test_webhook_with_forbidden_url_is_dead_at_once(manager: RunManager) -> None:
     async with receiving() as receiver:
         public = quick(webhook_allow_private=False)
         async with Deliverer(manager.webhooks, manager.assistants, public).running():
@@ -235,7 +235,7 @@ async def test_a_url_that_may_not_be_sent_to_is_dead_at_once(manager: RunManager
     assert receiver.connections == 0
 
 
-def test_attempts_are_further_and_further_apart() -> None:
+def test_backoff_grows_with_attempts() -> None:
     settings = WebhookSettings(webhook_backoff=5, webhook_backoff_max=3600, webhook_attempts=20)
     manager = RunManager()
     deliverer = Deliverer(manager.webhooks, manager.assistants, settings)
@@ -246,7 +246,7 @@ def test_attempts_are_further_and_further_apart() -> None:
     assert deliverer._failed(ClaimedWebhook("r", 20, "", {}), "x").retry_in is None
 
 
-async def test_a_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) -> None:
+async def test_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) -> None:
     """A webhook that takes its worker along each time would do so for ever."""
     async with receiving() as receiver:
         deliverer = Deliverer(manager.webhooks, manager.assistants, quick())
@@ -257,7 +257,7 @@ async def test_a_claim_beyond_the_last_attempt_is_not_sent(manager: RunManager) 
     assert receiver.connections == 0
 
 
-async def test_what_cannot_be_said_harms_no_other(
+async def test_webhook_that_cannot_be_encoded_does_not_affect_others(
     manager: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(run: Any, **_: Any) -> bytes:
@@ -276,7 +276,7 @@ async def test_what_cannot_be_said_harms_no_other(
 # -- several at once
 
 
-async def test_a_slow_receiver_holds_up_no_other(manager: RunManager) -> None:
+async def test_slow_receiver_does_not_delay_others(manager: RunManager) -> None:
     async def silent(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
@@ -293,7 +293,9 @@ async def test_a_slow_receiver_holds_up_no_other(manager: RunManager) -> None:
         await slow.hang_up()
 
 
-async def test_who_hangs_takes_a_part_of_the_slots(manager: RunManager, events: list[Event]) -> None:
+async def test_hanging_receiver_occupies_a_part_of_the_slots(
+    manager: RunManager, events: list[Event]
+) -> None:
     async def silent(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
@@ -325,7 +327,7 @@ async def of_user(manager: RunManager, user_id: str, url: str, thread: str) -> s
     return record.run_id
 
 
-async def test_hanging_receivers_of_one_user_hold_up_nobody_else(manager: RunManager) -> None:
+async def test_hanging_receivers_of_one_user_do_not_delay_other_users(manager: RunManager) -> None:
     """As many receivers as there are places, and each in nobody's way by itself."""
 
     async def silent(writer: asyncio.StreamWriter) -> None:
@@ -358,7 +360,7 @@ async def test_hanging_receivers_of_one_user_hold_up_nobody_else(manager: RunMan
             assert (await ended(manager, run_id)).state is WebhookState.delivered
 
 
-async def test_receiver_that_hangs_leaves_room_for_the_same_users_others(manager: RunManager) -> None:
+async def test_hanging_receiver_leaves_slots_for_the_same_users_other_receivers(manager: RunManager) -> None:
     async def silent(writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
@@ -378,7 +380,7 @@ async def test_receiver_that_hangs_leaves_room_for_the_same_users_others(manager
         await hangs.hang_up()
 
 
-async def test_slow_names_of_one_user_cost_nobody_else_an_attempt(manager: RunManager) -> None:
+async def test_slow_names_of_one_user_cost_other_users_no_attempt(manager: RunManager) -> None:
     settings = quick(webhook_timeout=1.0, webhook_concurrency=16)
     with slow_names() as names:
         targets = Targets(allow_private=True, lookups=Lookups(names))
@@ -397,7 +399,7 @@ async def test_slow_names_of_one_user_cost_nobody_else_an_attempt(manager: RunMa
             names.released.set()
 
 
-async def test_no_more_at_once_than_allowed(manager: RunManager) -> None:
+async def test_concurrent_attempts_are_bounded(manager: RunManager) -> None:
     release = asyncio.Event()
 
     async def held(writer: asyncio.StreamWriter) -> None:
@@ -430,7 +432,7 @@ async def test_two_workers_deliver_each_webhook_once(tmp_path: Path) -> None:
     assert sorted(got.document["run_id"] for got in receiver.received) == sorted(ids)
 
 
-async def test_whichever_worker_lives_delivers(tmp_path: Path) -> None:
+async def test_any_live_worker_delivers(tmp_path: Path) -> None:
     """The run was admitted where nobody delivers."""
     async with team_of(2, tmp_path) as (one, other), receiving() as receiver:
         run_id = await run(one, receiver.url)
@@ -470,7 +472,7 @@ class Interrupted:
 
 
 @pytest.mark.parametrize("what", ["next", "claim", "report"])
-async def test_a_store_that_was_away_delays_and_loses_nothing(
+async def test_store_outage_delays_webhooks_but_loses_none(
     manager: RunManager, what: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REPORT_BACKOFF", 0.01)
@@ -485,7 +487,7 @@ async def test_a_store_that_was_away_delays_and_loses_nothing(
     assert len(receiver.received) == 1
 
 
-async def test_what_was_never_reported_is_delivered_again(
+async def test_unreported_webhook_is_delivered_again(
     manager: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_REPORT_BACKOFF", 0.001)
@@ -502,7 +504,7 @@ async def test_what_was_never_reported_is_delivered_again(
     assert [got.headers["webhook-id"] for got in receiver.received] == [run_id, run_id]
 
 
-async def test_a_fenced_worker_claims_nothing_until_it_has_registered_anew(
+async def test_fenced_worker_claims_no_webhook_until_it_registers_again(
     manager: RunManager, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with receiving() as receiver:
@@ -519,7 +521,7 @@ async def test_a_fenced_worker_claims_nothing_until_it_has_registered_anew(
     assert row.claimed_by != epoch
 
 
-async def test_who_leaves_delivers_what_is_due_and_waits_for_what_is_under_way(manager: RunManager) -> None:
+async def test_stopping_delivers_due_webhooks_and_waits_for_attempts_in_progress(manager: RunManager) -> None:
     release = asyncio.Event()
 
     async def held(writer: asyncio.StreamWriter) -> None:
@@ -537,7 +539,7 @@ async def test_who_leaves_delivers_what_is_due_and_waits_for_what_is_under_way(m
     assert row.state is WebhookState.delivered
 
 
-async def test_who_leaves_waits_for_no_receiver_for_ever(
+async def test_stopping_does_not_wait_for_hanging_receivers(
     manager: RunManager, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "_STOP_WITHIN", 0.05)
@@ -559,12 +561,12 @@ async def test_who_leaves_waits_for_no_receiver_for_ever(
 
 
 @pytest.mark.parametrize("url", ["", "x" * 2049, "https://exämple.com/", "https://example.com/ ", "a\nb", 7])
-async def test_what_can_be_no_url_is_refused(manager: RunManager, url: Any) -> None:
+async def test_text_that_is_no_url_is_refused(manager: RunManager, url: Any) -> None:
     with pytest.raises(InvalidArgument, match="webhook"):
         await manager.create_or_reject("t", webhook=url)
 
 
-async def test_the_same_key_with_another_webhook_is_another_request(manager: RunManager) -> None:
+async def test_idempotency_key_with_another_webhook_conflicts(manager: RunManager) -> None:
     from coordinator import IdempotencyConflict
 
     first = await manager.create_or_reject("t", idempotency_key="k", webhook="https://a.example.com/")

@@ -52,13 +52,13 @@ def wait(lanes: Lanes) -> float:
     return full.value.retry_in
 
 
-def test_each_receiver_has_its_own(lanes: Lanes, under_way: ExitStack) -> None:
+def test_each_receiver_has_its_own_lane(lanes: Lanes, under_way: ExitStack) -> None:
     fill(lanes, under_way)
     wait(lanes)
     under_way.enter_context(lanes.slot(B))
 
 
-def test_what_one_user_has_under_way_counts_for_no_other(clock: Clock, under_way: ExitStack) -> None:
+def test_attempts_of_one_user_do_not_count_for_others(clock: Clock, under_way: ExitStack) -> None:
     lanes = Lanes(4, per_user=4, clock=clock)
     for user in ("alice", "bob"):
         for _ in range(2):
@@ -71,7 +71,7 @@ def test_what_one_user_has_under_way_counts_for_no_other(clock: Clock, under_way
     wait(lanes)
 
 
-def test_whoever_ends_makes_room_however_it_ends(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
+def test_slot_is_freed_after_success_and_failure(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
     under_way.enter_context(lanes.slot(A))
     with suppress(RuntimeError), lanes.slot(A):
         clock.now += 5.0
@@ -80,9 +80,7 @@ def test_whoever_ends_makes_room_however_it_ends(lanes: Lanes, under_way: ExitSt
     wait(lanes)
 
 
-def test_who_has_to_wait_comes_at_the_pace_of_the_receiver(
-    lanes: Lanes, under_way: ExitStack, clock: Clock
-) -> None:
+def test_retry_in_follows_the_pace_of_the_receiver(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
     attempts(lanes, clock, 4.0)
     fill(lanes, under_way)
     assert [wait(lanes) for _ in range(3)] == pytest.approx([2.0, 4.0, 6.0], rel=0.05)
@@ -90,7 +88,7 @@ def test_who_has_to_wait_comes_at_the_pace_of_the_receiver(
     assert wait(lanes) == pytest.approx(5.0, rel=0.05), "behind those"
 
 
-def test_who_hangs_is_known_for_slow_before_it_has_answered(
+def test_hanging_receiver_is_slow_before_it_has_answered(
     lanes: Lanes, under_way: ExitStack, clock: Clock
 ) -> None:
     fill(lanes, under_way)
@@ -99,7 +97,7 @@ def test_who_hangs_is_known_for_slow_before_it_has_answered(
     assert wait(lanes) == pytest.approx(5.0)
 
 
-def test_who_answers_quickly_has_no_limit_until_an_answer_is_late(
+def test_quick_receiver_has_no_limit_until_an_answer_is_late(
     lanes: Lanes, under_way: ExitStack, clock: Clock
 ) -> None:
     attempts(lanes, clock, QUICK / 2, 1)
@@ -113,14 +111,14 @@ def test_who_answers_quickly_has_no_limit_until_an_answer_is_late(
     wait(lanes)
 
 
-def test_the_time_is_bounded(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
+def test_retry_in_is_bounded(lanes: Lanes, under_way: ExitStack, clock: Clock) -> None:
     fill(lanes, under_way)
     assert wait(lanes) == SHORTEST
     clock.now += 1e6
     assert wait(lanes) == LONGEST
 
 
-def test_receivers_that_nobody_sends_to_are_forgotten(lanes: Lanes, under_way: ExitStack) -> None:
+def test_idle_lanes_are_evicted(lanes: Lanes, under_way: ExitStack) -> None:
     fill(lanes, under_way)
     for number in range(REMEMBERED + 10):
         with lanes.slot(f"https://{number}.example:443"):

@@ -28,13 +28,13 @@ def asking(lookups: Lookups, host: str, user_id: str | None = None) -> asyncio.T
     return asyncio.create_task(lookups.addresses(host, 443, user_id=user_id))
 
 
-async def test_operating_system_is_asked_in_threads_of_its_own() -> None:
+async def test_look_ups_execute_in_their_own_threads() -> None:
     assert "127.0.0.1" in await Lookups().addresses("localhost", 80)
     with pytest.raises(OSError, match=r".+"):
         await Lookups().addresses("does-not-exist.invalid.", 80)
 
 
-async def test_slow_names_of_one_user_leave_threads_for_others(names: SlowNames) -> None:
+async def test_slow_names_of_one_user_leave_look_up_threads_for_others(names: SlowNames) -> None:
     lookups = Lookups(names, threads=4, per_user=2)
     slow = [asking(lookups, f"slow{number}", "alice") for number in range(10)]
     await wait_until(lambda: len(names.asked) == 2, description="alice has her share of the threads")
@@ -45,7 +45,7 @@ async def test_slow_names_of_one_user_leave_threads_for_others(names: SlowNames)
     assert await asyncio.gather(*slow) == [["127.0.0.1"]] * 10
 
 
-async def test_thread_is_taken_until_its_look_up_ends_whoever_waits_for_it(names: SlowNames) -> None:
+async def test_look_up_occupies_its_thread_after_its_caller_is_cancelled(names: SlowNames) -> None:
     lookups = Lookups(names, threads=4, per_user=2, patience=0.01)
     given_up = [asking(lookups, f"slow{number}", "alice") for number in range(2)]
     await wait_until(lambda: len(names.asked) == 2, description="both are looked up")
@@ -66,7 +66,7 @@ async def test_thread_is_taken_until_its_look_up_ends_whoever_waits_for_it(names
     assert "slow2" not in names.asked
 
 
-async def test_waiting_for_a_thread_is_bounded_and_begins_nothing(names: SlowNames) -> None:
+async def test_waiting_for_a_look_up_thread_is_bounded(names: SlowNames) -> None:
     lookups = Lookups(names, threads=1, per_user=1, patience=0.01)
     begun: list[str] = []
     first = asyncio.create_task(
@@ -81,7 +81,7 @@ async def test_waiting_for_a_thread_is_bounded_and_begins_nothing(names: SlowNam
     await first
 
 
-async def test_thread_goes_to_the_first_that_may_have_it(names: SlowNames) -> None:
+async def test_free_thread_goes_to_the_first_waiter_within_its_share(names: SlowNames) -> None:
     lookups = Lookups(names, threads=2, per_user=1)
     tasks = [asking(lookups, "slow-a", "alice"), asking(lookups, "slow-b", "bob")]
     await wait_until(lambda: len(names.asked) == 2, description="all threads are taken")
@@ -100,7 +100,7 @@ async def test_thread_goes_to_the_first_that_may_have_it(names: SlowNames) -> No
     assert names.asked.index("second-a") < names.asked.index("third-a")
 
 
-async def test_turn_given_to_one_that_leaves_goes_to_the_next(names: SlowNames) -> None:
+async def test_thread_acquired_by_cancelled_waiter_goes_to_the_next(names: SlowNames) -> None:
     lookups = Lookups(names, threads=1, per_user=1)
     first = asking(lookups, "slow", "alice")
     await wait_until(lambda: names.asked == ["slow"], description="the thread is taken")

@@ -35,7 +35,7 @@ def test_both_secrets_sign_while_one_replaces_the_other() -> None:
     assert verify(TEXT, headers, BODY, now=AT) == ID
 
 
-def test_without_a_secret_there_is_no_signature() -> None:
+def test_headers_without_secret_have_no_signature() -> None:
     headers = Signer.of(None).headers(ID, BODY, now=AT)
     assert set(headers) == {"webhook-id", "webhook-timestamp"}
     with pytest.raises(SignatureInvalid):
@@ -54,7 +54,7 @@ def test_without_a_secret_there_is_no_signature() -> None:
         ("webhook-signature", "v1,ü"),
     ],
 )
-def test_what_was_changed_is_refused(name: str, value: str) -> None:
+def test_changed_request_fails_verification(name: str, value: str) -> None:
     with pytest.raises(SignatureInvalid):
         verify(KNOWN, {**signed(), name: value}, BODY, now=AT)
 
@@ -67,7 +67,7 @@ def test_another_body_or_secret_is_refused() -> None:
 
 
 @pytest.mark.parametrize("off", [TOLERANCE + 1, -TOLERANCE - 1])
-def test_a_recorded_request_cannot_be_sent_again_later(off: float) -> None:
+def test_replayed_request_is_refused_after_the_tolerance(off: float) -> None:
     assert verify(KNOWN, signed(), BODY, now=AT + (off - 1 if off > 0 else off + 1)) == ID
     with pytest.raises(SignatureInvalid, match="too long ago"):
         verify(KNOWN, signed(), BODY, now=AT + off)
@@ -86,7 +86,7 @@ def test_a_recorded_request_cannot_be_sent_again_later(off: float) -> None:
         KNOWN.replace("GKY", "\nGKY"),
     ],
 )
-def test_a_secret_that_is_of_no_use_is_refused_at_start(secret: str) -> None:
+def test_malformed_secret_is_refused_at_start(secret: str) -> None:
     with pytest.raises(ValidationError, match="webhook secret"):
         WebhookSettings(webhook_secret=SecretStr(secret))
     with pytest.raises(ValueError, match="webhook secret"):

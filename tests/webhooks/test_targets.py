@@ -163,26 +163,26 @@ def test_there_are_many() -> None:
 
 
 @pytest.mark.parametrize("host", REFUSED_HOSTS)
-def test_a_host_that_is_none_of_the_callers_business(host: str) -> None:
+def test_url_with_forbidden_host_is_refused(host: str) -> None:
     with pytest.raises(TargetRefused) as refused:
         Targets().parse(f"https://{host}/hook")
     assert refused.value.argument == "webhook"
 
 
 @pytest.mark.parametrize("url", REFUSED_URLS)
-def test_what_is_no_public_https_url(url: str) -> None:
+def test_url_that_is_not_public_https_is_refused(url: str) -> None:
     with pytest.raises(TargetRefused):
         Targets().parse(url)
 
 
-def test_a_refusal_does_not_repeat_the_url() -> None:
+def test_refusal_does_not_quote_the_url() -> None:
     with pytest.raises(TargetRefused) as refused:
         Targets().parse("https://user:hunter2@example.com/hook?token=hunter3")
     assert "hunter" not in str(refused.value)
 
 
 @pytest.mark.parametrize("url", ALLOWED)
-def test_what_may_be_sent_to(url: str) -> None:
+def test_public_https_url_is_accepted(url: str) -> None:
     expected = ALLOWED[url]
     if expected is None:
         with pytest.raises(TargetRefused):
@@ -192,7 +192,7 @@ def test_what_may_be_sent_to(url: str) -> None:
         assert (target.scheme, *target[1:]) == ("https", *expected)
 
 
-def test_what_logs_and_the_host_header_say() -> None:
+def test_origin_and_authority_of_a_target() -> None:
     target = Targets().parse("https://example.com/secret?token=x")
     assert (target.origin, target.authority) == ("https://example.com:443", "example.com")
     target = Targets().parse("https://[2606:4700:4700::1111]:8443/")
@@ -211,7 +211,7 @@ ADDRESSES = [
 
 
 @pytest.mark.parametrize("address", [*ADDRESSES, "fe80::1%eth0"])
-async def test_a_name_that_resolves_to_such_an_address(address: str) -> None:
+async def test_name_that_resolves_to_forbidden_address_is_refused(address: str) -> None:
     with pytest.raises(TargetRefused):
         await resolved(Targets(lookups=Lookups(Names([address]))), "https://example.com/")
 
@@ -219,12 +219,12 @@ async def test_a_name_that_resolves_to_such_an_address(address: str) -> None:
 @pytest.mark.parametrize(
     "found", [["8.8.8.8", "127.0.0.1"], ["10.0.0.1", "8.8.8.8"], ["2606:4700::1", "::1"]]
 )
-async def test_one_such_address_among_others_is_enough(found: list[str]) -> None:
+async def test_one_forbidden_address_refuses_the_name(found: list[str]) -> None:
     with pytest.raises(TargetRefused):
         await resolved(Targets(lookups=Lookups(Names(found))), "https://example.com/")
 
 
-async def test_a_name_is_looked_up_as_it_stands_and_in_no_search_domain() -> None:
+async def test_name_is_resolved_without_search_domains() -> None:
     names = Names(["8.8.8.8", "2606:4700:4700::1111", "8.8.8.8"])
     targets = Targets(lookups=Lookups(names))
     found = await targets.addresses(targets.parse("https://db.prod/"))
@@ -232,7 +232,7 @@ async def test_a_name_is_looked_up_as_it_stands_and_in_no_search_domain() -> Non
     assert names.asked == ["db.prod."]
 
 
-async def test_an_address_is_not_looked_up() -> None:
+async def test_literal_address_is_not_resolved() -> None:
     names = Names(OSError("asked"))
     targets = Targets(lookups=Lookups(names))
     assert await targets.addresses(targets.parse("https://8.8.8.8/")) == [ip_address("8.8.8.8")]
@@ -240,7 +240,7 @@ async def test_an_address_is_not_looked_up() -> None:
 
 
 @pytest.mark.parametrize("answer", [OSError("no such name"), UnicodeError("label too long"), []])
-async def test_a_name_that_does_not_resolve_is_unknown_for_now(
+async def test_unresolvable_name_raises_name_unknown(
     answer: Exception | list[str],
 ) -> None:
     targets = Targets(lookups=Lookups(Names(answer)))
@@ -248,7 +248,7 @@ async def test_a_name_that_does_not_resolve_is_unknown_for_now(
         await targets.addresses(targets.parse("https://example.com/"))
 
 
-async def test_a_name_that_changes_its_mind_is_looked_at_each_time() -> None:
+async def test_name_is_resolved_and_checked_for_every_attempt() -> None:
     targets = Targets(lookups=Lookups(Names(["8.8.8.8"], ["127.0.0.1"])))
     await resolved(targets, "https://rebinding.example.com/")
     with pytest.raises(TargetRefused):
@@ -271,7 +271,7 @@ async def test_a_name_that_changes_its_mind_is_looked_at_each_time() -> None:
         "https://example.com:6379/",
     ],
 )
-async def test_development_may_use_what_is_private(url: str) -> None:
+async def test_allow_private_accepts_private_targets(url: str) -> None:
     await resolved(Targets(allow_private=True, lookups=Lookups(Names(["127.0.0.1"]))), url)
 
 
@@ -291,7 +291,7 @@ async def test_development_may_use_what_is_private(url: str) -> None:
         "ftp://localhost/",
     ],
 )
-async def test_development_has_its_limits(url: str) -> None:
+async def test_allow_private_refuses_link_local_and_unusual_addresses(url: str) -> None:
     with pytest.raises(TargetRefused):
         await resolved(Targets(allow_private=True, lookups=Lookups(Names(["127.0.0.1"]))), url)
 
@@ -312,7 +312,7 @@ METADATA = [
 
 
 @pytest.mark.parametrize("address", METADATA)
-async def test_development_does_not_reach_the_metadata_service_of_a_cloud(address: str) -> None:
+async def test_allow_private_does_not_reach_metadata_services(address: str) -> None:
     host = f"[{address}]" if ":" in address else address
     with pytest.raises(TargetRefused):
         Targets(allow_private=True).parse(f"http://{host}/latest/meta-data")
