@@ -153,7 +153,7 @@ async def test_what_is_written_meanwhile_is_noticed(
         await copy(path, target, write)
     with pytest.raises(StoreRefused, match="half a copy"):
         await target.open()
-    with pytest.raises(StoreRefused, match=r"threads \('late'\) is not the same"):
+    with pytest.raises(StoreRefused, match=r"threads \('late'\) differs between the source and the target"):
         await copy(path, target)
     await shared_postgres.execute(f"DROP SCHEMA {target.schema} CASCADE")
     await copy(path, target)
@@ -171,10 +171,10 @@ async def test_a_row_that_is_not_the_same_is_named(
     with pytest.raises(Interrupted):
         await copy(path, target, stop)
     await shared_postgres.execute(f"UPDATE {target.schema}.threads SET fence = 99 WHERE thread_id = 't3'")
-    with pytest.raises(StoreRefused, match=r"threads \('t3'\) is not the same"):
+    with pytest.raises(StoreRefused, match=r"threads \('t3'\) differs between the source and the target"):
         await copy(path, target)
     await shared_postgres.execute(f"DELETE FROM {target.schema}.threads WHERE thread_id = 't3'")
-    with pytest.raises(StoreRefused, match=r"threads \('t3'\) is not the same"):
+    with pytest.raises(StoreRefused, match=r"threads \('t3'\) differs between the source and the target"):
         await copy(path, target)
 
 
