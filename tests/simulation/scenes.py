@@ -64,7 +64,7 @@ SCENES: Mapping[str, Scene] = {
         aims=(
             ("WaitingLine._claim", "claim", "after", "fail"),
             ("Takeover.run", "row", "before", "fail"),
-            ("Drain._tell_store", "drain", "after", "fail"),
+            ("Drain._mark_draining", "drain", "after", "fail"),
         ),
     ),
     "its home leaves without an answer": Scene(
@@ -72,7 +72,7 @@ SCENES: Mapping[str, Scene] = {
         features={"portable": True},
         habits=HANGS,
         helps=(
-            ("Drain._tell_store", "drain", "after", "fail"),
+            ("Drain._mark_draining", "drain", "after", "fail"),
             *(("Delivery.standing", "standing", "before", "fail"),) * 3,
         ),
     ),
@@ -161,7 +161,7 @@ SCENES: Mapping[str, Scene] = {
         processes=1,
         habits={"tracks": None},
         aims=(
-            ("Drain._tell_store", "drain", "before", "fail"),
+            ("Drain._mark_draining", "drain", "before", "fail"),
             ("Admissions._admit", "admit", "after", "slow"),
             ("Lifecycle._complete", "update_run_completion", "before", "fail"),
             ("Lifecycle._complete", "update_run_completion", "before", "slow"),
