@@ -104,7 +104,7 @@ async def test_webhook_of_killed_workers_run_is_delivered(tmp_path: Path) -> Non
         await told(me, run_id)
     (got,) = receiver.received
     assert got.document["status"] == "error"
-    assert "gone" in got.document["error"]
+    assert "is dead" in got.document["error"]
 
 
 async def test_a_worker_delivers_by_a_setting(tmp_path: Path) -> None:
