@@ -79,7 +79,8 @@ def draining_on_signals(
     signals: Iterable[signal.Signals] = SIGNALS,
     end: Callable[[int], object] | None = None,
 ) -> Generator[Departure]:
-    """Within the block, the first of `signals` drains `worker` (`manager.worker`), and each further one ends the grace.
+    """Within the block, the first of `signals` drains `worker` (`manager.worker`), and each further one ends
+    its grace.
 
     Must be called from the main thread, on a running event loop. The backstop stays armed after the block: it
     calls `end` (default: writes all stacks to stderr, then `os._exit`) with the exit status, which is 128

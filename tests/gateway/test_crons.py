@@ -129,7 +129,7 @@ async def test_refused_run_is_recorded_and_the_cron_continues(pair: Pair, thread
     await make_due(pair[0], cron["cron_id"])
 
     async def is_recorded() -> bool:
-        return (await pair[1].manager.cron(cron["cron_id"])).last_error is not None
+        return (await pair[1].manager.crons.get(cron["cron_id"])).last_error is not None
 
     await wait_until(is_recorded, description="the refusal is told")
     [shown] = await pair[1].sdk.crons.search(thread_id=thread)

@@ -92,7 +92,7 @@ async def test_drain_by_epoch_reaches_another_worker() -> None:
         answer = await elsewhere.post("/coordinator/drain", json={"all": True, "grace": 0})
         answered = [{"epoch": epoch, "grace": 0, "already": epoch == epochs[1]} for epoch in epochs]
         assert (answer.status_code, answer.json()) == (202, answered)
-        await wait_until(lambda: one.draining, description="so has this one")
+        await wait_until(lambda: one.worker.draining, description="so has this one")
 
 
 async def _not_ready(client: httpx.AsyncClient) -> bool:

@@ -180,7 +180,7 @@ async def test_all_crons_of_a_user_are_disabled_and_deleted(deployment: Deployme
     assert (unknown.code, unknown.error["type"]) == (FAILED, "CronNotFound")
     answer = await deployment.busy.cli("crons", "disable", "--user", "u", "--json")
     assert sorted(answer.document["disabled"]) == ["u1", "u2"]
-    assert await manager.pending_work("u") == (0, 2)
+    assert await pending_work(manager, "u") == (0, 2)
     assert {cron.next_at for cron in await manager.crons.search(user_id="u")} == {None}
     answer = await deployment.busy.cli("crons", "delete", "--user", "u", "--json")
     assert sorted(answer.document["deleted"]) == ["c0", "u0", "u1", "u2"]
