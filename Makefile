@@ -139,6 +139,11 @@ simulate: $(STAMP) ## Run the real manager under seeded faults. SEEDS=100000, JO
 contract: $(STAMP) ## Drive `coordinator serve --workers 3` with a folder of contract tests: CONTRACT=folder, WITHOUT=redis
 	@$(BIN)/python -m tests.contract $(CONTRACT) $(if $(filter redis,$(WITHOUT)),--without-redis) $(ARGS)
 
+.PHONY: newest
+newest: $(STAMP) ## Checks and tests with the newest releases that the bounds allow, and without bounds. A part: ARGS="tests/unit"
+	@failed=0; $(BIN)/python tools/newest.py $(ARGS) || failed=1; \
+	$(BIN)/python tools/newest.py --unbounded $(ARGS) || failed=1; exit $$failed
+
 .PHONY: matrix
 matrix: $(STAMP) ## Run the tests on every Python from 3.11 to 3.14 that this machine has
 	$(BIN)/nox $(ARGS)
