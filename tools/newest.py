@@ -33,7 +33,9 @@ def overrides() -> list[str]:
 
 
 def install(environment: Path, *, unbounded: bool) -> None:
-    subprocess.run([UV, "venv", "--quiet", "--clear", "--python", sys.executable, environment], check=True)
+    subprocess.run(
+        [UV, "venv", "--quiet", "--seed", "--clear", "--python", sys.executable, environment], check=True
+    )
     options = ["--python", str(environment / "bin" / "python"), "--upgrade", "--group", "dev"]
     if unbounded:
         file = FOLDER / "overrides.txt"
