@@ -186,7 +186,7 @@ class Assembly:
 
     async def _gone(self) -> None:
         """Returns when the runs of an epoch that is over have stopped, or were settled by force."""
-        lost = [entry.settled.wait() for entry in self.shared.registry.unsettled() if entry.lost]
+        lost = [entry.settled.wait() for entry in self.shared.registry.unsettled() if entry.elsewhere]
         await asyncio.gather(*lost)
 
     async def close(self, timeout: float | None) -> None:

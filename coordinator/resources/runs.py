@@ -114,8 +114,8 @@ class Runs:
             reason=row.cancel_reason,
             actor=row.cancel_actor,
             requested=row.cancel_requested_at,
-            delivered=row.cancel_delivered_at or (entry.delivered_at if entry is not None else None),
-            stopped=row.stopped_at or (entry.stopped_at if entry is not None else None),
+            delivered=row.cancel_delivered_at or (entry.work.delivered_at if entry is not None else None),
+            stopped=row.stopped_at or (entry.work.stopped_at if entry is not None else None),
             settled=row.settled_at,
         )
 

@@ -79,7 +79,7 @@ class Delivery:
 
     def hold(self, entry: Entry, standing: Decision) -> None:
         """Its row may say that the run has its thread: the answer to the claim is late, or was lost."""
-        if entry.own is None and not standing.settled and standing.owner_epoch == self._worker.epoch:
+        if entry.queued and not standing.settled and standing.owner_epoch == self._worker.epoch:
             entry.take_thread(Claimed(entry.record.run_id, standing.fence), self._worker.epoch)
 
     def _announce(self, entry: Entry) -> None:
@@ -134,7 +134,7 @@ class Delivery:
         """Stop the local task although the decision could not be written; it is written before the run
         settles."""
         if entry.abort is None:
-            entry.unwritten = abort
+            entry.owe(abort)
             entry.stop(abort, self._stamps.now())
             self._announce(entry)
         self._settlement.wind_up(entry)

@@ -6,114 +6,89 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
-from coordinator.assistants.ports import ThreadStates
 from coordinator.clock import Clocks
-from coordinator.context import RunContext
 from coordinator.record import RunRecord
 from coordinator.runs.kept import Result
 from coordinator.runs.latch import Latch
 from coordinator.runs.limits import NO_LIMITS
-from coordinator.runs.task_cancel import TaskCancel
-from coordinator.schemas import Abort, CancelAction, Cause, Json, RunStatus
+from coordinator.runs.states import (
+    TRANSITIONS,
+    Closing,
+    End,
+    Gone,
+    Hold,
+    Holding,
+    Lost,
+    Settled,
+    State,
+    Stopping,
+    Waiting,
+)
+from coordinator.runs.work import Work
+from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from stores.rows import Claimed, Decision, Outcome, Ownership
 from stores.states import OPEN
 
 _REAL = Clocks()
-_NO_RESULT = Result(None)
+NO_RESULT = Result(None)
 
 
 class Entry:
-    """One run of this worker: its record and what only this process knows of it.
+    """One run of this worker: its record, the state that it is in here, and its work.
 
-    `own` is the guard of its writes, None while it waits. `turn` is set once it holds the thread or
-    has been decided; `settled` once its thread is free (law 3). `tracked` is work that keeps the
-    thread held after the task is over. `unwritten` is a decision that the store has not taken yet.
-    `warned` says why the task was told to stop although nothing is decided (shutdown). `handed_over`:
-    another worker executes it; this entry has left the registry. `inline`: it is being settled in
-    its caller's own steps, who does not wait for a store that is away. `temporary`: its thread is.
-    `trying_again`: another attempt of its rollback has been asked for, and not answered yet.
+    `settled` is set once its thread is free of it (law 3), or another worker's to free. `settling` is what
+    writes its end: a job, or in its place a future that stands for the steps of a caller. `temporary`: its
+    thread is. `operation`: it holds its thread and is no run.
     """
 
     __slots__ = (
-        "abort",
-        "active_at",
-        "clocks",
-        "closed",
-        "context",
-        "delivered_at",
-        "force",
-        "force_after",
-        "force_timer",
-        "forced",
-        "handed_over",
-        "inline",
-        "launched",
         "limits",
-        "lost",
-        "model_name_due",
         "operation",
-        "outcome",
-        "own",
-        "progress_due",
         "record",
-        "result",
-        "rollback_ref",
         "settled",
         "settling",
-        "started",
-        "states",
-        "stopped_at",
-        "supervised",
-        "task_cancel",
+        "state",
         "temporary",
         "timers",
-        "tracked",
-        "trying_again",
-        "turn",
-        "turn_at",
-        "unwritten",
-        "warned",
-    )  # a dict of so many names for each run would be most of its memory
+        "work",
+    )  # a dict for each run would be most of its memory
 
     def __init__(
         self, record: RunRecord, own: Ownership | None, clocks: Clocks = _REAL, force_after: float = 10.0
     ) -> None:
         self.record = record
-        self.force_after = force_after
-        self.own = own
-        self.clocks = clocks
-        self.turn = Latch()
+        self.work = Work(clocks, force_after)
+        self.state: State = Waiting() if own is None else Holding(End(), Hold(own, clocks.monotonic()))
         self.settled = Latch()
-        self.started = False
-        self.lost = False
-        self.abort: Abort | None = None
-        self.context: RunContext | None = None
-        self.states: ThreadStates | None = None
-        self.rollback_ref: Json = None
-        self.tracked: set[asyncio.Future[Any]] = set()
-        self.outcome: Outcome | None = None
-        self.unwritten: Abort | None = None
-        self.warned: Abort | None = None
-        self.handed_over = False
+        self.settling: asyncio.Future[Any] | None = None
         self.limits = NO_LIMITS
         self.timers: dict[str, asyncio.TimerHandle] | None = None
-        self.active_at, self.turn_at = 0.0, clocks.monotonic()
-        self.task_cancel: TaskCancel | None = None
-        self.launched: asyncio.Task[Any] | None = None
-        self.result = _NO_RESULT
-        self.supervised: asyncio.Task[Any] | None = None
-        self.force_timer: asyncio.TimerHandle | None = None
-        self.force: asyncio.Future[None] | None = None
-        self.forced = False
-        self.closed = False
-        self.progress_due = self.model_name_due = False
-        self.delivered_at: int | None = None
-        self.stopped_at: int | None = None
-        self.settling: asyncio.Future[Any] | None = None
-        self.inline = False
-        self.temporary = self.trying_again = self.operation = False
-        if own is not None:
-            self.turn.set()
+        self.temporary = self.operation = False
+
+    # -- questions
+
+    @property
+    def own(self) -> Ownership | None:
+        """The guard of its writes, None as long as it has not had its thread."""
+        hold = self.state.hold
+        return None if hold is None else hold.own
+
+    @property
+    def abort(self) -> Abort | None:
+        """Why it was told to stop, where that is decided."""
+        return self.state.abort
+
+    @property
+    def outcome(self) -> Outcome | None:
+        """How its code has ended, until its row says it."""
+        end = self.state.end
+        return None if end is None else end.outcome
+
+    @property
+    def unwritten(self) -> Abort | None:
+        """A decision over it that the store has not taken yet."""
+        end = self.state.end
+        return None if end is None else end.unwritten
 
     @property
     def open(self) -> bool:
@@ -122,34 +97,69 @@ class Entry:
     @property
     def elsewhere(self) -> bool:
         """Another worker, or its reaper, settles it: how it ends only the store knows."""
-        return self.lost or self.handed_over
+        return self.state.elsewhere
+
+    @property
+    def queued(self) -> bool:
+        """It has not had its thread, and is this worker's: waiting, or decided before its turn."""
+        state = self.state
+        return state.hold is None and not state.elsewhere
+
+    @property
+    def started(self) -> bool:
+        hold = self.state.hold
+        return hold is not None and hold.started
 
     @property
     def stopped(self) -> bool:
         """Law 3: the task is done and all that it tracked is over."""
-        return not self.record.task_active and not self.tracked
+        return not self.record.task_active and not self.work.tracked
 
     @property
     def returned(self) -> bool:
         """Its code has come to an end of its own, which is written, owed, or about to be."""
-        task = self.launched
-        return self.outcome is not None or (task is not None and task.done() and not task.cancelled())
+        return self.outcome is not None or self.work.returned
 
     @property
     def touched(self) -> bool:
         """It has a task, or there was a call about it since it was admitted."""
-        return self.record.task is not None or self.started or self.active_at > 0 or bool(self.tracked)
+        work = self.work
+        return self.record.task is not None or self.started or work.active_at > 0 or bool(work.tracked)
+
+    @property
+    def settled_by_job(self) -> bool:
+        """A job waits for a store that is away; a caller, in whose steps the end is written, does not."""
+        return isinstance(self.settling, asyncio.Task)
 
     def executes(self, epoch: int) -> bool:
         """As the holder of its thread in this epoch, with a task; it is neither lost nor being settled."""
         own = self.own
-        mine = own is not None and own.epoch == epoch and own.fence > 0 and not self.lost
+        mine = own is not None and own.epoch == epoch and own.fence > 0 and not self.elsewhere
         return mine and self.settling is None and self.record.task_active
 
+    # -- transitions
+
+    def _become(self, state: State) -> None:
+        before = self.state
+        if state.__class__ not in TRANSITIONS[before.__class__]:
+            raise AssertionError(
+                f"run {self.record.run_id!r}: {before.__class__.__name__} -> {state.__class__.__name__}"
+            )
+        self.state = state
+        if isinstance(before, Waiting):
+            before.turn.set()
+
     def take_thread(self, claimed: Claimed, epoch: int) -> None:
-        self.own = Ownership(self.record.run_id, self.record.thread_id, epoch, claimed.fence)
-        self.turn_at = self.clocks.monotonic()
-        self.turn.set()
+        """It has its thread; where it was decided or its task was over before its turn, only to give it back.
+        Without effect on a run that has had its thread, or is another worker's."""
+        state, record = self.state, self.record
+        own = Ownership(record.run_id, record.thread_id, epoch, claimed.fence)
+        hold = Hold(own, self.work.clocks.monotonic())
+        if isinstance(state, Waiting):
+            over = self.settling is not None
+            self._become(Closing(state.end, hold, None) if over else Holding(state.end, hold))
+        elif isinstance(state, Stopping) and state.hold is None:
+            state.hold = hold
 
     def tell(self, decision: Decision, stamp: str) -> bool:
         """Apply a decision of somebody else: the record shows it, the abort event says why, the task
@@ -167,40 +177,86 @@ class Entry:
         return True
 
     def stop(self, abort: Abort, stamp: str, error: str | None = None) -> None:
-        record = self.record
-        self.abort = abort
-        self.delivered_at = self.clocks.wall()
+        """It is decided, here or in the store. Only for a run that was not told to stop before."""
+        state, record = self.state, self.record
+        if isinstance(state, Closing):
+            state.abort = abort
+        else:
+            self._become(Stopping(state.end or End(), state.hold, abort))
+        self.work.delivered_at = self.work.clocks.wall()
         record.abort_action = abort.action.value
         if record.status in OPEN:
             record.status = abort.status
         record.error = error if error is not None else record.error
         record.updated_at = stamp
         record.abort_event.set()
-        self.turn.set()
         self.stop_timers()
         self.cancel_task(abort)
 
+    def close(self) -> None:
+        """From here on no write of the run's fence is accepted from this process. Idempotent."""
+        state, work = self.state, self.work
+        if self.stopped:
+            work.stopped_at = work.stopped_at or work.clocks.wall()
+        if state.hold is None:
+            return
+        state.hold.close()
+        if isinstance(state, (Holding, Stopping)):
+            self._become(Closing(state.end, state.hold, state.abort))
+
+    def lose(self) -> None:
+        """Nothing of it is written any more. Only for a run that is neither lost nor over."""
+        self._become(Lost(self.state.hold, self.state.abort))
+
+    def settle(self, status: RunStatus, error: str | None, stamp: str, result: Result = NO_RESULT) -> None:
+        """It is over here. Only once."""
+        record, state = self.record, self.state
+        if state.elsewhere:
+            self._become(Gone(state.hold, state.abort))
+        else:
+            self._become(Settled(state.hold, state.abort, result))
+        record.status = status
+        record.error = error if error is not None else record.error
+        record.updated_at = stamp
+        self.work.settle()
+        self.stop_timers()
+        # The row has it from here on: results and values are large, and records stay for a while.
+        if state.hold is not None:
+            state.hold.release()
+        if result.dropped and not record.task_active:
+            record.task = self.work.supervised = self.work.launched = None
+        self.settled.set()
+
+    # -- its end, its task, its time
+
+    def report(self, outcome: Outcome | None) -> None:
+        """How its code has ended; the first report counts."""
+        if (end := self.state.end) is not None:
+            end.outcome = end.outcome or outcome
+
+    def replace_outcome(self, outcome: Outcome) -> None:
+        """By one that the store takes."""
+        if (end := self.state.end) is not None:
+            end.outcome = outcome
+
+    def owe(self, abort: Abort) -> None:
+        """Decided here: it is written before the run settles."""
+        if (end := self.state.end) is not None:
+            end.unwritten = abort
+
     def warn(self, abort: Abort) -> None:
         """Tell the task to stop, and decide nothing: an end that it comes to by itself counts."""
-        self.warned = abort
+        self.work.warned = abort
         self.record.abort_event.set()
         self.cancel_task(abort)
 
     def cancel_task(self, abort: Abort) -> None:
         """Deliver a cancel to the task, once for each: again only where that is swallowed."""
-        task = self.record.task
-        if task is None or task.done() or (self.task_cancel is not None and self.task_cancel.task is task):
-            return
-        foreign = task is not self.launched
-        self.task_cancel = TaskCancel(task, abort, force_after=self.force_after, foreign=foreign)
-
-    def cancel_no_more(self) -> None:
-        if self.task_cancel is not None:
-            self.task_cancel.stop()
+        self.work.cancel_task(self.record.task, abort)
 
     def touch(self) -> None:
         """It has shown a sign of life. Cheap; from any thread."""
-        self.active_at = self.clocks.monotonic()
+        self.work.active_at = self.work.clocks.monotonic()
 
     def call_later(self, name: str, seconds: float, callback: Callable[..., None], *args: Any) -> None:
         """Until it is stopped or settles, whichever comes first."""
@@ -211,19 +267,3 @@ class Entry:
         timers, self.timers = self.timers, None
         for timer in (timers or {}).values():
             timer.cancel()
-
-    def settle(self, status: RunStatus, error: str | None, stamp: str) -> None:
-        record = self.record
-        record.status = status
-        record.error = error if error is not None else record.error
-        record.updated_at = stamp
-        if self.force_timer is not None:
-            self.force_timer.cancel()
-            self.force_timer = None
-        self.stop_timers()
-        # The row has it from here on: results and values are large, and records stay for a while.
-        self.outcome = self.context = None
-        if self.result.dropped and not record.task_active:
-            record.task = self.supervised = self.launched = None
-        self.turn.set()
-        self.settled.set()

@@ -19,6 +19,7 @@ from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.outcomes import success_of, text_of, unreadable
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
+from coordinator.runs.states import Hold
 from coordinator.schemas import Abort, Json, Outcome, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunEmitted
@@ -52,7 +53,7 @@ class Services:
         self._execution.worker.check(self._own.epoch)
 
     def abort(self) -> Abort | None:
-        return self._entry.abort or self._entry.warned
+        return self._entry.abort or self._entry.work.warned
 
     async def emit(self, mode: str, data: Json) -> None:
         await self._append(mode, data, self._execution.events.encode(mode, data))
@@ -152,15 +153,16 @@ class Execution:
         if entry.record.task is not None:
             raise InvalidArgument("record", f"run {record.run_id!r} has a task already")
         task = begin_soon(self._attempt(entry, assistant))
-        entry.record.task = entry.supervised = entry.launched = task
+        entry.record.task = entry.work.supervised = entry.work.launched = task
         task.add_done_callback(lambda done: self._task_over(entry, done))
         return task
 
     async def _attempt(self, entry: Entry, assistant: Assistant) -> Outcome | None:
         started = await self.lifecycle.start(entry, assistant.states)
-        if started is None or entry.own is None:
+        hold = entry.state.hold
+        if started is None or hold is None:
             return None
-        context = self.context(entry, entry.own, started, Services)
+        context = self.context(entry, hold, started, Services)
         token = current_run.set(context)
         try:
             return await assistant.run(context, context.request)
@@ -169,24 +171,25 @@ class Execution:
         finally:
             current_run.reset(token)  # the record keeps the task, and the task its variables
 
-    def context(self, entry: Entry, own: Ownership, started: Started, services: type[Services]) -> RunContext:
+    def context(self, entry: Entry, hold: Hold, started: Started, services: type[Services]) -> RunContext:
         """What the code of a run that has started is given, or that of an operation."""
-        entry.context = RunContext(
+        hold.context = RunContext(
             run=entry.record,
-            fence=own.fence,
+            fence=hold.own.fence,
             attempt=1,
             values=started.values,
             drain_event=self.worker.drain_event,
-            services=services(self, entry, own),
-            tracked=entry.tracked,
+            services=services(self, entry, hold.own),
+            tracked=entry.work.tracks(),
         )
-        return entry.context
+        return hold.context
 
     def _task_over(self, entry: Entry, task: asyncio.Task[Any]) -> None:
         outcome = self._bounded(outcome_of(entry, task))
         if not entry.settled.is_set():
-            if task.cancelled() and entry.own is not None and entry.abort is None:
-                entry.unwritten = entry.warned  # it stopped because it was told to: now that is decided
+            warned = entry.work.warned
+            if task.cancelled() and entry.own is not None and entry.abort is None and warned is not None:
+                entry.owe(warned)  # it stopped because it was told to: now that is decided
             self._settlement.conclude_soon(entry, outcome)
 
     def _bounded(self, outcome: StoredOutcome | None) -> StoredOutcome | None:

@@ -19,6 +19,7 @@ from coordinator.runs.jobs import Jobs, through
 from coordinator.runs.outcomes import refused, row_of, text_of
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
+from coordinator.runs.states import Hold, Holding, Waiting
 from coordinator.runs.timeouts import Timeouts
 from coordinator.schemas import Json, RunStatus
 from coordinator.telemetry import Telemetry
@@ -58,6 +59,7 @@ class Lifecycle:
         self._jobs, self._telemetry, self._stamps = jobs, telemetry, stamps
         self._worker = worker
         self._timeouts = timeouts
+        self._progress_due, self._model_names_due = set[Entry](), set[Entry]()
 
     # -- pending -> running
 
@@ -65,14 +67,16 @@ class Lifecycle:
         """Wait for the run's turn, open its state, commit `running`. None = it must not run: then the
         record shows what won, its abort event is set and its task is cancelled. While the store is away the
         start is owed, until the lease ends; where the caller is not `patient`, StoreUnavailable is raised."""
-        await entry.turn.wait()
-        own = entry.own
-        if own is None or not _may_start(entry):
+        if isinstance(entry.state, Waiting):
+            await entry.state.turn.wait()
+        state = entry.state
+        if not isinstance(state, Holding) or state.end.outcome is not None or not entry.open:
             return self._refused(entry)
-        entry.states = states
+        hold, own = state.hold, state.hold.own
+        hold.states = states
         # A run beside the slot (fence 0) has no part in the thread's state.
         ref = await states.open(own.thread_id, own.run_id, own.fence) if own.fence else None
-        entry.rollback_ref = ref
+        hold.rollback_ref = ref
         started = await self._outbox.deliver(
             own.run_id, own.epoch, "the start of a run", partial(self._write_start, own, ref), patient=patient
         )
@@ -82,7 +86,7 @@ class Lifecycle:
         if started.decision.status is not RunStatus.running:
             await self._delivery.look(own.run_id)
             return self._refused(entry)
-        return self._running(entry, own, started)
+        return self._running(entry, hold, started)
 
     async def start_by_id(self, run_id: str) -> bool:
         """As `start`, for a run without a registered agent. False = it must not run, or is unknown here."""
@@ -98,16 +102,16 @@ class Lifecycle:
         """Deliver what the run's row says."""
         await self._delivery.look(entry.record.run_id)
 
-    def _running(self, entry: Entry, own: Ownership, started: Started) -> Started | None:
-        entry.started = True
+    def _running(self, entry: Entry, hold: Hold, started: Started) -> Started | None:
+        hold.started = True
         # While `running` was being written a cancel came, or its time to stop was over without one.
-        if entry.abort is not None or entry.closed:
+        if not isinstance(entry.state, Holding):
             return self._refused(entry)
         record = entry.record
         record.status, record.updated_at = RunStatus.running, self._stamps.now()
         self._timeouts.runs(entry)
         if not entry.operation:
-            event = RunStarted(record.run_id, record.thread_id, own.fence, record.assistant_id)
+            event = RunStarted(record.run_id, record.thread_id, hold.own.fence, record.assistant_id)
             self._telemetry.emit(event)
         return started
 
@@ -122,7 +126,7 @@ class Lifecycle:
         if entry is None:
             logger.warning("set_status(%s): run %r is not known here", status, run_id)
             return
-        if entry.lost:
+        if entry.elsewhere:
             logger.warning("set_status(%s): run %r was lost to another worker", status, run_id)
             return
         entry.touch()
@@ -179,7 +183,7 @@ class Lifecycle:
     async def _end_waiting(self, entry: Entry, outcome: Outcome) -> None:
         """Returns when it is decided and settled, or owed. From here on its turn may come, and it does
         not begin."""
-        entry.outcome = entry.outcome or outcome
+        entry.report(outcome)
         await through(self._jobs.spawn(self._write_or_owe(entry, outcome), f"run {entry.record.run_id!r}"))
 
     async def _write_or_owe(self, entry: Entry, outcome: Outcome) -> None:
@@ -194,7 +198,7 @@ class Lifecycle:
         run_id, what = entry.record.run_id, "the end of a waiting run"
 
         async def unless_lost() -> tuple[bool | None, Decision | None]:  # else a peer ends it, or executes it
-            if entry.lost:
+            if entry.elsewhere:
                 return False, None
             nonlocal outcome
             try:
@@ -213,7 +217,7 @@ class Lifecycle:
         except LeaseLost as error:
             self._settlement.lose(entry, str(error))
             return
-        if entry.lost:
+        if entry.elsewhere:
             return
         if standing is not None:
             self._delivery.hold(entry, standing)
@@ -228,7 +232,7 @@ class Lifecycle:
         """Drop the record from memory. A run that is not over yet is ended: at once where no task of it
         runs, else when its task is over; until then a cancel reaches it like any other."""
         entry = self._registry.entry(run_id)
-        if entry is not None and not entry.settled.is_set() and not entry.lost:
+        if entry is not None and not entry.settled.is_set() and not entry.elsewhere:
             outcome = Outcome(RunStatus.interrupted, DROPPED) if entry.open else None
             task = entry.record.task
             if entry.own is None and outcome is not None:
@@ -258,7 +262,7 @@ class Lifecycle:
         entry = self._registry.under_way(run_id)
         if entry is None:
             return False
-        if entry.lost or (entry.forced and entry.abort is not None):
+        if entry.elsewhere or (entry.work.forced and entry.abort is not None):
             return True
         if entry.own is None or entry.settled.is_set():
             return False
@@ -342,16 +346,16 @@ class Lifecycle:
 
     def progress_soon(self, entry: Entry) -> None:
         """Write the record's counters; snapshots that come while one is being written share the next."""
-        if not entry.progress_due:
-            entry.progress_due = True
+        if entry not in self._progress_due:
+            self._progress_due.add(entry)
             self._jobs.spawn(self._flush_progress(entry), f"progress of run {entry.record.run_id!r}")
 
     def model_name_soon(self, entry: Entry, model_name: str) -> None:
         """Shown by the record at once, and written as `update_model_name` does, one name after the other: the
         last one counts."""
         entry.record.model_name = model_name
-        if not entry.model_name_due:
-            entry.model_name_due = True
+        if entry not in self._model_names_due:
+            self._model_names_due.add(entry)
             self._jobs.spawn(self._flush_model_name(entry), f"model name of run {entry.record.run_id!r}")
 
     async def _flush_model_name(self, entry: Entry) -> None:
@@ -362,14 +366,10 @@ class Lifecycle:
                 written = record.model_name
                 await self.update_model_name(record.run_id, written)
         finally:
-            entry.model_name_due = False
+            self._model_names_due.discard(entry)
 
     async def _flush_progress(self, entry: Entry) -> None:
         await asyncio.sleep(0)
-        entry.progress_due = False
+        self._progress_due.discard(entry)
         fields: dict[str, Json] = {name: getattr(entry.record, name) for name in PROGRESS_FIELDS}
         await self._write_progress(entry.record.run_id, fields)
-
-
-def _may_start(entry: Entry) -> bool:
-    return entry.abort is None and entry.outcome is None and not entry.lost and entry.open

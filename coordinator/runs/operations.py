@@ -18,6 +18,7 @@ from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext, current_run
 from coordinator.errors import ConflictError, InvalidArgument, LeaseLost, ThreadNotFound
 from coordinator.runs.admission import Admissions, asked
+from coordinator.runs.entry import Entry
 from coordinator.runs.execution import Execution, Quiet
 from coordinator.runs.exits import contained
 from coordinator.runs.lifecycle import Lifecycle
@@ -91,26 +92,30 @@ class Operations:
         if entry is None:
             raise ConflictError(thread_id)
         block: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry.tracked.add(block)  # whoever decides over the operation does not free its thread under it
-        held: Held | None = None
+        entry.work.tracks().add(block)  # whoever decides over the operation does not free its thread under it
         outcome = Outcome(RunStatus.success)
         try:
-            started = await self._lifecycle.start(entry, states or self._values, patient=False)
-            if started is None or entry.own is None:
-                raise ConflictError(thread_id)
-            held = Held(entry.own, self._execution.context(entry, entry.own, started, Quiet))
+            held = await self._start(entry, states or self._values)
             yield held
             outcome = held.outcome
         except BaseException as error:
             outcome = Outcome(RunStatus.error, text_of(error))
             raise
         finally:
-            entry.tracked.discard(block)
+            entry.work.tracks().discard(block)
             block.set_result(None)
             await self._settlement.conclude(entry, outcome)
             self._registry.drop(record.run_id)
-        if entry.lost:
+        if entry.elsewhere:
             raise LeaseLost(held.own.epoch)
+
+    async def _start(self, entry: Entry, states: ThreadStates) -> Held:
+        """Raises ConflictError where the operation was decided before, StoreUnavailable."""
+        started = await self._lifecycle.start(entry, states, patient=False)
+        hold = entry.state.hold
+        if started is None or hold is None:
+            raise ConflictError(entry.record.thread_id)
+        return Held(hold.own, self._execution.context(entry, hold, started, Quiet))
 
     async def update_values(self, thread_id: str, values: Json, user_id: str | None) -> None:
         async with self._held(thread_id, "update", user_id) as held:

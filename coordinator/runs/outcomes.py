@@ -85,13 +85,13 @@ def fallback(entry: Entry) -> Outcome:
     task was told to stop for."""
     if not entry.open:
         return Outcome(entry.record.status, entry.record.error)
-    if entry.warned is not None:
-        return Outcome(entry.warned.status)
+    if entry.work.warned is not None:
+        return Outcome(entry.work.warned.status)
     return Outcome(RunStatus.error, "The run's task ended without an outcome")
 
 
 def with_times(outcome: Outcome, entry: Entry) -> Outcome:
-    return Outcome(*outcome[:6], entry.delivered_at, entry.stopped_at)  # _replace takes 4 us
+    return Outcome(*outcome[:6], entry.work.delivered_at, entry.work.stopped_at)  # _replace takes 4 us
 
 
 def row_of(record: object, status: RunStatus, error: str | None) -> dict[str, Json]:
@@ -114,7 +114,7 @@ def row_of(record: object, status: RunStatus, error: str | None) -> dict[str, Js
 
 def stack_of(entry: Entry) -> str:
     """Where its task, and the tasks that it tracked, stand. Of a thread's job only that there is one."""
-    tracked = sorted(entry.tracked, key=repr)
+    tracked = sorted(entry.work.tracked or (), key=repr)
     work = [entry.record.task, *tracked] if entry.record.task_active else tracked
     return "\n".join(f"{future!r}\n{_frames(future)}" for future in work)
 

@@ -11,6 +11,7 @@ from coordinator.errors import RunNotFound
 from coordinator.notifier import Connectivity, Notifier
 from coordinator.record import RunRecord, record_from_row
 from coordinator.runs.registry import Registry
+from coordinator.runs.states import Settled
 from coordinator.schemas import Ended
 from stores.base import AdmissionStore, ReadStore, RecordStore
 from stores.rows import RunRow
@@ -147,8 +148,9 @@ class Queries:
                 raise RunNotFound(run_id)  # it was deleted meanwhile
             if (left := until - loop.time()) <= 0:  # else its row is back: its owner has written it anew
                 raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
-        if entry is not None and not entry.elsewhere and not entry.result.dropped:
-            return Ended(entry.record.status, entry.record.error, entry.result.load())
+        state = None if entry is None else entry.state
+        if entry is not None and isinstance(state, Settled) and not state.result.dropped:
+            return Ended(entry.record.status, entry.record.error, state.result.load())
         if (row := await self._store.row(run_id)) is None:
             raise RunNotFound(run_id)
         return Ended(row.status, row.error, row.result, row.paused, row.interrupts)

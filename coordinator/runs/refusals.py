@@ -33,8 +33,8 @@ class Refusals:
         return min(self._since.values(), default=None)
 
     async def overcome(self, entry: Entry, end: Callable[[Entry], Awaitable[None]], error: Exception) -> None:
-        """`end` has failed with `error`. Call it again until it returns or raises one of FORESEEN. While
-        `entry` is settled inline, the error is raised as StoreUnavailable: the caller does not wait."""
+        """`end` has failed with `error`. Call it again until it returns or raises one of FORESEEN. A
+        caller that settles `entry` in its own steps does not wait: there StoreUnavailable is raised."""
         while True:
             self._refused(entry, error)
             await asyncio.sleep(AGAIN)  # nothing tells when a store has changed its mind
@@ -52,7 +52,7 @@ class Refusals:
     def _refused(self, entry: Entry, error: Exception) -> None:
         run_id = entry.record.run_id
         if run_id not in self._since:
-            self._since[run_id] = entry.clocks.boottime()
+            self._since[run_id] = entry.work.clocks.boottime()
             logger.error("The store refuses the end of run %r; it is tried again", run_id, exc_info=error)
-        if entry.inline:
+        if not entry.settled_by_job:
             raise StoreUnavailable(text_of(error)) from error

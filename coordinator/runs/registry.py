@@ -61,6 +61,9 @@ class Registry:
         self._keep_temporary = keep if keep_temporary is None else min(keep, keep_temporary)
 
     def add(self, record: RunRecord, own: Ownership | None) -> Entry:
+        if (early := self._early.pop(record.run_id, None)) is not None:
+            claimed, epoch = early
+            own = Ownership(record.run_id, record.thread_id, epoch, claimed.fence)
         entry = Entry(record, own, self._clocks, self._force_after)
         self._finished.remove(record.run_id)  # taken over by the next epoch of the worker that lost it
         self._entries[record.run_id] = self._unsettled[record.run_id] = entry
@@ -69,8 +72,6 @@ class Registry:
         if own is None:
             self._waiting[record.run_id] = entry
         self._by_thread.setdefault(record.thread_id, {})[record.run_id] = None
-        if (early := self._early.pop(record.run_id, None)) is not None:
-            entry.take_thread(*early)
         self.evict()
         return entry
 
@@ -135,9 +136,10 @@ class Registry:
         this when it does; if that is being taken back, its withdrawal frees the thread. False = it is no
         run of this worker."""
         entry = self.under_way(claimed.run_id)
-        if entry is not None and not entry.lost:
-            if entry.own is None:  # else the answer is late, and the run may have a newer fence
-                entry.take_thread(claimed, epoch)
+        if entry is not None and not entry.elsewhere:
+            entry.take_thread(
+                claimed, epoch
+            )  # without effect where the answer is late: it may have a newer fence
         elif claimed.run_id in self._arriving:
             self._early[claimed.run_id] = (claimed, epoch)
         else:
@@ -198,7 +200,7 @@ class Registry:
         known = self._entries.get(run_id)
         if known is entry:
             self._over(run_id)
-        elif known is not None or entry.handed_over:  # the run goes on, in another entry
+        elif known is not None:  # the run goes on, in another entry
             return
         due = self._clocks.monotonic() + (self._keep_temporary if entry.temporary else self._keep)
         record = entry.record
@@ -231,7 +233,7 @@ class Registry:
             siblings.pop(run_id, None)
             if not siblings:
                 del self._by_thread[thread_id]
-        if run_id in self._unsettled and not entry.lost:
+        if run_id in self._unsettled and not entry.elsewhere:
             return
         del self._entries[run_id]
         self._over(run_id)

@@ -14,6 +14,7 @@ from coordinator.runs.entry import Entry
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.limits import TimeLimits
 from coordinator.runs.registry import Registry
+from coordinator.runs.states import Holding, Waiting
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.settings import Settings
 from stores.base import DecisionStore
@@ -50,7 +51,7 @@ class Timeouts:
 
     def waits(self, entry: Entry, delay: float) -> None:
         """It was admitted, and may have to wait for its turn, from when its time has come."""
-        if entry.own is None and entry.limits.queue is not None:
+        if isinstance(entry.state, Waiting) and entry.limits.queue is not None:
             self._after(entry, delay + entry.limits.queue, Cause.queue_timeout)
 
     def runs(self, entry: Entry) -> None:
@@ -69,13 +70,13 @@ class Timeouts:
     def _expired(self, entry: Entry, cause: Cause) -> None:
         if (
             not entry.open
-            or entry.lost
-            or (entry.returned and not entry.tracked)
+            or entry.elsewhere
+            or (entry.returned and not entry.work.tracked)
             or (cause is Cause.queue_timeout and entry.own is not None)
         ):
             return
         if cause is Cause.idle and entry.limits.idle is not None:
-            left = entry.active_at + entry.limits.idle - entry.clocks.monotonic()
+            left = entry.work.active_at + entry.limits.idle - entry.work.clocks.monotonic()
             if left > 0:  # it was not silent: one timer, however often it speaks
                 self._after(entry, left, cause)
                 return
@@ -114,7 +115,7 @@ class Timeouts:
             return
         why = f"it was not launched within {limit:g} s after it had got its thread"
         for entry in self._registry.untouched():
-            if entry.clocks.monotonic() - entry.turn_at > limit and _is_untouched(entry):
+            if _is_untouched(entry, for_longer_than=limit):
                 decision = await self._store.decide(
                     entry.record.run_id,
                     RunStatus.error,
@@ -127,7 +128,10 @@ class Timeouts:
                     await self._delivery.deliver(decision)
 
 
-def _is_untouched(entry: Entry) -> bool:
-    """It holds its thread, and nobody has done anything with it."""
-    holds = entry.own is not None and entry.own.fence > 0 and entry.open and not entry.lost
-    return holds and not entry.touched and entry.settling is None
+def _is_untouched(entry: Entry, *, for_longer_than: float) -> bool:
+    """It has held its thread for more than so many seconds, and nobody has done anything with it."""
+    state = entry.state
+    if not isinstance(state, Holding) or not state.hold.own.fence or not entry.open:
+        return False
+    long = entry.work.clocks.monotonic() - state.hold.since > for_longer_than
+    return long and not entry.touched and entry.settling is None

@@ -121,7 +121,7 @@ class Drain:
         await self._wait_for_grace()
         await self._within(FAREWELL, self._refresh_waiting())
         for entry in self._registry.unsettled():
-            if entry.abort is None and not entry.lost:
+            if entry.abort is None:
                 entry.warn(_LEAVING)
         await self._within(unwind, _all_ended(self._registry.unsettled(), reported=True))
         await self._decide_all(self._registry.unsettled())
@@ -137,9 +137,10 @@ class Drain:
     def _warn_if_admitted_late(self, entry: Entry) -> None:
         """A run whose admission returned after the other tasks were warned: warn its task as well, and end
         the run with this abort unless it ended otherwise."""
-        if entry.abort is None and entry.warned is None and not entry.lost:
+        if entry.abort is None and entry.work.warned is None:
             entry.warn(_LEAVING)
-            entry.unwritten = _LEAVING if entry.open and entry.outcome is None else None
+            if entry.open and entry.outcome is None:
+                entry.owe(_LEAVING)
 
     async def _within(self, seconds: float, work: Awaitable[T]) -> T | None:
         at = min(asyncio.get_running_loop().time() + seconds, self._until + DRAINED)
@@ -195,7 +196,7 @@ class Drain:
         answer to the drain was lost."""
         try:
             for entry in self._registry.unsettled():
-                if entry.own is None:
+                if entry.queued:
                     await self._delivery.look(entry.record.run_id)
         except CoordinatorError as error:
             logger.warning("Waiting runs could not be read from the store during the drain: %s", error)
@@ -206,7 +207,7 @@ class Drain:
         await self._within(DECIDE, asyncio.gather(*(self._end(entry) for entry in entries)))
 
     async def _end(self, entry: Entry) -> None:
-        if entry.settled.is_set() or entry.lost or entry.returned:
+        if entry.settled.is_set() or entry.elsewhere or entry.returned:
             return
         if entry.stopped and not entry.open:  # decided by its own code, at least on the record
             self._settlement.conclude_soon(entry, None)

@@ -85,7 +85,7 @@ class Watch:
         waiting = set(tick.waiting)
         for entry in self._registry.waiting():
             run_id = entry.record.run_id
-            if entry.own is None and not entry.lost and run_id not in waiting:
+            if entry.queued and run_id not in waiting:
                 await self._isolated(self._delivery.look(run_id), f"run {run_id!r}")
         for overdue in tick.overdue:
             end = self._timeouts.end(overdue.run_id, overdue.cause)

@@ -256,7 +256,7 @@ class GraphSuite(AssistantSuite):
 
     def jobs(self, run_id: str, manager: RunManager) -> int:
         entry = manager._parts.shared.registry.entry(run_id)
-        return 0 if entry is None else len(entry.tracked)
+        return 0 if entry is None else len(entry.work.tracked or ())
 
     # -- the port itself
 

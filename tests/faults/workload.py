@@ -315,7 +315,7 @@ class Workload:
         with self._record.call("get", thread=thread, run=run) as call:
             record = await self._manager.get(run, raise_on_store_error=True)
             entry = self._manager._parts.shared.registry.entry(run)
-            if entry is not None and entry.lost:
+            if entry is not None and entry.elsewhere:
                 call.unknown("the record of a lost run shows error, whatever became of the run")
             elif record is None:
                 call.answer(status=None, source="store")

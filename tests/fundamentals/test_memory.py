@@ -16,6 +16,8 @@ from coordinator.event_logs.store import StoreEventLog
 from coordinator.runs.entry import Entry
 from coordinator.runs.kept import Result
 from coordinator.runs.latch import Latch
+from coordinator.runs.states import TRANSITIONS, End, Hold
+from coordinator.runs.work import Work
 from stores.rows import Outcome as StoredOutcome
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.held import hold_answers
@@ -211,6 +213,12 @@ async def test_times_of_every_kind_are_listed_and_reconciled(alone: RunManager, 
     assert await alone.reconcile_orphaned_inflight_runs(error="gone", before="2026-06-01T00:00:00") == []
 
 
+_KEEPERS = (
+    *(Entry, Work, Hold, End, *TRANSITIONS),
+    *(RunRecord, Outcome, StoredOutcome, RunContext, Result, dict, list, tuple),
+)
+
+
 def kept_by(manager: RunManager) -> int:
     """Bytes of text that the manager's finished runs can still reach."""
     seen, todo, size = set[int](), [*manager._parts.shared.registry._entries.values()], 0
@@ -223,9 +231,7 @@ def kept_by(manager: RunManager) -> int:
             size += len(value)
         elif isinstance(value, asyncio.Task):
             todo += [value.result()] if value.done() and not value.cancelled() else []
-        elif isinstance(
-            value, (Entry, RunRecord, Outcome, StoredOutcome, RunContext, Result, dict, list, tuple)
-        ):
+        elif isinstance(value, _KEEPERS):
             todo += gc.get_referents(value)
     return size
 

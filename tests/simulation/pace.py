@@ -19,7 +19,7 @@ class Pace:
     def told(self, process: Process, run_id: str) -> None:
         """A task heard of its cancel."""
         entry = process.manager._parts.shared.registry.entry(run_id)
-        unwritten = process.departing or entry is None or entry.lost or entry.unwritten is not None
+        unwritten = process.departing or entry is None or entry.elsewhere or entry.unwritten is not None
         if not process.departing:  # a shutdown cancels first and decides later
             self._truth.told(run_id, unwritten=unwritten)
         decided = self._decided.pop(run_id, None)

@@ -51,7 +51,7 @@ REMOVED_AND_FINISHED = Scene(
     " 0.8 remove, 0.8 remove, 0.9 remove, 1.5 reject, 1.5 remove, 1.6 remove, 1.6 remove, 1.7 remove",
     habits={**SHORT, "pace": 0.0},
     helps=(
-        ("Settlement._finish", "finish", "after", "fail"),
+        ("Endings._finish", "finish", "after", "fail"),
         ("Outbox._attempt", "finish", "before", "slow"),
     ),
 )
@@ -178,7 +178,7 @@ SCENES: Mapping[str, Scene] = {
         "1.1 delete, 1.3 completion, 1.5 reject, 1.7 copy",
         habits=SHORT,
         aims=(
-            ("Settlement._finish", "finish", "after", "fail"),
+            ("Endings._finish", "finish", "after", "fail"),
             ("Operations._remove", "delete_thread", "after", "fail"),
         ),
     ),
@@ -258,8 +258,8 @@ SCENES: Mapping[str, Scene] = {
         "0 reject, 0.2 rollback, 0.5 rollback, 0.9 rollback, 1.2 cancel",
         habits=SAVES,
         aims=(
-            ("Settlement._undo", "settle", "before", "fail"),
-            ("Settlement._undo", "settle", "after", "fail"),
+            ("Endings._undo", "settle", "before", "fail"),
+            ("Endings._undo", "settle", "after", "fail"),
         ),
     ),
     "undoing fails": Scene(
@@ -271,8 +271,8 @@ SCENES: Mapping[str, Scene] = {
         "0 reject, 0.2 cancel, 0.3 enqueue, 0.3 rollback, 0.5 cancel",
         habits={"ends": "hangs", "stops": "late", "deaf": 4.0},
         aims=(
-            ("Settlement._refence", "refence", "before", "fail"),
-            ("Settlement._refence", "refence", "after", "fail"),
+            ("Endings._refence", "refence", "before", "fail"),
+            ("Endings._refence", "refence", "after", "fail"),
         ),
     ),
     "operations": Scene(
@@ -295,31 +295,31 @@ SCENES: Mapping[str, Scene] = {
     "removed and finished again": REMOVED_AND_FINISHED,
     "removed, and written again later": replace(
         REMOVED_AND_FINISHED,
-        helps=(*REMOVED_AND_FINISHED.helps, ("Settlement._recreate", "put", "before", "fail")),
+        helps=(*REMOVED_AND_FINISHED.helps, ("Endings._recreate", "put", "before", "fail")),
     ),
     "an operation is finished again": Scene(
         "0 update, 0.1 delete, 0.2 delete, 0.3 delete, 0.5 update, 0.6 delete, 0.7 delete, 0.8 delete,"
         " 1.2 update, 1.3 delete, 1.4 delete, 1.5 delete",
         helps=(
-            ("Settlement._finish", "finish", "after", "cancel"),
-            ("Settlement._finish", "finish", "before", "slow"),
+            ("Endings._finish", "finish", "after", "cancel"),
+            ("Endings._finish", "finish", "before", "slow"),
         ),
     ),
     "undoing is owed": Scene(
         "0 reject, 0.2 rollback, 0.5 rollback, 0.9 rollback, 1.2 cancel",
         habits={**SAVES, "tracks": None},
-        helps=(("Settlement._undo", "settle", "before", "fail"),),
+        helps=(("Endings._undo", "settle", "before", "fail"),),
     ),
     "another try is owed": Scene(
         "0 reject, 0.2 rollback, 0.6 rollback, 1.2 cancel",
         faults={"broken": 0.8},
         habits={**SAVES, "tracks": None},
-        helps=(("Settlement._try_again", "readopt", "before", "fail"),),
+        helps=(("Endings._try_again", "readopt", "before", "fail"),),
     ),
     "a newer fence is owed": Scene(
         "0 reject, 0.2 cancel, 0.3 enqueue, 0.3 rollback, 0.5 cancel",
         habits={"ends": "hangs", "stops": "late", "deaf": 4.0, "tracks": None},
-        helps=(("Settlement._refence", "refence", "before", "fail"),),
+        helps=(("Endings._refence", "refence", "before", "fail"),),
     ),
     "a start is owed": Scene(
         "0 reject, 0.3 reject, 0.6 reject, 0.9 reject, 1.2 cancel, 1.5 reject, 1.8 reject",
@@ -344,7 +344,7 @@ SCENES: Mapping[str, Scene] = {
         habits={"ends": "hangs", "stops": "with_success", "tracks": None},
         helps=(
             ("Cancellations._decide", "decide", "before", "fail"),
-            ("Settlement._write_unwritten", "decide", "before", "fail"),
+            ("Endings._write_unwritten", "decide", "before", "fail"),
         ),
     ),
     "operations cancelled": Scene(
@@ -394,7 +394,7 @@ SCENES: Mapping[str, Scene] = {
         habits={"ends": "hangs", "stops": "with_success"},
         aims=(
             ("Cancellations._decide", "decide", "before", "fail"),
-            ("Settlement._write_unwritten", "decide", "before", "fail"),
+            ("Endings._write_unwritten", "decide", "before", "fail"),
         ),
     ),
     "words of runs": Scene(

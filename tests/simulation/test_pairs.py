@@ -82,7 +82,7 @@ def test_in_turn_every_pair_is_aimed_at() -> None:
 
 
 def test_a_seed_hits_what_it_is_aimed_at() -> None:
-    aim = ("Settlement._refence", "refence", "after", "fail")
+    aim = ("Endings._refence", "refence", "after", "fail")
     first = EVERY * POSSIBLE.index(aim) + EVERY - 1
     batch = Batch()
     with laboratory():
@@ -111,7 +111,7 @@ def test_seeds_for_a_pair_are_those_that_are_aimed_at_it() -> None:
 def test_the_long_form_aims_again_at_what_was_not_met_and_fails_where_that_does_not_help(
     monkeypatch: pytest.MonkeyPatch, turns: int, fails: int
 ) -> None:
-    few = (("Settlement._refence", "refence", "after", "fail"), ("Watch._tick", "tick", "before", "slow"))
+    few = (("Endings._refence", "refence", "after", "fail"), ("Watch._tick", "tick", "before", "slow"))
     monkeypatch.setattr(pairs, "POSSIBLE", few)
     for name, value in {"POSSIBLE": few, "LONG": 3, "TURNS": turns, "MORE": 20}.items():
         monkeypatch.setattr(command, name, value)

@@ -7,7 +7,7 @@ from tests.simulation.bugs.edit import bug
 _TIMEOUTS = "coordinator.runs.timeouts:Timeouts."
 _DELIVERY = "coordinator.runs.cancellation:Delivery."
 _CANCEL = "coordinator.runs.cancellation:Cancellations."
-_SETTLEMENT = "coordinator.runs.settlement:Settlement."
+_ENDINGS = "coordinator.runs.endings:Endings."
 _DECISIONS = "stores.sql.sqlite.decisions:"
 _ADMISSION = "stores.sql.sqlite.admission:"
 _OWNERSHIP = "stores.sql.sqlite.ownership:"
@@ -18,7 +18,10 @@ BUGS = (
     # -- time limits
     bug("nobody-keeps-the-time", (_TIMEOUTS + "runs", "if timeout is not None:", "if 0:")),
     bug("silence-may-last", (_TIMEOUTS + "runs", "if idle is not None:", "if 0:")),
-    bug("nobody-keeps-the-time-in-line", (_TIMEOUTS + "waits", "if entry.own is None and", "if 0 and")),
+    bug(
+        "nobody-keeps-the-time-in-line",
+        (_TIMEOUTS + "waits", "if isinstance(entry.state, Waiting) and", "if 0 and"),
+    ),
     bug(
         "a-sign-of-life-is-not-heard",
         (_TIMEOUTS + "_expired", "if left > 0:", "if 0:"),
@@ -53,13 +56,13 @@ BUGS = (
         "launched-and-ended-as-forgotten",
         (
             "coordinator.runs.timeouts:_is_untouched",
-            "return holds and not entry.touched and",
-            "return holds and",
+            "return long and not entry.touched and",
+            "return long and",
         ),
     ),
     bug(
         "what-is-tracked-takes-as-long-as-it-likes",
-        (_TIMEOUTS + "_expired", "(entry.returned and not entry.tracked)", "entry.returned"),
+        (_TIMEOUTS + "_expired", "(entry.returned and not entry.work.tracked)", "entry.returned"),
     ),
     # -- families
     bug("children-go-on", (_DECISIONS + "end_children", "if status is RunStatus.success:", "if 1:")),
@@ -114,12 +117,12 @@ BUGS = (
     bug(
         "the-first-failure-is-the-last",
         (
-            _SETTLEMENT + "_undo",
-            "if await self._try_again(entry):",
+            _ENDINGS + "_undo",
+            "if await self._try_again(entry, hold):",
             "if 0:",
         ),
     ),
-    bug("another-try-is-not-remembered", (_SETTLEMENT + "_end", "if entry.trying_again:", "if 0:")),
+    bug("another-try-is-not-remembered", (_ENDINGS + "write", "if hold.retrying:", "if 0:")),
     bug(
         "tried-again-with-the-old-fence", (_WORKERS + "_adopt", "SET fence = fence + 1", "SET fence = fence")
     ),

@@ -11,6 +11,7 @@ _DELIVERY = "coordinator.runs.cancellation:Delivery."
 _CANCEL = "coordinator.runs.cancellation:Cancellations."
 _TASK_CANCEL = "coordinator.runs.task_cancel:TaskCancel."
 _ENTRY = "coordinator.runs.entry:Entry."
+_ENDINGS = "coordinator.runs.endings:Endings."
 _REGISTRY = "coordinator.runs.registry:"
 _WORKER = "coordinator.workers.worker:Worker."
 _LEASE = "coordinator.workers.lease:Lease."
@@ -24,8 +25,8 @@ _EARLY = """early = self._registry.entry(run_id)
     if early is not None and early.own is not None and early.open: early.stop(abort, '')
     try:"""
 
-_NOT_RESTORED = """entry.rollback_ref
-    own, done = _own(entry), with_times(end, entry)
+_NOT_RESTORED = """hold.rollback_ref
+    own, done = hold.own, with_times(end, entry)
     return await self._persist(entry, lambda: self._store.settle(own, done, 'done'))
 """
 
@@ -102,10 +103,11 @@ BUGS = (
             "if self.settled.is_set():",
         ),
         (
-            _ENTRY + "cancel_task",
-            "task.done() or (self.task_cancel is not None and self.task_cancel.task is task):",
+            "coordinator.runs.work:Work.cancel_task",
+            "task.done() or (self.cancel is not None and self.cancel.task is task):",
             "task.done():",
         ),
+        (_ENTRY + "stop", "if isinstance(state, Closing):", "if isinstance(state, (Closing, Stopping)):"),
         (_DELIVERY + "_told", "entry.abort is not None or entry.settled.is_set()", "entry.settled.is_set()"),
     ),
     bug(
@@ -115,23 +117,23 @@ BUGS = (
     bug(
         "an-unwritten-cancel-is-forgotten",
         (
-            _SETTLEMENT + "_write_unwritten",
-            "(abort := entry.unwritten) is None",
-            "(abort := None) is None",
+            _ENDINGS + "write",
+            "(abort := entry.unwritten) is not None",
+            "(abort := None) is not None",
         ),
     ),
     # -- settlement
     bug(
         "tracked-work-is-not-waited-for",
-        (_SETTLEMENT + "_conclude", "while entry.tracked and not entry.forced:", "while 0:"),
+        (_SETTLEMENT + "_conclude", "while entry.work.tracked and not entry.work.forced:", "while 0:"),
     ),
     bug(
         "settled-before-the-task-stopped",
-        (_SETTLEMENT + "wind_up", "if entry.stopped or (entry.own is None and not entry.lost):", "if 1:"),
+        (_SETTLEMENT + "wind_up", "if entry.stopped or entry.queued:", "if 1:"),
     ),
-    bug("the-context-stays-open", (_SETTLEMENT + "_close", "entry.context.close()", "pass")),
-    bug("nobody-is-forced", (_SETTLEMENT + "arm_force", "if entry.force_timer is None and", "if 0 and")),
-    bug("forced-with-a-good-fence", (_SETTLEMENT + "_end", "if entry.forced:", "if 0:")),
+    bug("the-context-stays-open", ("coordinator.runs.states:Hold.close", "self.context.close()", "pass")),
+    bug("nobody-is-forced", (_SETTLEMENT + "arm_force", "if not entry.settled.is_set():", "if 0:")),
+    bug("forced-with-a-good-fence", (_ENDINGS + "write", "if entry.work.forced:", "if 0:")),
     bug(
         "an-owner-gives-up",
         (
@@ -151,12 +153,14 @@ BUGS = (
     ),
     bug("nobody-passes-on", (_LINE + "pass_on", "if next_home is None:", "if 1:")),
     bug("a-lost-run-goes-on", (_SETTLEMENT + "lose", "if entry.abort is None:", "if 0:")),
-    bug("the-undoing-is-skipped", (_SETTLEMENT + "_end", "finish = await self._undo(entry, end)", "pass")),
+    bug(
+        "the-undoing-is-skipped", (_ENDINGS + "write", "finish = await self._undo(entry, hold, end)", "pass")
+    ),
     bug(
         "restored-values-are-not-settled",
         (
-            _SETTLEMENT + "_undo",
-            "entry.rollback_ref\n",
+            _ENDINGS + "_undo",
+            "hold.rollback_ref\n",
             _NOT_RESTORED,
         ),
     ),
@@ -171,7 +175,7 @@ BUGS = (
         "tick-does-not-claim",
         (_WATCH + "_tick", "for thread_id in tick.free_threads:", "for thread_id in ():"),
     ),
-    bug("tick-forgets-who-waits", (_WATCH + "_tick", "if entry.own is None and", "if 0 and")),
+    bug("tick-forgets-who-waits", (_WATCH + "_tick", "if entry.queued and", "if 0 and")),
     bug(
         "hints-are-not-heard",
         (
@@ -217,7 +221,7 @@ BUGS = (
     bug("a-wish-is-not-heeded", (_DRAIN + "heed", "if wish != self._accepted_request:", "if 0:")),
     bug("the-store-is-not-told", (_DRAIN + "_run", "await self._leave_admission()", "pass")),
     bug("handed-over-and-kept", (_DELIVERY + "_let_go", "self._settlement.hand_over(entry)", "pass")),
-    bug("handed-over-is-over", (_SETTLEMENT + "hand_over", "entry.lost = entry.handed_over = True", "pass")),
+    bug("handed-over-is-over", (_SETTLEMENT + "hand_over", "entry.lose()", "pass")),
     bug(
         "taken-over-and-not-run",
         ("coordinator.runs.takeover:Takeover.run", "self._execution.launch(record, assistant)", "pass"),

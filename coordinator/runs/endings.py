@@ -1,0 +1,222 @@
+"""What an owner writes when a run of its ends: the decision that is owed, its end, or its undoing."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
+
+from coordinator.assistants.ports import ThreadStates
+from coordinator.assistants.undo import Undo
+from coordinator.errors import CoordinatorError, LeaseLost, StaleFence, StoreFull
+from coordinator.notifier import Notifier
+from coordinator.runs.children import hint_at_children
+from coordinator.runs.entry import Entry
+from coordinator.runs.incarnation import Incarnation
+from coordinator.runs.kept import Result
+from coordinator.runs.outcomes import fallback, refused, row_of, text_of, with_times, without_room
+from coordinator.runs.states import Hold
+from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
+from stores.base import DecisionStore, OwnershipStore, ReadStore, RecordStore
+from stores.outbox import Outbox
+from stores.rows import Decision, Finish, Outcome, Ownership
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+AGAIN = 0.2  # s; between two attempts of a rollback, during which the thread is held
+
+
+class EndingStore(OwnershipStore, DecisionStore, RecordStore, ReadStore, Protocol):
+    """What ending a run needs of the store."""
+
+
+class Written(NamedTuple):
+    """What the row of a run says now. `next_home`: see `Finish`."""
+
+    status: RunStatus
+    error: str | None
+    result: Result
+    next_home: int | None
+
+
+class Endings:
+    """Every write is re-runnable: what was left half done is done again, from the start. While the store is
+    away a write waits in the outbox, never past the lease; for a run that a caller settles in its own steps
+    StoreUnavailable is raised instead. Nothing is written for a run that was lost: LeaseLost is raised."""
+
+    def __init__(
+        self, store: EndingStore, *, worker: Incarnation, undo: Undo, outbox: Outbox, notifier: Notifier
+    ) -> None:
+        self._store, self._worker, self._undoing = store, worker, undo
+        self._outbox, self._notifier = outbox, notifier
+
+    async def leave_line(self, entry: Entry) -> tuple[Decision | None, Abort]:
+        """Decide over a run whose task was over before its turn came: what its row says now, and what this
+        is decided for. The row may say that it has its thread, or has had it on another worker."""
+        record, epoch, outcome = entry.record, self._worker.epoch, entry.outcome or fallback(entry)
+        cause = Cause.shutdown if self._worker.drain_event.is_set() else Cause.disconnect
+        end = Abort(outcome.status, CancelAction.interrupt, cause, "its task ended before its turn")
+        decision = await self._persist(
+            entry,
+            lambda: self._store.decide(
+                record.run_id,
+                end.status,
+                action=end.action,
+                cause=end.cause,
+                reason=end.reason,
+                error=outcome.error,
+                while_waiting=True,
+                home=epoch,
+            ),
+        )
+        if decision is not None:
+            hint_at_children(self._notifier, decision.children)
+        return decision, end
+
+    async def write(self, entry: Entry, hold: Hold) -> Written:
+        """Write how a run that has had its thread ended, and free the thread. Raises LeaseLost, StaleFence,
+        StoreReplaced, StoreUnavailable, and whatever the store refuses an end for."""
+        if entry.work.forced:
+            await self._refence(entry, hold)
+        if hold.retrying:  # begun anew while that was asked for: it may have a newer fence
+            await self._try_again(entry, hold)
+        if (abort := entry.unwritten) is not None:
+            await self._write_unwritten(entry, abort)
+        finish, end = await self._finish(entry, hold)
+        if finish.decision is not None:
+            hint_at_children(self._notifier, finish.decision.children)
+        if finish.undo:
+            finish = await self._undo(entry, hold, end)
+        elif finish.lost and finish.decision is None:
+            finish = await self._recreate(entry, end)
+        if finish.lost:
+            raise StaleFence(hold.own.thread_id, hold.own.fence)
+        status = finish.status or end.status
+        error = finish.decision.error if finish.decision is not None else end.error
+        result = Result(end.result if status is end.status else None, paused=end.paused)
+        return Written(status, error, result, finish.next_home)
+
+    async def _refence(self, entry: Entry, hold: Hold) -> None:
+        """The task did not stop: make its fence stale in the store before the thread is free."""
+        own = hold.own
+        if not own.fence:  # beside the slot: it holds nothing
+            return
+        refenced = await self._persist(entry, lambda: self._store.refence(own))
+        if refenced is None:
+            raise StaleFence(own.thread_id, own.fence)
+        hold.own = refenced
+
+    async def _write_unwritten(self, entry: Entry, abort: Abort) -> None:
+        """The store was away when the run was cancelled here, or the run was told to stop and did: now that
+        is decided."""
+        decision = await self._persist(
+            entry,
+            lambda: self._store.decide(
+                entry.record.run_id,
+                abort.status,
+                action=abort.action,
+                cause=abort.cause,
+                reason=abort.reason,
+                actor=abort.actor,
+                error=abort.reason if abort.status is RunStatus.timeout else None,
+            ),
+        )
+        if decision is not None:
+            hint_at_children(self._notifier, decision.children)
+
+    async def _finish(self, entry: Entry, hold: Hold) -> tuple[Finish, Outcome]:
+        """What the store answered, and what it was told."""
+        own, end = hold.own, with_times(entry.outcome or fallback(entry), entry)
+        # Not closures: of those, an end that waits for its commit would keep a dozen small objects.
+        write, instead = partial(self._write_end, own, end), partial(self._without_result, entry, own, end)
+        try:
+            answer = await self._persist(entry, write, instead=instead)
+            return (answer, end) if isinstance(answer, Finish) else answer
+        except CoordinatorError:
+            raise
+        except Exception as error:  # noqa: BLE001 - whatever the engine or its driver says of these values
+            harmless = with_times(refused(end, error), entry)
+            logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
+        entry.replace_outcome(harmless)
+        return await self._persist(entry, partial(self._write_end, own, harmless)), harmless
+
+    def _write_end(self, own: Ownership, end: Outcome) -> Awaitable[Finish]:
+        return self._store.finish(own, end)
+
+    async def _without_result(
+        self, entry: Entry, own: Ownership, end: Outcome, error: StoreFull
+    ) -> tuple[Finish, Outcome]:
+        less = with_times(without_room(end, error), entry)
+        return await self._store.finish(own, less), less
+
+    async def _undo(self, entry: Entry, hold: Hold, end: Outcome) -> Finish:
+        """A rollback was decided: put the thread back, then settle. The attempts that fail are counted in
+        the row, with a new fence for the next: whoever goes on with it, there are so many in all."""
+        ref = hold.rollback_ref
+        while True:
+            own = hold.own
+            state, error, values = "done", None, None
+            try:
+                values = await self._persist(entry, partial(self._undoing.restore, own, ref, hold.states))
+            except CoordinatorError:
+                raise
+            except Exception as failure:
+                logger.exception("Rolling back run %r failed", own.run_id)
+                if await self._try_again(entry, hold):
+                    await asyncio.sleep(AGAIN)
+                    continue
+                state, error = "failed", f"Rollback failed: {text_of(failure)}"
+            settled = with_times(Outcome(end.status, error, values=values), entry)
+            return await self._persist(entry, partial(self._store.settle, own, settled, state))
+
+    async def _try_again(self, entry: Entry, hold: Hold) -> bool:
+        """Another attempt of the rollback, with a fence of its own; False = there have been enough."""
+        hold.retrying = True
+        again = await self._persist(entry, partial(self._store.readopt, hold.own))
+        hold.retrying = False
+        hold.own = again or hold.own
+        return again is not None
+
+    async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
+        """The row has vanished (and nobody took the thread): write it anew, once. A decision that came
+        before the task's own end stays, although no row says so any more. Where its thread is gone as well,
+        it had settled, and was removed before its owner heard of it."""
+        record = entry.record
+        status, error = (end.status, end.error) if entry.open else (record.status, record.error)
+        if await self._persist(entry, lambda: self._store.thread(record.thread_id)) is None:
+            return Finish(status)
+        row = row_of(record, status, error)
+        await self._persist(entry, lambda: self._store.put(record.run_id, **row))
+        logger.warning("The row of run %r had vanished and was written anew", record.run_id)
+        return Finish(status)
+
+    async def forget(self, run_id: str, states: ThreadStates) -> None:
+        """Settled for good: what the thread's state kept to undo the run may go."""
+        try:
+            await self._undoing.forget(run_id, states)
+        except Exception:
+            logger.warning("Undo data of run %r was left behind", run_id, exc_info=True)
+
+    def _persist(
+        self,
+        entry: Entry,
+        write: Callable[[], Awaitable[T]],
+        *,
+        instead: Callable[[StoreFull], Awaitable[T]] | None = None,
+    ) -> Awaitable[T]:
+        own = entry.own
+        epoch = self._worker.epoch if own is None else own.epoch
+        if entry.elsewhere:
+            raise LeaseLost(epoch)
+        return self._outbox.deliver(
+            entry.record.run_id,
+            epoch,
+            "the end of a run",
+            write,
+            patient=entry.settled_by_job,
+            instead=instead,
+        )
