@@ -25,6 +25,7 @@ CoordinatorError
     │   └── CancelNotDurable   the local task was stopped, but the cancel is not committed
     └── StoreRefused           foreign file, second host
         ├── SchemaTooNew       a newer version has migrated the store
+        ├── SchemaTooOld       the store is older than the first release
         ├── StoreInUse         a worker of another host holds a lease on this SQLite file
         └── StoreReplaced      a file of the store was removed or replaced while it was open
 """
@@ -45,6 +46,7 @@ from stores.errors import (
     QueueFull,
     RunNotFound,
     SchemaTooNew,
+    SchemaTooOld,
     SearchTooLong,
     StaleFence,
     StoreError,
@@ -77,6 +79,7 @@ __all__ = [
     "RunFailed",
     "RunNotFound",
     "SchemaTooNew",
+    "SchemaTooOld",
     "SearchTooLong",
     "StaleFence",
     "StoreError",

@@ -199,6 +199,17 @@ class StoreInUse(StoreRefused):
         super().__init__(what)
 
 
+class SchemaTooOld(StoreRefused):
+    """The store is from before the first release, and no migration leads from there to this program."""
+
+    def __init__(self, where: str, *, found: int, first: int) -> None:
+        self.found, self.first = found, first
+        super().__init__(
+            f"{where} has schema version {found}, from before the first release (version {first}): start with"
+            " a new file or schema; the program that made the old one still reads it"
+        )
+
+
 class SchemaTooNew(StoreRefused):
     """A newer version has migrated the store, and this version must not use it any more."""
 

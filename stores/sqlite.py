@@ -100,7 +100,8 @@ class SQLiteStore(SQLiteTransactions):
     async def open(self) -> None:
         """Connect, check that the file is ours, migrate. Idempotent.
 
-        Raises StoreRefused (foreign file), SchemaTooNew and StoreUnavailable (no folder, read-only).
+        Raises StoreRefused (foreign file), SchemaTooNew, SchemaTooOld and StoreUnavailable (no folder,
+        read-only).
         """
         async with self._opening:
             if self._commits is None:

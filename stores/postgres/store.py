@@ -114,7 +114,7 @@ class PostgresStore(WritesMadeAgain):
         """Connect, check that the schema is ours, migrate. Idempotent.
 
         Raises StoreRefused (another program's schema, not let in, a server or database of no use),
-        SchemaTooNew and StoreUnavailable.
+        SchemaTooNew, SchemaTooOld and StoreUnavailable.
         """
         async with self._opening:
             if self._open:

@@ -1,10 +1,18 @@
-"""A numbered SQL file, and which programs may work on the schema that it makes."""
+"""The files that make a schema, and which programs may work on it.
+
+An engine's package has `schema.sql`, which makes version FIRST, and numbered files in `migrations/`, each of
+which makes the next version.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from importlib.resources.abc import Traversable
 from typing import NamedTuple
+
+FIRST = 20
+"""The version that schema.sql makes. Nothing below was released: ADR 0073."""
 
 _OLDEST = re.compile(r"^-- oldest program: (\d+)$", re.MULTILINE)
 
@@ -16,14 +24,28 @@ class Migration(NamedTuple):
 
     @property
     def oldest(self) -> int | None:
-        """The migration that a program has to know to work on the schema from here on, where this migration
-        says so (`-- oldest program: N`); else that of the migration before stands."""
-        found = _OLDEST.search(self.sql)
-        return None if found is None else int(found[1])
+        """The version that a program has to know to work on the schema from here on, where this migration
+        names it (`-- oldest program: N`); None = the one that the migrations before named."""
+        match = _OLDEST.search(self.sql)
+        return None if match is None else int(match[1])
 
 
-def oldest_program(migrations: Sequence[Migration], *, known: int) -> int:
-    """The newest migration that a program has to know to work beside the newest of these. `known`: what
-    programs had to know before the first migration that says so."""
+def migrations_of(folder: Traversable) -> tuple[Migration, ...]:
+    """`schema.sql` of an engine's package, and the migrations behind it, in order."""
+    first = Migration(FIRST, f"{FIRST:04}_schema", (folder / "schema.sql").read_text(encoding="utf-8"))
+    later = folder / "migrations"
+    names = sorted(entry.name for entry in later.iterdir()) if later.is_dir() else []
+    return (
+        first,
+        *(
+            Migration(int(name[:4]), name.removesuffix(".sql"), (later / name).read_text(encoding="utf-8"))
+            for name in names
+            if name.endswith(".sql")
+        ),
+    )
+
+
+def oldest_program(migrations: Sequence[Migration]) -> int:
+    """The version that a program has to know to work beside the newest of these."""
     named = (migration.oldest for migration in reversed(migrations))
-    return next((oldest for oldest in named if oldest is not None), known)
+    return next((oldest for oldest in named if oldest is not None), migrations[0].number)

@@ -14,13 +14,16 @@ import pytest
 from coordinator import RunContext, open_coordinator
 from stores.errors import StoreRefused, StoreUnavailable
 from stores.postgres import Options, PostgresStore
-from stores.sql.postgres import schema
+from stores.sql.migration import FIRST, Migration
+from stores.sql.postgres import schema, scripts
 from tests.support.builders import new_worker
 from tests.support.children import Child
 from tests.support.command_line import DONE, FAILED, UNREACHABLE, USAGE, Answer, cli
 from tests.support.postgres import PASSWORD, Database
 
 NEWEST = schema.migrations()[-1].number
+STEPS = len(schema.migrations())
+NEXT = Migration(NEWEST + 1, f"{NEWEST + 1:04}_next", "ALTER TABLE rc.workers ADD COLUMN next_column int;")
 
 OPEN = """
 import asyncio
@@ -57,7 +60,7 @@ async def admin(database: Database, name: str, *args: str) -> Answer:
 
 
 def test_migrations_are_numbered_without_holes() -> None:
-    assert [migration.number for migration in schema.migrations()] == list(range(1, NEWEST + 1))
+    assert [migration.number for migration in schema.migrations()] == list(range(FIRST, NEWEST + 1))
 
 
 async def test_workers_that_start_at_once_migrate_once(shared_postgres: Database, name: str) -> None:
@@ -68,23 +71,22 @@ async def test_workers_that_start_at_once_migrate_once(shared_postgres: Database
         for child in team:
             child.tell()
         assert [child.heard() for child in team] == ["open"] * 3
-    assert await in_schema(shared_postgres, name, "SELECT count(*) FROM rc.schema_version") == NEWEST
+    assert await in_schema(shared_postgres, name, "SELECT count(*) FROM rc.schema_version") == STEPS
 
 
 async def test_an_older_schema_is_brought_up_to_date_with_what_is_in_it(
     shared_postgres: Database, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     every = schema.migrations()
-    monkeypatch.setattr(schema, "migrations", lambda: every[:1])
-    monkeypatch.setattr(schema, "functions", tuple[str, ...])
     async with shared_postgres.connection() as cx:
-        assert await schema.migrate(cx, name) == [every[0].name]
+        assert await schema.migrate(cx, name) == [migration.name for migration in every]
         await cx.execute(
             schema.named(
                 "INSERT INTO rc.threads (thread_id, created_at, updated_at) VALUES ('t', 1, 1)", name
             )
         )
-    monkeypatch.undo()
+    for module in (schema, scripts):
+        monkeypatch.setattr(module, "migrations", lambda: (*every, NEXT))
     store = PostgresStore(shared_postgres.url, Options(schema=name), migrate=False)
     with pytest.raises(StoreUnavailable, match="db migrate"):
         await store.open()
@@ -92,7 +94,7 @@ async def test_an_older_schema_is_brought_up_to_date_with_what_is_in_it(
     await store.open()
     assert (await store.thread("t")) is not None
     await store.aclose()
-    assert await in_schema(shared_postgres, name, "SELECT max(version) FROM rc.schema_version") == NEWEST
+    assert await in_schema(shared_postgres, name, "SELECT max(version) FROM rc.schema_version") == NEXT.number
 
 
 @pytest.mark.parametrize("command", [("runs", "list"), ("db", "check"), ("db", "migrate")], ids=" ".join)
@@ -104,6 +106,22 @@ async def test_another_programs_schema_is_refused_and_untouched(
     assert (answer.code, answer.error["type"]) == (UNREACHABLE, "StoreRefused")
     tables = "SELECT count(*) FROM pg_class WHERE relnamespace = 'rc'::regnamespace"
     assert await in_schema(shared_postgres, name, tables.replace("'rc'", f"'{name}'")) == 1
+
+
+async def test_schema_of_before_the_first_release_is_refused_with_what_to_do(
+    shared_postgres: Database, name: str
+) -> None:
+    await shared_postgres.execute(
+        f"CREATE SCHEMA {name}",
+        f"CREATE TABLE {name}.schema_version (version int PRIMARY KEY, name text, applied_at text)",
+        f"COMMENT ON TABLE {name}.schema_version IS 'run-coordinator'",
+        f"INSERT INTO {name}.schema_version VALUES (19, '0019_event_logs', '')",
+    )
+    for command in (("runs", "list"), ("db", "check"), ("db", "migrate")):
+        answer = await admin(shared_postgres, name, *command, "--json")
+        assert (answer.code, answer.error["type"]) == (UNREACHABLE, "SchemaTooOld")
+        assert "start with a new file or schema" in answer.error["message"]
+    assert await in_schema(shared_postgres, name, "SELECT max(version) FROM rc.schema_version") == 19
 
 
 async def test_a_newer_schema_is_refused(shared_postgres: Database, name: str) -> None:
@@ -121,7 +139,7 @@ async def test_migrate_and_check_from_the_command_line(shared_postgres: Database
     assert (before.code, before.document["check"]["version"]) == (FAILED, 0)
     first = await admin(shared_postgres, name, "db", "migrate", "--json")
     assert first.code == DONE, first.err
-    assert [step["number"] for step in first.document["migrate"]["applied"]] == list(range(1, NEWEST + 1))
+    assert [step["number"] for step in first.document["migrate"]["applied"]] == list(range(FIRST, NEWEST + 1))
     second = await admin(shared_postgres, name, "db", "migrate")
     assert "is up to date" in second.out
     after = await admin(shared_postgres, name, "db", "check", "--json")

@@ -159,6 +159,6 @@ async def test_breaking_migration_is_done_unasked_when_no_worker_lives(case: Cas
 
 def test_migration_that_says_nothing_keeps_the_oldest_program() -> None:
     first, breaks, adds = (Migration(n, "m", sql) for n, sql in ((1, ADDS), (2, BREAKS.format(2)), (3, ADDS)))
-    assert oldest_program([first], known=1) == 1
-    assert oldest_program([first, breaks], known=1) == 2
-    assert oldest_program([first, breaks, adds], known=1) == 2
+    assert oldest_program([first]) == 1
+    assert oldest_program([first, breaks]) == 2
+    assert oldest_program([first, breaks, adds]) == 2

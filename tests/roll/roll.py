@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from coordinator.servers.postgres import PostgresServer
 from coordinator.servers.valkey import ValkeyServer
+from stores.sql.migration import migrations_of
 from tests.roll.questions import BOTH_WAYS, Pair, ended, equal, until
 from tests.roll.versions import ROOT, Asked, Worker, packages, worker
 from tests.support.receiver import Receiver, receiving
@@ -111,8 +112,7 @@ class Roll:
 
 
 def _newest_migration(where: Path, kind: str) -> int:
-    folder = f"stores/sql/{'postgres' if kind == 'postgres' else 'sqlite'}/migrations"
-    return max(int(path.name.partition("_")[0]) for path in (where / folder).glob("*.sql"))
+    return migrations_of(where / "stores/sql" / ("postgres" if kind == "postgres" else "sqlite"))[-1].number
 
 
 def _is_refusal(refused: Asked, *, found: int, knows: int) -> bool:

@@ -5,20 +5,19 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, closing
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from stores import gate as gates
-from stores.catalogue import NewThread, ThreadQuery
 from stores.errors import StoreRefused, StoreUnavailable
+from stores.sql.migration import FIRST
 from stores.sql.sqlite import schema
 from stores.sql.sqlite.schema import APPLICATION_ID, Migration, migrate, migrations, statements, version
 from stores.sqlite import SQLiteStore, database_version
-from tests.support.builders import new_worker, sql_of
+from tests.support.builders import new_worker
 from tests.support.children import Child
 from tests.support.waiting import wait_until
 
@@ -60,7 +59,7 @@ def foreign(path: Path) -> Path:
 
 
 def test_migrations_are_numbered_without_holes() -> None:
-    assert [migration.number for migration in migrations()] == list(range(1, len(migrations()) + 1))
+    assert [migration.number for migration in migrations()] == list(range(FIRST, FIRST + len(migrations())))
     for migration in migrations():
         assert migration.name.startswith(f"{migration.number:04}_")
 
@@ -93,69 +92,12 @@ async def test_a_newer_schema_is_refused_and_left_as_it_is(newer: Path) -> None:
     await refused(newer, "schema version 9999")
 
 
-OLD_ROWS = """
-INSERT INTO workers (epoch, worker_id, host, boot_id, pid, version, state, ttl_ms, lease_until, started_at)
-VALUES (1, 'w', 'here', 'boot', 1, '0', 'live', 15000, 1, 1);
-INSERT INTO threads (thread_id, user_id, fence, next_seq, metadata, "values", created_at, updated_at)
-VALUES ('saved', 'u', 3, 4, '{"a":1}', '{"n":1}', 10, 20), ('empty', NULL, 0, 0, '{}', NULL, 11, 21);
-INSERT INTO runs (run_id, thread_id, user_id, status, error, owner_epoch, fence, seq, created_at, created_us,
-started_at, settled_at, updated_at)
-VALUES ('r', 'saved', 'u', 'error', 'no', 1, 3, 4, '1970-01-01T00:00:00.000010+00:00', 10, 11, 20, 20);
-"""
-
-
-@pytest.fixture
-def third(path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file of schema version 3, with rows in it."""
-    with monkeypatch.context() as patch:
-        patch.setattr(schema, "migrations", lambda: migrations()[:3])
-        with closing(sqlite3.connect(path, isolation_level=None)) as cx:
-            migrate(cx, str(path))
-            cx.executescript(OLD_ROWS)
-    return path
-
-
-async def test_threads_of_version_3_are_those_of_version_4(third: Path) -> None:
-    async with opened(third) as store:
-        saved, empty = await store.thread("saved"), await store.thread("empty")
-        assert saved is not None
-        assert empty is not None
-        assert (saved.fence, saved.values, saved.status, saved.error) == (3, {"n": 1}, "error", "no")
-        assert (saved.state_updated_at, saved.ttl_ms, saved.temporary) == (20, None, False)
-        assert (empty.state_updated_at, empty.ttl_ms, empty.temporary) == (11, None, False)
-        assert [thread.thread_id for thread in await store.threads(ThreadQuery(), user_id="u")] == ["saved"]
-        found = await store.thread_runs("saved", statuses=("error",), limit=10, offset=0, user_id="u")
-        assert [run.run_id for run in found] == ["r"]
-        assert not await store.has_expired_threads()
-
-
-async def test_a_worker_of_version_3_goes_on_beside_one_of_version_4(third: Path) -> None:
-    """What it writes, in the words of its own version."""
-    async with opened(third) as store:
-        sql = sql_of(store)
-        sql(
-            "INSERT INTO threads (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at)"
-            " VALUES ('new', 'u', NULL, 1, 1, 5, 5)"
-        )
-        sql('UPDATE threads SET "values" = \'{"n":2}\', interrupts = NULL, updated_at = 30')
-        sql("INSERT INTO deleted_threads SELECT thread_id, fence FROM threads WHERE thread_id = 'empty'")
-        sql("DELETE FROM threads WHERE thread_id = 'empty'")
-        threads = await store.threads(ThreadQuery(sort_by="thread_id", sort_order="asc"), user_id="u")
-        assert [(thread.thread_id, thread.values) for thread in threads] == [
-            ("new", {"n": 2}),
-            ("saved", {"n": 2}),
-        ]
-        assert (await store.create_thread(NewThread("empty"))).fence == 0
-
-
-@asynccontextmanager
-async def opened(path: Path) -> AsyncGenerator[SQLiteStore]:
-    store = SQLiteStore(path)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.aclose()
+async def test_schema_of_before_the_first_release_is_refused_and_left_as_it_is(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as cx:
+        cx.execute(f"PRAGMA application_id = {APPLICATION_ID}")
+        cx.execute("CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name TEXT, applied_at TEXT)")
+        cx.execute("INSERT INTO schema_version VALUES (12, '0012_event_logs', '')")
+    await refused(path, f"version 12, from before the first release.*{FIRST}.*start with a new file")
 
 
 def contents(path: Path) -> dict[str, bytes]:
@@ -193,7 +135,7 @@ async def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:
 
 def test_a_migration_that_fails_leaves_nothing_behind(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good = migrations()
-    bad = Migration(len(good) + 1, "bad", "CREATE TABLE half (x);\nINSERT INTO nowhere VALUES (1);\n")
+    bad = Migration(good[-1].number + 1, "bad", "CREATE TABLE half (x);\nINSERT INTO nowhere VALUES (1);\n")
     monkeypatch.setattr(schema, "migrations", lambda: [*good, bad])
     with closing(sqlite3.connect(path, isolation_level=None)) as cx:
         with pytest.raises(sqlite3.OperationalError, match="nowhere"):

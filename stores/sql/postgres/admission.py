@@ -23,7 +23,7 @@ from stores.sql.postgres.conditions import HOMELESS, WAITING
 from stores.times import stamp
 
 _ADMIT = Function(
-    "admit_v2",
+    "admit",
     (
         *("bigint", "boolean"),
         *("text",) * 7,

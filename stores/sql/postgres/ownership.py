@@ -41,7 +41,7 @@ def _saved(ref: Json) -> tuple[bool, str | None, str | None]:
     return True, dumps_or_null(kept["values"]), dumps_or_null(kept.get("interrupts"))
 
 
-_SAVE = Function("save_v2", ("text", "text", "bigint", "bigint", "text", "boolean", "bigint"))
+_SAVE = Function("save", ("text", "text", "bigint", "bigint", "text", "boolean", "bigint"))
 
 
 def save(now: int | None, own: Ownership, values: Json, *, last: bool = False) -> Call[None]:
@@ -66,7 +66,7 @@ def restore(now: int | None, own: Ownership) -> Call[Json]:
 
 
 _FINISH = Function(
-    "finish_v2",
+    "finish",
     (*("text", "text", "bigint", "bigint", "boolean"), *("text",) * 4, "boolean", "text", *("bigint",) * 3),
     f"said, children, next_home, {STANDING}",
 )
@@ -102,7 +102,7 @@ def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = Fa
 
 
 _SETTLE = Function(
-    "settle_v2",
+    "settle",
     ("text", "text", "bigint", "bigint", "text", "text", "text", "bigint", "bigint", "bigint"),
     f"said, next_home, {STANDING}",
 )

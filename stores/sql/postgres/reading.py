@@ -35,7 +35,7 @@ def waiting_line(thread_id: str) -> Call[list[str]]:
     return Call(_LINE, (thread_id,), lambda rows: [found[0] for found in rows])
 
 
-_TICK = Function("look", ("bigint", "bigint"))
+_TICK = Function("tick", ("bigint", "bigint"))
 _FREE = ("waiting", "abandoned", "due")
 
 

@@ -1,5 +1,5 @@
-"""Is this schema ours, may this program work on it, and how it gets there: numbered SQL files, applied in
-order, and then the functions."""
+"""Is this schema ours, may this program work on it, and how it gets there: schema.sql and numbered
+migrations, applied in order, and then the functions."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from stores.errors import SchemaTooNew, StoreRefused
-from stores.sql.migration import Migration
+from stores.errors import SchemaTooNew, SchemaTooOld, StoreRefused
+from stores.sql.migration import FIRST, Migration
 from stores.sql.postgres import installed, server
 from stores.sql.postgres.calls import Call, Query, Rows
 from stores.sql.postgres.scripts import functions, migrations, named, oldest
@@ -30,7 +30,7 @@ _LOOK = (
     " (SELECT count(*) FROM pg_class WHERE relnamespace = to_regnamespace(quote_ident($1))),"
     " to_regclass(quote_ident($1) || '.copying') IS NOT NULL"
 )
-# The column `oldest` is younger than the table.
+# By name, because schemas of before version FIRST may not have the column `oldest`.
 _VERSION = (
     "SELECT version, COALESCE((to_jsonb(v) ->> 'oldest')::int, version)"
     " FROM rc.schema_version v ORDER BY version DESC LIMIT 1"
@@ -42,7 +42,7 @@ async def version(cx: Any, schema: str) -> int:
     """The schema's version, 0 where it is empty or absent. It may be newer than this program.
 
     Raises StoreRefused where it belongs to another program or is half a copy, and where the server or the
-    database is of no use; SchemaTooNew where programs of this version may not work on it.
+    database is of no use; SchemaTooNew and SchemaTooOld where this program does not work on it.
     """
     await server.check(cx)
     there, mark, relations, copying = await cx.fetchrow(_LOOK, schema)
@@ -61,7 +61,7 @@ async def version(cx: Any, schema: str) -> int:
 
 
 def check_version() -> Call[int]:
-    """The version of a schema that is there. Raises SchemaTooNew."""
+    """The version of a schema that is there. Raises SchemaTooNew, SchemaTooOld."""
     return Call(_VERSION_NOW, (), lambda rows: _checked(rows, "The schema"))
 
 
@@ -69,6 +69,8 @@ def _checked(rows: Rows, where: str) -> int:
     if not rows:
         return 0
     found, needed = rows[0]
+    if found < FIRST:
+        raise SchemaTooOld(where, found=found, first=FIRST)
     newest = migrations()[-1].number
     if newest < needed:
         raise SchemaTooNew(where, found=found, oldest=needed, newest=newest)
@@ -139,15 +141,9 @@ _LIVE = (
 
 
 async def _apply(cx: Any, schema: str, todo: list[Migration], *, new: bool) -> None:
-    if new:
-        # IF NOT EXISTS asks for the right to create, also where there is nothing to be created.
-        if await cx.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
-            await cx.execute(f'CREATE SCHEMA "{schema}"')
-        await cx.execute(named(_BEGIN, schema))
-    elif todo:
-        await cx.execute(
-            named("ALTER TABLE rc.schema_version ADD COLUMN IF NOT EXISTS oldest integer", schema)
-        )
+    # IF NOT EXISTS asks for the right to create, also where there is nothing to be created.
+    if new and await cx.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
+        await cx.execute(f'CREATE SCHEMA "{schema}"')
     for migration in todo:
         await cx.execute(named(migration.sql, schema))
         await cx.execute(
@@ -163,12 +159,6 @@ async def _broken(cx: Any, schema: str) -> dict[str, str]:
     return await installed.differences(cx, schema)
 
 
-_BEGIN = f"""
-CREATE TABLE rc.schema_version (
-    version integer PRIMARY KEY, name text NOT NULL, applied_at text NOT NULL, oldest integer
-);
-COMMENT ON TABLE rc.schema_version IS '{_MARK}';
-"""
 _APPLIED = (
     "INSERT INTO rc.schema_version (version, name, applied_at, oldest)"
     " VALUES ($1, $2, to_char(now() AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS\"Z\"'), $3)"

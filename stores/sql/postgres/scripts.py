@@ -1,4 +1,4 @@
-"""The SQL files of the schema: numbered migrations, functions, and the revisions of the functions."""
+"""The SQL files of the schema: `schema.sql`, migrations, functions, and the revisions of the functions."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ import re
 from functools import cache
 from importlib.resources import files
 
-from stores.sql.migration import Migration, oldest_program
+from stores.sql.migration import Migration, migrations_of, oldest_program
 
-_KNOWN = 13
-"""Before migrations named the oldest program: programs of then work on what the next ones make."""
+_PACKAGE = "stores.sql.postgres"
 _FUNCTION = re.compile(
     r"^(?:CREATE (?:OR REPLACE )?FUNCTION rc\.(\w+)\(.*?\$\$;|ALTER FUNCTION rc\.(\w+)\(.*?;)$",
     re.MULTILINE | re.DOTALL,
@@ -19,23 +18,25 @@ _FUNCTION = re.compile(
 
 @cache
 def migrations() -> tuple[Migration, ...]:
-    return tuple(Migration(int(name[:4]), name, sql) for name, sql in _scripts("migrations"))
+    return migrations_of(files(_PACKAGE))
 
 
 def oldest(*, at: int | None = None) -> int:
-    """The migration that a program has to know to work on the schema of version `at` (None = the newest)."""
-    through = [migration for migration in migrations() if at is None or migration.number <= at]
-    return oldest_program(through, known=min(_KNOWN, through[-1].number))
+    """The version that a program has to know to work on the schema of version `at` (None = the newest)."""
+    return oldest_program([migration for migration in migrations() if at is None or migration.number <= at])
 
 
 @cache
 def functions() -> tuple[str, ...]:
-    return tuple(sql for _, sql in _scripts("functions"))
+    """The functions' files, in the order of their names."""
+    folder = files(_PACKAGE) / "functions"
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return tuple((folder / name).read_text(encoding="utf-8") for name in names)
 
 
 @cache
 def functions_of_migrations() -> dict[str, tuple[str, ...]]:
-    """By name, the statements that make each function which only migrations make, in order."""
+    """By name, the statements that make each function which only the schema and migrations make, in order."""
     elsewhere = {match[1] for script in functions() for match in _FUNCTION.finditer(script)}
     found: dict[str, tuple[str, ...]] = {}
     for migration in migrations():
@@ -59,14 +60,8 @@ def revision() -> str:
 def revisions() -> tuple[str, ...]:
     """All revisions that the functions have had, up to this program's (functions/revisions.txt). Functions of
     a revision that is not in it are of a newer program."""
-    where = files("stores.sql.postgres") / "functions" / "revisions.txt"
+    where = files(_PACKAGE) / "functions" / "revisions.txt"
     return tuple(where.read_text(encoding="utf-8").split())
-
-
-def _scripts(folder: str) -> list[tuple[str, str]]:
-    where = files("stores.sql.postgres") / folder
-    names = sorted(entry.name for entry in where.iterdir() if entry.name.endswith(".sql"))
-    return [(name.removesuffix(".sql"), (where / name).read_text(encoding="utf-8")) for name in names]
 
 
 def named(sql: str, schema: str) -> str:

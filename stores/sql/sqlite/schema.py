@@ -1,4 +1,5 @@
-"""Is this file ours, is it new enough, and how it gets there: numbered SQL files, applied in order."""
+"""Is this file ours, may this program work on it, and how it gets there: schema.sql and numbered
+migrations, applied in order."""
 
 from __future__ import annotations
 
@@ -8,36 +9,27 @@ from contextlib import contextmanager
 from functools import cache
 from importlib.resources import files
 
-from stores.errors import SchemaTooNew, StoreRefused
-from stores.sql.migration import Migration, oldest_program
+from stores.errors import SchemaTooNew, SchemaTooOld, StoreRefused
+from stores.sql.migration import FIRST, Migration, migrations_of, oldest_program
 
 APPLICATION_ID = 0x52434F52  # "RCOR" in the file's header, where `file(1)` and SQLite look for it
-
-_KNOWN = 1
-"""Before migrations named the oldest program, they only added."""
 
 
 @cache
 def migrations() -> tuple[Migration, ...]:
-    folder = files("stores.sql.sqlite") / "migrations"
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return tuple(
-        Migration(int(name[:4]), name.removesuffix(".sql"), (folder / name).read_text(encoding="utf-8"))
-        for name in names
-    )
+    return migrations_of(files("stores.sql.sqlite"))
 
 
 def oldest(*, at: int | None = None) -> int:
-    """The migration that a program has to know to work on the schema of version `at` (None = the newest)."""
-    through = [migration for migration in migrations() if at is None or migration.number <= at]
-    return oldest_program(through, known=_KNOWN)
+    """The version that a program has to know to work on the schema of version `at` (None = the newest)."""
+    return oldest_program([migration for migration in migrations() if at is None or migration.number <= at])
 
 
 def version(cx: sqlite3.Connection, path: str) -> int:
     """The schema's version, 0 for an empty file. It may be newer than this program.
 
-    Raises StoreRefused where the file is not a run store, SchemaTooNew where programs of this version may not
-    work on it.
+    Raises StoreRefused where the file is not a run store; SchemaTooNew and SchemaTooOld where this program
+    does not work on it.
     """
     try:
         with _snapshot(cx):
@@ -55,10 +47,13 @@ def version(cx: sqlite3.Connection, path: str) -> int:
 
 
 def check_version(cx: sqlite3.Connection, path: str) -> int:
-    """The version of a file that is a run store. Raises SchemaTooNew."""
-    column = "oldest" if _names_oldest(cx) else "NULL"
-    query = f"SELECT version, COALESCE({column}, version) FROM schema_version ORDER BY version DESC LIMIT 1"
-    found, needed = cx.execute(query).fetchone()
+    """The version of a file that is a run store. Raises SchemaTooNew, SchemaTooOld."""
+    (found,) = cx.execute("SELECT max(version) FROM schema_version").fetchone()
+    if found < FIRST:  # the column `oldest` may not be there
+        raise SchemaTooOld(path, found=found, first=FIRST)
+    (needed,) = cx.execute(
+        "SELECT COALESCE(oldest, version) FROM schema_version WHERE version = ?", (found,)
+    ).fetchone()
     newest = migrations()[-1].number
     if newest < needed:
         raise SchemaTooNew(path, found=found, oldest=needed, newest=newest)
@@ -68,11 +63,6 @@ def check_version(cx: sqlite3.Connection, path: str) -> int:
 def tables(cx: sqlite3.Connection) -> list[str]:
     names = cx.execute("SELECT name FROM sqlite_schema WHERE type = 'table' AND name NOT LIKE 'sqlite_%'")
     return [name for (name,) in names.fetchall()]
-
-
-def _names_oldest(cx: sqlite3.Connection) -> bool:
-    """The column is younger than the table."""
-    return any(name == "oldest" for _, name, *_ in cx.execute("PRAGMA table_info(schema_version)"))
 
 
 @contextmanager
@@ -94,22 +84,16 @@ def migrate(cx: sqlite3.Connection, path: str, *, spare: int | None = None) -> l
     `spare`: refuse what workers of earlier versions could not work on that are live at that moment (us).
 
     A newer file stays as it is. Safe when several processes start at once: each looks again under the write
-    lock. Raises StoreRefused, SchemaTooNew.
+    lock. Raises StoreRefused, SchemaTooNew, SchemaTooOld.
     """
     cx.execute("BEGIN EXCLUSIVE")
     try:
         found = version(cx, path)
         if found == 0:
             cx.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            cx.execute(
-                "CREATE TABLE schema_version (version INTEGER PRIMARY KEY, name TEXT NOT NULL,"
-                " applied_at TEXT NOT NULL, oldest INTEGER)"
-            )
         todo = [migration for migration in migrations() if migration.number > found]
         if todo and found:
             _check_live(cx, path, found, spare)
-            if not _names_oldest(cx):
-                cx.execute("ALTER TABLE schema_version ADD COLUMN oldest INTEGER")
         for migration in todo:
             for statement in statements(migration.sql):
                 cx.execute(statement)

@@ -4,7 +4,7 @@
 -- Take the thread, join its line, wait for its time or be refused; `_beside`: without the
 -- one-run-per-thread rule, where the thread is busy beside its slot (fence 0), for whatever user. Run again
 -- with the same id it finds the run.
-CREATE OR REPLACE FUNCTION rc.admit_v2(
+CREATE OR REPLACE FUNCTION rc.admit(
     _epoch bigint, _beside boolean, _run_id text, _kind text, _thread_id text, _user_id text,
     _assistant_id text, _strategy text, _on_disconnect text, _portable boolean, _metadata text, _kwargs text,
     _model_name text, _created_at text, _created_us bigint, _timeout_ms bigint, _idle_timeout_ms bigint,
@@ -75,7 +75,7 @@ BEGIN
         fence = t.fence + holds::int,
         next_seq = next_seq + 1, updated_at = v_now,
         created_at = CASE WHEN v_fresh THEN v_now ELSE created_at END,
-        ttl_ms = CASE WHEN v_fresh THEN _temporary_ms ELSE ttl_ms END, temporary = admit_v2.temporary
+        ttl_ms = CASE WHEN v_fresh THEN _temporary_ms ELSE ttl_ms END, temporary = admit.temporary
         WHERE thread_id = _thread_id RETURNING t.fence, next_seq INTO fence, seq;
     fence := CASE WHEN holds THEN fence ELSE 0 END;
     INSERT INTO rc.runs (run_id, kind, thread_id, user_id, assistant_id, holds_thread, owner_epoch, home_epoch,
@@ -95,25 +95,6 @@ BEGIN
         VALUES (_run_id, _thread_id, _user_id, _webhook, v_now);
     END IF;
 END $$;
-
--- As workers of an earlier version call it: without keys for the thread's metadata.
-CREATE OR REPLACE FUNCTION rc.admit(
-    _epoch bigint, _beside boolean, _run_id text, _kind text, _thread_id text, _user_id text,
-    _assistant_id text, _strategy text, _on_disconnect text, _portable boolean, _metadata text, _kwargs text,
-    _model_name text, _created_at text, _created_us bigint, _timeout_ms bigint, _idle_timeout_ms bigint,
-    _must_exist boolean, _adopt boolean, _temporary_ms bigint, _webhook text, _now bigint,
-    _key text, _request_hash text,
-    _parent text, _delay_ms bigint, _queue_timeout_ms bigint,
-    _cron_id text, _cron_at bigint, _cron_next bigint, _per_thread bigint, _per_user bigint,
-    OUT said text, OUT about text, OUT holds boolean, OUT fence bigint, OUT seq bigint, OUT temporary boolean,
-    OUT more json
-) LANGUAGE sql AS $$
-    SELECT * FROM rc.admit_v2(
-        _epoch, _beside, _run_id, _kind, _thread_id, _user_id, _assistant_id, _strategy, _on_disconnect, _portable,
-        _metadata, _kwargs, _model_name, _created_at, _created_us, _timeout_ms, _idle_timeout_ms, _must_exist, _adopt,
-        _temporary_ms, _webhook, _now, _key, _request_hash, NULL, _parent, _delay_ms, _queue_timeout_ms, _cron_id,
-        _cron_at, _cron_next, _per_thread, _per_user)
-$$;
 
 -- A thread's metadata with the keys of `_stamp`, both JSON objects. What cannot be read stays as it is.
 CREATE OR REPLACE FUNCTION rc.stamped(_metadata text, _stamp text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$

@@ -43,7 +43,7 @@ END $$;
 -- Write the thread's values as the running holder; the first save of a run keeps the old ones. `_last`: also where
 -- the run was told to stop, not to be taken back, and still holds its thread: once, which the audit shows; the same
 -- values again are the same save. False = stale.
-CREATE OR REPLACE FUNCTION rc.save_v2(
+CREATE OR REPLACE FUNCTION rc.save(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _values text, _last boolean, _now bigint
 ) RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE
@@ -82,13 +82,6 @@ BEGIN
     RETURN true;
 END $$;
 
--- As workers of an earlier version call it.
-CREATE OR REPLACE FUNCTION rc.save(
-    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _values text, _now bigint
-) RETURNS boolean LANGUAGE sql AS $$
-    SELECT rc.save_v2(_run_id, _thread_id, _epoch, _fence, _values, false, _now)
-$$;
-
 -- Undo what the run saved; `vals` are the thread's then. Idempotent, also where it saved nothing.
 CREATE OR REPLACE FUNCTION rc.restore(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint, OUT ok boolean, OUT vals text
@@ -119,7 +112,7 @@ END $$;
 -- Decide (unless somebody did) and settle; `_hold` only decides. `said`: 'written', with how it stands;
 -- 'stands' = mine, and not written: a rollback was decided first and waits for `settle`, or it was settled
 -- before; 'lost'. `next_home`: see `next_worker`.
-CREATE OR REPLACE FUNCTION rc.finish_v2(
+CREATE OR REPLACE FUNCTION rc.finish(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _hold boolean, _status text, _error text,
     _result text, _values text, _paused boolean, _interrupts text, _delivered_at bigint, _stopped_at bigint,
     _now bigint,
@@ -193,7 +186,7 @@ BEGIN
 END $$;
 
 -- Free the thread of a run that was decided. `_values`: what `restore` answered.
-CREATE OR REPLACE FUNCTION rc.settle_v2(
+CREATE OR REPLACE FUNCTION rc.settle(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
     _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,
     OUT said text, OUT stands rc.standing, OUT next_home bigint
@@ -247,43 +240,6 @@ CREATE OR REPLACE FUNCTION rc.next_worker(_thread_id text) RETURNS bigint LANGUA
       AND not_before IS NULL
     ORDER BY seq LIMIT 1
 $$;
-
--- For workers of versions to which 0 means nothing: as `finish_v2` and `settle_v2`, with the bare home of the
--- head of the line in `next_home`.
-CREATE OR REPLACE FUNCTION rc.next_home(_thread_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT home_epoch FROM rc.runs
-    WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
-      AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)
-      AND not_before IS NULL
-    ORDER BY seq LIMIT 1
-$$;
-
-CREATE OR REPLACE FUNCTION rc.finish(
-    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _hold boolean, _status text, _error text,
-    _result text, _values text, _paused boolean, _interrupts text, _delivered_at bigint, _stopped_at bigint,
-    _now bigint,
-    OUT said text, OUT stands rc.standing, OUT next_home bigint, OUT children json
-) LANGUAGE plpgsql AS $$
-BEGIN
-    SELECT f.said, f.next_home, f.children INTO said, next_home, children
-        FROM rc.finish_v2(_run_id, _thread_id, _epoch, _fence, _hold, _status, _error, _result, _values, _paused,
-                          _interrupts, _delivered_at, _stopped_at, _now) f;
-    stands := rc.stands(_run_id);
-    next_home := CASE WHEN next_home IS NOT NULL THEN rc.next_home(_thread_id) END;
-END $$;
-
-CREATE OR REPLACE FUNCTION rc.settle(
-    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
-    _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,
-    OUT said text, OUT stands rc.standing, OUT next_home bigint
-) LANGUAGE plpgsql AS $$
-BEGIN
-    SELECT s.said, s.next_home INTO said, next_home
-        FROM rc.settle_v2(_run_id, _thread_id, _epoch, _fence, _error, _values, _rollback_state, _delivered_at,
-                          _stopped_at, _now) s;
-    stands := rc.stands(_run_id);
-    next_home := CASE WHEN next_home IS NOT NULL THEN rc.next_home(_thread_id) END;
-END $$;
 
 -- Take a newer fence on a thread that the run still holds. Asked again with the old one, it answers the
 -- newer one. Null = lost.

@@ -32,11 +32,6 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Of workers that know an epoch by its number alone.
-CREATE OR REPLACE FUNCTION rc.beat(_epoch bigint, _now bigint) RETURNS boolean LANGUAGE sql AS $$
-    SELECT rc.beat(_epoch, NULL, _now)
-$$;
-
 -- From here on this worker admits nothing, and whoever waits here and is portable has no home any more: the
 -- two in one transaction, so that nobody portable is admitted in between. A dead worker gives nothing away. A run that
 -- is locked is being decided or claimed; or a stranger has it, then it stays at home here, and is free for others when
@@ -83,10 +78,6 @@ BEGIN
     UPDATE rc.workers SET state = 'dead', fenced_by = _epoch, fenced_at = rc.clock(_now)
         WHERE epoch = _epoch AND state <> 'dead' AND (_worker_id IS NULL OR worker_id = _worker_id);
 END $$;
-
-CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _now bigint) RETURNS void LANGUAGE sql AS $$
-    SELECT rc.retire(_epoch, NULL, _now)
-$$;
 
 -- Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile). The
 -- lease must also have expired by the store's clock, unless death is proven. Where it would have to wait for a lock it

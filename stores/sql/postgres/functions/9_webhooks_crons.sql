@@ -72,16 +72,6 @@ CREATE OR REPLACE FUNCTION rc.webhooks_in_turn(
     SELECT ARRAY(SELECT run_id FROM candidates ORDER BY place, next_at, run_id LIMIT _limit)
 $$;
 
--- For workers that know no shares.
-CREATE OR REPLACE FUNCTION rc.claim_webhooks(_epoch bigint, _lease bigint, _limit bigint, _now bigint)
-RETURNS TABLE (
-    run_id text, thread_id text, attempt bigint, url text, run text, metadata text, kwargs text, vals text,
-    interrupts text
-) LANGUAGE sql AS $$
-    SELECT c.run_id, c.thread_id, c.attempt, c.url, c.run, c.metadata, c.kwargs, c.vals, c.interrupts
-    FROM rc.claim_webhooks(_epoch, _lease, _limit, NULL, '{}', '{}', _now) c
-$$;
-
 -- How an attempt ended; 'postponed': it was none, is not counted, and what came of the last one stays. What may be large goes with the delivery; what is dead keeps it, to be sent again.
 -- False = another attempt has begun meanwhile: nothing is written.
 CREATE OR REPLACE FUNCTION rc.report_webhook(
@@ -201,16 +191,6 @@ BEGIN
         END IF;
     END IF;
 END $$;
-
--- For workers that know no limit.
-CREATE OR REPLACE FUNCTION rc.create_cron(
-    _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
-    _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
-    _must_exist boolean, _now bigint
-) RETURNS SETOF rc.crons LANGUAGE sql AS $$
-    SELECT * FROM rc.create_cron(_cron_id, _user_id, _assistant_id, _thread_id, _schedule, _timezone, _enabled, _end_at,
-        _on_run_completed, _payload, _metadata, _next_at, _must_exist, NULL, _now)
-$$;
 
 CREATE OR REPLACE FUNCTION rc.replace_cron(
     _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,

@@ -19,7 +19,7 @@ $$;
 
 -- Take a thread that nobody has, or be refused one that somebody has. Of several for one thread the first has
 -- it. What has no parameter here (a parent, a delay) is not for many at once; a key that was used before is left out.
-CREATE OR REPLACE FUNCTION rc.admit_v2_many(
+CREATE OR REPLACE FUNCTION rc.admit_many(
     _epoch bigint[], _beside boolean[], _run_id text[], _kind text[], _thread_id text[], _user_id text[],
     _assistant_id text[], _strategy text[], _on_disconnect text[], _portable boolean[], _metadata text[],
     _kwargs text[], _model_name text[], _created_at text[], _created_us bigint[], _timeout_ms bigint[],
@@ -115,38 +115,6 @@ BEGIN
     DELETE FROM rc.threads WHERE thread_id = ANY (v_made) AND next_seq = 0;
 END $$;
 
--- As workers of earlier versions call it: without keys for the thread's metadata, and without idempotency keys.
-CREATE OR REPLACE FUNCTION rc.admit_many(
-    _epoch bigint[], _beside boolean[], _run_id text[], _kind text[], _thread_id text[], _user_id text[],
-    _assistant_id text[], _strategy text[], _on_disconnect text[], _portable boolean[], _metadata text[],
-    _kwargs text[], _model_name text[], _created_at text[], _created_us bigint[], _timeout_ms bigint[],
-    _idle_timeout_ms bigint[], _must_exist boolean[], _adopt boolean[], _temporary_ms bigint[], _webhook text[],
-    _now bigint[], _key text[], _request_hash text[]
-) RETURNS TABLE (
-    place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
-) LANGUAGE sql AS $$
-    SELECT * FROM rc.admit_v2_many(
-        _epoch, _beside, _run_id, _kind, _thread_id, _user_id, _assistant_id, _strategy, _on_disconnect, _portable,
-        _metadata, _kwargs, _model_name, _created_at, _created_us, _timeout_ms, _idle_timeout_ms, _must_exist, _adopt,
-        _temporary_ms, _webhook, _now, _key, _request_hash, array_fill(NULL::text, ARRAY[cardinality(_run_id)]))
-$$;
-
-CREATE OR REPLACE FUNCTION rc.admit_many(
-    _epoch bigint[], _beside boolean[], _run_id text[], _kind text[], _thread_id text[], _user_id text[],
-    _assistant_id text[], _strategy text[], _on_disconnect text[], _portable boolean[], _metadata text[],
-    _kwargs text[], _model_name text[], _created_at text[], _created_us bigint[], _timeout_ms bigint[],
-    _idle_timeout_ms bigint[], _must_exist boolean[], _adopt boolean[], _temporary_ms bigint[], _webhook text[],
-    _now bigint[]
-) RETURNS TABLE (
-    place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
-) LANGUAGE sql AS $$
-    SELECT * FROM rc.admit_many(
-        _epoch, _beside, _run_id, _kind, _thread_id, _user_id, _assistant_id, _strategy, _on_disconnect, _portable,
-        _metadata, _kwargs, _model_name, _created_at, _created_us, _timeout_ms, _idle_timeout_ms, _must_exist, _adopt,
-        _temporary_ms, _webhook, _now, array_fill(NULL::text, ARRAY[cardinality(_run_id)]),
-        array_fill(NULL::text, ARRAY[cardinality(_run_id)]))
-$$;
-
 -- pending -> running.
 CREATE OR REPLACE FUNCTION rc.start_many(
     _run_id text[], _epoch bigint[], _fence bigint[], _ref text[], _saved boolean[], _saved_values text[],
@@ -175,7 +143,7 @@ BEGIN
 END $$;
 
 -- Settle a success that nobody has decided otherwise, or only decide it (`_hold`). Of several for one run the first.
-CREATE OR REPLACE FUNCTION rc.finish_v2_many(
+CREATE OR REPLACE FUNCTION rc.finish_many(
     _run_id text[], _thread_id text[], _epoch bigint[], _fence bigint[], _hold boolean[], _status text[],
     _error text[], _result text[], _values text[], _paused boolean[], _interrupts text[], _delivered_at bigint[],
     _stopped_at bigint[], _now bigint[]
@@ -223,22 +191,6 @@ BEGIN
     JOIN rc.runs r ON r.run_id = asked.run_id AND r.status = 'success' AND r.fence = asked.fence
     WHERE t.thread_id = asked.thread_id AND asked.place = array_position(_run_id, asked.run_id) AND asked.run_id = ANY (v_locked) AND asked.fence > 0
       AND (asked."values" IS NOT NULL OR asked.interrupts IS NOT NULL OR t.interrupts IS NOT NULL);
-END $$;
-
--- For workers of versions before `finish_v2`.
-CREATE OR REPLACE FUNCTION rc.finish_many(
-    _run_id text[], _thread_id text[], _epoch bigint[], _fence bigint[], _hold boolean[], _status text[],
-    _error text[], _result text[], _values text[], _paused boolean[], _interrupts text[], _delivered_at bigint[],
-    _stopped_at bigint[], _now bigint[]
-) RETURNS TABLE (place bigint, said text, stands rc.standing, next_home bigint, children json)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY
-    SELECT f.place, f.said, f.stands, CASE WHEN f.next_home IS NOT NULL THEN rc.next_home((f.stands).thread_id) END,
-        f.children
-    FROM rc.finish_v2_many(_run_id, _thread_id, _epoch, _fence, _hold, _status, _error, _result, _values, _paused,
-                           _interrupts, _delivered_at, _stopped_at, _now) f;
 END $$;
 
 -- Decide runs that have started nothing which is in flight; of several calls for one run the first that applies. Left

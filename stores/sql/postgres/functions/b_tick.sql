@@ -5,7 +5,7 @@
 -- one row with all runs that hold a thread, as an array of JSON in `run_id`, because each of ten thousand rows costs;
 -- 'drain' (when it was asked for, and the grace). `free`: nobody holds the thread, and nobody stands in line before this
 -- one; whoever is not next is nobody's to claim: a worker would try in vain at every tick.
-CREATE OR REPLACE FUNCTION rc.look(_epoch bigint, _now bigint)
+CREATE OR REPLACE FUNCTION rc.tick(_epoch bigint, _now bigint)
 RETURNS TABLE (what text, run_id text, thread_id text, free boolean, cause text) LANGUAGE plpgsql STABLE
 SET jit = off
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET enable_bitmapscan = off AS $$
@@ -68,14 +68,4 @@ BEGIN
     RETURN QUERY
     SELECT 'drain', drain_asked_at::text, drain_grace_ms::text, true, NULL::text FROM rc.workers
     WHERE epoch = _epoch AND drain_asked_at IS NOT NULL;
-END $$;
-
--- For programs without `look`: the same, with a row 'holding' for each run that holds a thread.
-CREATE OR REPLACE FUNCTION rc.tick(_epoch bigint, _now bigint)
-RETURNS TABLE (what text, run_id text, thread_id text, free boolean, cause text) LANGUAGE plpgsql STABLE AS $$
-#variable_conflict use_column
-BEGIN
-    RETURN QUERY SELECT * FROM rc.look(_epoch, _now) l WHERE l.what <> 'held';
-    RETURN QUERY
-    SELECT 'holding', r.run_id, r.thread_id, true, NULL::text FROM rc.runs r WHERE owner_epoch = _epoch AND holds_thread;
 END $$;

@@ -1,3 +1,0 @@
--- Of tables nothing: `report_webhook` knows what is postponed.
-
-SELECT 1;
