@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 
 from stores.postgres.connections import Connections
 from stores.postgres.faults import NotConnected, fault_of
-from stores.sql.postgres.calls import Call, Function
+from stores.sql.postgres.calls import BatchFunction, Call
 from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ class _Entry(NamedTuple):
 class Lane:
     """The batches of one function."""
 
-    def __init__(self, function: Function, connections: Connections, alone: _Alone) -> None:
+    def __init__(self, function: BatchFunction, connections: Connections, alone: _Alone) -> None:
         self._function, self._connections, self._alone = function, connections, alone
         self._queue: list[_Entry] = []
         self._looking = False
@@ -91,13 +91,13 @@ class Lane:
 
     async def _send(self, batch: list[_Entry]) -> None:
         batch.sort(key=lambda entry: entry.call.key)
-        arrays = self._function.arrays([entry.call for entry in batch])
+        calls = self._function.batch([entry.call for entry in batch])
         left = dict(enumerate(batch, 1))
         connected = True
         try:
             until = asyncio.get_running_loop().time() + BATCH_WITHIN
             since = min(entry.since for entry in batch)
-            rows = await self._connections.rows_once(self._function.sql_of_many, arrays, until, since)
+            rows = await self._connections.rows_once(self._function.sql_of_batch, calls, until, since)
         except Exception as error:
             # Whose fault it is turns out when each is made alone.
             logger.debug("A batch of %d calls is made one by one", len(batch), exc_info=True)

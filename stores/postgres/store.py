@@ -33,7 +33,7 @@ from stores.postgres.repeated import WritesMadeAgain
 from stores.postgres.sweeping import end_all
 from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick, WorkerRow
 from stores.sql.postgres import admission, decisions, inspection, reading, schema, threads, workers
-from stores.sql.postgres.calls import OUTCOME_UNKNOWN, Call, Function
+from stores.sql.postgres.calls import OUTCOME_UNKNOWN, BatchFunction, Call
 from stores.sql.postgres.statements import POSTGRES
 from stores.sql.statements import AsCall, P, Query, SearchStatement, Statement, T, Transaction
 from stores.states import Cause
@@ -83,7 +83,7 @@ class PostgresStore(WritesMadeAgain):
         self._urgent = self._pool(_URGENT, busy, "for cancels")
         self._ticks = self._pool(_TICKS, busy, "for ticks")
         self._pools = (self._waiting, self._batches, self._urgent, self._ticks)
-        self._lanes: dict[Function, Lane] = {}
+        self._lanes: dict[BatchFunction, Lane] = {}
         self._deciding = asyncio.Semaphore(max(1, self._options.connections // _DECIDING))
         self._searching = FairQueue(
             max(1, self._options.connections // _SEARCHING),
@@ -207,7 +207,7 @@ class PostgresStore(WritesMadeAgain):
     def _send(self, call: Call[T], *, urgent: bool = False) -> asyncio.Future[T]:
         """It goes on if its caller is cancelled."""
         function = call.statement
-        if not call.alone and isinstance(function, Function):
+        if not call.alone and isinstance(function, BatchFunction):
             lane = self._lanes.get(function)
             if lane is None:
                 pool, alone = (self._urgent, self._decide) if urgent else (self._batches, self._waiting.run)

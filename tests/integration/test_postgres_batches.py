@@ -15,7 +15,7 @@ from stores.errors import ConflictError, CoordinatorError
 from stores.memory import MemoryStore
 from stores.rows import Admission, Limits, Outcome, Ownership
 from stores.sql.postgres import admission, decisions, ownership
-from stores.sql.postgres.calls import Call, Function, Rows
+from stores.sql.postgres.calls import BatchFunction, Call, Rows
 from stores.states import CancelAction, Cause, RunStatus
 from tests.support.builders import SUCCESS, StoreClock, buried, cancel, new_run, new_worker
 from tests.support.postgres import Database
@@ -71,11 +71,11 @@ class Batches:
         """What each was answered, None = refused: first those that the batch has made, then the others,
         alone; all of them as the reference answers them in that order."""
         function = batch[0].call.statement
-        assert isinstance(function, Function)
+        assert isinstance(function, BatchFunction)
         answers: list[Any] = [None] * len(batch)
         until = asyncio.get_running_loop().time() + 5
-        arrays = function.arrays([asked.call for asked in batch])
-        rows: Rows = await self.twins.tested._batches.rows_once(function.sql_of_many, arrays, until)
+        calls = function.batch([asked.call for asked in batch])
+        rows: Rows = await self.twins.tested._batches.rows_once(function.sql_of_batch, calls, until)
         made: dict[int, list[Any]] = {place: columns for place, *columns in rows}
         for place, columns in sorted(made.items()):
             asked = batch[place - 1]
@@ -246,10 +246,10 @@ async def test_a_batch_leaves_out_whatever_somebody_else_has_locked(
             batches.admit("held", epoch), batches.start(own, None), batches.finish(own, SUCCESS),
         ):  # fmt: skip
             function = asked.call.statement
-            assert isinstance(function, Function)
+            assert isinstance(function, BatchFunction)
             until = asyncio.get_running_loop().time() + 5
-            arrays = function.arrays([asked.call])
-            assert not await twins.tested._batches.rows_once(function.sql_of_many, arrays, until)
+            calls = function.batch([asked.call])
+            assert not await twins.tested._batches.rows_once(function.sql_of_batch, calls, until)
 
 
 async def test_admissions_with_keys_are_made_in_a_batch(batches: Batches, shared_postgres: Database) -> None:
@@ -271,11 +271,11 @@ async def test_admissions_with_keys_are_made_in_a_batch(batches: Batches, shared
     assert (first.holds, batches.left_out) == (True, 2)
     held = asked("w", "held")
     function = held.call.statement
-    assert isinstance(function, Function)
+    assert isinstance(function, BatchFunction)
     async with shared_postgres.connection() as stranger, stranger.transaction():
         await stranger.execute(
             f"SELECT pg_advisory_xact_lock('{schema}.runs'::regclass::oid::int4, hashtext('held'))"
         )
         until = asyncio.get_running_loop().time() + 5
-        arrays = function.arrays([held.call])
-        assert not await twins.tested._batches.rows_once(function.sql_of_many, arrays, until)
+        calls = function.batch([held.call])
+        assert not await twins.tested._batches.rows_once(function.sql_of_batch, calls, until)

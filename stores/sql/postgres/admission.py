@@ -17,28 +17,12 @@ from stores.errors import (
 )
 from stores.rows import Admission, Claimed, Limits, NewRun
 from stores.sql.codec import dumps, dumps_opaque, dumps_or_null
-from stores.sql.postgres.calls import Call, Function, Query, Rows
+from stores.sql.postgres.calls import BatchFunction, Call, Function, Query, Rows, record_of
 from stores.sql.postgres.codec import decided_of_json, run_of_json, text
 from stores.sql.postgres.conditions import HOMELESS, WAITING
 from stores.times import stamp
 
-_ADMIT = Function(
-    "admit",
-    (
-        *("bigint", "boolean"),
-        *("text",) * 7,
-        "boolean",
-        *("text",) * 4,
-        *("bigint",) * 3,
-        *("boolean", "boolean"),
-        *("bigint", "text", "bigint"),
-        *("text",) * 4,
-        *("bigint", "bigint", "text"),
-        *("bigint",) * 4,
-    ),
-    "said, about, holds, fence, seq, temporary, more",
-    for_many=25,
-)
+_ADMIT = BatchFunction("admit", "admission", "said, about, holds, fence, seq, temporary, more")
 _NO_LIMITS = Limits()
 
 
@@ -51,41 +35,51 @@ def insert(now: int | None, run: NewRun, epoch: int) -> Call[Admission]:
 
 
 def _admission(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: int | None) -> Call[Admission]:
-    args = (
-        epoch,
-        beside,
-        run.run_id,
-        run.kind,
-        run.thread_id,
-        run.user_id,
-        run.assistant_id,
-        run.multitask_strategy,
-        run.on_disconnect,
-        run.portable,
-        dumps(run.metadata),
-        dumps_opaque(run.kwargs),
-        text(run.model_name),
-        *stamp(run.created_at),
-        run.timeout_ms,
-        run.idle_timeout_ms,
-        run.thread_must_exist,
-        run.adopt,
-        run.temporary_ms,
-        run.webhook,
-        now,
-        run.idempotency_key,
-        run.request_hash,
-        dumps_or_null(run.thread_metadata),
-        run.parent_run_id,
-        run.delay_ms,
-        run.queue_timeout_ms,
-        *(run.firing or (None, None, None)),
-        limits.per_thread,
-        limits.per_user,
-    )
+    record = _record(run, epoch, limits, beside=beside, now=now)
     hurdles = (run.parent_run_id, run.delay_ms, run.firing)
     alone = any(hurdle is not None for hurdle in hurdles)
-    return Call(_ADMIT, args, lambda rows: _admitted(rows, run, epoch, limits), run.thread_id, alone)
+    return Call(_ADMIT, (record,), lambda rows: _admitted(rows, run, epoch, limits), run.thread_id, alone)
+
+
+def _record(run: NewRun, epoch: int, limits: Limits, *, beside: bool, now: int | None) -> str:
+    """By the names of rc.admission (schema.sql)."""
+    created_at, created_us = stamp(run.created_at)
+    cron_id, cron_at, cron_next = run.firing or (None, None, None)
+    return record_of(
+        epoch=epoch,
+        beside=beside,
+        run_id=run.run_id,
+        kind=run.kind,
+        thread_id=run.thread_id,
+        user_id=run.user_id,
+        assistant_id=run.assistant_id,
+        parent_run_id=run.parent_run_id,
+        strategy=run.multitask_strategy,
+        on_disconnect=run.on_disconnect,
+        portable=run.portable,
+        metadata=dumps(run.metadata),
+        kwargs=dumps_opaque(run.kwargs),
+        model_name=text(run.model_name),
+        created_at=created_at,
+        created_us=created_us,
+        timeout_ms=run.timeout_ms,
+        idle_timeout_ms=run.idle_timeout_ms,
+        key=run.idempotency_key,
+        request_hash=run.request_hash,
+        must_exist=run.thread_must_exist,
+        adopt=run.adopt,
+        temporary_ms=run.temporary_ms,
+        stamp=dumps_or_null(run.thread_metadata),
+        webhook=run.webhook,
+        delay_ms=run.delay_ms,
+        queue_timeout_ms=run.queue_timeout_ms,
+        per_thread=limits.per_thread,
+        per_user=limits.per_user,
+        cron_id=cron_id,
+        cron_at=cron_at,
+        cron_next=cron_next,
+        now=now,
+    )
 
 
 def _admitted(rows: Rows, run: NewRun, epoch: int, limits: Limits) -> Admission:

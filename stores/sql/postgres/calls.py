@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -19,31 +20,52 @@ Rows = Sequence[Row]
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A function of the schema, by its parameters' types and what is selected of its answer.
-
-    Beside some there is one for many calls (functions/a_batches.sql): it takes an array for each of the first
-    `for_many` parameters, None = for all, and answers, by their places, for the calls that it has made.
-    """
+    """A function of the schema, by its parameters' types and what is selected of its answer."""
 
     name: str
     types: tuple[str, ...]
     columns: str = "*"
-    for_many: int | None = None
 
     @cached_property
     def sql(self) -> str:
         places = ", ".join(f"${at}" for at in range(1, len(self.types) + 1))
         return f"SELECT {self.columns} FROM rc.{self.name}({places})"
 
-    @cached_property
-    def sql_of_many(self) -> str:
-        """All or nothing; the first column is the place of a call in the arrays, from 1."""
-        arrays = ", ".join(f"${at}::{kind}[]" for at, kind in enumerate(self.types[: self.for_many], 1))
-        return f"SELECT place, {self.columns} FROM rc.{self.name}_many({arrays})"
 
-    def arrays(self, calls: Sequence[Call[Any]]) -> tuple[list[Any], ...]:
-        """The parameters of `sql_of_many`."""
-        return tuple(map(list, zip(*(call.args[: self.for_many] for call in calls), strict=True)))
+@dataclass(frozen=True, eq=False)
+class BatchFunction:
+    """A function of the schema that takes an array of calls, each a value of the type `record`
+    (functions/1_common.sql). The one argument of a call is its record: see `record_of`."""
+
+    name: str
+    record: str
+    columns: str
+
+    @cached_property
+    def sql(self) -> str:
+        """A batch of one, which waits for locks and always answers."""
+        return self._sql("json_build_array($1::json)", self.columns, waits=True)
+
+    @cached_property
+    def sql_of_batch(self) -> str:
+        """All or nothing; the first column is the place of a call in the array, from 1."""
+        return self._sql("$1::json", f"place, {self.columns}", waits=False)
+
+    def batch(self, calls: Sequence[Call[Any]]) -> tuple[str]:
+        """The argument of `sql_of_batch`."""
+        return (f"[{','.join(call.args[0] for call in calls)}]",)
+
+    def _sql(self, records: str, columns: str, *, waits: bool) -> str:
+        calls = f"ARRAY(SELECT c FROM json_populate_recordset(NULL::rc.{self.record}, {records}) c)"
+        return f"SELECT {columns} FROM rc.{self.name}({calls}, {str(waits).lower()})"
+
+
+def record_of(**attributes: Any) -> str:
+    """A call of a batch, as JSON. What is left out is NULL to the server, and so is None."""
+    return _encode({name: value for name, value in attributes.items() if value is not None})
+
+
+_encode = json.JSONEncoder(allow_nan=False, separators=(",", ":")).encode
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,7 +83,7 @@ class Call(Generic[T_co]):
     `unanswered`: an attempt was made in a batch, and may have been written. `longest` (s): the server stops a
     read that takes longer."""
 
-    statement: Function | Query
+    statement: Function | BatchFunction | Query
     args: tuple[Any, ...]
     answer: Callable[[Rows], T_co]
     key: str = ""

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from stores.rows import Decision
 from stores.sql.codec import DECISION_COLUMNS
-from stores.sql.postgres.calls import Call, Function, Query, Rows
+from stores.sql.postgres.calls import BatchFunction, Call, Function, Query, Rows, record_of
 from stores.sql.postgres.codec import STANDING, plain, text
 from stores.sql.postgres.codec import standing as _standing
 from stores.states import TERMINAL, CancelAction, Cause, RunStatus
@@ -15,8 +15,8 @@ from stores.states import TERMINAL, CancelAction, Cause, RunStatus
 S = TypeVar("S")
 
 _DECIDED = f"won, children, {STANDING}"
-_DECIDE = Function("decide", (*("text",) * 7, "boolean", "bigint", "bigint"), _DECIDED)
-_BRIEFLY = Function("decide_briefly", _DECIDE.types, _DECIDED)
+_DECIDE = BatchFunction("decide", "deciding", _DECIDED)
+_BRIEFLY = BatchFunction("decide_briefly", "deciding", _DECIDED)
 _WITHDRAW = Function("withdraw", ("text", "bigint", "bigint"), _DECIDED)
 _STANDS = Query(f"SELECT {DECISION_COLUMNS} FROM rc.runs WHERE run_id = $1")
 
@@ -36,17 +36,17 @@ def decide(
 ) -> Call[Decision | None]:
     if status not in TERMINAL:
         raise ValueError(f"{status} is no outcome")
-    args = (
-        run_id,
-        status.value,
-        action.value,
-        cause.value,
-        text(reason),
-        text(actor),
-        text(error),
-        while_waiting,
-        home,
-        now,
+    record = record_of(
+        run_id=run_id,
+        status=status.value,
+        action=action.value,
+        cause=cause.value,
+        reason=text(reason),
+        actor=text(actor),
+        error=text(error),
+        while_waiting=while_waiting,
+        home=home,
+        now=now,
     )
     said = (status, action, cause, plain(text(reason)), plain(text(actor)))
 
@@ -57,7 +57,7 @@ def decide(
             return found
         return found._replace(won=True)
 
-    return Call(_DECIDE, args, _decided, run_id, alone=False, again=again)
+    return Call(_DECIDE, (record,), _decided, run_id, alone=False, again=again)
 
 
 def briefly(call: Call[S]) -> Call[S]:

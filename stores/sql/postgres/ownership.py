@@ -7,19 +7,25 @@ from typing import Any, cast
 from stores.errors import StaleFence
 from stores.rows import Decision, Finish, Json, Outcome, Ownership, Started
 from stores.sql.codec import dumps, dumps_or_null, loads
-from stores.sql.postgres.calls import Call, Function, Rows, scalar
+from stores.sql.postgres.calls import BatchFunction, Call, Function, Rows, record_of, scalar
 from stores.sql.postgres.codec import STANDING, standing, text
 from stores.states import TERMINAL, CancelAction, RunStatus
 
-_START = Function(
-    "start",
-    ("text", "bigint", "bigint", "text", "boolean", "text", "text", "bigint"),
-    f"said, home, vals, {STANDING}",
-)
+_START = BatchFunction("start", "starting", f"said, home, vals, {STANDING}")
 
 
 def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started | None]:
-    args = (own.run_id, own.epoch, own.fence, dumps(rollback_ref), *_saved(rollback_ref), now)
+    saved, values, interrupts = _saved(rollback_ref)
+    record = record_of(
+        run_id=own.run_id,
+        epoch=own.epoch,
+        fence=own.fence,
+        ref=dumps(rollback_ref),
+        saved=saved,
+        saved_values=values,
+        saved_interrupts=interrupts,
+        now=now,
+    )
 
     def answer(rows: Rows) -> Started | None:
         said, home, values, *stands = rows[0]
@@ -30,7 +36,7 @@ def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started |
             return Started(decision, loads(values))
         return None if said == "lost" else Started(standing(stands), loads(values))
 
-    return Call(_START, args, answer, own.run_id, alone=False)
+    return Call(_START, (record,), answer, own.run_id, alone=False)
 
 
 def _saved(ref: Json) -> tuple[bool, str | None, str | None]:
@@ -65,28 +71,27 @@ def restore(now: int | None, own: Ownership) -> Call[Json]:
     return Call(_RESTORE, (*_who(own), now), answer)
 
 
-_FINISH = Function(
-    "finish",
-    (*("text", "text", "bigint", "bigint", "boolean"), *("text",) * 4, "boolean", "text", *("bigint",) * 3),
-    f"said, children, next_home, {STANDING}",
-)
+_FINISH = BatchFunction("finish", "finishing", f"said, children, next_home, {STANDING}")
 
 
 def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Call[Finish]:
     if outcome.status not in TERMINAL:
         raise ValueError(f"{outcome.status} is no outcome")
-    args = (
-        *_who(own),
-        hold,
-        outcome.status.value,
-        text(outcome.error),
-        dumps_or_null(outcome.result),
-        dumps_or_null(outcome.values),
-        outcome.paused,
-        dumps_or_null(outcome.interrupts),
-        outcome.delivered_at,
-        outcome.stopped_at,
-        now,
+    record = record_of(
+        run_id=own.run_id,
+        thread_id=own.thread_id,
+        epoch=own.epoch,
+        fence=own.fence,
+        hold=hold,
+        status=outcome.status.value,
+        error=text(outcome.error),
+        result=dumps_or_null(outcome.result),
+        values=dumps_or_null(outcome.values),
+        paused=outcome.paused,
+        interrupts=dumps_or_null(outcome.interrupts),
+        delivered_at=outcome.delivered_at,
+        stopped_at=outcome.stopped_at,
+        now=now,
     )
 
     def answer(rows: Rows) -> Finish:
@@ -98,7 +103,8 @@ def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = Fa
         decision = standing(stands, won=won, children=children)
         return Finish(decision.status, next_home=home, decision=decision)
 
-    return Call(_FINISH, args, answer, own.thread_id, alone=outcome.status is not RunStatus.success)
+    alone = outcome.status is not RunStatus.success
+    return Call(_FINISH, (record,), answer, own.thread_id, alone)
 
 
 _SETTLE = Function(

@@ -226,6 +226,42 @@ CREATE INDEX runs_history ON rc.runs (thread_id, created_us DESC NULLS LAST, run
 CREATE INDEX runs_recent ON rc.runs (created_us DESC NULLS LAST, run_id);
 CREATE INDEX runs_checkpoints ON rc.runs (thread_id, fence) WHERE checkpointed;
 
+-- One call of `admit`, `start`, `finish` and `decide`, which take arrays of these (stores/sql/postgres/functions). A worker
+-- sends them as JSON and leaves out what is NULL, so that a later attribute is one that earlier workers leave out. `now`
+-- is a test's clock; NULL = the server's.
+CREATE TYPE rc.admission AS (
+    epoch bigint,             -- of the worker that asks
+    beside boolean,           -- without the one-run-per-thread rule
+    run_id text, kind text, thread_id text, user_id text, assistant_id text, parent_run_id text,
+    strategy text, on_disconnect text, portable boolean, metadata text, kwargs text, model_name text,
+    created_at text, created_us bigint, timeout_ms bigint, idle_timeout_ms bigint,
+    key text, request_hash text,
+    must_exist boolean,       -- refuse where there is no such thread
+    adopt boolean,            -- may take a thread that is no user's
+    temporary_ms bigint,      -- a thread that it makes is temporary, with this time to live
+    stamp text,               -- keys that the thread's metadata gets: a JSON object
+    webhook text,             -- URL
+    delay_ms bigint, queue_timeout_ms bigint,
+    per_thread bigint, per_user bigint,                 -- limits of the queue; NULL = none
+    cron_id text, cron_at bigint, cron_next bigint,     -- it is what this cron asks for at that moment
+    now bigint
+);
+CREATE TYPE rc.starting AS (
+    run_id text, epoch bigint, fence bigint, ref text, saved boolean, saved_values text, saved_interrupts text, now bigint
+);
+CREATE TYPE rc.finishing AS (
+    run_id text, thread_id text, epoch bigint, fence bigint,
+    hold boolean,             -- decide only: the task has not stopped
+    status text, error text, result text, "values" text, paused boolean, interrupts text,
+    delivered_at bigint, stopped_at bigint, now bigint
+);
+CREATE TYPE rc.deciding AS (
+    run_id text, status text, action text, cause text, reason text, actor text, error text,
+    while_waiting boolean,    -- only while it waits for its turn
+    home bigint,              -- only while it is at home there
+    now bigint
+);
+
 -- How a run stands, as every decision answers it.
 CREATE TYPE rc.standing AS (
     run_id text, thread_id text, status text, settled_at bigint, owner_epoch bigint, home_epoch bigint,

@@ -8,6 +8,16 @@
 -- waits for a row holds it: whoever changes its state (drain, bury) would wait for that row as well, and all other
 -- writes of the worker behind him.
 
+-- admit, start, finish and decide take a batch: an array of calls. For each statement PostgreSQL opens every index of
+-- runs and compiles what each of them is about, so that a statement for a batch costs little more than one for a run.
+-- A batch waits for no lock (SKIP LOCKED) and answers, by its place in the array, each call that is plain: nobody is in
+-- its way, it is no repetition, it has no children. What it leaves out it has not touched; the worker makes such a call
+-- again as a batch of one with `_waits`, which waits for locks, knows all cases, and always answers.
+--
+-- Plans of batches are fixed: by primary keys, one row after another, however small the table and however long the
+-- array was when one was made. What a batch calls is plpgsql, which keeps its plans: a function in SQL is planned again
+-- for each statement that calls it.
+
 -- The store's clock, unless a test brings its own.
 CREATE OR REPLACE FUNCTION rc.clock(_now bigint) RETURNS bigint LANGUAGE sql
 RETURN COALESCE(_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
@@ -34,3 +44,31 @@ CREATE OR REPLACE FUNCTION rc.stands(_run_id text) RETURNS rc.standing LANGUAGE 
             cancel_action, cancel_cause, cancel_reason, cancel_actor, error)::rc.standing
     FROM rc.runs WHERE run_id = _run_id
 $$;
+
+-- The epochs among these whose worker is in one of these states; it stays there until the end. Without `_waits`, one
+-- whose state another transaction is about to change is left out.
+CREATE OR REPLACE FUNCTION rc.lock_workers(_epochs bigint[], _waits boolean, VARIADIC _states text[]) RETURNS bigint[]
+LANGUAGE plpgsql AS $$
+DECLARE
+    v_epoch bigint;
+    v_locked bigint[] := '{}';
+BEGIN
+    FOR v_epoch IN SELECT DISTINCT unnest(_epochs) ORDER BY 1 LOOP
+        IF _waits OR pg_try_advisory_xact_lock_shared('rc.workers'::regclass::oid::int4, v_epoch::int4) THEN
+            IF rc.lock_worker(v_epoch) = ANY (_states) THEN
+                v_locked := v_locked || v_epoch;
+            END IF;
+        END IF;
+    END LOOP;
+    RETURN v_locked;
+END $$;
+
+-- The runs among these that are locked until the end: without `_waits`, those that nobody else has locked.
+CREATE OR REPLACE FUNCTION rc.lock_runs(_run_ids text[], _waits boolean) RETURNS text[] LANGUAGE plpgsql AS $$
+BEGIN
+    IF _waits THEN
+        PERFORM FROM rc.runs WHERE run_id = ANY (_run_ids) ORDER BY run_id FOR NO KEY UPDATE;
+        RETURN _run_ids;
+    END IF;
+    RETURN ARRAY(SELECT run_id FROM rc.runs WHERE run_id = ANY (_run_ids) FOR NO KEY UPDATE SKIP LOCKED);
+END $$;

@@ -53,40 +53,70 @@ BEGIN
     RETURN v_ended;
 END $$;
 
--- Decide a pending or running run. `won`: this very call did. A run without an owner (waiting, or
--- imported) settles at once; the slot of any other is kept until its owner has seen the task stop.
-CREATE OR REPLACE FUNCTION rc.decide(
-    _run_id text, _status text, _action text, _cause text, _reason text, _actor text, _error text,
-    _while_waiting boolean, _home bigint, _now bigint,
-    OUT won boolean, OUT stands rc.standing, OUT children json
-) LANGUAGE plpgsql AS $$
+-- Decide pending or running runs. `won`: this very call did; of several for one run the first that applies. A run
+-- without an owner (waiting, or imported) settles at once; the slot of any other is kept until its owner has seen the
+-- task stop. A batch leaves out runs with children, open ones that are locked, and calls that did not apply before the
+-- one that did: how the run stood then is not there any more.
+CREATE OR REPLACE FUNCTION rc.decide(_calls rc.deciding[], _waits boolean)
+RETURNS TABLE (place bigint, won boolean, stands rc.standing, children json)
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
 DECLARE
+    v_asked text[] := ARRAY(SELECT run_id FROM unnest(_calls));
+    v_locked text[];
+    v_parents text[] := '{}';
     v_now bigint;
+    v_won bigint[];
+    v_children json;
 BEGIN
-    PERFORM rc.lock_family(ARRAY[_run_id], NULL);
-    v_now := rc.clock(_now);
-    UPDATE rc.runs SET status = _status, cancel_action = _action, cancel_cause = _cause,
-        cancel_reason = _reason, cancel_actor = _actor, cancel_requested_at = v_now,
-        error = COALESCE(_error, error), ended_at = v_now, updated_at = v_now,
-        settled_at = CASE WHEN owner_epoch IS NULL THEN v_now END
-    WHERE run_id = _run_id AND status IN ('pending', 'running')
-        AND (NOT _while_waiting OR (status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL))
-        AND (_home IS NULL OR home_epoch = _home);
-    won := FOUND;
-    stands := rc.stands(_run_id);
-    IF won THEN
-        children := rc.end_children(_run_id, _status, v_now);
+    IF _waits THEN
+        PERFORM rc.lock_family(v_asked, NULL);
+        v_locked := v_asked;
+    ELSE  -- FOR UPDATE: whoever admits a child holds its parent FOR SHARE, and nobody does from here on
+        v_locked := ARRAY(
+            SELECT run_id FROM rc.runs WHERE run_id = ANY (v_asked) AND status IN ('pending', 'running')
+            FOR UPDATE SKIP LOCKED);
+        v_parents := ARRAY(
+            SELECT DISTINCT parent_run_id FROM rc.runs
+            WHERE parent_run_id = ANY (v_locked) AND parent_run_id IS NOT NULL AND status IN ('pending', 'running'));
     END IF;
+    v_now := rc.clock((_calls[1]).now);
+    WITH first AS MATERIALIZED (
+        SELECT DISTINCT ON (asked.run_id) asked.*
+        FROM unnest(_calls) WITH ORDINALITY asked JOIN rc.runs r ON r.run_id = asked.run_id
+        WHERE asked.run_id = ANY (v_locked) AND asked.run_id <> ALL (v_parents)
+          AND (NOT while_waiting OR (r.status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL))
+          AND (home IS NULL OR home_epoch = home)
+        ORDER BY asked.run_id, asked.ordinality
+    ), decided AS (
+        UPDATE rc.runs r SET status = first.status, cancel_action = first.action, cancel_cause = first.cause,
+            cancel_reason = first.reason, cancel_actor = first.actor, cancel_requested_at = v_now,
+            error = COALESCE(first.error, r.error), ended_at = v_now, updated_at = v_now,
+            settled_at = CASE WHEN owner_epoch IS NULL THEN v_now END
+        FROM first WHERE r.run_id = first.run_id AND r.status IN ('pending', 'running')
+        RETURNING first.ordinality
+    ) SELECT COALESCE(array_agg(ordinality), '{}') INTO v_won FROM decided;
+    IF _waits AND v_won <> '{}' THEN
+        v_children := rc.end_children((_calls[1]).run_id, (_calls[1]).status, v_now);
+    END IF;
+    RETURN QUERY
+    SELECT asked.place, asked.place = ANY (v_won),
+        (r.run_id, r.thread_id, status, settled_at, owner_epoch, home_epoch, r.fence, cancel_action, cancel_cause,
+         cancel_reason, cancel_actor, r.error)::rc.standing, v_children
+    FROM unnest(v_asked) WITH ORDINALITY asked (run_id, place)
+    LEFT JOIN rc.runs r ON r.run_id = asked.run_id
+    WHERE asked.run_id <> ALL (v_parents)
+      AND (r.run_id IS NULL OR status NOT IN ('pending', 'running') OR r.run_id = ANY (v_locked))
+      AND NOT EXISTS (SELECT FROM unnest(v_won) later (place)
+                      WHERE later.place > asked.place AND v_asked[later.place] = asked.run_id);
 END $$;
 
--- The same, and where it would have to wait for a lock an error soon: on a connection that others need.
-CREATE OR REPLACE FUNCTION rc.decide_briefly(
-    _run_id text, _status text, _action text, _cause text, _reason text, _actor text, _error text,
-    _while_waiting boolean, _home bigint, _now bigint,
-    OUT won boolean, OUT stands rc.standing, OUT children json
-) LANGUAGE sql SET lock_timeout = '100ms' AS $$
-    SELECT won, stands, children FROM rc.decide(
-        _run_id, _status, _action, _cause, _reason, _actor, _error, _while_waiting, _home, _now)
+-- One call, and where it would have to wait for a lock an error soon: on a connection that others need.
+CREATE OR REPLACE FUNCTION rc.decide_briefly(_calls rc.deciding[], _waits boolean)
+RETURNS TABLE (place bigint, won boolean, stands rc.standing, children json)
+LANGUAGE sql SET lock_timeout = '100ms' AS $$
+    SELECT place, won, stands, children FROM rc.decide(_calls, _waits)
 $$;
 
 -- Take back an admission whose caller went away: interrupted and settled, its thread is free. Only for a

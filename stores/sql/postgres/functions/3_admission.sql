@@ -1,139 +1,193 @@
--- admit, insert, claim: how a run gets onto its thread. A refusal is an answer (`said`), not an error: it
+-- admit and insert: how a run gets onto its thread. A refusal is an answer (`said`), not an error: it
 -- has written nothing, and the server's log stays quiet.
 
--- Take the thread, join its line, wait for its time or be refused; `_beside`: without the
--- one-run-per-thread rule, where the thread is busy beside its slot (fence 0), for whatever user. Run again
--- with the same id it finds the run.
-CREATE OR REPLACE FUNCTION rc.admit(
-    _epoch bigint, _beside boolean, _run_id text, _kind text, _thread_id text, _user_id text,
-    _assistant_id text, _strategy text, _on_disconnect text, _portable boolean, _metadata text, _kwargs text,
-    _model_name text, _created_at text, _created_us bigint, _timeout_ms bigint, _idle_timeout_ms bigint,
-    _must_exist boolean, _adopt boolean, _temporary_ms bigint, _webhook text, _now bigint,
-    _key text, _request_hash text, _stamp text,
-    -- from here on: not for many at once
-    _parent text, _delay_ms bigint, _queue_timeout_ms bigint,
-    _cron_id text, _cron_at bigint, _cron_next bigint, _per_thread bigint, _per_user bigint,
-    OUT said text, OUT about text, OUT holds boolean, OUT fence bigint, OUT seq bigint, OUT temporary boolean,
-    OUT more json
+-- Take the thread, join its queue, wait for its time or be refused; `beside`: without the one-run-per-thread rule, where
+-- the thread is busy beside its slot (fence 0), for whatever user. Called again with the same id it finds the run.
+-- `holds`: it took the thread. `more`: the runs that it replaced, or the run that was there.
+--
+-- A batch admits to threads that nobody has, of several calls for one thread the first; and it refuses a `reject` where
+-- somebody has it. A call with a key that was used before is left out.
+CREATE OR REPLACE FUNCTION rc.admit(_calls rc.admission[], _waits boolean) RETURNS TABLE (
+    place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
+) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
+DECLARE
+    v_found record;
+BEGIN
+    IF _waits THEN
+        SELECT * INTO v_found FROM rc.admissible(_calls[1]);
+        IF v_found.said IS NULL THEN
+            RETURN QUERY SELECT * FROM rc.place(_calls, '{1}', v_found.made, v_found.holds, v_found.more, v_found.now);
+            IF (_calls[1]).cron_id IS NOT NULL THEN
+                PERFORM rc.advance_cron((_calls[1]).cron_id, (_calls[1]).cron_at, (_calls[1]).cron_next,
+                                        (_calls[1]).run_id, NULL);
+            END IF;
+            RETURN;
+        END IF;
+        RETURN QUERY SELECT 1::bigint, v_found.said, v_found.about, NULL::boolean, NULL::bigint, NULL::bigint,
+                            NULL::boolean, v_found.more;
+    ELSE
+        SELECT * INTO v_found FROM rc.plain_admissions(_calls);
+        RETURN QUERY SELECT r.place, 'conflict', r.about, NULL::boolean, NULL::bigint, NULL::bigint, NULL::boolean,
+                            NULL::json
+            FROM unnest(v_found.refused, v_found.about) r (place, about);
+        IF v_found.places <> '{}' THEN
+            RETURN QUERY SELECT * FROM rc.place(_calls, v_found.places, v_found.made, true, NULL, v_found.now);
+        END IF;
+    END IF;
+    DELETE FROM rc.threads WHERE thread_id = ANY (v_found.made) AND next_seq = 0;
+END $$;
+
+-- May this one run be admitted? `said` is null where it may, and then `holds`: it takes the thread. Waits for locks.
+CREATE OR REPLACE FUNCTION rc.admissible(
+    _call rc.admission, OUT said text, OUT about text, OUT holds boolean, OUT more json, OUT made text[], OUT now bigint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    v_now bigint;
     v_fresh boolean := false;
     v_owner text;
-    v_home boolean;
-    v_not_before bigint;
 BEGIN
-    IF rc.worker_state(_epoch) IS DISTINCT FROM 'live' THEN  -- a draining worker may still claim, but not admit
+    made := '{}';
+    IF rc.worker_state(_call.epoch) IS DISTINCT FROM 'live' THEN  -- a draining worker may still claim, but not admit
         said := 'epoch dead';
         RETURN;
     END IF;
-    IF _key IS NOT NULL THEN  -- the same key on another thread has another lock: one at a time
-        PERFORM pg_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(_key));
+    IF _call.key IS NOT NULL THEN  -- the same key on another thread has another lock: one at a time
+        PERFORM pg_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(_call.key));
     END IF;
     LOOP
-        SELECT user_id, t.fence, next_seq, t.temporary INTO v_owner, fence, seq, temporary
-            FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE;
+        SELECT user_id INTO v_owner FROM rc.threads WHERE thread_id = _call.thread_id FOR NO KEY UPDATE;
         EXIT WHEN FOUND;
-        IF _must_exist THEN
+        IF _call.must_exist THEN
             said := 'thread not found';
             RETURN;
         END IF;
-        v_fresh := rc.make_thread(_thread_id);
+        v_fresh := rc.make_thread(_call.thread_id);
     END LOOP;
-    v_now := rc.clock(_now);
-    IF NOT _beside AND _user_id <> COALESCE(v_owner, '') AND (v_owner IS NOT NULL OR NOT v_fresh AND NOT _adopt) THEN
-        said := 'thread not found';
-    ELSE
-        SELECT a.said, a.about, a.more INTO said, about, more
-            FROM rc.asked_before(_run_id, _thread_id, _user_id, _key, _request_hash) a;
+    IF v_fresh THEN
+        made := ARRAY[_call.thread_id];
     END IF;
-    IF said IS NULL AND _cron_id IS NOT NULL AND NOT rc.cron_due(_cron_id, _cron_at, v_now) THEN
+    now := rc.clock(_call.now);
+    IF NOT _call.beside AND _call.user_id <> COALESCE(v_owner, '')
+       AND (v_owner IS NOT NULL OR NOT v_fresh AND NOT _call.adopt) THEN
+        said := 'thread not found';
+        RETURN;
+    END IF;
+    SELECT a.said, a.about, a.more INTO said, about, more
+        FROM rc.asked_before(_call.run_id, _call.thread_id, _call.user_id, _call.key, _call.request_hash) a;
+    IF said IS NULL AND _call.cron_id IS NOT NULL AND NOT rc.cron_due(_call.cron_id, _call.cron_at, now) THEN
         said := 'cron fired';
     END IF;
     IF said IS NULL THEN
-        SELECT p.said, p.about, p.holds, p.more INTO said, about, holds, more
-            FROM rc.make_room(_epoch, _beside, _run_id, _thread_id, _user_id, _strategy, _parent, _delay_ms IS NOT NULL,
-                              _per_thread, _per_user, v_now) p;
+        SELECT p.said, p.about, p.holds, p.more INTO said, about, holds, more FROM rc.make_room(_call, now) p;
     END IF;
-    IF said IS NOT NULL THEN
-        IF v_fresh THEN
-            DELETE FROM rc.threads WHERE thread_id = _thread_id;
-        END IF;
-        RETURN;
-    END IF;
-    IF more IS NOT NULL AND NOT EXISTS
-            (SELECT FROM rc.runs WHERE run_id = _parent AND status IN ('pending', 'running', 'success')) THEN
-        _parent := NULL; -- who takes the place of its own parent is nobody's child: else it would end with that
-    END IF;
-    said := 'admitted';
-    v_home := NOT holds AND NOT _beside;
-    v_not_before := v_now + _delay_ms * 1000;
-    temporary := CASE WHEN v_fresh THEN _temporary_ms IS NOT NULL ELSE temporary END;
-    UPDATE rc.threads t SET user_id = COALESCE(user_id, _user_id),
-        assistant_id = COALESCE(_assistant_id, assistant_id), metadata = rc.stamped(metadata, _stamp),
-        fence = t.fence + holds::int,
-        next_seq = next_seq + 1, updated_at = v_now,
-        created_at = CASE WHEN v_fresh THEN v_now ELSE created_at END,
-        ttl_ms = CASE WHEN v_fresh THEN _temporary_ms ELSE ttl_ms END, temporary = admit.temporary
-        WHERE thread_id = _thread_id RETURNING t.fence, next_seq INTO fence, seq;
-    fence := CASE WHEN holds THEN fence ELSE 0 END;
-    INSERT INTO rc.runs (run_id, kind, thread_id, user_id, assistant_id, holds_thread, owner_epoch, home_epoch,
-        fence, seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata, kwargs,
-        model_name, created_at, created_us, updated_at, parent_run_id, timeout_ms, idle_timeout_ms,
-        queue_deadline_at, not_before)
-    VALUES (_run_id, _kind, _thread_id, _user_id, _assistant_id, holds,
-        CASE WHEN NOT v_home THEN _epoch END, CASE WHEN v_home THEN _epoch END,
-        fence, seq, _portable, _strategy, _on_disconnect, _key, _request_hash, _metadata, _kwargs,
-        _model_name, _created_at, _created_us, v_now, _parent, _timeout_ms, _idle_timeout_ms,
-        CASE WHEN v_home THEN COALESCE(v_not_before, v_now) + _queue_timeout_ms * 1000 END, v_not_before);
-    IF _cron_id IS NOT NULL THEN
-        PERFORM rc.advance_cron(_cron_id, _cron_at, _cron_next, _run_id, NULL);
-    END IF;
-    IF _webhook IS NOT NULL THEN
+END $$;
+
+-- Which of these may take their threads (`places`), and which are refused because of another run (`refused`, `about`).
+-- The others are left out.
+CREATE OR REPLACE FUNCTION rc.plain_admissions(
+    _calls rc.admission[], OUT places bigint[], OUT refused bigint[], OUT about text[], OUT made text[], OUT now bigint
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+DECLARE
+    v_live bigint[] := rc.lock_workers(ARRAY(SELECT epoch FROM unnest(_calls)), false, 'live');
+    v_keys text[] := ARRAY(SELECT key FROM unnest(_calls));
+    -- An admission with one of the other keys is under way elsewhere, or is over.
+    v_free_keys text[] := ARRAY(
+        SELECT key FROM (SELECT DISTINCT unnest(v_keys) AS key) asked
+        WHERE key IS NOT NULL AND pg_try_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(key)));
+    v_there text[] := ARRAY(
+        SELECT thread_id FROM rc.threads WHERE thread_id = ANY (ARRAY(SELECT thread_id FROM unnest(_calls)))
+        FOR NO KEY UPDATE SKIP LOCKED);
+BEGIN
+    WITH fresh AS (
+        INSERT INTO rc.threads (thread_id, fence, next_seq, created_at, updated_at)
+        SELECT thread_id, COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 0, 0, 0
+        FROM (SELECT DISTINCT thread_id FROM unnest(_calls)
+              WHERE NOT must_exist AND thread_id <> ALL (v_there)) new
+        WHERE pg_try_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(thread_id))
+        ON CONFLICT DO NOTHING
+        RETURNING thread_id
+    ) SELECT COALESCE(array_agg(thread_id), '{}') INTO made FROM fresh;
+    now := rc.clock((_calls[1]).now);
+    WITH plain AS MATERIALIZED (
+        SELECT asked.ordinality AS place, asked.run_id, asked.thread_id, asked.user_id, asked.strategy, asked.beside,
+               t.user_id AS owner,
+               row_number() OVER (PARTITION BY asked.thread_id ORDER BY asked.ordinality) AS nth,
+               EXISTS (SELECT FROM rc.runs r WHERE r.run_id = asked.run_id)
+               OR EXISTS (SELECT FROM rc.webhooks w WHERE w.run_id = asked.run_id)
+               OR key IS NOT NULL AND (
+                   key <> ALL (v_free_keys) OR asked.ordinality > array_position(v_keys, key)
+                   OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = key)) AS known
+        FROM unnest(_calls) WITH ORDINALITY asked JOIN rc.threads t ON t.thread_id = asked.thread_id
+        WHERE asked.thread_id = ANY (v_there || made) AND epoch = ANY (v_live)
+          AND NOT (must_exist AND asked.thread_id = ANY (made))
+          AND (beside OR asked.user_id IS NULL OR asked.user_id = t.user_id
+               OR t.user_id IS NULL AND (adopt OR asked.thread_id = ANY (made)))
+    ), holding AS MATERIALIZED (
+        SELECT place, thread_id, run_id FROM plain
+        WHERE nth = 1 AND NOT known
+          AND NOT EXISTS (SELECT FROM rc.runs r WHERE r.thread_id = plain.thread_id
+                          AND (r.holds_thread OR r.status IN ('pending', 'running')))
+    ), turned_away AS (
+        SELECT plain.place, COALESCE(found.first, holding.run_id) AS by
+        FROM plain
+        LEFT JOIN holding ON holding.thread_id = plain.thread_id
+        LEFT JOIN LATERAL (
+            SELECT (array_agg(r.run_id ORDER BY r.holds_thread DESC, r.not_before IS NOT NULL, r.seq))[1] AS first,
+                   bool_or(r.not_before <= now) AS due
+            FROM rc.runs r
+            WHERE r.thread_id = plain.thread_id AND (r.holds_thread OR r.status IN ('pending', 'running'))
+        ) found ON true
+        WHERE holding.place IS DISTINCT FROM plain.place AND NOT known AND NOT beside AND strategy = 'reject'
+          AND (plain.user_id IS NULL OR plain.user_id = owner) AND NOT COALESCE(found.due, false)
+    )
+    SELECT ARRAY(SELECT h.place FROM holding h), array_agg(turned_away.place), array_agg(by)
+        INTO places, refused, about FROM turned_away WHERE by IS NOT NULL;
+END $$;
+
+-- Write the runs that are admitted, those of `_places`. All of them hold their threads, or the one does not.
+CREATE OR REPLACE FUNCTION rc.place(
+    _calls rc.admission[], _places bigint[], _made text[], _holds boolean, _more json, _now bigint
+) RETURNS TABLE (
+    place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
+) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY
+    WITH asked AS MATERIALIZED (
+        SELECT *, ordinality AS place, thread_id = ANY (_made) AS fresh, NOT _holds AND NOT beside AS waits,
+            _now + delay_ms * 1000 AS not_before
+        FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (_places)
+    ), placed AS (
+        UPDATE rc.threads t SET user_id = COALESCE(t.user_id, asked.user_id),
+            assistant_id = COALESCE(asked.assistant_id, t.assistant_id), metadata = rc.stamped(t.metadata, stamp),
+            fence = t.fence + _holds::int, next_seq = t.next_seq + 1, updated_at = _now,
+            created_at = CASE WHEN fresh THEN _now ELSE t.created_at END,
+            ttl_ms = CASE WHEN fresh THEN temporary_ms ELSE t.ttl_ms END,
+            temporary = CASE WHEN fresh THEN temporary_ms IS NOT NULL ELSE t.temporary END
+        FROM asked WHERE t.thread_id = asked.thread_id
+        RETURNING asked.place, CASE WHEN _holds THEN t.fence ELSE 0 END AS fence, t.next_seq AS seq, t.temporary
+    ), born AS (
+        INSERT INTO rc.runs (run_id, kind, thread_id, user_id, assistant_id, parent_run_id, holds_thread, owner_epoch,
+            home_epoch, fence, seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata,
+            kwargs, model_name, created_at, created_us, updated_at, timeout_ms, idle_timeout_ms, queue_deadline_at,
+            not_before)
+        SELECT run_id, kind, thread_id, user_id, assistant_id,
+            -- What takes the place of its own parent is nobody's child: else it would end with that.
+            CASE WHEN beside OR EXISTS (SELECT FROM rc.runs p WHERE p.run_id = asked.parent_run_id
+                                        AND p.status IN ('pending', 'running', 'success')) THEN parent_run_id END,
+            _holds, CASE WHEN NOT waits THEN epoch END, CASE WHEN waits THEN epoch END,
+            placed.fence, placed.seq, portable, strategy, on_disconnect, key, request_hash, metadata,
+            kwargs, model_name, created_at, created_us, _now, timeout_ms, idle_timeout_ms,
+            CASE WHEN waits THEN COALESCE(not_before, _now) + queue_timeout_ms * 1000 END, not_before
+        FROM asked JOIN placed ON placed.place = asked.place ORDER BY asked.place
+    ), webhooks AS (
         INSERT INTO rc.webhooks (run_id, thread_id, user_id, url, created_at)
-        VALUES (_run_id, _thread_id, _user_id, _webhook, v_now);
-    END IF;
-END $$;
-
--- A thread's metadata with the keys of `_stamp`, both JSON objects. What cannot be read stays as it is.
-CREATE OR REPLACE FUNCTION rc.stamped(_metadata text, _stamp text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    IF _stamp IS NULL OR right(_metadata, length(_stamp) - 1) = substr(_stamp, 2) THEN
-        RETURN _metadata;  -- as it was stamped before: no need to read it
-    ELSIF _metadata = '{}' THEN
-        RETURN _stamp;
-    ELSIF rc.as_jsonb(_metadata) @> rc.as_jsonb(_stamp) THEN
-        RETURN _metadata;
-    END IF;
-    BEGIN
-        RETURN (
-            SELECT '{' || string_agg(to_json(key)::text || ':' || value, ',' ORDER BY place) || '}' FROM (
-                SELECT key, COALESCE(new.value, held.value)::text AS value, place
-                FROM json_each(_metadata::json) WITH ORDINALITY held (key, value, place)
-                LEFT JOIN json_each(_stamp::json) new (key, value) USING (key)
-                UNION ALL
-                SELECT key, value::text, 1000000 + place
-                FROM json_each(_stamp::json) WITH ORDINALITY new (key, value, place)
-                WHERE key NOT IN (SELECT json_object_keys(_metadata::json))
-            ) merged);
-    EXCEPTION WHEN data_exception OR program_limit_exceeded OR statement_too_complex THEN
-        -- Half of a pair is JSON, and text that json_each cannot make. Of two equal keys the last one counts.
-        RETURN CASE WHEN jsonb_typeof(rc.as_jsonb(_metadata)) = 'object'
-                    THEN left(_metadata, -1) || ',' || substr(_stamp, 2) ELSE _metadata END;
-    END;
-END $$;
-
--- The row of a thread that is not there, with the fence that it had; it is locked then. False = somebody
--- else has made it. The lock keeps two from meeting in the index, where a batch, which must not wait, would
--- wait for the other's commit.
-CREATE OR REPLACE FUNCTION rc.make_thread(_thread_id text) RETURNS boolean LANGUAGE plpgsql AS $$
-BEGIN
-    PERFORM pg_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(_thread_id));
-    INSERT INTO rc.threads (thread_id, fence, next_seq, created_at, updated_at)
-        VALUES (_thread_id, COALESCE((SELECT fence FROM rc.deleted_threads WHERE thread_id = _thread_id), 0), 0, 0, 0)
-        ON CONFLICT (thread_id) DO NOTHING;
-    RETURN FOUND;
+        SELECT run_id, thread_id, user_id, webhook, _now FROM asked WHERE webhook IS NOT NULL
+    )
+    SELECT placed.place, 'admitted', NULL, _holds, placed.fence, placed.seq, placed.temporary, _more FROM placed;
 END $$;
 
 -- `said` is null where the run is new. A run that is deleted and whose webhook is not has its id still.
@@ -197,8 +251,7 @@ END $$;
 -- runs whose time has come are taken to stand in the line, and join it where nobody is refused. Where nothing is refused
 -- the worker is live, and stays so until the end: it is locked when all that may have to wait is over.
 CREATE OR REPLACE FUNCTION rc.make_room(
-    _epoch bigint, _beside boolean, _run_id text, _thread_id text, _user_id text, _strategy text, _parent text,
-    _delayed boolean, _per_thread bigint, _per_user bigint, _now bigint,
+    _call rc.admission, _now bigint,
     OUT said text, OUT about text, OUT holds boolean, OUT more json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -209,7 +262,8 @@ DECLARE
     v_in_the_way boolean;
     v_waiting bigint;
     v_due boolean;
-    v_replaces boolean := _strategy IN ('interrupt', 'rollback');
+    v_delayed boolean := _call.delay_ms IS NOT NULL;
+    v_replaces boolean := _call.strategy IN ('interrupt', 'rollback');
 BEGIN
     SELECT (array_agg(run_id))[1], array_agg(run_id) FILTER (WHERE kind = 'run'),
            bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
@@ -218,162 +272,85 @@ BEGIN
            bool_or(not_before <= _now)
         INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
         FROM (SELECT run_id, kind, status, holds_thread, owner_epoch, home_epoch, portable, not_before FROM rc.runs
-              WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
+              WHERE thread_id = _call.thread_id AND (holds_thread OR status IN ('pending', 'running'))
               ORDER BY holds_thread DESC, not_before IS NOT NULL AND not_before > _now, not_before IS NOT NULL,
                        CASE WHEN not_before <= _now THEN not_before END, seq) in_flight;
-    IF v_first IS NULL AND NOT _delayed AND _parent IS NULL OR _beside THEN
+    IF v_first IS NULL AND NOT v_delayed AND _call.parent_run_id IS NULL OR _call.beside THEN
         holds := NOT COALESCE(v_in_the_way, false);
-        IF rc.lock_worker(_epoch) IS DISTINCT FROM 'live' THEN
+        IF rc.lock_worker(_call.epoch) IS DISTINCT FROM 'live' THEN
             said := 'epoch dead';
         END IF;
         RETURN;
-    ELSIF v_first IS NOT NULL AND _strategy = 'reject' AND _parent IS NULL THEN
+    ELSIF v_first IS NOT NULL AND _call.strategy = 'reject' AND _call.parent_run_id IS NULL THEN
         said := 'conflict';
         about := v_first;
         RETURN;
     END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
-        PERFORM rc.lock_family(v_runs, _parent);
+        PERFORM rc.lock_family(v_runs, _call.parent_run_id);
     END IF;
-    IF _parent IS NOT NULL THEN
-        SELECT c.said, c.about INTO said, about FROM rc.check_parent(_parent, _user_id) c;
+    IF _call.parent_run_id IS NOT NULL THEN
+        SELECT c.said, c.about INTO said, about FROM rc.check_parent(_call.parent_run_id, _call.user_id) c;
         IF said IS NOT NULL THEN
             RETURN;
         END IF;
     END IF;
-    IF v_first IS NOT NULL AND _strategy = 'reject' THEN
+    IF v_first IS NOT NULL AND _call.strategy = 'reject' THEN
         said := 'conflict';
         about := v_first;
         RETURN;
     END IF;
-    holds := NOT _delayed
+    holds := NOT v_delayed
         AND NOT COALESCE(CASE WHEN v_replaces THEN v_held ELSE v_in_the_way END, false);
     IF NOT holds THEN
-        IF NOT v_replaces AND v_waiting >= _per_thread THEN
+        IF NOT v_replaces AND v_waiting >= _call.per_thread THEN
             said := 'line full';
             about := 'thread';
             RETURN;
-        ELSIF _per_user IS NOT NULL AND _user_id IS NOT NULL THEN
-            PERFORM pg_advisory_xact_lock('rc.transitions'::regclass::oid::int4, hashtext(_user_id));
+        ELSIF _call.per_user IS NOT NULL AND _call.user_id IS NOT NULL THEN
+            PERFORM pg_advisory_xact_lock('rc.transitions'::regclass::oid::int4, hashtext(_call.user_id));
             IF (SELECT count(*) FROM (
                     SELECT FROM rc.runs
                     WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-                      AND (home_epoch IS NOT NULL OR portable) AND user_id = _user_id
-                      AND (NOT v_replaces OR thread_id <> _thread_id) LIMIT _per_user) its) >= _per_user THEN
+                      AND (home_epoch IS NOT NULL OR portable) AND user_id = _call.user_id
+                      AND (NOT v_replaces OR thread_id <> _call.thread_id) LIMIT _call.per_user) its) >= _call.per_user THEN
                 said := 'line full';
                 about := 'user';
                 RETURN;
             END IF;
         END IF;
     END IF;
-    IF rc.lock_worker(_epoch) IS DISTINCT FROM 'live' THEN
+    IF rc.lock_worker(_call.epoch) IS DISTINCT FROM 'live' THEN
         said := 'epoch dead';
         RETURN;
     END IF;
     IF v_due THEN
-        PERFORM rc.queue_due(_thread_id, _now);
+        PERFORM rc.queue_due(_call.thread_id, _now);
     END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
-        more := rc.supersede(v_runs, _strategy, _run_id, _user_id, _now);
+        more := rc.supersede(v_runs, _call.strategy, _call.run_id, _call.user_id, _now);
     END IF;
 END $$;
 
--- Delayed runs whose time has come take the next places in the thread's line. Before whoever comes after
--- that moment, so every transaction that places or claims a run does it first, under the thread's lock.
-CREATE OR REPLACE FUNCTION rc.queue_due(_thread_id text, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
-DECLARE
-    v_due record;
-BEGIN
-    FOR v_due IN
-        SELECT run_id FROM rc.runs
-        WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
-          AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-          AND (home_epoch IS NOT NULL OR portable) AND not_before <= _now
-        ORDER BY not_before, seq
-    LOOP
-        UPDATE rc.runs SET seq = (SELECT next_seq + 1 FROM rc.threads WHERE thread_id = _thread_id),
-            not_before = NULL, updated_at = _now
-            WHERE run_id = v_due.run_id AND status = 'pending' AND NOT holds_thread AND not_before IS NOT NULL;
-        IF FOUND THEN
-            UPDATE rc.threads SET next_seq = next_seq + 1 WHERE thread_id = _thread_id;
-        END IF;
-    END LOOP;
-END $$;
-
--- Decide all of these, whose families are locked, in favour of run `_by`. An array of what became of each: its standing, and its children's.
+-- Decide all of these, whose families are locked, in favour of run `_by`, one after another: a run may be the child of one
+-- before it. An array of what became of each: its standing, and its children's.
 CREATE OR REPLACE FUNCTION rc.supersede(_run_ids text[], _action text, _by text, _actor text, _now bigint)
 RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_answers json[] := '{}';
-    v_run_id text;
+    v_call rc.deciding;
     v_decided record;
 BEGIN
-    FOREACH v_run_id IN ARRAY _run_ids LOOP
-        SELECT * INTO v_decided FROM rc.decide(
-            v_run_id, 'interrupted', _action, 'superseded', 'superseded by run ' || _by, _actor, NULL,
-            false, NULL, _now
-        );
+    v_call.status := 'interrupted';
+    v_call.action := _action;
+    v_call.cause := 'superseded';
+    v_call.reason := 'superseded by run ' || _by;
+    v_call.actor := _actor;
+    v_call.while_waiting := false;
+    v_call.now := _now;
+    FOREACH v_call.run_id IN ARRAY _run_ids LOOP
+        SELECT * INTO v_decided FROM rc.decide(ARRAY[v_call], true);
         v_answers := v_answers || to_json(v_decided);
     END LOOP;
     RETURN array_to_json(v_answers);
-END $$;
-
--- Give a free thread to the head of its waiting line, if that run is this worker's to execute: it is its
--- home; or the run is portable, its home is gone, and the worker knows its assistant. A claimed run that
--- has not started is answered again: the first answer may be lost. `said`: 'claimed', 'epoch dead'; null =
--- nothing to do here.
-CREATE OR REPLACE FUNCTION rc.claim(_thread_id text, _epoch bigint, _now bigint, OUT said text, OUT run_id text, OUT fence bigint)
-LANGUAGE plpgsql AS $$
-#variable_conflict use_column
-DECLARE
-    v_state text;
-    v_mine boolean;
-    v_fence bigint;
-    v_now bigint;
-BEGIN
-    IF COALESCE(rc.worker_state(_epoch), 'dead') = 'dead' THEN
-        said := 'epoch dead';
-        RETURN;
-    END IF;
-    SELECT t.fence + 1 INTO v_fence FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE;
-    v_now := rc.clock(_now);
-    PERFORM rc.queue_due(_thread_id, v_now);
-    SELECT r.run_id, r.fence, owner_epoch = _epoch AND home_epoch IS NOT NULL AND started_at IS NULL
-        INTO run_id, fence, v_mine FROM rc.runs r
-        WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
-          AND NOT (status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-                   AND (home_epoch IS NOT NULL OR portable))
-        ORDER BY holds_thread DESC LIMIT 1;
-    IF FOUND THEN
-        said := CASE WHEN v_mine THEN 'claimed' END;
-        RETURN;
-    END IF;
-    LOOP
-        SELECT r.run_id, home_epoch IS NOT DISTINCT FROM _epoch
-            OR (portable AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
-                AND EXISTS (SELECT FROM rc.workers WHERE epoch = _epoch AND state = 'live'
-                            AND assistant_id = ANY (assistants)))
-            INTO run_id, v_mine FROM rc.runs r
-            WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
-              AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
-              AND (home_epoch IS NOT NULL OR portable) AND not_before IS NULL
-            ORDER BY seq LIMIT 1;
-        IF NOT FOUND OR NOT v_mine THEN
-            RETURN;
-        END IF;
-        PERFORM FROM rc.runs r WHERE r.run_id = claim.run_id FOR NO KEY UPDATE;
-        v_state := rc.lock_worker(_epoch);
-        IF v_state IS NULL OR v_state = 'dead' THEN
-            said := 'epoch dead';
-            RETURN;
-        END IF;
-        UPDATE rc.runs r SET holds_thread = true, owner_epoch = _epoch, home_epoch = _epoch, fence = v_fence,
-            updated_at = v_now
-            WHERE r.run_id = claim.run_id AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL;
-        CONTINUE WHEN NOT FOUND;  -- decided at this very moment: who is next?
-        UPDATE rc.threads t SET fence = v_fence, updated_at = v_now WHERE thread_id = _thread_id;
-        said := 'claimed';
-        fence := v_fence;
-        RETURN;
-    END LOOP;
 END $$;

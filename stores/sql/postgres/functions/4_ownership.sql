@@ -2,42 +2,38 @@
 -- the epoch is not dead), or writes nothing. settled_at IS NULL: the run holds its thread, or lives beside
 -- the slot.
 
--- pending -> running. `said`: 'started'; 'stands' = it is mine and somebody decided, or it runs already
--- (`stands`, and `vals` where it runs); 'lost'.
-CREATE OR REPLACE FUNCTION rc.start(
-    _run_id text, _epoch bigint, _fence bigint, _ref text, _saved boolean, _saved_values text,
-    _saved_interrupts text, _now bigint,
-    OUT said text, OUT home bigint, OUT vals text, OUT stands rc.standing
-) LANGUAGE plpgsql AS $$
+-- pending -> running. `said`: 'started'; 'stands' = it is mine and was decided, or it runs already (`stands`, and `vals`
+-- where it runs); 'lost'. A batch answers what it has started.
+CREATE OR REPLACE FUNCTION rc.start(_calls rc.starting[], _waits boolean)
+RETURNS TABLE (place bigint, said text, home bigint, vals text, stands rc.standing)
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
 DECLARE
-    v_state text;
-    v_now bigint;
+    v_locked text[] := rc.lock_runs(ARRAY(SELECT run_id FROM unnest(_calls)), _waits);
+    v_alive bigint[] := rc.lock_workers(ARRAY(SELECT epoch FROM unnest(_calls)), _waits, 'live', 'draining');
+    v_now bigint := rc.clock((_calls[1]).now);
 BEGIN
-    said := 'lost';
-    PERFORM FROM rc.runs WHERE run_id = _run_id FOR NO KEY UPDATE;
-    v_state := rc.lock_worker(_epoch);
-    IF v_state IS NULL OR v_state = 'dead' THEN
-        RETURN;
-    END IF;
-    v_now := rc.clock(_now);
-    UPDATE rc.runs r SET status = 'running', started_at = v_now, rollback_ref = _ref, saved = _saved,
-        saved_values = _saved_values, saved_interrupts = _saved_interrupts, updated_at = v_now,
+    RETURN QUERY
+    UPDATE rc.runs r SET status = 'running', started_at = v_now, rollback_ref = asked.ref, saved = asked.saved,
+        saved_values = asked.saved_values, saved_interrupts = asked.saved_interrupts, updated_at = v_now,
         deadline_at = v_now + timeout_ms * 1000
-        WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL
-          AND status = 'pending'
-        RETURNING home_epoch, (SELECT t."values" FROM rc.threads t WHERE t.thread_id = r.thread_id)
-        INTO home, vals;
-    IF FOUND THEN
-        said := 'started';
+    FROM unnest(_calls) WITH ORDINALITY asked
+    WHERE r.run_id = asked.run_id AND asked.run_id = ANY (v_locked) AND asked.epoch = ANY (v_alive)
+      AND owner_epoch = asked.epoch AND r.fence = asked.fence AND settled_at IS NULL AND status = 'pending'
+    RETURNING asked.ordinality, 'started', home_epoch,
+        (SELECT t."values" FROM rc.threads t WHERE t.thread_id = r.thread_id), NULL::rc.standing;
+    IF FOUND OR NOT _waits THEN
         RETURN;
     END IF;
-    stands := rc.stands(_run_id);
-    IF (stands).owner_epoch = _epoch AND (stands).fence = _fence AND (stands).status <> 'pending' THEN
-        said := 'stands';
-        IF (stands).status = 'running' THEN
-            vals := (SELECT t."values" FROM rc.threads t WHERE t.thread_id = (stands).thread_id);
-        END IF;
+    place := 1;
+    stands := rc.stands((_calls[1]).run_id);
+    said := CASE WHEN (_calls[1]).epoch = ANY (v_alive) AND (stands).owner_epoch = (_calls[1]).epoch
+                  AND (stands).fence = (_calls[1]).fence AND (stands).status <> 'pending' THEN 'stands' ELSE 'lost' END;
+    IF said = 'stands' AND (stands).status = 'running' THEN
+        vals := (SELECT t."values" FROM rc.threads t WHERE t.thread_id = (stands).thread_id);
     END IF;
+    RETURN NEXT;
 END $$;
 
 -- Write the thread's values as the running holder; the first save of a run keeps the old ones. `_last`: also where
@@ -109,80 +105,102 @@ BEGIN
     vals := (SELECT t."values" FROM rc.threads t WHERE thread_id = _thread_id);
 END $$;
 
--- Decide (unless somebody did) and settle; `_hold` only decides. `said`: 'written', with how it stands;
--- 'stands' = mine, and not written: a rollback was decided first and waits for `settle`, or it was settled
--- before; 'lost'. `next_home`: see `next_worker`.
-CREATE OR REPLACE FUNCTION rc.finish(
-    _run_id text, _thread_id text, _epoch bigint, _fence bigint, _hold boolean, _status text, _error text,
-    _result text, _values text, _paused boolean, _interrupts text, _delivered_at bigint, _stopped_at bigint,
-    _now bigint,
-    OUT said text, OUT stands rc.standing, OUT next_home bigint, OUT children json
-) LANGUAGE plpgsql AS $$
+-- Decide, unless that was done, and settle; `hold` only decides. `said`: 'written', with how it stands; 'stands' = mine,
+-- and not written: a rollback was decided first and waits for `settle`, or it was settled before; 'lost'. `next_home`: see
+-- `next_worker`. A batch answers successes of runs over which nothing was decided; of several for one run the first.
+CREATE OR REPLACE FUNCTION rc.finish(_calls rc.finishing[], _waits boolean)
+RETURNS TABLE (place bigint, said text, stands rc.standing, next_home bigint, children json)
+LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+#variable_conflict use_column
 DECLARE
-    v_state text;
-    v_interrupted boolean;
-    v_held text;
-    v_leaves boolean := _status = 'success' AND _fence > 0
-        AND (_values IS NOT NULL OR _paused OR _interrupts IS NOT NULL);  -- where nothing was decided over it
+    v_asked text[] := ARRAY(SELECT run_id FROM unnest(_calls));
+    v_call rc.finishing := _calls[1];
+    v_locked text[];
+    v_alive bigint[];
     v_now bigint;
+    v_places bigint[];
+    v_stands rc.standing[];
 BEGIN
-    SELECT interrupts IS NOT NULL, COALESCE("values", 'null') INTO v_interrupted, v_held
-        FROM rc.threads WHERE thread_id = _thread_id FOR NO KEY UPDATE;
-    IF _status <> 'success' THEN
-        PERFORM rc.lock_family(ARRAY[_run_id], NULL);
-    ELSE
-        PERFORM FROM rc.runs WHERE run_id = _run_id FOR NO KEY UPDATE;
-    END IF;
-    v_state := rc.lock_worker(_epoch);
-    v_now := rc.clock(_now);
-    IF v_state IN ('live', 'draining') THEN
-        UPDATE rc.runs SET holds_thread = holds_thread AND _hold,
-            settled_at = CASE WHEN NOT _hold THEN v_now END,
-            ended_at = COALESCE(ended_at, v_now), updated_at = v_now,
-            cancel_delivered_at = COALESCE(_delivered_at, cancel_delivered_at),
-            stopped_at = COALESCE(_stopped_at, stopped_at),
-            checkpointed = checkpointed OR v_leaves AND (status IN ('pending', 'running') OR _values IS NOT NULL
-                AND NOT _hold AND status IN ('interrupted', 'timeout') AND cancel_action = 'interrupt'),
-            checkpoint_values = CASE
-                WHEN v_leaves AND _values IS NOT NULL AND status IN ('pending', 'running')
-                    THEN CASE WHEN _result IS DISTINCT FROM _values THEN _values END
-                WHEN v_leaves AND _values IS NOT NULL AND NOT _hold AND status IN ('interrupted', 'timeout')
-                     AND cancel_action = 'interrupt' THEN _values
-                WHEN checkpointed OR v_leaves AND status IN ('pending', 'running') THEN v_held END,
-            paused = CASE WHEN status IN ('pending', 'running') THEN _paused ELSE paused END,
-            interrupts = CASE WHEN status IN ('pending', 'running') THEN _interrupts ELSE interrupts END,
-            result = CASE WHEN status IN ('pending', 'running') THEN _result ELSE result END,
-            error = CASE WHEN status IN ('pending', 'running') THEN _error ELSE error END,
-            status = CASE WHEN status IN ('pending', 'running') THEN _status ELSE status END
-            WHERE run_id = _run_id AND owner_epoch = _epoch AND fence = _fence AND settled_at IS NULL
-              AND (status IN ('pending', 'running') OR cancel_action IS DISTINCT FROM 'rollback'
-                   OR started_at IS NULL OR NOT holds_thread)
-            RETURNING run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,
-                cancel_action, cancel_cause, cancel_reason, cancel_actor, error INTO stands;
-    END IF;
-    IF (stands).run_id IS NULL THEN
-        stands := rc.stands(_run_id);
-        said := rc.why_not(stands, _epoch, _fence, v_state);
-    ELSE
-        said := 'written';
-        children := rc.end_children(_run_id, (stands).status, v_now);
-        IF (stands).status = 'success' AND (stands).cancel_action IS NULL AND _status = 'success' AND _fence > 0 THEN
-            IF _values IS NOT NULL THEN
-                UPDATE rc.threads SET "values" = _values, interrupts = _interrupts, state_updated_at = v_now,
-                    updated_at = v_now WHERE thread_id = _thread_id;
-            ELSIF v_interrupted OR _interrupts IS NOT NULL THEN
-                UPDATE rc.threads SET interrupts = _interrupts, updated_at = v_now WHERE thread_id = _thread_id;
-            END IF;
-        ELSIF (stands).status IN ('interrupted', 'timeout') AND (stands).cancel_action = 'interrupt'
-              AND _status = 'success' AND _values IS NOT NULL AND _fence > 0 AND NOT _hold THEN
-            -- It was told to stop and came to its end all the same: what it has returned is its last save.
-            UPDATE rc.threads SET "values" = _values, interrupts = NULL, state_updated_at = v_now, updated_at = v_now
-                WHERE thread_id = _thread_id;
+    IF _waits THEN
+        PERFORM FROM rc.threads WHERE thread_id = v_call.thread_id FOR NO KEY UPDATE;
+        IF v_call.status <> 'success' THEN
+            PERFORM rc.lock_family(v_asked, NULL);
+        ELSE
+            PERFORM rc.lock_runs(v_asked, true);
         END IF;
+        v_locked := v_asked;
+    ELSE
+        v_locked := ARRAY(
+            SELECT r.run_id FROM unnest(_calls) asked
+            JOIN rc.runs r ON r.run_id = asked.run_id AND r.status IN ('pending', 'running')
+            JOIN rc.threads t ON t.thread_id = asked.thread_id
+            WHERE asked.status = 'success'
+            FOR NO KEY UPDATE OF r, t SKIP LOCKED);
     END IF;
-    IF said = 'written' OR (stands).settled_at IS NOT NULL THEN
-        next_home := rc.next_worker(_thread_id);
+    v_alive := rc.lock_workers(ARRAY(SELECT epoch FROM unnest(_calls)), _waits, 'live', 'draining');
+    v_now := rc.clock(v_call.now);
+    WITH asked AS (
+        SELECT *, status = 'success' AND fence > 0 AND ("values" IS NOT NULL OR paused OR interrupts IS NOT NULL) AS leaves
+        FROM unnest(_calls) WITH ORDINALITY
+    ), written AS (
+        UPDATE rc.runs r SET
+            holds_thread = holds_thread AND asked.hold, settled_at = CASE WHEN NOT asked.hold THEN v_now END,
+            ended_at = COALESCE(r.ended_at, v_now), updated_at = v_now,
+            cancel_delivered_at = COALESCE(asked.delivered_at, cancel_delivered_at),
+            stopped_at = COALESCE(asked.stopped_at, r.stopped_at),
+            -- What was told to stop and came to its end all the same leaves what it has returned, as its last save.
+            checkpointed = r.checkpointed OR asked.leaves AND (r.status IN ('pending', 'running')
+                OR asked."values" IS NOT NULL AND NOT asked.hold AND r.status IN ('interrupted', 'timeout')
+                   AND cancel_action = 'interrupt'),
+            checkpoint_values = CASE
+                WHEN asked.leaves AND asked."values" IS NOT NULL AND r.status IN ('pending', 'running')
+                    THEN CASE WHEN asked.result IS DISTINCT FROM asked."values" THEN asked."values" END
+                WHEN asked.leaves AND asked."values" IS NOT NULL AND NOT asked.hold
+                     AND r.status IN ('interrupted', 'timeout') AND cancel_action = 'interrupt' THEN asked."values"
+                WHEN r.checkpointed OR asked.leaves AND r.status IN ('pending', 'running') THEN COALESCE(
+                    (SELECT t."values" FROM rc.threads t WHERE t.thread_id = asked.thread_id), 'null') END,
+            paused = CASE WHEN r.status IN ('pending', 'running') THEN asked.paused ELSE r.paused END,
+            interrupts = CASE WHEN r.status IN ('pending', 'running') THEN asked.interrupts ELSE r.interrupts END,
+            result = CASE WHEN r.status IN ('pending', 'running') THEN asked.result ELSE r.result END,
+            error = CASE WHEN r.status IN ('pending', 'running') THEN asked.error ELSE r.error END,
+            status = CASE WHEN r.status IN ('pending', 'running') THEN asked.status ELSE r.status END
+        FROM asked
+        WHERE r.run_id = asked.run_id AND asked.ordinality = array_position(v_asked, asked.run_id)
+          AND asked.run_id = ANY (v_locked) AND asked.epoch = ANY (v_alive)
+          AND owner_epoch = asked.epoch AND r.fence = asked.fence AND settled_at IS NULL
+          AND (r.status IN ('pending', 'running')
+               OR _waits AND (cancel_action IS DISTINCT FROM 'rollback' OR started_at IS NULL OR NOT holds_thread))
+        RETURNING asked.ordinality,
+            (r.run_id, r.thread_id, r.status, settled_at, owner_epoch, home_epoch, r.fence, cancel_action, cancel_cause,
+             cancel_reason, cancel_actor, r.error)::rc.standing AS stands
+    ) SELECT array_agg(ordinality), array_agg(written.stands) INTO v_places, v_stands FROM written;
+    IF v_places IS NULL THEN
+        IF _waits THEN
+            place := 1;
+            stands := rc.stands(v_call.run_id);
+            said := rc.why_not(stands, v_call.epoch, v_call.fence, v_call.epoch = ANY (v_alive));
+            next_home := CASE WHEN (stands).settled_at IS NOT NULL THEN rc.next_worker(v_call.thread_id) END;
+            RETURN NEXT;
+        END IF;
+        RETURN;
     END IF;
+    IF _waits THEN
+        children := rc.end_children(v_call.run_id, (v_stands[1]).status, v_now);
+    END IF;
+    UPDATE rc.threads t SET "values" = COALESCE(asked."values", t."values"),
+        interrupts = CASE WHEN (stood).status = 'success' THEN asked.interrupts END,
+        state_updated_at = CASE WHEN asked."values" IS NOT NULL THEN v_now ELSE state_updated_at END, updated_at = v_now
+    FROM (SELECT *, v_stands[array_position(v_places, ordinality)] AS stood
+          FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (v_places)) asked
+    WHERE t.thread_id = asked.thread_id AND asked.status = 'success' AND asked.fence > 0
+      AND CASE WHEN (stood).status = 'success' AND (stood).cancel_action IS NULL
+               THEN asked."values" IS NOT NULL OR asked.interrupts IS NOT NULL OR t.interrupts IS NOT NULL
+               ELSE (stood).status IN ('interrupted', 'timeout') AND (stood).cancel_action = 'interrupt'
+                    AND asked."values" IS NOT NULL AND NOT asked.hold END;
+    RETURN QUERY
+    SELECT v_places[i], 'written', v_stands[i], rc.next_worker((v_stands[i]).thread_id), finish.children
+    FROM generate_subscripts(v_places, 1) i;
 END $$;
 
 -- Free the thread of a run that was decided. `_values`: what `restore` answered.
@@ -211,7 +229,7 @@ BEGIN
     END IF;
     IF (stands).run_id IS NULL THEN
         stands := rc.stands(_run_id);
-        said := rc.why_not(stands, _epoch, _fence, v_state);
+        said := rc.why_not(stands, _epoch, _fence, v_state IN ('live', 'draining'));
     ELSE
         said := 'written';
         IF _values IS NOT NULL THEN
@@ -224,22 +242,23 @@ BEGIN
 END $$;
 
 -- A guard has matched no row.
-CREATE OR REPLACE FUNCTION rc.why_not(_stands rc.standing, _epoch bigint, _fence bigint, _state text) RETURNS text
+CREATE OR REPLACE FUNCTION rc.why_not(_stands rc.standing, _epoch bigint, _fence bigint, _alive boolean) RETURNS text
 LANGUAGE sql IMMUTABLE AS $$
-    SELECT CASE WHEN (_stands).owner_epoch = _epoch AND (_stands).fence = _fence
-                 AND _state IN ('live', 'draining') THEN 'stands' ELSE 'lost' END
+    SELECT CASE WHEN (_stands).owner_epoch = _epoch AND (_stands).fence = _fence AND _alive THEN 'stands' ELSE 'lost' END
 $$;
 
 -- The home of the head of the waiting line; 0 = the head is portable and has no live home, so that any worker
 -- that knows its assistant may claim; null = no run waits.
-CREATE OR REPLACE FUNCTION rc.next_worker(_thread_id text) RETURNS bigint LANGUAGE sql STABLE AS $$
-    SELECT CASE WHEN portable AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
-                THEN 0 ELSE home_epoch END FROM rc.runs
-    WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
-      AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)
-      AND not_before IS NULL
-    ORDER BY seq LIMIT 1
-$$;
+CREATE OR REPLACE FUNCTION rc.next_worker(_thread_id text) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN (
+        SELECT CASE WHEN portable AND NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')
+                    THEN 0 ELSE home_epoch END FROM rc.runs
+        WHERE thread_id = _thread_id AND (holds_thread OR status IN ('pending', 'running'))
+          AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)
+          AND not_before IS NULL
+        ORDER BY seq LIMIT 1);
+END $$;
 
 -- Take a newer fence on a thread that the run still holds. Asked again with the old one, it answers the
 -- newer one. Null = lost.

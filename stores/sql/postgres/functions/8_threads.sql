@@ -128,3 +128,43 @@ CREATE OR REPLACE FUNCTION rc.forget_fences(_limit bigint, _now bigint) RETURNS 
     )
     DELETE FROM rc.deleted_threads d USING due WHERE d.thread_id = due.thread_id AND d.fence = due.fence
 $$;
+
+-- A thread's metadata with the keys of `_stamp`, both JSON objects. What cannot be read stays as it is.
+CREATE OR REPLACE FUNCTION rc.stamped(_metadata text, _stamp text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF _stamp IS NULL OR right(_metadata, length(_stamp) - 1) = substr(_stamp, 2) THEN
+        RETURN _metadata;  -- as it was stamped before: no need to read it
+    ELSIF _metadata = '{}' THEN
+        RETURN _stamp;
+    ELSIF rc.as_jsonb(_metadata) @> rc.as_jsonb(_stamp) THEN
+        RETURN _metadata;
+    END IF;
+    BEGIN
+        RETURN (
+            SELECT '{' || string_agg(to_json(key)::text || ':' || value, ',' ORDER BY place) || '}' FROM (
+                SELECT key, COALESCE(new.value, held.value)::text AS value, place
+                FROM json_each(_metadata::json) WITH ORDINALITY held (key, value, place)
+                LEFT JOIN json_each(_stamp::json) new (key, value) USING (key)
+                UNION ALL
+                SELECT key, value::text, 1000000 + place
+                FROM json_each(_stamp::json) WITH ORDINALITY new (key, value, place)
+                WHERE key NOT IN (SELECT json_object_keys(_metadata::json))
+            ) merged);
+    EXCEPTION WHEN data_exception OR program_limit_exceeded OR statement_too_complex THEN
+        -- Half of a pair is JSON, and text that json_each cannot make. Of two equal keys the last one counts.
+        RETURN CASE WHEN jsonb_typeof(rc.as_jsonb(_metadata)) = 'object'
+                    THEN left(_metadata, -1) || ',' || substr(_stamp, 2) ELSE _metadata END;
+    END;
+END $$;
+
+-- The row of a thread that is not there, with the fence that it had; it is locked then. False = somebody
+-- else has made it. The lock keeps two from meeting in the index, where a batch, which must not wait, would
+-- wait for the other's commit.
+CREATE OR REPLACE FUNCTION rc.make_thread(_thread_id text) RETURNS boolean LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(_thread_id));
+    INSERT INTO rc.threads (thread_id, fence, next_seq, created_at, updated_at)
+        VALUES (_thread_id, COALESCE((SELECT fence FROM rc.deleted_threads WHERE thread_id = _thread_id), 0), 0, 0, 0)
+        ON CONFLICT (thread_id) DO NOTHING;
+    RETURN FOUND;
+END $$;
