@@ -14,25 +14,24 @@ import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import closing, contextmanager, nullcontext, suppress
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from stores import gate as gates
 from stores.base import EPOCH_ENDED
 from stores.byte_locks import process_named
-from stores.errors import StoreInUse, StoreRefused, StoreUnavailable
+from stores.errors import StoreInUse, StoreUnavailable
 from stores.fair_queue import PATIENCE, FairQueue
 from stores.group_commit import GroupCommit, as_store_error, wall_clock
 from stores.heart import SQLiteHeart
 from stores.inspection import Inspection
 from stores.life_proofs import LifeProofs
 from stores.rows import Decision, NewWorker, Orphan, WorkerRow
-from stores.sql.sqlite import contains, decisions, events, inspection, schema, workers
-from stores.sql.sqlite.durability import make_durable
+from stores.sql.sqlite import decisions, events, inspection, schema, workers
 from stores.sql.sqlite.searches import Search
 from stores.sql.statements import OnConnection, P, Query, SearchStatement, Statement, T, Transaction
+from stores.sqlite_connection import Preparation, Synchronous, connect, read_every_table
+from stores.sqlite_registration import Registration
 from stores.sqlite_thread import ThreadConnection
 from stores.sqlite_transactions import SQLiteTransactions, on_connection
 from stores.store_files import (
@@ -47,9 +46,6 @@ from stores.store_files import (
 from stores.tasks import begin_soon
 
 logger = logging.getLogger(__name__)
-
-Synchronous = Literal["FULL", "NORMAL"]
-
 LOOK_EVERY = 1.0  # s; how often the file is read past what is in memory
 
 
@@ -76,7 +72,7 @@ class SQLiteStore(SQLiteTransactions):
     ) -> None:
         self.path = plain_path(Path(path))
         self.url = f"sqlite:///{path}"
-        self._synchronous = synchronous
+        self._synchronous: Synchronous = synchronous
         self._busy_timeout = busy_timeout
         self._migrate = migrate
         self._unasked = True
@@ -176,47 +172,14 @@ class SQLiteStore(SQLiteTransactions):
             await self._close()
 
     def _connect(self, *, query_only: bool = False, timeout: float | None = None) -> sqlite3.Connection:
-        cx = sqlite3.connect(
-            self.path,
-            timeout=self._busy_timeout if timeout is None else timeout,
-            isolation_level=None,
-            cached_statements=512,
-            check_same_thread=False,
+        return connect(
+            self.path, timeout=self._busy_timeout if timeout is None else timeout, query_only=query_only
         )
-        try:
-            contains.register(cx)
-            if query_only:
-                cx.execute("PRAGMA query_only = ON")
-        except BaseException:
-            cx.close()
-            raise
-        return cx
 
     def _prepare(self, cx: sqlite3.Connection) -> None:
-        """Bounded by the busy time-out, also where SQLite itself does not wait: a change of the journal
-        mode meets "database is locked" at once when two processes open a new file together."""
-        deadline = time.monotonic() + self._busy_timeout
-        while True:
-            try:
-                self._check_and_migrate(cx)
-            except sqlite3.OperationalError as error:
-                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() >= deadline:
-                    raise
-                time.sleep(0.01)
-            else:
-                return
-
-    def _check_and_migrate(self, cx: sqlite3.Connection) -> None:
-        found = schema.version(cx, str(self.path))
-        old = found < schema.migrations()[-1].number
-        if old and not self._migrate:
-            raise StoreUnavailable(
-                f"{self.path} has schema version {found}", hint="Run `coordinator db migrate` first."
-            )
-        make_durable(cx, self._synchronous)
-        cx.execute("PRAGMA journal_mode = WAL")
-        if old:
-            self._applied = schema.migrate(cx, str(self.path), spare=self._now() if self._unasked else None)
+        spare = self._now if self._unasked else None
+        needed = Preparation(self.path, self._synchronous, self._busy_timeout, self._migrate, spare)
+        self._applied = needed.prepare(cx) or self._applied
 
     async def migrate(
         self, *, patience: float = 300.0, tell: Callable[[str], None] = logger.warning
@@ -264,7 +227,7 @@ class SQLiteStore(SQLiteTransactions):
         try:
             await asyncio.gather(*(reader.close() for reader in readers if reader is not None))
         finally:
-            release = partial(gates.release, gate) if gate is not None else _nothing
+            release = partial(gates.release, gate) if gate is not None else lambda: None
             if not idle and writer is not None:
                 writer.abandon(then=release)
             else:
@@ -355,16 +318,9 @@ class SQLiteStore(SQLiteTransactions):
 
     def _look_again(self) -> None:
         if time.monotonic() - self._looked_at > LOOK_EVERY:
-            self._look()
+            with closing(self._connect(query_only=True)) as fresh:
+                read_every_table(fresh, self.path)
             self._looked_at = time.monotonic()
-
-    def _look(self) -> None:
-        """Read the file itself, over a connection that has nothing in memory."""
-        with closing(self._connect(query_only=True)) as fresh:
-            if schema.version(fresh, str(self.path)) == 0:
-                raise StoreRefused(f"{self.path} is empty, although this process has written into it")
-            for table in schema.tables(fresh):
-                fresh.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone()  # noqa: S608 - as it names itself
 
     async def standing(self, run_id: str) -> Decision | None:
         """In the event loop itself: the row was written a moment ago, so that its pages are in memory and
@@ -384,27 +340,9 @@ class SQLiteStore(SQLiteTransactions):
     async def register(self, worker: NewWorker) -> int:
         if self._commits is None or self._gate is None:
             return await super().register(worker)
-        gate, issued = self._gate, list[int]()
-        worker = replace(worker, proof=gate.token)
-
-        def register(cx: sqlite3.Connection, now: int) -> int | StoreInUse:
-            while issued:  # run again: what was issued before was rolled back
-                gate.dead(issued.pop())
-            workers.bound_leases(cx, now)
-            try:
-                issued.append(workers.register(cx, now, worker))
-            except StoreInUse as refusal:
-                return refusal  # not raised: the bound is to be committed
-            gate.live(issued[0])  # before the row can be seen: no peer may find it without its proof of life
-            return issued[0]
-
-        def disown(outcome: asyncio.Future[int | StoreInUse]) -> None:
-            """The number of a registration that failed is issued again, perhaps to another process."""
-            if issued and (outcome.cancelled() or outcome.exception() is not None):
-                gate.dead(issued[0])
-
-        outcome = self._commits.run(register)
-        outcome.add_done_callback(disown)
+        registration = Registration(self._gate, worker)
+        outcome = self._commits.run(registration.run)
+        outcome.add_done_callback(registration.over)
         epoch = await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
         if isinstance(epoch, StoreInUse):
             raise epoch
@@ -460,25 +398,3 @@ class SQLiteStore(SQLiteTransactions):
             return " by another process"
         process = process_named(pid)
         return f" by {process}, which holds the write lock"
-
-
-def _nothing() -> None:
-    """What there is to release where the platform has no gate."""
-
-
-async def database_version(path: Path) -> tuple[int, int]:
-    """(version of the file, newest that this program knows). Raises as `SQLiteStore.open` does."""
-
-    def look() -> int:
-        check_remains(path)
-        check_is_file(path)
-        cx = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
-        try:
-            return schema.version(cx, str(path))
-        finally:
-            cx.close()
-
-    try:
-        return await asyncio.to_thread(look), schema.migrations()[-1].number
-    except sqlite3.Error as error:
-        raise as_store_error(error) from error

@@ -1,18 +1,14 @@
-"""The store's operations over SQL, whatever the engine and whatever runs them."""
+"""The operations of the coordination over SQL, whatever the engine and whatever runs them."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cached_property
-from typing import Any
 
-from stores.base import Row, RunStore
-from stores.catalogue import Heavy, RemovedThread, ThreadQuery
 from stores.checkpoints import CheckpointRow
-from stores.crons import CronQuery, CronRow, DueCrons, Firing
+from stores.client_transactions import ClientTransactions
 from stores.events import EventPage, EventsKept, NewEvents, Position
 from stores.finding import IdKind, ListPosition, RunQuery
-from stores.pages import Page
 from stores.pruning import PruneCursor, PruneStep, Retention
 from stores.rows import (
     Admission,
@@ -34,45 +30,13 @@ from stores.rows import (
     Transition,
     WorkerRow,
 )
-from stores.sql.statements import P, Query, SearchStatement, Statement, Statements, T, Transaction
-from stores.states import OPEN, CancelAction, Cause, RunStatus
-from stores.times import limit as limit_of
-from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
+from stores.states import CancelAction, Cause, RunStatus
 
 
-class SQLTransactions(RunStore):
-    """Every operation is one transaction of the engine's. Subclasses say which engine, and where it runs, and
-    add the operations for which the engines do not have the same function."""
-
-    _sql: Statements
-
-    def _write(self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs) -> Awaitable[T]:
-        """Run the transaction with the time at which it is run, and these arguments."""
-        raise NotImplementedError
-
-    def _write_urgent(
-        self, transaction: Transaction[P, T], *args: P.args, **kwargs: P.kwargs
-    ) -> Awaitable[T]:
-        """As `_write`, ahead of the others."""
-        raise NotImplementedError
-
-    async def _read(self, query: Statement[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        raise NotImplementedError
-
-    async def _search(
-        self,
-        query: SearchStatement[Query, P, T],
-        asked: Query,
-        user_id: str | None,
-        *args: P.args,
-        **kwargs: P.kwargs,
-    ) -> T:
-        """A read that may look at every thread or cron, of a user's or of all. No other read waits for it.
-        Raises SearchTooLong; StoreUnavailable where the searches of others take all the time."""
-        raise NotImplementedError
-
-    def _now(self) -> int:
-        raise NotImplementedError
+class SQLTransactions(ClientTransactions):
+    """Every operation is one transaction of the engine's: those of the coordination, and by inheritance those
+    of clients. Subclasses name the engine, run it, and add the operations for which the engines do not have
+    the same function."""
 
     # -- admission, decisions, ownership
 
@@ -196,44 +160,6 @@ class SQLTransactions(RunStore):
     def proven_alive(self, peer: WorkerRow) -> bool:
         return False
 
-    # -- webhooks
-
-    async def next_webhook(self) -> float | None:
-        return await self._read(self._sql.webhooks.next_due, self._now())
-
-    async def claim_webhooks(
-        self, *, epoch: int, lease: float, limit: int, shares: Shares | None = None
-    ) -> list[ClaimedWebhook]:
-        return await self._write(self._sql.webhooks.claim, epoch, round(lease * 1e6), limit, shares=shares)
-
-    async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
-        return await self._write(self._sql.webhooks.report, run_id, attempt, report)
-
-    async def revive_webhooks(
-        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
-    ) -> list[str]:
-        return await self._write(self._sql.webhooks.revive, run_ids, user_id)
-
-    async def stop_webhooks(
-        self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None
-    ) -> list[str]:
-        return await self._write(self._sql.webhooks.stop, run_ids, user_id)
-
-    async def count_webhooks(self, *, states: Sequence[str] = (), user_id: str | None = None) -> int:
-        return await self._read(self._sql.webhooks.count, states, user_id)
-
-    async def webhooks(
-        self,
-        *,
-        states: Sequence[str] = (),
-        run_id: str | None = None,
-        user_id: str | None = None,
-        limit: int = 100,
-    ) -> list[WebhookRow]:
-        return await self._read(
-            self._sql.webhooks.listed, states=states, run_id=run_id, user_id=user_id, limit=limit
-        )
-
     # -- event logs
 
     async def append_events(self, logs: Sequence[NewEvents], *, ttl: float) -> list[EventsKept]:
@@ -297,147 +223,3 @@ class SQLTransactions(RunStore):
         return await self._read(
             self._sql.checkpoints.checkpoints, thread_id, run_id=run_id, before=before, limit=limit
         )
-
-    # -- the catalogue
-
-    async def threads(self, query: ThreadQuery, *, user_id: str | None) -> Page[ThreadRow]:
-        return await self._search(self._sql.threads.threads, query, user_id)
-
-    async def count_threads(self, query: ThreadQuery, *, user_id: str | None) -> int:
-        return await self._search(self._sql.threads.count_threads, query, user_id)
-
-    async def run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow | None:
-        return await self._read(self._sql.history.run, run_id, thread_id, user_id)
-
-    async def thread_of_key(self, key: str, *, user_id: str | None) -> str | None:
-        return await self._read(self._sql.history.thread_of_key, key, user_id)
-
-    async def thread_runs(
-        self,
-        thread_id: str,
-        *,
-        statuses: tuple[str, ...],
-        limit: int,
-        offset: int,
-        user_id: str | None,
-        without: frozenset[Heavy] = frozenset(),
-        max_bytes: int | None = None,
-    ) -> Page[RunRow]:
-        return await self._read(
-            self._sql.history.thread_runs,
-            thread_id,
-            statuses=statuses,
-            limit=limit,
-            offset=offset,
-            user_id=user_id,
-            without=without,
-            max_bytes=max_bytes,
-        )
-
-    async def inflight_runs(
-        self,
-        *,
-        statuses: tuple[str, ...],
-        thread_id: str | None,
-        user_id: str | None,
-        after: str,
-        limit: int,
-    ) -> list[RunRow]:
-        return await self._read(
-            self._sql.history.inflight_runs,
-            statuses=statuses,
-            thread_id=thread_id,
-            user_id=user_id,
-            after=after,
-            limit=limit,
-        )
-
-    async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
-        return await self._write(self._sql.history.delete_run, run_id, thread_id, user_id)
-
-    async def has_expired_threads(self) -> bool:
-        return await self._read(self._sql.threads.has_expired_threads, self._now())
-
-    async def expire_threads(self, *, limit: int) -> list[RemovedThread]:
-        return await self._write(self._sql.threads.expire_threads, limit)
-
-    # -- record operations
-
-    async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
-        await self._write(self._sql.records.put, run_id, {"thread_id": thread_id, **fields})
-
-    async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None:
-        return await self._read(self._sql.records.get, run_id, user_id)
-
-    async def list_by_thread(
-        self, thread_id: str, *, user_id: str | None = None, limit: int = 100
-    ) -> list[Row]:
-        return await self._read(self._sql.records.list_by_thread, thread_id, user_id, limit)
-
-    async def update_status(self, run_id: str, status: str, *, error: str | None = None) -> bool:
-        return await self._write(self._sql.records.update_status, run_id, RunStatus(status).value, error)
-
-    async def update_model_name(self, run_id: str, model_name: str | None) -> bool:
-        return await self._write(self._sql.records.update_model_name, run_id, model_name)
-
-    async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> bool:
-        return await self._write(
-            self._sql.records.update_completion,
-            run_id,
-            None if status is None else RunStatus(status).value,
-            fields,
-        )
-
-    async def update_run_progress(self, run_id: str, **fields: Any) -> bool:
-        return await self._write(self._sql.records.update_progress, run_id, fields)
-
-    async def list_inflight(self, *, before: str | None = None) -> list[Row]:
-        return await self._read(
-            self._sql.records.list_open, tuple(sorted(OPEN)), limit_of(before), inclusive=False
-        )
-
-    async def list_pending(self, *, before: str | None = None) -> list[Row]:
-        return await self._read(
-            self._sql.records.list_open, (RunStatus.pending,), limit_of(before), inclusive=True
-        )
-
-    async def delete(self, run_id: str) -> None:
-        await self._write(self._sql.records.delete, run_id)
-
-    async def aggregate_tokens_by_thread(
-        self, thread_id: str, include_active: bool = False
-    ) -> dict[str, Any]:
-        return await self._read(self._sql.records.aggregate_tokens, thread_id, include_active=include_active)
-
-    # -- crons
-
-    async def create_cron(
-        self, cron: CronRow, *, thread_must_exist: bool, limit: int | None = None
-    ) -> CronRow:
-        return await self._write(
-            self._sql.crons.create, cron, thread_must_exist=thread_must_exist, limit=limit
-        )
-
-    async def cron(self, cron_id: str, *, user_id: str | None) -> CronRow | None:
-        return await self._read(self._sql.crons.get, cron_id, user_id)
-
-    async def replace_cron(self, cron: CronRow, *, user_id: str | None) -> CronRow | None:
-        return await self._write(self._sql.crons.replace, cron, user_id)
-
-    async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool:
-        return await self._write(self._sql.crons.delete, cron_id, user_id)
-
-    async def crons(self, query: CronQuery, *, user_id: str | None) -> Page[CronRow]:
-        return await self._search(self._sql.crons.listed, query, user_id)
-
-    async def count_crons(self, query: CronQuery, *, user_id: str | None) -> int:
-        return await self._search(self._sql.crons.count, query, user_id)
-
-    async def next_cron(self, assistants: Sequence[str]) -> float | None:
-        return await self._read(self._sql.crons.next_due, assistants, self._now())
-
-    async def due_crons(self, assistants: Sequence[str], *, limit: int) -> DueCrons:
-        return await self._read(self._sql.crons.due, assistants, limit, self._now())
-
-    async def skip_cron(self, firing: Firing, *, error: str | None) -> bool:
-        return await self._write(self._sql.crons.skip, firing, error)

@@ -6,12 +6,18 @@ What the first attempt has written must not look like somebody else's doing: "ex
 
 from __future__ import annotations
 
+import asyncio
+import json
+import random
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, TypeVar
+from weakref import WeakValueDictionary
 
-from stores.catalogue import NewThread
+from stores.catalogue import NewThread, ThreadPatch
 from stores.crons import CronRow, Firing
-from stores.errors import RunNotFound, ThreadExists
+from stores.errors import RunNotFound, StoreUnavailable, ThreadExists, ThreadNotFound
+from stores.postgres.options import Options
 from stores.rows import RunRow, ThreadRow, WorkerRow
 from stores.sql.codec import cron_values, dumps
 from stores.sql.postgres import crons, history, threads, webhooks, workers
@@ -22,9 +28,13 @@ from stores.webhooks import WebhookReport
 
 T = TypeVar("T")
 
+_PAUSE = 0.02  # s, at most, until a patch is made again that met another one
+
 
 class WritesMadeAgain(SQLTransactions):
     """As `SQLTransactions`, on an engine whose answers may be lost."""
+
+    _options: Options
 
     async def _made(self, call: Call[T], *, urgent: bool = False) -> T:
         raise NotImplementedError
@@ -34,6 +44,40 @@ class WritesMadeAgain(SQLTransactions):
 
     def _now(self) -> Any:
         raise NotImplementedError
+
+    @cached_property
+    def _patching(self) -> WeakValueDictionary[str, asyncio.Lock]:
+        return WeakValueDictionary()
+
+    async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
+        """Merged here, because JSON is text to the server; whoever was faster is merged into. Patches of this
+        process take turns, those of others are met again for `busy_timeout`."""
+        lock = self._patching.setdefault(thread_id, asyncio.Lock())
+        async with lock:
+            return await self._patched(thread_id, patch, user_id)
+
+    async def _patched(self, thread_id: str, patch: ThreadPatch, user_id: str | None) -> ThreadRow:
+        until = asyncio.get_running_loop().time() + self._options.busy_timeout
+        while asyncio.get_running_loop().time() < until:
+            was = await self._read(threads.metadata, thread_id, user_id)
+            if was is None:
+                raise ThreadNotFound(thread_id)
+            said = await self._write(
+                threads.patch_thread,
+                thread_id,
+                user_id,
+                was,
+                {**json.loads(was), **patch.metadata},
+                sets_ttl=patch.sets_ttl,
+                ttl_ms=patch.ttl_ms,
+            )
+            found = await self.thread(thread_id, user_id=user_id) if said == "patched" else None
+            if said == "not found" or (said == "patched" and found is None):
+                raise ThreadNotFound(thread_id)
+            if found is not None:
+                return found
+            await asyncio.sleep(random.uniform(0, _PAUSE))
+        raise StoreUnavailable(f"others patch thread {thread_id!r} all the time")
 
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         call = workers.bury(self._now(), peer.epoch, peer.hb_seq, by, proven=proven)

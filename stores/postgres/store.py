@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
-import random
 import secrets
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import Any, cast
-from weakref import WeakValueDictionary
 
 import asyncpg
 
 from stores.base import EPOCH_ENDED
-from stores.catalogue import ThreadPatch
-from stores.errors import RowLocked, StoreUnavailable, ThreadNotFound
+from stores.errors import RowLocked, StoreUnavailable
 from stores.fair_queue import PATIENCE, FairQueue
 from stores.inspection import Inspection
 from stores.postgres.address import Address
@@ -31,8 +27,8 @@ from stores.postgres.migrating import migrate
 from stores.postgres.options import Options
 from stores.postgres.repeated import WritesMadeAgain
 from stores.postgres.sweeping import end_all
-from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, ThreadRow, Tick, WorkerRow
-from stores.sql.postgres import admission, decisions, inspection, reading, schema, threads, workers
+from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, Tick, WorkerRow
+from stores.sql.postgres import admission, decisions, inspection, reading, schema, workers
 from stores.sql.postgres.calls import OUTCOME_UNKNOWN, BatchFunction, Call
 from stores.sql.postgres.statements import POSTGRES
 from stores.sql.statements import AsCall, P, Query, SearchStatement, Statement, T, Transaction
@@ -47,7 +43,6 @@ _DECIDING = 2
 """Cancels may wait for locked rows on one connection in so many."""
 _SEARCHING = 4
 """Searches have one connection in so many."""
-_PAUSE = 0.02  # s, at most, until a patch that somebody was faster than is made again
 
 
 class PostgresStore(WritesMadeAgain):
@@ -94,7 +89,6 @@ class PostgresStore(WritesMadeAgain):
         self._admitting: dict[str, asyncio.Future[Admission]] = {}
         self._unknown: dict[str, NewRun] = {}
         self._host_gate: HostGate | None = None
-        self._patching: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._open = False
 
     def _pool(self, size: int, longest: float, name: str) -> Connections:
@@ -370,36 +364,6 @@ class PostgresStore(WritesMadeAgain):
             return None
         decided = found.cancel_cause is not Cause.orphaned
         return Orphan(one.run_id, one.thread_id, found.status, one.epoch, decided=decided)
-
-    async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
-        """Merged here, because JSON is text to the server; whoever was faster is merged into. Patches of this
-        process take turns, those of others are met again for `busy_timeout`."""
-        lock = self._patching.setdefault(thread_id, asyncio.Lock())
-        async with lock:
-            return await self._patched(thread_id, patch, user_id)
-
-    async def _patched(self, thread_id: str, patch: ThreadPatch, user_id: str | None) -> ThreadRow:
-        until = asyncio.get_running_loop().time() + self._options.busy_timeout
-        while asyncio.get_running_loop().time() < until:
-            was = await self._read(threads.metadata, thread_id, user_id)
-            if was is None:
-                raise ThreadNotFound(thread_id)
-            said = await self._write(
-                threads.patch_thread,
-                thread_id,
-                user_id,
-                was,
-                {**json.loads(was), **patch.metadata},
-                sets_ttl=patch.sets_ttl,
-                ttl_ms=patch.ttl_ms,
-            )
-            found = await self.thread(thread_id, user_id=user_id) if said == "patched" else None
-            if said == "not found" or (said == "patched" and found is None):
-                raise ThreadNotFound(thread_id)
-            if found is not None:
-                return found
-            await asyncio.sleep(random.uniform(0, _PAUSE))
-        raise StoreUnavailable(f"others patch thread {thread_id!r} all the time")
 
     # -- beside the calls
 

@@ -16,7 +16,7 @@ from stores.errors import StoreRefused, StoreUnavailable
 from stores.sql.migration import FIRST
 from stores.sql.sqlite import schema
 from stores.sql.sqlite.schema import APPLICATION_ID, Migration, migrate, migrations, statements, version
-from stores.sqlite import SQLiteStore, database_version
+from stores.sqlite import SQLiteStore
 from tests.support.builders import new_worker
 from tests.support.children import Child
 from tests.support.waiting import wait_until
@@ -72,7 +72,8 @@ async def test_a_new_file_is_brought_to_the_newest_version(path: Path) -> None:
         await store.open()
         await store.aclose()
         await store.aclose()
-    assert await database_version(path) == (newest, newest)
+    found = await store.inspect()
+    assert (found.version, found.newest) == (newest, newest)
     with closing(sqlite3.connect(path)) as cx:
         assert cx.execute("PRAGMA application_id").fetchone() == (APPLICATION_ID,)
         assert cx.execute("PRAGMA journal_mode").fetchone() == ("wal",)
@@ -114,7 +115,7 @@ async def refused(path: Path, why: str) -> None:
     assert gates._open == {}
     await wait_until(lambda: set(threading.enumerate()) <= threads, description="no thread is left")
     with pytest.raises(StoreRefused, match=why):
-        await database_version(path)
+        await SQLiteStore(path).inspect()
 
 
 async def test_without_leave_to_migrate_an_old_file_stays_old(path: Path) -> None:
@@ -123,7 +124,7 @@ async def test_without_leave_to_migrate_an_old_file_stays_old(path: Path) -> Non
     with closing(sqlite3.connect(path)) as cx:
         assert version(cx, "x") == 0
     with pytest.raises(StoreUnavailable, match="does not exist"):
-        await database_version(path.with_name("absent.db"))
+        await SQLiteStore(path.with_name("absent.db")).inspect()
 
 
 async def test_a_folder_that_is_not_there_is_said_so(tmp_path: Path) -> None:

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.slow
 STORES = Path(__file__).parents[2] / "stores"
 SQLITE, POSTGRES = "sql/sqlite/statements.py", "sql/postgres/statements.py"
 PROTOCOLS, USES = "sql/statements.py", "transactions.py"
-CHECKED = (SQLITE, POSTGRES, PROTOCOLS, USES)
+USES_OF_CLIENTS = "client_transactions.py"
+CHECKED = (SQLITE, POSTGRES, PROTOCOLS, USES, USES_OF_CLIENTS)
 
 
 class Change(NamedTuple):
@@ -92,6 +93,12 @@ CHANGES = {
         "async def holder(self, thread_id: str) -> int | None",
         {USES},
     ),
+    "use of clients: order of arguments": Change(
+        USES_OF_CLIENTS,
+        "crons.skip, firing, error)",
+        "crons.skip, error, firing)",
+        {USES_OF_CLIENTS},
+    ),
     "use: a transaction as a read": Change(
         USES,
         "self._write(self._sql.workers.drain, epoch)",
@@ -108,9 +115,7 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, set[str]]:
     copies = {str(number): name for number, name in enumerate(CHANGES)}
     for number, name in copies.items():
         copied = folder / number / "stores"
-        shutil.copytree(
-            STORES, copied, ignore=shutil.ignore_patterns("__pycache__", "functions", "migrations")
-        )
+        shutil.copytree(STORES, copied, ignore=shutil.ignore_patterns("__pycache__", "functions", "*.sql"))
         change = CHANGES[name]
         text = (copied / change.file).read_text()
         assert text.count(change.old) == 1, name

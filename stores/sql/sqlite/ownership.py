@@ -131,31 +131,16 @@ def finish(
     """
     if outcome.status not in TERMINAL:
         raise ValueError(f"{outcome.status} is no outcome")
-    values, interrupts = dumps_or_null(outcome.values), dumps_or_null(outcome.interrupts)
-    result = values if outcome.result is outcome.values else dumps_or_null(outcome.result)
-    row = cx.execute(
-        _FINISH,
-        {
-            **_guard(own),
-            "now": now,
-            "values": values,
-            "leaves": int(_leaves(own, outcome)),
-            "hold": int(hold),
-            "delivered_at": outcome.delivered_at,
-            "stopped_at": outcome.stopped_at,
-            "paused": int(outcome.paused),
-            "interrupts": interrupts,
-            "result": result,
-            "error": storable(outcome.error),
-            "status": outcome.status.value,
-        },
-    ).fetchone()
+    written = _written(outcome)
+    given = {**_guard(own), **written, "now": now, "leaves": int(_leaves(own, outcome)), "hold": int(hold)}
+    row = cx.execute(_FINISH, given).fetchone()
     if row is None:
         return _why_not(cx, own)
     decision = decision_of(row, won=row[2] == outcome.status and row[7] is None)
     if decision.status is not RunStatus.success:
         decision = decision._replace(children=end_children(cx, own.run_id, decision.status, now))
     home, interrupted = _after(cx, own.thread_id)
+    values, interrupts = written["values"], written["interrupts"]
     if decision.won and decision.status is RunStatus.success and own.fence:  # 0: beside the slot
         if values is not None:  # a success replaces the interrupts too
             _write_values(cx, own.thread_id, values, interrupts, now)
@@ -167,6 +152,21 @@ def finish(
     elif _keeps(own, decision, outcome, hold=hold):
         _write_values(cx, own.thread_id, values, None, now)
     return Finish(decision.status, next_home=home, decision=decision)
+
+
+def _written(outcome: Outcome) -> dict[str, Any]:
+    """The outcome as columns, by their names. Raises ValueError, TypeError for what JSON cannot hold."""
+    values = dumps_or_null(outcome.values)
+    return {
+        "values": values,
+        "delivered_at": outcome.delivered_at,
+        "stopped_at": outcome.stopped_at,
+        "paused": int(outcome.paused),
+        "interrupts": dumps_or_null(outcome.interrupts),
+        "result": values if outcome.result is outcome.values else dumps_or_null(outcome.result),
+        "error": storable(outcome.error),
+        "status": outcome.status.value,
+    }
 
 
 def _leaves(own: Ownership, outcome: Outcome) -> bool:
