@@ -49,54 +49,11 @@ async def agent(ctx: RunContext) -> Any:
     return Outcome(result={"by": LABEL})  # what was saved stays
 
 
-class Noun:
-    """A noun of the manager, of a version that has all methods on the manager itself."""
-
-    def __init__(self, manager: Any, names: dict[str, str]) -> None:
-        self._manager, self._names = manager, names
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._manager, self._names[name])
-
-
-class WithNouns:
-    """A manager of such a version, as questions call it."""
-
-    def __init__(self, manager: Any) -> None:
-        self._manager = manager
-        self.threads = Noun(
-            manager,
-            {
-                "get": "thread",
-                "create": "create_thread",
-                "update": "patch_thread",
-                "replace_values": "update_thread",
-                "delete": "delete_thread",
-            },
-        )
-        self.runs = Noun(manager, {"explain": "explain", "recent": "runs", "of_thread": "thread_runs"})
-        self.crons = Noun(manager, {"create": "create_cron", "get": "cron", "delete": "delete_cron"})
-        self.webhooks = Noun(manager, {"search": "webhooks"})
-        self.worker = Noun(
-            manager,
-            {
-                "epoch": "epoch",
-                "draining": "draining",
-                "health": "health",
-                "fleet": "workers",
-                "request_drain": "ask_to_drain",
-            },
-        )
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._manager, name)
-
-
 class Helpers:
     """What the code of questions may call."""
 
     def __init__(self, manager: Any) -> None:
-        self.m = manager if hasattr(manager, "worker") else WithNouns(manager)
+        self.m = manager
 
     async def admit(self, thread: str, strategy: str = "reject", **fields: Any) -> str:
         """Admitted and launched."""
