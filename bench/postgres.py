@@ -21,7 +21,8 @@ from bench.throughput import by_status, lives
 from coordinator import open_coordinator
 from stores.errors import ConflictError
 from stores.postgres import PostgresStore
-from stores.rows import Limits, NewRun, NewWorker, Outcome, Ownership
+from stores.rows import Limits, NewWorker, Outcome, Ownership
+from stores.spec import AdmissionRequest, RunSpec
 from stores.states import RunStatus
 
 AT_ONCE = 50
@@ -167,8 +168,8 @@ async def _cancels(server: str, rounds: int) -> list[Measure]:
 # ---- one contended thread ------------------------------------------------------------------------------
 
 
-def _run_of(thread_id: str) -> NewRun:
-    return NewRun(uuid4().hex, thread_id, created_at="2026-01-01T00:00:00+00:00")
+def _run_of(thread_id: str) -> AdmissionRequest:
+    return AdmissionRequest(uuid4().hex, RunSpec(thread_id=thread_id), "2026-01-01T00:00:00+00:00")
 
 
 async def _epoch(store: PostgresStore) -> int:

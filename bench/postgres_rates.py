@@ -15,7 +15,8 @@ import asyncpg
 from bench.databases import fresh_database, open_stores, running_server, scaled
 from bench.report import Measure, at_least, at_most, median
 from stores.postgres import PostgresStore
-from stores.rows import Limits, NewRun, NewWorker, Outcome, Ownership
+from stores.rows import Limits, NewWorker, Outcome, Ownership
+from stores.spec import AdmissionRequest, RunSpec
 from stores.states import CancelAction, Cause, RunStatus
 
 AT_ONCE = 50
@@ -45,13 +46,13 @@ async def run(rounds: int) -> list[Measure]:
     ]
 
 
-def _run(thread_id: str, **fields: Any) -> NewRun:
-    return NewRun(uuid4().hex, thread_id, created_at="2026-01-01T00:00:00+00:00", **fields)
+def _run(thread_id: str, **fields: Any) -> AdmissionRequest:
+    return AdmissionRequest(uuid4().hex, RunSpec(thread_id=thread_id, **fields), "2026-01-01T00:00:00+00:00")
 
 
-async def _admitted(store: PostgresStore, epoch: int, run: NewRun) -> Ownership:
+async def _admitted(store: PostgresStore, epoch: int, run: AdmissionRequest) -> Ownership:
     made = await store.admit(run, epoch=epoch, limits=Limits())
-    return Ownership(run.run_id, run.thread_id, epoch, made.fence)
+    return Ownership(run.run_id, run.spec.thread_id, epoch, made.fence)
 
 
 async def _cancel(store: PostgresStore, run_id: str) -> None:

@@ -7,14 +7,15 @@ import json
 import math
 from collections.abc import Collection, Mapping
 from enum import StrEnum
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 from coordinator.errors import InvalidArgument, UnsupportedStrategyError
 from coordinator.event_log import TAIL, EventId
-from coordinator.record import RunRecord
 from coordinator.schemas import CancelAction, Cause, CheckpointRef, DisconnectMode, Json, RunStatus, Strategy
 from stores.rows import COUNTERS, MESSAGES
 from stores.times import instant
+
+T = TypeVar("T")
 
 MAX_ID = 255
 MAX_MODEL_NAME = 128
@@ -65,6 +66,12 @@ def check_needed_text(argument: str, value: object) -> str:
     return text
 
 
+def check_instance(argument: str, value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise InvalidArgument(argument, f"must be a {kind.__name__}, not {type(value).__name__}")
+    return value
+
+
 def check_url(argument: str, value: object) -> str:
     """1 to 2048 visible ASCII characters."""
     if not isinstance(value, str) or not 0 < len(value) <= MAX_URL or not value.isascii():
@@ -93,12 +100,6 @@ def check_action(value: object) -> CancelAction:
 
 def check_cause(value: object) -> Cause:
     return _member("cause", value, Cause)
-
-
-def check_record(value: object) -> RunRecord:
-    if not isinstance(value, RunRecord):
-        raise InvalidArgument("record", f"must be a RunRecord, not {type(value).__name__}")
-    return value
 
 
 def check_status(value: object) -> RunStatus:

@@ -22,7 +22,7 @@ from coordinator.locks.local import LocalSlotLock
 from coordinator.notifier import Notifier
 from coordinator.notifiers.local import LocalNotifier
 from coordinator.record import RunRecord
-from coordinator.runs.admission import asked
+from coordinator.runs.specs import spec_of
 from coordinator.runs.timeouts import limits_of
 from coordinator.schemas import Cause, DisconnectMode, Ended, Json, PersistenceRetryPolicy, RunStatus
 from coordinator.settings import Settings
@@ -30,6 +30,7 @@ from coordinator.telemetry import Hook
 from coordinator.workers.lease import Pacemaker
 from stores.crons import Firing
 from stores.plain import coordinated
+from stores.spec import RunSpec
 from stores.states import FAILED
 
 
@@ -134,19 +135,20 @@ class RunManager:
     ) -> RunRecord:
         """A pending run without the one-run-per-thread rule (imports, repairs). Visible only if its
         row was written. Raises InvalidArgument, UnsupportedStrategyError, StoreError."""
-        self._home.check()
-        new = asked(
-            thread_id=thread_id,
-            assistant_id=assistant_id,
+        spec = self.spec(
+            thread_id,
+            assistant_id,
             on_disconnect=on_disconnect,
             metadata=metadata,
             kwargs=kwargs,
             multitask_strategy=multitask_strategy,
             model_name=model_name,
             user_id=user_id,
-            limits=limits_of(self._settings, timeout, idle_timeout, None),
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            queue_timeout=None,
         )
-        return await self._admissions.insert(new)
+        return await self._admissions.insert(spec)
 
     async def create_or_reject(
         self,
@@ -194,10 +196,9 @@ class RunManager:
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
         """
-        self._home.check()
-        new = asked(
-            thread_id=thread_id,
-            assistant_id=assistant_id,
+        spec = self.spec(
+            thread_id,
+            assistant_id,
             on_disconnect=on_disconnect,
             metadata=metadata,
             kwargs=kwargs,
@@ -206,24 +207,57 @@ class RunManager:
             user_id=user_id,
             idempotency_key=idempotency_key,
             parent_run_id=parent_run_id,
-            limits=limits_of(self._settings, timeout, idle_timeout, queue_timeout),
+            thread_must_exist=thread_must_exist,
+            adopt_thread=adopt_thread,
+            temporary_thread=temporary_thread,
+            timeout=timeout,
+            idle_timeout=idle_timeout,
+            queue_timeout=queue_timeout,
             after_seconds=after_seconds,
-            webhook=self.webhooks.checked(webhook),
+            webhook=webhook,
             firing=firing,
         )
-        new.thread_must_exist = check.check_flag("thread_must_exist", thread_must_exist)
-        new.adopt = check.check_flag("adopt_thread", adopt_thread)
-        if check.check_flag("temporary_thread", temporary_thread):
-            new.temporary_ms = self._expiry.temporary_ms
+        return await self.admit(spec)
+
+    def spec(
+        self,
+        thread_id: str,
+        assistant_id: str | None = None,
+        *,
+        temporary_thread: bool = False,
+        timeout: check.TimeLimit = "default",
+        idle_timeout: check.TimeLimit = "default",
+        queue_timeout: check.TimeLimit = "default",
+        webhook: str | None = None,
+        **fields: Any,
+    ) -> RunSpec:
+        """The run that `create_or_reject` would admit with these arguments: checked, not admitted. Raises
+        InvalidArgument, UnsupportedStrategyError."""
+        self._home.check()
+        temporary = check.check_flag("temporary_thread", temporary_thread)
+        return spec_of(
+            thread_id=thread_id,
+            assistant_id=assistant_id,
+            limits=limits_of(self._settings, timeout, idle_timeout, queue_timeout),
+            temporary_ms=self._expiry.temporary_ms if temporary else None,
+            webhook=self.webhooks.checked(webhook),
+            **fields,
+        )
+
+    async def admit(self, spec: RunSpec) -> RunRecord:
+        """As `create_or_reject`, for a spec that `spec` has returned: it is not checked again."""
+        self._home.check()
+        checked = check.check_instance("spec", spec, RunSpec)
+        if checked.temporary_ms is not None:
             self._expiry.begin()
-        return await self._admissions.admit(new)
+        return await self._admissions.admit(checked)
 
     def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> asyncio.Task[Any]:
         """Run `async def agent(ctx: RunContext) -> result` as the run's task; it waits for its turn.
         Without an agent, the one that is registered under the run's assistant_id. Raises
         InvalidArgument for a run that this worker did not admit, or an assistant that it does not know."""
         self._home.check()
-        run = check.check_record(record)
+        run = check.check_instance("record", record, RunRecord)
         if agent is None:
             return self._execution.launch(run, self.assistants.named(run.assistant_id))
         return self._execution.launch(run, as_assistant(agent, self._values))

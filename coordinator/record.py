@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from coordinator.schemas import DisconnectMode, RunStatus
 from stores.rows import COUNTERS, MESSAGES
+from stores.spec import COLUMN_NAMES, RunSpec, value_in
 from stores.states import Stored
 
 Member = TypeVar("Member", bound=Stored)
@@ -67,33 +68,52 @@ class RunRecord:
                 setattr(self, name, fields[name])
 
 
+def record_of(run_id: str, spec: RunSpec, created_at: str) -> RunRecord:
+    """A run that was just admitted. Field by field: by name it would take 3 us of a run's 200."""
+    return RunRecord(
+        run_id=run_id,
+        thread_id=spec.thread_id,
+        assistant_id=spec.assistant_id,
+        status=RunStatus.pending,
+        on_disconnect=DisconnectMode(spec.on_disconnect),
+        multitask_strategy=spec.multitask_strategy,
+        metadata=spec.metadata,
+        kwargs=spec.kwargs,
+        user_id=spec.user_id,
+        parent_run_id=spec.parent_run_id,
+        created_at=created_at,
+        updated_at=created_at,
+        model_name=spec.model_name,
+    )
+
+
 def record_from_row(row: Mapping[str, Any]) -> RunRecord:
-    """Build a read-only record from a stored row. A NULL status means pending, a NULL on_disconnect cancel.
+    """Build a read-only record from a stored row. A NULL status means pending, any other NULL the default
+    of RunSpec.
 
     Raises KeyError or ValueError for an invalid row, including unknown values of an enum. A value of a newer
     program is accepted if the store returns it as an enum member.
     """
+    shared = {name: value_in(row, name) for name in _SHARED}
+    shared["thread_id"] = row["thread_id"]
+    shared["on_disconnect"] = _member(DisconnectMode, shared["on_disconnect"])
     record = RunRecord(
-        run_id=row["run_id"],
-        thread_id=row["thread_id"],
-        assistant_id=row.get("assistant_id"),
+        row["run_id"],
         status=_member(RunStatus, row.get("status") or RunStatus.pending),
-        on_disconnect=_member(DisconnectMode, row.get("on_disconnect") or DisconnectMode.cancel),
-        multitask_strategy=row.get("multitask_strategy") or "reject",
-        metadata=row.get("metadata") or {},
-        kwargs=row.get("kwargs") or {},
-        user_id=row.get("user_id"),
-        parent_run_id=row.get("parent_run_id"),
         created_at=row.get("created_at") or "",
         updated_at=row.get("updated_at") or "",
         error=row.get("error"),
-        model_name=row.get("model_name"),
         store_only=True,
+        **shared,
     )
     if row.get("cancel_action"):
         record.abort_action = row["cancel_action"]
     record.take(row, PROGRESS_FIELDS)
     return record
+
+
+_SHARED = tuple(name for name in COLUMN_NAMES if name in RunRecord.__dataclass_fields__)
+"""Fields that a record has in common with a spec."""
 
 
 def _member(kind: type[Member], value: str) -> Member:

@@ -26,7 +26,6 @@ from stores.rows import (
     HandedOver,
     Json,
     Limits,
-    NewRun,
     NewWorker,
     Orphan,
     Outcome,
@@ -38,6 +37,7 @@ from stores.rows import (
     Transition,
     WorkerRow,
 )
+from stores.spec import AdmissionRequest
 from stores.states import CancelAction, Cause, RunStatus
 
 Row = dict[str, Any]
@@ -133,13 +133,13 @@ class RunStore:
 class AdmissionStore(Protocol):
     """How a run gets onto its thread."""
 
-    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
+    async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
         """Lock the thread; my epoch must be live; the same run id or idempotency key already there is
         returned; then by strategy: idle -> take the thread with a new fence; `reject` ->
         ConflictError; `enqueue` -> join the line; `interrupt`, `rollback` -> decide everything in
         flight and join the line, or take the thread at once where nobody holds it. A thread that is not
         there is made, unless the run says `thread_must_exist`: ThreadNotFound. So is one of another
-        user, and, unless the run may `adopt` it, one of none.
+        user, and, unless `adopt_thread`, one of none.
 
         With a delay it does all that now, and neither takes the thread nor joins the line before its time
         has come by the store's clock; until then it is in flight, and in nobody's way but `reject`'s.
@@ -150,7 +150,7 @@ class AdmissionStore(Protocol):
         """
         ...
 
-    async def insert(self, run: NewRun, *, epoch: int) -> Admission:
+    async def insert(self, request: AdmissionRequest, *, epoch: int) -> Admission:
         """A pending run of mine without the one-run-per-thread rule (imports, repairs). Raises what `admit`
         raises, but for QueueFull, RunNotFound and ParentEnded: limits and its parent are not looked at."""
         ...

@@ -18,7 +18,8 @@ from typing import Any, Concatenate
 
 from stores.base import Row, RunStore
 from stores.group_commit import as_store_error, wall_clock
-from stores.rows import COUNTERS, MESSAGES, NewRun
+from stores.rows import COUNTERS, MESSAGES
+from stores.spec import AdmissionRequest
 from stores.sql.codec import dumps, dumps_opaque, loads, model_name_of
 from stores.sql.sqlite import contains, records, schema
 from stores.sql.sqlite.searches import Search
@@ -132,7 +133,7 @@ class Coordination(MemoryStore):
 
     def __init__(self, *, shared: bool) -> None:
         super().__init__(shared=shared)
-        self.arriving: dict[str, NewRun] = {}
+        self.arriving: dict[str, AdmissionRequest] = {}
         """Runs whose record is being written."""
         self.operations = set[str]()
         """Ids of operations, which hold a thread but have no record."""

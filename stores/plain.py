@@ -12,13 +12,15 @@ import asyncio
 import json
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from inspect import signature
 from typing import Any, Concatenate
 
-from stores.base import CoordinationStore, Row
+from stores.base import CoordinationStore, Row, RunStore
 from stores.memory import Coordination, MemoryStore, PrivateStore
 from stores.outbox import Outbox, is_cancelled
 from stores.retry import PersistenceRetryPolicy, with_retries
-from stores.rows import Admission, Decision, Finish, Json, Limits, NewRun, Outcome, Ownership, RunRow, Started
+from stores.rows import Admission, Decision, Finish, Json, Limits, Outcome, Ownership, Started
+from stores.spec import RECORDED, AdmissionRequest, RunColumns
 from stores.sql.codec import dumps_opaque
 from stores.sql.sqlite import admission, decisions
 from stores.sql.statements import OnConnection, P
@@ -26,7 +28,9 @@ from stores.states import OPEN, TERMINAL, CancelAction, Cause, RunStatus
 
 logger = logging.getLogger(__name__)
 
-_COPIED = ("assistant_id", "multitask_strategy", "metadata", "kwargs", "created_at", "model_name")
+_PROMISED = frozenset(signature(RunStore.put).parameters)
+_COPIED = tuple(name for name in RECORDED if name in _PROMISED and name != "user_id")
+"""A gateway's own store takes what `RunStore.put` takes."""
 
 
 class PlainStore(MemoryStore):
@@ -53,9 +57,9 @@ class PlainStore(MemoryStore):
 
     # -- admission: the row first, then the thread
 
-    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
+    async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
         """The decisions over replaced runs are on their way to the records then: see `echoed`."""
-        admitted = await self._arrive(run, admission.admit, epoch, limits)
+        admitted = await self._arrive(request, admission.admit, epoch, limits)
         for decision in admitted.replaced:
             echo = self._outbox.post(self._tell(decision.run_id, decision.status, decision.error))
             self._echoes[decision.run_id] = echo
@@ -66,35 +70,35 @@ class PlainStore(MemoryStore):
         if echoes := [echo for run_id in run_ids if (echo := self._echoes.get(run_id)) is not None]:
             await asyncio.wait(echoes)
 
-    async def insert(self, run: NewRun, *, epoch: int) -> Admission:
-        return await self._arrive(run, admission.insert, epoch)
+    async def insert(self, request: AdmissionRequest, *, epoch: int) -> Admission:
+        return await self._arrive(request, admission.insert, epoch)
 
     async def _arrive(
         self,
-        run: NewRun,
-        transaction: OnConnection[Concatenate[int, NewRun, P], Admission],
+        request: AdmissionRequest,
+        transaction: OnConnection[Concatenate[int, AdmissionRequest, P], Admission],
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> Admission:
         """What will be refused is refused before anything is put; what is put and then refused all the
         same is removed again. Raises OutboxFull while too much is owed to the records."""
         self._outbox.check_room()
-        async with self._beside.alone(run.thread_id):
-            foreseen = self._transact("ROLLBACK", transaction, run, *args, **kwargs)
+        async with self._beside.alone(request.spec.thread_id):
+            foreseen = self._transact("ROLLBACK", transaction, request, *args, **kwargs)
             if foreseen.existing is not None:
                 return foreseen
-            self._beside.arriving[run.run_id] = run  # until `withdraw` where the caller is cancelled
+            self._beside.arriving[request.run_id] = request  # until `withdraw` where the caller is cancelled
             try:
-                await self._put_new(run)
+                await self._put_new(request)
                 try:
-                    admitted = await self._write(transaction, run, *args, **kwargs)
+                    admitted = await self._write(transaction, request, *args, **kwargs)
                 except Exception:
-                    await self._remove(run.run_id)
+                    await self._remove(request.run_id)
                     raise
             except Exception:
-                del self._beside.arriving[run.run_id]
+                del self._beside.arriving[request.run_id]
                 raise
-            del self._beside.arriving[run.run_id]
+            del self._beside.arriving[request.run_id]
             return admitted
 
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
@@ -103,16 +107,17 @@ class PlainStore(MemoryStore):
         status = RunStatus.interrupted if decision is None else decision.status
         await self._outbox.carry(self._tell(run_id, status, None, recreate=False))
         if decision is None and arriving is not None and await self._recorded(run_id) is not None:
-            decision = Decision(run_id, arriving.thread_id, status, True, True, epoch, None, 0)
+            decision = Decision(run_id, arriving.spec.thread_id, status, True, True, epoch, None, 0)
             return decision._replace(action=CancelAction.interrupt, cause=Cause.disconnect)
         return decision
 
-    async def _put_new(self, run: NewRun) -> None:
-        if run.kind != "run":  # an operation: the lists of the records know runs alone
-            self._beside.operations.add(run.run_id)
+    async def _put_new(self, request: AdmissionRequest) -> None:
+        if request.spec.kind != "run":  # an operation: the lists of the records know runs alone
+            self._beside.operations.add(request.run_id)
             return
-        payload = {"status": RunStatus.pending.value, "error": None, **_described(run)}
-        await self._retried("put", run.run_id, lambda: self.records.put(run.run_id, **payload))
+        described = _described(request.spec, request.created_at)
+        payload = {"status": RunStatus.pending.value, "error": None, **described}
+        await self._retried("put", request.run_id, lambda: self.records.put(request.run_id, **payload))
 
     async def _remove(self, run_id: str) -> None:
         try:
@@ -266,7 +271,7 @@ class PlainStore(MemoryStore):
         there = await self.records.get(run_id, **scope)
         if there is not None and (there.get("status") == status or there.get("status") in TERMINAL):
             return there["status"] == status
-        fields = {"status": status.value, "error": error, **_described(known)}
+        fields = {"status": status.value, "error": error, **_described(known, known.created_at)}
         await self._retried("put", run_id, lambda: self.records.put(run_id, **fields))
         logger.warning("The record of run %r had vanished and was written anew", run_id)
         return True
@@ -364,11 +369,10 @@ class PlainStore(MemoryStore):
         return await self.records.aggregate_tokens_by_thread(thread_id, **wanted)
 
 
-def _described(run: NewRun | RunRow) -> dict[str, Any]:
+def _described(run: RunColumns, created_at: str) -> dict[str, Any]:
     """What `put` is told of a run. `user_id` only where there is one: not every store takes it."""
-    fields: dict[str, Any] = {"thread_id": run.thread_id}
-    fields.update((name, getattr(run, name)) for name in _COPIED)
-    fields["kwargs"] = _storable(run.kwargs)
+    fields = {name: getattr(run, name) for name in _COPIED}
+    fields.update(kwargs=_storable(run.kwargs), created_at=created_at)
     if run.user_id is not None:
         fields["user_id"] = run.user_id
     return fields

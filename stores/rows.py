@@ -6,10 +6,10 @@ run passes through is a NamedTuple: as frozen dataclasses these took 15 us of a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-from stores.crons import Firing
+from stores.spec import RunColumns
 from stores.states import (
     OPEN,
     CancelAction,
@@ -34,43 +34,6 @@ COUNTERS = (
     "message_count",
 )
 MESSAGES = ("last_ai_message", "first_human_message")
-
-
-@dataclass(slots=True)
-class NewRun:
-    """A run that asks for admission. `created_at` is ISO 8601 with an offset. Not frozen only because
-    that would double the cost of making one; nobody changes it after admission has stamped it."""
-
-    run_id: str
-    thread_id: str
-    created_at: str
-    kind: str = "run"
-    user_id: str | None = None
-    assistant_id: str | None = None
-    multitask_strategy: str = "reject"
-    on_disconnect: str = "cancel"
-    metadata: dict[str, Any] = field(default_factory=dict[str, Any])
-    kwargs: dict[str, Any] = field(default_factory=dict[str, Any])
-    model_name: str | None = None
-    portable: bool = False
-    idempotency_key: str | None = None
-    request_hash: str | None = None
-    parent_run_id: str | None = None
-    timeout_ms: int | None = None
-    idle_timeout_ms: int | None = None
-    queue_timeout_ms: int | None = None
-    webhook: str | None = None
-    firing: Firing | None = None
-    """It is what a cron asks for at that moment: admitted only where nobody has seen to that."""
-    thread_must_exist: bool = False
-    adopt: bool = True
-    """A thread that is no user's becomes that of the run's user; else it is not there for him."""
-    temporary_ms: int | None = None
-    """A thread that this admission makes is temporary, and kept so long after it was last used."""
-    thread_metadata: dict[str, str] | None = None
-    """Keys that the thread's metadata gets with the admission: what runs there."""
-    delay_ms: int | None = None
-    """So long it is in nobody's way; then it takes the next place in the line. Its queue time begins then."""
 
 
 class Limits(NamedTuple):
@@ -295,14 +258,10 @@ class Tick:
 
 
 @dataclass(frozen=True, slots=True)
-class RunRow:
-    """One row of `runs`."""
+class RunRow(RunColumns):
+    """One row of `runs`: what the run was asked for, and what has become of it."""
 
     run_id: str
-    kind: str
-    thread_id: str
-    user_id: str | None
-    assistant_id: str | None
     status: RunStatus
     paused: bool
     interrupts: Json
@@ -313,8 +272,6 @@ class RunRow:
     seq: int
     attempt: int
     portable: bool
-    multitask_strategy: str
-    on_disconnect: str
     cancel_action: CancelAction | None
     cancel_cause: Cause | None
     cancel_reason: str | None
@@ -325,22 +282,15 @@ class RunRow:
     settled_at: int | None
     rollback_ref: Json
     rollback_state: str | None
-    idempotency_key: str | None
     request_hash: str | None
-    metadata: dict[str, Any]
-    kwargs: dict[str, Any]
     result: Json
     error: str | None
-    model_name: str | None
     counters: dict[str, Any]
     created_at: str
     started_at: int | None
     ended_at: int | None
     updated_at: int
-    parent_run_id: str | None = None
-    timeout_ms: int | None = None
     deadline_at: int | None = None
-    idle_timeout_ms: int | None = None
     queue_deadline_at: int | None = None
     not_before: int | None = None
     """While it is delayed: when it takes its place in the line."""

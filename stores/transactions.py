@@ -19,7 +19,6 @@ from stores.rows import (
     HandedOver,
     Json,
     Limits,
-    NewRun,
     NewWorker,
     Outcome,
     Ownership,
@@ -30,6 +29,7 @@ from stores.rows import (
     Transition,
     WorkerRow,
 )
+from stores.spec import AdmissionRequest
 from stores.states import CancelAction, Cause, RunStatus
 
 
@@ -40,11 +40,11 @@ class SQLTransactions(ClientTransactions):
 
     # -- admission, decisions, ownership
 
-    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
-        return await self._write(self._sql.admission.admit, run, epoch, limits)
+    async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
+        return await self._write(self._sql.admission.admit, request, epoch, limits)
 
-    async def insert(self, run: NewRun, *, epoch: int) -> Admission:
-        return await self._write(self._sql.admission.insert, run, epoch)
+    async def insert(self, request: AdmissionRequest, *, epoch: int) -> Admission:
+        return await self._write(self._sql.admission.insert, request, epoch)
 
     async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
         return await self._write(self._sql.admission.claim, thread_id, epoch)

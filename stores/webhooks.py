@@ -85,7 +85,7 @@ class WebhookRow:
 
 @runtime_checkable
 class WebhookStore(Protocol):
-    """A store of webhooks. `admit` and `insert` create one with a run that has `NewRun.webhook`; the
+    """A store of webhooks. `admit` and `insert` create one with a run that has `RunSpec.webhook`; the
     transaction that settles the run makes it due."""
 
     async def next_webhook(self) -> float | None:

@@ -10,7 +10,8 @@ from pydantic import Field
 from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.services import Services
-from coordinator.gateway.wire.bodies import Action, RunsCancel, check_metadata
+from coordinator.gateway.wire.bodies import Action, check_metadata
+from coordinator.gateway.wire.runs import RunsCancel
 from coordinator.resources.runs import Cancelled
 from stores.finding import RunQuery
 

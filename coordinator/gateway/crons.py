@@ -14,8 +14,8 @@ from coordinator.crons.schedule import Schedule
 from coordinator.gateway.beginning import start_run, validate_run
 from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.services import Services
-from coordinator.gateway.wire.bodies import RunCreate
 from coordinator.gateway.wire.crons import CronCreate, CronPatch, payload_of
+from coordinator.gateway.wire.runs import RunCreate
 from stores.crons import CronRow, Firing
 
 _MAX_ATTEMPTS = 5
@@ -38,7 +38,7 @@ async def create(services: Services, caller: Caller, body: CronCreate, thread_id
         metadata=body.metadata,
         next_at=None,
     )
-    row = _validate(services, row)
+    row = _validate(services, caller, row)
     row = _rescheduled(row)
     return await services.manager.crons.create(
         row,
@@ -51,8 +51,8 @@ async def change(services: Services, caller: Caller, cron_id: str, body: CronPat
     """Merges the changes into the cron and validates the result. Compares and swaps, with retries. Raises
     CronNotFound; HTTPException (409) if concurrent changes win every attempt."""
     for _ in range(_MAX_ATTEMPTS):
-        found = await services.manager.crons.get(cron_id, user_id=caller.user_id)
-        changed = _validate(services, _patched(found, body))
+        existing = await services.manager.crons.get(cron_id, user_id=caller.user_id)
+        changed = _validate(services, caller, _patched(existing, body))
         if body.sets_time:
             changed = _rescheduled(changed)
         written = await services.manager.crons.replace(changed, user_id=caller.user_id)
@@ -78,12 +78,12 @@ def _patched(found: CronRow, body: CronPatch) -> CronRow:
     )
 
 
-def _validate(services: Services, cron: CronRow) -> CronRow:
+def _validate(services: Services, caller: Caller, cron: CronRow) -> CronRow:
     """Validates the cron and replaces its assistant's id with the name. Raises InvalidArgument,
     HTTPException."""
     Schedule(cron.schedule, cron.timezone)
-    run = validate_run(services, _run_of(cron), cron.thread_id)
-    return replace(cron, assistant_id=run.assistant)
+    spec = validate_run(services, caller, _run_of(cron), cron.thread_id)
+    return replace(cron, assistant_id=spec.assistant_id or cron.assistant_id)
 
 
 def _rescheduled(cron: CronRow) -> CronRow:
@@ -104,14 +104,15 @@ def firing_for(services: Services) -> Fire:
 
     async def fire(cron: CronRow, firing: Firing) -> bool:
         caller = Caller(cron.user_id, Role.user)
-        run = validate_run(services, _run_of(cron), cron.thread_id)
-        record = await start_run(
+        spec = validate_run(
             services,
             caller,
-            run,
+            _run_of(cron),
+            cron.thread_id,
             idempotency_key=f"cron:{cron.cron_id}:{firing.at}",
             firing=firing,
         )
+        record = await start_run(services, spec, own_thread=cron.thread_id is None)
         return record.already_admitted
 
     return fire

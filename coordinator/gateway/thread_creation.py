@@ -9,7 +9,7 @@ from uuid import uuid4
 from coordinator.errors import ThreadExists
 from coordinator.gateway.caller import Caller
 from coordinator.gateway.services import Services
-from coordinator.gateway.wire.bodies import Superstep, ThreadCreate
+from coordinator.gateway.wire.threads import Superstep, ThreadCreate
 from coordinator.runs.jobs import through
 from coordinator.schemas import StateStep
 from stores.rows import ThreadRow

@@ -7,25 +7,29 @@ import json
 import re
 from typing import Any
 
-from stores.rows import NewRun
+from stores.spec import ROLES, HashPart, RunSpec, default_of
 from stores.sql.codec import dumps_opaque, is_json
 
 _ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
+_PARTS = {part: tuple(name for name, role in ROLES.items() if role.hashed is part) for part in HashPart}
 
 
-def body_hash(run: NewRun) -> str:
+def body_hash(spec: RunSpec) -> str:
     """The same in every process. Of kwargs that JSON cannot hold it sees what is stored of them, without
-    the addresses of objects."""
-    body: list[Any] = [run.assistant_id, run.multitask_strategy, run.metadata, _kwargs(run), run.model_name]
-    more = [run.parent_run_id, run.timeout_ms, run.idle_timeout_ms, run.queue_timeout_ms, run.delay_ms]
-    if any(value is not None for value in more):  # the hash of a request without them never changes
-        body += more
-    if run.webhook is not None:
-        body.append(run.webhook)
+    the addresses of objects. A field that is added changes no hash of a spec that leaves it out."""
+    body = [_hashed(spec, name) for name in _PARTS[HashPart.always]]
+    for part in (HashPart.limits, HashPart.webhook):
+        values = [_hashed(spec, name) for name in _PARTS[part]]
+        if any(value is not None for value in values):
+            body += values
+    named = {name: _hashed(spec, name) for name in _PARTS[HashPart.named]}
+    if given := {name: value for name, value in named.items() if value != default_of(name)}:
+        body.append(given)
     return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()
 
 
-def _kwargs(run: NewRun) -> Any:
-    if is_json(run.kwargs):
-        return run.kwargs
-    return json.loads(_ADDRESS.sub("", dumps_opaque(run.kwargs)))
+def _hashed(spec: RunSpec, name: str) -> Any:
+    value = getattr(spec, name)
+    if name != "kwargs" or is_json(value):
+        return value
+    return json.loads(_ADDRESS.sub("", dumps_opaque(value)))

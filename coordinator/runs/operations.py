@@ -17,7 +17,7 @@ from coordinator.assistants.registry import Assistants
 from coordinator.assistants.values import StoredValues
 from coordinator.context import RunContext, current_run
 from coordinator.errors import ConflictError, InvalidArgument, LeaseLost, ThreadNotFound
-from coordinator.runs.admission import Admissions, asked
+from coordinator.runs.admission import Admissions
 from coordinator.runs.entry import Entry
 from coordinator.runs.execution import Execution, Quiet
 from coordinator.runs.exits import contained
@@ -25,6 +25,7 @@ from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.outcomes import text_of
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
+from coordinator.runs.specs import spec_of
 from coordinator.schemas import CheckpointRef, Json, RunStatus, StateStep
 from stores.base import ValuesStore
 from stores.rows import Outcome, Ownership, ThreadRow
@@ -79,7 +80,7 @@ class Operations:
         at: CheckpointRef | None = None,
     ) -> AsyncGenerator[Held]:
         """As `holding`, with `states` open for writing. `at`: where what it writes goes on from."""
-        new = asked(
+        spec = spec_of(
             thread_id=thread_id,
             user_id=user_id,
             assistant_id=assistant_id,
@@ -87,7 +88,7 @@ class Operations:
             kwargs=None if at is None else {"checkpoint": asdict(at)},
             kind="op",
         )
-        record = await self._admissions.admit(new)
+        record = await self._admissions.admit(spec)
         entry = self._registry.entry(record.run_id)
         if entry is None:
             raise ConflictError(thread_id)

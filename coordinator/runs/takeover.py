@@ -9,7 +9,8 @@ from coordinator.runs.admission import Admissions
 from coordinator.runs.execution import Execution
 from coordinator.runs.registry import Registry
 from stores.base import ReadStore
-from stores.rows import Admission, NewRun, Ownership, RunRow
+from stores.rows import Admission, Ownership
+from stores.spec import AdmissionRequest, RunSpec
 
 logger = logging.getLogger(__name__)
 
@@ -42,26 +43,8 @@ class Takeover:
                 seq=row.seq,
                 temporary=thread is not None and thread.temporary,
             )
-            record = self._admissions.register(_asked(row), admission, own)
+            request = AdmissionRequest(row.run_id, RunSpec.of(row), row.created_at, portable=row.portable)
+            record = self._admissions.register(request, admission, own)
         logger.info("Run %r goes on here: its worker is gone", own.run_id)
         self._execution.launch(record, assistant)
         return True
-
-
-def _asked(row: RunRow) -> NewRun:
-    return NewRun(
-        run_id=row.run_id,
-        thread_id=row.thread_id,
-        created_at=row.created_at,
-        user_id=row.user_id,
-        assistant_id=row.assistant_id,
-        multitask_strategy=row.multitask_strategy,
-        on_disconnect=row.on_disconnect,
-        metadata=row.metadata,
-        kwargs=row.kwargs,
-        model_name=row.model_name,
-        portable=row.portable,
-        parent_run_id=row.parent_run_id,
-        timeout_ms=row.timeout_ms,
-        idle_timeout_ms=row.idle_timeout_ms,
-    )

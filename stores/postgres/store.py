@@ -27,7 +27,8 @@ from stores.postgres.migrating import migrate
 from stores.postgres.options import Options
 from stores.postgres.repeated import WritesMadeAgain
 from stores.postgres.sweeping import end_all
-from stores.rows import Admission, Decision, Limits, NewRun, NewWorker, Orphan, Tick, WorkerRow
+from stores.rows import Admission, Decision, Limits, NewWorker, Orphan, Tick, WorkerRow
+from stores.spec import RECORDED, AdmissionRequest
 from stores.sql.postgres import admission, decisions, inspection, reading, schema, workers
 from stores.sql.postgres.calls import OUTCOME_UNKNOWN, BatchFunction, Call
 from stores.sql.postgres.statements import POSTGRES
@@ -87,7 +88,7 @@ class PostgresStore(WritesMadeAgain):
         )
         self._calls = set[asyncio.Task[Any]]()
         self._admitting: dict[str, asyncio.Future[Admission]] = {}
-        self._unknown: dict[str, NewRun] = {}
+        self._unknown: dict[str, AdmissionRequest] = {}
         self._host_gate: HostGate | None = None
         self._open = False
 
@@ -267,25 +268,25 @@ class PostgresStore(WritesMadeAgain):
 
     # -- what takes more than one call
 
-    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
-        return await self._admitted(run, admission.admit(self._now(), run, epoch, limits))
+    async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
+        return await self._admitted(request, admission.admit(self._now(), request, epoch, limits))
 
-    async def insert(self, run: NewRun, *, epoch: int) -> Admission:
-        return await self._admitted(run, admission.insert(self._now(), run, epoch))
+    async def insert(self, request: AdmissionRequest, *, epoch: int) -> Admission:
+        return await self._admitted(request, admission.insert(self._now(), request, epoch))
 
-    async def _admitted(self, run: NewRun, call: Call[Admission]) -> Admission:
+    async def _admitted(self, request: AdmissionRequest, call: Call[Admission]) -> Admission:
         answer = self._send(call)
-        self._admitting[run.run_id] = answer
+        self._admitting[request.run_id] = answer
 
         def over(_: asyncio.Future[Admission]) -> None:
-            if self._admitting.get(run.run_id) is answer:
-                del self._admitting[run.run_id]
+            if self._admitting.get(request.run_id) is answer:
+                del self._admitting[request.run_id]
             if answer.cancelled():
                 return
             if isinstance(answer.exception(), StoreUnavailable):
-                self._unknown[run.run_id] = run
+                self._unknown[request.run_id] = request
             elif answer.exception() is None:  # asked again: now it is known
-                self._unknown.pop(run.run_id, None)
+                self._unknown.pop(request.run_id, None)
 
         answer.add_done_callback(over)
         return await asyncio.shield(answer)
@@ -295,20 +296,9 @@ class PostgresStore(WritesMadeAgain):
         an admission that comes late from a connection that was lost finds it there."""
         if (admitting := self._admitting.get(run_id)) is not None:
             await asyncio.wait((admitting,))
-        if (run := self._unknown.get(run_id)) is not None:
-            await self.put(
-                run_id,
-                thread_id=run.thread_id,
-                status="interrupted",
-                user_id=run.user_id,
-                assistant_id=run.assistant_id,
-                multitask_strategy=run.multitask_strategy,
-                on_disconnect=run.on_disconnect,
-                metadata=run.metadata,
-                kwargs=run.kwargs,
-                model_name=run.model_name,
-                created_at=run.created_at,
-            )
+        if (request := self._unknown.get(run_id)) is not None:
+            recorded = {name: getattr(request.spec, name) for name in RECORDED}
+            await self.put(run_id, **recorded, status="interrupted", created_at=request.created_at)
             self._unknown.pop(run_id, None)
         return await super().withdraw(run_id, epoch=epoch)
 

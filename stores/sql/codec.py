@@ -6,11 +6,13 @@ import json
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import fields
+from operator import attrgetter
 from typing import Any, cast
 
 from stores.checkpoints import CheckpointRow
 from stores.crons import CronRow
 from stores.rows import COUNTERS, MESSAGES, Decision, DrainWish, Json, RunRow, ThreadRow
+from stores.spec import COLUMN_NAMES, RECORDED, ROLES, Kind, RunColumns, value_in
 from stores.states import OPEN, CancelAction, Cause, DisconnectMode, RunStatus, WebhookState
 from stores.times import iso
 from stores.webhooks import ClaimedWebhook, WebhookRow
@@ -21,11 +23,12 @@ OPEN_STATUSES = "(" + ", ".join(f"'{status}'" for status in RunStatus if status 
 SHOWN_OPEN = frozenset(status.value for status in OPEN)
 """What a run that has not settled is shown as."""
 
-_JSON_COLUMNS = ("interrupts", "rollback_ref", "metadata", "kwargs", "result")
+_JSON = (Kind.json, Kind.opaque_json)
 COUNTER_COLUMNS = COUNTERS + MESSAGES
-_FIELDS = [field.name for field in fields(RunRow)]
-_COUNTERS = _FIELDS.index("counters")
-PLAIN_COLUMNS = (*_FIELDS[:_COUNTERS], *_FIELDS[_COUNTERS + 1 :])
+_OWN = [field.name for field in fields(RunRow) if field.name not in COLUMN_NAMES]
+_COUNTERS = _OWN.index("counters")
+PLAIN_COLUMNS = (*_OWN[:_COUNTERS], *_OWN[_COUNTERS + 1 :], *COLUMN_NAMES)
+"""What became of a run, and then what it was asked for. The first is `run_id`."""
 RUN_COLUMNS = ", ".join(PLAIN_COLUMNS + COUNTER_COLUMNS)
 RUN_TEXTS = tuple(map(PLAIN_COLUMNS.index, ("metadata", "kwargs", "result", "rollback_ref")))
 """The places of what may be large."""
@@ -159,7 +162,44 @@ def run_row(columns: Sequence[Any]) -> RunRow:
     for place, read in _READ:
         plain[place] = read(plain[place])
     plain.insert(_COUNTERS, dict(zip(COUNTER_COLUMNS, columns[len(PLAIN_COLUMNS) :], strict=True)))
-    return RunRow(*plain)
+    own = len(_OWN)
+    return RunRow(*plain[:own], **dict(zip(COLUMN_NAMES, plain[own:], strict=True)))
+
+
+Text = Callable[[str | None], str | None]
+"""How an engine writes free text."""
+
+
+def writers(text: Text) -> dict[str, Callable[[Any], Any]]:
+    """For the fields of a spec whose value is not written as it is."""
+    by_kind = {Kind.text: text, Kind.json: dumps_or_null, Kind.opaque_json: dumps_opaque}
+    return {name: by_kind[role.kind] for name, role in ROLES.items() if role.kind in by_kind}
+
+
+def spec_writer(text: Text, names: Sequence[str]) -> Callable[[RunColumns], list[Any]]:
+    """Writes these fields of a spec, in this order."""
+    pick = attrgetter(*names)
+    written = [(names.index(name), write) for name, write in writers(text).items() if name in names]
+
+    def write_spec(spec: RunColumns) -> list[Any]:
+        values = list(pick(spec))
+        for place, write in written:
+            values[place] = write(values[place])
+        return values
+
+    return write_spec
+
+
+def record_writer(text: Text) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
+    """Writes what `put` takes of a spec (RECORDED), by name; what the record does not say is the default."""
+    write = writers(text)
+
+    def write_record(record: Mapping[str, Any]) -> dict[str, Any]:
+        values = {name: value_in(record, name) for name in RECORDED}
+        values["model_name"] = model_name_of(values["model_name"])
+        return {name: write[name](value) if name in write else value for name, value in values.items()}
+
+    return write_record
 
 
 def run_columns(without: Collection[str]) -> str:
@@ -172,12 +212,16 @@ def _or_none(kind: Callable[[str], Any]) -> Callable[[str | None], Any]:
     return lambda text: kind(text) if text else None
 
 
+def _columns_of(*kinds: Kind) -> list[str]:
+    return [name for name in COLUMN_NAMES if ROLES[name].kind in kinds]
+
+
 # By their places: pages of runs are read by the thousand values.
 _READ: tuple[tuple[int, Callable[[Any], Any]], ...] = tuple(
     (PLAIN_COLUMNS.index(name), read)
     for read, names in (
-        (loads, _JSON_COLUMNS),
-        (bool, ("paused", "holds_thread", "portable")),
+        (loads, ("interrupts", "rollback_ref", "result", *_columns_of(*_JSON))),
+        (bool, ("paused", "holds_thread", "portable", *_columns_of(Kind.flag))),
         (RunStatus.stored, ("status",)),
         (_or_none(CancelAction.stored), ("cancel_action",)),
         (_or_none(Cause.stored), ("cancel_cause",)),

@@ -35,7 +35,6 @@ from stores.rows import (
     HandedOver,
     Json,
     Limits,
-    NewRun,
     NewWorker,
     Outcome,
     Ownership,
@@ -46,6 +45,7 @@ from stores.rows import (
     Transition,
     WorkerRow,
 )
+from stores.spec import AdmissionRequest
 from stores.sql.postgres.calls import Call
 from stores.states import CancelAction, Cause, RunStatus
 from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow
@@ -73,10 +73,10 @@ def statement(operation: Callable[P, T]) -> Statement[P, T]:
 class AdmissionStatements(Protocol):
     @statement
     @staticmethod
-    def admit(now: int, run: NewRun, epoch: int, limits: Limits) -> Admission: ...
+    def admit(now: int, request: AdmissionRequest, epoch: int, limits: Limits) -> Admission: ...
     @statement
     @staticmethod
-    def insert(now: int, run: NewRun, epoch: int) -> Admission: ...
+    def insert(now: int, request: AdmissionRequest, epoch: int) -> Admission: ...
     @statement
     @staticmethod
     def claim(now: int, thread_id: str, epoch: int) -> Claimed | None: ...

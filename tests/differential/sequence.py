@@ -13,7 +13,8 @@ from stores.crons import CronQuery, CronRow, Firing
 from stores.events import NewEvents
 from stores.finding import ListPosition, RunQuery
 from stores.pruning import Retention
-from stores.rows import COUNTERS, Limits, NewRun, Outcome, Ownership
+from stores.rows import COUNTERS, Limits, Outcome, Ownership
+from stores.spec import AdmissionRequest, RunSpec
 from stores.states import CancelAction, Cause, RunStatus
 from stores.times import instant
 from stores.webhooks import ClaimedWebhook, Shares, WebhookReport
@@ -117,17 +118,15 @@ class Sequence:
 
     # -- admission
 
-    def _new_run(self) -> NewRun:
+    def _new_run(self, **fields: Any) -> AdmissionRequest:
         random = self.random
         self._number += 1
         key = random.choice((None, None, None, None, None, "k1", "k2", "ключ"))
         again = bool(self._run_ids) and self._one_in(20)
         stamp = {"graph_id": self.random.choice(("g", "é")), "assistant_id": "a"}
-        return NewRun(
-            thread_metadata=stamp if self._one_in(3) else None,
-            run_id=self._run_id() if again else f"r{random.randrange(10**6):06}{self._number:04}",
+        run_id = self._run_id() if again else f"r{random.randrange(10**6):06}{self._number:04}"
+        spec = RunSpec(
             thread_id=random.choice(THREADS),
-            created_at=created_at(random, self._number),
             kind="op" if self._one_in(7) else "run",
             user_id=self._user(),
             assistant_id=random.choice((None, *ASSISTANTS)),
@@ -136,18 +135,24 @@ class Sequence:
             metadata=self._object(),
             kwargs=json_object(random),
             model_name=self._text(),
-            portable=self._one_in(3),
             idempotency_key=key,
-            request_hash=key and random.choice(("h1", "h2")),
             parent_run_id=self._run_id() if self._one_in(6) else None,
             timeout_ms=random.choice((None, None, 1, 5000)),
             idle_timeout_ms=random.choice((None, 1000)),
             queue_timeout_ms=random.choice((None, None, 2000, 30_000)),
             webhook=f"https://example.org/{self._number}" if self._one_in(4) else None,
             thread_must_exist=self._one_in(7),
-            adopt=not self._one_in(5),
+            adopt_thread=not self._one_in(5),
             temporary_ms=5000 if self._one_in(6) else None,
             delay_ms=random.choice((None, None, None, None, None, 0, 1000, 10_000)),
+        )
+        return AdmissionRequest(
+            run_id,
+            replace(spec, **fields),
+            created_at(random, self._number),
+            portable=self._one_in(3),
+            request_hash=key and random.choice(("h1", "h2")),
+            thread_metadata=stamp if self._one_in(3) else None,
         )
 
     def _firing(self) -> Firing | None:
@@ -158,18 +163,18 @@ class Sequence:
             cron.cron_id, cron.next_at or 5, self.random.choice((None, self._clock.micros + 10 * SECOND))
         )
 
-    def _admitted(self, run: NewRun, epoch: int, admission: Any) -> None:
+    def _admitted(self, request: AdmissionRequest, epoch: int, admission: Any) -> None:
         if admission is not None and admission.existing is None:
-            self._run_ids.append(run.run_id)
-            self._owns.append(Ownership(run.run_id, run.thread_id, epoch, admission.fence))
+            self._run_ids.append(request.run_id)
+            self._owns.append(Ownership(request.run_id, request.spec.thread_id, epoch, admission.fence))
 
     async def admit(self) -> None:
-        run, epoch = replace(self._new_run(), firing=self._firing()), self._epoch()
+        run, epoch = self._new_run(firing=self._firing()), self._epoch()
         limits = Limits(self.random.choice((None, 2)), self.random.choice((None, 2)))
         self._admitted(run, epoch, await self._engines.call("admit", run, epoch=epoch, limits=limits))
 
     async def insert(self) -> None:
-        run, epoch = replace(self._new_run(), delay_ms=None, firing=self._firing()), self._epoch()
+        run, epoch = self._new_run(delay_ms=None, firing=self._firing()), self._epoch()
         self._admitted(run, epoch, await self._engines.call("insert", run, epoch=epoch))
 
     async def claim(self) -> None:

@@ -27,13 +27,13 @@ from stores.rows import (
     Finish,
     Json,
     Limits,
-    NewRun,
     NewWorker,
     Outcome,
     Ownership,
     Started,
     WorkerRow,
 )
+from stores.spec import AdmissionRequest
 from stores.sqlite import SQLiteStore
 from stores.transactions import SQLTransactions
 
@@ -95,8 +95,8 @@ class Mortal(SQLTransactions):
     def proven_alive(self, peer: WorkerRow) -> bool:
         return self._host in (None, peer.host) and super().proven_alive(peer)
 
-    async def admit(self, run: NewRun, *, epoch: int, limits: Limits) -> Admission:
-        admission = await super().admit(run, epoch=epoch, limits=limits)
+    async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
+        admission = await super().admit(request, epoch=epoch, limits=limits)
         self._points.reach("admitted")
         return admission
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from coordinator import IdempotencyConflict, InvalidArgument, RunManager
-from coordinator.runs.admission import asked
+from coordinator.runs.idempotency import body_hash
 from coordinator.runs.limits import TimeLimits
+from coordinator.runs.specs import spec_of
 from tests.support.agents import Agent, quick, running
 
 ANYWHERE = pytest.mark.parametrize("second", [0, 1], ids=["same worker", "other worker"])
@@ -108,10 +109,11 @@ async def test_repeated_request_with_kwargs_that_json_cannot_hold_gets_its_run(
 
 
 HASH = """
-from coordinator.runs.admission import asked
+from coordinator.runs.idempotency import body_hash
+from coordinator.runs.specs import spec_of
 from tests.fundamentals.test_idempotency import ODD_KWARGS
 for name, odd in ODD_KWARGS.items():
-    print(name, asked(thread_id="t", idempotency_key="k", kwargs=odd()).request_hash)
+    print(name, body_hash(spec_of(thread_id="t", idempotency_key="k", kwargs=odd())))
 """
 
 
@@ -134,7 +136,7 @@ def test_the_same_request_is_the_same_in_every_process() -> None:
 
 def test_hash_of_a_plain_request_never_changes() -> None:
     """Workers of other versions compare with it."""
-    run = asked(
+    spec = spec_of(
         thread_id="t",
         assistant_id="a",
         idempotency_key="k",
@@ -143,7 +145,7 @@ def test_hash_of_a_plain_request_never_changes() -> None:
         limits=TimeLimits(timeout=3),
         webhook="https://example.com",
     )
-    assert run.request_hash == "7c1a7f41251fce9caa17a33d841311bf386058d9721acb86846944f2b1f0164a"
+    assert body_hash(spec) == "7c1a7f41251fce9caa17a33d841311bf386058d9721acb86846944f2b1f0164a"
 
 
 async def test_kwargs_are_the_same_on_every_worker(team: list[RunManager]) -> None:

@@ -12,8 +12,8 @@ from httpx import ASGITransport, AsyncClient
 from coordinator import RunManager
 from coordinator.gateway import create_gateway
 from coordinator.gateway.lazy import LazyModel, LazyRoute
-from coordinator.gateway.wire.bodies import RunCreate
 from coordinator.gateway.wire.json import StrictRoute
+from coordinator.gateway.wire.runs import RunCreate
 
 
 class Shape(LazyModel):

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 
 from coordinator import RunManager
 from coordinator.gateway.errors import MOST_MISTAKES
-from coordinator.gateway.wire import bodies, weight
+from coordinator.gateway.wire import bodies, runs, weight
 from coordinator.gateway.wire import crons as cron_bodies
 from coordinator.settings import Settings
 from tests.support.asgi import serving
@@ -163,7 +163,7 @@ def asked_models() -> Iterator[type[bodies.Body]]:
 
 def test_every_list_in_a_body_is_bounded_and_stops_at_the_first_mistake() -> None:
     models = list(asked_models())
-    assert bodies.RunCreate in models
+    assert runs.RunCreate in models
     assert cron_bodies.CronPatch in models
     for model in models:
         model.build()

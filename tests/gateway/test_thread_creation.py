@@ -10,7 +10,7 @@ import pytest
 
 from coordinator.gateway import thread_creation
 from coordinator.gateway.caller import UNAUTHENTICATED
-from coordinator.gateway.wire.bodies import ThreadCreate
+from coordinator.gateway.wire.threads import ThreadCreate
 from tests.gateway.conftest import Pair
 from tests.support.gateways import Served, demo, new_thread, start_running, status_of
 from tests.support.waiting import wait_until

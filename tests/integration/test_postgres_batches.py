@@ -117,7 +117,7 @@ class Life:
 
     def any_admission(self) -> _Asked:
         pick, fields = self.random, dict[str, Any]()
-        fields["user_id"], fields["adopt"] = pick.choice(USERS), pick.random() < 0.3
+        fields["user_id"], fields["adopt_thread"] = pick.choice(USERS), pick.random() < 0.3
         if pick.random() < 0.2:
             fields["thread_must_exist"] = True
         if pick.random() < 0.2:
@@ -169,7 +169,7 @@ class Life:
                     self.admitted.append(answer.run_id)
                 if isinstance(answer, Admission) and answer.holds:
                     run, epoch = one.args[0], one.kwargs["epoch"]
-                    self.own.append(Ownership(run.run_id, run.thread_id, epoch, answer.fence))
+                    self.own.append(Ownership(run.run_id, run.spec.thread_id, epoch, answer.fence))
             if self.own:
                 some = range(self.random.randint(1, 6))
                 await self.batches.make(

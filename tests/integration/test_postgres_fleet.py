@@ -16,7 +16,8 @@ import pytest
 from bench.fleet import Fleet, make
 from stores.catalogue import ThreadQuery
 from stores.finding import ListPosition, RunQuery
-from stores.rows import Limits, NewRun
+from stores.rows import Limits
+from stores.spec import AdmissionRequest
 from stores.sql.postgres import admission, decisions, finding, history, reading, threads, workers
 from stores.sql.postgres.calls import Call
 from stores.sql.postgres.schema import named
@@ -93,7 +94,7 @@ def _decide(run_id: str) -> Call[Any]:
     return decisions.decide(None, run_id, RunStatus.interrupted, **how, error=None)
 
 
-def _admit(run: NewRun, limits: Limits | None = None) -> Call[Any]:
+def _admit(run: AdmissionRequest, limits: Limits | None = None) -> Call[Any]:
     return admission.admit(None, run, EPOCH, limits or Limits())
 
 

@@ -313,9 +313,13 @@ def test_the_matrix_knows_every_public_method() -> None:
     public = {
         name for name, method in public_methods().items() if len(inspect.signature(method).parameters) > 1
     }
-    assert public - set(METHODS) == {"launch", *OF_THE_WORKER, *OF_ROWS}, (
-        "launch takes a record, which is tested below"
-    )
+    assert public - set(METHODS) == {
+        "launch",  # takes a record: tested below
+        "admit",  # takes a spec: tested below
+        "spec",  # the first half of create_or_reject
+        *OF_THE_WORKER,
+        *OF_ROWS,
+    }
 
 
 def test_manager_has_methods_for_the_life_of_a_run_alone() -> None:
@@ -329,6 +333,13 @@ async def test_launch_takes_records_only(record: Any) -> None:
     with pytest.raises(InvalidArgument) as refused:
         RunManager().launch(record, agent)
     assert refused.value.argument == "record"
+
+
+@pytest.mark.parametrize("spec", [None, "t", {"thread_id": "t"}])
+async def test_admit_takes_specs_only(spec: Any) -> None:
+    with pytest.raises(InvalidArgument) as refused:
+        await RunManager().admit(spec)
+    assert refused.value.argument == "spec"
 
 
 GOOD_IDS = ["x" * 255, "../x", "a b", "%2f?#", "日本語", "🙂", "'; DROP TABLE runs; --"]

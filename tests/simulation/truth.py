@@ -15,7 +15,8 @@ from itertools import count
 from typing import Any
 
 from stores.catalogue import RemovedThread
-from stores.rows import Admission, Finish, HandedOver, NewRun, Orphan, Outcome, Ownership, Started
+from stores.rows import Admission, Finish, HandedOver, Orphan, Outcome, Ownership, Started
+from stores.spec import AdmissionRequest
 from stores.states import OPEN, RunStatus
 
 OWNERS = frozenset({"start", "save", "restore", "finish", "settle", "refence", "readopt", "delete_thread"})
@@ -320,41 +321,42 @@ class Truth:
     # -- what each operation did beside the audit
 
     def _admit(self, args: Any, kwargs: Any, admission: Admission, wrote: bool) -> None:
-        new: NewRun = args[0]
+        request: AdmissionRequest = args[0]
         if not wrote or admission.existing is not None:
             return
-        self._know(new)
+        self._know(request)
+        run_id, new = request.run_id, request.spec
         replaced = {one.run_id for decision in admission.replaced for one in (decision, *decision.children)}
         if new.parent_run_id in replaced:
-            self.runs[new.run_id].parent = None  # it was to take the place of who asked for it
-        parent = self.runs.get(self.runs[new.run_id].parent or "")
+            self.runs[run_id].parent = None  # it was to take the place of who asked for it
+        parent = self.runs.get(self.runs[run_id].parent or "")
         if parent is not None and parent.status not in OPEN and parent.status is not RunStatus.success:
-            self.wrong(f"run {new.run_id} was admitted although its parent is {parent.status}")
+            self.wrong(f"run {run_id} was admitted although its parent is {parent.status}")
         if new.delay_ms is not None:
-            self.runs[new.run_id].due = self.wall() + new.delay_ms * 1000
-        others = [run for run in self.in_flight(new.thread_id) if run.run_id != new.run_id]
+            self.runs[run_id].due = self.wall() + new.delay_ms * 1000
+        others = [run for run in self.in_flight(new.thread_id) if run.run_id != run_id]
         for run in others:
             if run.due is not None and run.due <= self.wall():
-                self.wrong(f"run {new.run_id} was placed before {run.run_id}, whose time had come")
+                self.wrong(f"run {run_id} was placed before {run.run_id}, whose time had come")
         waiting = sum(run.waiting or run.due is not None for run in others)
         if not admission.holds and new.delay_ms is None and all(run.due is not None for run in others):
-            self.wrong(f"run {new.run_id} waits, and nobody is before it")
+            self.wrong(f"run {run_id} waits, and nobody is before it")
         if new.multitask_strategy in ("interrupt", "rollback"):
             for run in others:
                 if run.kind == "run" and run.status in OPEN:
-                    self.wrong(f"run {new.run_id} was to replace {run.run_id}, which goes on")
+                    self.wrong(f"run {run_id} was to replace {run.run_id}, which goes on")
         elif waiting > self.most_waiting:
             self.wrong(f"{waiting + 1} runs wait on {new.thread_id}")
         elif new.multitask_strategy == "reject" and others:
-            self.wrong(f"run {new.run_id} was to be refused over {others[0].run_id}")
+            self.wrong(f"run {run_id} was to be refused over {others[0].run_id}")
 
     def _insert(self, args: Any, kwargs: Any, admission: Admission, wrote: bool) -> None:
         if wrote and admission.existing is None:
             self._know(args[0])
 
-    def _know(self, new: NewRun) -> None:
-        run = self.runs[new.run_id]
-        run.kind, run.portable, run.parent = new.kind, new.portable, new.parent_run_id
+    def _know(self, request: AdmissionRequest) -> None:
+        run, new = self.runs[request.run_id], request.spec
+        run.kind, run.portable, run.parent = new.kind, request.portable, new.parent_run_id
         run.on_disconnect, run.asked_at = new.on_disconnect, self.now() + (new.delay_ms or 0) / 1000
         limits = (None if ms is None else ms / 1000 for ms in (new.timeout_ms, new.idle_timeout_ms))
         run.timeout, run.idle = limits

@@ -17,7 +17,8 @@ from uuid import uuid4
 
 from stores.base import CoordinationStore
 from stores.postgres import PostgresStore
-from stores.rows import Admission, Limits, NewRun, NewWorker, Outcome, Ownership, RunRow, WorkerRow
+from stores.rows import Admission, Limits, NewWorker, Outcome, Ownership, RunRow, WorkerRow
+from stores.spec import AdmissionRequest, RunSpec
 from stores.states import CancelAction, Cause, RunStatus
 from tests.support.twins import TwinStore
 
@@ -47,9 +48,14 @@ def created(step: int | None = None) -> str:
     )
 
 
-def new_run(thread_id: str = "t", **fields: Any) -> NewRun:
-    known: dict[str, Any] = {"run_id": uuid4().hex, "thread_id": thread_id, "created_at": created()}
-    return NewRun(**{**known, **fields})
+_STAMPS = frozenset(AdmissionRequest._fields) - {"spec"}
+
+
+def new_run(thread_id: str = "t", **fields: Any) -> AdmissionRequest:
+    """A request for admission; `fields` are those of its spec, and what a worker adds to it."""
+    stamps: dict[str, Any] = {"run_id": uuid4().hex, "created_at": created()}
+    stamps.update((name, fields.pop(name)) for name in list(fields) if name in _STAMPS)
+    return AdmissionRequest(spec=RunSpec(thread_id=thread_id, **fields), **stamps)
 
 
 def new_worker(**fields: Any) -> NewWorker:

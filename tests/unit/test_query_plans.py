@@ -12,7 +12,7 @@ from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.finding import ListPosition, RunQuery
 from stores.memory import MemoryStore
 from stores.pruning import PruneCursor, Retention
-from stores.rows import HOMELESS_AT_ONCE, Limits, NewRun
+from stores.rows import HOMELESS_AT_ONCE, Limits
 from stores.sql.codec import RUN_COLUMNS
 from tests.support.builders import (
     SUCCESS,
@@ -107,7 +107,7 @@ async def admit_with_key(scene: Scene) -> None:
 
 
 async def admit_enqueue(scene: Scene) -> None:
-    run: NewRun = new_run("busy", user_id="u", multitask_strategy="enqueue")
+    run = new_run("busy", user_id="u", multitask_strategy="enqueue")
     await scene.watch(scene.store.admit(run, epoch=scene.me, limits=LIMITS))
 
 

@@ -16,7 +16,7 @@ from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.wire import documents
-from coordinator.gateway.wire.bodies import AssistantCount, AssistantSearch
+from coordinator.gateway.wire.assistants import AssistantCount, AssistantSearch
 from coordinator.gateway.wire.documents import AssistantDocument, AssistantParts, Schemas
 from coordinator.schemas import Description, User
 

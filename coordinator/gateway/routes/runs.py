@@ -30,9 +30,10 @@ from coordinator.gateway.routes.parameters import (
 from coordinator.gateway.services import ServicesIn
 from coordinator.gateway.watching import RunResponses
 from coordinator.gateway.wire import documents
-from coordinator.gateway.wire.bodies import RunCreate, RunField, RunsCancel, RunStatus
-from coordinator.gateway.wire.documents import Run, RunParts
+from coordinator.gateway.wire.bodies import RunStatus
+from coordinator.gateway.wire.documents import Run, RunField, RunParts
 from coordinator.gateway.wire.json import TolerantJsonResponse
+from coordinator.gateway.wire.runs import RunCreate, RunsCancel
 
 router = router_of("runs")
 
@@ -67,8 +68,8 @@ async def create_run(
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Run:
     """Admit a run and respond at once. `Content-Location` is its path."""
-    validated = validate_run(services, body, str(thread_id))
-    run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+    spec = validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
+    run = await start_run(services, spec)
     response.headers.update(created_headers(run_path(run.thread_id, run.run_id)))
     return documents.run_created(run, services.manager.assistants)
 
@@ -84,9 +85,9 @@ async def create_and_stream(
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Response:
     """Admit a run and stream its events."""
-    validated = validate_run(services, body, str(thread_id))
+    spec = validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+        run = await start_run(services, spec)
         return RunResponses(services, caller).stream(run, slot)
 
 
@@ -99,9 +100,9 @@ async def create_and_wait(
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Response:
     """Admit a run and respond with its result when it ends. The headers are sent at once."""
-    validated = validate_run(services, body, str(thread_id))
+    spec = validate_run(services, caller, body, str(thread_id), idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+        run = await start_run(services, spec)
         return RunResponses(services, caller).result(run, slot)
 
 

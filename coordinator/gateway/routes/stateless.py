@@ -30,8 +30,9 @@ from coordinator.gateway.routes.runs import ENDED, STREAMED
 from coordinator.gateway.services import ServicesIn
 from coordinator.gateway.watching import RunResponses
 from coordinator.gateway.wire import documents
-from coordinator.gateway.wire.bodies import MAX_BATCH, BatchedRun, RunCreate
+from coordinator.gateway.wire.bodies import MAX_BATCH
 from coordinator.gateway.wire.documents import Run
+from coordinator.gateway.wire.runs import BatchedRun, RunCreate
 from coordinator.manager import RunManager
 from coordinator.record import RunRecord
 from coordinator.schemas import CancelAction, Cause
@@ -52,9 +53,8 @@ async def create_run(
     idempotency_key: IdempotencyKeyIn = None,
 ) -> Run:
     """Admit a run and respond at once."""
-    run = await start_run(
-        services, caller, validate_run(services, body, None), idempotency_key=idempotency_key
-    )
+    spec = validate_run(services, caller, body, None, idempotency_key=idempotency_key)
+    run = await start_run(services, spec, own_thread=True)
     response.headers.update(created_headers(_path(run)))
     return documents.run_created(run, services.manager.assistants)
 
@@ -64,9 +64,9 @@ async def create_and_stream(
     services: ServicesIn, caller: CallerIn, body: RunCreate, idempotency_key: IdempotencyKeyIn = None
 ) -> Response:
     """Admit a run and stream its events."""
-    validated = validate_run(services, body, None)
+    spec = validate_run(services, caller, body, None, idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+        run = await start_run(services, spec, own_thread=True)
         return RunResponses(services, caller).stream(run, slot, _path(run))
 
 
@@ -75,9 +75,9 @@ async def create_and_wait(
     services: ServicesIn, caller: CallerIn, body: RunCreate, idempotency_key: IdempotencyKeyIn = None
 ) -> Response:
     """Admit a run and respond with its result when it ends."""
-    validated = validate_run(services, body, None)
+    spec = validate_run(services, caller, body, None, idempotency_key=idempotency_key)
     with services.watchers.reserve(caller.user_id) as slot:
-        run = await start_run(services, caller, validated, idempotency_key=idempotency_key)
+        run = await start_run(services, spec, own_thread=True)
         return RunResponses(services, caller).result(run, slot)
 
 
@@ -88,11 +88,11 @@ async def create_batch(
     body: Annotated[list[BatchedRun], Body(min_length=1, max_length=MAX_BATCH, fail_fast=True)],
 ) -> list[Run]:
     """Admit all runs or none: if one is refused, those before it are rolled back."""
-    validated = [validate_run(services, each, each.thread_id) for each in body]
+    specs = [validate_run(services, caller, each, each.thread_id) for each in body]
     started: list[RunRecord] = []
     try:
-        for each in validated:
-            started.append(await start_run(services, caller, each))  # noqa: PERF401 - a failure needs the started ones
+        for each, spec in zip(body, specs, strict=True):
+            started.append(await start_run(services, spec, own_thread=each.thread_id is None))
     except BaseException:
         await _roll_back(services.manager, started, caller)
         raise

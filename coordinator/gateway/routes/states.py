@@ -16,8 +16,9 @@ from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.wire import documents
-from coordinator.gateway.wire.bodies import Checkpoint, HistoryBefore, Name, StateAt, StateUpdate, ref_of
+from coordinator.gateway.wire.bodies import Checkpoint, Name, ref_of
 from coordinator.gateway.wire.documents import StateParts, StateUpdated
+from coordinator.gateway.wire.threads import HistoryBefore, StateAt, StateUpdate
 from coordinator.schemas import CheckpointRef, StateView
 
 router = router_of("states")

@@ -20,14 +20,9 @@ from coordinator.gateway.routes.parameters import READER, USER, LastEventIdIn, T
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.thread_streams import ThreadMode, ThreadStream, thread_position_of
 from coordinator.gateway.wire import documents
-from coordinator.gateway.wire.bodies import (
-    ThreadCount,
-    ThreadCreate,
-    ThreadPatch,
-    ThreadSearch,
-    check_metadata,
-)
+from coordinator.gateway.wire.bodies import check_metadata
 from coordinator.gateway.wire.documents import Thread, ThreadParts, ThreadWithTtl
+from coordinator.gateway.wire.threads import ThreadCount, ThreadCreate, ThreadPatch, ThreadSearch
 from stores.catalogue import ThreadQuery
 from stores.rows import ThreadRow
 

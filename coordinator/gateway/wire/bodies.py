@@ -8,16 +8,15 @@ Types are strict: a number in quotes is a string.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeAlias, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeAlias, cast
 from uuid import UUID
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, ConfigDict, Field, ValidationError, model_validator
 
-from coordinator.arguments import MAX_TIME_LIMIT, MAX_URL, check_id
+from coordinator.arguments import check_id
 from coordinator.errors import InvalidArgument
 from coordinator.gateway.lazy import LazyModel
 from coordinator.gateway.wire import unknown_keys
-from coordinator.gateway.wire.filters import Filter
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.schemas import CheckpointRef
 
@@ -27,10 +26,7 @@ MAX_PAGE = 1000
 MAX_OFFSET = 2**31
 MAX_IDS = 1000
 MAX_BATCH = 1000
-MAX_UPDATES = 10_000
 MAX_KEYS = 1000
-MAX_PATHS = 10
-MAX_MINUTES = MAX_TIME_LIMIT / 60
 
 StreamMode = Literal[
     "values",
@@ -50,46 +46,7 @@ Strategy = Literal["reject", "rollback", "interrupt", "enqueue"]
 Action = Literal["interrupt", "rollback"]
 RunStatus = Literal["pending", "running", "success", "error", "timeout", "interrupted"]
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
-ThreadOrder = Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"]
-AssistantOrder = Literal["assistant_id", "graph_id", "name", "created_at", "updated_at"]
 Direction = Literal["asc", "desc"]
-RunField = Literal[
-    "run_id",
-    "thread_id",
-    "assistant_id",
-    "created_at",
-    "updated_at",
-    "status",
-    "metadata",
-    "kwargs",
-    "multitask_strategy",
-    "cancel_reason",
-]
-ThreadField = Literal[
-    "thread_id",
-    "created_at",
-    "updated_at",
-    "state_updated_at",
-    "metadata",
-    "status",
-    "config",
-    "context",
-    "values",
-    "interrupts",
-    "error",
-]
-AssistantField = Literal[
-    "assistant_id",
-    "graph_id",
-    "name",
-    "description",
-    "config",
-    "context",
-    "created_at",
-    "updated_at",
-    "metadata",
-    "version",
-]
 
 
 def _canonical_uuid(value: str) -> str:
@@ -101,24 +58,8 @@ def _check_name(value: str) -> str:
     return check_id("it", value)
 
 
-def _as_list(value: object) -> object:
-    """A single mode becomes a list; an empty list counts as absent."""
-    return [value] if isinstance(value, str) else DEFAULT_MODES if value == [] else value
-
-
-def _deduplicate(values: list[str]) -> list[str]:
+def deduplicate(values: list[str]) -> list[str]:
     return list(dict.fromkeys(values))
-
-
-def _check_path_count(value: object) -> object:
-    """Checks the number of paths before the paths: each invalid path would be listed as a mistake."""
-    if _key_count(value) > MAX_PATHS:
-        raise ValueError(f"may have {MAX_PATHS} paths at most")
-    return value
-
-
-def _key_count(value: object) -> int:
-    return len(cast("dict[object, object]", value)) if isinstance(value, dict) else 0
 
 
 # Every list has a maximal length; its validation stops at the first invalid item.
@@ -132,7 +73,6 @@ Id = Annotated[
 Name = Annotated[str, AfterValidator(_check_name), Field(min_length=1, max_length=255)]
 Names = Annotated[list[Name], Long]
 Modes = Annotated[list[StreamMode], Short]
-StreamModes = Annotated[Modes, BeforeValidator(_as_list, json_schema_input_type=StreamMode | Modes)]
 Limit = Annotated[int, Field(ge=1, le=MAX_PAGE)]
 Offset = Annotated[int, Field(ge=0, le=MAX_OFFSET)]
 
@@ -214,9 +154,8 @@ def checkpoint_keys(configurable: JsonObject) -> JsonObject:
     return {key: configurable[key] for key in Checkpoint.model_fields if key in configurable}
 
 
-def _checkpoint_in(configurable: JsonObject) -> Checkpoint | None:
-    """Returns the checkpoint, or None if there is no `checkpoint_id`: a namespace alone is not a reference.
-    Raises ValueError, whose message does not contain the input."""
+def checkpoint_in(configurable: JsonObject) -> Checkpoint | None:
+    """None = it names none: a namespace alone is no checkpoint. Raises ValueError, without what was sent."""
     if configurable.get("checkpoint_id") is None:
         return None
     try:
@@ -224,228 +163,6 @@ def _checkpoint_in(configurable: JsonObject) -> Checkpoint | None:
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-
-
-def _check_configurable(configurable: JsonObject) -> JsonObject:
-    _checkpoint_in(configurable)
-    return configurable
-
-
-class Config(Body):
-    """Passed to the assistant, without the keys that are reserved for the server."""
-
-    model_config = ConfigDict(extra="allow")
-
-    tags: Annotated[list[str], Long] | None = None
-    recursion_limit: int | None = Field(default=None, ge=1, le=2**31)
-    configurable: Annotated[JsonObject, AfterValidator(_check_configurable)] | None = None
-    metadata: JsonObject | None = None
-
-
-class RunOptions(Body):
-    """The options of a run that do not depend on its assistant."""
-
-    input: Json = None
-    command: Command | None = None
-    metadata: JsonObject = Field(default_factory=dict)
-    config: Config | None = None
-    context: JsonObject | None = None
-    checkpoint: Checkpoint | None = None
-    checkpoint_id: Name | None = None
-
-    stream_mode: StreamModes = Field(default=DEFAULT_MODES)
-    stream_subgraphs: bool = False
-    stream_resumable: bool = False
-    feedback_keys: Annotated[list[str], Short] | None = None
-
-    interrupt_before: Literal["*"] | Names | None = None
-    interrupt_after: Literal["*"] | Names | None = None
-    durability: Literal["sync", "async", "exit"] | None = None
-    checkpoint_during: bool | None = None
-    strict_resume: bool | None = None
-    langsmith_tracer: JsonObject | None = None
-
-    multitask_strategy: Strategy = "enqueue"
-    if_not_exists: Literal["create", "reject"] = "reject"
-    on_disconnect: Literal["cancel", "continue"] = "continue"
-    on_completion: Literal["delete", "keep"] = "delete"
-    after_seconds: float = Field(default=0, ge=0, le=MAX_TIME_LIMIT)
-    webhook: str | None = Field(default=None, min_length=1, max_length=MAX_URL)
-
-    @property
-    def start_checkpoint(self) -> CheckpointRef | None:
-        """The checkpoint at which the run starts; some clients put it into `config.configurable`."""
-        checkpoint = ref_of(self.checkpoint, self.checkpoint_id)
-        if checkpoint is None and self.config is not None and self.config.configurable is not None:
-            return ref_of(_checkpoint_in(self.config.configurable), None)
-        return checkpoint
-
-
-class RunCreate(RunOptions):
-    assistant_id: Name
-
-
-class BatchedRun(RunCreate):
-    """Without `thread_id` the run gets its own thread, which is removed afterwards."""
-
-    thread_id: Id | None = None
-
-
-class RunsCancel(ActingBody):
-    """Selects runs of a thread by their ids, or all runs in flight that match every filter."""
-
-    thread_id: Id | None = None
-    run_ids: Annotated[list[Id], Field(min_length=1), Long, AfterValidator(_deduplicate)] | None = None
-    status: Literal["pending", "running", "all"] | None = None
-    assistant_id: Name | None = None
-    user_id: Name | None = Field(default=None, description="Only this user's runs; for admins")
-    metadata: JsonObject = Field(default_factory=dict, description="Contained in the run's metadata")
-    older_than: float | None = Field(
-        default=None, gt=0, le=MAX_TIME_LIMIT, description="Created more than this many seconds ago"
-    )
-    dry_run: bool = Field(default=False, description="Count the runs without cancelling them")
-
-    @model_validator(mode="after")
-    def _ids_or_filters(self) -> Self:
-        filters = self.status, self.assistant_id, self.user_id, self.metadata or None, self.older_than
-        filtered = any(value is not None for value in filters)
-        if self.run_ids is not None and (self.thread_id is None or filtered):
-            raise ValueError("run_ids need their thread_id, and cannot be combined with a filter")
-        if self.run_ids is None and self.thread_id is None and not filtered:
-            raise ValueError("a filter is required: status all selects all of your runs")
-        return self
-
-    @property
-    def without_counts(self) -> bool:
-        """Whether the request has the form that clients of the Runs API use; its response has no counts."""
-        return self.model_fields_set in ({"status"}, {"thread_id", "run_ids"})
-
-
-class TimeToLive(Body):
-    """Time to live of a thread (minutes since its last use), after which it is removed."""
-
-    ttl: float = Field(gt=0, le=MAX_MINUTES)
-    strategy: Literal["delete"] = "delete"
-
-    @property
-    def seconds(self) -> float:
-        return self.ttl * 60
-
-
-def _ttl(value: object) -> object:
-    return {"ttl": value} if isinstance(value, (int, float)) and not isinstance(value, bool) else value
-
-
-Ttl = Annotated[TimeToLive, BeforeValidator(_ttl, json_schema_input_type=TimeToLive | float)]
-
-
-Updates = Annotated[list[JsonObject], Field(max_length=MAX_UPDATES, fail_fast=True)]
-
-
-class StateUpdate(ActingBody):
-    values: JsonObject | Updates | None = None
-    as_node: Name | None = None
-    checkpoint: Checkpoint | None = None
-    checkpoint_id: Name | None = None
-
-
-class SuperstepUpdate(Body):
-    values: JsonObject | Updates | None = None
-    command: Command | None = None
-    as_node: Name
-
-
-class Superstep(Body):
-    updates: Annotated[list[SuperstepUpdate], Long]
-
-
-class ThreadCreate(Body):
-    thread_id: Id | None = None
-    metadata: JsonObject = Field(default_factory=dict)
-    if_exists: Literal["raise", "do_nothing"] = "raise"
-    ttl: Ttl | None = None
-    supersteps: Annotated[list[Superstep], Long] | None = None
-
-    @model_validator(mode="after")
-    def _check_update_count(self) -> Self:
-        """Bounds the updates: each is a transaction during which the thread is held."""
-        if sum(len(step.updates) for step in self.supersteps or ()) > MAX_BATCH:
-            raise ValueError(f"supersteps may have {MAX_BATCH} updates at most, all of them together")
-        return self
-
-
-class ThreadPatch(ActingBody):
-    """`metadata` is merged by key."""
-
-    metadata: JsonObject = Field(default_factory=dict)
-    ttl: Ttl | None = None
-
-
-class ThreadCount(Body):
-    metadata: Filter = Field(default_factory=dict)
-    values: Filter = Field(default_factory=dict)
-    status: ThreadStatus | None = None
-
-
-class ThreadSearch(ThreadCount):
-    ids: Annotated[list[Id], Long, AfterValidator(_deduplicate)] | None = None
-    limit: Limit = 10
-    offset: Offset = 0
-    sort_by: ThreadOrder = "created_at"
-    sort_order: Direction = "desc"
-    select: Annotated[list[ThreadField], Selected] | None = None
-    extract: (
-        Annotated[dict[str, str], BeforeValidator(_check_path_count), Field(max_length=MAX_PATHS)] | None
-    ) = None
-
-
-class StateAt(Body):
-    checkpoint: Checkpoint
-    subgraphs: bool = False
-    select: Annotated[list[str], Selected] | None = None
-
-
-def _from_config(value: object) -> object:
-    """Accepts a config, whose checkpoint is in `configurable`, as a checkpoint."""
-    if not isinstance(value, dict):
-        return value
-    fields = cast("dict[object, object]", value)
-    configurable = fields.get("configurable")
-    return checkpoint_keys(cast("JsonObject", configurable)) if isinstance(configurable, dict) else fields
-
-
-class Configured(Body):
-    """The type of `before` in JavaScript clients."""
-
-    configurable: JsonObject
-
-
-Before = Annotated[
-    Checkpoint | Name,
-    BeforeValidator(_from_config, json_schema_input_type=Checkpoint | Configured | Name),
-]
-
-
-class HistoryBefore(Body):
-    limit: Limit = 10
-    before: Before | None = None
-    metadata: Filter = Field(default_factory=dict)
-    checkpoint: Checkpoint | None = None
-    select: Annotated[list[str], Selected] | None = None
-
-
-class AssistantCount(Body):
-    metadata: Filter = Field(default_factory=dict)
-    graph_id: str | None = None
-    name: str | None = Field(default=None, description="Part of the name, case-insensitive")
-
-
-class AssistantSearch(AssistantCount):
-    limit: Limit = 10
-    offset: Offset = 0
-    sort_by: AssistantOrder = "name"
-    sort_order: Direction = "asc"
-    select: Annotated[list[AssistantField], Selected] | None = None
 
 
 def check_metadata(metadata: dict[str, Any], limit: int) -> None:

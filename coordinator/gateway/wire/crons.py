@@ -18,12 +18,11 @@ from coordinator.gateway.wire.bodies import (
     Limit,
     Name,
     Offset,
-    RunCreate,
-    RunOptions,
     Selected,
 )
 from coordinator.gateway.wire.documents import ALWAYS, parts_of
 from coordinator.gateway.wire.filters import Filter
+from coordinator.gateway.wire.runs import RunCreate, RunOptions
 from coordinator.webhooks.document import without_path
 from stores.crons import CronOrder, CronRow
 from stores.times import instant, iso

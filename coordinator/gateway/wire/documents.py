@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from dataclasses import asdict
-from typing import Any, cast
+from typing import Any, Literal
 
 from pydantic import Field, create_model
 
@@ -49,6 +49,21 @@ class Run(LazyModel):
     cancel_reason: str | None
     cancelling: bool = Field(description="The cancel is committed, but the task has not stopped yet")
     error: str | None
+
+
+RunField = Literal[
+    "run_id",
+    "thread_id",
+    "assistant_id",
+    "created_at",
+    "updated_at",
+    "status",
+    "metadata",
+    "kwargs",
+    "multitask_strategy",
+    "cancel_reason",
+]
+"""What of it a client may select."""
 
 
 class TtlInfo(LazyModel):
@@ -161,39 +176,35 @@ def _iso(micros: int) -> str:
     return iso(micros) or ALWAYS
 
 
+_OF_RECORD = tuple(name for name in Run.model_fields if name in RunRecord.__dataclass_fields__)
+_OF_ROW = tuple(name for name in Run.model_fields if name in RunRow.__dataclass_fields__)
+
+
 def run_created(record: RunRecord, assistants: Assistants) -> Run:
     """Returns the run as it was admitted, also if it has changed since."""
-    return Run(
-        run_id=record.run_id,
-        thread_id=record.thread_id,
-        assistant_id=assistants.client_id(record.assistant_id),
-        created_at=record.created_at,
-        updated_at=record.created_at,
-        status="pending",
-        metadata=record.metadata,
-        kwargs=record.kwargs,
-        multitask_strategy=cast("Strategy", record.multitask_strategy),
-        cancel_reason=None,
-        cancelling=False,
-        error=None,
-    )
+    shown: JsonObject = {name: getattr(record, name) for name in _OF_RECORD}
+    shown |= {
+        "assistant_id": assistants.client_id(record.assistant_id),
+        "updated_at": record.created_at,
+        "status": "pending",
+        "cancel_reason": None,
+        "cancelling": False,
+        "error": None,
+    }
+    return Run(**shown)
 
 
 def run_document(row: RunRow, assistants: Assistants, *, kwargs: bool = True) -> Run:
-    return Run(
-        run_id=row.run_id,
-        thread_id=row.thread_id,
-        assistant_id=assistants.client_id(row.assistant_id),
-        created_at=row.created_at,
-        updated_at=_iso(row.updated_at),
-        status=row.shown_status.value,
-        metadata=row.metadata,
-        kwargs=row.kwargs if kwargs else {},
-        multitask_strategy=cast("Strategy", row.multitask_strategy),
-        cancel_reason=row.cancel_reason or (row.cancel_cause and row.cancel_cause.value),
-        cancelling=row.cancelling,
-        error=row.error,
-    )
+    shown: JsonObject = {name: getattr(row, name) for name in _OF_ROW}
+    shown |= {
+        "assistant_id": assistants.client_id(row.assistant_id),
+        "updated_at": _iso(row.updated_at),
+        "status": row.shown_status.value,
+        "kwargs": row.kwargs if kwargs else {},
+        "cancel_reason": row.cancel_reason or (row.cancel_cause and row.cancel_cause.value),
+        "cancelling": row.cancelling,
+    }
+    return Run(**shown)
 
 
 def thread_document(row: ThreadRow) -> Thread:

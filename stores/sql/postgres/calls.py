@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cached_property
@@ -25,10 +25,20 @@ class Function:
     name: str
     types: tuple[str, ...]
     columns: str = "*"
+    names: tuple[str, ...] = ()
+    """Of the parameters; () = they are passed by position."""
+
+    @classmethod
+    def named(cls, name: str, parameters: Mapping[str, str], columns: str = "*") -> Function:
+        """`parameters`: types by name, in the order of a call's arguments."""
+        return cls(name, tuple(parameters.values()), columns, tuple(parameters))
+
+    def _passed(self, at: int) -> str:
+        return f"{self.names[at - 1]} => ${at}" if self.names else f"${at}"
 
     @cached_property
     def sql(self) -> str:
-        places = ", ".join(f"${at}" for at in range(1, len(self.types) + 1))
+        places = ", ".join(self._passed(at) for at in range(1, len(self.types) + 1))
         return f"SELECT {self.columns} FROM rc.{self.name}({places})"
 
 

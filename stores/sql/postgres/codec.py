@@ -11,6 +11,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from stores.rows import Decision, RunRow
+from stores.spec import ROLES, Kind
 from stores.sql import codec
 from stores.sql.codec import COUNTER_COLUMNS, DECISION_COLUMNS, PLAIN_COLUMNS, decision_of, loads, run_row
 
@@ -28,6 +29,16 @@ _UNSAVED = {
 }
 STANDING = ", ".join(f"(stands).{name.strip()}" for name in DECISION_COLUMNS.split(","))
 """What functions that answer `stands` are asked for."""
+SQL_TYPES = {
+    Kind.id: "text",
+    Kind.text: "text",
+    Kind.json: "text",
+    Kind.opaque_json: "text",
+    Kind.integer: "bigint",
+    Kind.flag: "boolean",
+}
+STORED = tuple(name for name, role in ROLES.items() if role.kind in SQL_TYPES)
+"""Fields of a spec that are attributes of rc.admission, under the same names."""
 _DECISION_NAMES = [name.strip() for name in DECISION_COLUMNS.split(",")]
 _REF = PLAIN_COLUMNS.index("rollback_ref")
 

@@ -8,31 +8,40 @@ from typing import Any
 
 from stores.errors import StaleFence
 from stores.rows import COUNTERS, MESSAGES, Ownership
-from stores.sql.codec import dumps, dumps_opaque, model_name_of, record, token_totals
+from stores.spec import RECORDED, ROLES
+from stores.sql.codec import model_name_of, record, record_writer, token_totals
 from stores.sql.postgres.calls import Call, Function, Query, Rows, nothing, scalar
-from stores.sql.postgres.codec import RUN_COLUMNS, plain, run_of, text
+from stores.sql.postgres.codec import RUN_COLUMNS, SQL_TYPES, plain, run_of, text
 from stores.sql.postgres.conditions import IN_FLIGHT
 from stores.sql.readable import readable
 from stores.states import RunStatus
 from stores.times import stamp
 
-_PUT = Function("put", (*("text",) * 12, "bigint", "bigint[]", "text", "text", "bigint"))
+_write_record = record_writer(text)
+_PUT = Function.named(
+    "put",
+    {
+        "_run_id": "text",
+        **{f"_{name}": SQL_TYPES[ROLES[name].kind] for name in RECORDED},
+        "_status": "text",
+        "_error": "text",
+        "_created_at": "text",
+        "_created_us": "bigint",
+        "_counters": "bigint[]",
+        "_last_ai": "text",
+        "_first_human": "text",
+        "_now": "bigint",
+    },
+)
 
 
 def put(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call[None]:
     created_at = fields.get("created_at")
     args = (
         run_id,
-        fields["thread_id"],
-        fields.get("user_id"),
-        fields.get("assistant_id"),
+        *_write_record(fields).values(),
         RunStatus(fields.get("status") or RunStatus.pending).value,
-        fields.get("multitask_strategy") or "reject",
-        fields.get("on_disconnect") or "cancel",
-        dumps(fields.get("metadata") or {}),
-        dumps_opaque(fields.get("kwargs") or {}),
         text(fields.get("error")),
-        text(model_name_of(fields.get("model_name"))),
         *(stamp(created_at) if created_at else (None, None)),
         *_snapshot(fields),
         now,

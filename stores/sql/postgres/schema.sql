@@ -230,20 +230,18 @@ CREATE INDEX runs_checkpoints ON rc.runs (thread_id, fence) WHERE checkpointed;
 -- sends them as JSON and leaves out what is NULL, so that a later attribute is one that earlier workers leave out. `now`
 -- is a test's clock; NULL = the server's.
 CREATE TYPE rc.admission AS (
-    epoch bigint,             -- of the worker that asks
+    epoch bigint,             -- of the admitting worker
     beside boolean,           -- without the one-run-per-thread rule
-    run_id text, kind text, thread_id text, user_id text, assistant_id text, parent_run_id text,
-    strategy text, on_disconnect text, portable boolean, metadata text, kwargs text, model_name text,
-    created_at text, created_us bigint, timeout_ms bigint, idle_timeout_ms bigint,
-    key text, request_hash text,
-    must_exist boolean,       -- refuse where there is no such thread
-    adopt boolean,            -- may take a thread that is no user's
-    temporary_ms bigint,      -- a thread that it makes is temporary, with this time to live
+    run_id text, portable boolean, created_at text, created_us bigint, request_hash text,
     stamp text,               -- keys that the thread's metadata gets: a JSON object
-    webhook text,             -- URL
-    delay_ms bigint, queue_timeout_ms bigint,
+    -- By the names of RunSpec (stores/spec.py). thread_must_exist: refuse an unknown thread. adopt_thread: assign a thread
+    -- without an owner. temporary_ms: time to live of a thread that this admission creates.
+    kind text, thread_id text, user_id text, assistant_id text, parent_run_id text, multitask_strategy text,
+    on_disconnect text, metadata text, kwargs text, model_name text, idempotency_key text, timeout_ms bigint,
+    idle_timeout_ms bigint, queue_timeout_ms bigint, delay_ms bigint, webhook text, thread_must_exist boolean,
+    adopt_thread boolean, temporary_ms bigint,
     per_thread bigint, per_user bigint,                 -- limits of the queue; NULL = none
-    cron_id text, cron_at bigint, cron_next bigint,     -- it is what this cron asks for at that moment
+    cron_id text, cron_at bigint, cron_next bigint,     -- the moment of a cron that the run is for
     now bigint
 );
 CREATE TYPE rc.starting AS (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from stores.errors import (
@@ -14,9 +15,10 @@ from stores.errors import (
     RunNotFound,
     ThreadNotFound,
 )
-from stores.rows import Admission, Claimed, Decision, Limits, NewRun, RunRow
-from stores.sql.codec import RUN_COLUMNS, dumps, dumps_opaque, dumps_or_null, run_row, storable
-from stores.sql.sqlite import crons
+from stores.rows import Admission, Claimed, Decision, Limits, RunRow
+from stores.spec import COLUMN_NAMES, AdmissionRequest, RunSpec
+from stores.sql.codec import RUN_COLUMNS, run_row, spec_writer, storable
+from stores.sql.sqlite import crons, threads
 from stores.sql.sqlite.codec import HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, WAITING, WAITS
 from stores.sql.sqlite.decisions import decide
 from stores.states import OPEN, CancelAction, Cause, RunStatus, Strategy
@@ -33,34 +35,37 @@ class _InFlight(NamedTuple):
     not_before: int | None
 
 
-def admit(cx: sqlite3.Connection, now: int, run: NewRun, epoch: int, limits: Limits) -> Admission:
+def admit(
+    cx: sqlite3.Connection, now: int, request: AdmissionRequest, epoch: int, limits: Limits
+) -> Admission:
     """Take the thread, join its line, wait for its time or be refused. Re-runnable with the same run id.
 
     Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded,
     CronFired.
     """
-    existing, idle = _already_there(cx, run, epoch)
+    spec = request.spec
+    existing, idle = _already_there(cx, request, epoch)
     if existing is not None:
         return existing
-    if run.firing is not None:
-        crons.check_due(cx, run.firing, now)
-    _check_parent(cx, run)
-    in_flight = [] if idle else _in_flight(cx, run.thread_id, now)
-    strategy = Strategy(run.multitask_strategy)
+    if spec.firing is not None:
+        crons.check_due(cx, spec.firing, now)
+    _check_parent(cx, spec)
+    in_flight = [] if idle else _in_flight(cx, spec.thread_id, now)
+    strategy = Strategy(spec.multitask_strategy)
     if in_flight and strategy is Strategy.reject:
-        raise ConflictError(run.thread_id, in_flight[0].run_id)
+        raise ConflictError(spec.thread_id, in_flight[0].run_id)
     action = _ACTION.get(strategy)
     if action is None:
         free = all(other.not_before is not None for other in in_flight)
     else:
         free = not any(other.holds_thread for other in in_flight)
-    holds = free and run.delay_ms is None
+    holds = free and spec.delay_ms is None
     if not holds:
         if action is None:
-            _check_thread_limit(run, in_flight, limits.per_thread)
-        _check_user_limit(cx, run, limits.per_user, but_on_its_thread=action is not None)
-    replaced = () if action is None else _replace(cx, run, in_flight, action, now)
-    return _place(cx, run, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
+            _check_thread_limit(spec, in_flight, limits.per_thread)
+        _check_user_limit(cx, spec, limits.per_user, but_on_its_thread=action is not None)
+    replaced = () if action is None else _replace(cx, request, in_flight, action, now)
+    return _place(cx, request, epoch, holds=holds, home=not holds, replaced=replaced, now=now)
 
 
 def _in_flight(cx: sqlite3.Connection, thread_id: str, now: int) -> list[_InFlight]:
@@ -98,24 +103,25 @@ def queue_due(cx: sqlite3.Connection, thread_id: str, now: int) -> None:
         )
 
 
-def insert(cx: sqlite3.Connection, now: int, run: NewRun, epoch: int) -> Admission:
+def insert(cx: sqlite3.Connection, now: int, request: AdmissionRequest, epoch: int) -> Admission:
     """Record a pending run of this worker without the one-run-per-thread rule, for whatever user:
     who may use a thread is `admit`'s rule. Raises ConflictError, IdempotencyConflict, ThreadNotFound,
     EpochDead, CronFired.
 
     It takes the thread where the thread is idle; otherwise it lives beside the slot (fence 0).
     """
-    existing, _ = _already_there(cx, run, epoch, anybody=True)
+    existing, _ = _already_there(cx, request, epoch, anybody=True)
     if existing is not None:
         return existing
-    if run.firing is not None:
-        crons.check_due(cx, run.firing, now)
+    spec = request.spec
+    if spec.firing is not None:
+        crons.check_due(cx, spec.firing, now)
     busy = cx.execute(
         f"SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT}"
         " AND (not_before IS NULL OR not_before <= ?) LIMIT 1",
-        (run.thread_id, now),
+        (spec.thread_id, now),
     ).fetchone()
-    return _place(cx, run, epoch, holds=busy is None, home=False, replaced=(), now=now)
+    return _place(cx, request, epoch, holds=busy is None, home=False, replaced=(), now=now)
 
 
 def claim(cx: sqlite3.Connection, now: int, thread_id: str, epoch: int) -> Claimed | None:
@@ -185,13 +191,14 @@ def is_dead(cx: sqlite3.Connection, epoch: int) -> bool:
 
 
 def _already_there(
-    cx: sqlite3.Connection, run: NewRun, epoch: int, *, anybody: bool = False
+    cx: sqlite3.Connection, request: AdmissionRequest, epoch: int, *, anybody: bool = False
 ) -> tuple[Admission | None, bool]:
     """Who asks, and was this asked before? In this order, so that nobody learns of a foreign thread's runs.
     Also whether the thread is idle, which most are: that costs no statement of its own.
 
     A draining worker may still claim, but not admit.
     """
+    spec = request.spec
     live, there, owner, known, left, busy = cx.execute(
         "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = :epoch AND state = 'live'),"
         " EXISTS (SELECT 1 FROM threads WHERE thread_id = :thread),"
@@ -199,66 +206,79 @@ def _already_there(
         " EXISTS (SELECT 1 FROM runs WHERE run_id = :run),"
         " EXISTS (SELECT 1 FROM webhooks WHERE run_id = :run),"
         f" EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT})",
-        {"epoch": epoch, "thread": run.thread_id, "run": run.run_id},
+        {"epoch": epoch, "thread": spec.thread_id, "run": request.run_id},
     ).fetchone()
     if not live:
         raise EpochDead(epoch)
-    if run.thread_must_exist and not there:
-        raise ThreadNotFound(run.thread_id)
-    if not anybody and run.user_id not in (None, owner) and (owner is not None or (there and not run.adopt)):
-        raise ThreadNotFound(run.thread_id)
+    if spec.thread_must_exist and not there:
+        raise ThreadNotFound(spec.thread_id)
+    if (
+        not anybody
+        and spec.user_id not in (None, owner)
+        and (owner is not None or (there and not spec.adopt_thread))
+    ):
+        raise ThreadNotFound(spec.thread_id)
     found: RunRow | None = None
     if known:
         row = cx.execute(
             f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?",
-            (run.run_id,),
+            (request.run_id,),
         ).fetchone()
         found = run_row(row)
-        if (found.thread_id, found.user_id) != (run.thread_id, run.user_id):
-            raise ConflictError(run.thread_id)
+        if (found.thread_id, found.user_id) != (spec.thread_id, spec.user_id):
+            raise ConflictError(spec.thread_id)
     elif left:  # the run is deleted, and its webhook is not: its id is still that run's
-        raise ConflictError(run.thread_id)
-    elif run.idempotency_key is not None:
-        found = _same_key(cx, run)
+        raise ConflictError(spec.thread_id)
+    elif spec.idempotency_key is not None:
+        found = _same_key(cx, request)
     if found is None:
         return None, not busy
     return Admission(found.run_id, found.holds_thread, found.fence, found.seq, (), found), not busy
 
 
-def _same_key(cx: sqlite3.Connection, run: NewRun) -> RunRow | None:
+def _same_key(cx: sqlite3.Connection, request: AdmissionRequest) -> RunRow | None:
+    spec = request.spec
     row = cx.execute(
         f"SELECT {RUN_COLUMNS} FROM runs WHERE idempotency_key = :key AND (COALESCE(user_id, '') = :user"
         " OR thread_id = :thread)"
         " ORDER BY thread_id = :thread AND COALESCE(user_id, '') = :user DESC, run_id LIMIT 1",
-        {"key": run.idempotency_key, "user": run.user_id or "", "thread": run.thread_id},
+        {"key": spec.idempotency_key, "user": spec.user_id or "", "thread": spec.thread_id},
     ).fetchone()
     if row is None:
         return None
     found = run_row(row)
-    if (found.user_id, found.thread_id, found.request_hash) != (run.user_id, run.thread_id, run.request_hash):
-        visible = found.run_id if found.user_id == run.user_id else None
-        raise IdempotencyConflict(run.thread_id, run.idempotency_key or "", visible)
+    if (found.user_id, found.thread_id, found.request_hash) != (
+        spec.user_id,
+        spec.thread_id,
+        request.request_hash,
+    ):
+        visible = found.run_id if found.user_id == spec.user_id else None
+        raise IdempotencyConflict(spec.thread_id, spec.idempotency_key or "", visible)
     return found
 
 
-def _check_parent(cx: sqlite3.Connection, run: NewRun) -> None:
+def _check_parent(cx: sqlite3.Connection, spec: RunSpec) -> None:
     """A parent that was stopped meanwhile has taken its children along: one that comes too late would be
     left over. One that succeeded leaves them alone. Another user's parent looks missing."""
-    if run.parent_run_id is None:
+    if spec.parent_run_id is None:
         return
     found = cx.execute(
         "SELECT status FROM runs WHERE run_id = :parent AND kind = 'run'"
         " AND (:user IS NULL OR user_id = :user)",
-        {"parent": run.parent_run_id, "user": run.user_id},
+        {"parent": spec.parent_run_id, "user": spec.user_id},
     ).fetchone()
     if found is None:
-        raise RunNotFound(run.parent_run_id)
+        raise RunNotFound(spec.parent_run_id)
     if found[0] not in OPEN and found[0] != RunStatus.success:
-        raise ParentEnded(run.parent_run_id, found[0])
+        raise ParentEnded(spec.parent_run_id, found[0])
 
 
 def _replace(
-    cx: sqlite3.Connection, run: NewRun, in_flight: list[_InFlight], action: CancelAction, now: int
+    cx: sqlite3.Connection,
+    request: AdmissionRequest,
+    in_flight: list[_InFlight],
+    action: CancelAction,
+    now: int,
 ) -> tuple[Decision, ...]:
     decisions = (
         decide(
@@ -268,8 +288,8 @@ def _replace(
             RunStatus.interrupted,
             action=action,
             cause=Cause.superseded,
-            reason=f"superseded by run {run.run_id}",
-            actor=run.user_id,
+            reason=f"superseded by run {request.run_id}",
+            actor=request.spec.user_id,
             error=None,
         )
         for other in in_flight
@@ -278,57 +298,39 @@ def _replace(
     return tuple(decision for decision in decisions if decision is not None)
 
 
-def _check_thread_limit(run: NewRun, in_flight: list[_InFlight], limit: int | None) -> None:
+def _check_thread_limit(spec: RunSpec, in_flight: list[_InFlight], limit: int | None) -> None:
     if limit is not None and sum(other.waiting for other in in_flight) >= limit:
-        raise QueueFull(run.thread_id, "thread", limit)
+        raise QueueFull(spec.thread_id, "thread", limit)
 
 
 def _check_user_limit(
-    cx: sqlite3.Connection, run: NewRun, limit: int | None, *, but_on_its_thread: bool = False
+    cx: sqlite3.Connection, spec: RunSpec, limit: int | None, *, but_on_its_thread: bool = False
 ) -> None:
     """`but_on_its_thread`: those that wait there will be replaced."""
-    if limit is None or run.user_id is None:
+    if limit is None or spec.user_id is None:
         return
     (count,) = cx.execute(
         "SELECT count(*) FROM (SELECT 1 FROM runs INDEXED BY runs_waiting_of_user"
         f" WHERE {WAITS} AND user_id = ? AND (NOT ? OR thread_id <> ?) LIMIT ?)",
-        (run.user_id, but_on_its_thread, run.thread_id, limit),
+        (spec.user_id, but_on_its_thread, spec.thread_id, limit),
     ).fetchone()
     if count >= limit:
-        raise QueueFull(run.thread_id, "user", limit)
+        raise QueueFull(spec.thread_id, "user", limit)
 
 
-_INSERT_COLUMNS = (
-    "run_id, kind, thread_id, user_id, assistant_id, holds_thread, owner_epoch, home_epoch, fence,"
-    " seq, portable,"
-    " multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata, kwargs, model_name,"
-    " created_at, created_us, updated_at, parent_run_id, timeout_ms, idle_timeout_ms, queue_deadline_at,"
-    " not_before"
+_OWN_COLUMNS = (
+    "run_id, portable, request_hash, created_at, created_us, updated_at, holds_thread, owner_epoch,"
+    " home_epoch, fence, seq, not_before, queue_deadline_at"
 )
-_INSERT = f"INSERT INTO runs ({_INSERT_COLUMNS}) VALUES ({', '.join('?' * 26)})"
-
-
-_TOUCH_THREAD = (
-    "INSERT INTO threads"
-    " (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at, ttl_ms, temporary,"
-    " metadata)"
-    " VALUES (:thread, :user, :assistant,"
-    " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now,"
-    " :temporary_ms, :temporary_ms IS NOT NULL, COALESCE(:stamp, '{}'))"
-    " ON CONFLICT (thread_id) DO UPDATE SET"
-    " user_id = COALESCE(threads.user_id, excluded.user_id),"
-    " assistant_id = COALESCE(excluded.assistant_id, threads.assistant_id),"
-    " fence = threads.fence + :step, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at,"
-    " metadata = CASE WHEN :stamp IS NULL THEN threads.metadata"
-    " ELSE json_stamped(threads.metadata, :stamp) END"
-    " RETURNING fence, next_seq, temporary"
-)
-"""Creates the thread's row or takes its next number, and a new fence where the run takes the thread."""
+"""What admission writes beside the spec."""
+_INSERTED = [*_OWN_COLUMNS.split(", "), *COLUMN_NAMES]
+_INSERT = f"INSERT INTO runs ({', '.join(_INSERTED)}) VALUES ({', '.join('?' * len(_INSERTED))})"
+_write_columns = spec_writer(storable, COLUMN_NAMES)
 
 
 def _place(
     cx: sqlite3.Connection,
-    run: NewRun,
+    request: AdmissionRequest,
     epoch: int,
     *,
     holds: bool,
@@ -336,58 +338,36 @@ def _place(
     replaced: tuple[Decision, ...],
     now: int,
 ) -> Admission:
-    """Who takes the place of its own parent is nobody's child: else it would end with that."""
-    step = 1 if holds else 0
-    fence, seq, temporary = cx.execute(
-        _TOUCH_THREAD,
-        {
-            "thread": run.thread_id,
-            "user": run.user_id,
-            "assistant": run.assistant_id,
-            "step": step,
-            "now": now,
-            "temporary_ms": run.temporary_ms,
-            "stamp": dumps_or_null(run.thread_metadata),
-        },
-    ).fetchone()
-    fence = fence if holds else 0
-    admission = Admission(run.run_id, holds, fence, seq, replaced, temporary=bool(temporary))
-    not_before = None if run.delay_ms is None else now + run.delay_ms * 1000
-    values: tuple[Any, ...] = (
-        run.run_id,
-        run.kind,
-        run.thread_id,
-        run.user_id,
-        run.assistant_id,
-        step,
+    """A run that takes the place of its own parent has no parent: it would end with it."""
+    spec = request.spec
+    fence, seq, temporary = threads.touch(cx, request, holds=holds, now=now)
+    admission = Admission(request.run_id, holds, fence, seq, replaced, temporary=temporary)
+    if admission.ended(spec.parent_run_id):
+        spec = replace(spec, parent_run_id=None)
+    not_before = None if spec.delay_ms is None else now + spec.delay_ms * 1000
+    queue_deadline_at = None
+    if home and spec.queue_timeout_ms is not None:
+        queue_deadline_at = (not_before or now) + spec.queue_timeout_ms * 1000
+    own: tuple[Any, ...] = (
+        request.run_id,
+        request.portable,
+        request.request_hash,
+        *stamp(request.created_at),
+        now,
+        holds,
         None if home else epoch,
         epoch if home else None,
         fence,
         seq,
-        int(run.portable),
-        run.multitask_strategy,
-        run.on_disconnect,
-        run.idempotency_key,
-        run.request_hash,
-        dumps(run.metadata),
-        dumps_opaque(run.kwargs),
-        storable(run.model_name),
-        *stamp(run.created_at),
-        now,
-        None if admission.ended(run.parent_run_id) else run.parent_run_id,
-        run.timeout_ms,
-        run.idle_timeout_ms,
-        None
-        if run.queue_timeout_ms is None or not home
-        else (not_before or now) + run.queue_timeout_ms * 1000,
         not_before,
+        queue_deadline_at,
     )
-    cx.execute(_INSERT, values)
-    if run.firing is not None:
-        crons.advance(cx, run.firing, run_id=run.run_id, error=None, now=now)
-    if run.webhook is not None:
+    cx.execute(_INSERT, (*own, *_write_columns(spec)))
+    if spec.firing is not None:
+        crons.advance(cx, spec.firing, run_id=request.run_id, error=None, now=now)
+    if spec.webhook is not None:
         cx.execute(
             "INSERT INTO webhooks (run_id, thread_id, user_id, url, created_at) VALUES (?, ?, ?, ?, ?)",
-            (run.run_id, run.thread_id, run.user_id, run.webhook, now),
+            (request.run_id, spec.thread_id, spec.user_id, spec.webhook, now),
         )
     return admission

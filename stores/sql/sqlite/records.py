@@ -8,13 +8,13 @@ from typing import Any
 
 from stores.errors import StaleFence
 from stores.rows import COUNTERS, MESSAGES, Ownership
+from stores.spec import RECORDED
 from stores.sql.codec import (
     OPEN_STATUSES,
     RUN_COLUMNS,
-    dumps,
-    dumps_opaque,
     model_name_of,
     record,
+    record_writer,
     run_row,
     storable,
     token_totals,
@@ -26,18 +26,25 @@ from stores.sql.sqlite.ownership import LIVE
 from stores.states import OPEN, RunStatus
 from stores.times import iso, stamp
 
+_OWN_COLUMNS = (
+    "run_id",
+    "status",
+    "error",
+    "created_at",
+    "created_us",
+    "settled_at",
+    "ended_at",
+    "updated_at",
+)
+_COLUMNS = (*_OWN_COLUMNS, *RECORDED)
+_OVERWRITTEN = [name for name in RECORDED if name not in ("thread_id", "user_id")]
 _PUT = (
-    "INSERT INTO runs (run_id, thread_id, user_id, assistant_id, status, multitask_strategy,"
-    " on_disconnect,"
-    " metadata, kwargs, error, model_name, created_at, created_us, settled_at, ended_at, updated_at, seq)"
-    " SELECT :run, :thread, :user, :assistant, :status, :strategy, :on_disconnect, :metadata, :kwargs,"
-    " :error, :model, :created_at, :created_us, :settled, :settled, :now, next_seq"
-    " FROM threads WHERE thread_id = :thread"
-    " ON CONFLICT (run_id) DO UPDATE SET assistant_id = excluded.assistant_id, metadata ="
-    " excluded.metadata,"
-    " user_id = COALESCE(excluded.user_id, runs.user_id), multitask_strategy ="
-    " excluded.multitask_strategy,"
-    " on_disconnect = excluded.on_disconnect, kwargs = excluded.kwargs, model_name = excluded.model_name,"
+    f"INSERT INTO runs ({', '.join(_COLUMNS)}, seq)"
+    f" SELECT {', '.join(f':{name}' for name in _COLUMNS)}, next_seq"
+    " FROM threads WHERE thread_id = :thread_id"
+    " ON CONFLICT (run_id) DO UPDATE SET"
+    f" {', '.join(f'{name} = excluded.{name}' for name in _OVERWRITTEN)},"
+    " user_id = COALESCE(excluded.user_id, runs.user_id),"
     " created_at = excluded.created_at, created_us = excluded.created_us, updated_at ="
     " excluded.updated_at,"
     f" error = CASE WHEN runs.status IN {OPEN_STATUSES} OR runs.status = excluded.status"
@@ -48,6 +55,7 @@ _PUT = (
     f" status = CASE WHEN runs.status = 'pending' OR (runs.status = 'running' AND excluded.status NOT IN"
     f" {OPEN_STATUSES}) THEN excluded.status ELSE runs.status END"
 )
+_write_record = record_writer(storable)
 
 
 def put(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]) -> None:
@@ -65,21 +73,15 @@ def put(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]
     cx.execute(
         _PUT,
         {
-            "run": run_id,
-            "thread": fields["thread_id"],
-            "user": fields.get("user_id"),
-            "assistant": fields.get("assistant_id"),
+            **_write_record(fields),
+            "run_id": run_id,
             "status": status,
-            "strategy": fields.get("multitask_strategy") or "reject",
-            "on_disconnect": fields.get("on_disconnect") or "cancel",
-            "metadata": dumps(fields.get("metadata") or {}),
-            "kwargs": dumps_opaque(fields.get("kwargs") or {}),
             "error": storable(fields.get("error")),
-            "model": model_name_of(fields.get("model_name")),
             "created_at": created_at,
             "created_us": created_us,
-            "settled": settled,
-            "now": now,
+            "settled_at": settled,
+            "ended_at": settled,
+            "updated_at": now,
         },
     )
     _set_fields(cx, run_id, fields, now)

@@ -10,7 +10,8 @@ from stores.catalogue import NewThread, RemovedThread, ThreadPatch, ThreadQuery
 from stores.errors import ThreadExists, ThreadNotFound
 from stores.pages import Cutter, Page
 from stores.rows import ThreadRow
-from stores.sql.codec import THREAD_TEXTS, dumps, thread_row
+from stores.spec import AdmissionRequest
+from stores.sql.codec import THREAD_TEXTS, dumps, dumps_or_null, thread_row
 from stores.sql.readable import readable
 from stores.sql.sqlite.codec import IN_FLIGHT, IN_FLIGHT_RUNS
 from stores.sql.sqlite.contains import containing
@@ -208,3 +209,41 @@ def _forget_fences(cx: sqlite3.Connection, limit: int, now: int) -> None:
         "DELETE FROM passing_fences WHERE forget_at = ? AND thread_id = ?",
         [(forget_at, thread_id) for forget_at, thread_id, _ in due],
     )
+
+
+_TOUCH_THREAD = (
+    "INSERT INTO threads"
+    " (thread_id, user_id, assistant_id, fence, next_seq, created_at, updated_at, ttl_ms, temporary,"
+    " metadata)"
+    " VALUES (:thread, :user, :assistant,"
+    " :step + COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now,"
+    " :temporary_ms, :temporary_ms IS NOT NULL, COALESCE(:stamp, '{}'))"
+    " ON CONFLICT (thread_id) DO UPDATE SET"
+    " user_id = COALESCE(threads.user_id, excluded.user_id),"
+    " assistant_id = COALESCE(excluded.assistant_id, threads.assistant_id),"
+    " fence = threads.fence + :step, next_seq = threads.next_seq + 1, updated_at = excluded.updated_at,"
+    " metadata = CASE WHEN :stamp IS NULL THEN threads.metadata"
+    " ELSE json_stamped(threads.metadata, :stamp) END"
+    " RETURNING fence, next_seq, temporary"
+)
+"""Creates the thread's row or takes its next number, and a new fence where the run takes the thread."""
+
+
+def touch(
+    cx: sqlite3.Connection, request: AdmissionRequest, *, holds: bool, now: int
+) -> tuple[int, int, bool]:
+    """The run's fence (0 while it waits) and place in the line, and whether the thread is temporary."""
+    spec = request.spec
+    fence, seq, temporary = cx.execute(
+        _TOUCH_THREAD,
+        {
+            "thread": spec.thread_id,
+            "user": spec.user_id,
+            "assistant": spec.assistant_id,
+            "step": int(holds),
+            "now": now,
+            "temporary_ms": spec.temporary_ms,
+            "stamp": dumps_or_null(request.thread_metadata),
+        },
+    ).fetchone()
+    return fence if holds else 0, seq, bool(temporary)

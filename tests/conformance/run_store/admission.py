@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -202,14 +202,14 @@ class Admissions(StoreCase):
     ) -> None:
         await holding(store, me)
         with pytest.raises(ThreadNotFound):
-            await admitted(store, me, user_id="bob", multitask_strategy="enqueue", adopt=False)
+            await admitted(store, me, user_id="bob", multitask_strategy="enqueue", adopt_thread=False)
         assert await admitted(store, me, user_id="bob", multitask_strategy="enqueue")
         with pytest.raises(ThreadNotFound):
             await admitted(store, me, user_id="alice", multitask_strategy="enqueue")
-        made = await admitted(store, me, "new", user_id="bob", adopt=False)
+        made = await admitted(store, me, "new", user_id="bob", adopt_thread=False)
         assert made.holds, "a thread that is not there is made"
         assert (
-            await admitted(store, me, "new", user_id="bob", adopt=False, multitask_strategy="enqueue")
+            await admitted(store, me, "new", user_id="bob", adopt_thread=False, multitask_strategy="enqueue")
         ).seq
 
     async def test_a_thread_belongs_to_the_first_user_admitted_on_it(
@@ -251,18 +251,18 @@ class Admissions(StoreCase):
     ) -> None:
         run = new_run(user_id="u", idempotency_key="k", request_hash="h")
         first = await store.admit(run, epoch=me, limits=NONE)
-        again = await store.admit(replace(run, run_id="other"), epoch=peer, limits=NONE)
+        again = await store.admit(run._replace(run_id="other"), epoch=peer, limits=NONE)
         assert (again.run_id, again.existing is not None) == (first.run_id, True)
         assert await store.row("other") is None
 
     @pytest.mark.parametrize("change", [{"request_hash": "other"}, {"thread_id": "other"}, {"user_id": None}])
     async def test_the_same_key_for_something_else_is_a_conflict(
-        self, store: CoordinationStore, me: int, change: dict[str, str | None]
+        self, store: CoordinationStore, me: int, change: dict[str, Any]
     ) -> None:
-        run = new_run(user_id="u", idempotency_key="k", request_hash="h")
-        await store.admit(run, epoch=me, limits=NONE)
+        asked: dict[str, Any] = {"user_id": "u", "idempotency_key": "k", "request_hash": "h"}
+        await store.admit(new_run(**asked), epoch=me, limits=NONE)
         with pytest.raises(IdempotencyConflict):
-            await store.admit(replace(run, run_id="other", **change), epoch=me, limits=NONE)
+            await store.admit(new_run(**{**asked, **change}), epoch=me, limits=NONE)
 
     async def test_the_same_key_of_another_user_on_another_thread_is_another_key(
         self, store: CoordinationStore, me: int

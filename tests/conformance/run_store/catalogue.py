@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -13,7 +12,8 @@ from stores.base import CoordinationStore
 from stores.catalogue import NewThread, ThreadPatch, ThreadQuery
 from stores.errors import ConflictError, RunNotFound, ThreadExists, ThreadNotFound
 from stores.pages import Page
-from stores.rows import Limits, NewRun, Outcome, RunRow, ThreadRow
+from stores.rows import Limits, Outcome, RunRow, ThreadRow
+from stores.spec import AdmissionRequest
 from stores.states import CancelAction, RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
@@ -566,8 +566,8 @@ class History(StoreCase):
 class ExistingThreads(StoreCase):
     """`thread_must_exist`: the thread is looked for inside the admission."""
 
-    def run(self, **fields: Any) -> NewRun:
-        return replace(new_run(**fields), thread_must_exist=True)
+    def run(self, **fields: Any) -> AdmissionRequest:
+        return new_run(**fields, thread_must_exist=True)
 
     async def test_no_thread_is_made(self, store: CoordinationStore, me: int) -> None:
         with pytest.raises(ThreadNotFound):

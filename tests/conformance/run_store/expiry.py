@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -157,7 +156,7 @@ class Expiry(StoreCase):
         clock.advance(2)
         assert await expired(store) == ["u"]
         with pytest.raises(ThreadNotFound):
-            await store.admit(replace(new_run("u"), thread_must_exist=True), epoch=me, limits=Limits())
+            await store.admit(new_run("u", thread_must_exist=True), epoch=me, limits=Limits())
 
     async def test_a_batch_at_a_time_oldest_first(self, store: CoordinationStore, clock: StoreClock) -> None:
         for n in range(5):

@@ -45,7 +45,8 @@ class PassingMachine(StoreMachine):
         self, thread: str, strategy: str, worker: int, must_exist: bool, temporary: int | None
     ) -> None:
         epoch, run, modelled = self._new(thread, worker, strategy=strategy)
-        run = replace(run, thread_must_exist=must_exist, temporary_ms=millis(temporary))
+        spec = replace(run.spec, thread_must_exist=must_exist, temporary_ms=millis(temporary))
+        run = run._replace(spec=spec)
 
         async def admit() -> Any:
             return admission_of(await self.store.admit(run, epoch=epoch, limits=Limits()))

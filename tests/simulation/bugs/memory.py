@@ -34,22 +34,22 @@ BUGS = (
     # -- admission
     bug(
         "a-cancelled-admission-stays",
-        (_ADMISSION + "admit", "await self._undo(self._interrupt(new), new)", "pass"),
+        (_ADMISSION + "admit", "await self._undo(self._interrupt(request), request)", "pass"),
     ),
     bug(
         "a-cancelled-create-stays",
-        (_ADMISSION + "insert", "await self._undo(self._take_back(new), new)", "pass"),
+        (_ADMISSION + "insert", "await self._undo(self._take_back(request), request)", "pass"),
     ),
     bug(
         "an-unknown-outcome-stays",
-        (_ADMISSION + "_resolve", "if self._registry.entry(new.run_id) is None:", "if 0:"),
+        (_ADMISSION + "_resolve", "if self._registry.entry(request.run_id) is None:", "if 0:"),
     ),
     bug(
         "redis-refuses",
         (
             _ADMISSION + "_refuse_if_busy",
-            "await patience.attempt(partial(self._verify_busy, new))",
-            'raise ConflictError(new.thread_id, answer.holder or "")',
+            "await patience.attempt(partial(self._verify_busy, request))",
+            'raise ConflictError(request.spec.thread_id, answer.holder or "")',
         ),
     ),
     bug("admitted-while-it-was-fenced", (_ADMISSION + "_still_live", "self._worker.check(epoch)", "pass")),

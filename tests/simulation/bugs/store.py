@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from tests.simulation.bugs.edit import bug
 
+_THREADS = "stores.sql.sqlite.threads:"
 _ADMISSION = "stores.sql.sqlite.admission:"
 _DECISIONS = "stores.sql.sqlite.decisions:"
 _OWNERSHIP = "stores.sql.sqlite.ownership:"
@@ -21,7 +22,7 @@ BUGS = (
     bug("admit-without-live-epoch", (_ADMISSION + "_already_there", "if not live:", "if 0:")),
     bug(
         "admit-ignores-the-key",
-        (_ADMISSION + "_already_there", "elif run.idempotency_key is not None:", "elif 0:"),
+        (_ADMISSION + "_already_there", "elif spec.idempotency_key is not None:", "elif 0:"),
     ),
     bug(
         "interrupt-takes-a-held-thread",
@@ -41,23 +42,23 @@ BUGS = (
     ),
     bug(
         "line-without-bound",
-        (_ADMISSION + "admit", "_check_thread_limit(run, in_flight, limits.per_thread)", "pass"),
+        (_ADMISSION + "admit", "_check_thread_limit(spec, in_flight, limits.per_thread)", "pass"),
     ),
     bug(
         "admit-keeps-the-fence",
-        (_ADMISSION + "_TOUCH_THREAD", "fence = threads.fence + :step", "fence = threads.fence"),
+        (_THREADS + "_TOUCH_THREAD", "fence = threads.fence + :step", "fence = threads.fence"),
     ),
     bug(
         "deleted-thread-forgets-its-fence",
         (
-            _ADMISSION + "_TOUCH_THREAD",
+            _THREADS + "_TOUCH_THREAD",
             "COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0)",
             "0",
         ),
     ),
     bug(
         "an-heir-is-still-a-child",
-        (_ADMISSION + "_place", "None if admission.ended(run.parent_run_id) else run.parent", "run.parent"),
+        (_ADMISSION + "_place", "if admission.ended(spec.parent_run_id):", "if 0:"),
     ),
     # -- claim
     bug("claim-without-live-epoch", (_ADMISSION + "claim", "if is_dead(cx, epoch):", "if 0:")),
@@ -82,7 +83,7 @@ BUGS = (
     ),
     bug(
         "a-delay-takes-the-thread",
-        (_ADMISSION + "admit", "holds = free and run.delay_ms is None", "holds = free"),
+        (_ADMISSION + "admit", "holds = free and spec.delay_ms is None", "holds = free"),
     ),
     bug(
         "delayed-runs-keep-their-old-place",

@@ -53,13 +53,13 @@ BEGIN
         said := 'epoch dead';
         RETURN;
     END IF;
-    IF _call.key IS NOT NULL THEN  -- the same key on another thread has another lock: one at a time
-        PERFORM pg_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(_call.key));
+    IF _call.idempotency_key IS NOT NULL THEN  -- the same key on another thread has another lock: one at a time
+        PERFORM pg_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(_call.idempotency_key));
     END IF;
     LOOP
         SELECT user_id INTO v_owner FROM rc.threads WHERE thread_id = _call.thread_id FOR NO KEY UPDATE;
         EXIT WHEN FOUND;
-        IF _call.must_exist THEN
+        IF _call.thread_must_exist THEN
             said := 'thread not found';
             RETURN;
         END IF;
@@ -70,12 +70,12 @@ BEGIN
     END IF;
     now := rc.clock(_call.now);
     IF NOT _call.beside AND _call.user_id <> COALESCE(v_owner, '')
-       AND (v_owner IS NOT NULL OR NOT v_fresh AND NOT _call.adopt) THEN
+       AND (v_owner IS NOT NULL OR NOT v_fresh AND NOT _call.adopt_thread) THEN
         said := 'thread not found';
         RETURN;
     END IF;
     SELECT a.said, a.about, a.more INTO said, about, more
-        FROM rc.asked_before(_call.run_id, _call.thread_id, _call.user_id, _call.key, _call.request_hash) a;
+        FROM rc.asked_before(_call.run_id, _call.thread_id, _call.user_id, _call.idempotency_key, _call.request_hash) a;
     IF said IS NULL AND _call.cron_id IS NOT NULL AND NOT rc.cron_due(_call.cron_id, _call.cron_at, now) THEN
         said := 'cron fired';
     END IF;
@@ -92,7 +92,7 @@ CREATE OR REPLACE FUNCTION rc.plain_admissions(
 #variable_conflict use_column
 DECLARE
     v_live bigint[] := rc.lock_workers(ARRAY(SELECT epoch FROM unnest(_calls)), false, 'live');
-    v_keys text[] := ARRAY(SELECT key FROM unnest(_calls));
+    v_keys text[] := ARRAY(SELECT idempotency_key FROM unnest(_calls));
     -- An admission with one of the other keys is under way elsewhere, or is over.
     v_free_keys text[] := ARRAY(
         SELECT key FROM (SELECT DISTINCT unnest(v_keys) AS key) asked
@@ -105,26 +105,27 @@ BEGIN
         INSERT INTO rc.threads (thread_id, fence, next_seq, created_at, updated_at)
         SELECT thread_id, COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 0, 0, 0
         FROM (SELECT DISTINCT thread_id FROM unnest(_calls)
-              WHERE NOT must_exist AND thread_id <> ALL (v_there)) new
+              WHERE NOT thread_must_exist AND thread_id <> ALL (v_there)) new
         WHERE pg_try_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(thread_id))
         ON CONFLICT DO NOTHING
         RETURNING thread_id
     ) SELECT COALESCE(array_agg(thread_id), '{}') INTO made FROM fresh;
     now := rc.clock((_calls[1]).now);
     WITH plain AS MATERIALIZED (
-        SELECT asked.ordinality AS place, asked.run_id, asked.thread_id, asked.user_id, asked.strategy, asked.beside,
+        SELECT asked.ordinality AS place, asked.run_id, asked.thread_id, asked.user_id, asked.multitask_strategy, asked.beside,
                t.user_id AS owner,
                row_number() OVER (PARTITION BY asked.thread_id ORDER BY asked.ordinality) AS nth,
                EXISTS (SELECT FROM rc.runs r WHERE r.run_id = asked.run_id)
                OR EXISTS (SELECT FROM rc.webhooks w WHERE w.run_id = asked.run_id)
-               OR key IS NOT NULL AND (
-                   key <> ALL (v_free_keys) OR asked.ordinality > array_position(v_keys, key)
-                   OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = key)) AS known
+               OR asked.idempotency_key IS NOT NULL AND (
+                   asked.idempotency_key <> ALL (v_free_keys)
+                   OR asked.ordinality > array_position(v_keys, asked.idempotency_key)
+                   OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = asked.idempotency_key)) AS known
         FROM unnest(_calls) WITH ORDINALITY asked JOIN rc.threads t ON t.thread_id = asked.thread_id
         WHERE asked.thread_id = ANY (v_there || made) AND epoch = ANY (v_live)
-          AND NOT (must_exist AND asked.thread_id = ANY (made))
+          AND NOT (thread_must_exist AND asked.thread_id = ANY (made))
           AND (beside OR asked.user_id IS NULL OR asked.user_id = t.user_id
-               OR t.user_id IS NULL AND (adopt OR asked.thread_id = ANY (made)))
+               OR t.user_id IS NULL AND (adopt_thread OR asked.thread_id = ANY (made)))
     ), holding AS MATERIALIZED (
         SELECT place, thread_id, run_id FROM plain
         WHERE nth = 1 AND NOT known
@@ -140,7 +141,7 @@ BEGIN
             FROM rc.runs r
             WHERE r.thread_id = plain.thread_id AND (r.holds_thread OR r.status IN ('pending', 'running'))
         ) found ON true
-        WHERE holding.place IS DISTINCT FROM plain.place AND NOT known AND NOT beside AND strategy = 'reject'
+        WHERE holding.place IS DISTINCT FROM plain.place AND NOT known AND NOT beside AND multitask_strategy = 'reject'
           AND (plain.user_id IS NULL OR plain.user_id = owner) AND NOT COALESCE(found.due, false)
     )
     SELECT ARRAY(SELECT h.place FROM holding h), array_agg(turned_away.place), array_agg(by)
@@ -179,7 +180,7 @@ BEGIN
             CASE WHEN beside OR EXISTS (SELECT FROM rc.runs p WHERE p.run_id = asked.parent_run_id
                                         AND p.status IN ('pending', 'running', 'success')) THEN parent_run_id END,
             _holds, CASE WHEN NOT waits THEN epoch END, CASE WHEN waits THEN epoch END,
-            placed.fence, placed.seq, portable, strategy, on_disconnect, key, request_hash, metadata,
+            placed.fence, placed.seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata,
             kwargs, model_name, created_at, created_us, _now, timeout_ms, idle_timeout_ms,
             CASE WHEN waits THEN COALESCE(not_before, _now) + queue_timeout_ms * 1000 END, not_before
         FROM asked JOIN placed ON placed.place = asked.place ORDER BY asked.place
@@ -263,7 +264,7 @@ DECLARE
     v_waiting bigint;
     v_due boolean;
     v_delayed boolean := _call.delay_ms IS NOT NULL;
-    v_replaces boolean := _call.strategy IN ('interrupt', 'rollback');
+    v_replaces boolean := _call.multitask_strategy IN ('interrupt', 'rollback');
 BEGIN
     SELECT (array_agg(run_id))[1], array_agg(run_id) FILTER (WHERE kind = 'run'),
            bool_or(holds_thread), bool_or(not_before IS NULL OR not_before <= _now),
@@ -281,7 +282,7 @@ BEGIN
             said := 'epoch dead';
         END IF;
         RETURN;
-    ELSIF v_first IS NOT NULL AND _call.strategy = 'reject' AND _call.parent_run_id IS NULL THEN
+    ELSIF v_first IS NOT NULL AND _call.multitask_strategy = 'reject' AND _call.parent_run_id IS NULL THEN
         said := 'conflict';
         about := v_first;
         RETURN;
@@ -295,7 +296,7 @@ BEGIN
             RETURN;
         END IF;
     END IF;
-    IF v_first IS NOT NULL AND _call.strategy = 'reject' THEN
+    IF v_first IS NOT NULL AND _call.multitask_strategy = 'reject' THEN
         said := 'conflict';
         about := v_first;
         RETURN;
@@ -328,7 +329,7 @@ BEGIN
         PERFORM rc.queue_due(_call.thread_id, _now);
     END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
-        more := rc.supersede(v_runs, _call.strategy, _call.run_id, _call.user_id, _now);
+        more := rc.supersede(v_runs, _call.multitask_strategy, _call.run_id, _call.user_id, _now);
     END IF;
 END $$;
 

@@ -18,7 +18,7 @@ $$;
 -- somebody owns is settled by its owner. The thread is left to the first user who is admitted.
 -- `_counters` in the order of the columns below, null = leave it.
 CREATE OR REPLACE FUNCTION rc.put(
-    _run_id text, _thread_id text, _user_id text, _assistant_id text, _status text, _strategy text,
+    _run_id text, _thread_id text, _user_id text, _assistant_id text, _status text, _multitask_strategy text,
     _on_disconnect text, _metadata text, _kwargs text, _error text, _model_name text, _created_at text,
     _created_us bigint, _counters bigint[], _last_ai text, _first_human text, _now bigint
 ) RETURNS void LANGUAGE plpgsql AS $$
@@ -40,7 +40,7 @@ BEGIN
     v_settled := CASE WHEN _status NOT IN ('pending', 'running') THEN v_now END;
     INSERT INTO rc.runs AS r (run_id, thread_id, user_id, assistant_id, status, multitask_strategy, on_disconnect,
         metadata, kwargs, error, model_name, created_at, created_us, settled_at, ended_at, updated_at, seq)
-    VALUES (_run_id, _thread_id, _user_id, _assistant_id, _status, _strategy, _on_disconnect, _metadata, _kwargs,
+    VALUES (_run_id, _thread_id, _user_id, _assistant_id, _status, _multitask_strategy, _on_disconnect, _metadata, _kwargs,
         _error, _model_name, COALESCE(_created_at, rc.iso(v_now)),
         CASE WHEN _created_at IS NULL THEN v_now ELSE _created_us END, v_settled, v_settled, v_now, v_seq)
     ON CONFLICT (run_id) DO UPDATE SET assistant_id = excluded.assistant_id, metadata = excluded.metadata,

@@ -1,0 +1,80 @@
+"""A RunSpec made of a caller's arguments: each is checked here, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from coordinator import arguments as check
+from coordinator.runs.limits import NO_LIMITS, TimeLimits
+from stores.spec import ROLES, Kind, RunSpec, default_of
+from stores.sql.codec import as_stored
+
+Check = Callable[[str, object], Any]
+
+
+def spec_of(
+    *, thread_id: object, limits: TimeLimits = NO_LIMITS, after_seconds: object = None, **fields: object
+) -> RunSpec:
+    """`fields` by the names of RunSpec. Raises InvalidArgument, UnsupportedStrategyError."""
+    values = {
+        name: _CHECKS[name](name, value)
+        for name, value in fields.items()
+        if value is not None or name not in _OPTIONAL
+    }
+    return RunSpec(
+        thread_id=check.check_id("thread_id", thread_id),
+        timeout_ms=_millis(limits.timeout),
+        idle_timeout_ms=_millis(limits.idle),
+        queue_timeout_ms=_millis(limits.queue),
+        delay_ms=_millis(check.check_delay("after_seconds", after_seconds)),
+        **values,
+    )
+
+
+def limits_in(spec: RunSpec) -> TimeLimits:
+    return TimeLimits(seconds(spec.timeout_ms), seconds(spec.idle_timeout_ms), seconds(spec.queue_timeout_ms))
+
+
+def seconds(millis: int | None) -> float | None:
+    return None if millis is None else millis / 1000
+
+
+def _millis(seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, round(seconds * 1000))
+
+
+def _as_it_is(_: str, value: object) -> object:
+    """The program's own word, or checked before."""
+    return value
+
+
+def _kwargs(name: str, value: object) -> dict[str, Any]:
+    return as_stored(check.check_mapping(name, value))
+
+
+def _strategy(_: str, value: object) -> str:
+    return check.check_strategy(value).value
+
+
+def _disconnect(_: str, value: object) -> str:
+    return check.check_disconnect(value).value
+
+
+_BY_KIND: dict[Kind, Check] = {
+    Kind.id: check.check_optional_id,
+    Kind.text: check.check_text,
+    Kind.json: lambda name, value: check.check_metadata(value, name),
+    Kind.opaque_json: _kwargs,
+    Kind.flag: check.check_flag,
+}
+_CHECKS: dict[str, Check] = {
+    **{name: _BY_KIND.get(role.kind, _as_it_is) for name, role in ROLES.items()},
+    "kind": _as_it_is,
+    "webhook": _as_it_is,
+    "multitask_strategy": _strategy,
+    "on_disconnect": _disconnect,
+    "model_name": lambda _, value: check.check_model_name(value),
+}
+_OPTIONAL = frozenset(name for name in ROLES if not default_of(name) and default_of(name) is not False)
+"""None means the same as leaving it out: nothing, or an empty object."""

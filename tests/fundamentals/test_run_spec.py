@@ -1,0 +1,451 @@
+"""Each field of RunSpec, from the arguments of a caller to the row, and on to another worker and to clients.
+
+A field that is added gets a line in VALUES, and fails here wherever it is not carried.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import AsyncExitStack
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+
+from coordinator import RunContext, RunManager, RunRecord, Settings, open_coordinator
+from coordinator.errors import ThreadNotFound
+from coordinator.gateway.wire.documents import Run, RunField, run_created, run_document
+from coordinator.gateway.wire.runs import RunOptions
+from coordinator.runs.idempotency import body_hash
+from coordinator.runs.specs import spec_of
+from coordinator.schemas import RunStatus
+from stores.base import RunStore
+from stores.crons import CronRow, CronStore, Firing
+from stores.memory import MemoryStore
+from stores.plain import PlainStore
+from stores.retry import PersistenceRetryPolicy
+from stores.rows import Limits, RunRow
+from stores.spec import COLUMN_NAMES, RECORDED, ROLES, RunSpec, default_of
+from stores.sqlite import SQLiteStore
+from stores.webhooks import WebhookStore
+from tests.support.asgi import serving
+from tests.support.builders import (
+    StoreClock,
+    admitted,
+    holding,
+    new_run,
+    new_worker,
+    row_of,
+    running,
+)
+from tests.support.postgres import Database
+from tests.support.teams import QUICK
+
+FIRING = Firing("cron", 1_000_000, None)
+VALUES: dict[str, Any] = {
+    "thread_id": "another thread",
+    "kind": "op",
+    "user_id": "user",
+    "assistant_id": "agent",
+    "multitask_strategy": "enqueue",
+    "on_disconnect": "continue",
+    "metadata": {"m": [1, "ü", None]},
+    "kwargs": {"input": {"k": "\ud83d"}},
+    "model_name": "model",
+    "idempotency_key": "key",
+    "parent_run_id": "parent",
+    "timeout_ms": 70_000,
+    "idle_timeout_ms": 80_000,
+    "queue_timeout_ms": 90_000,
+    "delay_ms": 60_000,
+    "webhook": "https://example.org/hook",
+    "firing": FIRING,
+    "thread_must_exist": True,
+    "adopt_thread": False,
+    "temporary_ms": 50_000,
+}
+"""For each field a value that is not its default."""
+
+ARGUMENTS: dict[str, tuple[str, Any]] = {
+    "timeout_ms": ("timeout", 70),
+    "idle_timeout_ms": ("idle_timeout", 80),
+    "queue_timeout_ms": ("queue_timeout", 90),
+    "delay_ms": ("after_seconds", 60),
+    "temporary_ms": ("temporary_thread", True),
+}
+"""Arguments of `create_or_reject` that are not called as their field."""
+NO_ARGUMENT = {"kind"}
+NOT_IN_BODIES = {
+    "thread_id",  # the path
+    "assistant_id",  # RunCreate
+    "idempotency_key",  # a header
+    "user_id",  # the key of the caller
+    "delay_ms",  # after_seconds
+    "temporary_ms",  # on_completion
+    "thread_must_exist",  # if_not_exists
+    "adopt_thread",
+    "kwargs",  # input, config, context, …
+    "kind",
+    "model_name",
+    "parent_run_id",
+    "timeout_ms",
+    "idle_timeout_ms",
+    "queue_timeout_ms",
+    "firing",
+}
+NOT_SHOWN = {
+    "kind",
+    "user_id",
+    "on_disconnect",
+    "model_name",
+    "idempotency_key",
+    "parent_run_id",
+    "timeout_ms",
+    "idle_timeout_ms",
+    "queue_timeout_ms",
+    "delay_ms",
+    "webhook",
+    "firing",
+    "thread_must_exist",
+    "adopt_thread",
+    "temporary_ms",
+}
+SHOWN_OF_ROWS = ("run_id", "created_at", "error")
+"""Columns that a run is not asked for, and that clients see as they are stored."""
+
+each_field = pytest.mark.parametrize("name", [each.name for each in fields(RunSpec)])
+each_column = pytest.mark.parametrize("name", COLUMN_NAMES)
+
+
+@pytest.fixture
+def clock() -> StoreClock:
+    return StoreClock()
+
+
+@pytest.fixture(params=["memory", "sqlite", "postgres"])
+async def store(
+    request: pytest.FixtureRequest, tmp_path: Path, clock: StoreClock, shared_postgres: Database
+) -> AsyncGenerator[Any]:
+    if request.param == "memory":
+        yield MemoryStore(clock=clock)
+    elif request.param == "sqlite":
+        file = SQLiteStore(tmp_path / "runs.db", clock=clock, synchronous="NORMAL")
+        await file.open()
+        yield file
+        await file.aclose()
+    else:
+        async with shared_postgres.store(clock=clock) as server:
+            yield server
+
+
+@pytest.fixture
+async def epoch(store: Any) -> int:
+    return await store.register(new_worker(assistants=("agent",)))
+
+
+def asked(name: str, **others: Any) -> dict[str, Any]:
+    return {"thread_id": "t", **others, name: VALUES[name]}
+
+
+def test_every_field_is_walked() -> None:
+    names = {each.name for each in fields(RunSpec)}
+    assert VALUES.keys() == names == ROLES.keys()
+    assert [name for name in names if VALUES[name] == default_of(name)] == []
+    assert NOT_SHOWN | NOT_IN_BODIES | NO_ARGUMENT | ARGUMENTS.keys() <= names
+    assert EFFECTS.keys() == names - {*COLUMN_NAMES}
+
+
+def test_a_spec_cannot_be_changed() -> None:
+    with pytest.raises(AttributeError):
+        RunSpec(thread_id="t").thread_id = "other"  # pyright: ignore[reportAttributeAccessIssue]
+
+
+def test_columns_of_a_spec_are_columns_of_its_row() -> None:
+    assert {*COLUMN_NAMES} <= {each.name for each in fields(RunRow)}
+    assert set(SHOWN_OF_ROWS) <= {each.name for each in fields(RunRow)} - {*COLUMN_NAMES}
+
+
+# -- from the caller to the row
+
+
+@each_field
+async def test_argument_of_create_or_reject_reaches_the_spec(name: str) -> None:
+    if name in NO_ARGUMENT:
+        return
+    argument, value = ARGUMENTS.get(name, (name, VALUES[name]))
+    assert argument in inspect.signature(RunManager.create_or_reject).parameters
+    settings = Settings(keep_temporary=50)
+    async with open_coordinator(settings=settings) as manager:
+        seen: list[RunSpec] = []
+
+        async def admit(spec: RunSpec) -> Any:
+            seen.append(spec)
+
+        manager.admit = admit
+        arguments: dict[str, Any] = {"thread_id": "t", argument: value}
+        await manager.create_or_reject(**arguments)
+    assert getattr(seen[0], name) == VALUES[name]
+
+
+@each_column
+@pytest.mark.parametrize("how", ["admit", "insert"])
+async def test_column_survives_admission(store: Any, epoch: int, name: str, how: str) -> None:
+    await holding(store, epoch, "other", run_id="parent")
+    request = new_run(**asked(name))
+    if how == "admit":
+        await store.admit(request, epoch=epoch, limits=Limits())
+    else:
+        await store.insert(request, epoch=epoch)
+    row = await row_of(store, request.run_id)
+    assert getattr(row, name) == VALUES[name]
+    assert (await store.get(request.run_id))[name] == VALUES[name]
+    assert {each: getattr(row, each) for each in COLUMN_NAMES if each != name} == {
+        each: getattr(request.spec, each) for each in COLUMN_NAMES if each != name
+    }
+
+
+async def test_columns_survive_admission_together_and_among_many(store: Any, epoch: int) -> None:
+    """Calls that are made at once go out as one batch."""
+    values = {name: VALUES[name] for name in COLUMN_NAMES if name not in ("thread_id", "parent_run_id")}
+    requests = [new_run(f"t{number}", **{**values, "idempotency_key": f"k{number}"}) for number in range(3)]
+    await asyncio.gather(*(store.admit(request, epoch=epoch, limits=Limits()) for request in requests))
+    for request in requests:
+        assert RunSpec.of(await row_of(store, request.run_id)) == request.spec
+
+
+# -- what only admission reads
+
+
+async def _queue_deadline(store: Any, epoch: int, clock: StoreClock) -> None:
+    await running(store, epoch)
+    made = await admitted(store, epoch, **asked("queue_timeout_ms", multitask_strategy="enqueue"))
+    assert (await row_of(store, made.run_id)).queue_deadline_at == clock() + 90_000_000
+
+
+async def _not_before(store: Any, epoch: int, clock: StoreClock) -> None:
+    made = await admitted(store, epoch, **asked("delay_ms"))
+    assert (await row_of(store, made.run_id)).not_before == clock() + 60_000_000
+
+
+async def _webhook(store: Any, epoch: int, clock: StoreClock) -> None:
+    made = await admitted(store, epoch, **asked("webhook"))
+    assert isinstance(store, WebhookStore)
+    (row,) = await store.webhooks()
+    assert (row.run_id, row.url) == (made.run_id, VALUES["webhook"])
+
+
+async def _fired(store: Any, epoch: int, clock: StoreClock) -> None:
+    crons: CronStore = store
+    cron = CronRow("cron", None, "agent", None, "* * * * *", None, True, None, None, {}, {}, FIRING.at)
+    await crons.create_cron(cron, thread_must_exist=False)
+    made = await admitted(store, epoch, **asked("firing"))
+    fired = await crons.cron("cron", user_id=None)
+    assert fired is not None
+    assert (fired.last_run_id, fired.next_at) == (made.run_id, None)
+
+
+async def _no_thread(store: Any, epoch: int, clock: StoreClock) -> None:
+    with pytest.raises(ThreadNotFound):
+        await admitted(store, epoch, **asked("thread_must_exist"))
+
+
+async def _not_adopted(store: Any, epoch: int, clock: StoreClock) -> None:
+    await admitted(store, epoch)
+    with pytest.raises(ThreadNotFound):
+        await admitted(store, epoch, **asked("adopt_thread", user_id="user", multitask_strategy="enqueue"))
+
+
+async def _temporary(store: Any, epoch: int, clock: StoreClock) -> None:
+    assert (await admitted(store, epoch, **asked("temporary_ms"))).temporary
+    thread = await store.thread("t")
+    assert (thread.temporary, thread.ttl_ms) == (True, 50_000)
+
+
+EFFECTS: dict[str, Callable[[Any, int, StoreClock], Awaitable[None]]] = {
+    "queue_timeout_ms": _queue_deadline,
+    "delay_ms": _not_before,
+    "webhook": _webhook,
+    "firing": _fired,
+    "thread_must_exist": _no_thread,
+    "adopt_thread": _not_adopted,
+    "temporary_ms": _temporary,
+}
+
+
+@pytest.mark.parametrize("name", EFFECTS)
+async def test_what_has_no_column_takes_effect(store: Any, epoch: int, clock: StoreClock, name: str) -> None:
+    await EFFECTS[name](store, epoch, clock)
+
+
+# -- put
+
+
+@each_column
+async def test_put_records_what_it_takes(store: Any, name: str) -> None:
+    await store.put("r", thread_id="t")
+    await store.put("r", **asked(name))
+    expected = VALUES[name] if name in RECORDED and name != "thread_id" else (await store.get("r"))[name]
+    assert (await store.get("r"))[name] == expected
+    await store.put("s", **asked(name))
+    assert (await store.get("s"))[name] == (VALUES[name] if name in RECORDED else default_of(name))
+
+
+class Records(RunStore):
+    """A gateway's own store, that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: dict[str, dict[str, Any]] = {}
+
+    async def put(self, run_id: str, **told: Any) -> None:
+        self.told[run_id] = told
+
+
+@each_column
+async def test_own_record_store_is_told_what_its_put_takes(name: str) -> None:
+    records = Records()
+    store = PlainStore(records, PersistenceRetryPolicy())
+    epoch = await store.register(new_worker())
+    taken = name in inspect.signature(RunStore.put).parameters
+    if name in ("parent_run_id", "kind"):
+        assert not taken
+        return
+    request = new_run(**asked(name))
+    await store.admit(request, epoch=epoch, limits=Limits())
+    told = records.told[request.run_id]
+    assert (name in told) == taken
+    if taken and name != "kwargs":
+        assert told[name] == VALUES[name]
+    await store.aclose()
+
+
+# -- the idempotency hash
+
+
+@each_field
+def test_hash_tells_requests_apart(name: str) -> None:
+    plain = RunSpec(thread_id="t")
+    other = replace(plain, **{name: VALUES[name]})
+    assert (body_hash(plain) != body_hash(other)) == (ROLES[name].hashed is not None)
+
+
+def test_no_two_fields_have_the_same_hash() -> None:
+    hashed = [name for name, role in ROLES.items() if role.hashed is not None]
+    specs = [replace(RunSpec(thread_id="t"), **{name: VALUES[name]}) for name in hashed]
+    assert len({*map(body_hash, specs)}) == len(hashed)
+
+
+# -- another worker
+
+
+@pytest.mark.parametrize("where", ["sqlite", "postgres"])
+async def test_run_that_is_taken_over_is_what_was_asked_for(
+    where: str, tmp_path: Path, shared_postgres: Database
+) -> None:
+    seen: list[RunContext] = []
+
+    async def agent(ctx: RunContext) -> None:
+        seen.append(ctx)
+
+    async with AsyncExitStack() as stack:
+        if where == "postgres":
+            url, schema = await stack.enter_async_context(shared_postgres.worker())
+            settings = Settings(store=url, postgres_schema=schema, **QUICK)
+        else:
+            settings = Settings(store=f"sqlite:///{tmp_path / 'runs.db'}", **QUICK)
+        home = await stack.enter_async_context(
+            open_coordinator(settings=settings, assistants={"agent": agent})
+        )
+        heir = await stack.enter_async_context(
+            open_coordinator(settings=settings, assistants={"agent": agent})
+        )
+        holder = await heir.create_or_reject("t", user_id="user")
+        parent = await heir.create_or_reject("parent", user_id="user")
+        values: dict[str, Any] = {**VALUES, "kind": "run", "thread_id": "t", "parent_run_id": parent.run_id}
+        spec = RunSpec(**{name: values[name] for name in COLUMN_NAMES})
+        record = await home.admit(spec)
+        before = await row_of(heir._store, record.run_id)
+        home.launch(record)
+        await home.shutdown(timeout=0)
+        await heir.set_status(holder.run_id, RunStatus.success)
+        await heir.wait(record.run_id, timeout=10)
+        assert RunSpec.of(before) == RunSpec.of(await row_of(heir._store, record.run_id)) == spec
+        (taken,) = seen
+        shared = [name for name in COLUMN_NAMES if name in RunRecord.__dataclass_fields__]
+        assert {name: getattr(taken.run, name) for name in shared} == {name: values[name] for name in shared}
+
+
+# -- the record, and what clients see
+
+
+@each_column
+async def test_record_says_what_was_asked_for(name: str) -> None:
+    if name in RunRecord.__dataclass_fields__:
+        async with open_coordinator(settings=Settings(store="memory://")) as manager:
+            parent = await manager.create_or_reject("other")
+            value = parent.run_id if name == "parent_run_id" else VALUES[name]
+            values: dict[str, Any] = {"thread_id": "t", name: value}
+            record = await manager.admit(RunSpec(**values))
+            read = await manager.get(record.run_id)
+            assert read is not None
+            assert getattr(record, name) == getattr(read, name) == value
+
+
+@each_field
+async def test_documents_show_it(name: str) -> None:
+    if name in NOT_SHOWN:
+        assert name not in Run.model_fields
+        return
+    assert name in get_args(RunField)
+    async with open_coordinator(
+        settings=Settings(store="memory://"), assistants={"agent": _nothing}
+    ) as manager:
+        record = await manager.admit(RunSpec(**asked(name)))
+        row = await row_of(manager._store, record.run_id)
+        expected = manager.assistants.id_of("agent") if name == "assistant_id" else VALUES[name]
+        assert getattr(run_created(record, manager.assistants), name) == expected
+        assert getattr(run_document(row, manager.assistants), name) == expected
+
+
+async def _nothing(ctx: RunContext) -> None:
+    pass
+
+
+@pytest.mark.parametrize("name", SHOWN_OF_ROWS)
+async def test_documents_show_column_as_it_is_stored(store: Any, epoch: int, name: str) -> None:
+    own = await running(store, epoch)
+    await store.update_status(own.run_id, "error", error="ValueError: no")
+    row = await row_of(store, own.run_id)
+    assert getattr(row, name) is not None
+    async with open_coordinator() as manager:
+        assert getattr(run_document(row, manager.assistants), name) == getattr(row, name)
+
+
+@each_field
+async def test_body_asks_for_it(name: str) -> None:
+    if name in NOT_IN_BODIES:
+        assert name not in RunOptions.model_fields
+        return
+    manager = RunManager(settings=Settings(tick=0.05, grace=0))
+    async with serving(manager=manager) as (_, client):
+        body = {"assistant_id": "agent", "if_not_exists": "create", name: VALUES[name]}
+        answer = await client.post(f"/threads/{'0' * 32}/runs", json=body)
+        assert answer.status_code == 200, answer.text
+        row = await row_of(manager._store, answer.json()["run_id"])
+        if name in COLUMN_NAMES:
+            assert getattr(row, name) == VALUES[name]
+        if name not in NOT_SHOWN:
+            assert answer.json()[name] == VALUES[name]
+        if name == "webhook":
+            assert isinstance(manager._store, WebhookStore)
+            assert [hook.url for hook in await manager._store.webhooks()] == [VALUES[name]]
+
+
+# -- the edge
+
+
+def test_arguments_are_checked_once_by_name() -> None:
+    with pytest.raises(KeyError, match="colour"):
+        spec_of(thread_id="t", colour="red")
