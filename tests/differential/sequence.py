@@ -118,42 +118,47 @@ class Sequence:
 
     # -- admission
 
-    def _new_run(self, **fields: Any) -> AdmissionRequest:
+    def _new_run(self) -> AdmissionRequest:
         random = self.random
         self._number += 1
         key = random.choice((None, None, None, None, None, "k1", "k2", "ключ"))
         again = bool(self._run_ids) and self._one_in(20)
         stamp = {"graph_id": self.random.choice(("g", "é")), "assistant_id": "a"}
-        run_id = self._run_id() if again else f"r{random.randrange(10**6):06}{self._number:04}"
-        spec = RunSpec(
-            thread_id=random.choice(THREADS),
-            kind="op" if self._one_in(7) else "run",
-            user_id=self._user(),
-            assistant_id=random.choice((None, *ASSISTANTS)),
-            multitask_strategy=random.choice(("reject", "enqueue", "interrupt", "rollback")),
-            on_disconnect=random.choice(("cancel", "continue")),
-            metadata=self._object(),
-            kwargs=json_object(random),
-            model_name=self._text(),
-            idempotency_key=key,
-            parent_run_id=self._run_id() if self._one_in(6) else None,
-            timeout_ms=random.choice((None, None, 1, 5000)),
-            idle_timeout_ms=random.choice((None, 1000)),
-            queue_timeout_ms=random.choice((None, None, 2000, 30_000)),
-            webhook=f"https://example.org/{self._number}" if self._one_in(4) else None,
-            thread_must_exist=self._one_in(7),
-            adopt_thread=not self._one_in(5),
-            temporary_ms=5000 if self._one_in(6) else None,
-            delay_ms=random.choice((None, None, None, None, None, 0, 1000, 10_000)),
-        )
-        return AdmissionRequest(
-            run_id,
-            replace(spec, **fields),
-            created_at(random, self._number),
-            portable=self._one_in(3),
-            request_hash=key and random.choice(("h1", "h2")),
-            thread_metadata=stamp if self._one_in(3) else None,
-        )
+        stamps: dict[str, Any] = {
+            "thread_metadata": stamp if self._one_in(3) else None,
+            "run_id": self._run_id() if again else f"r{random.randrange(10**6):06}{self._number:04}",
+        }
+        asked: dict[str, Any] = {"thread_id": random.choice(THREADS)}
+        stamps["created_at"] = created_at(random, self._number)
+        asked |= {
+            "kind": "op" if self._one_in(7) else "run",
+            "user_id": self._user(),
+            "assistant_id": random.choice((None, *ASSISTANTS)),
+            "multitask_strategy": random.choice(("reject", "enqueue", "interrupt", "rollback")),
+            "on_disconnect": random.choice(("cancel", "continue")),
+            "metadata": self._object(),
+            "kwargs": json_object(random),
+            "model_name": self._text(),
+        }
+        stamps["portable"] = self._one_in(3)
+        stamps["request_hash"] = key and random.choice(("h1", "h2"))
+        asked |= {
+            "idempotency_key": key,
+            "parent_run_id": self._run_id() if self._one_in(6) else None,
+            "timeout_ms": random.choice((None, None, 1, 5000)),
+            "idle_timeout_ms": random.choice((None, 1000)),
+            "queue_timeout_ms": random.choice((None, None, 2000, 30_000)),
+            "webhook": f"https://example.org/{self._number}" if self._one_in(4) else None,
+            "thread_must_exist": self._one_in(7),
+            "adopt_thread": not self._one_in(5),
+            "temporary_ms": 5000 if self._one_in(6) else None,
+            "delay_ms": random.choice((None, None, None, None, None, 0, 1000, 10_000)),
+        }
+        return AdmissionRequest(spec=RunSpec(**asked), **stamps)
+
+    def _fired(self, **changes: Any) -> AdmissionRequest:
+        request = self._new_run()
+        return request._replace(spec=replace(request.spec, firing=self._firing(), **changes))
 
     def _firing(self) -> Firing | None:
         if not self._crons or not self._one_in(10):
@@ -169,12 +174,12 @@ class Sequence:
             self._owns.append(Ownership(request.run_id, request.spec.thread_id, epoch, admission.fence))
 
     async def admit(self) -> None:
-        run, epoch = self._new_run(firing=self._firing()), self._epoch()
+        run, epoch = self._fired(), self._epoch()
         limits = Limits(self.random.choice((None, 2)), self.random.choice((None, 2)))
         self._admitted(run, epoch, await self._engines.call("admit", run, epoch=epoch, limits=limits))
 
     async def insert(self) -> None:
-        run, epoch = self._new_run(delay_ms=None, firing=self._firing()), self._epoch()
+        run, epoch = self._fired(delay_ms=None), self._epoch()
         self._admitted(run, epoch, await self._engines.call("insert", run, epoch=epoch))
 
     async def claim(self) -> None:
