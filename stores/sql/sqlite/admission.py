@@ -350,11 +350,11 @@ def _place(
         queue_deadline_at = (not_before or now) + spec.queue_timeout_ms * 1000
     own: tuple[Any, ...] = (
         request.run_id,
-        request.portable,
+        int(request.portable),  # sqlite3 looks for an adapter of a bool first
         request.request_hash,
         *stamp(request.created_at),
         now,
-        holds,
+        int(holds),
         None if home else epoch,
         epoch if home else None,
         fence,
