@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from coordinator.testing.postgres import URL_VARIABLE
+from coordinator.servers.postgres import URL_VARIABLE
 from tests.support.postgres import Database
 
 ROOT = Path(__file__).parent.parent.parent
