@@ -83,10 +83,16 @@ class _Errors(logging.Handler):
 
 @contextmanager
 def errors_logged() -> Generator[list[str]]:
-    """The texts and tracebacks of what is logged as an error, by any logger."""
-    handler, root = _Errors(), logging.getLogger()
-    root.addHandler(handler)
+    """The texts and tracebacks of errors that any logger logs, including those that do not propagate."""
+    handler = _Errors()
+    known = [
+        logger for logger in logging.Logger.manager.loggerDict.values() if isinstance(logger, logging.Logger)
+    ]
+    listening = [logging.getLogger(), *(logger for logger in known if not logger.propagate)]
+    for logger in listening:
+        logger.addHandler(handler)
     try:
         yield handler.texts
     finally:
-        root.removeHandler(handler)
+        for logger in listening:
+            logger.removeHandler(handler)

@@ -168,7 +168,7 @@ async def test_second_server_on_the_same_port_is_refused(tmp_path: Path) -> None
         (("--host", "0.0.0.0"), "without API keys", 2),
         (("--assistants", "mine:agents"), "module 'mine' does not exist", 2),
         (("--redis", "http://x"), "not a usable Redis URL", 2),
-        (("--store", "memory://", "--workers", "2"), "inside one process", 2),
+        (("--store", "memory://", "--workers", "2"), "only within one process", 2),
         (("--lease-ttl", "2"), "lease_ttl", 2),
         (("--store", "sqlite:////nowhere/at/all.db"), "does not exist", 3),
     ],
