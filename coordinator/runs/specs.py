@@ -17,10 +17,9 @@ def spec_of(
     *, thread_id: object, limits: TimeLimits = NO_LIMITS, after_seconds: object = None, **fields: object
 ) -> RunSpec:
     """`fields` by the names of RunSpec. Raises InvalidArgument, UnsupportedStrategyError."""
+    # A value that is the default needs no check, and most are.
     values = {
-        name: _CHECKS[name](name, value)
-        for name, value in fields.items()
-        if value is not None or name not in _OPTIONAL
+        name: _CHECKS[name](name, value) for name, value in fields.items() if value is not _DEFAULTS[name]
     }
     return RunSpec(
         thread_id=check.check_id("thread_id", thread_id),
@@ -76,5 +75,5 @@ _CHECKS: dict[str, Check] = {
     "on_disconnect": _disconnect,
     "model_name": lambda _, value: check.check_model_name(value),
 }
-_OPTIONAL = frozenset(name for name in ROLES if not default_of(name) and default_of(name) is not False)
-"""None means the same as leaving it out: nothing, or an empty object."""
+_DEFAULTS = {name: default_of(name) or (False if default_of(name) is False else None) for name in ROLES}
+"""What a caller may pass for a field that it leaves out. An empty object is left out as None."""
