@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
-from coordinator import CancelNotDurable, NotSettled, RunManager, RunStatus, StoreUnavailable
+from coordinator import (
+    CancelNotDurable,
+    NotSettled,
+    Outcome,
+    RunContext,
+    RunManager,
+    RunStatus,
+    StoreUnavailable,
+)
 from coordinator.notifier import Signal
 from tests.support.agents import Agent, launched, quick, running
 from tests.support.held import hold_answers, hold_calls
@@ -236,3 +245,27 @@ async def test_who_waits_is_answered_where_the_run_is_removed_before_he_looks(te
         await owner.runs.delete(run.run_id, thread_id="t")
     looking.go_on.set()
     assert await stopping
+
+
+async def test_end_of_run_set_to_interrupted_is_written_at_shutdown(
+    team: list[RunManager], caplog: pytest.LogCaptureFixture
+) -> None:
+    """`set_status` decides without a cancel action. The shutdown cancels the task, which returns values."""
+    owner, other = team
+    started = asyncio.Event()
+
+    async def agent(ctx: RunContext) -> Outcome:
+        del ctx
+        started.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(60)
+        return Outcome(values={"a": 1})
+
+    run = await owner.create_or_reject("t")
+    owner.launch(run, agent)
+    await started.wait()
+    await owner.set_status(run.run_id, "interrupted")
+    await owner.shutdown(timeout=0)
+    assert await other.wait(run.run_id, timeout=20) is None
+    assert (await other.runs.get(run.run_id)).settled
+    assert not [line for line in caplog.messages if "was refused" in line]

@@ -50,8 +50,9 @@ def start(cx: sqlite3.Connection, now: int, own: Ownership, rollback_ref: Json) 
     return Started(decision, loads(values))
 
 
-STOPPED = "status IN ('interrupted', 'timeout') AND cancel_action = 'interrupt'"
-"""It was told to stop, and is not to be rolled back: it may save once more while it holds its thread."""
+STOPPED = "status IN ('interrupted', 'timeout') AND cancel_action IS 'interrupt'"
+"""It was told to stop, and is not to be rolled back: it may save once more while it holds its thread. False,
+not NULL, for a run that `set_status` decided: it has no action."""
 
 
 def save(cx: sqlite3.Connection, now: int, own: Ownership, values: Json, *, last: bool = False) -> None:

@@ -152,12 +152,12 @@ BEGIN
             -- What was told to stop and came to its end all the same leaves what it has returned, as its last save.
             checkpointed = r.checkpointed OR asked.leaves AND (r.status IN ('pending', 'running')
                 OR asked."values" IS NOT NULL AND NOT asked.hold AND r.status IN ('interrupted', 'timeout')
-                   AND cancel_action = 'interrupt'),
+                   AND cancel_action IS NOT DISTINCT FROM 'interrupt'),
             checkpoint_values = CASE
                 WHEN asked.leaves AND asked."values" IS NOT NULL AND r.status IN ('pending', 'running')
                     THEN CASE WHEN asked.result IS DISTINCT FROM asked."values" THEN asked."values" END
                 WHEN asked.leaves AND asked."values" IS NOT NULL AND NOT asked.hold
-                     AND r.status IN ('interrupted', 'timeout') AND cancel_action = 'interrupt' THEN asked."values"
+                     AND r.status IN ('interrupted', 'timeout') AND cancel_action IS NOT DISTINCT FROM 'interrupt' THEN asked."values"
                 WHEN r.checkpointed OR asked.leaves AND r.status IN ('pending', 'running') THEN COALESCE(
                     (SELECT t."values" FROM rc.threads t WHERE t.thread_id = asked.thread_id), 'null') END,
             paused = CASE WHEN r.status IN ('pending', 'running') THEN asked.paused ELSE r.paused END,
