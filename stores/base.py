@@ -19,9 +19,9 @@ from stores.checkpoints import CheckpointStore
 from stores.finding import FindingStore
 from stores.rows import (
     Admission,
-    AskedToDrain,
     Claimed,
     Decision,
+    DrainRequested,
     Finish,
     HandedOver,
     Json,
@@ -274,7 +274,7 @@ class WorkerStore(Protocol):
         worker may claim them. One transaction; idempotent."""
         ...
 
-    async def ask_to_drain(self, epoch: int | None, *, grace: float | None) -> list[AskedToDrain]:
+    async def request_drain(self, epoch: int | None, *, grace: float | None) -> list[DrainRequested]:
         """Write down that this worker (None = every one) is wanted to drain; its tick answers that. Who was
         asked, in the order of epochs; the dead are not. The last wish counts."""
         ...

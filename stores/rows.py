@@ -226,7 +226,7 @@ class DrainWish(NamedTuple):
     grace: float | None
 
 
-class AskedToDrain(NamedTuple):
+class DrainRequested(NamedTuple):
     """A worker that was asked. `already`: it drained before."""
 
     epoch: int

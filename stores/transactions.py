@@ -12,9 +12,9 @@ from stores.finding import IdKind, ListPosition, RunQuery
 from stores.pruning import PruneCursor, PruneStep, Retention
 from stores.rows import (
     Admission,
-    AskedToDrain,
     Claimed,
     Decision,
+    DrainRequested,
     Finish,
     HandedOver,
     Json,
@@ -130,9 +130,9 @@ class SQLTransactions(ClientTransactions):
     async def drain(self, epoch: int) -> list[HandedOver]:
         return await self._write(self._sql.workers.drain, epoch)
 
-    async def ask_to_drain(self, epoch: int | None, *, grace: float | None) -> list[AskedToDrain]:
+    async def request_drain(self, epoch: int | None, *, grace: float | None) -> list[DrainRequested]:
         grace_ms = None if grace is None else round(grace * 1000)
-        return await self._write(self._sql.workers.ask_to_drain, epoch, grace_ms)
+        return await self._write(self._sql.workers.request_drain, epoch, grace_ms)
 
     async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         return await self._write(self._sql.workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)

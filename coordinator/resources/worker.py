@@ -17,7 +17,7 @@ from coordinator.workers.worker import Worker
 from stores.base import WorkerStore
 from stores.event_loop import HomeLoop
 from stores.outbox import Outbox
-from stores.rows import AskedToDrain, WorkerRow
+from stores.rows import DrainRequested, WorkerRow
 
 
 class ThisWorker:
@@ -58,7 +58,7 @@ class ThisWorker:
 
     async def request_drain(
         self, epoch: int | None = None, *, grace: float | None = None
-    ) -> list[AskedToDrain]:
+    ) -> list[DrainRequested]:
         """Request the worker with that epoch, in whatever process, to drain; None = all workers. The request
         is stored, and read within a tick. Returns the workers that are requested, [] if none with that epoch
         lives. `grace` (s); None = that worker's setting. System scope. Raises StoreUnavailable."""

@@ -19,7 +19,7 @@ from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.workers.worker import Worker
 from stores.base import DecisionStore, WorkerStore
 from stores.errors import CoordinatorError
-from stores.rows import AskedToDrain, DrainWish, HandedOver
+from stores.rows import DrainRequested, DrainWish, HandedOver
 from stores.states import OPEN, WorkerState
 from stores.tasks import begin_soon
 
@@ -88,11 +88,11 @@ class Drain:
             self._task = begin_soon(self._run(min(UNWIND, max(seconds, LEAST_UNWIND))))
         await asyncio.shield(self._task)
 
-    async def request(self, epoch: int | None, grace: float | None) -> list[AskedToDrain]:
+    async def request(self, epoch: int | None, grace: float | None) -> list[DrainRequested]:
         """Requests a drain of the worker `epoch` (None = of all workers) and returns those workers. The
         request is a row in the store, which each worker reads at its next tick; a hint triggers that tick at
         once. Raises StoreUnavailable."""
-        peers = await self._store.ask_to_drain(epoch, grace=grace)
+        peers = await self._store.request_drain(epoch, grace=grace)
         for peer in peers:
             self._notifier.notify_worker(peer.epoch, Signal(kind="claim"))
         return peers

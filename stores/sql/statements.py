@@ -28,9 +28,9 @@ from stores.pages import Page
 from stores.pruning import PruneCursor, PruneStep, Retention
 from stores.rows import (
     Admission,
-    AskedToDrain,
     Claimed,
     Decision,
+    DrainRequested,
     Finish,
     HandedOver,
     Json,
@@ -359,7 +359,7 @@ class WorkerStatements(Protocol):
     def drain(now: int, epoch: int) -> list[HandedOver]: ...
     @statement
     @staticmethod
-    def ask_to_drain(now: int, epoch: int | None, grace_ms: int | None) -> list[AskedToDrain]: ...
+    def request_drain(now: int, epoch: int | None, grace_ms: int | None) -> list[DrainRequested]: ...
     @statement
     @staticmethod
     def bury(now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool: ...

@@ -246,9 +246,9 @@ class Sequence:
     async def drain(self) -> None:
         await self._engines.call("drain", self._epoch())
 
-    async def ask_to_drain(self) -> None:
+    async def request_drain(self) -> None:
         epoch = self.random.choice((None, self._epoch()))
-        await self._engines.call("ask_to_drain", epoch, grace=self.random.choice((None, 1.5)))
+        await self._engines.call("request_drain", epoch, grace=self.random.choice((None, 1.5)))
 
     async def retire(self) -> None:
         if len(self._epochs) > 2:
@@ -621,7 +621,7 @@ WEIGHTS = {
     "register": 1,
     "beat": 1,
     "drain": 1,
-    "ask_to_drain": 1,
+    "request_drain": 1,
     "retire": 1,
     "bury": 2,
     "declare_dead": 1,

@@ -294,10 +294,10 @@ async def drain(s: Stage) -> Act:
 
 
 @scenario
-async def ask_to_drain(s: Stage) -> Act:
+async def request_drain(s: Stage) -> Act:
     async def act() -> Any:
         peer = await s.peer()
-        return [asked.epoch == peer for asked in await s.store.ask_to_drain(peer, grace=1.0)]
+        return [asked.epoch == peer for asked in await s.store.request_drain(peer, grace=1.0)]
 
     return act
 

@@ -42,7 +42,7 @@ _WAYS = {
     "Drain._decide / decide": "leaving what is deaf",
     "Drain._mark_draining / drain": "leaving",
     "Drain._mark_draining / workers": "two homes leave",
-    "Drain.request / ask_to_drain": "asked to leave",
+    "Drain.request / request_drain": "asked to leave",
     "Examination._store_error / workers": "the curious",
     "Expiry.sweep / expire_threads": "threads that expire",
     "Expiry.sweep / has_expired_threads": "threads that expire",

@@ -36,7 +36,7 @@ WRITES = frozenset(
         "readopt",
         "register",
         "drain",
-        "ask_to_drain",
+        "request_drain",
         "beat",
         "retire",
         "bury",

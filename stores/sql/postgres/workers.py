@@ -11,7 +11,7 @@ from dataclasses import replace
 from functools import cache
 from typing import NamedTuple
 
-from stores.rows import AskedToDrain, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.rows import DrainRequested, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import loads
 from stores.sql.postgres.calls import (
     OUTCOME_UNKNOWN,
@@ -63,8 +63,8 @@ def beat(now: int | None, epoch: int, worker_id: str | None) -> Call[bool]:
 _ASK = Function("ask_to_drain", ("bigint", "bigint", "bigint"), "asked, already")
 
 
-def ask_to_drain(now: int | None, epoch: int | None, grace_ms: int | None) -> Call[list[AskedToDrain]]:
-    return Call(_ASK, (epoch, grace_ms, now), lambda rows: sorted(AskedToDrain(*row) for row in rows))
+def request_drain(now: int | None, epoch: int | None, grace_ms: int | None) -> Call[list[DrainRequested]]:
+    return Call(_ASK, (epoch, grace_ms, now), lambda rows: sorted(DrainRequested(*row) for row in rows))
 
 
 _DRAIN = Function("drain", ("bigint", "bigint"))

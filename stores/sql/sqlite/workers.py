@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from stores.errors import StoreInUse
-from stores.rows import AskedToDrain, Decision, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
+from stores.rows import Decision, DrainRequested, HandedOver, Json, NewWorker, Orphan, Ownership, WorkerRow
 from stores.sql.codec import OPEN_STATUSES, dumps, loads, storable
 from stores.sql.readable import readable
 from stores.sql.sqlite.admission import is_dead
@@ -100,9 +100,9 @@ def drain(cx: sqlite3.Connection, now: int, epoch: int) -> list[HandedOver]:
     return [HandedOver(*row) for row in rows.fetchall()]
 
 
-def ask_to_drain(
+def request_drain(
     cx: sqlite3.Connection, now: int, epoch: int | None, grace_ms: int | None
-) -> list[AskedToDrain]:
+) -> list[DrainRequested]:
     """Write down the wish; the worker itself does what a drain takes, so that it is never told that it is
     dead while it does not know that it drains."""
     rows = cx.execute(
@@ -110,7 +110,7 @@ def ask_to_drain(
         " AND (:epoch IS NULL OR epoch = :epoch) RETURNING epoch, state = 'draining'",
         {"now": now, "grace": grace_ms, "epoch": epoch},
     )
-    return sorted(AskedToDrain(found, bool(already)) for found, already in rows.fetchall())
+    return sorted(DrainRequested(found, bool(already)) for found, already in rows.fetchall())
 
 
 def retire(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None, error: str) -> list[Orphan]:

@@ -8,7 +8,7 @@ import pytest
 
 from stores.base import CoordinationStore
 from stores.errors import EpochDead, ParentEnded, RunNotFound
-from stores.rows import AskedToDrain, Claimed, Decision, DrainWish, Outcome, Overdue, Ownership
+from stores.rows import Claimed, Decision, DrainRequested, DrainWish, Outcome, Overdue, Ownership
 from stores.states import CancelAction, Cause, RunStatus
 from tests.conformance.run_store.case import StoreCase
 from tests.support.builders import (
@@ -182,21 +182,21 @@ class Draining(StoreCase):
     async def test_who_is_wanted_to_drain_reads_it_in_its_tick(
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
-        assert await store.ask_to_drain(peer, grace=1.5) == [AskedToDrain(peer, already=False)]
+        assert await store.request_drain(peer, grace=1.5) == [DrainRequested(peer, already=False)]
         wish = DrainWish(clock.micros, 1.5)
         assert ((await store.tick(peer)).drain, (await store.tick(me)).drain) == (wish, None)
         await admitted(store, peer, "t")
         clock.advance(1)
         assert (await store.tick(peer)).drain == wish
         await store.drain(peer)
-        asked = [AskedToDrain(me, already=False), AskedToDrain(peer, already=True)]
-        assert await store.ask_to_drain(None, grace=None) == asked
+        asked = [DrainRequested(me, already=False), DrainRequested(peer, already=True)]
+        assert await store.request_drain(None, grace=None) == asked
         assert (await store.tick(me)).drain == (await store.tick(peer)).drain == DrainWish(clock.micros, None)
 
     async def test_the_dead_are_not_asked(self, store: CoordinationStore, me: int, peer: int) -> None:
         await buried(store, peer, by=me)
-        assert await store.ask_to_drain(peer, grace=0) == []
-        assert [asked.epoch for asked in await store.ask_to_drain(None, grace=0)] == [me]
+        assert await store.request_drain(peer, grace=0) == []
+        assert [asked.epoch for asked in await store.request_drain(None, grace=0)] == [me]
         assert (await store.tick(peer)).drain is None
 
 
