@@ -284,7 +284,7 @@ class WorkerStore(Protocol):
         text."""
         ...
 
-    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+    async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         """Compare-and-set on the heartbeat in `peer`: True where it was dead and is buried now. Unless death
         is `proven`, its lease must be over by the store's clock."""
         ...

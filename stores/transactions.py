@@ -134,8 +134,8 @@ class SQLTransactions(ClientTransactions):
         grace_ms = None if grace is None else round(grace * 1000)
         return await self._write(self._sql.workers.request_drain, epoch, grace_ms)
 
-    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        return await self._write(self._sql.workers.bury, peer.epoch, peer.hb_seq, by, proven=proven)
+    async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+        return await self._write(self._sql.workers.fence_worker, peer.epoch, peer.hb_seq, by, proven=proven)
 
     async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
         return await self._write(self._sql.workers.declare_dead, epoch, by, actor)

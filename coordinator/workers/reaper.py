@@ -162,7 +162,7 @@ class Reaper:
         silent_twice_the_ttl = silent >= 2 * ttl
         if not proven and not silent_twice_the_ttl and not (peer.expired and silent >= ttl):
             return False
-        declared_dead = await self._store.bury(peer, by=me, proven=proven or silent_twice_the_ttl)
+        declared_dead = await self._store.fence_worker(peer, by=me, proven=proven or silent_twice_the_ttl)
         if declared_dead:
             self._last_heartbeats.pop(peer.epoch, None)
         return declared_dead

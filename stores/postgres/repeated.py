@@ -79,8 +79,8 @@ class WritesMadeAgain(SQLTransactions):
             await asyncio.sleep(random.uniform(0, _PAUSE))
         raise StoreUnavailable(f"others patch thread {thread_id!r} all the time")
 
-    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        call = workers.bury(self._now(), peer.epoch, peer.hb_seq, by, proven=proven)
+    async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+        call = workers.fence_worker(self._now(), peer.epoch, peer.hb_seq, by, proven=proven)
         buried = await self._briefly(call.if_made_again(_true_or_unknown))
         return await self._is_buried(peer.epoch, by) if buried is OUTCOME_UNKNOWN else buried
 

@@ -120,13 +120,13 @@ def finish_frees_before_the_undo(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_heartbeat_is_not_compared(patch: pytest.MonkeyPatch) -> None:
-    strong = workers.bury
+    strong = workers.fence_worker
 
     def weak(cx: Any, now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool:
         (hb_seq,) = cx.execute("SELECT hb_seq FROM workers WHERE epoch = ?", (epoch,)).fetchone()
         return strong(cx, now, epoch, hb_seq, by, proven=proven)
 
-    patch.setattr(workers, "bury", weak)
+    patch.setattr(workers, "fence_worker", weak)
 
 
 def the_last_run_is_pruned(patch: pytest.MonkeyPatch) -> None:

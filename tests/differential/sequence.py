@@ -254,10 +254,10 @@ class Sequence:
         if len(self._epochs) > 2:
             await self._engines.call("retire", self._epoch())
 
-    async def bury(self) -> None:
+    async def fence_worker(self) -> None:
         if rows := await self._engines.call("workers", alive_only=False):
             peer = self.random.choice(rows)
-            await self._engines.call("bury", peer, by=self._epoch(), proven=self._one_in(2))
+            await self._engines.call("fence_worker", peer, by=self._epoch(), proven=self._one_in(2))
 
     async def declare_dead(self) -> None:
         actor = self.random.choice(("admin", *TEXTS))
@@ -623,7 +623,7 @@ WEIGHTS = {
     "drain": 1,
     "request_drain": 1,
     "retire": 1,
-    "bury": 2,
+    "fence_worker": 2,
     "declare_dead": 1,
     "sweep": 3,
     "read_workers": 3,

@@ -130,8 +130,8 @@ class Mortal(SQLTransactions):
             self._points.reach("finished")
         return finish
 
-    async def bury(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        buried = await super().bury(peer, by=by, proven=proven)
+    async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
+        buried = await super().fence_worker(peer, by=by, proven=proven)
         if buried:
             self._points.reach("buried")
         return buried

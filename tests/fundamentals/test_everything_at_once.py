@@ -142,7 +142,7 @@ async def undertaker(story: Story, team: list[RunManager]) -> None:
         victim, by = story.dice.sample(team, 2)
         for row in await by.worker.fleet():
             if row.epoch == victim.worker.epoch:
-                await by._store.bury(row, by=by.worker.epoch, proven=True)
+                await by._store.fence_worker(row, by=by.worker.epoch, proven=True)
 
 
 @pytest.mark.parametrize("burials", [False, True], ids=["all live", "burials"])

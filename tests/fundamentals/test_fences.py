@@ -22,7 +22,7 @@ async def worker_row(manager: RunManager) -> WorkerRow:
 
 async def bury(victim: RunManager, by: RunManager) -> None:
     """What a peer does that has not heard of `victim` for long enough."""
-    while not await by._store.bury(await worker_row(victim), by=by.worker.epoch, proven=True):
+    while not await by._store.fence_worker(await worker_row(victim), by=by.worker.epoch, proven=True):
         pass  # it renewed its lease between our look and our write
 
 

@@ -132,14 +132,14 @@ async def test_the_owner_renews_before_it_is_buried(
     a, b = pair
     _, agent = await running(a, "t")
     await a._parts.pacemaker.stop()
-    bury, tried = b._store.bury, list[bool]()
+    fence_worker, tried = b._store.fence_worker, list[bool]()
 
     async def renewed_first(peer: WorkerRow, **how: Any) -> bool:
         assert await a._store.beat(peer.epoch)
-        tried.append(await bury(peer, **how))
+        tried.append(await fence_worker(peer, **how))
         return tried[-1]
 
-    monkeypatch.setattr(b._store, "bury", renewed_first)
+    monkeypatch.setattr(b._store, "fence_worker", renewed_first)
     monkeypatch.setattr(
         a._parts.shared.worker.lease, "_term", a._parts.shared.worker.lease._term._replace(deadline=1e12)
     )
@@ -170,7 +170,7 @@ async def test_a_result_that_queued_up_before_the_pause_is_refused_after_the_bur
 async def buried(by: RunManager, victim: WorkerRow) -> bool:
     """As if the system had proved its death; from the heartbeat of this moment."""
     row = next((row for row in await by.worker.fleet() if row.epoch == victim.epoch), None)
-    return row is None or await by._store.bury(row, by=by.worker.epoch, proven=True)
+    return row is None or await by._store.fence_worker(row, by=by.worker.epoch, proven=True)
 
 
 async def test_a_fenced_worker_writes_no_counters(pair: list[RunManager]) -> None:

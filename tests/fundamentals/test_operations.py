@@ -133,7 +133,7 @@ async def test_reconcile_reports_no_operation(tmp_path: Path) -> None:
         await holding.__aenter__()
         await peer.create_or_reject("u")
         row = next(row for row in await peer.worker.fleet() if row.epoch == dying.worker.epoch)
-        assert await peer._store.bury(row, by=peer.worker.epoch, proven=True)
+        assert await peer._store.fence_worker(row, by=peer.worker.epoch, proven=True)
         assert await peer.reconcile_orphaned_inflight_runs(error="gone") == []
         assert not await peer.has_inflight("t")
         with pytest.raises(LeaseLost):

@@ -142,7 +142,7 @@ class Chaos:
             await self.worker()
             rows = [row for row in await store.workers() if row.epoch == victim]
             if rows:
-                await store.bury(rows[0], by=by, proven=True)
+                await store.fence_worker(rows[0], by=by, proven=True)
 
     async def sweep(self) -> None:
         store, epoch = self.one(self.epochs)

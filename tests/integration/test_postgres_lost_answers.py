@@ -315,11 +315,11 @@ async def retire(s: Stage) -> Act:
 
 
 @scenario
-async def bury(s: Stage) -> Act:
+async def fence_worker(s: Stage) -> Act:
     row = await worker_row(s.store, await s.peer())
 
     async def act() -> Any:
-        return await s.store.bury(row, by=s.epoch, proven=True)
+        return await s.store.fence_worker(row, by=s.epoch, proven=True)
 
     return act
 

@@ -39,7 +39,7 @@ WRITES = frozenset(
         "request_drain",
         "beat",
         "retire",
-        "bury",
+        "fence_worker",
         "declare_dead",
         "sweep",
         "put",
@@ -151,7 +151,7 @@ class Database:
         return workers.workers(self.cx, self.clock(), alive_only=True, counted=False)
 
     def bury(self, peer: WorkerRow) -> bool:
-        return self.call("bury", peer, by=0, proven=True)
+        return self.call("fence_worker", peer, by=0, proven=True)
 
     def call(self, op: str, *args: Any, **kwargs: Any) -> Any:
         """One transaction, which in memory never waits."""

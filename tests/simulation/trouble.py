@@ -116,7 +116,7 @@ class Trouble:
             if peer.epoch in process.epochs and not process.loop.dead:
                 world.say(process, f"is buried alive, epoch {peer.epoch}")
                 world.truth.falsely.add(peer.epoch)
-                world.truth.commit("bury", (peer,), {}, partial(world.database.bury, peer))
+                world.truth.commit("fence_worker", (peer,), {}, partial(world.database.bury, peer))
 
     # -- the store, the clock
 

@@ -382,7 +382,7 @@ class Truth:
         self.dead.setdefault(args[0], self.now())
         self._ended(orphans)
 
-    def _bury(self, args: Any, kwargs: Any, buried: bool, wrote: bool) -> None:
+    def _fence_worker(self, args: Any, kwargs: Any, buried: bool, wrote: bool) -> None:
         if not buried:
             return
         epoch = args[0].epoch

@@ -111,7 +111,7 @@ async def worker_row(store: CoordinationStore, epoch: int) -> WorkerRow:
 
 
 async def buried(store: CoordinationStore, epoch: int, *, by: int) -> None:
-    assert await store.bury(await worker_row(store, epoch), by=by, proven=True)
+    assert await store.fence_worker(await worker_row(store, epoch), by=by, proven=True)
 
 
 def sql_of(store: Any) -> Callable[..., list[Any]]:

@@ -166,7 +166,7 @@ async def beat(scene: Scene) -> None:
 async def bury_and_sweep(scene: Scene) -> None:
     peer = await scene.store.register(new_worker())
     await running(scene.store, peer, "theirs")
-    await scene.watch(scene.store.bury(await worker_row(scene.store, peer), by=scene.me, proven=True))
+    await scene.watch(scene.store.fence_worker(await worker_row(scene.store, peer), by=scene.me, proven=True))
     await scene.watch(scene.store.sweep(by=scene.me, error="gone"))
 
 

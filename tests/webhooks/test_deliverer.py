@@ -513,7 +513,7 @@ async def test_fenced_worker_claims_no_webhook_until_it_registers_again(
         store: Any = manager._store
         epoch = manager.worker.epoch
         (me,) = await manager.worker.fleet()
-        assert await store.bury(me, by=epoch, proven=True)
+        assert await store.fence_worker(me, by=epoch, proven=True)
         async with Deliverer(manager.webhooks, manager.assistants, quick()).running():
             await wait_until(lambda: "no longer live" in caplog.text, description="it is refused")
             manager._parts.shared.worker.fenced(epoch, "buried")

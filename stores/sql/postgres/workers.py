@@ -84,7 +84,7 @@ def retire(now: int | None, epoch: int, worker_id: str | None) -> Call[None]:
 _BURY = Function("bury", ("bigint", "bigint", "bigint", "boolean", "bigint"))
 
 
-def bury(now: int | None, epoch: int, hb_seq: int, by: int, *, proven: bool) -> Call[bool]:
+def fence_worker(now: int | None, epoch: int, hb_seq: int, by: int, *, proven: bool) -> Call[bool]:
     return Call(_BURY, (epoch, hb_seq, by, proven, now), scalar)
 
 

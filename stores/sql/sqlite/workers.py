@@ -122,7 +122,7 @@ def retire(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None, 
     return _end_all(cx, _orphaned(cx, now, only=epoch), None, error, now)
 
 
-def bury(cx: sqlite3.Connection, now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool:
+def fence_worker(cx: sqlite3.Connection, now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool:
     """Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile).
 
     The lease must also have expired by the store's clock, unless death is `proven` by the operating

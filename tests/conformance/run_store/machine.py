@@ -301,7 +301,7 @@ class StoreMachine(RuleBasedStateMachine):
         seen = replace(peer, hb_seq=beats)
         self.call(
             "bury",
-            lambda: self.store.bury(seen, by=burier, proven=proven),
+            lambda: self.store.fence_worker(seen, by=burier, proven=proven),
             lambda: self.model.bury(epoch, beats, proven=proven),
         )
 

@@ -83,8 +83,8 @@ class Workers(StoreCase):
         seen = await worker_row(store, peer)
         await store.beat(peer)
         clock.advance(16)
-        assert not await store.bury(seen, by=me, proven=False)
-        assert not await store.bury(seen, by=me, proven=True)
+        assert not await store.fence_worker(seen, by=me, proven=False)
+        assert not await store.fence_worker(seen, by=me, proven=True)
         await store.sweep(by=me, error="gone")
         assert (await row_of(store, own.run_id)).status is RunStatus.running
 
@@ -92,10 +92,10 @@ class Workers(StoreCase):
         self, store: CoordinationStore, clock: StoreClock, me: int, peer: int
     ) -> None:
         seen = await worker_row(store, peer)
-        assert not await store.bury(seen, by=me, proven=False)
+        assert not await store.fence_worker(seen, by=me, proven=False)
         clock.advance(15.1)
-        assert await store.bury(seen, by=me, proven=False)
-        assert not await store.bury(seen, by=me, proven=False), "once"
+        assert await store.fence_worker(seen, by=me, proven=False)
+        assert not await store.fence_worker(seen, by=me, proven=False), "once"
 
     async def test_a_worker_is_declared_dead_whatever_its_lease_and_its_runs_name_the_actor(
         self, store: CoordinationStore, me: int, peer: int
