@@ -171,7 +171,7 @@ class Outbox:
                 return
         self._enqueue(_PendingWrite(run_id, epoch, key, write, None))
 
-    def owe(self, key: str, write: Callable[[], Awaitable[object]]) -> None:
+    def enqueue(self, key: str, write: Callable[[], Awaitable[object]]) -> None:
         """Retries `write` until it returns. A newer write of the same key replaces the pending one."""
         if (earlier := self._keys.get(key)) is not None:
             earlier.write = write

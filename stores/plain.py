@@ -235,7 +235,7 @@ class PlainStore(MemoryStore):
                 run_id,
                 exc_info=True,
             )
-            self._outbox.owe(key, again)
+            self._outbox.enqueue(key, again)
             return False
         self._outbox.settle(key)
         return said

@@ -82,7 +82,7 @@ class WaitingLine:
         try:
             return await self._claim(thread_id)
         except StoreUnavailable:
-            self._outbox.owe(f"the claim of thread {thread_id!r}", lambda: self._claim(thread_id))
+            self._outbox.enqueue(f"the claim of thread {thread_id!r}", lambda: self._claim(thread_id))
             raise
 
     async def _claim(self, thread_id: str) -> bool:

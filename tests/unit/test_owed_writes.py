@@ -20,7 +20,7 @@ async def test_closed_outbox_accepts_no_pending_write() -> None:
     async def write() -> None:
         raise OSError("closed")
 
-    outbox.owe("the model name", write)
+    outbox.enqueue("the model name", write)
     assert len(outbox) == 0
     assert asyncio.all_tasks() == before
 

@@ -142,7 +142,7 @@ BUGS = (
             "raise",
         ),
     ),
-    bug("a-claim-without-an-answer", (_LINE + "claim", "self._outbox.owe(", "(lambda *_: None)(")),
+    bug("a-claim-without-an-answer", (_LINE + "claim", "self._outbox.enqueue(", "(lambda *_: None)(")),
     bug(
         "a-line-without-a-home-waits-for-ticks",
         (
