@@ -202,20 +202,20 @@ class StoreInUse(StoreRefused):
 class SchemaTooOld(StoreRefused):
     """The store is from before the first release, and no migration leads from there to this program."""
 
-    def __init__(self, where: str, *, found: int, first: int) -> None:
-        self.found, self.first = found, first
+    def __init__(self, where: str, *, version: int, first: int) -> None:
+        self.version, self.first = version, first
         super().__init__(
-            f"{where} has schema version {found}, from before the first release (version {first}): start with"
-            " a new file or schema; the program that made the old one still reads it"
+            f"{where} has schema version {version}, from before the first release (version {first}): start"
+            " with a new file or schema; the program that made the old one still reads it"
         )
 
 
 class SchemaTooNew(StoreRefused):
     """A newer version has migrated the store, and this version must not use it any more."""
 
-    def __init__(self, where: str, *, found: int, oldest: int, newest: int) -> None:
-        self.found, self.oldest, self.newest = found, oldest, newest
+    def __init__(self, where: str, *, version: int, oldest: int, newest: int) -> None:
+        self.version, self.oldest, self.newest = version, oldest, newest
         super().__init__(
-            f"{where} has schema version {found}, for programs that know version {oldest} at least; this one"
-            f" knows {newest}: upgrade run-coordinator on this host, or restore the backup"
+            f"{where} has schema version {version}, for programs that know version {oldest} at least; this"
+            f" one knows {newest}: upgrade run-coordinator on this host, or restore the backup"
         )

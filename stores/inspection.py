@@ -49,9 +49,9 @@ class Inspection:
 
 @runtime_checkable
 class MigratableStore(Protocol):
-    async def migrate(self, *, patience: float = 300.0, tell: Callable[[str], None] = ...) -> list[str]:
+    async def migrate(self, *, patience: float = 300.0, report: Callable[[str], None] = ...) -> list[str]:
         """Creates or migrates the schema, and repairs its functions; the store need not be open. Waits for
-        locks for `patience` s in total, and reports their holders through `tell`. Returns the names of
+        locks for `patience` s in total, and reports their holders through `report`. Returns the names of
         migrations and functions that were applied or repaired. Raises StoreRefused, StoreUnavailable."""
         ...
 

@@ -182,7 +182,7 @@ class SQLiteStore(SQLiteTransactions):
         self._applied = needed.prepare(cx) or self._applied
 
     async def migrate(
-        self, *, patience: float = 300.0, tell: Callable[[str], None] = logger.warning
+        self, *, patience: float = 300.0, report: Callable[[str], None] = logger.warning
     ) -> list[str]:
         """See `stores.inspection.MigratableStore`. The store is closed before and after."""
         self._unasked = False

@@ -182,7 +182,7 @@ async def migrate(
 async def _migrate(settings: Settings, wait: float) -> list[str]:
     store = store_from_url(settings.store, settings)
     if isinstance(store, MigratableStore):
-        return await store.migrate(patience=wait, tell=note)
+        return await store.migrate(patience=wait, report=note)
     await store.open()
     await store.aclose()
     return []

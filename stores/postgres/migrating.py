@@ -15,7 +15,7 @@ from stores.sql.postgres import schema as schemas
 from stores.tasks import begin_soon
 
 Connect = Callable[[], AbstractAsyncContextManager[Any]]
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 _LOOK = 0.2  # s, between two looks at who is in the way
 _PAUSE = 2.0  # s, between two attempts: what has queued behind one goes on
@@ -33,13 +33,13 @@ async def migrate(
     repair: bool,
     unasked: bool,
     patience: float,
-    tell: Tell,
+    report: Report,
 ) -> list[str]:
-    """See `stores.sql.postgres.schema.migrate`. Tries for `patience` s to get the locks; `tell` gets a line
+    """See `stores.sql.postgres.schema.migrate`. Tries for `patience` s to get the locks; `report` gets a line
     for each session in the way. Raises StoreUnavailable, StoreRefused."""
     loop = asyncio.get_running_loop()
     until = loop.time() + patience
-    watched = Watched(connect, tell)
+    watched = Watched(connect, report)
     while True:
         async with AsyncExitStack() as stack:
             cx = await stack.enter_async_context(connect())
@@ -68,10 +68,10 @@ async def _forbidden(cx: Any, schema: str, error: Exception) -> str:
 class Watched:
     """Who blocks a session, seen from another connection."""
 
-    def __init__(self, connect: Connect, tell: Tell) -> None:
-        self._connect, self._tell = connect, tell
+    def __init__(self, connect: Connect, report: Report) -> None:
+        self._connect, self._report = connect, report
         self._task: asyncio.Task[None] | None = None
-        self._told = set[int]()
+        self._reported = set[int]()
         self.named = ""
         """Those that were seen last."""
 
@@ -95,9 +95,9 @@ class Watched:
         if not rows:
             return
         self.named = ", ".join(_session(row) for row in rows)
-        if fresh := [row for row in rows if row[0] not in self._told]:
-            self._told.update(row[0] for row in rows)
-            self._tell(f"the migration waits for {', '.join(_session(row) for row in fresh)}")
+        if fresh := [row for row in rows if row[0] not in self._reported]:
+            self._reported.update(row[0] for row in rows)
+            self._report(f"the migration waits for {', '.join(_session(row) for row in fresh)}")
 
 
 def _session(row: Any) -> str:

@@ -133,17 +133,17 @@ class PostgresStore(WritesMadeAgain):
             await self._migrated(self._options.busy_timeout, logger.warning, unasked=True)
 
     async def migrate(
-        self, *, patience: float = 300.0, tell: Callable[[str], None] = logger.warning
+        self, *, patience: float = 300.0, report: Callable[[str], None] = logger.warning
     ) -> list[str]:
         """See `stores.inspection.MigratableStore`."""
-        return await self._migrated(patience, tell, repair=True)
+        return await self._migrated(patience, report, repair=True)
 
     async def _migrated(
-        self, patience: float, tell: Callable[[str], None], *, repair: bool = False, unasked: bool = False
+        self, patience: float, report: Callable[[str], None], *, repair: bool = False, unasked: bool = False
     ) -> list[str]:
         name = self._options.schema
         return await migrate(
-            self.connection, name, repair=repair, unasked=unasked, patience=patience, tell=tell
+            self.connection, name, repair=repair, unasked=unasked, patience=patience, report=report
         )
 
     async def check_version(self) -> None:

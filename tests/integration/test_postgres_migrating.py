@@ -68,7 +68,7 @@ async def test_heartbeats_go_on_while_a_migration_waits_for_a_backup(
 
     store = PostgresStore(shared_postgres.url, Options(schema=name))
     async with dump(shared_postgres, name) as backup:
-        migrating = asyncio.create_task(store.migrate(tell=tell))
+        migrating = asyncio.create_task(store.migrate(report=tell))
         await asyncio.wait_for(heard.wait(), 20)
         pid = backup.get_server_pid()
         assert [f"session {pid} of 'postgres' ('a backup'" in line for line in told] == [True]
@@ -87,7 +87,7 @@ async def test_migration_that_gets_no_lock_in_time_names_who_has_it_and_changes_
     store = PostgresStore(shared_postgres.url, Options(schema=name))
     async with dump(shared_postgres, name):
         with pytest.raises(StoreUnavailable, match=r"'a backup'.*was in the way.*Nothing was changed"):
-            await store.migrate(patience=0, tell=lambda _: None)
+            await store.migrate(patience=0, report=lambda _: None)
     async with shared_postgres.connection() as cx:
         assert await schema.version(cx, name) == EVERY[-1].number
 
@@ -99,7 +99,7 @@ async def test_names_of_those_in_the_way_are_escaped(
     store = PostgresStore(shared_postgres.url, Options(schema=name))
     async with dump(shared_postgres, name) as backup:
         await backup.execute("SET application_name = 'evil\n\x1b[31m'")
-        migrating = asyncio.create_task(store.migrate(tell=told.append))
+        migrating = asyncio.create_task(store.migrate(report=told.append))
         await wait_until(lambda: bool(told), description="it says who is in the way")
     await migrating
     assert told[0].isprintable()

@@ -104,7 +104,7 @@ async def test_program_outside_of_the_window_is_refused_with_what_to_do(case: Ca
     with pytest.raises(SchemaTooNew, match="upgrade run-coordinator") as refused:
         await store.open()
     expected = (case.newest + 1, case.newest + 1, case.newest)
-    assert (refused.value.found, refused.value.oldest, refused.value.newest) == expected
+    assert (refused.value.version, refused.value.oldest, refused.value.newest) == expected
     for command in (("db", "check"), ("db", "migrate"), ("runs", "list")):
         answer = await case.cli(*command, "--json")
         assert (answer.code, answer.error["type"]) == (UNREACHABLE, "SchemaTooNew")

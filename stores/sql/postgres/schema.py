@@ -70,10 +70,10 @@ def _checked(rows: Rows, where: str) -> int:
         return 0
     found, needed = rows[0]
     if found < FIRST:
-        raise SchemaTooOld(where, found=found, first=FIRST)
+        raise SchemaTooOld(where, version=found, first=FIRST)
     newest = migrations()[-1].number
     if newest < needed:
-        raise SchemaTooNew(where, found=found, oldest=needed, newest=newest)
+        raise SchemaTooNew(where, version=found, oldest=needed, newest=newest)
     return found
 
 

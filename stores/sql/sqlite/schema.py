@@ -50,13 +50,13 @@ def check_version(cx: sqlite3.Connection, path: str) -> int:
     """The version of a file that is a run store. Raises SchemaTooNew, SchemaTooOld."""
     (found,) = cx.execute("SELECT max(version) FROM schema_version").fetchone()
     if found < FIRST:  # the column `oldest` may not be there
-        raise SchemaTooOld(path, found=found, first=FIRST)
+        raise SchemaTooOld(path, version=found, first=FIRST)
     (needed,) = cx.execute(
         "SELECT COALESCE(oldest, version) FROM schema_version WHERE version = ?", (found,)
     ).fetchone()
     newest = migrations()[-1].number
     if newest < needed:
-        raise SchemaTooNew(path, found=found, oldest=needed, newest=newest)
+        raise SchemaTooNew(path, version=found, oldest=needed, newest=newest)
     return found
 
 
