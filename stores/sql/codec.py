@@ -28,7 +28,7 @@ COUNTER_COLUMNS = COUNTERS + MESSAGES
 _OWN = [field.name for field in fields(RunRow) if field.name not in COLUMN_NAMES]
 _COUNTERS = _OWN.index("counters")
 PLAIN_COLUMNS = (*_OWN[:_COUNTERS], *_OWN[_COUNTERS + 1 :], *COLUMN_NAMES)
-"""What became of a run, and then what it was asked for. The first is `run_id`."""
+"""What became of a run, then what its spec requests. The first is `run_id`."""
 RUN_COLUMNS = ", ".join(PLAIN_COLUMNS + COUNTER_COLUMNS)
 RUN_TEXTS = tuple(map(PLAIN_COLUMNS.index, ("metadata", "kwargs", "result", "rollback_ref")))
 """The places of what may be large."""
@@ -152,8 +152,8 @@ def loads(text: str | None) -> Json:
         raise ValueError("nested too deep for JSON") from None
 
 
-def drain_wish(asked_at: int | str, grace_ms: int | str | None) -> DrainWish:
-    return DrainWish(int(asked_at), None if grace_ms is None else int(grace_ms) / 1000)
+def drain_wish(requested_at: int | str, grace_ms: int | str | None) -> DrainWish:
+    return DrainWish(int(requested_at), None if grace_ms is None else int(grace_ms) / 1000)
 
 
 def run_row(columns: Sequence[Any]) -> RunRow:
@@ -191,7 +191,8 @@ def spec_writer(text: Text, names: Sequence[str]) -> Callable[[RunColumns], list
 
 
 def record_writer(text: Text) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
-    """Writes what `put` takes of a spec (RECORDED), by name; what the record does not say is the default."""
+    """Writes what `put` takes of a spec (RECORDED), by name; a field that the record lacks gets its
+    default."""
     write = writers(text)
 
     def write_record(record: Mapping[str, Any]) -> dict[str, Any]:
@@ -243,15 +244,15 @@ _STAMPS = (
 )
 
 
-def record(found: RunRow) -> dict[str, Any]:
+def record(row: RunRow) -> dict[str, Any]:
     """A row as the mapping that record operations return: plain values, ISO stamps; status and on_disconnect
-    as members, so that a newer program's word is told from a damaged one."""
-    named = {name: getattr(found, name) for name in PLAIN_COLUMNS}
-    named.update(found.counters)
-    named["status"] = found.status
-    named["on_disconnect"] = DisconnectMode.stored(found.on_disconnect)
-    named["cancel_action"] = found.cancel_action.value if found.cancel_action else None
-    named["cancel_cause"] = found.cancel_cause.value if found.cancel_cause else None
+    as members, so that the value of a newer program differs from a damaged one."""
+    named = {name: getattr(row, name) for name in PLAIN_COLUMNS}
+    named.update(row.counters)
+    named["status"] = row.status
+    named["on_disconnect"] = DisconnectMode.stored(row.on_disconnect)
+    named["cancel_action"] = row.cancel_action.value if row.cancel_action else None
+    named["cancel_cause"] = row.cancel_cause.value if row.cancel_cause else None
     for name in _STAMPS:
         named[name] = iso(named[name])
     return named
@@ -283,7 +284,7 @@ THREAD_TEXTS = (4, 5, 6)
 
 def thread_row(columns: Sequence[Any]) -> ThreadRow:
     """Map thread_id, user_id, assistant_id, fence, metadata, values, interrupts, created_at, updated_at,
-    state_updated_at, ttl_ms, temporary, the derived status, and the error of the run that says so."""
+    state_updated_at, ttl_ms, temporary, the derived status, and the error of the run that determines it."""
     status: str = columns[12]
     return ThreadRow(
         thread_id=columns[0],
@@ -364,7 +365,7 @@ _CRON_NAMES = tuple(f.name for f in fields(CronRow))
 CRON_COLUMNS = ", ".join(_CRON_NAMES)
 CRON_TEXTS = tuple(map(_CRON_NAMES.index, ("payload", "metadata")))
 CRON_VALUES = _CRON_NAMES[: _CRON_NAMES.index("last_at")]
-"""What its maker says of a cron; the rest is the store's."""
+"""The columns of a cron that its maker sets; the rest is the store's."""
 
 
 def cron_values(cron: CronRow) -> tuple[Any, ...]:

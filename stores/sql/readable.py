@@ -17,13 +17,13 @@ Read = TypeVar("Read")
 def readable(what: str, rows: Iterable[Sequence[Any]], read: Callable[[Any], Read]) -> list[Read]:
     """The rows that `read` can map, in order: one row must not hide the others. Each of the first thousand
     rows that are skipped is logged once in the life of the process, as `what` and its first column."""
-    found = list[Read]()
+    mapped = list[Read]()
     for row in rows:
         try:
-            found.append(read(row))
+            mapped.append(read(row))
         except (KeyError, TypeError, ValueError) as error:
             _skipped(what, str(row[0]), error)
-    return found
+    return mapped
 
 
 def _skipped(what: str, key: str, error: Exception) -> None:

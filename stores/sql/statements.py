@@ -62,7 +62,7 @@ Statement: TypeAlias = OnConnection[P, T] | AsCall[P, T]
 Transaction: TypeAlias = Statement[Concatenate[int, P], T]
 """With its time, and the arguments P."""
 SearchStatement: TypeAlias = Statement[Concatenate[Query, str | None, P], T]
-"""With what is searched for, whose searches it belongs to (None = everybody's), and the arguments P."""
+"""With the query, the user whose rows are searched (None = those of all users), and the arguments P."""
 
 
 def statement(operation: Callable[P, T]) -> Statement[P, T]:
@@ -327,7 +327,7 @@ class WebhookStatements(Protocol):
     ) -> list[ClaimedWebhook]: ...
     @statement
     @staticmethod
-    def report(now: int, run_id: str, attempt: int, told: WebhookReport) -> bool: ...
+    def report(now: int, run_id: str, attempt: int, result: WebhookReport) -> bool: ...
     @statement
     @staticmethod
     def revive(now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]: ...

@@ -23,7 +23,7 @@ from stores.sql.postgres.codec import STORED, decided_of_json, run_of_json, text
 from stores.sql.postgres.conditions import HOMELESS, WAITING
 from stores.times import stamp
 
-_ADMIT = BatchFunction("admit", "admission", "said, about, holds, fence, seq, temporary, more")
+_ADMIT = BatchFunction("admit", "admission", "reply, detail, holds, fence, seq, temporary, related")
 _write_spec = spec_writer(text, STORED)
 _NO_LIMITS = Limits()
 
@@ -72,30 +72,30 @@ def _record(request: AdmissionRequest, epoch: int, limits: Limits, *, beside: bo
 
 
 def _admitted(rows: Rows, request: AdmissionRequest, epoch: int, limits: Limits) -> Admission:
-    said, about, holds, fence, seq, temporary, more = rows[0]
-    if said == "admitted":
-        replaced = () if more is None else tuple(decided_of_json(row) for row in json.loads(more))
+    reply, detail, holds, fence, seq, temporary, related = rows[0]
+    if reply == "admitted":
+        replaced = () if related is None else tuple(decided_of_json(row) for row in json.loads(related))
         return Admission(request.run_id, holds, fence, seq, replaced, temporary=temporary)
-    if said == "existing":
-        found = run_of_json(json.loads(more))
-        return Admission(found.run_id, found.holds_thread, found.fence, found.seq, (), found)
-    raise _refusal(said, about, request.spec, epoch, limits)
+    if reply == "existing":
+        existing = run_of_json(json.loads(related))
+        return Admission(existing.run_id, existing.holds_thread, existing.fence, existing.seq, (), existing)
+    raise _refusal(reply, detail, request.spec, epoch, limits)
 
 
-def _refusal(said: str, about: str | None, spec: RunSpec, epoch: int, limits: Limits) -> CoordinatorError:
-    if said == "line full":
-        limit = limits.per_thread if about == "thread" else limits.per_user
-        return QueueFull(spec.thread_id, about or "thread", limit or 0)
+def _refusal(reply: str, detail: str | None, spec: RunSpec, epoch: int, limits: Limits) -> CoordinatorError:
+    if reply == "queue full":
+        limit = limits.per_thread if detail == "thread" else limits.per_user
+        return QueueFull(spec.thread_id, detail or "thread", limit or 0)
     refusals: dict[str, CoordinatorError] = {
         "epoch dead": EpochDead(epoch),
         "thread not found": ThreadNotFound(spec.thread_id),
-        "conflict": ConflictError(spec.thread_id, about),
-        "key used": IdempotencyConflict(spec.thread_id, spec.idempotency_key or "", about),
+        "conflict": ConflictError(spec.thread_id, detail),
+        "key used": IdempotencyConflict(spec.thread_id, spec.idempotency_key or "", detail),
         "cron fired": CronFired(spec.firing.cron_id if spec.firing is not None else ""),
         "no parent": RunNotFound(spec.parent_run_id or ""),
-        "parent ended": ParentEnded(spec.parent_run_id or "", about or ""),
+        "parent ended": ParentEnded(spec.parent_run_id or "", detail or ""),
     }
-    return refusals[said]
+    return refusals[reply]
 
 
 _CLAIM = Function("claim", ("text", "bigint", "bigint"))
@@ -103,10 +103,10 @@ _CLAIM = Function("claim", ("text", "bigint", "bigint"))
 
 def claim(now: int | None, thread_id: str, epoch: int) -> Call[Claimed | None]:
     def answer(rows: Rows) -> Claimed | None:
-        said, run_id, fence = rows[0]
-        if said == "epoch dead":
+        reply, run_id, fence = rows[0]
+        if reply == "epoch dead":
             raise EpochDead(epoch)
-        return None if said is None else Claimed(run_id, fence)
+        return None if reply is None else Claimed(run_id, fence)
 
     return Call(_CLAIM, (thread_id, epoch, now), answer)
 
@@ -114,10 +114,10 @@ def claim(now: int | None, thread_id: str, epoch: int) -> Call[Claimed | None]:
 MOST_CLAIMANTS = 8
 """See `stores.sql.sqlite.admission`."""
 _CLAIMANTS = Query(
-    f"WITH head AS (SELECT home_epoch, portable AND {HOMELESS} AS anybody, assistant_id FROM rc.runs"
+    f"WITH head AS (SELECT home_epoch, portable AND {HOMELESS} AS any_worker, assistant_id FROM rc.runs"
     f" WHERE thread_id = $1 AND {WAITING}"
     " AND NOT EXISTS (SELECT FROM rc.runs WHERE thread_id = $1 AND holds_thread) ORDER BY seq LIMIT 1)"
-    " SELECT epoch FROM head JOIN rc.workers ON state <> 'dead' AND (epoch = home_epoch OR (anybody"
+    " SELECT epoch FROM head JOIN rc.workers ON state <> 'dead' AND (epoch = home_epoch OR (any_worker"
     " AND state = 'live' AND assistant_id = ANY (assistants))) ORDER BY epoch DESC LIMIT $2"
 )
 

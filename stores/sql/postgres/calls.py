@@ -1,6 +1,6 @@
 """One statement and what its rows mean: what a transaction or a read is for PostgreSQL.
 
-`rc` in a statement stands for the schema's name; whoever makes the call puts it in.
+`rc` in a statement stands for the schema's name; the caller replaces it (`named`).
 """
 
 from __future__ import annotations

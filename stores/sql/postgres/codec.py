@@ -28,7 +28,7 @@ _UNSAVED = {
     "saved_interrupts": "NULL AS saved_interrupts",
 }
 STANDING = ", ".join(f"(stands).{name.strip()}" for name in DECISION_COLUMNS.split(","))
-"""What functions that answer `stands` are asked for."""
+"""The out-columns to select from functions that return `stands`."""
 SQL_TYPES = {
     Kind.id: "text",
     Kind.text: "text",
@@ -62,14 +62,14 @@ def plain(value: Any) -> Any:
 
 def run_of(columns: Sequence[Any]) -> RunRow:
     """Map a row selected with RUN_COLUMNS. Raises ValueError where it cannot be read."""
-    found = list(columns)
-    for place, value in enumerate(found):
+    fields = list(columns)
+    for place, value in enumerate(fields):
         if value.__class__ is str and _ESCAPE in value:
-            found[place] = plain(value)
-    saved, values, interrupts = found[len(_COLUMNS) :]
+            fields[place] = plain(value)
+    saved, values, interrupts = fields[len(_COLUMNS) :]
     if saved:
-        found[_REF] = json.dumps(with_saved(found[_REF], values, interrupts))
-    return run_row(found[: len(_COLUMNS)])
+        fields[_REF] = json.dumps(with_saved(fields[_REF], values, interrupts))
+    return run_row(fields[: len(_COLUMNS)])
 
 
 def run_columns(without: Collection[str]) -> str:
@@ -89,20 +89,20 @@ def with_saved(ref: str | None, values: str | None, interrupts: str | None) -> d
 
 
 def standing(columns: Sequence[Any], *, won: bool = False, children: str | None = None) -> Decision:
-    """Map what was selected with STANDING; `children` as functions answer them."""
+    """Map what was selected with STANDING; `children` as functions return them."""
     decision = decision_of([plain(value) for value in columns], won=won)
     return decision if children is None else decision._replace(children=children_of(children))
 
 
 def decided_of_json(row: Mapping[str, Any]) -> Decision:
-    """Map what `rc.decide` has answered, as `to_json` of it."""
+    """Map what `rc.decide` has returned, as `to_json` of it."""
     stands = [plain(row["stands"][name]) for name in _DECISION_NAMES]
     decision = decision_of(stands, won=row["won"])
     return decision._replace(children=_children(row["children"] or []))
 
 
 def children_of(answer: str | None) -> tuple[Decision, ...]:
-    """Whom a run has taken along, as functions answer them."""
+    """The children that a run has cancelled with it, as functions return them."""
     return () if answer is None else _children(json.loads(answer))
 
 

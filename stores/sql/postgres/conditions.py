@@ -9,6 +9,6 @@ WAITS = (
     "status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)"
 )
 """Waits for the thread, or for its time."""
-IN_LINE = f"{WAITS} AND not_before IS NULL"
-WAITING = f"{IN_FLIGHT} AND {IN_LINE}"
+QUEUED = f"{WAITS} AND not_before IS NULL"
+WAITING = f"{IN_FLIGHT} AND {QUEUED}"
 HOMELESS = "NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead')"

@@ -35,7 +35,7 @@ class Target:
         if not await self._cx.fetchval(
             "SELECT pg_try_advisory_lock(hashtext('run-coordinator copy'), hashtext($1))", self._schema
         ):
-            raise StoreRefused(f"somebody else copies into schema {self._schema!r} at this moment")
+            raise StoreRefused(f"another process copies into schema {self._schema!r} at this moment")
         async with self._cx.transaction():
             if await self._cx.fetchval(
                 "SELECT to_regclass(quote_ident($1) || '.copying') IS NULL", self._schema
@@ -67,17 +67,17 @@ class Target:
         self._convert[table.name] = [_CONVERT.get(types[name]) for name in names]
 
     async def last_key(self, table: Table) -> tuple[Any, ...] | None:
-        """As the source has it; None where there is no row yet."""
+        """As the source stores it; None where the table is empty."""
         key = ", ".join(table.key)
         order = ", ".join(f"{name} DESC" for name in table.key)
-        found = await self._cx.fetchrow(
+        last = await self._cx.fetchrow(
             self._named(f"SELECT {key} FROM rc.{table.name} ORDER BY {order} LIMIT 1")
         )
-        return None if found is None else tuple(plain(value) for value in found)
+        return None if last is None else tuple(plain(value) for value in last)
 
     async def count(self, table: Table) -> int:
-        found: int = await self._cx.fetchval(self._named(f"SELECT count(*) FROM rc.{table.name}"))
-        return found
+        count: int = await self._cx.fetchval(self._named(f"SELECT count(*) FROM rc.{table.name}"))
+        return count
 
     def converted(self, table: Table, row: Sequence[Any]) -> tuple[Any, ...]:
         """A row of the source's as it is written here."""

@@ -1,4 +1,4 @@
-"""Crons: what is asked for again and again, and when next. See `stores.crons` and
+"""Crons: requests that are repeated, and when each is next due. See `stores.crons` and
 functions/9_webhooks_crons.sql."""
 
 from __future__ import annotations
@@ -60,12 +60,12 @@ def listed(query: CronQuery, user_id: str | None) -> Call[Page[CronRow]]:
     where, args = _narrowed(query, user_id)
     order, direction = _ORDERS.get(query.sort_by, query.sort_by), _DIRECTIONS[query.sort_order]
     by = f"{order} {direction}, cron_id {direction}"
-    asked = (
+    selected = (
         f"SELECT * FROM rc.crons WHERE {where} ORDER BY {by} LIMIT ${len(args) + 1} OFFSET ${len(args) + 2}"
     )
     page = Query(
         f"SELECT {CRON_COLUMNS}, there FROM (SELECT *, {pages.sizes(('payload', 'metadata'), by)}"
-        f" FROM ({asked}) asked) page WHERE {pages.within(f'${len(args) + 3}')} ORDER BY place"
+        f" FROM ({selected}) selected) page WHERE {pages.within(f'${len(args) + 3}')} ORDER BY place"
     )
     args += [query.limit, query.offset, query.max_bytes]
     return Call(page, tuple(args), lambda rows: pages.page("cron", rows, _row))

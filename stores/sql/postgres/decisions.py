@@ -48,20 +48,26 @@ def decide(
         home=home,
         now=now,
     )
-    said = (status, action, cause, plain(text(reason)), plain(text(actor)))
+    given = (status, action, cause, plain(text(reason)), plain(text(actor)))
 
     def again(rows: Rows) -> Decision | None:
-        """What stands is what was asked for: the attempt that went unanswered has decided it."""
-        found = _decided(rows)
-        if found is None or said != (found.status, found.action, found.cause, found.reason, found.actor):
-            return found
-        return found._replace(won=True)
+        """The standing decision is the requested one: the attempt whose answer was lost has decided it."""
+        decision = _decided(rows)
+        if decision is None or given != (
+            decision.status,
+            decision.action,
+            decision.cause,
+            decision.reason,
+            decision.actor,
+        ):
+            return decision
+        return decision._replace(won=True)
 
     return Call(_DECIDE, (record,), _decided, run_id, alone=False, again=again)
 
 
 def briefly(call: Call[S]) -> Call[S]:
-    """The decision, as one that waits for no lock for long: an error then."""
+    """The decision, in a variant that fails soon instead of waiting for a lock for long."""
     return replace(call, statement=_BRIEFLY)
 
 

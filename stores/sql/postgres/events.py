@@ -52,8 +52,8 @@ def events(run_id: str, after: Position | None, limit: int, max_bytes: int) -> C
 
     def answer(rows: Rows) -> EventPage:
         top_fence, top, *_ = rows[0]
-        found = tuple((row[2], row[3], row[4], row[5]) for row in rows if row[2] is not None)
-        return EventPage(found, None if top is None else (top_fence, top))
+        events = tuple((row[2], row[3], row[4], row[5]) for row in rows if row[2] is not None)
+        return EventPage(events, None if top is None else (top_fence, top))
 
     return Call(_EVENTS, (run_id, fence, number, limit, max_bytes), answer)
 

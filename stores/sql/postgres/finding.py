@@ -54,7 +54,7 @@ def ids_from(kind: IdKind, prefix: str, limit: int) -> Call[list[str]]:
 
 
 def _ids(rows: Rows) -> list[str]:
-    return [found[0] for found in rows]
+    return [row[0] for row in rows]
 
 
 def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], list[Any]]:

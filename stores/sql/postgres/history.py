@@ -93,7 +93,7 @@ def thread_runs(
         texts = ["metadata", *(name for of, names in _TEXTS.items() if of not in without for name in names)]
         page = (
             f"SELECT {run_columns(without)}, there FROM (SELECT *, {pages.sizes(texts, by)}"
-            f" FROM (SELECT * {page}) asked) sized WHERE {pages.within(f'${len(args)}')} ORDER BY {by}"
+            f" FROM (SELECT * {page}) selected) sized WHERE {pages.within(f'${len(args)}')} ORDER BY {by}"
         )
     query = Query(
         f"SELECT page.* FROM rc.threads t LEFT JOIN LATERAL ({page}) page ON true"
@@ -134,15 +134,15 @@ def _narrowed(statuses: tuple[str, ...], user_id: str | None, args: list[Any]) -
     return where, args
 
 
-_DELETE = Function("delete_run", ("text", "text", "text"), "said, thread_id, was")
+_DELETE = Function("delete_run", ("text", "text", "text"), "reply, thread_id, was")
 
 
 def delete_run(now: int | None, run_id: str, thread_id: str | None, user_id: str | None) -> Call[RunRow]:  # noqa: ARG001 - every transaction gets a clock
     def answer(rows: Rows) -> RunRow:
-        said, thread, was = rows[0]
-        if said == "not found":
+        reply, thread, was = rows[0]
+        if reply == "not found":
             raise RunNotFound(run_id)
-        if said == "in flight":
+        if reply == "in flight":
             raise ConflictError(thread, run_id)
         return run_of_json(json.loads(was))
 

@@ -63,8 +63,8 @@ async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
 async def _functions(cx: Any, schema: str) -> list[str]:
     if await installed.outdated(cx, schema):
         return ["the functions are of an older program: run `coordinator db migrate`"]
-    found, wrong = await installed.recorded(cx, schema), await installed.differences(cx, schema)
-    by = " of the newer program" if found is not None and found.newer else ""
+    record, wrong = await installed.recorded(cx, schema), await installed.differences(cx, schema)
+    by = " of the newer program" if record is not None and record.newer else ""
     return [
         f"function {signature} {what} since it was installed: run `coordinator db migrate`{by}"
         for signature, what in wrong.items()

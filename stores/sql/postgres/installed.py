@@ -40,21 +40,21 @@ async def recorded(cx: Any, schema: str) -> Installed | None:
 
 async def outdated(cx: Any, schema: str) -> bool:
     """The recorded functions are of an older program than this one."""
-    found = await recorded(cx, schema)
-    return found is None or not (found.newer or found.revision == revision())
+    record = await recorded(cx, schema)
+    return record is None or not (record.newer or record.revision == revision())
 
 
 async def differences(cx: Any, schema: str) -> dict[str, str]:
     """The functions that are not as they were installed: signature -> "is missing" or "was changed".
     Within a transaction, whose search_path it changes."""
-    found = await recorded(cx, schema)
-    if found is None:
+    record = await recorded(cx, schema)
+    if record is None:
         return {}
-    there = await _fingerprints(cx, schema)
+    installed = await _fingerprints(cx, schema)
     return {
-        signature: "was changed" if signature in there else "is missing"
-        for signature, fingerprint in found.fingerprints.items()
-        if there.get(signature) != fingerprint
+        signature: "was changed" if signature in installed else "is missing"
+        for signature, fingerprint in record.fingerprints.items()
+        if installed.get(signature) != fingerprint
     }
 
 

@@ -11,7 +11,7 @@ from stores.sql.postgres.calls import BatchFunction, Call, Function, Rows, recor
 from stores.sql.postgres.codec import STANDING, standing, text
 from stores.states import TERMINAL, CancelAction, RunStatus
 
-_START = BatchFunction("start", "starting", f"said, home, vals, {STANDING}")
+_START = BatchFunction("start", "starting", f"reply, home, vals, {STANDING}")
 
 
 def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started | None]:
@@ -28,19 +28,19 @@ def start(now: int | None, own: Ownership, rollback_ref: Json) -> Call[Started |
     )
 
     def answer(rows: Rows) -> Started | None:
-        said, home, values, *stands = rows[0]
-        if said == "started":
+        reply, home, values, *stands = rows[0]
+        if reply == "started":
             decision = Decision(
                 own.run_id, own.thread_id, RunStatus.running, True, False, own.epoch, home, own.fence
             )
             return Started(decision, loads(values))
-        return None if said == "lost" else Started(standing(stands), loads(values))
+        return None if reply == "lost" else Started(standing(stands), loads(values))
 
     return Call(_START, (record,), answer, own.run_id, alone=False)
 
 
 def _saved(ref: Json) -> tuple[bool, str | None, str | None]:
-    """What `restore` puts back; whoever starts the run may know it already."""
+    """What `restore` puts back; the caller that starts the run may know it already."""
     kept: dict[str, Any] = cast("dict[str, Any]", ref) if isinstance(ref, dict) else {}
     if "values" not in kept:
         return False, None, None
@@ -55,7 +55,7 @@ def save(now: int | None, own: Ownership, values: Json, *, last: bool = False) -
         if not rows[0][0]:
             raise StaleFence(own.thread_id, own.fence)
 
-    return Call(_SAVE, (*_who(own), dumps_or_null(values), last, now), answer)
+    return Call(_SAVE, (*_guard(own), dumps_or_null(values), last, now), answer)
 
 
 _RESTORE = Function("restore", ("text", "text", "bigint", "bigint", "bigint"), "ok, vals")
@@ -68,10 +68,10 @@ def restore(now: int | None, own: Ownership) -> Call[Json]:
             raise StaleFence(own.thread_id, own.fence)
         return loads(values)
 
-    return Call(_RESTORE, (*_who(own), now), answer)
+    return Call(_RESTORE, (*_guard(own), now), answer)
 
 
-_FINISH = BatchFunction("finish", "finishing", f"said, children, next_home, {STANDING}")
+_FINISH = BatchFunction("finish", "finishing", f"reply, children, next_home, {STANDING}")
 
 
 def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Call[Finish]:
@@ -95,10 +95,10 @@ def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = Fa
     )
 
     def answer(rows: Rows) -> Finish:
-        said, children, home, *stands = rows[0]
-        if said != "written":
-            return _unwritten(said, home, stands)
-        # By the row and not by who wrote it: the first answer of this very call may be lost.
+        reply, children, home, *stands = rows[0]
+        if reply != "written":
+            return _unwritten(reply, home, stands)
+        # By the row and not by its writer: the first answer of this very call may be lost.
         won = stands[2] == outcome.status and stands[7] is None
         decision = standing(stands, won=won, children=children)
         return Finish(decision.status, next_home=home, decision=decision)
@@ -110,13 +110,13 @@ def finish(now: int | None, own: Ownership, outcome: Outcome, *, hold: bool = Fa
 _SETTLE = Function(
     "settle",
     ("text", "text", "bigint", "bigint", "text", "text", "text", "bigint", "bigint", "bigint"),
-    f"said, next_home, {STANDING}",
+    f"reply, next_home, {STANDING}",
 )
 
 
 def settle(now: int | None, own: Ownership, outcome: Outcome, rollback_state: str | None) -> Call[Finish]:
     args = (
-        *_who(own),
+        *_guard(own),
         text(outcome.error),
         dumps_or_null(outcome.values),
         rollback_state,
@@ -126,22 +126,22 @@ def settle(now: int | None, own: Ownership, outcome: Outcome, rollback_state: st
     )
 
     def answer(rows: Rows) -> Finish:
-        said, home, *stands = rows[0]
-        if said != "written":
-            return _unwritten(said, home, stands)
+        reply, home, *stands = rows[0]
+        if reply != "written":
+            return _unwritten(reply, home, stands)
         decision = standing(stands)
         return Finish(decision.status, next_home=home, decision=decision)
 
     return Call(_SETTLE, args, answer)
 
 
-def _unwritten(said: str, home: int | None, stands: list[Any]) -> Finish:
-    found = None if stands[0] is None else standing(stands)
-    if found is None or said == "lost":
-        return Finish(found.status if found else None, lost=True, decision=found)
-    if found.settled:  # repeated after an unknown outcome
-        return Finish(found.status, next_home=home, decision=found)
-    return Finish(found.status, undo=found.action is CancelAction.rollback, decision=found)
+def _unwritten(reply: str, home: int | None, stands: list[Any]) -> Finish:
+    decision = None if stands[0] is None else standing(stands)
+    if decision is None or reply == "lost":
+        return Finish(decision.status if decision else None, lost=True, decision=decision)
+    if decision.settled:  # repeated after an unknown outcome
+        return Finish(decision.status, next_home=home, decision=decision)
+    return Finish(decision.status, undo=decision.action is CancelAction.rollback, decision=decision)
 
 
 _REFENCE = Function("refence", ("text", "text", "bigint", "bigint", "bigint"))
@@ -152,8 +152,8 @@ def refence(now: int | None, own: Ownership) -> Call[Ownership | None]:
         fence = scalar(rows)
         return None if fence is None else own._replace(fence=fence)
 
-    return Call(_REFENCE, (*_who(own), now), answer)
+    return Call(_REFENCE, (*_guard(own), now), answer)
 
 
-def _who(own: Ownership) -> tuple[str, str, int, int]:
+def _guard(own: Ownership) -> tuple[str, str, int, int]:
     return own.run_id, own.thread_id, own.epoch, own.fence

@@ -29,6 +29,6 @@ def within(parameter: str) -> str:
 
 def page(what: str, rows: Rows, read: Callable[[Any], Row]) -> Page[Row]:
     """Of rows whose last column is `there`: how many the page would have without its bound."""
-    found = Page(readable(what, (row[:-1] for row in rows), read))
-    found.cut = bool(rows) and rows[0][-1] > len(rows)
-    return found
+    result = Page(readable(what, (row[:-1] for row in rows), read))
+    result.cut = bool(rows) and rows[0][-1] > len(rows)
+    return result

@@ -1,4 +1,4 @@
-"""Reads: what workers, people and waiters look at. None of them takes a lock."""
+"""Reads for workers, operators and waiting requests. None of them takes a lock."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def holder(thread_id: str) -> Call[str | None]:
 
 def waiting_line(thread_id: str) -> Call[list[str]]:
     """Run ids in the order in which they will take the thread."""
-    return Call(_LINE, (thread_id,), lambda rows: [found[0] for found in rows])
+    return Call(_LINE, (thread_id,), lambda rows: [row[0] for row in rows])
 
 
 _TICK = Function("tick", ("bigint", "bigint"))
@@ -40,17 +40,17 @@ _FREE = ("waiting", "abandoned", "due")
 
 
 def tick(epoch: int, now: int | None) -> Call[Tick]:
-    """What is due or overdue is usually nothing: the worker that has the run keeps its time; a batch, so that
-    a tick stays short. Its order is total, so that every engine answers the same ones."""
+    """Few rows are due or overdue: usually the run's own worker has acted before. A batch, so that a tick
+    stays short. Its order is total, so that every engine returns the same rows."""
 
     def answer(rows: Rows) -> Tick:
-        (held,) = (found[1] for found in rows if found[0] == "held")
-        wish = next((found for found in rows if found[0] == "drain"), None)
+        (held,) = (row[1] for row in rows if row[0] == "held")
+        wish = next((row for row in rows if row[0] == "drain"), None)
         return Tick(
-            tuple(found[1] for found in rows if found[0] == "cancelled"),
-            tuple(found[1] for found in rows if found[0] == "waiting"),
-            tuple(dict.fromkeys(found[2] for found in rows if found[0] in _FREE and found[3])),
-            tuple(Overdue(found[1], Cause(found[4])) for found in rows if found[0] == "overdue"),
+            tuple(row[1] for row in rows if row[0] == "cancelled"),
+            tuple(row[1] for row in rows if row[0] == "waiting"),
+            tuple(dict.fromkeys(row[2] for row in rows if row[0] in _FREE and row[3])),
+            tuple(Overdue(row[1], Cause(row[4])) for row in rows if row[0] == "overdue"),
             None if wish is None else drain_wish(wish[1], wish[2]),
             frozenset(json.loads(held)),
         )
@@ -66,8 +66,8 @@ WITH_LAST = (
     " AND NOT (l.status = 'interrupted' AND l.started_at IS NULL)"
     " ORDER BY l.created_us DESC NULLS LAST, l.seq DESC LIMIT 1) last ON true"
 )
-"""To be joined to `threads t`, for STATUS: the run that says how the thread is. Left out: what was rolled
-back, and what never began."""
+"""To be joined to `threads t`, for STATUS: the run that determines the thread's status. Left out: what was
+rolled back, and what never began."""
 STATUS = (
     f"CASE WHEN {BUSY} THEN 'busy'"
     " WHEN last.status IN ('error', 'timeout') OR last.rollback_state = 'failed' THEN 'error'"
@@ -96,7 +96,7 @@ def thread_of(columns: Any) -> ThreadRow:
 def runs(
     *, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool
 ) -> Call[list[RunRow]]:
-    """Newest first. Operations are left out: they are not runs that anybody started."""
+    """Newest first. Operations are left out: they are not runs that a client started."""
     where, args = ["kind = 'run'"], list[Any]()
     if thread_id is not None:
         args.append(thread_id)
@@ -124,19 +124,19 @@ def transitions(run_id: str) -> Call[list[Transition]]:
     return Call(_TRANSITIONS, (run_id,), lambda rows: readable("transition", rows, _transition))
 
 
-def _transition(found: Any) -> Transition:
+def _transition(row: Any) -> Transition:
     return Transition(
-        id=found[0],
-        run_id=found[1],
-        thread_id=found[2],
-        at=found[3],
-        what=found[4],
-        from_status=RunStatus.stored(found[5]) if found[5] else None,
-        to_status=RunStatus.stored(found[6]),
-        holds_thread=found[7],
-        cause=Cause.stored(found[8]) if found[8] else None,
-        actor=plain(found[9]),
-        epoch=found[10],
-        fence=found[11],
-        detail=plain(found[12]),
+        id=row[0],
+        run_id=row[1],
+        thread_id=row[2],
+        at=row[3],
+        what=row[4],
+        from_status=RunStatus.stored(row[5]) if row[5] else None,
+        to_status=RunStatus.stored(row[6]),
+        holds_thread=row[7],
+        cause=Cause.stored(row[8]) if row[8] else None,
+        actor=plain(row[9]),
+        epoch=row[10],
+        fence=row[11],
+        detail=plain(row[12]),
     )

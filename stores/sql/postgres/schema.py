@@ -55,7 +55,7 @@ async def version(cx: Any, schema: str) -> int:
         )
     if copying:
         raise StoreRefused(
-            f"Schema {schema!r} holds half a copy: run `coordinator db copy` again, which goes on with it"
+            f"Schema {schema!r} holds half a copy: run `coordinator db copy` again, which continues it"
         )
     return _checked(await cx.fetch(named(_VERSION, schema)), f"Schema {schema!r}")
 
@@ -68,27 +68,27 @@ def check_version() -> Call[int]:
 def _checked(rows: Rows, where: str) -> int:
     if not rows:
         return 0
-    found, needed = rows[0]
-    if found < FIRST:
-        raise SchemaTooOld(where, version=found, first=FIRST)
+    applied, needed = rows[0]
+    if applied < FIRST:
+        raise SchemaTooOld(where, version=applied, first=FIRST)
     newest = migrations()[-1].number
     if newest < needed:
-        raise SchemaTooNew(where, version=found, oldest=needed, newest=newest)
-    return found
+        raise SchemaTooNew(where, version=applied, oldest=needed, newest=newest)
+    return applied
 
 
 async def outdated(cx: Any, schema: str) -> str | None:
     """What of the schema is older than this program, in words; None = nothing. Raises as `version`."""
-    found, newest = await version(cx, schema), migrations()[-1].number
-    if found < newest:
-        return f"schema {schema!r} has version {found}"
-    if found == newest and await installed.outdated(cx, schema):
+    applied, newest = await version(cx, schema), migrations()[-1].number
+    if applied < newest:
+        return f"schema {schema!r} has version {applied}"
+    if applied == newest and await installed.outdated(cx, schema):
         return f"the functions of schema {schema!r} are of an older program"
     return None
 
 
 def _nothing(_: int) -> None:
-    """Nobody wants to know which session migrates."""
+    """The default of `begun`: ignores which session migrates."""
 
 
 async def migrate(
@@ -111,25 +111,25 @@ async def migrate(
         await cx.execute(f"SET LOCAL lock_timeout = '{LOCKS_WITHIN * 1000:.0f}ms'")
         begun(await cx.fetchval("SELECT pg_backend_pid()"))
         await cx.fetchval("SELECT pg_advisory_xact_lock(hashtext($1), hashtext($2))", _MARK, schema)
-        found = await version(cx, schema)
-        if found > migrations()[-1].number:
+        applied = await version(cx, schema)
+        if applied > migrations()[-1].number:
             return []
-        todo = [migration for migration in migrations() if migration.number > found]
-        if unasked and todo and found:
-            await _check_live(cx, schema, found)
-        await _apply(cx, schema, todo, new=found == 0)
+        todo = [migration for migration in migrations() if migration.number > applied]
+        if unasked and todo and applied:
+            await _check_live(cx, schema, applied)
+        await _apply(cx, schema, todo, new=applied == 0)
         repaired = await _broken(cx, schema) if repair and not todo else {}
         if todo or repaired or await installed.outdated(cx, schema):
             await installed.install(cx, schema, functions(), repair=list(repaired))
     return [migration.name for migration in todo] + list(repaired)
 
 
-async def _check_live(cx: Any, schema: str, found: int) -> None:
+async def _check_live(cx: Any, schema: str, applied: int) -> None:
     """Raises StoreRefused."""
-    live: int = 0 if oldest() <= found else await cx.fetchval(named(_LIVE, schema))
+    live: int = 0 if oldest() <= applied else await cx.fetchval(named(_LIVE, schema))
     if live:
         raise StoreRefused(
-            f"Schema {schema!r} has version {found}, and {live} live workers of that time could not work on"
+            f"Schema {schema!r} has version {applied}, and {live} live workers of that time could not work on"
             f" version {migrations()[-1].number}: stop them first, or run `coordinator db migrate`"
         )
 
@@ -141,7 +141,7 @@ _LIVE = (
 
 
 async def _apply(cx: Any, schema: str, todo: list[Migration], *, new: bool) -> None:
-    # IF NOT EXISTS asks for the right to create, also where there is nothing to be created.
+    # IF NOT EXISTS requires the right to create, also where nothing has to be created.
     if new and await cx.fetchval("SELECT to_regnamespace(quote_ident($1)) IS NULL", schema):
         await cx.execute(f'CREATE SCHEMA "{schema}"')
     for migration in todo:
@@ -153,8 +153,8 @@ async def _apply(cx: Any, schema: str, todo: list[Migration], *, new: bool) -> N
 
 async def _broken(cx: Any, schema: str) -> dict[str, str]:
     """What this program can repair, without putting older functions in the place of newer ones."""
-    found = await installed.recorded(cx, schema)
-    if found is None or found.newer:
+    record = await installed.recorded(cx, schema)
+    if record is None or record.newer:
         return {}
     return await installed.differences(cx, schema)
 

@@ -17,7 +17,7 @@ CREATE TABLE rc.schema_version (
     oldest     integer         -- the schema version that a program must know to work on this one (ADR 0047)
 );
 
-COMMENT ON TABLE rc.schema_version IS 'run-coordinator';  -- tells this table from one of another program
+COMMENT ON TABLE rc.schema_version IS 'run-coordinator';  -- so that it differs from another program's table
 
 -- ---- workers -----------------------------------------------------------------------------------------------
 
@@ -32,13 +32,13 @@ CREATE TABLE rc.workers (
     version        text NOT NULL,              -- of the program
     assistants     text[] NOT NULL DEFAULT '{}',  -- whose waiting portable runs this worker can take over
     state          text NOT NULL CHECK (state IN ('live', 'draining', 'dead')),
-    hb_seq         bigint NOT NULL DEFAULT 0,  -- heartbeats so far; a burial compares it
+    hb_seq         bigint NOT NULL DEFAULT 0,  -- heartbeats so far; a reaper compares it
     ttl_ms         bigint NOT NULL CHECK (ttl_ms > 0),
     lease_until    bigint NOT NULL,
     started_at     bigint NOT NULL,
-    drain_asked_at bigint,                     -- when an operator asked this worker to drain
+    drain_asked_at bigint,                     -- when an operator requested this drain
     drain_grace_ms bigint,                     -- NULL = the grace of the worker's own settings
-    fenced_by      bigint,                     -- the epoch that buried this one; its own where it retired
+    fenced_by      bigint,                     -- the epoch that declared this one dead; its own where it retired
     fenced_at      bigint,
     fenced_actor   text                        -- who declared the worker dead; NULL = it was found dead or it retired
 ) WITH (fillfactor = 50);  -- a heartbeat changes no indexed column: the row is updated on its own page
@@ -140,7 +140,7 @@ CREATE TABLE rc.runs (
     cancel_reason       text,
     cancel_actor        text,
     cancel_requested_at bigint,
-    cancel_delivered_at bigint,                        -- when its task was told
+    cancel_delivered_at bigint,                        -- when its task was cancelled
     stopped_at          bigint,                        -- when its task, with all that it tracked, was over
     settled_at          bigint,                        -- when its thread became free
 
@@ -405,7 +405,7 @@ FOR EACH ROW EXECUTE FUNCTION rc.audit_due();
 
 -- ---- webhooks ----------------------------------------------------------------------------------------------
 
--- One row per run that asked for one, written with the run. When the run settles, the webhook becomes due and keeps a
+-- One row per run with a webhook, written with the run. When the run settles, the webhook becomes due and keeps a
 -- copy of what is to be sent: the run may be pruned, or its thread deleted, before the delivery.
 CREATE TABLE rc.webhooks (
     run_id      text COLLATE "C" PRIMARY KEY,

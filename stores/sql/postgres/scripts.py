@@ -38,14 +38,14 @@ def functions() -> tuple[str, ...]:
 def functions_of_migrations() -> dict[str, tuple[str, ...]]:
     """By name, the statements that make each function which only the schema and migrations make, in order."""
     elsewhere = {match[1] for script in functions() for match in _FUNCTION.finditer(script)}
-    found: dict[str, tuple[str, ...]] = {}
+    statements: dict[str, tuple[str, ...]] = {}
     for migration in migrations():
         for match in _FUNCTION.finditer(migration.sql):
             name = match[1] or match[2]
             if name not in elsewhere:
                 again = re.sub(r"^CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", match[0])
-                found[name] = (*found.get(name, ()), again)
-    return found
+                statements[name] = (*statements.get(name, ()), again)
+    return statements
 
 
 def revision() -> str:

@@ -8,8 +8,8 @@ from stores.errors import StoreRefused
 
 OLDEST = 15
 ISOLATION = "read committed"
-"""A write looks at its worker's row after it has waited for the worker's lock. Under a stricter isolation its
-snapshot is older than the lock: the write of a worker that was buried meanwhile would be accepted."""
+"""A write reads its worker's row after it has waited for the worker's lock. Under a stricter isolation its
+snapshot is older than the lock: the write of a worker that was declared dead meanwhile would be accepted."""
 _SETTINGS = (
     "SELECT current_setting('server_version'), current_setting('server_version_num')::int / 10000,"
     " current_setting('server_encoding'), current_setting('default_transaction_isolation')"

@@ -75,15 +75,15 @@ def threads(query: ThreadQuery, user_id: str | None) -> Call[Page[ThreadRow]]:
     order, direction = _ORDERS[query.sort_by], _DIRECTIONS[query.sort_order]
     tables, where, args = _narrowed(query, user_id, status=query.sort_by == "status")
     args += [query.limit, query.offset]
-    asked = (
+    selected = (
         f"SELECT t.thread_id, {order} AS sorted_by FROM {tables} WHERE {where}"
         f" ORDER BY {order} {direction}, t.thread_id {direction} LIMIT ${len(args) - 1} OFFSET ${len(args)}"
     )
     args.append(query.max_bytes)
     by = f"sorted_by {direction}, thread_id {direction}"
     page = Query(
-        f"WITH asked AS ({asked}), page AS (SELECT thread_id, {pages.sizes(_TEXTS, by)}"
-        " FROM asked JOIN rc.threads s USING (thread_id))"
+        f"WITH selected AS ({selected}), page AS (SELECT thread_id, {pages.sizes(_TEXTS, by)}"
+        " FROM selected JOIN rc.threads s USING (thread_id))"
         f" SELECT {THREAD_COLUMNS}, there FROM page JOIN rc.threads t USING (thread_id) {WITH_LAST}"
         f" WHERE {pages.within(f'${len(args)}')} ORDER BY place"
     )

@@ -48,9 +48,9 @@ def _claimed(row: Sequence[Any]) -> ClaimedWebhook:
 _REPORT = Function("report_webhook", ("text", "bigint", "text", "bigint", "text", "bigint", "bigint"))
 
 
-def report(now: int | None, run_id: str, attempt: int, told: WebhookReport) -> Call[bool]:
-    state = "postponed" if told.postponed else told.state.value
-    args = (run_id, attempt, state, told.status_code, text(told.error), told.retry_in, now)
+def report(now: int | None, run_id: str, attempt: int, result: WebhookReport) -> Call[bool]:
+    state = "postponed" if result.postponed else result.state.value
+    args = (run_id, attempt, state, result.status_code, text(result.error), result.retry_in, now)
     return Call(_REPORT, args, scalar)
 
 

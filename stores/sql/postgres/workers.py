@@ -1,7 +1,7 @@
-"""register, beat, bury, sweep: who is alive, and what becomes of the runs of those who are not. See
-functions/5_workers.sql.
+"""register, beat, fence_worker, sweep: which workers are alive, and what becomes of the runs of dead ones.
+See functions/5_workers.sql.
 
-A sweep is a read and a transaction for each run that it found, not one for all: none of them locks more
+A sweep is a read and a transaction for each run that it returned, not one for all: none of them locks more
 than one thread, so that no two sweeps wait for each other.
 """
 
@@ -30,8 +30,8 @@ from stores.states import RunStatus, WorkerState
 
 ROLLBACK_ATTEMPTS = 3
 PATIENCE = 600_000_000
-"""us. So long a portable run without a home, whose time has come, waits for a worker that knows its
-assistant (a deployment may be all down in between); then it is ended, because its thread waits with it."""
+"""us. A portable run without a home, whose time has come, waits so long for a worker that knows its
+assistant (a deployment may be down in between); then it is ended, because its thread waits with it."""
 
 _REGISTER = Function(
     "register", ("text", "text", "text", "bigint", "text", "text", "bigint", "text[]", "bigint")
@@ -60,11 +60,13 @@ def beat(now: int | None, epoch: int, worker_id: str | None) -> Call[bool]:
     return Call(_BEAT, (epoch, worker_id, now), scalar)
 
 
-_ASK = Function("ask_to_drain", ("bigint", "bigint", "bigint"), "asked, already")
+_REQUEST_DRAIN = Function("request_drain", ("bigint", "bigint", "bigint"), "requested, already")
 
 
 def request_drain(now: int | None, epoch: int | None, grace_ms: int | None) -> Call[list[DrainRequested]]:
-    return Call(_ASK, (epoch, grace_ms, now), lambda rows: sorted(DrainRequested(*row) for row in rows))
+    return Call(
+        _REQUEST_DRAIN, (epoch, grace_ms, now), lambda rows: sorted(DrainRequested(*row) for row in rows)
+    )
 
 
 _DRAIN = Function("drain", ("bigint", "bigint"))
@@ -81,11 +83,11 @@ def retire(now: int | None, epoch: int, worker_id: str | None) -> Call[None]:
     return Call(_RETIRE, (epoch, worker_id, now), nothing)
 
 
-_BURY = Function("bury", ("bigint", "bigint", "bigint", "boolean", "bigint"))
+_FENCE_WORKER = Function("fence_worker", ("bigint", "bigint", "bigint", "boolean", "bigint"))
 
 
 def fence_worker(now: int | None, epoch: int, hb_seq: int, by: int, *, proven: bool) -> Call[bool]:
-    return Call(_BURY, (epoch, hb_seq, by, proven, now), scalar)
+    return Call(_FENCE_WORKER, (epoch, hb_seq, by, proven, now), scalar)
 
 
 _DECLARE_DEAD = Function("declare_dead", ("bigint", "bigint", "text", "bigint"))
@@ -96,7 +98,7 @@ def declare_dead(now: int | None, epoch: int, by: int, actor: str) -> Call[bool]
 
 
 class Orphaned(NamedTuple):
-    """A run in flight that no live worker answers for. `epoch`: its owner's, or its home's."""
+    """A run in flight without a live worker. `epoch`: its owner's, or its home's."""
 
     run_id: str
     thread_id: str
@@ -134,39 +136,39 @@ def _readable(ref: str | None, saved: bool, values: str | None, interrupts: str 
 _END = Function(
     "end_orphan",
     ("text", "text", "bigint", "bigint", "text", "boolean", "bigint", "bigint"),
-    "said, status, fence, decided, children",
+    "reply, status, fence, decided, children",
 )
 
 
-def end_orphan(now: int | None, found: Orphaned, by: int | None, error: str) -> Call[Orphan | Unknown | None]:
-    """The orphan; None where somebody else was faster, or there is nobody to adopt it."""
+def end_orphan(now: int | None, run: Orphaned, by: int | None, error: str) -> Call[Orphan | Unknown | None]:
+    """The orphan; None where another worker was faster, or `by` is dead and cannot adopt it."""
     args = (
-        found.run_id,
-        found.thread_id,
-        found.epoch,
+        run.run_id,
+        run.thread_id,
+        run.epoch,
         by,
         text(error),
-        found.ref is not None,
+        run.ref is not None,
         ROLLBACK_ATTEMPTS,
         now,
     )
 
     def answer(rows: Rows) -> Orphan | None:
-        said, status, fence, decided, children = rows[0]
-        if said is None:
+        reply, status, fence, decided, children = rows[0]
+        if reply is None:
             return None
         orphan = Orphan(
-            found.run_id,
-            found.thread_id,
+            run.run_id,
+            run.thread_id,
             RunStatus.stored(status),
-            found.epoch,
+            run.epoch,
             decided=decided,
             children=children_of(children),
         )
-        if said == "ended":
+        if reply == "ended":
             return orphan
-        own = Ownership(found.run_id, found.thread_id, by or 0, fence)
-        ref = None if found.ref is None else found.ref[0]
+        own = Ownership(run.run_id, run.thread_id, by or 0, fence)
+        ref = None if run.ref is None else run.ref[0]
         return replace(orphan, adopted=own, rollback_ref=ref)
 
     return Call(_END, args, answer, again=lambda rows: answer(rows) or OUTCOME_UNKNOWN)
@@ -183,14 +185,14 @@ def adopted_before(by: int) -> Call[list[Orphan]]:
     """What `by` has adopted and not settled yet: the first answer may be lost."""
 
     def answer(rows: Rows) -> list[Orphan]:
-        found: list[Orphan] = []
+        adopted: list[Orphan] = []
         for run_id, thread_id, status, fence, *kept in rows:
             if (ref := _readable(*kept)) is not None:
                 own = Ownership(run_id, thread_id, by, fence)
-                found.append(
+                adopted.append(
                     Orphan(run_id, thread_id, RunStatus.stored(status), None, own, ref[0], decided=True)
                 )
-        return found
+        return adopted
 
     return Call(_ADOPTED, (by,), answer)
 

@@ -38,13 +38,13 @@ class _InFlight(NamedTuple):
 def admit(
     cx: sqlite3.Connection, now: int, request: AdmissionRequest, epoch: int, limits: Limits
 ) -> Admission:
-    """Take the thread, join its line, wait for its time or be refused. Re-runnable with the same run id.
+    """Take the thread, join its queue, wait for its time or be refused. Re-runnable with the same run id.
 
     Raises ConflictError, IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, RunNotFound, ParentEnded,
     CronFired.
     """
     spec = request.spec
-    existing, idle = _already_there(cx, request, epoch)
+    existing, idle = _existing_or_idle(cx, request, epoch)
     if existing is not None:
         return existing
     if spec.firing is not None:
@@ -69,7 +69,7 @@ def admit(
 
 
 def _in_flight(cx: sqlite3.Connection, thread_id: str, now: int) -> list[_InFlight]:
-    """The holder first, then the line in its order, then who is delayed."""
+    """The holder first, then the queue in its order, then delayed runs."""
 
     def read() -> list[_InFlight]:
         rows = cx.execute(
@@ -79,16 +79,16 @@ def _in_flight(cx: sqlite3.Connection, thread_id: str, now: int) -> list[_InFlig
         )
         return [_InFlight(*row) for row in rows]
 
-    found = read()
-    if any(other.not_before is not None and other.not_before <= now for other in found):
+    runs = read()
+    if any(other.not_before is not None and other.not_before <= now for other in runs):
         queue_due(cx, thread_id, now)
-        found = read()
-    return found
+        runs = read()
+    return runs
 
 
 def queue_due(cx: sqlite3.Connection, thread_id: str, now: int) -> None:
-    """Delayed runs whose time has come take the next places in the thread's line. Before whoever comes
-    after that moment, so every transaction that places or claims a run begins with it."""
+    """Delayed runs whose time has come take the next places in the thread's queue, ahead of runs that are
+    admitted after that moment: so every transaction that places or claims a run begins with this."""
     due = cx.execute(
         f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} AND {WAITS}"
         " AND not_before <= ? ORDER BY not_before, seq",
@@ -104,13 +104,13 @@ def queue_due(cx: sqlite3.Connection, thread_id: str, now: int) -> None:
 
 
 def insert(cx: sqlite3.Connection, now: int, request: AdmissionRequest, epoch: int) -> Admission:
-    """Record a pending run of this worker without the one-run-per-thread rule, for whatever user:
-    who may use a thread is `admit`'s rule. Raises ConflictError, IdempotencyConflict, ThreadNotFound,
+    """Record a pending run of this worker without the one-run-per-thread rule, for any user:
+    which user may use a thread is `admit`'s rule. Raises ConflictError, IdempotencyConflict, ThreadNotFound,
     EpochDead, CronFired.
 
     It takes the thread where the thread is idle; otherwise it lives beside the slot (fence 0).
     """
-    existing, _ = _already_there(cx, request, epoch, anybody=True)
+    existing, _ = _existing_or_idle(cx, request, epoch, any_user=True)
     if existing is not None:
         return existing
     spec = request.spec
@@ -125,28 +125,28 @@ def insert(cx: sqlite3.Connection, now: int, request: AdmissionRequest, epoch: i
 
 
 def claim(cx: sqlite3.Connection, now: int, thread_id: str, epoch: int) -> Claimed | None:
-    """Give a free thread to the head of its waiting line, if that run is this worker's to execute.
+    """Give a free thread to the head of its queue, if this worker may execute that run.
 
-    That is: this worker is its home; or the run is portable, its home is gone, and this worker knows
-    its assistant. None = nothing to do here. A claimed run that has not started is answered again: the
-    first answer may be lost. Raises EpochDead.
+    That is: this worker is its home; or the run is portable, its home is dead, and this worker knows
+    its assistant. None = nothing to claim for this worker. A claimed run that has not started is answered
+    again: the first answer may be lost. Raises EpochDead.
     """
     if is_dead(cx, epoch):
         raise EpochDead(epoch)
     queue_due(cx, thread_id, now)
-    here = {"epoch": epoch, "thread": thread_id}
+    parameters = {"epoch": epoch, "thread": thread_id}
     busy = cx.execute(
         "SELECT run_id, fence, owner_epoch = :epoch AND home_epoch IS NOT NULL AND started_at IS NULL"
         f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {IN_FLIGHT} AND NOT ({WAITS})"
         " ORDER BY holds_thread DESC LIMIT 1",
-        here,
+        parameters,
     ).fetchone()
     if busy is not None:
         return Claimed(*busy[:2]) if busy[2] else None
     head = cx.execute(
         f"SELECT run_id, home_epoch IS :epoch OR (portable AND {HOMELESS} AND {KNOWN})"
         f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {WAITING} ORDER BY seq LIMIT 1",
-        here,
+        parameters,
     ).fetchone()
     if head is None or not head[1]:
         return None
@@ -165,18 +165,18 @@ def claim(cx: sqlite3.Connection, now: int, thread_id: str, epoch: int) -> Claim
 
 MOST_CLAIMANTS = 8
 """Of many workers that know an assistant, so few are hinted: one of them claims, and the others' claims are
-in vain. Their ticks find what all of these miss."""
+in vain. If all of these fail, the ticks of the others claim the run."""
 
 
 def claimants(cx: sqlite3.Connection, thread_id: str) -> list[int]:
-    """The live workers that may claim the free thread for the head of its waiting line; the newest first,
+    """The live workers that may claim the free thread for the head of its queue; the newest first,
     at most MOST_CLAIMANTS. [] where it is held, or no run waits."""
     rows = cx.execute(
-        f"WITH head AS (SELECT home_epoch, portable AND {HOMELESS} AS anybody, assistant_id"
+        f"WITH head AS (SELECT home_epoch, portable AND {HOMELESS} AS any_worker, assistant_id"
         f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {WAITING}"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE thread_id = :thread AND holds_thread)"
         " ORDER BY seq LIMIT 1)"
-        " SELECT epoch FROM head JOIN workers ON state <> 'dead' AND (epoch = home_epoch OR (anybody"
+        " SELECT epoch FROM head JOIN workers ON state <> 'dead' AND (epoch = home_epoch OR (any_worker"
         " AND state = 'live' AND assistant_id IN (SELECT value FROM json_each(assistants))))"
         " ORDER BY epoch DESC LIMIT :most",
         {"thread": thread_id, "most": MOST_CLAIMANTS},
@@ -185,21 +185,22 @@ def claimants(cx: sqlite3.Connection, thread_id: str) -> list[int]:
 
 
 def is_dead(cx: sqlite3.Connection, epoch: int) -> bool:
-    """Buried, retired, or never registered."""
+    """Declared dead, retired, or never registered."""
     alive = cx.execute("SELECT 1 FROM workers WHERE epoch = ? AND state <> 'dead'", (epoch,)).fetchone()
     return alive is None
 
 
-def _already_there(
-    cx: sqlite3.Connection, request: AdmissionRequest, epoch: int, *, anybody: bool = False
+def _existing_or_idle(
+    cx: sqlite3.Connection, request: AdmissionRequest, epoch: int, *, any_user: bool = False
 ) -> tuple[Admission | None, bool]:
-    """Who asks, and was this asked before? In this order, so that nobody learns of a foreign thread's runs.
-    Also whether the thread is idle, which most are: that costs no statement of its own.
+    """The run that this request admitted before, if any: checked after the user, so that no caller learns of
+    the runs of another user's thread. Also whether the thread is idle, which most are: that costs no
+    statement of its own.
 
     A draining worker may still claim, but not admit.
     """
     spec = request.spec
-    live, there, owner, known, left, busy = cx.execute(
+    live, thread_exists, owner, run_exists, webhook_kept, busy = cx.execute(
         "SELECT EXISTS (SELECT 1 FROM workers WHERE epoch = :epoch AND state = 'live'),"
         " EXISTS (SELECT 1 FROM threads WHERE thread_id = :thread),"
         " (SELECT user_id FROM threads WHERE thread_id = :thread),"
@@ -210,30 +211,32 @@ def _already_there(
     ).fetchone()
     if not live:
         raise EpochDead(epoch)
-    if spec.thread_must_exist and not there:
+    if spec.thread_must_exist and not thread_exists:
         raise ThreadNotFound(spec.thread_id)
     if (
-        not anybody
+        not any_user
         and spec.user_id not in (None, owner)
-        and (owner is not None or (there and not spec.adopt_thread))
+        and (owner is not None or (thread_exists and not spec.adopt_thread))
     ):
         raise ThreadNotFound(spec.thread_id)
-    found: RunRow | None = None
-    if known:
+    existing: RunRow | None = None
+    if run_exists:
         row = cx.execute(
             f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = ?",
             (request.run_id,),
         ).fetchone()
-        found = run_row(row)
-        if (found.thread_id, found.user_id) != (spec.thread_id, spec.user_id):
+        existing = run_row(row)
+        if (existing.thread_id, existing.user_id) != (spec.thread_id, spec.user_id):
             raise ConflictError(spec.thread_id)
-    elif left:  # the run is deleted, and its webhook is not: its id is still that run's
+    elif webhook_kept:  # the run is deleted and its webhook is kept: the id stays in use
         raise ConflictError(spec.thread_id)
     elif spec.idempotency_key is not None:
-        found = _same_key(cx, request)
-    if found is None:
+        existing = _same_key(cx, request)
+    if existing is None:
         return None, not busy
-    return Admission(found.run_id, found.holds_thread, found.fence, found.seq, (), found), not busy
+    return Admission(
+        existing.run_id, existing.holds_thread, existing.fence, existing.seq, (), existing
+    ), not busy
 
 
 def _same_key(cx: sqlite3.Connection, request: AdmissionRequest) -> RunRow | None:
@@ -246,31 +249,31 @@ def _same_key(cx: sqlite3.Connection, request: AdmissionRequest) -> RunRow | Non
     ).fetchone()
     if row is None:
         return None
-    found = run_row(row)
-    if (found.user_id, found.thread_id, found.request_hash) != (
+    existing = run_row(row)
+    if (existing.user_id, existing.thread_id, existing.request_hash) != (
         spec.user_id,
         spec.thread_id,
         request.request_hash,
     ):
-        visible = found.run_id if found.user_id == spec.user_id else None
+        visible = existing.run_id if existing.user_id == spec.user_id else None
         raise IdempotencyConflict(spec.thread_id, spec.idempotency_key or "", visible)
-    return found
+    return existing
 
 
 def _check_parent(cx: sqlite3.Connection, spec: RunSpec) -> None:
-    """A parent that was stopped meanwhile has taken its children along: one that comes too late would be
-    left over. One that succeeded leaves them alone. Another user's parent looks missing."""
+    """A parent that was stopped has cancelled its children: one that is admitted later would be left over.
+    One that succeeded leaves them alone. Another user's parent is reported as missing."""
     if spec.parent_run_id is None:
         return
-    found = cx.execute(
+    parent = cx.execute(
         "SELECT status FROM runs WHERE run_id = :parent AND kind = 'run'"
         " AND (:user IS NULL OR user_id = :user)",
         {"parent": spec.parent_run_id, "user": spec.user_id},
     ).fetchone()
-    if found is None:
+    if parent is None:
         raise RunNotFound(spec.parent_run_id)
-    if found[0] not in OPEN and found[0] != RunStatus.success:
-        raise ParentEnded(spec.parent_run_id, found[0])
+    if parent[0] not in OPEN and parent[0] != RunStatus.success:
+        raise ParentEnded(spec.parent_run_id, parent[0])
 
 
 def _replace(

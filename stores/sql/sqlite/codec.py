@@ -12,12 +12,12 @@ finished run of the thread. INDEXED BY fails loudly where the index cannot serve
 WAITS = (
     "status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)"
 )
-"""Waits for the thread, or for its time. Without a home it was handed over, to whoever knows its assistant;
-what has neither home nor portability was imported, and stands beside the slot."""
-IN_LINE = f"{WAITS} AND not_before IS NULL"
-"""Waits for the thread. Until a delayed run is put into the line (`admission.queue_due`), nobody waits
+"""Waits for the thread, or for its time. Without a home it was handed over, to any worker that knows its
+assistant; a run with neither home nor portability was imported, and lives beside the slot."""
+QUEUED = f"{WAITS} AND not_before IS NULL"
+"""Waits for the thread. Until a delayed run joins the queue (`admission.queue_due`), no run waits
 behind it."""
-WAITING = f"{IN_FLIGHT} AND {IN_LINE}"
+WAITING = f"{IN_FLIGHT} AND {QUEUED}"
 ALIVE = "(SELECT epoch FROM workers WHERE state <> 'dead')"
 HOMELESS = f"(home_epoch IS NULL OR home_epoch NOT IN {ALIVE})"
 KNOWN = (

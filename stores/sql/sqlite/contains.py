@@ -29,7 +29,7 @@ def _json_contains(whole: str | None, part: str) -> int:
 
 @lru_cache(maxsize=64)
 def _parsed(part: str) -> Any:
-    """The same for every row of a query. Nobody changes it."""
+    """The same object for every row of a query. Callers must not change it."""
     return json.loads(part)
 
 
@@ -86,16 +86,16 @@ _MOST_WORDS = 4
 
 
 def _words(part: dict[str, Any]) -> list[str]:
-    """A few texts, keys or strings, that stand in the JSON of whatever contains the part: most rows are told
-    by that alone. Only texts that everybody writes in the same way."""
-    found, todo = set[str](), list[Any]([part])
+    """A few texts, keys or strings, that are in the JSON of every value that contains the part: they exclude
+    most rows. Only texts that all writers encode in the same way."""
+    words, todo = set[str](), list[Any]([part])
     for value in todo:  # which grows meanwhile
         if isinstance(value, dict):
             fields = cast("dict[str, Any]", value)
-            found.update(filter(_PLAIN.fullmatch, fields))
+            words.update(filter(_PLAIN.fullmatch, fields))
             todo += fields.values()
         elif isinstance(value, list):
             todo += cast("list[Any]", value)
         elif isinstance(value, str) and _PLAIN.fullmatch(value):
-            found.add(value)
-    return [dumps(word) for word in sorted(found, key=lambda word: (-len(word), word))[:_MOST_WORDS]]
+            words.add(value)
+    return [dumps(word) for word in sorted(words, key=lambda word: (-len(word), word))[:_MOST_WORDS]]

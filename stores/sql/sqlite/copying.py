@@ -23,21 +23,21 @@ class Source(closing[sqlite3.Connection]):
         self._cx = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False)
         super().__init__(self._cx)
         self.name = str(path.resolve())
-        found = schema.version(self._cx, str(path))
-        if found != schema.migrations()[-1].number:
+        applied = schema.version(self._cx, str(path))
+        if applied != schema.migrations()[-1].number:
             self._cx.close()
             raise StoreUnavailable(
-                f"{path} has schema version {found}", hint="Run `coordinator db migrate` on it first."
+                f"{path} has schema version {applied}", hint="Run `coordinator db migrate` on it first."
             )
         self._version = self._data_version()
         self._cx.execute("BEGIN")
 
     def live_workers(self, now: int) -> list[int]:
         """Epochs whose lease has not run out."""
-        found = self._cx.execute(
+        rows = self._cx.execute(
             "SELECT epoch FROM workers WHERE state <> 'dead' AND lease_until > ? ORDER BY epoch", (now,)
         )
-        return [epoch for (epoch,) in found]
+        return [epoch for (epoch,) in rows]
 
     def counts(self) -> dict[str, int]:
         return {
@@ -57,7 +57,7 @@ class Source(closing[sqlite3.Connection]):
         return self._cx.execute(query, (*(after or ()), limit)).fetchall()
 
     def check_untouched(self) -> None:
-        """Ends the snapshot. Raises StoreRefused where somebody has written since it began."""
+        """Ends the snapshot. Raises StoreRefused if another connection has written since it began."""
         self._cx.execute("COMMIT")
         if self._data_version() != self._version:
             raise StoreRefused(
@@ -66,5 +66,5 @@ class Source(closing[sqlite3.Connection]):
             )
 
     def _data_version(self) -> int:
-        found: int = self._cx.execute("PRAGMA data_version").fetchone()[0]
-        return found
+        data_version: int = self._cx.execute("PRAGMA data_version").fetchone()[0]
+        return data_version

@@ -1,4 +1,4 @@
-"""Crons: what is asked for again and again, and when next. See `stores.crons`."""
+"""Crons: requests that are repeated, and when each is next due. See `stores.crons`."""
 
 from __future__ import annotations
 
@@ -146,8 +146,8 @@ _OVER = "cron_id = :cron AND next_at = :at AND next_at <= :now AND enabled = 1"
 
 def check_due(cx: sqlite3.Connection, firing: Firing, now: int) -> None:
     """Raises CronFired where the cron is not due at that moment (any more)."""
-    asked = {"cron": firing.cron_id, "at": firing.at, "now": now}
-    if cx.execute(f"SELECT 1 FROM crons WHERE {_OVER}", asked).fetchone() is None:
+    parameters = {"cron": firing.cron_id, "at": firing.at, "now": now}
+    if cx.execute(f"SELECT 1 FROM crons WHERE {_OVER}", parameters).fetchone() is None:
         raise CronFired(firing.cron_id)
 
 

@@ -1,4 +1,4 @@
-"""decide: fix a run's outcome, once, for ever. Nobody but the store says who came first."""
+"""decide: fix a run's outcome, once, for ever. Only the store determines which decision came first."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def decide(
     has not handed it over. Its children in flight end with it.
 
     A run without an owner (waiting, or imported) settles at once. The slot of any other run is kept
-    until its owner has seen the task stop. Decisions overtake what is queued: who decides over a run
-    that he admits waits for the answer of the admission first (or see `withdraw`).
+    until its owner has seen the task stop. Decisions overtake queued writes: a caller that decides over a run
+    that it admits waits for the answer of the admission first (or see `withdraw`).
     """
     if status not in TERMINAL:
         raise ValueError(f"{status} is no outcome")
@@ -72,16 +72,16 @@ _KIN = (
     " UNION SELECT child.run_id FROM kin JOIN runs child INDEXED BY runs_children"
     f" ON child.parent_run_id = kin.run_id AND child.status IN {OPEN_STATUSES}) SELECT run_id FROM kin"
 )
-"""Who is in flight below a run, through runs in flight. UNION: each once, whatever the rows say."""
+"""The runs in flight below a run, through runs in flight. UNION: each once, whatever the rows contain."""
 
 
 def end_children(cx: sqlite3.Connection, run_id: str, status: RunStatus, now: int) -> tuple[Decision, ...]:
-    """The run has ended with `status`: unless that is success, what it started and is still in flight is
-    cancelled, in the transaction that ended it. Those of other workers are told by a hint or their tick."""
+    """The run has ended with `status`: unless that is success, its children in flight are cancelled, in the
+    transaction that ended it. Children of other workers are notified by a hint or cancelled at their tick."""
     if status is RunStatus.success:
         return ()
     kin = cx.execute(_KIN, {"parent": run_id}).fetchall()
-    told = {
+    parameters = {
         "status": RunStatus.interrupted.value,
         "action": CancelAction.interrupt.value,
         "cause": Cause.parent.value,
@@ -92,7 +92,7 @@ def end_children(cx: sqlite3.Connection, run_id: str, status: RunStatus, now: in
     }
     deciding = f"{_DECIDE} WHERE run_id = :run RETURNING {DECISION_COLUMNS}"
     # Each is read before the next: a statement that is still open is compiled anew.
-    rows = [cx.execute(deciding, {**told, "run": child}).fetchone() for (child,) in kin]
+    rows = [cx.execute(deciding, {**parameters, "run": child}).fetchone() for (child,) in kin]
     return tuple(decision_of(row, won=True) for row in rows)
 
 
@@ -121,6 +121,6 @@ def withdraw(cx: sqlite3.Connection, now: int, run_id: str, epoch: int) -> Decis
 
 
 def standing(cx: sqlite3.Connection, run_id: str) -> Decision | None:
-    """What the store says of the run, without touching it."""
+    """How the run stands; a read."""
     row = cx.execute(f"SELECT {DECISION_COLUMNS} FROM runs WHERE run_id = ?", (run_id,)).fetchone()
     return None if row is None else decision_of(row, won=False)

@@ -9,8 +9,8 @@ _FIXED_BRANCHES = {(3, 44): 6, (3, 50): 7}
 
 
 def make_durable(cx: sqlite3.Connection, synchronous: str) -> None:
-    """For every connection that commits or checkpoints. On macOS fsync does not reach the disk: there
-    SQLite has to ask for more, and elsewhere the two last pragmas do nothing."""
+    """For every connection that commits or checkpoints. On macOS fsync does not reach the disk: there SQLite
+    has to request more, and elsewhere the two last pragmas have no effect."""
     cx.execute(f"PRAGMA synchronous = {synchronous}")
     cx.execute("PRAGMA fullfsync = ON")
     cx.execute("PRAGMA checkpoint_fullfsync = ON")

@@ -79,36 +79,36 @@ def _remove(cx: sqlite3.Connection, log: NewEvents, which: str, *bound: int) -> 
 def events(
     cx: sqlite3.Connection, run_id: str, after: Position | None, limit: int, max_bytes: int
 ) -> EventPage:
-    found, size = list[tuple[int, int, str, str]](), 0
+    page, size = list[tuple[int, int, str, str]](), 0
     rows = cx.execute(
         "SELECT fence, number, mode, json FROM run_events WHERE run_id = ? AND (fence, number) > (?, ?)"
         " ORDER BY fence, number LIMIT ?",
         (run_id, *(after or (-1, 0)), limit),
     )
     for row in rows:
-        found.append(row)
+        page.append(row)
         size += len(row[3])
         if size >= max_bytes:
             break
     rows.close()
-    return EventPage(tuple(found), tops(cx, [run_id]).get(run_id))
+    return EventPage(tuple(page), tops(cx, [run_id]).get(run_id))
 
 
 def tops(cx: sqlite3.Connection, run_ids: Sequence[str]) -> dict[str, Position]:
-    found = dict[str, Position]()
+    positions = dict[str, Position]()
     for run_id in run_ids:
         row = cx.execute(
             "SELECT fence, number FROM event_logs WHERE run_id = ? AND number > 0", (run_id,)
         ).fetchone()
         if row is not None:
-            found[run_id] = row
-    return found
+            positions[run_id] = row
+    return positions
 
 
 def version(cx: sqlite3.Connection) -> int:
     """Changes with every commit of another connection."""
-    found: int = cx.execute("PRAGMA data_version").fetchone()[0]
-    return found
+    data_version: int = cx.execute("PRAGMA data_version").fetchone()[0]
+    return data_version
 
 
 _MARK = (

@@ -48,11 +48,11 @@ def ids_from(cx: sqlite3.Connection, kind: IdKind, prefix: str, limit: int) -> l
         f" ORDER BY {column} LIMIT ?",
         (prefix, prefix + END_OF_IDS, limit),
     )
-    return [found for (found,) in rows]
+    return [id_ for (id_,) in rows]
 
 
 def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], dict[str, Any]]:
-    """(the conditions, their parameters). What is dear to look at comes last."""
+    """(the conditions, their parameters). Expensive conditions come last."""
     where, args = ["kind = 'run'"], dict[str, Any]()
 
     def given(condition: str, name: str, value: Any) -> None:

@@ -49,12 +49,12 @@ def run(cx: sqlite3.Connection, run_id: str, thread_id: str | None, user_id: str
 
 
 def thread_of_key(cx: sqlite3.Connection, key: str, user_id: str | None) -> str | None:
-    found = cx.execute(
+    row = cx.execute(
         "SELECT thread_id FROM runs WHERE idempotency_key = ? AND COALESCE(user_id, '') = ?"
         " ORDER BY run_id LIMIT 1",
         (key, user_id or ""),
     ).fetchone()
-    return None if found is None else found[0]
+    return None if row is None else row[0]
 
 
 def thread_runs(
@@ -121,10 +121,10 @@ def _narrowed(statuses: tuple[str, ...], user_id: str | None) -> tuple[str, dict
 def delete_run(
     cx: sqlite3.Connection, now: int, run_id: str, thread_id: str | None, user_id: str | None
 ) -> RunRow:
-    found = run(cx, run_id, thread_id, user_id)
-    if found is None:
+    deleted = run(cx, run_id, thread_id, user_id)
+    if deleted is None:
         raise RunNotFound(run_id)
-    if found.open or found.stopping:
-        raise ConflictError(found.thread_id, run_id)
+    if deleted.open or deleted.stopping:
+        raise ConflictError(deleted.thread_id, run_id)
     delete(cx, now, run_id)
-    return found
+    return deleted

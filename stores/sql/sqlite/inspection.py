@@ -73,8 +73,8 @@ def _applied(cx: sqlite3.Connection) -> tuple[Applied, ...]:
 
 
 def _faults(cx: sqlite3.Connection) -> tuple[str, ...]:
-    found = [row[0] for row in cx.execute(f"PRAGMA integrity_check({_FAULTS_SHOWN})")]
-    return () if found == ["ok"] else tuple(found)
+    faults = [row[0] for row in cx.execute(f"PRAGMA integrity_check({_FAULTS_SHOWN})")]
+    return () if faults == ["ok"] else tuple(faults)
 
 
 def _size(path: Path) -> int:

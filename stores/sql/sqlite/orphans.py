@@ -34,21 +34,21 @@ _OF_EPOCHS = (
     " UNION ALL SELECT run_id FROM gone CROSS JOIN runs INDEXED BY runs_unowned"
     f" WHERE {_UNOWNED} AND home_epoch > after AND home_epoch < before"
 )
-_OF_NOBODY = (
+_UNCLAIMED = (
     f"SELECT run_id FROM runs INDEXED BY runs_unowned WHERE {_UNOWNED} AND home_epoch IS NULL"
     " UNION ALL SELECT run_id FROM json_each(:unknown) CROSS JOIN runs INDEXED BY runs_of_assistant"
     f" WHERE COALESCE(assistant_id, '') = value AND {_PORTABLE} AND owner_epoch IS NULL AND {HOMELESS}"
     f" AND MAX(updated_at, COALESCE(not_before, 0)) < :now - {PATIENCE}"
 )
 _FOUND = (
-    f" SELECT {_COLUMNS} FROM found CROSS JOIN runs USING (run_id)"
+    f" SELECT {_COLUMNS} FROM orphans CROSS JOIN runs USING (run_id)"
     " WHERE :before IS NULL OR created_us < :before"
     " ORDER BY parent_run_id IS NOT NULL, created_us, run_id"
 )
-_ALL = f"WITH {GONE}, found AS ({_OF_EPOCHS} UNION ALL {_OF_NOBODY}){_FOUND}"
+_ALL = f"WITH {GONE}, orphans AS ({_OF_EPOCHS} UNION ALL {_UNCLAIMED}){_FOUND}"
 _ONE = (
     f"WITH gone (after, before) AS (SELECT :only - 1, :only + 1 WHERE :only NOT IN {ALIVE}),"
-    f" found AS ({_OF_EPOCHS}){_FOUND}"
+    f" orphans AS ({_OF_EPOCHS}){_FOUND}"
 )
 
 
@@ -65,16 +65,16 @@ def orphaned(
 def _unknown_assistants(cx: sqlite3.Connection) -> list[str]:
     """Assistants of waiting portable runs that no live worker knows; "" = none. From one to the next by
     index, however many runs wait."""
-    found, named = list[str](), _next_assistant(cx, None)
+    unknown, named = list[str](), _next_assistant(cx, None)
     while named is not None:
         known = cx.execute(
             "SELECT 1 FROM workers, json_each(assistants) WHERE state <> 'dead' AND value = ? LIMIT 1",
             (named,),
         )
         if known.fetchone() is None:
-            found.append(named)
+            unknown.append(named)
         named = _next_assistant(cx, named)
-    return found
+    return unknown
 
 
 _FIRST = (

@@ -22,7 +22,7 @@ from stores.sql.sqlite.decisions import end_children, standing
 from stores.states import TERMINAL, CancelAction, RunStatus
 
 LIVE = "EXISTS (SELECT 1 FROM workers WHERE epoch = runs.owner_epoch AND state <> 'dead')"
-"""A worker is fenced by its burial itself: the sweep that ends its runs comes a moment later."""
+"""A worker is fenced by the declaration of its death: the sweep that ends its runs comes a moment later."""
 _GUARD = f"run_id = :run AND owner_epoch = :epoch AND fence = :fence AND settled_at IS NULL AND {LIVE}"
 """settled_at IS NULL: the run holds its thread, or lives beside the slot (see `insert`). Its
 parameters are those of `_guard`."""
@@ -41,23 +41,23 @@ def start(cx: sqlite3.Connection, now: int, own: Ownership, rollback_ref: Json) 
         {**_guard(own), "now": now, "ref": dumps(rollback_ref)},
     ).fetchone()
     if row is None:
-        found = standing(cx, own.run_id)
-        if found is None or not _mine(cx, found, own) or found.status is RunStatus.pending:
+        decision = standing(cx, own.run_id)
+        if decision is None or not _mine(cx, decision, own) or decision.status is RunStatus.pending:
             return None
-        return Started(found, _values(cx, own.thread_id) if found.status is RunStatus.running else None)
+        return Started(decision, _values(cx, own.thread_id) if decision.status is RunStatus.running else None)
     home, values = row
     decision = Decision(own.run_id, own.thread_id, RunStatus.running, True, False, own.epoch, home, own.fence)
     return Started(decision, loads(values))
 
 
 STOPPED = "status IN ('interrupted', 'timeout') AND cancel_action IS 'interrupt'"
-"""It was told to stop, and is not to be rolled back: it may save once more while it holds its thread. False,
-not NULL, for a run that `set_status` decided: it has no action."""
+"""It was cancelled without rollback: it may save once more while it holds its thread. False, not NULL, for a
+run that `set_status` decided: such a run has no action."""
 
 
 def save(cx: sqlite3.Connection, now: int, own: Ownership, values: Json, *, last: bool = False) -> None:
     """Write the thread's values as the running holder; the first save of a run keeps the old ones. `last`:
-    also where the run was told to stop and still holds its thread, once, which the audit shows.
+    also where the run was cancelled and still holds its thread, once, which the audit shows.
 
     Raises StaleFence where the guard does not hold.
     """
@@ -92,13 +92,14 @@ _AUDIT_LAST_SAVE = (
 
 
 def _saved_last(cx: sqlite3.Connection, own: Ownership, values: Json) -> bool:
-    """It has, and other values: the same ones are the same save, whose first answer may be lost."""
-    found = cx.execute(
+    """The run has made its last save, with other values: equal ones are the same save, whose first answer may
+    be lost."""
+    row = cx.execute(
         'SELECT 1 FROM threads WHERE thread_id = :thread AND "values" IS NOT :values AND EXISTS'
         " (SELECT 1 FROM transitions WHERE run_id = :run AND what = 'saved')",
         {"thread": own.thread_id, "run": own.run_id, "values": dumps_or_null(values)},
     ).fetchone()
-    return found is not None
+    return row is not None
 
 
 def restore(cx: sqlite3.Connection, now: int, own: Ownership) -> Json:
@@ -124,11 +125,11 @@ def restore(cx: sqlite3.Connection, now: int, own: Ownership) -> Json:
 def finish(
     cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, *, hold: bool = False
 ) -> Finish:
-    """Decide (unless somebody did) and settle, in one statement. `hold` only decides: the task that
+    """Decide, unless that was done, and settle, in one statement. `hold` only decides: the task that
     reports its own end has not stopped yet, so the thread stays held until `settle`.
 
     A rollback that was decided first keeps the thread held (`undo`) until `settle`: the state must
-    be back before the next run may look at it.
+    be back before the next run may read it.
     """
     if outcome.status not in TERMINAL:
         raise ValueError(f"{outcome.status} is no outcome")
@@ -177,7 +178,7 @@ def _leaves(own: Ownership, outcome: Outcome) -> bool:
 
 
 def _keeps(own: Ownership, decision: Decision, outcome: Outcome, *, hold: bool) -> bool:
-    """It was told to stop and came to its end all the same: what it has returned is its last save."""
+    """The run was cancelled and returned all the same: what it has returned is its last save."""
     returned = outcome.status is RunStatus.success and outcome.values is not None and own.fence > 0
     stopped = decision.status in (RunStatus.interrupted, RunStatus.timeout)
     return returned and stopped and decision.action is CancelAction.interrupt and not hold
@@ -239,7 +240,7 @@ def settle(
 
 def refence(cx: sqlite3.Connection, now: int, own: Ownership) -> Ownership | None:
     """Take a newer fence on a thread that the run still holds: writes with the old one are refused
-    from here on. Asked again with the old one, it answers the newer one. None = lost."""
+    from here on. Called again with the old fence, it returns the newer one. None = lost."""
     row = cx.execute(
         "UPDATE runs SET fence = fence + 1, updated_at = :now"
         f" WHERE {_GUARD} AND holds_thread RETURNING fence",
@@ -259,7 +260,7 @@ def refence(cx: sqlite3.Connection, now: int, own: Ownership) -> Ownership | Non
 
 
 def next_home(cx: sqlite3.Connection, thread_id: str) -> int | None:
-    """The home epoch of the head of the waiting line, or ANY_WORKER. See `Finish`."""
+    """The home epoch of the head of the queue, or ANY_WORKER. See `Finish`."""
     return _after(cx, thread_id)[0]
 
 
@@ -268,17 +269,17 @@ def _guard(own: Ownership) -> dict[str, Any]:
 
 
 def _why_not(cx: sqlite3.Connection, own: Ownership) -> Finish:
-    found = standing(cx, own.run_id)
-    if found is None or not _mine(cx, found, own):
-        return Finish(found.status if found else None, lost=True, decision=found)
-    if found.settled:  # repeated after an unknown outcome
-        return Finish(found.status, next_home=next_home(cx, own.thread_id), decision=found)
-    return Finish(found.status, undo=found.action is CancelAction.rollback, decision=found)
+    decision = standing(cx, own.run_id)
+    if decision is None or not _mine(cx, decision, own):
+        return Finish(decision.status if decision else None, lost=True, decision=decision)
+    if decision.settled:  # repeated after an unknown outcome
+        return Finish(decision.status, next_home=next_home(cx, own.thread_id), decision=decision)
+    return Finish(decision.status, undo=decision.action is CancelAction.rollback, decision=decision)
 
 
-def _mine(cx: sqlite3.Connection, found: Decision, own: Ownership) -> bool:
-    """The row carries my epoch and fence, and I am not buried."""
-    return (found.owner_epoch, found.fence) == (own.epoch, own.fence) and not is_dead(cx, own.epoch)
+def _mine(cx: sqlite3.Connection, decision: Decision, own: Ownership) -> bool:
+    """The row carries the epoch and fence of `own`, and that worker is not dead."""
+    return (decision.owner_epoch, decision.fence) == (own.epoch, own.fence) and not is_dead(cx, own.epoch)
 
 
 def _values(cx: sqlite3.Connection, thread_id: str) -> Json:

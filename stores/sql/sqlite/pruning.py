@@ -1,8 +1,8 @@
 """prune: remove what is old enough, a bounded piece at a time. Every step is one transaction.
 
 Rows are visited in the order of an index that is there anyway (creation; audit id), each at most once
-a pass: `cursor` says where the next step goes on. So nothing is added to what a run writes, and a step
-is bounded also where nothing may go.
+a pass: `cursor` is where the next step continues. So nothing is added to what a run writes, and a step
+is bounded also where nothing may be removed.
 """
 
 from __future__ import annotations
@@ -111,18 +111,19 @@ def _transitions(
 
 
 def _workers(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: bool, now: int) -> PruneStep:
-    """Dead ones that have nothing in flight. A dead worker and a missing one are the same to everybody."""
+    """Dead workers without runs in flight. The other functions treat a dead worker and a missing one
+    alike."""
     following = PruneCursor("webhooks")
     if keep.workers is None:
         return PruneStep(Pruned(), following)
-    found = cx.execute(
+    rows = cx.execute(
         "SELECT epoch FROM workers WHERE state = 'dead' AND fenced_at <= ?"
         " AND NOT EXISTS (SELECT 1 FROM runs WHERE owner_epoch = workers.epoch AND holds_thread)"
         " AND NOT EXISTS (SELECT 1 FROM runs INDEXED BY runs_home WHERE home_epoch = workers.epoch"
         " AND status = 'pending' AND NOT holds_thread) ORDER BY epoch LIMIT ?",
         (now - int(keep.workers * _MICROS), -1 if dry_run else limit),
     ).fetchall()
-    gone = [epoch for (epoch,) in found]
+    gone = [epoch for (epoch,) in rows]
     if gone and not dry_run:
         cx.execute(f"DELETE FROM workers WHERE epoch IN {_marks(gone)}", gone)
     more = PruneCursor("workers") if len(gone) == limit and not dry_run else following
@@ -133,12 +134,12 @@ def _webhooks(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: b
     """Delivered and dead ones; whether their runs are still there is of no account."""
     if keep.webhooks is None:
         return PruneStep(Pruned(), None)
-    found = cx.execute(
+    rows = cx.execute(
         "SELECT run_id FROM webhooks INDEXED BY webhooks_ended WHERE ended_at IS NOT NULL AND ended_at <= ?"
         " ORDER BY ended_at, run_id LIMIT ?",
         (now - int(keep.webhooks * _MICROS), -1 if dry_run else limit),
     ).fetchall()
-    gone = [run_id for (run_id,) in found]
+    gone = [run_id for (run_id,) in rows]
     if gone and not dry_run:
         cx.execute(f"DELETE FROM webhooks WHERE run_id IN {_marks(gone)}", gone)
     more = PruneCursor("webhooks") if len(gone) == limit and not dry_run else None

@@ -10,25 +10,25 @@ from typing import Any
 from stores.rows import HOMELESS_AT_ONCE, Overdue, RunRow, ThreadRow, Tick, Transition
 from stores.sql.codec import RUN_COLUMNS, drain_wish, run_row, thread_row
 from stores.sql.readable import readable
-from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, IN_LINE, KNOWN, WAITING
+from stores.sql.sqlite.codec import GONE, HOMELESS, IN_FLIGHT, IN_FLIGHT_RUNS, KNOWN, QUEUED, WAITING
 from stores.states import Cause, RunStatus
 
 _ROW = f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run AND (:user IS NULL OR user_id = :user)"
 
 
 def row(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> RunRow | None:
-    found = cx.execute(_ROW, {"run": run_id, "user": user_id}).fetchone()
-    return None if found is None else run_row(found)
+    columns = cx.execute(_ROW, {"run": run_id, "user": user_id}).fetchone()
+    return None if columns is None else run_row(columns)
 
 
 def holder(cx: sqlite3.Connection, thread_id: str) -> str | None:
     """The run that holds the thread or, where none does, the oldest one in flight; a delayed one last."""
-    found = cx.execute(
+    columns = cx.execute(
         f"SELECT run_id FROM {IN_FLIGHT_RUNS} WHERE thread_id = ? AND {IN_FLIGHT} ORDER BY"
         " holds_thread DESC, not_before IS NOT NULL, seq LIMIT 1",
         (thread_id,),
     ).fetchone()
-    return None if found is None else found[0]
+    return None if columns is None else columns[0]
 
 
 def waiting_line(cx: sqlite3.Connection, thread_id: str) -> list[str]:
@@ -78,10 +78,10 @@ _HELD = (
 
 _NEXT = (
     f"NOT EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = w.thread_id"
-    f" AND {IN_FLIGHT} AND (holds_thread OR (seq < w.seq AND {IN_LINE})))"
+    f" AND {IN_FLIGHT} AND (holds_thread OR (seq < w.seq AND {QUEUED})))"
 )
-"""Nobody holds the thread, and nobody stands in line before this one. Who is not next is nobody's to
-claim: a worker would try in vain at every tick."""
+"""The thread is free, and no run is queued before this one. A run behind the head cannot be claimed: a worker
+would try in vain at every tick."""
 
 _HOMELESS = (
     "SELECT run_id, thread_id, seq FROM {table} WHERE {home} AND status = 'pending' AND NOT holds_thread"
@@ -121,7 +121,7 @@ _OVERDUE = (
 
 
 def last_run(thread: str) -> str:
-    """The run that says how the thread is, as a subquery; `thread` is SQL. Left out: what was rolled
+    """The run that determines the thread's status, as a subquery; `thread` is SQL. Left out: what was rolled
     back, and what never began."""
     return (
         f"(SELECT run_id FROM runs l WHERE l.thread_id = {thread} AND l.kind = 'run'"
@@ -153,14 +153,14 @@ _THREAD = (
 
 def thread(cx: sqlite3.Connection, thread_id: str, user_id: str | None) -> ThreadRow | None:
     """One statement, so that status and values are of the same moment."""
-    found = cx.execute(_THREAD, {"thread": thread_id, "user": user_id}).fetchone()
-    return None if found is None else thread_row(found)
+    columns = cx.execute(_THREAD, {"thread": thread_id, "user": user_id}).fetchone()
+    return None if columns is None else thread_row(columns)
 
 
 def runs(
     cx: sqlite3.Connection, *, thread_id: str | None, statuses: tuple[str, ...], limit: int, in_flight: bool
 ) -> list[RunRow]:
-    """Newest first. Operations are left out: they are not runs that anybody started."""
+    """Newest first. Operations are left out: they are not runs that a client started."""
     where, args = ["kind = 'run'"], list[Any]()
     if thread_id is not None:
         where.append("thread_id = ?")
@@ -189,19 +189,19 @@ def transitions(cx: sqlite3.Connection, run_id: str) -> list[Transition]:
     return readable("transition", rows, _transition)
 
 
-def _transition(found: Sequence[Any]) -> Transition:
+def _transition(columns: Sequence[Any]) -> Transition:
     return Transition(
-        id=found[0],
-        run_id=found[1],
-        thread_id=found[2],
-        at=found[3],
-        what=found[4],
-        from_status=RunStatus.stored(found[5]) if found[5] else None,
-        to_status=RunStatus.stored(found[6]),
-        holds_thread=bool(found[7]),
-        cause=Cause.stored(found[8]) if found[8] else None,
-        actor=found[9],
-        epoch=found[10],
-        fence=found[11],
-        detail=found[12],
+        id=columns[0],
+        run_id=columns[1],
+        thread_id=columns[2],
+        at=columns[3],
+        what=columns[4],
+        from_status=RunStatus.stored(columns[5]) if columns[5] else None,
+        to_status=RunStatus.stored(columns[6]),
+        holds_thread=bool(columns[7]),
+        cause=Cause.stored(columns[8]) if columns[8] else None,
+        actor=columns[9],
+        epoch=columns[10],
+        fence=columns[11],
+        detail=columns[12],
     )

@@ -59,8 +59,8 @@ _write_record = record_writer(storable)
 
 
 def put(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]) -> None:
-    """Upsert of a record (import, repair). A terminal status that is there already stays, and a run
-    that somebody owns is settled by its owner. The thread is left to the first user who is admitted."""
+    """Upsert of a record (import, repair). A stored terminal status stays, and a run that has an owner
+    is settled by it. The thread is left to the first user who is admitted."""
     cx.execute(
         "INSERT INTO threads (thread_id, fence, next_seq, created_at, updated_at) VALUES (:thread,"
         " COALESCE((SELECT fence FROM deleted_threads WHERE thread_id = :thread), 0), 1, :now, :now)"
@@ -88,11 +88,11 @@ def put(cx: sqlite3.Connection, now: int, run_id: str, fields: Mapping[str, Any]
 
 
 def get(cx: sqlite3.Connection, run_id: str, user_id: str | None) -> dict[str, Any] | None:
-    found = cx.execute(
+    row = cx.execute(
         f"SELECT {RUN_COLUMNS} FROM runs WHERE run_id = :run AND (:user IS NULL OR user_id = :user)",
         {"run": run_id, "user": user_id},
     ).fetchone()
-    return None if found is None else record(run_row(found))
+    return None if row is None else record(run_row(row))
 
 
 def list_by_thread(
@@ -128,8 +128,8 @@ def _records(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
 
 
 def update_status(cx: sqlite3.Connection, now: int, run_id: str, status: str, error: str | None) -> bool:
-    """False where no row took the status: it is gone, another decision stands, or `running` was said
-    of a run that waits for its turn. Saying a terminal status again changes nothing."""
+    """False where no row took the status: the row does not exist, another decision stands, or the status is
+    `running` and the run waits for its turn. Repeating a terminal status changes nothing."""
     if _taken_away(cx, run_id):
         return False
     allowed = OPEN_STATUSES if status != RunStatus.pending else "('pending')"
@@ -157,14 +157,14 @@ def update_status(cx: sqlite3.Connection, now: int, run_id: str, status: str, er
 
 
 def _taken_away(cx: sqlite3.Connection, run_id: str) -> bool:
-    """In flight when its owner was buried. Whatever still comes for it was written by a zombie, perhaps
-    in a batch that had queued up before the pause."""
-    found = cx.execute(
+    """In flight when its owner was declared dead. Whatever still arrives for it was written by a zombie,
+    perhaps in a batch that had queued up before the pause."""
+    row = cx.execute(
         "SELECT 1 FROM runs JOIN workers ON epoch = owner_epoch WHERE run_id = ? AND state = 'dead'"
         " AND fenced_by <> epoch AND (settled_at IS NULL OR settled_at >= fenced_at)",
         (run_id,),
     ).fetchone()
-    return found is not None
+    return row is not None
 
 
 def update_model_name(cx: sqlite3.Connection, now: int, run_id: str, model_name: str | None) -> bool:
@@ -185,15 +185,15 @@ def update_completion(
     if _taken_away(cx, run_id):
         return False
     if status is None:
-        found = cx.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone()
-        if found is None:
+        row = cx.execute("SELECT 1 FROM runs WHERE run_id = ?", (run_id,)).fetchone()
+        if row is None:
             return False
     elif status == RunStatus.running.value:
-        found = cx.execute(
+        row = cx.execute(
             f"SELECT 1 FROM runs WHERE run_id = ? AND status IN {OPEN_STATUSES}",
             (run_id,),
         ).fetchone()
-        if found is None:
+        if row is None:
             return False
     elif not update_status(cx, now, run_id, status, fields.get("error")):
         return False
@@ -222,7 +222,8 @@ def _set_fields(cx: sqlite3.Connection, run_id: str, fields: Mapping[str, Any], 
 
 
 def delete(cx: sqlite3.Connection, now: int, run_id: str) -> None:  # noqa: ARG001 - every transaction gets a clock
-    """Remove the record and its audit. Deleting an unknown id is silent; one in flight tells nobody."""
+    """Remove the record and its audit. Deleting an unknown id is silent; deleting a run in flight notifies no
+    worker."""
     cx.execute("DELETE FROM runs WHERE run_id = ?", (run_id,))
     cx.execute("DELETE FROM webhooks WHERE run_id = ? AND state = 'waiting'", (run_id,))
     cx.execute("DELETE FROM transitions WHERE run_id = ?", (run_id,))
@@ -230,16 +231,16 @@ def delete(cx: sqlite3.Connection, now: int, run_id: str) -> None:  # noqa: ARG0
 
 def delete_thread(cx: sqlite3.Connection, now: int, own: Ownership) -> None:
     """Remove a thread with all its runs, as the operation that holds it; the operation itself stays,
-    settled, and frees nothing that is still there. Runs in flight were admitted after the operation: they
-    stay, with a thread that holds nothing. Asked again, it has nothing to do. Raises StaleFence."""
-    found = cx.execute(
+    settled, and frees nothing that still exists. Runs in flight were admitted after the operation: they
+    stay, with a thread that holds nothing. Called again, it does nothing. Raises StaleFence."""
+    row = cx.execute(
         "SELECT status, holds_thread FROM runs WHERE run_id = ? AND owner_epoch = ? AND fence = ?"
         f" AND {LIVE}",
         (own.run_id, own.epoch, own.fence),
     ).fetchone()
-    if found == (RunStatus.success, 0):
+    if row == (RunStatus.success, 0):
         return
-    if found is None or not found[1] or found[0] not in OPEN:
+    if row is None or not row[1] or row[0] not in OPEN:
         raise StaleFence(own.thread_id, own.fence)
     cx.execute(
         "DELETE FROM transitions WHERE run_id IN"

@@ -48,16 +48,16 @@ def version(cx: sqlite3.Connection, path: str) -> int:
 
 def check_version(cx: sqlite3.Connection, path: str) -> int:
     """The version of a file that is a run store. Raises SchemaTooNew, SchemaTooOld."""
-    (found,) = cx.execute("SELECT max(version) FROM schema_version").fetchone()
-    if found < FIRST:  # the column `oldest` may not be there
-        raise SchemaTooOld(path, version=found, first=FIRST)
+    (applied,) = cx.execute("SELECT max(version) FROM schema_version").fetchone()
+    if applied < FIRST:  # the column `oldest` may not be there
+        raise SchemaTooOld(path, version=applied, first=FIRST)
     (needed,) = cx.execute(
-        "SELECT COALESCE(oldest, version) FROM schema_version WHERE version = ?", (found,)
+        "SELECT COALESCE(oldest, version) FROM schema_version WHERE version = ?", (applied,)
     ).fetchone()
     newest = migrations()[-1].number
     if newest < needed:
-        raise SchemaTooNew(path, version=found, oldest=needed, newest=newest)
-    return found
+        raise SchemaTooNew(path, version=applied, oldest=needed, newest=newest)
+    return applied
 
 
 def tables(cx: sqlite3.Connection) -> list[str]:
@@ -88,12 +88,12 @@ def migrate(cx: sqlite3.Connection, path: str, *, spare: int | None = None) -> l
     """
     cx.execute("BEGIN EXCLUSIVE")
     try:
-        found = version(cx, path)
-        if found == 0:
+        applied = version(cx, path)
+        if applied == 0:
             cx.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-        todo = [migration for migration in migrations() if migration.number > found]
-        if todo and found:
-            _check_live(cx, path, found, spare)
+        todo = [migration for migration in migrations() if migration.number > applied]
+        if todo and applied:
+            _check_live(cx, path, applied, spare)
         for migration in todo:
             for statement in statements(migration.sql):
                 cx.execute(statement)
@@ -110,28 +110,28 @@ def migrate(cx: sqlite3.Connection, path: str, *, spare: int | None = None) -> l
     return [migration.name for migration in todo]
 
 
-def _check_live(cx: sqlite3.Connection, path: str, found: int, now: int | None) -> None:
+def _check_live(cx: sqlite3.Connection, path: str, applied: int, now: int | None) -> None:
     """Raises StoreRefused."""
-    if now is None or oldest() <= found:
+    if now is None or oldest() <= applied:
         return
     (live,) = cx.execute(
         "SELECT count(*) FROM workers WHERE state <> 'dead' AND lease_until > ?", (now,)
     ).fetchone()
     if live:
         raise StoreRefused(
-            f"{path} has schema version {found}, and {live} live workers of that time could not work on"
+            f"{path} has schema version {applied}, and {live} live workers of that time could not work on"
             f" version {migrations()[-1].number}: stop them first, or run `coordinator db migrate`"
         )
 
 
 def statements(script: str) -> list[str]:
     """Split a script at the semicolons that end statements (triggers hold some that do not)."""
-    found, current = list[str](), ""
+    complete, current = list[str](), ""
     for line in script.splitlines(keepends=True):
         current += line
         if sqlite3.complete_statement(current):
-            found.append(current)
+            complete.append(current)
             current = ""
     if any(line.strip() and not line.lstrip().startswith("--") for line in current.splitlines()):
         raise ValueError(f"a migration ends in the middle of a statement: {current.strip()[:80]!r}")
-    return found
+    return complete

@@ -28,13 +28,13 @@ CREATE TABLE workers (
     version        TEXT NOT NULL,               -- of the program
     assistants     TEXT NOT NULL DEFAULT '[]',  -- JSON array: whose waiting portable runs this worker can take over
     state          TEXT NOT NULL CHECK (state IN ('live', 'draining', 'dead')),
-    hb_seq         INTEGER NOT NULL DEFAULT 0,  -- heartbeats so far; a burial compares it
+    hb_seq         INTEGER NOT NULL DEFAULT 0,  -- heartbeats so far; a reaper compares it
     ttl_ms         INTEGER NOT NULL CHECK (ttl_ms > 0),
     lease_until    INTEGER NOT NULL,
     started_at     INTEGER NOT NULL,
-    drain_asked_at INTEGER,                     -- when an operator asked this worker to drain
+    drain_asked_at INTEGER,                     -- when an operator requested this drain
     drain_grace_ms INTEGER,                     -- NULL = the grace of the worker's own settings
-    fenced_by      INTEGER,                     -- the epoch that buried this one; its own where it retired
+    fenced_by      INTEGER,                     -- the epoch that declared this one dead; its own where it retired
     fenced_at      INTEGER,
     fenced_actor   TEXT                         -- who declared the worker dead; NULL = it was found dead or it retired
 ) STRICT;
@@ -116,7 +116,7 @@ CREATE TABLE runs (
     cancel_reason       TEXT,
     cancel_actor        TEXT,
     cancel_requested_at INTEGER,
-    cancel_delivered_at INTEGER,                        -- when its task was told
+    cancel_delivered_at INTEGER,                        -- when its task was cancelled
     stopped_at          INTEGER,                        -- when its task, with all that it tracked, was over
     settled_at          INTEGER,                        -- when its thread became free
 
@@ -277,7 +277,7 @@ END;
 
 -- ---- webhooks ----------------------------------------------------------------------------------------------
 
--- One row per run that asked for one, written with the run. When the run settles, the webhook becomes due and keeps a
+-- One row per run with a webhook, written with the run. When the run settles, the webhook becomes due and keeps a
 -- copy of what is to be sent: the run may be pruned, or its thread deleted, before the delivery.
 CREATE TABLE webhooks (
     run_id      TEXT PRIMARY KEY NOT NULL,

@@ -1,6 +1,6 @@
-"""A search over SQLite: stopped at its deadline, or when nobody waits for it any more.
+"""A search over SQLite: stopped at its deadline, or when its caller no longer waits for it.
 
-SQLite looks every few thousand steps, and so does what compares JSON (`contains`), which SQLite cannot
+SQLite checks every few thousand steps, and so does the comparison of JSON (`contains`), which SQLite cannot
 interrupt.
 """
 
@@ -32,7 +32,7 @@ def look() -> None:
 
 
 class Search:
-    """One search, which may take `longest` s from now on. At the end of its block nobody waits for it any
+    """One search, which may take `longest` s from now on. At the end of its block no caller waits for it any
     more: then it stops, in whatever thread it is. `rests`: other threads are let in meanwhile."""
 
     def __init__(self, longest: float, *, rests: bool) -> None:

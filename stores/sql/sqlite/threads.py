@@ -43,31 +43,31 @@ def create_thread(cx: sqlite3.Connection, now: int, new: NewThread) -> ThreadRow
             "temporary": int(new.temporary),
         },
     ).rowcount
-    found = thread(cx, new.thread_id, new.user_id) if made or new.existing_ok else None
-    if found is None:
+    row = thread(cx, new.thread_id, new.user_id) if made or new.existing_ok else None
+    if row is None:
         raise ThreadExists(new.thread_id)
-    return found
+    return row
 
 
 def patch_thread(
     cx: sqlite3.Connection, now: int, thread_id: str, patch: ThreadPatch, user_id: str | None
 ) -> ThreadRow:
-    found = thread(cx, thread_id, user_id)
-    if found is None:
+    row = thread(cx, thread_id, user_id)
+    if row is None:
         raise ThreadNotFound(thread_id)
     cx.execute(
         "UPDATE threads SET metadata = :metadata, ttl_ms = CASE WHEN :sets_ttl THEN :ttl ELSE ttl_ms END,"
         " temporary = CASE WHEN :sets_ttl THEN 0 ELSE temporary END, updated_at = :now"
         " WHERE thread_id = :thread",
         {
-            "metadata": dumps({**found.metadata, **patch.metadata}),
+            "metadata": dumps({**row.metadata, **patch.metadata}),
             "sets_ttl": int(patch.sets_ttl),
             "ttl": patch.ttl_ms,
             "now": now,
             "thread": thread_id,
         },
     )
-    return patched if (patched := thread(cx, thread_id, user_id)) is not None else found
+    return patched if (patched := thread(cx, thread_id, user_id)) is not None else row
 
 
 _ORDERS = {
@@ -144,7 +144,8 @@ _EXPIRED = (
     " AND (r.settled_at IS NULL OR r.settled_at + t.ttl_ms * 1000 > :now))"
     " ORDER BY t.updated_at + t.ttl_ms * 1000, t.thread_id LIMIT :limit"
 )
-"""A run that goes on longer than its thread's time to live is looked at each time: as many as run."""
+"""Runs that outlive their thread's time to live are re-examined on every pass; the cost is bounded by the
+number of running runs."""
 
 
 def has_expired_threads(cx: sqlite3.Connection, now: int) -> bool:

@@ -35,7 +35,7 @@ _CLAIM = (
 def claim(
     cx: sqlite3.Connection, now: int, epoch: int, lease: int, limit: int, *, shares: Shares | None
 ) -> list[ClaimedWebhook]:
-    """Those that are due, oldest first, or as users take turns: nobody else gets them for `lease` us. Raises
+    """Due webhooks, oldest first, or as users take turns: no other worker claims them for `lease` us. Raises
     EpochDead."""
     if is_dead(cx, epoch):
         raise EpochDead(epoch)
@@ -43,8 +43,8 @@ def claim(
         runs = [run_id for (run_id,) in cx.execute(_OLDEST, {"now": now, "limit": limit})]
     else:
         runs = _in_turn(cx, limit, shares, now)
-    asked = {"epoch": epoch, "now": now, "lease": lease, "runs": dumps(runs)}
-    return readable("webhook of run", cx.execute(_CLAIM, asked).fetchall(), _claimed)
+    parameters = {"epoch": epoch, "now": now, "lease": lease, "runs": dumps(runs)}
+    return readable("webhook of run", cx.execute(_CLAIM, parameters).fetchall(), _claimed)
 
 
 _ITS_DUE = "FROM webhooks INDEXED BY webhooks_due_of_user WHERE state = 'due' AND user_id"
@@ -72,7 +72,7 @@ def _in_turn(cx: sqlite3.Connection, limit: int, shares: Shares, now: int) -> li
         (place, next_at, run_id)
         for place, (next_at, run_id) in enumerate(cx.execute(_OF_USER, (None, now, limit)))
     ]
-    for held, _, _, user_id in asking[:limit]:  # the first of anybody else comes after all of theirs
+    for held, _, _, user_id in asking[:limit]:  # the first of any other user comes after all of theirs
         rows = cx.execute(_OF_USER, (user_id, now, shares.per_user - held))
         candidates += ((place, next_at, run_id) for place, (next_at, run_id) in enumerate(rows, held))
     return [run_id for _, _, run_id in sorted(candidates)[:limit]]
@@ -95,18 +95,18 @@ _REPORT = (
 """What may be large goes with the delivery; what is dead keeps it, to be sent again."""
 
 
-def report(cx: sqlite3.Connection, now: int, run_id: str, attempt: int, told: WebhookReport) -> bool:
+def report(cx: sqlite3.Connection, now: int, run_id: str, attempt: int, result: WebhookReport) -> bool:
     """How an attempt ended. False = another attempt has begun meanwhile: nothing is written."""
     row = cx.execute(
         _REPORT,
         {
             "run": run_id,
             "attempt": attempt,
-            "state": told.state.value,
-            "status_code": told.status_code,
-            "error": storable(told.error),
-            "retry_in": told.retry_in,
-            "postponed": int(told.postponed),
+            "state": result.state.value,
+            "status_code": result.status_code,
+            "error": storable(result.error),
+            "retry_in": result.retry_in,
+            "postponed": int(result.postponed),
             "now": now,
         },
     ).fetchone()

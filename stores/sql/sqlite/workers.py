@@ -1,4 +1,4 @@
-"""register, beat, bury, sweep: who is alive, and what becomes of the runs of those who are not."""
+"""register, beat, fence_worker, sweep: which workers are alive, and what becomes of the runs of dead ones."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def register(cx: sqlite3.Connection, now: int, worker: NewWorker) -> int:
 
 def bound_leases(cx: sqlite3.Connection, now: int) -> None:
     """No lease lasts longer than a renewal at this moment makes it: one that does is from before the clock
-    was set back. A live worker renews it. For a registration, which such a lease keeps out; reapers bury by
-    their own clock as well."""
+    was set back. A live worker renews it. For a registration, which such a lease keeps out; reapers also
+    judge by their own clock."""
     cx.execute(
         "UPDATE workers SET lease_until = :now + ttl_ms * 1000"
         " WHERE state <> 'dead' AND lease_until > :now + ttl_ms * 1000",
@@ -73,7 +73,8 @@ lost that (a backup was put back), it may have issued the number again."""
 
 
 def beat(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None) -> bool:
-    """Renew the lease. False = the worker is fenced: its epoch was buried, or is not its registration's."""
+    """Renew the lease. False = the worker is fenced: its epoch was declared dead, or is not its
+    registration's."""
     row = cx.execute(
         "UPDATE workers SET hb_seq = hb_seq + 1, lease_until = :now + ttl_ms * 1000"
         f" WHERE {_MINE} RETURNING hb_seq",
@@ -83,9 +84,9 @@ def beat(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None) ->
 
 
 def drain(cx: sqlite3.Connection, now: int, epoch: int) -> list[HandedOver]:
-    """From here on this worker admits nothing, and whoever waits here and is portable has no home any
-    more: the two in one transaction, so that nobody portable is admitted in between. Idempotent; a
-    dead worker gives nothing away, for that is the reaper's to do."""
+    """From here on this worker admits nothing, and its waiting portable runs have no home any more: both in
+    one transaction, so that no portable run is admitted in between. Idempotent; a dead worker hands nothing
+    over: the reaper does."""
     live = cx.execute(
         "UPDATE workers SET state = 'draining' WHERE epoch = :epoch AND state <> 'dead' RETURNING epoch",
         {"epoch": epoch},
@@ -103,14 +104,14 @@ def drain(cx: sqlite3.Connection, now: int, epoch: int) -> list[HandedOver]:
 def request_drain(
     cx: sqlite3.Connection, now: int, epoch: int | None, grace_ms: int | None
 ) -> list[DrainRequested]:
-    """Write down the wish; the worker itself does what a drain takes, so that it is never told that it is
-    dead while it does not know that it drains."""
+    """Records the request only; the worker itself does what a drain takes, so that it does not receive its
+    own death before it knows that it drains."""
     rows = cx.execute(
         "UPDATE workers SET drain_asked_at = :now, drain_grace_ms = :grace WHERE state <> 'dead'"
         " AND (:epoch IS NULL OR epoch = :epoch) RETURNING epoch, state = 'draining'",
         {"now": now, "grace": grace_ms, "epoch": epoch},
     )
-    return sorted(DrainRequested(found, bool(already)) for found, already in rows.fetchall())
+    return sorted(DrainRequested(requested, bool(already)) for requested, already in rows.fetchall())
 
 
 def retire(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None, error: str) -> list[Orphan]:
@@ -123,7 +124,8 @@ def retire(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None, 
 
 
 def fence_worker(cx: sqlite3.Connection, now: int, epoch: int, hb_seq: int, by: int, *, proven: bool) -> bool:
-    """Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile).
+    """Compare-and-set on the heartbeat that the caller watched. False = the worker lives (it renewed
+    meanwhile).
 
     The lease must also have expired by the store's clock, unless death is `proven` by the operating
     system. From here on its writes are refused; the `sweep` that follows ends its runs.
@@ -137,8 +139,8 @@ def fence_worker(cx: sqlite3.Connection, now: int, epoch: int, hb_seq: int, by: 
 
 
 def declare_dead(cx: sqlite3.Connection, now: int, epoch: int, by: int, actor: str) -> bool:
-    """Bury a worker on somebody's word, whatever its heartbeat and its lease. The runs that the `sweep` that
-    follows ends name `actor`. False = it is dead already, or was never registered."""
+    """Declare a worker dead on the word of `actor`, whatever its heartbeat and its lease. The runs that the
+    next `sweep` ends name `actor`. False = it is dead already, or was never registered."""
     row = cx.execute(
         "UPDATE workers SET state = 'dead', fenced_by = :by, fenced_at = :now, fenced_actor = :actor"
         " WHERE epoch = :epoch AND state <> 'dead' RETURNING epoch",
@@ -155,7 +157,7 @@ def sweep(
     Undecided ones become `error`, decided ones just settle. A half-done rollback is adopted by `by`
     with a new fence, at most ROLLBACK_ATTEMPTS times; then it fails and the thread is freed. What `by`
     has adopted and not settled yet is answered again: the first answer may be lost. Waiting portable
-    runs are left for others to claim, for a while where nobody can (PATIENCE). `before` limits by
+    runs are left for other workers to claim, for a while where none can (PATIENCE). `before` limits by
     created_at.
     """
     adopter = None if by is None or is_dead(cx, by) else by  # a zombie adopts nothing
@@ -206,10 +208,10 @@ def _orphaned(
 
 
 def _end_all(
-    cx: sqlite3.Connection, found: list[_Orphaned], by: int | None, error: str, now: int
+    cx: sqlite3.Connection, orphaned_runs: list[_Orphaned], by: int | None, error: str, now: int
 ) -> list[Orphan]:
     orphans: list[Orphan] = []
-    for run in found:
+    for run in orphaned_runs:
         if run.undo and run.attempts < ROLLBACK_ATTEMPTS and (ref := _readable(run.rollback_ref)) is not None:
             if by is not None:  # else the next reaper adopts it
                 own = _adopt(cx, run.run_id, run.thread_id, by, attempt=run.attempts + 1, now=now)
@@ -225,7 +227,7 @@ def _end_all(
     return orphans
 
 
-# What `rollback_state` counts attempts under: those of an adopter, which its reaper goes on with, and those
+# What `rollback_state` counts attempts under: those of an adopter, which its reaper continues, and those
 # of the owner, which settles the run itself.
 ADOPTED, TRIED = "adopted", "tried"
 
@@ -286,8 +288,8 @@ def _adopt(
 
 
 def readopt(cx: sqlite3.Connection, now: int, own: Ownership) -> Ownership | None:
-    """The attempt of this owner has failed, be it the first or an adopter: another one, counted in the
-    row, with a new fence. Asked again with the old fence, it answers that one: the first answer may be lost.
+    """The attempt of this owner, the first or an adopter, has failed: another one, counted in the row, with
+    a new fence. Called again with the old fence, it returns the new one: the first answer may be lost.
 
     None = there have been ROLLBACK_ATTEMPTS, or the run is not this owner's any more.
     """

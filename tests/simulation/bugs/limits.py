@@ -84,7 +84,7 @@ BUGS = (
     ),
     bug(
         "a-child-that-comes-too-late",
-        (_ADMISSION + "_check_parent", "if found[0] not in OPEN and", "if 0 and"),
+        (_ADMISSION + "_check_parent", "if parent[0] not in OPEN and", "if 0 and"),
     ),
     bug(
         "children-are-not-told",

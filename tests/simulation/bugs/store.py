@@ -19,10 +19,10 @@ BUGS = (
         "reject-does-not-look",
         (_ADMISSION + "admit", "if in_flight and strategy is Strategy.reject:", "if 0:"),
     ),
-    bug("admit-without-live-epoch", (_ADMISSION + "_already_there", "if not live:", "if 0:")),
+    bug("admit-without-live-epoch", (_ADMISSION + "_existing_or_idle", "if not live:", "if 0:")),
     bug(
         "admit-ignores-the-key",
-        (_ADMISSION + "_already_there", "elif spec.idempotency_key is not None:", "elif 0:"),
+        (_ADMISSION + "_existing_or_idle", "elif spec.idempotency_key is not None:", "elif 0:"),
     ),
     bug(
         "interrupt-takes-a-held-thread",
@@ -99,7 +99,7 @@ BUGS = (
     ),
     bug(
         "who-is-due-is-placed-behind-who-comes",
-        (_ADMISSION + "_in_flight", "other.not_before <= now for other in found", "0 for other in found"),
+        (_ADMISSION + "_in_flight", "other.not_before <= now for other in runs", "0 for other in runs"),
     ),
     bug("nobody-looks-who-is-due", (_ADMISSION + "claim", "queue_due(cx, thread_id, now)", "pass")),
     bug("the-tick-finds-nobody-due", (_READING + "_DUE", "not_before <= :now", "not_before < 0 * :now")),
@@ -115,7 +115,7 @@ BUGS = (
     bug(
         "who-drains-admits",
         (
-            _ADMISSION + "_already_there",
+            _ADMISSION + "_existing_or_idle",
             "epoch = :epoch AND state = 'live'",
             "epoch = :epoch AND state <> 'dead'",
         ),

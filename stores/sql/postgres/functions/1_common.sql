@@ -1,36 +1,36 @@
--- The transactions, one function for each. They are all made again (CREATE OR REPLACE) where the schema has an
--- older revision of them. Workers of the last release call them meanwhile: a function with other parameters or
--- another result is a new one beside the old.
+-- The transactions, one function for each. All of them are installed again (CREATE OR REPLACE) where the schema has
+-- an older revision of them. Workers of the previous release call them meanwhile: a function with other parameters or
+-- another result is added beside the old one.
 --
--- What they have in common. A transaction takes its locks in this order, so that no two wait
--- for each other: idempotency key; the thread; runs, by id (ids grow with time, so that a parent
--- comes before its children); worker. No transaction locks two threads. The worker comes last, so that nobody who
--- waits for a row holds it: whoever changes its state (drain, bury) would wait for that row as well, and all other
--- writes of the worker behind him.
+-- Lock order. Every transaction takes its locks in this order, so that no two deadlock: idempotency key; the thread;
+-- runs, by id (ids grow with time, so that a parent comes before its children); worker. No transaction locks two
+-- threads. The worker comes last, so that no transaction that waits for a row holds the worker's lock: a change of the
+-- worker's state (drain, fence_worker) would then wait for that row as well, and all other writes of the worker behind
+-- that change.
 
 -- admit, start, finish and decide take a batch: an array of calls. For each statement PostgreSQL opens every index of
--- runs and compiles what each of them is about, so that a statement for a batch costs little more than one for a run.
--- A batch waits for no lock (SKIP LOCKED) and answers, by its place in the array, each call that is plain: nobody is in
--- its way, it is no repetition, it has no children. What it leaves out it has not touched; the worker makes such a call
--- again as a batch of one with `_waits`, which waits for locks, knows all cases, and always answers.
+-- runs and compiles the expressions of each, so that a statement for a batch costs little more than one for a run.
+-- A batch waits for no lock (SKIP LOCKED) and answers, by its place in the array, each plain call: one whose rows are
+-- not locked, that repeats no earlier call, and whose run has no children. A call that is left out has changed nothing;
+-- the worker makes it again as a batch of one with `_waits`, which waits for locks, handles all cases, and always answers.
 --
 -- Plans of batches are fixed: by primary keys, one row after another, however small the table and however long the
--- array was when one was made. What a batch calls is plpgsql, which keeps its plans: a function in SQL is planned again
--- for each statement that calls it.
+-- array was when a plan was made. The functions that a batch calls are plpgsql, which keeps its plans: a function in SQL
+-- is planned again for each statement that calls it.
 
 -- The store's clock, unless a test brings its own.
 CREATE OR REPLACE FUNCTION rc.clock(_now bigint) RETURNS bigint LANGUAGE sql
 RETURN COALESCE(_now, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint);
 
 CREATE OR REPLACE FUNCTION rc.lock_worker(_epoch bigint) RETURNS text LANGUAGE plpgsql AS $$
--- The worker's state, which stands until this transaction ends: whoever changes it takes `change_worker`.
+-- The worker's state, which stands until this transaction ends: a transaction that changes it takes `change_worker`.
 -- Not FOR KEY SHARE: every write of a worker would write its row's header, and a list of all that hold it.
 BEGIN
     PERFORM pg_advisory_xact_lock_shared('rc.workers'::regclass::oid::int4, _epoch::int4);
     RETURN (SELECT state FROM rc.workers WHERE epoch = _epoch);
 END $$;
 
--- As it is at this moment, for a refusal before any lock is taken.
+-- The state at this moment, for a refusal before any lock is taken.
 CREATE OR REPLACE FUNCTION rc.worker_state(_epoch bigint) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT state FROM rc.workers WHERE epoch = _epoch
 $$;
@@ -63,7 +63,7 @@ BEGIN
     RETURN v_locked;
 END $$;
 
--- The runs among these that are locked until the end: without `_waits`, those that nobody else has locked.
+-- The runs among these that are locked until the end: without `_waits`, those that no other transaction has locked.
 CREATE OR REPLACE FUNCTION rc.lock_runs(_run_ids text[], _waits boolean) RETURNS text[] LANGUAGE plpgsql AS $$
 BEGIN
     IF _waits THEN

@@ -1,6 +1,6 @@
--- decide: fix a run's outcome, once, for ever. Nobody but the store says who came first.
+-- decide: fix a run's outcome, once, for ever. Only the store determines which decision came first.
 
--- Who is in flight below these runs, through runs in flight. UNION: each once, whatever the rows say.
+-- The runs in flight below these runs, through runs in flight. UNION: each once, whatever the rows contain.
 CREATE OR REPLACE FUNCTION rc.kin(_run_ids text[]) RETURNS text[] LANGUAGE sql STABLE AS $$
     WITH RECURSIVE kin (run_id) AS (
         SELECT run_id FROM rc.runs
@@ -11,24 +11,24 @@ CREATE OR REPLACE FUNCTION rc.kin(_run_ids text[]) RETURNS text[] LANGUAGE sql S
     ) SELECT array_agg(run_id) FROM kin
 $$;
 
--- Lock the runs, `_more`, and what is in flight below the runs, all by id; before the first of them is
--- written. Whoever admits a child holds its parent's row (FOR SHARE), so that once all are locked nobody can
--- be added.
-CREATE OR REPLACE FUNCTION rc.lock_family(_run_ids text[], _more text) RETURNS void LANGUAGE plpgsql AS $$
+-- Lock the runs, `_parent` (null: none), and the runs in flight below the runs, all by id, before the first of them is
+-- written. An admission of a child locks its parent's row (FOR SHARE), so that once all are locked no child can be
+-- added.
+CREATE OR REPLACE FUNCTION rc.lock_family(_run_ids text[], _parent text) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_locked text[] := '{}';
-    v_found text[];
+    v_family text[];
 BEGIN
     LOOP
-        v_found := array_remove(_run_ids || _more, NULL) || rc.kin(_run_ids);
-        EXIT WHEN v_found <@ v_locked;
-        PERFORM FROM rc.runs WHERE run_id = ANY (v_found) ORDER BY run_id FOR UPDATE;
-        v_locked := v_found;
+        v_family := array_remove(_run_ids || _parent, NULL) || rc.kin(_run_ids);
+        EXIT WHEN v_family <@ v_locked;
+        PERFORM FROM rc.runs WHERE run_id = ANY (v_family) ORDER BY run_id FOR UPDATE;
+        v_locked := v_family;
     END LOOP;
 END $$;
 
--- The run has ended with `_status`: unless that is success, what it started and is still in flight is
--- cancelled with it. Its family is locked. The answer is an array of standings as arrays; null = there was nobody.
+-- The run has ended with `_status`: unless that is success, its children in flight are cancelled with it. Its family is
+-- locked. Returns an array of standings as arrays; null = no child was in flight.
 CREATE OR REPLACE FUNCTION rc.end_children(_run_id text, _status text, _now bigint) RETURNS json LANGUAGE plpgsql AS $$
 DECLARE
     v_kin text[];
@@ -56,14 +56,14 @@ END $$;
 -- Decide pending or running runs. `won`: this very call did; of several for one run the first that applies. A run
 -- without an owner (waiting, or imported) settles at once; the slot of any other is kept until its owner has seen the
 -- task stop. A batch leaves out runs with children, open ones that are locked, and calls that did not apply before the
--- one that did: how the run stood then is not there any more.
+-- one that did: how the run stood at that point is no longer known.
 CREATE OR REPLACE FUNCTION rc.decide(_calls rc.deciding[], _waits boolean)
 RETURNS TABLE (place bigint, won boolean, stands rc.standing, children json)
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
-    v_asked text[] := ARRAY(SELECT run_id FROM unnest(_calls));
+    v_run_ids text[] := ARRAY(SELECT run_id FROM unnest(_calls));
     v_locked text[];
     v_parents text[] := '{}';
     v_now bigint;
@@ -71,11 +71,11 @@ DECLARE
     v_children json;
 BEGIN
     IF _waits THEN
-        PERFORM rc.lock_family(v_asked, NULL);
-        v_locked := v_asked;
-    ELSE  -- FOR UPDATE: whoever admits a child holds its parent FOR SHARE, and nobody does from here on
+        PERFORM rc.lock_family(v_run_ids, NULL);
+        v_locked := v_run_ids;
+    ELSE  -- FOR UPDATE: an admission of a child locks its parent FOR SHARE, and none can from here on
         v_locked := ARRAY(
-            SELECT run_id FROM rc.runs WHERE run_id = ANY (v_asked) AND status IN ('pending', 'running')
+            SELECT run_id FROM rc.runs WHERE run_id = ANY (v_run_ids) AND status IN ('pending', 'running')
             FOR UPDATE SKIP LOCKED);
         v_parents := ARRAY(
             SELECT DISTINCT parent_run_id FROM rc.runs
@@ -83,12 +83,12 @@ BEGIN
     END IF;
     v_now := rc.clock((_calls[1]).now);
     WITH first AS MATERIALIZED (
-        SELECT DISTINCT ON (asked.run_id) asked.*
-        FROM unnest(_calls) WITH ORDINALITY asked JOIN rc.runs r ON r.run_id = asked.run_id
-        WHERE asked.run_id = ANY (v_locked) AND asked.run_id <> ALL (v_parents)
+        SELECT DISTINCT ON (call.run_id) call.*
+        FROM unnest(_calls) WITH ORDINALITY call JOIN rc.runs r ON r.run_id = call.run_id
+        WHERE call.run_id = ANY (v_locked) AND call.run_id <> ALL (v_parents)
           AND (NOT while_waiting OR (r.status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL))
           AND (home IS NULL OR home_epoch = home)
-        ORDER BY asked.run_id, asked.ordinality
+        ORDER BY call.run_id, call.ordinality
     ), decided AS (
         UPDATE rc.runs r SET status = first.status, cancel_action = first.action, cancel_cause = first.cause,
             cancel_reason = first.reason, cancel_actor = first.actor, cancel_requested_at = v_now,
@@ -101,15 +101,15 @@ BEGIN
         v_children := rc.end_children((_calls[1]).run_id, (_calls[1]).status, v_now);
     END IF;
     RETURN QUERY
-    SELECT asked.place, asked.place = ANY (v_won),
+    SELECT call.place, call.place = ANY (v_won),
         (r.run_id, r.thread_id, status, settled_at, owner_epoch, home_epoch, r.fence, cancel_action, cancel_cause,
          cancel_reason, cancel_actor, r.error)::rc.standing, v_children
-    FROM unnest(v_asked) WITH ORDINALITY asked (run_id, place)
-    LEFT JOIN rc.runs r ON r.run_id = asked.run_id
-    WHERE asked.run_id <> ALL (v_parents)
+    FROM unnest(v_run_ids) WITH ORDINALITY call (run_id, place)
+    LEFT JOIN rc.runs r ON r.run_id = call.run_id
+    WHERE call.run_id <> ALL (v_parents)
       AND (r.run_id IS NULL OR status NOT IN ('pending', 'running') OR r.run_id = ANY (v_locked))
       AND NOT EXISTS (SELECT FROM unnest(v_won) later (place)
-                      WHERE later.place > asked.place AND v_asked[later.place] = asked.run_id);
+                      WHERE later.place > call.place AND v_run_ids[later.place] = call.run_id);
 END $$;
 
 -- One call, and where it would have to wait for a lock an error soon: on a connection that others need.
@@ -119,9 +119,9 @@ LANGUAGE sql SET lock_timeout = '100ms' AS $$
     SELECT place, won, stands, children FROM rc.decide(_calls, _waits)
 $$;
 
--- Take back an admission whose caller went away: interrupted and settled, its thread is free. Only for a
--- run of this epoch to which no task was ever attached. A cancel that came first keeps its word and is
--- settled as well. Whoever calls this has the answer of the admission, or has made it impossible.
+-- Take back an admission whose caller disconnected: interrupted and settled, its thread is free. Only for a
+-- run of this epoch to which no task was ever attached. A cancel that came first keeps its cause and is
+-- settled as well. The caller has the answer of the admission, or has made it impossible.
 CREATE OR REPLACE FUNCTION rc.withdraw(
     _run_id text, _epoch bigint, _now bigint,
     OUT won boolean, OUT stands rc.standing, OUT children json

@@ -1,47 +1,50 @@
--- admit and insert: how a run gets onto its thread. A refusal is an answer (`said`), not an error: it
--- has written nothing, and the server's log stays quiet.
+-- admit and insert: how a run gets onto its thread. A refusal is a reply, not an error: it has written nothing, and
+-- nothing is logged by the server.
 
 -- Take the thread, join its queue, wait for its time or be refused; `beside`: without the one-run-per-thread rule, where
--- the thread is busy beside its slot (fence 0), for whatever user. Called again with the same id it finds the run.
--- `holds`: it took the thread. `more`: the runs that it replaced, or the run that was there.
+-- the thread is busy beside its slot (fence 0), for any user. Called again with the same id it returns the existing run.
+-- `reply`: 'admitted', 'existing', or why the run is refused; `detail`: the run, the limit or the status that the
+-- refusal names. `holds`: it took the thread. `related`: the runs that it replaced, or the existing run.
 --
--- A batch admits to threads that nobody has, of several calls for one thread the first; and it refuses a `reject` where
--- somebody has it. A call with a key that was used before is left out.
+-- A batch admits to threads that are free, of several calls for one thread the first; and it refuses a `reject` where
+-- the thread is held. A call whose key was used before is left out.
 CREATE OR REPLACE FUNCTION rc.admit(_calls rc.admission[], _waits boolean) RETURNS TABLE (
-    place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
+    place bigint, reply text, detail text, holds boolean, fence bigint, seq bigint, temporary boolean, related json
 ) LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
-    v_found record;
+    v_checked record;
 BEGIN
     IF _waits THEN
-        SELECT * INTO v_found FROM rc.admissible(_calls[1]);
-        IF v_found.said IS NULL THEN
-            RETURN QUERY SELECT * FROM rc.place(_calls, '{1}', v_found.made, v_found.holds, v_found.more, v_found.now);
+        SELECT * INTO v_checked FROM rc.admissible(_calls[1]);
+        IF v_checked.reply IS NULL THEN
+            RETURN QUERY SELECT * FROM rc.place(_calls, '{1}', v_checked.made, v_checked.holds, v_checked.related,
+                                                v_checked.now);
             IF (_calls[1]).cron_id IS NOT NULL THEN
                 PERFORM rc.advance_cron((_calls[1]).cron_id, (_calls[1]).cron_at, (_calls[1]).cron_next,
                                         (_calls[1]).run_id, NULL);
             END IF;
             RETURN;
         END IF;
-        RETURN QUERY SELECT 1::bigint, v_found.said, v_found.about, NULL::boolean, NULL::bigint, NULL::bigint,
-                            NULL::boolean, v_found.more;
+        RETURN QUERY SELECT 1::bigint, v_checked.reply, v_checked.detail, NULL::boolean, NULL::bigint, NULL::bigint,
+                            NULL::boolean, v_checked.related;
     ELSE
-        SELECT * INTO v_found FROM rc.plain_admissions(_calls);
-        RETURN QUERY SELECT r.place, 'conflict', r.about, NULL::boolean, NULL::bigint, NULL::bigint, NULL::boolean,
+        SELECT * INTO v_checked FROM rc.plain_admissions(_calls);
+        RETURN QUERY SELECT r.place, 'conflict', r.blocker, NULL::boolean, NULL::bigint, NULL::bigint, NULL::boolean,
                             NULL::json
-            FROM unnest(v_found.refused, v_found.about) r (place, about);
-        IF v_found.places <> '{}' THEN
-            RETURN QUERY SELECT * FROM rc.place(_calls, v_found.places, v_found.made, true, NULL, v_found.now);
+            FROM unnest(v_checked.refused, v_checked.blockers) r (place, blocker);
+        IF v_checked.places <> '{}' THEN
+            RETURN QUERY SELECT * FROM rc.place(_calls, v_checked.places, v_checked.made, true, NULL, v_checked.now);
         END IF;
     END IF;
-    DELETE FROM rc.threads WHERE thread_id = ANY (v_found.made) AND next_seq = 0;
+    DELETE FROM rc.threads WHERE thread_id = ANY (v_checked.made) AND next_seq = 0;
 END $$;
 
--- May this one run be admitted? `said` is null where it may, and then `holds`: it takes the thread. Waits for locks.
+-- May this one run be admitted? `reply` is null where it may, and then `holds`: it takes the thread. Waits for locks.
 CREATE OR REPLACE FUNCTION rc.admissible(
-    _call rc.admission, OUT said text, OUT about text, OUT holds boolean, OUT more json, OUT made text[], OUT now bigint
+    _call rc.admission, OUT reply text, OUT detail text, OUT holds boolean, OUT related json, OUT made text[],
+    OUT now bigint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -50,7 +53,7 @@ DECLARE
 BEGIN
     made := '{}';
     IF rc.worker_state(_call.epoch) IS DISTINCT FROM 'live' THEN  -- a draining worker may still claim, but not admit
-        said := 'epoch dead';
+        reply := 'epoch dead';
         RETURN;
     END IF;
     IF _call.idempotency_key IS NOT NULL THEN  -- the same key on another thread has another lock: one at a time
@@ -60,7 +63,7 @@ BEGIN
         SELECT user_id INTO v_owner FROM rc.threads WHERE thread_id = _call.thread_id FOR NO KEY UPDATE;
         EXIT WHEN FOUND;
         IF _call.thread_must_exist THEN
-            said := 'thread not found';
+            reply := 'thread not found';
             RETURN;
         END IF;
         v_fresh := rc.make_thread(_call.thread_id);
@@ -71,23 +74,23 @@ BEGIN
     now := rc.clock(_call.now);
     IF NOT _call.beside AND _call.user_id <> COALESCE(v_owner, '')
        AND (v_owner IS NOT NULL OR NOT v_fresh AND NOT _call.adopt_thread) THEN
-        said := 'thread not found';
+        reply := 'thread not found';
         RETURN;
     END IF;
-    SELECT a.said, a.about, a.more INTO said, about, more
-        FROM rc.asked_before(_call.run_id, _call.thread_id, _call.user_id, _call.idempotency_key, _call.request_hash) a;
-    IF said IS NULL AND _call.cron_id IS NOT NULL AND NOT rc.cron_due(_call.cron_id, _call.cron_at, now) THEN
-        said := 'cron fired';
+    SELECT a.reply, a.detail, a.related INTO reply, detail, related
+        FROM rc.existing_run(_call.run_id, _call.thread_id, _call.user_id, _call.idempotency_key, _call.request_hash) a;
+    IF reply IS NULL AND _call.cron_id IS NOT NULL AND NOT rc.cron_due(_call.cron_id, _call.cron_at, now) THEN
+        reply := 'cron fired';
     END IF;
-    IF said IS NULL THEN
-        SELECT p.said, p.about, p.holds, p.more INTO said, about, holds, more FROM rc.make_room(_call, now) p;
+    IF reply IS NULL THEN
+        SELECT p.reply, p.detail, p.holds, p.related INTO reply, detail, holds, related FROM rc.make_room(_call, now) p;
     END IF;
 END $$;
 
--- Which of these may take their threads (`places`), and which are refused because of another run (`refused`, `about`).
+-- Which of these may take their threads (`places`), and which are refused because of another run (`refused`, `blockers`).
 -- The others are left out.
 CREATE OR REPLACE FUNCTION rc.plain_admissions(
-    _calls rc.admission[], OUT places bigint[], OUT refused bigint[], OUT about text[], OUT made text[], OUT now bigint
+    _calls rc.admission[], OUT places bigint[], OUT refused bigint[], OUT blockers text[], OUT made text[], OUT now bigint
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -95,9 +98,9 @@ DECLARE
     v_keys text[] := ARRAY(SELECT idempotency_key FROM unnest(_calls));
     -- An admission with one of the other keys is under way elsewhere, or is over.
     v_free_keys text[] := ARRAY(
-        SELECT key FROM (SELECT DISTINCT unnest(v_keys) AS key) asked
+        SELECT key FROM (SELECT DISTINCT unnest(v_keys) AS key) keys
         WHERE key IS NOT NULL AND pg_try_advisory_xact_lock('rc.runs'::regclass::oid::int4, hashtext(key)));
-    v_there text[] := ARRAY(
+    v_locked text[] := ARRAY(
         SELECT thread_id FROM rc.threads WHERE thread_id = ANY (ARRAY(SELECT thread_id FROM unnest(_calls)))
         FOR NO KEY UPDATE SKIP LOCKED);
 BEGIN
@@ -105,34 +108,34 @@ BEGIN
         INSERT INTO rc.threads (thread_id, fence, next_seq, created_at, updated_at)
         SELECT thread_id, COALESCE((SELECT d.fence FROM rc.deleted_threads d WHERE d.thread_id = new.thread_id), 0), 0, 0, 0
         FROM (SELECT DISTINCT thread_id FROM unnest(_calls)
-              WHERE NOT thread_must_exist AND thread_id <> ALL (v_there)) new
+              WHERE NOT thread_must_exist AND thread_id <> ALL (v_locked)) new
         WHERE pg_try_advisory_xact_lock('rc.threads'::regclass::oid::int4, hashtext(thread_id))
         ON CONFLICT DO NOTHING
         RETURNING thread_id
     ) SELECT COALESCE(array_agg(thread_id), '{}') INTO made FROM fresh;
     now := rc.clock((_calls[1]).now);
     WITH plain AS MATERIALIZED (
-        SELECT asked.ordinality AS place, asked.run_id, asked.thread_id, asked.user_id, asked.multitask_strategy, asked.beside,
+        SELECT call.ordinality AS place, call.run_id, call.thread_id, call.user_id, call.multitask_strategy, call.beside,
                t.user_id AS owner,
-               row_number() OVER (PARTITION BY asked.thread_id ORDER BY asked.ordinality) AS nth,
-               EXISTS (SELECT FROM rc.runs r WHERE r.run_id = asked.run_id)
-               OR EXISTS (SELECT FROM rc.webhooks w WHERE w.run_id = asked.run_id)
-               OR asked.idempotency_key IS NOT NULL AND (
-                   asked.idempotency_key <> ALL (v_free_keys)
-                   OR asked.ordinality > array_position(v_keys, asked.idempotency_key)
-                   OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = asked.idempotency_key)) AS known
-        FROM unnest(_calls) WITH ORDINALITY asked JOIN rc.threads t ON t.thread_id = asked.thread_id
-        WHERE asked.thread_id = ANY (v_there || made) AND epoch = ANY (v_live)
-          AND NOT (thread_must_exist AND asked.thread_id = ANY (made))
-          AND (beside OR asked.user_id IS NULL OR asked.user_id = t.user_id
-               OR t.user_id IS NULL AND (adopt_thread OR asked.thread_id = ANY (made)))
+               row_number() OVER (PARTITION BY call.thread_id ORDER BY call.ordinality) AS nth,
+               EXISTS (SELECT FROM rc.runs r WHERE r.run_id = call.run_id)
+               OR EXISTS (SELECT FROM rc.webhooks w WHERE w.run_id = call.run_id)
+               OR call.idempotency_key IS NOT NULL AND (
+                   call.idempotency_key <> ALL (v_free_keys)
+                   OR call.ordinality > array_position(v_keys, call.idempotency_key)
+                   OR EXISTS (SELECT FROM rc.runs r WHERE r.idempotency_key = call.idempotency_key)) AS known
+        FROM unnest(_calls) WITH ORDINALITY call JOIN rc.threads t ON t.thread_id = call.thread_id
+        WHERE call.thread_id = ANY (v_locked || made) AND epoch = ANY (v_live)
+          AND NOT (thread_must_exist AND call.thread_id = ANY (made))
+          AND (beside OR call.user_id IS NULL OR call.user_id = t.user_id
+               OR t.user_id IS NULL AND (adopt_thread OR call.thread_id = ANY (made)))
     ), holding AS MATERIALIZED (
         SELECT place, thread_id, run_id FROM plain
         WHERE nth = 1 AND NOT known
           AND NOT EXISTS (SELECT FROM rc.runs r WHERE r.thread_id = plain.thread_id
                           AND (r.holds_thread OR r.status IN ('pending', 'running')))
-    ), turned_away AS (
-        SELECT plain.place, COALESCE(found.first, holding.run_id) AS by
+    ), refused_calls AS (
+        SELECT plain.place, COALESCE(blocking.first, holding.run_id) AS by
         FROM plain
         LEFT JOIN holding ON holding.thread_id = plain.thread_id
         LEFT JOIN LATERAL (
@@ -140,127 +143,127 @@ BEGIN
                    bool_or(r.not_before <= now) AS due
             FROM rc.runs r
             WHERE r.thread_id = plain.thread_id AND (r.holds_thread OR r.status IN ('pending', 'running'))
-        ) found ON true
+        ) blocking ON true
         WHERE holding.place IS DISTINCT FROM plain.place AND NOT known AND NOT beside AND multitask_strategy = 'reject'
-          AND (plain.user_id IS NULL OR plain.user_id = owner) AND NOT COALESCE(found.due, false)
+          AND (plain.user_id IS NULL OR plain.user_id = owner) AND NOT COALESCE(blocking.due, false)
     )
-    SELECT ARRAY(SELECT h.place FROM holding h), array_agg(turned_away.place), array_agg(by)
-        INTO places, refused, about FROM turned_away WHERE by IS NOT NULL;
+    SELECT ARRAY(SELECT h.place FROM holding h), array_agg(refused_calls.place), array_agg(by)
+        INTO places, refused, blockers FROM refused_calls WHERE by IS NOT NULL;
 END $$;
 
 -- Write the runs that are admitted, those of `_places`. All of them hold their threads, or the one does not.
 CREATE OR REPLACE FUNCTION rc.place(
-    _calls rc.admission[], _places bigint[], _made text[], _holds boolean, _more json, _now bigint
+    _calls rc.admission[], _places bigint[], _made text[], _holds boolean, _related json, _now bigint
 ) RETURNS TABLE (
-    place bigint, said text, about text, holds boolean, fence bigint, seq bigint, temporary boolean, more json
+    place bigint, reply text, detail text, holds boolean, fence bigint, seq bigint, temporary boolean, related json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
     RETURN QUERY
-    WITH asked AS MATERIALIZED (
+    WITH call AS MATERIALIZED (
         SELECT *, ordinality AS place, thread_id = ANY (_made) AS fresh, NOT _holds AND NOT beside AS waits,
             _now + delay_ms * 1000 AS not_before
         FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (_places)
     ), placed AS (
-        UPDATE rc.threads t SET user_id = COALESCE(t.user_id, asked.user_id),
-            assistant_id = COALESCE(asked.assistant_id, t.assistant_id), metadata = rc.stamped(t.metadata, stamp),
+        UPDATE rc.threads t SET user_id = COALESCE(t.user_id, call.user_id),
+            assistant_id = COALESCE(call.assistant_id, t.assistant_id), metadata = rc.stamped(t.metadata, stamp),
             fence = t.fence + _holds::int, next_seq = t.next_seq + 1, updated_at = _now,
             created_at = CASE WHEN fresh THEN _now ELSE t.created_at END,
             ttl_ms = CASE WHEN fresh THEN temporary_ms ELSE t.ttl_ms END,
             temporary = CASE WHEN fresh THEN temporary_ms IS NOT NULL ELSE t.temporary END
-        FROM asked WHERE t.thread_id = asked.thread_id
-        RETURNING asked.place, CASE WHEN _holds THEN t.fence ELSE 0 END AS fence, t.next_seq AS seq, t.temporary
+        FROM call WHERE t.thread_id = call.thread_id
+        RETURNING call.place, CASE WHEN _holds THEN t.fence ELSE 0 END AS fence, t.next_seq AS seq, t.temporary
     ), born AS (
         INSERT INTO rc.runs (run_id, kind, thread_id, user_id, assistant_id, parent_run_id, holds_thread, owner_epoch,
             home_epoch, fence, seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata,
             kwargs, model_name, created_at, created_us, updated_at, timeout_ms, idle_timeout_ms, queue_deadline_at,
             not_before)
         SELECT run_id, kind, thread_id, user_id, assistant_id,
-            -- What takes the place of its own parent is nobody's child: else it would end with that.
-            CASE WHEN beside OR EXISTS (SELECT FROM rc.runs p WHERE p.run_id = asked.parent_run_id
+            -- A run that takes the place of its own parent becomes no child of it: else it would end with the parent.
+            CASE WHEN beside OR EXISTS (SELECT FROM rc.runs p WHERE p.run_id = call.parent_run_id
                                         AND p.status IN ('pending', 'running', 'success')) THEN parent_run_id END,
             _holds, CASE WHEN NOT waits THEN epoch END, CASE WHEN waits THEN epoch END,
             placed.fence, placed.seq, portable, multitask_strategy, on_disconnect, idempotency_key, request_hash, metadata,
             kwargs, model_name, created_at, created_us, _now, timeout_ms, idle_timeout_ms,
             CASE WHEN waits THEN COALESCE(not_before, _now) + queue_timeout_ms * 1000 END, not_before
-        FROM asked JOIN placed ON placed.place = asked.place ORDER BY asked.place
+        FROM call JOIN placed ON placed.place = call.place ORDER BY call.place
     ), webhooks AS (
         INSERT INTO rc.webhooks (run_id, thread_id, user_id, url, created_at)
-        SELECT run_id, thread_id, user_id, webhook, _now FROM asked WHERE webhook IS NOT NULL
+        SELECT run_id, thread_id, user_id, webhook, _now FROM call WHERE webhook IS NOT NULL
     )
-    SELECT placed.place, 'admitted', NULL, _holds, placed.fence, placed.seq, placed.temporary, _more FROM placed;
+    SELECT placed.place, 'admitted', NULL, _holds, placed.fence, placed.seq, placed.temporary, _related FROM placed;
 END $$;
 
--- `said` is null where the run is new. A run that is deleted and whose webhook is not has its id still.
-CREATE OR REPLACE FUNCTION rc.asked_before(
+-- `reply` is null where the run is new. The id of a deleted run stays in use while its webhook is kept.
+CREATE OR REPLACE FUNCTION rc.existing_run(
     _run_id text, _thread_id text, _user_id text, _key text, _request_hash text,
-    OUT said text, OUT about text, OUT more json
+    OUT reply text, OUT detail text, OUT related json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
-    v_found rc.runs;
+    v_run rc.runs;
 BEGIN
     IF NOT EXISTS (SELECT FROM rc.runs WHERE run_id = _run_id) THEN
         IF EXISTS (SELECT FROM rc.webhooks WHERE run_id = _run_id) THEN
-            said := 'conflict';
+            reply := 'conflict';
             RETURN;
         ELSIF _key IS NULL THEN
             RETURN;
         END IF;
     END IF;
-    SELECT * INTO v_found FROM rc.runs WHERE run_id = _run_id;
+    SELECT * INTO v_run FROM rc.runs WHERE run_id = _run_id;
     IF FOUND THEN
-        IF v_found.thread_id <> _thread_id OR v_found.user_id IS DISTINCT FROM _user_id THEN
-            said := 'conflict';
+        IF v_run.thread_id <> _thread_id OR v_run.user_id IS DISTINCT FROM _user_id THEN
+            reply := 'conflict';
             RETURN;
         END IF;
     ELSIF _key IS NOT NULL THEN
-        SELECT * INTO v_found FROM rc.runs
+        SELECT * INTO v_run FROM rc.runs
             WHERE idempotency_key = _key
               AND (COALESCE(user_id, '') = COALESCE(_user_id, '') OR thread_id = _thread_id)
             ORDER BY (thread_id = _thread_id AND COALESCE(user_id, '') = COALESCE(_user_id, '')) DESC, run_id
             LIMIT 1;
-        IF FOUND AND (v_found.user_id IS DISTINCT FROM _user_id OR v_found.thread_id <> _thread_id
-                      OR v_found.request_hash IS DISTINCT FROM _request_hash) THEN
-            said := 'key used';
-            about := CASE WHEN v_found.user_id IS NOT DISTINCT FROM _user_id THEN v_found.run_id END;
+        IF FOUND AND (v_run.user_id IS DISTINCT FROM _user_id OR v_run.thread_id <> _thread_id
+                      OR v_run.request_hash IS DISTINCT FROM _request_hash) THEN
+            reply := 'key used';
+            detail := CASE WHEN v_run.user_id IS NOT DISTINCT FROM _user_id THEN v_run.run_id END;
             RETURN;
         END IF;
     END IF;
-    IF v_found.run_id IS NOT NULL THEN
-        said := 'existing';
-        about := v_found.run_id;
-        more := to_json(v_found);
+    IF v_run.run_id IS NOT NULL THEN
+        reply := 'existing';
+        detail := v_run.run_id;
+        related := to_json(v_run);
     END IF;
 END $$;
 
--- Null = a child may be admitted. A parent that was stopped meanwhile has taken its children along: one that
--- comes too late would be left over. Another user's parent looks missing.
-CREATE OR REPLACE FUNCTION rc.check_parent(_parent text, _user_id text, OUT said text, OUT about text)
+-- Null = a child may be admitted. A parent that was stopped has cancelled its children: one that is admitted later
+-- would be left over. Another user's parent is reported as missing.
+CREATE OR REPLACE FUNCTION rc.check_parent(_parent text, _user_id text, OUT reply text, OUT detail text)
 LANGUAGE plpgsql AS $$
 BEGIN
-    SELECT status INTO about FROM rc.runs
+    SELECT status INTO detail FROM rc.runs
         WHERE run_id = _parent AND kind = 'run' AND (_user_id IS NULL OR user_id = _user_id) FOR SHARE;
     IF NOT FOUND THEN
-        said := 'no parent';
-    ELSIF about NOT IN ('pending', 'running', 'success') THEN
-        said := 'parent ended';
+        reply := 'no parent';
+    ELSIF detail NOT IN ('pending', 'running', 'success') THEN
+        reply := 'parent ended';
     END IF;
 END $$;
 
--- By strategy: refuse, join the line, or decide what is in flight. `holds`: the run takes the thread. Delayed
--- runs whose time has come are taken to stand in the line, and join it where nobody is refused. Where nothing is refused
--- the worker is live, and stays so until the end: it is locked when all that may have to wait is over.
+-- By strategy: refuse, join the queue, or decide what is in flight. `holds`: the run takes the thread. Delayed
+-- runs whose time has come count as queued, and join the queue where nothing is refused. Where nothing is refused
+-- the worker is live, and stays so until the end: it is locked last, when no other lock can be waited for.
 CREATE OR REPLACE FUNCTION rc.make_room(
     _call rc.admission, _now bigint,
-    OUT said text, OUT about text, OUT holds boolean, OUT more json
+    OUT reply text, OUT detail text, OUT holds boolean, OUT related json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
     v_first text;
     v_runs text[];
     v_held boolean;
-    v_in_the_way boolean;
+    v_blocked boolean;
     v_waiting bigint;
     v_due boolean;
     v_delayed boolean := _call.delay_ms IS NOT NULL;
@@ -271,42 +274,42 @@ BEGIN
            count(*) FILTER (WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
                             AND (home_epoch IS NOT NULL OR portable)),
            bool_or(not_before <= _now)
-        INTO v_first, v_runs, v_held, v_in_the_way, v_waiting, v_due
+        INTO v_first, v_runs, v_held, v_blocked, v_waiting, v_due
         FROM (SELECT run_id, kind, status, holds_thread, owner_epoch, home_epoch, portable, not_before FROM rc.runs
               WHERE thread_id = _call.thread_id AND (holds_thread OR status IN ('pending', 'running'))
               ORDER BY holds_thread DESC, not_before IS NOT NULL AND not_before > _now, not_before IS NOT NULL,
                        CASE WHEN not_before <= _now THEN not_before END, seq) in_flight;
     IF v_first IS NULL AND NOT v_delayed AND _call.parent_run_id IS NULL OR _call.beside THEN
-        holds := NOT COALESCE(v_in_the_way, false);
+        holds := NOT COALESCE(v_blocked, false);
         IF rc.lock_worker(_call.epoch) IS DISTINCT FROM 'live' THEN
-            said := 'epoch dead';
+            reply := 'epoch dead';
         END IF;
         RETURN;
     ELSIF v_first IS NOT NULL AND _call.multitask_strategy = 'reject' AND _call.parent_run_id IS NULL THEN
-        said := 'conflict';
-        about := v_first;
+        reply := 'conflict';
+        detail := v_first;
         RETURN;
     END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
         PERFORM rc.lock_family(v_runs, _call.parent_run_id);
     END IF;
     IF _call.parent_run_id IS NOT NULL THEN
-        SELECT c.said, c.about INTO said, about FROM rc.check_parent(_call.parent_run_id, _call.user_id) c;
-        IF said IS NOT NULL THEN
+        SELECT c.reply, c.detail INTO reply, detail FROM rc.check_parent(_call.parent_run_id, _call.user_id) c;
+        IF reply IS NOT NULL THEN
             RETURN;
         END IF;
     END IF;
     IF v_first IS NOT NULL AND _call.multitask_strategy = 'reject' THEN
-        said := 'conflict';
-        about := v_first;
+        reply := 'conflict';
+        detail := v_first;
         RETURN;
     END IF;
     holds := NOT v_delayed
-        AND NOT COALESCE(CASE WHEN v_replaces THEN v_held ELSE v_in_the_way END, false);
+        AND NOT COALESCE(CASE WHEN v_replaces THEN v_held ELSE v_blocked END, false);
     IF NOT holds THEN
         IF NOT v_replaces AND v_waiting >= _call.per_thread THEN
-            said := 'line full';
-            about := 'thread';
+            reply := 'queue full';
+            detail := 'thread';
             RETURN;
         ELSIF _call.per_user IS NOT NULL AND _call.user_id IS NOT NULL THEN
             PERFORM pg_advisory_xact_lock('rc.transitions'::regclass::oid::int4, hashtext(_call.user_id));
@@ -315,26 +318,26 @@ BEGIN
                     WHERE status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL
                       AND (home_epoch IS NOT NULL OR portable) AND user_id = _call.user_id
                       AND (NOT v_replaces OR thread_id <> _call.thread_id) LIMIT _call.per_user) its) >= _call.per_user THEN
-                said := 'line full';
-                about := 'user';
+                reply := 'queue full';
+                detail := 'user';
                 RETURN;
             END IF;
         END IF;
     END IF;
     IF rc.lock_worker(_call.epoch) IS DISTINCT FROM 'live' THEN
-        said := 'epoch dead';
+        reply := 'epoch dead';
         RETURN;
     END IF;
     IF v_due THEN
         PERFORM rc.queue_due(_call.thread_id, _now);
     END IF;
     IF v_replaces AND v_runs IS NOT NULL THEN
-        more := rc.supersede(v_runs, _call.multitask_strategy, _call.run_id, _call.user_id, _now);
+        related := rc.supersede(v_runs, _call.multitask_strategy, _call.run_id, _call.user_id, _now);
     END IF;
 END $$;
 
--- Decide all of these, whose families are locked, in favour of run `_by`, one after another: a run may be the child of one
--- before it. An array of what became of each: its standing, and its children's.
+-- Decide all of these, whose families are locked, in favour of run `_by`, one after another: a run may be the child of
+-- one before it. Returns an array of the decisions: of each run its standing, and its children's.
 CREATE OR REPLACE FUNCTION rc.supersede(_run_ids text[], _action text, _by text, _actor text, _now bigint)
 RETURNS json LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,7 +1,7 @@
 -- claim: the head of a queue takes the free thread. Before it, delayed runs join the queue.
 
--- Delayed runs whose time has come take the next places in the thread's line. Before whoever comes after
--- that moment, so every transaction that places or claims a run does it first, under the thread's lock.
+-- Delayed runs whose time has come take the next places in the thread's queue, ahead of runs that are admitted after
+-- that moment: so every transaction that places or claims a run does this first, under the thread's lock.
 CREATE OR REPLACE FUNCTION rc.queue_due(_thread_id text, _now bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
     v_due record;
@@ -22,11 +22,12 @@ BEGIN
     END LOOP;
 END $$;
 
--- Give a free thread to the head of its waiting line, if that run is this worker's to execute: it is its
--- home; or the run is portable, its home is gone, and the worker knows its assistant. A claimed run that
--- has not started is answered again: the first answer may be lost. `said`: 'claimed', 'epoch dead'; null =
--- nothing to do here.
-CREATE OR REPLACE FUNCTION rc.claim(_thread_id text, _epoch bigint, _now bigint, OUT said text, OUT run_id text, OUT fence bigint)
+-- Give a free thread to the head of its queue, if this worker may execute that run: the worker is its
+-- home; or the run is portable, its home is dead, and the worker knows its assistant. A claimed run that
+-- has not started is answered again: the first answer may be lost. `reply`: 'claimed', 'epoch dead'; null =
+-- nothing to claim for this worker.
+CREATE OR REPLACE FUNCTION rc.claim(
+    _thread_id text, _epoch bigint, _now bigint, OUT reply text, OUT run_id text, OUT fence bigint)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -36,7 +37,7 @@ DECLARE
     v_now bigint;
 BEGIN
     IF COALESCE(rc.worker_state(_epoch), 'dead') = 'dead' THEN
-        said := 'epoch dead';
+        reply := 'epoch dead';
         RETURN;
     END IF;
     SELECT t.fence + 1 INTO v_fence FROM rc.threads t WHERE thread_id = _thread_id FOR NO KEY UPDATE;
@@ -49,7 +50,7 @@ BEGIN
                    AND (home_epoch IS NOT NULL OR portable))
         ORDER BY holds_thread DESC LIMIT 1;
     IF FOUND THEN
-        said := CASE WHEN v_mine THEN 'claimed' END;
+        reply := CASE WHEN v_mine THEN 'claimed' END;
         RETURN;
     END IF;
     LOOP
@@ -68,15 +69,15 @@ BEGIN
         PERFORM FROM rc.runs r WHERE r.run_id = claim.run_id FOR NO KEY UPDATE;
         v_state := rc.lock_worker(_epoch);
         IF v_state IS NULL OR v_state = 'dead' THEN
-            said := 'epoch dead';
+            reply := 'epoch dead';
             RETURN;
         END IF;
         UPDATE rc.runs r SET holds_thread = true, owner_epoch = _epoch, home_epoch = _epoch, fence = v_fence,
             updated_at = v_now
             WHERE r.run_id = claim.run_id AND status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL;
-        CONTINUE WHEN NOT FOUND;  -- decided at this very moment: who is next?
+        CONTINUE WHEN NOT FOUND;  -- decided at this very moment: try the next one
         UPDATE rc.threads t SET fence = v_fence, updated_at = v_now WHERE thread_id = _thread_id;
-        said := 'claimed';
+        reply := 'claimed';
         fence := v_fence;
         RETURN;
     END LOOP;

@@ -2,10 +2,10 @@
 -- the epoch is not dead), or writes nothing. settled_at IS NULL: the run holds its thread, or lives beside
 -- the slot.
 
--- pending -> running. `said`: 'started'; 'stands' = it is mine and was decided, or it runs already (`stands`, and `vals`
--- where it runs); 'lost'. A batch answers what it has started.
+-- pending -> running. `reply`: 'started'; 'stands' = the caller owns the run, which is decided or runs already
+-- (`stands`, and `vals` where it runs); 'lost'. A batch answers only the runs that it has started.
 CREATE OR REPLACE FUNCTION rc.start(_calls rc.starting[], _waits boolean)
-RETURNS TABLE (place bigint, said text, home bigint, vals text, stands rc.standing)
+RETURNS TABLE (place bigint, reply text, home bigint, vals text, stands rc.standing)
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
@@ -15,29 +15,29 @@ DECLARE
     v_now bigint := rc.clock((_calls[1]).now);
 BEGIN
     RETURN QUERY
-    UPDATE rc.runs r SET status = 'running', started_at = v_now, rollback_ref = asked.ref, saved = asked.saved,
-        saved_values = asked.saved_values, saved_interrupts = asked.saved_interrupts, updated_at = v_now,
+    UPDATE rc.runs r SET status = 'running', started_at = v_now, rollback_ref = call.ref, saved = call.saved,
+        saved_values = call.saved_values, saved_interrupts = call.saved_interrupts, updated_at = v_now,
         deadline_at = v_now + timeout_ms * 1000
-    FROM unnest(_calls) WITH ORDINALITY asked
-    WHERE r.run_id = asked.run_id AND asked.run_id = ANY (v_locked) AND asked.epoch = ANY (v_alive)
-      AND owner_epoch = asked.epoch AND r.fence = asked.fence AND settled_at IS NULL AND status = 'pending'
-    RETURNING asked.ordinality, 'started', home_epoch,
+    FROM unnest(_calls) WITH ORDINALITY call
+    WHERE r.run_id = call.run_id AND call.run_id = ANY (v_locked) AND call.epoch = ANY (v_alive)
+      AND owner_epoch = call.epoch AND r.fence = call.fence AND settled_at IS NULL AND status = 'pending'
+    RETURNING call.ordinality, 'started', home_epoch,
         (SELECT t."values" FROM rc.threads t WHERE t.thread_id = r.thread_id), NULL::rc.standing;
     IF FOUND OR NOT _waits THEN
         RETURN;
     END IF;
     place := 1;
     stands := rc.stands((_calls[1]).run_id);
-    said := CASE WHEN (_calls[1]).epoch = ANY (v_alive) AND (stands).owner_epoch = (_calls[1]).epoch
+    reply := CASE WHEN (_calls[1]).epoch = ANY (v_alive) AND (stands).owner_epoch = (_calls[1]).epoch
                   AND (stands).fence = (_calls[1]).fence AND (stands).status <> 'pending' THEN 'stands' ELSE 'lost' END;
-    IF said = 'stands' AND (stands).status = 'running' THEN
+    IF reply = 'stands' AND (stands).status = 'running' THEN
         vals := (SELECT t."values" FROM rc.threads t WHERE t.thread_id = (stands).thread_id);
     END IF;
     RETURN NEXT;
 END $$;
 
 -- Write the thread's values as the running holder; the first save of a run keeps the old ones. `_last`: also where
--- the run was told to stop, not to be taken back, and still holds its thread: once, which the audit shows; the same
+-- the run was cancelled without rollback and still holds its thread: once, which the audit shows; the same
 -- values again are the same save. False = stale.
 CREATE OR REPLACE FUNCTION rc.save(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _values text, _last boolean, _now bigint
@@ -78,7 +78,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Undo what the run saved; `vals` are the thread's then. Idempotent, also where it saved nothing.
+-- Undo what the run saved; `vals` are the thread's values after that. Idempotent, also where it saved nothing.
 CREATE OR REPLACE FUNCTION rc.restore(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint, OUT ok boolean, OUT vals text
 ) LANGUAGE plpgsql AS $$
@@ -105,16 +105,17 @@ BEGIN
     vals := (SELECT t."values" FROM rc.threads t WHERE thread_id = _thread_id);
 END $$;
 
--- Decide, unless that was done, and settle; `hold` only decides. `said`: 'written', with how it stands; 'stands' = mine,
--- and not written: a rollback was decided first and waits for `settle`, or it was settled before; 'lost'. `next_home`: see
--- `next_worker`. A batch answers successes of runs over which nothing was decided; of several for one run the first.
+-- Decide, unless that was done, and settle; `hold` only decides. `reply`: 'written', with how it stands; 'stands' = the
+-- caller owns the run and nothing was written: a rollback was decided first and waits for `settle`, or it was settled
+-- before; 'lost'. `next_home`: see `next_worker`. A batch answers successes of runs over which nothing was decided; of
+-- several for one run the first.
 CREATE OR REPLACE FUNCTION rc.finish(_calls rc.finishing[], _waits boolean)
-RETURNS TABLE (place bigint, said text, stands rc.standing, next_home bigint, children json)
+RETURNS TABLE (place bigint, reply text, stands rc.standing, next_home bigint, children json)
 LANGUAGE plpgsql SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
-    v_asked text[] := ARRAY(SELECT run_id FROM unnest(_calls));
+    v_run_ids text[] := ARRAY(SELECT run_id FROM unnest(_calls));
     v_call rc.finishing := _calls[1];
     v_locked text[];
     v_alive bigint[];
@@ -125,53 +126,53 @@ BEGIN
     IF _waits THEN
         PERFORM FROM rc.threads WHERE thread_id = v_call.thread_id FOR NO KEY UPDATE;
         IF v_call.status <> 'success' THEN
-            PERFORM rc.lock_family(v_asked, NULL);
+            PERFORM rc.lock_family(v_run_ids, NULL);
         ELSE
-            PERFORM rc.lock_runs(v_asked, true);
+            PERFORM rc.lock_runs(v_run_ids, true);
         END IF;
-        v_locked := v_asked;
+        v_locked := v_run_ids;
     ELSE
         v_locked := ARRAY(
-            SELECT r.run_id FROM unnest(_calls) asked
-            JOIN rc.runs r ON r.run_id = asked.run_id AND r.status IN ('pending', 'running')
-            JOIN rc.threads t ON t.thread_id = asked.thread_id
-            WHERE asked.status = 'success'
+            SELECT r.run_id FROM unnest(_calls) call
+            JOIN rc.runs r ON r.run_id = call.run_id AND r.status IN ('pending', 'running')
+            JOIN rc.threads t ON t.thread_id = call.thread_id
+            WHERE call.status = 'success'
             FOR NO KEY UPDATE OF r, t SKIP LOCKED);
     END IF;
     v_alive := rc.lock_workers(ARRAY(SELECT epoch FROM unnest(_calls)), _waits, 'live', 'draining');
     v_now := rc.clock(v_call.now);
-    WITH asked AS (
+    WITH call AS (
         SELECT *, status = 'success' AND fence > 0 AND ("values" IS NOT NULL OR paused OR interrupts IS NOT NULL) AS leaves
         FROM unnest(_calls) WITH ORDINALITY
     ), written AS (
         UPDATE rc.runs r SET
-            holds_thread = holds_thread AND asked.hold, settled_at = CASE WHEN NOT asked.hold THEN v_now END,
+            holds_thread = holds_thread AND call.hold, settled_at = CASE WHEN NOT call.hold THEN v_now END,
             ended_at = COALESCE(r.ended_at, v_now), updated_at = v_now,
-            cancel_delivered_at = COALESCE(asked.delivered_at, cancel_delivered_at),
-            stopped_at = COALESCE(asked.stopped_at, r.stopped_at),
-            -- What was told to stop and came to its end all the same leaves what it has returned, as its last save.
-            checkpointed = r.checkpointed OR asked.leaves AND (r.status IN ('pending', 'running')
-                OR asked."values" IS NOT NULL AND NOT asked.hold AND r.status IN ('interrupted', 'timeout')
+            cancel_delivered_at = COALESCE(call.delivered_at, cancel_delivered_at),
+            stopped_at = COALESCE(call.stopped_at, r.stopped_at),
+            -- A run that was cancelled and returned all the same leaves what it has returned, as its last save.
+            checkpointed = r.checkpointed OR call.leaves AND (r.status IN ('pending', 'running')
+                OR call."values" IS NOT NULL AND NOT call.hold AND r.status IN ('interrupted', 'timeout')
                    AND cancel_action IS NOT DISTINCT FROM 'interrupt'),
             checkpoint_values = CASE
-                WHEN asked.leaves AND asked."values" IS NOT NULL AND r.status IN ('pending', 'running')
-                    THEN CASE WHEN asked.result IS DISTINCT FROM asked."values" THEN asked."values" END
-                WHEN asked.leaves AND asked."values" IS NOT NULL AND NOT asked.hold
-                     AND r.status IN ('interrupted', 'timeout') AND cancel_action IS NOT DISTINCT FROM 'interrupt' THEN asked."values"
-                WHEN r.checkpointed OR asked.leaves AND r.status IN ('pending', 'running') THEN COALESCE(
-                    (SELECT t."values" FROM rc.threads t WHERE t.thread_id = asked.thread_id), 'null') END,
-            paused = CASE WHEN r.status IN ('pending', 'running') THEN asked.paused ELSE r.paused END,
-            interrupts = CASE WHEN r.status IN ('pending', 'running') THEN asked.interrupts ELSE r.interrupts END,
-            result = CASE WHEN r.status IN ('pending', 'running') THEN asked.result ELSE r.result END,
-            error = CASE WHEN r.status IN ('pending', 'running') THEN asked.error ELSE r.error END,
-            status = CASE WHEN r.status IN ('pending', 'running') THEN asked.status ELSE r.status END
-        FROM asked
-        WHERE r.run_id = asked.run_id AND asked.ordinality = array_position(v_asked, asked.run_id)
-          AND asked.run_id = ANY (v_locked) AND asked.epoch = ANY (v_alive)
-          AND owner_epoch = asked.epoch AND r.fence = asked.fence AND settled_at IS NULL
+                WHEN call.leaves AND call."values" IS NOT NULL AND r.status IN ('pending', 'running')
+                    THEN CASE WHEN call.result IS DISTINCT FROM call."values" THEN call."values" END
+                WHEN call.leaves AND call."values" IS NOT NULL AND NOT call.hold
+                     AND r.status IN ('interrupted', 'timeout') AND cancel_action IS NOT DISTINCT FROM 'interrupt' THEN call."values"
+                WHEN r.checkpointed OR call.leaves AND r.status IN ('pending', 'running') THEN COALESCE(
+                    (SELECT t."values" FROM rc.threads t WHERE t.thread_id = call.thread_id), 'null') END,
+            paused = CASE WHEN r.status IN ('pending', 'running') THEN call.paused ELSE r.paused END,
+            interrupts = CASE WHEN r.status IN ('pending', 'running') THEN call.interrupts ELSE r.interrupts END,
+            result = CASE WHEN r.status IN ('pending', 'running') THEN call.result ELSE r.result END,
+            error = CASE WHEN r.status IN ('pending', 'running') THEN call.error ELSE r.error END,
+            status = CASE WHEN r.status IN ('pending', 'running') THEN call.status ELSE r.status END
+        FROM call
+        WHERE r.run_id = call.run_id AND call.ordinality = array_position(v_run_ids, call.run_id)
+          AND call.run_id = ANY (v_locked) AND call.epoch = ANY (v_alive)
+          AND owner_epoch = call.epoch AND r.fence = call.fence AND settled_at IS NULL
           AND (r.status IN ('pending', 'running')
                OR _waits AND (cancel_action IS DISTINCT FROM 'rollback' OR started_at IS NULL OR NOT holds_thread))
-        RETURNING asked.ordinality,
+        RETURNING call.ordinality,
             (r.run_id, r.thread_id, r.status, settled_at, owner_epoch, home_epoch, r.fence, cancel_action, cancel_cause,
              cancel_reason, cancel_actor, r.error)::rc.standing AS stands
     ) SELECT array_agg(ordinality), array_agg(written.stands) INTO v_places, v_stands FROM written;
@@ -179,7 +180,7 @@ BEGIN
         IF _waits THEN
             place := 1;
             stands := rc.stands(v_call.run_id);
-            said := rc.why_not(stands, v_call.epoch, v_call.fence, v_call.epoch = ANY (v_alive));
+            reply := rc.why_not(stands, v_call.epoch, v_call.fence, v_call.epoch = ANY (v_alive));
             next_home := CASE WHEN (stands).settled_at IS NOT NULL THEN rc.next_worker(v_call.thread_id) END;
             RETURN NEXT;
         END IF;
@@ -188,16 +189,16 @@ BEGIN
     IF _waits THEN
         children := rc.end_children(v_call.run_id, (v_stands[1]).status, v_now);
     END IF;
-    UPDATE rc.threads t SET "values" = COALESCE(asked."values", t."values"),
-        interrupts = CASE WHEN (stood).status = 'success' THEN asked.interrupts END,
-        state_updated_at = CASE WHEN asked."values" IS NOT NULL THEN v_now ELSE state_updated_at END, updated_at = v_now
+    UPDATE rc.threads t SET "values" = COALESCE(call."values", t."values"),
+        interrupts = CASE WHEN (stood).status = 'success' THEN call.interrupts END,
+        state_updated_at = CASE WHEN call."values" IS NOT NULL THEN v_now ELSE state_updated_at END, updated_at = v_now
     FROM (SELECT *, v_stands[array_position(v_places, ordinality)] AS stood
-          FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (v_places)) asked
-    WHERE t.thread_id = asked.thread_id AND asked.status = 'success' AND asked.fence > 0
+          FROM unnest(_calls) WITH ORDINALITY WHERE ordinality = ANY (v_places)) call
+    WHERE t.thread_id = call.thread_id AND call.status = 'success' AND call.fence > 0
       AND CASE WHEN (stood).status = 'success' AND (stood).cancel_action IS NULL
-               THEN asked."values" IS NOT NULL OR asked.interrupts IS NOT NULL OR t.interrupts IS NOT NULL
+               THEN call."values" IS NOT NULL OR call.interrupts IS NOT NULL OR t.interrupts IS NOT NULL
                ELSE (stood).status IN ('interrupted', 'timeout') AND (stood).cancel_action = 'interrupt'
-                    AND asked."values" IS NOT NULL AND NOT asked.hold END;
+                    AND call."values" IS NOT NULL AND NOT call.hold END;
     RETURN QUERY
     SELECT v_places[i], 'written', v_stands[i], rc.next_worker((v_stands[i]).thread_id), finish.children
     FROM generate_subscripts(v_places, 1) i;
@@ -207,7 +208,7 @@ END $$;
 CREATE OR REPLACE FUNCTION rc.settle(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
     _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,
-    OUT said text, OUT stands rc.standing, OUT next_home bigint
+    OUT reply text, OUT stands rc.standing, OUT next_home bigint
 ) LANGUAGE plpgsql AS $$
 DECLARE
     v_state text;
@@ -229,14 +230,14 @@ BEGIN
     END IF;
     IF (stands).run_id IS NULL THEN
         stands := rc.stands(_run_id);
-        said := rc.why_not(stands, _epoch, _fence, v_state IN ('live', 'draining'));
+        reply := rc.why_not(stands, _epoch, _fence, v_state IN ('live', 'draining'));
     ELSE
-        said := 'written';
+        reply := 'written';
         IF _values IS NOT NULL THEN
             UPDATE rc.threads SET "values" = _values, state_updated_at = v_now, updated_at = v_now WHERE thread_id = _thread_id;
         END IF;
     END IF;
-    IF said = 'written' OR (stands).settled_at IS NOT NULL THEN
+    IF reply = 'written' OR (stands).settled_at IS NOT NULL THEN
         next_home := rc.next_worker(_thread_id);
     END IF;
 END $$;
@@ -247,7 +248,7 @@ LANGUAGE sql IMMUTABLE AS $$
     SELECT CASE WHEN (_stands).owner_epoch = _epoch AND (_stands).fence = _fence AND _alive THEN 'stands' ELSE 'lost' END
 $$;
 
--- The home of the head of the waiting line; 0 = the head is portable and has no live home, so that any worker
+-- The home of the head of the queue; 0 = the head is portable and has no live home, so that any worker
 -- that knows its assistant may claim; null = no run waits.
 CREATE OR REPLACE FUNCTION rc.next_worker(_thread_id text) RETURNS bigint LANGUAGE plpgsql STABLE AS $$
 BEGIN
@@ -260,7 +261,7 @@ BEGIN
         ORDER BY seq LIMIT 1);
 END $$;
 
--- Take a newer fence on a thread that the run still holds. Asked again with the old one, it answers the
+-- Take a newer fence on a thread that the run still holds. Called again with the old fence, it returns the
 -- newer one. Null = lost.
 CREATE OR REPLACE FUNCTION rc.refence(_run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint)
 RETURNS bigint LANGUAGE plpgsql AS $$

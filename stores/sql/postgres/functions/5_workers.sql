@@ -1,4 +1,4 @@
--- register, beat, bury, sweep: who is alive, and what becomes of the runs of those who are not.
+-- register, beat, fence_worker, sweep: which workers are alive, and what becomes of the runs of dead ones.
 
 -- Issue an epoch. `_proof` is drawn for each registration, so that one that is sent again gets the same.
 CREATE OR REPLACE FUNCTION rc.register(
@@ -22,7 +22,7 @@ BEGIN
 END $$;
 
 -- Renew the lease of the registration that this worker was issued the epoch with (null = whichever has it).
--- False = the worker is fenced: the epoch was buried, or the store has lost the registration (a failover to a
+-- False = the worker is fenced: the epoch was declared dead, or the store has lost the registration (a failover to a
 -- server without the last commits, a backup) and may have issued its number again.
 CREATE OR REPLACE FUNCTION rc.beat(_epoch bigint, _worker_id text, _now bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
@@ -32,10 +32,10 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- From here on this worker admits nothing, and whoever waits here and is portable has no home any more: the
--- two in one transaction, so that nobody portable is admitted in between. A dead worker gives nothing away. A run that
--- is locked is being decided or claimed; or a stranger has it, then it stays at home here, and is free for others when
--- this worker is gone. To wait for it would be to keep all writes of the worker waiting.
+-- From here on this worker admits nothing, and its waiting portable runs have no home any more: both in one
+-- transaction, so that no portable run is admitted in between. A dead worker hands nothing over. A run that is locked
+-- is being decided or claimed, or another client holds its row: it keeps its home, and is free for other workers when
+-- this one has ended. Waiting for the row would keep all writes of the worker waiting.
 CREATE OR REPLACE FUNCTION rc.drain(_epoch bigint, _now bigint) RETURNS TABLE (run_id text, thread_id text)
 LANGUAGE plpgsql AS $$
 #variable_conflict use_column
@@ -58,18 +58,18 @@ BEGIN
         RETURNING r.run_id, r.thread_id;
 END $$;
 
--- Write down that a worker (null = every one) is wanted to drain. It does what a drain takes by itself.
-CREATE OR REPLACE FUNCTION rc.ask_to_drain(_epoch bigint, _grace_ms bigint, _now bigint)
-RETURNS TABLE (asked bigint, already boolean) LANGUAGE sql AS $$
-    WITH meant AS (
+-- Record that a worker (null = every worker) is requested to drain. It does what a drain takes by itself.
+CREATE OR REPLACE FUNCTION rc.request_drain(_epoch bigint, _grace_ms bigint, _now bigint)
+RETURNS TABLE (requested bigint, already boolean) LANGUAGE sql AS $$
+    WITH live AS (
         SELECT epoch FROM rc.workers WHERE state <> 'dead' AND (_epoch IS NULL OR epoch = _epoch)
         ORDER BY epoch FOR NO KEY UPDATE
     )
     UPDATE rc.workers w SET drain_asked_at = rc.clock(_now), drain_grace_ms = _grace_ms
-    FROM meant WHERE w.epoch = meant.epoch RETURNING w.epoch, w.state = 'draining'
+    FROM live WHERE w.epoch = live.epoch RETURNING w.epoch, w.state = 'draining'
 $$;
 
--- The worker leaves by itself; `_worker_id` as in `beat`. What it still has in flight is ended by the calls
+-- The worker leaves by itself; `_worker_id` as in `beat`. Its runs in flight are ended by the calls
 -- that follow (`end_orphan`).
 CREATE OR REPLACE FUNCTION rc.retire(_epoch bigint, _worker_id text, _now bigint) RETURNS void
 LANGUAGE plpgsql AS $$
@@ -79,10 +79,10 @@ BEGIN
         WHERE epoch = _epoch AND state <> 'dead' AND (_worker_id IS NULL OR worker_id = _worker_id);
 END $$;
 
--- Compare-and-set on the heartbeat that the caller watched. False = it lives (it renewed meanwhile). The
--- lease must also have expired by the store's clock, unless death is proven. Where it would have to wait for a lock it
--- is an error soon: the peers that come after this one are not to wait as well.
-CREATE OR REPLACE FUNCTION rc.bury(_epoch bigint, _hb_seq bigint, _by bigint, _proven boolean, _now bigint)
+-- Compare-and-set on the heartbeat that the caller watched. False = the worker lives (it renewed meanwhile). The
+-- lease must also have expired by the store's clock, unless death is proven. Fails soon where it would have to wait for
+-- a lock: the peers that are examined after this one are not to wait as well.
+CREATE OR REPLACE FUNCTION rc.fence_worker(_epoch bigint, _hb_seq bigint, _by bigint, _proven boolean, _now bigint)
 RETURNS boolean LANGUAGE plpgsql SET lock_timeout = '500ms' AS $$
 DECLARE
     v_now bigint;
@@ -94,8 +94,8 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Bury a worker on somebody's word, whatever its heartbeat and its lease. The runs that are ended then name
--- `_actor`. False = it is dead already, or was never registered.
+-- Declare a worker dead on the word of `_actor`, whatever its heartbeat and its lease. The runs that are ended then
+-- name `_actor`. False = it is dead already, or was never registered.
 CREATE OR REPLACE FUNCTION rc.declare_dead(_epoch bigint, _by bigint, _actor text, _now bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -144,10 +144,10 @@ BEGIN
     END LOOP;
 END $$;
 
--- Runs in flight that no live worker answers for; `_only`: those of one epoch. A read: each is looked at
--- again under its lock. A portable run without a home waits `_patience` us for a worker that knows its assistant.
--- Parents first: they take along what they started. It begins at epochs, and reads no run whose worker lives; OFFSET 0
--- keeps the planner from joining the other way round.
+-- Runs in flight without a live worker; `_only`: those of one epoch. A read: each is checked again under its lock. A
+-- portable run without a home waits `_patience` us for a worker that knows its assistant. Parents first: they cancel
+-- their children. It begins at epochs, and reads no run whose worker lives; OFFSET 0 keeps the planner from joining the
+-- other way round.
 CREATE OR REPLACE FUNCTION rc.orphaned(_only bigint, _before bigint, _patience bigint, _now bigint)
 RETURNS SETOF rc.runs LANGUAGE plpgsql STABLE
 SET jit = off
@@ -155,10 +155,10 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS
 #variable_conflict use_column
 DECLARE
     v_unknown text[] := CASE WHEN _only IS NULL THEN ARRAY(SELECT rc.unknown_assistants()) END;
-    v_found text[];
+    v_run_ids text[];
 BEGIN
     WITH gone AS MATERIALIZED (SELECT after, before FROM rc.gone(_only))
-    SELECT array_agg(run_id) INTO v_found FROM (
+    SELECT array_agg(run_id) INTO v_run_ids FROM (
         SELECT run_id FROM gone, LATERAL (
             SELECT run_id FROM rc.runs WHERE owner_epoch > after AND owner_epoch < before AND holds_thread OFFSET 0) held
         UNION ALL
@@ -176,9 +176,9 @@ BEGIN
           AND (status = 'running' OR status = 'pending' AND home_epoch IS NULL AND NOT portable)
           AND CASE WHEN home_epoch IS NULL THEN _only IS NULL
                    ELSE EXISTS (SELECT FROM gone WHERE home_epoch > after AND home_epoch < before) END
-    ) found;
+    ) orphans;
     IF cardinality(v_unknown) > 0 THEN
-        v_found := v_found || ARRAY(
+        v_run_ids := v_run_ids || ARRAY(
             SELECT run_id FROM unnest(v_unknown) unknown (assistant_id), LATERAL (
                 SELECT run_id, home_epoch FROM rc.runs r
                 WHERE status = 'pending' AND NOT holds_thread AND portable AND owner_epoch IS NULL
@@ -187,7 +187,7 @@ BEGIN
             WHERE NOT EXISTS (SELECT FROM rc.workers WHERE epoch = home_epoch AND state <> 'dead'));
     END IF;
     RETURN QUERY SELECT * FROM rc.runs
-        WHERE run_id = ANY (v_found) AND (_before IS NULL OR created_us < _before)
+        WHERE run_id = ANY (v_run_ids) AND (_before IS NULL OR created_us < _before)
         ORDER BY parent_run_id IS NOT NULL, created_us NULLS FIRST, run_id;
 END $$;
 
@@ -196,15 +196,15 @@ CREATE OR REPLACE FUNCTION rc.attempts(_rollback_state text) RETURNS bigint LANG
                 THEN split_part(_rollback_state, ' ', 2)::bigint ELSE 0 END
 $$;
 
--- End one of the runs that `orphaned` found, if it is still one and owned by whom it was owned; a half-done
--- rollback is adopted by `_by` with a new fence, at most `_attempts` times. `_legible`: its rollback_ref can
--- be read. `said`: 'ended', 'adopted'; null = somebody else was faster, or there is nobody to adopt it.
--- `children`: see `end_children`. One beside the slot may have been decided since, with its parent. Where it would have to wait for a lock it is an error soon, and the run comes up again
--- in the next sweep.
+-- End one of the runs that `orphaned` returned, if it is still in flight and has the same owner; a half-done rollback is
+-- adopted by `_by` with a new fence, at most `_attempts` times. `_legible`: its rollback_ref can be read. `reply`:
+-- 'ended', 'adopted'; null = another worker was faster, or `_by` is dead. `children`: see
+-- `end_children`. A run beside the slot may have been decided since, with its parent. Fails soon where it would have to
+-- wait for a lock; the run is returned again in the next sweep.
 CREATE OR REPLACE FUNCTION rc.end_orphan(
     _run_id text, _thread_id text, _epoch bigint, _by bigint, _error text, _legible boolean, _attempts bigint,
     _now bigint,
-    OUT said text, OUT status text, OUT fence bigint, OUT decided boolean, OUT children json
+    OUT reply text, OUT status text, OUT fence bigint, OUT decided boolean, OUT children json
 ) LANGUAGE plpgsql SET lock_timeout = '500ms' AS $$
 #variable_conflict use_column
 DECLARE
@@ -229,7 +229,7 @@ BEGIN
               AND v_run.started_at IS NOT NULL;
     IF v_undo AND _legible AND rc.attempts(v_run.rollback_state) < _attempts THEN
         IF _by IS NOT NULL THEN  -- else the next reaper adopts it
-            said := 'adopted';
+            reply := 'adopted';
             status := v_run.status;
             fence := rc.adopt(_run_id, _thread_id, _by, 'adopted ' || rc.attempts(v_run.rollback_state) + 1, v_now);
         END IF;
@@ -250,7 +250,7 @@ BEGIN
             (SELECT t."values" FROM rc.threads t WHERE t.thread_id = _thread_id), 'null') END,
         holds_thread = false, settled_at = v_now, ended_at = COALESCE(ended_at, v_now), updated_at = v_now
         WHERE run_id = _run_id RETURNING r.status INTO status;
-    said := 'ended';
+    reply := 'ended';
     children := rc.end_children(_run_id, status, v_now);
 END $$;
 
@@ -266,9 +266,9 @@ BEGIN
     RETURN v_fence;
 END $$;
 
--- The attempt of this owner has failed, be it the first or an adopter: another one, counted in the row, with
--- a new fence. Asked again with the old fence, it answers that one. Null = there have been `_attempts`, or
--- the run is not this owner's any more.
+-- The attempt of this owner, the first or an adopter, has failed: another one, counted in the row, with
+-- a new fence. Called again with the old fence, it returns the new one. Null = there have been `_attempts`, or
+-- the run does not belong to this owner any more.
 CREATE OR REPLACE FUNCTION rc.readopt(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _attempts bigint, _now bigint
 ) RETURNS bigint LANGUAGE plpgsql AS $$
@@ -299,7 +299,7 @@ BEGIN
                     rc.clock(_now));
 END $$;
 
--- Decided runs beside the slot whose owner is gone have nobody who settles them.
+-- Settle decided runs beside the slot whose owner is dead: no owner will.
 CREATE OR REPLACE FUNCTION rc.settle_strays(_now bigint) RETURNS void LANGUAGE plpgsql
 SET jit = off
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$

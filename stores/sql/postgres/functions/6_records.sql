@@ -1,6 +1,6 @@
--- The record operations that gateways already call on their stores, on the same table.
+-- The record operations of the gateways' own stores, on the same table.
 
--- In flight when its owner was buried. Whatever still comes for it was written by a zombie.
+-- In flight when its owner was declared dead. Whatever still arrives for it was written by a zombie.
 CREATE OR REPLACE FUNCTION rc.taken_away(_run_id text) RETURNS boolean LANGUAGE sql STABLE AS $$
     SELECT EXISTS (
         SELECT FROM rc.runs JOIN rc.workers ON epoch = owner_epoch
@@ -14,8 +14,8 @@ CREATE OR REPLACE FUNCTION rc.iso(_us bigint) RETURNS text LANGUAGE sql IMMUTABL
     SELECT to_char(timestamp 'epoch' + _us * interval '1 microsecond', 'YYYY-MM-DD"T"HH24:MI:SS.US"+00:00"')
 $$;
 
--- Upsert of a record (import, repair). A terminal status that is there already stays, and a run that
--- somebody owns is settled by its owner. The thread is left to the first user who is admitted.
+-- Upsert of a record (import, repair). A stored terminal status stays, and a run that has an owner
+-- is settled by it. The thread is left to the first user who is admitted.
 -- `_counters` in the order of the columns below, null = leave it.
 CREATE OR REPLACE FUNCTION rc.put(
     _run_id text, _thread_id text, _user_id text, _assistant_id text, _status text, _multitask_strategy text,
@@ -79,8 +79,8 @@ BEGIN
         WHERE run_id = _run_id;
 END $$;
 
--- False where no row took the status: it is gone, another decision stands, or `running` was said of a run
--- that waits for its turn. Saying a terminal status again changes nothing.
+-- False where no row took the status: the row does not exist, another decision stands, or the status is `running` and
+-- the run waits for its turn. Repeating a terminal status changes nothing.
 CREATE OR REPLACE FUNCTION rc.update_status(_run_id text, _status text, _error text, _now bigint) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -164,8 +164,8 @@ CREATE OR REPLACE FUNCTION rc.delete(_run_id text) RETURNS void LANGUAGE sql AS 
 $$;
 
 -- Remove a thread with all its runs, as the operation that holds it; the operation itself stays, settled, and
--- frees nothing that is still there. Runs in flight were admitted after the operation: they stay, with a
--- thread that holds nothing. Asked again, it has nothing to do. False = stale.
+-- frees nothing that still exists. Runs in flight were admitted after the operation: they stay, with a
+-- thread that holds nothing. Called again, it does nothing. False = stale.
 CREATE OR REPLACE FUNCTION rc.delete_thread(_run_id text, _thread_id text, _epoch bigint, _fence bigint, _now bigint)
 RETURNS boolean LANGUAGE plpgsql AS $$
 DECLARE

@@ -1,8 +1,8 @@
--- prune: remove what is old enough, a bounded piece at a time. What somebody else has locked stays until the
--- next pass. A step looks at `_limit` rows; `more`: there may be others behind the last one. By indexes alone, in
+-- prune: remove what is old enough, a bounded piece at a time. What another transaction has locked stays until the
+-- next pass. A step reads `_limit` rows; `more`: there may be others behind the last one. By indexes alone, in
 -- their own order: what a step costs does not depend on how many rows there are.
 
--- The run that says how the thread is. Left out: what was rolled back, and what never began.
+-- The run that determines the thread's status. Left out: what was rolled back, and what never began.
 CREATE OR REPLACE FUNCTION rc.last_run(_thread_id text) RETURNS text LANGUAGE sql STABLE AS $$
     SELECT run_id FROM rc.runs
     WHERE thread_id = _thread_id AND kind = 'run'
@@ -80,7 +80,7 @@ BEGIN
     END IF;
 END $$;
 
--- Dead ones that have nothing in flight. A dead worker and a missing one are the same to everybody.
+-- Dead workers without runs in flight. The other functions treat a dead worker and a missing one alike.
 CREATE OR REPLACE FUNCTION rc.prune_workers(_age bigint, _limit bigint, _dry boolean, _now bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE

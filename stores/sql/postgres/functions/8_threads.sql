@@ -13,7 +13,7 @@ BEGIN
     RETURN true;
 END $$;
 
--- Compare-and-set on the metadata that the caller has merged into. `said`: 'patched', 'changed', 'not found'.
+-- Compare-and-set on the metadata that the caller has merged into. Returns 'patched', 'changed', 'not found'.
 CREATE OR REPLACE FUNCTION rc.patch_thread(
     _thread_id text, _user_id text, _was text, _metadata text, _sets_ttl boolean, _ttl_ms bigint, _now bigint
 ) RETURNS text LANGUAGE plpgsql AS $$
@@ -33,9 +33,9 @@ BEGIN
     RETURN 'patched';
 END $$;
 
--- Remove a run that has settled, with its audit. `said`: 'deleted' (`row`: as it stood), 'not found', 'in flight'.
+-- Remove a run that has settled, with its audit. `reply`: 'deleted' (`was`: as it stood), 'not found', 'in flight'.
 CREATE OR REPLACE FUNCTION rc.delete_run(
-    _run_id text, _thread_id text, _user_id text, OUT said text, OUT thread_id text, OUT was json
+    _run_id text, _thread_id text, _user_id text, OUT reply text, OUT thread_id text, OUT was json
 ) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 DECLARE
@@ -51,20 +51,20 @@ BEGIN
     IF v_run.run_id IS NULL
        OR NOT v_open AND NOT v_stopping AND COALESCE(v_run.cancel_action, '') = 'rollback'
           AND COALESCE(v_run.rollback_state, '') <> 'failed' THEN
-        said := 'not found';
+        reply := 'not found';
     ELSIF v_open OR v_stopping THEN
-        said := 'in flight';
+        reply := 'in flight';
         thread_id := v_run.thread_id;
     ELSE
-        said := 'deleted';
+        reply := 'deleted';
         was := to_json(v_run);
         PERFORM rc.delete(_run_id);
     END IF;
 END $$;
 
 -- Threads whose time to live has passed since they were last used, and where every run has settled so long
--- ago; what is locked by somebody is being used. A run that goes on longer than its thread's time to live is
--- looked at each time: as many as run. `_unused`: us for which a temporary thread that no run has come to is kept.
+-- ago; a locked thread is in use. Runs that outlive their thread's time to live are re-examined on every pass; the cost
+-- is bounded by the number of running runs. `_unused`: us for which a temporary thread without any run is kept.
 CREATE OR REPLACE FUNCTION rc.expired(_limit bigint, _unused bigint, _now bigint) RETURNS SETOF rc.threads
 LANGUAGE sql STABLE AS $$
     SELECT * FROM rc.threads t
@@ -80,8 +80,8 @@ CREATE OR REPLACE FUNCTION rc.has_expired(_unused bigint, _now bigint) RETURNS b
         OR EXISTS (SELECT FROM rc.passing_fences WHERE forget_at <= (SELECT rc.clock(_now)))
 $$;
 
--- Remove expired threads with their runs and the audit of those; one with very many runs goes in pieces, the
--- oldest first. It waits for no thread: what somebody has locked is being used.
+-- Remove expired threads with their runs and the audit of those; one with very many runs is removed in pieces, the
+-- oldest first. It waits for no thread: a locked one is in use.
 CREATE OR REPLACE FUNCTION rc.expire_threads(
     _limit bigint, _unused bigint, _runs_at_once bigint, _fence_kept bigint, _now bigint
 ) RETURNS TABLE (thread_id text, run_ids text[]) LANGUAGE plpgsql AS $$
@@ -96,7 +96,7 @@ BEGIN
     FOR v_candidate IN SELECT e.thread_id FROM rc.expired(_limit, _unused, v_now) e LOOP
         SELECT * INTO v_thread FROM rc.threads t WHERE t.thread_id = v_candidate.thread_id
             AND expires_at <= v_now FOR UPDATE SKIP LOCKED;
-        -- Under the lock once more: nobody admits there now, and whoever has, has moved expires_at.
+        -- Under the lock once more: no run is admitted meanwhile, and an admission before it has moved expires_at.
         CONTINUE WHEN NOT FOUND;
         thread_id := v_thread.thread_id;
         run_ids := ARRAY(SELECT run_id FROM rc.runs r WHERE r.thread_id = v_thread.thread_id
@@ -157,8 +157,8 @@ BEGIN
     END;
 END $$;
 
--- The row of a thread that is not there, with the fence that it had; it is locked then. False = somebody
--- else has made it. The lock keeps two from meeting in the index, where a batch, which must not wait, would
+-- Make the row of a missing thread, with the fence that it had; it is locked then. False = another
+-- transaction has made it. The lock keeps two from meeting in the index, where a batch, which must not wait, would
 -- wait for the other's commit.
 CREATE OR REPLACE FUNCTION rc.make_thread(_thread_id text) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN

@@ -1,6 +1,6 @@
 -- Webhooks: written by `admit`, made due by the trigger on runs, delivered under a lease.
 
--- Those that are due, oldest first, or where `_per_user` is not null as users take turns: nobody else gets them for
+-- Due webhooks, oldest first, or where `_per_user` is not null as users take turns: no other worker claims them for
 -- `_lease` us. `_held`: how many the worker has of each of `_users`. One row without a run id = the worker is dead.
 CREATE OR REPLACE FUNCTION rc.claim_webhooks(
     _epoch bigint, _lease bigint, _limit bigint, _per_user bigint, _users text[], _held bigint[], _now bigint
@@ -33,9 +33,9 @@ BEGIN
 END $$;
 
 -- Due ones, locked: of users in the order of how many the worker has of each, of each the oldest, and of none more than
--- `_per_user`. What has no user is bound by the limit alone. From user to user through the index, so that what one of
--- them has due costs nothing; and of no more users than there are places, for the first of anybody else comes after all
--- of theirs.
+-- `_per_user`. What has no user is bound by the limit alone. From user to user through the index, so that the number of
+-- due webhooks of one user costs nothing; and of no more users than there are places, for the first of any other user
+-- comes after all of theirs.
 CREATE OR REPLACE FUNCTION rc.webhooks_in_turn(
     _limit bigint, _per_user bigint, _users text[], _held bigint[], _now bigint
 ) RETURNS text[] LANGUAGE sql AS $$
@@ -211,7 +211,7 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Is the cron due at that moment (still)? Its row is locked then, so that nobody else says so.
+-- Is the cron (still) due at that moment? Its row is locked then, so that no other transaction fires it.
 CREATE OR REPLACE FUNCTION rc.cron_due(_cron_id text, _at bigint, _now bigint) RETURNS boolean LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM FROM rc.crons WHERE cron_id = _cron_id AND next_at = _at AND next_at <= _now AND enabled FOR UPDATE;

@@ -3,8 +3,8 @@
 
 -- `what`: 'cancelled', 'waiting', 'abandoned' (a batch), 'due', 'overdue' (with `cause`), of a run and its thread; 'held',
 -- one row with all runs that hold a thread, as an array of JSON in `run_id`, because each of ten thousand rows costs;
--- 'drain' (when it was asked for, and the grace). `free`: nobody holds the thread, and nobody stands in line before this
--- one; whoever is not next is nobody's to claim: a worker would try in vain at every tick.
+-- 'drain' (when it was requested, and the grace). `free`: the thread is free, and no run is queued before this
+-- one; a run behind the head cannot be claimed: a worker would try in vain at every tick.
 CREATE OR REPLACE FUNCTION rc.tick(_epoch bigint, _now bigint)
 RETURNS TABLE (what text, run_id text, thread_id text, free boolean, cause text) LANGUAGE plpgsql STABLE
 SET jit = off

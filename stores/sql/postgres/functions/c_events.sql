@@ -1,8 +1,8 @@
--- Event logs. Rows of logs are locked in the order of their runs' ids, after the worker: nobody who waits for such a
--- row holds anything that a worker's state needs, and those who hold one wait for nothing.
+-- Event logs. Rows of logs are locked in the order of their runs' ids, after the worker: a transaction that waits for
+-- such a row holds no lock that a change of a worker's state needs, and one that holds such a row waits for nothing.
 
--- Events of many runs, each run once; `_of` says by their places whose event each is. Answers by place: 'done', 'stale'
--- (another fence, or its worker is dead), 'gone' (no such run); `followed` by a worker that is not its own.
+-- Events of many runs, each run once; `_of` names by their places whose event each is. Answers by place: 'done', 'stale'
+-- (another fence, or its worker is dead), 'gone' (unknown run); `followed` by a worker that is not its own.
 -- The commit waits for no disk: what a power cut takes of a log shows as a gap.
 CREATE OR REPLACE FUNCTION rc.append_events(
     _runs text[], _fences bigint[], _floor_fences bigint[], _floors bigint[],
@@ -20,7 +20,7 @@ BEGIN
         SELECT DISTINCT owner_epoch FROM rc.runs WHERE run_id = ANY (_runs) AND owner_epoch IS NOT NULL ORDER BY 1
     ) o;
     RETURN QUERY
-    WITH asked AS (
+    WITH call AS (
         SELECT a.place, a.run_id, a.fence,
             CASE WHEN r.run_id IS NULL THEN 'gone'
                  WHEN r.fence = a.fence AND w.state <> 'dead' THEN 'done' ELSE 'stale' END AS kept
@@ -29,7 +29,7 @@ BEGIN
     ), entries AS (
         SELECT a.run_id, a.fence, e.number, e.mode, e.json
         FROM unnest(_of, _numbers, _modes, _texts) e (place, number, mode, json)
-        JOIN asked a ON a.place = e.place AND a.kept = 'done'
+        JOIN call a ON a.place = e.place AND a.kept = 'done'
     ), fresh AS (
         INSERT INTO rc.run_events (run_id, fence, number, mode, json) SELECT * FROM entries
         ON CONFLICT (run_id, fence, number) DO NOTHING RETURNING run_id, octet_length(json)::bigint AS size
@@ -45,7 +45,7 @@ BEGIN
         RETURNING l.run_id, l.followed_until
     )
     SELECT a.place, a.kept, COALESCE(l.followed_until > v_now, false)
-    FROM asked a LEFT JOIN logs l ON l.run_id = a.run_id ORDER BY a.place;
+    FROM call a LEFT JOIN logs l ON l.run_id = a.run_id ORDER BY a.place;
 
     -- What is older than the floor, and what a store that went back has of later fences.
     FOR v_log IN
@@ -67,7 +67,7 @@ BEGIN
 END $$;
 
 -- Runs that are followed: for `_for` us a settled one is not removed with its thread; a log of one that has not settled
--- says so to its owner. What somebody has locked is being used.
+-- reports that to its owner. A locked row is in use, and left out.
 CREATE OR REPLACE FUNCTION rc.follow_runs(_runs text[], _for bigint, _logs boolean, _now bigint) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -91,8 +91,8 @@ BEGIN
     END IF;
 END $$;
 
--- Remove at most about `_limit` events whose time to live has passed; how many. Where all logs have more than
--- `_max_bytes` (null: nobody asks), those that were silent for longest end now.
+-- Remove about `_limit` events at most whose time to live has passed; returns how many. Where all logs have more than
+-- `_max_bytes` (null: no limit), those that were silent for longest end now.
 CREATE OR REPLACE FUNCTION rc.expire_events(_limit bigint, _max_bytes bigint, _now bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
