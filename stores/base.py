@@ -2,9 +2,9 @@
 
 `RunStore` is the set of record operations that existing gateways implement; subclass it. A store
 with only these serves one process (`stores.plain`). The transactions of the coordination itself are
-the small protocols below, asked for by `isinstance`; `stores.sqlite` and `stores.memory` have all of
+the small protocols below, checked by `isinstance`; `stores.sqlite` and `stores.memory` have all of
 them. Each transaction is one indivisible unit: it finishes even if its caller is cancelled, and it
-may be run again with the same ids, which is how an unknown outcome is resolved.
+may be run again with the same ids, which resolves an unknown outcome.
 
 Errors of every transaction: StoreUnavailable (nothing was acknowledged), StoreRefused.
 """
@@ -41,22 +41,23 @@ from stores.spec import AdmissionRequest
 from stores.states import CancelAction, Cause, RunStatus
 
 Row = dict[str, Any]
+"""A record as plain values: status text, ISO 8601 stamps with "T" and an offset."""
 
 EPOCH_ENDED = "The epoch of its worker ended before this run did: the worker shut down, or lost its lease"
-"""A record as plain values: status text, ISO 8601 stamps with "T" and an offset."""
+"""The error of runs that were in flight when their worker retired."""
 
 
 @runtime_checkable
 class RecordStore(Protocol):
     """The record operations of a gateway's own store. Signatures are fixed: nothing may be added.
 
-    `update_*` answer False where the store can prove that no row took the update (the row is gone,
-    or another decision stands), None where it cannot tell.
+    `update_*` return False where the store can prove that no row took the update (the row does not exist,
+    or another decision stands), None where it cannot determine that.
     """
 
     async def put(self, run_id: str, *, thread_id: str, **fields: Any) -> None:
         """Upsert. Accepts `status=None` (pending), several users and several runs in flight on a
-        thread: who may use a thread is admission's rule, not this one's."""
+        thread: which user may use a thread is checked by admission, not here."""
         ...
 
     async def get(self, run_id: str, *, user_id: str | None = None) -> Row | None: ...
@@ -134,15 +135,15 @@ class AdmissionStore(Protocol):
     """How a run gets onto its thread."""
 
     async def admit(self, request: AdmissionRequest, *, epoch: int, limits: Limits) -> Admission:
-        """Lock the thread; my epoch must be live; the same run id or idempotency key already there is
-        returned; then by strategy: idle -> take the thread with a new fence; `reject` ->
-        ConflictError; `enqueue` -> join the line; `interrupt`, `rollback` -> decide everything in
-        flight and join the line, or take the thread at once where nobody holds it. A thread that is not
-        there is made, unless the run says `thread_must_exist`: ThreadNotFound. So is one of another
-        user, and, unless `adopt_thread`, one of none.
+        """Lock the thread; the epoch must be live; if the run id or the idempotency key is in use, that run
+        is returned; then by strategy: idle -> take the thread with a new fence; `reject` -> ConflictError;
+        `enqueue` -> join the queue; `interrupt`, `rollback` -> decide everything in flight and join the
+        queue, or take the thread at once if no run holds it. Creates the thread if it does not exist (unless
+        `thread_must_exist`: ThreadNotFound). Raises ThreadNotFound for a thread of another user and, unless
+        `adopt_thread`, for one without an owner.
 
-        With a delay it does all that now, and neither takes the thread nor joins the line before its time
-        has come by the store's clock; until then it is in flight, and in nobody's way but `reject`'s.
+        With a delay it does all that now, and neither takes the thread nor joins the queue before its time
+        has come by the store's clock; until then it is in flight, and blocks only runs with `reject`.
 
         Raises ConflictError (also where the id is that of a deleted run whose webhook is kept),
         IdempotencyConflict, QueueFull, ThreadNotFound, EpochDead, CronFired; of the parent that it names
@@ -151,26 +152,27 @@ class AdmissionStore(Protocol):
         ...
 
     async def insert(self, request: AdmissionRequest, *, epoch: int) -> Admission:
-        """A pending run of mine without the one-run-per-thread rule (imports, repairs). Raises what `admit`
-        raises, but for QueueFull, RunNotFound and ParentEnded: limits and its parent are not looked at."""
+        """A pending run of this worker without the one-run-per-thread rule (imports, repairs). Raises what
+        `admit` raises, but for QueueFull, RunNotFound and ParentEnded: limits and its parent are not
+        checked."""
         ...
 
     async def claim(self, thread_id: str, *, epoch: int) -> Claimed | None:
-        """Delayed runs whose time has come join the line; then its head takes the free thread, if it is
-        mine to execute."""
+        """Delayed runs whose time has come join the queue; then its head takes the free thread, if this
+        worker may execute it."""
         ...
 
     async def claimants(self, thread_id: str) -> list[int]:
-        """The live workers that may claim the free thread for the head of its line; a few of the newest
+        """The live workers that may claim the free thread for the head of its queue; a few of the newest
         where many may. [] where the thread is held, or no run waits. A read."""
         ...
 
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
-        """Take back an admission whose caller went away: interrupted, settled, the thread is free."""
+        """Take back an admission whose caller disconnected: interrupted, settled, the thread is free."""
         ...
 
     async def holder(self, thread_id: str) -> str | None:
-        """Whoever is in flight on the thread, the holder first."""
+        """The run in flight on the thread: the holder if there is one."""
         ...
 
 
@@ -179,7 +181,7 @@ class EchoingStore(Protocol):
     """A store that repeats its decisions in a record store beside it."""
 
     async def echoed(self, run_ids: Iterable[str]) -> None:
-        """Return when the decisions over replaced runs are written there, or owed."""
+        """Return when the decisions over replaced runs are written there, or queued for a retry."""
         ...
 
 
@@ -188,7 +190,7 @@ class ForgettingStore(Protocol):
     """A store that keeps rows in memory."""
 
     def forget(self, run_id: str) -> None:
-        """Free the memory of a finished run that its manager has let go of."""
+        """Free the memory of a finished run that its manager no longer uses."""
         ...
 
 
@@ -208,14 +210,13 @@ class DecisionStore(Protocol):
         home: int | None = None,
     ) -> Decision | None:
         """Fix the outcome where it is still open (`while_waiting`: and the run waits for its turn; `home`:
-        and is at home with that epoch, which has not handed it over). Unless it is success, the children
-        in flight are cancelled in the same transaction. Goes to the front of the queue.
-
-        None = unknown run."""
+        and that epoch is its home, which has not handed it over). Unless it is success, the children
+        in flight are cancelled in the same transaction. Overtakes queued writes. Returns None for an unknown
+        run."""
         ...
 
     async def standing(self, run_id: str) -> Decision | None:
-        """What the store says of the run; a read. None = unknown run."""
+        """How the run stands; a read. None for an unknown run."""
         ...
 
 
@@ -228,14 +229,14 @@ class OwnershipStore(Protocol):
         ...
 
     async def finish(self, own: Ownership, outcome: Outcome, *, hold: bool = False) -> Finish:
-        """Decide (unless somebody did) and settle. `hold`: decide only, the task has not stopped."""
+        """Decide, unless that was done, and settle. `hold`: decide only, the task has not stopped."""
         ...
 
     async def settle(self, own: Ownership, outcome: Outcome, rollback_state: str | None = None) -> Finish: ...
     async def refence(self, own: Ownership) -> Ownership | None: ...
     async def readopt(self, own: Ownership) -> Ownership | None:
         """A rollback has failed, its owner's or an adopted one: the next attempt, counted durably, with a
-        new fence; asked again with the old one, it answers the same. None = the attempts are used up, or
+        new fence; called again with the old one, it returns the same. None = the attempts are used up, or
         the run was lost."""
         ...
 
@@ -246,20 +247,21 @@ class ValuesStore(Protocol):
 
     async def save(self, own: Ownership, values: Json, *, last: bool = False) -> None:
         """As the running holder. `last`: also while the run holds its thread after it was interrupted or
-        timed out, unless it is to be rolled back: once, and the audit says `saved`; the same values again are
-        the same save. Raises StaleFence."""
+        timed out, unless it is to be rolled back: once, and the audit has a `saved` row; the same values
+        again are the same save. Raises StaleFence."""
         ...
 
     async def restore(self, own: Ownership) -> Json: ...
     async def delete_thread(self, own: Ownership) -> None: ...
     async def thread(self, thread_id: str, *, user_id: str | None = None) -> ThreadRow | None:
-        """None where there is none, or it is not this user's: of that nothing is read but whose it is."""
+        """None where it does not exist, or belongs to another user: then only its owner is read."""
         ...
 
 
 @runtime_checkable
 class WorkerStore(Protocol):
-    """What a worker owes the others."""
+    """What a worker does for the others: it registers, renews its lease, and recovers the runs of dead
+    ones."""
 
     async def register(self, worker: NewWorker) -> int:
         """Issue an epoch. Raises StoreRefused where this host must not use the store."""
@@ -275,8 +277,9 @@ class WorkerStore(Protocol):
         ...
 
     async def request_drain(self, epoch: int | None, *, grace: float | None) -> list[DrainRequested]:
-        """Write down that this worker (None = every one) is wanted to drain; its tick answers that. Who was
-        asked, in the order of epochs; the dead are not. The last wish counts."""
+        """Record that this worker (None = every worker) is requested to drain; its tick returns that. Returns
+        the workers that were requested, in the order of epochs; the dead are left out. The last request
+        counts."""
         ...
 
     async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
@@ -285,13 +288,14 @@ class WorkerStore(Protocol):
         ...
 
     async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
-        """Compare-and-set on the heartbeat in `peer`: True where it was dead and is buried now. Unless death
-        is `proven`, its lease must be over by the store's clock."""
+        """Declare a worker dead by compare-and-set on the heartbeat in `peer`. True where this call did;
+        False where it has renewed its lease or is dead already. Unless death is `proven`, its lease must be
+        over by the store's clock."""
         ...
 
     async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
-        """Bury a worker without evidence, on the word of `actor`. Its writes are refused from here on; its
-        tasks go on until it hears of that. False = it is dead already, or unknown."""
+        """Declare a worker dead without evidence, on the word of `actor`. Its writes are refused from here
+        on; its tasks continue until it learns of that. False = it is dead already, or unknown."""
         ...
 
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
@@ -304,12 +308,12 @@ class WorkerStore(Protocol):
 
     async def tick(self, epoch: int) -> Tick: ...
     def proven_dead(self, peer: WorkerRow) -> bool:
-        """Does the operating system prove that the peer's process is gone? False = cannot tell."""
+        """Does the operating system prove that the peer's process has ended? False = unknown."""
         ...
 
     def proven_alive(self, peer: WorkerRow) -> bool:
-        """Does it prove that the peer's process is there? Whether that does anything it cannot tell. False =
-        cannot tell."""
+        """Does the operating system prove that the peer's process exists? It may still hang. False =
+        unknown."""
         ...
 
 
@@ -346,7 +350,7 @@ class GatedStore(Protocol):
     """A store whose writers of several processes queue."""
 
     def writer_pid(self) -> int | None:
-        """The other process that keeps everybody from writing at this moment; None = nobody does."""
+        """The other process that keeps all writers waiting at this moment; None = no process does."""
         ...
 
 
@@ -391,7 +395,7 @@ class CoordinationStore(
     def durable(self) -> bool: ...
     @property
     def shared(self) -> bool:
-        """May other workers use the same rows? If not, nobody needs to hear a heartbeat."""
+        """May other workers use the same rows? If not, no heartbeat is needed."""
         ...
 
     @property

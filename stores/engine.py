@@ -9,7 +9,7 @@ from stores.sql.statements import P, Query, SearchStatement, Statement, Statemen
 
 
 class Engine(RunStore):
-    """Subclasses say which engine, and where it runs."""
+    """Subclasses are the engines; each names its kind and its location (`url`)."""
 
     _sql: Statements
 
@@ -29,7 +29,7 @@ class Engine(RunStore):
     async def _search(
         self,
         query: SearchStatement[Query, P, T],
-        asked: Query,
+        criteria: Query,
         user_id: str | None,
         *args: P.args,
         **kwargs: P.kwargs,

@@ -164,7 +164,7 @@ class OutboxFull(StoreUnavailable):
     """So many writes wait for the store that this worker refuses new runs."""
 
     def __init__(self, pending: int, limit: int) -> None:
-        self.owed, self.limit = pending, limit
+        self.pending, self.limit = pending, limit
         super().__init__(
             f"{pending} finished results wait for the store (limit {limit})",
             hint="Nothing was admitted; retry later.",

@@ -100,13 +100,13 @@ class MemoryStore(SQLiteTransactions):
     async def _search(
         self,
         query: SearchStatement[Query, P, T],
-        asked: Query,
+        criteria: Query,
         user_id: str | None,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         with self._alone, Search(self._search_timeout, rests=False) as search:
-            return search.run(self._cx, on_connection(query), asked, user_id, *args, **kwargs)
+            return search.run(self._cx, on_connection(query), criteria, user_id, *args, **kwargs)
 
     def forget(self, run_id: str) -> None:
         """Removes a finished run. The last operation that changed a thread is kept, because it has the

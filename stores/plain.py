@@ -1,9 +1,9 @@
 """A gateway's own record store, made to serve one process.
 
-The coordination lives in memory, the record store is the history: a new run is `put` before it exists
-here, and whatever is decided here is written there, with retries; what could not be written is owed
-(`stores.outbox`). Methods are looked up on the record store at each call, so wrapping or replacing
-them works.
+The coordination lives in memory, the record store is the history: a new run is `put` before it exists in
+memory, and each decision is written to its record, with retries; writes that have failed are queued
+(`stores.outbox`). Methods are resolved on the record store at each call, so wrapping or replacing them
+works.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COPIED = tuple(name for name in RECORDED if name in _PROMISED and name != "user
 
 
 class PlainStore(MemoryStore):
-    """`records` has the record operations of `stores.base.RecordStore`, and nothing else is asked of it.
+    """`records` has the record operations of `stores.base.RecordStore`, and needs no others.
 
     Where `records` carries a `coordination` (see `MemoryRunStore`), managers that share it agree.
     """
@@ -61,7 +61,7 @@ class PlainStore(MemoryStore):
         """The decisions over replaced runs are on their way to the records then: see `echoed`."""
         admitted = await self._arrive(request, admission.admit, epoch, limits)
         for decision in admitted.replaced:
-            echo = self._outbox.post(self._tell(decision.run_id, decision.status, decision.error))
+            echo = self._outbox.post(self._write_status(decision.run_id, decision.status, decision.error))
             self._echoes[decision.run_id] = echo
             echo.add_done_callback(lambda _, run_id=decision.run_id: self._echoes.pop(run_id, None))
         return admitted
@@ -81,7 +81,7 @@ class PlainStore(MemoryStore):
         **kwargs: P.kwargs,
     ) -> Admission:
         """What will be refused is refused before anything is put; what is put and then refused all the
-        same is removed again. Raises OutboxFull while too much is owed to the records."""
+        same is removed again. Raises OutboxFull while too many writes to the records are pending."""
         self._outbox.check_room()
         async with self._beside.alone(request.spec.thread_id):
             foreseen = self._transact("ROLLBACK", transaction, request, *args, **kwargs)
@@ -105,7 +105,7 @@ class PlainStore(MemoryStore):
         decision = await super().withdraw(run_id, epoch=epoch)
         arriving = self._beside.arriving.pop(run_id, None)
         status = RunStatus.interrupted if decision is None else decision.status
-        await self._outbox.carry(self._tell(run_id, status, None, recreate=False))
+        await self._outbox.carry(self._write_status(run_id, status, None, recreate=False))
         if decision is None and arriving is not None and await self._recorded(run_id) is not None:
             decision = Decision(run_id, arriving.spec.thread_id, status, True, True, epoch, None, 0)
             return decision._replace(action=CancelAction.interrupt, cause=Cause.disconnect)
@@ -126,7 +126,7 @@ class PlainStore(MemoryStore):
             logger.warning(
                 "The record of run %r, which was refused, stays as an error", run_id, exc_info=True
             )
-            await self._tell(run_id, RunStatus.error, "The run was refused", recreate=False)
+            await self._write_status(run_id, RunStatus.error, "The run was refused", recreate=False)
 
     # -- what is decided in memory goes to the records, best effort
 
@@ -163,28 +163,28 @@ class PlainStore(MemoryStore):
     async def _decide_unowned(
         self, run_id: str, status: RunStatus, action: CancelAction, cause: Cause, error: str | None
     ) -> Decision | None:
-        """A run of the past: nobody here has it. What its record says stands; where it is still open,
-        it is decided there."""
-        if run_id in self._beside.arriving or (there := await self._recorded(run_id)) is None:
+        """A run of the past, which this process does not have. What its record contains stands; where it is
+        still open, it is decided there."""
+        if run_id in self._beside.arriving or (record := await self._recorded(run_id)) is None:
             return None
-        stands, won = RunStatus(there.get("status") or RunStatus.pending), False
+        stands, won = RunStatus(record.get("status") or RunStatus.pending), False
         if stands in OPEN:
-            if not await self._tell(run_id, status, error, recreate=False):
+            if not await self._write_status(run_id, status, error, recreate=False):
                 return None
             stands, won = status, True
-        found = Decision(run_id, there["thread_id"], stands, won, True, None, None, 0)
-        return found._replace(action=action if won else None, cause=cause if won else None, error=error)
+        decision = Decision(run_id, record["thread_id"], stands, won, True, None, None, 0)
+        return decision._replace(action=action if won else None, cause=cause if won else None, error=error)
 
     async def _recorded(self, run_id: str) -> Row | None:
         """The record, None where there is none or it cannot be read."""
         try:
-            there = await self.records.get(run_id)
-            if there is not None:
-                RunStatus(there.get("status") or RunStatus.pending)
+            record = await self.records.get(run_id)
+            if record is not None:
+                RunStatus(record.get("status") or RunStatus.pending)
         except Exception:
             logger.warning("Run %r cannot be read from the record store", run_id, exc_info=True)
             return None
-        return there
+        return record
 
     async def start(self, own: Ownership, rollback_ref: Json) -> Started | None:
         started = await super().start(own, rollback_ref)
@@ -199,7 +199,9 @@ class PlainStore(MemoryStore):
             finish.decision is not None
             and not finish.lost
             and before is not None
-            and (before.status in OPEN or before.cause is Cause.parent)  # a child's end is told here at last
+            and (
+                before.status in OPEN or before.cause is Cause.parent
+            )  # the end of a child is written only now
         ):
             await self._follow(finish.decision)
         return finish
@@ -207,12 +209,12 @@ class PlainStore(MemoryStore):
     async def _follow(self, decision: Decision) -> None:
         for child in decision.children:
             await self._follow(child)
-        await self._outbox.carry(self._tell(decision.run_id, decision.status, decision.error))
+        await self._outbox.carry(self._write_status(decision.run_id, decision.status, decision.error))
 
-    async def _tell(
+    async def _write_status(
         self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool = True
     ) -> bool:
-        """True where the records took it. A failed write is logged and owed, not raised."""
+        """True where the records took it. A failed write is logged and queued for a retry, not raised."""
         if run_id in self._beside.operations:
             return True
         key = f"the status of run {run_id!r}"
@@ -220,12 +222,12 @@ class PlainStore(MemoryStore):
         async def again() -> None:
             known = await self._standing(run_id)
             if known is None:
-                await self._say(run_id, status, error, recreate=recreate)
+                await self._write_final_status(run_id, status, error, recreate=recreate)
             else:
-                await self._say(run_id, known.status, known.error, recreate=recreate)
+                await self._write_final_status(run_id, known.status, known.error, recreate=recreate)
 
         try:
-            said = await self._say(run_id, status, error, recreate=recreate)
+            written = await self._write_final_status(run_id, status, error, recreate=recreate)
         except (Exception, asyncio.CancelledError) as failure:
             if is_cancelled(failure):
                 raise
@@ -238,22 +240,26 @@ class PlainStore(MemoryStore):
             self._outbox.enqueue(key, again)
             return False
         self._outbox.settle(key)
-        return said
+        return written
 
-    async def _say(self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool) -> bool:
-        """Write it; where another decision came meanwhile, say that one too, so that the last word of the
-        records is the one that stands."""
+    async def _write_final_status(
+        self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool
+    ) -> bool:
+        """Write the status; if another decision was made meanwhile, write that one too, so that the last
+        write to the records is the decision that stands."""
         while True:
-            said = await self._say_once(run_id, status, error, recreate=recreate)
+            written = await self._write_status_once(run_id, status, error, recreate=recreate)
             known = await self._standing(run_id)
             if known is None or known.status in OPEN or known.status is status:
-                return said
+                return written
             status, error = known.status, known.error
 
     async def _standing(self, run_id: str) -> Decision | None:
         return await self._read(decisions.standing, run_id)
 
-    async def _say_once(self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool) -> bool:
+    async def _write_status_once(
+        self, run_id: str, status: RunStatus, error: str | None, *, recreate: bool
+    ) -> bool:
         updated = await self._retried(
             "status", run_id, lambda: self.records.update_status(run_id, status.value, error=error)
         )
@@ -262,15 +268,15 @@ class PlainStore(MemoryStore):
         return updated is not False
 
     async def recreate(self, run_id: str, status: RunStatus, error: str | None) -> bool:
-        """The records took no update: look, and put the record anew where it has vanished. False =
-        unknown here, or another decision stands."""
+        """The records took no update: read the record, and write it anew where it has vanished. False =
+        unknown run, or another decision stands."""
         known = await self.row(run_id)
         if known is None:
             return False
         scope = {} if known.user_id is None else {"user_id": known.user_id}
-        there = await self.records.get(run_id, **scope)
-        if there is not None and (there.get("status") == status or there.get("status") in TERMINAL):
-            return there["status"] == status
+        record = await self.records.get(run_id, **scope)
+        if record is not None and (record.get("status") == status or record.get("status") in TERMINAL):
+            return record["status"] == status
         fields = {"status": status.value, "error": error, **_described(known, known.created_at)}
         await self._retried("put", run_id, lambda: self.records.put(run_id, **fields))
         logger.warning("The record of run %r had vanished and was written anew", run_id)
@@ -294,7 +300,7 @@ class PlainStore(MemoryStore):
             known = await self.row(row["run_id"])
             if known is not None:
                 if known.settled:  # ended here, and the record does not know it yet
-                    await self._tell(known.run_id, known.status, known.error)
+                    await self._write_status(known.run_id, known.status, known.error)
                 continue
             if await self._end_record(row["run_id"], error):
                 ended.append({**row, "status": RunStatus.error.value, "error": error})
@@ -334,7 +340,7 @@ class PlainStore(MemoryStore):
             run_id, status, error=error
         ):
             return False
-        return await self._outbox.carry(self._tell(run_id, RunStatus(status), error))
+        return await self._outbox.carry(self._write_status(run_id, RunStatus(status), error))
 
     async def update_model_name(self, run_id: str, model_name: str | None) -> Any:
         return await self._retried(
@@ -370,7 +376,7 @@ class PlainStore(MemoryStore):
 
 
 def _described(run: RunColumns, created_at: str) -> dict[str, Any]:
-    """What `put` is told of a run. `user_id` only where there is one: not every store takes it."""
+    """The fields of a run that `put` receives. `user_id` only where it is set: not every store takes it."""
     fields = {name: getattr(run, name) for name in _COPIED}
     fields.update(kwargs=_storable(run.kwargs), created_at=created_at)
     if run.user_id is not None:

@@ -1,6 +1,6 @@
 """What goes into a store's transactions and what comes out of them. Immutable, adapter-neutral.
 
-Times are microseconds of the store's clock since 1970 (UTC) unless a name says otherwise. What every
+Times are microseconds of the store's clock since 1970 (UTC) unless a name has another unit. What every
 run passes through is a NamedTuple: as frozen dataclasses these took 15 us of a run's 200.
 """
 
@@ -37,7 +37,7 @@ MESSAGES = ("last_ai_message", "first_human_message")
 
 
 class Limits(NamedTuple):
-    """How long a waiting line may get; None = unbounded."""
+    """How long a queue may get; None = unbounded."""
 
     per_thread: int | None = None
     per_user: int | None = None
@@ -55,8 +55,8 @@ class Ownership(NamedTuple):
 class Decision(NamedTuple):
     """What became of a run, as the store has it after a decide or a finish.
 
-    `won` is True where this very call fixed the outcome. `settled` is True where the thread is not
-    held by the run (any more), so that nobody has to stop anything. `children`: what this very call
+    `won` is True where this very call fixed the outcome. `settled` is True where the run does not hold the
+    thread (any more), so that no task has to be stopped. `children`: what this very call
     decided over the children in flight, and over theirs.
     """
 
@@ -77,12 +77,12 @@ class Decision(NamedTuple):
 
     @property
     def worker(self) -> int | None:
-        """The epoch of whoever executes the run, or in whose line it waits."""
+        """The epoch of the worker that executes the run, or in whose queue it waits."""
         return self.owner_epoch if self.owner_epoch is not None else self.home_epoch
 
     def elsewhere(self, epoch: int) -> bool:
         """Another worker than that of `epoch` executes the run, has executed it, or will: it was handed
-        over. One that was ended in line is nobody's."""
+        over. A run that was ended while it was queued belongs to no worker."""
         return self.worker != epoch and (self.status in OPEN or self.owner_epoch is not None)
 
 
@@ -145,7 +145,7 @@ class Finish(NamedTuple):
 
     `lost`: the guard matched no row, nothing was written. `undo`: a rollback was decided first, so
     the thread stays held until `settle` comes with the restored values. `next_home`: the home epoch
-    of the head of the waiting line; ANY_WORKER where the head is portable and has no live home; None
+    of the head of the queue; ANY_WORKER where the head is portable and has no live home; None
     where no run waits.
     """
 
@@ -213,28 +213,28 @@ class HandedOver(NamedTuple):
 
 
 class Overdue(NamedTuple):
-    """A run that is past a time limit, whoever owns it or is its home."""
+    """A run that is past a time limit, of any worker."""
 
     run_id: str
     cause: Cause
 
 
 class DrainWish(NamedTuple):
-    """Somebody wants a worker to drain. `grace`: s; None = as its own setting says."""
+    """A worker is requested to drain. `grace`: s; None = as in its own settings."""
 
-    asked_at: int
+    requested_at: int
     grace: float | None
 
 
 class DrainRequested(NamedTuple):
-    """A worker that was asked. `already`: it drained before."""
+    """A worker that was requested to drain. `already`: it drained before."""
 
     epoch: int
     already: bool
 
 
 HOMELESS_AT_ONCE = 200
-"""Threads whose next in line has no home, as one tick answers them at most."""
+"""The threads whose next run has no home that one tick returns at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -246,20 +246,20 @@ class Tick:
     waiting: tuple[str, ...]
     """Runs of mine that still wait."""
     free_threads: tuple[str, ...]
-    """Threads that nobody holds and whose next in line I may claim: a run of mine, or a portable one
-    whose home is gone and whose assistant I know. And those where such a run has waited for its time,
-    which has come: a claim puts it into the line."""
+    """Free threads whose next run this worker may claim: a run that has its home here, or a portable one
+    whose home is dead and whose assistant this worker knows. And those where such a run has waited for its
+    time, which has come: a claim puts it into the queue."""
     overdue: tuple[Overdue, ...] = ()
-    """Runs of anybody that are past their time, at most a batch; usually their worker was faster."""
+    """Runs of any worker that are past their time, at most a batch; usually their own worker was faster."""
     drain: DrainWish | None = None
-    """I am wanted to drain. Answered for as long as I live."""
+    """This worker is requested to drain. Returned by every tick until it ends."""
     holding: frozenset[str] = frozenset()
     """Runs with which I hold a thread. What a worker executes is among them, unless the store has lost it."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRow(RunColumns):
-    """One row of `runs`: what the run was asked for, and what has become of it."""
+    """One row of `runs`: what the run requests, and what has become of it."""
 
     run_id: str
     status: RunStatus
@@ -365,7 +365,7 @@ class ThreadRow:
 
     @property
     def expires_at(self) -> int | None:
-        """When it is removed if nobody uses it until then."""
+        """When it is removed if it is not used until then."""
         return None if self.ttl_ms is None else self.updated_at + self.ttl_ms * 1000
 
 

@@ -1,7 +1,7 @@
-"""RunSpec: what a run is asked for, from the edge that checks it to the row that keeps it.
+"""RunSpec: what a run requests, from the edge that checks it to the row that keeps it.
 
 Column lists, parameters of both engines, the idempotency hash, a takeover's copy and what `put` records are
-derived from the fields below and from their roles. docs/how-to/add-a-field.md says how a field is added.
+derived from the fields below and from their roles. docs/how-to/add-a-field.md: how a field is added.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def _role(kind: Kind, hashed: HashPart | None = None, *, recorded: bool = False)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunColumns:
-    """What a run is asked for and its row keeps: each field is a column of `runs` of the same name."""
+    """What a run requests and its row keeps: each field is a column of `runs` of the same name."""
 
     thread_id: str = field(metadata=_role(Kind.id, recorded=True))
     kind: str = field(default="run", metadata=_role(Kind.id))
@@ -77,7 +77,7 @@ class RunColumns:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunSpec(RunColumns):
-    """What a run is asked for. Built and checked once, at an edge; `coordinator.runs.specs` checks. What only
+    """What a run requests. Built and checked once, at an edge; `coordinator.runs.specs` checks. What only
     admission reads stands here, what the row keeps in `RunColumns`."""
 
     queue_timeout_ms: int | None = field(default=None, metadata=_role(Kind.integer, HashPart.limits))

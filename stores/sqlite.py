@@ -153,7 +153,7 @@ class SQLiteStore(SQLiteTransactions):
             self._files.check()
 
     def _replaced(self, loop: asyncio.AbstractEventLoop) -> None:
-        """From any thread: whoever works on what is there now must not wait for locks of this process."""
+        """From any thread: a call that works on the replaced file must not wait for locks of this process."""
 
         def begin() -> None:
             self._leaving = begin_soon(self._leave())
@@ -260,7 +260,7 @@ class SQLiteStore(SQLiteTransactions):
     async def _search(
         self,
         query: SearchStatement[Query, P, T],
-        asked: Query,
+        criteria: Query,
         user_id: str | None,
         *args: P.args,
         **kwargs: P.kwargs,
@@ -274,7 +274,7 @@ class SQLiteStore(SQLiteTransactions):
             with Search(self._search_timeout, rests=True) as search:
                 return await self._read_over(
                     self._browser,
-                    lambda cx: search.run(cx, on_connection(query), asked, user_id, *args, **kwargs),
+                    lambda cx: search.run(cx, on_connection(query), criteria, user_id, *args, **kwargs),
                 )
 
     async def _connected(self) -> ThreadConnection:
@@ -306,7 +306,7 @@ class SQLiteStore(SQLiteTransactions):
             raise as_store_error(error) from error
 
     async def workers(self, *, alive_only: bool = True, counted: bool = True) -> list[WorkerRow]:
-        """Each sweep and each look at a worker's health asks this: so the file is looked at here. Raises
+        """Each sweep and each health check of a worker calls this: so the file is checked with it. Raises
         StoreRefused where it is damaged."""
         return await self._read(self._workers, self._now(), alive_only=alive_only, counted=counted)
 

@@ -56,11 +56,11 @@ class Preparation(NamedTuple):
                 time.sleep(0.01)
 
     def _check_and_migrate(self, cx: sqlite3.Connection) -> list[str]:
-        found = schema.version(cx, str(self.path))
-        old = found < schema.migrations()[-1].number
+        applied = schema.version(cx, str(self.path))
+        old = applied < schema.migrations()[-1].number
         if old and not self.migrate:
             raise StoreUnavailable(
-                f"{self.path} has schema version {found}", hint="Run `coordinator db migrate` first."
+                f"{self.path} has schema version {applied}", hint="Run `coordinator db migrate` first."
             )
         make_durable(cx, self.synchronous)
         cx.execute("PRAGMA journal_mode = WAL")

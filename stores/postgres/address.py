@@ -19,7 +19,7 @@ _ESCAPE = "in user and password, / ? # @ : and % are written %2F %3F %23 %40 %3A
 
 class UnusableUrl(ValueError):
     """A URL that leads to no server. The message has no part of the URL that may be secret; raise it
-    `from None`, because what parsers say quotes what they could not read."""
+    `from None`, because parsers' messages quote what they could not read."""
 
     def __init__(self, url: str, why: str) -> None:
         super().__init__(f"not a usable PostgreSQL URL: {redact_url(url)}: {why}")
@@ -28,8 +28,8 @@ class UnusableUrl(ValueError):
 class Address:
     """postgresql://user:password@host:port,host:port/database?target_session_attrs=…&sslmode=…
 
-    Unless the URL says otherwise only a server that takes writes will do. Raises UnusableUrl, a ValueError.
-    `redacted` is for people.
+    Unless the URL has target_session_attrs, only a server that takes writes is used. Raises UnusableUrl, a
+    ValueError. `redacted` is for people.
     """
 
     def __init__(self, url: str) -> None:
@@ -86,7 +86,7 @@ def _fault_of(parts: SplitResult, query: Mapping[str, str]) -> str | None:
     if "@" in who or "@" in parts.path or parts.fragment:
         return f"a character has to be escaped: {_ESCAPE}"
     written = [_PORT.fullmatch(host) for host in hosts.split(",")]
-    ports = [found["port"] for found in written if found is not None and found["port"]]
+    ports = [port["port"] for port in written if port is not None and port["port"]]
     ports += [port for port in query.get("port", "").split(",") if port]
     if not all(port.isascii() and port.isdecimal() and 0 < int(port) < 65536 for port in ports):
         return f"a port must be a number from 1 to 65535; and {_ESCAPE}"

@@ -1,8 +1,8 @@
 """Group commit: calls of one function that came while the last batch was under way go out as one statement.
 
-It waits for no lock. A call that it does not answer is made alone, on a connection that may wait: somebody is
-in its way, or it is not plain. What nobody could say of a whole batch is made alone as well, each call for
-itself. So a batch never delays one call for another's sake, and cannot be part of a deadlock.
+A batch waits for no lock. A call that it does not answer is made alone, on a connection that may wait: its
+rows are locked, or it is not plain. If a whole batch fails without an answer, each of its calls is made alone
+as well. So a batch never delays one call because of another, and cannot be part of a deadlock.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Lane:
                 await asyncio.sleep(0)
 
     def _look(self) -> None:
-        """Soon, and not at once: whoever else puts something in now is taken along."""
+        """Soon, and not at once: calls that are made until then join the batch."""
         if not self._looking:
             self._looking = True
             asyncio.get_running_loop().call_soon(self._begin)
@@ -116,7 +116,7 @@ class Lane:
     async def _make_alone(self, call: Call[T], future: asyncio.Future[T], since: float | None) -> None:
         try:
             answer = await self._alone(call, since=since)
-        except BaseException as error:  # noqa: BLE001 - it belongs to whoever waits for the future
+        except BaseException as error:  # noqa: BLE001 - it belongs to the caller that waits for the future
             if not future.done():
                 future.set_exception(error)
         else:
@@ -133,6 +133,6 @@ def _settle(call: Call[T], future: asyncio.Future[T], columns: list[Any]) -> Non
         return
     try:
         future.set_result(call.answer([columns]))
-    except Exception as error:  # noqa: BLE001 - a refusal: it belongs to whoever waits for the future
+    except Exception as error:  # noqa: BLE001 - a refusal: it belongs to the caller that waits for the future
         with suppress(asyncio.InvalidStateError):
             future.set_exception(error)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 MAX_PAYLOAD = 7999
 """Bytes, as the server has it."""
 APPLICATION = "run-coordinator hints"
-ANSWER_WITHIN = 1.0  # s; a connection that says nothing for longer is given up
+ANSWER_WITHIN = 1.0  # s; a connection that is silent for longer is given up
 _CONNECT_WITHIN = 2.0  # s, for each server that was named
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0  # s, between two attempts to connect
 _AT_ONCE = 500
@@ -43,11 +43,11 @@ class Audience(Protocol):
     """Who listens and sends. Called on the event loop; none of these may block or raise."""
 
     def outgoing(self) -> Sequence[Message]:
-        """What is to be sent, each once. Asked for whenever the connection has nothing else to do."""
+        """The messages to be sent, each once. Called whenever the connection is idle."""
         ...
 
     def on_message(self, channel: str, payload: str) -> None:
-        """From somebody else: what was sent here is not heard here."""
+        """A message of another process: own messages are not delivered."""
         ...
 
     def on_listening(self) -> None:
@@ -74,7 +74,7 @@ class FullQueue(Exception):
 
 class Channels:
     """Connects when there is something to listen to or to send. `ping` (s): how often a silent connection
-    is asked for a sign of life; one without an answer is given up. Raises ValueError for no URL of use."""
+    is probed; one without an answer is given up. Raises ValueError for an unusable URL."""
 
     def __init__(self, url: str, audience: Audience, options: Options, *, ping: float) -> None:
         self._hosts, self._audience, self._options = Hosts(Address(url)), audience, options
@@ -136,7 +136,7 @@ class Channels:
             pause = min(pause * 2, _LONGEST_PAUSE)
 
     def _lost(self, error: Exception) -> None:
-        """What keeps it from listening is said aloud, once."""
+        """Logs as a warning what keeps it from listening, once."""
         (stood, self._listening), away = (self._listening, False), self._away
         level = logging.INFO if stood else logging.DEBUG if away else logging.WARNING
         self._away = not stood
@@ -144,8 +144,8 @@ class Channels:
             self._audience.on_deaf()
         elif not away:
             self._audience.on_away()
-        told = f"{error}" if isinstance(error, DeafConnection | FullQueue) else fault_of(error).what
-        logger.log(level, "Hints by NOTIFY: %s", told or repr(error))
+        reason = f"{error}" if isinstance(error, DeafConnection | FullQueue) else fault_of(error).what
+        logger.log(level, "Hints by NOTIFY: %s", reason or repr(error))
 
     @asynccontextmanager
     async def _connection(self) -> AsyncGenerator[asyncpg.Connection[Any]]:
@@ -164,12 +164,12 @@ class Channels:
 
     async def _serve(self, cx: asyncpg.Connection[Any]) -> None:
         """Returns when the connection is lost; raises what went wrong."""
-        heard = frozenset[str]()
+        listening_to = frozenset[str]()
         while not cx.is_closed():
             self._wake.clear()
-            if heard != (wanted := self._wanted):
-                await self._hear(cx, heard, wanted)
-                heard = wanted
+            if listening_to != (wanted := self._wanted):
+                await self._subscribe(cx, listening_to, wanted)
+                listening_to = wanted
             elif batch := self._next_batch():
                 await self._send(cx, batch)
             else:
@@ -177,10 +177,12 @@ class Channels:
                 await self._rest(cx)
         raise ConnectionResetError("the connection was lost")
 
-    async def _hear(self, cx: asyncpg.Connection[Any], heard: frozenset[str], wanted: frozenset[str]) -> None:
-        for channel in heard - wanted:
+    async def _subscribe(
+        self, cx: asyncpg.Connection[Any], listening_to: frozenset[str], wanted: frozenset[str]
+    ) -> None:
+        for channel in listening_to - wanted:
             await cx.remove_listener(channel, self._on_message)
-        for channel in sorted(wanted - heard):
+        for channel in sorted(wanted - listening_to):
             await cx.add_listener(channel, self._on_message)
         if wanted:
             await self._prove(cx, min(wanted))
@@ -189,7 +191,8 @@ class Channels:
             self._audience.on_listening()
 
     async def _prove(self, cx: asyncpg.Connection[Any], channel: str) -> None:
-        """A pooler in transaction mode takes LISTEN, for a session that is somebody else's afterwards."""
+        """Raises unless notifications arrive: a pooler in transaction mode accepts LISTEN, for a session that
+        serves another client afterwards."""
         self._proof = f"{_PROOF}{secrets.token_hex(8)}"
         self._proven.clear()
         try:
@@ -232,8 +235,8 @@ class Channels:
 
 
 async def _notify(cx: asyncpg.Connection[Any], channels: list[str], payloads: list[str]) -> None:
-    """Raises FullQueue. Who asks how full it is moves its end on, past what nobody has to read any more;
-    where all that send are refused, nobody else does that."""
+    """Raises FullQueue. Querying the queue's usage also moves its tail past notifications that every listener
+    has read; while all senders are refused, nothing else does that."""
     try:
         await cx.execute(_NOTIFY, channels, payloads, timeout=ANSWER_WITHIN)
     except asyncpg.ProgramLimitExceededError:

@@ -34,10 +34,10 @@ APPLICATION = "run-coordinator"
 CONNECT_WITHIN = 5.0  # s, for each server that was named
 _CONNECT_AT_LEAST = 1.0  # s, however long a server was looked for before
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # s, between two attempts
-_IDLE = 1.0  # s; a connection that was not used for longer is asked for a sign of life before it is used
+_IDLE = 1.0  # s; a connection that was not used for longer is probed before it is used
 _ANSWER_WITHIN = 2.0  # s, which is how long that may take
 _CLOSE_WITHIN = 1.0  # s, once no call is under way
-_GRACE = 2.0  # s; the server's own time-outs speak first, for they say more
+_GRACE = 2.0  # s; the server's own time-outs come first, for their errors name more
 
 
 def session_settings(options: Options) -> dict[str, str]:
@@ -87,7 +87,7 @@ class Connections:
         self.calls = 0
 
     async def open(self) -> None:
-        """Connects to nothing yet: a connection is made when it is needed, and let go when it is idle."""
+        """Connects to nothing yet: a connection is made when it is needed, and closed when it is idle."""
         if self._pool is None:
             self._pool = await asyncpg.create_pool(
                 min_size=0, max_size=self._size, reset=_nothing_to_reset, connect=self._connect
@@ -97,7 +97,7 @@ class Connections:
         cx: Any = await self._hosts.connect(**connect_arguments(self._options, longest=self._longest))
         if known and self._options.statement_cache:  # else its session is another one for each statement
             try:
-                cx.backend = await cx.fetchval("SELECT pg_backend_pid()")  # a pooler tells another number
+                cx.backend = await cx.fetchval("SELECT pg_backend_pid()")  # a pooler reports another number
             except BaseException:
                 cx.terminate()
                 raise
@@ -112,7 +112,7 @@ class Connections:
             with suppress(TimeoutError):
                 async with asyncio.timeout(self._longest):
                     await self._at_rest.wait()
-            with suppress(TimeoutError):  # servers need not be there to say goodbye to
+            with suppress(TimeoutError):  # the servers may be away and not answer a close
                 async with asyncio.timeout(_CLOSE_WITHIN):
                     await pool.close()
         finally:
@@ -131,8 +131,8 @@ class Connections:
         a server began, if that was before this call. `reads`: it writes nothing.
 
         Raises what the call's answer raises, StoreUnavailable, StoreRefused, SearchTooLong. A fence that is
-        stale when a call is made again says nothing of the attempt whose answer was lost: that may have been
-        written."""
+        stale when a call is made again does not mean that the attempt whose answer was lost failed: that may
+        have been written."""
         rows, lost = await self._rows(call, again, since, reads=reads)
         answer = call.answer if lost is None else call.again or call.answer
         try:
@@ -223,7 +223,7 @@ class Connections:
             raise
         except Exception as error:
             if fault_of(error).kind is Kind.standby:
-                await pool.expire_connections()  # whoever else is connected there has the same to learn
+                await pool.expire_connections()  # the other connections lead to the same standby
             raise
         else:
             cx.touch()
@@ -266,8 +266,8 @@ class Connections:
         self._distrust()
 
     def _distrust(self) -> None:
-        """What has not answered since is not used again. Not `expire_connections`: that says goodbye to each,
-        and waits for a server that may not be there."""
+        """Connections that have not answered since are not used again. Not `expire_connections`: that closes
+        each in order, and waits for a server that may be away."""
         self._distrusted_at = asyncio.get_running_loop().time()
 
     async def _acquire(self, pool: asyncpg.Pool[Any], until: float, since: float | None) -> Any:
@@ -287,12 +287,12 @@ class Connections:
         )
 
     def _sql(self, sql: str) -> str:
-        found = self._named.get(sql)
-        if found is None:
-            found = named(sql, self._options.schema)
+        statement = self._named.get(sql)
+        if statement is None:
+            statement = named(sql, self._options.schema)
             if len(self._named) < 1000:  # some statements are put together for one call
-                self._named[sql] = found
-        return found
+                self._named[sql] = statement
+        return statement
 
 
 def _end(cx: Any) -> None:

@@ -1,4 +1,5 @@
-"""What an error of the driver means: try again, say that the store is away, or let the caller see it."""
+"""What an error of the driver means: repeat the call, report that the store is away, or raise it to the
+caller."""
 
 from __future__ import annotations
 
@@ -13,12 +14,12 @@ from stores.postgres.address import UnusableUrl
 
 class Kind(Enum):
     lock = "lock"
-    """Somebody else was in the way; the transaction was undone and may be run again."""
+    """Another transaction held a lock; this one was rolled back and may be run again."""
     away = "away"
-    """The server cannot be reached, or has let go of the connection. Whether the transaction was committed
+    """The server cannot be reached, or has closed the connection. Whether the transaction was committed
     is not known: it is run again with the same ids."""
     standby = "standby"
-    """The server takes no writes. As `away`, and whoever else is connected to it has the same to learn."""
+    """The server takes no writes. As `away`, and other connections to it will fail in the same way."""
     unavailable = "unavailable"
     """It will not go away by itself soon enough."""
     full = "full"
@@ -42,7 +43,7 @@ class Fault(NamedTuple):
 
     def as_error(self, cause: BaseException, *, written: bool | None = None) -> BaseException:
         """What the caller gets to see. `written`: the call may have been written, by this attempt or by one
-        before; None = as far as this fault tells."""
+        before; None = as this fault shows."""
         written = self.unanswered if written is None else written
         hint = (_UNKNOWN if written else _UNWRITTEN) if self.hint is None else self.hint
         if self.kind is Kind.mistake:
@@ -60,7 +61,7 @@ class Fault(NamedTuple):
 
 
 class NotConnected(Exception):
-    """No connection was to be had: of this call nothing was sent. Its cause says why."""
+    """No connection could be made: of this call nothing was sent. Its cause is the reason."""
 
 
 AGAIN = frozenset({Kind.lock, Kind.away, Kind.standby})
@@ -73,7 +74,7 @@ _UNWRITTEN = "Nothing was written; try again."
 _MIGRATE = "Run `coordinator db migrate` first."
 _CHECK = (
     "The schema is of another version than this program, or was changed by hand:"
-    " `coordinator db check` says what is missing, `coordinator db migrate` makes it again."
+    " `coordinator db check` lists what is missing, `coordinator db migrate` makes it again."
 )
 _POOLER = "A pooler in transaction mode stands in between: set postgres_statement_cache=0."
 _SETTINGS_REFUSED = (
@@ -88,7 +89,7 @@ _STATEMENT_MODE = (
 _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "40001": (Kind.lock, "the transaction collided with another one", None),
     "40P01": (Kind.lock, "the transaction collided with another one", None),
-    "55P03": (Kind.lock, "a row is locked by somebody else", None),
+    "55P03": (Kind.lock, "a row is locked by another transaction", None),
     "57014": (Kind.lock, "the statement took too long", None),
     "25006": (Kind.standby, "the server is a read-only standby", "Name the primary, or all servers."),
     "53300": (Kind.away, "the server has no connection to spare", None),
@@ -96,7 +97,7 @@ _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "53200": (Kind.full, "the server is out of memory", None),
     "42501": (Kind.refused, "the database role lacks a right", None),
     "26000": (Kind.unavailable, "a prepared statement is gone", _POOLER),
-    "42P05": (Kind.unavailable, "a prepared statement is somebody else's", _POOLER),
+    "42P05": (Kind.unavailable, "a prepared statement belongs to another client", _POOLER),
     "3D000": (Kind.unavailable, "the database does not exist", "Create it first."),
     "3F000": (Kind.unavailable, "the schema does not exist", _MIGRATE),
     "42P01": (Kind.unavailable, "a table of the schema does not exist", _CHECK),
@@ -127,7 +128,7 @@ def _fault(error: BaseException) -> Fault:
             Kind.standby, "no server that was named takes writes", "Name the primary, or all servers."
         )
     if isinstance(error, asyncpg.PostgresError):
-        kind, what, hint = _said(error)
+        kind, what, hint = _classified(error)
         detail = str(error).partition("\nHINT:")[0]  # some of which are the driver's, about itself
         return Fault(kind, f"{what}: {detail}" if detail else what, hint)
     if isinstance(error, asyncpg.InternalClientError) or (
@@ -142,7 +143,7 @@ def _fault(error: BaseException) -> Fault:
     return Fault(Kind.mistake, str(error))
 
 
-def _said(error: asyncpg.PostgresError) -> tuple[Kind, str, str | None]:
+def _classified(error: asyncpg.PostgresError) -> tuple[Kind, str, str | None]:
     code = str(getattr(error, "sqlstate", ""))
     if code == "08P01" and "startup parameter" in str(error):  # PgBouncer has this code for many things
         return Kind.unavailable, "the session's settings are refused", _SETTINGS_REFUSED

@@ -106,9 +106,9 @@ def _opened(folder: Path) -> HostGate | None:
 
 
 def _check(folder: Path) -> None:
-    """Whoever can replace the file can have live workers buried. Raises PermissionError."""
-    found = folder.lstat()
-    if not stat.S_ISDIR(found.st_mode):
+    """A user who can replace the file can have live workers declared dead. Raises PermissionError."""
+    status = folder.lstat()
+    if not stat.S_ISDIR(status.st_mode):
         raise PermissionError(f"{folder} is no folder, or a link to one")
-    if found.st_uid != os.geteuid() or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+    if status.st_uid != os.geteuid() or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
         raise PermissionError(f"{folder} belongs to another user, or others may write there")

@@ -73,7 +73,7 @@ class Hosts:
         """As `asyncpg.connect`; `timeout` (s) bounds the attempt at each server by itself. Servers are tried
         in their order, beginning with the last that worked; one that is silent delays the next by NEXT_AFTER.
         While one is silent, those that have failed are tried again, for `timeout` in all. Raises the error
-        that tells most."""
+        that explains most, see `_RANKING`."""
         loop, arguments = asyncio.get_running_loop(), {**arguments, "connection_class": Session}
         until = loop.time() + timeout
         left = [*range(self._best, len(self._servers)), *range(self._best)]
@@ -98,7 +98,7 @@ class Hosts:
                     failed.append(at)
                 if not (done or left) and (rest := until - loop.time()) > 0:
                     left, failed, timeout = failed, [], rest
-            raise _telling(errors)
+            raise _most_specific(errors)
         finally:
             await _give_up(attempts)
 
@@ -119,11 +119,11 @@ async def _give_up(attempts: Iterable[asyncio.Task[asyncpg.Connection[Any]]]) ->
             answer.terminate()
 
 
-_TELLS = (Kind.mistake, Kind.refused, Kind.unavailable, Kind.standby)
+_RANKING = (Kind.mistake, Kind.refused, Kind.unavailable, Kind.standby)
 
 
-def _telling(errors: list[BaseException]) -> BaseException:
-    """A refusal says more than a standby, and that more than a server that is away."""
+def _most_specific(errors: list[BaseException]) -> BaseException:
+    """A refusal explains more than a standby, and that more than a server that is away."""
     kinds = [fault_of(error).kind for error in errors]
-    known = [kinds.index(kind) for kind in _TELLS if kind in kinds]
+    known = [kinds.index(kind) for kind in _RANKING if kind in kinds]
     return errors[known[0] if known else -1]

@@ -17,9 +17,9 @@ from stores.tasks import begin_soon
 Connect = Callable[[], AbstractAsyncContextManager[Any]]
 Report = Callable[[str], None]
 
-_LOOK = 0.2  # s, between two looks at who is in the way
-_PAUSE = 2.0  # s, between two attempts: what has queued behind one goes on
-_TAKE_AWAY = 5.0  # s, for a look that is under way when its attempt ends
+_LOOK_EVERY = 0.2  # s, between two reads of the blocking sessions
+_PAUSE = 2.0  # s, between two attempts: what has queued behind one continues
+_TAKE_AWAY = 5.0  # s, for a read that is under way when its attempt ends
 _BLOCKERS = (
     "SELECT pid, usename::text, application_name, state, query_start FROM pg_stat_activity"
     " WHERE pid = ANY (pg_blocking_pids($1)) ORDER BY pid"
@@ -35,8 +35,8 @@ async def migrate(
     patience: float,
     report: Report,
 ) -> list[str]:
-    """See `stores.sql.postgres.schema.migrate`. Tries for `patience` s to get the locks; `report` gets a line
-    for each session in the way. Raises StoreUnavailable, StoreRefused."""
+    """See `stores.sql.postgres.schema.migrate`. Tries for `patience` s to get the locks; `report` receives a
+    line for each session in the way. Raises StoreUnavailable, StoreRefused."""
     loop = asyncio.get_running_loop()
     until = loop.time() + patience
     watched = Watched(connect, report)
@@ -66,7 +66,7 @@ async def _forbidden(cx: Any, schema: str, error: Exception) -> str:
 
 
 class Watched:
-    """Who blocks a session, seen from another connection."""
+    """The sessions that block a session, read over another connection."""
 
     def __init__(self, connect: Connect, report: Report) -> None:
         self._connect, self._report = connect, report
@@ -84,12 +84,12 @@ class Watched:
             await asyncio.wait((self._task,), timeout=_TAKE_AWAY)
 
     async def _watch(self, pid: int) -> None:
-        await asyncio.sleep(_LOOK)  # usually nobody is in the way
+        await asyncio.sleep(_LOOK_EVERY)  # usually no session blocks it
         with suppress(Exception):  # to look is all that it does, and there may be no connection to spare
             async with self._connect() as eye:
                 while True:
                     self._saw(await eye.fetch(_BLOCKERS, pid))
-                    await asyncio.sleep(_LOOK)
+                    await asyncio.sleep(_LOOK_EVERY)
 
     def _saw(self, rows: list[Any]) -> None:
         if not rows:

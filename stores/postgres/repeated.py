@@ -1,7 +1,8 @@
-"""Writes of catalogue, crons, webhooks and burials that are made again after an attempt went unanswered.
+"""Writes of catalogue, crons, webhooks and deaths of workers, repeated after an attempt whose answer was
+lost.
 
-What the first attempt has written must not look like somebody else's doing: "exists already", "not found",
-"changed". Where the rows alone cannot tell, what was there before the first attempt is read first.
+What the first attempt has written must not look like another client's write: "exists already", "not found",
+"changed". Where the rows alone do not show which it is, the state before the first attempt is read first.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from stores.webhooks import WebhookReport
 
 T = TypeVar("T")
 
-_PAUSE = 0.02  # s, at most, until a patch is made again that met another one
+_PAUSE = 0.02  # s, at most, before a patch that collided is repeated
 
 
 class WritesMadeAgain(SQLTransactions):
@@ -50,8 +51,9 @@ class WritesMadeAgain(SQLTransactions):
         return WeakValueDictionary()
 
     async def patch_thread(self, thread_id: str, patch: ThreadPatch, *, user_id: str | None) -> ThreadRow:
-        """Merged here, because JSON is text to the server; whoever was faster is merged into. Patches of this
-        process take turns, those of others are met again for `busy_timeout`."""
+        """Merged by this process, because JSON is text to the server; a patch that was committed meanwhile is
+        merged with. Patches of this process take turns; after a collision with another process it is repeated
+        for `busy_timeout`."""
         lock = self._patching.setdefault(thread_id, asyncio.Lock())
         async with lock:
             return await self._patched(thread_id, patch, user_id)
@@ -62,7 +64,7 @@ class WritesMadeAgain(SQLTransactions):
             was = await self._read(threads.metadata, thread_id, user_id)
             if was is None:
                 raise ThreadNotFound(thread_id)
-            said = await self._write(
+            reply = await self._write(
                 threads.patch_thread,
                 thread_id,
                 user_id,
@@ -71,36 +73,36 @@ class WritesMadeAgain(SQLTransactions):
                 sets_ttl=patch.sets_ttl,
                 ttl_ms=patch.ttl_ms,
             )
-            found = await self.thread(thread_id, user_id=user_id) if said == "patched" else None
-            if said == "not found" or (said == "patched" and found is None):
+            patched = await self.thread(thread_id, user_id=user_id) if reply == "patched" else None
+            if reply == "not found" or (reply == "patched" and patched is None):
                 raise ThreadNotFound(thread_id)
-            if found is not None:
-                return found
+            if patched is not None:
+                return patched
             await asyncio.sleep(random.uniform(0, _PAUSE))
-        raise StoreUnavailable(f"others patch thread {thread_id!r} all the time")
+        raise StoreUnavailable(f"other processes keep patching thread {thread_id!r}")
 
     async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         call = workers.fence_worker(self._now(), peer.epoch, peer.hb_seq, by, proven=proven)
-        buried = await self._briefly(call.if_made_again(_true_or_unknown))
-        return await self._is_buried(peer.epoch, by) if buried is OUTCOME_UNKNOWN else buried
+        fenced = await self._briefly(call.if_made_again(_true_or_unknown))
+        return await self._is_fenced(peer.epoch, by) if fenced is OUTCOME_UNKNOWN else fenced
 
     async def declare_dead(self, epoch: int, *, by: int, actor: str) -> bool:
         call = workers.declare_dead(self._now(), epoch, by, actor)
         declared = await self._made(call.if_made_again(_true_or_unknown))
-        return await self._is_buried(epoch, by) if declared is OUTCOME_UNKNOWN else declared
+        return await self._is_fenced(epoch, by) if declared is OUTCOME_UNKNOWN else declared
 
-    async def _is_buried(self, epoch: int, by: int) -> bool:
-        everyone = await self.workers(alive_only=False)
-        return any((row.epoch, row.fenced_by, row.state) == (epoch, by, _DEAD) for row in everyone)
+    async def _is_fenced(self, epoch: int, by: int) -> bool:
+        rows = await self.workers(alive_only=False)
+        return any((row.epoch, row.fenced_by, row.state) == (epoch, by, _DEAD) for row in rows)
 
     async def create_thread(self, new: NewThread) -> ThreadRow:
         call = threads.create_thread(self._now(), new)
         made = await self._made(call.if_made_again(_true_or_unknown))
-        found = await self.thread(new.thread_id, user_id=new.user_id)
-        if found is not None and (
-            made is True or new.existing_ok or (made is OUTCOME_UNKNOWN and _is_as_made(found, new))
+        existing = await self.thread(new.thread_id, user_id=new.user_id)
+        if existing is not None and (
+            made is True or new.existing_ok or (made is OUTCOME_UNKNOWN and _is_as_made(existing, new))
         ):
-            return found
+            return existing
         raise ThreadExists(new.thread_id)
 
     async def delete_run(self, run_id: str, *, thread_id: str | None, user_id: str | None) -> RunRow:
@@ -122,13 +124,13 @@ class WritesMadeAgain(SQLTransactions):
         answer = await self._made(call.if_made_again(lambda rows: call.answer(rows) or OUTCOME_UNKNOWN))
         if answer is not OUTCOME_UNKNOWN:
             return answer
-        found = await self.cron(cron.cron_id, user_id=None)
+        stored = await self.cron(cron.cron_id, user_id=None)
         wanted = replace(cron, version=cron.version + 1)
-        mine = found is not None and (found.version, cron_values(found)) == (
+        mine = stored is not None and (stored.version, cron_values(stored)) == (
             wanted.version,
             cron_values(wanted),
         )
-        return found if mine else None
+        return stored if mine else None
 
     async def delete_cron(self, cron_id: str, *, user_id: str | None) -> bool:
         before = await self.cron(cron_id, user_id=user_id)
@@ -140,22 +142,22 @@ class WritesMadeAgain(SQLTransactions):
         made = await self._made(call.if_made_again(_true_or_unknown))
         if made is not OUTCOME_UNKNOWN:
             return made
-        found = await self.cron(firing.cron_id, user_id=None)
+        stored = await self.cron(firing.cron_id, user_id=None)
         wanted = firing.at, firing.next_at, error
-        return found is not None and (found.last_at, found.next_at, found.last_error) == wanted
+        return stored is not None and (stored.last_at, stored.next_at, stored.last_error) == wanted
 
     async def report_webhook(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
         call = webhooks.report(self._now(), run_id, attempt, report)
         made = await self._made(call.if_made_again(_true_or_unknown))
         if made is not OUTCOME_UNKNOWN:
             return made
-        found = next(iter(await self.webhooks(run_id=run_id)), None)
-        if found is None:
+        stored = next(iter(await self.webhooks(run_id=run_id)), None)
+        if stored is None:
             return False
         if report.postponed:
-            return found.attempts == attempt - 1
+            return stored.attempts == attempt - 1
         wanted = attempt, report.state, report.status_code, report.error
-        return (found.attempts, found.state, found.status_code, found.error) == wanted
+        return (stored.attempts, stored.state, stored.status_code, stored.error) == wanted
 
 
 _DEAD = WorkerState.dead
@@ -165,8 +167,8 @@ def _true_or_unknown(rows: Rows) -> bool | Unknown:
     return True if scalar(rows) else OUTCOME_UNKNOWN
 
 
-def _is_as_made(found: ThreadRow, new: NewThread) -> bool:
-    """It is what was asked for, and nobody has used it since: whichever attempt has made it."""
-    asked = new.user_id, dumps(new.metadata), new.ttl_ms, new.temporary
-    unused = found.fence == 0 and found.created_at == found.updated_at
-    return unused and asked == (found.user_id, dumps(found.metadata), found.ttl_ms, found.temporary)
+def _is_as_made(thread: ThreadRow, new: NewThread) -> bool:
+    """The thread is as requested and unused since: it is this call's, whichever attempt has made it."""
+    requested = new.user_id, dumps(new.metadata), new.ttl_ms, new.temporary
+    unused = thread.fence == 0 and thread.created_at == thread.updated_at
+    return unused and requested == (thread.user_id, dumps(thread.metadata), thread.ttl_ms, thread.temporary)

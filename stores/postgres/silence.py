@@ -1,7 +1,7 @@
 """Calls that stay without an answer: does the server still work for them?
 
 A middlebox may acknowledge what it forwards no more, and then a call that was sent looks like one that waits
-for a lock. The server knows the difference, so it is asked, on a connection of its own.
+for a lock. The server knows the difference, so it is queried, on a connection of its own.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from stores.tasks import begin_soon
 logger = logging.getLogger(__name__)
 
 SILENT_FOR = 2.0
-"""s. A call that has had no answer for this long is asked about. Well within the time for which a call is
+"""s. A call that has had no answer for this long is checked. Well within the time for which a call is
 repeated (`away_timeout`), or it would not be made again."""
 _LOOK_EVERY = 1.0  # s; while there are calls
 _ON_ITS_WAY = 0.5  # s; an answer that the server has given may still arrive
-_ASKED_WITHIN = 3.0  # s; for the question. A server that is away does not work for anybody
+_QUERY_WITHIN = 3.0  # s; for the check. A server that is away works for no client
 
 _AT_WORK = """
 SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND state IS DISTINCT FROM 'idle'
@@ -76,10 +76,10 @@ class Silence:
     async def _look(self) -> None:
         silent = self._silent()
         try:
-            async with asyncio.timeout(_ASKED_WITHIN):
+            async with asyncio.timeout(_QUERY_WITHIN):
                 at_work = await self._at_work([cx.backend for cx in silent])
         except Exception as error:  # noqa: BLE001 - then each call has its own bound
-            logger.debug("The server cannot be asked about calls without an answer: %r", error)
+            logger.debug("Calls without an answer cannot be checked at the server: %r", error)
             return
         await asyncio.sleep(_ON_ITS_WAY)
         for cx, since in silent.items():

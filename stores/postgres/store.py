@@ -196,11 +196,11 @@ class PostgresStore(WritesMadeAgain):
 
     async def _made(self, call: Call[T], *, urgent: bool = False) -> T:
         answer = self._send(call, urgent=urgent)
-        answer.add_done_callback(_heard)
+        answer.add_done_callback(_retrieve_exception)
         return await asyncio.shield(answer)
 
     def _send(self, call: Call[T], *, urgent: bool = False) -> asyncio.Future[T]:
-        """It goes on if its caller is cancelled."""
+        """The call continues if its caller is cancelled."""
         function = call.statement
         if not call.alone and isinstance(function, BatchFunction):
             lane = self._lanes.get(function)
@@ -218,9 +218,9 @@ class PostgresStore(WritesMadeAgain):
         return task
 
     async def _briefly(self, call: Call[T]) -> T:
-        """Raises RowLocked at once where somebody is in the way."""
+        """Raises RowLocked at once where another transaction holds a lock that the call needs."""
         answer = self._own(self._waiting.run(call, again=AGAIN - {Kind.lock}))
-        answer.add_done_callback(_heard)
+        answer.add_done_callback(_retrieve_exception)
         return await asyncio.shield(answer)
 
     async def _decide(self, call: Call[T], *, since: float | None) -> T:
@@ -237,8 +237,8 @@ class PostgresStore(WritesMadeAgain):
             self._deciding.release()
 
     async def _may_wait_to_decide(self) -> bool:
-        """Cancels that wait for rows have a part of the connections, in their order: whoever holds many rows
-        keeps nothing else from them. False = others have waited there for `busy_timeout`."""
+        """Cancels that wait for rows have a part of the connections, in their order: a client that locks many
+        rows keeps other calls from none. False = others have waited there for `busy_timeout`."""
         try:
             async with asyncio.timeout(self._options.busy_timeout):
                 return await self._deciding.acquire()
@@ -251,13 +251,13 @@ class PostgresStore(WritesMadeAgain):
     async def _search(
         self,
         query: SearchStatement[Query, P, T],
-        asked: Query,
+        criteria: Query,
         user_id: str | None,
         *args: P.args,
         **kwargs: P.kwargs,
     ) -> T:
         async with self._searching.place(user_id):
-            call = _as_call(query)(asked, user_id, *args, **kwargs)
+            call = _as_call(query)(criteria, user_id, *args, **kwargs)
             return await self._waiting.run(replace(call, longest=self._options.search_timeout), reads=True)
 
     async def standing(self, run_id: str) -> Decision | None:
@@ -285,7 +285,7 @@ class PostgresStore(WritesMadeAgain):
                 return
             if isinstance(answer.exception(), StoreUnavailable):
                 self._unknown[request.run_id] = request
-            elif answer.exception() is None:  # asked again: now it is known
+            elif answer.exception() is None:  # the repeated call was answered: the outcome is known
                 self._unknown.pop(request.run_id, None)
 
         answer.add_done_callback(over)
@@ -316,7 +316,7 @@ class PostgresStore(WritesMadeAgain):
                 if host is not None and byte is not None:
                     host.registered(outcome.result(), byte)
             elif host is not None and byte is not None:
-                host.end(byte)  # an epoch that was issued all the same is nobody's, and buried at once
+                host.end(byte)  # an epoch that was issued all the same has no worker, and is fenced at once
 
         outcome.add_done_callback(over)
         return await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
@@ -325,35 +325,35 @@ class PostgresStore(WritesMadeAgain):
         await self._write(workers.retire, epoch, self._registered.get(epoch))
         if self._host_gate is not None:
             self._host_gate.retired(epoch)
-        found = await self._write(workers.orphaned, only=epoch)
-        return await self._end_all(found, None, error)
+        orphaned = await self._write(workers.orphaned, only=epoch)
+        return await self._end_all(orphaned, None, error)
 
     async def sweep(self, *, by: int, error: str, before: str | None = None) -> list[Orphan]:
         """A transaction for each run; see `stores.sql.postgres.workers`."""
         orphans = await self._waiting.run(workers.adopted_before(by))
         known = {orphan.run_id for orphan in orphans}
-        found = await self._write(workers.orphaned, before=limit_of(before))
-        ended = await self._end_all(found, by, error)
+        orphaned = await self._write(workers.orphaned, before=limit_of(before))
+        ended = await self._end_all(orphaned, by, error)
         try:
             await self._write(workers.settle_strays)
         except StoreUnavailable as fault:
             logger.warning("Cancelled runs beside the slots of dead workers are not settled yet: %s", fault)
         return orphans + [orphan for orphan in ended if orphan.run_id not in known]
 
-    async def _end_all(self, found: list[workers.Orphaned], by: int | None, error: str) -> list[Orphan]:
+    async def _end_all(self, orphaned: list[workers.Orphaned], by: int | None, error: str) -> list[Orphan]:
         async def end(one: workers.Orphaned) -> Orphan | None:
             orphan = await self._briefly(workers.end_orphan(self._now(), one, by, error))
             return await self._ended(one) if orphan is OUTCOME_UNKNOWN else orphan
 
-        return await end_all(found, end)
+        return await end_all(orphaned, end)
 
     async def _ended(self, one: workers.Orphaned) -> Orphan | None:
-        """As its row says; who has ended it is not known, and to report it twice does no harm."""
-        found = await self.row(one.run_id)
-        if found is None or found.settled_at is None:
+        """As its row shows; which call has ended it is unknown, and reporting it twice does no harm."""
+        row = await self.row(one.run_id)
+        if row is None or row.settled_at is None:
             return None
-        decided = found.cancel_cause is not Cause.orphaned
-        return Orphan(one.run_id, one.thread_id, found.status, one.epoch, decided=decided)
+        decided = row.cancel_cause is not Cause.orphaned
+        return Orphan(one.run_id, one.thread_id, row.status, one.epoch, decided=decided)
 
     # -- beside the calls
 
@@ -383,7 +383,7 @@ def _as_call(statement: Statement[P, T]) -> AsCall[P, T]:
     return cast("AsCall[P, T]", statement)
 
 
-def _heard(answer: asyncio.Future[Any]) -> None:
-    """Whoever asked may have been cancelled since: then the loop is not to complain of a refusal."""
+def _retrieve_exception(answer: asyncio.Future[Any]) -> None:
+    """So that asyncio does not log "exception was never retrieved" if the caller was cancelled."""
     if not answer.cancelled():
         answer.exception()

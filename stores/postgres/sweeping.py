@@ -16,12 +16,14 @@ logger = logging.getLogger(__name__)
 _LOOKS = 8  # how many are ended at once
 
 
-async def end_all(found: list[Orphaned], end: Callable[[Orphaned], Awaitable[Orphan | None]]) -> list[Orphan]:
-    """Several at once, but for those that another run has started. They come after it, one by one: it may
-    take them along, and then they have been ended by this call as well. What somebody has locked is left to
-    the next sweep. Where the store goes away meanwhile, what was ended is told all the same.
+async def end_all(
+    orphaned: list[Orphaned], end: Callable[[Orphaned], Awaitable[Orphan | None]]
+) -> list[Orphan]:
+    """Several at once, but for those that another run has started. They come after it, one by one: their
+    parent's end may cancel them, and then this call has ended them as well. A locked run is left to the next
+    sweep. Where the store becomes unavailable meanwhile, the runs that were ended are returned all the same.
     """
-    room, epochs = asyncio.Semaphore(_LOOKS), {one.run_id: one.epoch for one in found}
+    room, epochs = asyncio.Semaphore(_LOOKS), {one.run_id: one.epoch for one in orphaned}
     orphans: dict[str, Orphan] = {}
     taken = set[str]()
 
@@ -37,20 +39,20 @@ async def end_all(found: list[Orphaned], end: Callable[[Orphaned], Awaitable[Orp
         if orphan is not None:
             orphans[one.run_id] = replace(orphan, decided=orphan.decided and one.run_id not in taken)
 
-    parents = (end_one(one) for one in found if not one.child)
+    parents = (end_one(one) for one in orphaned if not one.child)
     answers = await asyncio.gather(*parents, return_exceptions=True)
     faults = [fault for fault in answers if fault is not None]
-    for one in found:
+    for one in orphaned:
         if one.child and one.run_id not in orphans:
             try:
                 await end_one(one)
             except StoreUnavailable as fault:
                 faults.append(fault)
-    return _told(list(orphans.values()), faults)
+    return _ended_or_raise(list(orphans.values()), faults)
 
 
-def _told(orphans: list[Orphan], faults: list[BaseException]) -> list[Orphan]:
-    """Those that were ended. Raises where none was, for a reason that is not one row's."""
+def _ended_or_raise(orphans: list[Orphan], faults: list[BaseException]) -> list[Orphan]:
+    """The runs that were ended. Raises where none was, for a reason that is not one row's."""
     locked = [fault for fault in faults if isinstance(fault, RowLocked)]
     others = [fault for fault in faults if not isinstance(fault, RowLocked)]
     if others and not orphans:
