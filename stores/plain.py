@@ -299,7 +299,7 @@ class PlainStore(MemoryStore):
                 continue
             known = await self.row(row["run_id"])
             if known is not None:
-                if known.settled:  # ended here, and the record does not know it yet
+                if known.settled:  # ended in memory, and not yet in the record
                     await self._write_status(known.run_id, known.status, known.error)
                 continue
             if await self._end_record(row["run_id"], error):
@@ -349,7 +349,7 @@ class PlainStore(MemoryStore):
 
     async def update_run_completion(self, run_id: str, *, status: str | None = None, **fields: Any) -> Any:
         if status is None and (known := await self.row(run_id)) is not None:
-            status = known.status.value  # existing stores want one
+            status = known.status.value  # existing stores require one
         given = fields if status is None else {"status": status, **fields}
         return await self._retried(
             "completion", run_id, lambda: self.records.update_run_completion(run_id, **given)

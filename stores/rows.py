@@ -44,7 +44,7 @@ class Limits(NamedTuple):
 
 
 class Ownership(NamedTuple):
-    """The guard that every write of an owner carries. No row matches it = you lost the run."""
+    """The guard that every write of an owner carries. If no row matches it, the worker has lost the run."""
 
     run_id: str
     thread_id: str
@@ -56,8 +56,8 @@ class Decision(NamedTuple):
     """What became of a run, as the store has it after a decide or a finish.
 
     `won` is True where this very call fixed the outcome. `settled` is True where the run does not hold the
-    thread (any more), so that no task has to be stopped. `children`: what this very call
-    decided over the children in flight, and over theirs.
+    thread (any more), so that no task has to be stopped. `children`: what this very call decided over the
+    children in flight, and over theirs.
     """
 
     run_id: str
@@ -89,8 +89,8 @@ class Decision(NamedTuple):
 class Admission(NamedTuple):
     """The answer of admit and insert. `fence` is 0 while the run waits.
 
-    `existing` is set where the run id or the idempotency key was there already: nothing was written,
-    and only the worker that admitted it first executes it.
+    `existing` is set where the run id or the idempotency key was in use: nothing was written, and only the
+    worker that admitted that run first executes it.
     """
 
     run_id: str
@@ -158,8 +158,8 @@ class Finish(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class NewWorker:
-    """`proof` names what proves that the worker's process lives; the store fills it in. `assistants`:
-    whose waiting portable runs it can take over."""
+    """`proof` names what proves that the worker's process lives; the store fills it in. `assistants`: the
+    worker can take over their waiting portable runs."""
 
     worker_id: str
     host: str
@@ -206,7 +206,7 @@ class Orphan:
 
 
 class HandedOver(NamedTuple):
-    """A waiting run that its home has given away."""
+    """A waiting portable run that has no home any more, because its worker drains."""
 
     run_id: str
     thread_id: str
@@ -242,9 +242,9 @@ class Tick:
     """What a worker reads once a tick: eight index look-ups, whatever the number of runs."""
 
     cancelled: tuple[str, ...]
-    """Runs of mine that were decided and are not settled."""
+    """Runs of this worker that were decided and are not settled."""
     waiting: tuple[str, ...]
-    """Runs of mine that still wait."""
+    """Runs of this worker that still wait."""
     free_threads: tuple[str, ...]
     """Free threads whose next run this worker may claim: a run that has its home here, or a portable one
     whose home is dead and whose assistant this worker knows. And those where such a run has waited for its
@@ -254,7 +254,8 @@ class Tick:
     drain: DrainWish | None = None
     """This worker is requested to drain. Returned by every tick until it ends."""
     holding: frozenset[str] = frozenset()
-    """Runs with which I hold a thread. What a worker executes is among them, unless the store has lost it."""
+    """Runs with which this worker holds a thread. They include the runs that it executes, unless the store
+    has lost one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +294,7 @@ class RunRow(RunColumns):
     deadline_at: int | None = None
     queue_deadline_at: int | None = None
     not_before: int | None = None
-    """While it is delayed: when it takes its place in the line."""
+    """While the run is delayed: when it joins the queue."""
 
     @property
     def open(self) -> bool:
@@ -301,8 +302,8 @@ class RunRow(RunColumns):
 
     @property
     def waiting(self) -> bool:
-        in_line = self.home_epoch is not None or (self.portable and self.owner_epoch is None)
-        return self.status is RunStatus.pending and not self.holds_thread and in_line
+        queued = self.home_epoch is not None or (self.portable and self.owner_epoch is None)
+        return self.status is RunStatus.pending and not self.holds_thread and queued
 
     @property
     def delayed(self) -> bool:
@@ -330,7 +331,7 @@ class RunRow(RunColumns):
 
     @property
     def rolled_back(self) -> bool:
-        """For clients it is as if it had never been."""
+        """Clients do not see the run any more."""
         undone = self.cancel_action is CancelAction.rollback and self.rollback_state != "failed"
         return undone and not self.open and not self.stopping
 

@@ -1,4 +1,4 @@
-"""Where the server is: a URL as libpq has it, with several hosts if need be."""
+"""The server's address: a URL as in libpq, with one host or several."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Address:
     """postgresql://user:password@host:port,host:port/database?target_session_attrs=…&sslmode=…
 
     Unless the URL has target_session_attrs, only a server that takes writes is used. Raises UnusableUrl, a
-    ValueError. `redacted` is for people.
+    ValueError. `redacted` is for display.
     """
 
     def __init__(self, url: str) -> None:
@@ -48,7 +48,7 @@ class Address:
         return f"Address({self.redacted})"
 
     def refused(self, why: str) -> UnusableUrl:
-        """What the driver found to be wrong with the URL, in words that do not quote it."""
+        """What the driver rejects in the URL, in words that do not quote it."""
         return UnusableUrl(self._url, why)
 
     def servers(self) -> list[dict[str, Any]]:
@@ -79,7 +79,7 @@ class Address:
 
 
 def _fault_of(parts: SplitResult, query: Mapping[str, str]) -> str | None:
-    """What is wrong with a URL, without a word of it."""
+    """What is wrong with a URL, without quoting it."""
     if parts.scheme not in {"postgresql", "postgres"}:
         return "it must begin with postgresql://"
     who, _, hosts = parts.netloc.rpartition("@")

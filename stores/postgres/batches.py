@@ -1,4 +1,4 @@
-"""Group commit: calls of one function that came while the last batch was under way go out as one statement.
+"""Group commit: calls of one function that arrive while a batch is under way are sent as one statement.
 
 A batch waits for no lock. A call that it does not answer is made alone, on a connection that may wait: its
 rows are locked, or it is not plain. If a whole batch fails without an answer, each of its calls is made alone
@@ -38,7 +38,7 @@ class _Entry(NamedTuple):
     call: Call[Any]
     future: asyncio.Future[Any]
     since: float
-    """When it was put in (loop time)."""
+    """When it was queued (loop time)."""
 
 
 class Lane:
@@ -60,7 +60,7 @@ class Lane:
         return future
 
     async def drained(self) -> None:
-        """When all that was put in has its answer."""
+        """Returns when every queued call has its answer."""
         while self._queue or self._under_way or self._others:
             if pending := {*self._under_way, *self._others}:
                 await asyncio.wait(pending)
@@ -99,7 +99,7 @@ class Lane:
             since = min(entry.since for entry in batch)
             rows = await self._connections.rows_once(self._function.sql_of_batch, calls, until, since)
         except Exception as error:
-            # Whose fault it is turns out when each is made alone.
+            # The failing call is identified when each is made alone.
             logger.debug("A batch of %d calls is made one by one", len(batch), exc_info=True)
             connected = not isinstance(error, NotConnected)
             if fault_of(error).unanswered:  # perhaps written, and its answer lost

@@ -1,7 +1,7 @@
-"""LISTEN and NOTIFY over one connection of their own, which is made anew for ever.
+"""LISTEN and NOTIFY over one connection of their own, which is replaced whenever it is lost.
 
-What is sent here is a hint: it may be lost, and come twice. It is sent apart from any transaction: a NOTIFY
-within one would make its commit wait for every other one that has a NOTIFY, with the disk's sync inside.
+What is sent is a hint: it may be lost or repeated. It is sent outside any transaction: a NOTIFY
+within one would make its commit wait for every other one that has a NOTIFY, including the sync of the disk.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from stores.tasks import begin_soon
 logger = logging.getLogger(__name__)
 
 MAX_PAYLOAD = 7999
-"""Bytes, as the server has it."""
+"""Bytes; the server's limit."""
 APPLICATION = "run-coordinator hints"
 ANSWER_WITHIN = 1.0  # s; a connection that is silent for longer is given up
 _CONNECT_WITHIN = 2.0  # s, for each server that was named
@@ -40,7 +40,7 @@ Message = tuple[str, str]
 
 
 class Audience(Protocol):
-    """Who listens and sends. Called on the event loop; none of these may block or raise."""
+    """The sender and receiver of messages. Called on the event loop; none of these may block or raise."""
 
     def outgoing(self) -> Sequence[Message]:
         """The messages to be sent, each once. Called whenever the connection is idle."""
@@ -51,21 +51,21 @@ class Audience(Protocol):
         ...
 
     def on_listening(self) -> None:
-        """From here on what is sent on the channels arrives, for as long as this connection stands."""
+        """From now on messages on the channels arrive, for as long as this connection stands."""
         ...
 
     def on_deaf(self) -> None:
-        """A connection that listened is gone. Another is on its way."""
+        """A connection that listened was lost. Another one is being made."""
         ...
 
     def on_away(self) -> None:
-        """There is nothing to connect to at present, or it carries no messages: called once, and until
-        `on_listening` each further attempt fails unreported."""
+        """No server can be connected to, or the connection carries no messages: called once, and until
+        `on_listening` further failures are not reported."""
         ...
 
 
 class DeafConnection(Exception):
-    """LISTEN was taken, and what was sent on the channel did not arrive."""
+    """LISTEN was accepted, and a message on the channel did not arrive."""
 
 
 class FullQueue(Exception):
@@ -92,13 +92,13 @@ class Channels:
         return self._listening
 
     def listen(self, channels: frozenset[str]) -> None:
-        """To these, and to no others from now on."""
+        """Replaces the set of channels that are listened to."""
         if not self._closed and channels != self._wanted:
             self._wanted, self._listening = channels, False
             self.wake()
 
     def wake(self) -> None:
-        """There is something to do, perhaps to send."""
+        """Call when there are messages to be sent, or the channels have changed."""
         if self._closed:
             return
         self._idle.clear()
@@ -107,7 +107,7 @@ class Channels:
             self._task = begin_soon(self._run(), name="hints by NOTIFY")
 
     async def aclose(self) -> None:
-        """Lets what is to be sent leave, for a bounded time. Idempotent."""
+        """Sends the outgoing messages, for a bounded time. Idempotent."""
         self._closed = True
         task, self._task = self._task, None
         if task is None:
@@ -130,7 +130,7 @@ class Channels:
                 async with self._connection() as cx:
                     pause = _FIRST_PAUSE
                     await self._serve(cx)
-            except Exception as error:  # noqa: BLE001 - whatever it is, hints are worth another attempt
+            except Exception as error:  # noqa: BLE001 - hints are retried after any error
                 self._lost(error)
             await asyncio.sleep(pause * random.uniform(0.5, 1))
             pause = min(pause * 2, _LONGEST_PAUSE)
@@ -211,7 +211,7 @@ class Channels:
         return self._unsent[:_AT_ONCE]
 
     async def _send(self, cx: asyncpg.Connection[Any], batch: Sequence[Message]) -> None:
-        """What was lost with its connection is sent again: a hint may come twice."""
+        """Messages that were lost with their connection are sent again: a hint may be repeated."""
         channels, payloads = zip(*batch, strict=True)
         try:
             await _notify(cx, list(channels), list(payloads))

@@ -1,8 +1,7 @@
-"""The connections of one store in one event loop: pools of the driver's, and what becomes of a call.
+"""The connections of one store in one event loop: pools of the driver, and the retries of a call.
 
-A call is one statement, so that it is one transaction, and it is re-runnable with the same ids. So whatever
-went wrong that may go away is met in the same way, be the outcome known or not: it is made again, for a
-bounded time.
+A call is one statement, so that it is one transaction, and it is re-runnable with the same ids. So after
+every transient fault the call is repeated for a bounded time, whether or not the outcome is known.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ T = TypeVar("T")
 
 APPLICATION = "run-coordinator"
 CONNECT_WITHIN = 5.0  # s, for each server that was named
-_CONNECT_AT_LEAST = 1.0  # s, however long a server was looked for before
+_CONNECT_AT_LEAST = 1.0  # s, however long the search for a server has taken
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.01, 0.5  # s, between two attempts
 _IDLE = 1.0  # s; a connection that was not used for longer is probed before it is used
 _ANSWER_WITHIN = 2.0  # s, which is how long that may take
@@ -41,8 +40,9 @@ _GRACE = 2.0  # s; the server's own time-outs come first, for their errors name 
 
 
 def session_settings(options: Options) -> dict[str, str]:
-    """Of every session. No statement of the store is worth compiling: where estimates are high, that takes
-    longer than all else. What a pooler knows of each session is set through it as well."""
+    """Of every session. JIT is off: no statement of the store is worth compiling, and where estimates are
+    high, compiling takes longer than all else. Behind a pooler only settings are
+    made that it tracks for each session."""
     settings = {"application_name": APPLICATION, "standard_conforming_strings": "on"}
     if options.statement_cache:
         settings |= {"default_transaction_isolation": ISOLATION, "jit": "off"}
@@ -51,8 +51,8 @@ def session_settings(options: Options) -> dict[str, str]:
 
 def connect_arguments(options: Options, *, longest: float, grace: float = _GRACE) -> dict[str, Any]:
     """For a connection (`Hosts.connect`) whose statements take `longest` s at most; the client gives them up
-    `grace` s later. Where a pooler stands in between nothing may depend on the session: then the client's own
-    clock is all there is."""
+    `grace` s later. Behind a pooler nothing may depend on the session: then only the client's own clock
+    bounds them."""
     settings = session_settings(options)
     if options.statement_cache:
         settings |= {
@@ -68,7 +68,7 @@ def connect_arguments(options: Options, *, longest: float, grace: float = _GRACE
 
 
 async def _nothing_to_reset(_: Any) -> None:
-    """No call leaves anything behind in its session."""
+    """No call changes its session."""
 
 
 class Connections:
@@ -104,7 +104,7 @@ class Connections:
         return cx
 
     async def aclose(self) -> None:
-        """Lets calls that are under way finish, for at most `longest`."""
+        """Waits for calls that are under way, for at most `longest`."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
@@ -127,8 +127,8 @@ class Connections:
         since: float | None = None,
         reads: bool = False,
     ) -> T:
-        """Made again for faults of these kinds, within the bounds. `since`: when (loop time) the search for
-        a server began, if that was before this call. `reads`: it writes nothing.
+        """Repeats the call after faults of the kinds `again`, within the bounds. `since`: when (loop time)
+        the search for a server began, if that was before this call. `reads`: it writes nothing.
 
         Raises what the call's answer raises, StoreUnavailable, StoreRefused, SearchTooLong. A fence that is
         stale when a call is made again does not mean that the attempt whose answer was lost failed: that may
@@ -145,7 +145,8 @@ class Connections:
     async def _rows(
         self, call: Call[Any], again: frozenset[Kind], since: float | None, *, reads: bool
     ) -> tuple[Rows, Fault | None]:
-        """As often as it takes, within the bounds; and why an attempt went unanswered, if one did."""
+        """Repeats the statement as often as needed, within the bounds; also why an attempt went unanswered,
+        if one did."""
         loop = asyncio.get_running_loop()
         began, pause, lost = loop.time(), _FIRST_PAUSE, None
         looked_since = began if since is None else since
@@ -218,7 +219,7 @@ class Connections:
             else:
                 rows = await searches.fetch(cx, self._sql(sql), args, longest=longest)
         except TimeoutError:
-            _end(cx)  # to cancel the statement would be to wait for the same server
+            _end(cx)  # cancelling the statement would wait for the same server
             self._distrust()
             raise
         except Exception as error:
@@ -233,8 +234,8 @@ class Connections:
             await pool.release(cx)
 
     async def _alive(self, pool: asyncpg.Pool[Any], until: float, since: float | None) -> Any:
-        """A connection that has answered a moment ago. The network may have forgotten one that was idle, and
-        then it has forgotten the others: a call that is sent on it would wait for its own bound."""
+        """A connection that has answered a moment ago. A firewall may have dropped an idle one, and then it
+        has dropped the others as well: a call that is sent on it would wait for its own bound."""
         while True:
             cx = await self._acquire(pool, until, since)
             usable = False
@@ -261,7 +262,7 @@ class Connections:
         return True
 
     def _lost(self, cx: Any) -> None:
-        """Its call is made again, for it may not have arrived."""
+        """The call on it is repeated, for it may not have arrived."""
         _end(cx)
         self._distrust()
 
@@ -280,10 +281,10 @@ class Connections:
                 return await pool.acquire(timeout=max(end - asyncio.get_running_loop().time(), 0.001))
             except TimeoutError:
                 if pool.get_size() < self._size:
-                    raise  # there was one to be made
+                    raise  # a new one could be made, and failed
         raise StoreUnavailable(
             f"all {self._size} connections ({self._name}) were busy for {self._longest:g} s",
-            hint="Nothing was written. Look for locks, or allow more (postgres_connections).",
+            hint="Nothing was written. Check for locks, or allow more (postgres_connections).",
         )
 
     def _sql(self, sql: str) -> str:
@@ -296,6 +297,6 @@ class Connections:
 
 
 def _end(cx: Any) -> None:
-    """At once. One that the server has closed is back in the pool already, and refuses."""
+    """Terminates the connection. One that the server has closed is back in the pool already, and refuses."""
     with suppress(asyncpg.InterfaceError):
         cx.terminate()

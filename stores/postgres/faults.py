@@ -21,12 +21,12 @@ class Kind(Enum):
     standby = "standby"
     """The server takes no writes. As `away`, and other connections to it will fail in the same way."""
     unavailable = "unavailable"
-    """It will not go away by itself soon enough."""
+    """The fault will not pass soon enough for a retry."""
     full = "full"
-    """There is no room for this write. Smaller ones may be taken."""
+    """The server has no room for this write. Smaller ones may be accepted."""
     refused = "refused"
     mistake = "mistake"
-    """The caller's, or ours."""
+    """A mistake of the caller, or of this program."""
 
 
 class Fault(NamedTuple):
@@ -34,7 +34,7 @@ class Fault(NamedTuple):
     what: str
     hint: str | None = None
     unsent: bool = False
-    """It was met before anything of the call was sent: this attempt has written nothing."""
+    """It occurred before anything of the call was sent: this attempt has written nothing."""
 
     @property
     def unanswered(self) -> bool:
@@ -42,8 +42,8 @@ class Fault(NamedTuple):
         return self.kind is Kind.away and not self.unsent
 
     def as_error(self, cause: BaseException, *, written: bool | None = None) -> BaseException:
-        """What the caller gets to see. `written`: the call may have been written, by this attempt or by one
-        before; None = as this fault shows."""
+        """The error that the caller receives. `written`: the call may have been written, by this attempt or
+        by one before; None = as this fault shows."""
         written = self.unanswered if written is None else written
         hint = (_UNKNOWN if written else _UNWRITTEN) if self.hint is None else self.hint
         if self.kind is Kind.mistake:
@@ -96,7 +96,7 @@ _CODES: dict[str, tuple[Kind, str, str | None]] = {
     "53100": (Kind.full, "the server's disk is full", None),
     "53200": (Kind.full, "the server is out of memory", None),
     "42501": (Kind.refused, "the database role lacks a right", None),
-    "26000": (Kind.unavailable, "a prepared statement is gone", _POOLER),
+    "26000": (Kind.unavailable, "a prepared statement does not exist any more", _POOLER),
     "42P05": (Kind.unavailable, "a prepared statement belongs to another client", _POOLER),
     "3D000": (Kind.unavailable, "the database does not exist", "Create it first."),
     "3F000": (Kind.unavailable, "the schema does not exist", _MIGRATE),
@@ -114,7 +114,7 @@ _CLASSES: dict[str, tuple[Kind, str, str | None]] = {
 
 
 def fault_of(error: BaseException) -> Fault:
-    """What to make of an error of the driver's or the system's; a mistake where it is neither."""
+    """Classifies an error of the driver or the system; a mistake where it is neither."""
     if isinstance(error, NotConnected) and error.__cause__ is not None:
         return fault_of(error.__cause__)._replace(unsent=True)
     if isinstance(error, UnusableUrl):
@@ -129,10 +129,10 @@ def _fault(error: BaseException) -> Fault:
         )
     if isinstance(error, asyncpg.PostgresError):
         kind, what, hint = _classified(error)
-        detail = str(error).partition("\nHINT:")[0]  # some of which are the driver's, about itself
+        detail = str(error).partition("\nHINT:")[0]  # some of the hints describe the driver's own options
         return Fault(kind, f"{what}: {detail}" if detail else what, hint)
     if isinstance(error, asyncpg.InternalClientError) or (
-        # The driver has no class of its own for a connection that went away under it.
+        # The driver has no class of its own for a connection that was lost during a call.
         isinstance(error, asyncpg.InterfaceError) and "clos" in str(error)
     ):
         return Fault(Kind.away, f"the connection was lost: {error}")

@@ -16,10 +16,12 @@ from stores.sql.postgres import workers
 from stores.sql.postgres.schema import named
 
 BEAT_WITHIN = 2.0
-"""s. A server that does not answer in time is looked for again: a lease leaves room for several attempts."""
+"""s. A server that does not answer in time is searched for again: a lease leaves room for several
+attempts."""
 CONNECT_WITHIN = 3.0
-"""s, at each server. An attempt that began while the network was silent is not answered when it is back: so
-long a heartbeat is late then. A server that takes longer to let a session in has no room for leases."""
+"""s, at each server. An attempt that began while the network was silent is not answered after it has
+recovered: the heartbeat is late by this time then. A server that takes longer to accept a session has no room
+for leases."""
 _GRACE = 0.5  # s
 
 
@@ -40,7 +42,7 @@ class PostgresHeart:
         return self._runner.run(self._beat(epoch))
 
     async def _beat(self, epoch: int) -> bool:
-        """With the connection that is there and, where that fails, once more with a new one."""
+        """Over the open connection and, where that fails, once more over a new one."""
         fresh = self._cx is None
         try:
             return await self._beat_once(epoch)

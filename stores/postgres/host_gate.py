@@ -1,7 +1,7 @@
-"""The gate file of this user's workers on this host, whatever databases they share.
+"""The gate file of this user's workers on this host, for all databases.
 
-PostgreSQL proves no death, and a lease takes its time to end; but of a process on the same machine the
-operating system knows whether it lives. See `stores.gate` and `stores.life_proofs`.
+PostgreSQL proves no death, and a lease takes its time to end; but the operating system knows whether a
+process on the same machine lives. See `stores.gate` and `stores.life_proofs`.
 """
 
 from __future__ import annotations
@@ -35,11 +35,12 @@ def folder_of(setting: str) -> str | None:
 
 
 class HostGate:
-    """Bytes are drawn at random and not the epochs, so that databases and their copies can share the file."""
+    """Bytes are drawn at random instead of being epochs, so that databases and their copies can share the
+    file."""
 
     def __init__(self, gate: gates.FileGate, boot: str) -> None:
         self._gate = gate
-        # A copy of the file, as containers of one image have it, has the same token, and locks of its own.
+        # A copy of the file, as in containers of one image, has the same token and locks of its own.
         file = os.stat(gate.path)  # noqa: PTH116 - the path is a text
         self.proofs = LifeProofs(gate, f"{boot}:{file.st_dev}:{file.st_ino}:{gate.token}")
         self._held: dict[int, int] = {}
@@ -61,7 +62,7 @@ class HostGate:
         self._held[epoch] = byte
 
     def end(self, byte: int) -> None:
-        """Its worker does not live, or never did."""
+        """The worker of this byte has ended, or was never registered."""
         self._gate.dead(byte)
 
     def retired(self, epoch: int) -> None:
@@ -75,8 +76,8 @@ class HostGate:
 
 
 def open_host_gate(folder: str | None) -> HostGate | None:
-    """None where there is none, or it may not be used: then deaths are found by leases alone, which is
-    logged."""
+    """None where the platform has no gates or the file may not be used: then deaths are detected by leases
+    alone, which is logged."""
     if folder is None:
         return None
     try:

@@ -15,8 +15,8 @@ from stores.postgres.faults import Kind, fault_of
 from stores.tasks import begin_soon
 
 NEXT_AFTER = 1.0
-"""s. A server that has not accepted a session for this long gets company: the next one is tried beside it.
-After the last one, those that have failed are tried again at this interval: one of them may be restarting."""
+"""s. While a server has not accepted a session for this long, the next one is tried as well. After the last
+one, those that have failed are tried again at this interval: one of them may be restarting."""
 SILENT_WITHIN = 5
 """s. Data that the network does not acknowledge, or silence of an idle peer, ends a connection after this."""
 _TCP_OPTIONS = (
@@ -29,8 +29,8 @@ _TCP_OPTIONS = (
 
 
 class Session(asyncpg.Connection):
-    """A connection whose loss the operating system notices, and that knows when it was last used. `backend`:
-    the process of the server that it is a session of, 0 = not known."""
+    """A connection whose loss the operating system notices, and that records when it was last used.
+    `backend`: the server's process of this session, 0 = unknown."""
 
     __slots__ = ("backend", "used_at")
 
@@ -53,7 +53,7 @@ class Session(asyncpg.Connection):
 def _notice_silence(connected: Any) -> None:
     if connected is None or connected.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    with suppress(OSError):  # what the platform does not have, the bounds of each call make up for
+    with suppress(OSError):  # where the platform lacks an option, the bounds of each call remain
         connected.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _TCP_OPTIONS:
             if (option := getattr(socket, name, None)) is not None:
@@ -61,8 +61,8 @@ def _notice_silence(connected: Any) -> None:
 
 
 class Hosts:
-    """The servers of one URL. A store's connections share it, from any thread, so that one that was found to
-    work is tried first by all."""
+    """The servers of one URL. A store's connections share it, from any thread, so that a server that has
+    worked is tried first by all of them."""
 
     def __init__(self, address: Address) -> None:
         self._address = address

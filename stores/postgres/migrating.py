@@ -1,4 +1,5 @@
-"""Migrate beside workers and strangers: in attempts that wait briefly for locks, naming who holds them."""
+"""Migrates while workers and other clients run: in attempts that wait briefly for locks and name the
+holders."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ async def migrate(
     patience: float,
     report: Report,
 ) -> list[str]:
-    """See `stores.sql.postgres.schema.migrate`. Tries for `patience` s to get the locks; `report` receives a
-    line for each session in the way. Raises StoreUnavailable, StoreRefused."""
+    """See `stores.sql.postgres.schema.migrate`. Tries for `patience` s to take the locks; `report` receives a
+    line for each blocking session. Raises StoreUnavailable, StoreRefused."""
     loop = asyncio.get_running_loop()
     until = loop.time() + patience
     watched = Watched(connect, report)
@@ -73,7 +74,7 @@ class Watched:
         self._task: asyncio.Task[None] | None = None
         self._reported = set[int]()
         self.named = ""
-        """Those that were seen last."""
+        """The blocking sessions of the last read."""
 
     def begin(self, pid: int) -> None:
         self._task = begin_soon(self._watch(pid))
@@ -85,7 +86,7 @@ class Watched:
 
     async def _watch(self, pid: int) -> None:
         await asyncio.sleep(_LOOK_EVERY)  # usually no session blocks it
-        with suppress(Exception):  # to look is all that it does, and there may be no connection to spare
+        with suppress(Exception):  # it only reports, and the server may have no connection to spare
             async with self._connect() as eye:
                 while True:
                     self._saw(await eye.fetch(_BLOCKERS, pid))

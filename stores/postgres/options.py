@@ -1,4 +1,4 @@
-"""How a store talks to its server."""
+"""The options of a store's connections."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from stores.sql.postgres.schema import SCHEMA_NAME
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """`schema`: where the tables are. `connections`: how many a store has for what may have to wait; batches,
-    cancels and the heartbeat have their own besides. `statement_cache=0`: a pooler in transaction mode stands
-    in between that knows no prepared statements; then the time-outs of the server are the role's to set.
-    `busy_timeout` (s) bounds what waits for a lock or a connection, `away_timeout` what finds no server.
-    `search_timeout` (s) bounds each search, and three times that its wait for those of others.
-    `host_gate`: the folder of a file by which workers of this host prove that they live; None = no proof."""
+    """`schema`: the schema with the tables. `connections`: how many a store has for calls that may wait;
+    batches, cancels and the heartbeat have their own besides. `statement_cache=0`: for a pooler in
+    transaction mode that does not track prepared statements; then the server's time-outs have to be set for
+    the role. `busy_timeout` (s) bounds the wait for a lock or a connection, `away_timeout` the search for a
+    server. `search_timeout` (s) bounds each search, and three times that its wait for others. `host_gate`:
+    the folder of a file by which workers of this host prove that they live; None = no proof."""
 
     schema: str = "coordinator"
     connections: int = 10

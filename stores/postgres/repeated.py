@@ -79,7 +79,7 @@ class WritesMadeAgain(SQLTransactions):
             if patched is not None:
                 return patched
             await asyncio.sleep(random.uniform(0, _PAUSE))
-        raise StoreUnavailable(f"other processes keep patching thread {thread_id!r}")
+        raise StoreUnavailable(f"other processes patch thread {thread_id!r} all the time")
 
     async def fence_worker(self, peer: WorkerRow, *, by: int, proven: bool) -> bool:
         call = workers.fence_worker(self._now(), peer.epoch, peer.hb_seq, by, proven=proven)

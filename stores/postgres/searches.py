@@ -1,4 +1,5 @@
-"""A statement that the server itself stops: it would go on for a client that does not wait any more."""
+"""A statement that the server itself stops: else it would continue for a client that does not wait any
+more."""
 
 from __future__ import annotations
 
@@ -14,9 +15,10 @@ _END_WITHIN = 2.0  # s; the statement has been stopped by then
 
 
 async def fetch(cx: Any, sql: str, args: tuple[Any, ...], *, longest: float) -> Rows:
-    """In a transaction of its own, with its limits in it, so that they hold behind a pooler too: so long, and
-    on one core of the server, for others want to work meanwhile. Cancelled, it has the server stop. Raises
-    SearchTooLong, and what the driver raises; the connection can be used again afterwards, or is closed."""
+    """In a transaction of its own that sets its limits, so that they hold behind a pooler too: a statement
+    timeout, and no parallel workers, so that other clients keep the server's cores. A cancel is passed on to
+    the server. Raises SearchTooLong, and what the driver raises; the connection can be used again afterwards,
+    or is closed."""
     await cx.execute(
         f"BEGIN READ ONLY; SET LOCAL statement_timeout = {longest * 1000:.0f};"
         " SET LOCAL max_parallel_workers_per_gather = 0"

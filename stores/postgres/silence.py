@@ -1,4 +1,4 @@
-"""Calls that stay without an answer: does the server still work for them?
+"""Calls that stay without an answer: is the server still working on them?
 
 A middlebox may acknowledge what it forwards no more, and then a call that was sent looks like one that waits
 for a lock. The server knows the difference, so it is queried, on a connection of its own.
@@ -31,9 +31,10 @@ SELECT pid FROM pg_stat_activity WHERE pid = ANY($1) AND state IS DISTINCT FROM 
 
 
 class Silence:
-    """The calls of one pool. `connect` makes a connection to the server; `lost` is called for each whose call
-    the server knows nothing of. Costs a call nothing until it is silent. Not for connections behind a pooler
-    that hands out sessions by transaction: which one a call has is not known there."""
+    """The calls of one pool. `connect` makes a connection to the server; `lost` is called with each
+    connection whose call the server does not work on. Costs a call nothing until it is silent. Not for
+    connections behind a pooler that assigns sessions by transaction: the session of a call is not known
+    there."""
 
     def __init__(
         self,
@@ -79,12 +80,12 @@ class Silence:
             async with asyncio.timeout(_QUERY_WITHIN):
                 at_work = await self._at_work([cx.backend for cx in silent])
         except Exception as error:  # noqa: BLE001 - then each call has its own bound
-            logger.debug("Calls without an answer cannot be checked at the server: %r", error)
+            logger.debug("Calls without an answer could not be checked at the server: %r", error)
             return
         await asyncio.sleep(_ON_ITS_WAY)
         for cx, since in silent.items():
             if cx.backend not in at_work and self._since.get(cx) == since:
-                logger.warning("A connection to the store is given up: the server has no call of it")
+                logger.warning("A connection to the store is given up: the server is not working on its call")
                 self._lost(cx)
 
     async def _at_work(self, backends: list[int]) -> set[int]:
@@ -92,4 +93,4 @@ class Silence:
         try:
             return {row["pid"] for row in await cx.fetch(_AT_WORK, backends)}
         finally:
-            cx.terminate()  # goodbye would be one more thing to wait for
+            cx.terminate()  # an orderly close would have to be waited for

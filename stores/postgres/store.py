@@ -41,16 +41,16 @@ logger = logging.getLogger(__name__)
 
 _BATCHES, _URGENT, _TICKS = 3, 2, 2
 _DECIDING = 2
-"""Cancels may wait for locked rows on one connection in so many."""
+"""One in so many connections may be used by cancels that wait for locked rows."""
 _SEARCHING = 4
-"""Searches have one connection in so many."""
+"""One in so many connections is for searches."""
 
 
 class PostgresStore(WritesMadeAgain):
     """Many workers on many hosts. Leases are kept by the server's clock.
 
-    What a run passes through without a conflict goes out in batches; whatever may have to wait goes alone,
-    on a connection of the pool; cancels, and how a run stands, have connections of their own.
+    Calls that meet no conflict are sent in batches; a call that may have to wait is sent alone, on a
+    connection of the pool; cancels and reads of a run's decision have connections of their own.
     `migrate=False`: an older schema is an error. `clock` (us) is for tests: then it is the store's.
     """
 
@@ -108,7 +108,7 @@ class PostgresStore(WritesMadeAgain):
     async def open(self) -> None:
         """Connect, check that the schema is ours, migrate. Idempotent.
 
-        Raises StoreRefused (another program's schema, not let in, a server or database of no use),
+        Raises StoreRefused (another program's schema, a refused role, an unsuitable server or database),
         SchemaTooNew, SchemaTooOld and StoreUnavailable.
         """
         async with self._opening:
@@ -152,7 +152,7 @@ class PostgresStore(WritesMadeAgain):
 
     @asynccontextmanager
     async def connection(self, *, reads: bool = False) -> AsyncGenerator[asyncpg.Connection[Any]]:
-        """One without time-outs, for what is no call. Raises StoreUnavailable, StoreRefused."""
+        """A connection without time-outs, for work that is no call. Raises StoreUnavailable, StoreRefused."""
         sent = False
         try:
             cx = await self._hosts.connect(
@@ -169,7 +169,7 @@ class PostgresStore(WritesMadeAgain):
             raise fault_of(error).as_error(error, written=None if sent else False) from error
 
     async def aclose(self) -> None:
-        """Finish what is under way, then close all connections. Idempotent, and bounded."""
+        """Wait for calls that are under way, then close all connections. Idempotent, and bounded."""
         async with self._opening:
             await self._close()
 
@@ -224,8 +224,8 @@ class PostgresStore(WritesMadeAgain):
         return await asyncio.shield(answer)
 
     async def _decide(self, call: Call[T], *, since: float | None) -> T:
-        """A cancel that no batch has made: with a short wait for locks, so that it does not keep others from
-        the connections for cancels; then where there is room to wait."""
+        """A cancel that no batch has made: first with a short wait for locks, so that it does not keep other
+        cancels from these connections; then, where the wait may be long, on a connection of the pool."""
         try:
             return await self._urgent.run(decisions.briefly(call), again=AGAIN - {Kind.lock}, since=since)
         except RowLocked:
@@ -292,8 +292,8 @@ class PostgresStore(WritesMadeAgain):
         return await asyncio.shield(answer)
 
     async def withdraw(self, run_id: str, *, epoch: int) -> Decision | None:
-        """After the admission has its answer. Where that is not known, the run is recorded as ended first:
-        an admission that comes late from a connection that was lost finds it there."""
+        """After the admission has its answer. Where that is unknown, the run is recorded as ended first: an
+        admission that arrives late from a lost connection finds that record and writes nothing."""
         if (admitting := self._admitting.get(run_id)) is not None:
             await asyncio.wait((admitting,))
         if (request := self._unknown.get(run_id)) is not None:
@@ -303,8 +303,8 @@ class PostgresStore(WritesMadeAgain):
         return await super().withdraw(run_id, epoch=epoch)
 
     async def register(self, worker: NewWorker) -> int:
-        """Its proof of life holds before the row can be seen. Sent again with the same proof, it answers the
-        same epoch."""
+        """The proof of life is held before the row can be seen. A repeated call with the same proof returns
+        the same epoch."""
         host = self._host_gate
         byte = None if host is None else host.begin()
         proof = secrets.token_hex(8) if host is None or byte is None else host.proofs.of(byte)
@@ -319,7 +319,7 @@ class PostgresStore(WritesMadeAgain):
                 host.end(byte)  # an epoch that was issued all the same has no worker, and is fenced at once
 
         outcome.add_done_callback(over)
-        return await asyncio.shield(outcome)  # a caller who goes away does not hide how it ended
+        return await asyncio.shield(outcome)  # a cancelled caller does not hide how it ended
 
     async def retire(self, epoch: int, *, error: str = EPOCH_ENDED) -> list[Orphan]:
         await self._write(workers.retire, epoch, self._registered.get(epoch))
@@ -373,13 +373,13 @@ class PostgresStore(WritesMadeAgain):
             await schema.grant(cx, self._options.schema, role)
 
     async def inspect(self) -> Inspection:
-        """Look the schema over; the store need not be open. See `stores.inspection`."""
+        """Inspect the schema; the store need not be open. See `stores.inspection`."""
         async with self.connection(reads=True) as cx:
             return await inspection.inspect(cx, self._options.schema, self._now())
 
 
 def _as_call(statement: Statement[P, T]) -> AsCall[P, T]:
-    """The statement as the function that it is, for POSTGRES has no other kind."""
+    """The statement as a function that returns a Call: POSTGRES has no other kind."""
     return cast("AsCall[P, T]", statement)
 
 

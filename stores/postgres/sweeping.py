@@ -1,4 +1,4 @@
-"""The runs that a sweep found are ended, each in a transaction of its own."""
+"""Ends the runs that a sweep has read, each in a transaction of its own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,11 @@ def _ended_or_raise(orphans: list[Orphan], faults: list[BaseException]) -> list[
     if others and not orphans:
         raise others[0]
     if locked:
-        logger.warning("%d runs of dead workers are locked by others: next time. %s", len(locked), locked[0])
+        logger.warning(
+            "%d runs of dead workers are locked by other transactions and left to the next sweep: %s",
+            len(locked),
+            locked[0],
+        )
     for fault in others[:1]:
         logger.warning("%d runs of dead workers are left to the next sweep: %s", len(others), fault)
     return orphans

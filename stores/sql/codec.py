@@ -21,7 +21,7 @@ MAX_MODEL_NAME = 128
 
 OPEN_STATUSES = "(" + ", ".join(f"'{status}'" for status in RunStatus if status in OPEN) + ")"
 SHOWN_OPEN = frozenset(status.value for status in OPEN)
-"""What a run that has not settled is shown as."""
+"""The shown statuses of a run that has not settled."""
 
 _JSON = (Kind.json, Kind.opaque_json)
 COUNTER_COLUMNS = COUNTERS + MESSAGES
@@ -31,7 +31,7 @@ PLAIN_COLUMNS = (*_OWN[:_COUNTERS], *_OWN[_COUNTERS + 1 :], *COLUMN_NAMES)
 """What became of a run, then what its spec requests. The first is `run_id`."""
 RUN_COLUMNS = ", ".join(PLAIN_COLUMNS + COUNTER_COLUMNS)
 RUN_TEXTS = tuple(map(PLAIN_COLUMNS.index, ("metadata", "kwargs", "result", "rollback_ref")))
-"""The places of what may be large."""
+"""The places of the columns that may be large."""
 _EMPTY = {"kwargs": "'{}' AS kwargs", "result": "NULL AS result", "rollback_ref": "NULL AS rollback_ref"}
 DECISION_COLUMNS = (
     "run_id, thread_id, status, settled_at, owner_epoch, home_epoch, fence,"
@@ -49,7 +49,7 @@ def _text_of(value: object) -> str:
         if value.__class__ in (set, frozenset):
             return f"{{{', '.join(sorted(map(repr, cast('set[object]', value))))}}}"
         return str(value)
-    except Exception:  # noqa: BLE001 - RecursionError of something nested, or whatever its code raises
+    except Exception:  # noqa: BLE001 - RecursionError of a nested value, or an error of its own code
         return f"<{type(value).__name__}, which has no text>"
 
 
@@ -57,8 +57,8 @@ _encode_opaque = json.JSONEncoder(allow_nan=False, separators=(",", ":"), defaul
 
 
 def dumps(value: Json) -> str:
-    """ASCII JSON, so that a lone surrogate survives. Raises ValueError or TypeError for NaN and whatever
-    else JSON cannot hold, and for what is nested so deep that reading it back would fail."""
+    """ASCII JSON, so that a lone surrogate survives. Raises ValueError or TypeError for NaN and other values
+    that JSON cannot hold, and for a value that is nested too deep to be read again."""
     if value.__class__ is dict and not value:  # most metadata: an encoder takes 1.4 us
         return "{}"
     try:
@@ -68,7 +68,7 @@ def dumps(value: Json) -> str:
 
 
 def dumps_or_null(value: Json) -> str | None:
-    """As `dumps`; None is no value at all."""
+    """As `dumps`; None for None."""
     return None if value is None else dumps(value)
 
 
@@ -88,7 +88,8 @@ def _or_str(value: Any) -> Any:
 
 
 def stamped(metadata: str, stamp: str) -> str:
-    """JSON objects as texts: `metadata` with the keys of `stamp`. What cannot be read stays as it is."""
+    """JSON objects as texts: `metadata` with the keys of `stamp`. Metadata that cannot be read stays as it
+    is."""
     if metadata.endswith(stamp[1:]):  # as it was stamped before: no need to read it
         return metadata
     try:
@@ -102,7 +103,7 @@ _DEEPEST = 200
 
 
 def is_json(value: object, depth: int = _DEEPEST) -> bool:
-    """Comes back from `loads(dumps(value))` as it is: str keys, lists, finite numbers, bounded depth."""
+    """Whether `loads(dumps(value))` equals the value: str keys, lists, finite numbers, bounded depth."""
     kind = value.__class__
     if kind is str or kind is int or kind is bool or value is None:
         return True
@@ -119,8 +120,9 @@ def is_json(value: object, depth: int = _DEEPEST) -> bool:
 
 
 def as_stored(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The kwargs that every other process will read, so that they are the same here; as they are where
-    JSON cannot hold them (then what only this process has, such as a callback, stays usable)."""
+    """The kwargs as every other process will read them, so that they are the same in this one; unchanged
+    where JSON cannot hold them (then a value that only this process has, such as a callback, stays
+    usable)."""
     if is_json(kwargs):
         return kwargs
     try:
@@ -138,7 +140,7 @@ def storable(text: str | None) -> str | None:
 
 
 def model_name_of(value: object) -> str | None:
-    """As it is stored: text, stripped, at most 128 characters."""
+    """The model name as it is stored: text, stripped, at most 128 characters."""
     return None if value is None else storable(str(value).strip()[:MAX_MODEL_NAME])
 
 
@@ -171,7 +173,7 @@ Text = Callable[[str | None], str | None]
 
 
 def writers(text: Text) -> dict[str, Callable[[Any], Any]]:
-    """For the fields of a spec whose value is not written as it is."""
+    """A function for each field of a spec whose value is converted before it is written."""
     by_kind = {Kind.text: text, Kind.json: dumps_or_null, Kind.opaque_json: dumps_opaque}
     return {name: by_kind[role.kind] for name, role in ROLES.items() if role.kind in by_kind}
 
@@ -204,7 +206,7 @@ def record_writer(text: Text) -> Callable[[Mapping[str, Any]], dict[str, Any]]:
 
 
 def run_columns(without: Collection[str]) -> str:
-    """RUN_COLUMNS, with nothing in place of these."""
+    """RUN_COLUMNS, with empty values in place of these columns."""
     names = (_EMPTY[name] if name in without else name for name in PLAIN_COLUMNS + COUNTER_COLUMNS)
     return ", ".join(names)
 
@@ -353,7 +355,7 @@ def webhook_row(columns: Sequence[Any]) -> WebhookRow:
 
 def claimed_webhook(columns: Sequence[Any], settled: Mapping[str, Any]) -> ClaimedWebhook:
     """`columns`: run_id, thread_id, user_id, attempts, url, run, and as JSON metadata, kwargs, values and
-    interrupts. `settled`: what `run` comes to."""
+    interrupts. `settled`: the fields that are derived from `run`."""
     run_id, thread_id, user_id, attempt, url, _, *texts = columns
     names = ("metadata", "kwargs", "values", "interrupts")
     run = {name: loads(text) for name, text in zip(names, texts, strict=True)}

@@ -1,4 +1,4 @@
-"""What an engine brings: for every operation of the store's ports, one transaction or one read.
+"""The statements of an engine: for every operation of the store's ports, one transaction or one read.
 
 Each Protocol here is a module of an engine's package, with the arguments and the answers of its operations.
 The engine's own functions differ from that in one way each:
@@ -66,7 +66,7 @@ SearchStatement: TypeAlias = Statement[Concatenate[Query, str | None, P], T]
 
 
 def statement(operation: Callable[P, T]) -> Statement[P, T]:
-    """What an engine has as its function for `operation`."""
+    """The type of an engine's function for `operation`."""
     return cast("Statement[P, T]", operation)
 
 

@@ -1,4 +1,4 @@
-"""What a deployment keeps, table by table, and in which order rows are read."""
+"""The tables of a deployment that a copy contains, and the order in which their rows are read."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TABLES = (
 )
 
 END_OF_IDS = chr(0x10FFFF)
-"""In the order of code points, which both engines keep, behind whatever an id may go on with."""
+"""In the order of code points, which both engines use, behind every continuation of an id."""
 
 IDS = {
     "run": ("runs", "run_id", " AND kind = 'run'"),

@@ -48,7 +48,7 @@ def _admission(
 
 
 def _record(request: AdmissionRequest, epoch: int, limits: Limits, *, beside: bool, now: int | None) -> str:
-    """By the names of rc.admission (schema.sql)."""
+    """The attributes of rc.admission (schema.sql), by name."""
     spec = request.spec
     created_at, created_us = stamp(request.created_at)
     cron_id, cron_at, cron_next = spec.firing or (None, None, None)

@@ -20,13 +20,14 @@ Rows = Sequence[Row]
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A function of the schema, by its parameters' types and what is selected of its answer."""
+    """A function of the schema: its name, its parameters' types, and the columns that are selected of its
+    answer."""
 
     name: str
     types: tuple[str, ...]
     columns: str = "*"
     names: tuple[str, ...] = ()
-    """Of the parameters; () = they are passed by position."""
+    """The parameters' names; () = they are passed by position."""
 
     @classmethod
     def named(cls, name: str, parameters: Mapping[str, str], columns: str = "*") -> Function:
@@ -71,7 +72,7 @@ class BatchFunction:
 
 
 def record_of(**attributes: Any) -> str:
-    """A call of a batch, as JSON. What is left out is NULL to the server, and so is None."""
+    """A call of a batch, as JSON. Attributes that are None or left out are NULL to the server."""
     return _encode({name: value for name, value in attributes.items() if value is not None})
 
 
@@ -87,11 +88,11 @@ class Query:
 
 @dataclass(slots=True)
 class Call(Generic[T_co]):
-    """`answer` turns the rows into what the operation answers, or raises its refusal. `again` does so where
-    an attempt before went unanswered: what it may have written is no refusal then; None = as `answer`. `key`:
-    calls of a batch are made in this order, the same everywhere. `alone`: never in a batch.
-    `unanswered`: an attempt was made in a batch, and may have been written. `longest` (s): the server stops a
-    read that takes longer."""
+    """`answer` maps the rows to the result of the operation, or raises its refusal. `again` does so after an
+    attempt whose answer was lost: what that may have written is no refusal; None = as `answer`. `key`: the
+    order of calls within a batch, the same everywhere. `alone`: never in a batch. `unanswered`: an attempt
+    was made in a batch, and may have been written. `longest` (s): the server stops a read that takes
+    longer."""
 
     statement: Function | BatchFunction | Query
     args: tuple[Any, ...]
@@ -103,7 +104,7 @@ class Call(Generic[T_co]):
     longest: float | None = None
 
     def if_made_again(self, again: Callable[[Rows], S]) -> Call[T_co | S]:
-        """This call, with `again`. Its answers are added to the type of the call's."""
+        """This call, with `again`, whose type is added to that of the answer."""
         wider = cast("Call[T_co | S]", self)
         wider.again = again
         return wider
@@ -114,7 +115,7 @@ class Unknown(Enum):
 
 
 OUTCOME_UNKNOWN: Final = Unknown.outcome
-"""Instead of an answer: this attempt wrote nothing, but an earlier one, which went unanswered, may have
+"""Instead of an answer: this attempt wrote nothing, but an earlier one, whose answer was lost, may have
 written what the operation was to write."""
 
 

@@ -1,7 +1,8 @@
-"""What PostgreSQL cannot hold as it is: U+0000 in a text, and the values that a run's first save has kept.
+"""Values that PostgreSQL cannot hold as they are: U+0000 in a text, and the values that a run's first save
+kept.
 
 A text's U+0000 is written as a code point that stands for no character (and that one twice), so that every
-text comes back as it was given. JSON is ASCII and has neither.
+text is read as it was given. JSON is ASCII and contains neither.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ _REF = PLAIN_COLUMNS.index("rollback_ref")
 
 
 def text(value: str | None) -> str | None:
-    """As it is written."""
+    """The text as it is written to the database."""
     value = codec.storable(value)
     if value is None or value.isprintable():
         return value
@@ -54,7 +55,7 @@ def text(value: str | None) -> str | None:
 
 
 def plain(value: Any) -> Any:
-    """As it was given."""
+    """The value as it was given, from what is stored."""
     if isinstance(value, str) and _ESCAPE in value:
         return value.replace(_NUL, "\0").replace(_ITSELF, _ESCAPE)
     return value
@@ -73,7 +74,7 @@ def run_of(columns: Sequence[Any]) -> RunRow:
 
 
 def run_columns(without: Collection[str]) -> str:
-    """RUN_COLUMNS, with nothing in place of these."""
+    """RUN_COLUMNS, with empty values in place of these columns."""
     saved = _UNSAVED.values() if "rollback_ref" in without else _SAVED
     return ", ".join((codec.run_columns(without), *saved))
 

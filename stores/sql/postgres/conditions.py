@@ -1,4 +1,4 @@
-"""Conditions that many statements share, word for word those of the partial indexes."""
+"""Conditions that many statements share; their text is that of the partial indexes."""
 
 from __future__ import annotations
 

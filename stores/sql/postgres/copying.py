@@ -1,4 +1,4 @@
-"""A schema as the target of a copy. While it is one, no store opens it: half a deployment is none."""
+"""A schema as the target of a copy. No store opens it before the copy is complete."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Target:
         self._names: dict[str, tuple[str, ...]] = {}
 
     async def begin(self, source: str, columns: dict[str, tuple[str, ...]]) -> None:
-        """Make the schema, or go on where an earlier copy from the same source has ended.
+        """Make the schema, or continue where an earlier copy from the same source has ended.
 
         Raises StoreRefused: another copy is under way, something else is in it, columns do not fit.
         """
@@ -54,7 +54,7 @@ class Target:
                 raise StoreRefused(
                     f"schema {self._schema!r} is not empty ({table.name}): name another one (postgres_schema)"
                 )
-            # What is copied has its audit with it.
+            # The audit is copied, and must not be written again by triggers.
             await self._cx.execute(self._named(f"ALTER TABLE rc.{table.name} DISABLE TRIGGER USER"))
         await self._cx.execute(self._named("CREATE TABLE rc.copying (source text NOT NULL)"))
         await self._cx.execute(self._named("INSERT INTO rc.copying VALUES ($1)"), source)
@@ -80,20 +80,21 @@ class Target:
         return count
 
     def converted(self, table: Table, row: Sequence[Any]) -> tuple[Any, ...]:
-        """A row of the source's as it is written here."""
+        """A row of the source as it is written to this schema."""
         return tuple(
             value if convert is None or value is None else convert(value)
             for value, convert in zip(row, self._convert[table.name], strict=True)
         )
 
     async def write(self, table: Table, rows: Sequence[tuple[Any, ...]]) -> None:
-        """Converted ones; all or none."""
+        """Writes converted rows, all or none."""
         await self._cx.copy_records_to_table(
             table.name, schema_name=self._schema, columns=self._names[table.name], records=rows
         )
 
     async def page(self, table: Table, after: Sequence[Any] | None, limit: int) -> list[tuple[Any, ...]]:
-        """Rows in the order of their keys, those behind `after`, which is a key as it is written here."""
+        """Rows in the order of their keys, those behind `after`, which is a key as it is written to this
+        schema."""
         key = ", ".join(table.key)
         marks = ", ".join(f"${at}" for at in range(2, 2 + len(table.key)))
         where = "" if after is None else f" WHERE ({key}) > ({marks})"
@@ -102,7 +103,7 @@ class Target:
         return [tuple(row) for row in await self._cx.fetch(query, limit, *(after or ()))]
 
     async def finish(self) -> None:
-        """From now on it is a store as any other."""
+        """Complete the copy: from now on stores open the schema."""
         async with self._cx.transaction():
             for table in TABLES:
                 await self._cx.execute(self._named(f"ALTER TABLE rc.{table.name} ENABLE TRIGGER USER"))

@@ -1,4 +1,4 @@
-"""Runs as operators look for them, and ids by how they begin. See `stores.finding`."""
+"""Searches of operators: runs, and ids by their prefix. See `stores.finding`."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _ids(rows: Rows) -> list[str]:
 
 
 def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], list[Any]]:
-    """(the conditions, their parameters)."""
+    """The conditions and their parameters."""
     where, args = ["kind = 'run'"], list[Any]()
 
     def given(condition: str, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""Runs as clients see them: with the status that is shown, without what was rolled back."""
+"""Runs as clients see them: with the shown status, without those that were rolled back."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SHOWN = (
     f"CASE WHEN {_STOPPING} THEN 'running' WHEN COALESCE(rollback_state, '') = 'failed' THEN 'error'"
     " ELSE status END"
 )
-"""`RunRow.stopping`, `.rolled_back` and `.shown_status`, word for word."""
+"""The same conditions as `RunRow.stopping`, `.rolled_back` and `.shown_status`."""
 
 _RUN = Query(
     f"SELECT {RUN_COLUMNS} FROM rc.runs WHERE run_id = $1 AND kind = 'run' AND NOT {_ROLLED_BACK}"
@@ -54,7 +54,7 @@ _UNSETTLED = (
     " SELECT run_id FROM rc.runs"
     " WHERE thread_id = $1 AND NOT holds_thread AND owner_epoch IS NOT NULL AND settled_at IS NULL)"
 )
-"""Runs that are shown as pending or running have not settled: they are found without the thread's history."""
+"""Runs that are shown as pending or running have not settled: they are read without the thread's history."""
 
 
 _TEXTS: dict[Heavy, tuple[str, ...]] = {
@@ -62,7 +62,7 @@ _TEXTS: dict[Heavy, tuple[str, ...]] = {
     "result": ("result",),
     "rollback_ref": ("rollback_ref", "saved_values", "saved_interrupts"),
 }
-"""What of a run may be large, by what it is read for."""
+"""The columns of a run that may be large, by the field that contains them."""
 
 
 def thread_runs(
@@ -75,8 +75,7 @@ def thread_runs(
     without: frozenset[Heavy] = frozenset(),
     max_bytes: int | None = None,
 ) -> Call[Page[RunRow]]:
-    """The thread and its page in one statement: a page of a thread that is there, and empty, is one row of
-    nothing."""
+    """The thread and its page in one statement: the empty page of an existing thread is one row of nulls."""
     where, args = _narrowed(statuses, user_id, [thread_id])
     mine = "" if user_id is None else " AND t.user_id = $2"
     of_thread = _UNSETTLED if statuses and SHOWN_OPEN.issuperset(statuses) else "thread_id = $1"

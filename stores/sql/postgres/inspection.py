@@ -1,4 +1,4 @@
-"""Look a schema over: how old it is, what is in it, how large it has become."""
+"""Inspects a schema: its version, its contents, its size."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _INVALID = (
 
 
 async def inspect(cx: Any, schema: str, now: int | None) -> Inspection:
-    """All of one moment. Raises StoreRefused."""
+    """One snapshot. Raises StoreRefused."""
 
     def named(sql: str) -> str:
         return schemas.named(sql, schema)

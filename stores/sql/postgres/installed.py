@@ -21,11 +21,11 @@ _FINGERPRINTS = (
 class Installed(NamedTuple):
     revision: str
     fingerprints: dict[str, str]
-    """By signature."""
+    """Fingerprints by signature."""
 
     @property
     def newer(self) -> bool:
-        """They are of a newer program than this one."""
+        """The functions are of a newer program than this one."""
         return self.revision not in (*revisions(), revision())
 
 

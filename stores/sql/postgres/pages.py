@@ -1,4 +1,4 @@
-"""Pages that end at a number of bytes: what comes behind stays on the server."""
+"""Pages that end at a number of bytes: the rows behind stay on the server."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Row = TypeVar("Row")
 
 
 def sizes(texts: Sequence[str], order: str) -> str:
-    """Three columns for `within`, over the rows of a page in its order. To know the length of a large text
-    the server does not read it."""
+    """Three columns for `within`, over the rows of a page in its order. The server determines the length of a
+    large text without reading it."""
     size = " + ".join(f"COALESCE(octet_length({text}), 0)" for text in texts)
     return (
         f"row_number() OVER (ORDER BY {order}) AS place, sum({size}) OVER (ORDER BY {order} ROWS UNBOUNDED"
@@ -28,7 +28,7 @@ def within(parameter: str) -> str:
 
 
 def page(what: str, rows: Rows, read: Callable[[Any], Row]) -> Page[Row]:
-    """Of rows whose last column is `there`: how many the page would have without its bound."""
+    """Map rows whose last column is `there`: the number of rows of the page without its bound."""
     result = Page(readable(what, (row[:-1] for row in rows), read))
     result.cut = bool(rows) and rows[0][-1] > len(rows)
     return result

@@ -14,7 +14,7 @@ _NOTHING = Query("SELECT")
 def prune(
     now: int | None, keep: Retention, cursor: PruneCursor | None, limit: int, *, dry_run: bool
 ) -> Call[PruneStep]:
-    """One step: look at `limit` rows, remove those that may go. See `PruningStore.prune`."""
+    """One step: read `limit` rows, remove those that are old enough. See `PruningStore.prune`."""
     at = cursor or PruneCursor("runs")
     if at.stage == "runs":
         return _runs(keep, at, limit, dry_run=dry_run, now=now)

@@ -84,7 +84,7 @@ _THREAD = Query(
 
 
 def thread(thread_id: str, user_id: str | None) -> Call[ThreadRow | None]:
-    """One statement, so that status and values are of the same moment."""
+    """One statement, so that status and values are of one snapshot."""
     return Call(_THREAD, (thread_id, user_id), lambda rows: thread_of(rows[0]) if rows else None)
 
 

@@ -1,4 +1,4 @@
-"""The record operations that gateways already call on their stores, on the same table. See
+"""The record operations of the gateways' own stores, on the same table. See
 functions/6_records.sql."""
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def put(now: int | None, run_id: str, fields: Mapping[str, Any]) -> Call[None]:
 
 
 def _snapshot(fields: Mapping[str, Any]) -> tuple[list[Any], str | None, str | None]:
-    """Counters and messages; None = as it is. Raises OverflowError."""
+    """Counters and messages; None = unchanged. Raises OverflowError."""
     last_ai, first_human = (text(fields.get(name)) for name in MESSAGES)
     counters = [fields.get(name) for name in COUNTERS]
     if any(value is not None and value.bit_length() > 63 for value in counters):
@@ -90,7 +90,7 @@ def list_open(
 
 
 def _records(rows: Rows) -> list[dict[str, Any]]:
-    """`get` raises for a row that is left out."""
+    """Unreadable rows are left out; for these `get` raises."""
     return [record(run) for run in readable("run", rows, run_of)]
 
 

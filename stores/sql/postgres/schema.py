@@ -1,5 +1,5 @@
-"""Is this schema ours, may this program work on it, and how it gets there: schema.sql and numbered
-migrations, applied in order, and then the functions."""
+"""Checks that a schema belongs to this program and is of a version that it works on, and migrates it:
+schema.sql and numbered migrations, applied in order, and then the functions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from stores.sql.postgres.scripts import functions, migrations, named, oldest
 __all__ = ["SCHEMA_NAME", "functions", "grant", "migrate", "migrations", "named", "outdated", "version"]
 
 SCHEMA_NAME = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-"""The server keeps names that begin with pg_ for itself."""
+"""The server reserves names that begin with pg_."""
 _MARK = "run-coordinator"
 """The comment on schema_version: the table of another program has another, or none."""
 LOCKS_WITHIN = 2.0
-"""s. All that use a table queue behind a migration that waits for it, heartbeats too: they have several
+"""s. All calls that use a table queue behind a migration that waits for it, heartbeats too: they have several
 attempts within a lease."""
 
 
@@ -42,7 +42,7 @@ async def version(cx: Any, schema: str) -> int:
     """The schema's version, 0 where it is empty or absent. It may be newer than this program.
 
     Raises StoreRefused where it belongs to another program or is half a copy, and where the server or the
-    database is of no use; SchemaTooNew and SchemaTooOld where this program does not work on it.
+    database is unsuitable; SchemaTooNew and SchemaTooOld where this program does not work on it.
     """
     await server.check(cx)
     there, mark, relations, copying = await cx.fetchrow(_LOOK, schema)
@@ -61,7 +61,7 @@ async def version(cx: Any, schema: str) -> int:
 
 
 def check_version() -> Call[int]:
-    """The version of a schema that is there. Raises SchemaTooNew, SchemaTooOld."""
+    """The version of an existing schema. Raises SchemaTooNew, SchemaTooOld."""
     return Call(_VERSION_NOW, (), lambda rows: _checked(rows, "The schema"))
 
 
@@ -78,7 +78,7 @@ def _checked(rows: Rows, where: str) -> int:
 
 
 async def outdated(cx: Any, schema: str) -> str | None:
-    """What of the schema is older than this program, in words; None = nothing. Raises as `version`."""
+    """Which part of the schema is older than this program, in words; None = no part. Raises as `version`."""
     applied, newest = await version(cx, schema), migrations()[-1].number
     if applied < newest:
         return f"schema {schema!r} has version {applied}"
@@ -101,10 +101,10 @@ async def migrate(
 ) -> list[str]:
     """Bring the schema to the newest version, and the functions to this program's revision, all or nothing.
     `repair`: make functions again that were dropped or changed since they were installed. `unasked`: refuse
-    what live workers of earlier versions could not work on. `begun` gets the server's process id.
+    what live workers of earlier versions could not work on. `begun` receives the server's process id.
 
     Returns the names of the applied migrations and the signatures of the repaired functions. A newer schema,
-    and functions of a newer program, stay as they are. Safe when several processes start at once: each looks
+    and functions of a newer program, stay as they are. Safe when several processes start at once: each checks
     again under an advisory lock. Raises asyncpg.LockNotAvailableError after LOCKS_WITHIN, and as `version`.
     """
     async with cx.transaction():
@@ -152,7 +152,7 @@ async def _apply(cx: Any, schema: str, todo: list[Migration], *, new: bool) -> N
 
 
 async def _broken(cx: Any, schema: str) -> dict[str, str]:
-    """What this program can repair, without putting older functions in the place of newer ones."""
+    """The functions that this program can repair, without replacing newer functions by older ones."""
     record = await installed.recorded(cx, schema)
     if record is None or record.newer:
         return {}
@@ -166,7 +166,7 @@ _APPLIED = (
 
 
 async def grant(cx: Any, schema: str, role: str) -> None:
-    """What a worker needs: rows, not tables. Within a transaction."""
+    """Grant what a worker needs: access to rows, no changes of tables. Within a transaction."""
     quoted = await cx.fetchval("SELECT quote_ident($1)", role)
     rows = "SELECT, INSERT, UPDATE, DELETE"
     later = f'ALTER DEFAULT PRIVILEGES IN SCHEMA "{schema}" GRANT'

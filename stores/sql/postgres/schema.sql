@@ -1,4 +1,4 @@
--- The schema on PostgreSQL, as a new database gets it: version 20. Later versions are numbered files in migrations/.
+-- The schema on PostgreSQL, as it is created: version 20. Later versions are numbered files in migrations/.
 --
 -- `rc` stands for the schema's own name, which the program puts in its place. stores/sql/sqlite/schema.sql is the same
 -- schema on SQLite; tests/unit/test_schema_files.py lists what differs.
@@ -21,7 +21,7 @@ COMMENT ON TABLE rc.schema_version IS 'run-coordinator';  -- so that it differs 
 
 -- ---- workers -----------------------------------------------------------------------------------------------
 
--- One row per incarnation of a gateway process. A restarted process registers again and gets a new epoch.
+-- One row per incarnation of a gateway process. A restarted process registers again with a new epoch.
 CREATE TABLE rc.workers (
     epoch          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,  -- never reused
     worker_id      text NOT NULL,
@@ -30,7 +30,7 @@ CREATE TABLE rc.workers (
     pid            bigint NOT NULL,
     proof          text,                       -- drawn per registration; may name a lock that proves the process alive
     version        text NOT NULL,              -- of the program
-    assistants     text[] NOT NULL DEFAULT '{}',  -- whose waiting portable runs this worker can take over
+    assistants     text[] NOT NULL DEFAULT '{}',  -- their waiting portable runs can be executed by this worker
     state          text NOT NULL CHECK (state IN ('live', 'draining', 'dead')),
     hb_seq         bigint NOT NULL DEFAULT 0,  -- heartbeats so far; a reaper compares it
     ttl_ms         bigint NOT NULL CHECK (ttl_ms > 0),
@@ -40,20 +40,20 @@ CREATE TABLE rc.workers (
     drain_grace_ms bigint,                     -- NULL = the grace of the worker's own settings
     fenced_by      bigint,                     -- the epoch that declared this one dead; its own where it retired
     fenced_at      bigint,
-    fenced_actor   text                        -- who declared the worker dead; NULL = it was found dead or it retired
+    fenced_actor   text                        -- who declared the worker dead; NULL = no operator did
 ) WITH (fillfactor = 50);  -- a heartbeat changes no indexed column: the row is updated on its own page
 
 CREATE INDEX workers_alive ON rc.workers (epoch) WHERE state <> 'dead';
 
 -- ---- threads -----------------------------------------------------------------------------------------------
 
--- What runs are serialised on. The row is the lock of its thread. A thread's status is derived and never stored.
+-- Runs are serialised on threads. The row is the lock of its thread. A thread's status is derived and never stored.
 CREATE TABLE rc.threads (
     thread_id        text COLLATE "C" PRIMARY KEY,
     user_id          text COLLATE "C",           -- the first user that was admitted; NULL = none was
     assistant_id     text COLLATE "C",           -- of the newest run that named one
     fence            bigint NOT NULL DEFAULT 0,  -- grows each time a run takes the thread
-    next_seq         bigint NOT NULL DEFAULT 0,  -- the last place that was given out in the thread's queue
+    next_seq         bigint NOT NULL DEFAULT 0,  -- the last place that was assigned in the thread's queue
     metadata         text NOT NULL DEFAULT '{}',
     "values"         text,                       -- what the thread holds between runs
     interrupts       text,                       -- what its last run paused for
@@ -233,7 +233,7 @@ CREATE TYPE rc.admission AS (
     epoch bigint,             -- of the admitting worker
     beside boolean,           -- without the one-run-per-thread rule
     run_id text, portable boolean, created_at text, created_us bigint, request_hash text,
-    stamp text,               -- keys that the thread's metadata gets: a JSON object
+    stamp text,               -- keys that are added to the thread's metadata: a JSON object
     -- By the names of RunSpec (stores/spec.py). thread_must_exist: refuse an unknown thread. adopt_thread: assign a thread
     -- without an owner. temporary_ms: time to live of a thread that this admission creates.
     kind text, thread_id text, user_id text, assistant_id text, parent_run_id text, multitask_strategy text,
@@ -256,11 +256,11 @@ CREATE TYPE rc.finishing AS (
 CREATE TYPE rc.deciding AS (
     run_id text, status text, action text, cause text, reason text, actor text, error text,
     while_waiting boolean,    -- only while it waits for its turn
-    home bigint,              -- only while it is at home there
+    home bigint,              -- only while that epoch is its home
     now bigint
 );
 
--- How a run stands, as every decision answers it.
+-- How a run stands, as every decision returns it.
 CREATE TYPE rc.standing AS (
     run_id text, thread_id text, status text, settled_at bigint, owner_epoch bigint, home_epoch bigint,
     fence bigint, cancel_action text, cancel_cause text, cancel_reason text, cancel_actor text, error text
@@ -375,7 +375,7 @@ END $$;
 CREATE TRIGGER runs_audit_update AFTER UPDATE ON rc.runs REFERENCING OLD TABLE AS before NEW TABLE AS after
 FOR EACH STATEMENT EXECUTE FUNCTION rc.audit_update();
 
--- A waiting run was handed over: the audit names the epoch that gave it away. A claim writes the column as well.
+-- A waiting run was handed over: the audit names the epoch that was its home. A claim writes the column as well.
 CREATE FUNCTION rc.audit_home() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF OLD.home_epoch IS NOT NULL AND NEW.home_epoch IS NULL THEN
@@ -441,12 +441,12 @@ CREATE TABLE rc.crons (
     cron_id          text COLLATE "C" PRIMARY KEY,
     user_id          text COLLATE "C",
     assistant_id     text COLLATE "C" NOT NULL,
-    thread_id        text COLLATE "C",  -- NULL = each run gets a thread of its own
+    thread_id        text COLLATE "C",  -- NULL = a thread of its own for each run
     schedule         text NOT NULL,
     timezone         text,
     enabled          boolean NOT NULL,
     end_at           bigint,
-    on_run_completed text,              -- what becomes of the thread that a run got
+    on_run_completed text,              -- what becomes of such a thread: delete | keep
     payload          text NOT NULL,     -- the run that is created: JSON
     metadata         text NOT NULL,
     next_at          bigint,            -- NULL = never again

@@ -49,7 +49,7 @@ def functions_of_migrations() -> dict[str, tuple[str, ...]]:
 
 
 def revision() -> str:
-    """Of the functions that this program has; `revisions` ends with it."""
+    """The revision of this program's functions; `revisions` ends with it."""
     digest = hashlib.sha256()
     for script in functions():
         digest.update(script.encode())

@@ -1,4 +1,4 @@
-"""What a server and its database must be, whatever is in the schema."""
+"""Requirements on a server and its database, independent of the schema."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""PostgreSQL's transactions and reads, as the calls that are to be made."""
+"""PostgreSQL's transactions and reads, as calls."""
 
 from __future__ import annotations
 

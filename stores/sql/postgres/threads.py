@@ -1,4 +1,5 @@
-"""Threads as clients make, change, find and lose them. See `stores.catalogue` and functions/8_threads.sql."""
+"""Threads as clients create, change, search and delete them. See `stores.catalogue` and
+functions/8_threads.sql."""
 
 from __future__ import annotations
 
@@ -15,10 +16,10 @@ from stores.sql.postgres.reading import STATUS, THREAD_COLUMNS, WITH_LAST, threa
 
 _SECOND = 1_000_000
 _FENCE_KEPT = 86_400 * _SECOND
-"""Longer than anything lives that carries the fence of a temporary thread: a slot in Redis, a log, a worker
-that was paused."""
+"""us. Longer than the lifetime of everything that carries the fence of a temporary thread: a slot in Redis, a
+log, a paused worker."""
 _UNUSED = 60 * _SECOND
-"""For which a temporary thread that no run has come to is kept at least: its run is on the way."""
+"""us. A temporary thread without any run is kept so long at least: its run may still be admitted."""
 _RUNS_AT_ONCE = 1_000
 """Runs removed in one transaction."""
 
@@ -37,7 +38,7 @@ _METADATA = Query(
 
 
 def metadata(thread_id: str, user_id: str | None) -> Call[str | None]:
-    """As it is written; None = no such thread."""
+    """The metadata as it is written; None = unknown thread."""
     return Call(_METADATA, (thread_id, user_id), lambda rows: rows[0][0] if rows else None)
 
 
@@ -67,11 +68,11 @@ _ORDERS = {
 }
 _DIRECTIONS = {"asc": "ASC", "desc": "DESC"}
 _TEXTS = ("s.metadata", 's."values"', "s.interrupts")
-"""What of a thread may be large."""
+"""The columns of a thread that may be large."""
 
 
 def threads(query: ThreadQuery, user_id: str | None) -> Call[Page[ThreadRow]]:
-    """First the ids of the page, then what belongs to these alone."""
+    """First the ids of the page, then the rows of these alone."""
     order, direction = _ORDERS[query.sort_by], _DIRECTIONS[query.sort_order]
     tables, where, args = _narrowed(query, user_id, status=query.sort_by == "status")
     args += [query.limit, query.offset]
@@ -96,7 +97,7 @@ def count_threads(query: ThreadQuery, user_id: str | None) -> Call[int]:
 
 
 def _narrowed(query: ThreadQuery, user_id: str | None, *, status: bool = False) -> tuple[str, str, list[Any]]:
-    """(what to select from, the condition, its parameters)."""
+    """The FROM clause, the condition, its parameters."""
     where, args = list[str](), list[Any]()
 
     def given(condition: str, value: Any) -> None:
@@ -110,11 +111,11 @@ def _narrowed(query: ThreadQuery, user_id: str | None, *, status: bool = False) 
     if user_id is not None:
         given("t.user_id = {}", user_id)
     if query.metadata:
-        where.append("t.metadata <> '{}'")  # as the index has it
+        where.append("t.metadata <> '{}'")  # the condition of the index
         given("rc.as_jsonb(t.metadata) @> rc.as_jsonb({})", dumps(query.metadata))
     if query.values:
         given('rc.as_jsonb(t."values") @> rc.as_jsonb({})', dumps(query.values))
-    if query.status == "busy":  # begins at what is in flight
+    if query.status == "busy":  # begins at the runs in flight
         where.append(f"t.thread_id IN (SELECT thread_id FROM rc.runs WHERE {IN_FLIGHT})")
     elif query.status is not None:
         status = True

@@ -1,14 +1,14 @@
-"""Conditions that many statements share, as SQLite has to read them."""
+"""Conditions that many statements share, in the text that SQLite needs."""
 
 from __future__ import annotations
 
 from stores.sql.codec import OPEN_STATUSES
 
 IN_FLIGHT = f"(holds_thread OR status IN {OPEN_STATUSES})"
-"""Word for word the condition of the partial index `runs_inflight`, so that SQLite may use it."""
+"""The text is that of the partial index `runs_inflight`, so that SQLite may use it."""
 IN_FLIGHT_RUNS = "runs INDEXED BY runs_inflight"
 """Without statistics SQLite prefers the history index, and admission would slow down with every
-finished run of the thread. INDEXED BY fails loudly where the index cannot serve the query."""
+finished run of the thread. INDEXED BY raises an error where the index cannot serve the query."""
 WAITS = (
     "status = 'pending' AND NOT holds_thread AND owner_epoch IS NULL AND (home_epoch IS NOT NULL OR portable)"
 )
@@ -24,7 +24,7 @@ KNOWN = (
     "assistant_id IN (SELECT value FROM json_each((SELECT assistants FROM workers"
     " WHERE epoch = :epoch AND state = 'live')))"
 )
-"""The worker `:epoch` can execute it. One that drains takes nothing over."""
+"""The worker `:epoch` can execute the run. A draining worker takes no runs over."""
 GONE = (
     "gone (after, before) AS (SELECT * FROM (SELECT COALESCE(lag(epoch) OVER (ORDER BY epoch), -1) AS after,"
     " epoch AS before FROM workers WHERE state <> 'dead' UNION ALL SELECT COALESCE(MAX(epoch), -1),"

@@ -1,4 +1,4 @@
-"""What SQLite lacks of JSON, as functions of the connection: PostgreSQL's `@>` on jsonb; merged keys."""
+"""JSON functions that SQLite lacks, added to a connection: PostgreSQL's `@>` on jsonb, and merging keys."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from stores.sql.sqlite.searches import look
 
 
 def register(cx: sqlite3.Connection) -> None:
-    """Give the connection `json_contains(whole, part)`: 1 or 0, also for what is no JSON, a search that is
-    over is stopped by it; and `json_stamped(metadata, stamp)`, see `stores.sql.codec`."""
+    """Adds `json_contains(whole, part)` to the connection: 1 or 0, also for text that is no JSON; it stops a
+    search that is over. And `json_stamped(metadata, stamp)`, see `stores.sql.codec`."""
     cx.create_function("json_contains", 2, _json_contains, deterministic=True)
     cx.create_function("json_stamped", 2, stamped, deterministic=True)
 
@@ -34,7 +34,7 @@ def _parsed(part: str) -> Any:
 
 
 def contains(whole: Any, part: Any) -> bool:
-    """Objects by key, arrays by element in any order, whatever else by equality; `true` is not 1."""
+    """Compares objects by key, arrays by element in any order, other values by equality; `true` is not 1."""
     if isinstance(part, dict):
         return isinstance(whole, dict) and all(
             key in whole and contains(whole[key], value)
@@ -46,7 +46,7 @@ def contains(whole: Any, part: Any) -> bool:
 
 
 def _has_all(whole: list[Any], parts: list[Any]) -> bool:
-    """What is neither an object nor an array is looked up: two long lists take no longer than both."""
+    """Scalars are compared by hash: the time for two long lists is linear in their lengths."""
     scalars = {_scalar(part) for part in parts if not _is_nested(part)}
     if scalars and not scalars.issubset(_scalar(element) for element in whole if not _is_nested(element)):
         return False
@@ -89,7 +89,7 @@ def _words(part: dict[str, Any]) -> list[str]:
     """A few texts, keys or strings, that are in the JSON of every value that contains the part: they exclude
     most rows. Only texts that all writers encode in the same way."""
     words, todo = set[str](), list[Any]([part])
-    for value in todo:  # which grows meanwhile
+    for value in todo:  # the list grows during the loop
         if isinstance(value, dict):
             fields = cast("dict[str, Any]", value)
             words.update(filter(_PLAIN.fullmatch, fields))

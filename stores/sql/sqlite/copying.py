@@ -1,4 +1,4 @@
-"""A database file as the source of a copy: read only, and as of one moment."""
+"""A database file as the source of a copy: read only, in one snapshot."""
 
 from __future__ import annotations
 

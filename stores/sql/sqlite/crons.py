@@ -15,7 +15,7 @@ from stores.sql.sqlite.contains import containing
 
 _WRITTEN = ", ".join(CRON_VALUES)
 _SAME = " AND ".join(f"{name} IS :{name}" for name in CRON_VALUES if name not in ("enabled", "next_at"))
-"""Made again with the same id, it is the same cron, whatever has become of it."""
+"""A cron that is created again with the same id and values is the same cron, whatever its state."""
 
 
 def create(
@@ -83,7 +83,7 @@ _DIRECTIONS = {"asc": "ASC NULLS LAST", "desc": "DESC NULLS LAST"}
 
 
 def listed(cx: sqlite3.Connection, query: CronQuery, user_id: str | None) -> Page[CronRow]:
-    """First the ids of the page, then what belongs to these alone."""
+    """First the ids of the page, then the rows of these alone."""
     where, args = _narrowed(query, user_id)
     order, direction = _ORDERS.get(query.sort_by, query.sort_by), _DIRECTIONS[query.sort_order]
     page = cx.execute(
@@ -154,7 +154,7 @@ def check_due(cx: sqlite3.Connection, firing: Firing, now: int) -> None:
 def advance(
     cx: sqlite3.Connection, firing: Firing, *, run_id: str | None, error: str | None, now: int
 ) -> bool:
-    """The moment is over. False = it was before."""
+    """Move the cron past this firing. False = that was done before."""
     row = cx.execute(
         "UPDATE crons SET next_at = :next, last_at = :at, last_run_id = COALESCE(:run, last_run_id),"
         f" last_error = :error, version = version + 1 WHERE {_OVER} RETURNING cron_id",

@@ -23,8 +23,8 @@ def decide(
     while_waiting: bool = False,
     home: int | None = None,
 ) -> Decision | None:
-    """Decide a pending or running run; answer what stands now; None = no such run. `while_waiting`:
-    only where the run does not hold its thread yet; `home`: only where it is at home with that epoch, which
+    """Decide a pending or running run; return the standing decision; None = unknown run. `while_waiting`:
+    only where the run does not hold its thread yet; `home`: only where that epoch is its home, which
     has not handed it over. Its children in flight end with it.
 
     A run without an owner (waiting, or imported) settles at once. The slot of any other run is kept
@@ -97,11 +97,11 @@ def end_children(cx: sqlite3.Connection, run_id: str, status: RunStatus, now: in
 
 
 def withdraw(cx: sqlite3.Connection, now: int, run_id: str, epoch: int) -> Decision | None:
-    """Take back an admission whose caller went away: interrupted and settled, its thread is free.
+    """Take back an admission whose caller disconnected: interrupted and settled, its thread is free.
 
     Only for a run of this epoch to which no task was ever attached. Queues behind the admission
-    itself, so it finds the row if there will ever be one. A cancel that came first keeps its word and
-    is settled as well. None = there is no such run.
+    itself, so the row exists then if it ever will. A cancel that came first keeps its cause and
+    is settled as well. None = unknown run.
     """
     row = cx.execute(
         f"UPDATE runs SET status = CASE WHEN status IN {OPEN_STATUSES} THEN 'interrupted' ELSE status END,"

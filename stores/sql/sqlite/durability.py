@@ -1,4 +1,4 @@
-"""How surely a commit is on the disk, and what is known of the engine."""
+"""Durability of commits, and known defects of the engine."""
 
 from __future__ import annotations
 

@@ -9,7 +9,8 @@ from typing import Any
 from stores.events import EventPage, EventsKept, Kept, NewEvents, Position
 
 _RENEWED_BY = 16
-"""A log's end is moved on by a sixteenth of its time to live at least, so that its index stays as it is."""
+"""A log's expiry is moved by a sixteenth of its time to live at least, so that its index is rarely
+written."""
 
 _OWNER = (
     "SELECT r.fence = :fence AND EXISTS"
@@ -17,7 +18,7 @@ _OWNER = (
     " EXISTS (SELECT 1 FROM event_logs l WHERE l.run_id = r.run_id AND l.fence > :fence)"
     " FROM runs r WHERE r.run_id = :run"
 )
-"""Does it own the run, and is its log of a later fence?"""
+"""Does the writer own the run, and is the stored log of a later fence?"""
 _INSERT = (
     "INSERT INTO run_events (run_id, fence, number, mode, json) VALUES (?, ?, ?, ?, ?)"
     " ON CONFLICT (run_id, fence, number) DO NOTHING"
@@ -65,8 +66,8 @@ def _append(cx: sqlite3.Connection, log: NewEvents, ttl_us: int, now: int) -> Ev
 
 
 def _remove(cx: sqlite3.Connection, log: NewEvents, which: str, *bound: int) -> int:
-    """What is older than the floor, or what a store that went back has of later fences. Answers how many
-    bytes that was."""
+    """Removes events below the floor, or events of later fences that a restored store contains. Returns their
+    bytes."""
     where = f"WHERE run_id = ? AND {which}"
     size: int
     (size,) = cx.execute(
@@ -122,7 +123,7 @@ _USE = (
     " AND updated_at + ttl_ms * 1000 < :until AND thread_id ="
     " (SELECT thread_id FROM runs WHERE run_id = :run AND settled_at IS NOT NULL)"
 )
-"""Such a thread is removed so long after it was used last."""
+"""A thread with a TTL is removed so long after its last use."""
 
 
 def follow(cx: sqlite3.Connection, now: int, run_ids: Sequence[str], seconds_us: int, *, logs: bool) -> None:

@@ -1,4 +1,4 @@
-"""Runs as operators look for them, and ids by how they begin. See `stores.finding`."""
+"""Searches of operators: runs, and ids by their prefix. See `stores.finding`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def ids_from(cx: sqlite3.Connection, kind: IdKind, prefix: str, limit: int) -> l
 
 
 def _narrowed(query: RunQuery, user_id: str | None) -> tuple[list[str], dict[str, Any]]:
-    """(the conditions, their parameters). Expensive conditions come last."""
+    """The conditions and their parameters. Expensive conditions come last."""
     where, args = ["kind = 'run'"], dict[str, Any]()
 
     def given(condition: str, name: str, value: Any) -> None:

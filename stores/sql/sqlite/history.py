@@ -1,4 +1,4 @@
-"""Runs as clients see them: with the status that is shown, without what was rolled back."""
+"""Runs as clients see them: with the shown status, without those that were rolled back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _SHOWN = (
     f"CASE WHEN {_STOPPING} THEN 'running' WHEN COALESCE(rollback_state, '') = 'failed' THEN 'error'"
     " ELSE status END"
 )
-"""`RunRow.stopping`, `.rolled_back` and `.shown_status`, word for word."""
+"""The same conditions as `RunRow.stopping`, `.rolled_back` and `.shown_status`."""
 
 
 _HISTORY = "runs INDEXED BY runs_history WHERE thread_id = :thread"
@@ -35,8 +35,8 @@ _UNSETTLED = (
     " UNION ALL SELECT run_id FROM runs INDEXED BY runs_beside_of_thread WHERE thread_id = :thread"
     " AND NOT holds_thread AND owner_epoch IS NOT NULL AND settled_at IS NULL)"
 )
-"""What a thread's runs are read from. Those that are shown as pending or running have not settled: they are
-found without the thread's history."""
+"""The source of a thread's runs. Those that are shown as pending or running have not settled: they are read
+without the thread's history."""
 
 
 def run(cx: sqlite3.Connection, run_id: str, thread_id: str | None, user_id: str | None) -> RunRow | None:

@@ -1,4 +1,4 @@
-"""Look a database file over: whose it is, how old its schema is, whether its pages are sound."""
+"""Inspects a database file: its program, its schema version, the integrity of its pages."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which runs in flight no live worker answers for. Those are read, and not all that are in flight."""
+"""The runs in flight without a live worker. Only these are read, not all that are in flight."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from stores.sql.codec import OPEN_STATUSES
 from stores.sql.sqlite.codec import ALIVE, GONE, HOMELESS
 
 PATIENCE = 600_000_000
-"""us. So long a portable run without a home, whose time has come, waits for a worker that knows its
-assistant (a deployment may be all down in between); then it is ended, because its thread waits with it."""
+"""us. A portable run without a home, whose time has come, waits so long for a worker that knows its assistant
+(a deployment may be down in between); then it is ended, because its thread waits with it."""
 
 _COLUMNS = (
     "run_id, thread_id, status, COALESCE(owner_epoch, home_epoch), cancel_action, started_at, rollback_ref,"
@@ -55,7 +55,7 @@ _ONE = (
 def orphaned(
     cx: sqlite3.Connection, now: int, *, before: int | None, only: int | None
 ) -> list[tuple[Any, ...]]:
-    """Rows of _COLUMNS; `only`: those of one epoch. Parents first: they take along what they started."""
+    """Rows of _COLUMNS; `only`: those of one epoch. Parents first: they cancel their children."""
     if only is not None:
         return cx.execute(_ONE, {"before": before, "only": only}).fetchall()
     unknown = json.dumps(_unknown_assistants(cx))

@@ -29,9 +29,9 @@ parameters are those of `_guard`."""
 
 
 def start(cx: sqlite3.Connection, now: int, own: Ownership, rollback_ref: Json) -> Started | None:
-    """pending -> running where it is mine and my epoch is live.
+    """pending -> running where the worker owns the run and its epoch is live.
 
-    None = lost: another has the thread, or my epoch is dead.
+    None = lost: another worker has the run, or the epoch is dead.
     """
     row = cx.execute(
         "UPDATE runs SET status = 'running', started_at = :now, rollback_ref = :ref, updated_at = :now,"
@@ -103,7 +103,7 @@ def _saved_last(cx: sqlite3.Connection, own: Ownership, values: Json) -> bool:
 
 
 def restore(cx: sqlite3.Connection, now: int, own: Ownership) -> Json:
-    """Undo what the run saved; answer the thread's values. Idempotent, also where it saved nothing.
+    """Undo what the run saved; return the thread's values. Idempotent, also where it saved nothing.
 
     Raises StaleFence where the run does not hold the thread with this fence.
     """
@@ -172,7 +172,7 @@ def _written(outcome: Outcome) -> dict[str, Any]:
 
 
 def _leaves(own: Ownership, outcome: Outcome) -> bool:
-    """Where nothing was decided over it, the thread is in a new state afterwards."""
+    """The outcome is a new state of the thread, unless a decision was made over the run."""
     new = outcome.values is not None or outcome.paused or outcome.interrupts is not None
     return outcome.status is RunStatus.success and new and own.fence > 0
 
@@ -185,7 +185,7 @@ def _keeps(own: Ownership, decision: Decision, outcome: Outcome, *, hold: bool) 
 
 
 HELD = "COALESCE((SELECT t.\"values\" FROM threads t WHERE t.thread_id = runs.thread_id), 'null')"
-"""What the thread of a run holds, as the state that the run has left."""
+"""The values of the run's thread, as the state that the run has left."""
 _LEAVES = f":leaves AND (status IN {OPEN_STATUSES} OR (:values IS NOT NULL AND NOT :hold AND {STOPPED}))"
 _FINISH = (
     "UPDATE runs SET holds_thread = holds_thread AND :hold, settled_at = CASE WHEN NOT :hold THEN :now END,"
@@ -204,14 +204,14 @@ _FINISH = (
     f" WHERE {_GUARD} AND (status IN {OPEN_STATUSES} OR cancel_action IS NOT 'rollback'"
     f" OR started_at IS NULL OR NOT holds_thread) RETURNING {DECISION_COLUMNS}"
 )
-"""A rollback waits for `settle` only where there is something to undo."""
+"""A rollback waits for `settle` only where the run may have changed the thread."""
 
 
 def settle(
     cx: sqlite3.Connection, now: int, own: Ownership, outcome: Outcome, rollback_state: str | None
 ) -> Finish:
-    """Free the thread of a run that was decided. `outcome.values`: what `restore` answered; its
-    status is of no account."""
+    """Free the thread of a run that was decided. `outcome.values`: what `restore` returned; its
+    status is ignored."""
     row = cx.execute(
         "UPDATE runs SET holds_thread = 0, settled_at = :now, updated_at = :now,"
         " stopped_at = COALESCE(:stopped_at, stopped_at),"
@@ -288,7 +288,7 @@ def _values(cx: sqlite3.Connection, thread_id: str) -> Json:
 
 
 def _after(cx: sqlite3.Connection, thread_id: str) -> tuple[int | None, bool]:
-    """(`next_home`, does the thread carry interrupts), in one statement."""
+    """`next_home`, and whether the thread has interrupts; in one statement."""
     home, interrupted = cx.execute(
         f"SELECT (SELECT CASE WHEN portable AND {HOMELESS} THEN {ANY_WORKER} ELSE home_epoch END"
         f" FROM {IN_FLIGHT_RUNS} WHERE thread_id = :thread AND {WAITING} ORDER BY seq LIMIT 1), EXISTS"

@@ -1,6 +1,6 @@
 """prune: remove what is old enough, a bounded piece at a time. Every step is one transaction.
 
-Rows are visited in the order of an index that is there anyway (creation; audit id), each at most once
+Rows are visited in the order of an existing index (creation; audit id), each at most once
 a pass: `cursor` is where the next step continues. So nothing is added to what a run writes, and a step
 is bounded also where nothing may be removed.
 """
@@ -26,7 +26,7 @@ def prune(
     *,
     dry_run: bool,
 ) -> PruneStep:
-    """One step: look at `limit` rows, remove those that may go. See `PruningStore.prune`."""
+    """One step: read `limit` rows, remove those that are old enough. See `PruningStore.prune`."""
     at = cursor or PruneCursor("runs")
     if at.stage == "runs":
         return _runs(cx, keep, at, limit, dry_run=dry_run, now=now)
@@ -92,7 +92,8 @@ def _remove_runs(cx: sqlite3.Connection, run_ids: Sequence[str], *, dry_run: boo
 def _transitions(
     cx: sqlite3.Connection, keep: Retention, at: PruneCursor, limit: int, *, dry_run: bool, now: int
 ) -> PruneStep:
-    """The audit of runs that have settled. Ids grow with time: the first that is young ends the pass."""
+    """The audit of runs that have settled. Ids grow with time: the first row that is too young ends the
+    pass."""
     following = PruneCursor("workers")
     if keep.transitions is None:
         return PruneStep(Pruned(), following)
@@ -131,7 +132,7 @@ def _workers(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: bo
 
 
 def _webhooks(cx: sqlite3.Connection, keep: Retention, limit: int, *, dry_run: bool, now: int) -> PruneStep:
-    """Delivered and dead ones; whether their runs are still there is of no account."""
+    """Delivered and dead webhooks, whether or not their runs still exist."""
     if keep.webhooks is None:
         return PruneStep(Pruned(), None)
     rows = cx.execute(

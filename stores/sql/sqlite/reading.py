@@ -1,4 +1,4 @@
-"""Reads: what workers, people and waiters look at. None of them takes the write lock."""
+"""Reads for workers, operators and waiting requests. None of them takes the write lock."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def tick(cx: sqlite3.Connection, epoch: int, now: int) -> Tick:
 _HELD = (
     "SELECT json_group_array(run_id) FROM runs INDEXED BY runs_owner WHERE owner_epoch = ? AND holds_thread"
 )
-"""In one row: ten thousand of them would be made one by one, with the interpreter's lock each time."""
+"""In one row: ten thousand rows would be built one by one, each with the GIL taken again."""
 
 _NEXT = (
     f"NOT EXISTS (SELECT 1 FROM {IN_FLIGHT_RUNS} WHERE thread_id = w.thread_id"
@@ -97,8 +97,8 @@ _ABANDONED = (
     )
     + f") SELECT thread_id FROM w WHERE {_NEXT} LIMIT {HOMELESS_AT_ONCE}"
 )
-"""Begins at the homes that are gone: runs that wait at a live worker are not read. A batch: what a deployment
-leaves behind is claimed over several ticks, and none reads all of it."""
+"""Begins at the homes that are dead: runs that wait at a live worker are not read. A batch: the runs that a
+deployment leaves behind are claimed over several ticks, and none reads all of them."""
 
 _DUE = (
     "SELECT thread_id FROM runs INDEXED BY runs_due WHERE status = 'pending' AND NOT holds_thread"
@@ -106,8 +106,8 @@ _DUE = (
     f" AND (home_epoch = :epoch OR (portable AND owner_epoch IS NULL AND {HOMELESS} AND {KNOWN}))"
     " ORDER BY not_before, run_id LIMIT 100"
 )
-"""Usually empty: the home of a delayed run keeps its time. The order of a batch is total, so that every
-engine answers the same ones."""
+"""Usually empty: the home of a delayed run claims it in time. The order of a batch is total, so that every
+engine returns the same rows."""
 
 _OVERDUE = (
     "SELECT * FROM (SELECT run_id, 'timeout' FROM runs INDEXED BY runs_deadline"
@@ -117,7 +117,7 @@ _OVERDUE = (
     " WHERE status = 'pending' AND NOT holds_thread AND queue_deadline_at IS NOT NULL"
     " AND queue_deadline_at <= :now ORDER BY queue_deadline_at, run_id LIMIT 100)"
 )
-"""Usually empty: the worker that has the run keeps its time. A batch, so that a tick stays short."""
+"""Usually empty: the worker that has the run ends it in time. A batch, so that a tick stays short."""
 
 
 def last_run(thread: str) -> str:
@@ -152,7 +152,7 @@ _THREAD = (
 
 
 def thread(cx: sqlite3.Connection, thread_id: str, user_id: str | None) -> ThreadRow | None:
-    """One statement, so that status and values are of the same moment."""
+    """One statement, so that status and values are of one snapshot."""
     columns = cx.execute(_THREAD, {"thread": thread_id, "user": user_id}).fetchone()
     return None if columns is None else thread_row(columns)
 

@@ -1,4 +1,4 @@
-"""The record operations that gateways already call on their stores, on the same table."""
+"""The record operations of the gateways' own stores, on the same table."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def list_open(
 
 
 def _records(rows: Iterable[Sequence[Any]]) -> list[dict[str, Any]]:
-    """`get` raises for a row that is left out."""
+    """Unreadable rows are left out; for these `get` raises."""
     return [record(run) for run in readable("run", rows, run_row)]
 
 

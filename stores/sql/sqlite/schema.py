@@ -1,5 +1,5 @@
-"""Is this file ours, may this program work on it, and how it gets there: schema.sql and numbered
-migrations, applied in order."""
+"""Checks that a file belongs to this program and is of a version that it works on, and migrates it:
+schema.sql and numbered migrations, applied in order."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from importlib.resources import files
 from stores.errors import SchemaTooNew, SchemaTooOld, StoreRefused
 from stores.sql.migration import FIRST, Migration, migrations_of, oldest_program
 
-APPLICATION_ID = 0x52434F52  # "RCOR" in the file's header, where `file(1)` and SQLite look for it
+APPLICATION_ID = 0x52434F52  # "RCOR" in the file's header, which `file(1)` and SQLite show
 
 
 @cache
@@ -49,7 +49,7 @@ def version(cx: sqlite3.Connection, path: str) -> int:
 def check_version(cx: sqlite3.Connection, path: str) -> int:
     """The version of a file that is a run store. Raises SchemaTooNew, SchemaTooOld."""
     (applied,) = cx.execute("SELECT max(version) FROM schema_version").fetchone()
-    if applied < FIRST:  # the column `oldest` may not be there
+    if applied < FIRST:  # the column `oldest` may be missing
         raise SchemaTooOld(path, version=applied, first=FIRST)
     (needed,) = cx.execute(
         "SELECT COALESCE(oldest, version) FROM schema_version WHERE version = ?", (applied,)
@@ -67,7 +67,7 @@ def tables(cx: sqlite3.Connection) -> list[str]:
 
 @contextmanager
 def _snapshot(cx: sqlite3.Connection) -> Generator[None]:
-    """Several reads of one moment: another process may be creating the tables just now."""
+    """Several reads in one snapshot: another process may be creating the tables meanwhile."""
     if cx.in_transaction:
         yield
         return
@@ -80,10 +80,10 @@ def _snapshot(cx: sqlite3.Connection) -> Generator[None]:
 
 
 def migrate(cx: sqlite3.Connection, path: str, *, spare: int | None = None) -> list[str]:
-    """Bring the file to the newest version, all or nothing; answer the names of what was applied.
-    `spare`: refuse what workers of earlier versions could not work on that are live at that moment (us).
+    """Bring the file to the newest version, all or nothing; return the names of the applied migrations.
+    `spare`: refuse a version on which workers that are live at that moment (us) could not work.
 
-    A newer file stays as it is. Safe when several processes start at once: each looks again under the write
+    A newer file stays as it is. Safe when several processes start at once: each checks again under the write
     lock. Raises StoreRefused, SchemaTooNew, SchemaTooOld.
     """
     cx.execute("BEGIN EXCLUSIVE")

@@ -1,4 +1,4 @@
--- The schema on SQLite, as a new file gets it: version 20. Later versions are numbered files in migrations/.
+-- The schema on SQLite, as it is created: version 20. Later versions are numbered files in migrations/.
 --
 -- stores/sql/postgres/schema.sql is the same schema on PostgreSQL; tests/unit/test_schema_files.py lists what differs.
 --
@@ -17,7 +17,7 @@ CREATE TABLE schema_version (
 
 -- ---- workers -----------------------------------------------------------------------------------------------
 
--- One row per incarnation of a gateway process. A restarted process registers again and gets a new epoch.
+-- One row per incarnation of a gateway process. A restarted process registers again with a new epoch.
 CREATE TABLE workers (
     epoch          INTEGER PRIMARY KEY AUTOINCREMENT,  -- AUTOINCREMENT: an epoch is never reused
     worker_id      TEXT NOT NULL,
@@ -26,7 +26,7 @@ CREATE TABLE workers (
     pid            INTEGER NOT NULL,
     proof          TEXT,                        -- which gate file proves that its process lives; NULL = none does
     version        TEXT NOT NULL,               -- of the program
-    assistants     TEXT NOT NULL DEFAULT '[]',  -- JSON array: whose waiting portable runs this worker can take over
+    assistants     TEXT NOT NULL DEFAULT '[]',  -- JSON array: their waiting portable runs can be executed by this worker
     state          TEXT NOT NULL CHECK (state IN ('live', 'draining', 'dead')),
     hb_seq         INTEGER NOT NULL DEFAULT 0,  -- heartbeats so far; a reaper compares it
     ttl_ms         INTEGER NOT NULL CHECK (ttl_ms > 0),
@@ -36,20 +36,20 @@ CREATE TABLE workers (
     drain_grace_ms INTEGER,                     -- NULL = the grace of the worker's own settings
     fenced_by      INTEGER,                     -- the epoch that declared this one dead; its own where it retired
     fenced_at      INTEGER,
-    fenced_actor   TEXT                         -- who declared the worker dead; NULL = it was found dead or it retired
+    fenced_actor   TEXT                         -- who declared the worker dead; NULL = no operator did
 ) STRICT;
 
 CREATE INDEX workers_alive ON workers (epoch) WHERE state <> 'dead';
 
 -- ---- threads -----------------------------------------------------------------------------------------------
 
--- What runs are serialised on. A thread's status is derived and never stored.
+-- Runs are serialised on threads. A thread's status is derived and never stored.
 CREATE TABLE threads (
     thread_id        TEXT PRIMARY KEY NOT NULL,
     user_id          TEXT,                        -- the first user that was admitted; NULL = none was
     assistant_id     TEXT,                        -- of the newest run that named one
     fence            INTEGER NOT NULL DEFAULT 0,  -- grows each time a run takes the thread
-    next_seq         INTEGER NOT NULL DEFAULT 0,  -- the last place that was given out in the thread's queue
+    next_seq         INTEGER NOT NULL DEFAULT 0,  -- the last place that was assigned in the thread's queue
     metadata         TEXT NOT NULL DEFAULT '{}',
     "values"         TEXT,                        -- what the thread holds between runs
     interrupts       TEXT,                        -- what its last run paused for
@@ -257,7 +257,7 @@ BEGIN
             CASE WHEN NEW.status NOT IN ('pending', 'running') THEN NEW.cancel_reason END);
 END;
 
--- A waiting run was handed over: the audit names the epoch that gave it away.
+-- A waiting run was handed over: the audit names the epoch that was its home.
 CREATE TRIGGER runs_audit_home AFTER UPDATE OF home_epoch ON runs
 WHEN OLD.home_epoch IS NOT NEW.home_epoch AND NEW.home_epoch IS NULL
 BEGIN
@@ -330,12 +330,12 @@ CREATE TABLE crons (
     cron_id          TEXT PRIMARY KEY NOT NULL,
     user_id          TEXT,
     assistant_id     TEXT NOT NULL,
-    thread_id        TEXT,           -- NULL = each run gets a thread of its own
+    thread_id        TEXT,           -- NULL = a thread of its own for each run
     schedule         TEXT NOT NULL,
     timezone         TEXT,
     enabled          INTEGER NOT NULL CHECK (enabled IN (0, 1)),
     end_at           INTEGER,
-    on_run_completed TEXT,           -- what becomes of the thread that a run got
+    on_run_completed TEXT,           -- what becomes of such a thread: delete | keep
     payload          TEXT NOT NULL,  -- the run that is created: JSON
     metadata         TEXT NOT NULL,
     next_at          INTEGER,        -- NULL = never again

@@ -16,16 +16,16 @@ from stores.errors import SearchTooLong
 from stores.sql.statements import OnConnection, P, T
 
 STEPS = 20_000
-"""Of SQLite's machine between two looks: about a millisecond."""
+"""Instructions of SQLite's virtual machine between two checks: about a millisecond."""
 WORK, REST = 0.001, 0.001
-"""Seconds. While Python compares JSON all other threads of the process wait, so that is done in slices."""
+"""Seconds. While Python compares JSON all other threads of the process wait, so it is done in slices."""
 
 _here = threading.local()
 
 
 def look() -> None:
-    """For code that works for long on behalf of a search of this thread. Raises InterruptedError where that
-    is over; lets other threads in."""
+    """To be called by long-running code within a search of this thread. Raises InterruptedError where the
+    search is over; yields to other threads."""
     search: Search | None = getattr(_here, "search", None)
     if search is not None:
         search.look()
@@ -33,7 +33,7 @@ def look() -> None:
 
 class Search:
     """One search, which may take `longest` s from now on. At the end of its block no caller waits for it any
-    more: then it stops, in whatever thread it is. `rests`: other threads are let in meanwhile."""
+    more: then it stops, in any thread. `rests`: it yields to other threads meanwhile."""
 
     def __init__(self, longest: float, *, rests: bool) -> None:
         self._longest, self._rests = longest, rests
@@ -50,7 +50,7 @@ class Search:
         self._abandoned = True
 
     def run(self, cx: sqlite3.Connection, query: OnConnection[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """In this thread. Raises SearchTooLong, and what the query raises."""
+        """Runs the query in this thread. Raises SearchTooLong, and what the query raises."""
         if self._is_over():
             raise SearchTooLong(self._longest)
         self._worked_since = time.monotonic()

@@ -1,4 +1,4 @@
-"""Threads as clients make, change, find and lose them. See `stores.catalogue`."""
+"""Threads as clients create, change, search and delete them. See `stores.catalogue`."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from stores.sql.sqlite.reading import STATUS, THREAD_COLUMNS, WITH_LAST, thread
 
 _SECOND = 1_000_000
 _FENCE_KEPT = 86_400 * _SECOND
-"""Longer than anything lives that carries the fence of a temporary thread: a slot in Redis, a log, a worker
-that was paused."""
+"""us. Longer than the lifetime of everything that carries the fence of a temporary thread: a slot in Redis, a
+log, a paused worker."""
 _UNUSED = 60_000
-"""ms for which a temporary thread that no run has come to is kept at least: its run is on the way."""
+"""ms. A temporary thread without any run is kept so long at least: its run may still be admitted."""
 _RUNS_AT_ONCE = 1_000
 """Runs removed in one transaction: about 20 ms of the write lock."""
 
@@ -81,7 +81,7 @@ _DIRECTIONS = {"asc": "ASC", "desc": "DESC"}
 
 
 def threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | None) -> Page[ThreadRow]:
-    """First the ids of the page, then what belongs to these alone."""
+    """First the ids of the page, then the rows of these alone."""
     order, direction = _ORDERS[query.sort_by], _DIRECTIONS[query.sort_order]
     tables, where, args = _narrowed(query, user_id, status=query.sort_by == "status")
     page = cx.execute(
@@ -108,7 +108,7 @@ def count_threads(cx: sqlite3.Connection, query: ThreadQuery, user_id: str | Non
 def _narrowed(
     query: ThreadQuery, user_id: str | None, *, status: bool = False
 ) -> tuple[str, str, dict[str, Any]]:
-    """(what to select from, the condition, its parameters)."""
+    """The FROM clause, the condition, its parameters."""
     where, args = list[str](), dict[str, Any]()
     if query.ids is not None:
         where.append("t.thread_id IN (SELECT value FROM json_each(:ids))")
@@ -121,7 +121,7 @@ def _narrowed(
     for name, part in (("metadata", query.metadata), ("values", query.values)):
         if part:
             where.append(containing(f't."{name}"', name, part, args))
-    if query.status == "busy":  # begins at what is in flight
+    if query.status == "busy":  # begins at the runs in flight
         where.append(f"t.thread_id IN (SELECT thread_id FROM {IN_FLIGHT_RUNS} WHERE {IN_FLIGHT})")
     elif query.status is not None:
         status = True
@@ -132,7 +132,7 @@ def _narrowed(
 
 
 def _threads(rows: Iterable[Sequence[Any]]) -> list[ThreadRow]:
-    """`thread` raises for a row that is left out."""
+    """Unreadable rows are left out; for these `thread` raises."""
     return readable("thread", rows, thread_row)
 
 
@@ -168,7 +168,7 @@ def expire_threads(cx: sqlite3.Connection, now: int, limit: int) -> list[Removed
 
 
 def _remove_runs(cx: sqlite3.Connection, thread_id: str, limit: int) -> list[str]:
-    """The oldest of an expired thread, with their audit."""
+    """Removes the oldest runs of an expired thread, with their audit."""
     oldest = cx.execute(
         "SELECT run_id FROM runs INDEXED BY runs_history WHERE thread_id = ?"
         " ORDER BY created_us, run_id DESC LIMIT ?",
@@ -196,7 +196,8 @@ def _remove(cx: sqlite3.Connection, thread_id: str, fence: int, temporary: int, 
 
 
 def _forget_fences(cx: sqlite3.Connection, limit: int, now: int) -> None:
-    """Unless a thread of the same id was made and deleted since: it has left a newer one."""
+    """Removes the fence, unless a thread of the same id was created and deleted since: that has left a newer
+    one."""
     due = cx.execute(
         "SELECT forget_at, thread_id, fence FROM passing_fences WHERE forget_at <= ?"
         " ORDER BY forget_at, thread_id LIMIT ?",
@@ -233,7 +234,7 @@ _TOUCH_THREAD = (
 def touch(
     cx: sqlite3.Connection, request: AdmissionRequest, *, holds: bool, now: int
 ) -> tuple[int, int, bool]:
-    """The run's fence (0 while it waits) and place in the line, and whether the thread is temporary."""
+    """The run's fence (0 while it waits) and place in the queue, and whether the thread is temporary."""
     spec = request.spec
     fence, seq, temporary = cx.execute(
         _TOUCH_THREAD,

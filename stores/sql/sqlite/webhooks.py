@@ -56,13 +56,14 @@ _USERS = (
     " FROM users WHERE user_id IS NOT NULL)"
     " SELECT oldest.user_id, next_at, run_id FROM oldest JOIN webhooks USING (run_id) WHERE next_at <= :now"
 )
-"""Each user with something due, and its oldest one. From user to user through the index, so that what one of
-them has due costs nothing."""
+"""Each user with a due webhook, and its oldest one. From user to user through the index, so that the number
+of due webhooks of one user costs nothing."""
 _OF_USER = f"SELECT next_at, run_id {_ITS_DUE} IS ? AND next_at <= ? ORDER BY next_at, run_id LIMIT ?"
 
 
 def _in_turn(cx: sqlite3.Connection, limit: int, shares: Shares, now: int) -> list[str]:
-    """Of users in the order of how many the claimer has of each; of each the oldest. See `Shares`."""
+    """Due webhooks, of users in the order of how many the claimer has of each; of each the oldest. See
+    `Shares`."""
     asking = sorted(
         (shares.held_by(user_id), next_at, run_id, user_id)
         for user_id, next_at, run_id in cx.execute(_USERS, {"now": now})
@@ -92,7 +93,7 @@ _REPORT = (
     ' "values" = CASE WHEN :state <> \'delivered\' THEN "values" END'
     " WHERE run_id = :run AND state = 'due' AND attempts = :attempt RETURNING run_id"
 )
-"""What may be large goes with the delivery; what is dead keeps it, to be sent again."""
+"""A delivered webhook drops its large columns; a dead one keeps them, to be sent again."""
 
 
 def report(cx: sqlite3.Connection, now: int, run_id: str, attempt: int, result: WebhookReport) -> bool:
@@ -114,8 +115,8 @@ def report(cx: sqlite3.Connection, now: int, run_id: str, attempt: int, result: 
 
 
 def revive(cx: sqlite3.Connection, now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]:
-    """Dead ones (None: all of them) become due again, with all attempts before them; answer which. There is
-    nothing to send of those that were stopped before their run ended."""
+    """Dead webhooks (None: all of them) become due again, with all their attempts; returns their runs. Those
+    that were stopped before their run ended are left out: they have nothing to send."""
     where = "state = 'dead' AND due_at IS NOT NULL AND (? IS NULL OR user_id = ?)"
     if run_ids is not None:
         where += f" AND run_id IN ({', '.join('?' * len(run_ids))})"
@@ -128,7 +129,7 @@ def revive(cx: sqlite3.Connection, now: int, run_ids: Sequence[str] | None, user
 
 
 def stop(cx: sqlite3.Connection, now: int, run_ids: Sequence[str] | None, user_id: str | None) -> list[str]:
-    """Waiting and due ones (None: all of them) are dead; their runs."""
+    """Waiting and due webhooks (None: all of them) become dead; returns their runs."""
     where = "state IN ('waiting', 'due') AND (? IS NULL OR user_id = ?)"
     if run_ids is not None:
         where += f" AND run_id IN ({', '.join('?' * len(run_ids))})"

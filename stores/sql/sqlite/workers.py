@@ -57,9 +57,9 @@ def register(cx: sqlite3.Connection, now: int, worker: NewWorker) -> int:
 
 
 def bound_leases(cx: sqlite3.Connection, now: int) -> None:
-    """No lease lasts longer than a renewal at this moment makes it: one that does is from before the clock
-    was set back. A live worker renews it. For a registration, which such a lease keeps out; reapers also
-    judge by their own clock."""
+    """Shorten every lease to what a renewal at this moment would make it: a longer one is from before the
+    clock was set back. A live worker renews it. For a registration, which such a lease would keep out;
+    reapers also judge by their own clock."""
     cx.execute(
         "UPDATE workers SET lease_until = :now + ttl_ms * 1000"
         " WHERE state <> 'dead' AND lease_until > :now + ttl_ms * 1000",
@@ -69,7 +69,7 @@ def bound_leases(cx: sqlite3.Connection, now: int) -> None:
 
 _MINE = "epoch = :epoch AND state <> 'dead' AND (:worker_id IS NULL OR worker_id = :worker_id)"
 """The registration that this worker was issued the epoch with (NULL = whichever has it). Where the store has
-lost that (a backup was put back), it may have issued the number again."""
+lost that (a backup was restored), it may have issued the number again."""
 
 
 def beat(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None) -> bool:
@@ -115,7 +115,7 @@ def request_drain(
 
 
 def retire(cx: sqlite3.Connection, now: int, epoch: int, worker_id: str | None, error: str) -> list[Orphan]:
-    """The worker gives up this epoch itself; whatever it still has in flight is ended, with `error`."""
+    """The worker gives up this epoch itself; its runs in flight are ended with `error`."""
     cx.execute(
         f"UPDATE workers SET state = 'dead', fenced_by = :epoch, fenced_at = :now WHERE {_MINE}",
         {"epoch": epoch, "worker_id": worker_id, "now": now},
@@ -156,7 +156,7 @@ def sweep(
 
     Undecided ones become `error`, decided ones just settle. A half-done rollback is adopted by `by`
     with a new fence, at most ROLLBACK_ATTEMPTS times; then it fails and the thread is freed. What `by`
-    has adopted and not settled yet is answered again: the first answer may be lost. Waiting portable
+    has adopted and not settled yet is returned again: the first answer may be lost. Waiting portable
     runs are left for other workers to claim, for a while where none can (PATIENCE). `before` limits by
     created_at.
     """

@@ -112,7 +112,7 @@ BEGIN
                       WHERE later.place > call.place AND v_run_ids[later.place] = call.run_id);
 END $$;
 
--- One call, and where it would have to wait for a lock an error soon: on a connection that others need.
+-- One call that fails soon where it would have to wait for a lock: its connection is needed by other calls.
 CREATE OR REPLACE FUNCTION rc.decide_briefly(_calls rc.deciding[], _waits boolean)
 RETURNS TABLE (place bigint, won boolean, stands rc.standing, children json)
 LANGUAGE sql SET lock_timeout = '100ms' AS $$

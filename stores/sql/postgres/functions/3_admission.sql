@@ -151,7 +151,8 @@ BEGIN
         INTO places, refused, blockers FROM refused_calls WHERE by IS NOT NULL;
 END $$;
 
--- Write the runs that are admitted, those of `_places`. All of them hold their threads, or the one does not.
+-- Write the runs that are admitted, those of `_places`. Either all of them hold their threads, or it is one run
+-- that does not.
 CREATE OR REPLACE FUNCTION rc.place(
     _calls rc.admission[], _places bigint[], _made text[], _holds boolean, _related json, _now bigint
 ) RETURNS TABLE (
@@ -252,7 +253,7 @@ BEGIN
 END $$;
 
 -- By strategy: refuse, join the queue, or decide what is in flight. `holds`: the run takes the thread. Delayed
--- runs whose time has come count as queued, and join the queue where nothing is refused. Where nothing is refused
+-- runs whose time has come count as queued, and join the queue unless the run is refused. Unless it is refused
 -- the worker is live, and stays so until the end: it is locked last, when no other lock can be waited for.
 CREATE OR REPLACE FUNCTION rc.make_room(
     _call rc.admission, _now bigint,

@@ -204,7 +204,7 @@ BEGIN
     FROM generate_subscripts(v_places, 1) i;
 END $$;
 
--- Free the thread of a run that was decided. `_values`: what `restore` answered.
+-- Free the thread of a run that was decided. `_values`: what `restore` returned.
 CREATE OR REPLACE FUNCTION rc.settle(
     _run_id text, _thread_id text, _epoch bigint, _fence bigint, _error text, _values text,
     _rollback_state text, _delivered_at bigint, _stopped_at bigint, _now bigint,

@@ -1,6 +1,6 @@
 -- register, beat, fence_worker, sweep: which workers are alive, and what becomes of the runs of dead ones.
 
--- Issue an epoch. `_proof` is drawn for each registration, so that one that is sent again gets the same.
+-- Issue an epoch. `_proof` is drawn for each registration, so that a repeated call returns the same epoch.
 CREATE OR REPLACE FUNCTION rc.register(
     _worker_id text, _host text, _boot_id text, _pid bigint, _proof text, _version text, _ttl_ms bigint,
     _assistants text[], _now bigint

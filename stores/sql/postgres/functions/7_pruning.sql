@@ -56,7 +56,7 @@ BEGIN
     GET DIAGNOSTICS transitions = ROW_COUNT;
 END $$;
 
--- The audit of runs that have settled. Ids grow with time: the first that is young ends the pass.
+-- The audit of runs that have settled. Ids grow with time: the first row that is too young ends the pass.
 CREATE OR REPLACE FUNCTION rc.prune_transitions(
     _id bigint, _age bigint, _limit bigint, _dry boolean, _now bigint,
     OUT transitions bigint, OUT last_id bigint, OUT more boolean

@@ -1,4 +1,4 @@
--- Threads and runs as clients make, change and lose them.
+-- Threads and runs as clients create, change and delete them.
 
 -- False = the id is taken.
 CREATE OR REPLACE FUNCTION rc.create_thread(
@@ -118,7 +118,7 @@ BEGIN
     END LOOP;
 END $$;
 
--- Unless a thread of the same id was made and deleted since: it has left a newer one.
+-- Removes fences, unless a thread of the same id was created and deleted since: that has left a newer one.
 CREATE OR REPLACE FUNCTION rc.forget_fences(_limit bigint, _now bigint) RETURNS void LANGUAGE sql AS $$
     WITH due AS (
         DELETE FROM rc.passing_fences p USING (
@@ -129,7 +129,7 @@ CREATE OR REPLACE FUNCTION rc.forget_fences(_limit bigint, _now bigint) RETURNS 
     DELETE FROM rc.deleted_threads d USING due WHERE d.thread_id = due.thread_id AND d.fence = due.fence
 $$;
 
--- A thread's metadata with the keys of `_stamp`, both JSON objects. What cannot be read stays as it is.
+-- A thread's metadata with the keys of `_stamp`, both JSON objects. Metadata that cannot be read stays as it is.
 CREATE OR REPLACE FUNCTION rc.stamped(_metadata text, _stamp text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
 BEGIN
     IF _stamp IS NULL OR right(_metadata, length(_stamp) - 1) = substr(_stamp, 2) THEN

@@ -72,7 +72,8 @@ CREATE OR REPLACE FUNCTION rc.webhooks_in_turn(
     SELECT ARRAY(SELECT run_id FROM candidates ORDER BY place, next_at, run_id LIMIT _limit)
 $$;
 
--- How an attempt ended; 'postponed': it was none, is not counted, and what came of the last one stays. What may be large goes with the delivery; what is dead keeps it, to be sent again.
+-- How an attempt ended; 'postponed': no attempt was made, none is counted, and the result of the last one stays. A
+-- delivered webhook drops its large columns; a dead one keeps them, to be sent again.
 -- False = another attempt has begun meanwhile: nothing is written.
 CREATE OR REPLACE FUNCTION rc.report_webhook(
     _run_id text, _attempt bigint, _state text, _status_code bigint, _error text, _retry_in bigint, _now bigint
@@ -95,8 +96,8 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- Dead ones (null: all of them) become due again, with all attempts before them; which. There is nothing to send of
--- those that were stopped before their run ended.
+-- Dead webhooks (null: all of them) become due again, with all their attempts; returns their runs. Those that were
+-- stopped before their run ended are left out: they have nothing to send.
 CREATE OR REPLACE FUNCTION rc.revive_webhooks(_run_ids text[], _user_id text, _now bigint) RETURNS SETOF text
 LANGUAGE plpgsql AS $$
 BEGIN
@@ -106,7 +107,7 @@ BEGIN
         RETURNING run_id;
 END $$;
 
--- Waiting and due ones (null: all of them) are dead; which.
+-- Waiting and due webhooks (null: all of them) become dead; returns their runs.
 CREATE OR REPLACE FUNCTION rc.stop_webhooks(_run_ids text[], _user_id text, _error text, _now bigint)
 RETURNS SETOF text LANGUAGE plpgsql AS $$
 DECLARE
@@ -121,7 +122,7 @@ BEGIN
         WHERE run_id = ANY (v_pending) RETURNING run_id;
 END $$;
 
--- Delivered and dead ones; whether their runs are still there is of no account.
+-- Prune delivered and dead webhooks, whether or not their runs still exist.
 CREATE OR REPLACE FUNCTION rc.prune_webhooks(_age bigint, _limit bigint, _dry boolean, _now bigint) RETURNS bigint
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -136,9 +137,9 @@ BEGIN
     RETURN cardinality(v_gone);
 END $$;
 
--- Crons: compared with the clock here, computed elsewhere.
+-- Crons: the program computes their moments; these functions compare them with the clock.
 
--- The thread may be named: it is this user's, or is not there and need not be. It stays so until this ends.
+-- May the cron name the thread? It belongs to this user, or does not exist and need not. It is locked until the end.
 CREATE OR REPLACE FUNCTION rc.may_name_thread(_thread_id text, _user_id text, _must_exist boolean) RETURNS boolean
 LANGUAGE plpgsql AS $$
 DECLARE
@@ -154,8 +155,8 @@ BEGIN
     RETURN _user_id IS NULL OR v_owner IS NOT DISTINCT FROM _user_id;
 END $$;
 
--- The cron as it is written; no row = the thread is not there for this user; a row of nulls = its user has `_limit`
--- crons already. Made again with the same id, it is the same cron.
+-- The cron as it is written; no row = the thread does not exist for this user; a row of nulls = its user has `_limit`
+-- crons already. A repeated call with the same id returns the same cron.
 CREATE OR REPLACE FUNCTION rc.create_cron(
     _cron_id text, _user_id text, _assistant_id text, _thread_id text, _schedule text, _timezone text,
     _enabled boolean, _end_at bigint, _on_run_completed text, _payload text, _metadata text, _next_at bigint,
@@ -167,7 +168,7 @@ BEGIN
     IF NOT rc.may_name_thread(_thread_id, _user_id, _must_exist) THEN
         RETURN;
     END IF;
-    IF _limit IS NOT NULL AND _user_id IS NOT NULL THEN  -- one at a time: the next one counts what this one writes
+    IF _limit IS NOT NULL AND _user_id IS NOT NULL THEN  -- serialised: the next call counts what this one writes
         PERFORM pg_advisory_xact_lock('rc.crons'::regclass::oid::int4, hashtext(_user_id));
         IF (SELECT count(*) FROM (SELECT FROM rc.crons WHERE user_id = _user_id LIMIT _limit) its) >= _limit
            AND NOT EXISTS (SELECT FROM rc.crons WHERE cron_id = _cron_id) THEN
@@ -218,7 +219,7 @@ BEGIN
     RETURN FOUND;
 END $$;
 
--- That moment is over.
+-- Move the cron past this firing.
 CREATE OR REPLACE FUNCTION rc.advance_cron(_cron_id text, _at bigint, _next bigint, _run_id text, _error text)
 RETURNS void LANGUAGE sql AS $$
     UPDATE rc.crons SET next_at = _next, last_at = _at, last_run_id = COALESCE(_run_id, last_run_id),

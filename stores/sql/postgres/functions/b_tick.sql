@@ -1,5 +1,5 @@
--- tick: what a worker has to look at, however many runs wait elsewhere. A read, in one statement of the worker's; in the
--- server, so that its plan is kept and is the one that is meant.
+-- tick: what a worker has to act on, independent of how many runs wait for other workers. A read, in one statement of
+-- the worker; a function, so that the server keeps its plan, and the intended one.
 
 -- `what`: 'cancelled', 'waiting', 'abandoned' (a batch), 'due', 'overdue' (with `cause`), of a run and its thread; 'held',
 -- one row with all runs that hold a thread, as an array of JSON in `run_id`, because each of ten thousand rows costs;
@@ -12,7 +12,7 @@ SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SE
 #variable_conflict use_column
 DECLARE
     v_now bigint := rc.clock(_now);
-    v_known text[];  -- what the worker can execute; one that drains takes nothing over
+    v_known text[];  -- the assistants that the worker can execute; a draining worker takes no runs over
 BEGIN
     RETURN QUERY
     SELECT 'cancelled', r.run_id, r.thread_id, NULL::boolean, NULL::text FROM rc.runs r

@@ -3,7 +3,7 @@
 
 -- Events of many runs, each run once; `_of` names by their places whose event each is. Answers by place: 'done', 'stale'
 -- (another fence, or its worker is dead), 'gone' (unknown run); `followed` by a worker that is not its own.
--- The commit waits for no disk: what a power cut takes of a log shows as a gap.
+-- The commit does not wait for the disk: events that a power cut destroys show as a gap.
 CREATE OR REPLACE FUNCTION rc.append_events(
     _runs text[], _fences bigint[], _floor_fences bigint[], _floors bigint[],
     _of bigint[], _numbers bigint[], _modes text[], _texts text[], _ttl bigint, _now bigint
@@ -47,7 +47,7 @@ BEGIN
     SELECT a.place, a.kept, COALESCE(l.followed_until > v_now, false)
     FROM call a LEFT JOIN logs l ON l.run_id = a.run_id ORDER BY a.place;
 
-    -- What is older than the floor, and what a store that went back has of later fences.
+    -- Events below the floor, and events of later fences that a restored store contains.
     FOR v_log IN
         SELECT a.run_id, a.fence, a.floor_fence, a.floor
         FROM unnest(_runs, _fences, _floor_fences, _floors) a (run_id, fence, floor_fence, floor)
