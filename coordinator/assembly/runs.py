@@ -63,7 +63,7 @@ class RunParts:
         return Settlement(
             shared.store,
             shared.registry,
-            line=shared.line,
+            queue=shared.queue,
             slots=shared.slots,
             notifier=shared.notifier,
             worker=shared.worker,
@@ -83,7 +83,7 @@ class RunParts:
             slots=shared.slots,
             worker=shared.worker,
             settlement=self.settlement,
-            line=shared.line,
+            queue=shared.queue,
             delivery=self.delivery,
             timeouts=self.timeouts,
             jobs=shared.jobs,

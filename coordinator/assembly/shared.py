@@ -16,7 +16,7 @@ from coordinator.lock import SlotLock
 from coordinator.notifier import Notifier
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
-from coordinator.runs.waiting_line import WaitingLine
+from coordinator.runs.thread_queue import ThreadQueue
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook, Telemetry
 from coordinator.workers.worker import Worker
@@ -45,7 +45,7 @@ class Shared:
         self.jobs, self.stamps = Jobs(), Stamps(clocks.wall)
         self.events = EventWriter(event_log, notifier, settings, holds=confirming(store), jobs=self.jobs)
         self.registry = self._new_registry()
-        self.audience = Audience(store, self.registry.lives, keep=settings.keep_temporary)
+        self.audience = Audience(store, self.registry.is_unsettled, keep=settings.keep_temporary)
         self.values = StoredValues(store, lambda: self.worker.epoch, max_bytes=settings.max_values_bytes)
         self.assistants = Assistants(assistants, self.values)
         self.undo = Undo(self.values, self.assistants.states_of, within=settings.restore_timeout)
@@ -53,7 +53,7 @@ class Shared:
             store, settings, self.telemetry, assistants=self.assistants.seal, clock=clocks.boottime
         )
         self.outbox = Outbox(settings.outbox_limit, self.worker.check)
-        self.line = WaitingLine(
+        self.queue = ThreadQueue(
             store,
             self.registry,
             slots=slots,

@@ -82,7 +82,7 @@ class Assembly:
         return Reaper(
             shared.store,
             worker=shared.worker,
-            line=shared.line,
+            queue=shared.queue,
             undo=shared.undo,
             slots=shared.slots,
             notifier=shared.notifier,
@@ -112,7 +112,7 @@ class Assembly:
             shared.registry,
             worker=shared.worker,
             delivery=self.runs.delivery,
-            line=shared.line,
+            queue=shared.queue,
             timeouts=self.runs.timeouts,
             drain=self.drain,
             jobs=shared.jobs,
@@ -163,7 +163,7 @@ class Assembly:
         worker = self.shared.worker
         worker.on_registered, worker.on_fenced = self._registered, self._fenced
         worker.on_ended, worker.gone = self._ended, self._gone
-        self.shared.line.take_over = self._take_over
+        self.shared.queue.take_over = self._take_over
 
     async def _registered(self, epoch: int) -> None:
         if self.shared.store.shared:

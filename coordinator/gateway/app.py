@@ -18,8 +18,8 @@ from coordinator.errors import InvalidArgument
 from coordinator.gateway import errors
 from coordinator.gateway.caller import Authenticate
 from coordinator.gateway.crons import firing_for
-from coordinator.gateway.held import Watchers
 from coordinator.gateway.keys import Keys
+from coordinator.gateway.long_lived_responses import Watchers
 from coordinator.gateway.metrics import Metrics
 from coordinator.gateway.middleware.envelope import Envelope
 from coordinator.gateway.middleware.guard import guard

@@ -11,8 +11,8 @@ from fastapi import HTTPException
 from coordinator.clock import wall
 from coordinator.crons.firing import Fire, next_moment
 from coordinator.crons.schedule import Schedule
-from coordinator.gateway.beginning import start_run, validate_run
 from coordinator.gateway.caller import Caller, Role
+from coordinator.gateway.run_admission import start_run, validate_run
 from coordinator.gateway.services import Services
 from coordinator.gateway.wire.crons import CronCreate, CronPatch, payload_of
 from coordinator.gateway.wire.runs import RunCreate

@@ -18,7 +18,7 @@ from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
-from coordinator.gateway.held import Watchers
+from coordinator.gateway.long_lived_responses import Watchers
 from coordinator.gateway.middleware.envelope import Exchange
 from coordinator.gateway.shared_counts import VARIABLE
 from coordinator.notifier import Connectivity

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable
 from coordinator.event_log import End, Event, EventId, Gap
 from coordinator.events.follower import Follower
-from coordinator.gateway.held import LongLivedResponse, ResponseAborted, SendBody, StreamSlot
+from coordinator.gateway.long_lived_responses import LongLivedResponse, ResponseAborted, SendBody, StreamSlot
 from coordinator.gateway.silent_modes import SilentModes
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import encoded, readable

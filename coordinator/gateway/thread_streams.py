@@ -21,7 +21,7 @@ from typing import Literal
 from coordinator.errors import InvalidArgument, RunNotFound, StoreUnavailable, ThreadNotFound
 from coordinator.event_log import End, Event, Gap
 from coordinator.events.follower import Follower
-from coordinator.gateway.held import LongLivedResponse, ResponseAborted, SendBody, StreamSlot
+from coordinator.gateway.long_lived_responses import LongLivedResponse, ResponseAborted, SendBody, StreamSlot
 from coordinator.gateway.streams import (
     HEARTBEAT,
     TAIL,

@@ -35,8 +35,8 @@ from coordinator.runs.patience import Patience
 from coordinator.runs.registry import Registry
 from coordinator.runs.settlement import Settlement
 from coordinator.runs.specs import limits_in, seconds
+from coordinator.runs.thread_queue import ThreadQueue
 from coordinator.runs.timeouts import Timeouts
-from coordinator.runs.waiting_line import WaitingLine
 from coordinator.schemas import RunRequest, Strategy
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunAdmitted, RunRefused
@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 UNIQUE_TRIES = EPOCH_TRIES = 3
 
 
-async def _at_once() -> None:
+async def _no_sweep() -> None:
     """Nobody has to be looked for first."""
 
 
@@ -82,7 +82,7 @@ class Admissions:
         slots: SlotLock,
         worker: Incarnation,
         settlement: Settlement,
-        line: WaitingLine,
+        queue: ThreadQueue,
         delivery: Delivery,
         timeouts: Timeouts,
         jobs: Jobs,
@@ -92,11 +92,11 @@ class Admissions:
         limits: Limits,
         assistants: Assistants,
         patience: float,
-        swept: Callable[[], Awaitable[None]] = _at_once,
+        swept: Callable[[], Awaitable[None]] = _no_sweep,
     ) -> None:
         self._store, self._registry, self._slots, self._worker = store, registry, slots, worker
         self._settlement, self._delivery, self._jobs, self._outbox = settlement, delivery, jobs, outbox
-        self._line = line
+        self._queue = queue
         self._telemetry, self._stamps, self._limits = telemetry, stamps, limits
         self._assistants, self._swept = assistants, swept
         self._timeouts, self._patient_for = timeouts, patience
@@ -181,18 +181,18 @@ class Admissions:
         own = Ownership(request.run_id, spec.thread_id, epoch, admission.fence) if admission.holds else None
         record = self.register(request, admission, own)
         if own is None and (entry := self._registry.entry(request.run_id)) is not None:
-            self._still_live(entry, epoch)
+            self._check_epoch(entry, epoch)
         for decision in admission.replaced:
             await self._delivery.deliver(decision)
         if patience.failed:  # an attempt without an answer may have replaced them
             for other in self._open_beside(request):
-                await self._delivery.look(other)
+                await self._delivery.refresh_from_store(other)
         if admission.replaced:
             await self._echoed([decision.run_id for decision in admission.replaced])
         if spec.delay_ms is not None:
             self._slots.release(spec.thread_id, request.run_id, fence=0)  # the reservation is over
         elif not admission.holds:
-            self._jobs.spawn(self._line.claim(spec.thread_id), f"claiming thread {spec.thread_id!r}")
+            self._jobs.spawn(self._queue.claim(spec.thread_id), f"claiming thread {spec.thread_id!r}")
         return record
 
     def register(self, request: AdmissionRequest, admission: Admission, own: Ownership | None) -> RunRecord:
@@ -208,11 +208,13 @@ class Admissions:
             entry.limits = limits
             self._timeouts.waits(entry, delay)
         if delay and own is None:
-            self._line.wait_for_its_time(entry, delay)
+            self._queue.claim_when_due(entry, delay)
         if own is not None:
-            self._still_live(entry, own.epoch)
-        if self._registry.reminded(request.run_id):
-            self._jobs.spawn(self._delivery.look(request.run_id), f"looking at run {request.run_id!r}")
+            self._check_epoch(entry, own.epoch)
+        if self._registry.needs_refresh(request.run_id):
+            self._jobs.spawn(
+                self._delivery.refresh_from_store(request.run_id), f"looking at run {request.run_id!r}"
+            )
         if admission.holds and own is not None:
             self._slots.bind(spec.thread_id, request.run_id, epoch=own.epoch, fence=own.fence)
         if not entry.operation:
@@ -220,7 +222,7 @@ class Admissions:
             self._telemetry.emit(event)
         return record
 
-    def _still_live(self, entry: Entry, epoch: int) -> None:
+    def _check_epoch(self, entry: Entry, epoch: int) -> None:
         """The worker may have been fenced while the row was written: then nobody has dropped the run."""
         try:
             self._worker.check(epoch)
@@ -295,7 +297,7 @@ class Admissions:
             self.register(request, Admission(request.run_id, holds=False, fence=0, seq=0), None)
         await self._delivery.deliver(decision)
         for run_id in others:
-            await self._delivery.look(run_id)
+            await self._delivery.refresh_from_store(run_id)
         await self._echoed(others)
 
     def _open_beside(self, request: AdmissionRequest) -> list[str]:
@@ -320,7 +322,7 @@ class Admissions:
             self._registry.taken_back(request.run_id)
         if decision is not None:
             self._slots.release(request.spec.thread_id, request.run_id, fence=decision.fence)
-            await self._line.claim(request.spec.thread_id)
+            await self._queue.claim(request.spec.thread_id)
         return decision
 
     async def _echoed(self, run_ids: Iterable[str]) -> None:

@@ -57,10 +57,10 @@ class Delivery:
     def _deliver(self, decision: Decision) -> list[asyncio.Future[None]]:
         settling = [future for child in decision.children for future in self._deliver(child)]
         entry = self._registry.under_way(decision.run_id)
-        if entry is not None and (entry.own is not None or not self._let_go(entry, decision)):
-            future = self._tell(entry, decision)
+        if entry is not None and (entry.own is not None or not self._release_if_elsewhere(entry, decision)):
+            future = self._apply(entry, decision)
             return settling if future is None else [*settling, future]
-        self._registry.remind(decision.run_id)
+        self._registry.request_refresh(decision.run_id)
         home = decision.worker
         signal = Signal(kind="cancel", thread_id=decision.thread_id, run_id=decision.run_id)
         if home is not None and home != self._worker.epoch:
@@ -69,15 +69,15 @@ class Delivery:
             self._notifier.notify_thread(decision.thread_id, signal.model_copy(update={"kind": "settled"}))
         return settling
 
-    def _tell(self, entry: Entry, decision: Decision) -> asyncio.Future[None] | None:
+    def _apply(self, entry: Entry, decision: Decision) -> asyncio.Future[None] | None:
         own_word = decision.action is None and entry.own is not None
         if own_word and not entry.stopped:
             return None  # its code has reported the end, and is about to come to it
-        if not own_word and entry.tell(decision, self._stamps.now()):
+        if not own_word and entry.apply(decision, self._stamps.now()):
             self._announce(entry)
         return self._settlement.wind_up(entry)
 
-    def hold(self, entry: Entry, standing: Decision) -> None:
+    def apply_ownership(self, entry: Entry, standing: Decision) -> None:
         """Its row may say that the run has its thread: the answer to the claim is late, or was lost."""
         if entry.queued and not standing.settled and standing.owner_epoch == self._worker.epoch:
             entry.take_thread(Claimed(entry.record.run_id, standing.fence), self._worker.epoch)
@@ -89,42 +89,42 @@ class Delivery:
                 RunAborted(run_id, thread_id, abort.status, abort.cause, abort.reason, abort.actor)
             )
 
-    async def look(self, run_id: str) -> None:
+    async def refresh_from_store(self, run_id: str) -> None:
         """A hint named the run: read its row, and deliver what the row says. Waits for no task."""
         entry = self._registry.under_way(run_id)
         if entry is None:
-            self._registry.remind(run_id)
-        elif not self._told(entry):
-            self.read(entry, await self.standing(run_id))
+            self._registry.request_refresh(run_id)
+        elif not self._is_stopping(entry):
+            self.apply_row(entry, await self.read_decision(run_id))
 
     def lose(self, entry: Entry, why: str) -> None:
         """The store does not know that this run holds its thread: another may take it at any time."""
         self._settlement.lose(entry, why)
 
-    async def standing(self, run_id: str) -> Decision | None:
+    async def read_decision(self, run_id: str) -> Decision | None:
         """What its row says, for `read`."""
         return await self._store.standing(run_id)
 
-    def read(self, entry: Entry, standing: Decision | None) -> None:
+    def apply_row(self, entry: Entry, standing: Decision | None) -> None:
         """Deliver what the row of the run says, None = it is gone. Waits for no task."""
-        if self._told(entry):
+        if self._is_stopping(entry):
             return
         if standing is None:
             if entry.own is None:  # its thread was deleted: its turn will never come
                 self._settlement.lose(entry, "the run was deleted while it waited")
-        elif not self._let_go(entry, standing) and standing.status not in OPEN:
-            self._tell(entry, standing)
+        elif not self._release_if_elsewhere(entry, standing) and standing.status not in OPEN:
+            self._apply(entry, standing)
 
-    def _let_go(self, entry: Entry, standing: Decision) -> bool:
+    def _release_if_elsewhere(self, entry: Entry, standing: Decision) -> bool:
         """True = another worker executes the run, or has executed it: it was handed over, and its entry
         here lets go of it. One that was ended in line is nobody's."""
-        self.hold(entry, standing)
+        self.apply_ownership(entry, standing)
         if entry.own is not None or not standing.elsewhere(self._worker.epoch):
             return False
         self._settlement.hand_over(entry)
         return True
 
-    def _told(self, entry: Entry) -> bool:
+    def _is_stopping(self, entry: Entry) -> bool:
         """It is over, or was told before and only has to stop."""
         if entry.abort is not None and not entry.settled.is_set():
             self._settlement.wind_up(entry)
@@ -134,7 +134,7 @@ class Delivery:
         """Stop the local task although the decision could not be written; it is written before the run
         settles."""
         if entry.abort is None:
-            entry.owe(abort)
+            entry.set_unwritten(abort)
             entry.stop(abort, self._stamps.now())
             self._announce(entry)
         self._settlement.wind_up(entry)
@@ -179,7 +179,7 @@ class Cancellations:
         loop, left = asyncio.get_running_loop(), wait
         until = loop.time() + wait
         while not await self._waiter.until_settled(run_id, left):
-            if not self._registry.lives(run_id) and await self._store.row(run_id) is None:
+            if not self._registry.is_unsettled(run_id) and await self._store.row(run_id) is None:
                 return
             if (left := until - loop.time()) <= 0:
                 raise NotSettled(run_id, wait)

@@ -54,7 +54,7 @@ class Endings:
         self._store, self._worker, self._undoing = store, worker, undo
         self._outbox, self._notifier = outbox, notifier
 
-    async def leave_line(self, entry: Entry) -> tuple[Decision | None, Abort]:
+    async def leave_queue(self, entry: Entry) -> tuple[Decision | None, Abort]:
         """Decide over a run whose task was over before its turn came: what its row says now, and what this
         is decided for. The row may say that it has its thread, or has had it on another worker."""
         record, epoch, outcome = entry.record, self._worker.epoch, entry.outcome or fallback(entry)

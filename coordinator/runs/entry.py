@@ -161,7 +161,7 @@ class Entry:
         elif isinstance(state, Stopping) and state.hold is None:
             state.hold = hold
 
-    def tell(self, decision: Decision, stamp: str) -> bool:
+    def apply(self, decision: Decision, stamp: str) -> bool:
         """Apply a decision of somebody else: the record shows it, the abort event says why, the task
         is cancelled. True the first time."""
         if self.abort is not None or self.settled.is_set():
@@ -239,7 +239,7 @@ class Entry:
         if (end := self.state.end) is not None:
             end.outcome = outcome
 
-    def owe(self, abort: Abort) -> None:
+    def set_unwritten(self, abort: Abort) -> None:
         """Decided here: it is written before the run settles."""
         if (end := self.state.end) is not None:
             end.unwritten = abort

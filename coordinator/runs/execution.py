@@ -89,7 +89,7 @@ class Services:
             await self._execution.values.save(self._own, values, last=last)
         except StaleFence:
             if not last:
-                await self._hear()
+                await self._refresh()
             raise
         except (TypeError, ValueError) as error:
             if (fault := json_fault("values", values)) is None:
@@ -97,10 +97,10 @@ class Services:
             raise InvalidArgument("values", f"must be JSON: {fault}") from error
         self._saved_last = last
 
-    async def _hear(self) -> None:
+    async def _refresh(self) -> None:
         """A save was refused, perhaps because the run was decided over a moment ago. Then its code hears of
         that first, and may save for the last time: here its CancelledError is raised."""
-        await self._execution.lifecycle.look(self._entry)
+        await self._execution.lifecycle.refresh_from_store(self._entry)
         if self._entry.abort is not None:
             await asyncio.sleep(0)
 
@@ -112,7 +112,7 @@ class Services:
             self._execution.lifecycle.model_name_soon(self._entry, model_name)
 
 
-class Quiet(Services):
+class OperationServices(Services):
     """For an operation: it has no watchers."""
 
     async def emit(self, mode: str, data: Json) -> None:
@@ -189,7 +189,7 @@ class Execution:
         if not entry.settled.is_set():
             warned = entry.work.warned
             if task.cancelled() and entry.own is not None and entry.abort is None and warned is not None:
-                entry.owe(warned)  # it stopped because it was told to: now that is decided
+                entry.set_unwritten(warned)  # it stopped because it was told to: now that is decided
             self._settlement.conclude_soon(entry, outcome)
 
     def _bounded(self, outcome: StoredOutcome | None) -> StoredOutcome | None:
@@ -211,17 +211,17 @@ def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcom
     if isinstance(error, (StaleFence, LeaseLost)) or (error is not None and entry.abort is not None):
         return None if entry.abort is not None else StoredOutcome(RunStatus.error, text_of(error))
     if error is not None:
-        logger.warning("run %r failed", record.run_id, exc_info=error, extra=_about(record))
+        logger.warning("run %r failed", record.run_id, exc_info=error, extra=_log_fields(record))
         return StoredOutcome(RunStatus.error, text_of(error))
     if (reported := task.result()) is None:
         return None
     try:
         return success_of(reported)
     except Exception as failure:
-        logger.exception("the outcome of run %r cannot be read", record.run_id, extra=_about(record))
+        logger.exception("the outcome of run %r cannot be read", record.run_id, extra=_log_fields(record))
         return unreadable(failure)
 
 
-def _about(record: RunRecord) -> dict[str, str]:
+def _log_fields(record: RunRecord) -> dict[str, str]:
     """For structured log lines."""
     return {"run_id": record.run_id, "thread_id": record.thread_id}

@@ -92,7 +92,7 @@ class Finished:
                 return True
         return False
 
-    def next_over(self, now: float) -> str | None:
+    def next_expired(self, now: float) -> str | None:
         """One that is due, or too many, the oldest first; None = none is. Whoever asks removes it."""
         full = self._most_bytes is not None and self.bytes > self._most_bytes
         for due in self._due:

@@ -84,7 +84,7 @@ class Lifecycle:
             self._settlement.lose(entry, "the run was taken over before it started")
             return None
         if started.decision.status is not RunStatus.running:
-            await self._delivery.look(own.run_id)
+            await self._delivery.refresh_from_store(own.run_id)
             return self._refused(entry)
         return self._running(entry, hold, started)
 
@@ -98,9 +98,9 @@ class Lifecycle:
     def _write_start(self, own: Ownership, ref: Json) -> Awaitable[Started | None]:
         return self._store.start(own, ref)
 
-    async def look(self, entry: Entry) -> None:
+    async def refresh_from_store(self, entry: Entry) -> None:
         """Deliver what the run's row says."""
-        await self._delivery.look(entry.record.run_id)
+        await self._delivery.refresh_from_store(entry.record.run_id)
 
     def _running(self, entry: Entry, hold: Hold, started: Started) -> Started | None:
         hold.started = True
@@ -172,7 +172,7 @@ class Lifecycle:
                     self._settlement.lose(entry, "another worker has the thread")
                     return
                 if finish.status is not None and finish.status is not outcome.status:
-                    await self._delivery.look(own.run_id)
+                    await self._delivery.refresh_from_store(own.run_id)
                     record.status = finish.status
         if record.status in OPEN:
             record.status, record.updated_at = outcome.status, self._stamps.now()
@@ -184,9 +184,9 @@ class Lifecycle:
         """Returns when it is decided and settled, or owed. From here on its turn may come, and it does
         not begin."""
         entry.report(outcome)
-        await through(self._jobs.spawn(self._write_or_owe(entry, outcome), f"run {entry.record.run_id!r}"))
+        await through(self._jobs.spawn(self._write_or_queue(entry, outcome), f"run {entry.record.run_id!r}"))
 
-    async def _write_or_owe(self, entry: Entry, outcome: Outcome) -> None:
+    async def _write_or_queue(self, entry: Entry, outcome: Outcome) -> None:
         try:
             await self._write_end(entry, outcome, patient=False)
         except StoreUnavailable:
@@ -208,7 +208,7 @@ class Lifecycle:
             except Exception as error:  # noqa: BLE001 - the run must end, if not with this text
                 outcome = refused(outcome, error)
                 written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
-            return written, await self._delivery.standing(run_id)
+            return written, await self._delivery.read_decision(run_id)
 
         try:
             written, standing = await self._outbox.deliver(
@@ -220,9 +220,9 @@ class Lifecycle:
         if entry.elsewhere:
             return
         if standing is not None:
-            self._delivery.hold(entry, standing)
+            self._delivery.apply_ownership(entry, standing)
         if written is False:
-            self._delivery.read(entry, standing)
+            self._delivery.apply_row(entry, standing)
         elif entry.own is None:
             self._settlement.settled(entry, outcome.status, outcome.error)
         else:  # it was given the thread a moment before

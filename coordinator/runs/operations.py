@@ -19,7 +19,7 @@ from coordinator.context import RunContext, current_run
 from coordinator.errors import ConflictError, InvalidArgument, LeaseLost, ThreadNotFound
 from coordinator.runs.admission import Admissions
 from coordinator.runs.entry import Entry
-from coordinator.runs.execution import Execution, Quiet
+from coordinator.runs.execution import Execution, OperationServices
 from coordinator.runs.exits import contained
 from coordinator.runs.lifecycle import Lifecycle
 from coordinator.runs.outcomes import text_of
@@ -35,7 +35,7 @@ class OperatingStore(ValuesStore, Protocol):
     """What operations need of the store."""
 
 
-class Held:
+class HeldThread:
     """A thread that an operation holds, and how that is to end."""
 
     def __init__(self, own: Ownership, context: RunContext) -> None:
@@ -78,7 +78,7 @@ class Operations:
         states: ThreadStates | None = None,
         assistant_id: str | None = None,
         at: CheckpointRef | None = None,
-    ) -> AsyncGenerator[Held]:
+    ) -> AsyncGenerator[HeldThread]:
         """As `holding`, with `states` open for writing. `at`: where what it writes goes on from."""
         spec = spec_of(
             thread_id=thread_id,
@@ -110,13 +110,13 @@ class Operations:
         if entry.elsewhere:
             raise LeaseLost(held.own.epoch)
 
-    async def _start(self, entry: Entry, states: ThreadStates) -> Held:
+    async def _start(self, entry: Entry, states: ThreadStates) -> HeldThread:
         """Raises ConflictError where the operation was decided before, StoreUnavailable."""
         started = await self._lifecycle.start(entry, states, patient=False)
         hold = entry.state.hold
         if started is None or hold is None:
             raise ConflictError(entry.record.thread_id)
-        return Held(hold.own, self._execution.context(entry, hold, started, Quiet))
+        return HeldThread(hold.own, self._execution.context(entry, hold, started, OperationServices))
 
     async def update_values(self, thread_id: str, values: Json, user_id: str | None) -> None:
         async with self._held(thread_id, "update", user_id) as held:
@@ -165,7 +165,7 @@ class Operations:
         if refusal is not None:
             raise refusal
 
-    async def _keep(self, held: Held, assistant: Assistant) -> None:
+    async def _keep(self, held: HeldThread, assistant: Assistant) -> None:
         """What the assistant keeps elsewhere becomes the thread's values when the operation ends."""
         elsewhere = assistant.states is not self._values and not held.context.saved
         view = await assistant.state(held.own.thread_id) if elsewhere else None
@@ -206,7 +206,7 @@ class Operations:
 
 
 async def _updated(
-    held: Held, assistant: Assistant, step: StateStep, at: CheckpointRef | None
+    held: HeldThread, assistant: Assistant, step: StateStep, at: CheckpointRef | None
 ) -> CheckpointRef:
     with _as(held.context):
         return await contained(assistant.update_state(held.context, step.values, as_node=step.as_node, at=at))

@@ -20,7 +20,7 @@ from stores.times import instant
 
 logger = logging.getLogger(__name__)
 
-FIRST_LOOK = 1.0  # s
+FIRST_READ = 1.0  # s
 
 
 class QueryStore(ReadStore, RecordStore, AdmissionStore, Protocol):
@@ -51,7 +51,7 @@ class Waiter:
 
     async def _remote(self, run_id: str, timeout: float | None) -> bool:
         began = asyncio.get_running_loop().time()
-        async with asyncio.timeout(None if timeout is None else max(timeout, FIRST_LOOK)):
+        async with asyncio.timeout(None if timeout is None else max(timeout, FIRST_READ)):
             row = await self._store.row(run_id)
         if row is None or is_settled(row):
             return row is not None

@@ -82,7 +82,7 @@ class Registry:
             return None
         return entry
 
-    def lives(self, run_id: str) -> bool:
+    def is_unsettled(self, run_id: str) -> bool:
         """Is it of this worker, and not settled?"""
         return run_id in self._unsettled
 
@@ -146,13 +146,13 @@ class Registry:
             return claimed.run_id in self._leaving
         return True
 
-    def remind(self, run_id: str) -> None:
+    def request_refresh(self, run_id: str) -> None:
         """Something was decided about a run that this worker does not know. If its admission has not
-        come back yet, its row has to be looked at when it does; see `reminded`."""
+        come back yet, its row has to be looked at when it does; see `needs_refresh`."""
         if run_id in self._arriving:
             self._arriving[run_id] = True
 
-    def reminded(self, run_id: str) -> bool:
+    def needs_refresh(self, run_id: str) -> bool:
         return self._arriving.get(run_id, False)
 
     @contextmanager
@@ -210,7 +210,7 @@ class Registry:
     def evict(self) -> None:
         """Let go of what has been finished for long enough. Amortised O(1) a call."""
         now = self._clocks.monotonic()
-        while (run_id := self._finished.next_over(now)) is not None:
+        while (run_id := self._finished.next_expired(now)) is not None:
             if not (self._followed(run_id) and self._finished.postpone(run_id, now)):
                 self.drop(run_id)
 

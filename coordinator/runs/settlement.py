@@ -23,7 +23,7 @@ from coordinator.runs.outcomes import stack_of
 from coordinator.runs.refusals import FORESEEN, Refusals
 from coordinator.runs.registry import Registry
 from coordinator.runs.states import Lost
-from coordinator.runs.waiting_line import WaitingLine
+from coordinator.runs.thread_queue import ThreadQueue
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import RunForced, RunLost, RunSettled
@@ -38,7 +38,7 @@ class Settlement:
         store: EndingStore,
         registry: Registry,
         *,
-        line: WaitingLine,
+        queue: ThreadQueue,
         slots: SlotLock,
         notifier: Notifier,
         worker: Incarnation,
@@ -51,7 +51,7 @@ class Settlement:
     ) -> None:
         self._endings = Endings(store, worker=worker, undo=undo, outbox=outbox, notifier=notifier)
         self._registry, self._slots, self._notifier = registry, slots, notifier
-        self._worker, self._jobs, self._line = worker, jobs, line
+        self._worker, self._jobs, self._queue = worker, jobs, queue
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
         self.forced = 0
         """How many runs of this worker were settled by force."""
@@ -141,14 +141,14 @@ class Settlement:
         finally:
             if self.refusals and entry.settled_by_job:
                 self.refusals.forget(entry)
-        self._let_go(entry)
+        self._settle_lost(entry)
         if entry.settled_by_job and not entry.record.task_active:
             entry.settling = None  # this job, which is not to live as long as the record
 
     async def _end(self, entry: Entry) -> None:
         """Write how it ended and free the thread. Raises LeaseLost, StaleFence."""
         if entry.queued and entry.open:
-            await self._leave_line(entry)
+            await self._leave_queue(entry)
         if entry.elsewhere:
             return
         hold = entry.state.hold
@@ -158,15 +158,15 @@ class Settlement:
         states = hold.states
         written = await self._endings.write(entry, hold)
         self.settled(entry, written.status, written.error, written.result)
-        await self._line.pass_on(entry.record.thread_id, written.next_home)
+        await self._queue.dispatch_next(entry.record.thread_id, written.next_home)
         if states is not None:
             await self._endings.forget(entry.record.run_id, states)
 
-    async def _leave_line(self, entry: Entry) -> None:
+    async def _leave_queue(self, entry: Entry) -> None:
         """Its task was over before its turn came. It may have been given the thread just now; or it was
         handed over, and has its turn on another worker."""
         record, epoch = entry.record, self._worker.epoch
-        decision, end = await self._endings.leave_line(entry)
+        decision, end = await self._endings.leave_queue(entry)
         if decision is None:
             return
         if decision.elsewhere(epoch):
@@ -174,7 +174,7 @@ class Settlement:
         elif decision.owner_epoch == epoch and not decision.settled:
             entry.take_thread(Claimed(record.run_id, decision.fence), epoch)
             if end.status is RunStatus.interrupted and entry.unwritten is None:
-                entry.owe(end)
+                entry.set_unwritten(end)
         if decision.status not in OPEN:
             record.status, record.error = decision.status, decision.error
 
@@ -227,9 +227,9 @@ class Settlement:
     def abandon(self, entry: Entry, why: str) -> None:
         """The worker has left: nobody waits any longer for what did not stop."""
         self.lose(entry, why)
-        self._let_go(entry)
+        self._settle_lost(entry)
 
-    def _let_go(self, entry: Entry) -> None:
+    def _settle_lost(self, entry: Entry) -> None:
         """Of a run that was lost, and has stopped here or is not waited for."""
         if isinstance(entry.state, Lost):
             entry.settle(entry.record.status, entry.record.error, self._stamps.now())

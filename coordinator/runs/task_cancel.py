@@ -76,10 +76,10 @@ class TaskCancel:
 
     def _wait(self) -> None:
         if self._elapsed + self._pause < self._force_after:
-            self._timer = self._loop.call_later(self._pause, self._look)
+            self._timer = self._loop.call_later(self._pause, self._check)
             self._pause = min(self._pause * 2, self._force_after * LONGEST_SHARE)
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         self._timer = None
         if self.task.done():
             return

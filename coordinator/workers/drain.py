@@ -97,7 +97,7 @@ class Drain:
             self._notifier.notify_worker(peer.epoch, Signal(kind="claim"))
         return peers
 
-    def heed(self, wish: DrainWish) -> None:
+    def accept_request(self, wish: DrainWish) -> None:
         """Starts or joins the drain that another process requested. Idempotent for the same request."""
         if wish != self._accepted_request:
             self._accepted_request = wish
@@ -140,7 +140,7 @@ class Drain:
         if entry.abort is None and entry.work.warned is None:
             entry.warn(_LEAVING)
             if entry.open and entry.outcome is None:
-                entry.owe(_LEAVING)
+                entry.set_unwritten(_LEAVING)
 
     async def _within(self, seconds: float, work: Awaitable[T]) -> T | None:
         at = min(asyncio.get_running_loop().time() + seconds, self._until + DRAINED)
@@ -197,7 +197,7 @@ class Drain:
         try:
             for entry in self._registry.unsettled():
                 if entry.queued:
-                    await self._delivery.look(entry.record.run_id)
+                    await self._delivery.refresh_from_store(entry.record.run_id)
         except CoordinatorError as error:
             logger.warning("Waiting runs could not be read from the store during the drain: %s", error)
 
@@ -236,7 +236,7 @@ class Drain:
             home=self._worker.epoch if while_waiting else None,
         )
         if decision is not None and decision.status in OPEN:
-            self._delivery.read(entry, decision)
+            self._delivery.apply_row(entry, decision)
         elif decision is not None:
             await self._delivery.deliver(decision)
 

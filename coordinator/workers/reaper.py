@@ -17,7 +17,7 @@ from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.latch import Latch
 from coordinator.runs.outcomes import text_of
-from coordinator.runs.waiting_line import WaitingLine
+from coordinator.runs.thread_queue import ThreadQueue
 from coordinator.telemetry import Telemetry
 from coordinator.telemetry.events import PeerBuried, RunRecovered
 from coordinator.workers.identity import name_of
@@ -45,7 +45,7 @@ class Reaper:
         store: ReapingStore,
         *,
         worker: Incarnation,
-        line: WaitingLine,
+        queue: ThreadQueue,
         undo: Undo,
         slots: SlotLock,
         notifier: Notifier,
@@ -54,7 +54,7 @@ class Reaper:
         needed: bool = True,
         clock: Callable[[], float] = boottime,
     ) -> None:
-        self._store, self._worker, self._line, self._undoing = store, worker, line, undo
+        self._store, self._worker, self._queue, self._undoing = store, worker, queue, undo
         self._slots, self._notifier, self._jobs = slots, notifier, jobs
         self._telemetry, self._clock = telemetry, clock
         self._last_heartbeats: dict[int, tuple[int, float]] = {}
@@ -184,7 +184,7 @@ class Reaper:
         )
         signal = Signal(kind="settled", thread_id=orphan.thread_id, run_id=orphan.run_id)
         self._notifier.notify_thread(orphan.thread_id, signal)
-        await self._line.pass_on(orphan.thread_id, ANY_WORKER)
+        await self._queue.dispatch_next(orphan.thread_id, ANY_WORKER)
 
     async def _undo(self, orphan: Orphan, own: Ownership) -> bool:
         """Finishes the rollback of a dead worker's run. Returns False if it must be retried, or another epoch
@@ -207,5 +207,5 @@ class Reaper:
             state, error = "failed", f"Rollback failed: {text_of(failure)}"
         finish = await self._store.settle(own, Outcome(orphan.status, error, values=values), state)
         self._slots.release(own.thread_id, own.run_id, fence=own.fence)
-        await self._line.pass_on(own.thread_id, finish.next_home)
+        await self._queue.dispatch_next(own.thread_id, finish.next_home)
         return True

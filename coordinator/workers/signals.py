@@ -27,21 +27,21 @@ class Draining(Protocol):
     def end_grace(self) -> None: ...
 
 
-class Departure:
-    """The state of the shutdown. `asked` is set by the first signal. `drained` is set when this worker has no
-    run left: then the program may exit. Until then it should continue to serve requests, because cancels are
-    accepted throughout."""
+class Shutdown:
+    """The state of the shutdown. `requested` is set by the first signal. `drained` is set when this worker
+    has no run left; then the program may exit. Until then it should continue to serve requests: cancels
+    are accepted throughout."""
 
     def __init__(self, worker: Draining, end: Callable[[int], object]) -> None:
         self._worker, self._end = worker, end
         self._task: asyncio.Task[None] | None = None
         self._backstop: threading.Timer | None = None
-        self.asked, self.drained = asyncio.Event(), asyncio.Event()
+        self.requested, self.drained = asyncio.Event(), asyncio.Event()
 
     def received(self, number: int) -> None:
         """Handles a signal. Must be called on the event loop."""
         if self._task is None:
-            self.asked.set()
+            self.requested.set()
             self._arm(self._worker.grace + GONE, number)
             self._task = begin_soon(self._drain())
         else:
@@ -78,7 +78,7 @@ def draining_on_signals(
     *,
     signals: Iterable[signal.Signals] = SIGNALS,
     end: Callable[[int], object] | None = None,
-) -> Generator[Departure]:
+) -> Generator[Shutdown]:
     """Within the block, the first of `signals` drains `worker` (`manager.worker`), and each further one ends
     its grace.
 
@@ -86,25 +86,25 @@ def draining_on_signals(
     calls `end` (default: writes all stacks to stderr, then `os._exit`) with the exit status, which is 128
     plus the signal's number. So use it only in programs that exit afterwards.
     """
-    loop, departure = asyncio.get_running_loop(), Departure(worker, end or _exit)
-    undo = [_handle(loop, number, departure) for number in signals]
+    loop, shutdown = asyncio.get_running_loop(), Shutdown(worker, end or _exit)
+    undo = [_handle(loop, number, shutdown) for number in signals]
     try:
-        yield departure
+        yield shutdown
     finally:
         for restore in undo:
             restore()
 
 
 def _handle(
-    loop: asyncio.AbstractEventLoop, number: signal.Signals, departure: Departure
+    loop: asyncio.AbstractEventLoop, number: signal.Signals, shutdown: Shutdown
 ) -> Callable[[], object]:
     before = signal.getsignal(number)
     try:
-        loop.add_signal_handler(number, departure.received, number)
+        loop.add_signal_handler(number, shutdown.received, number)
     except NotImplementedError:  # Windows
 
         def receive(_number: int, _frame: object) -> None:
-            loop.call_soon_threadsafe(departure.received, number)
+            loop.call_soon_threadsafe(shutdown.received, number)
 
         signal.signal(number, receive)
         return lambda: signal.signal(number, before)

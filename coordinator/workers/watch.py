@@ -14,8 +14,8 @@ from coordinator.runs.hinted_claims import HintedClaims
 from coordinator.runs.incarnation import Incarnation
 from coordinator.runs.jobs import Jobs
 from coordinator.runs.registry import Registry
+from coordinator.runs.thread_queue import ThreadQueue
 from coordinator.runs.timeouts import Timeouts
-from coordinator.runs.waiting_line import WaitingLine
 from coordinator.workers.drain import Drain
 from stores.base import WorkerStore
 
@@ -37,15 +37,15 @@ class Watch:
         *,
         worker: Incarnation,
         delivery: Delivery,
-        line: WaitingLine,
+        queue: ThreadQueue,
         timeouts: Timeouts,
         drain: Drain,
         jobs: Jobs,
         clock: Callable[[], float] = boottime,
     ) -> None:
         self._store, self._registry, self._worker = store, registry, worker
-        self._delivery, self._line, self._jobs = delivery, line, jobs
-        self._hinted = HintedClaims(jobs, claim=line.claim, tick=self.tick)
+        self._delivery, self._queue, self._jobs = delivery, queue, jobs
+        self._hinted = HintedClaims(jobs, claim=queue.claim, tick=self.tick)
         self._clock = clock
         self.ticked_at: float | None = None
         """When the store last answered a tick, on `clock`."""
@@ -79,20 +79,20 @@ class Watch:
         self.ticked_at = self._clock()
         self._drop_runs_not_held(before, tick.holding)
         if tick.drain is not None:
-            self._drain.heed(tick.drain)
+            self._drain.accept_request(tick.drain)
         for run_id in tick.cancelled:
-            await self._isolated(self._delivery.look(run_id), f"run {run_id!r}")
+            await self._isolated(self._delivery.refresh_from_store(run_id), f"run {run_id!r}")
         waiting = set(tick.waiting)
         for entry in self._registry.waiting():
             run_id = entry.record.run_id
             if entry.queued and run_id not in waiting:
-                await self._isolated(self._delivery.look(run_id), f"run {run_id!r}")
+                await self._isolated(self._delivery.refresh_from_store(run_id), f"run {run_id!r}")
         for overdue in tick.overdue:
             end = self._timeouts.end(overdue.run_id, overdue.cause)
             await self._isolated(end, f"run {overdue.run_id!r}")
         await self._isolated(self._timeouts.end_unlaunched(), "runs that were not launched")
         for thread_id in tick.free_threads:
-            await self._isolated(self._line.claim(thread_id), f"thread {thread_id!r}")
+            await self._isolated(self._queue.claim(thread_id), f"thread {thread_id!r}")
 
     async def _isolated(self, step: Awaitable[object], subject: str) -> None:
         """Awaits one step of a tick. Errors of the coordinator end the tick; any other is logged at its first
@@ -120,7 +120,9 @@ class Watch:
     def signal(self, signal: Signal) -> None:
         """Handles a hint: refreshes the run or thread that it names, or all runs of this worker."""
         if signal.kind == "cancel" and signal.run_id is not None:
-            self._jobs.spawn(self._delivery.look(signal.run_id), f"refreshing run {signal.run_id!r}")
+            self._jobs.spawn(
+                self._delivery.refresh_from_store(signal.run_id), f"refreshing run {signal.run_id!r}"
+            )
         elif signal.kind == "claim" and signal.thread_id is not None:
             self._hinted.thread(signal.thread_id)
         elif signal.kind in ("cancel", "claim"):

@@ -418,7 +418,7 @@ async def test_a_wish_that_is_not_known_yet_refuses_nothing(
     """Until it drains, a worker works: it is not taken for a dead one, whose runs would be dropped."""
     a, b = team
     with monkeypatch.context() as patch:
-        patch.setattr(b._parts.drain, "heed", _nothing)
+        patch.setattr(b._parts.drain, "accept_request", _nothing)
         await a.worker.request_drain(b.worker.epoch)
         run, agent = await running(b, "t")
         await b._parts.watch.tick()

@@ -50,7 +50,7 @@ async def test_a_worker_passes_a_thread_on_although_more_hints_come_than_it_clai
         await holder.started.wait()
     waits, agent = await launched(alone, "t", Agent(returns=2), multitask_strategy="enqueue")
     await alone._parts.loops.stop()
-    alone._parts.shared.line.pass_on = _lost
+    alone._parts.shared.queue.dispatch_next = _lost
     holder.may_end.set()
     assert await alone.wait(holds.run_id, timeout=10) == 1  # the thread is free, and nobody has noticed
     agent.may_end.set()

@@ -46,7 +46,7 @@ async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
     a, _ = team
     bad, _ = await running(a, "bad")
     watch = a._parts.watch
-    look, looks = watch._delivery.look, 0
+    look, looks = watch._delivery.refresh_from_store, 0
 
     async def fail(run_id: str) -> None:
         nonlocal looks
@@ -55,7 +55,7 @@ async def test_run_that_fails_in_a_tick_keeps_nothing_from_the_others(
             raise ValueError("this row says nothing")
         await look(run_id)
 
-    monkeypatch.setattr(watch._delivery, "look", fail)
+    monkeypatch.setattr(watch._delivery, "refresh_from_store", fail)
     await asyncio.to_thread(sql_of(a._store), DECIDED, bad.run_id)
     await wait_until(lambda: looks >= 1, description="the tick has met the run")
     other, agent = await running(a, "other")

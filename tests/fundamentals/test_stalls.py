@@ -177,7 +177,7 @@ async def test_health_is_red_after_a_stall_and_heals(tmp_path: Path, monkeypatch
 
 
 async def test_metric_of_a_stall_is_right_while_it_lasts(tmp_path: Path) -> None:
-    from coordinator.gateway.held import Watchers
+    from coordinator.gateway.long_lived_responses import Watchers
     from coordinator.gateway.metrics import Metrics
 
     blocked = Blocked()

@@ -86,7 +86,7 @@ async def test_its_half_done_rollback_is_finished_by_a_peer(
     monkeypatch.setattr(a._store, "restore", dies)
     await hang(a)
     assert await b.cancel(run.run_id, action="rollback")
-    await a._parts.runs.delivery.look(run.run_id)
+    await a._parts.runs.delivery.refresh_from_store(run.run_id)
     await undoing.wait()
     assert await b.wait(run.run_id, timeout=10) is None
     thread = await b.threads.get("t")

@@ -17,7 +17,7 @@ from coordinator import RunManager
 from coordinator.gateway import GatewaySettings
 from coordinator.gateway.caller import Caller, Role
 from coordinator.gateway.errors import TooManyOpen
-from coordinator.gateway.held import Watchers
+from coordinator.gateway.long_lived_responses import Watchers
 from coordinator.gateway.middleware.bodies import Bodies
 from coordinator.gateway.middleware.rate import MAX_CALLERS, Buckets
 from coordinator.settings import Settings

@@ -14,7 +14,7 @@ import httpx
 import pytest
 from starlette.types import Message
 
-from coordinator.gateway.held import LongLivedResponse, SendBody, Watchers
+from coordinator.gateway.long_lived_responses import LongLivedResponse, SendBody, Watchers
 from coordinator.servers.valkey import ValkeyServer
 from tests.gateway.conftest import Pair
 from tests.support.gateway_agents import GATES

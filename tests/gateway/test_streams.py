@@ -307,7 +307,7 @@ class TestGoing:
         self, one: Served, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The client disconnects while the store is unavailable: `on_disconnect` is applied afterwards."""
-        monkeypatch.setattr("coordinator.gateway.held._RETRY_DELAY", 0.05)
+        monkeypatch.setattr("coordinator.gateway.long_lived_responses._RETRY_DELAY", 0.05)
         thread, refused = await new_thread(one.sdk), asyncio.Event()
         disconnected = one.manager.disconnected
 

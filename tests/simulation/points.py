@@ -38,7 +38,7 @@ _WAYS = {
     "Checkpoints.head / thread": "threads that expire",
     "Checkpoints.history / checkpoints": "threads that expire",
     "Checkpoints.history / thread": "threads that expire",
-    "Delivery.standing / standing": "undoing",
+    "Delivery.read_decision / standing": "undoing",
     "Drain._decide / decide": "leaving what is deaf",
     "Drain._mark_draining / drain": "leaving",
     "Drain._mark_draining / workers": "two homes leave",
@@ -86,7 +86,7 @@ _WAYS = {
     "Reaper._undo / settle": "an orphaned rollback",
     "Recovery.reconcile / get": "a restart and an operator",
     "Endings._finish / finish": "operations",
-    "Endings.leave_line / decide": "leaving",
+    "Endings.leave_queue / decide": "leaving",
     "Endings._recreate / put": "removed and finished again",
     "Endings._recreate / thread": "an operation is finished again",
     "Endings._refence / refence": "deaf",
@@ -103,8 +103,8 @@ _WAYS = {
     "Timeouts.end / decide": "limits",
     "Runs.recent / runs": "the curious",
     "Waiter._remote / row": "buried alive",
-    "WaitingLine._claim / claim": "two homes leave",
-    "WaitingLine._end_foreign / finish": "forgotten and claimed",
+    "ThreadQueue._claim / claim": "two homes leave",
+    "ThreadQueue._end_foreign / finish": "forgotten and claimed",
     "Watch._tick / tick": "busy",
     "Worker._new_epoch / register": "busy",
     "Worker._sign_off / retire": "leaving",
@@ -120,7 +120,7 @@ def _point(text: str) -> Point:
 
 _LATER_WAYS = {
     "Outbox._attempt / start": "a start is owed",
-    "WaitingLine.pass_on / claimants": "two homes leave",
+    "ThreadQueue.dispatch_next / claimants": "two homes leave",
     "Timeouts.end_unlaunched / decide": "never launched",
 }
 LATER: Mapping[Point, str] = {_point(text): scene for text, scene in _LATER_WAYS.items()}
@@ -128,13 +128,13 @@ LATER: Mapping[Point, str] = {_point(text): scene for text, scene in _LATER_WAYS
 WAYS: Mapping[Point, str] = {_point(text): scene for text, scene in _WAYS.items()} | LATER
 
 _CALLERS = {
-    "Delivery.standing / standing": "operations cancelled",
+    "Delivery.read_decision / standing": "operations cancelled",
     "Endings._try_again / readopt": "operations rolled back",
     "Endings._undo / settle": "operations rolled back",
     "StoredValues.restore / restore": "operations rolled back",
     "Takeover.run / row": "behind an operation",
     "Takeover.run / thread": "behind an operation",
-    "WaitingLine._claim / claim": "behind an operation",
+    "ThreadQueue._claim / claim": "behind an operation",
 }
 CALLERS: Mapping[Point, str] = {_point(text): scene for text, scene in _CALLERS.items()}
 """Where mostly a worker waits by itself, but in this scene a caller, who may be cancelled."""
@@ -168,14 +168,14 @@ _NOBODY_WAITS = {
     "Reaper._sweep / workers": _JOB,
     "Reaper._undo / readopt": _JOB,
     "Reaper._undo / settle": _JOB,
-    "Endings.leave_line / decide": _JOB,
+    "Endings.leave_queue / decide": _JOB,
     "Endings._recreate / put": _AGAIN,
     "Endings._recreate / thread": _AGAIN,
     "Endings._refence / refence": _JOB,
     "Endings._write_unwritten / decide": _JOB,
     "Timeouts.end / decide": _OWN,
     "Timeouts.end_unlaunched / decide": _OWN,
-    "WaitingLine._end_foreign / finish": _JOB,
+    "ThreadQueue._end_foreign / finish": _JOB,
     "Watch._tick / tick": _OWN,
     "Worker._new_epoch / register": _JOB,
     "Worker._sign_off / retire": "whoever shuts a worker down stays until it has left",

@@ -42,7 +42,7 @@ SHORT: Mapping[str, Any] = {"ends": "value", "steps": 0, "tracks": None}
 SAVES: Mapping[str, Any] = {"ends": "hangs", "saves": 1.0, "pace": 0.01, "steps": 2}
 UNWINDS: Mapping[str, Any] = {**SAVES, "stops": "late", "deaf": 1.5}
 
-MOSTLY_LATE_CLAIMS: tuple[Aim, ...] = (("WaitingLine._claim", "claim", "after", "slow"),) * 3
+MOSTLY_LATE_CLAIMS: tuple[Aim, ...] = (("ThreadQueue._claim", "claim", "after", "slow"),) * 3
 MOSTLY_LATE_SAVES: tuple[Aim, ...] = (("StoredValues.save", "save", "after", "slow"),) * 3
 """Each that is named strikes one time in two."""
 
@@ -62,7 +62,7 @@ SCENES: Mapping[str, Scene] = {
         features={"portable": True},
         habits={"tracks": None},
         aims=(
-            ("WaitingLine._claim", "claim", "after", "fail"),
+            ("ThreadQueue._claim", "claim", "after", "fail"),
             ("Takeover.run", "row", "before", "fail"),
             ("Drain._mark_draining", "drain", "after", "fail"),
         ),
@@ -73,7 +73,7 @@ SCENES: Mapping[str, Scene] = {
         habits=HANGS,
         helps=(
             ("Drain._mark_draining", "drain", "after", "fail"),
-            *(("Delivery.standing", "standing", "before", "fail"),) * 3,
+            *(("Delivery.read_decision", "standing", "before", "fail"),) * 3,
         ),
     ),
     "asked to leave": Scene(
@@ -92,7 +92,7 @@ SCENES: Mapping[str, Scene] = {
         processes=3,
         features={"portable": True},
         faults={"proofs": True},
-        aims=(("WaitingLine._claim", "claim", "after", "fail"),),
+        aims=(("ThreadQueue._claim", "claim", "after", "fail"),),
     ),
     "a restart": Scene(
         "0 reject, 0.4 crash of owner, 0.7 restart, 0.7 reject, 0.8 reject",
@@ -209,7 +209,7 @@ SCENES: Mapping[str, Scene] = {
         aims=(
             ("Timeouts.end", "decide", "before", "fail"),
             ("Timeouts.end", "decide", "before", "slow"),
-            ("WaitingLine._claim", "claim", "after", "slow"),
+            ("ThreadQueue._claim", "claim", "after", "slow"),
         ),
     ),
     "limits without a home": Scene(

@@ -204,9 +204,9 @@ async def obey(program: Program) -> None:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
 
-    with draining_on_signals(program.manager.worker) as departure:
+    with draining_on_signals(program.manager.worker) as shutdown:
         say(event="ready", epoch=program.manager.worker.epoch)
-        await departure.serving(serve())
+        await shutdown.serving(serve())
 
 
 async def main() -> None:

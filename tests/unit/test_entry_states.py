@@ -114,7 +114,7 @@ def test_no_state_has_more_fields_than_a_reader_can_keep_in_mind(state: type[Sta
 def test_a_lost_run_has_no_end_to_write() -> None:
     entry = entry_of(OWN)
     entry.report(Outcome(RunStatus.success))
-    entry.owe(ABORT)
+    entry.set_unwritten(ABORT)
     entry.stop(ABORT, STAMP)
     entry.lose()
     entry.report(Outcome(RunStatus.success))

@@ -10,10 +10,10 @@ from fastapi import HTTPException
 from starlette.responses import Response
 
 from coordinator.assistants.ports import Assistant
-from coordinator.gateway.beginning import unknown_assistant
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER
+from coordinator.gateway.run_admission import unknown_assistant
 from coordinator.gateway.services import Services, ServicesIn
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.assistants import AssistantCount, AssistantSearch

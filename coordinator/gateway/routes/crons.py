@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from coordinator.gateway import crons, pages
 from coordinator.gateway.caller import CallerIn
-from coordinator.gateway.leaving import while_connected
+from coordinator.gateway.client_disconnect import while_connected
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, USER, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn

@@ -8,7 +8,6 @@ from fastapi import HTTPException, Query
 from starlette.responses import Response
 
 from coordinator.gateway import bulk, pages, stopping
-from coordinator.gateway.beginning import start_run, validate_run
 from coordinator.gateway.caller import CallerIn
 from coordinator.gateway.links import created_headers, run_path
 from coordinator.gateway.routes import router_of
@@ -27,8 +26,9 @@ from coordinator.gateway.routes.parameters import (
     WaitIn,
     acting,
 )
+from coordinator.gateway.run_admission import start_run, validate_run
+from coordinator.gateway.run_responses import RunResponses
 from coordinator.gateway.services import ServicesIn
-from coordinator.gateway.watching import RunResponses
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import RunStatus
 from coordinator.gateway.wire.documents import Run, RunField, RunParts

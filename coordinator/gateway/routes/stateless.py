@@ -13,7 +13,6 @@ from fastapi import Body
 from starlette.responses import Response
 
 from coordinator.errors import CoordinatorError
-from coordinator.gateway.beginning import start_run, validate_run
 from coordinator.gateway.caller import Caller, CallerIn
 from coordinator.gateway.links import created_headers
 from coordinator.gateway.routes import router_of
@@ -27,8 +26,9 @@ from coordinator.gateway.routes.parameters import (
     StreamModesIn,
 )
 from coordinator.gateway.routes.runs import ENDED, STREAMED
+from coordinator.gateway.run_admission import start_run, validate_run
+from coordinator.gateway.run_responses import RunResponses
 from coordinator.gateway.services import ServicesIn
-from coordinator.gateway.watching import RunResponses
 from coordinator.gateway.wire import documents
 from coordinator.gateway.wire.bodies import MAX_BATCH
 from coordinator.gateway.wire.documents import Run

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from coordinator.errors import ThreadNotFound
 from coordinator.gateway import pages, stopping, thread_creation
 from coordinator.gateway.caller import Caller, CallerIn
+from coordinator.gateway.client_disconnect import while_connected
 from coordinator.gateway.extracting import Path, extract, parse_paths
-from coordinator.gateway.leaving import while_connected
 from coordinator.gateway.routes import router_of
 from coordinator.gateway.routes.parameters import READER, USER, LastEventIdIn, ThreadIn, acting
 from coordinator.gateway.services import Services, ServicesIn

@@ -232,7 +232,7 @@ async def serve_until_drained(
     """Serves on a bound socket until a signal has drained `worker`, then aborts the open responses. `ready`
     is called once when the server listens, `abort_streams` when `worker` is drained. Raises CannotServe if
     the server ends before it listens."""
-    with draining_on_signals(StagedDrain(http, worker)) as departure:
+    with draining_on_signals(StagedDrain(http, worker)) as shutdown:
         serving = begin_soon(http.serve(sockets=[port]))
         listening = begin_soon(http.listening.wait())
         await asyncio.wait((serving, listening), return_when=asyncio.FIRST_COMPLETED)
@@ -241,7 +241,7 @@ async def serve_until_drained(
             await serving
             raise CannotServe("the HTTP server ended before it listened", code=FAILED)
         await ready()
-        await departure.serving(_ended(serving))
+        await shutdown.serving(_ended(serving))
         abort_streams()
         http.finish()
         await serving

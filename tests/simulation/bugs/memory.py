@@ -6,7 +6,7 @@ from tests.simulation.bugs.edit import bug
 
 _ADMISSION = "coordinator.runs.admission:Admissions."
 _SETTLEMENT = "coordinator.runs.settlement:Settlement."
-_LINE = "coordinator.runs.waiting_line:WaitingLine."
+_LINE = "coordinator.runs.thread_queue:ThreadQueue."
 _DELIVERY = "coordinator.runs.cancellation:Delivery."
 _CANCEL = "coordinator.runs.cancellation:Cancellations."
 _TASK_CANCEL = "coordinator.runs.task_cancel:TaskCancel."
@@ -52,7 +52,7 @@ BUGS = (
             'raise ConflictError(request.spec.thread_id, answer.holder or "")',
         ),
     ),
-    bug("admitted-while-it-was-fenced", (_ADMISSION + "_still_live", "self._worker.check(epoch)", "pass")),
+    bug("admitted-while-it-was-fenced", (_ADMISSION + "_check_epoch", "self._worker.check(epoch)", "pass")),
     bug(
         "replaced-and-not-told",
         (_ADMISSION + "_admitted", "for decision in admission.replaced:", "for decision in ():"),
@@ -87,7 +87,7 @@ BUGS = (
         "a-removed-run-has-not-settled",
         (
             _CANCEL + "_until_over",
-            "if not self._registry.lives(run_id) and",
+            "if not self._registry.is_unsettled(run_id) and",
             "raise NotSettled(run_id, wait)\n        if",
         ),
     ),
@@ -98,7 +98,7 @@ BUGS = (
     bug(
         "a-second-cancel",
         (
-            _ENTRY + "tell",
+            _ENTRY + "apply",
             "if self.abort is not None or self.settled.is_set():",
             "if self.settled.is_set():",
         ),
@@ -108,7 +108,11 @@ BUGS = (
             "task.done():",
         ),
         (_ENTRY + "stop", "if isinstance(state, Closing):", "if isinstance(state, (Closing, Stopping)):"),
-        (_DELIVERY + "_told", "entry.abort is not None or entry.settled.is_set()", "entry.settled.is_set()"),
+        (
+            _DELIVERY + "_is_stopping",
+            "entry.abort is not None or entry.settled.is_set()",
+            "entry.settled.is_set()",
+        ),
     ),
     bug(
         "a-swallowed-cancel-is-lost",
@@ -146,12 +150,12 @@ BUGS = (
     bug(
         "a-line-without-a-home-waits-for-ticks",
         (
-            _LINE + "pass_on",
+            _LINE + "dispatch_next",
             "if next_home not in (ANY_WORKER, self._worker.epoch):",
             "if next_home != self._worker.epoch:",
         ),
     ),
-    bug("nobody-passes-on", (_LINE + "pass_on", "if next_home is None:", "if 1:")),
+    bug("nobody-passes-on", (_LINE + "dispatch_next", "if next_home is None:", "if 1:")),
     bug("a-lost-run-goes-on", (_SETTLEMENT + "lose", "if entry.abort is None:", "if 0:")),
     bug(
         "the-undoing-is-skipped", (_ENDINGS + "write", "finish = await self._undo(entry, hold, end)", "pass")
@@ -164,8 +168,8 @@ BUGS = (
             _NOT_RESTORED,
         ),
     ),
-    bug("in-line-and-over", (_SETTLEMENT + "_end", "await self._leave_line(entry)", "pass")),
-    bug("who-leaves-stays-unsettled", (_SETTLEMENT + "abandon", "self._let_go(entry)", "pass")),
+    bug("in-line-and-over", (_SETTLEMENT + "_end", "await self._leave_queue(entry)", "pass")),
+    bug("who-leaves-stays-unsettled", (_SETTLEMENT + "abandon", "self._settle_lost(entry)", "pass")),
     # -- the tick, hints
     bug(
         "tick-does-not-look-at-cancels",
@@ -218,9 +222,12 @@ BUGS = (
         ),
     ),
     # -- drain
-    bug("a-wish-is-not-heeded", (_DRAIN + "heed", "if wish != self._accepted_request:", "if 0:")),
+    bug("a-wish-is-not-heeded", (_DRAIN + "accept_request", "if wish != self._accepted_request:", "if 0:")),
     bug("the-store-is-not-told", (_DRAIN + "_run", "await self._leave_admission()", "pass")),
-    bug("handed-over-and-kept", (_DELIVERY + "_let_go", "self._settlement.hand_over(entry)", "pass")),
+    bug(
+        "handed-over-and-kept",
+        (_DELIVERY + "_release_if_elsewhere", "self._settlement.hand_over(entry)", "pass"),
+    ),
     bug("handed-over-is-over", (_SETTLEMENT + "hand_over", "entry.lose()", "pass")),
     bug(
         "taken-over-and-not-run",

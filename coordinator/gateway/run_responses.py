@@ -9,9 +9,9 @@ from typing import Any
 from starlette.responses import Response
 
 from coordinator.gateway.caller import Caller
-from coordinator.gateway.held import StreamSlot
 from coordinator.gateway.links import resume_headers, run_path
-from coordinator.gateway.long_answers import LongPollResponse, result_of
+from coordinator.gateway.long_lived_responses import StreamSlot
+from coordinator.gateway.long_poll import LongPollResponse, result_of
 from coordinator.gateway.services import Services
 from coordinator.gateway.streams import TAIL, EndedStream, Position, RunStream, StreamRequest, position_of
 from coordinator.gateway.wire.documents import failure

@@ -27,7 +27,7 @@ class ClaimingStore(AdmissionStore, OwnershipStore, Protocol):
     """What claiming needs of the store."""
 
 
-class WaitingLine:
+class ThreadQueue:
     """`take_over(own)` executes a claimed run that this worker did not admit; False = nobody here can."""
 
     def __init__(
@@ -43,9 +43,9 @@ class WaitingLine:
     ) -> None:
         self._store, self._registry, self._slots, self._notifier = store, registry, slots, notifier
         self._worker, self._outbox, self._jobs = worker, outbox, jobs
-        self.take_over: Callable[[Ownership], Awaitable[bool]] = _nobody_can
+        self.take_over: Callable[[Ownership], Awaitable[bool]] = _not_taken_over
 
-    async def pass_on(self, thread_id: str, next_home: int | None) -> None:
+    async def dispatch_next(self, thread_id: str, next_home: int | None) -> None:
         """Give the free thread to the head of its waiting line, wherever that is at home. ANY_WORKER: this
         worker claims if it can, else hints the workers that can; also where the caller does not know which
         run is next. Best effort: what fails here is found by the tick."""
@@ -65,7 +65,7 @@ class WaitingLine:
         if epoch != self._worker.epoch:
             self._notifier.notify_worker(epoch, Signal(kind="claim", thread_id=thread_id))
 
-    def wait_for_its_time(self, entry: Entry, seconds: float) -> None:
+    def claim_when_due(self, entry: Entry, seconds: float) -> None:
         """A delayed run of this worker: look whether it has its turn as soon as the store has to say that
         its time has come. Where that says otherwise, its clock was set meanwhile, and the tick finds it."""
         thread_id = entry.record.thread_id
@@ -115,10 +115,10 @@ class WaitingLine:
         logger.warning("Run %r: %s", own.run_id, why)
         signal = Signal(kind="settled", thread_id=own.thread_id, run_id=own.run_id)
         self._notifier.notify_thread(own.thread_id, signal)
-        await self.pass_on(own.thread_id, finish.next_home)
+        await self.dispatch_next(own.thread_id, finish.next_home)
 
 
-async def _nobody_can(own: Ownership) -> bool:
+async def _not_taken_over(own: Ownership) -> bool:
     """No assistant is registered in this process."""
     del own
     return False

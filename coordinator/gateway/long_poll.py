@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import Any, cast
 
 from coordinator.errors import RunNotFound, StoreUnavailable
-from coordinator.gateway.held import LongLivedResponse, SendBody, StreamSlot
+from coordinator.gateway.long_lived_responses import LongLivedResponse, SendBody, StreamSlot
 from coordinator.gateway.wire.documents import failure
 from coordinator.gateway.wire.json import Json, encoded
 from coordinator.manager import RunManager
