@@ -1,1 +1,1 @@
-"""What happens to a run: admission, its turn, execution, cancellation, settlement."""
+"""The life of a run: admission, queueing, execution, cancellation, settlement."""

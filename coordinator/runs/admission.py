@@ -1,4 +1,4 @@
-"""create, create_or_reject: a run gets onto its thread, or a clear refusal."""
+"""Admits runs: `create`, `create_or_reject`. A run is admitted to its thread, or refused with a reason."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ UNIQUE_TRIES = EPOCH_TRIES = 3
 
 
 async def _no_sweep() -> None:
-    """Nobody has to be looked for first."""
+    """For a store without workers that could be dead."""
 
 
 class AdmittingStore(AdmissionStore, RecordStore, Protocol):
-    """What admission needs of the store."""
+    """Store operations that admission uses."""
 
 
 def _check_takes(assistant: Assistant, spec: RunSpec) -> None:
     try:
-        asked = RunRequest.of(spec.kwargs, spec.metadata)
+        request = RunRequest.of(spec.kwargs, spec.metadata)
     except TypeError as error:
         raise InvalidArgument("kwargs", f"are no request of a run: {error}") from None
-    assistant.validate(asked)
+    assistant.validate(request)
 
 
 def _hash_of(spec: RunSpec) -> str | None:
@@ -103,7 +103,7 @@ class Admissions:
         self._verifying: dict[str, asyncio.Future[str | None]] = {}
 
     async def insert(self, spec: RunSpec) -> RunRecord:
-        """A pending run without the one-run-per-thread rule."""
+        """Creates a pending run without the one-run-per-thread rule."""
         run_id = new_run_id()
         self._outbox.check_room()
         patience = self._patience()
@@ -125,10 +125,10 @@ class Admissions:
             return self.register(request, admission, own)
 
     async def admit(self, spec: RunSpec) -> RunRecord:
-        """Atomic against every other admission on the thread, on any worker.
+        """Admits a run, atomically against every other admission on the thread, on any worker.
 
-        Returns when the new run and the decisions over replaced runs are written; it does not wait
-        for the old tasks. Raises InvalidArgument (the assistant does not take it), ConflictError, QueueFull,
+        Returns when the new run and the decisions over replaced runs are committed; does not wait for the
+        replaced tasks. Raises InvalidArgument (the assistant refuses the request), ConflictError, QueueFull,
         ThreadNotFound, Draining, OutboxFull, StoreError.
         """
         run_id, request_hash = new_run_id(), _hash_of(spec)
@@ -156,8 +156,9 @@ class Admissions:
                 raise
 
     def _resolved(self, spec: RunSpec) -> tuple[RunSpec, dict[str, str] | None]:
-        """With the name of its assistant; and, if that is registered and takes the run, the keys that its
-        thread's metadata gets: then the run is portable. Raises InvalidArgument."""
+        """Returns the spec with the name of its assistant in place of its UUID. If that assistant is
+        registered and accepts the request, the run is portable, and the second item holds the keys to add to
+        the metadata of its thread; else it is None. Raises InvalidArgument."""
         named = self._assistants.name_of(spec.assistant_id)
         if named != spec.assistant_id:
             spec = replace(spec, assistant_id=named)
@@ -184,7 +185,7 @@ class Admissions:
             self._check_epoch(entry, epoch)
         for decision in admission.replaced:
             await self._delivery.deliver(decision)
-        if patience.failed:  # an attempt without an answer may have replaced them
+        if patience.failed:  # an attempt whose response was lost may have replaced them
             for other in self._open_beside(request):
                 await self._delivery.refresh_from_store(other)
         if admission.replaced:
@@ -196,7 +197,7 @@ class Admissions:
         return record
 
     def register(self, request: AdmissionRequest, admission: Admission, own: Ownership | None) -> RunRecord:
-        """The run is this worker's from here on. Raises LeaseLost where the worker was fenced meanwhile."""
+        """Adds an admitted run to this worker. Raises LeaseLost if the worker was fenced meanwhile."""
         spec = request.spec
         if admission.ended(spec.parent_run_id):
             spec = replace(spec, parent_run_id=None)
@@ -213,7 +214,7 @@ class Admissions:
             self._check_epoch(entry, own.epoch)
         if self._registry.needs_refresh(request.run_id):
             self._jobs.spawn(
-                self._delivery.refresh_from_store(request.run_id), f"looking at run {request.run_id!r}"
+                self._delivery.refresh_from_store(request.run_id), f"refreshing run {request.run_id!r}"
             )
         if admission.holds and own is not None:
             self._slots.bind(spec.thread_id, request.run_id, epoch=own.epoch, fence=own.fence)
@@ -223,7 +224,8 @@ class Admissions:
         return record
 
     def _check_epoch(self, entry: Entry, epoch: int) -> None:
-        """The worker may have been fenced while the row was written: then nobody has dropped the run."""
+        """Drops the run and raises LeaseLost if the worker was fenced while the row was written: the fencing
+        dropped only the runs that were registered by then."""
         try:
             self._worker.check(epoch)
         except LeaseLost as error:
@@ -231,7 +233,7 @@ class Admissions:
             raise
 
     async def _existing(self, run_id: str) -> RunRecord:
-        """The run that an idempotency key was used for; whoever admitted it executes it."""
+        """Returns the run that an idempotency key was used for. The worker that admitted it executes it."""
         known = self._registry.records.get(run_id)
         if known is not None:
             record = RunRecord(**{name: getattr(known, name) for name in known.__dataclass_fields__})
@@ -246,7 +248,7 @@ class Admissions:
     # -- the write
 
     async def _admit(self, request: AdmissionRequest, epoch: int) -> tuple[Admission, int]:
-        """What the store says, and the epoch that it said it to."""
+        """Returns the store's admission and the epoch that it is valid for."""
         for _ in range(UNIQUE_TRIES):
             try:
                 return await self._in_live_epoch(
@@ -260,35 +262,35 @@ class Admissions:
     async def _in_live_epoch(
         self, epoch: int, write: Callable[[int], Awaitable[Admission]]
     ) -> tuple[Admission, int]:
-        """Where this epoch was buried meanwhile, again with the one that follows it. Raises LeaseLost
-        where that does not last either."""
+        """Calls `write` with `epoch`, and again with the next epoch if this one was declared dead meanwhile.
+        Raises LeaseLost after EPOCH_TRIES dead epochs."""
         for _ in range(EPOCH_TRIES):
             try:
                 return await write(epoch), epoch
             except EpochDead as error:
-                if self._worker.drain_event.is_set():  # it lives, and has said that it admits nothing
+                if self._worker.drain_event.is_set():  # the worker is live, but draining
                     raise Draining from None
                 self._worker.fenced(epoch, str(error))
             epoch = await self._worker.ready()
         raise LeaseLost(epoch)
 
-    # -- the caller was cancelled: its write may have finished all the same
+    # -- the caller was cancelled, or the response was lost: the write may be committed
 
     def _resolve(self, request: AdmissionRequest) -> None:
-        """The store did not say whether it wrote. A row that is there all the same would hold its thread
-        for ever: its caller was told that there is no run, so nobody executes it."""
+        """Withdraws an admission whose response was lost. If its row was committed, it would hold its thread
+        for ever: the caller got an error, so no worker executes the run."""
         if self._registry.entry(request.run_id) is None:
             self._registry.taking_back(request.run_id)
             self._jobs.spawn(self._take_back(request), f"taking back run {request.run_id!r}")
 
     async def _undo(self, undoing: Coroutine[Any, Any, object], request: AdmissionRequest) -> None:
-        """Go through with it before the caller sees its CancelledError, however often it is cancelled."""
-        with suppress(CoordinatorError):  # logged by the job; the caller is to see its CancelledError
+        """Completes `undoing` before CancelledError reaches the caller, however often that is cancelled."""
+        with suppress(CoordinatorError):  # logged by the job; the caller gets its CancelledError
             await through(self._jobs.spawn(undoing, f"taking back run {request.run_id!r}"))
 
     async def _interrupt(self, request: AdmissionRequest) -> None:
-        """Where the row became durable, the run was admitted and is interrupted, here as in the store;
-        those that it replaced stay so, and are told."""
+        """If the row was committed, the run was admitted: interrupts it, in memory as in the store. The runs
+        that it replaced stay replaced, and their decisions are delivered."""
         others = self._open_beside(request)
         decision = await self._take_back(request)
         if decision is None:
@@ -308,14 +310,15 @@ class Admissions:
         ]
 
     async def _take_back(self, request: AdmissionRequest) -> Decision | None:
-        """Admitted by an epoch that is over meanwhile, it is ended together with that."""
+        """Withdraws the run, and returns the decision over it; None if no row was committed. A run that was
+        admitted in an epoch that has ended since is ended together with that epoch."""
         epoch = self._worker.epoch
         self._registry.taking_back(request.run_id)
         try:
             decision = await self._outbox.deliver(
                 request.run_id,
                 epoch,
-                "an admission taken back",
+                "an admission that is withdrawn",
                 lambda: self._store.withdraw(request.run_id, epoch=epoch),
             )
         finally:
@@ -332,15 +335,16 @@ class Admissions:
     # -- the fast refusal
 
     async def _refuse_if_busy(self, request: AdmissionRequest, patience: Patience) -> None:
-        """Ask Redis first; its "busy" is verified by one indexed read before it is believed."""
+        """Checks Redis first. If Redis reports the thread as busy, one indexed read of the store verifies it
+        before the run is refused."""
         answer = await self._slots.admit(request.spec.thread_id, request.run_id)
         if answer.state is SlotState.busy:
             await patience.attempt(partial(self._verify_busy, request))
-            patience.failed = 0  # it only read
+            patience.failed = 0  # a read commits nothing
 
     async def _verify_busy(self, request: AdmissionRequest) -> None:
-        """Nobody is told here of a run that he may not see: then the store answers, which knows whose thread
-        it is."""
+        """Raises ConflictError if a run holds the thread and the user may see it. Otherwise the admission
+        itself decides, which knows the owner of the thread."""
         spec = request.spec
         if (holder := await self._holder(spec.thread_id)) is None:
             return
@@ -348,12 +352,13 @@ class Admissions:
             raise ConflictError(spec.thread_id, holder)
 
     async def _holder(self, thread_id: str) -> str | None:
-        """Callers who ask in the same turn of the loop share one read, which begins after they asked."""
+        """Returns the holder of the thread. Calls of the same turn of the loop share one read, which begins
+        after all of them."""
         shared = self._verifying.get(thread_id)
         if shared is None:
             shared = self._verifying[thread_id] = begin_soon(self._read_holder(thread_id))
         return await asyncio.shield(shared)
 
     async def _read_holder(self, thread_id: str) -> str | None:
-        del self._verifying[thread_id]  # whoever asks from here on needs a read that begins later
+        del self._verifying[thread_id]  # calls from here on need a read that begins later
         return await self._store.holder(thread_id)

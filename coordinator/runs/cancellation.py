@@ -1,4 +1,4 @@
-"""cancel: committed, then acknowledged, then published; the task is told why, once."""
+"""Cancels runs: the decision is committed, then acknowledged, then delivered to the task, once."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ logger = logging.getLogger(__name__)
 
 
 class DecidingStore(DecisionStore, ReadStore, RecordStore, Protocol):
-    """What cancelling needs of the store."""
+    """Store operations that a cancel uses."""
 
 
 class Delivery:
-    """Brings a decision to the task that it is about, here or on the worker that has it."""
+    """Delivers a decision to the task of its run, on this worker or on the worker that executes it."""
 
     def __init__(
         self,
@@ -48,9 +48,9 @@ class Delivery:
         self._settlement, self._telemetry, self._stamps = settlement, telemetry, stamps
 
     async def deliver(self, decision: Decision, within: float = WAITED_FOR) -> None:
-        """Tell the local task, or publish to the worker that has it; the same for the children that the
-        decision took along. Returns when the runs that have nothing to stop here have settled, after
-        `within` s at the latest: they settle without their caller, too."""
+        """Cancels the local task, or publishes to the worker that executes the run; does the same for the
+        children that the decision ended. Returns when the local runs without a task have settled, after
+        `within` (s) at the latest; they settle even if the caller is cancelled."""
         if settling := self._deliver(decision):
             await asyncio.wait(settling, timeout=within)
 
@@ -70,15 +70,16 @@ class Delivery:
         return settling
 
     def _apply(self, entry: Entry, decision: Decision) -> asyncio.Future[None] | None:
-        own_word = decision.action is None and entry.own is not None
-        if own_word and not entry.stopped:
-            return None  # its code has reported the end, and is about to come to it
-        if not own_word and entry.apply(decision, self._stamps.now()):
+        own_report = decision.action is None and entry.own is not None
+        if own_report and not entry.stopped:
+            return None  # the run's code has reported this end, and its task is about to return
+        if not own_report and entry.apply(decision, self._stamps.now()):
             self._announce(entry)
         return self._settlement.wind_up(entry)
 
     def apply_ownership(self, entry: Entry, standing: Decision) -> None:
-        """Its row may say that the run has its thread: the answer to the claim is late, or was lost."""
+        """Gives the run its thread in memory if its row holds it: the response to the claim is late or was
+        lost."""
         if entry.queued and not standing.settled and standing.owner_epoch == self._worker.epoch:
             entry.take_thread(Claimed(entry.record.run_id, standing.fence), self._worker.epoch)
 
@@ -90,7 +91,7 @@ class Delivery:
             )
 
     async def refresh_from_store(self, run_id: str) -> None:
-        """A hint named the run: read its row, and deliver what the row says. Waits for no task."""
+        """Reads the run's row after a hint, and applies it. Does not wait for a task."""
         entry = self._registry.under_way(run_id)
         if entry is None:
             self._registry.request_refresh(run_id)
@@ -98,26 +99,28 @@ class Delivery:
             self.apply_row(entry, await self.read_decision(run_id))
 
     def lose(self, entry: Entry, why: str) -> None:
-        """The store does not know that this run holds its thread: another may take it at any time."""
+        """Drops a run that, according to the store, does not hold its thread: another run may take the thread
+        at any time."""
         self._settlement.lose(entry, why)
 
     async def read_decision(self, run_id: str) -> Decision | None:
-        """What its row says, for `read`."""
+        """Returns the decision in the run's row, for `apply_row`; None if the row is missing."""
         return await self._store.standing(run_id)
 
     def apply_row(self, entry: Entry, standing: Decision | None) -> None:
-        """Deliver what the row of the run says, None = it is gone. Waits for no task."""
+        """Applies `standing`, the decision in the run's row; None = the row is missing. Does not wait for a
+        task."""
         if self._is_stopping(entry):
             return
         if standing is None:
-            if entry.own is None:  # its thread was deleted: its turn will never come
+            if entry.own is None:  # its thread was deleted, so no claim will come
                 self._settlement.lose(entry, "the run was deleted while it waited")
         elif not self._release_if_elsewhere(entry, standing) and standing.status not in OPEN:
             self._apply(entry, standing)
 
     def _release_if_elsewhere(self, entry: Entry, standing: Decision) -> bool:
-        """True = another worker executes the run, or has executed it: it was handed over, and its entry
-        here lets go of it. One that was ended in line is nobody's."""
+        """Releases a run that was handed over: another worker executes it, or has executed it. Returns
+        whether it did. A run that ended while it was queued was not handed over."""
         self.apply_ownership(entry, standing)
         if entry.own is not None or not standing.elsewhere(self._worker.epoch):
             return False
@@ -125,13 +128,13 @@ class Delivery:
         return True
 
     def _is_stopping(self, entry: Entry) -> bool:
-        """It is over, or was told before and only has to stop."""
+        """Returns whether the run has settled, or its task was cancelled before and only has to stop."""
         if entry.abort is not None and not entry.settled.is_set():
             self._settlement.wind_up(entry)
         return entry.abort is not None or entry.settled.is_set()
 
     def stop_locally(self, entry: Entry, abort: Abort) -> None:
-        """Stop the local task although the decision could not be written; it is written before the run
+        """Cancels the local task although the decision could not be written; it is written before the run
         settles."""
         if entry.abort is None:
             entry.set_unwritten(abort)
@@ -158,12 +161,12 @@ class Cancellations:
         user_id: str | None,
         wait: float | None,
     ) -> bool:
-        """True when the run is interrupted now or was before. `wait` (s) returns when it has settled,
-        else raises NotSettled. Raises CancelNotDurable where only the local task could be stopped."""
+        """Returns True if the run is interrupted now or was before. With `wait` (s), returns when it has
+        settled, else raises NotSettled. Raises CancelNotDurable if only the local task could be cancelled."""
         if user_id is not None and not await self._visible(run_id, user_id):
             return False
         abort = Abort(RunStatus.interrupted, action, cause, reason, actor)
-        # A cancelled caller does not leave a decision that is committed and not delivered.
+        # A job: if the caller is cancelled, a committed decision is still delivered.
         within = WAITED_FOR if wait is None else min(wait, WAITED_FOR)
         deciding = self._jobs.spawn(self._decide(run_id, abort, within), f"cancelling run {run_id!r}")
         decision = await asyncio.shield(deciding)
@@ -174,8 +177,8 @@ class Cancellations:
         return True
 
     async def _until_over(self, run_id: str, wait: float) -> None:
-        """Until it has settled. Where its row is gone it has, and was removed since; unless it goes on here:
-        then its row will be written anew. Raises NotSettled."""
+        """Returns when the run has settled. A run whose row is missing has settled and was removed since,
+        unless it is unsettled on this worker: then its row will be recreated. Raises NotSettled."""
         loop, left = asyncio.get_running_loop(), wait
         until = loop.time() + wait
         while not await self._waiter.until_settled(run_id, left):
@@ -185,7 +188,8 @@ class Cancellations:
                 raise NotSettled(run_id, wait)
 
     async def disconnected(self, run_id: str, user_id: str | None) -> bool:
-        """The last watcher has gone: that is a cancel where the run asked for it, and nothing elsewhere."""
+        """Cancels the run if it was admitted with `on_disconnect="cancel"`, because its last watcher has
+        disconnected. Returns whether it did, as `cancel`."""
         entry = self._registry.entry(run_id)
         run = entry.record if entry is not None else await self._store.row(run_id)
         if run is None or run.on_disconnect != DisconnectMode.cancel:
@@ -194,14 +198,14 @@ class Cancellations:
             run_id,
             action=CancelAction.interrupt,
             cause=Cause.disconnect,
-            reason="its last watcher has gone",
+            reason="its last watcher has disconnected",
             actor=None,
             user_id=user_id,
             wait=None,
         )
 
     async def _decide(self, run_id: str, abort: Abort, within: float) -> Decision | None:
-        """Commit the decision, then deliver it, for at most `within` s."""
+        """Commits the decision, then delivers it, for at most `within` (s)."""
         try:
             decision = await self._store.decide(
                 run_id,
@@ -213,7 +217,7 @@ class Cancellations:
             )
         except StoreUnavailable as error:
             entry = self._registry.under_way(run_id)
-            if entry is None or entry.own is None or not entry.open:  # nothing of it is under way here
+            if entry is None or entry.own is None or not entry.open:  # not executed on this worker
                 raise
             self._delivery.stop_locally(entry, abort)
             raise CancelNotDurable(run_id, error.what) from error

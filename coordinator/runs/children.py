@@ -1,4 +1,4 @@
-"""Hints about children: runs that were cancelled because the run that started them has ended."""
+"""Hints for children: runs that were cancelled because their parent ended."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from stores.rows import Decision
 
 
 def hint_at_children(notifier: Notifier, children: Iterable[Decision]) -> None:
-    """Hint the worker of each child, also this one, and of theirs: else it finds the decision at its next
-    tick."""
+    """Notifies the worker of each child (this one too), and of the children of these. If a hint is lost, the
+    worker reads the decision at its next tick."""
     for child in children:
         if (worker := child.worker) is not None:
             signal = Signal(kind="cancel", thread_id=child.thread_id, run_id=child.run_id)

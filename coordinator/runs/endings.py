@@ -1,4 +1,4 @@
-"""What an owner writes when a run of its ends: the decision that is owed, its end, or its undoing."""
+"""The writes of an owner when its run ends: a pending decision, the outcome, or the rollback."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-AGAIN = 0.2  # s; between two attempts of a rollback, during which the thread is held
+AGAIN = 0.2  # s between two attempts of a rollback; the thread is held meanwhile
 
 
 class EndingStore(OwnershipStore, DecisionStore, RecordStore, ReadStore, Protocol):
-    """What ending a run needs of the store."""
+    """Store operations that end a run."""
 
 
 class Written(NamedTuple):
-    """What the row of a run says now. `next_home`: see `Finish`."""
+    """The row of a run as written. `next_home`: see `Finish`."""
 
     status: RunStatus
     error: str | None
@@ -44,9 +44,9 @@ class Written(NamedTuple):
 
 
 class Endings:
-    """Every write is re-runnable: what was left half done is done again, from the start. While the store is
-    away a write waits in the outbox, never past the lease; for a run that a caller settles in its own steps
-    StoreUnavailable is raised instead. Nothing is written for a run that was lost: LeaseLost is raised."""
+    """Every write is idempotent: an incomplete one is repeated from the start. While the store is
+    unavailable a write is queued in the outbox, never past the lease; for a run that a caller settles in its
+    own steps StoreUnavailable is raised instead. Nothing is written for a lost run: LeaseLost is raised."""
 
     def __init__(
         self, store: EndingStore, *, worker: Incarnation, undo: Undo, outbox: Outbox, notifier: Notifier
@@ -55,8 +55,8 @@ class Endings:
         self._outbox, self._notifier = outbox, notifier
 
     async def leave_queue(self, entry: Entry) -> tuple[Decision | None, Abort]:
-        """Decide over a run whose task was over before its turn came: what its row says now, and what this
-        is decided for. The row may say that it has its thread, or has had it on another worker."""
+        """Ends a queued run whose task has ended. Returns the decision in its row and the abort that was
+        requested. According to the row, the run may hold its thread, or have held it on another worker."""
         record, epoch, outcome = entry.record, self._worker.epoch, entry.outcome or fallback(entry)
         cause = Cause.shutdown if self._worker.drain_event.is_set() else Cause.disconnect
         end = Abort(outcome.status, CancelAction.interrupt, cause, "its task ended before its turn")
@@ -78,11 +78,11 @@ class Endings:
         return decision, end
 
     async def write(self, entry: Entry, hold: Hold) -> Written:
-        """Write how a run that has had its thread ended, and free the thread. Raises LeaseLost, StaleFence,
-        StoreReplaced, StoreUnavailable, and whatever the store refuses an end for."""
+        """Writes the end of a run that has held its thread, and frees the thread. Raises LeaseLost,
+        StaleFence, StoreReplaced, StoreUnavailable, and any error with which the store refuses the end."""
         if entry.work.forced:
             await self._refence(entry, hold)
-        if hold.retrying:  # begun anew while that was asked for: it may have a newer fence
+        if hold.retrying:  # repeated while `readopt` was in flight: it may have a newer fence
             await self._try_again(entry, hold)
         if (abort := entry.unwritten) is not None:
             await self._write_unwritten(entry, abort)
@@ -101,7 +101,7 @@ class Endings:
         return Written(status, error, result, finish.next_home)
 
     async def _refence(self, entry: Entry, hold: Hold) -> None:
-        """The task did not stop: make its fence stale in the store before the thread is free."""
+        """Makes the fence of a task that did not stop stale in the store, before the thread is freed."""
         own = hold.own
         if not own.fence:  # beside the slot: it holds nothing
             return
@@ -111,8 +111,8 @@ class Endings:
         hold.own = refenced
 
     async def _write_unwritten(self, entry: Entry, abort: Abort) -> None:
-        """The store was away when the run was cancelled here, or the run was told to stop and did: now that
-        is decided."""
+        """Writes a decision that the store has not accepted yet: the store was unavailable when the run was
+        cancelled, or the run stopped because of a warning."""
         decision = await self._persist(
             entry,
             lambda: self._store.decide(
@@ -129,16 +129,16 @@ class Endings:
             hint_at_children(self._notifier, decision.children)
 
     async def _finish(self, entry: Entry, hold: Hold) -> tuple[Finish, Outcome]:
-        """What the store answered, and what it was told."""
+        """Writes the outcome. Returns the store's response and the outcome as written."""
         own, end = hold.own, with_times(entry.outcome or fallback(entry), entry)
-        # Not closures: of those, an end that waits for its commit would keep a dozen small objects.
+        # Not closures: they would keep a dozen small objects for every end that waits for its commit.
         write, instead = partial(self._write_end, own, end), partial(self._without_result, entry, own, end)
         try:
             answer = await self._persist(entry, write, instead=instead)
             return (answer, end) if isinstance(answer, Finish) else answer
         except CoordinatorError:
             raise
-        except Exception as error:  # noqa: BLE001 - whatever the engine or its driver says of these values
+        except Exception as error:  # noqa: BLE001 - any error of the engine or its driver
             harmless = with_times(refused(end, error), entry)
             logger.warning("The end of run %r was refused: %s", own.run_id, harmless.error)
         entry.replace_outcome(harmless)
@@ -154,8 +154,8 @@ class Endings:
         return await self._store.finish(own, less), less
 
     async def _undo(self, entry: Entry, hold: Hold, end: Outcome) -> Finish:
-        """A rollback was decided: put the thread back, then settle. The attempts that fail are counted in
-        the row, with a new fence for the next: whoever goes on with it, there are so many in all."""
+        """Restores the thread after a rollback was decided, then settles. Failed attempts are counted in the
+        row, each with a new fence for the next, so that the limit holds across workers."""
         ref = hold.rollback_ref
         while True:
             own = hold.own
@@ -165,7 +165,7 @@ class Endings:
             except CoordinatorError:
                 raise
             except Exception as failure:
-                logger.exception("Rolling back run %r failed", own.run_id)
+                logger.exception("The rollback of run %r failed", own.run_id)
                 if await self._try_again(entry, hold):
                     await asyncio.sleep(AGAIN)
                     continue
@@ -174,7 +174,7 @@ class Endings:
             return await self._persist(entry, partial(self._store.settle, own, settled, state))
 
     async def _try_again(self, entry: Entry, hold: Hold) -> bool:
-        """Another attempt of the rollback, with a fence of its own; False = there have been enough."""
+        """Gets a new fence for another attempt of the rollback. Returns False if the attempts are used up."""
         hold.retrying = True
         again = await self._persist(entry, partial(self._store.readopt, hold.own))
         hold.retrying = False
@@ -182,24 +182,24 @@ class Endings:
         return again is not None
 
     async def _recreate(self, entry: Entry, end: Outcome) -> Finish:
-        """The row has vanished (and nobody took the thread): write it anew, once. A decision that came
-        before the task's own end stays, although no row says so any more. Where its thread is gone as well,
-        it had settled, and was removed before its owner heard of it."""
+        """Recreates a row that is missing although no other run took the thread. A decision that preceded the
+        task's own end is kept. If the thread is missing as well, the run had settled and was removed before
+        its owner was notified: nothing is written."""
         record = entry.record
         status, error = (end.status, end.error) if entry.open else (record.status, record.error)
         if await self._persist(entry, lambda: self._store.thread(record.thread_id)) is None:
             return Finish(status)
         row = row_of(record, status, error)
         await self._persist(entry, lambda: self._store.put(record.run_id, **row))
-        logger.warning("The row of run %r had vanished and was written anew", record.run_id)
+        logger.warning("The row of run %r was missing and was recreated", record.run_id)
         return Finish(status)
 
     async def forget(self, run_id: str, states: ThreadStates) -> None:
-        """Settled for good: what the thread's state kept to undo the run may go."""
+        """Removes the data that the thread's state kept for a rollback of the run."""
         try:
             await self._undoing.forget(run_id, states)
         except Exception:
-            logger.warning("Undo data of run %r was left behind", run_id, exc_info=True)
+            logger.warning("Rollback data of run %r could not be removed", run_id, exc_info=True)
 
     def _persist(
         self,

@@ -1,4 +1,4 @@
-"""One run of this worker, as long as this worker knows it."""
+"""A run of this worker, while this worker has it in memory."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ NO_RESULT = Result(None)
 
 
 class Entry:
-    """One run of this worker: its record, the state that it is in here, and its work.
+    """A run of this worker: its record, its state on this worker, and its work.
 
-    `settled` is set once its thread is free of it (law 3), or another worker's to free. `settling` is what
-    writes its end: a job, or in its place a future that stands for the steps of a caller. `temporary`: its
-    thread is. `operation`: it holds its thread and is no run.
+    `settled` is set once the run has freed its thread (law 3), or another worker is to free it. `settling`
+    writes its end: a job, or a future that stands for the steps of a caller. `temporary`: its thread is
+    temporary. `operation`: an operation, which holds its thread like a run.
     """
 
     __slots__ = (
@@ -65,28 +65,28 @@ class Entry:
         self.timers: dict[str, asyncio.TimerHandle] | None = None
         self.temporary = self.operation = False
 
-    # -- questions
+    # -- properties
 
     @property
     def own(self) -> Ownership | None:
-        """The guard of its writes, None as long as it has not had its thread."""
+        """The guard of its writes; None until the run gets its thread."""
         hold = self.state.hold
         return None if hold is None else hold.own
 
     @property
     def abort(self) -> Abort | None:
-        """Why it was told to stop, where that is decided."""
+        """The decision to stop it; None while there is none."""
         return self.state.abort
 
     @property
     def outcome(self) -> Outcome | None:
-        """How its code has ended, until its row says it."""
+        """The outcome of its code, until it is written to the row."""
         end = self.state.end
         return None if end is None else end.outcome
 
     @property
     def unwritten(self) -> Abort | None:
-        """A decision over it that the store has not taken yet."""
+        """A decision over it that is not written to the store yet."""
         end = self.state.end
         return None if end is None else end.unwritten
 
@@ -96,12 +96,12 @@ class Entry:
 
     @property
     def elsewhere(self) -> bool:
-        """Another worker, or its reaper, settles it: how it ends only the store knows."""
+        """Another worker, or its reaper, settles the run; only the store has its end."""
         return self.state.elsewhere
 
     @property
     def queued(self) -> bool:
-        """It has not had its thread, and is this worker's: waiting, or decided before its turn."""
+        """The run has not had its thread and belongs to this worker: waiting, or decided before a claim."""
         state = self.state
         return state.hold is None and not state.elsewhere
 
@@ -112,27 +112,27 @@ class Entry:
 
     @property
     def stopped(self) -> bool:
-        """Law 3: the task is done and all that it tracked is over."""
+        """Law 3: the task and all work that it tracked are done."""
         return not self.record.task_active and not self.work.tracked
 
     @property
     def returned(self) -> bool:
-        """Its code has come to an end of its own, which is written, owed, or about to be."""
+        """Its code has ended by itself, and this end is written, queued, or about to be written."""
         return self.outcome is not None or self.work.returned
 
     @property
     def touched(self) -> bool:
-        """It has a task, or there was a call about it since it was admitted."""
+        """It has a task, or a call has named it since its admission."""
         work = self.work
         return self.record.task is not None or self.started or work.active_at > 0 or bool(work.tracked)
 
     @property
     def settled_by_job(self) -> bool:
-        """A job waits for a store that is away; a caller, in whose steps the end is written, does not."""
+        """Whether a job writes its end. A job waits for a store that is unavailable; a caller does not."""
         return isinstance(self.settling, asyncio.Task)
 
     def executes(self, epoch: int) -> bool:
-        """As the holder of its thread in this epoch, with a task; it is neither lost nor being settled."""
+        """Whether it holds its thread in this epoch, has a task, and is neither lost nor being settled."""
         own = self.own
         mine = own is not None and own.epoch == epoch and own.fence > 0 and not self.elsewhere
         return mine and self.settling is None and self.record.task_active
@@ -150,8 +150,9 @@ class Entry:
             before.turn.set()
 
     def take_thread(self, claimed: Claimed, epoch: int) -> None:
-        """It has its thread; where it was decided or its task was over before its turn, only to give it back.
-        Without effect on a run that has had its thread, or is another worker's."""
+        """Applies a claim: the run holds its thread. If it was decided or its task ended before the claim, it
+        only frees the thread again. No effect on a run that has had its thread or belongs to another
+        worker."""
         state, record = self.state, self.record
         own = Ownership(record.run_id, record.thread_id, epoch, claimed.fence)
         hold = Hold(own, self.work.clocks.monotonic())
@@ -162,8 +163,8 @@ class Entry:
             state.hold = hold
 
     def apply(self, decision: Decision, stamp: str) -> bool:
-        """Apply a decision of somebody else: the record shows it, the abort event says why, the task
-        is cancelled. True the first time."""
+        """Applies a decision of the store: updates the record, sets the abort event, cancels the task.
+        Returns False if a decision was applied before."""
         if self.abort is not None or self.settled.is_set():
             return False
         abort = Abort(
@@ -177,7 +178,7 @@ class Entry:
         return True
 
     def stop(self, abort: Abort, stamp: str, error: str | None = None) -> None:
-        """It is decided, here or in the store. Only for a run that was not told to stop before."""
+        """Applies the first decision over the run, made by this worker or read from the store."""
         state, record = self.state, self.record
         if isinstance(state, Closing):
             state.abort = abort
@@ -194,7 +195,7 @@ class Entry:
         self.cancel_task(abort)
 
     def close(self) -> None:
-        """From here on no write of the run's fence is accepted from this process. Idempotent."""
+        """Refuses further writes of the run's fence in this process. Idempotent."""
         state, work = self.state, self.work
         if self.stopped:
             work.stopped_at = work.stopped_at or work.clocks.wall()
@@ -205,11 +206,11 @@ class Entry:
             self._become(Closing(state.end, state.hold, state.abort))
 
     def lose(self) -> None:
-        """Nothing of it is written any more. Only for a run that is neither lost nor over."""
+        """Ends all writes of the run. Only for a run that is neither lost nor settled."""
         self._become(Lost(self.state.hold, self.state.abort))
 
     def settle(self, status: RunStatus, error: str | None, stamp: str, result: Result = NO_RESULT) -> None:
-        """It is over here. Only once."""
+        """Ends the run on this worker. Must be called once."""
         record, state = self.record, self.state
         if state.elsewhere:
             self._become(Gone(state.hold, state.abort))
@@ -220,7 +221,7 @@ class Entry:
         record.updated_at = stamp
         self.work.settle()
         self.stop_timers()
-        # The row has it from here on: results and values are large, and records stay for a while.
+        # The row has the result from here on: results and values are large, and records stay for a while.
         if state.hold is not None:
             state.hold.release()
         if result.dropped and not record.task_active:
@@ -230,36 +231,36 @@ class Entry:
     # -- its end, its task, its time
 
     def report(self, outcome: Outcome | None) -> None:
-        """How its code has ended; the first report counts."""
+        """Records the outcome of its code; the first report counts."""
         if (end := self.state.end) is not None:
             end.outcome = end.outcome or outcome
 
     def replace_outcome(self, outcome: Outcome) -> None:
-        """By one that the store takes."""
+        """Replaces the outcome by one that the store accepts."""
         if (end := self.state.end) is not None:
             end.outcome = outcome
 
     def set_unwritten(self, abort: Abort) -> None:
-        """Decided here: it is written before the run settles."""
+        """Keeps a decision of this worker, to be written before the run settles."""
         if (end := self.state.end) is not None:
             end.unwritten = abort
 
     def warn(self, abort: Abort) -> None:
-        """Tell the task to stop, and decide nothing: an end that it comes to by itself counts."""
+        """Cancels the task without a decision: if the task ends by itself, its own outcome counts."""
         self.work.warned = abort
         self.record.abort_event.set()
         self.cancel_task(abort)
 
     def cancel_task(self, abort: Abort) -> None:
-        """Deliver a cancel to the task, once for each: again only where that is swallowed."""
+        """Delivers a cancel to the task, once per task; again only if the task swallowed it."""
         self.work.cancel_task(self.record.task, abort)
 
     def touch(self) -> None:
-        """It has shown a sign of life. Cheap; from any thread."""
+        """Records a sign of life. Cheap; may be called from any thread."""
         self.work.active_at = self.work.clocks.monotonic()
 
     def call_later(self, name: str, seconds: float, callback: Callable[..., None], *args: Any) -> None:
-        """Until it is stopped or settles, whichever comes first."""
+        """Calls `callback` after `seconds`, unless the run is stopped or settles before."""
         timers = self.timers = self.timers or {}
         timers[name] = asyncio.get_running_loop().call_later(seconds, callback, *args)
 

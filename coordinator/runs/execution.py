@@ -1,4 +1,4 @@
-"""launch: a run's code as a task of this worker, from its turn to its outcome."""
+"""Launches a run: its code as a task of this worker, from the start to the outcome."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ logger = logging.getLogger(__name__)
 
 
 class Emitting(Protocol):
-    """Where events go."""
+    """The writer of events."""
 
     def encode(self, mode: str, data: Json, *, any_size: bool = False) -> str: ...
     async def append(self, own: Ownership, mode: str, text: str) -> None: ...
@@ -41,7 +41,7 @@ class Emitting(Protocol):
 
 
 class Services:
-    """What one run's context may use of its worker."""
+    """The services of the worker for the context of one run."""
 
     def __init__(self, execution: Execution, entry: Entry, own: Ownership) -> None:
         self._execution, self._entry, self._own = execution, entry, own
@@ -66,7 +66,7 @@ class Services:
         await self._append("values", values, text)
 
     async def _append(self, mode: str, data: Json, text: str) -> None:
-        """Every event of a run passes here."""
+        """Appends an event. All events of the run pass through this method."""
         self._execution.home.check()
         self._entry.touch()
         record = self._entry.record
@@ -98,8 +98,8 @@ class Services:
         self._saved_last = last
 
     async def _refresh(self) -> None:
-        """A save was refused, perhaps because the run was decided over a moment ago. Then its code hears of
-        that first, and may save for the last time: here its CancelledError is raised."""
+        """After a refused save: applies the run's row. If the run was decided a moment ago, CancelledError is
+        raised here, and the code may save for the last time."""
         await self._execution.lifecycle.refresh_from_store(self._entry)
         if self._entry.abort is not None:
             await asyncio.sleep(0)
@@ -113,7 +113,7 @@ class Services:
 
 
 class OperationServices(Services):
-    """For an operation: it has no watchers."""
+    """Services for an operation, which has no watchers: events are dropped."""
 
     async def emit(self, mode: str, data: Json) -> None:
         del mode, data
@@ -145,8 +145,8 @@ class Execution:
         self.lifecycle, self.values, self.worker, self.telemetry = lifecycle, values, worker, telemetry
 
     def launch(self, record: RunRecord, assistant: Assistant) -> asyncio.Task[Any]:
-        """Start the run's task; it waits for its turn. Raises InvalidArgument for a run that is not
-        this worker's, or that has a task already."""
+        """Creates the run's task, which waits until the run holds its thread. Raises InvalidArgument if the
+        run belongs to another worker or has a task already."""
         entry = self._registry.entry(record.run_id)
         if entry is None or record.already_admitted:
             raise InvalidArgument("record", f"run {record.run_id!r} was not admitted by this worker")
@@ -172,7 +172,7 @@ class Execution:
             current_run.reset(token)  # the record keeps the task, and the task its variables
 
     def context(self, entry: Entry, hold: Hold, started: Started, services: type[Services]) -> RunContext:
-        """What the code of a run that has started is given, or that of an operation."""
+        """Creates the context for the code of a run that has started, or of an operation."""
         hold.context = RunContext(
             run=entry.record,
             fence=hold.own.fence,
@@ -189,11 +189,11 @@ class Execution:
         if not entry.settled.is_set():
             warned = entry.work.warned
             if task.cancelled() and entry.own is not None and entry.abort is None and warned is not None:
-                entry.set_unwritten(warned)  # it stopped because it was told to: now that is decided
+                entry.set_unwritten(warned)  # it stopped because of the warning, which becomes its decision
             self._settlement.conclude_soon(entry, outcome)
 
     def _bounded(self, outcome: StoredOutcome | None) -> StoredOutcome | None:
-        """An error in place of values that are more than a thread may hold."""
+        """Returns an error in place of an outcome whose values are larger than a thread may hold."""
         try:
             self.values.check_size(None if outcome is None else outcome.values)
         except InvalidArgument as error:
@@ -202,8 +202,8 @@ class Execution:
 
 
 def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcome | None:
-    """How the task ended, for the store; None = decided by somebody else. Raises nothing: a run whose
-    outcome cannot be read ends as an error that says so."""
+    """Returns the outcome of the task for the store; None if the run was decided otherwise. Raises nothing:
+    a run whose outcome cannot be read ends as an error with that reason."""
     record = entry.record
     if task.cancelled():
         return None if entry.abort is not None else StoredOutcome(RunStatus.interrupted)
@@ -223,5 +223,5 @@ def outcome_of(entry: Entry, task: asyncio.Task[Outcome | None]) -> StoredOutcom
 
 
 def _log_fields(record: RunRecord) -> dict[str, str]:
-    """For structured log lines."""
+    """Returns the fields of structured log lines."""
     return {"run_id": record.run_id, "thread_id": record.thread_id}

@@ -1,5 +1,5 @@
-"""`sys.exit()` in what a run does. asyncio lets SystemExit out of the event loop, which ends the process and
-every other run in it; here it ends the run alone."""
+"""Contains `sys.exit()` in the code of a run. asyncio raises SystemExit out of the event loop, which would
+end the process and every other run in it; contained, it ends that run alone."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ T = TypeVar("T")
 
 
 class RunExited(Exception):
-    """In place of SystemExit."""
+    """Raised in place of SystemExit."""
 
     def __init__(self, code: object) -> None:
         super().__init__(f"its code called sys.exit({code!r}), which ends this run alone")
 
 
 async def contained(work: Coroutine[Any, Any, T]) -> T:
-    """Raises RunExited where `work` raises SystemExit."""
+    """Awaits `work`. Raises RunExited if `work` raises SystemExit."""
     try:
         return await work
     except SystemExit as error:
@@ -29,8 +29,8 @@ async def contained(work: Coroutine[Any, Any, T]) -> T:
 
 
 def contain_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Tasks that are made by the code of a run end alone, too. For a process that serves: of a loop that is
-    somebody else's, and has a task factory, the factory stays."""
+    """Contains SystemExit also in tasks that the code of a run creates. For processes that serve. No effect
+    on a loop that has a task factory already."""
     if loop.get_task_factory() is None:
         loop.set_task_factory(_make)
 

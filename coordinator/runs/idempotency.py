@@ -1,4 +1,4 @@
-"""What makes two requests under one idempotency key the same request."""
+"""The hash by which requests with the same idempotency key are compared."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _PARTS = {part: tuple(name for name, role in ROLES.items() if role.hashed is par
 
 
 def body_hash(spec: RunSpec) -> str:
-    """The same in every process. Of kwargs that JSON cannot hold it sees what is stored of them, without
-    the addresses of objects. A field that is added changes no hash of a spec that leaves it out."""
+    """Returns a hash that is the same in every process. kwargs that JSON cannot hold are hashed as they are
+    stored, without the addresses of objects. A new field does not change the hash of a spec without it."""
     body = [_hashed(spec, name) for name in _PARTS[HashPart.always]]
     for part in (HashPart.limits, HashPart.webhook):
         values = [_hashed(spec, name) for name in _PARTS[part]]

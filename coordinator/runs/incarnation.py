@@ -1,4 +1,4 @@
-"""What runs need to know of the worker that they are in."""
+"""The worker, as its runs see it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Incarnation(Protocol):
-    """This worker, as long as it has not been fenced."""
+    """This worker, in successive epochs: being fenced ends an epoch."""
 
     @property
     def epoch(self) -> int:
@@ -18,20 +18,21 @@ class Incarnation(Protocol):
     def drain_event(self) -> asyncio.Event: ...
 
     async def ready(self) -> int:
-        """Register if need be; the epoch to admit with. Raises Draining, LeaseLost, StoreError."""
+        """Registers the worker if needed, and returns the epoch for admissions. Raises Draining, LeaseLost,
+        StoreError."""
         ...
 
     def ready_at_once(self) -> int:
-        """The epoch to admit with, where there is nothing to wait for; else 0: ask `ready`. Without a task, a
-        timer or an error: every admission asks."""
+        """Returns the epoch for admissions if the worker is registered and admits; else 0, then await
+        `ready`. Needs no task, timer or exception, because every admission calls it."""
         ...
 
     def check(self, epoch: int) -> None:
-        """Raise LeaseLost where `epoch` may not act any more: another one has followed, or its lease is
-        past the deadline. Inline in every context call and owner's write; from any thread."""
+        """Raises LeaseLost if `epoch` may not act any more: a newer epoch exists, or its lease has expired.
+        Called by every context call and every write of an owner; from any thread."""
         ...
 
     def fenced(self, epoch: int, why: str) -> None:
-        """The store says that `epoch` is dead: drop every run, register anew. Idempotent, and of no
-        effect where that epoch is not the current one."""
+        """Drops every run and registers again, because the store reports `epoch` as dead. Idempotent. No
+        effect if it is not the current epoch."""
         ...

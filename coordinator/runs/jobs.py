@@ -1,4 +1,4 @@
-"""Short background work that belongs to a manager: none is lost silently, none outlives it."""
+"""Background jobs of a manager. Failures are logged, and no job outlives its manager."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Jobs:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def spawn(self, work: Coroutine[Any, Any, Any], what: str) -> asyncio.Task[Any]:
-        """Run `work` on its own. A failure is logged under `what`."""
+        """Runs `work` as a task. A failure is logged with `what`."""
         task = begin_soon(work)
         self._tasks.add(task)
         task.add_done_callback(lambda done: self._done(done, what))
@@ -34,7 +34,7 @@ class Jobs:
             logger.error("%s failed", what, exc_info=error)
 
     async def finished(self, within: float) -> None:
-        """Give what is under way half of that time, cancel the rest, and give it the other half."""
+        """Waits `within` / 2 (s) for the jobs, cancels the rest, and waits as long again."""
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=within / 2)
         for task in self._tasks:
@@ -44,7 +44,8 @@ class Jobs:
 
 
 async def through(task: asyncio.Future[Any]) -> Any:
-    """Wait for `task` to the end even if the caller is cancelled, again and again; then re-raise."""
+    """Awaits `task` to its end even if the caller is cancelled, any number of times; then raises
+    CancelledError."""
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:

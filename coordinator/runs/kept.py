@@ -1,4 +1,4 @@
-"""What of finished runs stays in memory, and for how long: bounded in time, in number and in bytes."""
+"""Finished runs in memory: bounded by time, number and bytes."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from coordinator.assistants.sizes import size_of
 from coordinator.schemas import Json
 
 SMALL = 4096
-"""Bytes. A result that is larger is read from its row each time: that costs less than keeping it."""
+"""Bytes. A larger result is read from its row each time, which costs less than keeping it."""
 _IMMUTABLE = frozenset((type(None), bool, int, float, str))
 _POSTPONED = 1.0  # s
 
 
 class _Foreign(TypeError):
-    """A value that comes back from its row as something else, or may."""
+    """A value that may differ when it is read back from its row."""
 
 
 def _copied(value: Any) -> Json:
-    """A value that nobody else can change. Raises _Foreign for what is not exactly of JSON's kinds."""
+    """Returns a copy that shares nothing mutable. Raises _Foreign for types other than those of JSON."""
     kind = value.__class__
     if kind in _IMMUTABLE:
         return value
@@ -35,12 +35,12 @@ def _copied(value: Any) -> Json:
 
 
 class Result:
-    """What a run came to, for those who ask the worker that ran it."""
+    """The result of a run, for callers on the worker that ran it."""
 
     __slots__ = ("_value", "dropped")
 
     def __init__(self, value: Json, *, paused: bool = False) -> None:
-        """`value` was stored, so it is JSON. Of a run that `paused` the row has more to tell."""
+        """`value` was stored, so it is JSON. `paused`: the row has more fields to return."""
         self.dropped = paused or (value is not None and size_of(value, limit=SMALL) > SMALL)
         """Only its row has it."""
         try:
@@ -49,20 +49,20 @@ class Result:
             self._value = json.loads(json.dumps(value))
 
     def load(self) -> Json:
-        """As its row says it, and anew for each caller, so that none changes what another one sees."""
+        """Returns the result as its row has it; a copy for each caller, which may change it."""
         return _copied(self._value)
 
 
 class Finished:
-    """Ids of finished runs, each until it is due, those of temporary threads apart. `most`: how many of
-    each kind; `most_bytes`: of all that they keep, None = unbounded."""
+    """Ids of finished runs until they expire; those of temporary threads are kept apart. `most`: maximal
+    number of each kind; `most_bytes`: maximal size of all values, None = unbounded."""
 
     def __init__(self, most: int, most_bytes: int | None) -> None:
         self._most, self._most_bytes = most, most_bytes
         self._due: tuple[OrderedDict[str, float], OrderedDict[str, float]] = (OrderedDict(), OrderedDict())
         self._sizes: dict[str, int] = {}
         self.bytes = 0
-        """About how many all of them keep."""
+        """Approximate size of all values."""
 
     def __len__(self) -> int:
         return sum(map(len, self._due))
@@ -75,7 +75,7 @@ class Finished:
             self.bytes += size
 
     def remove(self, run_id: str) -> bool:
-        """False = it was not there."""
+        """Returns whether the run was kept."""
         for due in self._due:
             if run_id in due:
                 del due[run_id]
@@ -84,7 +84,8 @@ class Finished:
         return False
 
     def postpone(self, run_id: str, now: float) -> bool:
-        """It is looked at again in a moment. False = it has to go because there are too many."""
+        """Postpones the expiry of the run. Returns False if it has to be evicted because a bound is
+        exceeded."""
         for due in self._due:
             if run_id in due and due[run_id] <= now:
                 due[run_id] = now + _POSTPONED
@@ -93,7 +94,7 @@ class Finished:
         return False
 
     def next_expired(self, now: float) -> str | None:
-        """One that is due, or too many, the oldest first; None = none is. Whoever asks removes it."""
+        """Returns the oldest run that has expired or exceeds a bound, or None. The caller must remove it."""
         full = self._most_bytes is not None and self.bytes > self._most_bytes
         for due in self._due:
             for run_id in due:

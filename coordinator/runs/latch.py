@@ -6,9 +6,9 @@ import asyncio
 
 
 class Latch:
-    """As asyncio.Event without `clear`. Every run has two and hardly any is ever waited for, so one that
-    nobody waits for holds nothing but a flag: an Event brings a deque, which made long-lived records
-    twice as big and full garbage collections as much slower."""
+    """As asyncio.Event without `clear`. Every run has two of them, and most are never awaited, so a latch
+    without waiters holds only a flag. An Event has a deque, which would double the size of long-lived
+    records and the duration of full garbage collections."""
 
     __slots__ = ("_future", "_set")
 
@@ -25,7 +25,7 @@ class Latch:
             self._future.set_result(None)
 
     async def wait(self) -> None:
-        """Return at once if it is set, else when it is. A waiter who is cancelled takes no other along."""
+        """Returns when the latch is set. The cancellation of one waiter does not affect the others."""
         if self._set:
             return
         if self._future is None:

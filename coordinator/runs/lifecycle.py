@@ -1,4 +1,4 @@
-"""start, set_status, completion, progress: what the code around a run reports about it."""
+"""The life cycle of a run as its code reports it: start, status, completion, progress."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ DROPPED = "The run was cleaned up before its end"
 
 
 class LifecycleStore(OwnershipStore, RecordStore, ReadStore, Protocol):
-    """What the lifecycle needs of the store."""
+    """Store operations of the life cycle."""
 
 
 class Lifecycle:
@@ -64,9 +64,10 @@ class Lifecycle:
     # -- pending -> running
 
     async def start(self, entry: Entry, states: ThreadStates, *, patient: bool = True) -> Started | None:
-        """Wait for the run's turn, open its state, commit `running`. None = it must not run: then the
-        record shows what won, its abort event is set and its task is cancelled. While the store is away the
-        start is owed, until the lease ends; where the caller is not `patient`, StoreUnavailable is raised."""
+        """Waits until the run holds its thread, opens its state, commits `running`. Returns None if it must
+        not run: then its record has the decision, its abort event is set and its task is cancelled. While
+        the store is unavailable the start is retried until the lease expires; with `patient=False`
+        StoreUnavailable is raised instead."""
         if isinstance(entry.state, Waiting):
             await entry.state.turn.wait()
         state = entry.state
@@ -74,7 +75,7 @@ class Lifecycle:
             return self._refused(entry)
         hold, own = state.hold, state.hold.own
         hold.states = states
-        # A run beside the slot (fence 0) has no part in the thread's state.
+        # A run beside the slot (fence 0) does not use the thread's state.
         ref = await states.open(own.thread_id, own.run_id, own.fence) if own.fence else None
         hold.rollback_ref = ref
         started = await self._outbox.deliver(
@@ -89,7 +90,8 @@ class Lifecycle:
         return self._running(entry, hold, started)
 
     async def start_by_id(self, run_id: str) -> bool:
-        """As `start`, for a run without a registered agent. False = it must not run, or is unknown here."""
+        """As `start`, for a run without a registered agent. Returns False if it must not run or is unknown
+        to this worker."""
         entry = self._registry.entry(run_id)
         if entry is None:
             return False
@@ -99,12 +101,12 @@ class Lifecycle:
         return self._store.start(own, ref)
 
     async def refresh_from_store(self, entry: Entry) -> None:
-        """Deliver what the run's row says."""
+        """Reads the run's row and applies it."""
         await self._delivery.refresh_from_store(entry.record.run_id)
 
     def _running(self, entry: Entry, hold: Hold, started: Started) -> Started | None:
         hold.started = True
-        # While `running` was being written a cancel came, or its time to stop was over without one.
+        # While `running` was being written, the run was cancelled or settled by force.
         if not isinstance(entry.state, Holding):
             return self._refused(entry)
         record = entry.record
@@ -119,20 +121,20 @@ class Lifecycle:
         if entry.abort is not None:
             entry.cancel_task(entry.abort)
 
-    # -- the seed's status call
+    # -- status, reported by callers with a task of their own
 
     async def set_status(self, run_id: str, status: RunStatus, error: str | None) -> None:
         entry = self._registry.entry(run_id)
         if entry is None:
-            logger.warning("set_status(%s): run %r is not known here", status, run_id)
+            logger.warning("set_status(%s) is ignored: run %r is unknown to this worker", status, run_id)
             return
         if entry.elsewhere:
-            logger.warning("set_status(%s): run %r was lost to another worker", status, run_id)
+            logger.warning("set_status(%s) is ignored: run %r was lost to another worker", status, run_id)
             return
         entry.touch()
         if status is RunStatus.running:
             if not entry.started and await self.start(entry, self._states) is None:
-                await asyncio.sleep(0)  # the task that asks is cancelled here, not one step later
+                await asyncio.sleep(0)  # if the calling task is cancelled, CancelledError is raised here
             self._settlement.supervise(entry)
         elif status in TERMINAL:
             await self._end(entry, status, error)
@@ -153,14 +155,14 @@ class Lifecycle:
             await self._settlement.conclude(entry, Outcome(status, error))
 
     async def _decide_own(self, entry: Entry, outcome: Outcome) -> None:
-        """The task reports its own end: decided now, settled when it has stopped. It shows when the store
-        has answered, because somebody may have been faster."""
+        """Decides the end that the task reports for itself; the run settles when the task has stopped. The
+        record changes after the store's response, because another decision may have come first."""
         record, own = entry.record, entry.own
         self._settlement.supervise(entry)
         if own is not None:
             try:
                 finish = await self._store.finish(own, outcome, hold=True)
-            except Exception as error:  # noqa: BLE001 - it is written once more, by settlement
+            except Exception as error:  # noqa: BLE001 - settlement writes it again
                 logger.warning(
                     "%s of run %r will be written when its task stops: %s",
                     outcome.status,
@@ -181,8 +183,8 @@ class Lifecycle:
             self._settlement.conclude_soon(entry, None)
 
     async def _end_waiting(self, entry: Entry, outcome: Outcome) -> None:
-        """Returns when it is decided and settled, or owed. From here on its turn may come, and it does
-        not begin."""
+        """Ends a queued run. Returns when it is settled, or when its end is queued because the store is
+        unavailable. A claim that comes meanwhile does not start the run."""
         entry.report(outcome)
         await through(self._jobs.spawn(self._write_or_queue(entry, outcome), f"run {entry.record.run_id!r}"))
 
@@ -190,14 +192,14 @@ class Lifecycle:
         try:
             await self._write_end(entry, outcome, patient=False)
         except StoreUnavailable:
-            owing = self._write_end(entry, outcome, patient=True)
-            self._jobs.spawn(owing, f"the end of run {entry.record.run_id!r}")
+            retrying = self._write_end(entry, outcome, patient=True)
+            self._jobs.spawn(retrying, f"the end of run {entry.record.run_id!r}")
 
     async def _write_end(self, entry: Entry, outcome: Outcome, *, patient: bool) -> None:
-        """By its entry, also where that was dropped: nobody else looks after it then."""
+        """Writes the end of a queued run, even if its entry was dropped."""
         run_id, what = entry.record.run_id, "the end of a waiting run"
 
-        async def unless_lost() -> tuple[bool | None, Decision | None]:  # else a peer ends it, or executes it
+        async def unless_lost() -> tuple[bool | None, Decision | None]:  # a peer ends or executes a lost run
             if entry.elsewhere:
                 return False, None
             nonlocal outcome
@@ -205,7 +207,7 @@ class Lifecycle:
                 written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
             except CoordinatorError:
                 raise
-            except Exception as error:  # noqa: BLE001 - the run must end, if not with this text
+            except Exception as error:  # noqa: BLE001 - the run must end, at least with another text
                 outcome = refused(outcome, error)
                 written = await self._store.update_status(run_id, outcome.status.value, error=outcome.error)
             return written, await self._delivery.read_decision(run_id)
@@ -225,12 +227,12 @@ class Lifecycle:
             self._delivery.apply_row(entry, standing)
         elif entry.own is None:
             self._settlement.settled(entry, outcome.status, outcome.error)
-        else:  # it was given the thread a moment before
+        else:  # it was claimed a moment before
             await self._settlement.conclude(entry, outcome)
 
     async def forget(self, run_id: str) -> None:
-        """Drop the record from memory. A run that is not over yet is ended: at once where no task of it
-        runs, else when its task is over; until then a cancel reaches it like any other."""
+        """Drops the record from memory. An unsettled run is ended: at once if it has no running task, else
+        when its task ends; until then it can be cancelled like any other run."""
         entry = self._registry.entry(run_id)
         if entry is not None and not entry.settled.is_set() and not entry.elsewhere:
             outcome = Outcome(RunStatus.interrupted, DROPPED) if entry.open else None
@@ -248,7 +250,7 @@ class Lifecycle:
     async def update_model_name(self, run_id: str, model_name: str | None) -> None:
         record = self._registry.records.get(run_id)
         if record is None or self._is_closed(run_id):
-            logger.warning("update_model_name: run %r is not known here, or is closed", run_id)
+            logger.warning("update_model_name: run %r is unknown to this worker or closed", run_id)
             return
         self._touch(run_id)
         record.model_name, record.updated_at = model_name, self._stamps.now()
@@ -257,8 +259,8 @@ class Lifecycle:
         )
 
     def _is_closed(self, run_id: str) -> bool:
-        """Lost, or ended by force: what comes now is from code that did not stop. Where tracked work alone
-        did not, the run's own end is its own, and its counters are welcome."""
+        """Whether the run is lost or ended by force: then further calls come from code that did not stop. If
+        only tracked work did not stop, the run ended by itself, and its counters are accepted."""
         entry = self._registry.under_way(run_id)
         if entry is None:
             return False
@@ -273,7 +275,7 @@ class Lifecycle:
         return False
 
     async def _best_effort(self, what: str, run_id: str, write: Callable[[], Awaitable[object]]) -> None:
-        """A failure is logged, not raised; the write is owed then, as long as the run is ours."""
+        """Writes. A failure is logged, not raised; the write is retried while the run is this worker's."""
 
         async def unless_closed() -> None:
             if not self._is_closed(run_id):
@@ -287,7 +289,7 @@ class Lifecycle:
     async def update_completion(self, run_id: str, fields: dict[str, Any]) -> None:
         record = self._registry.records.get(run_id)
         if self._is_closed(run_id):
-            logger.warning("A completion of run %r came too late: it is closed", run_id)
+            logger.warning("The completion of run %r is ignored: the run is closed", run_id)
             return
         self._touch(run_id)
         if record is not None:
@@ -302,27 +304,30 @@ class Lifecycle:
     async def _recreate_and_repeat(
         self, run_id: str, record: RunRecord | None, fields: dict[str, Any]
     ) -> None:
-        """No row took the completion: gone, or decided otherwise. Look before writing it anew, once."""
-        there = await self._store.get(run_id)
-        if self._is_closed(run_id):  # meanwhile: the row that refused it is its new owner's
+        """Handles a completion that no row accepted. If the row is missing, recreates it once; a row with
+        another decision stays as it is."""
+        row = await self._store.get(run_id)
+        if self._is_closed(run_id):  # since: the row belongs to its new owner
             return
         status = RunStatus(
             fields.get("status") or (record.status if record is not None else RunStatus.pending)
         )
-        if there is not None and there.get("status") in TERMINAL and there["status"] != status:
+        if row is not None and row.get("status") in TERMINAL and row["status"] != status:
             logger.warning(
-                "Run %r ended as %s; a completion as %s is not written", run_id, there["status"], status
+                "Run %r ended as %s; its completion as %s is not written", run_id, row["status"], status
             )
             return
         if record is None:
-            logger.warning("The completion of run %r found no row, and the run is not known here", run_id)
+            logger.warning(
+                "The completion of run %r is not written: it has no row and is unknown to this worker", run_id
+            )
             return
         if await self._store.thread(record.thread_id) is None:
-            logger.warning("The completion of run %r came after its thread was removed", run_id)
+            logger.warning("The completion of run %r is not written: its thread was deleted", run_id)
             return
         await self._store.put(run_id, **row_of(record, status, fields.get("error")))
         if await self._store.update_run_completion(run_id, **fields) is False:
-            logger.warning("The completion of run %r affected no rows after row recreation", run_id)
+            logger.warning("The completion of run %r affected no row after its row was recreated", run_id)
 
     async def update_progress(self, run_id: str, fields: dict[str, Any]) -> None:
         record = self._registry.records.get(run_id)
@@ -345,14 +350,14 @@ class Lifecycle:
             entry.touch()
 
     def progress_soon(self, entry: Entry) -> None:
-        """Write the record's counters; snapshots that come while one is being written share the next."""
+        """Writes the record's counters in a job. Calls during a write share the next one."""
         if entry not in self._progress_due:
             self._progress_due.add(entry)
             self._jobs.spawn(self._flush_progress(entry), f"progress of run {entry.record.run_id!r}")
 
     def model_name_soon(self, entry: Entry, model_name: str) -> None:
-        """Shown by the record at once, and written as `update_model_name` does, one name after the other: the
-        last one counts."""
+        """Sets the model name of the record at once and writes it in a job, one write after another: the last
+        name counts."""
         entry.record.model_name = model_name
         if entry not in self._model_names_due:
             self._model_names_due.add(entry)

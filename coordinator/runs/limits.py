@@ -1,4 +1,4 @@
-"""How long a run may wait, run, and be silent."""
+"""Time limits of a run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 
 class TimeLimits(NamedTuple):
-    """Seconds; None = unlimited."""
+    """In seconds; None = unlimited. `timeout`: from the start; `idle`: without a sign of life; `queue`: in
+    the queue."""
 
     timeout: float | None = None
     idle: float | None = None

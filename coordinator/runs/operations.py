@@ -1,7 +1,7 @@
-"""Operations: short holders of a thread that are not runs (update, copy, delete).
+"""Operations: updates, copies and deletions that hold a thread like a run.
 
 Without them a state update on one worker would race a run on another. An operation is admitted with
-`reject`, has its own fence, shows in the audit and not in run lists.
+`reject`, has its own fence, and is listed in the audit but not among runs.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from stores.rows import Outcome, Ownership, ThreadRow
 
 
 class OperatingStore(ValuesStore, Protocol):
-    """What operations need of the store."""
+    """Store operations that operations use."""
 
 
 class HeldThread:
-    """A thread that an operation holds, and how that is to end."""
+    """A thread that an operation holds, and the outcome of the operation."""
 
     def __init__(self, own: Ownership, context: RunContext) -> None:
         self.own, self.context = own, context
@@ -62,9 +62,9 @@ class Operations:
 
     @asynccontextmanager
     async def holding(self, thread_id: str, name: str, user_id: str | None) -> AsyncGenerator[Ownership]:
-        """Hold the thread for the block. Raises ConflictError while a run is in flight there.
+        """Holds the thread for the block. Raises ConflictError while a run is in flight on the thread.
 
-        The block's exception ends the operation as an error and propagates."""
+        An exception of the block ends the operation as an error and propagates."""
         async with self._held(thread_id, name, user_id) as held:
             yield held.own
 
@@ -79,7 +79,7 @@ class Operations:
         assistant_id: str | None = None,
         at: CheckpointRef | None = None,
     ) -> AsyncGenerator[HeldThread]:
-        """As `holding`, with `states` open for writing. `at`: where what it writes goes on from."""
+        """As `holding`, with `states` open for writing. `at`: the checkpoint that its writes follow."""
         spec = spec_of(
             thread_id=thread_id,
             user_id=user_id,
@@ -93,7 +93,7 @@ class Operations:
         if entry is None:
             raise ConflictError(thread_id)
         block: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        entry.work.tracks().add(block)  # whoever decides over the operation does not free its thread under it
+        entry.work.tracks().add(block)  # so a decision does not free the thread within the block
         outcome = Outcome(RunStatus.success)
         try:
             held = await self._start(entry, states or self._values)
@@ -111,7 +111,7 @@ class Operations:
             raise LeaseLost(held.own.epoch)
 
     async def _start(self, entry: Entry, states: ThreadStates) -> HeldThread:
-        """Raises ConflictError where the operation was decided before, StoreUnavailable."""
+        """Starts the operation. Raises StoreUnavailable; ConflictError if it was decided before."""
         started = await self._lifecycle.start(entry, states, patient=False)
         hold = entry.state.hold
         if started is None or hold is None:
@@ -131,8 +131,8 @@ class Operations:
         at: CheckpointRef | None,
         user_id: str | None,
     ) -> CheckpointRef:
-        """Through the thread's assistant, whose values are the thread's afterwards. Raises ThreadNotFound,
-        InvalidArgument, ConflictError."""
+        """Updates the state through the thread's assistant, whose values become the thread's. Raises
+        ThreadNotFound, InvalidArgument, ConflictError."""
         thread = await self._visible(thread_id, user_id)
         if thread.assistant_id is not None and thread.assistant_id not in self._assistants:
             why = f"the thread's, {thread.assistant_id!r}, is not known to this worker"
@@ -146,10 +146,10 @@ class Operations:
     async def initialise(
         self, thread: ThreadRow, steps: Sequence[StateStep], *, made: bool, user_id: str | None
     ) -> None:
-        """Apply `steps` to a thread that no run and no operation has held since `thread` was read, as one
-        operation: nothing comes in between. A thread that was held meanwhile stays as it is. If a step is
-        refused, the thread loses its state and, if the caller has `made` it, is removed before the refusal
-        is raised; runs that wait for it keep it, empty. Raises InvalidArgument, ConflictError."""
+        """Applies `steps` as one operation to a thread that no run or operation has held since `thread` was
+        read; a thread that was held since stays unchanged. If a step is refused, the thread loses its state
+        and, if the caller has `made` it, is deleted before the error is raised; if runs are queued on it, it
+        stays, empty. Raises InvalidArgument, ConflictError."""
         assistant = self._assistants.reading(thread.assistant_id)
         refusal: BaseException | None = None
         async with self._held(thread.thread_id, "first state", user_id, states=assistant.states) as held:
@@ -166,7 +166,7 @@ class Operations:
             raise refusal
 
     async def _keep(self, held: HeldThread, assistant: Assistant) -> None:
-        """What the assistant keeps elsewhere becomes the thread's values when the operation ends."""
+        """Sets the outcome so that a state which the assistant stores itself becomes the thread's values."""
         elsewhere = assistant.states is not self._values and not held.context.saved
         view = await assistant.state(held.own.thread_id) if elsewhere else None
         if view is not None:
@@ -174,7 +174,8 @@ class Operations:
             held.outcome = held.outcome._replace(values=view.values, interrupts=interrupts)
 
     async def copy(self, source: str, target: str, user_id: str | None) -> None:
-        """`target` gets the state of `source`, and its assistant. Raises ThreadNotFound, ConflictError."""
+        """Copies the state and the assistant of `source` to `target`. Raises ThreadNotFound,
+        ConflictError."""
         thread = await self._visible(source, user_id)
         assistant_id = thread.assistant_id
         async with self._held(target, f"copy of {source}", user_id, assistant_id=assistant_id) as held:
@@ -182,8 +183,8 @@ class Operations:
                 await states.copy(source, target, held.own.run_id, held.own.fence)
 
     async def delete(self, thread_id: str, user_id: str | None) -> None:
-        """Remove the thread with its state and its runs, but for those that were admitted meanwhile and
-        wait for their turn: they find it empty. Raises ThreadNotFound, ConflictError."""
+        """Deletes the thread with its state and its runs. Runs that were admitted meanwhile and are queued
+        keep the thread, which is empty then. Raises ThreadNotFound, ConflictError."""
         await self._visible(thread_id, user_id)
         async with self._held(thread_id, "delete", user_id) as held:
             await self._remove(held.own)
@@ -214,7 +215,7 @@ async def _updated(
 
 @contextmanager
 def _as(context: RunContext) -> Generator[None]:
-    """What is started here belongs to the operation."""
+    """Within the block, new tasks belong to the operation."""
     token = current_run.set(context)
     try:
         yield

@@ -1,4 +1,4 @@
-"""How a run ended, in the words of the store and of people."""
+"""Outcomes of runs as the store takes them, and the texts of their errors."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from stores.json_faults import json_fault
 from stores.rows import Outcome
 
 LONGEST_QUOTE = 2000
-"""Characters of an error text that are kept where the store has refused the whole of it."""
+"""Characters that are kept of an error text that the store has refused."""
 
 
 def text_of(error: BaseException) -> str:
-    """Type and text of an exception, storable whatever its `__str__` does."""
+    """Returns the type and text of an exception; storable, even if its `__str__` fails."""
     try:
         text = str(error)
     except Exception as failure:  # noqa: BLE001 - code of the caller's; the run must end all the same
@@ -27,8 +27,8 @@ def text_of(error: BaseException) -> str:
 
 
 def success_of(reported: object) -> Outcome:
-    """The outcome that an assistant's `run` has returned. Raises TypeError where it is none, and whatever
-    its parts raise when they are read."""
+    """Returns the outcome that an assistant's `run` has returned. Raises TypeError if it is no Outcome, and
+    any error of reading its attributes."""
     if not isinstance(reported, Reported):
         raise TypeError(f"an assistant's run() must return an Outcome, not {type(reported).__name__}")
     return Outcome(
@@ -47,13 +47,13 @@ def _interrupt(interrupt: object) -> Json:
 
 
 def unreadable(error: BaseException) -> Outcome:
-    """For a run whose task has returned what is no outcome."""
+    """Returns the outcome of a run whose task has returned no Outcome."""
     return Outcome(RunStatus.error, f"The outcome of the run cannot be read: {text_of(error)}")
 
 
 def refused(end: Outcome, error: BaseException) -> Outcome:
-    """What is written of `end` where the store has refused it with `error`: no result, and an error text
-    that is short and ASCII, which every store takes."""
+    """Returns what is written instead of `end`, which the store refused with `error`: no result, and a short
+    ASCII text as error, which every store accepts."""
     if end.status is RunStatus.success and isinstance(error, (TypeError, ValueError)):
         text = f"The result of the run cannot be stored as JSON: {_fault_of(end) or text_of(error)}"
     elif end.status is RunStatus.success:
@@ -70,7 +70,7 @@ def _fault_of(end: Outcome) -> str | None:
 
 
 def without_room(end: Outcome, error: StoreFull) -> Outcome:
-    """What is written of `end` where the store has no room for all of it."""
+    """Returns what is written instead of `end` if the store has no room for it."""
     status = RunStatus.error if end.status is RunStatus.success else end.status
     return Outcome(status, f"Its result could not be stored: {error.what}")
 
@@ -81,8 +81,8 @@ def _harmless(text: str) -> str:
 
 
 def fallback(entry: Entry) -> Outcome:
-    """For a run that ended without an outcome of its own: the decision that the record shows, or what its
-    task was told to stop for."""
+    """Returns the outcome of a run that ended without one: the decision in its record, else the warning that
+    cancelled its task, else an error."""
     if not entry.open:
         return Outcome(entry.record.status, entry.record.error)
     if entry.work.warned is not None:
@@ -95,7 +95,7 @@ def with_times(outcome: Outcome, entry: Entry) -> Outcome:
 
 
 def row_of(record: object, status: RunStatus, error: str | None) -> dict[str, Json]:
-    """The fields of a record for `put`, with the status and error of the call that found no row."""
+    """Returns the fields of a record for `put`, with the status and error of the call that had no row."""
     names = (
         "thread_id",
         "assistant_id",
@@ -113,14 +113,16 @@ def row_of(record: object, status: RunStatus, error: str | None) -> dict[str, Js
 
 
 def stack_of(entry: Entry) -> str:
-    """Where its task, and the tasks that it tracked, stand. Of a thread's job only that there is one."""
+    """Returns the stacks of its task and of the tasks that it tracked. Thread jobs are named without a
+    stack."""
     tracked = sorted(entry.work.tracked or (), key=repr)
     work = [entry.record.task, *tracked] if entry.record.task_active else tracked
     return "\n".join(f"{future!r}\n{_frames(future)}" for future in work)
 
 
 def _frames(future: object) -> str:
-    """Outermost first, down to what it awaits; `Task.print_stack` shows the outermost alone."""
+    """Returns the stack, outermost frame first, down to the innermost await. `Task.print_stack` has only the
+    outermost frame."""
     frames: list[traceback.FrameSummary] = []
     task = cast("asyncio.Task[object] | None", future if isinstance(future, asyncio.Task) else None)
     awaited = None if task is None else cast("object", task.get_coro())

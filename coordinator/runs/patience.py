@@ -1,4 +1,4 @@
-"""Trying again what meets a store that is away for a moment, for callers who wait for the answer."""
+"""Retries calls while the store is unavailable for a moment, within the time budget of their caller."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ FIRST_PAUSE, LAST_PAUSE = 0.05, 0.5  # s
 
 
 class Patience:
-    """One call's budget of `seconds`, which begins when this is made. `over` says that nothing is worth
-    waiting for any more."""
+    """A time budget of `seconds`, which begins when the object is created. `over()` returns whether further
+    attempts are pointless."""
 
     __slots__ = ("_loop", "_over", "_until", "failed")
 
     def __init__(self, seconds: float, over: Callable[[], bool]) -> None:
         self._loop, self._over = asyncio.get_running_loop(), over
         self._until = self._loop.time() + seconds
-        # How many attempts met StoreUnavailable. One of them may have been written all the same.
+        # Attempts that raised StoreUnavailable. Each of them may have been committed.
         self.failed = 0
 
     async def attempt(self, call: Callable[[], Awaitable[T]]) -> T:
-        """What `call` answers; it is made again, so it has to be re-runnable. Raises what it raises,
-        StoreUnavailable only where the budget does not last for another attempt. An attempt that is under
-        way is not cut short."""
+        """Returns the result of `call`, which is repeated and so must be idempotent. Raises its errors;
+        StoreUnavailable only if the budget does not last for another attempt. An attempt in flight is not
+        cut short."""
         pause = FIRST_PAUSE
         while True:
             try:

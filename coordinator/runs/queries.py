@@ -1,4 +1,4 @@
-"""Records of runs, and their ends: own memory first, then the store."""
+"""Records and results of runs: from the memory of this worker first, then from the store."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stores.times import instant
 
 logger = logging.getLogger(__name__)
 
-FIRST_READ = 1.0  # s
+FIRST_READ = 1.0  # least time (s) for the first read of the row
 
 
 class QueryStore(ReadStore, RecordStore, AdmissionStore, Protocol):
-    """What queries need of the store."""
+    """Store operations of queries."""
 
 
 class Waiter:
-    """Waits until a run has settled, on any worker: hints wake it, the row decides."""
+    """Waits until a run has settled, on any worker: hints wake the waiter, the row decides."""
 
     def __init__(
         self, store: ReadStore, registry: Registry, notifier: Notifier, *, poll: float, quick: float
@@ -37,8 +37,8 @@ class Waiter:
         self._poll, self._quick = poll, quick
 
     async def until_settled(self, run_id: str, timeout: float | None) -> bool:
-        """False after `timeout` seconds, or where the run is unknown. However short the time is, what has
-        settled is known: the first read of the row gets a second."""
+        """Returns False after `timeout` (s), or if the run is unknown. A run that has settled before is
+        always recognised: the first read of the row gets at least FIRST_READ."""
         entry = self._registry.entry(run_id)
         try:
             if entry is None or (entry.elsewhere and entry.settled.is_set()):
@@ -66,13 +66,13 @@ class Waiter:
                     return row is not None
                 if self._notifier.connectivity is Connectivity.connected:
                     await wakeup.wait(self._poll)
-                else:  # no hints come: look often at first, then at the pace of the tick
+                else:  # without hints: poll often at first, then at the interval of the tick
                     await wakeup.wait(pause)
                     pause = min(self._poll, pause * 1.5)
 
 
 def is_settled(row: RunRow) -> bool:
-    """Also where it never held a thread."""
+    """Whether the run has settled, including a run that never held its thread."""
     return row.settled or (not row.open and not row.holds_thread and row.owner_epoch is None)
 
 
@@ -91,7 +91,7 @@ class Queries:
                 raise
             logger.warning("Run %r could not be read from the store", run_id, exc_info=True)
             return None
-        # An admission may have put the run into memory while the store was read.
+        # An admission may have added the run while the store was read.
         if (known := self._registry.records.get(run_id)) is not None:
             return known if user_id is None or known.user_id == user_id else None
         return None if row is None else readable(row)
@@ -100,26 +100,22 @@ class Queries:
         await self._registry.admitted(thread_id)
         self._registry.evict()
         rows: list[dict[str, Any]] = []
-        # Ours win by run id, with what they say themselves of when they were created, so the rows of
-        # ours must not use up the limit.
-        asked = limit + len(self._runs_here(thread_id)) if limit else 0
+        # Records in memory replace the rows of the same runs, so those rows must not use up the limit.
+        row_limit = limit + len(self._local_runs(thread_id)) if limit else 0
         try:
-            rows = await self._store.list_by_thread(thread_id, user_id=user_id, limit=asked)
+            rows = await self._store.list_by_thread(thread_id, user_id=user_id, limit=row_limit)
         except Exception:
             logger.warning("Runs of thread %r could not be read from the store", thread_id, exc_info=True)
-        mine = [
-            record for record in self._runs_here(thread_id) if user_id is None or record.user_id == user_id
-        ]
-        found = {record.run_id: record for record in mine}
+        local = self._local_runs(thread_id)
+        records = {record.run_id: record for record in local if user_id is None or record.user_id == user_id}
         for row in rows:
-            if row.get("run_id") not in found and (record := readable(row)) is not None:
-                found[record.run_id] = record
-        return sorted(found.values(), key=lambda record: instant(record.created_at) or 0, reverse=True)[
-            :limit
-        ]
+            if row.get("run_id") not in records and (record := readable(row)) is not None:
+                records[record.run_id] = record
+        newest = sorted(records.values(), key=lambda record: instant(record.created_at) or 0, reverse=True)
+        return newest[:limit]
 
-    def _runs_here(self, thread_id: str) -> list[RunRecord]:
-        """Without operations, which hold the thread and are no runs."""
+    def _local_runs(self, thread_id: str) -> list[RunRecord]:
+        """Returns the runs of this worker on the thread, without operations."""
         entries = map(self._registry.entry, (each.run_id for each in self._registry.of_thread(thread_id)))
         return [entry.record for entry in entries if entry is not None and not entry.operation]
 
@@ -132,11 +128,11 @@ class Queries:
         return await self._store.holder(thread_id) is not None
 
     async def ended(self, run_id: str, user_id: str | None, timeout: float | None) -> Ended:
-        """How the run ended, once it has settled. Raises RunNotFound, TimeoutError."""
+        """Waits until the run has settled, and returns its end. Raises RunNotFound, TimeoutError."""
         record = await self.get(run_id, user_id, raise_on_store_error=True)
         if record is None:
             raise RunNotFound(run_id)
-        entry = self._registry.entry(run_id)  # it may leave memory while it is waited for
+        entry = self._registry.entry(run_id)  # it may be evicted during the wait
         if record.store_only and record.status not in OPEN and await self._store.row(run_id) is None:
             return Ended(record.status, record.error)  # a record store keeps no results
         loop, left = asyncio.get_running_loop(), timeout
@@ -146,7 +142,7 @@ class Queries:
                 (entry is None or entry.elsewhere) and await self._store.row(run_id) is None
             ):
                 raise RunNotFound(run_id)  # it was deleted meanwhile
-            if (left := until - loop.time()) <= 0:  # else its row is back: its owner has written it anew
+            if (left := until - loop.time()) <= 0:  # else its owner has recreated the row
                 raise TimeoutError(f"Run {run_id!r} has not settled within {timeout:g} s")
         state = None if entry is None else entry.state
         if entry is not None and isinstance(state, Settled) and not state.result.dropped:
@@ -156,7 +152,7 @@ class Queries:
         return Ended(row.status, row.error, row.result, row.paused, row.interrupts)
 
     async def row_or_record(self, run_id: str, user_id: str | None) -> RunRow | RunRecord:
-        """The record where the store has no more than that. Raises RunNotFound, StoreError."""
+        """Returns the row; the record if the store keeps only records. Raises RunNotFound, StoreError."""
         row = await self._store.row(run_id, user_id=user_id)
         if row is None:
             record = await self.get(run_id, user_id, raise_on_store_error=True)

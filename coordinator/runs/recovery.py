@@ -1,4 +1,4 @@
-"""reconcile: what nobody owns is ended, asked for by an operator."""
+"""Ends orphaned runs when an operator requests it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Recovery:
         self._store, self._reaper, self._worker = store, reaper, worker
 
     async def reconcile(self, error: str, before: str | None) -> list[RunRecord]:
-        """Records of the runs that this call ended."""
+        """Ends the orphaned runs and returns the records of those that this call ended."""
         if isinstance(self._store, PlainStore):
             return await self._reconcile_plain(self._store, error, before)
         await self._worker.ready()

@@ -1,4 +1,4 @@
-"""Ends of runs that the store refuses for reasons that no code here foresees."""
+"""Ends of runs that the store refuses for unforeseen reasons."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from coordinator.runs.outcomes import text_of
 
 logger = logging.getLogger(__name__)
 
-AGAIN = 0.2  # s; between two attempts, during which the thread is held
+AGAIN = 0.2  # s between two attempts; the thread is held meanwhile
 FORESEEN = (LeaseLost, StaleFence, StoreReplaced, StoreUnavailable)
-"""What a store may say to an end for reasons that are known."""
+"""Errors of the store that have a handler of their own."""
 
 
 class Refusals:
-    """A refused end is still to be written, like one that meets a store that is away: it is tried again
-    until the store takes it, the worker is fenced or the worker leaves."""
+    """A refused end is retried, like one that meets an unavailable store: until the store accepts it, the
+    worker is fenced, or the worker signs off."""
 
     def __init__(self) -> None:
         self._since: dict[str, float] = {}
@@ -29,30 +29,32 @@ class Refusals:
 
     @property
     def oldest(self) -> float | None:
-        """When the first of them was refused for the first time, on the boottime clock."""
+        """The time of the oldest refusal (s, boottime clock)."""
         return min(self._since.values(), default=None)
 
     async def overcome(self, entry: Entry, end: Callable[[Entry], Awaitable[None]], error: Exception) -> None:
-        """`end` has failed with `error`. Call it again until it returns or raises one of FORESEEN. A
-        caller that settles `entry` in its own steps does not wait: there StoreUnavailable is raised."""
+        """Calls `end`, which has failed with `error`, until it returns or raises one of FORESEEN. If a caller
+        settles `entry` in its own steps, raises StoreUnavailable instead of waiting."""
         while True:
             self._refused(entry, error)
-            await asyncio.sleep(AGAIN)  # nothing tells when a store has changed its mind
+            await asyncio.sleep(AGAIN)  # no event reports that the store would accept it
             try:
                 return await end(entry)
             except FORESEEN:
                 raise
-            except Exception as again:  # noqa: BLE001 - it is tried again
+            except Exception as again:  # noqa: BLE001 - it is retried
                 error = again
 
     def forget(self, entry: Entry) -> None:
-        """Its end is written, or is not its worker's to write any more."""
+        """Removes the entry: its end is written, or not this worker's to write any more."""
         self._since.pop(entry.record.run_id, None)
 
     def _refused(self, entry: Entry, error: Exception) -> None:
         run_id = entry.record.run_id
         if run_id not in self._since:
             self._since[run_id] = entry.work.clocks.boottime()
-            logger.error("The store refuses the end of run %r; it is tried again", run_id, exc_info=error)
+            logger.error(
+                "The store refuses the end of run %r; it is retried every %g s", run_id, AGAIN, exc_info=error
+            )
         if not entry.settled_by_job:
             raise StoreUnavailable(text_of(error)) from error

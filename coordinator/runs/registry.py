@@ -1,4 +1,4 @@
-"""The only place that holds run state in memory, and only of this worker's own runs."""
+"""The runs of this worker in memory. No other module keeps run state."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from stores.rows import Claimed, Ownership
 
 
 class Admitting:
-    """Admissions of one thread that are under way; the latch exists only where somebody waits."""
+    """Admissions in flight of one thread. The latch exists only if a caller waits for them."""
 
     __slots__ = ("count", "over")
 
@@ -27,9 +27,9 @@ class Admitting:
 
 
 class Registry:
-    """Indexes of entries. Finished ones leave `keep` seconds after they settled (`keep_temporary` where
-    their thread is temporary: it is removed then), or when there are more than `keep_max` or they keep more
-    than `keep_bytes`, oldest first. One that is `followed` stays past its time, but not past these bounds."""
+    """Indexes of entries. Finished runs are evicted `keep` (s) after they settled (`keep_temporary` on
+    temporary threads, which are removed then), or, oldest first, when they exceed `keep_max` runs or
+    `keep_bytes`. A run that is `followed` stays longer, but within these bounds."""
 
     def __init__(
         self,
@@ -65,7 +65,7 @@ class Registry:
             claimed, epoch = early
             own = Ownership(record.run_id, record.thread_id, epoch, claimed.fence)
         entry = Entry(record, own, self._clocks, self._force_after)
-        self._finished.remove(record.run_id)  # taken over by the next epoch of the worker that lost it
+        self._finished.remove(record.run_id)  # the next epoch of this worker took it over
         self._entries[record.run_id] = self._unsettled[record.run_id] = entry
         self.records[record.run_id] = record
         self._untouched[record.run_id] = entry
@@ -83,39 +83,39 @@ class Registry:
         return entry
 
     def is_unsettled(self, run_id: str) -> bool:
-        """Is it of this worker, and not settled?"""
+        """Whether the run belongs to this worker and has not settled."""
         return run_id in self._unsettled
 
     def under_way(self, run_id: str) -> Entry | None:
-        """As `entry`, also of a run that was dropped and is not over: whoever decides over it or gives it
-        its thread has to find it, because its task goes on."""
+        """As `entry`, but includes runs that were dropped before they settled: their tasks still run, so
+        decisions and claims must reach them."""
         return self.entry(run_id) or self._unsettled.get(run_id)
 
     def entries(self) -> list[Entry]:
         return list(self._entries.values())
 
     def unsettled(self) -> list[Entry]:
-        """Costs as much as there are of them, however many have finished."""
+        """The unsettled runs. The cost does not depend on the number of finished runs."""
         return list(self._unsettled.values())
 
     def under_way_now(self) -> dict[str, Entry]:
-        """What `unsettled` answers, by run id: a copy, which takes 10 ns for each."""
+        """The unsettled runs by run id: a copy, which takes 10 ns per run."""
         return self._unsettled.copy()
 
     def run_of_task(self, task: asyncio.Task[Any]) -> RunRecord | None:
-        """The unsettled run whose own task this is. From any thread."""
+        """Returns the unsettled run whose own task this is. May be called from any thread."""
         records = (entry.record for entry in self._unsettled.copy().values())
         return next((record for record in records if record.task is task), None)
 
     def waiting(self) -> list[Entry]:
-        """Unsettled runs without their thread. Costs as much as there are of them, however many execute."""
+        """Unsettled runs without their thread. The cost does not depend on the number of executing runs."""
         for run_id, entry in tuple(self._waiting.items()):
             if entry.own is not None:
                 del self._waiting[run_id]
         return list(self._waiting.values())
 
     def untouched(self) -> list[Entry]:
-        """Unsettled runs about which there has been no call since they were admitted; costs as `waiting`."""
+        """Unsettled runs that no call has named since their admission. Costs as `waiting`."""
         for run_id, entry in tuple(self._untouched.items()):
             if entry.touched:
                 del self._untouched[run_id]
@@ -126,20 +126,18 @@ class Registry:
             entries.pop(run_id, None)
 
     def of_thread(self, thread_id: str) -> list[RunRecord]:
-        """In the order in which they were added."""
+        """The records of the thread, in the order in which they were added."""
         return [
             self.records[run_id] for run_id in self._by_thread.get(thread_id, ()) if run_id in self.records
         ]
 
     def claimed(self, claimed: Claimed, epoch: int) -> bool:
-        """A run of this worker has its thread. If its admission has not come back yet, it will find
-        this when it does; if that is being taken back, its withdrawal frees the thread. False = it is no
-        run of this worker."""
+        """Applies a claim to its run. If the admission of the run has not returned yet, it applies the claim
+        when it does; if the admission is being withdrawn, the withdrawal frees the thread. Returns False if
+        the run does not belong to this worker."""
         entry = self.under_way(claimed.run_id)
         if entry is not None and not entry.elsewhere:
-            entry.take_thread(
-                claimed, epoch
-            )  # without effect where the answer is late: it may have a newer fence
+            entry.take_thread(claimed, epoch)  # no effect if the response is late: the fence may be newer
         elif claimed.run_id in self._arriving:
             self._early[claimed.run_id] = (claimed, epoch)
         else:
@@ -147,8 +145,8 @@ class Registry:
         return True
 
     def request_refresh(self, run_id: str) -> None:
-        """Something was decided about a run that this worker does not know. If its admission has not
-        come back yet, its row has to be looked at when it does; see `needs_refresh`."""
+        """Marks a run that was decided while it is unknown to this worker. If its admission is in flight, its
+        row must be read when it returns; see `needs_refresh`."""
         if run_id in self._arriving:
             self._arriving[run_id] = True
 
@@ -157,7 +155,7 @@ class Registry:
 
     @contextmanager
     def admitting(self, thread_id: str, run_id: str) -> Generator[None]:
-        """While an admission of the thread is under way; see `admitted`."""
+        """Counts an admission of the thread as in flight for the block; see `admitted`."""
         self._arriving[run_id] = False
         under_way = self._admitting.get(thread_id)
         if under_way is None:
@@ -175,32 +173,33 @@ class Registry:
                     under_way.over.set()
 
     def taking_back(self, run_id: str) -> None:
-        """Its caller was told that there is no run. Until `taken_back` it is executed by nobody here, though
-        its row may be there and get its thread."""
+        """Marks an admission as being withdrawn: its caller gets an error. Until `taken_back`, this worker
+        does not execute the run, although its row may exist and get its thread."""
         self._leaving.add(run_id)
 
     def taken_back(self, run_id: str) -> None:
         self._leaving.discard(run_id)
 
     async def admitted(self, thread_id: str) -> None:
-        """Return when the admissions of this thread that are under way are over."""
+        """Returns when the admissions of this thread that are in flight have returned."""
         if (under_way := self._admitting.get(thread_id)) is not None:
             if under_way.over is None:
                 under_way.over = Latch()
             await under_way.over.wait()
 
     async def all_admitted(self) -> None:
-        """Return when every admission that is under way now is over."""
+        """Returns when every admission that is in flight now has returned."""
         for thread_id in tuple(self._admitting):
             await self.admitted(thread_id)
 
     def finished(self, entry: Entry) -> None:
-        """It has settled. Of one that was dropped before, what others keep of it goes as late as usual."""
+        """Registers a settled run for eviction. This includes a run that was dropped before it settled, whose
+        events are then kept as long as usual."""
         run_id = entry.record.run_id
         known = self._entries.get(run_id)
         if known is entry:
             self._over(run_id)
-        elif known is not None:  # the run goes on, in another entry
+        elif known is not None:  # another entry has taken the run over
             return
         due = self._clocks.monotonic() + (self._keep_temporary if entry.temporary else self._keep)
         record = entry.record
@@ -208,19 +207,19 @@ class Registry:
         self._finished.add(run_id, due, *values, temporary=entry.temporary)
 
     def evict(self) -> None:
-        """Let go of what has been finished for long enough. Amortised O(1) a call."""
+        """Evicts finished runs that have expired or exceed the bounds. Amortised O(1) per call."""
         now = self._clocks.monotonic()
         while (run_id := self._finished.next_expired(now)) is not None:
             if not (self._followed(run_id) and self._finished.postpone(run_id, now)):
                 self.drop(run_id)
 
     def removed(self, run_id: str) -> None:
-        """Its row is gone. Where it is not over here it stays: the tick finds that, and ends it."""
+        """Drops a run whose row was removed. An unsettled run stays; the tick ends it."""
         if run_id not in self._unsettled:
             self.drop(run_id)
 
     def drop(self, run_id: str) -> None:
-        """Forget a run; the store keeps it. What is not over stays `under_way`."""
+        """Drops a run from memory; the store keeps it. An unsettled run stays `under_way`."""
         finished = self._finished.remove(run_id)
         self.records.pop(run_id, None)
         entry = self._entries.get(run_id)

@@ -1,7 +1,7 @@
-"""How a thread becomes free.
+"""Settles runs: ends them and frees their threads.
 
-A run settles when its task has stopped and all that it tracked is over: close, finish (or undo and
-settle), free the slot, hand the thread to the head of the waiting line.
+A run settles when its task and all work that it tracked have stopped: close, finish (or roll back and
+settle), free the slot, dispatch the next run of the queue.
 """
 
 from __future__ import annotations
@@ -54,14 +54,14 @@ class Settlement:
         self._worker, self._jobs, self._queue = worker, jobs, queue
         self._telemetry, self._stamps, self._force_after = telemetry, stamps, force_after
         self.forced = 0
-        """How many runs of this worker were settled by force."""
+        """The number of runs of this worker that were settled by force."""
         self.refusals = Refusals()
-        """Ends that the store refuses to take."""
+        """Ends that the store refuses."""
 
     # -- the end of a task
 
     def supervise(self, entry: Entry) -> None:
-        """Settle a decided run when the task that its caller attached is over. Idempotent."""
+        """Settles a decided run when the task that its caller attached has ended. Idempotent."""
         task, work = entry.record.task, entry.work
         if task is not None and work.supervised is not task:
             work.supervised = task
@@ -69,49 +69,49 @@ class Settlement:
             self._registry.settling.supervise(entry.record.thread_id, task)
 
     def _task_over(self, entry: Entry) -> None:
-        if not entry.open:  # an undecided run of a caller's own task is the caller's to decide
+        if not entry.open:  # else the caller that made the task decides over the run
             self.conclude_soon(entry, None)
 
     def arm_force(self, entry: Entry) -> None:
-        """A task, or what it tracked, gets `force_after` seconds to stop."""
+        """Settles the run by force if its task and tracked work do not stop within `force_after` (s)."""
         if not entry.settled.is_set():
             entry.work.arm(self._force_after, partial(self._force, entry))
 
     def wind_up(self, entry: Entry) -> asyncio.Future[None] | None:
-        """Settle a run that was decided, or lost, as soon as it has stopped; by force if it does not.
-        A run that has nothing to stop is settled when the answer is done; None = it has to stop first."""
+        """Settles a run that was decided or lost as soon as it has stopped; by force if it does not. Returns
+        a future that is done when the run has settled, or None if its task has to stop first."""
         if entry.stopped or entry.queued:
             return self.conclude_soon(entry, None)
         self.supervise(entry)
         self.arm_force(entry)
         if not entry.record.task_active:
-            self.conclude_soon(entry, None)  # waits for what the task tracked
+            self.conclude_soon(entry, None)  # the settling job waits for the tracked work
         return None
 
     async def conclude(self, entry: Entry, outcome: Outcome | None) -> None:
-        """Settle now and return when the rows are written, also if the caller is cancelled meanwhile; or,
-        while the store is away, when they are owed. `outcome` decides; None = decided already. The first
-        call wins."""
+        """Settles the run now. Returns when the rows are written, even if the caller is cancelled meanwhile;
+        if the store is unavailable, when the writes are queued. `outcome`: the decision; None = decided
+        before. The first call wins."""
         if entry.settling is not None or entry.work.tracked:
             await through(self.conclude_soon(entry, outcome))
             return
-        # The first attempt is made in the steps of the caller, which saves a task for most runs. What it
-        # leaves half done, because the caller was cancelled or the store is away, a job does again.
+        # The first attempt runs in the steps of the caller, which saves a task for most runs. If the caller
+        # is cancelled or the store is unavailable, a job repeats it.
         entry.report(outcome)
-        entry.settling = here = asyncio.get_running_loop().create_future()
+        entry.settling = inline = asyncio.get_running_loop().create_future()
         try:
             await self._conclude(entry)
         except (asyncio.CancelledError, StoreUnavailable) as error:
             entry.settling = None
             again = self.conclude_soon(entry, outcome)
-            again.add_done_callback(lambda _: here.done() or here.set_result(None))
+            again.add_done_callback(lambda _: inline.done() or inline.set_result(None))
             if isinstance(error, StoreUnavailable):
                 return
             await through(again)
             raise
         finally:
-            if entry.settling is here:
-                here.set_result(None)
+            if entry.settling is inline:
+                inline.set_result(None)
                 entry.settling = None
 
     def conclude_soon(self, entry: Entry, outcome: Outcome | None) -> asyncio.Future[None]:
@@ -134,7 +134,7 @@ class Settlement:
                 await self._end(entry)
             except FORESEEN:
                 raise
-            except Exception as error:  # noqa: BLE001 - whatever the store refuses it for
+            except Exception as error:  # noqa: BLE001 - any refusal of the store
                 await self.refusals.overcome(entry, self._end, error)
         except (LeaseLost, StaleFence, StoreReplaced) as error:
             self.lose(entry, str(error))
@@ -143,16 +143,16 @@ class Settlement:
                 self.refusals.forget(entry)
         self._settle_lost(entry)
         if entry.settled_by_job and not entry.record.task_active:
-            entry.settling = None  # this job, which is not to live as long as the record
+            entry.settling = None  # this job, which must not live as long as the record
 
     async def _end(self, entry: Entry) -> None:
-        """Write how it ended and free the thread. Raises LeaseLost, StaleFence."""
+        """Writes the end and frees the thread. Raises LeaseLost, StaleFence."""
         if entry.queued and entry.open:
             await self._leave_queue(entry)
         if entry.elsewhere:
             return
         hold = entry.state.hold
-        if hold is None:  # it never held the thread: its decision settled it
+        if hold is None:  # it never held the thread, so its decision settled it
             self.settled(entry, entry.record.status, entry.record.error)
             return
         states = hold.states
@@ -163,8 +163,8 @@ class Settlement:
             await self._endings.forget(entry.record.run_id, states)
 
     async def _leave_queue(self, entry: Entry) -> None:
-        """Its task was over before its turn came. It may have been given the thread just now; or it was
-        handed over, and has its turn on another worker."""
+        """Ends a queued run whose task has ended. If it was claimed a moment before, it holds its thread; if
+        it was handed over, it belongs to another worker."""
         record, epoch = entry.record, self._worker.epoch
         decision, end = await self._endings.leave_queue(entry)
         if decision is None:
@@ -179,7 +179,7 @@ class Settlement:
             record.status, record.error = decision.status, decision.error
 
     def settled(self, entry: Entry, status: RunStatus, error: str | None, result: Result = NO_RESULT) -> None:
-        """The thread is free of this run: tell everybody who waits for it."""
+        """Marks the run as settled and notifies all waiters: its thread is free of it."""
         record, own = entry.record, entry.own
         if entry.settled.is_set():
             return
@@ -194,11 +194,12 @@ class Settlement:
         if not entry.operation:
             self._telemetry.emit(RunSettled(record.run_id, record.thread_id, status.value, error))
 
-    # -- when it goes wrong
+    # -- lost and forced runs
 
     def lose(self, entry: Entry, why: str) -> None:
-        """Ownership is gone: stop the task, write nothing more. The run counts as settled here when it
-        has stopped; elsewhere the thread may be taken at once, for its fence is stale."""
+        """Drops a run that this worker no longer owns: cancels its task, writes nothing more. The run counts
+        as settled on this worker when it has stopped. Its fence is stale, so other workers may take the
+        thread at once."""
         if entry.elsewhere or entry.settled.is_set():
             return
         entry.close()
@@ -210,8 +211,8 @@ class Settlement:
         self.wind_up(entry)
 
     def hand_over(self, entry: Entry) -> None:
-        """While it waited its home has let go of it: another worker executes it. Its row is left alone,
-        and whoever waits for it here waits for that."""
+        """Releases a queued run that was handed over to another worker. Its row is not written. Callers that
+        wait for it on this worker wait for the end in its row."""
         if entry.elsewhere or entry.settled.is_set():
             return
         entry.lose()
@@ -220,23 +221,23 @@ class Settlement:
         entry.settle(entry.record.status, None, self._stamps.now())
 
     def force(self, entry: Entry) -> None:
-        """Do not wait any longer for what was told to stop."""
+        """Settles the run by force now."""
         if not entry.work.forced:
             self._force(entry)
 
     def abandon(self, entry: Entry, why: str) -> None:
-        """The worker has left: nobody waits any longer for what did not stop."""
+        """Ends a run that did not stop before the worker signed off."""
         self.lose(entry, why)
         self._settle_lost(entry)
 
     def _settle_lost(self, entry: Entry) -> None:
-        """Of a run that was lost, and has stopped here or is not waited for."""
+        """Settles a lost run that has stopped on this worker or is abandoned."""
         if isinstance(entry.state, Lost):
             entry.settle(entry.record.status, entry.record.error, self._stamps.now())
             self._registry.finished(entry)
 
     def _force(self, entry: Entry) -> None:
-        """The time to stop is over: close it, fence it, free its thread. It is cancelled no more."""
+        """Closes and fences a run that did not stop in time, and frees its thread. Ends its cancels."""
         work, record = entry.work, entry.record
         work.disarm()
         if entry.stopped or entry.settled.is_set():

@@ -1,4 +1,4 @@
-"""Which runs of this worker are being settled, by thread, and how long others wait for that."""
+"""Runs of this worker that are being settled, by thread."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from contextlib import suppress
 from typing import Any
 
 WAITED_FOR = 0.25
-"""Seconds for which others wait for a run that is being settled. Then the store answers for it."""
+"""Seconds for which other calls wait for a run that is being settled. Then they read the store."""
 
 
 class Settling:
-    """A run whose task is over shows as ended to its own worker's callers before its row does: they wait here
+    """A run whose task has ended is terminal in memory before it is in its row. Callers on its worker wait
     until the two agree."""
 
     def __init__(self) -> None:
@@ -19,19 +19,19 @@ class Settling:
         self._supervised: dict[str, set[asyncio.Task[Any]]] = {}
 
     def add(self, thread_id: str, future: asyncio.Future[Any]) -> None:
-        """A run's task is over and `future` settles it."""
+        """Adds a run whose task has ended; `future` settles it."""
         futures = self._futures.setdefault(thread_id, set())
         futures.add(future)
         future.add_done_callback(lambda done: _discard(self._futures, thread_id, done))
 
     def supervise(self, thread_id: str, task: asyncio.Task[Any]) -> None:
-        """When this task is over, its run may be settled."""
+        """Adds a task whose end settles its run."""
         self._supervised.setdefault(thread_id, set()).add(task)
         task.add_done_callback(lambda done: _discard(self._supervised, thread_id, done))
 
     async def over(self, thread_id: str) -> None:
-        """Return when no run of this worker, whose task is over, is still being settled there; at the
-        latest after `WAITED_FOR`."""
+        """Returns when no run of this worker is being settled on the thread, after `WAITED_FOR` at the
+        latest."""
         if any(task.done() for task in self._supervised.get(thread_id, ())):
             await asyncio.sleep(0)
         if thread_id in self._futures:

@@ -1,9 +1,9 @@
-"""The states of a run on its worker, as data: which fields each has, and which may follow which.
+"""The states of a run on its worker, as data: the fields of each state, and the allowed transitions.
 
 waiting --claim--> holding --decide--> stopping --stopped--> closing --settle--> settled
                                lose: any of these --> lost --stopped--> gone
 
-`stores/states.py` has the states of the row. This is what one process knows and does besides.
+`stores/states.py` has the states of the row. These are the states in the memory of one process.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from stores.rows import Outcome, Ownership
 
 
 class Hold:
-    """The run as the holder of its thread, or with fence 0 beside it. `since`: on the monotonic clock (s)."""
+    """A run as the holder of its thread, or beside it (fence 0). `since`: monotonic clock (s)."""
 
     __slots__ = ("context", "own", "retrying", "rollback_ref", "since", "started", "states")
 
@@ -31,23 +31,23 @@ class Hold:
         self.states: ThreadStates | None = None
         self.rollback_ref: Json = None
         self.retrying = False
-        """Another attempt of its rollback is asked for, and not answered: it may have a newer fence."""
+        """Another attempt of the rollback is requested and not confirmed: the fence may be newer."""
 
     def close(self) -> None:
-        """From here on no write of the run's fence is accepted from this process. Idempotent."""
+        """Refuses further writes of the run's fence in this process. Idempotent."""
         if self.context is not None:
             self.context.close()
         if self.states is not None:
             self.states.close(self.own.thread_id, self.own.fence)
 
     def release(self) -> None:
-        """Drop what only a run that is not over needs: records stay for a while, and contexts are large."""
+        """Drops what only an unsettled run needs: records stay for a while, and contexts are large."""
         self.context = self.states = None
         self.rollback_ref = None
 
 
 class End:
-    """How the run is to end, before its row says it. `unwritten`: a decision that the store has not taken."""
+    """The end of a run before it is written to its row. `unwritten`: a decision that is not in the store."""
 
     __slots__ = ("outcome", "unwritten")
 
@@ -58,7 +58,7 @@ class End:
 
 @dataclass(slots=True, eq=False)
 class Waiting:
-    """Admitted, without its thread. `turn` is set when it leaves this state."""
+    """Admitted, without its thread. `turn` is set when the run leaves this state."""
 
     end: End = field(default_factory=End)
     turn: Latch = field(default_factory=Latch)
@@ -69,7 +69,7 @@ class Waiting:
 
 @dataclass(slots=True, eq=False)
 class Holding:
-    """It has its thread, and nothing is decided over it: its code may begin, and go on."""
+    """Holds its thread, undecided: its code may run."""
 
     end: End
     hold: Hold
@@ -79,7 +79,7 @@ class Holding:
 
 @dataclass(slots=True, eq=False)
 class Stopping:
-    """Decided, and its task was told why. `hold` is None where that came before its turn."""
+    """Decided, and its task was cancelled. `hold` is None if it was decided before a claim."""
 
     end: End
     hold: Hold | None
@@ -89,8 +89,8 @@ class Stopping:
 
 @dataclass(slots=True, eq=False)
 class Closing:
-    """It has stopped, or is given up: nothing of its code is accepted, its end is being written. A decision
-    that comes now is kept in `abort`."""
+    """Stopped, or given up: writes of its code are refused, its end is being written. A decision that comes
+    now is kept in `abort`."""
 
     end: End
     hold: Hold
@@ -100,7 +100,7 @@ class Closing:
 
 @dataclass(slots=True, eq=False)
 class Lost:
-    """Another worker executes or ends the run: its task is to stop, and nothing more is written."""
+    """Executed or ended by another worker: its task must stop, and nothing more is written."""
 
     hold: Hold | None
     abort: Abort | None
@@ -110,7 +110,7 @@ class Lost:
 
 @dataclass(slots=True, eq=False)
 class Settled:
-    """Its thread is free of it, and its row says how it ended."""
+    """Has freed its thread, and its end is in its row."""
 
     hold: Hold | None
     abort: Abort | None
@@ -121,7 +121,7 @@ class Settled:
 
 @dataclass(slots=True, eq=False)
 class Gone:
-    """It was lost and has stopped here: only the store knows how it ends."""
+    """Lost, and stopped on this worker: only the store has its end."""
 
     hold: Hold | None
     abort: Abort | None
@@ -140,4 +140,4 @@ TRANSITIONS: dict[type[State], frozenset[type[State]]] = {
     Settled: frozenset(),
     Gone: frozenset(),
 }
-"""A run that holds its thread settles from `Closing` alone; `Stopping` settles where it never had it."""
+"""A run that holds its thread settles from `Closing` only. From `Stopping` it settles if it never held it."""

@@ -1,4 +1,4 @@
-"""A waiting run whose home is gone goes on here, where its assistant is known."""
+"""Takes over queued runs whose worker is dead or has drained, if their assistant is registered here."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class Takeover:
         self._admissions, self._execution, self._assistants = admissions, execution, assistants
 
     async def run(self, own: Ownership) -> bool:
-        """Execute a run that was claimed with `own` and that this worker did not admit. False = it has
-        no assistant here. Whoever claims it again meanwhile, or decides over it, is heard."""
+        """Executes a run that was claimed with `own` and that another worker admitted. Returns False if its
+        assistant is not registered here. Claims and decisions that arrive meanwhile are applied."""
         with self._registry.admitting(own.thread_id, own.run_id):
             row = await self._store.row(own.run_id)
             if row is None or (assistant := self._assistants.get(row.assistant_id)) is None:
@@ -45,6 +45,9 @@ class Takeover:
             )
             request = AdmissionRequest(row.run_id, RunSpec.of(row), row.created_at, portable=row.portable)
             record = self._admissions.register(request, admission, own)
-        logger.info("Run %r goes on here: its worker is gone", own.run_id)
+        logger.info(
+            "Run %r is taken over by this worker, because the worker that admitted it has ended or drains",
+            own.run_id,
+        )
         self._execution.launch(record, assistant)
         return True

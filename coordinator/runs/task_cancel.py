@@ -1,14 +1,14 @@
-"""One cancel of one task, delivered again where the task's code has swallowed it.
+"""One cancel of one task, delivered again if the task's code has swallowed it.
 
-`Task.cancel()` is a request that code may lose: a broad `except`, and in Python 3.11 and 3.12 also
-`asyncio.TaskGroup` (while it aborts) and `wait_for` (when the answer comes at the same moment). A second
-cancel, on the other hand, cuts short what the first one made the code do: close connections, await threads
-that still write. `Task.cancelling()` does not tell the two apart: scopes and task groups change it as well.
+`Task.cancel()` is a request that code may lose: in a broad `except`, and in Python 3.11 and 3.12 also in
+`asyncio.TaskGroup` (while it aborts) and `wait_for` (if the result comes at the same moment). A second
+cancel, on the other hand, interrupts the clean-up after the first one: closing connections, awaiting threads
+that still write. `Task.cancelling()` does not distinguish the two cases: scopes and task groups change it.
 
-What does is the CancelledError itself. It carries a message of ours, and lives for as long as anything
-handles it: an `except` or `finally` block, a task group that waits for its children, a child that is
-awaited. While it lives the task is unwinding and is left alone. Once it is gone and the task goes on, it
-was swallowed.
+The CancelledError itself does. It carries a message of this module, and stays alive while anything handles
+it: an `except` or `finally` block, a task group that waits for its children, an awaited child. While it is
+alive, the task is unwinding and is not cancelled again. If it was garbage collected and the task still runs,
+it was swallowed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from coordinator.schemas import Abort
 logger = logging.getLogger(__name__)
 
 FIRST_PAUSE = 0.25
-"""s, at most a share of `force_after`: a worker that forces early looks early. Each further pause is twice as
-long, so code that cleans up after it has swallowed a cancel gets more and more time for that."""
+"""Seconds; limited by FIRST_SHARE. Each further pause is twice as long, so that code which cleans up after it
+has swallowed a cancel gets more and more time."""
 FIRST_SHARE, LONGEST_SHARE = 1 / 16, 1 / 10
-"""Of `force_after`. So there are a dozen deliveries at most: bad luck may come twice."""
+"""Limits of the pauses, as shares of `force_after`. They allow about a dozen deliveries."""
 
 
 class CancelSentinel:
-    """The message of our own `task.cancel()`, so that it is told apart from an outer cancellation."""
+    """The message of a `task.cancel()` of this module, which distinguishes it from other cancellations."""
 
     def __init__(self, abort: Abort) -> None:
         self.abort = abort
@@ -40,11 +40,11 @@ class CancelSentinel:
 
 
 class TaskCancel:
-    """Delivers at once, and again after each pause for which the task goes on with nothing of ours in its
-    hands; never later than `force_after` s.
+    """Delivers at once, and again after each pause in which the task has swallowed the cancel, until
+    `force_after` (s).
 
-    `foreign`: the task is a caller's own. Whoever made it may have cancelled it before, and its clean-up is
-    not to be cut short by us: as long as that cancellation is counted, ours waits, for half of `force_after`.
+    `foreign`: the task was created by a caller, which may have cancelled it before. So as not to interrupt
+    that clean-up, the delivery waits while the other cancellation is counted, for half of `force_after`.
     """
 
     def __init__(self, task: asyncio.Task[Any], abort: Abort, *, force_after: float, foreign: bool) -> None:
@@ -60,7 +60,7 @@ class TaskCancel:
         self._wait()
 
     def stop(self) -> None:
-        """Deliver no more."""
+        """Ends the deliveries."""
         self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
@@ -86,14 +86,16 @@ class TaskCancel:
         if self._sentinel is None:
             self._deliver()
         elif self._swallowed():
-            logger.info("A task has swallowed its cancel (%s), which is delivered again", self._abort.cause)
+            logger.info(
+                "The code of a task has swallowed its cancel (%s); it is delivered again", self._abort.cause
+            )
             self._turns += 1
             self._again(self._turns)
         self._wait()
 
     def _again(self, turns: int) -> None:
-        """Deliver after so many turns of the loop: each time another number, for where the code's own timers
-        are due together with ours, the same moment may be a bad one again and again."""
+        """Delivers after `turns` turns of the loop. The number differs each time: if timers of the code are
+        due together with those of this object, the same moment may be lost again and again."""
         if self.task.done() or self._stopped:
             return
         if turns:
@@ -102,9 +104,9 @@ class TaskCancel:
             self._deliver()
 
     def _swallowed(self) -> bool:
-        """Has the CancelledError come to the task's code, and is it gone?"""
-        # Where the task was about to take a step when it was cancelled, it keeps the message for that step,
-        # which is over by now, and for ever after.
+        """Whether the CancelledError reached the task's code and was garbage collected."""
+        # If the task was about to take a step when it was cancelled, it keeps the message for ever, although
+        # that step has ended by now.
         if self._sentinel is not None and getattr(self.task, "_cancel_message", None) is self._sentinel():
             setattr(self.task, "_cancel_message", None)  # noqa: B010 – a private name
         return self._sentinel is not None and self._sentinel() is None

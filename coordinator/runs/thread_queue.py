@@ -1,4 +1,4 @@
-"""Who takes a free thread: the head of its waiting line, wherever that is at home."""
+"""Dispatches the next run of a thread's queue when the thread becomes free."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from stores.rows import ANY_WORKER, Outcome, Ownership
 
 logger = logging.getLogger(__name__)
 
-_PAST = 0.001  # s; a timer may fire that much early, and the store counts microseconds
+_PAST = 0.001  # s; a timer may fire this much early, and the store counts microseconds
 
 
 class ClaimingStore(AdmissionStore, OwnershipStore, Protocol):
-    """What claiming needs of the store."""
+    """Store operations of a claim."""
 
 
 class ThreadQueue:
-    """`take_over(own)` executes a claimed run that this worker did not admit; False = nobody here can."""
+    """`take_over(own)` executes a claimed run that another worker admitted; returns False if it cannot."""
 
     def __init__(
         self,
@@ -46,9 +46,9 @@ class ThreadQueue:
         self.take_over: Callable[[Ownership], Awaitable[bool]] = _not_taken_over
 
     async def dispatch_next(self, thread_id: str, next_home: int | None) -> None:
-        """Give the free thread to the head of its waiting line, wherever that is at home. ANY_WORKER: this
-        worker claims if it can, else hints the workers that can; also where the caller does not know which
-        run is next. Best effort: what fails here is found by the tick."""
+        """Dispatches the head of the queue to `next_home`, the worker that admitted it. ANY_WORKER: this
+        worker claims if it can, else notifies the workers that can; also used if the caller does not know
+        which run is next. Best effort: the tick repeats what fails."""
         if next_home is None:
             return
         if next_home not in (ANY_WORKER, self._worker.epoch):
@@ -59,15 +59,19 @@ class ThreadQueue:
                 for epoch in await self._store.claimants(thread_id):
                     self._hint(epoch, thread_id)
         except CoordinatorError as error:
-            logger.warning("Thread %r could not be passed on: %s", thread_id, error)
+            logger.warning(
+                "The next run of thread %r could not be dispatched; the next tick retries it: %s",
+                thread_id,
+                error,
+            )
 
     def _hint(self, epoch: int, thread_id: str) -> None:
         if epoch != self._worker.epoch:
             self._notifier.notify_worker(epoch, Signal(kind="claim", thread_id=thread_id))
 
     def claim_when_due(self, entry: Entry, seconds: float) -> None:
-        """A delayed run of this worker: look whether it has its turn as soon as the store has to say that
-        its time has come. Where that says otherwise, its clock was set meanwhile, and the tick finds it."""
+        """Claims the thread after `seconds`, when a delayed run of this worker joins the queue. If the clock
+        of the store was set back meanwhile, the tick claims it later."""
         thread_id = entry.record.thread_id
 
         def due() -> None:
@@ -76,9 +80,9 @@ class ThreadQueue:
         entry.call_later("due", seconds + _PAST, due)
 
     async def claim(self, thread_id: str) -> bool:
-        """Take the thread for the head of its line, if it is free and the head is ours. Returns whether the
-        head has it now. Where the store does not answer, it is also asked for until it does: the head may
-        have the thread by now, and if it was not ours before, nobody else here knows that it is."""
+        """Takes the thread for the head of its queue, if it is free and this worker may execute the head.
+        Returns whether the head holds it now. Raises StoreUnavailable; then the claim is also queued until
+        it succeeds: it may have been committed, and for a portable run only its response shows that."""
         try:
             return await self._claim(thread_id)
         except StoreUnavailable:
@@ -99,13 +103,15 @@ class ThreadQueue:
         else:
             own = Ownership(claimed.run_id, thread_id, epoch, claimed.fence)
             if not await self.take_over(own):
-                # By itself: this may be an owed write, which must not wait for what is owed behind it.
-                self._jobs.spawn(self._end_foreign(own), f"ending run {own.run_id!r}, which is foreign here")
+                # A job: this claim may be a queued write, which must not wait for the writes behind it.
+                self._jobs.spawn(
+                    self._end_foreign(own), f"ending run {own.run_id!r}, which this worker cannot execute"
+                )
         return True
 
     async def _end_foreign(self, own: Ownership) -> None:
-        """A run came to this worker, where nothing can execute it."""
-        why = "The worker that was to run this is gone, and the one that took it over cannot run it"
+        """Ends a claimed run that this worker cannot execute."""
+        why = "Its worker has ended or drains, and the worker that took it over cannot execute it"
         finish = await self._outbox.deliver(
             own.run_id,
             own.epoch,
@@ -119,6 +125,6 @@ class ThreadQueue:
 
 
 async def _not_taken_over(own: Ownership) -> bool:
-    """No assistant is registered in this process."""
+    """For a process without assistants."""
     del own
     return False

@@ -1,4 +1,4 @@
-"""What executes of a run in this process: its task, what it tracks, and the time that these have to stop."""
+"""The work of a run in this process: its task, its tracked work, and the time limit for them to stop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from coordinator.schemas import Abort
 
 
 class Force:
-    """The time in which what was told to stop has to stop. `over` is done if it passed in vain."""
+    """The time limit for cancelled work to stop. `over` is done if it expired."""
 
     __slots__ = ("over", "timer")
 
@@ -27,11 +27,11 @@ class Force:
 
 
 class Work:
-    """The code of a run. Its task is in the record, where a caller may put one of its own.
+    """The work of a run. Its task is in the record, where a caller may set a task of its own.
 
-    `launched`: the task that this worker has made; `supervised`: the one whose end settles the run.
-    `warned`: why it was told to stop although nothing is decided (shutdown). `active_at`: the last sign of
-    life, on the monotonic clock (s), 0 = none. `delivered_at`, `stopped_at`: of the wall clock (us).
+    `launched`: the task that this worker created. `supervised`: the task whose end settles the run.
+    `warned`: the abort with which the task was cancelled without a decision (drain). `active_at`: the last
+    sign of life (s, monotonic clock), 0 = none. `delivered_at`, `stopped_at`: wall clock (us).
     """
 
     __slots__ = (
@@ -62,30 +62,30 @@ class Work:
 
     @property
     def forced(self) -> bool:
-        """It did not stop in time, and is not waited for."""
+        """The work did not stop in time and is not waited for any more."""
         return self.force is not None and self.force.over.done()
 
     @property
     def returned(self) -> bool:
-        """The task that this worker has made came to an end of its own."""
+        """The task that this worker created has ended without being cancelled."""
         task = self.launched
         return task is not None and task.done() and not task.cancelled()
 
     def tracks(self) -> set[asyncio.Future[Any]]:
-        """The set of what keeps the thread held after the task is over."""
+        """Returns the set of futures that keep the thread held after the task has ended."""
         if self.tracked is None:
             self.tracked = set()
         return self.tracked
 
     def cancel_task(self, task: asyncio.Task[Any] | None, abort: Abort) -> None:
-        """Deliver a cancel to the task, once for each: again only where that is swallowed."""
+        """Delivers a cancel to the task, once per task; again only if the task swallowed it."""
         if task is None or task.done() or (self.cancel is not None and self.cancel.task is task):
             return
         foreign = task is not self.launched
         self.cancel = TaskCancel(task, abort, force_after=self.force_after, foreign=foreign)
 
     def arm(self, seconds: float, callback: Callable[[], object]) -> None:
-        """Call back in so many seconds, unless that is under way or they have passed before."""
+        """Starts the time limit, unless it was started before. `callback` is called when it expires."""
         force = self.force = self.force or Force()
         if force.timer is None and not force.over.done():
             force.timer = asyncio.get_running_loop().call_later(seconds, callback)
@@ -95,19 +95,19 @@ class Work:
             self.force.stop()
 
     def give_up(self) -> None:
-        """The time to stop is over. It is cancelled no more."""
+        """Ends the time limit as expired, and the cancels of the task."""
         force = self.force = self.force or Force()
         force.over.set_result(None)
         if self.cancel is not None:
             self.cancel.stop()
 
     async def tracked_over(self) -> None:
-        """Return when one of the tracked futures is done, or the time to stop is over."""
+        """Returns when one of the tracked futures is done or the time limit has expired."""
         force = () if self.force is None else (self.force.over,)
         await asyncio.wait((*self.tracks(), *force), return_when=asyncio.FIRST_COMPLETED)
 
     def settle(self) -> None:
-        """Its run is over: nobody waits for it."""
+        """Releases what only an unsettled run needs."""
         if (force := self.force) is not None:
             force.stop()
             self.force = force if force.over.done() else None

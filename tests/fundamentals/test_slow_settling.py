@@ -159,7 +159,7 @@ async def test_undo_data_that_cannot_be_forgotten_keeps_no_queue_waiting_and_is_
                 it.launch(run)
             for run in runs:
                 await it.wait(run.run_id)
-            given_up = lambda: caplog.text.count("was left behind") == len(runs)  # noqa: E731
+            given_up = lambda: caplog.text.count("could not be removed") == len(runs)  # noqa: E731
             await wait_until(given_up, description="each call to forget is over")
         finally:
             states.released.set()

@@ -601,7 +601,7 @@ class Truth:
             if (
                 run.handed_out
                 and not run.let_go
-                and (error or "").startswith("The worker that was to run this is gone")
+                and (error or "").startswith("Its worker has ended or drains")
             ):
                 self.wrong(f"run {run_id} was ended by its own worker as somebody else's")
             if action == "rollback" and started is not None and fence and status == RunStatus.interrupted:
