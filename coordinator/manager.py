@@ -1,4 +1,4 @@
-"""RunManager: the life of a run. For everything else it has attributes: see `coordinator.resources`."""
+"""RunManager: the life of a run. Its attributes have all other methods: see `coordinator.resources`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 from typing import Any, Self
 
 from coordinator import arguments as check
-from coordinator.assembly.resources import crons_of, runs_of, threads_of, webhooks_of, worker_of
+from coordinator.assembly.resources import crons_of, runs_of, specs_of, threads_of, webhooks_of, worker_of
 from coordinator.assembly.whole import Assembly
 from coordinator.assistants.decorator import Agents
 from coordinator.assistants.function import AgentFunction, as_assistant
@@ -15,15 +15,10 @@ from coordinator.assistants.ports import Assistant
 from coordinator.clock import Clocks
 from coordinator.errors import RunFailed
 from coordinator.event_log import Event, EventLog, Gap
-from coordinator.event_logs.local import LocalEventLog
 from coordinator.events.follower import Follower
 from coordinator.lock import SlotLock
-from coordinator.locks.local import LocalSlotLock
 from coordinator.notifier import Notifier
-from coordinator.notifiers.local import LocalNotifier
 from coordinator.record import RunRecord
-from coordinator.runs.specs import spec_of
-from coordinator.runs.timeouts import limits_of
 from coordinator.schemas import Cause, DisconnectMode, Ended, Json, PersistenceRetryPolicy, RunStatus
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
@@ -36,8 +31,7 @@ from stores.states import FAILED
 
 class RunManager:
     """Runs of this process, coordinated with those of every other process on the same store.
-
-    `threads`, `runs`, `crons`, `webhooks`, `worker`, `assistants`: what is not about the life of one run.
+    `threads`, `runs`, `crons`, `webhooks`, `worker`, `assistants`: methods beyond the life of one run.
 
     `RunManager()` keeps everything in memory; `RunManager(store)` takes a coordination store
     (`stores.sqlite`, `stores.memory`) or any store with only record operations, which then serves one
@@ -48,9 +42,9 @@ class RunManager:
     WrongEventLoop; other threads use `asyncio.run_coroutine_threadsafe`. Once that loop is closed, a manager
     on a store in memory moves to the loop of the next call; for a durable store, make a new manager.
 
-    `assistants`: by name, or a collection of assistants that have names. `launch` finds them, and their runs
-    are portable: if the worker leaves or dies while such a run waits, another worker that has the assistant
-    takes the run over. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations.
+    `assistants`: by name, or a collection of assistants that have names. `launch` uses them, and their runs
+    are portable: if the worker drains or dies while such a run is queued, another worker that has the
+    assistant takes it over. `pacemaker`, `clocks`: the source of heartbeats and times, for simulations.
     """
 
     def __init__(
@@ -67,13 +61,12 @@ class RunManager:
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
-        chosen = notifier or LocalNotifier()
         self._parts = Assembly(
             coordinated(store, persistence_retry_policy or PersistenceRetryPolicy()),
             settings or Settings(),
-            notifier=chosen,
-            slots=slots or LocalSlotLock(chosen),
-            event_log=event_log or LocalEventLog(),
+            notifier=notifier,
+            slots=slots,
+            event_log=event_log,
             hooks=hooks,
             assistants=assistants,
             pacemaker=pacemaker,
@@ -81,15 +74,16 @@ class RunManager:
         )
         self._take(self._parts)
         self.assistants = self._parts.shared.assistants
-        """Those of this worker, by name or UUID; `register` more before the manager opens."""
+        """The assistants of this worker, by name or UUID; `register` more before the manager opens."""
         self.threads, self.runs = threads_of(self._parts), runs_of(self._parts)
         self.crons, self.webhooks = crons_of(self._parts), webhooks_of(self._parts)
         self.worker = worker_of(self._parts)
+        self._specs = specs_of(self._parts, self.webhooks)
 
     def _take(self, parts: Assembly) -> None:
-        """The collaborators that the methods of this class call."""
+        """Sets the collaborators that the methods of this class call."""
         shared, runs = parts.shared, parts.runs
-        self._store, self._settings, self._home = shared.store, shared.settings, shared.home
+        self._store, self._home = shared.store, shared.home
         self._runs, self._values, self._worker = shared.registry.records, shared.values, shared.worker
         self._admissions, self._execution, self._lifecycle = runs.admissions, runs.execution, runs.lifecycle
         self._cancellations, self._queries, self._readers = runs.cancellations, runs.queries, runs.readers
@@ -114,8 +108,8 @@ class RunManager:
         await self._parts.close(None)
 
     async def shutdown(self, *, timeout: float | None = None) -> None:
-        """Stop admitting; let runs finish for `timeout` s (default: the `grace` setting); cancel the
-        tasks of the rest, and decide only those that do not end by themselves. Bounded; idempotent."""
+        """Stop admitting; let runs finish for `timeout` (s; default: the `grace` setting); cancel the tasks
+        of the rest, and decide only runs whose task does not end by itself. Bounded; idempotent."""
         self._home.check()
         await self._drain.run(None if timeout is None else check.check_seconds("timeout", timeout))
 
@@ -133,8 +127,8 @@ class RunManager:
         timeout: check.TimeLimit = "default",
         idle_timeout: check.TimeLimit = "default",
     ) -> RunRecord:
-        """A pending run without the one-run-per-thread rule (imports, repairs). Visible only if its
-        row was written. Raises InvalidArgument, UnsupportedStrategyError, StoreError."""
+        """Create a pending run without the one-run-per-thread rule (imports, repairs). It is visible only if
+        its row was written. Raises InvalidArgument, UnsupportedStrategyError, StoreError."""
         spec = self.spec(
             thread_id,
             assistant_id,
@@ -176,22 +170,20 @@ class RunManager:
         """Admit a run, atomically against every other admission on the thread, on any worker.
 
         `reject` raises ConflictError while a run is in flight. `interrupt`, `rollback` cancel the runs in
-        flight with that action once the new row is committed; the new run waits until the old task has
+        flight with that action once the new row is committed; the new run starts when their tasks have
         stopped. `enqueue`: first in, first out.
 
-        Limits in s ("default" = the setting, None = no limit), each ends the run with status `timeout`:
-        `timeout` from its start, `idle_timeout` without event, save or progress, `queue_timeout` while it
-        waits. A run with a `parent_run_id` is cancelled when its parent ends as anything but success; a run
-        that replaces its parent has no parent.
-        `webhook`: the URL to which the settled run is sent, by a worker that delivers webhooks.
-        `firing`: the moment of a cron that this run is for; raises CronFired if it has a run already.
+        Limits (s; "default" = the setting, None = none), which end the run with status `timeout`: `timeout`
+        from its start, `idle_timeout` without event, save or progress, `queue_timeout` in the queue.
+        `parent_run_id`: the run is cancelled when its parent ends as anything but success; a run that
+        replaces its parent has no parent. `webhook`: the URL to which the settled run is sent, by a worker
+        that delivers webhooks. `firing`: the firing of a cron; CronFired is raised if it has a run already.
 
-        Creates the thread if it does not exist (unless `thread_must_exist`), with `temporary_thread` as one
-        that is removed `keep_temporary` s after its last run settled. A thread without an owner is assigned
-        to `user_id`; with `adopt_thread=False` ThreadNotFound is raised instead.
-
-        `after_seconds`: delay by the store's clock before the run joins the queue; survives restarts. Until
-        then it does not block other runs. Its `created_at` is that moment; its strategy acts at once.
+        Creates the thread if it does not exist (unless `thread_must_exist`); with `temporary_thread`, it is
+        removed `keep_temporary` (s) after its last run settled. A thread without an owner is assigned to
+        `user_id`; with `adopt_thread=False` ThreadNotFound is raised instead. `after_seconds`: delay by the
+        store's clock before the run joins the queue; survives restarts. Until then it does not block other
+        runs. Its `created_at` is that time; its strategy acts at once.
 
         Raises ConflictError, QueueFull, ThreadNotFound, RunNotFound and ParentEnded (of the parent),
         UnsupportedStrategyError, InvalidArgument, Draining, OutboxFull, StoreError.
@@ -219,33 +211,14 @@ class RunManager:
         )
         return await self.admit(spec)
 
-    def spec(
-        self,
-        thread_id: str,
-        assistant_id: str | None = None,
-        *,
-        temporary_thread: bool = False,
-        timeout: check.TimeLimit = "default",
-        idle_timeout: check.TimeLimit = "default",
-        queue_timeout: check.TimeLimit = "default",
-        webhook: str | None = None,
-        **fields: Any,
-    ) -> RunSpec:
+    def spec(self, thread_id: str, assistant_id: str | None = None, **arguments: Any) -> RunSpec:
         """The run that `create_or_reject` would admit with these arguments: checked, not admitted. Raises
         InvalidArgument, UnsupportedStrategyError."""
         self._home.check()
-        temporary = check.check_flag("temporary_thread", temporary_thread)
-        return spec_of(
-            thread_id=thread_id,
-            assistant_id=assistant_id,
-            limits=limits_of(self._settings, timeout, idle_timeout, queue_timeout),
-            temporary_ms=self._expiry.temporary_ms if temporary else None,
-            webhook=self.webhooks.checked(webhook),
-            **fields,
-        )
+        return self._specs.build(thread_id, assistant_id, **arguments)
 
     async def admit(self, spec: RunSpec) -> RunRecord:
-        """As `create_or_reject`, for a spec that `spec` has returned: it is not checked again."""
+        """As `create_or_reject`, for a spec returned by `spec`, which is not validated again."""
         self._home.check()
         checked = check.check_instance("spec", spec, RunSpec)
         if checked.temporary_ms is not None:
@@ -253,24 +226,25 @@ class RunManager:
         return await self._admissions.admit(checked)
 
     def launch(self, record: RunRecord, agent: AgentFunction | Assistant | None = None) -> asyncio.Task[Any]:
-        """Run `async def agent(ctx: RunContext) -> result` as the run's task; it waits for its turn.
-        Without an agent, the one that is registered under the run's assistant_id. Raises
-        InvalidArgument for a run that this worker did not admit, or an assistant that it does not know."""
+        """Run `async def agent(ctx: RunContext) -> result` as the run's task, once the run holds its thread.
+        Without `agent`, the assistant that is registered with the run's assistant_id. Raises InvalidArgument
+        for a run that this worker did not admit, or an unknown assistant."""
         self._home.check()
         run = check.check_instance("record", record, RunRecord)
-        if agent is None:
-            return self._execution.launch(run, self.assistants.named(run.assistant_id))
-        return self._execution.launch(run, as_assistant(agent, self._values))
+        named = (
+            self.assistants.named(run.assistant_id) if agent is None else as_assistant(agent, self._values)
+        )
+        return self._execution.launch(run, named)
 
     async def start(self, run_id: str) -> bool:
-        """For callers with a task of their own: wait for the turn, then pending -> running. False = do not
-        run: the record shows the decision that won."""
+        """For callers with a task of their own: wait until the run holds its thread, then pending -> running.
+        Returns False if it must not run: its record has the decision."""
         self._home.check()
         return await self._lifecycle.start_by_id(check.check_id("run_id", run_id))
 
     async def set_status(self, run_id: str, status: RunStatus | str, *, error: str | None = None) -> None:
-        """Unknown runs are logged and ignored. `running` waits for the run's turn. A terminal status
-        never changes again. A run with no live task attached is settled with its decision."""
+        """Unknown runs are logged and ignored. `running` waits until the run holds its thread. A terminal
+        status never changes again. A run without a live task is settled with its decision."""
         self._home.check()
         check.check_id("run_id", run_id)
         await self._lifecycle.set_status(run_id, check.check_status(status), check.check_text("error", error))
@@ -282,7 +256,7 @@ class RunManager:
         await self._lifecycle.update_model_name(run_id, check.check_model_name(name))
 
     async def update_run_completion(self, run_id: str, **fields: Any) -> None:
-        """Final counters; never the record's status. A row that vanished is written anew, once."""
+        """Final counters; never the record's status. A missing row is recreated once."""
         self._home.check()
         check.check_id("run_id", run_id)
         await self._lifecycle.update_completion(run_id, check.check_counters(fields))
@@ -290,10 +264,7 @@ class RunManager:
     async def update_run_progress(self, run_id: str, **fields: Any) -> None:
         """A snapshot of counters while the run is running; otherwise ignored."""
         self._home.check()
-        check.check_id("run_id", run_id)
-        await self._lifecycle.update_progress(run_id, check.check_counters(fields))
-
-    # -- cancelling and waiting
+        await self._lifecycle.update_progress(check.check_id("run_id", run_id), check.check_counters(fields))
 
     async def cancel(
         self,
@@ -306,11 +277,10 @@ class RunManager:
         user_id: str | None = None,
         wait: float | None = None,
     ) -> bool:
-        """Cancel a run, wherever it is: committed, then acknowledged, then published.
-
-        True when it is interrupted now or was before; False for an unknown run or another terminal
-        status. `wait` (s) returns only when the task has stopped and the thread is free, else raises
-        NotSettled. Raises StoreUnavailable, CancelNotDurable."""
+        """Cancel a run on any worker: committed, then acknowledged, then published. Returns True if it is
+        interrupted now or was before; False if it is unknown or has another terminal status. With `wait` (s),
+        returns when the task has stopped and the thread is free, else raises NotSettled. Raises
+        StoreUnavailable, CancelNotDurable."""
         self._home.check()
         return await self._cancellations.cancel(
             check.check_id("run_id", run_id),
@@ -323,31 +293,29 @@ class RunManager:
         )
 
     async def disconnected(self, run_id: str, *, user_id: str | None = None) -> bool:
-        """The run's last watcher has gone; from any worker, idempotent. Cancels with cause `disconnect`
-        where the run was admitted with `on_disconnect="cancel"`: True, as `cancel`. Else nothing: False."""
+        """Report that the run's last watcher has disconnected; from any worker, idempotent. Cancels a run
+        that was admitted with `on_disconnect="cancel"`, with cause `disconnect`. Returns whether it did."""
         self._home.check()
         return await self._cancellations.disconnected(
             check.check_id("run_id", run_id), check.check_optional_id("user_id", user_id)
         )
 
     async def wait(self, run_id: str, *, timeout: float | None = None, user_id: str | None = None) -> Json:
-        """The run's result once it has settled, from any worker; None where it was interrupted.
-        Raises RunNotFound, RunFailed (error, timeout), TimeoutError."""
+        """The run's result once it has settled, from any worker; None if it was interrupted. Raises
+        RunNotFound, RunFailed (error, timeout), TimeoutError."""
         ended = await self.ended(run_id, timeout=timeout, user_id=user_id)
         if ended.status in FAILED:
             raise RunFailed(run_id, ended.status.value, ended.error)
         return ended.result
 
     async def ended(self, run_id: str, *, timeout: float | None = None, user_id: str | None = None) -> Ended:
-        """As `wait`, and tells how the run ended whatever that was. Raises RunNotFound, TimeoutError."""
+        """As `wait`, but returns the end of the run whatever it was. Raises RunNotFound, TimeoutError."""
         self._home.check()
         return await self._queries.ended(
             check.check_id("run_id", run_id),
             check.check_optional_id("user_id", user_id),
             None if timeout is None else check.check_seconds("timeout", timeout),
         )
-
-    # -- reading
 
     def follow(
         self,
@@ -357,10 +325,9 @@ class RunManager:
         modes: Collection[str] | None = None,
         user_id: str | None = None,
     ) -> Follower:
-        """Iterate over the events of a run, wherever it runs: from the beginning, after the id of an event,
-        or (`"$"`) only from now on; first those in its log, then live. Ends with exactly one `End` when the
-        run has settled, also if its log is lost or its owner dead. Missing events are reported as a `Gap`.
-
+        """Iterate over the events of a run on any worker: from the beginning, after the id of an event, or
+        (`"$"`) only from now on; first those in its log, then live. Ends with exactly one `End` when the run
+        has settled, also if its log is lost or its owner dead. Missing events are reported as a `Gap`.
         `modes` excludes all others (`updates` includes `updates|<subgraph>`). `async with` ends the
         subscription with the block. Raises InvalidArgument; RunNotFound while iterating."""
         self._home.check()
@@ -386,7 +353,7 @@ class RunManager:
     async def get(
         self, run_id: str, *, user_id: str | None = None, raise_on_store_error: bool = False
     ) -> RunRecord | None:
-        """Own memory first, else the store. `raise_on_store_error` tells "missing" from "store down"."""
+        """From memory, else from the store. If that fails: None, or StoreError if `raise_on_store_error`."""
         self._home.check()
         return await self._queries.get(
             check.check_id("run_id", run_id),
@@ -401,7 +368,7 @@ class RunManager:
     async def list_by_thread(
         self, thread_id: str, *, user_id: str | None = None, limit: int = 100
     ) -> list[RunRecord]:
-        """Newest first, memory and store merged by run id. Store failure: memory alone."""
+        """Newest first, from memory and store; from memory only if the store fails."""
         self._home.check()
         return await self._queries.list_by_thread(
             check.check_id("thread_id", thread_id),
@@ -410,22 +377,22 @@ class RunManager:
         )
 
     async def has_inflight(self, thread_id: str) -> bool:
-        """Whether anything is in flight on the thread, on any worker."""
+        """Whether a run or operation is in flight on the thread, on any worker."""
         self._home.check()
         return await self._queries.has_inflight(check.check_id("thread_id", thread_id))
 
     async def reconcile_orphaned_inflight_runs(
         self, *, error: str, before: str | None = None
     ) -> list[RunRecord]:
-        """End the runs that no live worker owns, with that error text; returns those that this call ended.
-        `before` (ISO 8601) limits by created_at. Never touches a run whose owner lives."""
+        """End the runs without a live owner, with `error` as their error text, and return those that this
+        call ended. `before` (ISO 8601): only runs created before."""
         self._home.check()
         return await self._recovery.reconcile(
             check.check_needed_text("error", error), check.check_instant("before", before)
         )
 
     async def cleanup(self, run_id: str, *, delay: float = 300) -> None:
-        """Drop the in-memory record after `delay` s. Without a durable store the run is gone then."""
+        """Drop the in-memory record after `delay` (s). Without a durable store the run is unknown then."""
         self._home.check()
         check.check_id("run_id", run_id)
         await asyncio.sleep(check.check_seconds("delay", delay))

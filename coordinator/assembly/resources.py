@@ -1,4 +1,4 @@
-"""What users reach as attributes of a manager."""
+"""Builds the attributes of a manager that users call."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from coordinator.resources.runs import Runs
 from coordinator.resources.threads import Threads
 from coordinator.resources.webhooks import Webhooks
 from coordinator.resources.worker import ThisWorker
+from coordinator.runs.specs import SpecFactory
 
 
 def threads_of(parts: Assembly) -> Threads:
@@ -56,4 +57,10 @@ def worker_of(parts: Assembly) -> ThisWorker:
         pacemaker=parts.pacemaker,
         examination=parts.examination,
         telemetry=shared.telemetry,
+    )
+
+
+def specs_of(parts: Assembly, webhooks: Webhooks) -> SpecFactory:
+    return SpecFactory(
+        parts.shared.settings, temporary_ms=parts.expiry.temporary_ms, check_webhook=webhooks.checked
     )

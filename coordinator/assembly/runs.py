@@ -1,4 +1,4 @@
-"""The collaborators that make a run's life: admission, execution, cancel, settlement; and its followers."""
+"""Builds the collaborators of the life of a run: admission, execution, cancel, settlement, followers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _FIRST_POLL = 0.02  # s; between the first two reads of a waiter that gets no hi
 
 
 class RunParts:
-    """In the order in which they need each other. `swept`: awaited before the first admission."""
+    """Built in the order of their dependencies. `swept`: awaited before the first admission."""
 
     def __init__(self, shared: Shared, *, swept: Callable[[], Awaitable[None]]) -> None:
         self._shared, self._swept = shared, swept
@@ -151,6 +151,6 @@ class RunParts:
         )
 
     def _emitted(self, run_id: str) -> bool | None:
-        """Whether the run has emitted anything; None = only its log can say."""
+        """Returns whether the run has emitted an event; None if only its log shows that."""
         entry = self._shared.registry.entry(run_id)
         return None if entry is None or entry.elsewhere else self._shared.events.emitted(run_id)

@@ -1,4 +1,4 @@
-"""The collaborators that both runs and the worker's loops use."""
+"""Builds the collaborators that both the runs and the loops of the worker use."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Shared:
             given.keep_finished_max,
             self._forget,
             keep_temporary=given.keep_temporary,
-            # A store in memory has no second copy of what leaves the registry: no bound by bytes there.
+            # A store in memory has no other copy of an evicted record, so there is no bound by bytes.
             keep_bytes=given.keep_finished_bytes if self.store.durable else None,
             clocks=self.clocks,
             force_after=given.force_after,
@@ -81,7 +81,7 @@ class Shared:
         return self.audience.has(run_id)
 
     def _forget(self, run_id: str) -> None:
-        """A run that leaves the registry leaves the memory of the store and of the event writer as well."""
+        """Removes an evicted run from the memory of the store and of the event writer as well."""
         if isinstance(self.store, ForgettingStore):
             self.store.forget(run_id)
         self.events.forget(run_id)

@@ -1,4 +1,4 @@
-"""Everything that a manager is made of: the parts of runs, the loops of the worker, and what binds them."""
+"""Builds the parts of a manager: the collaborators of runs, the loops of the worker, their callbacks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,11 @@ from coordinator.assembly.shared import Shared
 from coordinator.assistants.decorator import Agents
 from coordinator.clock import Clocks
 from coordinator.event_log import EventLog
+from coordinator.event_logs.local import LocalEventLog
 from coordinator.lock import SlotLock
+from coordinator.locks.local import LocalSlotLock
 from coordinator.notifier import Notifier
+from coordinator.notifiers.local import LocalNotifier
 from coordinator.runs.recovery import Recovery
 from coordinator.settings import Settings
 from coordinator.telemetry import Hook
@@ -31,27 +34,28 @@ from stores.rows import Orphan, Ownership
 
 
 class Assembly:
-    """In the order in which they need each other: nothing here runs before the worker registers."""
+    """Built in the order of their dependencies. Nothing runs before the worker registers."""
 
     def __init__(
         self,
         store: CoordinationStore,
         settings: Settings,
         *,
-        notifier: Notifier,
-        slots: SlotLock,
-        event_log: EventLog,
+        notifier: Notifier | None,
+        slots: SlotLock | None,
+        event_log: EventLog | None,
         hooks: Iterable[Hook],
         assistants: Agents | None = None,
         pacemaker: Pacemaker | None = None,
         clocks: Clocks | None = None,
     ) -> None:
+        notifier = notifier or LocalNotifier()
         shared = self.shared = Shared(
             store,
             settings,
             notifier=notifier,
-            slots=slots,
-            event_log=event_log,
+            slots=slots or LocalSlotLock(notifier),
+            event_log=event_log or LocalEventLog(),
             hooks=hooks,
             assistants=assistants or (),
             clocks=clocks or Clocks(),
@@ -157,7 +161,7 @@ class Assembly:
         )
         return Pruner(self.shared.store, keep, interval=settings.prune, jitter=settings.jitter)
 
-    # -- what binds them
+    # -- callbacks
 
     def _bind(self) -> None:
         worker = self.shared.worker
@@ -185,7 +189,7 @@ class Assembly:
         return await self.runs.takeover.run(own)
 
     async def _gone(self) -> None:
-        """Returns when the runs of an epoch that is over have stopped, or were settled by force."""
+        """Returns when the runs of the previous epochs have stopped or were settled by force."""
         lost = [entry.settled.wait() for entry in self.shared.registry.unsettled() if entry.elsewhere]
         await asyncio.gather(*lost)
 

@@ -1,4 +1,4 @@
-"""A RunSpec made of a caller's arguments: each is checked here, once."""
+"""Builds a RunSpec from the arguments of a caller. Each is validated here, once."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from coordinator import arguments as check
 from coordinator.runs.limits import NO_LIMITS, TimeLimits
+from coordinator.settings import Settings
 from stores.spec import ROLES, Kind, RunSpec, default_of
 from stores.sql.codec import as_stored
 
@@ -16,7 +17,8 @@ Check = Callable[[str, object], Any]
 def spec_of(
     *, thread_id: object, limits: TimeLimits = NO_LIMITS, after_seconds: object = None, **fields: object
 ) -> RunSpec:
-    """`fields` by the names of RunSpec. Raises InvalidArgument, UnsupportedStrategyError."""
+    """Returns the validated spec. `fields`: by the names of RunSpec. Raises InvalidArgument,
+    UnsupportedStrategyError."""
     # A value that is the default needs no check, and most are.
     values = {
         name: _CHECKS[name](name, value) for name, value in fields.items() if value is not _DEFAULTS[name]
@@ -29,6 +31,45 @@ def spec_of(
         delay_ms=_millis(check.check_delay("after_seconds", after_seconds)),
         **values,
     )
+
+
+class SpecFactory:
+    """Builds specs with the settings of a manager. `check_webhook` returns the validated URL of a webhook.
+    `temporary_ms`: time to live of temporary threads."""
+
+    def __init__(
+        self, settings: Settings, *, temporary_ms: int, check_webhook: Callable[[str | None], str | None]
+    ) -> None:
+        self._settings, self._temporary_ms, self._check_webhook = settings, temporary_ms, check_webhook
+
+    def build(
+        self,
+        thread_id: str,
+        assistant_id: str | None,
+        *,
+        temporary_thread: bool = False,
+        timeout: check.TimeLimit = "default",
+        idle_timeout: check.TimeLimit = "default",
+        queue_timeout: check.TimeLimit = "default",
+        webhook: str | None = None,
+        **fields: Any,
+    ) -> RunSpec:
+        """Returns the validated spec. `fields`: as those of `spec_of`. Raises InvalidArgument,
+        UnsupportedStrategyError."""
+        temporary, settings = check.check_flag("temporary_thread", temporary_thread), self._settings
+        limits = TimeLimits(
+            check.check_time_limit("timeout", timeout, settings.run_timeout),
+            check.check_time_limit("idle_timeout", idle_timeout, settings.idle_timeout),
+            check.check_time_limit("queue_timeout", queue_timeout, settings.queue_timeout),
+        )
+        return spec_of(
+            thread_id=thread_id,
+            assistant_id=assistant_id,
+            limits=limits,
+            temporary_ms=self._temporary_ms if temporary else None,
+            webhook=self._check_webhook(webhook),
+            **fields,
+        )
 
 
 def limits_in(spec: RunSpec) -> TimeLimits:
@@ -44,7 +85,7 @@ def _millis(seconds: float | None) -> int | None:
 
 
 def _as_it_is(_: str, value: object) -> object:
-    """The program's own word, or checked before."""
+    """For values of the program itself, or validated before."""
     return value
 
 
@@ -76,4 +117,4 @@ _CHECKS: dict[str, Check] = {
     "model_name": lambda _, value: check.check_model_name(value),
 }
 _DEFAULTS = {name: default_of(name) or (False if default_of(name) is False else None) for name in ROLES}
-"""What a caller may pass for a field that it leaves out. An empty object is left out as None."""
+"""The value of a field that a caller leaves out. An empty object is left out as None."""

@@ -1,22 +1,18 @@
-"""Time limits: how long a run may wait, run, and be silent. Each ends it as a cancel does: decided, told.
+"""Ends runs at their time limits (queue, run time, idle) as a cancel does: decided, then delivered.
 
-The worker that has the run keeps its time, to the millisecond. What no timer of its own ends any more (its
-home is dead, its timers are gone) any worker finds overdue at its tick. Silence alone is known nowhere
-but at the owner: it ends with the owner.
+The owner of a run has its timers, to the millisecond. If the owner is dead, any worker ends overdue runs at
+its tick. Only the owner knows how long a run has been idle, so that limit ends with the owner.
 """
 
 from __future__ import annotations
 
-from coordinator.arguments import check_time_limit
 from coordinator.errors import StoreUnavailable
 from coordinator.runs.cancellation import Delivery
 from coordinator.runs.entry import Entry
 from coordinator.runs.jobs import Jobs
-from coordinator.runs.limits import TimeLimits
 from coordinator.runs.registry import Registry
 from coordinator.runs.states import Holding, Waiting
 from coordinator.schemas import Abort, CancelAction, Cause, RunStatus
-from coordinator.settings import Settings
 from stores.base import DecisionStore
 from stores.states import OPEN
 
@@ -25,15 +21,6 @@ _WHY = {
     Cause.idle: "it gave no sign of life for longer than its idle limit",
     Cause.queue_timeout: "its turn did not come within its queue limit",
 }
-
-
-def limits_of(settings: Settings, timeout: object, idle: object, queue: object) -> TimeLimits:
-    """Checked; "default" = what the settings say. Raises InvalidArgument."""
-    return TimeLimits(
-        check_time_limit("timeout", timeout, settings.run_timeout),
-        check_time_limit("idle_timeout", idle, settings.idle_timeout),
-        check_time_limit("queue_timeout", queue, settings.queue_timeout),
-    )
 
 
 class Timeouts:
@@ -50,12 +37,12 @@ class Timeouts:
         self._launch_within = launch_within
 
     def waits(self, entry: Entry, delay: float) -> None:
-        """It was admitted, and may have to wait for its turn, from when its time has come."""
+        """Starts the queue limit of an admitted run, which joins the queue after `delay` (s)."""
         if isinstance(entry.state, Waiting) and entry.limits.queue is not None:
             self._after(entry, delay + entry.limits.queue, Cause.queue_timeout)
 
     def runs(self, entry: Entry) -> None:
-        """It has started."""
+        """Starts the run time and idle limits of a run that has started."""
         entry.stop_timers()
         timeout, idle, _ = entry.limits
         if timeout is not None:
@@ -77,14 +64,14 @@ class Timeouts:
             return
         if cause is Cause.idle and entry.limits.idle is not None:
             left = entry.work.active_at + entry.limits.idle - entry.work.clocks.monotonic()
-            if left > 0:  # it was not silent: one timer, however often it speaks
+            if left > 0:  # not idle: one timer suffices, however many signs of life
                 self._after(entry, left, cause)
                 return
         run_id = entry.record.run_id
         self._jobs.spawn(self.end(run_id, cause), f"ending run {run_id!r} ({cause})")
 
     async def end(self, run_id: str, cause: Cause) -> None:
-        """Decide and tell, unless another end came first; one that has got its turn waits no longer."""
+        """Decides and delivers, unless another end came first. A queue limit does not end a claimed run."""
         try:
             decision = await self._store.decide(
                 run_id,
@@ -97,9 +84,9 @@ class Timeouts:
             )
         except StoreUnavailable:
             entry = self._registry.under_way(run_id)
-            if entry is None or entry.own is None or not entry.open:  # the tick finds it once more
+            if entry is None or entry.own is None or not entry.open:  # the next tick retries it
                 raise
-            if cause is Cause.queue_timeout:  # its turn came while the store was asked
+            if cause is Cause.queue_timeout:  # claimed while the call was in flight
                 return
             self._delivery.stop_locally(
                 entry, Abort(RunStatus.timeout, CancelAction.interrupt, cause, _WHY[cause])
@@ -109,11 +96,11 @@ class Timeouts:
             await self._delivery.deliver(decision)
 
     async def end_unlaunched(self) -> None:
-        """End the runs that have had their thread for longer than the limit, and with which nobody has done
-        anything: who admitted them was cancelled, or forgot them."""
+        """Ends runs that have held their thread for longer than the limit and that no call has named since:
+        their caller was cancelled or dropped them."""
         if (limit := self._launch_within) is None:
             return
-        why = f"it was not launched within {limit:g} s after it had got its thread"
+        why = f"it was not launched within {limit:g} s after it got its thread"
         for entry in self._registry.untouched():
             if _is_untouched(entry, for_longer_than=limit):
                 decision = await self._store.decide(
@@ -129,7 +116,7 @@ class Timeouts:
 
 
 def _is_untouched(entry: Entry, *, for_longer_than: float) -> bool:
-    """It has held its thread for more than so many seconds, and nobody has done anything with it."""
+    """Whether it has held its thread for more than `for_longer_than` (s) without a call that names it."""
     state = entry.state
     if not isinstance(state, Holding) or not state.hold.own.fence or not entry.open:
         return False
