@@ -1,1 +1,1 @@
-"""What a manager offers besides the life of a run: `threads`, `runs`, `crons`, `webhooks`, `worker`."""
+"""The attributes of a manager besides the life of a run: `threads`, `runs`, `crons`, `webhooks`, `worker`."""

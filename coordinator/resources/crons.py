@@ -1,4 +1,4 @@
-"""`manager.crons`: crons, to keep them and to fire those that are due."""
+"""`manager.crons`: crons, their management, and the firing of those that are due."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _PAGE = 100
 
 
 class Crons:
-    """Raises InvalidArgument where the store keeps no crons.
+    """Raises InvalidArgument if the store keeps no crons.
 
     `user_id` restricts a call to that user's crons: another user's cron is unknown.
     """
@@ -41,7 +41,7 @@ class Crons:
     async def create(
         self, cron: CronRow, *, thread_must_exist: bool = True, limit: int | None = None
     ) -> CronRow:
-        """`limit`: how many crons its user may have, this one included; None = any number.
+        """Create a cron. `limit`: the number of crons that its user may have, including this one; None = any.
 
         Raises ThreadNotFound if its thread is another user's, or does not exist and must; TooManyCrons.
         """
@@ -77,27 +77,27 @@ class Crons:
         return await self._kept.replace_cron(cron, user_id=check.check_optional_id("user_id", user_id))
 
     async def delete(self, cron_id: str, *, user_id: str | None = None) -> None:
-        """Its runs stay. Raises CronNotFound."""
+        """Delete the cron; its runs stay. Raises CronNotFound."""
         if not await self._kept.delete_cron(
             check.check_id("cron_id", cron_id), user_id=check.check_optional_id("user_id", user_id)
         ):
             raise CronNotFound(cron_id)
 
     async def disable_all(self, *, user_id: str) -> list[str]:
-        """Disable all enabled crons of the user, one after the other; runs that they have begun go on.
+        """Disable all enabled crons of the user, one after the other; their runs in flight continue.
         Returns their ids. `replace` with `enabled` and a `next_at` enables one again."""
         store, owner = self._kept, check.check_id("user_id", user_id)
         disabled: list[str] = []
         enabled = CronQuery(enabled=True, limit=_PAGE)
         while page := await store.crons(enabled, user_id=owner):
-            for cron in page:  # one that fires at this moment is on the next page again
+            for cron in page:  # a cron that fires at this moment is on the next page again
                 stopped = replace(cron, enabled=False, next_at=None)
                 if await store.replace_cron(stopped, user_id=owner) is not None:
                     disabled.append(cron.cron_id)
         return disabled
 
     async def delete_all(self, *, user_id: str) -> list[str]:
-        """Delete all crons of the user, one after the other; runs that they have begun go on. Returns their
+        """Delete all crons of the user, one after the other; their runs in flight continue. Returns their
         ids."""
         store, owner = self._kept, check.check_id("user_id", user_id)
         deleted: list[str] = []
@@ -108,14 +108,15 @@ class Crons:
     # -- for the worker that fires them
 
     async def next_due(self) -> float | None:
-        """Seconds until a cron whose assistant is registered here is due, at least 0. None = none will be,
-        also where the store keeps no crons."""
+        """Seconds until a cron whose assistant is registered on this worker is due, at least 0. None if none
+        will be, or if the store keeps no crons."""
         return await self._kept.next_cron(self._assistants.names) if self.kept else None
 
     async def due(self, *, limit: int) -> DueCrons:
-        """Crons that are due and whose assistants are registered here, the longest overdue first."""
+        """Crons that are due and whose assistants are registered on this worker, most overdue first."""
         return await self._kept.due_crons(self._assistants.names, limit=check.check_limit("limit", limit))
 
     async def skip(self, firing: Firing, *, error: str | None) -> bool:
-        """The moment becomes no run; `error` says why. False if the moment is over already."""
+        """Skip a firing, for the reason `error`: it gets no run. Returns False if it was fired or skipped
+        before."""
         return await self._kept.skip_cron(firing, error=check.check_text("error", error))

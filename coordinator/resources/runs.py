@@ -1,4 +1,4 @@
-"""`manager.runs`: rows of runs, to read, to cancel many and to delete."""
+"""`manager.runs`: rows of runs, bulk cancels, and deletion."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ InFlight = Literal["pending", "running", "all"]
 MAX_IDS = 100_000
 """Default limit of `cancellable_ids`."""
 PAGE = 500
-"""Cancels of `cancel` that are under way at the same time."""
+"""The number of concurrent cancels of `cancel`."""
 
 
 class RunStore(CatalogueStore, FindingStore, ReadStore, AdmissionStore, Protocol):
-    """What runs need of the store."""
+    """Store operations of `Runs`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """Who decided what, when and why, on which row."""
+    """The row of a run and its history: decisions with actor, time and reason."""
 
     run: RunRow
     phase: Phase
     position: int | None
-    """In the queue of its thread: 1 = next; None = not waiting."""
+    """Position in the queue of its thread: 1 = next; None = not queued."""
     holder: str | None
     """The run that holds the thread, if it is another one."""
     transitions: tuple[Transition, ...]
@@ -54,7 +54,7 @@ class Cancelled(NamedTuple):
 
 
 class Runs:
-    """Rows come from the store, so every worker gives the same answer.
+    """Rows come from the store, so every worker returns the same.
 
     `user_id` restricts a call to that user's runs: another user's run is unknown.
     """
@@ -87,7 +87,7 @@ class Runs:
         return row
 
     async def explain(self, run_id: str, *, user_id: str | None = None) -> Explanation:
-        """Who decided what, when and why. Raises RunNotFound."""
+        """The run's row, queue position and history. Raises RunNotFound."""
         self._home.check()
         row = await self._row(run_id, user_id)
         queue = await self._store.waiting_line(row.thread_id) if row.waiting else []
@@ -129,7 +129,7 @@ class Runs:
         return row
 
     async def thread_of_key(self, idempotency_key: str, *, user_id: str | None = None) -> str | None:
-        """The thread of the run that this user has admitted under the key: the same request on that thread
+        """The thread of the run that this user has admitted with the key; the same request on that thread
         returns that run. None = the key is unused."""
         self._home.check()
         return await self._store.thread_of_key(
@@ -176,7 +176,7 @@ class Runs:
         in_flight: bool = False,
         limit: int = 100,
     ) -> list[RunRow]:
-        """Rows of all users, newest first, also of operations and of runs that were rolled back."""
+        """Rows of all users, newest first, including operations and runs that were rolled back."""
         self._home.check()
         return await self._store.runs(
             thread_id=check.check_optional_id("thread_id", thread_id),
@@ -198,7 +198,7 @@ class Runs:
     ) -> Page[RunRow]:
         """The thread's runs, newest first, without those that were rolled back. `statuses` are values of
         `RunRow.shown_status`; none = all. Fields in `without` are not read and stay empty. The page is `cut`
-        where its JSON would exceed `max_bytes`. Raises ThreadNotFound."""
+        if its JSON would exceed `max_bytes`. Raises ThreadNotFound."""
         self._home.check()
         return await self._store.thread_runs(
             check.check_id("thread_id", thread_id),
@@ -255,7 +255,7 @@ class Runs:
     ) -> Cancelled:
         """Cancel each run as `RunManager.cancel` does, with a decision, an audit and a signal of its own, a
         page at a time. `progress` is called after each page. After an error the runs that are already
-        cancelled stay cancelled, the rest of the page is completed, and the pages behind it are not begun."""
+        cancelled stay cancelled, the rest of the page is completed, and the next pages are not begun."""
         self._home.check()
         cancel = partial(
             self._cancellations.cancel,

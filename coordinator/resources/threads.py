@@ -23,11 +23,11 @@ THREAD_STATUSES = ("idle", "busy", "interrupted", "error")
 
 
 class ThreadStore(CatalogueStore, ReadStore, Protocol):
-    """What threads need of the store."""
+    """Store operations of `Threads`."""
 
 
 class Threads:
-    """Reads come from the store, so every worker gives the same answer.
+    """Reads come from the store, so every worker returns the same.
 
     `user_id` restricts a call to that user's threads: another user's thread is unknown.
     """
@@ -152,7 +152,7 @@ class Threads:
         self._home.check()
         checkpoint, nested = check.check_checkpoint("at", at), check.check_flag("subgraphs", subgraphs)
         owner = check.check_optional_id("user_id", user_id)
-        thread = await self._found(thread_id, owner)
+        thread = await self._existing(thread_id, owner)
         assistant = self._assistants.reading(thread.assistant_id)
         view = await assistant.state(thread_id, checkpoint, subgraphs=nested, user=_user(owner))
         return StateView() if view is None and checkpoint is None else view
@@ -186,7 +186,7 @@ class Threads:
         metadata: dict[str, Json],
         user_id: str | None,
     ) -> AsyncIterator[StateView]:
-        thread = await self._found(thread_id, user_id)
+        thread = await self._existing(thread_id, user_id)
         assistant = self._assistants.reading(thread.assistant_id)
         views = assistant.history(
             thread_id, limit=limit, before=before, metadata=metadata, user=_user(user_id)
@@ -255,7 +255,7 @@ class Threads:
             check.check_optional_id("user_id", user_id),
         )
 
-    async def _found(self, thread_id: str, user_id: str | None) -> ThreadRow:
+    async def _existing(self, thread_id: str, user_id: str | None) -> ThreadRow:
         thread = await self.get(thread_id, user_id=user_id)
         if thread is None:
             raise ThreadNotFound(thread_id)

@@ -16,7 +16,7 @@ from stores.webhooks import ClaimedWebhook, Shares, WebhookReport, WebhookRow, W
 
 
 class Webhooks:
-    """Raises InvalidArgument where the store keeps no webhooks.
+    """Raises InvalidArgument if the store keeps no webhooks.
 
     `user_id` restricts a call to webhooks of that user's runs.
     """
@@ -39,8 +39,8 @@ class Webhooks:
         return self._store
 
     def checked(self, url: str | None) -> str | None:
-        """The URL as a run may have it; None = no webhook. Which addresses are allowed is checked before it
-        is sent, and where clients name it. Raises InvalidArgument."""
+        """The validated URL; None = no webhook. Its address is checked before each attempt, and at the
+        gateway. Raises InvalidArgument."""
         if url is not None and not self.kept:
             raise InvalidArgument("webhook", f"{self._store.url} keeps none")
         return None if url is None else check.check_url("webhook", url)
@@ -64,7 +64,7 @@ class Webhooks:
         )
 
     async def count(self, *, states: Sequence[str] = (), user_id: str | None = None) -> int:
-        """The number of webhooks that `search` finds without a limit."""
+        """The number of webhooks that match."""
         return await self._kept.count_webhooks(
             states=check.check_members("states", states, WebhookState),
             user_id=check.check_optional_id("user_id", user_id),
@@ -77,8 +77,8 @@ class Webhooks:
         )
 
     async def stop(self, run_ids: Sequence[str] | None = None, *, user_id: str | None = None) -> list[str]:
-        """Give up webhooks that wait for the end of their run, or are due; None = all. An attempt that is
-        under way is completed. Returns the ids of their runs."""
+        """Give up webhooks that wait for the end of their run, or are due; None = all. An attempt in flight
+        is completed. Returns the ids of their runs."""
         return await self._kept.stop_webhooks(
             _checked(run_ids), user_id=check.check_optional_id("user_id", user_id)
         )
@@ -86,20 +86,20 @@ class Webhooks:
     # -- for the worker that delivers them
 
     async def next_due(self) -> float | None:
-        """Seconds until a webhook can be claimed, at least 0. None = none is due, also where the store keeps
-        no webhooks."""
+        """Seconds until a webhook can be claimed, at least 0. None if none is due, or if the store keeps no
+        webhooks."""
         return await self._kept.next_webhook() if self.kept else None
 
     async def claim(self, *, lease: float, limit: int, shares: Shares | None = None) -> list[ClaimedWebhook]:
-        """Claim due webhooks for this worker, for `lease` s; with `shares`, of no user more than its share.
+        """Claim due webhooks for this worker, for `lease` (s); with `shares`, at most its share of each user.
         Raises EpochDead before this worker has registered, and once it is fenced."""
         store = self._kept
         seconds, bound = check.check_seconds("lease", lease), check.check_limit("limit", limit)
         return await store.claim_webhooks(epoch=self._worker.epoch, lease=seconds, limit=bound, shares=shares)
 
     async def report(self, run_id: str, *, attempt: int, report: WebhookReport) -> bool:
-        """Write how an attempt ended; False if another attempt has begun since. Emits what was written to
-        the hooks."""
+        """Write the result of an attempt and emit it to the hooks. Returns False if another attempt has begun
+        since."""
         written = await self._kept.report_webhook(
             check.check_id("run_id", run_id), attempt=attempt, report=report
         )

@@ -21,7 +21,7 @@ from stores.rows import DrainRequested, WorkerRow
 
 
 class ThisWorker:
-    """Properties, and what only registers a callback, may be used from any thread."""
+    """This worker. Properties and methods that register a callback may be used from any thread."""
 
     def __init__(
         self,
@@ -47,10 +47,10 @@ class ThisWorker:
 
     async def drain(self, grace: float | None = None) -> None:
         """Drain this worker: it is not ready, admits nothing (`Draining`), and is `draining` in the workers
-        table. Runs get `grace` s (default: the setting) to finish; waiting portable runs are handed over; the
-        rest is cancelled with cause `shutdown`, and settled by force where a task does not stop. Cancels work
-        throughout. Returns when no run is left here, within `grace` + 4 s. A second call ends the grace of
-        the first one early."""
+        table. Runs get `grace` (s; default: the setting) to finish; queued portable runs are handed over; the
+        rest is cancelled with cause `shutdown`, and settled by force if a task does not stop. Cancels work
+        throughout. Returns when no run is left on this worker, within `grace` + 4 s. A second call ends the
+        grace of the first one early."""
         self._home.check()
         seconds = None if grace is None else check.check_seconds("grace", grace)
         self._drain.end_grace()
@@ -59,25 +59,25 @@ class ThisWorker:
     async def request_drain(
         self, epoch: int | None = None, *, grace: float | None = None
     ) -> list[DrainRequested]:
-        """Request the worker with that epoch, in whatever process, to drain; None = all workers. The request
-        is stored, and read within a tick. Returns the workers that are requested, [] if none with that epoch
-        lives. `grace` (s); None = that worker's setting. System scope. Raises StoreUnavailable."""
+        """Request a drain of the worker with that epoch, in any process; None = all workers. The request is
+        stored, and read within a tick. Returns the drained workers, [] if no live worker has that epoch.
+        `grace` (s); None = the setting of that worker. System scope. Raises StoreUnavailable."""
         self._home.check()
         return await self._drain.request(check.check_epoch(epoch), check.check_grace(grace))
 
     def end_grace(self) -> None:
-        """End the grace of a drain that is under way now. Without effect before a drain has begun."""
+        """End the grace of a drain in progress. No effect before a drain has begun."""
         self._home.check()
         self._drain.end_grace()
 
     @property
     def draining(self) -> bool:
-        """It admits no runs any more, and is not ready."""
+        """Whether this worker drains: it admits no runs and is not ready."""
         return self._worker.drain_event.is_set()
 
     @property
     def grace(self) -> float:
-        """The setting (s): how long runs may go on when this worker drains."""
+        """The setting (s): how long runs may continue when this worker drains."""
         return self._settings.grace
 
     # -- health
@@ -89,8 +89,8 @@ class ThisWorker:
         return await self._examination.health()
 
     def add_health_check(self, name: str, check: Callable[[], str | None]) -> None:
-        """Call `check` at each `health` as well: a sentence makes the worker not ready, None does not. It is
-        called in the event loop and must not block. The same name again replaces it."""
+        """Call `check` at each `health` as well: if it returns a reason, the worker is not ready; None =
+        ready. It is called in the event loop and must not block. The same name replaces it."""
         self._examination.checks[name] = lambda _: check()
 
     @property
@@ -100,7 +100,7 @@ class ThisWorker:
 
     @property
     def connectivity(self) -> Connectivity:
-        """How well hints travel; `off` = store-only mode."""
+        """The state of the transport of hints; `off` = store-only mode."""
         return self._notifier.connectivity
 
     @property
@@ -111,29 +111,29 @@ class ThisWorker:
 
     @property
     def forced(self) -> int:
-        """How many runs of this worker did not stop and were settled by force."""
+        """The number of runs of this worker that did not stop and were settled by force."""
         return self._settlement.forced
 
     @property
     def stalled_for(self) -> float:
-        """Seconds for which the event loop has not turned, 0 below 2 s. Read it from another thread: it is
-        right while the loop stands still. Always 0 where no thread watches the loop (stores in memory)."""
+        """Seconds for which the event loop has been blocked, 0 below 2 s. Read it from another thread, also
+        while the loop is blocked. Always 0 if no thread watches the loop (stores in memory)."""
         stall = self._pacemaker.stall
         return 0.0 if stall is None else stall.stalled_for
 
     def observe_stalls(self, listener: Callable[[float], None]) -> None:
         """Call `listener` with `stalled_for` several times a second, from a thread, so also while the event
-        loop stands still. It must not block."""
+        loop is blocked. It must not block."""
         stall = self._pacemaker.stall
         if stall is not None:
             stall.listeners.append(listener)
 
     def observe(self, hook: Hook) -> None:
-        """Emit what happens from now on to `hook` as well."""
+        """Emit further events to `hook` as well."""
         self._telemetry.add(hook)
 
     def store_counters(self) -> dict[str, int]:
-        """Commits and reads of this manager's store so far; {} where the store does not count."""
+        """Commits and reads of this manager's store so far; {} if the store does not count."""
         names = ("commits", "reads")
         return {name: getattr(self._store, name) for name in names if hasattr(self._store, name)}
 
