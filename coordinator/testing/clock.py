@@ -68,7 +68,7 @@ class Clock:
         await self.rest()
 
     async def rest(self) -> None:
-        """Return when nothing on the loop is ready to run: all that goes on waits for a timer, a socket or a
+        """Return when nothing on the loop is ready to run: every task waits for a timer, a socket or a
         thread. Raises RuntimeError for code that never waits."""
         quiet = 0
         for _ in range(MAX_TURNS):
@@ -94,7 +94,7 @@ class Clock:
 
     def __enter__(self) -> Self:
         loop, own = self._loop, vars(self._loop)
-        if not isinstance(loop, asyncio.BaseEventLoop):  # uvloop's timers do not ask for `time`
+        if not isinstance(loop, asyncio.BaseEventLoop):  # timers of uvloop do not call `time`
             name = type(loop).__module__
             raise RuntimeError(f"the clock of {name} cannot be advanced: use asyncio's loop")  # noqa: TRY004
         self._replaced = {name: own[name] for name in _PATCHED if name in own}

@@ -22,10 +22,10 @@ from stores.memory import MemoryStore
 
 _HALF_A_DAY = 43_200.0
 _ENDLESS = 1e9
-"""Seconds. A lease ends only where a worker crashes: no heartbeat has to be written as time is advanced."""
+"""Seconds. A lease ends only in a crash: no heartbeat has to be written as time is advanced."""
 
 _DEFAULTS: dict[str, Any] = {
-    # What a worker does at an interval, it does at the end of `advance` as well.
+    # Work at an interval is done at the end of `advance` as well.
     **dict.fromkeys(("tick", "short_tick", "sweep", "renew", "prune"), _HALF_A_DAY),
     "jitter": 0.0,
     "lease_ttl": _ENDLESS,
@@ -34,7 +34,7 @@ _DEFAULTS: dict[str, Any] = {
 
 
 class _Node:
-    """One worker and what it is cut off from when it crashes."""
+    """One worker and the adapters that a crash cuts off."""
 
     def __init__(self, cluster: Cluster, assistants: Agents | None, settings: Settings, clock: Clock) -> None:
         self.store = WorkerStore(cluster.store, cluster.dead)
@@ -53,9 +53,9 @@ class _Node:
 
 
 class _Notifier(LocalNotifier):
-    """Has the worker look at everything of its own whenever a test wants it to."""
+    """Triggers a tick of the worker on request of the cluster."""
 
-    look: Callable[[], None] = staticmethod(lambda: None)
+    resync: Callable[[], None] = staticmethod(lambda: None)
 
     async def start(
         self,
@@ -64,12 +64,12 @@ class _Notifier(LocalNotifier):
         on_resync: Callable[[], None],
         on_connectivity: Callable[[Connectivity], None],
     ) -> None:
-        self.look = on_resync
+        self.resync = on_resync
         await super().start(epoch, on_signal, on_resync, on_connectivity)
 
 
 class _Pacemaker:
-    """Renews nothing. Implements `workers.lease.Pacemaker`."""
+    """Never renews the lease. Implements `workers.lease.Pacemaker`."""
 
     lag = stall = failing_since = failure = None
 
@@ -83,13 +83,13 @@ class _Pacemaker:
         """Nothing beats."""
 
     def end(self, why: str) -> None:
-        """The worker may not act any more: its runs are dropped, and it writes nothing."""
+        """End the lease: the worker drops its runs and writes nothing any more."""
         if self._lease is not None:
             self._lease.revoke(self._lease.epoch, why)
 
 
 class Cluster:
-    """Made by `cluster`. Workers hear each other at once, as with Redis, and follow each other's events."""
+    """Created by `cluster`. Signals and events between workers are delivered at once, as with Redis."""
 
     def __init__(self, clock: Clock, assistants: Agents | None, settings: Settings) -> None:
         self.clock = clock
@@ -101,30 +101,30 @@ class Cluster:
 
     @property
     def workers(self) -> tuple[RunManager, ...]:
-        """Those that live, in the order in which they started."""
+        """The live workers, in the order in which they started."""
         return tuple(node.manager for node in self._nodes)
 
     async def start(self) -> RunManager:
-        """Start one more worker, as after a crash: with an epoch of its own. It ends what the dead left."""
+        """Start one more worker, with an epoch of its own. It ends the runs that dead workers left."""
         node = _Node(self, self._assistants, self._settings, self.clock)
         await node.manager.open()
         self._nodes.append(node)
-        await self._look()
+        await self._run_intervals()
         return node.manager
 
     async def advance(
         self, *, days: float = 0, hours: float = 0, minutes: float = 0, seconds: float = 0
     ) -> None:
         """Move the time of the event loop, of the store and of every worker ahead, from timer to timer.
-        In the end every worker looks for what is due. Returns when nothing is ready to run; does not wait for
-        threads and sockets."""
+        Then every worker ticks. Returns when nothing is ready to run; does not wait for threads and
+        sockets."""
         await self.clock.advance(((days * 24 + hours) * 60 + minutes) * 60 + seconds)
-        await self._look()
+        await self._run_intervals()
 
     async def crash(self, worker: RunManager) -> None:
-        """End the worker as by `kill -9`, and let the others find out, as they do on one host: its running
-        runs end as `error`, its waiting ones go on elsewhere where they are portable. Its agents are
-        cancelled; nothing that they or the worker write arrives. Raises ValueError for a worker that is not
+        """End the worker as by `kill -9`. The others declare it dead, as they do on one host: its running
+        runs end as `error`, its queued runs are taken over if they are portable. Its agents are cancelled;
+        nothing that they or the worker write is accepted. Raises ValueError for a worker that is not
         alive."""
         node = next((node for node in self._nodes if node.manager is worker), None)
         if node is None:
@@ -136,20 +136,20 @@ class Cluster:
         await node.notifier.aclose()
         await worker.aclose()
         self.dead.add(epoch)
-        await self._look()
+        await self._run_intervals()
 
     async def aclose(self) -> None:
-        """Every worker leaves in good order. Idempotent."""
+        """Shut down every worker. Idempotent."""
         nodes, self._nodes = self._nodes, []
         for node in nodes:
             await node.manager.aclose()
 
-    async def _look(self) -> None:
-        """What living workers do at an interval: bury the dead, and look for what no signal reported."""
+    async def _run_intervals(self) -> None:
+        """Do the interval work of live workers: one sweep for dead workers, and a tick of each worker."""
         for survivor in self.workers[:1]:
             await survivor.reconcile_orphaned_inflight_runs(error=ORPHANED)
         for node in self._nodes:
-            node.notifier.look()
+            node.notifier.resync()
         await self.clock.rest()
 
 

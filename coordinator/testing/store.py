@@ -1,4 +1,4 @@
-"""The one store of a cluster, as each of its workers has it."""
+"""The shared store of a cluster, as one of its workers uses it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stores.sql.statements import OnConnection, P, Query, SearchStatement, State
 
 
 class WorkerStore(MemoryStore):
-    """Has the rows of `shared`. Once `crashed`, every call raises StoreUnavailable.
+    """Uses the rows of `shared`. Once `crashed`, every call raises StoreUnavailable.
 
     `dead`: epochs of workers that have crashed, which every worker can prove, as on one host.
     """

@@ -78,7 +78,7 @@ async def test_notifier_that_publishes_nothing_fails(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(conformance, "NOTIFIER", tuple(c for c in conformance.NOTIFIER if "woken" in c.name))
     with pytest.raises(ExceptionGroup, match="1 of 1 conformance checks failed") as failed:
         await conformance.notifier(lambda: notifiers(Forgetful))
-    assert failed.value.exceptions[0].__notes__ == ["conformance check: a_watcher_is_woken"]
+    assert failed.value.exceptions[0].__notes__ == ["conformance check: watcher_is_woken"]
 
 
 async def test_lock_that_forgets_fails_where_it_says_that_it_remembers() -> None:

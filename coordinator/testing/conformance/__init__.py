@@ -1,4 +1,4 @@
-"""Conformance suites of the ports, for authors of adapters. They need no test runner, and suit any.
+"""Conformance suites of the ports, for authors of adapters. They need no test runner and work with any.
 
 async def make():                                     # an async context manager for each check
     ...
@@ -37,7 +37,7 @@ __all__ = [
 
 
 async def notifier(make: Callable[[], AbstractAsyncContextManager[MakeNotifier]]) -> None:
-    """`make` opens a function that makes notifiers which hear each other. Raises an ExceptionGroup."""
+    """`make` opens a function that creates connected notifiers. Raises an ExceptionGroup."""
     await run_all(NOTIFIER, make)
 
 
@@ -47,8 +47,8 @@ async def event_log(make: Callable[[], AbstractAsyncContextManager[EventLog]]) -
 
 
 async def slot_lock(make: Callable[[], AbstractAsyncContextManager[Slot]], *, remembers: bool = True) -> None:
-    """`make` opens a lock without slots, and a notifier that hears it. `remembers=False` for one that answers
-    `unknown` always. Raises an ExceptionGroup."""
+    """`make` opens a lock without slots, and a notifier that receives its signals. `remembers=False` for a
+    lock that always returns `unknown`. Raises an ExceptionGroup."""
     await run_all(SLOT_LOCK, make)
     if remembers:
         await run_all(REMEMBERING_SLOT_LOCK, lambda: _lock_of(make))

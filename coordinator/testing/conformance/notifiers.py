@@ -1,4 +1,4 @@
-"""What every notifier does, whatever carries its signals."""
+"""Conformance checks of notifiers, for any transport."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ SETTLED = Signal(kind="settled", thread_id="t", run_id="r")
 ODD_IDS = ["", "x" * 255, "é ü", "{t:x}", "a*b?[c]", "\0", "\ud800", "a\r\nSUBSCRIBE b"]
 
 MakeNotifier = Callable[[], Notifier]
-"""Makes notifiers that hear each other, and that are closed at the end of the check."""
+"""Creates connected notifiers, which are closed at the end of the check."""
 
 
 class Worker:
-    """A notifier that was started, and what it was told."""
+    """A started notifier and the signals that it received."""
 
     def __init__(self, notifier: Notifier) -> None:
         self.notifier = notifier
@@ -28,24 +28,24 @@ class Worker:
         self.connectivities: list[Connectivity] = []
 
     async def start(self, epoch: int) -> Worker:
-        """Returns when what is published from now on arrives."""
+        """Returns when signals that are published from now on are received."""
         before = self.resyncs
         await self.notifier.start(epoch, self.signals.append, self._on_resync, self.connectivities.append)
-        await wait_until(lambda: self.resyncs > before, description="told to re-read after the subscription")
+        await wait_until(lambda: self.resyncs > before, description="the resync after the subscription")
         return self
 
     def _on_resync(self) -> None:
         self.resyncs += 1
 
 
-async def nothing_runs_before_it_is_needed(make: MakeNotifier) -> None:
+async def no_task_runs_before_the_first_call(make: MakeNotifier) -> None:
     before = asyncio.all_tasks()
     make()
     await asyncio.sleep(0)
     assert asyncio.all_tasks() == before
 
 
-async def a_signal_reaches_the_worker_it_is_for_and_no_other(make: MakeNotifier) -> None:
+async def signal_reaches_only_its_worker(make: MakeNotifier) -> None:
     one, other = await Worker(make()).start(1), await Worker(make()).start(2)
     other.notifier.notify_worker(1, CANCEL)
     one.notifier.notify_worker(2, CLAIM)
@@ -53,7 +53,7 @@ async def a_signal_reaches_the_worker_it_is_for_and_no_other(make: MakeNotifier)
     assert (one.signals, other.signals) == ([CANCEL], [CLAIM])
 
 
-async def a_worker_hears_itself(make: MakeNotifier) -> None:
+async def worker_receives_its_own_signals(make: MakeNotifier) -> None:
     worker = await Worker(make()).start(1)
     worker.notifier.notify_worker(1, CANCEL)
     await wait_until(lambda: worker.signals == [CANCEL], description="its own signal")
@@ -68,28 +68,28 @@ async def signals_of_one_sender_arrive_in_order(make: MakeNotifier) -> None:
     assert one.signals == sent
 
 
-async def nobody_is_called_back_inside_a_call(make: MakeNotifier) -> None:
+async def callbacks_are_never_called_synchronously(make: MakeNotifier) -> None:
     worker = await Worker(make()).start(1)
     worker.notifier.notify_worker(1, CANCEL)
     assert worker.signals == []
     await wait_until(lambda: worker.signals, description="the signal, later")
 
 
-async def a_signal_for_nobody_does_no_harm(make: MakeNotifier) -> None:
+async def signal_without_receiver_has_no_effect(make: MakeNotifier) -> None:
     worker = await Worker(make()).start(1)
     worker.notifier.notify_worker(99, CANCEL)
-    worker.notifier.notify_thread("nobody watches", SETTLED)
+    worker.notifier.notify_thread("no watcher", SETTLED)
     worker.notifier.notify_worker(1, CLAIM)
-    await wait_until(lambda: worker.signals == [CLAIM], description="the one that has a receiver")
+    await wait_until(lambda: worker.signals == [CLAIM], description="the signal that has a receiver")
 
 
-async def a_failing_callback_is_logged_and_changes_nothing(make: MakeNotifier) -> None:
+async def failing_callback_is_logged_and_has_no_effect(make: MakeNotifier) -> None:
     worker = Worker(make())
-    heard: list[Signal] = []
+    received: list[Signal] = []
 
     def fail_once(signal: Signal) -> None:
-        heard.append(signal)
-        if len(heard) == 1:
+        received.append(signal)
+        if len(received) == 1:
             raise RuntimeError("a fault of the worker")
 
     await worker.start(1)
@@ -97,11 +97,11 @@ async def a_failing_callback_is_logged_and_changes_nothing(make: MakeNotifier) -
     with errors_logged() as logged:
         worker.notifier.notify_worker(1, CANCEL)
         worker.notifier.notify_worker(1, CLAIM)
-        await wait_until(lambda: heard == [CANCEL, CLAIM], description="the second signal")
+        await wait_until(lambda: received == [CANCEL, CLAIM], description="the second signal")
     assert "a fault of the worker" in "".join(logged)
 
 
-async def a_newer_epoch_takes_over_and_the_old_channel_is_left(make: MakeNotifier) -> None:
+async def newer_epoch_replaces_the_channel_of_the_old_one(make: MakeNotifier) -> None:
     worker, sender = await Worker(make()).start(1), await Worker(make()).start(2)
     await worker.start(3)
     sender.notifier.notify_worker(1, CANCEL)
@@ -110,13 +110,13 @@ async def a_newer_epoch_takes_over_and_the_old_channel_is_left(make: MakeNotifie
     assert worker.signals == [CLAIM]
 
 
-async def a_watcher_is_woken(make: MakeNotifier) -> None:
+async def watcher_is_woken(make: MakeNotifier) -> None:
     async with make().watch("t") as wakeup:
         make().notify_thread("t", SETTLED)
         assert await wakeup.wait(5)
 
 
-async def what_happens_between_entering_and_waiting_is_not_missed(make: MakeNotifier) -> None:
+async def signal_between_subscribing_and_waiting_is_not_lost(make: MakeNotifier) -> None:
     notifier = make()
     async with notifier.watch("t") as wakeup, notifier.watch("t") as witness:
         make().notify_thread("t", SETTLED)
@@ -135,12 +135,12 @@ async def many_signals_wake_once(make: MakeNotifier) -> None:
         assert not await wakeup.wait(0.01)
 
 
-async def without_a_signal_the_wait_ends_in_time(make: MakeNotifier) -> None:
+async def wait_without_a_signal_times_out(make: MakeNotifier) -> None:
     async with make().watch("t") as wakeup:
         assert not await wakeup.wait(0.01)
 
 
-async def other_threads_wake_nobody(make: MakeNotifier) -> None:
+async def signals_of_other_threads_do_not_wake_the_watcher(make: MakeNotifier) -> None:
     notifier = make()
     async with notifier.watch("t") as wakeup, notifier.watch("other") as other:
         notifier.notify_thread("other", SETTLED)
@@ -148,7 +148,7 @@ async def other_threads_wake_nobody(make: MakeNotifier) -> None:
         assert not await wakeup.wait(0)
 
 
-async def one_watcher_leaving_does_not_deafen_the_other(make: MakeNotifier) -> None:
+async def end_of_one_watcher_does_not_unsubscribe_the_other(make: MakeNotifier) -> None:
     notifier = make()
     async with notifier.watch("t") as stays:
         async with notifier.watch("t"):
@@ -157,7 +157,7 @@ async def one_watcher_leaving_does_not_deafen_the_other(make: MakeNotifier) -> N
         assert await stays.wait(5)
 
 
-async def a_thread_can_be_watched_again_at_once(make: MakeNotifier) -> None:
+async def thread_can_be_watched_again_at_once(make: MakeNotifier) -> None:
     notifier = make()
     for _ in range(20):
         async with notifier.watch("t") as wakeup:
@@ -165,7 +165,7 @@ async def a_thread_can_be_watched_again_at_once(make: MakeNotifier) -> None:
             assert await wakeup.wait(5)
 
 
-async def a_cancelled_watcher_leaves_nothing_behind(make: MakeNotifier) -> None:
+async def cancelled_watcher_does_not_disturb_later_ones(make: MakeNotifier) -> None:
     notifier = make()
 
     async def watch() -> None:
@@ -183,7 +183,7 @@ async def a_cancelled_watcher_leaves_nothing_behind(make: MakeNotifier) -> None:
         assert await wakeup.wait(5)
 
 
-async def any_thread_id_will_do(make: MakeNotifier, odd: str) -> None:
+async def every_thread_id_is_accepted(make: MakeNotifier, odd: str) -> None:
     notifier = make()
     async with notifier.watch(odd) as wakeup, notifier.watch("plain") as plain:
         notifier.notify_thread(odd, SETTLED)
@@ -191,13 +191,13 @@ async def any_thread_id_will_do(make: MakeNotifier, odd: str) -> None:
         assert not await plain.wait(0)
 
 
-async def after_closing_nothing_raises_and_nothing_arrives(make: MakeNotifier) -> None:
+async def closed_notifier_raises_nothing_and_delivers_nothing(make: MakeNotifier) -> None:
     worker, sender = await Worker(make()).start(1), await Worker(make()).start(2)
     await worker.notifier.aclose()
     await worker.notifier.aclose()
     sender.notifier.notify_worker(1, CANCEL)
     sender.notifier.notify_worker(2, CLAIM)
-    await wait_until(lambda: sender.signals, description="what is for the other")
+    await wait_until(lambda: sender.signals, description="the signal for the other worker")
     worker.notifier.notify_worker(2, CLAIM)
     worker.notifier.notify_thread("t", SETTLED)
     async with worker.notifier.watch("t") as wakeup:
@@ -207,23 +207,23 @@ async def after_closing_nothing_raises_and_nothing_arrives(make: MakeNotifier) -
 
 NOTIFIER: tuple[Check[MakeNotifier], ...] = (
     *checks_of(
-        nothing_runs_before_it_is_needed,
-        a_signal_reaches_the_worker_it_is_for_and_no_other,
-        a_worker_hears_itself,
+        no_task_runs_before_the_first_call,
+        signal_reaches_only_its_worker,
+        worker_receives_its_own_signals,
         signals_of_one_sender_arrive_in_order,
-        nobody_is_called_back_inside_a_call,
-        a_signal_for_nobody_does_no_harm,
-        a_failing_callback_is_logged_and_changes_nothing,
-        a_newer_epoch_takes_over_and_the_old_channel_is_left,
-        a_watcher_is_woken,
-        what_happens_between_entering_and_waiting_is_not_missed,
+        callbacks_are_never_called_synchronously,
+        signal_without_receiver_has_no_effect,
+        failing_callback_is_logged_and_has_no_effect,
+        newer_epoch_replaces_the_channel_of_the_old_one,
+        watcher_is_woken,
+        signal_between_subscribing_and_waiting_is_not_lost,
         many_signals_wake_once,
-        without_a_signal_the_wait_ends_in_time,
-        other_threads_wake_nobody,
-        one_watcher_leaving_does_not_deafen_the_other,
-        a_thread_can_be_watched_again_at_once,
-        a_cancelled_watcher_leaves_nothing_behind,
-        after_closing_nothing_raises_and_nothing_arrives,
+        wait_without_a_signal_times_out,
+        signals_of_other_threads_do_not_wake_the_watcher,
+        end_of_one_watcher_does_not_unsubscribe_the_other,
+        thread_can_be_watched_again_at_once,
+        cancelled_watcher_does_not_disturb_later_ones,
+        closed_notifier_raises_nothing_and_delivers_nothing,
     ),
-    *checks_for(ODD_IDS, any_thread_id_will_do),
+    *checks_for(ODD_IDS, every_thread_id_is_accepted),
 )
